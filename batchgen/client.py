@@ -1,0 +1,162 @@
+"""Sends one request and brings back whatever comes: the only module that knows openai and HTTP.
+
+The openai package says what a client is: the key, the base URL, the headers and the environment
+variables behind them. The send itself goes over one aiohttp session, as openai's own request
+machinery costs several times the CPU. Nothing here retries, follows a redirect (that could carry
+the key to another host) or raises for what a server does: every call ends as a `Reply`, and
+`retry.decide` says what follows.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import yarl
+from openai import AsyncOpenAI
+
+from batchgen.config import ModelConfig
+from batchgen.errors import ConfigError
+from batchgen.items import Reason, Reply
+
+_CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+_HOST_THAT_NEEDS_A_KEY = "api.openai.com"
+
+
+class Client:
+    """Use `open_client`. Any number of calls may be under way at once."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: yarl.URL,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._headers = headers
+        self._timeout_s = timeout_s
+
+    async def complete(self, body: Mapping[str, Any]) -> Reply:
+        """POST one chat completion: one HTTP request, over within `timeout_s` whatever the server
+        does. Raises only CancelledError; then the request may have reached the server."""
+        started_at = time.time_ns() // 1_000_000
+        start = time.perf_counter()
+        connection = SimpleNamespace(reused=False)
+        found: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(body, connection, found)
+        except TimeoutError as exc:
+            found |= _timed_out(exc, self._timeout_s)
+        except (aiohttp.ClientError, OSError) as exc:
+            found |= _cut_off(exc, answered="status" in found, reused=connection.reused)
+        latency_ms = int((time.perf_counter() - start) * 1000)
+        return Reply(started_at=started_at, latency_ms=latency_ms, **found)
+
+    async def _send(
+        self, body: Mapping[str, Any], connection: SimpleNamespace, found: dict[str, Any]
+    ) -> None:
+        async with self._session.post(
+            self._url,
+            data=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
+            headers=self._headers,
+            allow_redirects=False,
+            trace_request_ctx=connection,
+        ) as response:
+            found["status"] = response.status
+            found["headers"] = {name.lower(): value for name, value in response.headers.items()}
+            chunks, size = [], 0
+            async for chunk in response.content.iter_any():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _MAX_BODY_BYTES:
+                    found["fault"] = Reason.BAD_RESPONSE
+                    found["fault_message"] = f"the answer is larger than {_MAX_BODY_BYTES} bytes"
+                    response.close()
+                    return
+            found["body"] = b"".join(chunks).decode(errors="replace")
+
+
+@asynccontextmanager
+async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> AsyncIterator[Client]:
+    """A client for `slots` calls at once. Raises ConfigError when the key is missing or unusable."""
+    key = _checked_key(model)
+    openai = AsyncOpenAI(api_key=key, base_url=model.base_url, max_retries=0)
+    headers = {
+        name: value
+        for name, value in {**openai.default_headers, **openai.auth_headers}.items()
+        if isinstance(value, str)  # openai marks the ones to leave out with objects of its own
+    }
+    if not model.api_key:
+        headers.pop("Authorization", None)
+    url = yarl.URL(f"{str(openai.base_url).rstrip('/')}/chat/completions")
+    await openai.close()
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=slots + 8, keepalive_timeout=60),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+        proxy=_proxy(url),
+        trace_configs=[_note_reused_connections()],
+    )
+    async with session:
+        yield Client(session, url, headers, timeout_s)
+
+
+def _checked_key(model: ModelConfig) -> str:
+    if model.api_key and not (model.api_key.isascii() and model.api_key.isprintable()):
+        raise ConfigError(
+            "model.api_key: has characters that no HTTP header can carry (a line break, perhaps)."
+        )
+    if not model.api_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
+        raise ConfigError(
+            "model.api_key: no key. Set the environment variable OPENAI_API_KEY, "
+            "or point model.base_url at a server that needs none."
+        )
+    return model.api_key or "none"
+
+
+def _proxy(url: yarl.URL) -> str | None:
+    """The proxy that the environment names for this host, as openai's own client would use it."""
+    if proxy_bypass(url.host or ""):
+        return None
+    proxies = getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def _note_reused_connections() -> aiohttp.TraceConfig:
+    async def note(_: Any, context: SimpleNamespace, __: Any) -> None:
+        context.trace_request_ctx.reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace
+
+
+def _timed_out(exc: TimeoutError, timeout_s: float) -> dict[str, Any]:
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return {"fault": Reason.CONNECTION, "fault_message": _words(exc), "sent": False}
+    return {"fault": Reason.TIMEOUT, "fault_message": f"no whole answer within {timeout_s:g} s"}
+
+
+def _cut_off(exc: Exception, *, answered: bool, reused: bool) -> dict[str, Any]:
+    """A connection that failed. On a kept-alive one, before any byte came back, the server had most
+    likely closed it already: `reused` tells."""
+    unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
+    return {
+        "fault": Reason.CONNECTION,
+        "fault_message": _words(exc),
+        "sent": not unreachable,
+        "reused": reused and not answered,
+    }
+
+
+def _words(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

@@ -1,0 +1,224 @@
+"""The committer: the one task of a worker that writes, and through which every slot goes.
+
+A slot hands in what it finished and waits for its next item; the committer takes everything that
+has gathered, makes one `store.exchange` of it, and answers the slots after the commit. The next
+exchange starts when the last one is over and anything waits, without a timer: at low load an answer
+is committed alone and at once, at high load hundreds share a commit.
+
+It also keeps the lease, asks the pacer how many calls may go out, and knows when all is done:
+nothing pending or running is left in scope, whoever has it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchgen.errors import StoreBusyError, StoreError
+from batchgen.items import Item, Outcome
+from batchgen.limits import Pacer
+from batchgen.store import Exchange, Want, Worker, now_ms
+
+# How often to look for work that others add or give back.
+_POLL_MS = 1000
+# How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What this worker works on, and how much: `max_items` claims at most (None: all), and
+    `wait_for_more` items when there are none."""
+
+    experiments: tuple[int, ...] | None = None
+    requests_per_minute: int | None = None
+    max_items: int | None = None
+    wait_for_more: bool = False
+
+
+class Committer:
+    def __init__(
+        self,
+        worker: Worker,
+        pacer: Pacer,
+        scope: Scope,
+        *,
+        slots: int,
+        lease_s: float,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._worker = worker
+        self._pacer = pacer
+        self._scope = scope
+        self._slots = slots
+        self._beat_every_ms = int(lease_s * 1000 / 6)
+        self._warn = warn
+        self._wake = asyncio.Event()
+        self._outcomes: list[tuple[Outcome, asyncio.Future[int | None]]] = []
+        self._idle: deque[asyncio.Future[Item | None]] = deque()
+        self._beat_at = now_ms() + self._beat_every_ms
+        self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
+        self._claims_left = scope.max_items
+        self._draining = False
+        self._closed = False
+        self.in_flight = 0
+
+    def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
+        """Queue an outcome for the next exchange. The future resolves when it is durable: to its
+        attempt's sequence number, or None when no call was made."""
+        future = asyncio.get_running_loop().create_future()
+        self._outcomes.append((outcome, future))
+        self._wake.set()
+        return future
+
+    def next_item(self) -> asyncio.Future[Item | None]:
+        """An item for a free slot, when there is one; None when there will be no more."""
+        future = asyncio.get_running_loop().create_future()
+        if self._draining:
+            future.set_result(None)
+        else:
+            self._idle.append(future)
+            self._wake.set()
+        return future
+
+    def finished(self) -> None:
+        """A claim of this worker has ended (its outcome is handed in)."""
+        self.in_flight -= 1
+        self._look_at = 0
+
+    def drain(self) -> None:
+        """Claim no more, and let the free slots go."""
+        self._draining = True
+        for future in self._idle:
+            if not future.done():
+                future.set_result(None)
+        self._idle.clear()
+        self._wake.set()
+
+    def look_again(self) -> None:
+        """Something changed that may let more calls out."""
+        self._look_at = 0
+        self._wake.set()
+
+    def close(self) -> None:
+        """Write what is handed in, and end `run`."""
+        self._closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until closed. Raises StoreError when the database cannot be written for a minute."""
+        while True:
+            await self._wait()
+            outcomes, self._outcomes = self._outcomes, []
+            want = self._want()
+            if outcomes or want.slots:
+                await self._exchange(outcomes, want)
+            if now_ms() >= self._beat_at:
+                await self._beat()
+            if self._closed and not self._outcomes:
+                return
+
+    async def _wait(self) -> None:
+        """Until something is handed in, a claim may succeed, or the lease wants a beat."""
+        while not (self._outcomes or self._closed or self._want().slots):
+            self._wake.clear()
+            pause_s = max(0, self._next_look() - now_ms()) / 1000
+            if pause_s == 0:
+                break
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        # One turn of the loop: slots that are ready to hand something in join this commit.
+        await asyncio.sleep(0)
+
+    def _next_look(self) -> int:
+        times = [self._beat_at, self._look_at, self._pacer.next_change_at(now_ms())]
+        return min(at for at in times if at is not None and (at > now_ms() or at == self._beat_at))
+
+    def _want(self) -> Want:
+        """What to claim now: as many items as there are free slots and calls allowed."""
+        now = now_ms()
+        slots = 0
+        if not self._draining and self._look_at is not None and now >= self._look_at:
+            allowed = self._pacer.allowed(now, self._slots) - self.in_flight
+            slots = max(0, min(len(self._idle), allowed))
+            if self._claims_left is not None:
+                slots = min(slots, self._claims_left)
+        return Want(slots, self._scope.experiments, self._scope.requests_per_minute)
+
+    async def _exchange(
+        self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
+    ) -> None:
+        outcomes = [outcome for outcome, _ in handed_in]
+        done = await self._patiently(outcomes, want)
+        for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):
+            if not future.done():
+                future.set_result(seq)
+        if done.lost:
+            self._warn(
+                f"{len(done.lost)} answers came after this worker had been taken for dead; "
+                "they are kept as attempts, but others have the items now"
+            )
+        if done.expelled:
+            await self._join_again()
+        self._give_out(done.items)
+        if len(done.items) < want.slots:
+            self._plan_next_look(done)
+
+    async def _patiently(self, outcomes: list[Outcome], want: Want) -> Exchange:
+        """Answers are paid for: a full disk or a locked file gets a minute before they are lost."""
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self._worker.exchange(outcomes, want)
+            except StoreBusyError as exc:
+                problem: StoreError = exc
+            except StoreError as exc:
+                if "disk" not in str(exc):
+                    raise
+                problem = exc
+            if time.monotonic() > give_up_at or not outcomes:
+                raise problem
+            self._warn(f"{problem} ({len(outcomes)} answers wait in memory; trying again)")
+            await asyncio.sleep(2)
+
+    def _give_out(self, items: list[Item]) -> None:
+        if self._claims_left is not None:
+            self._claims_left -= len(items)
+        for item in items:
+            self.in_flight += 1
+            future = self._free_slot()
+            if future is not None:
+                future.set_result(item)
+        if self._claims_left == 0:
+            self.drain()
+
+    def _free_slot(self) -> asyncio.Future[Item | None] | None:
+        """None when all slots were cancelled meanwhile: the item goes back when the worker leaves."""
+        while self._idle:
+            future = self._idle.popleft()
+            if not future.done():
+                return future
+        return None
+
+    def _plan_next_look(self, done: Exchange) -> None:
+        """Fewer items than wanted: look again when one comes due, or in a while for others' sake."""
+        nothing_left = done.open == 0 and not self._outcomes
+        if nothing_left and not self._scope.wait_for_more and not done.expelled:
+            self.drain()
+            return
+        poll_at = now_ms() + _POLL_MS
+        self._look_at = min(poll_at, max(done.next_at or poll_at, now_ms() + 1))
+
+    async def _beat(self) -> None:
+        self._beat_at = now_ms() + self._beat_every_ms
+        if not await self._worker.beat():
+            await self._join_again()
+
+    async def _join_again(self) -> None:
+        self._warn("this worker was taken for dead (was it suspended?); it joins again")
+        await self._worker.join()
+        self._look_at = 0

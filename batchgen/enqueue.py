@@ -1,0 +1,233 @@
+"""Items of a data pool become rows: read, checked against the templates, told new from known.
+
+Streams: only a chunk is in memory, whatever the size of the pool. A chunk is one transaction; what
+was enqueued before a bad line stays, and the mended pool adds only what is new.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from batchgen.errors import BatchgenError, InputError, TemplateError, UsageError
+from batchgen.items import NewItem, PoolItem, Recipe, canonical_json, dump_json
+from batchgen.pool import BadLine
+from batchgen.prompts import Renderer
+from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
+
+CHUNK_ITEMS = 10_000
+_CHUNK_CHARS = 16 << 20  # of big items fewer go into a chunk, so that memory stays bounded
+
+SkipInvalid = Callable[[BadLine], None]
+
+
+@dataclass(slots=True)
+class Enqueued:
+    """What an enqueueing did. `ids` are the item numbers in the order of the pool, when asked for."""
+
+    read: int = 0
+    new: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    unused: set[str] = field(default_factory=set)
+    ids: list[int] | None = None
+
+
+async def enqueue(
+    store: Store,
+    pool: Iterable[PoolItem | BadLine],
+    recipe: Recipe,
+    experiment: str,
+    *,
+    other_recipe: OtherRecipe = OtherRecipe.STOP,
+    priority: int = 0,
+    skip_invalid: SkipInvalid | None = None,
+    keep_ids: bool = False,
+    done: Enqueued | None = None,
+) -> Enqueued:
+    """Add what the pool has and the experiment has not.
+
+    Raises InputError or TemplateError at the first item that cannot be one, unless `skip_invalid`
+    takes it; UsageError when the experiment has another recipe. `done` is kept up to date, also
+    when it raises.
+    """
+    done = Enqueued() if done is None else done
+    done.ids = [] if keep_ids else None
+    reader = PoolReader(pool, recipe, skip_invalid, done)
+    async with store.enqueueing(experiment, recipe, other_recipe) as intake:
+        _refuse_other_recipe(intake, recipe, experiment)
+        done.dropped = intake.dropped
+        await _add_chunks(store, intake, reader, priority, done)
+    return done
+
+
+def dry_run(
+    pool: Iterable[PoolItem | BadLine],
+    recipe: Recipe,
+    skip_invalid: SkipInvalid | None = None,
+) -> tuple[Enqueued, list[dict[str, Any]] | None]:
+    """Check every item and write nothing; also the first item's messages."""
+    done = Enqueued()
+    reader = PoolReader(pool, recipe, skip_invalid, done)
+    first = None
+    for item in reader:
+        messages = reader.renderer.messages(item.input)
+        first = messages if first is None else first
+    return done, first
+
+
+class PoolReader:
+    """The good items of a pool; the bad ones raise, or go to `skip_invalid`."""
+
+    def __init__(
+        self,
+        pool: Iterable[PoolItem | BadLine],
+        recipe: Recipe,
+        skip_invalid: SkipInvalid | None,
+        done: Enqueued,
+    ) -> None:
+        self._pool = pool
+        self._skip_invalid = skip_invalid
+        self._done = done
+        self.renderer = Renderer(recipe)
+
+    def __iter__(self) -> Iterator[PoolItem]:
+        for entry in self._pool:
+            bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
+            if bad is None and isinstance(entry, PoolItem):
+                self._done.read += 1
+                self._done.unused |= self.renderer.unused_variables(entry.input)
+                yield entry
+            elif bad is not None:
+                self.refuse(bad)
+
+    def refuse(self, bad: BadLine) -> None:
+        """Put a bad line away, or raise."""
+        if self._skip_invalid is None or bad.fatal:
+            raise InputError(f"{bad.where}: {bad.problem}")
+        self._done.skipped += 1
+        self._skip_invalid(bad)
+
+    def _problem_of(self, item: PoolItem) -> BadLine | None:
+        try:
+            self.renderer.check(item.input, item.where)
+        except TemplateError as exc:
+            problem = str(exc).removeprefix(f"{item.where}: ")
+            if self._skip_invalid is None:
+                raise
+            return BadLine(item.where, problem, dump_json(item.input.given))
+        return None
+
+
+async def _add_chunks(
+    store: Store, intake: Intake, reader: PoolReader, priority: int, done: Enqueued
+) -> None:
+    """Reads the next chunk while the last one is written. A bad line is raised only after the good
+    ones before it are in."""
+    items = iter(reader)
+    writing: asyncio.Task[None] | None = None
+    error: BatchgenError | None = None
+    while error is None:
+        rows, error = _next_chunk(items, intake)
+        if writing is not None:
+            await writing
+        if not rows:
+            break
+        writing = asyncio.create_task(
+            _add_rows(store, intake, rows, reader, priority, done), name="enqueue chunk"
+        )
+        for _ in range(2):  # turns of the loop until the write has begun, on its own thread
+            await asyncio.sleep(0)
+    else:
+        if writing is not None:
+            await writing
+    if error is not None:
+        raise error
+
+
+def _next_chunk(
+    items: Iterator[PoolItem], intake: Intake
+) -> tuple[list[NewItem], BatchgenError | None]:
+    rows: list[NewItem] = []
+    chars = 0
+    try:
+        for item in islice(items, CHUNK_ITEMS):
+            rows.append(_new_item(item, intake))
+            chars += len(rows[-1].input_json)
+            if chars > _CHUNK_CHARS:
+                break
+    except UsageError as exc:
+        return rows, exc
+    return rows, None
+
+
+async def _add_rows(
+    store: Store,
+    intake: Intake,
+    rows: list[NewItem],
+    reader: PoolReader,
+    priority: int,
+    done: Enqueued,
+) -> None:
+    while rows:
+        added = await store.add_items(intake, rows, priority)
+        done.new += added.new
+        if done.ids is not None:
+            done.ids += added.ids
+        if added.conflict is None:
+            return
+        bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
+        done.read -= 1
+        reader.refuse(
+            BadLine(
+                bad.where,
+                f"id {bad.custom_id!r} belongs to item {added.conflict} already, which has other "
+                f"content (batchgen show {added.conflict}); give this one another id",
+                bad.input_json,
+            )
+        )
+
+
+def _new_item(item: PoolItem, intake: Intake) -> NewItem:
+    given, custom_id = item.input.given, item.input.id
+    if custom_id is not None:
+        key = key_of_id(intake.experiment_id, custom_id)
+    else:
+        key = key_of_content(intake.experiment_id, intake.recipe_id, canonical_json(given))
+    return NewItem(key, dump_json(given), custom_id, item.where)
+
+
+def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> None:
+    if intake.running:
+        raise UsageError(
+            f"experiment {experiment!r}: {intake.running} items of the old recipe are being worked "
+            "on; stop the worker first (batchgen status), then replace."
+        )
+    if intake.other_recipe is not None:
+        changes = "; ".join(recipe_changes(intake.other_recipe, recipe))
+        raise UsageError(
+            f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
+            "Nothing was enqueued. Say --recipe add (mix both), --recipe replace (drop the old "
+            "one's unfinished items), or choose another --experiment."
+        )
+
+
+def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
+    """What differs, in words."""
+    changes = []
+    for part in ("system", "user"):
+        before, after = getattr(old, part), getattr(new, part)
+        if before != after:
+            what = "changed" if before and after else "was added" if after else "was removed"
+            changes.append(f"the {part} template {what}")
+    if old.model != new.model:
+        changes.append(f"model {old.model!r} -> {new.model!r}")
+    for name in sorted({*old.params, *new.params}):
+        before, after = old.params.get(name), new.params.get(name)
+        if before != after:
+            changes.append(f"{name} {json.dumps(before)} -> {json.dumps(after)}")
+    if old.parser != new.parser:
+        changes.append(f"parser {old.parser!r} -> {new.parser!r}")
+    return changes

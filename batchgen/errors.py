@@ -1,0 +1,56 @@
+"""The errors of batchgen, grouped by what happens next.
+
+    BatchgenError                 one line on stderr, no traceback
+    ├── UsageError                exit 2: the user must change something
+    │   ├── ConfigError           names the key's path
+    │   ├── InputError            names file:line of the data pool
+    │   └── TemplateError         names template and variable
+    ├── StoreError                exit 1: the database cannot be used as it is
+    │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
+    │   └── StoreBusyError        another process held the write gate for too long
+    └── ParseError                a parser could not make anything of an answer: costs its item only
+
+A message says what happened, to which thing, and what to do. A call to the model that failed is
+not an exception but a value (`items.Failure`), since what follows from it is decided, not raised.
+A worker that lost its lease learns so from a return value.
+"""
+
+
+class BatchgenError(Exception):
+    """Shown as one line; the process ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(BatchgenError):
+    """The command, the config or the input must be changed."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, of the wrong type, or points at something that is not there."""
+
+
+class InputError(UsageError):
+    """A line of the data pool cannot be an item."""
+
+
+class TemplateError(UsageError):
+    """A template cannot be read, or an item lacks a variable that it needs."""
+
+
+class StoreError(BatchgenError):
+    """The database cannot be used as it is."""
+
+
+class SchemaError(StoreError):
+    """The file is newer than this program, or is no batchgen database."""
+
+
+class StoreBusyError(StoreError):
+    """The write gate stayed closed until the deadline."""
+
+
+class ParseError(BatchgenError):
+    """A parser could not make anything of an answer."""

@@ -1,0 +1,314 @@
+"""The vocabulary: frozen values that the other modules pass to each other. No I/O, no clock.
+
+An item's life, and who moves it:
+
+    pending   enqueued, or waiting for another try. Claimed by a worker when a slot is free and
+              `available_at` has passed. After a crash, nobody has it and it loses nothing.
+    running   claimed: one call may be in flight. Left by an outcome, or, when its worker died, by
+              the next worker that takes over.
+    done      answered and parsed. Left never.
+    failed    given up, with a reason. Left only by `retry` (and `reparse`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class State(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why an attempt or an item failed; README, "Why items fail", says what follows from each."""
+
+    RATE_LIMIT = "rate_limit"
+    SERVER = "server"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    BAD_RESPONSE = "bad_response"
+    REFUSAL = "refusal"
+    TRUNCATED = "truncated"
+    PARSE = "parse"
+    REJECTED = "rejected"
+    CRASH = "crash"
+
+
+def dump_json(value: Any) -> str:
+    """`value` as one line of JSON, UTF-8 text without ASCII escapes.
+
+    Raises ValueError (NaN, infinity, a lone surrogate, nested too deep) or TypeError when JSON
+    cannot hold it.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except RecursionError as exc:
+        raise ValueError("nested too deep") from exc
+    return text
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same for equal values, whatever the order of their keys."""
+    return json.dumps(
+        value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt template. `name` is for messages only: a file that moved is the same template."""
+
+    text: str
+    syntax: Literal["braces", "jinja2"] = "braces"
+    name: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what an item's answer is; stored by content.
+
+    `params` are the chat-completion parameters besides model and messages. `parser` is a spec as
+    in the config (`raw`, `tag:draft`, `module:function`...).
+    """
+
+    system: Template | None
+    user: Template | None
+    model: str
+    params: Mapping[str, Any]
+    parser: str = "raw"
+
+    def to_json(self) -> str:
+        """The stored form; `digest` is its hash."""
+        return canonical_json(
+            {
+                "system": _template_object(self.system),
+                "user": _template_object(self.user),
+                "model": self.model,
+                "params": dict(self.params),
+                "parser": self.parser,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        stored = json.loads(text)
+        return cls(
+            system=_template_from(stored["system"], "system template"),
+            user=_template_from(stored["user"], "user template"),
+            model=stored["model"],
+            params=stored["params"],
+            parser=stored["parser"],
+        )
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.to_json().encode()).digest()
+
+
+def _template_object(template: Template | None) -> dict[str, str] | None:
+    if template is None:
+        return None
+    return {"text": template.text, "syntax": template.syntax}
+
+
+def _template_from(stored: dict[str, Any] | None, name: str) -> Template | None:
+    return None if stored is None else Template(stored["text"], stored["syntax"], name)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemInput:
+    """An item as the user gave it, and its parts told apart.
+
+    Either `messages` is set (ready to send) or the two sets of variables are.
+    """
+
+    given: Mapping[str, Any]
+    id: str | None = None
+    metadata: Any = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    messages: list[dict[str, Any]] | None = None
+    system_variables: Mapping[str, Any] = field(default_factory=dict)
+    user_variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolItem:
+    """One item read from a pool; `where` is `file:line`, for messages."""
+
+    input: ItemInput
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """One row to enqueue. `key` is its identity: equal keys are copies of equal content, or, when
+    `custom_id` is set, the one item with that id."""
+
+    key: bytes
+    input_json: str
+    custom_id: str | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer that is durable but not parsed yet; `attempt_seq` names its attempt."""
+
+    attempt_seq: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
+    the row still has it. `attempts` are the tries used up so far."""
+
+    id: int
+    epoch: int
+    experiment_id: int
+    recipe_id: int
+    custom_id: str | None
+    input_json: str
+    attempts: int = 0
+    parse_failures: int = 0
+    answer: StoredAnswer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the server counted them; None where it did not say. Cached and reasoning tokens
+    are contained in prompt and completion tokens."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one call brought back over the wire, before anybody judges it.
+
+    Either `status` and `body` are set, or `fault` and `fault_message` say why there is no whole
+    answer (a status may be there too: the body was cut off). `sent` is False when no connection
+    could be made; `reused` is True when the call went out on a kept-alive connection and nothing
+    came back on it.
+    """
+
+    started_at: int
+    latency_ms: int
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str | None = None
+    fault: Reason | None = None
+    fault_message: str = ""
+    sent: bool = True
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A usable chat completion. `rest` is the body as JSON with the first choice's content taken
+    out, which is `text`, so that it is stored once."""
+
+    text: str
+    rest: str
+    finish_reason: str | None
+    model: str | None
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An unusable reply. `halt` says why no request at all would work; then the item is not to
+    blame. `down` means that the server could not be reached at all."""
+
+    reason: Reason
+    message: str
+    retry_after_s: float | None = None
+    halt: str | None = None
+    down: bool = False
+    stale: bool = False
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call as it is kept for good: all of it, whatever came of it.
+
+    answered: `response` is the answer's text, `body` the rest of what the server sent
+              (`Answer.rest`).
+    failed:   `reason` says why; `body` is what the server sent, if anything.
+    unknown:  neither: sent, but the worker died or was stopped before an answer came.
+    """
+
+    finished_at: int
+    latency_ms: int | None = None
+    reason: Reason | None = None
+    error: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    response: str | None = None
+    body: str | None = None
+
+    @property
+    def outcome(self) -> Literal["answered", "failed", "unknown"]:
+        if self.response is not None:
+            return "answered"
+        return "unknown" if self.reason is None else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`parsed_json` is None when parsed is the response itself (parser `raw`)."""
+
+    parsed_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Back to pending, not before `available_at` (epoch ms; None: at once). `charged` uses up one
+    of the item's attempts."""
+
+    available_at: int | None
+    charged: bool
+    parse_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    reason: Reason
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Back to pending as if never claimed; the attempt, if any, is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAnswer:
+    """The answer becomes durable, the item stays running: its parser comes next."""
+
+
+Decision = Done | Retry | Fail | Release | KeepAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a claim: written by the next exchange."""
+
+    item: Item
+    attempt: Attempt | None
+    decision: Decision

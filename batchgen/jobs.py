@@ -1,0 +1,112 @@
+"""The jobs, put together from their parts: what the command line and the Python API both run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from batchgen.committer import Scope
+from batchgen.config import Config
+from batchgen.items import Recipe
+from batchgen.parsers import Parser
+from batchgen.retry import RetryPolicy
+from batchgen.shutdown import Stop
+from batchgen.store import Counts, Store
+from batchgen.worker import RunLog, Stats, WorkerOptions, run_worker
+
+Watcher = Callable[[Store, Scope, Stats], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """How a worker's run ended; `counts` are those of its scope, whoever did the work."""
+
+    stats: Stats
+    counts: Counts
+    signum: int | None
+
+    @classmethod
+    def nothing_to_do(cls, counts: Counts) -> "WorkResult":
+        return cls(Stats(), counts, None)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some items failed, 4 halted, 130 or 143 stopped by a signal."""
+        if self.signum is not None:
+            return 128 + self.signum
+        if self.stats.halted:
+            return 4
+        return 3 if self.counts.failed else 0
+
+
+@dataclass(slots=True)
+class WorkRequest:
+    """What to work on, beyond the config. `watch` runs beside the worker and shows how it goes."""
+
+    scope: Scope
+    slots: int
+    grace_s: float | None = None
+    parsers: Mapping[str, Parser] = field(default_factory=dict)
+    watch: Watcher | None = None
+
+
+def recipe_of(config: Config, parser: str | None = None) -> Recipe:
+    """The recipe that the config describes, with its templates read.
+
+    Raises ConfigError or TemplateError when a template or the parser cannot be used.
+    """
+    from batchgen.parsers import load_parser
+    from batchgen.prompts import load_template
+
+    config.check_prompt_files()
+    if parser is None:
+        load_parser(config.parser)
+    system, user = config.prompts.system_prompt_path, config.prompts.user_prompt_path
+    return Recipe(
+        system=load_template(system) if system else None,
+        user=load_template(user) if user else None,
+        model=config.model.model,
+        params=config.model.params,
+        parser=parser or config.parser,
+    )
+
+
+async def work(
+    store: Store, config: Config, request: WorkRequest, *, stop: Stop, log: RunLog
+) -> WorkResult:
+    """Run one worker until nothing is left, it halts, or `stop`.
+
+    Raises ConfigError when the key is missing, StoreError when the database fails.
+    """
+    from batchgen.client import open_client
+
+    settings = config.work
+    options = WorkerOptions(
+        slots=request.slots,
+        policy=RetryPolicy(settings.max_attempts, settings.parse_attempts),
+        scope=request.scope,
+        parse_timeout_s=settings.parse_timeout_s,
+        stall_s=settings.stall_s,
+        grace_s=settings.grace_s if request.grace_s is None else request.grace_s,
+        lease_s=settings.lease_s,
+        parsers=request.parsers,
+    )
+    stats = Stats()
+    opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)
+    async with opening as client:
+        watching = request.watch and asyncio.create_task(
+            _watch(request.watch, store, request.scope, stats), name="display"
+        )
+        try:
+            await run_worker(store, client, options, stop=stop, stats=stats, log=log)
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.wait([watching])
+                if not watching.cancelled():
+                    watching.result()
+    counts = await store.counts(request.scope.experiments)
+    return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+
+
+async def _watch(watch: Watcher, store: Store, scope: Scope, stats: Stats) -> None:
+    await watch(store, scope, stats)

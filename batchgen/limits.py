@@ -1,0 +1,97 @@
+"""How many calls a worker may have under way: all its slots, fewer, or none for a while.
+
+One `Pacer` a worker; time is passed in (epoch ms). It knows three reasons to hold back:
+
+    start      The first calls go out few, until something came back or a moment has passed: a
+               wrong key costs a handful of calls, not one a slot.
+    limited    A burst of 429 pauses the whole worker once, for as long as the server asks, or for
+               1, 2, 4... seconds when it does not say. Answers to calls that went out before the
+               pause belong to the same burst.
+    down       Nobody gets through: pause 1, 2, 4... 30 seconds, then send one call to see.
+
+A worker that has had nothing but these for `stall_s` is stalled, and halts.
+"""
+
+from batchgen.items import Answer, Failure, Reason
+from batchgen.retry import wait_s
+
+_START_CALLS = 4
+_START_MS = 1500
+_LONGEST_PROBE_WAIT_S = 30.0
+_ITEMS_TO_BLAME_THE_SERVER = 3
+
+
+class Pacer:
+    def __init__(self, stall_s: float, now: int) -> None:
+        self._stall_ms = int(stall_s * 1000)
+        self._started_at = now
+        self._heard = False
+        self._progress_at = now
+        self._paused_at = 0
+        self.paused_until = 0
+        self._bursts = 0
+        self._failed_probes = 0
+        self._cut_off_items: set[int] = set()
+        self.down = False
+
+    def allowed(self, now: int, slots: int) -> int:
+        """How many calls may be under way at this moment."""
+        if now < self.paused_until:
+            return 0
+        if self.down:
+            return min(slots, 1)
+        if not self._heard and now - self._started_at < _START_MS:
+            return min(slots, _START_CALLS)
+        return slots
+
+    def next_change_at(self, now: int) -> int | None:
+        """When `allowed` may rise by itself."""
+        if now < self.paused_until:
+            return self.paused_until
+        if not self._heard and now - self._started_at < _START_MS:
+            return self._started_at + _START_MS
+        return None
+
+    def observe(self, verdict: Answer | Failure, item_id: int, sent_at: int, now: int) -> None:
+        """Learn from what a call that went out at `sent_at` brought."""
+        if isinstance(verdict, Failure) and verdict.reason is Reason.CONNECTION:
+            self._observe_cut_off(verdict, item_id, sent_at, now)
+            return
+        self._heard = True
+        self.down = False
+        self._failed_probes = 0
+        self._cut_off_items.clear()
+        if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
+            self._observe_rate_limit(verdict, sent_at, now)
+            return
+        self._progress_at = now
+        self._bursts = 0
+
+    def stalled(self, now: int) -> str | None:
+        """Why the worker should give up, in words, or None."""
+        if now - self._progress_at < self._stall_ms or not (self.down or self._bursts):
+            return None
+        what = "the server could not be reached" if self.down else "the server answered only 429"
+        return f"{what} for {self._stall_ms // 1000} s (work.stall_s)."
+
+    def _observe_rate_limit(self, failure: Failure, sent_at: int, now: int) -> None:
+        same_burst = sent_at < self._paused_at
+        if not same_burst:
+            self._bursts += 1
+            self._paused_at = now
+        asked_s = failure.retry_after_s
+        if asked_s is None:
+            asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
+        self.paused_until = max(self.paused_until, now + int(asked_s * 1000))
+
+    def _observe_cut_off(self, failure: Failure, item_id: int, sent_at: int, now: int) -> None:
+        if failure.stale:
+            return
+        self._cut_off_items.add(item_id)
+        if failure.down or len(self._cut_off_items) >= _ITEMS_TO_BLAME_THE_SERVER:
+            self.down = True
+        if self.down and sent_at >= self._paused_at:
+            self._paused_at = now
+            longest = wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S)
+            self.paused_until = max(self.paused_until, now + int(longest * 1000))
+            self._failed_probes += 1

@@ -1,0 +1,150 @@
+"""The Python API: a list of items in, a list of results out.
+
+The same jobs as the command line, on the same database, so a script that crashed goes on where it
+stopped, and `batchgen status` shows how it goes.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgen.committer import Scope
+from batchgen.config import Config, load
+from batchgen.enqueue import enqueue
+from batchgen.errors import BatchgenError
+from batchgen.export import export_file, output_path, result_object
+from batchgen.jobs import WorkRequest, WorkResult, recipe_of, work
+from batchgen.log import RunLog
+from batchgen.parsers import Parser, load_parser, parser_from_callable
+from batchgen.pool import read_objects
+from batchgen.shutdown import Stop, stop_on_signal
+from batchgen.store import Experiment, OtherRecipe, Store, open_store
+
+_PAGE_ITEMS = 500
+
+
+class Extractor(str):
+    """A parser spec that can be called like the function that it names."""
+
+    __slots__ = ()
+
+    def __call__(self, response: str) -> Any:
+        return load_parser(str(self)).parse(response, {}, None)
+
+
+class DataGenerationPipeline:
+    """Run a pool of prompts through the model.
+
+    Settings come from `config_path` (default: config.yaml in the current directory, if it is
+    there), and from keywords: whole sections (`output_data={...}`) or any leaf by its name
+    (`temperature=0.9`); a leaf wins over its section. Raises ConfigError.
+    """
+
+    def __init__(self, config_path: str | Path | None = None, **settings: Any) -> None:
+        self.config: Config = load(
+            None if config_path is None else Path(config_path),
+            env=os.environ,
+            overrides=settings,
+            cwd=Path.cwd(),
+        )
+        self.experiment_path: Path | None = None
+        """Where the last run wrote its JSONL."""
+
+    @staticmethod
+    def make_default_extractor(pattern_name: str) -> Extractor:
+        """The parser `tag:pattern_name`: every <pattern_name>...</pattern_name>, as a list."""
+        return Extractor(f"tag:{pattern_name}")
+
+    async def run(
+        self,
+        data_pool: Iterable[Any],
+        concurrency_limit: int | None = None,
+        extract_function: Callable[..., Any] | str | None = None,
+        *,
+        recipe: str = "stop",
+    ) -> list[dict[str, Any]]:
+        """Answer every item of `data_pool`; one result per item, in its order.
+
+        A result has the keys of the export; one that failed has `parsed: None` and `error`. The
+        JSONL is written too, for all done items of the experiment. `extract_function` takes the
+        text and, if it has a second parameter, the item; it may be async. It may also be a parser
+        spec. `recipe` ("add" or "replace") says what to do when the experiment has another recipe.
+
+        Raises InputError or TemplateError for an item that cannot be one, and BatchgenError when
+        the run halts (wrong key, no quota) or is stopped; all answers are kept, and the next run
+        goes on from there. Cancelling it leaves the calls in flight.
+        """
+        parser = self._parser(extract_function)
+        chosen = recipe_of(self.config, parser.spec)
+        async with open_store(self.config.database, create=True) as store:
+            enqueued = await enqueue(
+                store,
+                read_objects(data_pool),
+                chosen,
+                self.config.output_data.experiment_name,
+                other_recipe=OtherRecipe(recipe),
+                keep_ids=True,
+            )
+            experiment = await self._experiment(store)
+            result = await self._work(store, experiment, concurrency_limit, parser)
+            self.experiment_path = output_path(self.config.output_data, experiment)
+            await export_file(store, experiment, self.experiment_path)
+            if result.exit_code not in (0, 3):
+                raise BatchgenError(_unfinished(result))
+            return await _results(store, enqueued.ids or [])
+
+    def run_sync(self, data_pool: Iterable[Any], **options: Any) -> list[dict[str, Any]]:
+        """`run`, for code that is not async."""
+        return asyncio.run(self.run(data_pool, **options))
+
+    def _parser(self, extract_function: Callable[..., Any] | str | None) -> Parser:
+        if extract_function is None:
+            return load_parser(self.config.parser)
+        if isinstance(extract_function, str):
+            return load_parser(str(extract_function))
+        return parser_from_callable(extract_function)
+
+    async def _experiment(self, store: Store) -> Experiment:
+        name = self.config.output_data.experiment_name
+        return next(e for e in await store.experiments() if e.name == name)
+
+    async def _work(
+        self, store: Store, experiment: Experiment, slots: int | None, parser: Parser
+    ) -> WorkResult:
+        scope = Scope((experiment.id,), self.config.model.rate_limit)
+        if not (await store.counts([experiment.id])).open:
+            return WorkResult.nothing_to_do(await store.counts([experiment.id]))
+        request = WorkRequest(
+            scope, slots or self.config.work.concurrency, parsers={parser.spec: parser}
+        )
+        log = RunLog(self.config.log_dir, _tell)
+        stop = Stop()
+        try:
+            with stop_on_signal(stop, lambda: _tell("stopping; a second signal stops at once")):
+                return await work(store, self.config, request, stop=stop, log=log)
+        finally:
+            log.close()
+
+
+async def _results(store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    results: dict[int, dict[str, Any]] = {}
+    for start in range(0, len(ids), _PAGE_ITEMS):
+        page = ids[start : start + _PAGE_ITEMS]
+        results |= {row.id: result_object(row) for row in await store.results_of(page)}
+    return [results[item_id] for item_id in ids]
+
+
+def _unfinished(result: WorkResult) -> str:
+    counts = result.counts
+    why = result.stats.halted or "the run was stopped by a signal."
+    return (
+        f"{why} {counts.done} of {counts.total} items are done and kept; "
+        "run the same script again to go on."
+    )
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"batchgen: {message}\n")

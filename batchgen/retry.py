@@ -1,0 +1,82 @@
+"""Decides what follows from a reply: done, once more (and when), failed, or stop everything. Pure.
+
+Whatever happened becomes one frozen value here, and is written later by the store. So each rule of
+the table "Why items fail" in the README can be tested without a server or a database.
+"""
+
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+
+import backoff
+
+from batchgen.items import Answer, Decision, Fail, Failure, Item, KeepAnswer, Reason, Release, Retry
+
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 60.0
+_RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often: `max_attempts` calls for an item, of which `parse_attempts` may be answers that
+    its parser could not use."""
+
+    max_attempts: int = 5
+    parse_attempts: int = 1
+
+
+def decide(
+    verdict: Answer | Failure,
+    item: Item,
+    policy: RetryPolicy,
+    *,
+    needs_whole: bool,
+    server_down: bool,
+    now: int,
+    rng: Random,
+) -> Decision:
+    """What becomes of the item. `KeepAnswer` means: the answer is good, now parse it.
+
+    `needs_whole`: the item's parser cannot use an answer that was cut off. `server_down`: nobody
+    gets through, so this item is not to blame. `now` in epoch ms.
+    """
+    if isinstance(verdict, Answer):
+        if needs_whole and verdict.finish_reason == "length":
+            return Fail(
+                Reason.TRUNCATED,
+                "the answer was cut off at max_tokens, and the parser needs all of it",
+            )
+        return KeepAnswer()
+    if verdict.halt is not None:
+        return Release()
+    if verdict.reason is Reason.RATE_LIMIT:
+        return Retry(_at(now, verdict.retry_after_s, 0, rng), charged=False)
+    if server_down or verdict.stale:
+        return Retry(None, charged=False)
+    if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
+        return Retry(_at(now, verdict.retry_after_s, item.attempts, rng), charged=True)
+    return Fail(verdict.reason, verdict.message)
+
+
+def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decision:
+    """The answer is there but its parser failed: ask again if the policy allows, at once."""
+    tries_left = (
+        item.parse_failures + 1 < policy.parse_attempts and item.attempts + 1 < policy.max_attempts
+    )
+    if tries_left:
+        return Retry(None, charged=True, parse_failed=True)
+    return Fail(Reason.PARSE, error)
+
+
+def wait_s(failures: int, longest_s: float = _LONGEST_WAIT_S) -> float:
+    """The wait after `failures` earlier failures in a row: 1, 2, 4... seconds, up to the longest."""
+    waits = backoff.expo(base=2, factor=_FIRST_WAIT_S, max_value=longest_s)
+    # The generator's first value is not a wait; past 10 doublings nothing changes.
+    return float(next(islice(waits, 1 + min(failures, 10), None)))
+
+
+def _at(now: int, retry_after_s: float | None, failures: int, rng: Random) -> int:
+    """Never before the wait is over: jitter is added, as full jitter would undercut Retry-After."""
+    seconds = wait_s(failures) if retry_after_s is None else retry_after_s
+    return now + int((seconds + rng.uniform(0, min(0.5, seconds / 4))) * 1000)

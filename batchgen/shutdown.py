@@ -1,0 +1,54 @@
+"""Stopping on a signal: the first one drains, the second one stops now.
+
+`Stop` has the two stages as events. asyncio calls the handlers on the event loop, between two of
+its steps, so they can set events without races. After the second signal the handlers are gone, and
+a third one ends the process the hard way, in case something hangs.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """`drain`: claim no more, finish what is in flight. `now`: leave that too.
+
+    `signum` is the signal that began it, or None.
+    """
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.now = asyncio.Event()
+        self.signum: int | None = None
+
+    def next_stage(self) -> None:
+        if self.drain.is_set():
+            self.now.set()
+        self.drain.set()
+
+
+@contextmanager
+def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM move `stop` on, and `announce` is called after each."""
+    loop = asyncio.get_running_loop()
+
+    def uninstall() -> None:
+        for signum in _SIGNALS:
+            loop.remove_signal_handler(signum)
+
+    def handle(signum: int) -> None:
+        stop.signum = stop.signum or signum
+        stop.next_stage()
+        if stop.now.is_set():
+            uninstall()
+        announce()
+
+    for signum in _SIGNALS:
+        loop.add_signal_handler(signum, handle, signum)
+    try:
+        yield
+    finally:
+        uninstall()

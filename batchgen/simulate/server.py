@@ -1,0 +1,434 @@
+"""The simulated model's HTTP side: receives, counts, decides, answers or misbehaves."""
+
+import asyncio
+import errno
+import json
+import math
+import socket
+import struct
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NoReturn
+from weakref import WeakSet
+
+from aiohttp import web
+
+from batchgen.errors import BatchgenError
+from batchgen.simulate.answers import Chat, completion, json_object, models
+from batchgen.simulate.behaviours import (
+    Behaviour,
+    ErrorMix,
+    Latency,
+    error_object,
+    retry_after_headers,
+)
+
+_KEPT_REQUESTS = 10_000
+# Far more calls than pass between a call and its retry; about 25 MB.
+_KEPT_TRIES = 200_000
+_TRICKLE_S = 0.2
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it came in. `body` is {} if it was no JSON object; `at` is time.monotonic();
+    the names in `headers` may be looked up in any case."""
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    at: float
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A POST and what it will get. `chat` is None if it is not a valid request."""
+
+    chat: Chat | None
+    behaviour: Behaviour
+    delay_s: float
+
+
+class _Bucket:
+    """A token bucket that starts full."""
+
+    def __init__(self, rpm: float, burst: int | None) -> None:
+        self._per_s = rpm / 60
+        self._capacity = burst or max(1, math.ceil(self._per_s))
+        self._tokens = float(self._capacity)
+        self._filled_at = time.monotonic()
+
+    def take(self, now: float) -> float:
+        """Takes a token and returns 0, or takes none and returns the seconds until there is one."""
+        grown = self._tokens + (now - self._filled_at) * self._per_s
+        self._tokens = min(grown, self._capacity)
+        self._filled_at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._per_s
+        self._tokens -= 1
+        return 0.0
+
+
+class Simulator:
+    """The server. `calls` counts POSTs received, `answered` whole responses given, of any status,
+    `in_flight` the calls between the two, `dropped` the requests reset by a `stale` connection,
+    which count as no calls. `ledger` counts calls by the text of their last user message.
+
+    `keep_ledger=False` is for runs without an end: no prompts are kept in memory (`ledger` and
+    `requests` stay empty), only totals and the try numbers of recent requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: Latency | str = "0",
+        errors: ErrorMix | str = "",
+        rpm: float | None = None,
+        burst: int | None = None,
+        seed: int = 0,
+        retry_after_s: float | None = 1.0,
+        api_key: str | None = None,
+        ledger_path: Path | str | None = None,
+        keep_ledger: bool = True,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        """`rpm` None or 0: no limit; `burst` calls may come at once (default: one second's worth).
+        `retry_after_s` None: a simulated 429 carries no Retry-After. Raises ConfigError."""
+        self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
+        self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
+        self._bucket = _Bucket(rpm, burst) if rpm else None
+        self._seed = seed
+        self._retry_after_s = retry_after_s
+        self._api_key = api_key
+        self._ledger_path = ledger_path
+        self._keep_ledger = keep_ledger
+        self.host = host
+        self.port = port
+        self.calls = self.answered = self.in_flight = self.max_in_flight = self.dropped = 0
+        self.ledger: Counter[str] = Counter()
+        self.requests: deque[Received] = deque(maxlen=_KEPT_REQUESTS if keep_ledger else 0)
+        self._tries: dict[bytes, int] = {}
+        self._scripts: list[tuple[str, deque[Behaviour]]] = []
+        self._released = asyncio.Event()
+        self._released.set()
+        self._watchers: list[asyncio.Future[None]] = []
+        self._stale: WeakSet[asyncio.Transport] = WeakSet()
+        self._ledger_file: IO[bytes] | None = None
+        self._server: web.Server | None = None
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def base_url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    async def start(self) -> str:
+        """Listens, and returns the base URL. After a stop it comes back on the same port.
+
+        Raises BatchgenError if the port is taken or the ledger cannot be written.
+        """
+        self._ledger_file = _open_ledger(self._ledger_path)
+        # Without handler_cancellation a call that hangs would outlive the client that left it.
+        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, backlog=2048)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as exc:
+            await self.stop()
+            taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
+            raise BatchgenError(
+                f"cannot listen on {self.host}:{self.port}: "
+                f"{'the port is in use' if taken else exc}; choose another, or 0 for any free port"
+            ) from exc
+        self.port = site.port
+        return self.base_url
+
+    async def stop(self) -> None:
+        """Closes everything at once: calls that are held, slow or hanging see a disconnect."""
+        if self._runner is None or self._server is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._runner.cleanup()
+        self._server = self._runner = None
+        if self._ledger_file is not None:
+            self._ledger_file.close()
+            self._ledger_file = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Started and stopped round a block, which gets the base URL."""
+        url = await self.start()
+        try:
+            yield url
+        finally:
+            await self.stop()
+
+    def calls_of(self, text: str) -> int:
+        """How many calls had `text` in their last user message."""
+        return sum(calls for prompt, calls in self.ledger.items() if text in prompt)
+
+    async def received(self, n: int, text: str | None = None, *, timeout_s: float = 30.0) -> None:
+        """Waits until `n` calls in all have arrived, or `n` with `text`; else TimeoutError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._arrived(text) < n:
+                    watcher = asyncio.get_running_loop().create_future()
+                    self._watchers.append(watcher)
+                    await watcher
+        except TimeoutError:
+            arrived = self._arrived(text)
+            raise TimeoutError(f"{arrived} of {n} calls arrived in {timeout_s:g} s") from None
+
+    def hold(self) -> None:
+        """From now on calls are received and counted, but answered only after `release`."""
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    def script(self, text: str, *behaviours: str | Behaviour) -> None:
+        """The next calls with `text` in their last user message get these, one each, in order of
+        arrival. Where several scripts fit a call, the oldest that is not used up decides."""
+        self._scripts.append((text, deque(map(Behaviour.of, behaviours))))
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport in self._stale:
+            self.dropped += 1
+            return await _reset(request)
+        if request.method != "POST":
+            return self._get(request)
+        # Not request.read(), which refuses more than a megabyte.
+        raw = await request.content.read()
+        call = self._receive(request, raw)
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            await self._released.wait()
+            if call.delay_s > 0:
+                await asyncio.sleep(call.delay_s)
+            response = await self._answer(request, call)
+            self.answered += 1
+            return response
+        except ConnectionError:
+            # The client left while we wrote; raised further, aiohttp would log it as our fault.
+            return await _until_disconnected()
+        finally:
+            self.in_flight -= 1
+
+    def _receive(self, request: web.BaseRequest, raw: bytes) -> _Call:
+        now = time.monotonic()
+        body = json_object(raw)
+        self.calls += 1
+        self.requests.append(Received(body, request.headers, now, request.path))
+        chat = Chat.of(body)
+        tries = self._count(chat) if chat else 0
+        error_roll, latency_roll = _rolls(self._seed, chat, tries)
+        behaviour = self._refused(request, chat) or self._chosen(chat, error_roll, now)
+        self._write_ledger(chat, tries, behaviour)
+        self._wake_watchers()
+        return _Call(chat, behaviour, self._delay_s(behaviour, latency_roll))
+
+    def _count(self, chat: Chat) -> int:
+        """Enters the call, and returns which try of its request it is."""
+        if self._keep_ledger:
+            self.ledger[chat.text] += 1
+        elif len(self._tries) >= _KEPT_TRIES:
+            for oldest in list(islice(self._tries, _KEPT_TRIES // 2)):
+                del self._tries[oldest]
+        tries = self._tries.get(chat.digest, 0) + 1
+        self._tries[chat.digest] = tries
+        return tries
+
+    def _refused(self, request: web.BaseRequest, chat: Chat | None) -> Behaviour | None:
+        """The response to a request that no server would take."""
+        if request.path.removeprefix("/v1") != "/chat/completions":
+            return Behaviour.error(404, message=f"unknown URL {request.path}", code="unknown_url")
+        if not self._authorized(request):
+            return Behaviour.error(401, message="wrong API key", code="invalid_api_key")
+        if chat is None:
+            return Behaviour.error(400, message="the body must be JSON with a list 'messages'")
+        if chat.body.get("stream"):
+            return Behaviour.error(400, message="streaming is not supported")
+        return None
+
+    def _authorized(self, request: web.BaseRequest) -> bool:
+        return self._api_key is None or (
+            request.headers.get("Authorization") == f"Bearer {self._api_key}"
+        )
+
+    def _chosen(self, chat: Chat | None, error_roll: float, now: float) -> Behaviour:
+        scripted = self._scripted(chat.text) if chat else None
+        if scripted is not None:
+            return scripted
+        wait_s = self._bucket.take(now) if self._bucket else 0.0
+        if wait_s > 0:
+            return Behaviour.error(429, headers=retry_after_headers(wait_s))
+        return Behaviour.of(self._errors.pick(error_roll) or "ok")
+
+    def _scripted(self, text: str) -> Behaviour | None:
+        for fragment, behaviours in self._scripts:
+            if behaviours and fragment in text:
+                return behaviours.popleft()
+        return None
+
+    def _delay_s(self, behaviour: Behaviour, roll: float) -> float:
+        if behaviour.delay_s is not None:
+            return behaviour.delay_s
+        # Refusing takes a server no time.
+        if behaviour.kind == "status" and 400 <= behaviour.status < 500:
+            return 0.0
+        return self._latency.seconds(roll)
+
+    def _write_ledger(self, chat: Chat | None, tries: int, behaviour: Behaviour) -> None:
+        if self._ledger_file is None:
+            return
+        line = {
+            "time": time.time(),
+            "key": chat.key if chat else None,
+            "prompt": chat.text[:80] if chat else None,
+            "try": tries,
+            "outcome": behaviour.outcome,
+        }
+        self._ledger_file.write(json.dumps(line).encode() + b"\n")
+
+    def _arrived(self, text: str | None) -> int:
+        return self.calls if text is None else self.calls_of(text)
+
+    def _wake_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    async def _answer(self, request: web.BaseRequest, call: _Call) -> web.StreamResponse:
+        """Responds as the call's behaviour says; does not return where that is no response."""
+        headers = _JSON
+        if call.chat is not None:
+            headers = _JSON | {"x-request-id": f"req_{call.chat.digest.hex()[-24:]}"}
+        kind = call.behaviour.kind
+        if kind == "status":
+            return self._status_response(call.behaviour, headers)
+        if kind == "html":
+            page = "<html><body><h1>Welcome</h1></body></html>"
+            return web.Response(text=page, content_type="text/html")
+        if kind == "reset":
+            return await _reset(request)
+        if kind == "hang":
+            return await _until_disconnected()
+        if kind == "trickle":
+            return await _trickle(request, headers)
+        # Only a valid chat gets any further than `status`.
+        assert call.chat is not None
+        said = call.behaviour.body
+        text = said.decode() if isinstance(said, bytes) else said
+        body = completion(call.chat, kind, text)
+        if kind == "cut":
+            return await _cut(request, headers, body)
+        if kind == "bad_json":
+            body = body[: len(body) // 2]
+        if kind == "stale" and request.transport is not None:
+            self._stale.add(request.transport)
+        return web.Response(body=body, headers=headers)
+
+    def _status_response(self, behaviour: Behaviour, headers: Mapping[str, str]) -> web.Response:
+        extra = dict(behaviour.headers)
+        body = behaviour.body
+        if body is None:
+            body = error_object(behaviour.status, f"simulated {behaviour.status}")
+            if behaviour.status == 429 and not extra and self._retry_after_s is not None:
+                extra = retry_after_headers(self._retry_after_s)
+        response = web.Response(status=behaviour.status, body=_as_bytes(body), headers=headers)
+        response.headers.update(extra)
+        return response
+
+    def _get(self, request: web.BaseRequest) -> web.Response:
+        path = request.path.removeprefix("/v1")
+        if request.method == "GET" and path == "/ledger":
+            return web.Response(body=self._ledger_json(), headers=_JSON)
+        if request.method != "GET" or path != "/models":
+            message = f"unknown URL {request.method} {request.path}"
+            return web.Response(status=404, body=error_object(404, message), headers=_JSON)
+        if not self._authorized(request):
+            body = error_object(401, "wrong API key", "invalid_api_key")
+            return web.Response(status=401, body=body, headers=_JSON)
+        return web.Response(body=models(), headers=_JSON)
+
+    def _ledger_json(self) -> bytes:
+        counts = {"calls": self.calls, "answered": self.answered, "items": self.ledger}
+        return json.dumps(counts).encode()
+
+
+async def serve(simulator: Simulator, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Runs in the foreground until `stop` is set; `ready` gets the base URL once it listens."""
+    async with simulator.running() as url:
+        ready(url)
+        await stop.wait()
+
+
+def _open_ledger(path: Path | str | None) -> IO[bytes] | None:
+    """Unbuffered, so that each line is one write and outlives a kill."""
+    if path is None:
+        return None
+    try:
+        return Path(path).open("ab", buffering=0)
+    except OSError as exc:
+        raise BatchgenError(f"cannot write the ledger {path}: {exc.strerror}") from exc
+
+
+def _rolls(seed: int, chat: Chat | None, tries: int) -> tuple[float, float]:
+    """Two numbers between 0 and 1, both excluded, that only the arguments decide."""
+    digest = chat.digest if chat else b""
+    high, low = struct.unpack(">QQ", sha256(b"%d:%d:" % (seed, tries) + digest).digest()[:16])
+    # 52 bits: with one more, the half added could round up to 1.
+    return ((high >> 12) + 0.5) / 2**52, ((low >> 12) + 0.5) / 2**52
+
+
+def _as_bytes(body: bytes | str) -> bytes:
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+
+
+async def _until_disconnected() -> NoReturn:
+    """aiohttp cancels the handler when its connection is gone."""
+    await asyncio.Event().wait()
+    raise AssertionError("nothing sets this event")
+
+
+async def _reset(request: web.BaseRequest) -> NoReturn:
+    if request.transport is not None:
+        # Lingering for zero seconds makes the close an RST instead of a FIN.
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    await _until_disconnected()
+
+
+async def _trickle(request: web.BaseRequest, headers: Mapping[str, str]) -> NoReturn:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    while True:
+        # Whitespace may stand before JSON, so no client can know that nothing will follow.
+        await response.write(b" ")
+        await asyncio.sleep(_TRICKLE_S)
+
+
+async def _cut(request: web.BaseRequest, headers: Mapping[str, str], body: bytes) -> NoReturn:
+    response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    await _until_disconnected()

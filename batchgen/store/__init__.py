@@ -1,0 +1,253 @@
+"""The store: every item, every answer, and who is at work, in one SQLite file.
+
+This is the door; other modules use nothing else of this folder. Each method is one transaction, or
+one snapshot, and its docstring is its promise. Behind it:
+
+    connection   a database opened by one process; how a transaction runs
+    gate         one writer at a time among processes; which workers are alive
+    migrate      the schema, from migrations/*.sql
+    intake       enqueueing             queue     workers: claim, finish, take over
+    operator     retry, rename, delete  reports   reading for people and export
+    ledger       counters and totals    verify    the proof
+    sql          queries.sql by name
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from batchgen.errors import UsageError
+from batchgen.items import NewItem, Outcome, Recipe, State
+from batchgen.store import intake, operator, queue, reports, verify
+from batchgen.store.connection import Database, open_database, vulnerable_sqlite
+from batchgen.store.gate import OwnerLock, machine
+from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
+from batchgen.store.operator import FailedItem
+from batchgen.store.queue import Exchange, Want, WorkerRow
+from batchgen.store.reports import Counts, Experiment, FailureGroup, Pace, ResultRow
+from batchgen.store.verify import ExportRecord
+
+__all__ = [
+    "Added", "Counts", "Exchange", "Experiment", "ExportRecord", "FailedItem", "FailureGroup",
+    "Intake", "OtherRecipe", "Pace", "ResultRow", "Store", "Want", "Worker", "WorkerRow",
+    "key_of_content", "key_of_id", "now_ms", "open_store", "vulnerable_sqlite",
+]  # fmt: skip
+
+
+def now_ms() -> int:
+    """The time as it is stored: milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def open_store(path: Path, *, create: bool = False) -> AsyncIterator["Store"]:
+    """Open the work table at `path`, migrated to the newest schema.
+
+    Raises UsageError when there is none and `create` is false, StoreError when the file cannot be
+    used; the message says what to do.
+    """
+    async with open_database(path, create=create) as database:
+        yield Store(database)
+
+
+class Store:
+    """Any number of tasks may use it; writes take turns, and reads do not wait for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self.path = database.path
+
+    # Enqueueing
+
+    @asynccontextmanager
+    async def enqueueing(
+        self, experiment: str, recipe: Recipe, mode: OtherRecipe
+    ) -> AsyncIterator[Intake]:
+        """Begin to enqueue one pool into an experiment, which is made when it is new.
+
+        Raises UsageError when another process is enqueueing into this database.
+        """
+        lock = OwnerLock(self.path.with_name(f"{self.path.name}-enqueue"))
+        if not lock.acquire():
+            raise UsageError(
+                f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
+                "Wait until it is done, then run the same command."
+            )
+        try:
+            yield await self._db.write(intake.begin_intake, experiment, recipe, mode, now_ms())
+        finally:
+            lock.release()
+
+    async def add_items(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
+        """Add those rows that are not there yet, in their order. Give it thousands at a time."""
+        return await self._db.write(intake.add_items, into, rows, priority)
+
+    # Workers
+
+    @asynccontextmanager
+    async def worker(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator["Worker"]:
+        """Join as a worker, and leave in the end: then what is still claimed goes back untouched."""
+        worker = Worker(self._db, slots, int(lease_s * 1000), max_crashes)
+        await worker.join()
+        try:
+            yield worker
+        finally:
+            await worker.leave()
+
+    async def recipe(self, recipe_id: int) -> Recipe:
+        return Recipe.from_json(await self._db.read(reports.recipe_json, recipe_id))
+
+    # Operator
+
+    async def failed_page(
+        self, experiment_id: int, reason: str | None, after: int, limit: int = 5000
+    ) -> list[FailedItem]:
+        """The next failed items after item `after`; an empty page at the end."""
+        return await self._db.read(operator.failed_page, experiment_id, reason, after, limit)
+
+    async def failed_item(self, item_id: int) -> FailedItem | None:
+        return await self._db.read(operator.failed_item, item_id)
+
+    async def reopen(self, items: Sequence[FailedItem]) -> int:
+        """Failed items back to pending, old attempts kept; how many still were failed."""
+        return await self._db.write(operator.reopen, items)
+
+    async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
+        await self._db.write(operator.rename_experiment, experiment_id, new_name)
+
+    async def delete_experiment(self, experiment_id: int) -> None:
+        """With all its answers. Raises UsageError while a worker is at work on it."""
+        await self._db.write(operator.delete_experiment, experiment_id)
+
+    async def record_export(
+        self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
+    ) -> None:
+        """Remember what a file held when it was written, for `verify`."""
+        await self._db.write(
+            operator.record_export,
+            experiment_id, str(path.resolve()), rows, sha256, result_seq, now_ms(),
+        )  # fmt: skip
+
+    # Reading
+
+    async def experiments(self) -> list[Experiment]:
+        return await self._db.read(reports.experiments)
+
+    async def counts(self, experiment_ids: Sequence[int] | None = None) -> Counts:
+        """Items by state and what their calls used, of some experiments or all; constant time."""
+        return await self._db.read(reports.counts, experiment_ids)
+
+    async def pace(self) -> Pace:
+        return await self._db.read(reports.pace, now_ms())
+
+    async def workers(self) -> list[WorkerRow]:
+        """Those that joined and did not leave, told whether they still live."""
+        rows = await self._db.read(queue.workers)
+        return [replace(row, alive=not _is_dead(self.path, row)) for row in rows]
+
+    async def failures(
+        self, experiment_id: int, reason: str | None = None, limit: int = 50
+    ) -> list[FailureGroup]:
+        return await self._db.read(reports.failures, experiment_id, reason, limit)
+
+    async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
+        """The numbers of the items with this id or, if there is none, this number."""
+        return await self._db.read(reports.find_items, given, experiment_id)
+
+    async def item(self, item_id: int) -> dict[str, Any] | None:
+        """One item by column, its attempts under `calls`."""
+        return await self._db.read(reports.item, item_id)
+
+    async def result_page(
+        self, experiment_id: int, state: State, after: int, limit: int = 500
+    ) -> list[ResultRow]:
+        """The next done (or failed) items after item `after`, in the order of the pool."""
+        return await self._db.read(reports.result_page, experiment_id, state, after, limit)
+
+    async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:
+        """The results of chosen items that have ended, in no order."""
+        return await self._db.read(reports.results_of, item_ids)
+
+    async def newest_result(self) -> int:
+        return await self._db.read(reports.newest_result)
+
+    async def verify(self) -> list[str]:
+        """Every contradiction in the tables, a line each; none when all is well."""
+        return await self._db.read(verify.verify_tables)
+
+    async def exports(self) -> list[ExportRecord]:
+        return await self._db.read(verify.exports)
+
+
+class Worker:
+    """One worker's side of the store: its lease, its lock, and its exchanges."""
+
+    def __init__(self, database: Database, slots: int, lease_ms: int, max_crashes: int) -> None:
+        self._db = database
+        self._slots = slots
+        self._lease_ms = lease_ms
+        self._max_crashes = max_crashes
+        self._lock: OwnerLock | None = None
+        self.id = 0
+
+    async def join(self) -> None:
+        """Become a worker, and take over from those that died."""
+
+        def transaction(db: Any) -> None:
+            self.id = queue.join(db, machine(), os.getpid(), self._slots, now_ms(), self._lease_ms)
+            # Inside the transaction: nobody can see the row before the lock is held.
+            self._lock = _owner_lock(self._db.path, self.id)
+            self._lock.acquire()
+
+        await self._db.write(transaction)
+        await self.beat()
+
+    async def beat(self) -> bool:
+        """Extend the lease and take over what dead workers had. False: we were taken for dead."""
+
+        def transaction(db: Any) -> bool:
+            for row in queue.workers(db):
+                if row.id != self.id:
+                    self._take_over_if_dead(db, row)
+            return queue.beat(db, self.id, now_ms() + self._lease_ms)
+
+        return await self._db.write(transaction)
+
+    async def exchange(self, outcomes: Sequence[Outcome], want: Want) -> Exchange:
+        """Write what slots finished and claim what they do next: durable when it returns."""
+        return await self._db.write(queue.exchange, self.id, outcomes, want, now_ms())
+
+    async def leave(self) -> None:
+        """Give back what is still claimed, untouched, and be gone."""
+        await self._db.write(
+            queue.remove_worker, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
+        )
+        if self._lock:
+            self._lock.release()
+
+    def _take_over_if_dead(self, db: Any, row: WorkerRow) -> None:
+        if _is_dead(self._db.path, row):
+            queue.remove_worker(
+                db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms()
+            )
+
+
+def _is_dead(database: Path, row: WorkerRow) -> bool:
+    """A worker of this machine is dead when nobody holds its lock; any worker, when its lease ran
+    out."""
+    if row.lease_until < now_ms():
+        return True
+    if row.boot_id != machine()[1]:
+        return False
+    lock = _owner_lock(database, row.id)
+    free = lock.acquire()
+    lock.release()
+    return free
+
+
+def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
+    return OwnerLock(database.with_name(f"{database.name}-worker-{worker_id}"))

@@ -1,0 +1,264 @@
+"""One SQLite database, opened by one process: a writing connection, and a reading one.
+
+Every transaction is one plain function that runs on the connection's thread from BEGIN to COMMIT.
+So a cancelled task cannot leave a transaction open, no other task's statement can slip into it,
+and the event loop is crossed twice a transaction, not twice a statement (60-160 µs each).
+"""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from batchgen.errors import SchemaError, StoreBusyError, StoreError, UsageError
+from batchgen.store.gate import Gate, network_file_system
+from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, migrate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MINIMUM_SQLITE = (3, 37)  # STRICT tables
+# The first releases without the WAL-reset bug, for the warning about foreign writers.
+_WAL_RESET_FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
+
+_WRITER_PRAGMAS = {
+    # FULL survives power loss and, with many results to a commit, costs nothing over NORMAL.
+    "synchronous": 2,
+    "foreign_keys": 1,
+    "wal_autocheckpoint": 1000,
+    "journal_size_limit": 64 * 1024 * 1024,
+    "cache_size": -32768,
+    # For strangers only (a SQL shell): our own writers take turns at the gate.
+    "busy_timeout": 10_000,
+}
+_READER_PRAGMAS = {"query_only": 1, "wal_autocheckpoint": 0, "cache_size": -16384,
+                   "busy_timeout": 10_000}  # fmt: skip
+
+
+class Database:
+    """Use `open_database`. `write` and `read` run one function as one transaction."""
+
+    def __init__(self, path: Path, gate: Gate, writer: aiosqlite.Connection) -> None:
+        self.path = path
+        self.gate = gate
+        self._writer = writer
+        self._reader: aiosqlite.Connection | None = None
+        self._reader_lock = asyncio.Lock()
+        self._inode = path.stat().st_ino
+
+    async def write(
+        self,
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `transaction` under the gate: all of it is durable on return, or none of it is there.
+
+        A caller that is cancelled meanwhile gets its CancelledError after the commit.
+        """
+
+        def run(connection: sqlite3.Connection) -> T:
+            self._check_file()
+            with self.gate.hold():
+                connection.execute("begin immediate")
+                try:
+                    result = transaction(connection, *args, **kwargs)
+                    connection.execute("commit")
+                except BaseException:
+                    connection.rollback()
+                    raise
+            return result
+
+        return await self._on_thread(self._writer, run)
+
+    async def read(
+        self,
+        query: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `query` on one snapshot. Keep it short: an open snapshot makes the WAL grow."""
+
+        def run(connection: sqlite3.Connection) -> T:
+            connection.execute("begin")
+            try:
+                return query(connection, *args, **kwargs)
+            finally:
+                connection.rollback()
+
+        async with self._reader_lock:
+            if self._reader is None:
+                self._reader = await _connect(self.path, self.gate, prepare=_prepare_reader)
+        return await self._on_thread(self._reader, run)
+
+    async def close(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await _close(connection, self.gate)
+        self.gate.close()
+
+    async def _on_thread(
+        self, connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]
+    ) -> T:
+        try:
+            return await _run(connection, run)
+        except sqlite3.Error as exc:
+            raise store_error(exc, self.path) from exc
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that is no longer the one at our path."""
+        try:
+            same = self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreError(
+                f"{self.path}: the database was deleted or replaced while in use. "
+                "What was committed is in the old file; put it back, or start again."
+            )
+
+
+@asynccontextmanager
+async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
+    """Open, and migrate, the database. Raises UsageError when it is missing and not to be created."""
+    _check_place(path, create=create)
+    gate = Gate(path)
+    try:
+        writer = await _connect(path, gate, prepare=lambda c: _prepare_writer(c, path))
+    except BaseException:
+        gate.close()
+        raise
+    database = Database(path, gate, writer)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def vulnerable_sqlite() -> str | None:
+    """This Python's SQLite version if it has the WAL-reset bug, else None."""
+    major, minor, patch = sqlite3.sqlite_version_info
+    fixed = (major, minor) > max(_WAL_RESET_FIXED)
+    return None if fixed or patch >= _WAL_RESET_FIXED.get((major, minor), 999) else (
+        sqlite3.sqlite_version
+    )  # fmt: skip
+
+
+def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
+    """What SQLite said, as one line that says what to do."""
+    text = str(exc)
+    if "disk is full" in text or "disk I/O error" in text:
+        return StoreError(
+            f"{path}: {text}. Everything committed is safe; make room and run the same command."
+        )
+    if "locked" in text or "busy" in text:
+        return StoreBusyError(
+            f"{path}: locked by another program that is not batchgen ({text}). "
+            "Close it (a SQL shell with an open transaction?) and run the same command."
+        )
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(f"{path}: cannot write to it ({text}). Check its permissions.")
+    if "malformed" in text or "not a database" in text or "encrypted" in text:
+        return SchemaError(f"{path}: damaged, or not a database ({text}).")
+    return StoreError(f"{path}: {text}")
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        raise StoreError(
+            f"this Python has SQLite {sqlite3.sqlite_version}; batchgen needs 3.37 or newer."
+        )
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory, not a database. Name a file with --db.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no directory {path.parent}.")
+    if not create and not path.exists():
+        raise UsageError(
+            f"{path}: no such database. Enqueue a data pool first (batchgen enqueue), "
+            "or name the file with --db."
+        )
+    if kind := network_file_system(path.parent):
+        raise StoreError(
+            f"{path}: is on a network file system ({kind}), where SQLite cannot keep its promises. "
+            "Put it on a local disk with --db; prompts and output may stay where they are."
+        )
+
+
+async def _connect(
+    path: Path, gate: Gate, prepare: Callable[[sqlite3.Connection], None]
+) -> aiosqlite.Connection:
+    """A connection made ready under the gate: opening may recover, migrate or checkpoint."""
+    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+
+    def run(raw: sqlite3.Connection) -> None:
+        with gate.hold():
+            prepare(raw)
+
+    try:
+        await _run(connection, run)
+    except BaseException as exc:
+        await _close(connection, gate)
+        if isinstance(exc, sqlite3.Error):
+            raise store_error(exc, path) from exc
+        raise
+    return connection
+
+
+def _prepare_writer(connection: sqlite3.Connection, path: Path) -> None:
+    (application_id,) = connection.execute("pragma application_id").fetchone()
+    if application_id != APPLICATION_ID:
+        connection.execute(f"pragma page_size = {PAGE_SIZE}")
+    _set_pragmas(connection, _WRITER_PRAGMAS)
+    if sys.platform == "darwin":
+        connection.execute("pragma fullfsync = 1")  # plain fsync there stops at the drive's cache
+    # Before WAL is set, so that a foreign file is refused untouched.
+    migrate(connection, path)
+    (mode,) = connection.execute("pragma journal_mode = wal").fetchone()
+    if mode != "wal":
+        raise StoreError(f"{path}: SQLite refuses WAL mode here (it stays {mode}).")
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    _set_pragmas(connection, _READER_PRAGMAS)
+
+
+def _set_pragmas(connection: sqlite3.Connection, pragmas: dict[str, int]) -> None:
+    """Set and read back: SQLite ignores what it does not understand without a word."""
+    for name, value in pragmas.items():
+        connection.execute(f"pragma {name} = {value}")
+        (actual,) = connection.execute(f"pragma {name}").fetchone()
+        if actual != value:
+            raise StoreError(f"SQLite does not take pragma {name} = {value} (it is {actual})")
+
+
+async def _close(connection: aiosqlite.Connection, gate: Gate) -> None:
+    """Close under the gate, as the last one to close checkpoints."""
+
+    def run(raw: sqlite3.Connection) -> None:
+        with gate.hold():
+            raw.close()
+
+    try:
+        await _run(connection, run)
+    finally:
+        await asyncio.shield(connection.close())
+
+
+async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on the connection's thread, to its end even when cancelled.
+
+    aiosqlite has this only as a private method, kept since its first release; its public methods
+    cross the event loop once a statement. `tests/test_store.py` tells when it changes.
+    """
+    call = asyncio.ensure_future(connection._execute(run, connection._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    try:
+        result: T = await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait([call])
+        raise
+    return result

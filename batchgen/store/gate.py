@@ -1,0 +1,157 @@
+"""The write gate and the workers' locks: what SQLite itself does not give us between processes.
+
+SQLite before 3.51.3 (3.50.7, 3.44.6) can corrupt a file in WAL mode when a checkpoint in one
+process overlaps a commit that resets the WAL in another (sqlite.org/wal.html#walresetbug), and its
+busy handler starves some writers for seconds. So every write transaction, and with it every
+checkpoint, holds one OS lock on `<database>-gate`: no overlap, and writers take turns. The kernel
+drops the lock when its holder dies.
+"""
+
+import fcntl
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from batchgen.errors import StoreBusyError, StoreError
+
+_RETRY_S = (0.0002, 0.002)  # random within: as fair as a queue, and gentler than SQLite's handler
+
+
+class Gate:
+    """One writer at a time, among threads and processes."""
+
+    def __init__(self, database: Path, deadline_s: float = 60.0) -> None:
+        self._path = database.with_name(database.name + "-gate")
+        self._deadline_s = deadline_s
+        self._thread_lock = threading.Lock()
+        self._file = _open_lock_file(self._path)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the gate; blocks its thread, so never call it on an event loop's thread.
+
+        Raises StoreBusyError, which names the holder, after `deadline_s`.
+        """
+        with self._thread_lock:
+            self._acquire()
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _acquire(self) -> None:
+        give_up_at = time.monotonic() + self._deadline_s
+        while not _try_lock(self._file):
+            if time.monotonic() > give_up_at:
+                raise StoreBusyError(
+                    f"{self._path}: another process has kept the database locked for "
+                    f"{self._deadline_s:.0f} s ({_holder(self._path)}). "
+                    "Let it finish, continue it if it is stopped (fg), or end it."
+                )
+            time.sleep(random.uniform(*_RETRY_S))
+        os.pwrite(self._file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class OwnerLock:
+    """An OS lock on a file of one's own: held while its owner lives, and by nobody after."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        """True when nobody held it and we do now. Never blocks."""
+        file = _open_lock_file(self._path)
+        if not _try_lock(file):
+            file.close()
+            return False
+        if not _is_at(self._path, file):  # its last owner removed it between our open and our lock
+            file.close()
+            return self.acquire()
+        self._file = file
+        os.pwrite(file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+        return True
+
+    def holder(self) -> str:
+        return _holder(self._path)
+
+    def release(self) -> None:
+        """Give it up and remove the file. Harmless when not held."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+
+def _open_lock_file(path: Path) -> IO[bytes]:
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
+    except OSError as exc:
+        raise StoreError(
+            f"{path}: cannot make this lock file ({exc.strerror}). "
+            "batchgen needs to write in the directory of the database; choose another with --db."
+        ) from exc
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[:14].strip() or "holder unknown"
+    except OSError:
+        return "holder unknown"
+
+
+def machine() -> tuple[str, str]:
+    """(host name, boot id). OS locks say something only among equal boot ids."""
+    host = socket.gethostname()
+    try:
+        return host, Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return host, host
+
+
+def network_file_system(path: Path) -> str | None:
+    """The type of the network file system that holds `path`, or None for a local one.
+
+    WAL needs memory shared by all processes on a file, and OS locks that work: one machine.
+    Knows Linux only; elsewhere it answers None.
+    """
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return None
+    where, found = path.resolve(), None
+    for _, mount_point, kind, *_ in (line.split(" ") for line in mounts):
+        point = Path(mount_point.replace("\\040", " "))
+        if where.is_relative_to(point):
+            found = kind  # the last mount that covers the path is the one in force
+    return found if found in _NETWORK else None
+
+
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs",
+     "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"}
+)  # fmt: skip

@@ -1,0 +1,218 @@
+"""The transactions of enqueueing: experiments, recipes, and new items told from known ones."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+
+from batchgen.items import NewItem, Recipe, canonical_json
+from batchgen.store.ledger import Ledger
+from batchgen.store.sql import QUERIES
+
+
+class OtherRecipe(StrEnum):
+    """What to do when an experiment was enqueued with another recipe before."""
+
+    STOP = "stop"
+    ADD = "add"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """One enqueueing of one pool. When `other_recipe` is set nothing was begun: the experiment has
+    that recipe, and the caller did not say what to do."""
+
+    experiment_id: int
+    recipe_id: int
+    number: int
+    other_recipe: Recipe | None = None
+    dropped: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The item ids of the rows, in their order; `new` of them did not exist before.
+
+    With `conflict` set, the row after the last id has an id that an item with other content has
+    already: that item's number.
+    """
+
+    ids: list[int]
+    new: int
+    conflict: int | None = None
+
+
+def begin_intake(
+    db: sqlite3.Connection, experiment: str, recipe: Recipe, mode: OtherRecipe, now: int
+) -> Intake:
+    """Make sure of experiment and recipe, and start a pass over a pool.
+
+    `OtherRecipe.REPLACE` drops the pending items of other recipes; it does nothing, and says so by
+    `running`, while such items are in flight.
+    """
+    experiment_id = _experiment_id(db, experiment, now)
+    recipe_id = _recipe_id(db, recipe, now)
+    accepted = db.execute(QUERIES["accepted_recipes"], {"experiment_id": experiment_id}).fetchall()
+    dropped = 0
+    if accepted and recipe_id not in [row[0] for row in accepted]:
+        if mode is OtherRecipe.STOP:
+            other = Recipe.from_json(accepted[0][1])
+            return Intake(experiment_id, recipe_id, 0, other_recipe=other)
+        if mode is OtherRecipe.REPLACE:
+            (running,) = db.execute(
+                QUERIES["count_running"], {"experiment_id": experiment_id}
+            ).fetchone()
+            if running:
+                return Intake(experiment_id, recipe_id, 0, running=running)
+            dropped = _drop_other_recipes(db, experiment_id, recipe_id)
+    db.execute(
+        QUERIES["accept_recipe"],
+        {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now},
+    )
+    (number,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
+    return Intake(experiment_id, recipe_id, number, dropped=dropped)
+
+
+def add_items(
+    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], priority: int
+) -> Added:
+    """Add the rows that are not there yet; all of them, or up to the first conflict, in one go."""
+    (base,) = db.execute(QUERIES["last_id"], {"name": "items"}).fetchone()
+    first = base + 1
+    if _add_keys_of_new_rows(db, intake, rows, first):
+        added = Added(list(range(first, first + len(rows))), len(rows))
+        new_rows = list(enumerate(rows, start=first))
+    else:
+        added, new_rows = _tell_new_from_known(db, intake, rows, first)
+    _insert(db, intake, new_rows, priority)
+    return added
+
+
+def key_of_id(experiment_id: int, custom_id: str) -> bytes:
+    """The identity of an item that has an id of the user's own."""
+    return blake2b(f"{experiment_id}\0id\0{custom_id}".encode(), digest_size=16).digest()
+
+
+def key_of_content(experiment_id: int, recipe_id: int, content: str) -> bytes:
+    """The identity of the first item with this canonical content."""
+    return blake2b(f"{experiment_id}\0{recipe_id}\0{content}".encode(), digest_size=16).digest()
+
+
+def _key_of_copy(key: bytes, number: int) -> bytes:
+    return blake2b(key + number.to_bytes(8, "big"), digest_size=16).digest()
+
+
+def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:
+    found = db.execute(QUERIES["find_experiment"], {"name": name}).fetchone()
+    if found:
+        return int(found[0])
+    added = db.execute(QUERIES["add_experiment"], {"name": name, "now": now}).lastrowid
+    assert added is not None
+    return added
+
+
+def _recipe_id(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
+    digest = recipe.digest()
+    found = db.execute(QUERIES["find_recipe"], {"digest": digest}).fetchone()
+    if found:
+        return int(found[0])
+    added = db.execute(
+        QUERIES["add_recipe"], {"digest": digest, "body": recipe.to_json(), "now": now}
+    ).lastrowid
+    assert added is not None
+    return added
+
+
+def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> int:
+    which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
+    db.execute(QUERIES["drop_keys_of_other_recipes"], which)
+    dropped = db.execute(QUERIES["drop_work_of_other_recipes"], which).rowcount
+    db.execute(QUERIES["forget_other_recipes"], which)
+    ledger = Ledger()
+    ledger.move(experiment_id, "pending", -dropped)
+    ledger.write(db)
+    return dropped
+
+
+def _add_keys_of_new_rows(
+    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int
+) -> bool:
+    """The usual case, all rows new, in one statement; False and no change when it is not so.
+
+    In the order of the keys, as that touches each page of the index once.
+    """
+    in_key_order = sorted(range(len(rows)), key=lambda index: rows[index].key)
+    keys = [
+        {"key": rows[index].key, "item_id": first + index, "pass": intake.number}
+        for index in in_key_order
+    ]
+    db.execute("savepoint keys")
+    added = db.executemany(QUERIES["add_key_if_new"], keys).rowcount
+    if added != len(rows):
+        db.execute("rollback to keys")
+    db.execute("release keys")
+    return added == len(rows)
+
+
+def _tell_new_from_known(
+    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int
+) -> tuple[Added, list[tuple[int, NewItem]]]:
+    ids: list[int] = []
+    new_rows: list[tuple[int, NewItem]] = []
+    inputs = {}  # of this very call: not in the table yet
+    for row in rows:
+        proposed = first + len(new_rows)
+        item_id = _see(db, intake, row, proposed)
+        if item_id == proposed:
+            new_rows.append((proposed, row))
+            inputs[proposed] = row.input_json
+        elif row.custom_id is not None and not _same_content(db, item_id, row, inputs):
+            return Added(ids, len(new_rows), conflict=item_id), new_rows
+        ids.append(item_id)
+    return Added(ids, len(new_rows)), new_rows
+
+
+def _see(db: sqlite3.Connection, intake: Intake, row: NewItem, proposed: int) -> int:
+    """The id of this row's item: `proposed` when it is a new one."""
+    mark = {"key": row.key, "item_id": proposed, "pass": intake.number}
+    item_id, seen = db.execute(QUERIES["see_key"], mark).fetchone()
+    if seen > 1 and row.custom_id is None:
+        mark["key"] = _key_of_copy(row.key, seen)
+        item_id, _ = db.execute(QUERIES["see_key"], mark).fetchone()
+    return int(item_id)
+
+
+def _same_content(
+    db: sqlite3.Connection, item_id: int, row: NewItem, inputs: dict[int, str]
+) -> bool:
+    known = inputs.get(item_id)
+    if known is None:
+        (known,) = db.execute(QUERIES["item_input"], {"item_id": item_id}).fetchone()
+    return known == row.input_json or (
+        canonical_json(json.loads(known)) == canonical_json(json.loads(row.input_json))
+    )
+
+
+def _insert(
+    db: sqlite3.Connection, intake: Intake, rows: list[tuple[int, NewItem]], priority: int
+) -> None:
+    columns = [
+        {
+            "id": id_,
+            "experiment_id": intake.experiment_id,
+            "recipe_id": intake.recipe_id,
+            "custom_id": row.custom_id,
+            "input": row.input_json,
+            "priority": priority,
+        }
+        for id_, row in rows
+    ]
+    db.executemany(QUERIES["add_item"], columns)
+    db.executemany(QUERIES["add_work"], columns)
+    ledger = Ledger()
+    ledger.move(intake.experiment_id, "pending", len(rows))
+    ledger.write(db)

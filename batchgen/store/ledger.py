@@ -1,0 +1,53 @@
+"""The counters and totals that a transaction changes, gathered and written once at its end."""
+
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field
+
+from batchgen.items import Attempt
+from batchgen.store.sql import QUERIES
+
+_TOTALS = (
+    "calls", "unknown_calls", "latency_ms", "prompt_tokens", "completion_tokens",
+    "cached_tokens", "reasoning_tokens", "cost_usd",
+)  # fmt: skip
+
+
+@dataclass
+class Ledger:
+    _moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    _spent: dict[int, Counter[str]] = field(default_factory=dict)
+
+    def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
+        """`delta` more items of the experiment are in this state."""
+        self._moved[experiment_id, state, reason] += delta
+
+    def spend(self, experiment_id: int, attempt: Attempt) -> None:
+        """One more call was made for the experiment."""
+        spent = self._spent.setdefault(experiment_id, Counter())
+        usage = attempt.usage
+        spent["calls"] += 1
+        spent["unknown_calls"] += attempt.outcome == "unknown"
+        spent["latency_ms"] += attempt.latency_ms or 0
+        spent["prompt_tokens"] += usage.prompt_tokens or 0
+        spent["completion_tokens"] += usage.completion_tokens or 0
+        spent["cached_tokens"] += usage.cached_tokens or 0
+        spent["reasoning_tokens"] += usage.reasoning_tokens or 0
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write what was gathered, within the caller's transaction."""
+        db.executemany(
+            QUERIES["move_counter"],
+            [
+                {"experiment_id": experiment_id, "state": state, "reason": reason, "delta": delta}
+                for (experiment_id, state, reason), delta in self._moved.items()
+                if delta
+            ],
+        )
+        db.executemany(
+            QUERIES["add_to_totals"],
+            [
+                {"experiment_id": experiment_id, **{name: spent[name] for name in _TOTALS}}
+                for experiment_id, spent in self._spent.items()
+            ],
+        )

@@ -1,0 +1,69 @@
+"""Brings a database to the newest schema: migrations/NNNN_name.sql, forward only.
+
+Each file is one transaction with its record, and is never edited after a release. The number of
+the newest one applied is `pragma user_version`; `pragma application_id` marks the file as ours.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from batchgen.errors import SchemaError
+from batchgen.shipped import shipped_path
+
+APPLICATION_ID = 0x62617463  # "batc"
+PAGE_SIZE = 8192  # a 2.4 KB answer takes 3.0 KB in such pages, 3.2 KB in SQLite's default of 4096
+
+
+def migrations() -> list[Path]:
+    """The shipped migrations in their order; the list's index plus one is the number."""
+    return sorted(shipped_path("migrations").glob("[0-9][0-9][0-9][0-9]_*.sql"))
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the open database to the newest schema. Call while holding the write gate.
+
+    Raises SchemaError when the file is newer than this program, or is not batchgen's.
+    """
+    newest = migrations()
+    version = schema_version(connection, path)
+    if version > len(newest):
+        raise SchemaError(
+            f"{path}: made by a newer batchgen (schema {version}; this one knows {len(newest)}). "
+            "Upgrade batchgen: pip install -U batchgen"
+        )
+    for number, file in enumerate(newest[version:], start=version + 1):
+        _apply(connection, number, file)
+
+
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """0 for an empty file. Raises SchemaError when the file holds something else than our tables."""
+    (application_id,) = connection.execute("pragma application_id").fetchone()
+    (version,) = connection.execute("pragma user_version").fetchone()
+    (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
+    if application_id != APPLICATION_ID and (tables or application_id):
+        raise SchemaError(f"{path}: not a batchgen database. Name another file with --db.")
+    return int(version)
+
+
+def _apply(connection: sqlite3.Connection, number: int, file: Path) -> None:
+    connection.execute("begin immediate")
+    try:
+        for statement in _statements(file.read_text(encoding="utf-8")):
+            connection.execute(statement)
+        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute(f"pragma user_version = {number}")
+        connection.execute("commit")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Single statements: executescript would commit the transaction that they belong to."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,379 @@
+-- Every statement that batchgen runs, in the order of an item's life. Loaded by name (sql.py).
+-- States are literals so that the partial indexes apply; time is always a parameter.
+
+------------------------------------------------------------------------------- enqueueing
+
+-- name: find_experiment
+select id, name, created_at from experiments where name = :name;
+
+-- name: add_experiment
+insert into experiments (name, created_at) values (:name, :now);
+
+-- name: find_recipe
+select id from recipes where digest = :digest;
+
+-- name: add_recipe
+insert into recipes (digest, body, created_at) values (:digest, :body, :now);
+
+-- name: accepted_recipes
+-- The recipes that this experiment mixes without asking, newest first.
+select r.id, r.body
+  from experiment_recipes er join recipes r on r.id = er.recipe_id
+ where er.experiment_id = :experiment_id
+ order by er.added_at desc, r.id desc;
+
+-- name: accept_recipe
+insert into experiment_recipes (experiment_id, recipe_id, added_at)
+values (:experiment_id, :recipe_id, :now)
+on conflict do nothing;
+
+-- name: forget_other_recipes
+delete from experiment_recipes where experiment_id = :experiment_id and recipe_id <> :recipe_id;
+
+-- name: count_running
+select count(*) from work where experiment_id = :experiment_id and state = 'running';
+
+-- name: drop_keys_of_other_recipes
+-- `--recipe replace`: pending items of another recipe are forgotten...
+delete from item_keys
+ where item_id in (select w.item_id from work w join items i on i.id = w.item_id
+                    where w.experiment_id = :experiment_id and w.state = 'pending'
+                      and w.answer_seq is null and i.recipe_id <> :recipe_id);
+
+-- name: drop_work_of_other_recipes
+-- ...but what their calls brought stays with them in `items` and `attempts`.
+delete from work
+ where item_id in (select w.item_id from work w join items i on i.id = w.item_id
+                    where w.experiment_id = :experiment_id and w.state = 'pending'
+                      and w.answer_seq is null and i.recipe_id <> :recipe_id);
+
+-- name: start_pass
+update experiments set enqueue_pass = enqueue_pass + 1 where id = :experiment_id
+returning enqueue_pass;
+
+-- name: last_id
+-- The highest id ever given out in a table, also to rows deleted since.
+select coalesce((select seq from sqlite_sequence where name = :name), 0);
+
+-- name: add_key_if_new
+insert into item_keys (key, item_id, pass, seen) values (:key, :item_id, :pass, 1)
+on conflict do nothing;
+
+-- name: see_key
+-- Add the key, or count one more copy of it in this pass.
+insert into item_keys (key, item_id, pass, seen) values (:key, :item_id, :pass, 1)
+on conflict (key) do update
+   set seen = case when pass = :pass then seen + 1 else 1 end, pass = :pass
+returning item_id, seen;
+
+-- name: add_item
+insert into items (id, experiment_id, recipe_id, custom_id, input)
+values (:id, :experiment_id, :recipe_id, :custom_id, :input);
+
+-- name: add_work
+insert into work (item_id, experiment_id, priority) values (:id, :experiment_id, :priority);
+
+-- name: item_input
+select input from items where id = :item_id;
+
+-- name: move_counter
+-- The max keeps a decrease from failing the check before SQLite sees that the row is there.
+insert into counters (experiment_id, state, reason, n)
+values (:experiment_id, :state, :reason, max(:delta, 0))
+on conflict (experiment_id, state, reason) do update set n = n + :delta;
+
+------------------------------------------------------------------------------- workers
+
+-- name: join_worker
+insert into workers (host, boot_id, pid, slots, started_at, lease_until)
+values (:host, :boot_id, :pid, :slots, :now, :lease_until);
+
+-- name: beat
+-- Changes nothing when this worker was taken for dead.
+update workers set lease_until = :lease_until where id = :worker_id;
+
+-- name: is_worker
+select 1 from workers where id = :worker_id;
+
+-- name: workers
+select id, host, boot_id, pid, slots, started_at, lease_until from workers order by id;
+
+-- name: remove_worker
+delete from workers where id = :worker_id;
+
+-- name: claims_of_worker
+select w.item_id, w.experiment_id, w.epoch, w.crashes, w.answer_seq
+  from work w indexed by work_claimed
+ where w.state = 'running' and w.worker_id = :worker_id;
+
+-- name: take_back
+-- What a dead worker was working on goes back to the others.
+update work
+   set state = 'pending', worker_id = null, epoch = epoch + 1, crashes = crashes + :crashed
+ where item_id = :item_id and state = 'running';
+
+------------------------------------------------------------------------------- exchange: finish
+
+-- name: append_attempt
+insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,
+  error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
+  cached_tokens, reasoning_tokens, cost_usd, response, body)
+values (:seq, :item_id, :epoch, :worker_id, :finished_at, :latency_ms, :outcome, :reason,
+  :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens, :completion_tokens,
+  :cached_tokens, :reasoning_tokens, :cost_usd, :response, :body);
+
+-- name: append_result
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :finished_at);
+
+-- name: settle
+-- The end of a claim. Fenced: changes nothing when the item was taken back meanwhile.
+update work
+   set state = :state, available_at = :available_at, worker_id = null,
+       attempts = attempts + :charged, parse_failures = parse_failures + :parse_failed,
+       answer_seq = :answer_seq, result_seq = :result_seq
+ where item_id = :item_id and epoch = :epoch and state = 'running';
+
+-- name: keep_answer
+-- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
+update work set answer_seq = :answer_seq
+ where item_id = :item_id and epoch = :epoch and state = 'running';
+
+-- name: add_to_totals
+insert into totals (experiment_id, calls, unknown_calls, latency_ms, prompt_tokens,
+  completion_tokens, cached_tokens, reasoning_tokens, cost_usd)
+values (:experiment_id, :calls, :unknown_calls, :latency_ms, :prompt_tokens,
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd)
+on conflict (experiment_id) do update
+   set calls = calls + :calls, unknown_calls = unknown_calls + :unknown_calls,
+       latency_ms = latency_ms + :latency_ms, prompt_tokens = prompt_tokens + :prompt_tokens,
+       completion_tokens = completion_tokens + :completion_tokens,
+       cached_tokens = cached_tokens + :cached_tokens,
+       reasoning_tokens = reasoning_tokens + :reasoning_tokens, cost_usd = cost_usd + :cost_usd;
+
+------------------------------------------------------------------------------- exchange: claim
+
+-- name: open_experiments
+-- Experiments with something to claim, oldest first.
+select distinct experiment_id from counters where state = 'pending' and n > 0 order by experiment_id;
+
+-- name: claim_waiting
+-- Retries whose time has come, longest due first. Rows come back in no order.
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
+ where item_id in (select item_id from work indexed by work_waiting
+                    where state = 'pending' and available_at is not null
+                      and experiment_id = :experiment_id and available_at <= :now
+                    order by available_at, item_id limit :want)
+returning item_id;
+
+-- name: claim_fresh
+-- Items never tried, highest priority first, then in the order of the pool.
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
+ where item_id in (select item_id from work indexed by work_fresh
+                    where state = 'pending' and available_at is null
+                      and experiment_id = :experiment_id
+                    order by priority desc, item_id limit :want)
+returning item_id;
+
+-- name: claimed_items
+select w.item_id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input,
+       w.attempts, w.parse_failures, w.answer_seq, a.response
+  from json_each(:ids) claimed
+  cross join work w on w.item_id = claimed.value
+  cross join items i on i.id = w.item_id
+  left join attempts a on a.seq = w.answer_seq;
+
+-- name: next_available_at
+select min(available_at) from work indexed by work_waiting
+ where state = 'pending' and available_at is not null and experiment_id = :experiment_id;
+
+-- name: forget_old_requests
+delete from sent_requests where second <= :second;
+
+-- name: requests_last_minute
+select coalesce(sum(n), 0), min(second) from sent_requests;
+
+-- name: count_requests
+insert into sent_requests (second, n) values (:second, :n)
+on conflict (second) do update set n = n + :n;
+
+-- name: recipe
+select body from recipes where id = :recipe_id;
+
+------------------------------------------------------------------------------- operator
+
+-- name: failed_items
+-- Failed items in the order of the pool, a page at a time.
+select w.item_id, w.experiment_id, r.reason
+  from work w indexed by work_failed join results r on r.seq = w.result_seq
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
+   and (:reason is null or r.reason = :reason)
+ order by w.item_id limit :limit;
+
+-- name: failed_item
+select w.item_id, w.experiment_id, r.reason
+  from work w join results r on r.seq = w.result_seq
+ where w.state = 'failed' and w.item_id = :item_id;
+
+-- name: reopen
+-- Back to pending with all tries; the attempts made stay.
+update work
+   set state = 'pending', epoch = epoch + 1, attempts = 0, crashes = 0, parse_failures = 0,
+       answer_seq = null, result_seq = null
+ where item_id = :item_id and state = 'failed';
+
+-- name: rename_experiment
+update experiments set name = :new_name where id = :experiment_id;
+
+-- name: delete_keys
+delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
+
+-- name: delete_items
+-- Work, attempts and results go with them.
+delete from items where experiment_id = :experiment_id;
+
+-- name: delete_counters
+delete from counters where experiment_id = :experiment_id;
+
+-- name: delete_totals
+delete from totals where experiment_id = :experiment_id;
+
+-- name: delete_experiment
+delete from experiments where id = :experiment_id;
+
+-- name: record_export
+insert into exports (experiment_id, path, rows, sha256, result_seq, exported_at)
+values (:experiment_id, :path, :rows, :sha256, :result_seq, :now)
+on conflict (experiment_id, path) do update
+   set rows = :rows, sha256 = :sha256, result_seq = :result_seq, exported_at = :now;
+
+------------------------------------------------------------------------------- reading
+
+-- name: experiments
+select id, name, created_at from experiments order by id;
+
+-- name: counters
+select experiment_id, state, reason, n from counters where n > 0;
+
+-- name: totals
+select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
+       cached_tokens, reasoning_tokens, cost_usd from totals;
+
+-- name: recent_finishes
+-- Items finished since :since, counted back from the newest; at most :limit of them.
+select count(*), min(finished_at) from
+  (select finished_at from results order by seq desc limit :limit) where finished_at >= :since;
+
+-- name: recent_latencies
+select latency_ms from attempts where latency_ms is not null and outcome = 'answered'
+ order by seq desc limit :limit;
+
+-- name: failures_by_message
+select r.reason, r.error, count(*) as n, min(w.item_id) as example
+  from work w indexed by work_failed join results r on r.seq = w.result_seq
+ where w.state = 'failed' and w.experiment_id = :experiment_id
+   and (:reason is null or r.reason = :reason)
+ group by r.reason, r.error order by n desc, r.reason, r.error limit :limit;
+
+-- name: item_by_key
+select item_id from item_keys where key = :key;
+
+-- name: item
+select i.id, e.name as experiment, i.custom_id, i.input, i.recipe_id, w.state, w.attempts,
+       w.crashes, w.available_at, w.worker_id, w.priority, r.reason, r.error, r.parsed, r.finished_at,
+       w.answer_seq
+  from items i
+  join experiments e on e.id = i.experiment_id
+  left join work w on w.item_id = i.id
+  left join results r on r.seq = w.result_seq
+ where i.id = :item_id;
+
+-- name: attempts_of_item
+select seq, finished_at, latency_ms, outcome, reason, error, http_status, request_id, model,
+       finish_reason, prompt_tokens, completion_tokens, cost_usd, response, body
+  from attempts where item_id = :item_id order by seq;
+
+-- name: done_rows
+-- A page of the export, in the order of the pool.
+select i.id, i.custom_id, i.input, a.response, r.parsed,
+       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at
+  from work w not indexed
+  cross join results r on r.seq = w.result_seq
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where w.item_id > :after and w.experiment_id = :experiment_id and w.state = 'done'
+ order by w.item_id limit :limit;
+
+-- name: failed_rows
+select i.id, i.custom_id, i.input, a.response, null as parsed,
+       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
+  from work w indexed by work_failed
+  cross join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where w.item_id > :after and w.experiment_id = :experiment_id and w.state = 'failed'
+ order by w.item_id limit :limit;
+
+-- name: result_rows
+-- The ended ones among chosen items, whatever their end.
+select i.id, i.custom_id, i.input, a.response, r.parsed,
+       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value
+  cross join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id;
+
+-- name: exports
+select x.experiment_id, e.name, x.path, x.rows, x.sha256, x.result_seq
+  from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
+
+------------------------------------------------------------------------------- verify
+
+-- name: recount
+select experiment_id, state, reason, n from (
+  select w.experiment_id, w.state, coalesce(r.reason, '') as reason, count(*) as n
+    from work w left join results r on r.seq = w.result_seq
+   group by 1, 2, 3);
+
+-- name: done_without_answer
+select w.item_id from work w
+  left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state
+  left join attempts a on a.seq = r.attempt_seq and a.item_id = w.item_id and a.outcome = 'answered'
+ where w.state = 'done' and a.seq is null limit 20;
+
+-- name: failed_without_result
+select w.item_id from work w
+  left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state
+ where w.state = 'failed' and r.seq is null limit 20;
+
+-- name: results_without_attempt
+select r.seq from results r left join attempts a on a.seq = r.attempt_seq and a.item_id = r.item_id
+ where r.attempt_seq is not null and a.seq is null limit 20;
+
+-- name: running_without_worker
+select w.item_id from work w left join workers k on k.id = w.worker_id
+ where w.state = 'running' and k.id is null limit 20;
+
+-- name: repeated_ids
+select custom_id, experiment_id from items i
+ where custom_id is not null and exists (select 1 from work w where w.item_id = i.id)
+ group by experiment_id, custom_id having count(*) > 1 limit 20;
+
+-- name: items_without_key
+select w.item_id from work w left join item_keys k on k.item_id = w.item_id
+ where k.item_id is null limit 20;
+
+-- name: unreadable_parsed
+select item_id from results where parsed is not null and not json_valid(parsed) limit 20;
+
+-- name: unreadable_inputs
+select id from items where not json_valid(input) limit 20;

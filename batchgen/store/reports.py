@@ -1,0 +1,177 @@
+"""What people and export read: all on the reading connection, in pages, and never locking."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchgen.items import State
+from batchgen.store.intake import key_of_id
+from batchgen.store.sql import QUERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    id: int
+    name: str
+    created_at: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """Items by state, the failed ones by reason too, and what all calls used."""
+
+    pending: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    unknown_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.pending + self.running + self.done + self.failed
+
+    @property
+    def open(self) -> int:
+        """Those that still need work."""
+        return self.pending + self.running
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Items finished lately: `items` in the last `span_s` seconds, and the newest latencies."""
+
+    items: int
+    span_s: float
+    latencies_ms: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    reason: str
+    error: str
+    n: int
+    example: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """An item that ended, as the export shows it. `metadata`, `parsed` and `input` are JSON text."""
+
+    id: int
+    custom_id: str | None
+    input: str
+    response: str | None
+    parsed: str | None
+    metadata: str | None
+    model: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: float | None
+    attempts: int
+    finished_at: int
+    reason: str | None = None
+    error: str | None = None
+
+
+def experiments(db: sqlite3.Connection) -> list[Experiment]:
+    return [Experiment(*row) for row in db.execute(QUERIES["experiments"])]
+
+
+def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) -> Counts:
+    """By the counters: as fast at ten million items as at ten."""
+    found = Counts()
+    for experiment_id, state, reason, n in db.execute(QUERIES["counters"]):
+        if experiment_ids is None or experiment_id in experiment_ids:
+            setattr(found, state, getattr(found, state) + n)
+            if state == State.FAILED:
+                found.reasons[reason] += n
+    for experiment_id, calls, unknown, _, *tokens, cost_usd in db.execute(QUERIES["totals"]):
+        if experiment_ids is None or experiment_id in experiment_ids:
+            found.calls += calls
+            found.unknown_calls += unknown
+            found.prompt_tokens += tokens[0]
+            found.completion_tokens += tokens[1]
+            found.cached_tokens += tokens[2]
+            found.reasoning_tokens += tokens[3]
+            found.cost_usd += cost_usd
+    return found
+
+
+def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
+    """How fast items finish, over the last minute."""
+    since = {"since": now - int(span_s * 1000), "limit": 100_000}
+    items, first = db.execute(QUERIES["recent_finishes"], since).fetchone()
+    latencies = [ms for (ms,) in db.execute(QUERIES["recent_latencies"], {"limit": 1000})]
+    measured_s = (now - first) / 1000 if items > 1 else span_s
+    return Pace(items, max(measured_s, 1.0), latencies)
+
+
+def failures(
+    db: sqlite3.Connection, experiment_id: int, reason: str | None, limit: int
+) -> list[FailureGroup]:
+    which = {"experiment_id": experiment_id, "reason": reason, "limit": limit}
+    return [FailureGroup(*row) for row in db.execute(QUERIES["failures_by_message"], which)]
+
+
+def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
+    """The numbers of the items that `given` names: the user's id in any experiment or, if there is
+    none, the item's number."""
+    ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
+    keys = [key_of_id(id_, given) for id_ in ids]
+    found = [db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() for key in keys]
+    named = [row[0] for row in found if row]
+    if named or not given.isdecimal() or len(given) > 18:
+        return named
+    return [int(given)] if item(db, int(given)) else []
+
+
+def item(db: sqlite3.Connection, item_id: int) -> dict[str, Any] | None:
+    """One item with its attempts, as a dict by column."""
+    found = _dicts(db, "item", {"item_id": item_id})
+    if not found:
+        return None
+    return found[0] | {"calls": _dicts(db, "attempts_of_item", {"item_id": item_id})}
+
+
+def recipe_json(db: sqlite3.Connection, recipe_id: int) -> str:
+    (body,) = db.execute(QUERIES["recipe"], {"recipe_id": recipe_id}).fetchone()
+    return str(body)
+
+
+def result_page(
+    db: sqlite3.Connection, experiment_id: int, state: State, after: int, limit: int
+) -> list[ResultRow]:
+    """The next results after item `after`, in the order of the pool. Ends with an empty page."""
+    query = "done_rows" if state is State.DONE else "failed_rows"
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    return [ResultRow(*row) for row in db.execute(QUERIES[query], which)]
+
+
+def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRow]:
+    """The results of chosen items, those that have ended."""
+    which = {"ids": json.dumps(list(item_ids))}
+    return [ResultRow(*row) for row in db.execute(QUERIES["result_rows"], which)]
+
+
+def newest_result(db: sqlite3.Connection) -> int:
+    (seq,) = db.execute(QUERIES["last_id"], {"name": "results"}).fetchone()
+    return int(seq)
+
+
+def _dicts(db: sqlite3.Connection, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    cursor = db.execute(QUERIES[query], parameters)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

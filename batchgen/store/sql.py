@@ -1,0 +1,19 @@
+"""The statements of queries.sql, by name."""
+
+import re
+from importlib.resources import files
+
+_HEAD = re.compile(r"^-- name: ([a-z_]+)\n", re.MULTILINE)
+_RULE = re.compile(r"^-{20,}.*\n", re.MULTILINE)
+
+
+def load_queries(text: str) -> dict[str, str]:
+    """Split a file of `-- name: ...` statements. Raises ValueError on a name given twice."""
+    _, *parts = _HEAD.split(_RULE.sub("", text))
+    names, statements = parts[::2], [part.strip() for part in parts[1::2]]
+    if len(set(names)) != len(names):
+        raise ValueError("a query name is given twice in queries.sql")
+    return dict(zip(names, statements, strict=True))
+
+
+QUERIES = load_queries((files("batchgen.store") / "queries.sql").read_text(encoding="utf-8"))

@@ -1,0 +1,62 @@
+"""The proof that the database says one consistent thing."""
+
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+
+from batchgen.store.sql import QUERIES
+
+_CHECKS = {
+    "done_without_answer": "item {0} is done, but has no answer",
+    "failed_without_result": "item {0} is failed, but there is no record of how",
+    "results_without_attempt": "result {0} belongs to no attempt",
+    "running_without_worker": "item {0} is running, but no worker has it",
+    "repeated_ids": "id {0!r} is there more than once",
+    "items_without_key": "item {0} has no identity key, so it could be enqueued twice",
+    "unreadable_parsed": "item {0}: its parsed value is not JSON",
+    "unreadable_inputs": "item {0}: its input is not JSON",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    experiment_id: int
+    experiment: str
+    path: str
+    rows: int
+    sha256: str
+    result_seq: int
+
+
+def verify_tables(db: sqlite3.Connection) -> list[str]:
+    """Every contradiction in the tables, one line each (at most 20 of a kind); none when all is well."""
+    problems = [f"file: {line}" for (line,) in db.execute("pragma integrity_check") if line != "ok"]
+    if problems:
+        return problems  # nothing else read from a damaged file means anything
+    problems += [
+        f"{table} row {row} points at a missing row of {parent}"
+        for table, row, parent, _ in db.execute("pragma foreign_key_check").fetchmany(20)
+    ]
+    for query, text in _CHECKS.items():
+        problems += [text.format(*row) for row in db.execute(QUERIES[query])]
+    return problems + _wrong_counters(db)
+
+
+def exports(db: sqlite3.Connection) -> list[ExportRecord]:
+    return [ExportRecord(*row) for row in db.execute(QUERIES["exports"])]
+
+
+def _wrong_counters(db: sqlite3.Connection) -> list[str]:
+    kept = _counts(db, "counters")
+    counted = _counts(db, "recount")
+    return [
+        f"experiment {experiment_id}: {kept[key]} items counted as {state} {reason}".rstrip()
+        + f", but there are {counted[key]}"
+        for key in sorted(kept.keys() | counted.keys())
+        if kept[key] != counted[key]
+        for experiment_id, state, reason in [key]
+    ]
+
+
+def _counts(db: sqlite3.Connection, query: str) -> Counter[tuple[int, str, str]]:
+    return Counter({(e, state, reason): n for e, state, reason, n in db.execute(QUERIES[query])})

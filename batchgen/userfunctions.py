@@ -1,0 +1,163 @@
+"""The user's own functions, named in a spec: `module:function` or `path/to/file.py:function`.
+
+A module is looked for in the current directory first, and a file's own directory is searched for
+what it imports, as `python file.py` would do. Afterwards these folders stay at the end of
+`sys.path`: functions that import late still work, and a user's `openai.py` cannot stand in for
+the real one that batchgen itself imports late.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from batchgen.errors import ConfigError
+
+# Frames in these folders are not the user's: the standard library, and batchgen.
+_NOT_THE_USERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
+_DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_function_spec(spec: str) -> bool:
+    """Whether `spec` has the form of a function's name; it need not exist."""
+    source, name = _split(spec)
+    if source.endswith(".py"):
+        return not name or _DOTTED_NAME.fullmatch(name) is not None
+    return all(_DOTTED_NAME.fullmatch(part) for part in (source, name))
+
+
+def load_function(spec: str, default_name: str | None = None) -> Callable[..., Any]:
+    """The function that `spec` names; `default_name` is for a spec that is a file alone.
+
+    Raises ConfigError, in one line, when there is no such file, module or function, when importing
+    it raised, or when it cannot be called.
+    """
+    source, name = _split(spec)
+    name = name or default_name or ""
+    if not name or not is_function_spec(f"{source}:{name}"):
+        raise ConfigError(
+            f"{spec!r} names no function; write module:function or path/to/file.py:function"
+        )
+    module = _load_file(source) if source.endswith(".py") else _import_module(source)
+    function = _find(module, name, source)
+    if not callable(function):
+        raise ConfigError(f"{source}: {name} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def raised_at(exc: BaseException) -> str:
+    """`file:line` of the innermost line of the user's code that `exc` came through, or ""."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        return f"{exc.filename}:{exc.lineno}"
+    places = [
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)
+    ]
+    ours = [place for place in places if not place[0].startswith(_NOT_THE_USERS)]
+    own = [place for place in ours if "site-packages" not in place[0]]
+    for file, line in reversed(own or ours):
+        return f"{file}:{line}"
+    return ""
+
+
+def describe(exc: BaseException) -> str:
+    """What the user's code raised, in one line: `ValueError: no title (my_parser.py:12)`."""
+    message = exc.msg if isinstance(exc, SyntaxError) else _text_of(exc)
+    said = f"{type(exc).__name__}: {message}" if message else type(exc).__name__
+    place = raised_at(exc)
+    return f"{said} ({place})" if place else said
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return " ".join(str(exc).split())
+    except Exception:  # an exception's __str__ is the user's code too
+        return "(its message cannot be shown)"
+
+
+def _split(spec: str) -> tuple[str, str]:
+    if spec.endswith(".py"):
+        return spec, ""
+    source, _, name = spec.rpartition(":")
+    return source, name
+
+
+def _load_file(source: str) -> ModuleType:
+    """The module in this file; the same file is executed once, whatever asks for it."""
+    path = Path(source).resolve()
+    if not path.is_file():
+        problem = "is a directory" if path.is_dir() else "no such file"
+        raise ConfigError(f"{source}: {problem}")
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    name = f"batchgen_user_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    with _first_on_path(path.parent):
+        return _execute(source, name, path)
+
+
+def _execute(source: str, name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as exc:
+        del sys.modules[name]
+        raise ConfigError(f"cannot import {source}: {describe(exc)}") from exc
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    with _first_on_path(Path.cwd()):
+        importlib.invalidate_caches()  # the file may be younger than the process
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+                raise ConfigError(
+                    f"no module named {exc.name!r}, neither installed nor in {Path.cwd()}"
+                ) from exc
+            raise ConfigError(f"cannot import {name}: {describe(exc)}") from exc
+        except (Exception, SystemExit) as exc:
+            raise ConfigError(f"cannot import {name}: {describe(exc)}") from exc
+
+
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    entry = str(folder)
+    if entry in sys.path[:1]:
+        yield
+        return
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+        if entry not in sys.path:
+            sys.path.append(entry)
+
+
+def _find(module: ModuleType, name: str, source: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, _public_names(found), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{source} has no {name}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _public_names(owner: Any) -> list[str]:
+    return [name for name in dir(owner) if not name.startswith("_")]

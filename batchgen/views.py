@@ -1,0 +1,205 @@
+"""What status, failures, show and experiments print: text for people, objects for `--json`."""
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from batchgen.export import timestamp
+from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
+
+_STATES = ("pending", "running", "done", "failed")
+
+
+def status_object(
+    experiments: Sequence[tuple[Experiment, Counts]],
+    total: Counts,
+    pace: Pace,
+    workers: Sequence[WorkerRow],
+) -> dict[str, Any]:
+    """`batchgen status --json`."""
+    return {
+        "experiments": [
+            {"name": experiment.name, "created_at": timestamp(experiment.created_at)}
+            | _counts_object(counts)
+            for experiment, counts in experiments
+        ],
+        "total": _counts_object(total),
+        "items_per_s": round(pace.items / pace.span_s, 3),
+        "latency_p50_s": percentile_s(pace.latencies_ms, 0.5),
+        "latency_p95_s": percentile_s(pace.latencies_ms, 0.95),
+        "workers": [
+            {
+                "id": worker.id, "host": worker.host, "pid": worker.pid, "slots": worker.slots,
+                "started_at": timestamp(worker.started_at), "alive": worker.alive,
+            }
+            for worker in workers
+        ],
+    }  # fmt: skip
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """`batchgen status`, from its object."""
+    if not status["experiments"]:
+        return "The database is empty: enqueue a data pool first (batchgen enqueue)."
+    width = max(len("experiment"), *(len(e["name"]) for e in status["experiments"]))
+    lines = [f"{'experiment':<{width}}  {'total':>8}" + "".join(f"{s:>10}" for s in _STATES)]
+    lines += [
+        f"{e['name']:<{width}}  {e['total']:>8}" + "".join(f"{e[s]:>10}" for s in _STATES)
+        for e in status["experiments"]
+    ]
+    total = status["total"]
+    if total["reasons"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in total["reasons"].items())
+        lines.append(f"\nfailed because of: {reasons}   (batchgen failures)")
+    lines.append(
+        f"\ncalls {total['calls']}, tokens {total['prompt_tokens']} in, "
+        f"{total['completion_tokens']} out"
+    )
+    if status["items_per_s"]:
+        lines.append(f"now {status['items_per_s']:.1f} items/s")
+    if total["unknown_calls"]:
+        lines.append(
+            f"sent, answer unknown: {total['unknown_calls']} calls of workers that died or were "
+            "stopped; the server may have charged for them"
+        )
+    lines += [_worker_line(worker) for worker in status["workers"]]
+    return "\n".join(lines)
+
+
+def foreign_writer_warning() -> str | None:
+    """A word about SQLite's WAL-reset bug, for those whose SQLite has it."""
+    version = vulnerable_sqlite()
+    return version and (
+        f"this Python's SQLite {version} has a bug that can damage a file when another program "
+        "writes to it at the same time. batchgen's own processes take turns, so they are safe; "
+        "do not write with a SQL shell while workers run."
+    )
+
+
+def failures_text(experiment: str, groups: Sequence[FailureGroup]) -> str:
+    if not groups:
+        return f"{experiment}: nothing failed."
+    lines = [f"{experiment}:"]
+    lines += [
+        f"{group.n:>8}  {group.reason:<13} {group.error}   (batchgen show {group.example})"
+        for group in groups
+    ]
+    return "\n".join(lines)
+
+
+def item_object(item: dict[str, Any], messages: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """`batchgen show --json`: the item, what was sent, and every attempt with what came back."""
+    ended = item["finished_at"] is not None
+    answered = [call for call in item["calls"] if call["outcome"] == "answered"]
+    parsed = item["parsed"]
+    if item["state"] == "done":
+        parsed = json.loads(parsed) if parsed is not None else answered[-1]["response"]
+    return {
+        "id": item["custom_id"] or item["id"],
+        "number": item["id"],
+        "experiment": item["experiment"],
+        "state": item["state"] or "dropped",
+        "reason": item["reason"],
+        "error": item["error"],
+        "input": json.loads(item["input"]),
+        "messages": messages,
+        "parsed": parsed,
+        "finished_at": timestamp(item["finished_at"]) if ended else None,
+        "attempts": [
+            {**call, "finished_at": timestamp(call["finished_at"])} for call in item["calls"]
+        ],
+    }
+
+
+def item_text(shown: dict[str, Any]) -> str:
+    """`batchgen show`, from its object."""
+    head = f"item {shown['number']}"
+    if shown["id"] != shown["number"]:
+        head += f" (id {shown['id']})"
+    head += f" of {shown['experiment']}: {shown['state']}"
+    if shown["reason"]:
+        head += f", {shown['reason']}: {shown['error']}"
+    lines = [head, "", "input:", _indent(_pretty(shown["input"]))]
+    for message in shown["messages"] or []:
+        content = message.get("content")
+        text = content if isinstance(content, str) else _pretty(content)
+        lines += ["", f"{message.get('role')}:", _indent(text)]
+    for number, call in enumerate(shown["attempts"], start=1):
+        lines += ["", _call_line(number, call)]
+        text = call["response"] if call["response"] is not None else call["body"]
+        if text:
+            lines.append(_indent(text))
+    if shown["state"] == "done":
+        lines += ["", "parsed:", _indent(_pretty(shown["parsed"]))]
+    return "\n".join(lines)
+
+
+def experiments_text(rows: Sequence[tuple[Experiment, Counts]]) -> str:
+    if not rows:
+        return "No experiments yet: enqueue a data pool first (batchgen enqueue)."
+    width = max(len(experiment.name) for experiment, _ in rows)
+    return "\n".join(
+        f"{experiment.name:<{width}}  {_local(experiment.created_at)}  {counts.total} items, "
+        f"{counts.done} done, {counts.failed} failed"
+        for experiment, counts in rows
+    )
+
+
+def _counts_object(counts: Counts) -> dict[str, Any]:
+    return {
+        "total": counts.total,
+        **{state: getattr(counts, state) for state in _STATES},
+        "reasons": dict(counts.reasons.most_common()),
+        "calls": counts.calls,
+        "unknown_calls": counts.unknown_calls,
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.completion_tokens,
+        "cached_tokens": counts.cached_tokens,
+        "reasoning_tokens": counts.reasoning_tokens,
+    }
+
+
+def _worker_line(worker: dict[str, Any]) -> str:
+    state = "alive" if worker["alive"] else "gone: the next worker takes over its items"
+    return (
+        f"worker {worker['id']}: pid {worker['pid']} on {worker['host']}, "
+        f"{worker['slots']} slots, {state}"
+    )
+
+
+def _call_line(number: int, call: dict[str, Any]) -> str:
+    parts = [f"attempt {number}: {call['outcome']}"]
+    if call["reason"]:
+        parts.append(f"{call['reason']}: {call['error']}")
+    if call["http_status"] is not None:
+        parts.append(f"HTTP {call['http_status']}")
+    if call["latency_ms"] is not None:
+        parts.append(f"{call['latency_ms'] / 1000:.2f} s")
+    if call["finish_reason"]:
+        parts.append(f"finish_reason {call['finish_reason']}")
+    if call["prompt_tokens"] is not None:
+        parts.append(f"tokens {call['prompt_tokens']}+{call['completion_tokens']}")
+    return ", ".join(parts) + f"  ({call['finished_at']})"
+
+
+def percentile_s(latencies_ms: Collection[int], fraction: float) -> float | None:
+    """The nearest-rank percentile, in seconds; None of nothing."""
+    if not latencies_ms:
+        return None
+    ordered = sorted(latencies_ms)
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] / 1000
+
+
+def _local(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

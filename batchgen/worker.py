@@ -1,0 +1,337 @@
+"""One worker: N slots that claim an item, ask the model, decide what the reply means, and hand in.
+
+    slot:  item -> request -> client -> decide -> [answer durable] -> parse -> hand in -> next item
+
+A user's parser runs only after the raw answer is committed, off the event loop and with a deadline,
+so that nothing it does can cost the answer. Built-in parsers cannot fail the process; they run
+first and share the commit. After a crash an item with an answer and no parse is parsed, not asked
+for again.
+
+Stopping: `drain` claims no more and finishes what is in flight, for `grace_s` at most; `now` leaves
+it: each call under way is kept as one with unknown outcome, and its item goes back.
+"""
+
+import asyncio
+import json
+import random
+import traceback
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NoReturn, Protocol
+
+from batchgen.client import Client
+from batchgen.committer import Committer, Scope
+from batchgen.errors import BatchgenError, ConfigError, InputError, ParseError, TemplateError
+from batchgen.items import (
+    Answer,
+    Attempt,
+    Decision,
+    Done,
+    Fail,
+    Failure,
+    Item,
+    ItemInput,
+    KeepAnswer,
+    Outcome,
+    Reason,
+    Release,
+    Reply,
+    StoredAnswer,
+)
+from batchgen.limits import Pacer
+from batchgen.parsers import Parser, ParserRunner, load_parser, to_json
+from batchgen.pool import read_item
+from batchgen.prompts import Renderer
+from batchgen.responses import read_reply
+from batchgen.retry import RetryPolicy, decide, decide_parse_failure
+from batchgen.shutdown import Stop
+from batchgen.store import Store, now_ms
+
+_LATENCIES_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """`parsers` are Python callables by their spec, for those that no name can load."""
+
+    slots: int
+    policy: RetryPolicy
+    scope: Scope
+    parse_timeout_s: float = 30.0
+    stall_s: float = 1800.0
+    grace_s: float = 30.0
+    lease_s: float = 60.0
+    parsers: Mapping[str, Parser] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Stats:
+    """What this worker did so far; read by the display while it runs."""
+
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    calls: int = 0
+    in_flight: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
+    reasons: Counter[str] = field(default_factory=Counter)
+    paused_until: int = 0
+    trouble: str = ""
+    halted: str | None = None
+
+
+class RunLog(Protocol):
+    """Where a run tells what happens; never given a prompt, an answer or the key."""
+
+    def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None: ...
+    def warn(self, message: str) -> None: ...
+    def bug(self, message: str, trace: str) -> None: ...
+
+
+async def run_worker(
+    store: Store, client: Client, options: WorkerOptions, *, stop: Stop, stats: Stats, log: RunLog
+) -> None:
+    """Work until nothing is left, or `stop`, or a halt (`stats.halted` says why).
+
+    Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
+    in each case the items in flight are finished or given back first.
+    """
+    lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
+    async with lease as seat:
+        pacer = Pacer(options.stall_s, now_ms())
+        committer = Committer(
+            seat, pacer, options.scope,
+            slots=options.slots, lease_s=options.lease_s, warn=log.warn,
+        )  # fmt: skip
+        worker = _Worker(store, client, options, committer, pacer, stats, log)
+        try:
+            await worker.run(stop)
+        except BaseExceptionGroup as group:
+            _raise_the_cause(group)
+
+
+class _Worker:
+    def __init__(
+        self,
+        store: Store,
+        client: Client,
+        options: WorkerOptions,
+        committer: Committer,
+        pacer: Pacer,
+        stats: Stats,
+        log: RunLog,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._options = options
+        self._committer = committer
+        self._pacer = pacer
+        self._stats = stats
+        self._log = log
+        self._runner = ParserRunner()
+        self._recipes: dict[int, tuple[Renderer, Parser]] = {}
+        self._unusable_config: ConfigError | None = None
+        self._rng = random.Random()
+
+    async def run(self, stop: Stop) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._committer.run(), name="committer")
+                slots = [
+                    asyncio.create_task(self._slot(), name=f"slot {number}")
+                    for number in range(self._options.slots)
+                ]
+                watch = asyncio.create_task(self._watch(stop, slots), name="watch")
+                try:
+                    await _all_done(slots)
+                finally:
+                    await _cancel([*slots, watch])
+                    self._committer.close()
+        finally:
+            self._runner.close()
+        if self._unusable_config:
+            raise self._unusable_config
+
+    async def _watch(self, stop: Stop, slots: list[asyncio.Task[None]]) -> None:
+        await stop.drain.wait()
+        self._committer.drain()
+        try:
+            async with asyncio.timeout(self._options.grace_s):
+                await stop.now.wait()
+        except TimeoutError:
+            self._log.warn(f"still in flight after {self._options.grace_s:g} s: left")
+        for slot in slots:
+            slot.cancel()
+
+    async def _slot(self) -> None:
+        while (item := await self._committer.next_item()) is not None:
+            claim = _Claim(item)
+            try:
+                outcome = await self._work_on(claim)
+            except asyncio.CancelledError:
+                # Otherwise no call is under way, and leaving gives the item back as it is.
+                if claim.calling:
+                    self._hand_in(Outcome(item, Attempt(finished_at=now_ms()), Release()))
+                raise
+            except Exception as exc:  # a bug costs one item, not the run
+                self._log.bug(f"item {item.id}: {exc}", traceback.format_exc())
+                outcome = Outcome(claim.item, claim.attempt, Fail(Reason.REJECTED, _bug(exc)))
+            self._hand_in(outcome)
+
+    async def _work_on(self, claim: "_Claim") -> Outcome:
+        item = claim.item
+        try:
+            renderer, parser = await self._recipe(item.recipe_id)
+            item_input = read_item(json.loads(item.input_json), f"item {item.id}")
+            body = renderer.request_body(item_input) if item.answer is None else {}
+        except ConfigError as exc:
+            return self._cannot_work(item, exc)
+        except (TemplateError, InputError) as exc:
+            return Outcome(item, None, Fail(Reason.REJECTED, str(exc)))
+        if item.answer is not None:
+            return Outcome(item, None, await self._parse(item, parser, item.answer, item_input))
+        claim.calling = True
+        reply = await self._client.complete(body)
+        claim.calling = False
+        verdict = read_reply(reply)
+        claim.attempt = attempt = _attempt(reply, verdict)
+        decision = self._decide(item, parser, verdict, reply)
+        if not isinstance(decision, KeepAnswer):
+            return Outcome(item, attempt, decision)
+        answer = StoredAnswer(0, attempt.response or "")
+        if parser.kind == "inline":
+            return Outcome(item, attempt, await self._parse(item, parser, answer, item_input))
+        seq = await self._committer.hand_in(Outcome(item, attempt, KeepAnswer()))
+        claim.item = item = replace(item, answer=StoredAnswer(seq or 0, answer.text))
+        claim.attempt = None
+        self._log.attempt(item, attempt, KeepAnswer())
+        return Outcome(item, None, await self._parse(item, parser, answer, item_input))
+
+    def _decide(
+        self, item: Item, parser: Parser, verdict: Answer | Failure, reply: Reply
+    ) -> Decision:
+        now = now_ms()
+        self._pacer.observe(verdict, item.id, reply.started_at, now)
+        self._note(verdict, reply)
+        if isinstance(verdict, Failure) and verdict.halt:
+            self._halt(f"{verdict.halt} The server said: {verdict.message}")
+        elif stalled := self._pacer.stalled(now):
+            self._halt(f"{stalled} The last reply: {getattr(verdict, 'message', 'an answer')}")
+        return decide(
+            verdict, item, self._options.policy, needs_whole=parser.needs_whole,
+            server_down=self._pacer.down, now=now, rng=self._rng,
+        )  # fmt: skip
+
+    async def _parse(
+        self, item: Item, parser: Parser, answer: StoredAnswer, item_input: ItemInput
+    ) -> Decision:
+        if parser.spec == "raw":
+            return Done(None)
+        try:
+            parsed = await self._runner.run(
+                parser, answer.text, item_input.given, self._options.parse_timeout_s
+            )
+            return Done(to_json(parsed))
+        except ParseError as exc:
+            return decide_parse_failure(item, str(exc), self._options.policy)
+
+    async def _recipe(self, recipe_id: int) -> tuple[Renderer, Parser]:
+        """Raises ConfigError or TemplateError when the recipe cannot be used."""
+        found = self._recipes.get(recipe_id)
+        if found is None:
+            recipe = await self._store.recipe(recipe_id)
+            parser = self._options.parsers.get(recipe.parser) or load_parser(recipe.parser)
+            found = self._recipes[recipe_id] = Renderer(recipe), parser
+        return found
+
+    def _hand_in(self, outcome: Outcome) -> None:
+        self._committer.hand_in(outcome)
+        self._committer.finished()
+        self._stats.in_flight = self._committer.in_flight
+        self._stats.paused_until = self._pacer.paused_until
+        match outcome.decision:
+            case Done():
+                self._stats.done += 1
+            case Fail(reason=reason):
+                self._stats.failed += 1
+                self._stats.reasons[reason] += 1
+            case _:
+                self._stats.retried += 1
+        if outcome.attempt is not None:
+            self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
+
+    def _note(self, verdict: Answer | Failure, reply: Reply) -> None:
+        stats = self._stats
+        stats.calls += 1
+        stats.prompt_tokens += verdict.usage.prompt_tokens or 0
+        stats.completion_tokens += verdict.usage.completion_tokens or 0
+        stats.trouble = "" if isinstance(verdict, Answer) else verdict.message
+        if isinstance(verdict, Answer):
+            stats.latencies_ms.append(reply.latency_ms)
+
+    def _halt(self, why: str) -> None:
+        if self._stats.halted is None:
+            self._stats.halted = why
+            self._committer.drain()
+
+    def _cannot_work(self, item: Item, exc: ConfigError) -> Outcome:
+        self._unusable_config = exc
+        self._committer.drain()
+        return Outcome(item, None, Release())
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What a slot is at; read when it is cancelled or fails."""
+
+    item: Item
+    calling: bool = False
+    attempt: Attempt | None = None
+
+
+def _attempt(reply: Reply, verdict: Answer | Failure) -> Attempt:
+    attempt = Attempt(
+        finished_at=reply.started_at + reply.latency_ms,
+        latency_ms=reply.latency_ms,
+        http_status=reply.status,
+        request_id=reply.headers.get("x-request-id"),
+        model=verdict.model,
+        finish_reason=verdict.finish_reason,
+        usage=verdict.usage,
+    )
+    if isinstance(verdict, Answer):
+        return replace(attempt, response=verdict.text, body=verdict.rest)
+    return replace(attempt, reason=verdict.reason, error=verdict.message, body=reply.body)
+
+
+def _bug(exc: Exception) -> str:
+    return f"internal error, please report it: {type(exc).__name__}: {exc}"
+
+
+async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
+    """Until all have ended; raises what the first one raised, unless it was cancelled."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        if not task.cancelled():
+            task.result()
+    await asyncio.wait(tasks)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _raise_the_cause(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """A task group wraps what one of its tasks raised; callers want our own error plain."""
+    ours, other = group.split(BatchgenError)
+    if ours is None or other is not None:
+        raise group
+    first: BaseException = ours
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    raise first

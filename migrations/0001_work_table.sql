@@ -1,0 +1,185 @@
+-- The work table and what belongs to it. Times (*_at, lease_until) are milliseconds since 1970, UTC.
+-- Hot and cold are split: claims and finishes touch only the narrow rows of `work`; inputs are
+-- written once, and answers are appended in finishing order, which costs half of placing them by item.
+
+create table experiments (
+  id           integer primary key autoincrement,
+  name         text    not null unique check (name <> ''),
+  created_at   integer not null,
+  enqueue_pass integer not null default 0          -- how many times a pool was enqueued into it
+) strict;
+
+create table recipes (
+  id         integer primary key,
+  digest     blob    not null unique check (length(digest) = 32),
+  body       text    not null check (json_valid(body)),
+  created_at integer not null
+) strict;
+
+-- The recipes that an experiment accepts without asking.
+create table experiment_recipes (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  recipe_id     integer not null references recipes (id),
+  added_at      integer not null,
+  primary key (experiment_id, recipe_id)
+) strict, without rowid;
+
+-- What the user gave: written once, never changed. The id is the order of enqueueing.
+create table items (
+  id            integer primary key autoincrement,
+  experiment_id integer not null references experiments (id),
+  recipe_id     integer not null references recipes (id),
+  custom_id     text,                              -- the user's own id
+  input         text    not null                   -- JSON; not checked here: it is what json.dumps wrote
+) strict;
+
+-- Identity. The key is a hash of (experiment, id) or of (experiment, recipe, content). `pass` and
+-- `seen` count the copies of equal content during one enqueueing, so that a second copy in the pool
+-- is a second item and the same pool again is none; its own key is derived from the first one's.
+create table item_keys (
+  key     blob    primary key check (length(key) = 16),
+  item_id integer not null,
+  pass    integer not null,
+  seen    integer not null
+) strict, without rowid;
+
+-- The hot table: one narrow row an item.
+create table work (
+  item_id        integer primary key references items (id) on delete cascade,
+  experiment_id  integer not null,
+  state          text    not null default 'pending',
+  priority       integer not null default 0,       -- higher is claimed first
+  available_at   integer,                          -- a retry: not before this; null: at once
+  epoch          integer not null default 0,       -- fencing token: +1 at every claim and reset
+  worker_id      integer,
+  attempts       integer not null default 0,       -- tries used up
+  crashes        integer not null default 0,       -- times its worker died
+  parse_failures integer not null default 0,
+  answer_seq     integer references attempts (seq) deferrable initially deferred,
+  result_seq     integer references results (seq) deferrable initially deferred,
+  constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
+  constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
+  constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
+  constraint waits_only_if_pending check (available_at is null or state = 'pending'),
+  constraint counts_not_negative   check (attempts >= 0 and crashes >= 0 and parse_failures >= 0)
+) strict;
+
+create index work_fresh   on work (experiment_id, priority desc, item_id)
+  where state = 'pending' and available_at is null;
+create index work_waiting on work (experiment_id, available_at, item_id)
+  where state = 'pending' and available_at is not null;
+create index work_claimed on work (worker_id)              where state = 'running';
+create index work_failed  on work (experiment_id, item_id) where state = 'failed';
+
+-- Every call, whatever came of it; appended, never changed.
+--   answered: `response` is the answer's text, `body` the rest of what the server sent
+--   failed:   `reason` says why, `body` is what the server sent, if anything
+--   unknown:  sent, but the worker died or was stopped before an answer came
+create table attempts (
+  seq               integer primary key autoincrement,
+  item_id           integer not null references items (id) on delete cascade,
+  epoch             integer not null,
+  worker_id         integer not null,
+  finished_at       integer not null,
+  latency_ms        integer,
+  outcome           text    not null,
+  reason            text,
+  error             text,
+  http_status       integer,
+  request_id        text,
+  model             text,
+  finish_reason     text,
+  prompt_tokens     integer,
+  completion_tokens integer,
+  cached_tokens     integer,
+  reasoning_tokens  integer,
+  cost_usd          real,
+  response          text,
+  body              text,
+  constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
+  constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
+  constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
+  constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
+) strict;
+
+create index attempts_by_item on attempts (item_id);
+
+-- How an item ended, each time it did; the latest counts (work.result_seq). The sequence is the
+-- finishing order. `parsed` is JSON, or null when parsed is the response itself (parser raw).
+create table results (
+  seq         integer primary key autoincrement,
+  item_id     integer not null references items (id) on delete cascade,
+  attempt_seq integer references attempts (seq) deferrable initially deferred,
+  state       text    not null check (state in ('done', 'failed')),
+  reason      text,
+  error       text,
+  parsed      text,
+  finished_at integer not null,
+  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  constraint failed_has_reason check ((state = 'failed') = (reason is not null)
+                                      and (reason is null) = (error is null)),
+  constraint failed_not_parsed check (state = 'done' or parsed is null)
+) strict;
+
+-- Kept by deltas in the transaction that moves the items; `batchgen verify` recounts.
+create table counters (
+  experiment_id integer not null,
+  state         text    not null,
+  reason        text    not null default '',
+  n             integer not null,
+  primary key (experiment_id, state, reason),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
+-- What was spent, on items that were dropped since too.
+create table totals (
+  experiment_id     integer primary key,
+  calls             integer not null default 0,
+  unknown_calls     integer not null default 0,    -- sent, answer unknown
+  latency_ms        integer not null default 0,
+  prompt_tokens     integer not null default 0,
+  completion_tokens integer not null default 0,
+  cached_tokens     integer not null default 0,
+  reasoning_tokens  integer not null default 0,
+  cost_usd          real    not null default 0
+) strict;
+
+-- One row a live worker. It holds an OS lock on `<database>-worker-<id>` while it lives.
+create table workers (
+  id          integer primary key autoincrement,
+  host        text    not null,                    -- a name for people
+  boot_id     text    not null,                    -- tells machines apart: OS locks count on one only
+  pid         integer not null,
+  slots       integer not null,
+  started_at  integer not null,
+  lease_until integer not null
+) strict;
+
+-- Requests sent, by second, for the last minute: the rate limit of all workers together.
+create table sent_requests (
+  second integer primary key,
+  n      integer not null check (n > 0)
+) strict;
+
+-- The files that export wrote, so that verify can prove them.
+create table exports (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  path          text    not null,
+  rows          integer not null,
+  sha256        text    not null,
+  result_seq    integer not null,                  -- the newest result at that time
+  exported_at   integer not null,
+  primary key (experiment_id, path)
+) strict, without rowid;
+
+-- For people with a SQL shell: one row an item, all that came of it.
+create view item_overview as
+select e.name as experiment, i.id, i.custom_id, w.state, r.reason, r.error, w.attempts, i.input,
+       a.response, case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
+       r.finished_at
+  from work w
+  join items i on i.id = w.item_id
+  join experiments e on e.id = w.experiment_id
+  left join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);

@@ -1,0 +1,610 @@
+"""Settings: which source wins, what is refused and in which words, and where the key never is."""
+
+import json
+import pickle
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+
+from batchgen import config, shipped
+from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
+from batchgen.errors import ConfigError
+from batchgen.shipped import shipped_path
+
+KEY = "sk-secret-0123456789"
+
+TEMPLATE = """\
+model:
+  provider: openai
+  api_key: ${OPENAI_API_KEY}
+  base_url: https://api.openai.com/v1
+  model: "gpt-4o-2024-11-20"
+  rate_limit: 20
+  max_tokens: 5012
+  temperature: 0.7
+prompts:
+  system_prompt_path: "prompts/system_prompts/default.txt"
+  user_prompt_path: "prompts/user_prompts/default.txt"
+output_data:
+  output_dir: "output"
+  experiment_name: "initial_test"
+  need_time_stamp: true
+"""
+
+
+def load(
+    directory: Path,
+    text: str | bytes | None = None,
+    *,
+    env: Mapping[str, str] = {},
+    overrides: Mapping[str, Any] = {},
+    cwd: Path | None = None,
+) -> Config:
+    """What `text`, as the config file in `directory`, is read as."""
+    file = directory / "config.yaml"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    named = file if cwd else None
+    return config.load(named, env=env, overrides=overrides, cwd=cwd or directory)
+
+
+def refusal(*args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_the_template_s_three_sections_load_unchanged(tmp_path: Path) -> None:
+    assert load(tmp_path, TEMPLATE, env={"OPENAI_API_KEY": KEY}) == Config(
+        model=ModelConfig(
+            api_key=KEY,
+            model="gpt-4o-2024-11-20",
+            rate_limit=20,
+            params={"max_tokens": 5012, "temperature": 0.7},
+        ),
+        prompts=PromptsConfig(
+            system_prompt_path=tmp_path / "prompts/system_prompts/default.txt",
+            user_prompt_path=tmp_path / "prompts/user_prompts/default.txt",
+        ),
+        output_data=OutputConfig(
+            output_dir=tmp_path / "output", experiment_name="initial_test", need_time_stamp=True
+        ),
+        database=tmp_path / "batchgen.db",
+        parser="raw",
+        work=WorkConfig(),
+        log_dir=tmp_path / "logs",
+        directory=tmp_path,
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", "# nothing\n", "prompts:\nwork:\n", "\ufeff{}"])
+def test_without_settings_there_are_defaults(tmp_path: Path, text: str | None) -> None:
+    assert load(tmp_path, text) == Config(
+        output_data=OutputConfig(output_dir=tmp_path / "output"),
+        database=tmp_path / "batchgen.db",
+        log_dir=tmp_path / "logs",
+        directory=tmp_path,
+    )
+
+
+WRONG = [
+    # unknown keys
+    (
+        "work: {concurency: 5}",
+        "config.yaml: work.concurency: unknown key; did you mean work.concurrency?",
+    ),
+    ("promts: {}", "config.yaml: promts: unknown key; did you mean prompts?"),
+    ("databse: x.db", "config.yaml: databse: unknown key; did you mean database?"),
+    ("concurrency: 5", "config.yaml: concurrency: unknown key; did you mean work.concurrency?"),
+    (
+        "output_data: {Experiment-Name: x}",
+        "config.yaml: output_data.Experiment-Name: unknown key;"
+        " did you mean output_data.experiment_name?",
+    ),
+    (
+        "work: {output_dir: x}",
+        "config.yaml: work.output_dir: unknown key; did you mean output_data.output_dir?",
+    ),
+    (
+        "model: {temprature: 1}",
+        "config.yaml: model.temprature: unknown key; did you mean model.temperature?"
+        " A parameter that only your server knows goes under model.extra_body",
+    ),
+    (
+        "model: {top_k: 40}",
+        "config.yaml: model.top_k: unknown key; did you mean model.top_p?"
+        " A parameter that only your server knows goes under model.extra_body",
+    ),
+    (
+        "model: {stream: false}",
+        "config.yaml: model.stream: cannot be set; batchgen decides it for every request",
+    ),
+    # types
+    ("work: 5", "config.yaml: work: must be a mapping, lines of `key: value`"),
+    ("- work", "config.yaml: must be a mapping, lines of `key: value`"),
+    (
+        "work: {concurrency: '20'}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not the text '20'",
+    ),
+    (
+        "work: {concurrency: true}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not true",
+    ),
+    (
+        "work: {concurrency: 2.0}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not 2.0",
+    ),
+    (
+        "work: {concurrency:}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not null",
+    ),
+    (
+        "work: {concurrency: [1]}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not a list",
+    ),
+    ("model: {model: 4}", "config.yaml: model.model: must be text, not 4; put it in quotes"),
+    (
+        "output_data: {experiment_name: 2026-01-02}",
+        "config.yaml: output_data.experiment_name: must be text, not 2026-01-02; put it in quotes",
+    ),
+    (
+        "output_data: {experiment_name: no}",
+        "config.yaml: output_data.experiment_name: must be text, not false; put it in quotes",
+    ),
+    ("parser: {tag: draft}", "config.yaml: parser: must be text, not a mapping"),
+    (
+        "output_data: {need_time_stamp: 1}",
+        "config.yaml: output_data.need_time_stamp: must be true or false, not 1",
+    ),
+    (
+        "model: {temperature: true}",
+        "config.yaml: model.temperature: must be a finite number or null, not true",
+    ),
+    (
+        "model: {temperature: .nan}",
+        "config.yaml: model.temperature: must be a finite number or null, not nan",
+    ),
+    (
+        "model: {stop: [1]}",
+        "config.yaml: model.stop: must be text or a list of texts or null, not a list",
+    ),
+    (
+        "model: {extra_body: 1}",
+        "config.yaml: model.extra_body: must be a mapping or null, not 1",
+    ),
+    (
+        "model: {extra_body: {since: 2026-01-02}}",
+        "config.yaml: model.extra_body: cannot be sent as JSON:"
+        " Object of type date is not JSON serializable",
+    ),
+    # ranges
+    (
+        "work: {concurrency: 0}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not 0",
+    ),
+    (
+        "work: {concurrency: 10001}",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not 10001",
+    ),
+    (
+        "work: {timeout_s: 0}",
+        "config.yaml: work.timeout_s: must be a number > 0 and <= 100000000, not 0",
+    ),
+    (
+        "work: {lease_s: .inf}",
+        "config.yaml: work.lease_s: must be a number > 0 and <= 100000000, not inf",
+    ),
+    (
+        "work: {max_attempts: 0}",
+        "config.yaml: work.max_attempts: must be an integer >= 1, not 0",
+    ),
+    (
+        "model: {rate_limit: -1}",
+        "config.yaml: model.rate_limit: must be an integer >= 0 or null, not -1",
+    ),
+    (
+        "model: {max_tokens: 0}",
+        "config.yaml: model.max_tokens: must be an integer >= 1 or null, not 0",
+    ),
+    (
+        f"model: {{seed: 0x{'f' * 5000}}}",
+        "config.yaml: model.seed: must be an integer or null, not a huge number",
+    ),
+    # names
+    ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),
+    ("database: ''", "config.yaml: database: must not be empty"),
+    ('database: "a\\0b"', "config.yaml: database: must not contain NUL"),
+    ('parser: "\\ud800"', "config.yaml: parser: must be valid Unicode"),
+    *(
+        (
+            f'output_data: {{experiment_name: "{name}"}}',
+            f"config.yaml: output_data.experiment_name: {problem}",
+        )
+        for name, problem in [
+            ("", "must not be empty"),
+            ("a/b", "must not contain / or \\ or control characters"),
+            ("a\\\\b", "must not contain / or \\ or control characters"),
+            ("a\\0b", "must not contain / or \\ or control characters"),
+            ("a\\nb", "must not contain / or \\ or control characters"),
+            ("..", 'must not be "." or ".." or start with "-"'),
+            ("-rf", 'must not be "." or ".." or start with "-"'),
+            ("x" * 201, "must not be longer than 200 bytes in UTF-8"),
+        ]
+    ),
+    # the server
+    (
+        "model: {provider: azure}",
+        'config.yaml: model.provider: must be "openai", which means any OpenAI-compatible server:'
+        " set model.base_url",
+    ),
+    *(
+        (f"model: {{base_url: '{url}'}}", f"config.yaml: model.base_url: {problem}")
+        for url, problem in [
+            ("", "must be http://host... or https://host..."),
+            ("api.openai.com/v1", "must be http://host... or https://host..."),
+            ("ftp://host/v1", "must be http://host... or https://host..."),
+            ("http:///v1", "must be http://host... or https://host..."),
+            ("http://host:99999/v1", "must be http://host... or https://host..."),
+            ("http://[::1/v1", "must be http://host... or https://host..."),
+            (
+                f"https://me:{KEY}@host/v1",
+                "must not have a user or password; the key belongs in model.api_key",
+            ),
+            ("https://host/v1?a=b", "must not have a part after ? or #"),
+            (
+                "https://host/v1/chat/completions/",
+                "leave off /chat/completions, it is added to every request",
+            ),
+            ("https://${HOST}/v1", "the environment variable HOST is not set"),
+        ]
+    ),
+    # the key is never quoted
+    (f"model: {{api_key: [{KEY}]}}", "config.yaml: model.api_key: must be text"),
+    (f"model: {{base_url: [{KEY}]}}", "config.yaml: model.base_url: must be text"),
+    (
+        f"model: {{base_url: {KEY}}}",
+        "config.yaml: model.base_url: must be http://host... or https://host...",
+    ),
+    (
+        f"model: {{api_key: '{KEY} x'}}",
+        "config.yaml: model.api_key: has characters that a key cannot have"
+        " (spaces, control, not ASCII)",
+    ),
+    (
+        "model: {api_key: '${OPENAI-KEY}'}",
+        "config.yaml: model.api_key: must be the key itself, ${NAME} or $NAME",
+    ),
+    (
+        f"model: {{api_key:{KEY}}}",
+        "config.yaml: model.api_key...: unknown key; did you mean model.api_key?"
+        " A parameter that only your server knows goes under model.extra_body",
+    ),
+    (f"model:\n  api_key:{KEY}", "config.yaml: model: must be a mapping, lines of `key: value`"),
+    # YAML
+    (
+        "work: {concurrency: 5",
+        "config.yaml:1:22: while parsing a flow mapping: expected ',' or '}', but got"
+        " '<stream end>'",
+    ),
+    (
+        "work:\n\tconcurrency: 5",
+        "config.yaml:2:1: while scanning for the next token: found character '\\t' that cannot"
+        " start any token",
+    ),
+    ("parser: raw\nparser: json\n", "config.yaml:2:1: the key parser is there twice"),
+    (
+        "work:\n  grace_s: 1\n  lease_s: 2\n  'grace_s': 3\n",
+        "config.yaml:4:3: the key grace_s is there twice",
+    ),
+    (
+        "parser: &a raw\ndatabase: *a\n",
+        "config.yaml:2:11: an alias (*name) is not supported; write the value out",
+    ),
+    (
+        "parser: !!python/object/apply:os.getcwd []",
+        "config.yaml:1:9: a YAML tag (such as !!python/object) is not allowed",
+    ),
+    ("parser: 2026-13-45", "config.yaml:1:9: not a valid value"),
+    ("parser: !!bool maybe", "config.yaml:1:9: not a valid value"),
+    (
+        "parser: raw\n---\nparser: raw",
+        "config.yaml:2:1: expected a single document in the stream: but found another document",
+    ),
+    ("parser: raw\ndatabase: \x07", "config.yaml:2: has a control character"),
+    (f"model: {'[' * 20_000}", "config.yaml: nested too deep"),
+    (b"parser: raw\ndatabase: \xff.db", "config.yaml:2: not UTF-8"),
+    (b"#" * 1_000_001, "config.yaml: larger than 1 MB, too much for a config"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), WRONG, ids=[line[:70] for _, line in WRONG])
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str | bytes, line: str) -> None:
+    assert refusal(tmp_path, text) == line
+    assert KEY not in line
+    assert "\n" not in line
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing, directory = tmp_path / "missing.yaml", tmp_path / "config.yaml"
+    directory.mkdir()
+    with pytest.raises(ConfigError) as caught:
+        config.load(missing, env={}, cwd=tmp_path)
+    assert str(caught.value) == f"missing.yaml: no such file: {missing}"
+    assert refusal(tmp_path) == f"config.yaml: cannot be read: Is a directory: {directory}"
+
+
+def test_overrides_beat_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        "work: {concurrency: 1, max_attempts: 1, parse_attempts: 1, grace_s: 7}",
+        env={"BATCHGEN_WORK_CONCURRENCY": "2", "BATCHGEN_WORK_MAX_ATTEMPTS": "2"},
+        overrides={"concurrency": 3},
+    )
+    assert loaded.work == WorkConfig(concurrency=3, max_attempts=2, parse_attempts=1, grace_s=7.0)
+
+
+def test_only_the_value_that_wins_is_checked(tmp_path: Path) -> None:
+    text = "model: {base_url: 'https://${HOST}/v1'}"
+    loaded = load(tmp_path, text, overrides={"base_url": "http://localhost:1/v1/"})
+    assert loaded.model.base_url == "http://localhost:1/v1"
+
+
+def test_a_relative_path_starts_where_it_was_written(tmp_path: Path) -> None:
+    home, cwd = tmp_path / "home", tmp_path / "cwd"
+    home.mkdir()
+    loaded = load(
+        home,
+        "database: a.db\nlog_dir: /var/log\noutput_data: {output_dir: out}",
+        env={"BATCHGEN_DATABASE": "b.db"},
+        overrides={"system_prompt_path": Path("s.txt")},
+        cwd=cwd,
+    )
+    assert loaded.directory == home
+    assert loaded.output_data.output_dir == home / "out"
+    assert loaded.database == cwd / "b.db"
+    assert loaded.log_dir == Path("/var/log")
+    assert loaded.prompts == PromptsConfig(system_prompt_path=cwd / "s.txt")
+
+
+def test_the_environment_gives_text_as_it_is_and_the_rest_as_yaml(tmp_path: Path) -> None:
+    env = {
+        "BATCHGEN_MODEL_MODEL": "4",
+        "BATCHGEN_MODEL_BASE_URL": "http://host/v1",
+        "BATCHGEN_MODEL_TEMPERATURE": "1",
+        "BATCHGEN_MODEL_STOP": "[a, b]",
+        "BATCHGEN_MODEL_EXTRA_BODY": '{"top_k": 40}',
+        "BATCHGEN_MODEL_RATE_LIMIT": "0",
+        "BATCHGEN_MODEL_USER": "true",
+        "BATCHGEN_OUTPUT_DATA_EXPERIMENT_NAME": "2026-01-02",
+        "BATCHGEN_OUTPUT_DATA_NEED_TIME_STAMP": "true",
+        "BATCHGEN_PARSER": "tag:draft",
+        "BATCHGEN_WORK_GRACE_S": "",
+        "HOME": "/nowhere",
+    }
+    loaded = load(tmp_path, "work: {grace_s: 5}", env=env)
+    params = {"temperature": 1.0, "stop": ["a", "b"], "extra_body": {"top_k": 40}, "user": "true"}
+    assert loaded.model == ModelConfig(model="4", base_url="http://host/v1", params=params)
+    assert loaded.output_data.experiment_name == "2026-01-02"
+    assert loaded.output_data.need_time_stamp is True
+    assert loaded.parser == "tag:draft"
+    assert loaded.work == WorkConfig(grace_s=5.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "BATCHGEN_WORK_CONCURENCY",
+            "5",
+            "BATCHGEN_WORK_CONCURENCY: unknown variable; did you mean BATCHGEN_WORK_CONCURRENCY?",
+        ),
+        (
+            "BATCHGEN_API_KEY",
+            KEY,
+            "BATCHGEN_API_KEY: unknown variable; did you mean BATCHGEN_MODEL_API_KEY?",
+        ),
+        (
+            "BATCHGEN_WORK_CONCURRENCY",
+            "many",
+            "BATCHGEN_WORK_CONCURRENCY: must be an integer from 1 to 10000, not the text 'many'",
+        ),
+        (
+            "BATCHGEN_MODEL_STOP",
+            "[a",
+            "BATCHGEN_MODEL_STOP:1:3: while parsing a flow sequence: expected ',' or ']', but got"
+            " '<stream end>'",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, line: str) -> None:
+    assert refusal(tmp_path, env={name: value}) == line
+
+
+@pytest.mark.parametrize(
+    ("written", "env", "key"),
+    [
+        ("literal", {"OPENAI_API_KEY": "other"}, "literal"),
+        ("${MY_KEY}", {"MY_KEY": "mine", "OPENAI_API_KEY": "other"}, "mine"),
+        ("$MY_KEY", {"MY_KEY": " mine\n", "OPENAI_API_KEY": "other"}, "mine"),
+        ("${MY_KEY}", {"MY_KEY": "", "OPENAI_API_KEY": "other"}, "other"),
+        ("${MY_KEY}", {"OPENAI_API_KEY": "other"}, "other"),
+        ("${MY_KEY}", {}, None),
+        ("", {"OPENAI_API_KEY": "other"}, "other"),
+        (None, {"OPENAI_API_KEY": "other"}, "other"),
+        (None, {"OPENAI_API_KEY": ""}, None),
+        ("literal", {"BATCHGEN_MODEL_API_KEY": "$MY_KEY", "MY_KEY": "mine"}, "mine"),
+    ],
+)
+def test_where_the_key_comes_from(
+    tmp_path: Path, written: str | None, env: dict[str, str], key: str | None
+) -> None:
+    text = "model: {}" if written is None else f'model: {{api_key: "{written}"}}'
+    assert load(tmp_path, text, env=env).model.api_key == key
+
+
+def test_a_variable_in_base_url_is_read_from_the_environment(tmp_path: Path) -> None:
+    text = 'model: {base_url: "http://${HOST}:${PORT}/v1"}'
+    loaded = load(tmp_path, text, env={"HOST": "localhost", "PORT": "8000"})
+    assert loaded.model.base_url == "http://localhost:8000/v1"
+
+
+def test_the_key_is_in_no_text_of_a_config(tmp_path: Path) -> None:
+    loaded = load(tmp_path, TEMPLATE, env={"OPENAI_API_KEY": KEY})
+    assert loaded.model.api_key == KEY
+    assert KEY not in f"{loaded!r} {loaded} {loaded.model!r} {loaded.model}"
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"OPENAI_API_KEY": f"{KEY} and more"},
+        {"BATCHGEN_MODEL_API_KEY": f"{KEY}\x00"},
+        {"BATCHGEN_MODEL_BASE_URL": f"https://x:{KEY}@host"},
+        {"BATCHGEN_MODEL_BASE_URL": f"https://x:{KEY}@ho\u2100st"},
+    ],
+)
+def test_the_key_is_in_no_error(tmp_path: Path, env: dict[str, str]) -> None:
+    assert KEY not in refusal(tmp_path, env=env)
+
+
+def test_templates_beside_the_config_are_found_unless_named_or_null(tmp_path: Path) -> None:
+    system = tmp_path / "prompts/system_prompts/default.txt"
+    user = tmp_path / "prompts/user_prompts/default.txt"
+    for file in (system, user):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    both = PromptsConfig(system_prompt_path=system, user_prompt_path=user)
+    assert load(tmp_path).prompts == both
+    assert load(tmp_path, "prompts: {}").prompts == both
+    for nothing in ("null", "''"):
+        text = f"prompts: {{system_prompt_path: {nothing}}}"
+        assert load(tmp_path, text).prompts == PromptsConfig(user_prompt_path=user)
+
+
+def test_a_template_that_is_not_there_is_named_when_it_is_needed(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "prompts: {user_prompt_path: mine.txt}")
+    with pytest.raises(ConfigError) as caught:
+        loaded.check_prompt_files()
+    assert str(caught.value) == f"prompts.user_prompt_path: no such file: {tmp_path / 'mine.txt'}"
+    (tmp_path / "mine.txt").touch()
+    loaded.check_prompt_files()
+
+
+def test_parameters_are_kept_as_json_and_null_is_not_sent(tmp_path: Path) -> None:
+    text = "model: {seed: 1, top_p: 1, max_tokens: null, logit_bias: {50256: -100}, temperature: 2}"
+    loaded = load(tmp_path, text, overrides={"temperature": None, "stop": ("a",)})
+    expected = {"seed": 1, "top_p": 1.0, "logit_bias": {"50256": -100}, "stop": ["a"]}
+    assert loaded.model.params == expected
+    assert isinstance(loaded.model.params["top_p"], float)
+
+
+def test_a_leaf_by_name_wins_over_its_section_wherever_it_stands() -> None:
+    section = {"output_dir": "o", "need_time_stamp": True}
+    merged = {"output_data": {"output_dir": "o", "need_time_stamp": False}}
+    assert config.nest({"output_data": section, "need_time_stamp": False}) == merged
+    assert config.nest({"need_time_stamp": False, "output_data": section}) == merged
+    assert config.nest(merged) == merged
+    assert section == {"output_dir": "o", "need_time_stamp": True}
+    assert config.nest({"model": "m", "parser": "raw"}) == {
+        "model": {"model": "m"},
+        "parser": "raw",
+    }
+    assert config.nest({"temperature": 0, "model": "m"}) == {
+        "model": {"temperature": 0, "model": "m"}
+    }
+    assert config.nest({"model": {"seed": 1}, "temperature": 0}) == {
+        "model": {"seed": 1, "temperature": 0}
+    }
+
+
+def test_a_section_given_is_merged_over_the_file_s(tmp_path: Path) -> None:
+    text = "output_data: {experiment_name: one, need_time_stamp: true}"
+    loaded = load(tmp_path, text, overrides={"output_data": {"experiment_name": "two"}})
+    assert loaded.output_data == OutputConfig(
+        output_dir=tmp_path / "output", experiment_name="two", need_time_stamp=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"temprature": 1}, "temprature: unknown key; did you mean model.temperature?"),
+        ({"work": 5}, "work: must be a mapping, lines of `key: value`"),
+        (
+            {"output_data": {"outputdir": "x"}},
+            "output_data.outputdir: unknown key; did you mean output_data.output_dir?",
+        ),
+        (
+            {"concurrency": "5"},
+            "work.concurrency: must be an integer from 1 to 10000, not the text '5'",
+        ),
+        ({"api_key": 5}, "model.api_key: must be text"),
+        ({"model": None}, "model.model: must be text, not null"),
+    ],
+)
+def test_a_wrong_override_is_named_by_its_path(
+    tmp_path: Path, overrides: dict[str, Any], line: str
+) -> None:
+    assert refusal(tmp_path, overrides=overrides) == line
+
+
+def test_every_leaf_has_a_name_of_its_own_and_a_default_that_holds(tmp_path: Path) -> None:
+    table = config.leaf_table()
+    assert len({leaf.path[-1] for leaf in table}) == len(table)
+    assert all(config.leaf_path(leaf.path[-1]) == leaf.path for leaf in table)
+    assert all(leaf.help and "\n" not in leaf.help for leaf in table)
+    assert config.leaf_path("model") == ("model", "model")
+    assert config.leaf_path("database") == ("database",)
+    assert pickle.loads(pickle.dumps(load(tmp_path))) == load(tmp_path)
+
+
+def test_the_chat_parameters_are_those_of_the_installed_openai() -> None:
+    theirs = set(get_type_hints(CompletionCreateParamsNonStreaming))
+    ours = theirs - {"messages", "model", "stream", "stream_options"} | {"extra_body"}
+    assert ours == config.CHAT_PARAMETERS
+
+
+def test_importing_config_loads_neither_yaml_nor_openai() -> None:
+    code = "import sys, batchgen.config; print({'yaml', 'openai'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_starter_config_loads_with_its_templates() -> None:
+    file = shipped_path("config.yaml")
+    loaded = config.load(file, env={}, cwd=Path("/"))
+    loaded.check_prompt_files()
+    assert loaded.prompts.system_prompt_path == shipped_path("prompts/system_prompts/default.txt")
+    assert loaded.parser == "tag:draft"
+    assert loaded.work == WorkConfig()
+
+
+def test_a_shipped_file_that_is_missing_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"^nothing\.txt is missing from the installation"):
+        shipped_path("nothing.txt")
+
+
+def test_a_shipped_file_is_taken_from_the_wheel_first(tmp_path: Path) -> None:
+    package = tmp_path / "batchgen"
+    (package / "shipped_files").mkdir(parents=True)
+    find = runpy.run_path(shutil.copy(shipped.__file__, str(package)))["shipped_path"]
+    for home in (tmp_path, package / "shipped_files"):
+        (home / "config.yaml").touch()
+        assert find("config.yaml") == home / "config.yaml"
+
+
+def test_the_starter_pool_has_the_variables_of_the_starter_templates() -> None:
+    lines = shipped_path("data_pool.jsonl").read_text("utf-8").splitlines()
+    system = shipped_path("prompts/system_prompts/default.txt").read_text("utf-8")
+    user = shipped_path("prompts/user_prompts/default.txt").read_text("utf-8")
+    assert len(lines) == 5
+    for item in map(json.loads, lines):
+        assert item["system_prompt_kwargs"]["tone"] in system.format(**item["system_prompt_kwargs"])
+        assert item["user_prompt_kwargs"]["topic"] in user.format(**item["user_prompt_kwargs"])

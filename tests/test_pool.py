@@ -1,0 +1,468 @@
+"""Pools as users have them: good lines, bad lines, and what the messages say."""
+
+import io
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchgen.errors import ConfigError, InputError, UsageError
+from batchgen.items import ItemInput, PoolItem
+from batchgen.pool import (
+    MAX_ITEM_BYTES,
+    BadLine,
+    Entry,
+    _JsonList,
+    open_pool,
+    read_item,
+    read_objects,
+)
+
+
+def flat(fields: dict[str, Any], where: str, **rest: Any) -> PoolItem:
+    item = ItemInput(given=fields, system_variables=fields, user_variables=fields, **rest)
+    return PoolItem(item, where)
+
+
+def bad(where: str, problem: str, text: str = "", *, fatal: bool = False) -> BadLine:
+    return BadLine(where, problem, text, fatal)
+
+
+def read(path: Path, content: str | bytes) -> list[Entry]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(open_pool(str(path)))
+
+
+@pytest.mark.parametrize("name", ["pool.jsonl", "pool.ndjson", "POOL.JSONL"])
+def test_each_line_is_an_item_and_blank_lines_are_not(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert read(path, '\ufeff{"a": 1}\n\n  \r\n{"a": "猫"}\r\n{}') == [
+        flat({"a": 1}, f"{path}:1"),
+        flat({"a": "猫"}, f"{path}:4"),
+        flat({}, f"{path}:5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem", "text"),
+    [
+        (b'{"a": }', "not JSON: Expecting value at column 7", '{"a": }'),
+        (b'{"a": 1} x', "not JSON: Extra data at column 10", '{"a": 1} x'),
+        (
+            b"[1]",
+            "an item must be an object, not a list",
+            "[1]",
+        ),
+        (b'"a"', "an item must be an object, not 'a'", '"a"'),
+        (b"null", "an item must be an object, not null", "null"),
+        (b'{"a": NaN}', "not usable JSON: NaN is not JSON", '{"a": NaN}'),
+        (b'{"a": -Infinity}', "not usable JSON: -Infinity is not JSON", '{"a": -Infinity}'),
+        (b'{"a": 1e999}', "not usable JSON: the number 1e999 is too large", '{"a": 1e999}'),
+        (
+            rb'{"a": "\ud800"}',
+            "not usable JSON: it has a lone surrogate (half of a \\u pair)",
+            r'{"a": "\ud800"}',
+        ),
+        (b'{"a": "\xff"}', "not UTF-8: byte 0xff at column 8", r'{"a": "\xff"}'),
+        (b'{"a": "\0"}', "NUL byte at column 8", '{"a": "\0"}'),
+        (b'[{"a": 1},', "not JSON: Expecting value at column 11; a JSON list must be in a .json file", '[{"a": 1},'),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_named_and_the_rest_goes_on(
+    tmp_path: Path, line: bytes, problem: str, text: str
+) -> None:
+    path = tmp_path / "pool.jsonl"
+    entries = read(path, b'{"n": 1}\n' + line + b'\n{"n": 3}\n')
+    text = text + "\n" if "NUL" in problem or "UTF-8" in problem else text
+    assert entries == [
+        flat({"n": 1}, f"{path}:1"),
+        bad(f"{path}:2", problem, text),
+        flat({"n": 3}, f"{path}:3"),
+    ]
+
+
+def test_json_nested_too_deep_is_a_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    assert read(path, deep + '\n{"n": 2}') == [
+        bad(f"{path}:1", "not usable JSON: nested too deep", deep),
+        flat({"n": 2}, f"{path}:2"),
+    ]
+
+
+def test_escaped_pairs_and_big_integers_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    assert read(path, r'{"a": "\ud83d\ude00", "b": 123456789012345678901234567890}') == [
+        flat({"a": "😀", "b": 123456789012345678901234567890}, f"{path}:1")
+    ]
+
+
+def test_a_line_over_the_limit_is_skipped_whole(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"a": "')
+        file.write(b"x" * (MAX_ITEM_BYTES + (3 << 20)))
+        file.write(b'"}\n{"n": 2}\n')
+    assert list(open_pool(str(path))) == [
+        bad(f"{path}:1", "the line is longer than 64 MB", '{"a": "' + "x" * 993),
+        flat({"n": 2}, f"{path}:2"),
+    ]
+
+
+def test_utf16_is_recognised(tmp_path: Path) -> None:
+    entry = read(tmp_path / "pool.jsonl", '{"a": 1}'.encode("utf-16"))[0]
+    assert isinstance(entry, BadLine)
+    assert entry.problem == "not UTF-8 but UTF-16; save the file as UTF-8"
+
+
+def test_standard_input_is_jsonl() -> None:
+    assert list(open_pool("-", stdin=io.BytesIO(b'{"a": 1}\n{'))) == [
+        flat({"a": 1}, "stdin:1"),
+        bad("stdin:2", "not JSON: Expecting property name enclosed in double quotes at column 2", "{"),
+    ]  # fmt: skip
+
+
+# --- JSON lists ------------------------------------------------------------------------------
+
+
+def test_a_json_list_knows_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "pool.json"
+    assert read(path, '\ufeff[\n  {"a": 1},\n  {"a":\n 2},\n\n 7, {"a": NaN}, {"a": 3}\n]\n') == [
+        flat({"a": 1}, f"{path}:2"),
+        flat({"a": 2}, f"{path}:3"),
+        bad(f"{path}:6", "an item must be an object, not 7", "7"),
+        bad(f"{path}:6", "not usable JSON: NaN is not JSON", '{"a": NaN}'),
+        flat({"a": 3}, f"{path}:6"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "problem"),
+    [
+        (b"", 1, "not a JSON list; one object per line is .jsonl"),
+        (b'{"a": 1}\n', 1, "not a JSON list; one object per line is .jsonl"),
+        (b'[\n{"a": 1}', 2, "not JSON: a comma or the list's end is missing"),
+        (b'[\n{"a": 1}\n{"a": 2}]', 3, "not JSON: a comma or the list's end is missing"),
+        (b'[{"a": 1},\n]', 2, "not JSON: Expecting value"),
+        (b'[{"a":\n}]', 2, "not JSON: Expecting value"),
+        (b'[\n{"a": "b', 2, "not JSON: Unterminated string starting at"),
+        (b'[{"a": 1}]\n[]', 2, "there is more after the list's end"),
+        (b'[\n{"a": "\xff"}]', 2, "not UTF-8: byte 0xff at column 8"),
+    ],
+)
+def test_an_error_of_syntax_ends_a_json_list(
+    tmp_path: Path, content: bytes, where: int, problem: str
+) -> None:
+    path = tmp_path / "pool.json"
+    last = read(path, content)[-1]
+    assert isinstance(last, BadLine)
+    assert (last.where, last.problem, last.fatal) == (f"{path}:{where}", problem, True)
+
+
+def test_a_broken_json_list_is_not_read_to_its_end() -> None:
+    class Endless(io.RawIOBase):
+        taken = 0
+
+        def read(self, count: int = -1) -> bytes:
+            self.taken += count
+            return b'[{"a": 1} "b" ' + b" " * count
+
+    source = Endless()
+    entries = list(_JsonList(lambda count: source.read(count).decode(), "x", chunk=100))
+    assert [type(entry) for entry in entries] == [PoolItem, BadLine]
+    assert source.taken < 10_000
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    objects=st.lists(st.dictionaries(st.sampled_from("abc"), json_values), max_size=6),
+    chunk=st.integers(1, 40),
+    indent=st.sampled_from([None, 0, 2, 30]),
+    ascii_only=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_json_list_in_chunks_is_what_json_reads(
+    objects: list[dict[str, Any]], chunk: int, indent: int | None, ascii_only: bool
+) -> None:
+    text = json.dumps(objects, indent=indent, ensure_ascii=ascii_only)
+    stream = io.StringIO(text, newline="")
+    entries = list(_JsonList(stream.read, "pool.json", chunk))
+    assert [e.input.given for e in entries if isinstance(e, PoolItem)] == json.loads(text)
+    assert len(entries) == len(objects)
+
+
+@given(numbers=st.lists(st.integers() | st.floats(-1e300, 1e300)), chunk=st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_numbers_cut_by_a_chunk_stay_whole(numbers: list[float], chunk: int) -> None:
+    text = json.dumps(numbers)
+    entries = list(_JsonList(io.StringIO(text).read, "pool.json", chunk))
+    assert [e.text for e in entries if isinstance(e, BadLine)] == [json.dumps(n) for n in numbers]
+
+
+@given(text=st.text('[]{}",:0 \n\\ua.e-tN', max_size=30), chunk=st.integers(1, 5))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_list_exactly_when_json_says_so(text: str, chunk: int) -> None:
+    entries = list(_JsonList(io.StringIO(text, newline="").read, "pool.json", chunk))
+    try:
+        is_list = isinstance(json.loads(text), list)
+    except json.JSONDecodeError:
+        is_list = False
+    assert any(isinstance(e, BadLine) and e.fatal for e in entries) is not is_list
+
+
+# --- CSV -------------------------------------------------------------------------------------
+
+
+def test_csv_rows_are_flat_items_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "pool.csv"
+    content = '\ufefftopic, note\r\ncat,"a\r\nb"\r\n\r\ndog,"say ""hi"""\r\n'
+    assert read(path, content) == [
+        flat({"topic": "cat", "note": "a\r\nb"}, f"{path}:2"),
+        flat({"topic": "dog", "note": 'say "hi"'}, f"{path}:5"),
+    ]
+
+
+def test_csv_id_and_params_are_optional_cells(tmp_path: Path) -> None:
+    path = tmp_path / "pool.csv"
+    content = 'id,params,topic\nx,"{""seed"": 1}",cat\n,,dog\ny,{,cow\nz,7,hen\n'
+    params = {"seed": 1}
+    assert read(path, content) == [
+        flat({"id": "x", "params": params, "topic": "cat"}, f"{path}:2", id="x", params=params),
+        flat({"topic": "dog"}, f"{path}:3"),
+        bad(
+            f"{path}:4",
+            "params: not JSON: Expecting property name enclosed in double quotes at column 2",
+            "y,{,cow",
+        ),
+        bad(f"{path}:5", "params must be an object, not 7", "z,7,hen"),
+    ]
+
+
+def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "pool.csv"
+    content = b'a,b\n1\n1,2,3\n"x"y,2\n\xff,2\n\0,2\n3,4\n"open,5\n'
+    assert read(path, content) == [
+        bad(f"{path}:2", "the row has 1 cells, the header 2", "1"),
+        bad(f"{path}:3", "the row has 3 cells, the header 2", "1,2,3"),
+        bad(f"{path}:4", "not CSV: ',' expected after '\"'", '"x"y,2'),
+        bad(f"{path}:5", "not UTF-8: byte 0xff at column 1", "\\xff,2\n"),
+        bad(f"{path}:6", "NUL byte at column 1", "\0,2\n"),
+        flat({"a": "3", "b": "4"}, f"{path}:7"),
+        bad(f"{path}:8", "not CSV: unexpected end of data", '"open,5'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("a,b,a", "the header has 'a' twice"),
+        ("a,,b", "column 2 of the header has no name"),
+        ("a,\"b", "not CSV: unexpected end of data"),
+    ],
+)  # fmt: skip
+def test_a_bad_header_ends_the_file(tmp_path: Path, header: str, problem: str) -> None:
+    path = tmp_path / "pool.csv"
+    last = read(path, f"{header}\n")[-1]
+    assert last == bad(f"{path}:1", problem, header, fatal=True)
+
+
+def test_a_cell_may_be_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
+    path = tmp_path / "pool.csv"
+    assert read(path, "a\n" + "x" * 200_000) == [flat({"a": "x" * 200_000}, f"{path}:2")]
+
+
+@pytest.mark.parametrize("name", ["pool.csv", "pool.jsonl"])
+def test_an_empty_file_has_no_items(tmp_path: Path, name: str) -> None:
+    assert read(tmp_path / name, "") == []
+
+
+# --- functions and Python objects ------------------------------------------------------------
+
+
+def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
+    code = tmp_path / "source.py"
+    code.write_text(
+        textwrap.dedent("""
+            def items():
+                yield {"a": 1}
+                yield {"a": {1}}
+                yield "text"
+                raise ValueError("no more")
+
+            def number(): return 7
+            async def later(): return []
+        """)
+    )
+    spec = f"{code}:items"
+    assert list(open_pool(spec)) == [
+        flat({"a": 1}, f"{spec}[0]"),
+        bad(
+            f"{spec}[1]",
+            "cannot be stored as JSON: Object of type set is not JSON serializable",
+            "{'a': {1}}",
+        ),
+        bad(f"{spec}[2]", "an item must be an object, not 'text'", '"text"'),
+        bad(
+            f"{spec}[3]", f"the function raised ValueError: no more ({code}:6)", fatal=True
+        ),
+    ]  # fmt: skip
+    assert list(open_pool(f"{code}:number")) == [
+        bad(f"{code}:number", "returned 7; it must return or yield items", fatal=True)
+    ]
+    with pytest.raises(UsageError, match="later is async; a data pool must be a plain function"):
+        open_pool(f"{code}:later")
+    with pytest.raises(ConfigError, match=r"source\.py has no item; did you mean items\?$"):
+        open_pool(f"{code}:item")
+
+
+def test_a_module_is_found_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pool_module_here.py").write_text("def items(): return [{'a': 1}]")
+    monkeypatch.chdir(tmp_path)
+    assert list(open_pool("pool_module_here:items")) == [
+        flat({"a": 1}, "pool_module_here:items[0]")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("1 / 0", r"cannot import .*: ZeroDivisionError: division by zero \(.*broken\.py:1\)$"),
+        ("def (", r"cannot import .*: SyntaxError: .* \(.*broken\.py:1\)$"),
+        ("import nothing_like_it", r"ModuleNotFoundError: No module named 'nothing_like_it' \(.*:1\)$"),
+        ("raise SystemExit(3)", r"SystemExit: 3 \(.*broken\.py:1\)$"),
+        ("items = 3", r"items is a int, not a function$"),
+    ],
+)  # fmt: skip
+def test_user_code_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, code: str, problem: str
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(code)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        open_pool(f"{path}:items")
+    assert "\n" not in str(caught.value)
+
+
+def test_python_objects_are_copied() -> None:
+    reused: dict[str, Any] = {}
+
+    def objects() -> Any:
+        for n in range(2):
+            reused["n"] = n
+            yield reused
+
+    assert list(read_objects(objects())) == [
+        flat({"n": 0}, "data_pool[0]"),
+        flat({"n": 1}, "data_pool[1]"),
+    ]
+    assert list(read_objects([{"a": "\ud800"}], "mine")) == [
+        bad(
+            "mine[0]",
+            "cannot be stored as JSON: it has a lone surrogate (half of a \\u pair)",
+            "{'a': '\\ud800'}",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("", "the data pool's name is empty"),
+        ("missing.jsonl", "missing.jsonl: no such data pool"),
+        ("folder.csv", "folder.csv: is a directory"),
+        ("pool.txt", r"pool.txt: unknown kind of data pool; it must end in .jsonl"),
+        ("pool.parquet", "pool.parquet: Parquet is not supported yet; convert it to JSONL"),
+        ("no_such_module:items", "no module named 'no_such_module'"),
+        ("missing.py:items", "missing.py: no such file"),
+        ("missing.py", "'missing.py' names no function"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pool.txt", "pool.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=problem):
+        open_pool(source)
+
+
+# --- the shapes of an item -------------------------------------------------------------------
+
+CHAT = [{"role": "user", "content": "hi"}]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant"}]
+BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
+
+
+@pytest.mark.parametrize(
+    ("obj", "parts"),
+    [
+        ({"messages": CHAT, "id": 7, "source": "x"}, {"id": "7", "messages": CHAT}),
+        ({"messages": PARTS, "metadata": [1]}, {"metadata": [1], "messages": PARTS}),
+        (
+            {"user_prompt_kwargs": {"a": 1}, "system_prompt_kwargs": {"b": 2}, "id": "x"},
+            {"id": "x", "user_variables": {"a": 1}, "system_variables": {"b": 2}},
+        ),
+        ({"user_prompt_kwargs": {"a": 1}}, {"user_variables": {"a": 1}}),
+        ({"system_prompt_kwargs": {"b": 1}}, {"system_variables": {"b": 1}}),
+        (
+            {**BATCH, "body": {"model": "m", "messages": CHAT, "seed": 1}},
+            {"id": "r1", "messages": CHAT, "params": {"model": "m", "seed": 1}},
+        ),
+        ({"a": 1, "params": {"n": 1, "model": "m"}}, {"params": {"n": 1, "model": "m"}}),
+        ({"url": "https://x", "body": "an e-mail"}, {}),
+    ],
+)
+def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[str, Any]) -> None:
+    if not parts.keys() & {"messages", "user_variables", "system_variables"}:
+        parts = {**parts, "user_variables": obj, "system_variables": obj}
+    assert read_item(obj, "here") == ItemInput(given=obj, **parts)
+
+
+@pytest.mark.parametrize(
+    ("obj", "problem"),
+    [
+        ([], "an item must be an object, not an empty list"),
+        ({"messages": []}, "messages must be a list with at least one message, not an empty list"),
+        ({"messages": ["hi"]}, "messages[0] must be an object, not 'hi'"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role must be text, not null"),
+        ({"messages": [*CHAT, {"role": "user", "content": 3}]}, "messages[1].content must be text, a list or null, not 3"),
+        ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0] must be an object, not 'hi'"),
+        ({"messages": CHAT, "user_prompt_kwargs": {}}, "has both messages and user_prompt_kwargs; an item has either messages or variables"),
+        ({"user_prompt_kwargs": "x"}, "user_prompt_kwargs must be an object, not 'x'"),
+        ({"id": ""}, "id must be a text that is not empty, not ''"),
+        ({"id": None}, "id must be a text that is not empty, not null"),
+        ({"id": True}, "id must be a text that is not empty, not true"),
+        ({"id": 1.5}, "id must be a text that is not empty, not 1.5"),
+        ({"params": "x"}, "params must be an object, not 'x'"),
+        ({"params": {"stream": True}}, "params.stream must not be set: answers are taken whole"),
+        ({"params": {"n": 2}}, "params.n must be 1; for more answers per item use --samples"),
+        ({"params": {"messages": []}}, "params must not contain messages"),
+        ({"params": {"extra_body": {"stream": True}}}, "params.extra_body.stream must not be set: answers are taken whole"),
+        ({**BATCH, "body": {"messages": CHAT, "stream": True}}, "body.stream must not be set: answers are taken whole"),
+        ({**BATCH, "body": {"input": "x"}}, "body must be an object with messages"),
+        ({**BATCH, "body": "x"}, "body must be an object with messages"),
+        ({**BATCH, "url": "/v1/embeddings", "body": {"messages": CHAT}}, "url must be that of chat completions, not '/v1/embeddings'"),
+        ({**BATCH, "id": "x", "body": {"messages": CHAT}}, "has both id and custom_id"),
+        ({**BATCH, "messages": CHAT, "body": {"messages": CHAT}}, "has both body and messages; an item has either messages or variables"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_an_item_says_where_and_why(obj: Any, problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_item(obj, "pool.jsonl:7")
+    assert str(caught.value) == f"pool.jsonl:7: {problem}"

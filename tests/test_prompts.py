@@ -1,0 +1,254 @@
+"""Templates as users write them, and the requests that come of them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.errors import TemplateError
+from batchgen.items import ItemInput, Recipe, Template
+from batchgen.pool import read_item
+from batchgen.prompts import Renderer, compile_template, load_template
+
+VALUES = {
+    "x": "X",
+    "主题": "猫",
+    "a": "{x}",
+    "obj": {"k": ["ü", None]},
+    "n": 1.5,
+    "no": None,
+    "t": True,
+}
+
+
+def recipe(user: str | None = "{a}", system: str | None = None, **params: Any) -> Recipe:
+    return Recipe(
+        system=None if system is None else Template(system, name="system.txt"),
+        user=None if user is None else Template(user, name="user.txt"),
+        model="m",
+        params=params,
+    )
+
+
+def item(**fields: Any) -> ItemInput:
+    return read_item(fields, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("{x}", "X"),
+        ("{x}{x}-{主题}", "XX-猫"),
+        # values: text as it is, anything else as JSON, in one pass
+        ("{a} {obj} {n} {no} {t}", '{x} {"k": ["ü", null]} 1.5 null true'),
+        # as for str.format: every brace is doubled, or round a plain name
+        ('{{"a": 1}} {x}', '{"a": 1} X'),
+        ('{{"a": {{"b": "{x}"}}}}', '{"a": {"b": "X"}}'),
+        ("{{x}}", "{x}"),
+        ("{{{x}}}", "{X}"),
+        ("{{}}", "{}"),
+        # anything else, pasted JSON say: braces are literal, doubled or not
+        ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
+        ('{"a":{"b":{"c":1}}} {x}', '{"a":{"b":{"c":1}}} X'),
+        ('{"a": {x}}', '{"a": X}'),
+        ('{"a": "{x}"}', '{"a": "X"}'),
+        ('{"a": {"b": {x}}} {{x}} {{{x}}}', '{"a": {"b": X}} {x} {X}'),
+        ("{ x } {x.y} {x!r} {x:>3} {0} {} {x y}", "{ x } {x.y} {x!r} {x:>3} {0} {} {x y}"),
+        ("} {x} {", "} X {"),
+        ("{x}}", "X}"),
+        ("{{x}", "{X"),
+        ("{\nx}", "{\nx}"),
+    ],
+)  # fmt: skip
+def test_brace_templates(text: str, rendered: str) -> None:
+    assert compile_template(Template(text)).render(VALUES) == rendered
+
+
+@given(st.text('{}ab "1:\n', max_size=40))
+def test_a_brace_template_renders_whenever_its_variables_are_there(text: str) -> None:
+    compiled = compile_template(Template(text))
+    assert isinstance(compiled.render(dict.fromkeys(compiled.variables, "{a}")), str)
+
+
+@given(st.text(st.characters(exclude_characters="{}")))
+def test_text_without_braces_is_unchanged(text: str) -> None:
+    compiled = compile_template(Template(text))
+    assert (compiled.render({}), compiled.variables) == (text, frozenset())
+
+
+@given(st.lists(st.sampled_from(["{a}", "{b}", "{{", "}}", "text ", '"', "1"])).map("".join))
+def test_what_str_format_takes_comes_out_as_str_format_would(text: str) -> None:
+    values = {"a": "A}", "b": "{B"}
+    assert compile_template(Template(text)).render(values) == text.format(**values)
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("{{ x }}\n", "X\n"),
+        ("{{ obj }} {{ n }} {{ no }} {{ t }}", '{"k": ["ü", null]} 1.5 null true'),
+        ("{% for k in obj.k %}{{ loop.index }}{{ k }}{% endfor %}", "1ü2null"),
+        ("{{ gone | default('none') }}", "none"),
+        ("{{ a }}", "{x}"),
+        ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
+    ],
+)
+def test_jinja2_templates(text: str, rendered: str) -> None:
+    assert compile_template(Template(text, "jinja2")).render(VALUES) == rendered
+
+
+def test_jinja2_variables_are_known() -> None:
+    compiled = compile_template(Template("{% set b = a %}{{ b }}{{ c | default(1) }}", "jinja2"))
+    assert compiled.variables == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "{{ topc }}",
+            "template p.j2 needs {topc}, which the item does not have (it has: topic); "
+            "did you mean {topic}?",
+        ),
+        (
+            "\n{{ topic.title.x.y }}",
+            "template p.j2:2: UndefinedError: 'builtin_function_or_method object' has no "
+            "attribute 'x'",
+        ),
+        ("{{ 1 // 0 }}", "template p.j2:1: ZeroDivisionError: integer division or modulo by zero"),
+        ("{{ topic + 1 }}", 'template p.j2:1: TypeError: can only concatenate str (not "int") to str'),
+        (
+            "{% for i in range(10 ** 9) %}x{% endfor %}",
+            "template p.j2:1: OverflowError: Range too big. The sandbox blocks ranges larger than "
+            "MAX_RANGE (100000).",
+        ),
+        (
+            "{{ topic.__class__ }}",
+            "template p.j2:1: SecurityError: access to attribute '__class__' of 'str' object is "
+            "unsafe.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_jinja2_template_that_fails_names_itself(text: str, problem: str) -> None:
+    compiled = compile_template(Template(text, "jinja2", "p.j2"))
+    with pytest.raises(TemplateError) as caught:
+        compiled.check({"topic": "cats"})
+    assert str(caught.value) == problem
+
+
+def test_a_jinja2_error_of_syntax_names_the_line() -> None:
+    with pytest.raises(TemplateError, match=r"^template p\.j2:2: Unexpected end of template"):
+        compile_template(Template("a\n{% if x %}", "jinja2", "p.j2"))
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "syntax"),
+    [
+        ("p.txt", b"Hi {x}\n\n", "Hi {x}\n", "braces"),
+        ("p.txt", b"\xef\xbb\xbfHi\r\nyou\r\n", "Hi\nyou", "braces"),
+        ("p.txt", b"Hi", "Hi", "braces"),
+        ("p.txt.j2", b"{{ x }}\n", "{{ x }}", "jinja2"),
+    ],
+)
+def test_a_template_file(tmp_path: Path, name: str, content: bytes, text: str, syntax: Any) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    loaded = load_template(path)
+    assert (loaded, loaded.name) == (Template(text, syntax), str(path))
+
+
+def test_a_template_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"ab\xe9")
+    for path, problem in [
+        (tmp_path / "gone.txt", "no such file"),
+        (tmp_path, "Is a directory"),
+        (latin, r"is not UTF-8 \(byte 3\)"),
+    ]:
+        with pytest.raises(TemplateError, match=f"^template {path}.*{problem}"):
+            load_template(path)
+
+
+# --- requests --------------------------------------------------------------------------------
+
+
+def test_a_missing_variable_names_item_template_and_variable() -> None:
+    renderer = Renderer(recipe("{topic} {lang}", "{tone}"))
+    with pytest.raises(TemplateError) as caught:
+        renderer.check(item(topics="x", tone="y"), "pool.jsonl:7")
+    assert str(caught.value) == (
+        "pool.jsonl:7: template user.txt needs {lang}, {topic}, which the item does not have "
+        "(it has: topics, tone)"
+    )
+    with pytest.raises(TemplateError) as caught:
+        renderer.check(item(user_prompt_kwargs={"topic": 1, "lang": 2}), "pool.jsonl:8")
+    assert str(caught.value) == (
+        "pool.jsonl:8: template system.txt needs {tone}, which the item does not have "
+        "(it has: nothing)"
+    )
+    renderer.check(item(topic=1, lang=2, tone=3), "pool.jsonl:9")
+
+
+def test_variables_without_a_user_template_say_what_to_set() -> None:
+    renderer = Renderer(recipe(user=None, system="s"))
+    with pytest.raises(TemplateError, match=r"^p:1: .*set prompts\.user_prompt_path$"):
+        renderer.check(item(a=1), "p:1")
+    with pytest.raises(TemplateError, match=r"set prompts\.user_prompt_path$"):
+        renderer.messages(item(a=1))
+
+
+@pytest.mark.parametrize(
+    ("system", "roles"),
+    [(None, ["user"]), ("", ["user"]), (" \n{blank}", ["user"]), ("s", ["system", "user"])],
+)
+def test_a_blank_system_message_is_left_out(system: str | None, roles: list[str]) -> None:
+    messages = Renderer(recipe("{a}", system)).messages(item(a="hi", blank=" "))
+    assert [message["role"] for message in messages] == roles
+    assert messages[-1] == {"role": "user", "content": "hi"}
+
+
+def test_ready_messages_are_untouched() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "{a}"}], "name": "n"}]
+    renderer = Renderer(recipe(user=None, system="s"))
+    renderer.check(item(messages=messages), "here")
+    assert renderer.messages(item(messages=messages)) == messages
+
+
+def test_params_of_the_item_win_and_none_is_left_out() -> None:
+    renderer = Renderer(
+        recipe(temperature=1, seed=2, stop=None, max_tokens=5, extra_body={"top_k": 1, "seed": 9})
+    )
+    messages = [{"role": "user", "content": "hi"}]
+    assert renderer.request_body(item(a="hi")) == {
+        "model": "m", "messages": messages, "temperature": 1, "seed": 9, "max_tokens": 5, "top_k": 1,
+    }  # fmt: skip
+    params = {"model": "m2", "temperature": None, "extra_body": {"min_p": 0}}
+    assert renderer.request_body(item(a="hi", params=params)) == {
+        "model": "m2", "messages": messages, "seed": 2, "max_tokens": 5, "min_p": 0,
+    }  # fmt: skip
+    assert renderer.request_body(item(a="hi", params={"model": None}))["model"] == "m"
+
+
+def test_unused_variables_are_those_that_no_template_names() -> None:
+    renderer = Renderer(recipe("{a}", "{b}"))
+    assert renderer.unused_variables(item(a=1, b=2, c=3, id="i", metadata=1, params={})) == {"c"}
+    assert renderer.unused_variables(
+        item(user_prompt_kwargs={"a": 1, "id": 2}, system_prompt_kwargs={"b": 1, "d": 2})
+    ) == {"id", "d"}
+    assert renderer.unused_variables(item(messages=[{"role": "user"}])) == set()
+
+
+def test_the_checked_item_and_the_stored_one_give_the_same_request() -> None:
+    renderer = Renderer(recipe("{a}", "{id}"))
+    first = item(id=7, a={"x": 1}, params={"seed": 1})
+    again = read_item(dict(first.given), "stored")
+    assert dataclasses.asdict(again) == dataclasses.asdict(first)
+    assert renderer.request_body(again) == renderer.request_body(first)
