@@ -512,7 +512,7 @@ def export(
 
         async with _reading(config, config.output_data.experiment_name) as (store, chosen):
             if output == "-":
-                await export_stream(store, chosen[0], click.get_binary_stream("stdout"), state)
+                await export_stream(store, chosen[0], sys.stdout.buffer, state)
                 return 0
             path = Path(output) if output else None
             await _export(session, store, config, chosen[0], path, state, as_json=as_json)

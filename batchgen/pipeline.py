@@ -88,6 +88,8 @@ class DataGenerationPipeline:
                 other_recipe=OtherRecipe(recipe),
                 keep_ids=True,
             )
+            if enqueued.unused:
+                _tell(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
             experiment = await self._experiment(store)
             result = await self._work(store, experiment, concurrency_limit, parser)
             self.experiment_path = output_path(self.config.output_data, experiment)

@@ -7,6 +7,7 @@ a third one ends the process the hard way, in case something hangs.
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,8 +33,14 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM move `stop` on, and `announce` is called after each."""
+    """While inside, SIGINT and SIGTERM move `stop` on, and `announce` is called after each.
+
+    Only the main thread gets signals; in another one this does nothing.
+    """
     loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def uninstall() -> None:
         for signum in _SIGNALS:

@@ -65,7 +65,7 @@ def raised_at(exc: BaseException) -> str:
     own = [place for place in ours if "site-packages" not in place[0]]
     for file, line in reversed(own or ours):
         return f"{file}:{line}"
-    return ""
+    return raised_at(exc.__cause__) if exc.__cause__ else ""
 
 
 def describe(exc: BaseException) -> str:

@@ -69,9 +69,13 @@ def test_each_line_is_an_item_and_blank_lines_are_not(tmp_path: Path, name: str)
         ),
         (b'{"a": "\xff"}', "not UTF-8: byte 0xff at column 8", r'{"a": "\xff"}'),
         (b'{"a": "\0"}', "NUL byte at column 8", '{"a": "\0"}'),
-        (b'[{"a": 1},', "not JSON: Expecting value at column 11; a JSON list must be in a .json file", '[{"a": 1},'),
+        (
+            b'[{"a": 1},',
+            "not JSON: Expecting value at column 11; a JSON list must be in a .json file",
+            '[{"a": 1},',
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_named_and_the_rest_goes_on(
     tmp_path: Path, line: bytes, problem: str, text: str
 ) -> None:
@@ -122,8 +126,12 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
 def test_standard_input_is_jsonl() -> None:
     assert list(open_pool("-", stdin=io.BytesIO(b'{"a": 1}\n{'))) == [
         flat({"a": 1}, "stdin:1"),
-        bad("stdin:2", "not JSON: Expecting property name enclosed in double quotes at column 2", "{"),
-    ]  # fmt: skip
+        bad(
+            "stdin:2",
+            "not JSON: Expecting property name enclosed in double quotes at column 2",
+            "{",
+        ),
+    ]
 
 
 # --- JSON lists ------------------------------------------------------------------------------
@@ -178,12 +186,17 @@ def test_a_broken_json_list_is_not_read_to_its_end() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner)
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(
@@ -269,9 +282,9 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     [
         ("a,b,a", "the header has 'a' twice"),
         ("a,,b", "column 2 of the header has no name"),
-        ("a,\"b", "not CSV: unexpected end of data"),
+        ('a,"b', "not CSV: unexpected end of data"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_header_ends_the_file(tmp_path: Path, header: str, problem: str) -> None:
     path = tmp_path / "pool.csv"
     last = read(path, f"{header}\n")[-1]
@@ -314,10 +327,8 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
             "{'a': {1}}",
         ),
         bad(f"{spec}[2]", "an item must be an object, not 'text'", '"text"'),
-        bad(
-            f"{spec}[3]", f"the function raised ValueError: no more ({code}:6)", fatal=True
-        ),
-    ]  # fmt: skip
+        bad(f"{spec}[3]", f"the function raised ValueError: no more ({code}:6)", fatal=True),
+    ]
     assert list(open_pool(f"{code}:number")) == [
         bad(f"{code}:number", "returned 7; it must return or yield items", fatal=True)
     ]
@@ -342,11 +353,14 @@ def test_a_module_is_found_in_the_current_directory(
     [
         ("1 / 0", r"cannot import .*: ZeroDivisionError: division by zero \(.*broken\.py:1\)$"),
         ("def (", r"cannot import .*: SyntaxError: .* \(.*broken\.py:1\)$"),
-        ("import nothing_like_it", r"ModuleNotFoundError: No module named 'nothing_like_it' \(.*:1\)$"),
+        (
+            "import nothing_like_it",
+            r"ModuleNotFoundError: No module named 'nothing_like_it' \(.*:1\)$",
+        ),
         ("raise SystemExit(3)", r"SystemExit: 3 \(.*broken\.py:1\)$"),
         ("items = 3", r"items is a int, not a function$"),
     ],
-)  # fmt: skip
+)
 def test_user_code_that_cannot_be_loaded_is_one_line(
     tmp_path: Path, code: str, problem: str
 ) -> None:
@@ -441,9 +455,18 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({"messages": []}, "messages must be a list with at least one message, not an empty list"),
         ({"messages": ["hi"]}, "messages[0] must be an object, not 'hi'"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role must be text, not null"),
-        ({"messages": [*CHAT, {"role": "user", "content": 3}]}, "messages[1].content must be text, a list or null, not 3"),
-        ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0] must be an object, not 'hi'"),
-        ({"messages": CHAT, "user_prompt_kwargs": {}}, "has both messages and user_prompt_kwargs; an item has either messages or variables"),
+        (
+            {"messages": [*CHAT, {"role": "user", "content": 3}]},
+            "messages[1].content must be text, a list or null, not 3",
+        ),
+        (
+            {"messages": [{"role": "user", "content": ["hi"]}]},
+            "messages[0].content[0] must be an object, not 'hi'",
+        ),
+        (
+            {"messages": CHAT, "user_prompt_kwargs": {}},
+            "has both messages and user_prompt_kwargs; an item has either messages or variables",
+        ),
         ({"user_prompt_kwargs": "x"}, "user_prompt_kwargs must be an object, not 'x'"),
         ({"id": ""}, "id must be a text that is not empty, not ''"),
         ({"id": None}, "id must be a text that is not empty, not null"),
@@ -453,15 +476,27 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({"params": {"stream": True}}, "params.stream must not be set: answers are taken whole"),
         ({"params": {"n": 2}}, "params.n must be 1; for more answers per item use --samples"),
         ({"params": {"messages": []}}, "params must not contain messages"),
-        ({"params": {"extra_body": {"stream": True}}}, "params.extra_body.stream must not be set: answers are taken whole"),
-        ({**BATCH, "body": {"messages": CHAT, "stream": True}}, "body.stream must not be set: answers are taken whole"),
+        (
+            {"params": {"extra_body": {"stream": True}}},
+            "params.extra_body.stream must not be set: answers are taken whole",
+        ),
+        (
+            {**BATCH, "body": {"messages": CHAT, "stream": True}},
+            "body.stream must not be set: answers are taken whole",
+        ),
         ({**BATCH, "body": {"input": "x"}}, "body must be an object with messages"),
         ({**BATCH, "body": "x"}, "body must be an object with messages"),
-        ({**BATCH, "url": "/v1/embeddings", "body": {"messages": CHAT}}, "url must be that of chat completions, not '/v1/embeddings'"),
+        (
+            {**BATCH, "url": "/v1/embeddings", "body": {"messages": CHAT}},
+            "url must be that of chat completions, not '/v1/embeddings'",
+        ),
         ({**BATCH, "id": "x", "body": {"messages": CHAT}}, "has both id and custom_id"),
-        ({**BATCH, "messages": CHAT, "body": {"messages": CHAT}}, "has both body and messages; an item has either messages or variables"),
+        (
+            {**BATCH, "messages": CHAT, "body": {"messages": CHAT}},
+            "has both body and messages; an item has either messages or variables",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_an_item_says_where_and_why(obj: Any, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         read_item(obj, "pool.jsonl:7")

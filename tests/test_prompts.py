@@ -64,7 +64,7 @@ def item(**fields: Any) -> ItemInput:
         ("{{x}", "{X"),
         ("{\nx}", "{\nx}"),
     ],
-)  # fmt: skip
+)
 def test_brace_templates(text: str, rendered: str) -> None:
     assert compile_template(Template(text)).render(VALUES) == rendered
 
@@ -121,7 +121,10 @@ def test_jinja2_variables_are_known() -> None:
             "attribute 'x'",
         ),
         ("{{ 1 // 0 }}", "template p.j2:1: ZeroDivisionError: integer division or modulo by zero"),
-        ("{{ topic + 1 }}", 'template p.j2:1: TypeError: can only concatenate str (not "int") to str'),
+        (
+            "{{ topic + 1 }}",
+            'template p.j2:1: TypeError: can only concatenate str (not "int") to str',
+        ),
         (
             "{% for i in range(10 ** 9) %}x{% endfor %}",
             "template p.j2:1: OverflowError: Range too big. The sandbox blocks ranges larger than "
@@ -133,7 +136,7 @@ def test_jinja2_variables_are_known() -> None:
             "unsafe.",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_jinja2_template_that_fails_names_itself(text: str, problem: str) -> None:
     compiled = compile_template(Template(text, "jinja2", "p.j2"))
     with pytest.raises(TemplateError) as caught:
@@ -228,12 +231,21 @@ def test_params_of_the_item_win_and_none_is_left_out() -> None:
     )
     messages = [{"role": "user", "content": "hi"}]
     assert renderer.request_body(item(a="hi")) == {
-        "model": "m", "messages": messages, "temperature": 1, "seed": 9, "max_tokens": 5, "top_k": 1,
-    }  # fmt: skip
+        "model": "m",
+        "messages": messages,
+        "temperature": 1,
+        "seed": 9,
+        "max_tokens": 5,
+        "top_k": 1,
+    }
     params = {"model": "m2", "temperature": None, "extra_body": {"min_p": 0}}
     assert renderer.request_body(item(a="hi", params=params)) == {
-        "model": "m2", "messages": messages, "seed": 2, "max_tokens": 5, "min_p": 0,
-    }  # fmt: skip
+        "model": "m2",
+        "messages": messages,
+        "seed": 2,
+        "max_tokens": 5,
+        "min_p": 0,
+    }
     assert renderer.request_body(item(a="hi", params={"model": None}))["model"] == "m"
 
 

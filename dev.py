@@ -1,0 +1,77 @@
+"""From a bare checkout to a result, with Python 3.11+ and nothing else.
+
+    python3 dev.py demo     set up, and run the whole job on the built-in simulated model
+    python3 dev.py test     set up, and run every check: format, lint, types, architecture, tests
+
+It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
+change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / "python"
+
+CHECKS = (
+    ("ruff", "format", "--check", "."),
+    ("ruff", "check", "."),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def main() -> int:
+    task, *arguments = sys.argv[1:] or ["help"]
+    if task == "demo":
+        set_up("")
+        return run(PYTHON, "-m", "batchgen", "demo", *arguments)
+    if task == "test":
+        set_up("[dev]")
+        checks = () if arguments else CHECKS
+        failed = [check[0] for check in checks if run(BIN / check[0], *check[1:])]
+        if failed:
+            print(f"failed: {', '.join(failed)}", file=sys.stderr)
+            return 1
+        return run(PYTHON, "-m", "pytest", *arguments)
+    print(__doc__)
+    return 0 if task in ("help", "-h", "--help") else 2
+
+
+def set_up(extras: str) -> None:
+    """Make the virtual environment unless it is there and up to date."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"batchgen needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+    stamp = VENV / f".set-up{extras}"
+    wanted = fingerprint()
+    if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
+        return
+    print(f"setting up {VENV} ...", file=sys.stderr)
+    if run(sys.executable, "-m", "venv", "--clear", VENV):
+        sys.exit("Python's venv module does not work here; on Debian: apt install python3-venv")
+    if run(
+        PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}{extras}",
+    ):  # fmt: skip
+        sys.exit("installing failed; the lines above say why.")
+    stamp.write_text(wanted)
+
+
+def fingerprint() -> str:
+    """Changes with everything that decides what is installed."""
+    parts = [sys.version.encode()]
+    parts += [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def run(*command: str | Path) -> int:
+    return subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
