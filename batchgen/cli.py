@@ -79,7 +79,7 @@ def _epilog(*examples: str) -> str:
               help="Settings; default: config.yaml in the current directory.")  # fmt: skip
 @click.option("--db", "database", type=click.Path(path_type=Path), metavar="PATH",
               help="The work database; default: batchgen.db beside the config.")  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of unexpected errors, and details.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell of every failed attempt.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only results and problems.")
 @click.version_option(__version__, message="batchgen %(version)s")
 @click.pass_context
@@ -107,7 +107,7 @@ _STARTER = (
 @cli.command(epilog=_epilog("batchgen init my_project"))
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
 def init(directory: Path) -> None:
-    """Write a commented config, prompts and a small data pool to start from.
+    """Write a config, prompts and a small pool to start from.
 
     Never overwrites: a file that is there already stays as it is.
     """
@@ -141,9 +141,9 @@ def _copy_starter(name: str, directory: Path) -> None:
               show_default=True, help="Calls in flight at once.")  # fmt: skip
 @click.pass_obj
 def demo(session: Session, slots: int) -> int:
-    """Do the whole job on a built-in simulated model: no key, no network.
+    """Do the whole job on a built-in simulated model.
 
-    Works in the directory batchgen-demo, on the shipped data pool and prompts. Run it again: all
+    No key, no network. Works in the directory batchgen-demo, on the shipped data pool and prompts. Run it again: all
     items are known and done, so nothing is called.
     """
     directory = Path("batchgen-demo")
@@ -344,7 +344,10 @@ def run(
     limit: int | None, other_recipe: str | None, skip_path: Path | None, grace_s: float | None,
     output: Path | None,
 ) -> int:  # fmt: skip
-    """Enqueue a data pool, answer its items, and export them: enqueue + work + export."""
+    """Enqueue a pool, answer it and export: all in one.
+
+    The same as enqueue, work and export one after another; run it again to go on.
+    """
     config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
     job = _RunJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
@@ -361,7 +364,7 @@ def run(
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> int:
-    """Show counts, speed, tokens, reasons of failure, and which workers are alive."""
+    """Show counts, speed, failures and workers."""
     from batchgen.views import foreign_writer_warning, status_object, status_text
 
     config = session.config()
@@ -395,7 +398,10 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
 @_json_option
 @click.pass_obj
 def failures(session: Session, reason: str | None, experiment: str | None, as_json: bool) -> int:
-    """Group the failed items by reason and message, with a count and an example."""
+    """Group the failed items by reason and message.
+
+    Each group with its count and the number of an example to show.
+    """
     from batchgen.views import failures_text
 
     config = session.config()
@@ -423,9 +429,9 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
 @_json_option
 @click.pass_obj
 def show(session: Session, item_id: str, experiment: str | None, as_json: bool) -> int:
-    """Show one item: what was sent, every attempt with its raw answer, what was parsed.
+    """Show one item with all that was sent and came back.
 
-    ID is your own id of the item, or its number.
+    The messages, every attempt with its raw answer or error, and what was parsed. ID is your own id of the item, or its number.
     """
     from batchgen.views import item_object, item_text
 
@@ -464,9 +470,10 @@ def retry(
     session: Session, reasons: tuple[str, ...], item_ids: tuple[str, ...], experiment: str | None,
     dry_run: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Put failed items back to pending, with all their tries. What they brought so far is kept.
+    """Put failed items back to pending, to ask again.
 
-    Without options, all failed ones. `batchgen work` then asks for them again.
+    They get all their tries back; what came of the old ones is kept. Without options, all failed
+    ones. `batchgen work` then asks for them again.
     """
     config = session.config()
 
@@ -498,9 +505,9 @@ def retry(
 def export(
     session: Session, experiment: str | None, output: str | None, failed: bool, as_json: bool
 ) -> int:
-    """Write the finished rows as JSON lines, in the order of the pool.
+    """Write the finished rows as JSON lines.
 
-    The file appears whole or not at all.
+    In the order of the pool. The file appears whole or not at all.
     """
     from batchgen.items import State
 
@@ -525,9 +532,9 @@ def export(
 @_json_option
 @click.pass_obj
 def verify(session: Session, as_json: bool) -> int:
-    """Prove the database: counts add up, no id is there twice, every done item has its answer.
+    """Prove that the database is whole.
 
-    Exported files that are still there are compared too. Exit 1, and the list, if something is
+    Counts add up, no id is there twice, every done item has its answer. Exported files that are still there are compared too. Exit 1, and the list, if something is
     wrong.
     """
     config = session.config()
@@ -744,7 +751,7 @@ async def _work(
     from batchgen.shutdown import Stop, stop_on_signal
 
     display = _Display(session)
-    log = RunLog(config.log_dir, display.warn)
+    log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
     stop = Stop()
     grace_s = config.work.grace_s if grace_s is None else grace_s
     request = WorkRequest(scope, config.work.concurrency, grace_s, watch=display.show)

@@ -212,6 +212,8 @@ class Committer:
             return
         poll_at = now_ms() + _POLL_MS
         self._look_at = min(poll_at, max(done.next_at or poll_at, now_ms() + 1))
+        # Others may have what is left: a beat finds out whether they live.
+        self._beat_at = min(self._beat_at, poll_at)
 
     async def _beat(self) -> None:
         self._beat_at = now_ms() + self._beat_every_ms

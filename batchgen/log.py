@@ -19,10 +19,17 @@ _BUFFER_BYTES = 8192
 
 
 class RunLog:
-    """Writes to `logs/batchgen-<time>-<pid>.jsonl`; `warn` is shown to the user too."""
+    """Writes to `logs/batchgen-<time>-<pid>.jsonl`. Warnings are shown to the user too, and so is
+    every failed attempt when there is `show_attempt`."""
 
-    def __init__(self, directory: Path, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        show: Callable[[str], None],
+        show_attempt: Callable[[str], None] | None = None,
+    ) -> None:
         self._show = show
+        self._show_attempt = show_attempt
         # Local time, as somebody looks for the run of last night.
         started = datetime.now().astimezone()
         self.path = directory / f"batchgen-{started:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
@@ -55,6 +62,11 @@ class RunLog:
             completion_tokens=attempt.usage.completion_tokens,
             decision=_name(decision),
         )
+        if self._show_attempt and attempt.reason is not None:
+            self._show_attempt(
+                f"item {item.id}, try {item.attempts + 1}: {attempt.reason}: {attempt.error} "
+                f"-> {_name(decision)}"
+            )
 
     def event(self, name: str, **fields: Any) -> None:
         self._log.info(name, **fields)
