@@ -83,12 +83,13 @@ class Client:
                     found["fault_message"] = f"the answer is larger than {_MAX_BODY_BYTES} bytes"
                     response.close()
                     return
-            found["body"] = self._without_key(b"".join(chunks).decode(errors="replace"))
+            text = b"".join(chunks).decode(errors="replace")
+            found["body"] = text if response.status == 200 else self._without_key(text)
 
     def _without_key(self, text: str) -> str:
-        """Some servers repeat the key in an error; what they send is stored and shown."""
+        """Some servers repeat the key in an error, and what they send is stored and shown."""
         key = self._headers.get("Authorization", "").removeprefix("Bearer ")
-        return text.replace(key, "[API key]") if key and key in text else text
+        return text.replace(key, "[API key]") if key else text
 
 
 @asynccontextmanager

@@ -13,17 +13,24 @@ from typing import Any
 
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
 
+# Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
+# alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.
+_NO_KEY = re.compile(r"invalid_api_key|api_key_invalid|api key not valid", re.IGNORECASE)
 _NO_CREDIT = re.compile(
-    r"insufficient_quota|billing|insufficient[ _]credit|insufficient[ _]balance|"
-    r"exceeded your current quota|credit balance|out of credits",
+    r"insufficient_quota|billing_not_active|billing[ _]hard[ _]limit|credit balance is too low|"
+    r"insufficient[ _](?:credit|balance|funds)|out of credits",
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
-    r"model_not_found|(?:invalid|unknown) model|"
-    r"model\b[^\n]{0,200}?\b(?:not found|not exist|does not exist|not supported|is not available)",
+    r"model_not_found|model_not_available|invalid_model|DeploymentNotFound|"
+    r"(?:invalid|unknown|not a valid) model|"
+    r"\bmodels?[ :=/]*\S{0,200} ?(?:is |was |does |do )?not (?:found|exist|available|supported)\b",
     re.IGNORECASE,
 )
-_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content_filter|content_policy|content management policy|requires moderation|was flagged",
+    re.IGNORECASE,
+)
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong or means "never"
 _MESSAGE_CHARS = 500
 
@@ -33,19 +40,20 @@ def read_reply(reply: Reply) -> Answer | Failure:
     if reply.fault is not None:
         return Failure(
             reply.fault,
-            reply.fault_message,
+            _shorten(reply.fault_message),
             down=reply.fault is Reason.CONNECTION and not reply.sent,
             stale=reply.reused,
         )
-    body = _load(reply.body)
-    if reply.status != 200:
-        return _read_error(reply, reply.status or 0, body)
+    body, status = _load(reply.body), reply.status or 0
+    if not 200 <= status < 300:
+        return _read_error(reply, status, body)
     if not isinstance(body, dict):
-        return Failure(Reason.BAD_RESPONSE, f"200, but not JSON: {_shorten(reply.body)}")
+        said = _shorten(reply.body) or "an empty body"
+        return Failure(Reason.BAD_RESPONSE, f"{status}, but not JSON: {said}")
     error = body.get("error")
     if error and not body.get("choices"):
         return _read_error(reply, _status_inside(error), body)
-    return _read_completion(body)
+    return _read_completion(reply, body)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -54,42 +62,56 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
     In this order: `retry-after-ms`, `retry-after` as seconds or as an HTTP date, and the longest of
     the vendors' `x-ratelimit-reset*` ("1s", "6m0s", "250ms", seconds). Header names are lower-case.
     """
+    wait_s = _asked_wait_s(headers, now)
+    if wait_s is None:
+        resets = [v for k, v in headers.items() if k.startswith("x-ratelimit-reset")]
+        wait_s = max((s for s in map(_duration_s, resets) if s is not None), default=None)
+    return None if wait_s is None else min(wait_s, _LONGEST_WAIT_S)
+
+
+def _asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:
     wait_s = _number(headers.get("retry-after-ms"), 0.001)
     if wait_s is None:
         wait_s = _number(headers.get("retry-after"), 1.0)
     if wait_s is None:
         wait_s = _seconds_until(headers.get("retry-after"), now)
-    if wait_s is None:
-        resets = [v for k, v in headers.items() if k.startswith("x-ratelimit-reset")]
-        wait_s = max((s for s in map(_duration_s, resets) if s is not None), default=None)
     return None if wait_s is None else min(max(wait_s, 0.0), _LONGEST_WAIT_S)
 
 
 def _read_error(reply: Reply, status: int, body: Any) -> Failure:
+    if isinstance(body, list) and body:  # Gemini
+        body = body[0]
     message = f"{status} {_error_message(body, reply.body)}".strip()
-    code = _error_code(body)
-    said = f"{code} {message}"
+    said = f"{_error_code(body)} {message}"
     usage = _usage(body)
-    if status in (401, 403):
-        return Failure(Reason.REJECTED, message, halt=_HALT[status], usage=usage)
-    if status == 402 or (status == 429 and _NO_CREDIT.search(said)):
-        return Failure(Reason.RATE_LIMIT, message, halt=_HALT[402], usage=usage)
-    if status in (400, 404) and _NO_MODEL.search(said):
-        return Failure(Reason.REJECTED, message, halt=_HALT[404], usage=usage)
-    if status == 429:
-        wait_s = parse_retry_after(reply.headers, _came_at(reply))
-        return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, usage=usage)
-    if status >= 500 or status in (408, 409):
-        wait_s = parse_retry_after(reply.headers, _came_at(reply))
-        return Failure(Reason.SERVER, message, retry_after_s=wait_s, usage=usage)
-    if status == 400 and _FILTERED.search(said):
+    if status in (400, 403) and _FILTERED.search(said):
         return Failure(Reason.REFUSAL, message, usage=usage)
     if 300 <= status < 400:
-        target = reply.headers.get("location", "elsewhere")
-        message = f"{status} redirects to {_shorten(target)}; set model.base_url to the real place"
+        message = f"{status} redirects to {_shorten(reply.headers.get('location', 'elsewhere'))}"
+    halt = _why_halt(status, said)
+    if status == 429 or halt == _HALT[402]:
+        wait_s = None if halt else parse_retry_after(reply.headers, _came_at(reply))
+        return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
+    if status >= 500 or status in (408, 409):
+        # When a rate limit resets, which some servers tell in every reply, is no matter here.
+        wait_s = _asked_wait_s(reply.headers, _came_at(reply))
+        return Failure(Reason.SERVER, message, retry_after_s=wait_s, usage=usage)
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not a chat completion: {message}", usage=usage)
-    return Failure(Reason.REJECTED, message, usage=usage)
+    return Failure(Reason.REJECTED, message, halt=halt, usage=usage)
+
+
+def _why_halt(status: int, said: str) -> str | None:
+    """Why no request at all would work, or None when this one is to blame."""
+    if status in (401, 402, 403):
+        return _HALT[status]
+    if status == 400 and _NO_KEY.search(said):
+        return _HALT[401]
+    if status in (400, 429) and _NO_CREDIT.search(said):
+        return _HALT[402]
+    if status in (400, 404) and _NO_MODEL.search(said):
+        return _HALT[404]
+    return _HALT[300] if 300 <= status < 400 else None
 
 
 def _came_at(reply: Reply) -> datetime:
@@ -97,6 +119,7 @@ def _came_at(reply: Reply) -> datetime:
 
 
 _HALT = {
+    300: "the server sends us elsewhere. Set model.base_url to the real place.",
     401: "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY).",
     402: "quota or credit is used up. Add credit with your provider.",
     403: "the API key may not do this. Check the key's permissions, project and region.",
@@ -104,33 +127,56 @@ _HALT = {
 }
 
 
-def _read_completion(body: dict[str, Any]) -> Answer | Failure:
+def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     usage, model = _usage(body), _text_or_none(body.get("model"))
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Failure(Reason.BAD_RESPONSE, "200, but no choices in it", usage=usage, model=model)
+        said = f"{reply.status}, but no choices in it"
+        return Failure(Reason.BAD_RESPONSE, said, usage=usage, model=model)
+    if error := choice.get("error"):  # OpenRouter: it broke off while it wrote
+        return _read_error(reply, _status_inside(error), {**body, "error": error})
     finish_reason = _text_or_none(choice.get("finish_reason"))
     text = _content(message.get("content"))
     refusal = message.get("refusal")
     if refusal or finish_reason == "content_filter":
-        said = _shorten(str(refusal or text or "stopped by the content filter"))
+        words = refusal if isinstance(refusal, str) else ""
+        said = _shorten(words or text or "stopped by the content filter")
         return Failure(Reason.REFUSAL, said, finish_reason=finish_reason, usage=usage, model=model)
-    if not text and finish_reason != "length" and not message.get("tool_calls"):
+    problem = None
+    if not text and finish_reason != "length" and not any(map(message.get, _OTHER_ANSWERS)):
+        problem = "the answer is empty"
+    rest = None if problem else _without_text(body, message, text)
+    if rest is None:
         return Failure(
-            Reason.BAD_RESPONSE, "200, but the answer is empty",
+            Reason.BAD_RESPONSE, f"{reply.status}, but {problem or 'nested too deep'}",
             finish_reason=finish_reason, usage=usage, model=model,
         )  # fmt: skip
-    return Answer(text, _without_text(body, message, text), finish_reason, model, usage)
+    return Answer(text, rest, finish_reason, model, usage)
 
 
-def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> str:
-    """The body as JSON, without the text, which is stored on its own. Reads back the same."""
+# What a message may hold in place of a text.
+_OTHER_ANSWERS = ("tool_calls", "function_call", "audio")
+
+
+def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> str | None:
+    """The body as JSON, without the text, which is stored on its own. Reads back the same, but for
+    NaN and the infinities, which JSON does not know: null. None when it is nested too deep."""
     if message.get("content") == text:
         message["content"] = None
-    rest = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return rest if _storable(rest) else json.dumps(body, separators=(",", ":"))
+    try:
+        return _dump(body)
+    except RecursionError:
+        return None
+
+
+def _dump(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return _dump(json.loads(json.dumps(value), parse_constant=lambda _: None))
+    return text if _storable(text) else json.dumps(value, separators=(",", ":"))
 
 
 def _content(content: Any) -> str:
@@ -192,12 +238,15 @@ def _error_code(body: Any) -> str:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return ""
-    return f"{error.get('code')} {error.get('type')}"
+    codes = (error.get("code"), error.get("type"))
+    return " ".join(code for code in codes if isinstance(code, str))
 
 
 def _status_inside(error: Any) -> int:
     """Some proxies answer 200 and put the real status into the error's code."""
     code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
+        code = int(code)
     return code if isinstance(code, int) and 400 <= code < 600 else 200
 
 
@@ -230,7 +279,7 @@ def _number(text: str | None, unit_s: float) -> float | None:
 def _seconds_until(text: str | None, now: datetime) -> float | None:
     try:
         at = email.utils.parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp()
 

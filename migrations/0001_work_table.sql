@@ -1,6 +1,8 @@
 -- The work table and what belongs to it. Times (*_at, lease_until) are milliseconds since 1970, UTC.
 -- Hot and cold are split: claims and finishes touch only the narrow rows of `work`; inputs are
 -- written once, and answers are appended in finishing order, which costs half of placing them by item.
+-- The three columns *_seq are no foreign keys: without an index of their own, which every finish
+-- would pay for, SQLite would scan a table for each row deleted. `batchgen verify` proves them.
 
 create table experiments (
   id           integer primary key autoincrement,
@@ -55,8 +57,8 @@ create table work (
   attempts       integer not null default 0,       -- tries used up
   crashes        integer not null default 0,       -- times its worker died
   parse_failures integer not null default 0,
-  answer_seq     integer references attempts (seq) deferrable initially deferred,
-  result_seq     integer references results (seq) deferrable initially deferred,
+  answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
+  result_seq     integer,                          -- results.seq: how it ended
   constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
   constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
   constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
@@ -108,8 +110,8 @@ create index attempts_by_item on attempts (item_id);
 -- finishing order. `parsed` is JSON, or null when parsed is the response itself (parser raw).
 create table results (
   seq         integer primary key autoincrement,
-  item_id     integer not null references items (id) on delete cascade,
-  attempt_seq integer references attempts (seq) deferrable initially deferred,
+  item_id     integer not null,
+  attempt_seq integer,
   state       text    not null check (state in ('done', 'failed')),
   reason      text,
   error       text,

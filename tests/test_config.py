@@ -217,6 +217,27 @@ WRONG = [
         f"model: {{seed: 0x{'f' * 5000}}}",
         "config.yaml: model.seed: must be an integer or null, not a huge number",
     ),
+    # what would be paid for and thrown away
+    (
+        "model: {n: 3}",
+        "config.yaml: model.n: must be 1, not 3:"
+        " of several answers to a call all are paid for, but only the first is kept",
+    ),
+    (
+        "model: {n: true}",
+        "config.yaml: model.n: must be 1, not true:"
+        " of several answers to a call all are paid for, but only the first is kept",
+    ),
+    (
+        "model: {extra_body: {n: 2}}",
+        "config.yaml: model.extra_body: n must be 1, not 2:"
+        " of several answers to a call all are paid for, but only the first is kept",
+    ),
+    (
+        "model: {extra_body: {stream: true}}",
+        "config.yaml: model.extra_body: stream cannot be set;"
+        " batchgen decides it for every request",
+    ),
     # names
     ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),
     ("database: ''", "config.yaml: database: must not be empty"),
@@ -503,6 +524,20 @@ def test_parameters_are_kept_as_json_and_null_is_not_sent(tmp_path: Path) -> Non
     expected = {"seed": 1, "top_p": 1.0, "logit_bias": {"50256": -100}, "stop": ["a"]}
     assert loaded.model.params == expected
     assert isinstance(loaded.model.params["top_p"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("model: {n: 1}", {"n": 1}),
+        ("model: {n: null}", {}),
+        ("model: {extra_body: {n: 1, top_k: 5}}", {"extra_body": {"n": 1, "top_k": 5}}),
+    ],
+)
+def test_one_answer_to_a_call_may_be_asked_for(
+    tmp_path: Path, text: str, params: dict[str, Any]
+) -> None:
+    assert load(tmp_path, text).model.params == params
 
 
 def test_a_leaf_by_name_wins_over_its_section_wherever_it_stands() -> None:

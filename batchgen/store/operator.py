@@ -53,7 +53,7 @@ def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
             f"{running} of its items are being worked on; stop the worker first (batchgen status)."
         )
     for query in (
-        "delete_keys", "delete_items", "delete_counters", "delete_totals", "delete_experiment",
+        "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals", "delete_experiment",
     ):  # fmt: skip
         db.execute(QUERIES[query], which)
 

@@ -230,8 +230,11 @@ update experiments set name = :new_name where id = :experiment_id;
 -- name: delete_keys
 delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
 
+-- name: delete_results
+delete from results where item_id in (select id from items where experiment_id = :experiment_id);
+
 -- name: delete_items
--- Work, attempts and results go with them.
+-- Work and attempts go with them.
 delete from items where experiment_id = :experiment_id;
 
 -- name: delete_counters

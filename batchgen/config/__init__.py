@@ -1,0 +1,32 @@
+"""Settings: what there is to set, and where a value comes from.
+
+This is the door. Behind it:
+
+    settings     the dataclasses and the table of all settings: the reference
+    kinds        what a value must be
+    sources      defaults < file < environment < overrides
+    strict_yaml  the file
+
+An error is one line: the file or the variable, the key's path, what is wrong. Neither the API key
+nor a base_url, in which somebody may have hidden one, is ever quoted.
+"""
+
+from batchgen.config.kinds import Kind, Scope
+from batchgen.config.settings import (
+    CHAT_PARAMETERS,
+    Config,
+    KeyPath,
+    Leaf,
+    ModelConfig,
+    OutputConfig,
+    PromptsConfig,
+    WorkConfig,
+    leaf_path,
+    leaf_table,
+)
+from batchgen.config.sources import load, nest
+
+__all__ = [
+    "CHAT_PARAMETERS", "Config", "KeyPath", "Kind", "Leaf", "ModelConfig", "OutputConfig",
+    "PromptsConfig", "Scope", "WorkConfig", "leaf_path", "leaf_table", "load", "nest",
+]  # fmt: skip

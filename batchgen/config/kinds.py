@@ -1,0 +1,253 @@
+"""What a value must be: each kind is a phrase for people and a check. Pure.
+
+Neither the API key nor a base_url, in which somebody may have hidden one, is ever quoted.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from batchgen.items import dump_json
+
+_MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
+_MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request, but not the user's
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a value may refer to: variables, and the directory that a relative path starts from."""
+
+    env: Mapping[str, str]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value must be.
+
+    `check` returns the value as it is kept. It raises ValueError with what is wrong, or an empty
+    one when that is simply "must be `phrase`". The environment gives a `text` kind its value as
+    it is, any other kind as YAML.
+    """
+
+    phrase: str
+    check: Callable[[Any, Scope], Any]
+    text: bool = False
+
+
+def shown_value(value: Any) -> str:
+    """`value` in a message, short and on one line."""
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}"
+    if isinstance(value, (list, tuple, Mapping)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a huge number"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)[:60]
+
+
+def shown_key(key: Any) -> str:
+    """An unknown key as far as it looks like one: `api_key:sk-...` lacks a space, and is secret."""
+    shown = re.match(r"[\w.-]{0,60}", str(key))[0]  # type: ignore[index]  # matches always
+    return shown if shown == str(key) else f"{shown}..."
+
+
+def _check_text(value: Any, _: Scope) -> str:
+    if not isinstance(value, str):
+        hint = "" if value is None or isinstance(value, (list, Mapping)) else "; put it in quotes"
+        raise ValueError(f"must be text, not {shown_value(value)}{hint}")
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("must be valid Unicode")
+    return value
+
+
+def _kind(
+    phrase: str, accepts: Callable[[Any], bool], keep: Callable[[Any], Any] = lambda value: value
+) -> Kind:
+    def check(value: Any, _: Scope) -> Any:
+        if not accepts(value):
+            raise ValueError
+        return keep(value)
+
+    return Kind(phrase, check)
+
+
+def _integer(phrase: str, low: int = -(2**63), high: int = 2**63 - 1) -> Kind:
+    return _kind(phrase, lambda value: type(value) is int and low <= value <= high)
+
+
+def _number(phrase: str, above: float = -1e300, most: float = 1e300) -> Kind:
+    """Finite, and kept as a float, so that 1 and 1.0 make the same recipe."""
+    return _kind(phrase, lambda v: type(v) in (int, float) and above < v <= most, float)
+
+
+def _json(phrase: str, *types: type) -> Kind:
+    return _kind(phrase, lambda value: isinstance(value, types), _as_json)
+
+
+def _as_json(value: Any) -> Any:
+    """`value` as JSON holds it: keys are text, a tuple is a list."""
+    try:
+        return json.loads(dump_json(value))
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"cannot be sent as JSON: {exc}") from None
+
+
+def _check_n(value: Any, _: Scope) -> Any:
+    if type(value) is not int or value != 1:
+        raise ValueError(
+            f"must be 1, not {shown_value(value)}: "
+            "of several answers to a call all are paid for, but only the first is kept"
+        )
+    return value
+
+
+def _check_extra_body(value: Any, scope: Scope) -> Any:
+    """It goes into the request last, as it is, so what is refused elsewhere is refused here."""
+    if not isinstance(value, dict):
+        raise ValueError
+    for name in NOT_SETTINGS:
+        if name in value:
+            raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
+    if value.get("n") is not None:
+        try:
+            _check_n(value["n"], scope)
+        except ValueError as exc:
+            raise ValueError(f"n {exc}") from None
+    return _as_json(value)
+
+
+def _is_stop(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts)
+
+
+def _or_null(kind: Kind) -> Kind:
+    def check(value: Any, scope: Scope) -> Any:
+        return None if value is None else kind.check(value, scope)
+
+    return Kind(f"{kind.phrase} or null", check, kind.text)
+
+
+def _check_path(value: Any, scope: Scope) -> Path:
+    text = _check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, scope)
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    try:
+        return scope.directory / Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("starts with a home directory that is not known") from None
+
+
+def _check_path_or_none(value: Any, scope: Scope) -> Path | None:
+    return None if value is None or value == "" else _check_path(value, scope)
+
+
+def _check_provider(value: Any, _: Scope) -> str:
+    if value != "openai":
+        raise ValueError(
+            'must be "openai", which means any OpenAI-compatible server: set model.base_url'
+        )
+    return "openai"
+
+
+def _check_api_key(value: Any, scope: Scope) -> str | None:
+    if not isinstance(value, str | None):
+        raise ValueError("must be text")
+    key = (value or "").strip()
+    if named := _VARIABLE.fullmatch(key):
+        key = scope.env.get(named[1] or named[2], "").strip()
+    elif key.startswith("$"):
+        raise ValueError("must be the key itself, ${NAME} or $NAME")
+    key = key or scope.env.get("OPENAI_API_KEY", "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise ValueError("has characters that a key cannot have (spaces, control, not ASCII)")
+    return key or None
+
+
+def _check_base_url(value: Any, scope: Scope) -> str:
+    def expand(named: re.Match[str]) -> str:
+        if not (found := scope.env.get(named[1])):
+            raise ValueError(f"the environment variable {named[1]} is not set")
+        return found
+
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    url = re.sub(r"\$\{(\w+)\}", expand, value.strip()).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # its text quotes the URL
+        usable = False
+    if not usable or re.search(r"[^!-~]", url):
+        raise ValueError("must be http://host... or https://host...")
+    if "@" in parts.netloc:
+        raise ValueError("must not have a user or password; the key belongs in model.api_key")
+    if "?" in url or "#" in url:
+        raise ValueError("must not have a part after ? or #")
+    if parts.path.endswith("/chat/completions"):
+        raise ValueError("leave off /chat/completions, it is added to every request")
+    return url
+
+
+def _check_experiment(value: Any, scope: Scope) -> str:
+    name = _check_text(value, scope)
+    if re.search(r"[/\\]", name) or _CONTROL.search(name):
+        raise ValueError(r"must not contain / or \ or control characters")
+    if name in (".", "..") or name.startswith("-"):
+        raise ValueError('must not be "." or ".." or start with "-"')
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise ValueError(f"must not be longer than {_MAX_NAME_BYTES} bytes in UTF-8")
+    return name
+
+
+TEXT = Kind("text", _check_text, text=True)
+BOOL = _kind("true or false", lambda value: isinstance(value, bool))
+PATH = Kind("a path", _check_path, text=True)
+PATH_OR_NULL = Kind("a path or null", _check_path_or_none, text=True)
+PROVIDER = Kind('"openai"', _check_provider, text=True)
+API_KEY = Kind("text or null", _check_api_key, text=True)
+BASE_URL = Kind("a URL", _check_base_url, text=True)
+EXPERIMENT = Kind("text", _check_experiment, text=True)
+CONCURRENCY = _integer("an integer from 1 to 10000", 1, 10_000)
+_COUNT = _integer("an integer >= 0", 0)
+RATE_LIMIT = Kind(
+    "an integer >= 0 or null", lambda value, scope: _or_null(_COUNT).check(value, scope) or None
+)
+POSITIVE = _integer("an integer >= 1", 1)
+SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)
+_MAPPING = _json("a mapping", dict)
+_LIST = _json("a list", list, tuple)
+_CHOICE = _json("text or a mapping", str, dict)
+
+_CHAT_KINDS: Mapping[Kind, tuple[str, ...]] = {
+    POSITIVE: ("max_completion_tokens", "max_tokens"),
+    Kind("1", _check_n): ("n",),
+    _COUNT: ("top_logprobs",),
+    _integer("an integer"): ("seed",),
+    _number("a finite number"): ("frequency_penalty", "presence_penalty", "temperature", "top_p"),
+    BOOL: ("logprobs", "parallel_tool_calls", "store"),
+    TEXT: (
+        *("prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "safety_identifier"),
+        *("service_tier", "user", "verbosity"),
+    ),
+    _kind("text or a list of texts", _is_stop, _as_json): ("stop",),
+    _CHOICE: ("function_call", "tool_choice"),
+    _LIST: ("functions", "modalities", "tools"),
+    Kind("a mapping", _check_extra_body): ("extra_body",),
+    _MAPPING: (
+        *("audio", "logit_bias", "metadata", "moderation", "prediction"),
+        *("prompt_cache_options", "response_format", "web_search_options"),
+    ),
+}
+PARAMETERS = {name: _or_null(kind) for kind, names in _CHAT_KINDS.items() for name in names}

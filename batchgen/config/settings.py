@@ -1,0 +1,203 @@
+"""The settings: the dataclasses and the table are the reference. Each leaf states its default, its
+kind and what it means.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batchgen.config.kinds import (
+    API_KEY,
+    BASE_URL,
+    BOOL,
+    CONCURRENCY,
+    EXPERIMENT,
+    NOT_SETTINGS,
+    PARAMETERS,
+    PATH,
+    PATH_OR_NULL,
+    POSITIVE,
+    PROVIDER,
+    RATE_LIMIT,
+    SECONDS,
+    TEXT,
+    Kind,
+    shown_key,
+)
+from batchgen.errors import ConfigError
+
+KeyPath = tuple[str, ...]
+
+ENVIRONMENT_PREFIX = "BATCHGEN_"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One setting. A relative path in `default` starts from the config file's directory; with
+    `if_exists` that default holds only while the file is there."""
+
+    path: KeyPath
+    kind: Kind
+    default: Any
+    help: str
+    if_exists: bool = False
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + "_".join(self.path).upper()
+
+
+CHAT_PARAMETERS = frozenset(PARAMETERS)
+"""Every parameter of a chat completion that a config may set, and extra_body for all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The server and what is asked of it. `params` are the chat-completion parameters that were
+    set; null means not sent."""
+
+    provider: str = "openai"
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str = "https://api.openai.com/v1"
+    model: str = "gpt-4o-2024-11-20"
+    rate_limit: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig:
+    """The template files; None: no such template."""
+
+    system_prompt_path: Path | None = None
+    user_prompt_path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where the export goes, and the experiment's name."""
+
+    output_dir: Path = Path("output")
+    experiment_name: str = "default"
+    need_time_stamp: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkConfig:
+    """How a worker goes about it. Nothing here changes an answer."""
+
+    concurrency: int = 20
+    timeout_s: float = 600.0
+    max_attempts: int = 5
+    parse_attempts: int = 1
+    parse_timeout_s: float = 30.0
+    stall_s: float = 1800.0
+    grace_s: float = 30.0
+    lease_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings, checked; the paths in it are whole.
+
+    `directory` is where the file's relative paths start: the file's own directory, or the current
+    one when there is no file.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    output_data: OutputConfig = field(default_factory=OutputConfig)
+    database: Path = Path("batchgen.db")
+    parser: str = "raw"
+    work: WorkConfig = field(default_factory=WorkConfig)
+    log_dir: Path = Path("logs")
+    directory: Path
+
+    def check_prompt_files(self) -> None:
+        """Raises ConfigError, with the key and the whole path, for a template that isn't a file."""
+        for name, path in vars(self.prompts).items():
+            if path is not None and (not path.exists() or path.is_dir()):
+                problem = "is a directory" if path.is_dir() else "no such file"
+                raise ConfigError(f"prompts.{name}: {problem}: {path}")
+
+
+_SEARCHED = {  # defaults that hold only while the file is there
+    "system_prompt_path": Path("prompts/system_prompts/default.txt"),
+    "user_prompt_path": Path("prompts/user_prompts/default.txt"),
+}
+
+_TABLE = {
+    "model.provider": (PROVIDER, "any OpenAI-compatible server"),
+    "model.api_key": (API_KEY, "the key, ${VAR} or $VAR; missing: the variable OPENAI_API_KEY"),
+    "model.base_url": (BASE_URL, "the server, without /chat/completions; may contain ${VAR}"),
+    "model.model": (TEXT, "the model's name, as the server knows it"),
+    "model.rate_limit": (RATE_LIMIT, "requests per minute; null or 0: no limit"),
+    **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
+    "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or "": none'),
+    "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or "": none'),
+    "output_data.output_dir": (PATH, "directory of the exports"),
+    "output_data.experiment_name": (EXPERIMENT, "the experiment, and its file's name"),
+    "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),
+    "database": (PATH, "the work database"),
+    "parser": (TEXT, "what makes parsed out of an answer; see Parsers"),
+    "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
+    "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
+    "work.max_attempts": (POSITIVE, "calls per item that may fail before the item does"),
+    "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
+    "work.parse_timeout_s": (SECONDS, "seconds that a parser may take over one answer"),
+    "work.stall_s": (SECONDS, "seconds without any success until a worker halts"),
+    "work.grace_s": (SECONDS, "seconds that a stopped worker waits for its calls"),
+    "work.lease_s": (SECONDS, "seconds until a silent worker's items go to another"),
+    "log_dir": (PATH, "directory of the log files"),
+}
+
+
+def _leaf(name: str, kind: Kind, text: str) -> Leaf:
+    path = tuple(name.split("."))
+    default: Any = Config(directory=Path())
+    for part in path:
+        default = getattr(default, part, None)
+    searched = _SEARCHED.get(path[-1])
+    return Leaf(path, kind, searched or default, text, if_exists=searched is not None)
+
+
+LEAVES = {leaf.path: leaf for leaf in (_leaf(name, *row) for name, row in _TABLE.items())}
+SECTIONS = tuple(dict.fromkeys(path[0] for path in LEAVES if len(path) > 1))
+LEAF_PATHS = {path[-1]: path for path in LEAVES}
+
+
+def leaf_table() -> tuple[Leaf, ...]:
+    """Every setting there is, in the order of the reference."""
+    return tuple(LEAVES.values())
+
+
+def leaf_path(name: str) -> KeyPath:
+    """Where the setting called `name` is: `temperature` -> model.temperature.
+
+    Raises ConfigError with the nearest name that exists.
+    """
+    if name not in LEAF_PATHS:
+        raise ConfigError(unknown_key((name,), shown_key(name)))
+    return LEAF_PATHS[name]
+
+
+def unknown_key(path: tuple[Any, ...], label: str) -> str:
+    """The message about a key that is nowhere, or not where it belongs."""
+    everything = {name: name for name in SECTIONS} | {
+        name: ".".join(where) for name, where in LEAF_PATHS.items()
+    }
+    name = str(path[-1])[:60]
+    if name in NOT_SETTINGS:
+        return f"{label}: cannot be set; batchgen decides it for every request"
+    siblings = [one[-1] for one in LEAVES if len(path) > 1 and one[:-1] == path[:-1]]
+    near = name if name in everything else None
+    near = near or next(iter(difflib.get_close_matches(name.lower(), siblings, 1)), None)
+    nearest = everything[near or difflib.get_close_matches(name.lower(), everything, 1, 0)[0]]
+    hint = " A parameter that only your server knows goes under model.extra_body"
+    own = path[0] == "model" and nearest.startswith("model.")
+    return f"{label}: unknown key; did you mean {nearest}?{hint if own else ''}"

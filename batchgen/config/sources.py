@@ -1,0 +1,148 @@
+"""Where a value comes from: the last of defaults < file < environment < overrides that has it, and
+only the value that wins is checked.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.config.kinds import PARAMETERS, Scope, shown_key, shown_value
+from batchgen.config.settings import (
+    ENVIRONMENT_PREFIX,
+    LEAF_PATHS,
+    LEAVES,
+    SECTIONS,
+    Config,
+    KeyPath,
+    Leaf,
+    ModelConfig,
+    OutputConfig,
+    PromptsConfig,
+    WorkConfig,
+    leaf_path,
+    unknown_key,
+)
+from batchgen.config.strict_yaml import parse_yaml, read_file
+from batchgen.errors import ConfigError
+
+
+def load(
+    path: Path | None,
+    *,
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] = {},
+    cwd: Path,
+) -> Config:
+    """The settings: defaults < file < environment < overrides.
+
+    Without a `path` the file is `config.yaml` in `cwd`, if there is one. `overrides` are what
+    `nest` takes; None there is a value (null). Relative paths in the file start from its
+    directory, all others from `cwd`. Raises ConfigError.
+    """
+    file = cwd / (path or "config.yaml")
+    found = path is not None or file.exists()
+    directory = file.parent if found else cwd
+    given = _defaults(directory)
+    if found:
+        given |= _layer(_section(read_file(file), file.name), f"{file.name}: ", directory)
+    given |= _environment(env, cwd) | _layer(nest(overrides), "", cwd)
+    return _build({path: _checked(path, one, env) for path, one in given.items()}, directory)
+
+
+def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole sections (`output_data={...}`) and leaves given by name (`need_time_stamp=False`) as
+    one nested mapping; a leaf given by name wins over its section. Raises ConfigError."""
+    nested: dict[str, Any] = {
+        name: dict(_section(value, name))
+        for name, value in kwargs.items()
+        if name in SECTIONS and (name not in LEAF_PATHS or isinstance(value, Mapping))
+    }
+    for name in [name for name in kwargs if name not in nested]:
+        *above, last = leaf_path(name)
+        (nested.setdefault(above[0], {}) if above else nested)[last] = kwargs[name]
+    return nested
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value, what an error about it starts with, and where a relative path starts."""
+
+    value: Any
+    label: str
+    directory: Path
+
+
+def _defaults(directory: Path) -> dict[KeyPath, _Given]:
+    def default(leaf: Leaf) -> Any:
+        missing = leaf.if_exists and not (directory / leaf.default).is_file()
+        return None if missing else leaf.default
+
+    return {path: _Given(default(leaf), leaf.name, directory) for path, leaf in LEAVES.items()}
+
+
+def _layer(values: Mapping[Any, Any], label: str, directory: Path) -> dict[KeyPath, _Given]:
+    given = {}
+    for path, value in _flat(values, label):
+        name = label + ".".join(map(shown_key, path))
+        if path not in LEAVES:
+            raise ConfigError(unknown_key(path, name))
+        given[path] = _Given(value, name, directory)
+    return given
+
+
+def _flat(values: Mapping[Any, Any], label: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for name, value in values.items():
+        if name in SECTIONS:
+            for leaf, one in _section(value, f"{label}{name}").items():
+                yield (name, leaf), one
+        else:
+            yield (name,), value
+
+
+def _section(value: Any, label: str) -> Mapping[Any, Any]:
+    if value is None:  # all its lines are commented out
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{label}: must be a mapping, lines of `key: value`")
+    return value
+
+
+def _environment(env: Mapping[str, str], cwd: Path) -> dict[KeyPath, _Given]:
+    """What the variables say; an empty one says nothing."""
+    leaves = {leaf.variable: leaf for leaf in LEAVES.values()}
+    given = {}
+    for name in sorted(name for name in env if name.startswith(ENVIRONMENT_PREFIX)):
+        if name not in leaves:
+            nearest = difflib.get_close_matches(name[:100], leaves, 1, 0)[0]
+            raise ConfigError(f"{shown_key(name)}: unknown variable; did you mean {nearest}?")
+        if text := env[name]:
+            value = text if leaves[name].kind.text else parse_yaml(text, name)
+            given[leaves[name].path] = _Given(value, name, cwd)
+    return given
+
+
+def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
+    kind = LEAVES[path].kind
+    try:
+        return kind.check(given.value, Scope(env, given.directory))
+    except ValueError as exc:
+        problem = str(exc) or f"must be {kind.phrase}, not {shown_value(given.value)}"
+        raise ConfigError(f"{given.label}: {problem}") from None
+
+
+def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:
+    tree: dict[str, Any] = {name: {} for name in SECTIONS}
+    for (*above, name), value in values.items():
+        (tree[above[0]] if above else tree)[name] = value
+    model = tree.pop("model")
+    params = {name: value for name in PARAMETERS if (value := model.pop(name)) is not None}
+    return Config(
+        model=ModelConfig(**model, params=params),
+        prompts=PromptsConfig(**tree.pop("prompts")),
+        output_data=OutputConfig(**tree.pop("output_data")),
+        work=WorkConfig(**tree.pop("work")),
+        directory=directory,
+        **tree,
+    )
