@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,8 +143,8 @@ def _copy_starter(name: str, directory: Path) -> None:
 def demo(session: Session, slots: int) -> int:
     """Do the whole job on a built-in simulated model.
 
-    No key, no network. Works in the directory batchgen-demo, on the shipped data pool and prompts. Run it again: all
-    items are known and done, so nothing is called.
+    No key, no network. Works in the directory batchgen-demo, on the shipped data pool and
+    prompts. Run it again: all items are known and done, so nothing is called.
     """
     directory = Path("batchgen-demo")
     for name in _STARTER:
@@ -283,8 +283,9 @@ def enqueue(
         from batchgen.store import open_store
 
         recipe = _recipe(config)
-        async with open_store(config.database, create=True) as store:
-            await _enqueue(session, store, config, recipe, job)
+        with _pool(job) as pool:
+            async with open_store(config.database, create=True) as store:
+                await _enqueue(session, store, config, recipe, pool, job)
         return 0
 
     return _run(enqueue_only())
@@ -431,7 +432,8 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
 def show(session: Session, item_id: str, experiment: str | None, as_json: bool) -> int:
     """Show one item with all that was sent and came back.
 
-    The messages, every attempt with its raw answer or error, and what was parsed. ID is your own id of the item, or its number.
+    The messages, every attempt with its raw answer or error, and what was parsed. ID is your own
+    id of the item, or its number.
     """
     from batchgen.views import item_object, item_text
 
@@ -534,8 +536,8 @@ def export(
 def verify(session: Session, as_json: bool) -> int:
     """Prove that the database is whole.
 
-    Counts add up, no id is there twice, every done item has its answer. Exported files that are still there are compared too. Exit 1, and the list, if something is
-    wrong.
+    Counts add up, no id is there twice, every done item has its answer. Exported files that are
+    still there are compared too. Exit 1, and the list, if something is wrong.
     """
     config = session.config()
 
@@ -657,12 +659,15 @@ def _recipe(config: "Config") -> "Recipe":
     return recipe_of(config)
 
 
-def _pool(job: _RunJob) -> Iterator[Any]:
+@contextmanager
+def _pool(job: _RunJob) -> Iterator[Iterator[Any]]:
+    """The items to enqueue. Opened before the database, so that a wrong name makes none."""
     from itertools import islice
 
     from batchgen.pool import open_pool
 
-    return islice(open_pool(job.source), job.limit)
+    with closing(open_pool(job.source)) as entries:
+        yield islice(entries, job.limit)
 
 
 @contextmanager
@@ -685,8 +690,9 @@ def _skipping(path: Path | None) -> Iterator[Callable[[Any], None] | None]:
 
 
 async def _enqueue(
-    session: Session, store: "Store", config: "Config", recipe: "Recipe", job: _RunJob
-) -> None:
+    session: Session, store: "Store", config: "Config", recipe: "Recipe", pool: Iterator[Any],
+    job: _RunJob,
+) -> None:  # fmt: skip
     from batchgen.enqueue import Enqueued, enqueue
     from batchgen.store import OtherRecipe
 
@@ -696,7 +702,7 @@ async def _enqueue(
     try:
         with _skipping(job.skip_path) as skip:
             await enqueue(
-                store, _pool(job), recipe, name,
+                store, pool, recipe, name,
                 other_recipe=mode, priority=job.priority, skip_invalid=skip, done=done,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
@@ -725,8 +731,8 @@ def _enqueued_line(name: str, done: Any) -> str:
 def _dry_run(session: Session, config: "Config", job: _RunJob) -> int:
     from batchgen.enqueue import dry_run
 
-    with _skipping(job.skip_path) as skip:
-        done, first = dry_run(_pool(job), _recipe(config), skip)
+    with _pool(job) as pool, _skipping(job.skip_path) as skip:
+        done, first = dry_run(pool, _recipe(config), skip)
     if job.as_json:
         click.echo(json.dumps({"read": done.read, "first_messages": first}, ensure_ascii=False))
         return 0
@@ -829,18 +835,24 @@ def _say_result(session: Session, result: "WorkResult") -> None:
 
 
 async def _run_job(session: Session, config: "Config", job: _RunJob) -> int:
-    from batchgen.committer import Scope
     from batchgen.store import open_store
 
     recipe = _recipe(config)
-    async with open_store(config.database, create=True) as store:
-        await _enqueue(session, store, config, recipe, job)
-        experiment = await _experiment(store, config.output_data.experiment_name)
-        scope = Scope((experiment.id,), config.model.rate_limit)
-        slots_config = replace(config, work=replace(config.work, concurrency=job.slots))
-        result = await _work(session, store, slots_config, scope, job.grace_s)
-        if result.exit_code in (0, 3):
-            await _export(session, store, config, experiment, job.output)
+    with _pool(job) as pool:
+        async with open_store(config.database, create=True) as store:
+            await _enqueue(session, store, config, recipe, pool, job)
+            return await _work_and_export(session, store, config, job)
+
+
+async def _work_and_export(session: Session, store: "Store", config: "Config", job: _RunJob) -> int:
+    from batchgen.committer import Scope
+
+    experiment = await _experiment(store, config.output_data.experiment_name)
+    scope = Scope((experiment.id,), config.model.rate_limit)
+    slots_config = replace(config, work=replace(config.work, concurrency=job.slots))
+    result = await _work(session, store, slots_config, scope, job.grace_s)
+    if result.exit_code in (0, 3):
+        await _export(session, store, config, experiment, job.output)
     return result.exit_code
 
 
@@ -852,9 +864,10 @@ async def _export(
     from batchgen.items import State
 
     state = state or State.DONE
-    path = path or output_path(config.output_data, experiment)
-    if state is State.FAILED and path.suffix == ".jsonl":
-        path = path.with_name(f"{path.stem}.failed.jsonl")
+    if path is None:
+        path = output_path(config.output_data, experiment)
+        if state is State.FAILED:
+            path = path.with_name(f"{path.stem}.failed.jsonl")
     exported = await export_file(store, experiment, path, state)
     if as_json:
         click.echo(json.dumps({"path": str(path), "rows": exported.rows}, ensure_ascii=False))
@@ -933,7 +946,10 @@ async def _retry_ids(
 
 
 def _run(job: Coroutine[Any, Any, int]) -> int:
-    return asyncio.run(job)
+    try:
+        return asyncio.run(job)
+    except KeyboardInterrupt:  # Ctrl-C in a job that has nothing to drain
+        return 130
 
 
 def main() -> NoReturn:
@@ -941,14 +957,25 @@ def main() -> NoReturn:
     sys.exit(_main())
 
 
+def _said(exc: click.ClickException) -> str:
+    """A wrong command line, in one line that ends with where to look."""
+    message = exc.format_message()
+    message = message[0].lower() + message[1:] if message else "wrong usage"
+    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+    stop = "" if message.endswith(("?", ".")) else "."
+    return f"{message}{stop} See: {ctx.command_path if ctx else 'batchgen'} --help"
+
+
 def _main() -> int:
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="batchgen", standalone_mode=False)
     except click.ClickException as exc:
-        exc.show()
+        click.echo(f"error: {_said(exc)}", err=True)
         return exc.exit_code
-    except click.Abort:
-        click.echo("aborted", err=True)
+    except click.Abort as exc:
+        if isinstance(exc.__cause__, KeyboardInterrupt):  # click makes this of it
+            return 130
+        click.echo("\naborted: nothing was changed.", err=True)
         return 1
     except BatchgenError as exc:
         click.echo(f"error: {exc}", err=True)

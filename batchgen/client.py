@@ -27,6 +27,7 @@ from batchgen.items import Reason, Reply
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+_SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
@@ -50,15 +51,15 @@ class Client:
         does. Raises only CancelledError; then the request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
-        connection = SimpleNamespace(reused=False)
+        connection = SimpleNamespace(reused=False, sent=False)
         found: dict[str, Any] = {}
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._send(body, connection, found)
         except TimeoutError as exc:
-            found |= _timed_out(exc, self._timeout_s)
-        except (aiohttp.ClientError, OSError) as exc:
-            found |= _cut_off(exc, answered="status" in found, reused=connection.reused)
+            found |= _timed_out(exc, self._timeout_s, connection)
+        except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: no host name
+            found |= _cut_off(exc, connection, answered="status" in found)
         latency_ms = int((time.perf_counter() - start) * 1000)
         return Reply(started_at=started_at, latency_ms=latency_ms, **found)
 
@@ -84,18 +85,22 @@ class Client:
                     response.close()
                     return
             text = b"".join(chunks).decode(errors="replace")
-            found["body"] = text if response.status == 200 else self._without_key(text)
+            found["body"] = self._without_key(text, is_answer=response.status == 200)
 
-    def _without_key(self, text: str) -> str:
-        """Some servers repeat the key in an error, and what they send is stored and shown."""
+    def _without_key(self, text: str, *, is_answer: bool) -> str:
+        """Some servers repeat the key in an error, and what they send is stored and shown. What
+        merely stands for a key ("EMPTY", "ollama") is no secret, and may be a word of an answer."""
         key = self._headers.get("Authorization", "").removeprefix("Bearer ")
-        return text.replace(key, "[API key]") if key else text
+        is_secret = len(key) >= (_SURE_SECRET_CHARS if is_answer else _SECRET_CHARS)
+        return text.replace(key, "[API key]") if is_secret and key in text else text
 
 
 @asynccontextmanager
 async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> AsyncIterator[Client]:
-    """A client for `slots` calls at once. Raises ConfigError when the key is missing or unusable."""
+    """A client for `slots` calls at once. Raises ConfigError when the key is missing or unusable,
+    or the environment's proxy is."""
     key = _checked_key(model)
+    proxy = _proxy(yarl.URL(model.base_url))  # before openai, which fails at some with a traceback
     openai = AsyncOpenAI(api_key=key, base_url=model.base_url, max_retries=0)
     headers = {
         name: value
@@ -109,8 +114,8 @@ async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> As
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=slots + 8, keepalive_timeout=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-        proxy=_proxy(url),
-        trace_configs=[_note_reused_connections()],
+        proxy=proxy,
+        trace_configs=[_note_how_far_it_got()],
     )
     async with session:
         yield Client(session, url, headers, timeout_s)
@@ -131,36 +136,53 @@ def _checked_key(model: ModelConfig) -> str:
 
 def _proxy(url: yarl.URL) -> str | None:
     """The proxy that the environment names for this host, as openai's own client would use it."""
-    if proxy_bypass(url.host or ""):
+    if proxy_bypass(f"{url.host}:{url.port}"):
         return None
     proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    scheme, separator, _ = proxy.partition("://")
+    if not separator:
+        return f"http://{proxy}"
+    if scheme not in ("http", "https"):
+        raise ConfigError(
+            f"the environment names a {scheme} proxy; batchgen can use http and https ones. "
+            "Set HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
+        )
+    return proxy
 
 
-def _note_reused_connections() -> aiohttp.TraceConfig:
-    async def note(_: Any, context: SimpleNamespace, __: Any) -> None:
+def _note_how_far_it_got() -> aiohttp.TraceConfig:
+    async def reused(_: Any, context: SimpleNamespace, __: Any) -> None:
         context.trace_request_ctx.reused = True
 
+    async def sent(_: Any, context: SimpleNamespace, __: Any) -> None:
+        context.trace_request_ctx.sent = True
+
     trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(note)
+    trace.on_connection_reuseconn.append(reused)
+    trace.on_request_headers_sent.append(sent)
     return trace
 
 
-def _timed_out(exc: TimeoutError, timeout_s: float) -> dict[str, Any]:
+def _timed_out(exc: TimeoutError, timeout_s: float, connection: SimpleNamespace) -> dict[str, Any]:
     if isinstance(exc, aiohttp.ConnectionTimeoutError):
         return {"fault": Reason.CONNECTION, "fault_message": _words(exc), "sent": False}
+    if not connection.sent:
+        message = f"no connection within {timeout_s:g} s"
+        return {"fault": Reason.CONNECTION, "fault_message": message, "sent": False}
     return {"fault": Reason.TIMEOUT, "fault_message": f"no whole answer within {timeout_s:g} s"}
 
 
-def _cut_off(exc: Exception, *, answered: bool, reused: bool) -> dict[str, Any]:
+def _cut_off(exc: Exception, connection: SimpleNamespace, *, answered: bool) -> dict[str, Any]:
     """A connection that failed. On a kept-alive one, before any byte came back, the server had most
     likely closed it already: `reused` tells."""
-    unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
     return {
         "fault": Reason.CONNECTION,
         "fault_message": _words(exc),
-        "sent": not unreachable,
-        "reused": reused and not answered,
+        "sent": connection.sent or connection.reused,
+        "reused": connection.reused and not answered,
     }
 
 

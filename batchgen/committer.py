@@ -197,7 +197,7 @@ class Committer:
             self.drain()
 
     def _free_slot(self) -> asyncio.Future[Item | None] | None:
-        """None when all slots were cancelled meanwhile: the item goes back when the worker leaves."""
+        """None when all slots were cancelled meanwhile: the item goes back as the worker leaves."""
         while self._idle:
             future = self._idle.popleft()
             if not future.done():
@@ -205,7 +205,7 @@ class Committer:
         return None
 
     def _plan_next_look(self, done: Exchange) -> None:
-        """Fewer items than wanted: look again when one comes due, or in a while for others' sake."""
+        """Fewer items than wanted: look again when one comes due, or soon, for others' sake."""
         nothing_left = done.open == 0 and not self._outcomes
         if nothing_left and not self._scope.wait_for_more and not done.expelled:
             self.drain()

@@ -25,7 +25,7 @@ SkipInvalid = Callable[[BadLine], None]
 
 @dataclass(slots=True)
 class Enqueued:
-    """What an enqueueing did. `ids` are the item numbers in the order of the pool, when asked for."""
+    """What an enqueueing did. `ids` are the items' numbers in the order of the pool, on request."""
 
     read: int = 0
     new: int = 0
@@ -56,6 +56,7 @@ async def enqueue(
     done = Enqueued() if done is None else done
     done.ids = [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, done)
+    reader.read_ahead()
     async with store.enqueueing(experiment, recipe, other_recipe) as intake:
         _refuse_other_recipe(intake, recipe, experiment)
         done.dropped = intake.dropped
@@ -88,12 +89,23 @@ class PoolReader:
         skip_invalid: SkipInvalid | None,
         done: Enqueued,
     ) -> None:
-        self._pool = pool
+        self._pool = iter(pool)
+        self._ahead: list[PoolItem] = []
         self._skip_invalid = skip_invalid
         self._done = done
         self.renderer = Renderer(recipe)
 
+    def read_ahead(self) -> None:
+        """Find the first good item. A pool that is wrong from its start then raises before it binds
+        an experiment to a recipe that cannot work, or drops the items of another."""
+        self._ahead += islice(self._good_items(), 1)
+
     def __iter__(self) -> Iterator[PoolItem]:
+        while self._ahead:
+            yield self._ahead.pop(0)
+        yield from self._good_items()
+
+    def _good_items(self) -> Iterator[PoolItem]:
         for entry in self._pool:
             bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
             if bad is None and isinstance(entry, PoolItem):
@@ -125,24 +137,27 @@ async def _add_chunks(
     store: Store, intake: Intake, reader: PoolReader, priority: int, done: Enqueued
 ) -> None:
     """Reads the next chunk while the last one is written. A bad line is raised only after the good
-    ones before it are in."""
+    ones before it are in, and so is a stop: `done` counts all that was written."""
     items = iter(reader)
     writing: asyncio.Task[None] | None = None
     error: BatchgenError | None = None
-    while error is None:
-        rows, error = _next_chunk(items, intake)
+    try:
+        while error is None:
+            rows, error = _next_chunk(items, intake)
+            if writing is not None:
+                await asyncio.shield(writing)
+            if not rows:
+                break
+            writing = asyncio.create_task(
+                _add_rows(store, intake, rows, reader, priority, done), name="enqueue chunk"
+            )
+            for _ in range(2):  # turns of the loop until the write has begun, on its own thread
+                await asyncio.sleep(0)
+    finally:
         if writing is not None:
-            await writing
-        if not rows:
-            break
-        writing = asyncio.create_task(
-            _add_rows(store, intake, rows, reader, priority, done), name="enqueue chunk"
-        )
-        for _ in range(2):  # turns of the loop until the write has begun, on its own thread
-            await asyncio.sleep(0)
-    else:
-        if writing is not None:
-            await writing
+            await asyncio.wait([writing])
+    if writing is not None:
+        await writing
     if error is not None:
         raise error
 

@@ -58,7 +58,7 @@ async def export_file(
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
     if state is State.DONE:
         await store.record_export(experiment.id, path, exported.rows, exported.sha256, result_seq)
     return exported
@@ -81,20 +81,28 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
     """What is wrong with a file that was exported earlier, or None. A file that is gone, and one
     that is older than the newest results, is no contradiction."""
     path = Path(record.path)
-    if not path.exists():
+    found = await asyncio.to_thread(_sha256, path)
+    if found is None:
         return None
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != record.sha256:
         return f"{path}: is not what export wrote (changed since?); run batchgen export again"
     if await store.newest_result() != record.result_seq:
         return None
     experiment = Experiment(record.experiment_id, record.experiment, 0)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  there is no Path for it on all systems
+    with await asyncio.to_thread(open, os.devnull, "wb") as nowhere:
         now = await export_stream(store, experiment, nowhere)
     if (now.sha256, now.rows) != (record.sha256, record.rows):
         return f"{path}: the table has other results than export wrote"
     return None
+
+
+def _sha256(path: Path) -> str | None:
+    """Of the file at `path`; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def export_line(row: ResultRow) -> str:
@@ -148,6 +156,13 @@ async def _pages(
     while page := await store.result_page(experiment.id, state, after, _PAGE_ROWS):
         yield page
         after = page[-1].id
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # it could not be made either, and that is the error to tell of
 
 
 def _sync_directory(path: Path) -> None:

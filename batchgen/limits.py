@@ -7,10 +7,13 @@ One `Pacer` a worker; time is passed in (epoch ms). It knows three reasons to ho
     limited    A burst of 429 pauses the whole worker once, for as long as the server asks, or for
                1, 2, 4... seconds when it does not say. Answers to calls that went out before the
                pause belong to the same burst.
-    down       Nobody gets through: pause 1, 2, 4... 30 seconds, then send one call to see.
+    down       Nobody gets through: pause 1, 2, 4... 30 seconds, then send one call to see. A call
+               that times out tells nothing about that.
 
-A worker that has had nothing but these for `stall_s` is stalled, and halts.
+A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
 """
+
+from math import ceil
 
 from batchgen.items import Answer, Failure, Reason
 from batchgen.retry import wait_s
@@ -26,8 +29,8 @@ class Pacer:
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
         self._heard = False
-        self._progress_at = now
-        self._paused_at = 0
+        self._trouble_since: int | None = None
+        self._paused_at = -1
         self.paused_until = 0
         self._bursts = 0
         self._failed_probes = 0
@@ -57,6 +60,8 @@ class Pacer:
         if isinstance(verdict, Failure) and verdict.reason is Reason.CONNECTION:
             self._observe_cut_off(verdict, item_id, sent_at, now)
             return
+        if isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT and self.down:
+            return
         self._heard = True
         self.down = False
         self._failed_probes = 0
@@ -64,25 +69,26 @@ class Pacer:
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
             return
-        self._progress_at = now
+        self._trouble_since = None
         self._bursts = 0
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
-        if now - self._progress_at < self._stall_ms or not (self.down or self._bursts):
+        if self._trouble_since is None or now - self._trouble_since < self._stall_ms:
             return None
         what = "the server could not be reached" if self.down else "the server answered only 429"
-        return f"{what} for {self._stall_ms // 1000} s (work.stall_s)."
+        return f"{what} for {self._stall_ms / 1000:g} s (work.stall_s)."
 
     def _observe_rate_limit(self, failure: Failure, sent_at: int, now: int) -> None:
-        same_burst = sent_at < self._paused_at
+        same_burst = sent_at <= self._paused_at
         if not same_burst:
             self._bursts += 1
             self._paused_at = now
+        self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:
             asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
-        self.paused_until = max(self.paused_until, now + int(asked_s * 1000))
+        self._pause(now, asked_s)
 
     def _observe_cut_off(self, failure: Failure, item_id: int, sent_at: int, now: int) -> None:
         if failure.stale:
@@ -90,8 +96,15 @@ class Pacer:
         self._cut_off_items.add(item_id)
         if failure.down or len(self._cut_off_items) >= _ITEMS_TO_BLAME_THE_SERVER:
             self.down = True
-        if self.down and sent_at >= self._paused_at:
+        if self.down and sent_at > self._paused_at:
             self._paused_at = now
-            longest = wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S)
-            self.paused_until = max(self.paused_until, now + int(longest * 1000))
+            self._note_trouble(now)
+            self._pause(now, wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S))
             self._failed_probes += 1
+
+    def _note_trouble(self, now: int) -> None:
+        if self._trouble_since is None:
+            self._trouble_since = now
+
+    def _pause(self, now: int, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, now + ceil(seconds * 1000))

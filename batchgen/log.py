@@ -4,23 +4,24 @@ Events: attempt, warning, bug, run_started, run_ended.
 """
 
 import os
+import time
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 from batchgen.errors import BatchgenError
 from batchgen.items import Attempt, Decision, Done, Fail, Item, KeepAnswer, Release, Retry
 
-# Bounds what a kill can cost the log; the database has it all anyway.
-_BUFFER_BYTES = 8192
+_FLUSH_EVERY_S = 1.0
 
 
 class RunLog:
-    """Writes to `logs/batchgen-<time>-<pid>.jsonl`. Warnings are shown to the user too, and so is
-    every failed attempt when there is `show_attempt`."""
+    """Writes to `logs/batchgen-<time>-<pid>.jsonl`, a file of its own. Warnings are shown to the
+    user too, and so is every failed attempt when there is `show_attempt`."""
 
     def __init__(
         self,
@@ -30,16 +31,10 @@ class RunLog:
     ) -> None:
         self._show = show
         self._show_attempt = show_attempt
-        # Local time, as somebody looks for the run of last night.
-        started = datetime.now().astimezone()
-        self.path = directory / f"batchgen-{started:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8", buffering=_BUFFER_BYTES)
-        except OSError as exc:
-            raise BatchgenError(f"{self.path}: cannot write the log ({exc.strerror}).") from exc
+        self._file = _new_file(directory)
+        self.path = Path(self._file.name)
         self._log: Any = structlog.wrap_logger(
-            structlog.WriteLogger(self._file),
+            _Lines(self._file, self._cannot_write),
             processors=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.JSONRenderer(ensure_ascii=False),
@@ -62,10 +57,12 @@ class RunLog:
             completion_tokens=attempt.usage.completion_tokens,
             decision=_name(decision),
         )
-        if self._show_attempt and attempt.reason is not None:
+        reason, error = attempt.reason, attempt.error
+        if reason is None and isinstance(decision, Fail):  # an answer, but its parser failed
+            reason, error = decision.reason, decision.error
+        if self._show_attempt and reason is not None:
             self._show_attempt(
-                f"item {item.id}, try {item.attempts + 1}: {attempt.reason}: {attempt.error} "
-                f"-> {_name(decision)}"
+                f"item {item.id}, try {item.attempts + 1}: {reason}: {error} -> {_name(decision)}"
             )
 
     def event(self, name: str, **fields: Any) -> None:
@@ -80,7 +77,59 @@ class RunLog:
         self._show(f"{message} (internal error; the trace is in {self.path})")
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as exc:
+            self._cannot_write(exc)
+
+    def _cannot_write(self, exc: OSError) -> None:
+        """The database has it all anyway, so a full disk ends the log, not the run."""
+        self._show(f"{self.path}: cannot write the log ({exc.strerror}); going on without it")
+
+
+class _Lines:
+    """What structlog writes to: a buffered file, flushed once a second so that one can follow it.
+
+    structlog's own writer flushes each line, a sixth of what a worker spends on an item.
+    """
+
+    def __init__(self, file: TextIO, cannot_write: Callable[[OSError], None]) -> None:
+        self._file = file
+        self._cannot_write = cannot_write
+        self._flush_at = 0.0
+        self._broken = False
+
+    def info(self, line: str) -> None:
+        if self._broken:
+            return
+        try:
+            self._file.write(line + "\n")
+            if time.monotonic() > self._flush_at:
+                self._file.flush()
+                self._flush_at = time.monotonic() + _FLUSH_EVERY_S
+        except OSError as exc:
+            self._broken = True
+            self._cannot_write(exc)
+
+
+def _new_file(directory: Path) -> TextIO:
+    # Local time, as somebody looks for the run of last night.
+    started = datetime.now().astimezone()
+    stem = f"batchgen-{started:%Y%m%d-%H%M%S}-{os.getpid()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for number in count(1):  # two runs of one process may start in the same second
+            path = directory / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
+            try:
+                return path.open("x", encoding="utf-8")
+            except FileExistsError:
+                pass
+    except OSError as exc:
+        raise BatchgenError(
+            f"{directory}: cannot write the log there ({exc.strerror}). "
+            "Choose another directory: log_dir in the config."
+        ) from exc
+    raise AssertionError("count() never ends")
 
 
 def _name(decision: Decision) -> str:

@@ -58,7 +58,11 @@ def load_parser(spec: str) -> Parser:
     if colon and prefix in _FACTORIES:
         return _FACTORIES[prefix](spec, rest)
     if is_function_spec(spec):
-        return _function_parser(load_function(spec, default_name="parse_response"), spec)
+        try:
+            function = load_function(spec, default_name="parse_response")
+        except ConfigError as exc:
+            raise ConfigError(f"parser {spec!r}: {exc}") from exc
+        return _function_parser(function, spec)
     raise ConfigError(
         f"unknown parser {spec!r}; there are raw, tag:NAME, regex:PATTERN, json, "
         "module:function and path/to/file.py:function"

@@ -7,15 +7,19 @@ stopped, and `batchgen status` shows how it goes.
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from batchgen import __version__
 from batchgen.committer import Scope
 from batchgen.config import Config, load
-from batchgen.enqueue import enqueue
-from batchgen.errors import BatchgenError
+from batchgen.enqueue import Enqueued, enqueue
+from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
+from batchgen.items import Recipe
 from batchgen.jobs import WorkRequest, WorkResult, recipe_of, work
 from batchgen.log import RunLog
 from batchgen.parsers import Parser, load_parser, parser_from_callable
@@ -24,6 +28,11 @@ from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
 
 _PAGE_ITEMS = 500
+
+# The store takes one pool at a time and refuses a second one; the pipelines of a process, in
+# whatever thread, wait for their turn instead.
+_ENQUEUEING = threading.Lock()
+_TURN_S = 0.05
 
 
 class Extractor(str):
@@ -77,21 +86,14 @@ class DataGenerationPipeline:
         the run halts (wrong key, no quota) or is stopped; all answers are kept, and the next run
         goes on from there. Cancelling it leaves the calls in flight.
         """
+        other_recipe = _other_recipe(recipe)
+        slots = self._slots(concurrency_limit)
         parser = self._parser(extract_function)
         chosen = recipe_of(self.config, parser.spec)
         async with open_store(self.config.database, create=True) as store:
-            enqueued = await enqueue(
-                store,
-                read_objects(data_pool),
-                chosen,
-                self.config.output_data.experiment_name,
-                other_recipe=OtherRecipe(recipe),
-                keep_ids=True,
-            )
-            if enqueued.unused:
-                _tell(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
+            enqueued = await self._enqueue(store, data_pool, chosen, other_recipe)
             experiment = await self._experiment(store)
-            result = await self._work(store, experiment, concurrency_limit, parser)
+            result = await self._work(store, experiment, slots, parser)
             self.experiment_path = output_path(self.config.output_data, experiment)
             await export_file(store, experiment, self.experiment_path)
             if result.exit_code not in (0, 3):
@@ -100,35 +102,72 @@ class DataGenerationPipeline:
 
     def run_sync(self, data_pool: Iterable[Any], **options: Any) -> list[dict[str, Any]]:
         """`run`, for code that is not async."""
+        if _in_async_code():
+            raise UsageError("run_sync: this code is async already; write await pipeline.run(...)")
         return asyncio.run(self.run(data_pool, **options))
 
-    def _parser(self, extract_function: Callable[..., Any] | str | None) -> Parser:
+    def _slots(self, limit: int | None) -> int:
+        if limit is None:
+            return self.config.work.concurrency
+        if limit < 1:
+            raise ConfigError(f"concurrency_limit: must be an integer >= 1, not {limit}")
+        return limit
+
+    def _parser(self, extract_function: Any) -> Parser:
         if extract_function is None:
             return load_parser(self.config.parser)
         if isinstance(extract_function, str):
             return load_parser(str(extract_function))
+        if not callable(extract_function):
+            kind = type(extract_function).__name__
+            raise ConfigError(f"extract_function: must be a function or a parser spec, not {kind}")
         return parser_from_callable(extract_function)
+
+    async def _enqueue(
+        self, store: Store, data_pool: Iterable[Any], recipe: Recipe, other_recipe: OtherRecipe
+    ) -> Enqueued:
+        name = self.config.output_data.experiment_name
+        async with _turn_to_enqueue():
+            enqueued = await enqueue(
+                store, read_objects(data_pool), recipe, name,
+                other_recipe=other_recipe, keep_ids=True,
+            )  # fmt: skip
+        if enqueued.unused:
+            _tell(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
+        return enqueued
 
     async def _experiment(self, store: Store) -> Experiment:
         name = self.config.output_data.experiment_name
         return next(e for e in await store.experiments() if e.name == name)
 
     async def _work(
-        self, store: Store, experiment: Experiment, slots: int | None, parser: Parser
+        self, store: Store, experiment: Experiment, slots: int, parser: Parser
     ) -> WorkResult:
+        counts = await store.counts([experiment.id])
+        if not counts.open:
+            return WorkResult.nothing_to_do(counts)
         scope = Scope((experiment.id,), self.config.model.rate_limit)
-        if not (await store.counts([experiment.id])).open:
-            return WorkResult.nothing_to_do(await store.counts([experiment.id]))
-        request = WorkRequest(
-            scope, slots or self.config.work.concurrency, parsers={parser.spec: parser}
-        )
+        request = WorkRequest(scope, slots, parsers={parser.spec: parser})
         log = RunLog(self.config.log_dir, _tell)
         stop = Stop()
+        log.event("run_started", version=__version__, slots=slots, pid=os.getpid())
         try:
-            with stop_on_signal(stop, lambda: _tell("stopping; a second signal stops at once")):
-                return await work(store, self.config, request, stop=stop, log=log)
+            with stop_on_signal(stop, lambda: _tell(_stopping(stop))):
+                result = await work(store, self.config, request, stop=stop, log=log)
+            log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
+            return result
         finally:
             log.close()
+
+
+@asynccontextmanager
+async def _turn_to_enqueue() -> AsyncIterator[None]:
+    while not _ENQUEUEING.acquire(blocking=False):  # noqa: ASYNC110  no asyncio lock spans threads
+        await asyncio.sleep(_TURN_S)
+    try:
+        yield
+    finally:
+        _ENQUEUEING.release()
 
 
 async def _results(store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -146,6 +185,27 @@ def _unfinished(result: WorkResult) -> str:
         f"{why} {counts.done} of {counts.total} items are done and kept; "
         "run the same script again to go on."
     )
+
+
+def _stopping(stop: Stop) -> str:
+    if stop.now.is_set():
+        return "stopping now; the calls in flight are left"
+    return "stopping: waiting for the calls in flight; a second signal stops at once"
+
+
+def _other_recipe(word: str) -> OtherRecipe:
+    try:
+        return OtherRecipe(word)
+    except ValueError:
+        raise UsageError(f"recipe: {word!r} is none of {', '.join(OtherRecipe)}") from None
+
+
+def _in_async_code() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _tell(message: str) -> None:

@@ -12,7 +12,7 @@ import json
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -42,10 +42,12 @@ class BadLine:
 
 
 Entry = PoolItem | BadLine
+Entries = Generator[Entry, None, None]
 
 
-def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Iterator[Entry]:
-    """The items of a file, of standard input (`-`), or of a function, one at a time.
+def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
+    """The items of a file, of standard input (`-`), or of a function, one at a time. Close it when
+    it is not read to its end: a file is open behind it.
 
     Raises UsageError at once when `source` is nothing that can be read.
     """
@@ -333,7 +335,7 @@ def _not_utf8(exc: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{data[exc.start]:02x} at column {column}"
 
 
-def _json_lines(file: BinaryIO, name: str) -> Iterator[Entry]:
+def _json_lines(file: BinaryIO, name: str) -> Entries:
     lines = _Lines(file, name)
     for line in lines:
         if isinstance(line, BadLine):
@@ -377,7 +379,8 @@ class _JsonList:
             yield self._element()
             separator = self._next()
             if separator not in (",", "]"):
-                raise self._error("not JSON: a comma or the list's end is missing")
+                missing = "a comma or the list's end" if separator else "the list's end, ],"
+                raise self._error(f"not JSON: {missing} is missing")
             more = separator == ","
             self._move(self.pos + more)
         self._move(self.pos + 1)
@@ -408,7 +411,7 @@ class _JsonList:
                 value, end = decoder.raw_decode(self.buffer, self.pos)
             except JSONDecodeError as exc:
                 if not self._may_be_cut(exc) or not self._fill():
-                    raise self._error(f"not JSON: {exc.msg}", exc.pos) from None
+                    raise self._error(f"not JSON: {self._said(exc)}", exc.pos) from None
             except RecursionError as exc:
                 raise self._error(_problem_of(exc)) from None
             else:
@@ -420,6 +423,12 @@ class _JsonList:
         if exc.msg.startswith("Unterminated string"):
             return True
         return len(self.buffer[exc.pos :].strip()) < CUT_TOKEN_CHARS
+
+    def _said(self, exc: JSONDecodeError) -> str:
+        unclosed = exc.msg.startswith("Unterminated string")
+        return (
+            "the file ends within an item" if unclosed or exc.pos >= len(self.buffer) else exc.msg
+        )
 
     def _next(self) -> str:
         """Moves to the next character that is no white space; "" at the end."""
@@ -559,6 +568,8 @@ def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
 
 
 def _header_problem(header: list[str]) -> str:
+    if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), None)):
+        return f"the columns are separated by {other!r}; write them with commas"
     seen: set[str] = set()
     for number, name in enumerate((column.strip() for column in header), start=1):
         if not name:
@@ -587,14 +598,14 @@ def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
 # --- functions and files ---------------------------------------------------------------------
 
 
-def _function_items(source: str) -> Iterator[Entry]:
+def _function_items(source: str) -> Entries:
     function = load_function(source)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{source} is async; a data pool must be a plain function or generator")
     return _called(function, source)
 
 
-def _called(function: Callable[[], Any], source: str) -> Iterator[Entry]:
+def _called(function: Callable[[], Any], source: str) -> Entries:
     count = 0
     try:
         objects = function()
@@ -618,7 +629,7 @@ _READERS: dict[str, _Reader] = {
 }
 
 
-def _file_items(path: Path, name: str, reader: _Reader) -> Iterator[Entry]:
+def _file_items(path: Path, name: str, reader: _Reader) -> Entries:
     try:
         with path.open("rb") as file:
             yield from reader(file, name)

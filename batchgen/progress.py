@@ -1,10 +1,12 @@
 """How a run goes: a live display on a terminal, plain lines elsewhere. All to stderr.
 
 The counts are the database's, so they include what other workers do; rate and remaining time come
-from their change over the last half minute.
+from their change over the last while. Latencies and pauses are this worker's own.
 """
 
 import asyncio
+import math
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -16,11 +18,18 @@ from batchgen.views import percentile_s
 from batchgen.worker import Stats
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from collections.abc import Iterator
 
-LIVE_EVERY_S = 0.25
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
-_WINDOW_S = 30.0
+_LONGEST_PLAIN_EVERY_S = 60.0  # a night then fills a thousand lines, not six thousand
+# Rates look back a quarter of the run: an answer may take minutes, and a short look would jump.
+_SHORTEST_WINDOW_S = 30.0
+_LONGEST_WINDOW_S = 600.0
+
+_Cell = tuple[str, str]  # text and style
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +40,26 @@ class Snapshot:
     done: int
     failed: int
     in_flight: int
+    retried: int
     items_per_s: float
     tokens_per_s: float
     p50_s: float | None
     p95_s: float | None
-    eta_s: float | None
+    elapsed_s: float
+    left_s: float | None
     prompt_tokens: int
     completion_tokens: int
+    cost_usd: float
     note: str
+
+    @property
+    def finished(self) -> int:
+        return self.done + self.failed
+
+    @property
+    def percent(self) -> int:
+        """Rounded down: 100 only when nothing is left."""
+        return 100 * self.finished // self.total if self.total else 100
 
 
 class Meter:
@@ -46,64 +67,82 @@ class Meter:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int, int]] = deque()
+        self._started_s: float | None = None
 
     def look(self, counts: Counts, stats: Stats, now_s: float, clock_ms: int) -> Snapshot:
         """`now_s` is monotonic, `clock_ms` the time of day."""
+        if self._started_s is None:
+            self._started_s = now_s
+        elapsed_s = now_s - self._started_s
         finished, tokens = counts.done + counts.failed, counts.completion_tokens
         self._seen.append((now_s, finished, tokens))
-        while now_s - self._seen[0][0] > _WINDOW_S and len(self._seen) > 2:
+        window_s = min(max(_SHORTEST_WINDOW_S, elapsed_s / 4), _LONGEST_WINDOW_S)
+        while now_s - self._seen[0][0] > window_s and len(self._seen) > 2:
             self._seen.popleft()
         since_s, finished_then, tokens_then = self._seen[0]
         span_s = now_s - since_s
         rate = (finished - finished_then) / span_s if span_s else 0.0
-        left = counts.total - finished
         return Snapshot(
             total=counts.total, done=counts.done, failed=counts.failed,
-            in_flight=counts.running, items_per_s=rate,
+            in_flight=counts.running, retried=stats.retried, items_per_s=rate,
             tokens_per_s=(tokens - tokens_then) / span_s if span_s else 0.0,
             p50_s=percentile_s(stats.latencies_ms, 0.50),
             p95_s=percentile_s(stats.latencies_ms, 0.95),
-            eta_s=left / rate if rate > 0 else None,
+            elapsed_s=elapsed_s, left_s=counts.open / rate if rate > 0 else None,
             prompt_tokens=counts.prompt_tokens, completion_tokens=counts.completion_tokens,
-            note=_note(stats, clock_ms),
+            cost_usd=counts.cost_usd, note=_note(stats, rate, clock_ms),
         )  # fmt: skip
 
 
 def plain_line(look: Snapshot) -> str:
     """The snapshot as one line for a log file or a pipe."""
     parts = [
-        f"{look.done + look.failed}/{look.total}",
+        f"{look.finished}/{look.total} ({look.percent}%)",
         f"done {look.done}",
         f"failed {look.failed}",
         f"in flight {look.in_flight}",
         f"{look.items_per_s:.1f} items/s",
+        f"{look.tokens_per_s:.0f} tokens/s",
     ]
+    if look.retried:
+        parts.append(f"retried {look.retried}")
     if look.p50_s is not None and look.p95_s is not None:
         parts.append(f"p50 {look.p50_s:.2f} s, p95 {look.p95_s:.2f} s")
-    parts.append(f"tokens {look.prompt_tokens}+{look.completion_tokens}")
-    if look.eta_s is not None:
-        parts.append(f"{duration(look.eta_s)} left")
+    parts.append(f"tokens {look.prompt_tokens} in, {look.completion_tokens} out")
+    if look.cost_usd:
+        parts.append(f"${look.cost_usd:.2f}")
+    parts.append(f"{duration(look.elapsed_s)} so far")
+    if look.left_s is not None:
+        parts.append(f"{duration(look.left_s)} left")
     if look.note:
         parts.append(look.note)
     return " | ".join(parts)
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 8 s, 3 min 20 s, 5 h 12 min."""
+    """Two units at most, and no more precise than one can plan with: 8 s, 3 min 20 s, 23 min,
+    5 h 12 min, 3 d 4 h."""
     whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if minutes < 10:
+        return f"{minutes} min {whole % 60} s"
+    if hours < 1:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
-async def show_plain(store: Store, scope: Scope, stats: Stats, console: "Console") -> None:
-    """A line every few seconds, until cancelled."""
+async def show_plain(
+    store: Store, scope: Scope, stats: Stats, console: "Console", every_s: float = PLAIN_EVERY_S
+) -> None:
+    """A line every few seconds, in a long run less often, until cancelled."""
     meter = Meter()
-    meter.look(await store.counts(scope.experiments), stats, time.monotonic(), now_ms())
+    look = meter.look(await store.counts(scope.experiments), stats, time.monotonic(), now_ms())
     while True:
-        await asyncio.sleep(PLAIN_EVERY_S)
+        await asyncio.sleep(max(every_s, min(look.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)))
         counts = await store.counts(scope.experiments)
         look = meter.look(counts, stats, time.monotonic(), now_ms())
         console.print(plain_line(look), highlight=False, markup=False, soft_wrap=True)
@@ -113,57 +152,122 @@ async def show_live(store: Store, scope: Scope, stats: Stats, console: "Console"
     """A display that is drawn anew in place, until cancelled."""
     from rich.live import Live
 
+    if console.is_dumb_terminal:
+        await show_plain(store, scope, stats, console)
+        return
     meter = Meter()
-    with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
+    # What a user's parser prints goes above the display, unless it goes somewhere else anyway.
+    with Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty()) as live:
         try:
             while True:
                 counts = await store.counts(scope.experiments)
                 look = meter.look(counts, stats, time.monotonic(), now_ms())
-                live.update(_drawn(look), refresh=True)
+                live.update(Drawing(look), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
         finally:
             # The last frame stays on the screen, so let it be true.
             counts = await store.counts(scope.experiments)
             look = meter.look(counts, stats, time.monotonic(), now_ms())
-            live.update(_drawn(look), refresh=True)
+            live.update(Drawing(look, last=True), refresh=True)
 
 
-def _drawn(look: Snapshot) -> "RenderableType":
-    from rich.console import Group
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A snapshot as it looks on a terminal of any width. Numbers keep their places from frame to
+    frame, so that only what changes moves."""
+
+    look: Snapshot
+    last: bool = False
+
+    def __rich_console__(
+        self, console: "Console", options: "ConsoleOptions"
+    ) -> "Iterator[RenderableType]":
+        from rich.text import Text
+
+        width = options.max_width
+        yield _bar(self.look, last=self.last)
+        yield from _wrapped(_counts_row(self.look), width)
+        yield from _wrapped(_speed_row(self.look), width)
+        yield from _wrapped(_total_row(self.look, last=self.last), width)
+        if not self.last:  # the line is there with nothing to say too, or the display would jump
+            yield Text(self.look.note or " ", style="yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _bar(look: Snapshot, *, last: bool) -> "RenderableType":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
-    from rich.text import Text
 
-    finished = look.done + look.failed
+    if last:
+        clock = f"in {duration(look.elapsed_s)}"
+    else:
+        clock = "" if look.left_s is None else f"{duration(look.left_s)} left"
     head = Table.grid(padding=(0, 1), expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
-        ProgressBar(total=max(look.total, 1), completed=finished),
-        f"{finished}/{look.total}  {finished / max(look.total, 1):.0%}",
+        ProgressBar(total=max(look.total, 1), completed=look.finished),
+        f"{_number(look.finished, look)}/{look.total:,} {look.percent:>3}%  {clock:>16}",
     )
-    line = Text.assemble(
-        (f"done {look.done}", "green"), "   ",
-        (f"failed {look.failed}", "red" if look.failed else "dim"), "   ",
-        f"in flight {look.in_flight}   {look.items_per_s:.1f} items/s",
-        f"   {look.tokens_per_s:.0f} tokens/s",
-    )  # fmt: skip
-    eta = "" if look.eta_s is None else f"   {duration(look.eta_s)} left"
-    latency = (
-        "" if look.p50_s is None else f"latency p50 {look.p50_s:.2f} s  p95 {look.p95_s:.2f} s   "
-    )
-    below = Text(
-        f"{latency}tokens {look.prompt_tokens} in, {look.completion_tokens} out{eta}", style="dim"
-    )
-    note = [Text(look.note, style="yellow", overflow="ellipsis", no_wrap=True)] if look.note else []
-    return Group(head, line, below, *note)
+    return head
 
 
-def _note(stats: Stats, clock_ms: int) -> str:
-    """What the user should know right now."""
+def _counts_row(look: Snapshot) -> list[_Cell]:
+    row = [
+        (f"done {_number(look.done, look)}", "green"),
+        (f"failed {_number(look.failed, look)}", "red" if look.failed else "dim"),
+        (f"in flight {look.in_flight:>3,}", ""),
+    ]
+    if look.retried:
+        row.append((f"retried {look.retried:,}", "yellow"))
+    return row
+
+
+def _speed_row(look: Snapshot) -> list[_Cell]:
+    row = [
+        (f"speed {look.items_per_s:>6.1f} items/s", ""),
+        (f"{look.tokens_per_s:>6,.0f} tokens/s", ""),
+    ]
+    if look.p50_s is not None and look.p95_s is not None:
+        row.append((f"latency p50 {look.p50_s:>5.2f} s, p95 {look.p95_s:>5.2f} s", ""))
+    return row
+
+
+def _total_row(look: Snapshot, *, last: bool) -> list[_Cell]:
+    row = [(f"tokens {look.prompt_tokens:,} in, {look.completion_tokens:,} out", "dim")]
+    if look.cost_usd:
+        row.append((f"${look.cost_usd:,.2f}", "dim"))
+    if not last:
+        row.insert(0, (f"{duration(look.elapsed_s)} so far".ljust(17), "dim"))
+    return row
+
+
+def _number(n: int, look: Snapshot) -> str:
+    """`n`, as wide as the largest count of this run."""
+    return f"{n:>{len(f'{look.total:,}')},}"
+
+
+def _wrapped(row: list[_Cell], width: int) -> "Iterator[RenderableType]":
+    """The cells, three blanks apart, on as many lines as it takes: a cell is never torn."""
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for text, style in row:
+        gap = "   " if line else ""
+        if line and len(line) + len(gap) + len(text) > width:
+            yield line
+            line, gap = Text(no_wrap=True, overflow="ellipsis"), ""
+        line.append(gap).append(text, style)
+    yield line
+
+
+def _note(stats: Stats, rate: float, clock_ms: int) -> str:
+    """What the user should know right now: why nothing moves."""
     if stats.halted:
-        return f"halted: {stats.halted}"
+        return "halted: waiting for the calls in flight"
     wait_s = (stats.paused_until - clock_ms) / 1000
-    if wait_s > 0:
-        return f"paused {wait_s:.0f} s: {stats.trouble}"
+    because = f": {stats.trouble}" if stats.trouble else ""
+    if wait_s >= 1:
+        return f"paused for {duration(math.ceil(wait_s))}{because}"
+    if stats.trouble and not rate:
+        return f"nothing finished lately{because}"
     return ""

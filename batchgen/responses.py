@@ -23,7 +23,7 @@ _NO_CREDIT = re.compile(
 )
 _NO_MODEL = re.compile(
     r"model_not_found|model_not_available|invalid_model|DeploymentNotFound|"
-    r"(?:invalid|unknown|not a valid) model|"
+    r"(?:unknown|not a valid) model\b|invalid model(?: name\b|:)|"
     r"\bmodels?[ :=/]*\S{0,200} ?(?:is |was |does |do )?not (?:found|exist|available|supported)\b",
     re.IGNORECASE,
 )
@@ -31,6 +31,7 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|requires moderation|was flagged",
     re.IGNORECASE,
 )
+UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong or means "never"
 _MESSAGE_CHARS = 500
 
@@ -123,7 +124,7 @@ _HALT = {
     401: "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY).",
     402: "quota or credit is used up. Add credit with your provider.",
     403: "the API key may not do this. Check the key's permissions, project and region.",
-    404: "the server does not know the model. Check model.model and model.base_url.",
+    404: UNKNOWN_MODEL,
 }
 
 
@@ -176,7 +177,7 @@ def _dump(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         return _dump(json.loads(json.dumps(value), parse_constant=lambda _: None))
-    return text if _storable(text) else json.dumps(value, separators=(",", ":"))
+    return text if _is_storable(text) else json.dumps(value, separators=(",", ":"))
 
 
 def _content(content: Any) -> str:
@@ -186,10 +187,10 @@ def _content(content: Any) -> str:
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str):
         return ""
-    return content if _storable(content) else _mend_surrogates(content)
+    return storable(content)
 
 
-def _storable(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -197,8 +198,12 @@ def _storable(text: str) -> bool:
     return True
 
 
-def _mend_surrogates(text: str) -> str:
+def storable(text: str) -> str:
     """UTF-8 cannot hold half a surrogate pair; pairs become their character, halves U+FFFD."""
+    return text if _is_storable(text) else _mend_surrogates(text)
+
+
+def _mend_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -259,13 +264,12 @@ def _load(body: str | None) -> Any:
 
 def _shorten(text: str | None) -> str:
     words = " ".join((text or "").split()) if len(text or "") < 100_000 else (text or "")[:1000]
-    if not _storable(words):
-        words = _mend_surrogates(words)
+    words = storable(words)
     return words if len(words) <= _MESSAGE_CHARS else words[: _MESSAGE_CHARS - 1] + "…"
 
 
 def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and _storable(value) else None
+    return value if isinstance(value, str) and _is_storable(value) else None
 
 
 def _number(text: str | None, unit_s: float) -> float | None:

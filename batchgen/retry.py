@@ -6,6 +6,7 @@ the table "Why items fail" in the README can be tested without a server or a dat
 
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from random import Random
 
 import backoff
@@ -42,12 +43,7 @@ def decide(
     gets through, so this item is not to blame. `now` in epoch ms.
     """
     if isinstance(verdict, Answer):
-        if needs_whole and verdict.finish_reason == "length":
-            return Fail(
-                Reason.TRUNCATED,
-                "the answer was cut off at max_tokens, and the parser needs all of it",
-            )
-        return KeepAnswer()
+        return _fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
     if verdict.halt is not None:
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
@@ -57,6 +53,18 @@ def decide(
     if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
         return Retry(_at(now, verdict.retry_after_s, item.attempts, rng), charged=True)
     return Fail(verdict.reason, verdict.message)
+
+
+def _fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
+    if answer.finish_reason != "length":
+        return None
+    if needs_whole:
+        said = "the answer was cut off at max_tokens, and the parser needs all of it"
+    elif not answer.text:  # a reasoning model that never came to its answer
+        said = "the answer was cut off at max_tokens before its first word"
+    else:
+        return None
+    return Fail(Reason.TRUNCATED, said)
 
 
 def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decision:
@@ -70,7 +78,7 @@ def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decisio
 
 
 def wait_s(failures: int, longest_s: float = _LONGEST_WAIT_S) -> float:
-    """The wait after `failures` earlier failures in a row: 1, 2, 4... seconds, up to the longest."""
+    """The wait after `failures` earlier failures in a row: 1, 2, 4... seconds, or `longest_s`."""
     waits = backoff.expo(base=2, factor=_FIRST_WAIT_S, max_value=longest_s)
     # The generator's first value is not a wait; past 10 doublings nothing changes.
     return float(next(islice(waits, 1 + min(failures, 10), None)))
@@ -79,4 +87,4 @@ def wait_s(failures: int, longest_s: float = _LONGEST_WAIT_S) -> float:
 def _at(now: int, retry_after_s: float | None, failures: int, rng: Random) -> int:
     """Never before the wait is over: jitter is added, as full jitter would undercut Retry-After."""
     seconds = wait_s(failures) if retry_after_s is None else retry_after_s
-    return now + int((seconds + rng.uniform(0, min(0.5, seconds / 4))) * 1000)
+    return now + ceil((seconds + rng.uniform(0, min(0.5, seconds / 4))) * 1000)

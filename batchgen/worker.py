@@ -43,12 +43,13 @@ from batchgen.limits import Pacer
 from batchgen.parsers import Parser, ParserRunner, load_parser, to_json
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
-from batchgen.responses import read_reply
+from batchgen.responses import UNKNOWN_MODEL, read_reply, storable
 from batchgen.retry import RetryPolicy, decide, decide_parse_failure
 from batchgen.shutdown import Stop
 from batchgen.store import Store, now_ms
 
 _LATENCIES_KEPT = 1000
+_LOOK_FOR_STALL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,7 @@ class _Worker:
         self._log = log
         self._runner = ParserRunner()
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
+        self._tried_on_fresh_connection: set[int] = set()
         self._unusable_config: ConfigError | None = None
         self._rng = random.Random()
 
@@ -144,11 +146,14 @@ class _Worker:
                     asyncio.create_task(self._slot(), name=f"slot {number}")
                     for number in range(self._options.slots)
                 ]
-                watch = asyncio.create_task(self._watch(stop, slots), name="watch")
+                watches = [
+                    asyncio.create_task(self._watch(stop, slots), name="watch"),
+                    asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
+                ]
                 try:
                     await _all_done(slots)
                 finally:
-                    await _cancel([*slots, watch])
+                    await _cancel([*slots, *watches])
                     self._committer.close()
         finally:
             self._runner.close()
@@ -166,9 +171,18 @@ class _Worker:
         for slot in slots:
             slot.cancel()
 
+    async def _watch_for_stall(self) -> None:
+        """Replies tell of a stall; but a server may ask for a wait longer than `stall_s`."""
+        while True:
+            await asyncio.sleep(min(self._options.stall_s, _LOOK_FOR_STALL_S))
+            now = now_ms()
+            if now < self._pacer.paused_until:
+                self._halt_if_stalled(now)
+
     async def _slot(self) -> None:
         while (item := await self._committer.next_item()) is not None:
             claim = _Claim(item)
+            self._stats.in_flight = self._committer.in_flight
             try:
                 outcome = await self._work_on(claim)
             except asyncio.CancelledError:
@@ -198,6 +212,7 @@ class _Worker:
         claim.calling = False
         verdict = read_reply(reply)
         claim.attempt = attempt = _attempt(reply, verdict)
+        verdict = _blame_the_item(self._stale_but_once(verdict, item), item_input)
         decision = self._decide(item, parser, verdict, reply)
         if not isinstance(decision, KeepAnswer):
             return Outcome(item, attempt, decision)
@@ -210,6 +225,17 @@ class _Worker:
         self._log.attempt(item, attempt, KeepAnswer())
         return Outcome(item, None, await self._parse(item, parser, answer, item_input))
 
+    def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
+        """An item is tried at once on another connection, but once: it may be the item itself that
+        makes the server drop them."""
+        if isinstance(verdict, Answer) or verdict.reason is not Reason.CONNECTION:
+            self._tried_on_fresh_connection.discard(item.id)
+        elif item.id in self._tried_on_fresh_connection:
+            return replace(verdict, stale=False)
+        elif verdict.stale:
+            self._tried_on_fresh_connection.add(item.id)
+        return verdict
+
     def _decide(
         self, item: Item, parser: Parser, verdict: Answer | Failure, reply: Reply
     ) -> Decision:
@@ -218,12 +244,15 @@ class _Worker:
         self._note(verdict, reply)
         if isinstance(verdict, Failure) and verdict.halt:
             self._halt(f"{verdict.halt} The server said: {verdict.message}")
-        elif stalled := self._pacer.stalled(now):
-            self._halt(f"{stalled} The last reply: {getattr(verdict, 'message', 'an answer')}")
-        return decide(
+        else:
+            self._halt_if_stalled(now)
+        decision = decide(
             verdict, item, self._options.policy, needs_whole=parser.needs_whole,
             server_down=self._pacer.down, now=now, rng=self._rng,
         )  # fmt: skip
+        if isinstance(decision, Fail):
+            self._tried_on_fresh_connection.discard(item.id)
+        return decision
 
     async def _parse(
         self, item: Item, parser: Parser, answer: StoredAnswer, item_input: ItemInput
@@ -272,6 +301,10 @@ class _Worker:
         if isinstance(verdict, Answer):
             stats.latencies_ms.append(reply.latency_ms)
 
+    def _halt_if_stalled(self, now: int) -> None:
+        if stalled := self._pacer.stalled(now):
+            self._halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}")
+
     def _halt(self, why: str) -> None:
         if self._stats.halted is None:
             self._stats.halted = why
@@ -292,12 +325,21 @@ class _Claim:
     attempt: Attempt | None = None
 
 
+def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:
+    """A model that the item itself asked for is nobody else's trouble."""
+    own_model = "model" in item_input.params
+    if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
+        return replace(verdict, halt=None)
+    return verdict
+
+
 def _attempt(reply: Reply, verdict: Answer | Failure) -> Attempt:
+    request_id = reply.headers.get("x-request-id")
     attempt = Attempt(
         finished_at=reply.started_at + reply.latency_ms,
         latency_ms=reply.latency_ms,
         http_status=reply.status,
-        request_id=reply.headers.get("x-request-id"),
+        request_id=None if request_id is None else storable(request_id),
         model=verdict.model,
         finish_reason=verdict.finish_reason,
         usage=verdict.usage,

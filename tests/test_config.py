@@ -312,12 +312,32 @@ WRONG = [
     (
         "work: {concurrency: 5",
         "config.yaml:1:22: while parsing a flow mapping: expected ',' or '}', but got"
-        " '<stream end>'",
+        " '<stream end>'; a bracket is not closed",
     ),
     (
         "work:\n\tconcurrency: 5",
         "config.yaml:2:1: while scanning for the next token: found character '\\t' that cannot"
-        " start any token",
+        " start any token; indent with spaces, not with tabs",
+    ),
+    (
+        "parser: @mine",
+        "config.yaml:1:9: while scanning for the next token: found character '@' that cannot"
+        " start any token; put the text in quotes",
+    ),
+    (
+        "parser: tag: draft",
+        "config.yaml:1:12: mapping values are not allowed here; put a text with a colon in quotes,"
+        " or mend the indentation",
+    ),
+    (
+        "model:\n  seed: 1\n top_p: 1",
+        "config.yaml:3:2: while parsing a block mapping: expected <block end>, but found"
+        " '<block mapping start>'; check the indentation, the quotes and the brackets here",
+    ),
+    (
+        "parser: 'tag:draft",
+        "config.yaml:1:19: while scanning a quoted scalar: found unexpected end of stream;"
+        " a quote is not closed",
     ),
     ("parser: raw\nparser: json\n", "config.yaml:2:1: the key parser is there twice"),
     (
@@ -440,7 +460,7 @@ def test_the_environment_gives_text_as_it_is_and_the_rest_as_yaml(tmp_path: Path
             "BATCHGEN_MODEL_STOP",
             "[a",
             "BATCHGEN_MODEL_STOP:1:3: while parsing a flow sequence: expected ',' or ']', but got"
-            " '<stream end>'",
+            " '<stream end>'; a bracket is not closed",
         ),
     ],
 )

@@ -153,11 +153,12 @@ def test_a_json_list_knows_its_lines(tmp_path: Path) -> None:
     [
         (b"", 1, "not a JSON list; one object per line is .jsonl"),
         (b'{"a": 1}\n', 1, "not a JSON list; one object per line is .jsonl"),
-        (b'[\n{"a": 1}', 2, "not JSON: a comma or the list's end is missing"),
+        (b'[\n{"a": 1}', 2, "not JSON: the list's end, ], is missing"),
         (b'[\n{"a": 1}\n{"a": 2}]', 3, "not JSON: a comma or the list's end is missing"),
         (b'[{"a": 1},\n]', 2, "not JSON: Expecting value"),
         (b'[{"a":\n}]', 2, "not JSON: Expecting value"),
-        (b'[\n{"a": "b', 2, "not JSON: Unterminated string starting at"),
+        (b'[\n{"a": "b', 2, "not JSON: the file ends within an item"),
+        (b'[\n{"a":', 2, "not JSON: the file ends within an item"),
         (b'[{"a": 1}]\n[]', 2, "there is more after the list's end"),
         (b'[\n{"a": "\xff"}]', 2, "not UTF-8: byte 0xff at column 8"),
     ],
@@ -282,6 +283,8 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     [
         ("a,b,a", "the header has 'a' twice"),
         ("a,,b", "column 2 of the header has no name"),
+        ("a;b", "the columns are separated by ';'; write them with commas"),
+        ("a\tb", "the columns are separated by '\\t'; write them with commas"),
         ('a,"b', "not CSV: unexpected end of data"),
     ],
 )

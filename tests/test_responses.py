@@ -1,12 +1,14 @@
 """Every shape of reply that real servers were seen to send, and what it is taken for."""
 
+# ruff: noqa: E501 - what servers say is quoted in full
+
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
@@ -186,16 +188,19 @@ NO_CHOICES = Failure(Reason.BAD_RESPONSE, "200, but no choices in it", model="m-
         ({**completion(), "choices": [{"text": "a completion, not a chat"}]}, NO_CHOICES),
         ({**completion(), "choices": [{"message": None}]}, NO_CHOICES),
         ({}, replace(NO_CHOICES, model=None)),
-        ("", Failure(Reason.BAD_RESPONSE, "200, but not JSON:")),
+        ("", Failure(Reason.BAD_RESPONSE, "200, but not JSON: an empty body")),
         ("null", Failure(Reason.BAD_RESPONSE, "200, but not JSON: null")),
         ("[]", Failure(Reason.BAD_RESPONSE, "200, but not JSON: []")),
-        ('{"choices": [{"mess', Failure(Reason.BAD_RESPONSE, '200, but not JSON: {"choices": [{"mess')),
+        (
+            '{"choices": [{"mess',
+            Failure(Reason.BAD_RESPONSE, '200, but not JSON: {"choices": [{"mess'),
+        ),
         (
             "<html>\n <h1>Welcome</h1>\n</html>",
             Failure(Reason.BAD_RESPONSE, "200, but not JSON: <html> <h1>Welcome</h1> </html>"),
         ),
     ],
-)  # fmt: skip
+)
 def test_a_200_without_a_chat_completion(body: Any, verdict: Failure) -> None:
     assert failure(200, body) == verdict
 
@@ -206,7 +211,7 @@ def test_what_an_empty_answer_cost_is_known() -> None:
 
 
 def test_a_204_has_no_answer() -> None:
-    assert failure(204) == Failure(Reason.BAD_RESPONSE, "204, but not JSON:")
+    assert failure(204) == Failure(Reason.BAD_RESPONSE, "204, but not JSON: an empty body")
 
 
 @pytest.mark.parametrize(
@@ -265,9 +270,7 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
     [
         (
             completion(None, refusal="I can't help with that."),
-            Failure(
-                Reason.REFUSAL, "I can't help with that.", finish_reason="stop", model="m-1"
-            ),
+            Failure(Reason.REFUSAL, "I can't help with that.", finish_reason="stop", model="m-1"),
         ),
         (
             completion("Half of", finish_reason="content_filter"),
@@ -283,7 +286,7 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
             ),
         ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal(body: Any, verdict: Failure) -> None:
     assert failure(200, body) == verdict
 
@@ -312,10 +315,15 @@ OPENROUTER_MODERATION = {
     ("status", "body"),
     [
         (400, AZURE_FILTER),
-        (400, openai_error("Your request was rejected", "invalid_request_error", "content_policy_violation")),
+        (
+            400,
+            openai_error(
+                "Your request was rejected", "invalid_request_error", "content_policy_violation"
+            ),
+        ),
         (403, OPENROUTER_MODERATION),
     ],
-)  # fmt: skip
+)
 def test_a_prompt_that_the_filter_stops_is_refused_and_stops_nobody_else(
     status: int, body: dict[str, Any]
 ) -> None:
@@ -349,32 +357,142 @@ def test_a_request_that_will_never_work_is_rejected(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "halt"),
     [
-        (401, openai_error("Incorrect API key provided: sk-***", "invalid_request_error", "invalid_api_key"), BAD_KEY),
+        (
+            401,
+            openai_error(
+                "Incorrect API key provided: sk-***", "invalid_request_error", "invalid_api_key"
+            ),
+            BAD_KEY,
+        ),
         (401, "Unauthorized", BAD_KEY),
         (403, openai_error("Country not supported", "request_forbidden"), NO_RIGHT),
         # Gemini: a list, and 400 for a wrong key
-        (400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}], BAD_KEY),
-        (402, openai_error("Insufficient Balance", "unknown_error", "invalid_request_error"), NO_CREDIT),
-        (429, openai_error("You exceeded your current quota, please check your plan and billing details.", "insufficient_quota", "insufficient_quota"), NO_CREDIT),
-        (429, openai_error("Your account is not active, please check your billing details on our website.", "billing_not_active", "billing_not_active"), NO_CREDIT),
-        (400, openai_error("Billing hard limit has been reached", "invalid_request_error", "billing_hard_limit_reached"), NO_CREDIT),
+        (
+            400,
+            [
+                {
+                    "error": {
+                        "code": 400,
+                        "message": "API key not valid. Please pass a valid API key.",
+                        "status": "INVALID_ARGUMENT",
+                    }
+                }
+            ],
+            BAD_KEY,
+        ),
+        (
+            402,
+            openai_error("Insufficient Balance", "unknown_error", "invalid_request_error"),
+            NO_CREDIT,
+        ),
+        (
+            429,
+            openai_error(
+                "You exceeded your current quota, please check your plan and billing details.",
+                "insufficient_quota",
+                "insufficient_quota",
+            ),
+            NO_CREDIT,
+        ),
+        (
+            429,
+            openai_error(
+                "Your account is not active, please check your billing details on our website.",
+                "billing_not_active",
+                "billing_not_active",
+            ),
+            NO_CREDIT,
+        ),
+        (
+            400,
+            openai_error(
+                "Billing hard limit has been reached",
+                "invalid_request_error",
+                "billing_hard_limit_reached",
+            ),
+            NO_CREDIT,
+        ),
         # Anthropic
-        (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}}, NO_CREDIT),
-        (404, openai_error("The model `x` does not exist or you do not have access to it.", "invalid_request_error", "model_not_found"), NO_MODEL),
+        (
+            400,
+            {
+                "type": "error",
+                "error": {
+                    "type": "invalid_request_error",
+                    "message": "Your credit balance is too low to access the Anthropic API.",
+                },
+            },
+            NO_CREDIT,
+        ),
+        (
+            404,
+            openai_error(
+                "The model `x` does not exist or you do not have access to it.",
+                "invalid_request_error",
+                "model_not_found",
+            ),
+            NO_MODEL,
+        ),
         (404, VLLM_404, NO_MODEL),
         # LiteLLM
-        (400, openai_error("/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view available models for your key.", "invalid_request_error", "400"), NO_MODEL),
+        (
+            400,
+            openai_error(
+                "/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view available models for your key.",
+                "invalid_request_error",
+                "400",
+            ),
+            NO_MODEL,
+        ),
         # Ollama
         (404, openai_error('model "x" not found, try pulling it first', "api_error"), NO_MODEL),
         # OpenRouter, DeepSeek, Mistral
-        (400, {"error": {"message": "x/y is not a valid model ID", "code": 400}, "user_id": "u"}, NO_MODEL),
-        (400, openai_error("Model Not Exist", "invalid_request_error", "invalid_request_error"), NO_MODEL),
-        (400, {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"}, NO_MODEL),
+        (
+            400,
+            {"error": {"message": "x/y is not a valid model ID", "code": 400}, "user_id": "u"},
+            NO_MODEL,
+        ),
+        (
+            400,
+            openai_error("Model Not Exist", "invalid_request_error", "invalid_request_error"),
+            NO_MODEL,
+        ),
+        (
+            400,
+            {
+                "object": "error",
+                "message": "Invalid model: x",
+                "type": "invalid_model",
+                "code": "1500",
+            },
+            NO_MODEL,
+        ),
         # Gemini, Azure
-        (404, [{"error": {"code": 404, "message": "models/x is not found for API version v1main", "status": "NOT_FOUND"}}], NO_MODEL),
-        (404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}}, NO_MODEL),
+        (
+            404,
+            [
+                {
+                    "error": {
+                        "code": 404,
+                        "message": "models/x is not found for API version v1main",
+                        "status": "NOT_FOUND",
+                    }
+                }
+            ],
+            NO_MODEL,
+        ),
+        (
+            404,
+            {
+                "error": {
+                    "code": "DeploymentNotFound",
+                    "message": "The API deployment for this resource does not exist.",
+                }
+            },
+            NO_MODEL,
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_no_request_can_get_past_halts(status: int, body: Any, halt: str) -> None:
     found = failure(status, body)
     assert found.halt == halt
@@ -385,16 +503,41 @@ def test_what_no_request_can_get_past_halts(status: int, body: Any, halt: str) -
     ("status", "message", "reason"),
     [
         # OpenAI to an account without a payment method, and Groq
-        (429, "Rate limit reached for m in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.", Reason.RATE_LIMIT),
-        (429, "Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000. Please try again in 7.66s. Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing", Reason.RATE_LIMIT),
+        (
+            429,
+            "Rate limit reached for m in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.",
+            Reason.RATE_LIMIT,
+        ),
+        (
+            429,
+            "Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000. Please try again in 7.66s. Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing",
+            Reason.RATE_LIMIT,
+        ),
         # Gemini says "quota" for its limits a minute too
-        (429, "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: generate_content_free_tier_requests, limit: 10. Please retry in 33.2s.", Reason.RATE_LIMIT),
-        (400, "This model's maximum context length is 8192 tokens, and your feature is not supported", Reason.REJECTED),
-        (400, "Unsupported parameter: 'max_tokens' is not supported with this model.", Reason.REJECTED),
-        (400, "Invalid JSON: in 'which car model of 1920 can today not be found, or does not exist'", Reason.REJECTED),
+        (
+            429,
+            "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: generate_content_free_tier_requests, limit: 10. Please retry in 33.2s.",
+            Reason.RATE_LIMIT,
+        ),
+        (
+            400,
+            "This model's maximum context length is 8192 tokens, and your feature is not supported",
+            Reason.REJECTED,
+        ),
+        (
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported with this model.",
+            Reason.REJECTED,
+        ),
+        (400, "Invalid model input: the image is too large", Reason.REJECTED),
+        (
+            400,
+            "Invalid JSON: in 'which car model of 1920 can today not be found, or does not exist'",
+            Reason.REJECTED,
+        ),
         (404, "Not Found", Reason.REJECTED),
     ],
-)  # fmt: skip
+)
 def test_what_sounds_alike_but_is_about_this_request_only_does_not_halt(
     status: int, message: str, reason: Reason
 ) -> None:
@@ -417,7 +560,10 @@ def test_a_redirect_halts_and_names_the_real_place(status: int) -> None:
         ({"error": {"error": "nested"}}, "500 nested"),
         ({"message": "at the top"}, "500 at the top"),
         ({"detail": "FastAPI says"}, "500 FastAPI says"),
-        ({"detail": [{"loc": ["body"], "msg": "m"}]}, '500 {"detail": [{"loc": ["body"], "msg": "m"}]}'),
+        (
+            {"detail": [{"loc": ["body"], "msg": "m"}]},
+            '500 {"detail": [{"loc": ["body"], "msg": "m"}]}',
+        ),
         ([{"error": {"message": "in a list"}}], "500 in a list"),
         ({"error": None}, '500 {"error": null}'),
         ("Internal Server Error\n", "500 Internal Server Error"),
@@ -425,7 +571,7 @@ def test_a_redirect_halts_and_names_the_real_place(status: int) -> None:
         ("x" * 1000, "500 " + "x" * 499 + "…"),
         ({"error": {"message": "half \ud83d"}}, "500 half \ufffd"),
     ],
-)  # fmt: skip
+)
 def test_the_message_is_found_wherever_the_server_puts_it(body: Any, message: str) -> None:
     assert failure(500, body) == Failure(Reason.SERVER, message)
 
@@ -567,6 +713,7 @@ def check_it_is_usable(verdict: Answer | Failure) -> None:
         assert count is None or 0 <= count < 2**53
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(STATUSES, st.binary().map(lambda raw: raw.decode(errors="replace")) | JSON.map(json.dumps))
 @example(200, "1" * 5000)
 @example(200, '{"choices": [{"message": {"content": "x"}}], "n": ' + "1" * 5000 + "}")
@@ -574,14 +721,23 @@ def test_no_body_raises(status: int, body: str) -> None:
     check_it_is_usable(read_reply(reply(status, body)))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(nearly_completions(), STATUSES)
 def test_nothing_that_looks_like_a_completion_raises(body: str, status: int) -> None:
     check_it_is_usable(read_reply(reply(status, body)))
 
 
-@given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset"]),
-                       st.text() | st.from_regex(r"[0-9]{1,30}(\.[0-9]+)?(ms|s|m|h|d)?") |
-                       st.from_regex(r"[0-3]?[0-9] (Jan|Feb) [0-9]{1,30} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{1,9}")))  # fmt: skip
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset"]),
+        st.text()
+        | st.from_regex(r"[0-9]{1,30}(\.[0-9]+)?(ms|s|m|h|d)?")
+        | st.from_regex(
+            r"[0-3]?[0-9] (Jan|Feb) [0-9]{1,30} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{1,9}"
+        ),
+    )
+)
 def test_no_header_raises(headers: dict[str, str]) -> None:
     wait_s = parse_retry_after(headers, NOW)
     assert wait_s is None or 0 <= wait_s <= 21600

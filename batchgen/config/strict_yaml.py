@@ -40,12 +40,26 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = exc.problem_mark or exc.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         problem = ": ".join(filter(None, (exc.context, exc.problem)))
-        raise ConfigError(f"{name}{where}: {problem}") from None
+        raise ConfigError(f"{name}{where}: {problem}{_hint(problem)}") from None
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise ConfigError(f"{name}:{line}: has a control character") from None
     except RecursionError:
         raise ConfigError(f"{name}: nested too deep") from None
+
+
+_HINTS = {  # what it mostly means; PyYAML speaks to those who know its grammar
+    r"'\t'": "indent with spaces, not with tabs",
+    "cannot start any token": "put the text in quotes",
+    "<stream end>": "a bracket is not closed",
+    "unexpected end of stream": "a quote is not closed",
+    "mapping values are not allowed": "put a text with a colon in quotes, or mend the indentation",
+    "<block end>": "check the indentation, the quotes and the brackets here",
+}
+
+
+def _hint(problem: str) -> str:
+    return next((f"; {hint}" for sign, hint in _HINTS.items() if sign in problem), "")
 
 
 @cache

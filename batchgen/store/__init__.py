@@ -90,10 +90,10 @@ class Store:
 
     @asynccontextmanager
     async def worker(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator["Worker"]:
-        """Join as a worker, and leave in the end: then what is still claimed goes back untouched."""
+        """Join as a worker, and leave in the end: what is still claimed goes back untouched."""
         worker = Worker(self._db, slots, int(lease_s * 1000), max_crashes)
-        await worker.join()
         try:
+            await worker.join()
             yield worker
         finally:
             await worker.leave()
@@ -129,7 +129,7 @@ class Store:
         """Remember what a file held when it was written, for `verify`."""
         await self._db.write(
             operator.record_export,
-            experiment_id, str(path.resolve()), rows, sha256, result_seq, now_ms(),
+            experiment_id, path, rows, sha256, result_seq, now_ms(),
         )  # fmt: skip
 
     # Reading
@@ -203,6 +203,7 @@ class Worker:
             self._lock = _owner_lock(self._db.path, self.id)
             self._lock.acquire()
 
+        self._release_lock()  # of an earlier life, when it was taken for dead
         await self._db.write(transaction)
         await self.beat()
 
@@ -223,11 +224,18 @@ class Worker:
 
     async def leave(self) -> None:
         """Give back what is still claimed, untouched, and be gone."""
-        await self._db.write(
-            queue.remove_worker, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
-        )
+        try:
+            await self._db.write(
+                queue.remove_worker,
+                self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms(),
+            )  # fmt: skip
+        finally:
+            self._release_lock()
+
+    def _release_lock(self) -> None:
         if self._lock:
             self._lock.release()
+            self._lock = None
 
     def _take_over_if_dead(self, db: Any, row: WorkerRow) -> None:
         if _is_dead(self._db.path, row):

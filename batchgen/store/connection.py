@@ -97,10 +97,14 @@ class Database:
         return await self._on_thread(self._reader, run)
 
     async def close(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                await _close(connection, self.gate)
-        self.gate.close()
+        try:
+            if self._reader is not None:
+                await _close(self._reader, self.gate)
+        finally:  # also when cancelled: a connection left open hangs the interpreter's exit
+            try:
+                await _close(self._writer, self.gate)
+            finally:
+                self.gate.close()
 
     async def _on_thread(
         self, connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]
@@ -125,7 +129,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
-    """Open, and migrate, the database. Raises UsageError when it is missing and not to be created."""
+    """Open, and migrate, the database. Raises UsageError when it is missing and not `create`."""
     _check_place(path, create=create)
     gate = Gate(path)
     try:
@@ -253,12 +257,17 @@ async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connecti
     """Run a function on the connection's thread, to its end even when cancelled.
 
     aiosqlite has this only as a private method, kept since its first release; its public methods
-    cross the event loop once a statement. `tests/test_store.py` tells when it changes.
+    cross the event loop once a statement. `tests/test_store_connection.py` tells when it changes.
     """
     call = asyncio.ensure_future(connection._execute(run, connection._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
-    try:
-        result: T = await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not call.done():
+        try:
+            await asyncio.wait([call])
+        except asyncio.CancelledError as exc:  # one more does not shorten the wait either
+            cancelled = exc
+    if cancelled is not None:
+        call.exception()  # seen: nobody is left to raise it to
+        raise cancelled
+    result: T = call.result()
     return result

@@ -47,7 +47,7 @@ class Gate:
 
     def _acquire(self) -> None:
         give_up_at = time.monotonic() + self._deadline_s
-        while not _try_lock(self._file):
+        while not self._try_lock():
             if time.monotonic() > give_up_at:
                 raise StoreBusyError(
                     f"{self._path}: another process has kept the database locked for "
@@ -55,7 +55,17 @@ class Gate:
                     "Let it finish, continue it if it is stopped (fg), or end it."
                 )
             time.sleep(random.uniform(*_RETRY_S))
-        os.pwrite(self._file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+        _note_holder(self._file)
+
+    def _try_lock(self) -> bool:
+        """A file that somebody deleted is locked in vain: others make a new one."""
+        if not _try_lock(self._file):
+            return False
+        if _is_at(self._path, self._file):
+            return True
+        self._file.close()
+        self._file = _open_lock_file(self._path)
+        return False
 
     def close(self) -> None:
         self._file.close()
@@ -78,7 +88,7 @@ class OwnerLock:
             file.close()
             return self.acquire()
         self._file = file
-        os.pwrite(file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+        _note_holder(file)
         return True
 
     def holder(self) -> str:
@@ -115,6 +125,13 @@ def _is_at(path: Path, file: IO[bytes]) -> bool:
         return path.stat().st_ino == os.fstat(file.fileno()).st_ino
     except FileNotFoundError:
         return False
+
+
+def _note_holder(file: IO[bytes]) -> None:
+    try:
+        os.pwrite(file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+    except OSError:
+        pass  # a full disk: the lock holds without it, only a message will know less
 
 
 def _holder(path: Path) -> str:

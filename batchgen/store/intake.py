@@ -57,18 +57,17 @@ def begin_intake(
     experiment_id = _experiment_id(db, experiment, now)
     recipe_id = _recipe_id(db, recipe, now)
     accepted = db.execute(QUERIES["accepted_recipes"], {"experiment_id": experiment_id}).fetchall()
+    others = [body for id_, body in accepted if id_ != recipe_id]
     dropped = 0
-    if accepted and recipe_id not in [row[0] for row in accepted]:
-        if mode is OtherRecipe.STOP:
-            other = Recipe.from_json(accepted[0][1])
-            return Intake(experiment_id, recipe_id, 0, other_recipe=other)
-        if mode is OtherRecipe.REPLACE:
-            (running,) = db.execute(
-                QUERIES["count_running"], {"experiment_id": experiment_id}
-            ).fetchone()
-            if running:
-                return Intake(experiment_id, recipe_id, 0, running=running)
-            dropped = _drop_other_recipes(db, experiment_id, recipe_id)
+    if mode is OtherRecipe.STOP and others and len(others) == len(accepted):
+        return Intake(experiment_id, recipe_id, 0, other_recipe=Recipe.from_json(others[0]))
+    if mode is OtherRecipe.REPLACE and others:
+        (running,) = db.execute(
+            QUERIES["count_running"], {"experiment_id": experiment_id}
+        ).fetchone()
+        if running:
+            return Intake(experiment_id, recipe_id, 0, running=running)
+        dropped = _drop_other_recipes(db, experiment_id, recipe_id)
     db.execute(
         QUERIES["accept_recipe"],
         {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now},

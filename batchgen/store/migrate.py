@@ -37,7 +37,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """0 for an empty file. Raises SchemaError when the file holds something else than our tables."""
+    """0 for an empty file. Raises SchemaError when the file holds anything but our tables."""
     (application_id,) = connection.execute("pragma application_id").fetchone()
     (version,) = connection.execute("pragma user_version").fetchone()
     (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
@@ -67,3 +67,5 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+    if statement.strip():  # a last one without its semicolon, or a comment
+        yield statement

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from batchgen.errors import UsageError
 from batchgen.items import State
@@ -25,11 +26,16 @@ def failed_item(db: sqlite3.Connection, item_id: int) -> FailedItem | None:
 
 
 def reopen(db: sqlite3.Connection, items: Sequence[FailedItem]) -> int:
-    """Failed items back to pending, with all their tries; what they brought so far is kept."""
+    """Failed items back to pending, with all their tries; what they brought so far is kept.
+
+    Those that are not failed for the reason given any more are left: another retry was faster.
+    """
     ledger = Ledger()
     reopened = 0
-    for item_id, experiment_id, reason in items:
-        if db.execute(QUERIES["reopen"], {"item_id": item_id}).rowcount:
+    for item in items:
+        item_id, experiment_id, reason = item
+        if failed_item(db, item_id) == item:
+            db.execute(QUERIES["reopen"], {"item_id": item_id})
             reopened += 1
             ledger.move(experiment_id, State.FAILED, -1, reason)
             ledger.move(experiment_id, State.PENDING, +1)
@@ -53,7 +59,8 @@ def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
             f"{running} of its items are being worked on; stop the worker first (batchgen status)."
         )
     for query in (
-        "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals", "delete_experiment",
+        "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals",
+        "delete_experiment",
     ):  # fmt: skip
         db.execute(QUERIES[query], which)
 
@@ -61,7 +68,7 @@ def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
 def record_export(
     db: sqlite3.Connection,
     experiment_id: int,
-    path: str,
+    path: Path,
     rows: int,
     sha256: str,
     result_seq: int,
@@ -71,7 +78,7 @@ def record_export(
         QUERIES["record_export"],
         {
             "experiment_id": experiment_id,
-            "path": path,
+            "path": str(path.resolve()),
             "rows": rows,
             "sha256": sha256,
             "result_seq": result_seq,

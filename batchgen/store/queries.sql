@@ -362,6 +362,14 @@ select w.item_id from work w
 select r.seq from results r left join attempts a on a.seq = r.attempt_seq and a.item_id = r.item_id
  where r.attempt_seq is not null and a.seq is null limit 20;
 
+-- name: results_without_item
+select r.seq from results r left join items i on i.id = r.item_id where i.id is null limit 20;
+
+-- name: missing_answers
+select w.item_id from work w
+  left join attempts a on a.seq = w.answer_seq and a.item_id = w.item_id and a.outcome = 'answered'
+ where w.answer_seq is not null and a.seq is null limit 20;
+
 -- name: running_without_worker
 select w.item_id from work w left join workers k on k.id = w.worker_id
  where w.state = 'running' and k.id is null limit 20;
@@ -374,6 +382,9 @@ select custom_id, experiment_id from items i
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.
 select item_id from work except select item_id from item_keys limit 20;
+
+-- name: keys_without_item
+select item_id from item_keys except select item_id from work limit 20;
 
 -- name: unreadable_parsed
 select item_id from results where parsed is not null and not json_valid(parsed) limit 20;

@@ -140,7 +140,7 @@ def exchange(
     ledger.write(db)
     items = _items(db, claimed)
     if len(items) == want.slots:
-        return Exchange(items, seqs, lost)
+        return Exchange(items, seqs, lost, expelled=expelled)
     return Exchange(items, seqs, lost, _count_open(db, want), next_at, expelled)
 
 
@@ -285,7 +285,8 @@ def _claim(
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.slots == 0:
         return [], None
-    allowed, next_at = _rate_allows(db, want, now)
+    allowed, window_at = _rate_allows(db, want, now)
+    next_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
         for query in ("claim_waiting", "claim_fresh"):
@@ -302,7 +303,8 @@ def _claim(
         next_at = _earlier(next_at, _next_available_at(db, experiment_id))
     if claimed and want.requests_per_minute is not None:
         db.execute(QUERIES["count_requests"], {"second": now // 1000, "n": len(claimed)})
-    return claimed, next_at
+    # While the limit holds claims back, what comes due before its window opens is worth no look.
+    return claimed, window_at if window_at and len(claimed) == allowed else next_at
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: Want) -> Iterable[int]:

@@ -65,7 +65,7 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """An item that ended, as the export shows it. `metadata`, `parsed` and `input` are JSON text."""
+    """An item that ended, as exported. `metadata`, `parsed` and `input` are JSON text."""
 
     id: int
     custom_id: str | None

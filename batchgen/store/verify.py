@@ -10,9 +10,13 @@ _CHECKS = {
     "done_without_answer": "item {0} is done, but has no answer",
     "failed_without_result": "item {0} is failed, but there is no record of how",
     "results_without_attempt": "result {0} belongs to no attempt",
+    "results_without_item": "result {0} belongs to no item",
+    "missing_answers": "item {0} has a stored answer that is not there",
     "running_without_worker": "item {0} is running, but no worker has it",
     "repeated_ids": "id {0!r} is there more than once",
     "items_without_key": "item {0} has no identity key, so it could be enqueued twice",
+    "keys_without_item": "an identity key names item {0}, which is not there, "
+    "so it cannot be enqueued",
     "unreadable_parsed": "item {0}: its parsed value is not JSON",
     "unreadable_inputs": "item {0}: its input is not JSON",
 }
@@ -29,7 +33,7 @@ class ExportRecord:
 
 
 def verify_tables(db: sqlite3.Connection) -> list[str]:
-    """Every contradiction in the tables, one line each (at most 20 of a kind); none when all is well."""
+    """Every contradiction in the tables, a line each, at most 20 of a kind; none when all is well."""
     problems = [f"file: {line}" for (line,) in db.execute("pragma integrity_check") if line != "ok"]
     if problems:
         return problems  # nothing else read from a damaged file means anything

@@ -1,0 +1,167 @@
+CREATE TABLE attempts (
+  seq               integer primary key autoincrement,
+  item_id           integer not null references items (id) on delete cascade,
+  epoch             integer not null,
+  worker_id         integer not null,
+  finished_at       integer not null,
+  latency_ms        integer,
+  outcome           text    not null,
+  reason            text,
+  error             text,
+  http_status       integer,
+  request_id        text,
+  model             text,
+  finish_reason     text,
+  prompt_tokens     integer,
+  completion_tokens integer,
+  cached_tokens     integer,
+  reasoning_tokens  integer,
+  cost_usd          real,
+  response          text,
+  body              text,
+  constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
+  constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
+  constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
+  constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
+) strict;
+
+CREATE TABLE counters (
+  experiment_id integer not null,
+  state         text    not null,
+  reason        text    not null default '',
+  n             integer not null,
+  primary key (experiment_id, state, reason),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
+CREATE TABLE experiment_recipes (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  recipe_id     integer not null references recipes (id),
+  added_at      integer not null,
+  primary key (experiment_id, recipe_id)
+) strict, without rowid;
+
+CREATE TABLE experiments (
+  id           integer primary key autoincrement,
+  name         text    not null unique check (name <> ''),
+  created_at   integer not null,
+  enqueue_pass integer not null default 0          -- how many times a pool was enqueued into it
+) strict;
+
+CREATE TABLE exports (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  path          text    not null,
+  rows          integer not null,
+  sha256        text    not null,
+  result_seq    integer not null,                  -- the newest result at that time
+  exported_at   integer not null,
+  primary key (experiment_id, path)
+) strict, without rowid;
+
+CREATE TABLE item_keys (
+  key     blob    primary key check (length(key) = 16),
+  item_id integer not null,
+  pass    integer not null,
+  seen    integer not null
+) strict, without rowid;
+
+CREATE TABLE items (
+  id            integer primary key autoincrement,
+  experiment_id integer not null references experiments (id),
+  recipe_id     integer not null references recipes (id),
+  custom_id     text,                              -- the user's own id
+  input         text    not null                   -- JSON; not checked here: it is what json.dumps wrote
+) strict;
+
+CREATE TABLE recipes (
+  id         integer primary key,
+  digest     blob    not null unique check (length(digest) = 32),
+  body       text    not null check (json_valid(body)),
+  created_at integer not null
+) strict;
+
+CREATE TABLE results (
+  seq         integer primary key autoincrement,
+  item_id     integer not null,
+  attempt_seq integer,
+  state       text    not null check (state in ('done', 'failed')),
+  reason      text,
+  error       text,
+  parsed      text,
+  finished_at integer not null,
+  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  constraint failed_has_reason check ((state = 'failed') = (reason is not null)
+                                      and (reason is null) = (error is null)),
+  constraint failed_not_parsed check (state = 'done' or parsed is null)
+) strict;
+
+CREATE TABLE sent_requests (
+  second integer primary key,
+  n      integer not null check (n > 0)
+) strict;
+
+CREATE TABLE totals (
+  experiment_id     integer primary key,
+  calls             integer not null default 0,
+  unknown_calls     integer not null default 0,    -- sent, answer unknown
+  latency_ms        integer not null default 0,
+  prompt_tokens     integer not null default 0,
+  completion_tokens integer not null default 0,
+  cached_tokens     integer not null default 0,
+  reasoning_tokens  integer not null default 0,
+  cost_usd          real    not null default 0
+) strict;
+
+CREATE TABLE work (
+  item_id        integer primary key references items (id) on delete cascade,
+  experiment_id  integer not null,
+  state          text    not null default 'pending',
+  priority       integer not null default 0,       -- higher is claimed first
+  available_at   integer,                          -- a retry: not before this; null: at once
+  epoch          integer not null default 0,       -- fencing token: +1 at every claim and reset
+  worker_id      integer,
+  attempts       integer not null default 0,       -- tries used up
+  crashes        integer not null default 0,       -- times its worker died
+  parse_failures integer not null default 0,
+  answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
+  result_seq     integer,                          -- results.seq: how it ended
+  constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
+  constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
+  constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
+  constraint waits_only_if_pending check (available_at is null or state = 'pending'),
+  constraint counts_not_negative   check (attempts >= 0 and crashes >= 0 and parse_failures >= 0)
+) strict;
+
+CREATE TABLE workers (
+  id          integer primary key autoincrement,
+  host        text    not null,                    -- a name for people
+  boot_id     text    not null,                    -- tells machines apart: OS locks count on one only
+  pid         integer not null,
+  slots       integer not null,
+  started_at  integer not null,
+  lease_until integer not null
+) strict;
+
+CREATE INDEX attempts_by_item on attempts (item_id);
+
+CREATE VIEW item_overview as
+select e.name as experiment, i.id, i.custom_id, w.state, r.reason, r.error, w.attempts, i.input,
+       a.response, case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
+       r.finished_at
+  from work w
+  join items i on i.id = w.item_id
+  join experiments e on e.id = w.experiment_id
+  left join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
+
+CREATE INDEX work_claimed on work (worker_id)              where state = 'running';
+
+CREATE INDEX work_failed  on work (experiment_id, item_id) where state = 'failed';
+
+CREATE INDEX work_fresh   on work (experiment_id, priority desc, item_id)
+  where state = 'pending' and available_at is null;
+
+CREATE INDEX work_waiting on work (experiment_id, available_at, item_id)
+  where state = 'pending' and available_at is not null;
+

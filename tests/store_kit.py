@@ -1,0 +1,228 @@
+"""What the store's tests share: a database file with the transactions of the store on it, and a
+clock that only the test moves. After every transaction the counters are compared with a recount."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from batchgen.items import (
+    Attempt,
+    Decision,
+    Item,
+    NewItem,
+    Outcome,
+    Reason,
+    Recipe,
+    Usage,
+    canonical_json,
+    dump_json,
+)
+from batchgen.store import intake, operator, queue, verify
+from batchgen.store.intake import Added, Intake, OtherRecipe
+from batchgen.store.migrate import migrate
+from batchgen.store.queue import Exchange, Want
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RECIPE = Recipe(system=None, user=None, model="m", params={})
+OTHER_RECIPE = Recipe(system=None, user=None, model="m", params={"seed": 1})
+MACHINE = ("host", "boot")
+START = 1_700_000_000_000
+LEASE_MS = 60_000
+MAX_CRASHES = 3
+
+
+def new_database(path: Path) -> sqlite3.Connection:
+    """A migrated database, foreign keys on, without the store's doors and locks."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma foreign_keys = 1")
+    db.execute("pragma synchronous = 0")
+    migrate(db, path)
+    return db
+
+
+def new_item(
+    given: Any, experiment_id: int = 1, recipe_id: int = 1, custom_id: str | None = None
+) -> NewItem:
+    """A row to enqueue, as `batchgen.enqueue` makes it."""
+    if custom_id is None:
+        key = intake.key_of_content(experiment_id, recipe_id, canonical_json(given))
+    else:
+        key = intake.key_of_id(experiment_id, custom_id)
+    return NewItem(key, dump_json(given), custom_id, "pool.jsonl:1")
+
+
+def answered(text: str = "an answer", at: int = START) -> Attempt:
+    return Attempt(
+        finished_at=at,
+        latency_ms=700,
+        http_status=200,
+        model="m-1",
+        finish_reason="stop",
+        usage=Usage(10, 20, 3, 4),
+        response=text,
+        body="{}",
+    )
+
+
+def broken(reason: Reason = Reason.SERVER, at: int = START) -> Attempt:
+    return Attempt(finished_at=at, latency_ms=5, reason=reason, error="it broke", http_status=500)
+
+
+class Table:
+    """One database file, one clock (`now`, epoch ms), and every transaction of the store."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.now = START
+
+    def run(
+        self,
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """One transaction, all or nothing, as `Database.write` runs it."""
+        self.db.execute("begin immediate")
+        try:
+            result = transaction(self.db, *args, **kwargs)
+            self.db.execute("commit")
+        except BaseException:
+            self.db.rollback()
+            raise
+        assert self.counters() == self.recount()
+        return result
+
+    # Enqueueing
+
+    def begin(
+        self,
+        experiment: str = "e",
+        recipe: Recipe = RECIPE,
+        mode: OtherRecipe = OtherRecipe.STOP,
+    ) -> Intake:
+        return self.run(intake.begin_intake, experiment, recipe, mode, self.now)
+
+    def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
+        return self.run(intake.add_items, into, rows, priority)
+
+    def enqueue(
+        self, *contents: Any, experiment: str = "e", recipe: Recipe = RECIPE, priority: int = 0
+    ) -> list[int]:
+        """A whole pool of contents, in one chunk; the numbers of its items."""
+        into = self.begin(experiment, recipe, OtherRecipe.ADD)
+        rows = [new_item(each, into.experiment_id, into.recipe_id) for each in contents]
+        return self.add(into, rows, priority).ids
+
+    # Workers
+
+    def join(self, slots: int = 10, lease_ms: int = LEASE_MS) -> int:
+        return self.run(queue.join, MACHINE, 4242, slots, self.now, lease_ms)
+
+    def exchange(
+        self,
+        worker_id: int,
+        outcomes: Sequence[Outcome] = (),
+        want: int = 0,
+        experiments: tuple[int, ...] | None = None,
+        requests_per_minute: int | None = None,
+    ) -> Exchange:
+        wanted = Want(want, experiments, requests_per_minute)
+        done = self.run(queue.exchange, worker_id, outcomes, wanted, self.now)
+        assert len(done.items) <= want
+        assert len(done.attempt_seqs) == len(outcomes)
+        return done
+
+    def claim(self, worker_id: int, want: int) -> list[Item]:
+        return self.exchange(worker_id, want=want).items
+
+    def finish(
+        self, worker_id: int, item: Item, decision: Decision, attempt: Attempt | None = None
+    ) -> Exchange:
+        return self.exchange(worker_id, [Outcome(item, attempt, decision)])
+
+    def leave(self, worker_id: int) -> int:
+        return self._remove(worker_id, crashed=False)
+
+    def take_over(self, worker_id: int) -> int:
+        """What the next worker does about one that died."""
+        return self._remove(worker_id, crashed=True)
+
+    def _remove(self, worker_id: int, *, crashed: bool) -> int:
+        return self.run(
+            queue.remove_worker, worker_id, crashed=crashed, max_crashes=MAX_CRASHES, now=self.now
+        )
+
+    # Operator
+
+    def reopen_all(self, experiment_id: int = 1, reason: str | None = None) -> int:
+        """As `batchgen retry` does: page by page."""
+        after, reopened = 0, 0
+        while page := operator.failed_page(self.db, experiment_id, reason, after, 2):
+            after = page[-1][0]
+            reopened += self.run(operator.reopen, page)
+        return reopened
+
+    def delete(self, experiment_id: int) -> None:
+        self.run(operator.delete_experiment, experiment_id)
+
+    # Looking
+
+    def query(self, sql: str, *parameters: Any) -> list[Any]:
+        return self.db.execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, *parameters: Any) -> Any:
+        """The only value of the only row."""
+        ((value,),) = self.query(sql, *parameters)
+        return value
+
+    def states(self) -> dict[int, str]:
+        return dict(self.query("select item_id, state from work order by item_id"))
+
+    def work(self, item_id: int) -> dict[str, Any]:
+        """An item's hot row by column, without what never changes."""
+        cursor = self.db.execute("select * from work where item_id = ?", (item_id,))
+        names = [column[0] for column in cursor.description]
+        row = dict(zip(names, cursor.fetchone(), strict=True))
+        return {k: v for k, v in row.items() if k not in ("item_id", "experiment_id", "priority")}
+
+    def attempts(self, item_id: int) -> list[tuple[int, int, str, str | None]]:
+        """(worker, epoch, outcome, response) of each call made for an item."""
+        return self.query(
+            "select worker_id, epoch, outcome, response from attempts where item_id = ?"
+            " order by seq",
+            item_id,
+        )
+
+    def inputs(self) -> list[Any]:
+        """The contents in the work table, in the order of the pool."""
+        rows = self.query("select input from items join work on item_id = id order by id")
+        return [json.loads(text) for (text,) in rows]
+
+    def counters(self) -> dict[tuple[int, str, str], int]:
+        rows = self.query("select experiment_id, state, reason, n from counters where n <> 0")
+        return {(e, state, reason): n for e, state, reason, n in rows}
+
+    def recount(self) -> dict[tuple[int, str, str], int]:
+        """What the counters must say, counted without any statement of queries.sql."""
+        rows = self.query(
+            "select experiment_id, state, ifnull((select reason from results where seq ="
+            " result_seq), ''), count(*) from work group by 1, 2, 3"
+        )
+        return {(e, state, reason): n for e, state, reason, n in rows}
+
+    def problems(self) -> list[str]:
+        return verify.verify_tables(self.db)
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """A new database; in the end it must be free of contradictions."""
+    with closing(new_database(path)) as db:
+        table = Table(db)
+        yield table
+        assert table.problems() == []

@@ -1,0 +1,188 @@
+"""What follows from a reply, as values: the table "Why items fail", without server or database."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchgen.items import (
+    Answer,
+    Decision,
+    Fail,
+    Failure,
+    Item,
+    KeepAnswer,
+    Reason,
+    Release,
+    Retry,
+    Usage,
+)
+from batchgen.retry import RetryPolicy, decide, decide_parse_failure, wait_s
+
+NOW = 1_750_000_000_000
+RETRYABLE = (Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE)
+FINAL = (Reason.REFUSAL, Reason.REJECTED)
+
+
+def item(attempts: int = 0, parse_failures: int = 0) -> Item:
+    return Item(1, 1, 1, 1, None, "{}", attempts, parse_failures)
+
+
+def answer(text: str = "Hello", finish_reason: str | None = "stop") -> Answer:
+    return Answer(text, "{}", finish_reason, "m-1", Usage())
+
+
+def decided(verdict: Answer | Failure, attempts: int = 0, seed: int = 0, **more: Any) -> Decision:
+    options = {"needs_whole": False, "server_down": False, **more}
+    policy = options.pop("policy", RetryPolicy())
+    return decide(verdict, item(attempts), policy, now=NOW, rng=Random(seed), **options)
+
+
+def waits(verdict: Failure, attempts: int = 0) -> Iterator[int]:
+    """Milliseconds until the next try, as a hundred seeds have it."""
+    for seed in range(100):
+        decision = decided(verdict, attempts, seed)
+        assert isinstance(decision, Retry)
+        assert decision.available_at is not None
+        yield decision.available_at - NOW
+
+
+def charged(verdict: Failure, attempts: int = 0, **more: Any) -> bool:
+    decision = decided(verdict, attempts, **more)
+    assert isinstance(decision, Retry)
+    return decision.charged
+
+
+# Answers
+
+
+def test_an_answer_is_kept() -> None:
+    assert decided(answer()) == KeepAnswer()
+    assert decided(answer(), needs_whole=True) == KeepAnswer()
+    assert decided(answer(finish_reason=None), needs_whole=True) == KeepAnswer()
+    assert decided(answer("", finish_reason="tool_calls")) == KeepAnswer()
+
+
+def test_an_answer_that_was_cut_off_fails_at_once_where_the_parser_needs_the_whole() -> None:
+    assert decided(answer(finish_reason="length"), needs_whole=True) == Fail(
+        Reason.TRUNCATED, "the answer was cut off at max_tokens, and the parser needs all of it"
+    )
+    assert decided(answer(finish_reason="length")) == KeepAnswer()
+
+
+def test_an_answer_that_was_cut_off_before_its_first_word_is_no_use_to_any_parser() -> None:
+    assert decided(answer("", finish_reason="length")) == Fail(
+        Reason.TRUNCATED, "the answer was cut off at max_tokens before its first word"
+    )
+
+
+def test_an_answer_counts_though_the_server_is_down() -> None:
+    assert decided(answer(), server_down=True) == KeepAnswer()
+
+
+# Failures
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_halt_gives_the_item_back_whatever_the_reason(reason: Reason) -> None:
+    assert decided(Failure(reason, "no", halt="Mend it."), attempts=4) == Release()
+
+
+@pytest.mark.parametrize("reason", FINAL)
+def test_what_will_never_work_fails_at_once(reason: Reason) -> None:
+    assert decided(Failure(reason, "said so")) == Fail(reason, "said so")
+
+
+@pytest.mark.parametrize("reason", RETRYABLE)
+def test_what_may_work_is_tried_again_until_max_attempts(reason: Reason) -> None:
+    failure = Failure(reason, "broken")
+    assert [charged(failure, attempts) for attempts in range(4)] == [True] * 4
+    assert decided(failure, attempts=4) == Fail(reason, "broken")
+    assert decided(failure, attempts=99) == Fail(reason, "broken")
+
+
+@pytest.mark.parametrize("reason", RETRYABLE)
+def test_with_one_attempt_the_first_failure_is_the_last(reason: Reason) -> None:
+    failure = Failure(reason, "broken")
+    assert decided(failure, policy=RetryPolicy(max_attempts=1)) == Fail(reason, "broken")
+
+
+def test_a_rate_limit_costs_no_attempt_and_never_fails_the_item() -> None:
+    assert not charged(Failure(Reason.RATE_LIMIT, "slow down", retry_after_s=3.0), attempts=0)
+    assert not charged(Failure(Reason.RATE_LIMIT, "slow down"), attempts=99)
+
+
+@pytest.mark.parametrize("reason", RETRYABLE)
+def test_a_server_that_is_down_costs_no_attempt(reason: Reason) -> None:
+    down = decided(Failure(reason, "refused", down=True), attempts=99, server_down=True)
+    assert down == Retry(None, charged=False)
+
+
+def test_a_stale_connection_costs_no_attempt_and_no_wait() -> None:
+    stale = Failure(Reason.CONNECTION, "reset", stale=True)
+    assert decided(stale, attempts=99) == Retry(None, charged=False)
+
+
+# Waiting
+
+
+def test_the_waits_double_up_to_the_longest() -> None:
+    assert [wait_s(n) for n in (0, 1, 2, 3, 4, 5, 6, 7, 1000)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert [wait_s(n, 30) for n in (0, 4, 5, 1000)] == [1, 16, 30, 30]
+
+
+def test_the_backoff_grows_with_the_attempts_used() -> None:
+    failure = Failure(Reason.SERVER, "broken")
+    spans = [(min(found), max(found)) for found in (list(waits(failure, n)) for n in range(4))]
+    for (low, high), wait_ms in zip(spans, (1000, 2000, 4000, 8000), strict=True):
+        assert wait_ms <= low < high <= wait_ms + 500
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    st.floats(0, 21600), st.integers(0, 10), st.sampled_from([Reason.RATE_LIMIT, Reason.SERVER]),
+    st.integers(),
+)  # fmt: skip
+def test_jitter_never_undercuts_what_the_server_asked(
+    asked_s: float, attempts: int, reason: Reason, seed: int
+) -> None:
+    policy = RetryPolicy(max_attempts=100)
+    failure = Failure(reason, "wait", retry_after_s=asked_s)
+    decision = decided(failure, attempts, seed, policy=policy)
+    assert isinstance(decision, Retry)
+    assert decision.available_at is not None
+    waited_ms = decision.available_at - NOW
+    assert asked_s * 1000 <= waited_ms <= asked_s * 1000 + 501
+
+
+def test_jitter_spreads_the_retries_of_one_burst() -> None:
+    assert len(set(waits(Failure(Reason.RATE_LIMIT, "slow down", retry_after_s=10.0)))) > 50
+
+
+def test_a_wait_is_what_the_server_asks_not_the_backoff() -> None:
+    failure = Failure(Reason.SERVER, "busy", retry_after_s=0.0)
+    assert set(waits(failure, attempts=3)) == {0}
+
+
+# Parse failures
+
+
+@pytest.mark.parametrize(
+    ("parse_failures", "attempts", "policy", "decision"),
+    [
+        (0, 0, RetryPolicy(), Fail(Reason.PARSE, "no tag")),
+        (0, 0, RetryPolicy(parse_attempts=2), Retry(None, charged=True, parse_failed=True)),
+        (1, 1, RetryPolicy(parse_attempts=2), Fail(Reason.PARSE, "no tag")),
+        (1, 1, RetryPolicy(parse_attempts=3), Retry(None, charged=True, parse_failed=True)),
+        (0, 3, RetryPolicy(parse_attempts=2), Retry(None, charged=True, parse_failed=True)),
+        (0, 4, RetryPolicy(parse_attempts=2), Fail(Reason.PARSE, "no tag")),
+        (0, 0, RetryPolicy(max_attempts=1, parse_attempts=2), Fail(Reason.PARSE, "no tag")),
+    ],
+)
+def test_an_answer_that_cannot_be_parsed_is_asked_for_again_as_the_policy_allows(
+    parse_failures: int, attempts: int, policy: RetryPolicy, decision: Decision
+) -> None:
+    assert decide_parse_failure(item(attempts, parse_failures), "no tag", policy) == decision
