@@ -74,7 +74,10 @@ class Client:
             trace_request_ctx=connection,
         ) as response:
             found["status"] = response.status
-            found["headers"] = {name.lower(): value for name, value in response.headers.items()}
+            found["headers"] = {
+                name.lower(): self._without_key(value, is_answer=False)
+                for name, value in response.headers.items()
+            }
             chunks, size = [], 0
             async for chunk in response.content.iter_any():
                 chunks.append(chunk)

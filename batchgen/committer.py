@@ -44,14 +44,12 @@ class Committer:
         pacer: Pacer,
         scope: Scope,
         *,
-        slots: int,
         lease_s: float,
         warn: Callable[[str], None],
     ) -> None:
         self._worker = worker
         self._pacer = pacer
         self._scope = scope
-        self._slots = slots
         self._beat_every_ms = int(lease_s * 1000 / 6)
         self._warn = warn
         self._wake = asyncio.Event()
@@ -143,7 +141,7 @@ class Committer:
         now = now_ms()
         slots = 0
         if not self._draining and self._look_at is not None and now >= self._look_at:
-            allowed = self._pacer.allowed(now, self._slots) - self.in_flight
+            allowed = self._pacer.allowed(now) - self.in_flight
             slots = max(0, min(len(self._idle), allowed))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
@@ -206,8 +204,9 @@ class Committer:
 
     def _plan_next_look(self, done: Exchange) -> None:
         """Fewer items than wanted: look again when one comes due, or soon, for others' sake."""
-        nothing_left = done.open == 0 and not self._outcomes
-        if nothing_left and not self._scope.wait_for_more and not done.expelled:
+        if self._outcomes:
+            return  # slots finished meanwhile, so the next exchange knows more
+        if done.open == 0 and not self._scope.wait_for_more and not done.expelled:
             self.drain()
             return
         poll_at = now_ms() + _POLL_MS

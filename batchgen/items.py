@@ -227,13 +227,15 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
-    blame. `down` means that the server could not be reached at all."""
+    blame. `down` means that the server could not be reached at all, `unavailable` that it, or the
+    gateway before it, says so itself; `stale` that a kept-alive connection had been closed."""
 
     reason: Reason
     message: str
     retry_after_s: float | None = None
     halt: str | None = None
     down: bool = False
+    unavailable: bool = False
     stale: bool = False
     finish_reason: str | None = None
     model: str | None = None

@@ -5,10 +5,12 @@ One `Pacer` a worker; time is passed in (epoch ms). It knows three reasons to ho
     start      The first calls go out few, until something came back or a moment has passed: a
                wrong key costs a handful of calls, not one a slot.
     limited    A burst of 429 pauses the whole worker once, for as long as the server asks, or for
-               1, 2, 4... seconds when it does not say. Answers to calls that went out before the
-               pause belong to the same burst.
-    down       Nobody gets through: pause 1, 2, 4... 30 seconds, then send one call to see. A call
-               that times out tells nothing about that.
+               1, 2, 4... seconds when it does not say, and takes a fifth of its slots out of use.
+               They come back slowly, a twentieth of all for each round of answers. Replies to
+               calls that went out before the pause belong to the same burst.
+    down       Nobody gets through: the server cannot be reached, or one item after another is
+               cut off or told 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send one
+               call to see. A call that times out tells nothing about that.
 
 A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
 """
@@ -22,10 +24,14 @@ _START_CALLS = 4
 _START_MS = 1500
 _LONGEST_PROBE_WAIT_S = 30.0
 _ITEMS_TO_BLAME_THE_SERVER = 3
+# As DataDesigner and inspect_ai do: enough to end a burst, little enough not to starve.
+_CUT_PER_BURST = 0.8
+_GROWTH_PER_ROUND = 0.05
 
 
 class Pacer:
-    def __init__(self, stall_s: float, now: int) -> None:
+    def __init__(self, slots: int, stall_s: float, now: int) -> None:
+        self._slots = slots
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
         self._heard = False
@@ -33,19 +39,20 @@ class Pacer:
         self._paused_at = -1
         self.paused_until = 0
         self._bursts = 0
+        self._share = 1.0
         self._failed_probes = 0
-        self._cut_off_items: set[int] = set()
+        self._items_without_service: set[int] = set()
         self.down = False
 
-    def allowed(self, now: int, slots: int) -> int:
+    def allowed(self, now: int) -> int:
         """How many calls may be under way at this moment."""
         if now < self.paused_until:
             return 0
         if self.down:
-            return min(slots, 1)
+            return 1
         if not self._heard and now - self._started_at < _START_MS:
-            return min(slots, _START_CALLS)
-        return slots
+            return min(self._slots, _START_CALLS)
+        return max(1, int(self._slots * self._share))
 
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
@@ -57,26 +64,30 @@ class Pacer:
 
     def observe(self, verdict: Answer | Failure, item_id: int, sent_at: int, now: int) -> None:
         """Learn from what a call that went out at `sent_at` brought."""
-        if isinstance(verdict, Failure) and verdict.reason is Reason.CONNECTION:
-            self._observe_cut_off(verdict, item_id, sent_at, now)
+        if isinstance(verdict, Failure) and (
+            verdict.reason is Reason.CONNECTION or verdict.unavailable
+        ):
+            self._observe_no_service(verdict, item_id, sent_at, now)
             return
         if isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT and self.down:
             return
         self._heard = True
         self.down = False
         self._failed_probes = 0
-        self._cut_off_items.clear()
+        self._items_without_service.clear()
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
             return
         self._trouble_since = None
         self._bursts = 0
+        round_of_answers = max(1.0, self._slots * self._share)
+        self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
         if self._trouble_since is None or now - self._trouble_since < self._stall_ms:
             return None
-        what = "the server could not be reached" if self.down else "the server answered only 429"
+        what = "the server was down" if self.down else "the server answered only 429"
         return f"{what} for {self._stall_ms / 1000:g} s (work.stall_s)."
 
     def _observe_rate_limit(self, failure: Failure, sent_at: int, now: int) -> None:
@@ -84,22 +95,25 @@ class Pacer:
         if not same_burst:
             self._bursts += 1
             self._paused_at = now
+            self._share = max(self._share * _CUT_PER_BURST, 1 / self._slots)
         self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:
             asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
         self._pause(now, asked_s)
 
-    def _observe_cut_off(self, failure: Failure, item_id: int, sent_at: int, now: int) -> None:
+    def _observe_no_service(self, failure: Failure, item_id: int, sent_at: int, now: int) -> None:
         if failure.stale:
             return
-        self._cut_off_items.add(item_id)
-        if failure.down or len(self._cut_off_items) >= _ITEMS_TO_BLAME_THE_SERVER:
+        self._heard = self._heard or failure.unavailable
+        self._items_without_service.add(item_id)
+        if failure.down or len(self._items_without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
             self.down = True
         if self.down and sent_at > self._paused_at:
             self._paused_at = now
             self._note_trouble(now)
-            self._pause(now, wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S))
+            probe_in_s = wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S)
+            self._pause(now, max(probe_in_s, failure.retry_after_s or 0.0))
             self._failed_probes += 1
 
     def _note_trouble(self, now: int) -> None:

@@ -1,6 +1,6 @@
 """The log of a run: JSON lines, one event an attempt. Never a prompt, an answer, or the key.
 
-Events: attempt, warning, bug, run_started, run_ended.
+Events: attempt, parsed, warning, bug, run_started, run_ended.
 """
 
 import os
@@ -64,6 +64,12 @@ class RunLog:
             self._show_attempt(
                 f"item {item.id}, try {item.attempts + 1}: {reason}: {error} -> {_name(decision)}"
             )
+
+    def parsed(self, item: Item, decision: Decision) -> None:
+        """What the parser made of an answer that was stored before."""
+        self._log.info("parsed", item=item.id, decision=_name(decision))
+        if self._show_attempt and isinstance(decision, Fail):
+            self._show_attempt(f"item {item.id}: {decision.reason}: {decision.error}")
 
     def event(self, name: str, **fields: Any) -> None:
         self._log.info(name, **fields)

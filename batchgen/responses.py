@@ -32,6 +32,7 @@ _FILTERED = re.compile(
     re.IGNORECASE,
 )
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
+_UNAVAILABLE = frozenset({502, 503, 504, 529})
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong or means "never"
 _MESSAGE_CHARS = 500
 
@@ -96,7 +97,10 @@ def _read_error(reply: Reply, status: int, body: Any) -> Failure:
     if status >= 500 or status in (408, 409):
         # When a rate limit resets, which some servers tell in every reply, is no matter here.
         wait_s = _asked_wait_s(reply.headers, _came_at(reply))
-        return Failure(Reason.SERVER, message, retry_after_s=wait_s, usage=usage)
+        return Failure(
+            Reason.SERVER, message, retry_after_s=wait_s, unavailable=status in _UNAVAILABLE,
+            usage=usage,
+        )  # fmt: skip
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not a chat completion: {message}", usage=usage)
     return Failure(Reason.REJECTED, message, halt=halt, usage=usage)

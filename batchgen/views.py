@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 from batchgen.export import timestamp
@@ -188,7 +189,7 @@ def percentile_s(latencies_ms: Collection[int], fraction: float) -> float | None
     if not latencies_ms:
         return None
     ordered = sorted(latencies_ms)
-    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] / 1000
+    return ordered[max(0, ceil(fraction * len(ordered)) - 1)] / 1000
 
 
 def _local(at_ms: int) -> str:

@@ -88,6 +88,7 @@ class RunLog(Protocol):
     """Where a run tells what happens; never given a prompt, an answer or the key."""
 
     def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None: ...
+    def parsed(self, item: Item, decision: Decision) -> None: ...
     def warn(self, message: str) -> None: ...
     def bug(self, message: str, trace: str) -> None: ...
 
@@ -102,10 +103,10 @@ async def run_worker(
     """
     lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
     async with lease as seat:
-        pacer = Pacer(options.stall_s, now_ms())
+        pacer = Pacer(options.slots, options.stall_s, now_ms())
         committer = Committer(
             seat, pacer, options.scope,
-            slots=options.slots, lease_s=options.lease_s, warn=log.warn,
+            lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
         worker = _Worker(store, client, options, committer, pacer, stats, log)
         try:
@@ -291,14 +292,17 @@ class _Worker:
                 self._stats.retried += 1
         if outcome.attempt is not None:
             self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
+        else:
+            self._log.parsed(outcome.item, outcome.decision)
 
     def _note(self, verdict: Answer | Failure, reply: Reply) -> None:
         stats = self._stats
         stats.calls += 1
         stats.prompt_tokens += verdict.usage.prompt_tokens or 0
         stats.completion_tokens += verdict.usage.completion_tokens or 0
-        stats.trouble = "" if isinstance(verdict, Answer) else verdict.message
-        if isinstance(verdict, Answer):
+        if isinstance(verdict, Failure):
+            stats.trouble = verdict.message  # the latest: the display says it while it pauses
+        else:
             stats.latencies_ms.append(reply.latency_ms)
 
     def _halt_if_stalled(self, now: int) -> None:

@@ -112,7 +112,9 @@ async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words)
     assert again.json == {"experiment": "default", "read": 2, "new": 2, "skipped": 0, "dropped": 0}
 
 
-async def test_json_of_status(project: Project, batchgen: Typist, simulator: Simulator) -> None:
+async def test_status_failures_and_show_as_json_and_as_text(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
     await failing_job(project, batchgen, simulator)
     status = (await batchgen("status", "--json")).json
     counts = {
@@ -128,6 +130,17 @@ async def test_json_of_status(project: Project, batchgen: Typist, simulator: Sim
     assert TIME.fullmatch(experiment["created_at"])
     assert counts.items() <= experiment.items()
     assert status["workers"] == []
+
+    status = (await batchgen("status")).out
+    assert re.search(r"^default +3 +0 +0 +2 +1$", status, re.MULTILINE)
+    assert "failed because of: rejected 1   (batchgen failures)" in status
+    assert (await batchgen("failures")).out == (
+        "default:\n       1  rejected      400 no such luck   (batchgen show 2)\n"
+    )
+    shown = (await batchgen("show", "2")).out
+    assert shown.startswith("item 2 (id deux) of default: failed, rejected: 400 no such luck\n")
+    assert "user:\n    Say two\n" in shown
+    assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
 
 
 async def test_json_of_failures_show_and_retry(
@@ -220,22 +233,6 @@ async def test_quiet_is_silent_unless_there_is_a_problem(project: Project, words
     assert wrong.err == "error: pool.jsonl:1: not JSON: Expecting value at column 1\n"
 
 
-async def test_the_text_of_status_failures_and_show(
-    project: Project, batchgen: Typist, simulator: Simulator
-) -> None:
-    await failing_job(project, batchgen, simulator)
-    status = (await batchgen("status")).out
-    assert re.search(r"^default +3 +0 +0 +2 +1$", status, re.MULTILINE)
-    assert "failed because of: rejected 1   (batchgen failures)" in status
-    assert (await batchgen("failures")).out == (
-        "default:\n       1  rejected      400 no such luck   (batchgen show 2)\n"
-    )
-    shown = (await batchgen("show", "2")).out
-    assert shown.startswith("item 2 (id deux) of default: failed, rejected: 400 no such luck\n")
-    assert "user:\n    Say two\n" in shown
-    assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
-
-
 async def test_a_reader_that_leaves_gets_no_traceback(project: Project, words: Words) -> None:
     """`batchgen export -o - | head -1`"""
     project.config("prompts: {user_prompt_path: long.txt}\n")
@@ -279,30 +276,30 @@ async def test_export_lines_have_the_keys_of_the_contract_in_its_order(
     assert (second["id"], second["metadata"]) == (2, None)
 
 
-@pytest.mark.parametrize(
-    ("parser", "answer", "parsed"),
-    [
+async def test_parsed_is_what_the_parser_makes_of_the_answer(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    cases: list[tuple[str, str, Any]] = [
         ("raw", "<d>a</d>", "<d>a</d>"),
         ("tag:d", "<D x='1'> 世 </D> and <d>b</d>", ["世", "b"]),
         ("json", 'Here: ```json\n{"a": [1, null, "世"]}\n```', {"a": [1, None, "世"]}),
-        ("regex:(?P<n>\\d+) (?P<unit>\\w+)", "about 12 apples", {"n": "12", "unit": "apples"}),
-        ("mine.py:parse", "abc", {"reversed": "cba", "word": "x"}),
-    ],
-)
-async def test_parsed_is_what_the_parser_makes_of_the_answer(
-    project: Project, simulator: Simulator, parser: str, answer: str, parsed: Any
-) -> None:
-    project.config(f"parser: '{parser}'\n")
+        ("regex:(?P<n>\\d+) (?P<unit>\\w+)", "12 apples", {"n": "12", "unit": "apples"}),
+        ("mine.py:parse", "abc", {"reversed": "cba", "word": "w4"}),
+    ]
     project.write(
         "mine.py",
         "def parse(response, item): return {'reversed': response[::-1], 'word': item['word']}\n",
     )
-    simulator.script("Say x", Behaviour.ok(answer))
-    project.pool([{"word": "x"}])
-    done = await project.batchgen("run", "pool.jsonl")
-    assert done.code == 0, done.err
-    (line,) = project.export()
-    assert (line["response"], line["parsed"]) == (answer, parsed)
+    for number, (parser, answer, _) in enumerate(cases):
+        project.config(f"parser: {json.dumps(parser)}\n")
+        project.pool([{"word": f"w{number}"}])
+        simulator.script(f"Say w{number}", Behaviour.ok(answer))
+        assert (await batchgen("enqueue", "pool.jsonl", "--recipe", "add")).code == 0
+    worked = await project.batchgen("work")
+    assert worked.code == 0, worked.err
+    assert (await batchgen("export")).code == 0
+    got = [(line["response"], line["parsed"]) for line in project.export()]
+    assert got == [(answer, parsed) for _, answer, parsed in cases]
 
 
 async def test_export_to_a_file_to_stdout_and_the_failed(

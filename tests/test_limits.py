@@ -5,7 +5,7 @@ import pytest
 from batchgen.items import Answer, Failure, Reason, Usage
 from batchgen.limits import Pacer
 
-SLOTS = 100
+SLOTS, CUT = 100, 80  # a burst takes a fifth of the slots out of use
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
 SERVER_ERROR = Failure(Reason.SERVER, "500")
 SLOW_DOWN = Failure(Reason.RATE_LIMIT, "429")
@@ -21,7 +21,7 @@ def slow_down(wait_s: float) -> Failure:
 
 def pacer(stall_s: float = 1800.0) -> Pacer:
     """One that began at 0 and has heard an answer at once."""
-    made = Pacer(stall_s, 0)
+    made = Pacer(SLOTS, stall_s, 0)
     made.observe(ANSWER, 1, 0, 0)
     return made
 
@@ -30,38 +30,68 @@ def pacer(stall_s: float = 1800.0) -> Pacer:
 
 
 def test_the_first_calls_go_out_few_until_something_came_back() -> None:
-    start = Pacer(1800, 10_000)
-    assert start.allowed(10_000, SLOTS) == 4
-    assert start.allowed(10_000, 2) == 2
+    start = Pacer(SLOTS, 1800, 10_000)
+    assert start.allowed(10_000) == 4
+    assert Pacer(2, 1800, 10_000).allowed(10_000) == 2
     assert start.next_change_at(10_000) == 11_500
     start.observe(SERVER_ERROR, 1, 10_000, 10_020)
-    assert start.allowed(10_020, SLOTS) == SLOTS
+    assert start.allowed(10_020) == SLOTS
     assert start.next_change_at(10_020) is None
 
 
 def test_a_slow_first_answer_holds_the_others_back_for_a_moment_only() -> None:
-    start = Pacer(1800, 10_000)
-    assert [start.allowed(now, SLOTS) for now in (11_499, 11_500)] == [4, SLOTS]
+    start = Pacer(SLOTS, 1800, 10_000)
+    assert [start.allowed(now) for now in (11_499, 11_500)] == [4, SLOTS]
     assert start.next_change_at(11_500) is None
 
 
 # Rate limits
 
 
+def test_slots_that_a_burst_took_come_back_a_twentieth_for_each_round_of_answers() -> None:
+    limited = pacer()
+    limited.observe(slow_down(1), 1, 1000, 1000)
+    for _ in range(CUT):
+        limited.observe(ANSWER, 2, 2001, 3000)
+    assert limited.allowed(3000) == 84
+    for _ in range(500):
+        limited.observe(ANSWER, 2, 2001, 3000)
+    assert limited.allowed(3000) == SLOTS
+
+
+def test_bursts_without_end_leave_one_slot() -> None:
+    limited = pacer()
+    for second in range(1, 60):
+        limited.observe(slow_down(0.5), 1, second * 1000, second * 1000)
+    assert limited.allowed(60_000) == 1
+
+
+def test_gateways_that_answer_for_a_server_that_is_down_cost_no_attempts() -> None:
+    gateway = Failure(Reason.SERVER, "503", unavailable=True)
+    outage = pacer()
+    for item in (1, 2):
+        outage.observe(gateway, item, 1000, 1000)
+        assert not outage.down
+    outage.observe(gateway, 3, 1000, 1000)
+    assert (outage.down, outage.allowed(1000), outage.allowed(2000)) == (True, 0, 1)
+    outage.observe(ANSWER, 4, 2000, 2100)
+    assert (outage.down, outage.allowed(2100)) == (False, SLOTS)
+
+
 def test_a_429_pauses_everybody_for_as_long_as_the_server_asks() -> None:
     limited = pacer()
     limited.observe(slow_down(7.5), 1, 1000, 1100)
-    assert limited.allowed(1100, SLOTS) == limited.allowed(8599, SLOTS) == 0
+    assert limited.allowed(1100) == limited.allowed(8599) == 0
     assert limited.next_change_at(1100) == limited.paused_until == 8600
-    assert limited.allowed(8600, SLOTS) == SLOTS
+    assert limited.allowed(8600) == CUT
     assert limited.next_change_at(8600) is None
 
 
 def test_a_pause_is_never_shorter_than_asked() -> None:
     limited = pacer()
     limited.observe(slow_down(1.0001), 1, 1000, 1100)
-    assert limited.allowed(2100, SLOTS) == 0
-    assert limited.allowed(2101, SLOTS) == SLOTS
+    assert limited.allowed(2100) == 0
+    assert limited.allowed(2101) == CUT
 
 
 def test_one_burst_is_one_pause() -> None:
@@ -69,7 +99,7 @@ def test_one_burst_is_one_pause() -> None:
     for item_id in range(50):
         limited.observe(SLOW_DOWN, item_id, 1000, 1100 + item_id)
     assert limited.paused_until == 2100
-    assert limited.allowed(2100, SLOTS) == SLOTS
+    assert limited.allowed(2100) == CUT
 
 
 def test_a_call_sent_in_the_moment_of_the_pause_belongs_to_its_burst() -> None:
@@ -110,7 +140,7 @@ def test_an_answer_that_comes_late_does_not_end_the_pause() -> None:
     limited = pacer()
     limited.observe(slow_down(5), 1, 1000, 1100)
     limited.observe(ANSWER, 2, 1000, 1200)
-    assert limited.allowed(1200, SLOTS) == 0
+    assert limited.allowed(1200) == 0
 
 
 # Outages
@@ -120,9 +150,9 @@ def test_a_server_that_refuses_is_down_and_is_asked_by_one_call_after_a_while() 
     outage = pacer()
     outage.observe(REFUSED, 1, 1000, 1001)
     assert outage.down
-    assert outage.allowed(1001, SLOTS) == 0
+    assert outage.allowed(1001) == 0
     assert outage.next_change_at(1001) == 2001
-    assert outage.allowed(2001, SLOTS) == 1
+    assert outage.allowed(2001) == 1
 
 
 def test_the_calls_that_were_under_way_do_not_make_an_outage_longer() -> None:
@@ -138,7 +168,7 @@ def test_the_probes_of_an_outage_grow_apart_up_to_half_a_minute() -> None:
         outage.observe(REFUSED, 1, now, now + 1)
         pauses.append((outage.paused_until - now - 1) / 1000)
         now = outage.paused_until
-        assert outage.allowed(now, SLOTS) == 1
+        assert outage.allowed(now) == 1
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
@@ -149,7 +179,7 @@ def test_any_reply_ends_an_outage(sign_of_life: Answer | Failure) -> None:
     outage.observe(REFUSED, 1, 2001, 2002)
     outage.observe(sign_of_life, 1, 4002, 4010)
     assert not outage.down
-    assert outage.allowed(4010, SLOTS) == SLOTS
+    assert outage.allowed(4010) == SLOTS
     outage.observe(REFUSED, 1, 5000, 5001)
     assert outage.paused_until == 6001
 
@@ -159,7 +189,7 @@ def test_a_probe_without_an_answer_in_time_does_not_end_an_outage() -> None:
     outage.observe(REFUSED, 1, 1000, 1001)
     outage.observe(TIMEOUT, 1, 2001, 602_001)
     assert outage.down
-    assert outage.allowed(602_001, SLOTS) == 1
+    assert outage.allowed(602_001) == 1
 
 
 def test_a_429_ends_an_outage_and_begins_a_pause() -> None:
@@ -174,9 +204,9 @@ def test_an_item_whose_calls_are_cut_off_is_to_blame_until_three_are() -> None:
     for _ in range(10):
         outage.observe(RESET, 1, 1000, 1001)
     outage.observe(RESET, 2, 1000, 1001)
-    assert (outage.down, outage.allowed(1001, SLOTS)) == (False, SLOTS)
+    assert (outage.down, outage.allowed(1001)) == (False, SLOTS)
     outage.observe(RESET, 3, 1000, 1002)
-    assert (outage.down, outage.allowed(1002, SLOTS)) == (True, 0)
+    assert (outage.down, outage.allowed(1002)) == (True, 0)
 
 
 def test_answers_between_show_that_the_server_is_not_to_blame() -> None:
@@ -191,7 +221,7 @@ def test_stale_connections_say_nothing_about_the_server() -> None:
     outage = pacer()
     for item_id in range(20):
         outage.observe(STALE, item_id, 1000, 1001)
-    assert (outage.down, outage.allowed(1001, SLOTS)) == (False, SLOTS)
+    assert (outage.down, outage.allowed(1001)) == (False, SLOTS)
 
 
 # Stalls
@@ -210,7 +240,7 @@ def test_an_outage_for_the_whole_time_is_a_stall() -> None:
     outage.observe(REFUSED, 1, 1000, 1000)
     outage.observe(REFUSED, 1, 31_000, 31_000)
     assert outage.stalled(60_999) is None
-    assert outage.stalled(61_000) == "the server could not be reached for 60 s (work.stall_s)."
+    assert outage.stalled(61_000) == "the server was down for 60 s (work.stall_s)."
 
 
 def test_an_answer_now_and_then_is_no_stall() -> None:

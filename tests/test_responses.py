@@ -220,7 +220,7 @@ def test_a_204_has_no_answer() -> None:
         # OpenRouter, when the upstream fails
         (
             {"error": {"code": 502, "message": "Provider returned error", "metadata": {}}},
-            Failure(Reason.SERVER, "502 Provider returned error"),
+            Failure(Reason.SERVER, "502 Provider returned error", unavailable=True),
         ),
         # OpenRouter, when the upstream fails while it writes
         (
@@ -233,7 +233,7 @@ def test_a_204_has_no_answer() -> None:
                     }
                 ]
             },
-            Failure(Reason.SERVER, "502 Upstream idle timeout"),
+            Failure(Reason.SERVER, "502 Upstream idle timeout", unavailable=True),
         ),
         (
             {"error": {"code": "429", "message": "slow down"}, "choices": []},
@@ -345,7 +345,10 @@ VLLM_404 = {
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 524, 529, 599, 408, 409])
 def test_the_server_fails(status: int) -> None:
     body = openai_error("Overloaded", "server_error")
-    assert failure(status, body) == Failure(Reason.SERVER, f"{status} Overloaded")
+    unavailable = status in (502, 503, 504, 529)
+    assert failure(status, body) == Failure(
+        Reason.SERVER, f"{status} Overloaded", unavailable=unavailable
+    )
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 422, 451])
@@ -657,8 +660,8 @@ def test_a_server_error_waits_as_asked_but_not_for_the_rate_limit_to_reset() -> 
     # OpenAI sends its x-ratelimit headers with every reply.
     asked = failure(503, "busy", retry_after="9", x_ratelimit_reset_tokens="6m0s")
     silent = failure(503, "busy", x_ratelimit_reset_tokens="6m0s")
-    assert asked == Failure(Reason.SERVER, "503 busy", retry_after_s=9.0)
-    assert silent == Failure(Reason.SERVER, "503 busy")
+    assert asked == Failure(Reason.SERVER, "503 busy", retry_after_s=9.0, unavailable=True)
+    assert silent == Failure(Reason.SERVER, "503 busy", unavailable=True)
 
 
 # Whatever comes

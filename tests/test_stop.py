@@ -134,7 +134,7 @@ async def test_a_stop_waits_no_longer_than_the_grace(
 async def test_retries_that_wait_do_not_hold_up_a_stop(
     project: Project, simulator: Simulator
 ) -> None:
-    tomorrow = Behaviour.error(503, headers={"Retry-After": "7200"})
+    tomorrow = Behaviour.error(500, headers={"Retry-After": "7200"})
     simulator.script("Say w", *[tomorrow] * ITEMS)
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     process = await project.start("run", "pool.jsonl", "-c", str(SLOTS))

@@ -91,6 +91,14 @@ def test_due_retries_come_before_fresh_items_longest_due_first(table: Table, wor
     assert claim_one_by_one(table, worker) == [2, 1, 4, 3]
 
 
+def test_all_retries_that_are_due_are_claimed_at_once(table: Table, worker: int) -> None:
+    table.enqueue("a", "b", "c")
+    for item in table.claim(worker, 3):
+        table.finish(worker, item, Retry(START + item.id, charged=True), broken())
+    table.now = START + 2
+    assert sorted(numbers(table.claim(worker, 3))) == [1, 2]
+
+
 def test_experiments_are_served_oldest_first(table: Table, worker: int) -> None:
     table.enqueue("a", experiment="one")
     table.enqueue("b", "c", experiment="two")

@@ -41,6 +41,9 @@ class Log:
         self.attempts.append((item.id, attempt.outcome, type(decision).__name__))
         self.first(attempt.reason).set()
 
+    def parsed(self, item: Item, decision: Decision) -> None:
+        """The tests look at the table for this."""
+
     def first(self, reason: Reason | None) -> asyncio.Event:
         return self.seen.setdefault(reason, asyncio.Event())
 
@@ -302,7 +305,7 @@ async def test_a_worker_that_gets_nowhere_halts_and_gives_its_items_back(
     else:
         await simulator.stop()
     result = await job.run(["a", "b"], stall_s=0.5)
-    what = "the server answered only 429" if limited else "the server could not be reached"
+    what = "the server answered only 429" if limited else "the server was down"
     assert (result.stats.halted or "").startswith(
         f"{what} for 0.5 s (work.stall_s). The last reply"
     )

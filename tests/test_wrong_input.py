@@ -528,9 +528,9 @@ ON_A_DATABASE = [
 ]
 
 THROUGH_THE_COMMAND = {
-    "missing-pool", "template-missing", "config-typo", "config-tab", "environment-value",
-    "parser-module", "command-unknown", "option-range", "no-database-work", "function-import",
-    "json", "csv-ragged", "list-cut-in-item", "stdin", "function-raises", "variable-jinja",
+    "missing-pool", "template-missing", "config-typo", "environment-value", "parser-module",
+    "command-unknown", "option-range", "no-database-work", "json", "csv-ragged", "stdin",
+    "function-raises", "variable-jinja",
 }  # fmt: skip
 
 Run = Callable[..., Ended]

@@ -33,7 +33,7 @@ class ExportRecord:
 
 
 def verify_tables(db: sqlite3.Connection) -> list[str]:
-    """Every contradiction in the tables, a line each, at most 20 of a kind; none when all is well."""
+    """Every contradiction in the tables, a line each, at most 20 of a kind; none if all is well."""
     problems = [f"file: {line}" for (line,) in db.execute("pragma integrity_check") if line != "ok"]
     if problems:
         return problems  # nothing else read from a damaged file means anything
