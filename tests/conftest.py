@@ -84,7 +84,9 @@ class Project:
         lines = [json.dumps(item, ensure_ascii=False) for item in items]
         return self.write(name, "".join(f"{line}\n" for line in lines))
 
-    async def start(self, *arguments: str, stdin: bytes | None = None) -> asyncio.subprocess.Process:
+    async def start(
+        self, *arguments: str, stdin: bytes | None = None
+    ) -> asyncio.subprocess.Process:
         """Start batchgen here, and return the process."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "batchgen", *arguments,
@@ -124,7 +126,7 @@ async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None)
 
 @pytest.fixture
 async def project(tmp_path: Path, simulator: Simulator) -> AsyncIterator[Project]:
-    """A project on the simulated model: template "Say {word}", parser raw. No process outlives it."""
+    """On the simulated model: template "Say {word}", parser raw. No process outlives it."""
     made = Project(tmp_path, simulator.base_url)
     made.config()
     made.write("prompts/user_prompts/default.txt", "Say {word}\n")

@@ -16,11 +16,11 @@ from batchgen.pool import (
     MAX_ITEM_BYTES,
     BadLine,
     Entry,
-    _JsonList,
     open_pool,
     read_item,
     read_objects,
 )
+from batchgen.pool.json_list import JsonList
 
 
 def flat(fields: dict[str, Any], where: str, **rest: Any) -> PoolItem:
@@ -181,7 +181,7 @@ def test_a_broken_json_list_is_not_read_to_its_end() -> None:
             return b'[{"a": 1} "b" ' + b" " * count
 
     source = Endless()
-    entries = list(_JsonList(lambda count: source.read(count).decode(), "x", chunk=100))
+    entries = list(JsonList(lambda count: source.read(count).decode(), "x", chunk=100))
     assert [type(entry) for entry in entries] == [PoolItem, BadLine]
     assert source.taken < 10_000
 
@@ -212,7 +212,7 @@ def test_a_json_list_in_chunks_is_what_json_reads(
 ) -> None:
     text = json.dumps(objects, indent=indent, ensure_ascii=ascii_only)
     stream = io.StringIO(text, newline="")
-    entries = list(_JsonList(stream.read, "pool.json", chunk))
+    entries = list(JsonList(stream.read, "pool.json", chunk))
     assert [e.input.given for e in entries if isinstance(e, PoolItem)] == json.loads(text)
     assert len(entries) == len(objects)
 
@@ -221,14 +221,14 @@ def test_a_json_list_in_chunks_is_what_json_reads(
 @settings(max_examples=100, deadline=None)
 def test_numbers_cut_by_a_chunk_stay_whole(numbers: list[float], chunk: int) -> None:
     text = json.dumps(numbers)
-    entries = list(_JsonList(io.StringIO(text).read, "pool.json", chunk))
+    entries = list(JsonList(io.StringIO(text).read, "pool.json", chunk))
     assert [e.text for e in entries if isinstance(e, BadLine)] == [json.dumps(n) for n in numbers]
 
 
 @given(text=st.text('[]{}",:0 \n\\ua.e-tN', max_size=30), chunk=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_list_exactly_when_json_says_so(text: str, chunk: int) -> None:
-    entries = list(_JsonList(io.StringIO(text, newline="").read, "pool.json", chunk))
+    entries = list(JsonList(io.StringIO(text, newline="").read, "pool.json", chunk))
     try:
         is_list = isinstance(json.loads(text), list)
     except json.JSONDecodeError:
@@ -477,7 +477,7 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({"id": 1.5}, "id must be a text that is not empty, not 1.5"),
         ({"params": "x"}, "params must be an object, not 'x'"),
         ({"params": {"stream": True}}, "params.stream must not be set: answers are taken whole"),
-        ({"params": {"n": 2}}, "params.n must be 1; for more answers per item use --samples"),
+        ({"params": {"n": 2}}, "params.n must be 1: an item has one answer"),
         ({"params": {"messages": []}}, "params must not contain messages"),
         (
             {"params": {"extra_body": {"stream": True}}},

@@ -141,6 +141,15 @@ def test_an_item_that_saw_too_many_workers_die_fails(table: Table) -> None:
     assert table.counters() == {(1, "failed", "crash"): 1, (1, "pending", ""): 1}
 
 
+def test_while_a_parser_is_at_work_only_the_items_it_has_are_suspected(table: Table) -> None:
+    table.enqueue(1, 2)
+    worker = table.join()
+    parsed, _ = table.claim(worker, 2)
+    table.finish(worker, parsed, KeepAnswer(), answered())
+    table.take_over(worker)
+    assert [table.work(number)["crashes"] for number in (1, 2)] == [1, 0]
+
+
 def test_crashes_and_charged_attempts_are_counted_apart(table: Table) -> None:
     table.enqueue("a")
     for _ in range(2):

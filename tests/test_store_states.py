@@ -5,22 +5,15 @@ say the same and be free of contradictions; finished answers never change.
 """
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchgen.items import (
     Attempt,
@@ -29,14 +22,13 @@ from batchgen.items import (
     Fail,
     Item,
     KeepAnswer,
-    NewItem,
-    Outcome,
     Reason,
     Release,
     Retry,
     StoredAnswer,
 )
 from batchgen.store.intake import OtherRecipe
+from batchgen.store.queue import Exchange
 from tests.store_kit import (
     MAX_CRASHES,
     OTHER_RECIPE,
@@ -47,6 +39,8 @@ from tests.store_kit import (
     new_item,
     open_table,
 )
+
+T = TypeVar("T")
 
 WAITS_MS = (None, 1, 5_000, 120_000)
 
@@ -67,9 +61,13 @@ class Finish:
     decision: Decision
 
 
+# Which one of some, whatever their number: a rule never has nothing to choose from.
+WHICH = st.integers(0, 5)
+
 FINISHES = st.one_of(
     st.just(Finish(answered(), Done())),
     st.just(Finish(answered(), Done('{"p": 1}'))),
+    st.just(Finish(answered(), KeepAnswer())),
     st.just(Finish(answered(), KeepAnswer())),
     st.sampled_from([Reason.REFUSAL, Reason.REJECTED]).map(
         lambda reason: Finish(broken(reason), Fail(reason, "no"))
@@ -86,17 +84,16 @@ FINISHES = st.one_of(
 
 
 class Life(RuleBasedStateMachine):
-    workers: Bundle[int] = Bundle("workers")
-    claims: Bundle[Claim] = Bundle("claims")
-
     def __init__(self) -> None:
         super().__init__()
         self.open = ExitStack()
         directory = self.open.enter_context(tempfile.TemporaryDirectory())
         self.table: Table = self.open.enter_context(open_table(Path(directory) / "batchgen.db"))
         self.states: dict[int, str] = {}
-        self.holders: dict[int, tuple[int, int]] = {}  # item: (worker, epoch), while running
-        self.alive: set[int] = set()
+        self.held: dict[int, Claim] = {}  # by item, while it is running
+        self.stale: list[Claim] = []
+        self.alive: list[int] = []
+        self.dead: list[int] = []
         self.ended: dict[int, Any] = {}  # what each done item was when it became so
         self.calls = 0
         self.unknown = 0
@@ -106,7 +103,7 @@ class Life(RuleBasedStateMachine):
 
     # Enqueueing
 
-    @initialize(n=st.integers(1, 6))
+    @initialize(n=st.integers(2, 6))
     def first_pool(self, n: int) -> None:
         self.note_new(self.table.enqueue(*range(n)))
 
@@ -127,15 +124,15 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(0, 4))
     def enqueue_by_id(self, number: int) -> None:
         into = self.table.begin("e", RECIPE, OtherRecipe.ADD)
-        row: NewItem = new_item({"id": number}, into.experiment_id, custom_id=f"id {number}")
+        row = new_item({"id": number}, into.experiment_id, custom_id=f"id {number}")
         self.note_new(self.table.add(into, [row]).ids)
 
+    @precondition(lambda self: not self.held)
     @rule()
     def replace_the_recipe(self) -> None:
-        before = self.table.begin("e", OTHER_RECIPE, OtherRecipe.REPLACE)
-        left = self.table.states()
-        dropped = self.states.keys() - left.keys()
-        assert len(dropped) == before.dropped
+        into = self.table.begin("e", OTHER_RECIPE, OtherRecipe.REPLACE)
+        dropped = self.states.keys() - self.table.states().keys()
+        assert len(dropped) == into.dropped
         assert {self.states.pop(number) for number in dropped} <= {"pending"}
 
     def note_new(self, ids: list[int]) -> None:
@@ -144,122 +141,135 @@ class Life(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(target=workers)
-    def join(self) -> int:
-        worker_id = self.table.join()
-        self.alive.add(worker_id)
+    def worker(self, which: int, *, busy: bool = False) -> int:
+        """One of at most three; a new one when there are fewer. A busy one has claimed."""
+        if which % 3 >= len(self.alive):
+            self.alive.append(self.table.join())
+        worker_id = chosen(self.alive, which % 3)
+        if busy and not any(claim.worker_id == worker_id for claim in self.held.values()):
+            self.note_claims(worker_id, self.table.exchange(worker_id, (), 2))
         return worker_id
 
     @rule(
-        target=claims,
-        worker_id=workers,
-        want=st.integers(0, 4),
+        which=WHICH,
+        want=st.integers(1, 4),
         experiments=st.sampled_from([None, (1,), (1, 2)]),
         requests_per_minute=st.sampled_from([None, None, 3]),
     )
     def claim(
         self,
-        worker_id: int,
+        which: int,
         want: int,
         experiments: tuple[int, ...] | None,
         requests_per_minute: int | None,
-    ) -> Any:
+    ) -> None:
+        worker_id = self.worker(which)
         done = self.table.exchange(worker_id, (), want, experiments, requests_per_minute)
-        assert done.expelled == (worker_id not in self.alive)
-        assert not (done.items and done.expelled)
-        for item in done.items:
-            assert self.states[item.id] == "pending"
-            self.states[item.id] = "running"
-            self.holders[item.id] = worker_id, item.epoch
+        self.note_claims(worker_id, done)
         if done.open is not None and experiments is None:
             assert done.open == sum(
                 state in ("pending", "running") for state in self.states.values()
             )
-        if done.next_at is not None and want:
-            assert done.next_at > self.table.now
-        return multiple(*(Claim(worker_id, item) for item in done.items))
+        assert done.next_at is None or done.next_at > self.table.now
 
-    @rule(target=claims, claim=consumes(claims), finish=FINISHES)
-    def finish(self, claim: Claim, finish: Finish) -> Any:
-        return self.hand_in(claim, finish)
+    def note_claims(self, worker_id: int, done: Exchange) -> None:
+        assert done.expelled is False
+        for item in done.items:
+            assert self.states[item.id] == "pending"
+            self.states[item.id] = "running"
+            self.held[item.id] = Claim(worker_id, item)
 
-    @rule(claim=claims, finish=FINISHES)
-    def finish_and_hand_in_once_more(self, claim: Claim, finish: Finish) -> None:
-        self.hand_in(claim, finish)
+    @precondition(lambda self: self.dead)
+    @rule(which=WHICH, want=st.integers(0, 4))
+    def claim_as_one_taken_for_dead(self, which: int, want: int) -> None:
+        done = self.table.exchange(chosen(self.dead, which), (), want)
+        assert (done.expelled, done.items) == (True, [])
 
-    def hand_in(self, claim: Claim, finish: Finish) -> Any:
-        """Counts when the claim still holds, whatever became of its worker's other claims."""
-        item, attempt = claim.item, finish.attempt
-        if item.answer is not None and isinstance(finish.decision, Done):
+    @rule(which=WHICH, finish=FINISHES)
+    def finish(self, which: int, finish: Finish) -> None:
+        worker_id = self.worker(which, busy=True)
+        mine = [claim for claim in self.held.values() if claim.worker_id == worker_id]
+        if not mine:
+            return
+        claim = chosen(mine, which)
+        done = self.hand_in(claim, finish)
+        assert done.lost == []
+        number = claim.item.id
+        match finish.decision:
+            case KeepAnswer():
+                (seq,) = done.attempt_seqs
+                assert seq is not None
+                answer = StoredAnswer(seq, "an answer")
+                self.held[number] = replace(claim, item=replace(claim.item, answer=answer))
+                return
+            case Done():
+                self.states[number] = "done"
+                self.ended[number] = self.ending(number)
+            case Fail():
+                self.states[number] = "failed"
+            case _:
+                self.states[number] = "pending"
+        self.stale.append(self.held.pop(number))
+
+    @precondition(lambda self: self.stale)
+    @rule(which=WHICH, finish=FINISHES)
+    def finish_what_is_no_longer_held(self, which: int, finish: Finish) -> None:
+        done = self.hand_in(chosen(self.stale, which), finish)
+        assert len(done.lost) == 1
+
+    def hand_in(self, claim: Claim, finish: Finish) -> Exchange:
+        attempt = finish.attempt
+        if claim.item.answer is not None and isinstance(finish.decision, Done):
             attempt = None  # parsed, not called again
-        outcome = Outcome(item, attempt, finish.decision)
-        holds = self.holders.get(item.id) == (claim.worker_id, item.epoch)
-        done = self.table.exchange(claim.worker_id, [outcome])
-        assert done.lost == ([] if holds else [outcome])
         self.calls += attempt is not None
         self.unknown += attempt is not None and attempt.outcome == "unknown"
-        if not holds:
-            return multiple()
-        if isinstance(finish.decision, KeepAnswer):
-            seq = done.attempt_seqs[0]
-            assert seq is not None
-            return Claim(claim.worker_id, replace(item, answer=StoredAnswer(seq, "an answer")))
-        del self.holders[item.id]
-        match finish.decision:
-            case Done():
-                self.states[item.id] = "done"
-                self.ended[item.id] = self.ending(item.id)
-            case Fail():
-                self.states[item.id] = "failed"
-            case _:
-                self.states[item.id] = "pending"
-        return multiple()
+        return self.table.finish(claim.worker_id, claim.item, finish.decision, attempt)
 
-    @rule(worker_id=consumes(workers))
-    def leave(self, worker_id: int) -> None:
-        held = self.held_by(worker_id)
-        assert self.table.leave(worker_id) == len(held)
-        self.give_back(worker_id, held)
+    @rule(which=WHICH)
+    def leave(self, which: int) -> None:
+        worker_id = self.worker(which, busy=True)
+        claims = self.give_back(worker_id)
+        assert self.table.leave(worker_id) == len(claims)
 
-    @rule(worker_id=workers)
-    def die_and_be_taken_over(self, worker_id: int) -> None:
+    @rule(which=WHICH)
+    def die_and_be_taken_over(self, which: int) -> None:
         """The worker does not know, and goes on when it wakes up."""
-        held = self.held_by(worker_id)
-        sent = [number for number in held if self.table.work(number)["answer_seq"] is None]
-        last = [number for number in held if self.table.work(number)["crashes"] == MAX_CRASHES - 1]
-        assert self.table.take_over(worker_id) == len(held)
-        self.calls += len(sent)
-        self.unknown += len(sent)
-        self.give_back(worker_id, held)
-        for number in last:
-            self.states[number] = "failed"
+        worker_id = self.worker(which, busy=True)
+        claims = self.give_back(worker_id)
+        suspects = [claim for claim in claims if claim.item.answer is not None] or claims
+        crashes = {claim.item.id: self.table.work(claim.item.id)["crashes"] for claim in suspects}
+        assert self.table.take_over(worker_id) == len(claims)
+        sent = sum(claim.item.answer is None for claim in claims)
+        self.calls += sent
+        self.unknown += sent
+        for number, before in crashes.items():
+            if before + 1 == MAX_CRASHES:
+                self.states[number] = "failed"
 
-    def held_by(self, worker_id: int) -> list[int]:
-        return [number for number, (holder, _) in self.holders.items() if holder == worker_id]
-
-    def give_back(self, worker_id: int, held: list[int]) -> None:
-        self.alive.discard(worker_id)
-        for number in held:
-            del self.holders[number]
-            self.states[number] = "pending"
+    def give_back(self, worker_id: int) -> list[Claim]:
+        self.alive.remove(worker_id)
+        self.dead.append(worker_id)
+        claims = [claim for claim in self.held.values() if claim.worker_id == worker_id]
+        for claim in claims:
+            self.states[claim.item.id] = "pending"
+            self.stale.append(self.held.pop(claim.item.id))
+        return claims
 
     # People and time
 
-    @rule(experiment_id=st.sampled_from([1, 2]), reason=st.sampled_from([None, "refusal", "crash"]))
-    def reopen(self, experiment_id: int, reason: str | None) -> None:
-        chosen = {
-            number
-            for number, in self.table.query(
-                "select w.item_id from work w join results r on r.seq = w.result_seq"
-                " where w.state = 'failed' and experiment_id = ? and ? in (reason, 'any')",
-                experiment_id, reason or "any",
-            )
-        }  # fmt: skip
-        assert self.table.reopen_all(experiment_id, reason) == len(chosen)
-        for number in chosen:
+    @precondition(lambda self: "failed" in self.states.values())
+    @rule(reason=st.sampled_from([None, "refusal", "crash"]))
+    def reopen(self, reason: str | None) -> None:
+        failed = self.table.query(
+            "select w.item_id from work w join results r on r.seq = w.result_seq"
+            " where w.state = 'failed' and experiment_id = 1 and ? in (reason, 'any')",
+            reason or "any",
+        )
+        assert self.table.reopen_all(1, reason) == len(failed)
+        for (number,) in failed:
             self.states[number] = "pending"
 
-    @rule(ms=st.sampled_from([1, 1_000, 61_000]))
+    @rule(ms=st.sampled_from([1, 5_000, 61_000]))
     def time_passes(self, ms: int) -> None:
         self.table.now += ms
 
@@ -279,20 +289,27 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def every_call_is_kept_and_counted(self) -> None:
-        kept = self.table.query("select count(*), sum(outcome = 'unknown') from attempts")
-        counted = self.table.query("select sum(calls), sum(unknown_calls) from totals")
-        assert [(n, unknown or 0) for n, unknown in kept] == [(self.calls, self.unknown)]
-        assert [(n or 0, unknown or 0) for n, unknown in counted] == [(self.calls, self.unknown)]
+        made = (self.calls, self.unknown)
+        for ask in (
+            "select count(*), coalesce(sum(outcome = 'unknown'), 0) from attempts",
+            "select coalesce(sum(calls), 0), coalesce(sum(unknown_calls), 0) from totals",
+        ):
+            assert self.table.query(ask) == [made]
 
     def ending(self, number: int) -> Any:
         return self.table.query(
             "select w.*, r.*, a.* from work w join results r on r.seq = w.result_seq"
-            " join attempts a on a.seq = r.attempt_seq where w.item_id = ?", number,
-        )  # fmt: skip
+            " join attempts a on a.seq = r.attempt_seq where w.item_id = ?",
+            number,
+        )
+
+
+def chosen(some: Sequence[T], which: int) -> T:
+    return some[which % len(some)]
 
 
 Life.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=200,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

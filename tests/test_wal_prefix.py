@@ -96,4 +96,3 @@ async def test_a_sample_of_prefixes_leads_to_the_same_export(
         lines = [without_times(line) for line in resumed.export()]
         assert [line["response"] for line in lines] == [line["response"] for line in calm]
         assert (await resumed.batchgen("verify")).code == 0
-

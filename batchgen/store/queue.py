@@ -103,23 +103,25 @@ def remove_worker(
 ) -> int:
     """Remove a worker and give its claims back to the others; how many these were.
 
-    After a crash each of them may have been sent: an attempt with unknown outcome is kept for it,
-    and an item that saw `max_crashes` workers die fails. Answers that are waiting to be parsed
-    stay with their items.
+    After a crash each of them may have been sent: an attempt with unknown outcome is kept for it.
+    Answers that are waiting to be parsed stay with their items. An item that saw `max_crashes`
+    workers die fails; but while a parser was at work, only the items it had are suspected of it.
     """
     ledger, calls, results = Ledger(), [], []
     claims = db.execute(QUERIES["claims_of_worker"], {"worker_id": worker_id}).fetchall()
     seqs = _Sequence(db, "attempts")
+    parsing = any(answer_seq is not None for *_, answer_seq in claims)
     for item_id, experiment_id, epoch, crashes, answer_seq in claims:
+        suspect = crashed and (answer_seq is not None or not parsing)
         item = Item(item_id, epoch, experiment_id, 0, None, "")
         if crashed and answer_seq is None:
             unknown = Attempt(finished_at=now)
             calls.append(_attempt_row(next(seqs), worker_id, item, unknown))
             ledger.spend(experiment_id, unknown)
-        if crashed and crashes + 1 >= max_crashes:
+        if suspect and crashes + 1 >= max_crashes:
             results.append((item, answer_seq))
         else:
-            db.execute(QUERIES["take_back"], {"item_id": item_id, "crashed": int(crashed)})
+            db.execute(QUERIES["take_back"], {"item_id": item_id, "crashed": int(suspect)})
             ledger.move(experiment_id, State.RUNNING, -1)
             ledger.move(experiment_id, State.PENDING, +1)
     db.executemany(QUERIES["append_attempt"], calls)
@@ -135,6 +137,8 @@ def exchange(
     """Write what the slots finished, and claim what the free ones do next."""
     ledger = Ledger()
     seqs, lost = _finish(db, worker_id, outcomes, now, ledger)
+    ledger.write(db)  # claiming goes by the counters
+    ledger = Ledger()
     expelled = db.execute(QUERIES["is_worker"], {"worker_id": worker_id}).fetchone() is None
     claimed, next_at = ([], None) if expelled else _claim(db, worker_id, want, now, ledger)
     ledger.write(db)

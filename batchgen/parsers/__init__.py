@@ -1,0 +1,76 @@
+"""Parsers: what an answer's text becomes.
+
+This is the door. Behind it:
+
+    patterns, json_value   the built-in ones
+    function               the user's own
+    parser                 what they all are
+    runner                 runs them
+
+A parser's `kind` says what it can do to the process, and so when it may run:
+
+    inline     built in, linear in the text: runs anywhere, before the answer is committed too
+    regex      the user's pattern, which may backtrack for ever: has a time limit of its own
+    function   the user's code: may raise, hang, or take the process with it. Only after the raw
+               answer is durable
+
+`ParserRunner.run` runs any of them. Whatever goes wrong is a ParseError, which costs the item and
+nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from batchgen.errors import ConfigError
+from batchgen.parsers.function import function_parser, parser_from_callable
+from batchgen.parsers.json_value import parse_json
+from batchgen.parsers.parser import Parser, to_json
+from batchgen.parsers.patterns import regex_parser, tag_parser
+from batchgen.parsers.runner import ParserRunner
+from batchgen.userfunctions import is_function_spec, load_function
+
+__all__ = ["Parser", "ParserRunner", "load_parser", "parser_from_callable", "to_json"]
+
+
+def load_parser(spec: str) -> Parser:
+    """The parser that `spec` names. Raises ConfigError, in one line, when there is none."""
+    prefix, colon, rest = spec.partition(":")
+    if spec == "raw":
+        return Parser(spec, "inline", _parse_raw, needs_whole=False)
+    if spec == "json":
+        return Parser(spec, "inline", parse_json)
+    if colon and prefix in _FACTORIES:
+        return _FACTORIES[prefix](spec, rest)
+    if is_function_spec(spec):
+        try:
+            function = load_function(spec, default_name="parse_response")
+        except ConfigError as exc:
+            raise ConfigError(f"parser {spec!r}: {exc}") from exc
+        return function_parser(function, spec)
+    raise ConfigError(
+        f"unknown parser {spec!r}; there are raw, tag:NAME, regex:PATTERN, json, "
+        "module:function and path/to/file.py:function"
+    )
+
+
+def _parse_raw(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
+    return text
+
+
+def _refuse_python(spec: str, name: str) -> NoReturn:
+    raise ConfigError(
+        f"parser {spec!r}: only the Python script that enqueued these items has its {name}; "
+        "run that script to parse them"
+    )
+
+
+def _refuse_schema(spec: str, _file: str) -> NoReturn:
+    raise ConfigError(f"parser {spec!r}: json_schema is not supported yet; use json or a function")
+
+
+_FACTORIES: dict[str, Callable[[str, str], Parser]] = {
+    "tag": tag_parser,
+    "regex": regex_parser,
+    "json_schema": _refuse_schema,
+    "python": _refuse_python,
+}

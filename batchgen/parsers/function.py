@@ -1,0 +1,64 @@
+"""The user's own functions as parsers."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from batchgen.errors import ConfigError
+from batchgen.parsers.parser import Parser
+
+
+def parser_from_callable(function: Callable[..., Any]) -> Parser:
+    """A parser for `function`, which only this process can find: its spec is for the record."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return function_parser(function, f"python:{named.__module__}.{named.__qualname__}")
+
+
+def function_parser(function: Callable[..., Any], spec: str) -> Parser:
+    if inspect.isclass(function):
+        what = "pydantic models are" if hasattr(function, "model_validate") else "a class is"
+        raise ConfigError(f"parser {spec!r}: {what} not supported yet; give a function")
+    call = _caller(function, spec)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`
+    )
+
+    def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
+        return call(text, item)
+
+    return Parser(spec, "function", parse, is_async=is_async)
+
+
+def _caller(function: Callable[..., Any], spec: str) -> Callable[[str, Mapping[str, Any]], Any]:
+    """`function` as one of (response, item). A second parameter gets the item unless it has a
+    default and another name: then it is an option of the user's, `strict=True` say."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some functions written in C have none
+        return lambda text, _item: function(text)
+    in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(signature.parameters.values())
+    second = [param for param in parameters if param.kind in in_place][1:2]
+    if second and (second[0].default is inspect.Parameter.empty or second[0].name == "item"):
+        return _fitting(signature, spec, lambda text, item: function(text, item), (0, 1), {})
+    if any(param.kind is param.KEYWORD_ONLY and param.name == "item" for param in parameters):
+        return _fitting(
+            signature, spec, lambda text, item: function(text, item=item), (0,), {"item": 1}
+        )
+    return _fitting(signature, spec, lambda text, _item: function(text), (0,), {})
+
+
+def _fitting(
+    signature: inspect.Signature,
+    spec: str,
+    call: Callable[[str, Mapping[str, Any]], Any],
+    args: tuple[int, ...],
+    kwargs: dict[str, int],
+) -> Callable[[str, Mapping[str, Any]], Any]:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as exc:
+        raise ConfigError(
+            f"parser {spec!r} must take (response) or (response, item), not {signature}: {exc}"
+        ) from exc
+    return call

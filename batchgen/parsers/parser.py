@@ -1,0 +1,36 @@
+"""What a parser is, and what it may return."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from batchgen.errors import ParseError
+from batchgen.items import dump_json
+
+Parse = Callable[[str, Mapping[str, Any], float | None], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """`parse(text, item, timeout_s)` returns what JSON can hold (of a function: anything, or an
+    awaitable) or raises ParseError (a function: anything). Only a regex looks at `timeout_s`.
+
+    `needs_whole` is False when an answer that was cut off at max_tokens is of use all the same.
+    """
+
+    spec: str
+    kind: Literal["inline", "regex", "function"]
+    parse: Parse
+    needs_whole: bool = True
+    is_async: bool = False
+
+
+def to_json(value: Any) -> str:
+    """What a parser returned, as JSON. Raises ParseError when JSON cannot hold it."""
+    try:
+        return dump_json(value)
+    except UnicodeEncodeError:
+        problem = "a lone surrogate in a text"
+    except Exception as exc:  # a subclass of dict or list is the user's code
+        problem = str(exc)
+    raise ParseError(f"the parser returned a {type(value).__name__} JSON cannot hold: {problem}")

@@ -1,0 +1,63 @@
+"""tag:NAME and regex:PATTERN."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from batchgen.errors import ConfigError, ParseError
+from batchgen.parsers.parser import Parser
+from batchgen.userfunctions import describe
+
+
+def tag_parser(spec: str, name: str) -> Parser:
+    """Every `<NAME>...</NAME>`, without the white space round it: an opening tag and the nearest
+    closing one after it, so that an opening tag within is text. `<NAME/>` is no element."""
+    if not re.fullmatch(r"\w[\w.:-]*", name):
+        raise ConfigError(f"parser {spec!r}: {name!r} is no name of a tag; write tag:draft")
+    # One pass from tag to tag, where `<NAME>(.*?)</NAME>` would be quadratic in unclosed tags.
+    tag = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.IGNORECASE)
+
+    def parse(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> list[str]:
+        found, start = [], None
+        for match in tag.finditer(text):
+            if match[1]:
+                if start is not None:
+                    found.append(text[start : match.start()].strip())
+                start = None
+            elif start is None and not match[0].endswith("/>"):
+                start = match.end()
+        if not found:
+            unclosed = "" if start is None else f" (<{name}> is opened, but not closed)"
+            raise ParseError(f"no <{name}>...</{name}> in the answer{unclosed}")
+        return found
+
+    return Parser(spec, "inline", parse)
+
+
+def regex_parser(spec: str, source: str) -> Parser:
+    """The first match: its named groups as an object, or its groups as a list (null for one that
+    took no part), or, without groups, its text. No flags but those in the pattern: `(?s)`."""
+    import regex  # type: ignore[import-untyped]
+
+    try:
+        pattern = regex.compile(source)
+    except regex.error as exc:
+        raise ConfigError(f"parser {spec!r}: {exc}") from exc
+    except (RecursionError, OverflowError, ValueError) as exc:
+        raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
+
+    def parse(text: str, _item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        try:
+            # `concurrent` gives up the GIL, so that a pattern that backtracks stops nobody else
+            match = pattern.search(text, timeout=timeout_s, concurrent=True)
+        except TimeoutError:
+            raise RegexTimeoutError(f"the pattern took longer than {timeout_s:g} s") from None
+        if match is None:
+            raise ParseError(f"no match for {source} in the answer")
+        return match.groupdict() or (list(match.groups()) if pattern.groups else match[0])
+
+    return Parser(spec, "regex", parse)
+
+
+class RegexTimeoutError(ParseError):
+    """The pattern may match, but not within the time it had."""

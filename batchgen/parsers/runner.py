@@ -1,0 +1,156 @@
+"""Runs parsers where they cost nobody but their item: off the event loop, with a deadline."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from batchgen.errors import ParseError
+from batchgen.parsers.parser import Parser
+from batchgen.parsers.patterns import RegexTimeoutError
+from batchgen.userfunctions import describe
+
+FAST_REGEX_S = 0.02  # what the event loop can spare; nearly all patterns are done within it
+THREADS = 4  # parsers that run at once: they share the GIL, so more would gain nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    value: Any = None
+    error: BaseException | None = None
+
+
+class _Thread:
+    """One daemon thread that runs one call at a time. Daemon: one that hangs must not keep the
+    process from ending."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="batchgen-parser", daemon=True)
+        self._thread.start()
+
+    def start(self, function: Callable[[], Any]) -> asyncio.Future[_Returned]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Returned] = loop.create_future()
+
+        def call() -> None:
+            try:
+                returned = _Returned(function())
+            except BaseException as exc:  # SystemExit too: in a thread nobody else would see it
+                returned = _Returned(error=exc)
+            try:
+                loop.call_soon_threadsafe(_settle, future, returned)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits any more
+
+        self._calls.put(call)
+        return future
+
+    def stop(self) -> None:
+        """Ends it after its present call, however long that takes."""
+        self._calls.put(None)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            call()
+
+
+def _settle(future: asyncio.Future[_Returned], returned: _Returned) -> None:
+    if not future.done():
+        future.set_result(returned)
+
+
+class ParserRunner:
+    """Runs parsers of every kind, off the event loop where they may take long.
+
+    A call that misses its deadline is left behind with its thread, and another thread takes over:
+    Python cannot stop it. `stuck` counts those that still run.
+    """
+
+    def __init__(self, threads: int = THREADS) -> None:
+        self._free = asyncio.Semaphore(threads)
+        self._idle: list[_Thread] = []
+        self._abandoned: list[_Thread] = []
+
+    @property
+    def stuck(self) -> int:
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+        return len(self._abandoned)
+
+    async def run(
+        self, parser: Parser, text: str, item: Mapping[str, Any], timeout_s: float
+    ) -> Any:
+        """What the parser makes of `text`. The time waiting for a free thread does not count.
+
+        Raises ParseError, whatever went wrong; only being cancelled goes through.
+        """
+        if parser.kind == "inline":
+            return parser.parse(text, item, None)
+        if parser.kind == "regex":
+            try:
+                return parser.parse(text, item, min(FAST_REGEX_S, timeout_s))
+            except RegexTimeoutError:
+                pass  # once more, with all the time it may have
+        elif parser.is_async:
+            return await _awaited(parser.parse(text, item, None), timeout_s)
+        return await self._run_in_thread(parser, text, item, timeout_s)
+
+    def close(self) -> None:
+        """Ends the idle threads; those that hang end with the process."""
+        while self._idle:
+            self._idle.pop().stop()
+
+    async def _run_in_thread(
+        self, parser: Parser, text: str, item: Mapping[str, Any], timeout_s: float
+    ) -> Any:
+        async with self._free:
+            thread = self._idle.pop() if self._idle else _Thread()
+            future = thread.start(lambda: parser.parse(text, item, timeout_s))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    returned = await future
+            except TimeoutError:
+                raise _took_too_long(timeout_s) from None
+            finally:
+                self._put_back(thread, finished=future.done() and not future.cancelled())
+        if returned.error is not None:
+            raise _parse_error(returned.error) from returned.error
+        if inspect.isawaitable(returned.value):  # a plain function that returned a coroutine
+            return await _awaited(returned.value, timeout_s)
+        return returned.value
+
+    def _put_back(self, thread: _Thread, *, finished: bool) -> None:
+        if finished:
+            self._idle.append(thread)
+        else:
+            thread.stop()
+            self._abandoned.append(thread)
+
+
+async def _awaited(awaitable: Awaitable[Any], timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            return await awaitable
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise _parse_error(exc) from exc  # the function's own, not ours
+    except (Exception, SystemExit) as exc:
+        if deadline.expired() and isinstance(exc, TimeoutError):
+            raise _took_too_long(timeout_s) from None
+        raise _parse_error(exc) from exc
+
+
+def _took_too_long(timeout_s: float) -> ParseError:
+    return ParseError(f"took longer than {timeout_s:g} s")
+
+
+def _parse_error(exc: BaseException) -> ParseError:
+    return exc if isinstance(exc, ParseError) else ParseError(describe(exc))

@@ -1,0 +1,76 @@
+"""Reading a data pool: a stream of items, in constant memory, whatever the size of the pool.
+
+This is the door. Behind it:
+
+    jsonl, json_list, csv_rows   a reader for each kind of file
+    objects                      Python objects, and the functions that yield them
+    lines, strict_json           what the readers share: text out of bytes, values out of text
+    shapes                       what an item may look like
+
+Every reader yields `PoolItem | BadLine`: what is wrong with a line is a value, since the caller
+decides whether it ends the run or is written away (`--skip-invalid`). After a `BadLine` the stream
+goes on with the next line, unless it is `fatal`: then nothing follows.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from batchgen.errors import UsageError
+from batchgen.pool.csv_rows import read_csv_rows
+from batchgen.pool.json_list import read_json_list
+from batchgen.pool.jsonl import read_json_lines
+from batchgen.pool.lines import MAX_ITEM_BYTES
+from batchgen.pool.objects import read_function, read_objects
+from batchgen.pool.shapes import BadLine, Entries, Entry, read_item
+from batchgen.userfunctions import is_function_spec
+
+__all__ = ["MAX_ITEM_BYTES", "BadLine", "Entry", "open_pool", "read_item", "read_objects"]
+
+
+def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
+    """The items of a file, of standard input (`-`), or of a function, one at a time. Close it when
+    it is not read to its end: a file is open behind it.
+
+    Raises UsageError at once when `source` is nothing that can be read.
+    """
+    if not source.strip():
+        raise UsageError("the data pool's name is empty; give a file, - or module:function")
+    if source == "-":
+        return read_json_lines(stdin or sys.stdin.buffer, "stdin")
+    path = Path(source)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None and path.suffix.lower() != ".parquet" and is_function_spec(source):
+        return read_function(source)
+    if not path.is_file() and not path.is_fifo():
+        raise UsageError(f"{source}: {'is a directory' if path.is_dir() else 'no such data pool'}")
+    if reader is None:
+        _refuse_format(source, path.suffix.lower())
+    return _file_items(path, source, reader)
+
+
+def _refuse_format(source: str, suffix: str) -> NoReturn:
+    if suffix == ".parquet":
+        raise UsageError(f"{source}: Parquet is not supported yet; convert it to JSONL")
+    raise UsageError(
+        f"{source}: unknown kind of data pool; it must end in .jsonl, .json or .csv, "
+        "be - (JSONL on stdin), or module:function"
+    )
+
+
+_Reader = Callable[[BinaryIO, str], Iterator[Entry]]
+_READERS: dict[str, _Reader] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json_list,
+    ".csv": read_csv_rows,
+}
+
+
+def _file_items(path: Path, name: str, reader: _Reader) -> Entries:
+    try:
+        with path.open("rb") as file:
+            yield from reader(file, name)
+    except OSError as exc:
+        raise UsageError(f"{name}: {exc.strerror}") from exc

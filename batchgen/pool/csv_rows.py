@@ -1,0 +1,106 @@
+"""CSV: a header, and an item a row."""
+
+import csv
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from batchgen.pool.lines import MAX_ITEM_BYTES, Lines
+from batchgen.pool.shapes import BadLine, Entry, entry_of
+from batchgen.pool.strict_json import checked, decoder, problem_of
+
+
+class _BadLineError(Exception):
+    """Takes a BadLine through csv.reader."""
+
+    def __init__(self, line: BadLine) -> None:
+        super().__init__(line.problem)
+        self.line = line
+
+
+class _CsvLines:
+    """Lines for csv.reader, which goes on after an exception; `taken` are those of this row."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines, self.texts = lines, iter(lines)
+        self.taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.texts)
+        if isinstance(line, BadLine):
+            raise _BadLineError(line)
+        self.taken.append(line)
+        return line
+
+    def start_row(self) -> str:
+        """Begins a row; returns where it is."""
+        self.taken.clear()
+        return f"{self.lines.name}:{self.lines.number + 1}"
+
+    def text(self) -> str:
+        return "".join(self.taken).rstrip("\r\n")
+
+
+def read_csv_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
+    csv.field_size_limit(MAX_ITEM_BYTES)  # the csv module's own limit, 128 KB, is below a prompt
+    lines = _CsvLines(Lines(file, name))
+    rows = _rows(lines)
+    where, header = next(rows, ("", None))
+    if header is None:
+        return
+    problem = header.problem if isinstance(header, BadLine) else _header_problem(header)
+    if isinstance(header, BadLine) or problem:
+        yield BadLine(where, problem, lines.text(), fatal=True)
+        return
+    names = [column.strip() for column in header]
+    for where, row in rows:
+        yield row if isinstance(row, BadLine) else _csv_row(names, row, where, lines.text())
+
+
+def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
+    """Every row that is not blank, and where it begins."""
+    # strict: otherwise a quote that is never closed swallows the rest of the file in silence
+    reader = csv.reader(lines, strict=True)
+    while True:
+        where = lines.start_row()
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except _BadLineError as exc:
+            yield where, exc.line
+        except csv.Error as exc:
+            yield where, BadLine(where, f"not CSV: {exc}", lines.text())
+        else:
+            if row:
+                yield where, row
+
+
+def _header_problem(header: list[str]) -> str:
+    if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), None)):
+        return f"the columns are separated by {other!r}; write them with commas"
+    seen: set[str] = set()
+    for number, name in enumerate((column.strip() for column in header), start=1):
+        if not name:
+            return f"column {number} of the header has no name"
+        if name in seen:
+            return f"the header has {name!r} twice"
+        seen.add(name)
+    return ""
+
+
+def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
+    if len(row) != len(header):
+        return BadLine(where, f"the row has {len(row)} cells, the header {len(header)}", text)
+    item: dict[str, Any] = dict(zip(header, row, strict=True))
+    for name in ("id", "params"):
+        if item.get(name) == "":  # an empty cell is CSV's way of leaving it out
+            del item[name]
+    if "params" in item:
+        try:
+            item["params"] = checked(decoder.decode(item["params"]), item["params"])
+        except (ValueError, RecursionError) as exc:
+            return BadLine(where, f"params: {problem_of(exc)}", text)
+    return entry_of(item, where, text)

@@ -1,0 +1,26 @@
+"""JSON lines: an item a line."""
+
+from typing import BinaryIO
+
+from batchgen.pool.lines import Lines
+from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of
+from batchgen.pool.strict_json import checked, decoder, problem_of
+
+
+def read_json_lines(file: BinaryIO, name: str) -> Entries:
+    lines = Lines(file, name)
+    for line in lines:
+        if isinstance(line, BadLine):
+            yield line
+        elif not line.isspace():
+            yield _json_line(line, lines)
+
+
+def _json_line(line: str, lines: Lines) -> Entry:
+    text = line.rstrip("\r\n")
+    try:
+        obj = checked(decoder.decode(text), text)
+    except (ValueError, RecursionError) as exc:
+        hint = "; a JSON list must be in a .json file" if text.startswith("[") else ""
+        return lines.bad(problem_of(exc) + hint, text)
+    return entry_of(obj, f"{lines.name}:{lines.number}", text)

@@ -1,0 +1,60 @@
+"""The lines of a file as text, counted, however long or broken they are."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from batchgen.pool.shapes import BadLine
+
+MAX_ITEM_BYTES = 64 << 20  # no server takes a larger request, and one must fit in memory
+CHUNK_CHARS = 1 << 20
+TEXT_KEPT_CHARS = 1000  # of a line over the limit: enough to recognise it
+
+
+@dataclass(slots=True)
+class Lines:
+    """The lines of a binary file as text, counted. A line that cannot be text is a BadLine.
+
+    Never reads more than `MAX_ITEM_BYTES` at once, however long a line is.
+    """
+
+    file: BinaryIO
+    name: str
+    number: int = 0
+
+    def __iter__(self) -> Iterator[str | BadLine]:
+        while raw := self.file.readline(MAX_ITEM_BYTES + 1):
+            self.number += 1
+            if self.number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            yield self._text(raw)
+
+    def bad(self, problem: str, text: str = "", fatal: bool = False) -> BadLine:
+        return BadLine(f"{self.name}:{self.number}", problem, text, fatal)
+
+    def _text(self, raw: bytes) -> str | BadLine:
+        if len(raw) > MAX_ITEM_BYTES and not raw.endswith(b"\n"):
+            self._skip_rest()
+            start = raw[:TEXT_KEPT_CHARS].decode(errors="backslashreplace")
+            return self.bad(f"the line is longer than {MAX_ITEM_BYTES >> 20} MB", start)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as exc:
+            return self.bad(not_utf8(exc), raw.decode(errors="backslashreplace"))
+        if "\0" in text:
+            return self.bad(f"NUL byte at column {text.index(chr(0)) + 1}", text)
+        return text
+
+    def _skip_rest(self) -> None:
+        while (more := self.file.readline(CHUNK_CHARS)) and not more.endswith(b"\n"):
+            pass
+
+
+def not_utf8(exc: UnicodeDecodeError) -> str:
+    data = exc.object
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "not UTF-8 but UTF-16; save the file as UTF-8"
+    before = data[data.rfind(b"\n", 0, exc.start) + 1 : exc.start]
+    column = len(before.decode(errors="replace")) + 1
+    return f"not UTF-8: byte 0x{data[exc.start]:02x} at column {column}"

@@ -1,0 +1,50 @@
+"""Items as Python objects: of a list, or of the user's function."""
+
+import inspect
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from batchgen.errors import UsageError
+from batchgen.items import dump_json
+from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of, shown_kind
+from batchgen.pool.strict_json import LONE_SURROGATE
+from batchgen.userfunctions import describe, load_function
+
+
+def read_objects(objects: Iterable[Any], name: str = "data_pool") -> Iterator[Entry]:
+    """Items from Python objects. Each is copied through JSON, as it will be stored, so that an
+    object that is changed later changes no item."""
+    for index, obj in enumerate(objects):
+        where = f"{name}[{index}]"
+        try:
+            text = dump_json(obj)
+        except UnicodeEncodeError:
+            yield BadLine(where, f"cannot be stored as JSON: {LONE_SURROGATE}", reprlib.repr(obj))
+        except (ValueError, TypeError) as exc:
+            yield BadLine(where, f"cannot be stored as JSON: {exc}", reprlib.repr(obj))
+        else:
+            yield entry_of(json.loads(text), where, text)
+
+
+def read_function(source: str) -> Entries:
+    function = load_function(source)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(f"{source} is async; a data pool must be a plain function or generator")
+    return _called(function, source)
+
+
+def _called(function: Callable[[], Any], source: str) -> Entries:
+    count = 0
+    try:
+        objects = function()
+        if isinstance(objects, str | bytes | Mapping) or not isinstance(objects, Iterable):
+            problem = f"returned {shown_kind(objects)}; it must return or yield items"
+            yield BadLine(source, problem, fatal=True)
+            return
+        for entry in read_objects(objects, source):
+            yield entry
+            count += 1
+    except (Exception, SystemExit) as exc:  # the user's code may raise anything
+        yield BadLine(f"{source}[{count}]", f"the function raised {describe(exc)}", fatal=True)

@@ -1,0 +1,183 @@
+"""The shapes that an item may have, and what is wrong with one that has none of them. Pure."""
+
+import json
+import reprlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.errors import InputError
+from batchgen.items import ItemInput, PoolItem
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """What cannot be an item. `text` is the line as it was read (bytes that are not UTF-8 as
+    `\\xff`, only the beginning of one over the limit); `fatal` means that nothing follows."""
+
+    where: str
+    problem: str
+    text: str = ""
+    fatal: bool = False
+
+
+Entry = PoolItem | BadLine
+Entries = Generator[Entry, None, None]
+
+
+def read_item(obj: Any, where: str) -> ItemInput:
+    """Tells the shapes of an item apart; `given` is `obj` itself.
+
+    Raises InputError, which begins with `where`.
+    """
+    try:
+        return _item_input(obj)
+    except _ProblemError as exc:
+        raise InputError(f"{where}: {exc}") from None
+
+
+class _ProblemError(Exception):
+    """What is wrong with an item, for a caller who knows where it is."""
+
+
+def entry_of(obj: Any, where: str, text: str) -> Entry:
+    """The item that `obj` is, or why it is none; `text` is the line it came from."""
+    try:
+        return PoolItem(_item_input(obj), where)
+    except _ProblemError as exc:
+        return BadLine(where, str(exc), text)
+
+
+_KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
+
+
+def _item_input(obj: Any) -> ItemInput:
+    if not isinstance(obj, dict):
+        raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
+    shapes = [name for name in ("messages", *_KWARGS) if name in obj]
+    if _is_batch_line(obj):
+        _refuse_mixture(["body", *shapes], len(shapes) > 0)
+        return _batch_line(obj)
+    _refuse_mixture(shapes, "messages" in shapes and len(shapes) > 1)
+    common: dict[str, Any] = {
+        "given": obj,
+        "id": _item_id(obj, "id"),
+        "metadata": obj.get("metadata"),
+        "params": _params(obj.get("params", {}), "params"),
+    }
+    if "messages" in obj:
+        return ItemInput(**common, messages=_messages(obj["messages"]))
+    if shapes:
+        user, system = (_variables(obj, name) for name in _KWARGS)
+        return ItemInput(**common, user_variables=user, system_variables=system)
+    return ItemInput(**common, user_variables=obj, system_variables=obj)
+
+
+def _refuse_mixture(shapes: list[str], mixed: bool) -> None:
+    if mixed:
+        raise _ProblemError(
+            f"has both {shapes[0]} and {shapes[1]}; an item has either messages or variables"
+        )
+
+
+def _is_batch_line(obj: dict[str, Any]) -> bool:
+    """Variables may be called `body` or `url` too, so it takes more than one of these names."""
+    if "custom_id" not in obj or "body" not in obj:
+        return False
+    return isinstance(obj["body"], dict) or ("method" in obj and "url" in obj)
+
+
+def _batch_line(obj: dict[str, Any]) -> ItemInput:
+    body, url, method = obj["body"], obj.get("url"), obj.get("method")
+    if "id" in obj:
+        raise _ProblemError("has both id and custom_id")
+    if method is not None and method != "POST":
+        raise _ProblemError(f"method must be POST, not {shown_kind(method)}")
+    if url is not None and not (isinstance(url, str) and _is_chat_url(url)):
+        raise _ProblemError(f"url must be that of chat completions, not {shown_kind(url)}")
+    if not isinstance(body, dict) or "messages" not in body:
+        raise _ProblemError("body must be an object with messages")
+    params = {name: value for name, value in body.items() if name != "messages"}
+    return ItemInput(
+        given=obj,
+        id=_item_id(obj, "custom_id"),
+        metadata=obj.get("metadata"),
+        params=_params(params | _params(obj.get("params", {}), "params"), "body"),
+        messages=_messages(body["messages"]),
+    )
+
+
+def _is_chat_url(url: str) -> bool:
+    return url.partition("?")[0].rstrip("/").endswith("/chat/completions")
+
+
+def _item_id(obj: dict[str, Any], name: str) -> str | None:
+    if name not in obj:
+        return None
+    value = obj[name]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise _ProblemError(f"{name} must be a text that is not empty, not {shown_kind(value)}")
+    return value
+
+
+def _params(params: Any, name: str) -> dict[str, Any]:
+    """Overrides of the request's parameters; what the server makes of them is its business, but
+    what batchgen sets or counts on itself is refused."""
+    if not isinstance(params, dict):
+        raise _ProblemError(f"{name} must be an object, not {shown_kind(params)}")
+    if "messages" in params:
+        raise _ProblemError(f"{name} must not contain messages")
+    if params.get("stream"):
+        raise _ProblemError(f"{name}.stream must not be set: answers are taken whole")
+    if params.get("n") not in (None, 1):
+        raise _ProblemError(f"{name}.n must be 1: an item has one answer")
+    if params.get("extra_body") is not None:
+        _params(params["extra_body"], f"{name}.extra_body")
+    return params
+
+
+def _variables(obj: dict[str, Any], name: str) -> dict[str, Any]:
+    value = obj.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise _ProblemError(f"{name} must be an object, not {shown_kind(value)}")
+    return value or {}
+
+
+def _messages(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        raise _ProblemError(
+            f"messages must be a list with at least one message, not {shown_kind(messages)}"
+        )
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    return messages
+
+
+def _check_message(message: Any, name: str) -> None:
+    if not isinstance(message, dict):
+        raise _ProblemError(f"{name} must be an object, not {shown_kind(message)}")
+    if not isinstance(message.get("role"), str):
+        raise _ProblemError(f"{name}.role must be text, not {shown_kind(message.get('role'))}")
+    content = message.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise _ProblemError(
+            f"{name}.content must be text, a list or null, not {shown_kind(content)}"
+        )
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        if not isinstance(part, dict):
+            raise _ProblemError(
+                f"{name}.content[{index}] must be an object, not {shown_kind(part)}"
+            )
+
+
+def shown_kind(value: Any) -> str:
+    """A value, short enough for a message."""
+    if isinstance(value, dict):
+        return "an object" if value else "an empty object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return reprlib.repr(value)

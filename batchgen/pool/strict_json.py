@@ -1,0 +1,46 @@
+"""JSON that can be written as JSON again: no NaN, no infinity, no half of a character."""
+
+import json
+from json import JSONDecodeError
+from typing import Any, NoReturn
+
+from batchgen.items import dump_json
+
+
+class NotStorableError(ValueError):
+    """JSON as Python reads it, but nothing that can be written as JSON again."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise NotStorableError(f"{name} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise NotStorableError(f"the number {text[:20]} is too large")
+    return number
+
+
+LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
+decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+# Finds the end of a value that the other one refuses.
+lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
+
+
+def problem_of(exc: ValueError | RecursionError) -> str:
+    if isinstance(exc, JSONDecodeError):
+        return f"not JSON: {exc.msg} at column {exc.colno}"
+    if isinstance(exc, RecursionError):
+        return "not usable JSON: nested too deep"
+    return f"not usable JSON: {exc}"
+
+
+def checked(value: Any, text: str) -> Any:
+    """`value`, unless an escape in `text` gave it half a character: UTF-8 cannot hold that."""
+    if "\\u" in text:
+        try:
+            dump_json(value)
+        except UnicodeEncodeError:
+            raise NotStorableError(LONE_SURROGATE) from None
+    return value
