@@ -24,6 +24,7 @@ from openai import AsyncOpenAI
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
+from batchgen.waiting import to_its_end
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -120,8 +121,16 @@ async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> As
         proxy=proxy,
         trace_configs=[_note_how_far_it_got()],
     )
-    async with session:
+    try:
         yield Client(session, url, headers, timeout_s)
+    finally:
+        await to_its_end(session.close())
+
+
+def check_settings(model: ModelConfig) -> None:
+    """Raises ConfigError where `open_client` would, and opens nothing."""
+    _checked_key(model)
+    _proxy(yarl.URL(model.base_url))
 
 
 def _checked_key(model: ModelConfig) -> str:
@@ -131,7 +140,7 @@ def _checked_key(model: ModelConfig) -> str:
         )
     if not model.api_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
         raise ConfigError(
-            "model.api_key: no key. Set the environment variable OPENAI_API_KEY, "
+            f"model.api_key: no key. Set the environment variable {model.api_key_variable}, "
             "or point model.base_url at a server that needs none."
         )
     return model.api_key or "none"

@@ -18,11 +18,11 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from batchgen.client import Client
 from batchgen.committer import Committer, Scope
-from batchgen.errors import BatchgenError, ConfigError, InputError, ParseError, TemplateError
+from batchgen.errors import ConfigError, InputError, ParseError, TemplateError
 from batchgen.items import (
     Answer,
     Attempt,
@@ -47,6 +47,7 @@ from batchgen.responses import UNKNOWN_MODEL, read_reply, storable
 from batchgen.retry import RetryPolicy, decide, decide_parse_failure
 from batchgen.shutdown import Stop
 from batchgen.store import Store, now_ms
+from batchgen.waiting import to_its_end
 
 _LATENCIES_KEPT = 1000
 _LOOK_FOR_STALL_S = 10.0
@@ -109,10 +110,7 @@ async def run_worker(
             lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
         worker = _Worker(store, client, options, committer, pacer, stats, log)
-        try:
-            await worker.run(stop)
-        except BaseExceptionGroup as group:
-            _raise_the_cause(group)
+        await worker.run(stop)
 
 
 class _Worker:
@@ -140,26 +138,31 @@ class _Worker:
         self._rng = random.Random()
 
     async def run(self, stop: Stop) -> None:
+        """One that is cancelled, however often, first writes what it has."""
+        committing = asyncio.create_task(self._committer.run(), name="committer")
+        slots = [
+            asyncio.create_task(self._slot(), name=f"slot {number}")
+            for number in range(self._options.slots)
+        ]
+        watches = [
+            asyncio.create_task(self._watch(stop, slots), name="watch"),
+            asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
+        ]
+        working = asyncio.create_task(_all_done(slots), name="slots")
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._committer.run(), name="committer")
-                slots = [
-                    asyncio.create_task(self._slot(), name=f"slot {number}")
-                    for number in range(self._options.slots)
-                ]
-                watches = [
-                    asyncio.create_task(self._watch(stop, slots), name="watch"),
-                    asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
-                ]
-                try:
-                    await _all_done(slots)
-                finally:
-                    await _cancel([*slots, *watches])
-                    self._committer.close()
+            await asyncio.wait([working, committing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._runner.close()
+            await to_its_end(self._end([*slots, *watches, working], committing))
+        if not working.cancelled():
+            working.result()
         if self._unusable_config:
             raise self._unusable_config
+
+    async def _end(self, tasks: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:
+        await _cancel(tasks)
+        self._committer.close()
+        self._runner.close()
+        await committing
 
     async def _watch(self, stop: Stop, slots: list[asyncio.Task[None]]) -> None:
         await stop.drain.wait()
@@ -208,6 +211,8 @@ class _Worker:
             return Outcome(item, None, Fail(Reason.REJECTED, str(exc)))
         if item.answer is not None:
             return Outcome(item, None, await self._parse(item, parser, item.answer, item_input))
+        if now_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
+            return Outcome(item, None, Release())
         claim.calling = True
         reply = await self._client.complete(body)
         claim.calling = False
@@ -288,11 +293,13 @@ class _Worker:
             case Fail(reason=reason):
                 self._stats.failed += 1
                 self._stats.reasons[reason] += 1
+            case Release() if outcome.attempt is None:
+                pass  # nothing was sent
             case _:
                 self._stats.retried += 1
         if outcome.attempt is not None:
             self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
-        else:
+        elif not isinstance(outcome.decision, Release):
             self._log.parsed(outcome.item, outcome.decision)
 
     def _note(self, verdict: Answer | Failure, reply: Reply) -> None:
@@ -370,14 +377,3 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def _raise_the_cause(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """A task group wraps what one of its tasks raised; callers want our own error plain."""
-    ours, other = group.split(BatchgenError)
-    if ours is None or other is not None:
-        raise group
-    first: BaseException = ours
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    raise first

@@ -15,6 +15,8 @@ import click
 import pytest
 
 from batchgen.cli import cli
+from batchgen.cli.options import REASONS
+from batchgen.items import Reason
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
 from tests.cli_kit import Typist
@@ -88,7 +90,7 @@ async def test_no_command_shows_the_help_and_the_version_is_one_line(project: Pr
 
 @pytest.mark.parametrize("code", ["import batchgen", "import batchgen.cli as c; c.cli(['--help'])"])
 def test_neither_the_import_nor_the_help_loads_what_a_job_needs(code: str) -> None:
-    slow = "{'openai', 'aiohttp', 'yaml', 'rich', 'jinja2', 'aiosqlite', 'regex'}"
+    slow = "{'openai', 'aiohttp', 'yaml', 'rich', 'jinja2', 'aiosqlite', 'sqlite3', 'regex'}"
     script = (
         f"import atexit, sys\natexit.register(lambda: print({slow} & set(sys.modules)))\n{code}"
     )
@@ -96,6 +98,10 @@ def test_neither_the_import_nor_the_help_loads_what_a_job_needs(code: str) -> No
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_reasons_to_choose_from_are_all_there_are() -> None:
+    assert tuple(Reason) == REASONS
 
 
 # --- json -------------------------------------------------------------------------------------
@@ -221,6 +227,49 @@ async def test_data_goes_to_stdout_and_talk_to_stderr(
         assert (await batchgen("-q", *command)).out.split("now")[0] == (
             done.out.split("now")[0]  # the speed, which changes
         )
+
+
+async def test_one_is_not_spoken_of_as_many(project: Project, batchgen: Typist) -> None:
+    project.pool([{"word": "a"}])
+    done = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert done.out.startswith("1 item would be enqueued into default; nothing was written.\n")
+    done = await project.batchgen("run", "pool.jsonl")
+    assert done.err.startswith("default: 1 item read, 1 new\n")
+    assert done.err.endswith(
+        "1 done, 0 failed, 0 left; 1 call in this run\n"
+        f"1 row -> {project.path}/output/default.jsonl\n"
+    )
+    verified = await batchgen("verify")
+    assert verified.out == "All is well: 1 item, 1 done, each with its answer.\n"
+
+
+async def test_a_run_that_ends_early_says_how_to_go_on(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    simulator.script("w0", Behaviour.error(400))
+    project.pool(words(3))
+    await batchgen("enqueue", "pool.jsonl")
+    done = await project.batchgen("work", "-c", "1", "--max-items", "2")
+    assert done.err.endswith(
+        "1 done, 1 failed, 1 left; 2 calls in this run\n"
+        "failed because of: rejected 1. See them: batchgen failures. "
+        "Ask again: batchgen retry, then work.\n"
+        "Run the same command to go on.\n"
+    )
+
+
+async def test_an_empty_pool_is_told(project: Project, batchgen: Typist) -> None:
+    project.write("pool.jsonl", "\n\n")
+    warning, line = "warning: pool.jsonl: the pool is empty\n", "default: 0 items read, 0 new\n"
+    enqueued = await batchgen("enqueue", "pool.jsonl")
+    assert (enqueued.code, enqueued.err) == (0, warning + line)
+    assert (await batchgen("-q", "enqueue", "pool.jsonl", "--dry-run")).err == warning
+    assert (await batchgen("enqueue", "-")).err.startswith("warning: stdin: the pool is empty\n")
+    assert (await batchgen("enqueue", "pool.jsonl", "--limit", "0")).err == line
+    project.write("pool.jsonl", "{}\n")
+    skipped = await batchgen("enqueue", "pool.jsonl", "--skip-invalid", "bad.jsonl")
+    assert skipped.err.endswith("default: 0 items read, 0 new, 1 invalid skipped\n")
+    assert "the pool is empty" not in skipped.err
 
 
 async def test_quiet_is_silent_unless_there_is_a_problem(project: Project, words: Words) -> None:
@@ -477,7 +526,7 @@ async def test_another_recipe_is_added_or_replaces_the_old_one(
 
     replaced = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
     assert replaced.err == (
-        "default: 2 items read, 2 new, 1 unfinished ones of the old recipe dropped\n"
+        "default: 2 items read, 2 new, 1 unfinished of the old recipe dropped\n"
     )
     project.write("prompts/user_prompts/default.txt", "Sing {word}")
     added = await batchgen("enqueue", "pool.jsonl", "--recipe", "add", "--json")
@@ -503,9 +552,7 @@ async def test_an_interrupted_enqueueing_keeps_what_it_had_and_goes_on(
     )
     stopped = await project.batchgen("enqueue", "made.py:items")
     assert stopped.code == 130, stopped.err
-    kept = re.fullmatch(
-        r"default: (\d+) items before that were enqueued and are kept\.\n", stopped.err
-    )
+    kept = re.fullmatch(r"default: enqueued and kept (\d+) items before that\.\n", stopped.err)
     assert kept is not None, stopped.err
     project.write("again", "")
     again = await batchgen("enqueue", "made.py:items", "--json")
@@ -537,7 +584,7 @@ async def test_retry_by_reason_by_id_and_only_to_see(
     assert (await project.batchgen("work")).code == 3
     assert simulator.calls == 4
     assert (await batchgen("retry", "--reason", "rejected")).out == (
-        "2 failed items are back to pending.\n"
+        "2 failed items went back to pending.\n"
     )
     assert (await project.batchgen("work")).code == 0
     assert [row[0] for row in project.query("select attempts from work")] == [1, 1, 1]
@@ -563,8 +610,8 @@ async def test_experiments_are_listed_renamed_and_deleted(
     assert len(project.export("third")) == 2
 
     asked = await batchgen("experiments", "delete", "second", stdin=b"y\n")
-    assert "Delete second: 2 items, 2 of them answered? This cannot be undone." in asked.err
-    assert asked.out == "Deleted second: 2 items, 2 of them answered.\n"
+    assert "Delete second: 2 items, 2 answered? This cannot be undone." in asked.err
+    assert asked.out == "Deleted second: 2 items, 2 answered.\n"
     assert (await batchgen("experiments", "delete", "third", "--yes")).code == 0
     assert (await batchgen("experiments", "--json")).json == []
     for table in ("items", "work", "attempts", "results", "item_keys", "counters", "totals"):

@@ -477,7 +477,10 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({"id": 1.5}, "id must be a text that is not empty, not 1.5"),
         ({"params": "x"}, "params must be an object, not 'x'"),
         ({"params": {"stream": True}}, "params.stream must not be set: answers are taken whole"),
-        ({"params": {"n": 2}}, "params.n must be 1: an item has one answer"),
+        (
+            {"params": {"n": 2}},
+            "params.n must be 1: an item has one answer; for more, give it again with another id",
+        ),
         ({"params": {"messages": []}}, "params must not contain messages"),
         (
             {"params": {"extra_body": {"stream": True}}},

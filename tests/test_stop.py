@@ -102,7 +102,10 @@ async def test_the_second_signal_stops_at_once_and_counts_the_calls_it_left(
     process.send_signal(second)
     stopped = await ended(process)
     assert stopped.code == code
-    assert f"stopping now; {SLOTS} calls in flight are left, their items go back" in stopped.err
+    assert (
+        f"stopping now; leaving {SLOTS} calls in flight, to be sent again by the next run"
+        in stopped.err
+    )
     assert states(project) == [("pending", 0, ITEMS)]
     assert project.query("select outcome, reason, count(*) from attempts group by 1, 2") == [
         ("unknown", None, SLOTS)

@@ -15,6 +15,7 @@ import pytest
 from batchgen.errors import SchemaError, StoreBusyError, StoreError, UsageError
 from batchgen.store import open_store
 from batchgen.store.connection import Database, open_database, store_error
+from batchgen.store.gate import Gate
 
 Transaction = Callable[[sqlite3.Connection], None]
 
@@ -152,6 +153,19 @@ async def test_a_write_that_is_cancelled_while_it_queues_is_whole_or_not_there(
     await asyncio.wait([second])
     assert await database.read(names) in (["one", "two"], ["one", "two", "queued"])
     await database.write(add("next"))
+
+
+async def test_a_write_holds_the_gate_from_begin_to_commit(database: Database, path: Path) -> None:
+    gate, hold = Gate(path, deadline_s=0), Hold()
+    writing = asyncio.create_task(database.write(hold))
+    await asyncio.to_thread(hold.begun.wait)
+    with pytest.raises(StoreBusyError), gate.hold():
+        pass
+    hold.go_on.set()
+    await writing
+    with gate.hold():
+        pass  # free again
+    gate.close()
 
 
 async def test_writes_of_many_tasks_take_turns(database: Database) -> None:

@@ -149,6 +149,13 @@ def test_when_all_is_done_nothing_is_open(table: Table, worker: int) -> None:
     assert (done.items, done.open, done.next_at, done.lost) == ([], 0, None, [])
 
 
+def test_an_item_given_back_can_be_claimed_in_the_same_exchange(table: Table, worker: int) -> None:
+    table.enqueue("a")
+    (item,) = table.claim(worker, 1)
+    done = table.exchange(worker, [Outcome(item, None, Release())], want=1)
+    assert done.items == [replace(item, epoch=2)]
+
+
 # Finishing
 
 

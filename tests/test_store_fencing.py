@@ -22,7 +22,7 @@ from batchgen.items import (
     Retry,
     StoredAnswer,
 )
-from batchgen.store import OtherRecipe, Want, open_store, queue
+from batchgen.store import OtherRecipe, Want, now_ms, open_store, queue
 from batchgen.store.gate import OwnerLock, machine
 from tests.store_kit import (
     LEASE_MS,
@@ -323,3 +323,17 @@ async def test_a_worker_that_lives_is_not_taken_over(tmp_path: Path) -> None:
         (row,) = await two.workers()
         assert (row.id, row.boot_id, row.alive) == (worker.id, machine()[1], True)
         assert OwnerLock(path.with_name(f"batchgen.db-worker-{worker.id}")).acquire() is False
+
+
+async def test_a_worker_from_before_the_machine_was_started_anew_is_dead(tmp_path: Path) -> None:
+    host, _ = machine()
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        for name in (host, "another-host"):
+            await store._db.write(
+                queue.join, (name, "an earlier boot"), 4242, 4, now_ms(), LEASE_MS
+            )
+        assert [worker.alive for worker in await store.workers()] == [False, True]
+        async with store.worker(1, 60, MAX_CRASHES):
+            assert [w.host for w in await store.workers() if w.boot_id == "an earlier boot"] == [
+                "another-host"
+            ]

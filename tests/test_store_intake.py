@@ -284,6 +284,13 @@ def test_replace_does_nothing_while_items_are_in_flight(table: Table) -> None:
     assert table.begin(recipe=OTHER_RECIPE).other_recipe == RECIPE
 
 
+def test_replace_with_nothing_to_replace_goes_on_while_items_are_in_flight(table: Table) -> None:
+    table.enqueue("a")
+    table.claim(table.join(), 1)
+    into = table.begin(recipe=RECIPE, mode=OtherRecipe.REPLACE)
+    assert (into.running, into.dropped, into.number) == (0, 0, 2)
+
+
 # The door
 
 

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from batchgen.errors import StoreBusyError, StoreError
+from batchgen.store import gate as gate_module
 from batchgen.store.gate import Gate, OwnerLock, machine
 
 # Prints a line once it holds the gate, and lets go when its stdin ends.
@@ -231,6 +233,24 @@ def test_releasing_a_lock_that_was_not_won_leaves_the_owner_alone(path: Path) ->
     assert path.exists()
     assert OwnerLock(path).acquire() is False
     owner.release()
+
+
+def test_a_lock_on_a_file_that_its_owner_just_removed_is_taken_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, next_one = OwnerLock(path), OwnerLock(path)
+    owner.acquire()
+    really_open = gate_module._open_lock_file
+
+    def open_while_the_owner_leaves(lock_path: Path) -> IO[bytes]:
+        file = really_open(lock_path)
+        owner.release()
+        return file
+
+    monkeypatch.setattr(gate_module, "_open_lock_file", open_while_the_owner_leaves)
+    assert next_one.acquire() is True
+    assert OwnerLock(path).acquire() is False
+    next_one.release()
 
 
 def test_a_machine_is_the_same_in_every_process() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason
+from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason, Retry
 from batchgen.store import OtherRecipe, open_store, operator
-from tests.store_kit import RECIPE, Table, answered, broken, open_table
+from tests.store_kit import MAX_CRASHES, RECIPE, Table, answered, broken, open_table
 
 
 @pytest.fixture
@@ -73,6 +73,20 @@ def test_reopened_items_have_all_their_tries_again_and_keep_their_attempts(table
         "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
     assert [item.id for item in table.claim(worker, 9)] == [1, 2, 3, 5]
+
+
+def test_a_reopened_item_has_its_crashes_and_parse_failures_forgiven(table: Table) -> None:
+    table.enqueue("a")
+    for _ in range(MAX_CRASHES):
+        worker = table.join()
+        (item,) = table.claim(worker, 1)
+        table.finish(worker, item, Retry(None, charged=True, parse_failed=True), answered())
+        table.claim(worker, 1)
+        table.take_over(worker)
+    assert table.states() == {1: "failed"}
+    assert table.reopen_all() == 1
+    (again,) = table.claim(table.join(), 1)
+    assert (again.attempts, again.parse_failures, table.work(1)["crashes"]) == (0, 0, 0)
 
 
 def test_only_the_failures_of_one_reason_are_reopened(table: Table) -> None:

@@ -242,8 +242,9 @@ class Life(RuleBasedStateMachine):
         sent = sum(claim.item.answer is None for claim in claims)
         self.calls += sent
         self.unknown += sent
+        parsing = {claim.item.id for claim in claims if claim.item.answer}
         for number, before in crashes.items():
-            if before + 1 == MAX_CRASHES:
+            if number in (parsing or crashes) and before + 1 == MAX_CRASHES:
                 self.states[number] = "failed"
 
     def give_back(self, worker_id: int) -> list[Claim]:

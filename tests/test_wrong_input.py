@@ -585,7 +585,8 @@ def query(directory: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def expected(case: Case, directory: Path) -> Ended:
-    kept = f"default: {case.kept} items before that were enqueued and are kept.\n"
+    items = "1 item" if case.kept == 1 else f"{case.kept} items"
+    kept = f"default: enqueued and kept {items} before that.\n"
     line = f"error: {case.line}\n".replace("<dir>", str(directory))
     return Ended(2, "", (kept if case.kept else "") + line)
 
@@ -657,7 +658,7 @@ def test_of_the_mended_pool_only_the_new_is_added(
     directory: Path, run: Run, name: str, broken: str, mended: str
 ) -> None:
     write(directory, {name: broken})
-    assert run(f"enqueue {name}").err.startswith("default: 2 items before that")
+    assert run(f"enqueue {name}").err.startswith("default: enqueued and kept 2 items")
     write(directory, {name: mended})
     assert run(f"enqueue {name}") == Ended(0, "", "default: 4 items read, 2 new\n")
     assert query(directory, "select json_extract(input, '$.word') from items order by id") == [
@@ -671,7 +672,7 @@ def test_a_template_mended_after_the_first_line_failed_is_no_other_recipe(
     write(directory, {TEMPLATE: "Say {wrod}"})
     assert run("enqueue pool.jsonl").code == 2
     write(directory, {TEMPLATE: "Say {word}"})
-    assert run("enqueue pool.jsonl") == Ended(0, "", "default: 1 items read, 1 new\n")
+    assert run("enqueue pool.jsonl") == Ended(0, "", "default: 1 item read, 1 new\n")
 
 
 def test_replacing_by_a_pool_that_is_wrong_from_its_start_drops_nothing(
@@ -698,11 +699,25 @@ def test_a_run_without_a_key_keeps_what_it_enqueued(directory: Path, run: Run) -
     write(directory, {"config.yaml": "model: {model: m}\n"})
     assert run("run pool.jsonl") == Ended(
         2, "",
-        "default: 1 items read, 1 new\n"
+        "default: 1 item read, 1 new\n"
         "error: model.api_key: no key. Set the environment variable OPENAI_API_KEY, or point"
         " model.base_url at a server that needs none.\n",
     )  # fmt: skip
     assert not (directory / "output").exists()
+    assert not (directory / "logs").exists()
+
+
+@pytest.mark.parametrize("written", ["$MY_KEY", "${MY_KEY}"])
+def test_a_missing_key_is_called_by_the_name_that_the_config_has_for_it(
+    directory: Path, run: Run, written: str
+) -> None:
+    write(directory, {"config.yaml": f'model: {{model: m, api_key: "{written}"}}\n'})
+    run("enqueue pool.jsonl")
+    refused = run("work")
+    assert refused.err.startswith(
+        "error: model.api_key: no key. Set the environment variable MY_KEY,"
+    )
+    assert (refused.code, (directory / "logs").exists()) == (2, False)
 
 
 @pytest.mark.parametrize("command", ["enqueue pool.jsonl", "work", "status"])
@@ -749,7 +764,7 @@ def test_a_delete_that_nobody_confirms_deletes_nothing(directory: Path, run: Run
     refused = run("experiments delete default")
     assert (refused.code, refused.out) == (1, "")
     assert re.fullmatch(
-        r"Delete default: 1 items, 0 of them answered\? This cannot be undone\. \[y/N\]: "
+        r"Delete default: 1 item, 0 answered\? This cannot be undone\. \[y/N\]: "
         r"\naborted: nothing was changed\.\n",
         refused.err,
     )
@@ -766,6 +781,6 @@ def test_bad_lines_are_put_away_as_they_were_and_the_rest_goes_in(
         " at column 2\n"
         f"skipped  pool.jsonl:3: template {directory}/{TEMPLATE} needs {{word}}, which the item"
         " does not have (it has: wrod); did you mean {wrod}?\n"
-        "default: 2 items read, 2 new, 2 invalid ones skipped\n",
+        "default: 2 items read, 2 new, 2 invalid skipped\n",
     )  # fmt: skip
     assert (directory / "bad.jsonl").read_text() == '{nope\n{"wrod": 1}\n'

@@ -161,12 +161,18 @@ def _check_provider(value: Any, _: Scope) -> str:
     return "openai"
 
 
+def named_variable(value: Any) -> str | None:
+    """NAME, when `value` is $NAME or ${NAME}."""
+    named = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return named and (named[1] or named[2])
+
+
 def _check_api_key(value: Any, scope: Scope) -> str | None:
     if not isinstance(value, str | None):
         raise ValueError("must be text")
     key = (value or "").strip()
-    if named := _VARIABLE.fullmatch(key):
-        key = scope.env.get(named[1] or named[2], "").strip()
+    if variable := named_variable(key):
+        key = scope.env.get(variable, "").strip()
     elif key.startswith("$"):
         raise ValueError("must be the key itself, ${NAME} or $NAME")
     key = key or scope.env.get("OPENAI_API_KEY", "").strip()

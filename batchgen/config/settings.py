@@ -60,7 +60,7 @@ CHAT_PARAMETERS = frozenset(PARAMETERS)
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The server and what is asked of it. `params` are the chat-completion parameters that were
-    set; null means not sent."""
+    set; null means not sent. `api_key_variable` is where the key is looked for."""
 
     provider: str = "openai"
     api_key: str | None = field(default=None, repr=False)
@@ -68,6 +68,7 @@ class ModelConfig:
     model: str = "gpt-4o-2024-11-20"
     rate_limit: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    api_key_variable: str = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgen.config.kinds import PARAMETERS, Scope, shown_key, shown_value
+from batchgen.config.kinds import PARAMETERS, Scope, named_variable, shown_key, shown_value
 from batchgen.config.settings import (
     ENVIRONMENT_PREFIX,
     LEAF_PATHS,
@@ -48,7 +48,9 @@ def load(
     if found:
         given |= _layer(_section(read_file(file), file.name), f"{file.name}: ", directory)
     given |= _environment(env, cwd) | _layer(nest(overrides), "", cwd)
-    return _build({path: _checked(path, one, env) for path, one in given.items()}, directory)
+    variable = named_variable(given["model", "api_key"].value)
+    values = {path: _checked(path, one, env) for path, one in given.items()}
+    return _build(values, directory, variable or ModelConfig.api_key_variable)
 
 
 def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,14 +134,14 @@ def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
         raise ConfigError(f"{given.label}: {problem}") from None
 
 
-def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:
+def _build(values: Mapping[KeyPath, Any], directory: Path, api_key_variable: str) -> Config:
     tree: dict[str, Any] = {name: {} for name in SECTIONS}
     for (*above, name), value in values.items():
         (tree[above[0]] if above else tree)[name] = value
     model = tree.pop("model")
     params = {name: value for name in PARAMETERS if (value := model.pop(name)) is not None}
     return Config(
-        model=ModelConfig(**model, params=params),
+        model=ModelConfig(**model, params=params, api_key_variable=api_key_variable),
         prompts=PromptsConfig(**tree.pop("prompts")),
         output_data=OutputConfig(**tree.pop("output_data")),
         work=WorkConfig(**tree.pop("work")),

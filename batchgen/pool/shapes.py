@@ -132,7 +132,9 @@ def _params(params: Any, name: str) -> dict[str, Any]:
     if params.get("stream"):
         raise _ProblemError(f"{name}.stream must not be set: answers are taken whole")
     if params.get("n") not in (None, 1):
-        raise _ProblemError(f"{name}.n must be 1: an item has one answer")
+        raise _ProblemError(
+            f"{name}.n must be 1: an item has one answer; for more, give it again with another id"
+        )
     if params.get("extra_body") is not None:
         _params(params["extra_body"], f"{name}.extra_body")
     return params

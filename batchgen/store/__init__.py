@@ -38,6 +38,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+# Less is how a clock is kept right, little by little.
+_CLOCK_JUMP_MS = 2000
+
+
 def now_ms() -> int:
     """The time as it is stored: milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
@@ -192,6 +196,8 @@ class Worker:
         self._lease_ms = lease_ms
         self._max_crashes = max_crashes
         self._lock: OwnerLock | None = None
+        self._clock_offset_ms = _clock_offset_ms()
+        self._leases_count_at = 0.0
         self.id = 0
 
     async def join(self) -> None:
@@ -210,6 +216,8 @@ class Worker:
     async def beat(self) -> bool:
         """Extend the lease and take over what dead workers had. False: we were taken for dead."""
 
+        self._watch_the_clock()
+
         def transaction(db: Any) -> bool:
             for row in queue.workers(db):
                 if row.id != self.id:
@@ -224,11 +232,17 @@ class Worker:
 
     async def leave(self) -> None:
         """Give back what is still claimed, untouched, and be gone."""
+
+        def transaction(db: Any) -> None:
+            queue.remove_worker(
+                db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
+            )
+            # Before the commit: whoever is killed in between leaves a row without a lock, which the
+            # next worker removes, and not a lock file without a row, which nobody would.
+            self._release_lock()
+
         try:
-            await self._db.write(
-                queue.remove_worker,
-                self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms(),
-            )  # fmt: skip
+            await self._db.write(transaction)
         finally:
             self._release_lock()
 
@@ -237,20 +251,30 @@ class Worker:
             self._lock.release()
             self._lock = None
 
+    def _watch_the_clock(self) -> None:
+        """After a jump of the clock (set by hand, a laptop that slept) the leases of all look run
+        out, though everybody lives: until they had the time to beat, leases tell nothing."""
+        offset_ms = _clock_offset_ms()
+        if abs(offset_ms - self._clock_offset_ms) > _CLOCK_JUMP_MS:
+            self._leases_count_at = time.monotonic() + self._lease_ms / 1000
+            self._clock_offset_ms = offset_ms
+
     def _take_over_if_dead(self, db: Any, row: WorkerRow) -> None:
-        if _is_dead(self._db.path, row):
+        leases_count = time.monotonic() >= self._leases_count_at
+        if _is_dead(self._db.path, row, leases_count=leases_count):
             queue.remove_worker(
                 db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms()
             )
 
 
 def _is_dead(database: Path, row: WorkerRow) -> bool:
-    """A worker of this machine is dead when nobody holds its lock; any worker, when its lease ran
-    out."""
+    """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
+    from before it was started anew."""
+    host, boot_id = machine()
     if row.lease_until < now_ms():
         return True
-    if row.boot_id != machine()[1]:
-        return False
+    if row.boot_id != boot_id:
+        return row.host == host
     lock = _owner_lock(database, row.id)
     free = lock.acquire()
     lock.release()

@@ -18,6 +18,7 @@ import aiosqlite
 from batchgen.errors import SchemaError, StoreBusyError, StoreError, UsageError
 from batchgen.store.gate import Gate, network_file_system
 from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, migrate
+from batchgen.waiting import to_its_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -197,16 +198,24 @@ async def _connect(
     path: Path, gate: Gate, prepare: Callable[[sqlite3.Connection], None]
 ) -> aiosqlite.Connection:
     """A connection made ready under the gate: opening may recover, migrate or checkpoint."""
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    connection = aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    is_open = False
+
+    async def connect() -> None:
+        nonlocal is_open
+        await connection
+        is_open = True
 
     def run(raw: sqlite3.Connection) -> None:
         with gate.hold():
             prepare(raw)
 
     try:
+        await to_its_end(connect())
         await _run(connection, run)
     except BaseException as exc:
-        await _close(connection, gate)
+        if is_open:
+            await _close(connection, gate)
         if isinstance(exc, sqlite3.Error):
             raise store_error(exc, path) from exc
         raise
@@ -250,7 +259,7 @@ async def _close(connection: aiosqlite.Connection, gate: Gate) -> None:
     try:
         await _run(connection, run)
     finally:
-        await asyncio.shield(connection.close())
+        await to_its_end(connection.close())
 
 
 async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]) -> T:
@@ -259,15 +268,6 @@ async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connecti
     aiosqlite has this only as a private method, kept since its first release; its public methods
     cross the event loop once a statement. `tests/test_store_connection.py` tells when it changes.
     """
-    call = asyncio.ensure_future(connection._execute(run, connection._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
-    cancelled: asyncio.CancelledError | None = None
-    while not call.done():
-        try:
-            await asyncio.wait([call])
-        except asyncio.CancelledError as exc:  # one more does not shorten the wait either
-            cancelled = exc
-    if cancelled is not None:
-        call.exception()  # seen: nobody is left to raise it to
-        raise cancelled
-    result: T = call.result()
+    call = connection._execute(run, connection._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    result: T = await to_its_end(call)
     return result

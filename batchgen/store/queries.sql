@@ -190,7 +190,8 @@ select min(available_at) from work indexed by work_waiting
  where state = 'pending' and available_at is not null and experiment_id = :experiment_id;
 
 -- name: forget_old_requests
-delete from sent_requests where second <= :second;
+-- Also those that a clock since set back has put into the future, where they would never end.
+delete from sent_requests where second <= :before or second > :after;
 
 -- name: requests_last_minute
 select coalesce(sum(n), 0), min(second) from sent_requests;
@@ -270,8 +271,9 @@ select count(*), min(finished_at) from
   (select finished_at from results order by seq desc limit :limit) where finished_at >= :since;
 
 -- name: recent_latencies
-select latency_ms from attempts where latency_ms is not null and outcome = 'answered'
- order by seq desc limit :limit;
+-- Of the newest calls only: where nothing was ever answered, the search would not end.
+select latency_ms from (select latency_ms, outcome from attempts order by seq desc limit :limit)
+ where outcome = 'answered';
 
 -- name: failures_by_message
 select r.reason, r.error, count(*) as n, min(w.item_id) as example

@@ -321,7 +321,9 @@ def _rate_allows(db: sqlite3.Connection, want: Want, now: int) -> tuple[int, int
     """How many requests may go out now, and when the next may if that is fewer than wanted."""
     if want.requests_per_minute is None:
         return want.slots, None
-    db.execute(QUERIES["forget_old_requests"], {"second": now // 1000 - _RATE_WINDOW_S})
+    second = now // 1000
+    window = {"before": second - _RATE_WINDOW_S, "after": second + _RATE_WINDOW_S}
+    db.execute(QUERIES["forget_old_requests"], window)
     sent, oldest = db.execute(QUERIES["requests_last_minute"]).fetchone()
     allowed = min(want.slots, max(0, want.requests_per_minute - sent))
     if allowed == want.slots:

@@ -1,0 +1,73 @@
+"""What a run shows while it works, and how it says that it is stopping or over."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.cli.session import Session, counted
+
+if TYPE_CHECKING:
+    from batchgen.committer import Scope
+    from batchgen.jobs import WorkResult
+    from batchgen.store import Store
+    from batchgen.worker import Stats
+
+
+class Display:
+    """The live display or the plain lines, and messages that do not tear them."""
+
+    def __init__(self, session: Session) -> None:
+        from rich.console import Console
+
+        self._session = session
+        self._console = Console(stderr=True)
+        self._stats: Stats | None = None
+
+    async def show(self, store: "Store", scope: "Scope", stats: "Stats") -> None:
+        from batchgen.progress import show_live, show_plain
+
+        self._stats = stats
+        if not self._session.quiet:
+            show = show_live if self._console.is_terminal else show_plain
+            await show(store, scope, stats, self._console)
+
+    def in_flight(self) -> int:
+        return self._stats.in_flight if self._stats else 0
+
+    def say(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
+
+
+def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
+    """What a signal does; `now`: it is the second."""
+    calls = counted(in_flight, "call")
+    if now:
+        return f"stopping now; leaving {calls} in flight, to be sent again by the next run"
+    return f"stopping: {calls} in flight, waiting up to {grace_s:g} s. Ctrl-C again stops at once."
+
+
+def say_result(session: Session, result: "WorkResult") -> None:
+    """The closing lines: what is done, why not all of it, and what to do next."""
+    counts, stats = result.counts, result.stats
+    left = counts.pending + counts.running
+    session.say(
+        f"{counts.done} done, {counts.failed} failed, {left} left; "
+        f"{counted(stats.calls, 'call')} in this run"
+    )
+    if stats.halted:
+        waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
+        click.echo(
+            f"halted: {stats.halted}\n"
+            f"Nothing is lost: {waiting}. Mend it, then run the same command again.",
+            err=True,
+        )
+        return
+    if counts.failed:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in counts.reasons.most_common())
+        session.say(f"failed because of: {reasons}. See them: batchgen failures. "
+                    "Ask again: batchgen retry, then work.")  # fmt: skip
+    if left:
+        session.say("Run the same command to go on.")

@@ -1,0 +1,80 @@
+"""experiments: list them, rename or delete one."""
+
+import json
+
+import click
+
+from batchgen.cli.lookup import open_experiments
+from batchgen.cli.options import OrderedGroup, epilog, json_option
+from batchgen.cli.session import Session, counted, run_async
+
+
+@click.group(
+    invoke_without_command=True, cls=OrderedGroup,
+    epilog=epilog("batchgen experiments", "batchgen experiments rename old new"),
+)  # fmt: skip
+@json_option
+@click.pass_context
+def experiments(ctx: click.Context, as_json: bool) -> int:
+    """List the experiments in the database; rename or delete one."""
+    from batchgen.export import timestamp
+    from batchgen.views import experiments_text
+
+    if ctx.invoked_subcommand is not None:
+        return 0
+    config = ctx.obj.config()
+
+    async def job() -> int:
+        async with open_experiments(config, None) as (store, chosen):
+            rows = [(e, await store.counts([e.id])) for e in chosen]
+        if as_json:
+            listed = [
+                {"name": e.name, "created_at": timestamp(e.created_at), "total": counts.total,
+                 "done": counts.done, "failed": counts.failed}
+                for e, counts in rows
+            ]  # fmt: skip
+            click.echo(json.dumps(listed, ensure_ascii=False))
+        else:
+            click.echo(experiments_text(rows))
+        return 0
+
+    return run_async(job())
+
+
+@experiments.command(epilog=epilog("batchgen experiments rename initial_test labels"))
+@click.argument("name")
+@click.argument("new_name")
+@click.pass_obj
+def rename(session: Session, name: str, new_name: str) -> int:
+    """Give an experiment another name. Its export gets that name too, from now on."""
+    new_name = session.config(experiment_name=new_name).output_data.experiment_name
+    config = session.config()
+
+    async def job() -> int:
+        async with open_experiments(config, name) as (store, chosen):
+            await store.rename_experiment(chosen[0].id, new_name)
+        click.echo(f"{name} is now {new_name}.")
+        return 0
+
+    return run_async(job())
+
+
+@experiments.command(epilog=epilog("batchgen experiments delete old_test"))
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(session: Session, name: str, yes: bool) -> int:
+    """Delete an experiment with all its items and answers. Asks first."""
+    config = session.config()
+
+    async def job() -> int:
+        async with open_experiments(config, name) as (store, chosen):
+            counts = await store.counts([chosen[0].id])
+            what = f"{name}: {counted(counts.total, 'item')}, {counts.done} answered"
+            if not yes:
+                click.confirm(f"Delete {what}? This cannot be undone.", abort=True, err=True)
+            await store.delete_experiment(chosen[0].id)
+        click.echo(f"Deleted {what}.")
+        return 0
+
+    return run_async(job())

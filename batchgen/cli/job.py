@@ -1,0 +1,142 @@
+"""The job: enqueue, work, and run, which is both and export."""
+
+from pathlib import Path
+
+import click
+
+from batchgen.cli.lookup import experiment_named
+from batchgen.cli.options import (
+    epilog,
+    experiment_option,
+    grace_option,
+    json_option,
+    limit_option,
+    only_experiment_option,
+    recipe_option,
+    rpm_option,
+    skip_option,
+    slots_option,
+)
+from batchgen.cli.session import Session, run_async
+from batchgen.cli.steps import (
+    PoolJob,
+    do_whole_job,
+    dry_run_pool,
+    enqueue_pool,
+    reading_pool,
+    work_on,
+)
+
+
+@click.command(epilog=epilog(
+    "batchgen enqueue data_pool.jsonl",
+    "batchgen enqueue data.csv --experiment labels --limit 100 --dry-run",
+    "batchgen enqueue my_pool.py:make_items",
+))  # fmt: skip
+@click.argument("source")
+@experiment_option
+@click.option("--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True,
+              help="A higher one is claimed first.")  # fmt: skip
+@limit_option
+@recipe_option
+@skip_option
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything, show the first prompt, write nothing."
+)
+@json_option
+@click.pass_obj
+def enqueue(
+    session: Session, source: str, experiment: str | None, priority: int, limit: int | None,
+    other_recipe: str | None, skip_path: Path | None, dry_run: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Turn the items of a data pool into pending rows.
+
+    SOURCE is a .jsonl, .json or .csv file, - for JSON lines on stdin, or a Python function that
+    yields items, as module:function or path.py:function. Enqueueing the same pool again adds
+    nothing; a pool that grew adds what is new.
+    """
+    config = session.config(experiment_name=experiment)
+    job = PoolJob(
+        source, priority=priority, limit=limit, other_recipe=other_recipe, skip_path=skip_path,
+        as_json=as_json,
+    )  # fmt: skip
+    if dry_run:
+        return dry_run_pool(session, config, job)
+
+    async def enqueue_only() -> int:
+        from batchgen.jobs import recipe_of
+        from batchgen.store import open_store
+
+        recipe = recipe_of(config)
+        with reading_pool(job) as pool:
+            async with open_store(config.database, create=True) as store:
+                await enqueue_pool(session, store, config, recipe, pool, job)
+        return 0
+
+    return run_async(enqueue_only())
+
+
+@click.command(epilog=epilog("batchgen work -c 20", "batchgen work --rpm 500 --max-items 100"))
+@slots_option
+@rpm_option
+@only_experiment_option
+@click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
+@click.option("--watch", is_flag=True, help="When nothing is left, wait for more.")
+@grace_option
+@click.pass_obj
+def work(
+    session: Session, slots: int | None, rpm: int | None, experiment: str | None,
+    max_items: int | None, watch: bool, grace_s: float | None,
+) -> int:  # fmt: skip
+    """Answer the pending items: claim, call, parse, store.
+
+    Any number of workers may run on one database. Ctrl-C finishes the calls in flight and stops;
+    a second one stops at once. Run it again to go on.
+    """
+    config = session.config(concurrency=slots, rate_limit=rpm)
+
+    async def job() -> int:
+        from batchgen.committer import Scope
+        from batchgen.store import open_store
+
+        async with open_store(config.database) as store:
+            chosen = (await experiment_named(store, experiment)).id if experiment else None
+            scope = Scope(
+                experiments=None if chosen is None else (chosen,),
+                requests_per_minute=config.model.rate_limit,
+                max_items=max_items,
+                wait_for_more=watch,
+            )
+            result = await work_on(session, store, config, scope, grace_s)
+        return result.exit_code
+
+    return run_async(job())
+
+
+@click.command(epilog=epilog("batchgen run data_pool.jsonl -c 20"))
+@click.argument("source")
+@experiment_option
+@slots_option
+@rpm_option
+@limit_option
+@recipe_option
+@skip_option
+@grace_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Default: as export.")  # fmt: skip
+@click.pass_obj
+def run(
+    session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
+    limit: int | None, other_recipe: str | None, skip_path: Path | None, grace_s: float | None,
+    output: Path | None,
+) -> int:  # fmt: skip
+    """Enqueue a pool, answer it and export: all in one.
+
+    The same as enqueue, work and export one after another; run it again to go on.
+    """
+    config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
+    job = PoolJob(
+        source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
+        output=output,
+    )  # fmt: skip
+    return run_async(do_whole_job(session, config, job))

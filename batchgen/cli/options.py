@@ -1,0 +1,56 @@
+"""What the help texts share: options of several commands, examples, the order of the commands."""
+
+from pathlib import Path
+
+import click
+
+REASONS = (
+    "rate_limit", "server", "connection", "timeout", "bad_response",
+    "refusal", "truncated", "parse", "rejected", "crash",
+)  # fmt: skip
+
+
+class OrderedGroup(click.Group):
+    """Lists the commands in the order of a run, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+def epilog(*examples: str) -> str:
+    """Examples as the last lines of a help text."""
+    return "\b\nExample:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+reason_choice = click.Choice(REASONS)
+experiment_option = click.option(
+    "--experiment", metavar="NAME", help="Default: output_data.experiment_name of the config."
+)
+only_experiment_option = click.option(
+    "--experiment", metavar="NAME", help="Only this one; default: all."
+)
+slots_option = click.option(
+    "-c", "--concurrency", "slots", type=click.IntRange(1, 10_000),
+    help="Calls in flight at once; default: work.concurrency of the config.",
+)  # fmt: skip
+rpm_option = click.option(
+    "--rpm", type=click.IntRange(0),
+    help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
+)  # fmt: skip
+grace_option = click.option(
+    "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
+    help="How long a stop waits for calls in flight; default: work.grace_s of the config.",
+)  # fmt: skip
+recipe_option = click.option(
+    "--recipe", "other_recipe", type=click.Choice(["add", "replace"]),
+    help="When the experiment has another recipe: mix both, or drop the old one's unfinished "
+         "items.",
+)  # fmt: skip
+skip_option = click.option(
+    "--skip-invalid", "skip_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Append bad lines to FILE and go on.",
+)  # fmt: skip
+limit_option = click.option(
+    "--limit", type=click.IntRange(0), metavar="N", help="Read only the first N items."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")

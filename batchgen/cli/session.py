@@ -1,0 +1,57 @@
+"""What the options before the command say, and how a command talks and runs.
+
+Nearly every command has a `Session` as its first argument.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from batchgen.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the options before the command say."""
+
+    config_path: Path | None
+    database: Path | None
+    verbose: bool
+    quiet: bool
+
+    def config(self, **flags: Any) -> "Config":
+        """The settings, with the flags that were given on top. Raises ConfigError."""
+        from batchgen.config import load
+
+        given = {name: value for name, value in flags.items() if value is not None}
+        if self.database is not None:
+            given["database"] = str(self.database)
+        return load(self.config_path, env=os.environ, overrides=given, cwd=Path.cwd())
+
+    def say(self, message: str) -> None:
+        """Talk: to stderr, not when quiet."""
+        if not self.quiet:
+            click.echo(message, err=True)
+
+    def warn(self, message: str) -> None:
+        """What the user must know even when quiet."""
+        click.echo(f"warning: {message}", err=True)
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def run_async(job: Coroutine[Any, Any, int]) -> int:
+    """Run it to its exit code."""
+    try:
+        return asyncio.run(job)
+    except KeyboardInterrupt:  # Ctrl-C in a job that has nothing to drain
+        return 130

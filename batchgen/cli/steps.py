@@ -1,0 +1,213 @@
+"""The steps of the job, each with what it says: enqueue a pool, work on it, export it.
+
+`enqueue`, `work`, `export`, `run` and `demo` are made of them.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen import __version__
+from batchgen.cli.display import Display, say_result, stopping_line
+from batchgen.cli.lookup import experiment_named
+from batchgen.cli.session import Session, counted
+from batchgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchgen.committer import Scope
+    from batchgen.config import Config
+    from batchgen.enqueue import Enqueued
+    from batchgen.items import Recipe
+    from batchgen.jobs import WorkResult
+    from batchgen.store import Experiment, Store
+
+
+@dataclass(frozen=True, slots=True)
+class PoolJob:
+    """What `enqueue`, `run` and `demo` were asked for, beyond the config."""
+
+    source: str
+    priority: int = 0
+    limit: int | None = None
+    other_recipe: str | None = None
+    skip_path: Path | None = None
+    grace_s: float | None = None
+    output: Path | None = None
+    as_json: bool = False
+
+
+@contextmanager
+def reading_pool(job: PoolJob) -> Iterator[Iterator[Any]]:
+    """The items to enqueue. Opened before the database, so that a wrong name makes none."""
+    from batchgen.pool import open_pool
+
+    with closing(open_pool(job.source)) as entries:
+        yield islice(entries, job.limit)
+
+
+@contextmanager
+def skipping(path: Path | None) -> Iterator[Callable[[Any], None] | None]:
+    """Where bad lines go, or None when they stop the job."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("a", encoding="utf-8", errors="backslashreplace")
+    except OSError as exc:
+        raise UsageError(f"{path}: cannot write it ({exc.strerror}).") from exc
+    with file:
+
+        def skip(bad: Any) -> None:
+            click.echo(f"skipped  {bad.where}: {bad.problem}", err=True)
+            file.write(bad.text.rstrip("\n") + "\n")
+
+        yield skip
+
+
+async def enqueue_pool(
+    session: Session, store: "Store", config: "Config", recipe: "Recipe", pool: Iterator[Any],
+    job: PoolJob,
+) -> None:  # fmt: skip
+    """The first step: the items of the pool become rows."""
+    from batchgen.enqueue import Enqueued, enqueue
+    from batchgen.store import OtherRecipe
+
+    done = Enqueued()
+    name = config.output_data.experiment_name
+    mode = OtherRecipe(job.other_recipe or "stop")
+    try:
+        with skipping(job.skip_path) as skip:
+            await enqueue(
+                store, pool, recipe, name,
+                other_recipe=mode, priority=job.priority, skip_invalid=skip, done=done,
+            )  # fmt: skip
+    except (UsageError, asyncio.CancelledError):
+        if done.new:
+            session.say(f"{name}: enqueued and kept {counted(done.new, 'item')} before that.")
+        raise
+    _warn_of_pool(session, job, done)
+    if job.as_json:
+        click.echo(json.dumps({"experiment": name, "read": done.read, "new": done.new,
+                               "skipped": done.skipped, "dropped": done.dropped}))  # fmt: skip
+    else:
+        session.say(_enqueued_line(name, done))
+
+
+def _warn_of_pool(session: Session, job: PoolJob, done: "Enqueued") -> None:
+    if done.read == done.skipped == 0 and job.limit != 0:
+        session.warn(f"{'stdin' if job.source == '-' else job.source}: the pool is empty")
+    if done.unused:
+        names = ", ".join(sorted(done.unused))
+        session.warn(f"no template uses these variables: {names}")
+
+
+def _enqueued_line(name: str, done: "Enqueued") -> str:
+    line = f"{name}: {counted(done.read, 'item')} read, {done.new} new"
+    if done.skipped:
+        line += f", {done.skipped} invalid skipped"
+    if done.dropped:
+        line += f", {done.dropped} unfinished of the old recipe dropped"
+    return line
+
+
+def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
+    """The first step, without writing anything."""
+    from batchgen.enqueue import dry_run
+    from batchgen.jobs import recipe_of
+
+    with reading_pool(job) as pool, skipping(job.skip_path) as skip:
+        done, first = dry_run(pool, recipe_of(config), skip)
+    _warn_of_pool(session, job, done)
+    if job.as_json:
+        click.echo(json.dumps({"read": done.read, "first_messages": first}, ensure_ascii=False))
+        return 0
+    click.echo(f"{counted(done.read, 'item')} would be enqueued into "
+               f"{config.output_data.experiment_name}; nothing was written.")  # fmt: skip
+    for message in first or []:
+        click.echo(f"\n{message.get('role')}:\n{message.get('content')}")
+    return 0
+
+
+async def work_on(
+    session: Session,
+    store: "Store",
+    config: "Config",
+    scope: "Scope",
+    grace_s: float | None,
+) -> "WorkResult":
+    """The second step: one worker, until nothing is left, it halts or is stopped."""
+    from batchgen.client import check_settings
+    from batchgen.jobs import WorkRequest, work
+    from batchgen.log import RunLog
+    from batchgen.shutdown import Stop, stop_on_signal
+
+    check_settings(config.model)  # before there is a log
+    display = Display(session)
+    log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
+    stop = Stop()
+    grace_s = config.work.grace_s if grace_s is None else grace_s
+    request = WorkRequest(scope, config.work.concurrency, grace_s, watch=display.show)
+
+    def announce() -> None:
+        display.say(stopping_line(stop.now.is_set(), display.in_flight(), grace_s))
+
+    log.event("run_started", version=__version__, slots=request.slots, pid=os.getpid())
+    try:
+        with stop_on_signal(stop, announce):
+            result = await work(store, config, request, stop=stop, log=log)
+        log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
+    finally:
+        log.close()
+    say_result(session, result)
+    return result
+
+
+async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
+    """All three steps, on one open database."""
+    from batchgen.jobs import recipe_of
+    from batchgen.store import open_store
+
+    recipe = recipe_of(config)
+    with reading_pool(job) as pool:
+        async with open_store(config.database, create=True) as store:
+            await enqueue_pool(session, store, config, recipe, pool, job)
+            return await _work_and_export(session, store, config, job)
+
+
+async def _work_and_export(session: Session, store: "Store", config: "Config", job: PoolJob) -> int:
+    from batchgen.committer import Scope
+
+    experiment = await experiment_named(store, config.output_data.experiment_name)
+    scope = Scope((experiment.id,), config.model.rate_limit)
+    result = await work_on(session, store, config, scope, job.grace_s)
+    if result.exit_code in (0, 3):
+        await export_to(session, store, config, experiment, job.output)
+    return result.exit_code
+
+
+async def export_to(
+    session: Session, store: "Store", config: "Config", experiment: "Experiment",
+    path: Path | None, state: Any = None, *, as_json: bool = False,
+) -> None:  # fmt: skip
+    """The last step: the finished rows (or, by `state`, the failed) as a file."""
+    from batchgen.export import export_file, output_path
+    from batchgen.items import State
+
+    state = state or State.DONE
+    if path is None:
+        path = output_path(config.output_data, experiment)
+        if state is State.FAILED:
+            path = path.with_name(f"{path.stem}.failed.jsonl")
+    exported = await export_file(store, experiment, path, state)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "rows": exported.rows}, ensure_ascii=False))
+    else:
+        session.say(f"{counted(exported.rows, 'row')} -> {path}")
