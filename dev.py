@@ -2,9 +2,11 @@
 
     python3 dev.py demo     set up, and run the whole job on the built-in simulated model
     python3 dev.py test     set up, and run every check: format, lint, types, architecture, tests
+    python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
-change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests.
+change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests, and
+`python3 dev.py chaos --seconds 600 --workers 8 --seed 7` goes on for longer, and repeats a run.
 """
 
 import hashlib
@@ -39,6 +41,9 @@ def main() -> int:
             print(f"failed: {', '.join(failed)}", file=sys.stderr)
             return 1
         return run(PYTHON, "-m", "pytest", *arguments)
+    if task == "chaos":
+        set_up("[dev]")
+        return run(PYTHON, "-m", "tests.chaos", *arguments)
     print(__doc__)
     return 0 if task in ("help", "-h", "--help") else 2
 
@@ -49,7 +54,8 @@ def set_up(extras: str) -> None:
         sys.exit(f"batchgen needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
     stamp = VENV / f".set-up{extras}"
     wanted = fingerprint()
-    if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
+    stamps = {stamp, VENV / ".set-up[dev]"}  # what the tests need includes what the demo needs
+    if PYTHON.exists() and wanted in map(read, stamps):
         return
     print(f"setting up {VENV} ...", file=sys.stderr)
     if run(sys.executable, "-m", "venv", "--clear", VENV):
@@ -67,6 +73,10 @@ def fingerprint() -> str:
     parts = [sys.version.encode()]
     parts += [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def run(*command: str | Path) -> int:

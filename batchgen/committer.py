@@ -12,18 +12,22 @@ nothing pending or running is left in scope, whoever has it.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from batchgen.errors import StoreBusyError, StoreError
+from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Pacer
 from batchgen.store import Exchange, Want, Worker, now_ms
+
+T = TypeVar("T")
 
 # How often to look for work that others add or give back.
 _POLL_MS = 1000
 # How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
 _PATIENCE_S = 60.0
+_TRY_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class Committer:
         self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
     ) -> None:
         outcomes = [outcome for outcome, _ in handed_in]
-        done = await self._patiently(outcomes, want)
+        done = await self._patiently(lambda: self._worker.exchange(outcomes, want), len(outcomes))
         for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):
             if not future.done():
                 future.set_result(seq)
@@ -166,22 +170,23 @@ class Committer:
         if len(done.items) < want.slots:
             self._plan_next_look(done)
 
-    async def _patiently(self, outcomes: list[Outcome], want: Want) -> Exchange:
-        """Answers are paid for: a full disk or a locked file gets a minute before they are lost."""
+    async def _patiently(self, transaction: Callable[[], Awaitable[T]], answers: int = 0) -> T:
+        """Answers are paid for, and so are the calls under way: a full disk or a locked file gets a
+        minute before they are lost."""
         give_up_at = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return await self._worker.exchange(outcomes, want)
+                return await transaction()
             except StoreBusyError as exc:
                 problem: StoreError = exc
-            except StoreError as exc:
-                if "disk" not in str(exc):
+            except StoreFullError as exc:
+                if not answers and not self.in_flight:
                     raise
                 problem = exc
-            if time.monotonic() > give_up_at or not outcomes:
+            if time.monotonic() > give_up_at:
                 raise problem
-            self._warn(f"{problem} ({len(outcomes)} answers wait in memory; trying again)")
-            await asyncio.sleep(2)
+            self._warn(f"{problem} ({answers} answers wait in memory; trying again)")
+            await asyncio.sleep(_TRY_AGAIN_S)
 
     def _give_out(self, items: list[Item]) -> None:
         if self._claims_left is not None:
@@ -216,10 +221,10 @@ class Committer:
 
     async def _beat(self) -> None:
         self._beat_at = now_ms() + self._beat_every_ms
-        if not await self._worker.beat():
+        if not await self._patiently(self._worker.beat):
             await self._join_again()
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")
-        await self._worker.join()
+        await self._patiently(self._worker.join)
         self._look_at = 0

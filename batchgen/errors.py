@@ -7,7 +7,8 @@
     │   └── TemplateError         names template and variable
     ├── StoreError                exit 1: the database cannot be used as it is
     │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
-    │   └── StoreBusyError        another process held the write gate for too long
+    │   ├── StoreBusyError        another process kept it locked for too long
+    │   └── StoreFullError        the disk is full, or fails
     └── ParseError                a parser could not make anything of an answer: costs its item only
 
 A message says what happened, to which thing, and what to do. A call to the model that failed is
@@ -49,7 +50,11 @@ class SchemaError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """The write gate stayed closed until the deadline."""
+    """The write gate stayed closed, or a stranger kept the file locked, until the deadline."""
+
+
+class StoreFullError(StoreError):
+    """The disk is full, or fails; what was committed is safe."""
 
 
 class ParseError(BatchgenError):

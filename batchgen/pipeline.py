@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen import __version__
+from batchgen.client import check_settings
 from batchgen.committer import Scope
 from batchgen.config import Config, load
 from batchgen.enqueue import Enqueued, enqueue
@@ -148,6 +149,7 @@ class DataGenerationPipeline:
             return WorkResult.nothing_to_do(counts)
         scope = Scope((experiment.id,), self.config.model.rate_limit)
         request = WorkRequest(scope, slots, parsers={parser.spec: parser})
+        check_settings(self.config.model)  # before there is a log
         log = RunLog(self.config.log_dir, _tell)
         stop = Stop()
         log.event("run_started", version=__version__, slots=slots, pid=os.getpid())

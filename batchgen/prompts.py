@@ -9,13 +9,10 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe, Template, dump_json
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _FIELDS_OF_BATCHGEN = {"id", "metadata", "params"}
 _NAMES_SHOWN = 20
@@ -149,16 +146,18 @@ class JinjaTemplate:
         import jinja2
         import jinja2.meta
 
-        environment = _jinja_environment()
+        from batchgen.sandbox import Sandbox
+
+        self._sandbox = Sandbox()
         self.name = template.name
         try:
-            tree = environment.parse(template.text)
-            self._template = environment.from_string(template.text)
+            tree = self._sandbox.parse(template.text)
+            self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
+            self._template = self._sandbox.compiled(tree)
         except jinja2.TemplateSyntaxError as exc:
             raise TemplateError(f"template {template.name}:{exc.lineno}: {exc.message}") from exc
         except RecursionError as exc:
             raise TemplateError(f"template {template.name}: nested too deep") from exc
-        self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
 
     def check(self, variables: Mapping[str, Any]) -> None:
         """Raises TemplateError when it cannot be rendered; only rendering can tell."""
@@ -169,7 +168,8 @@ class JinjaTemplate:
         import jinja2
 
         try:
-            return self._template.render(variables)
+            self._sandbox.begin()
+            return "".join(self._template.generate(variables))
         except jinja2.UndefinedError as exc:
             missing = self.variables - variables.keys()
             names = [name for name in missing if exc.message == f"{name!r} is undefined"]
@@ -186,23 +186,6 @@ class JinjaTemplate:
         ]
         place = f"{self.name}:{lines[-1]}" if lines else self.name
         return f"template {place}: {type(exc).__name__}: {exc}"
-
-
-def _jinja_environment() -> "Environment":
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def printed(value: Any) -> Any:
-        if isinstance(value, bool | int | float | dict | list | tuple | None):
-            return dump_json(value)
-        return value
-
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-        finalize=printed,
-    )
 
 
 Compiled = BraceTemplate | JinjaTemplate

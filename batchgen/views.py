@@ -141,8 +141,8 @@ def experiments_text(rows: Sequence[tuple[Experiment, Counts]]) -> str:
         return "No experiments yet: enqueue a data pool first (batchgen enqueue)."
     width = max(len(experiment.name) for experiment, _ in rows)
     return "\n".join(
-        f"{experiment.name:<{width}}  {_local(experiment.created_at)}  {counts.total} items, "
-        f"{counts.done} done, {counts.failed} failed"
+        f"{experiment.name:<{width}}  {_local(experiment.created_at)}  total {counts.total}, "
+        f"done {counts.done}, failed {counts.failed}"
         for experiment, counts in rows
     )
 

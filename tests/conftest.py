@@ -22,6 +22,11 @@ from batchgen.simulate import Simulator
 KEY = "sk-secret-0123456789"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-await", action="store_true", help="cancel a run at each of its steps")
+    parser.addoption("--storm-items", type=int, default=300, help="items of the fault storm")
+
+
 def pytest_report_header() -> str:
     return f"SQLite {sqlite3.sqlite_version}"
 

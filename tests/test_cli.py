@@ -602,7 +602,7 @@ async def test_experiments_are_listed_renamed_and_deleted(
         assert (await project.batchgen("run", "pool.jsonl", "--experiment", name)).code == 0
     listed = (await batchgen("experiments")).out.splitlines()
     assert [line.split()[0] for line in listed] == ["first", "second"]
-    assert all(line.endswith("  2 items, 2 done, 0 failed") for line in listed)
+    assert all(line.endswith("  total 2, done 2, failed 0") for line in listed)
 
     renamed = await batchgen("experiments", "rename", "first", "third")
     assert renamed.out == "first is now third.\n"

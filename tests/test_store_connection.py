@@ -12,7 +12,7 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
-from batchgen.errors import SchemaError, StoreBusyError, StoreError, UsageError
+from batchgen.errors import SchemaError, StoreBusyError, StoreError, StoreFullError, UsageError
 from batchgen.store import open_store
 from batchgen.store.connection import Database, open_database, store_error
 from batchgen.store.gate import Gate
@@ -387,8 +387,8 @@ async def test_a_database_put_back_can_be_written_again(database: Database, path
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
-        ("database or disk is full", StoreError, "Everything committed is safe; make room"),
-        ("disk I/O error", StoreError, "Everything committed is safe; make room"),
+        ("database or disk is full", StoreFullError, "Everything committed is safe; make room"),
+        ("disk I/O error", StoreFullError, "Everything committed is safe; make room"),
         ("database is locked", StoreBusyError, "locked by another program that is not batchgen"),
         ("attempt to write a readonly database", StoreError, "Check its permissions"),
         ("unable to open database file", StoreError, "Check its permissions"),

@@ -4,9 +4,11 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from batchgen.pool.lines import MAX_ITEM_BYTES, Lines
+from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, decoder, problem_of
+
+_LINE_COSTS = 100  # what Python needs for a short line and its cells, beyond their characters
 
 
 class _BadLineError(Exception):
@@ -23,6 +25,7 @@ class _CsvLines:
     def __init__(self, lines: Lines) -> None:
         self.lines, self.texts = lines, iter(lines)
         self.taken: list[str] = []
+        self.room = MAX_ITEM_BYTES
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -31,12 +34,18 @@ class _CsvLines:
         line = next(self.texts)
         if isinstance(line, BadLine):
             raise _BadLineError(line)
+        self.room -= len(line) + _LINE_COSTS
+        if self.room < 0:  # a quote that is never closed, or worse
+            start = self.text()[:TEXT_KEPT_CHARS]
+            problem = f"the row that ends here is longer than {MAX_ITEM_BYTES >> 20} MB"
+            raise _BadLineError(self.lines.bad(problem, start, fatal=True))
         self.taken.append(line)
         return line
 
     def start_row(self) -> str:
         """Begins a row; returns where it is."""
         self.taken.clear()
+        self.room = MAX_ITEM_BYTES
         return f"{self.lines.name}:{self.lines.number + 1}"
 
     def text(self) -> str:
@@ -71,6 +80,8 @@ def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
             return
         except _BadLineError as exc:
             yield where, exc.line
+            if exc.line.fatal:
+                return
         except csv.Error as exc:
             yield where, BadLine(where, f"not CSV: {exc}", lines.text())
         else:

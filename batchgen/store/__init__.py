@@ -265,13 +265,19 @@ class Worker:
             queue.remove_worker(
                 db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms()
             )
+            _lock_path(self._db.path, row.id).unlink(missing_ok=True)
 
 
-def _is_dead(database: Path, row: WorkerRow) -> bool:
+def _clock_offset_ms() -> int:
+    """The clock of the wall against one that nobody sets, and that stops while a laptop sleeps."""
+    return now_ms() - time.monotonic_ns() // 1_000_000
+
+
+def _is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:
     """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
     from before it was started anew."""
     host, boot_id = machine()
-    if row.lease_until < now_ms():
+    if leases_count and row.lease_until < now_ms():
         return True
     if row.boot_id != boot_id:
         return row.host == host
@@ -282,4 +288,8 @@ def _is_dead(database: Path, row: WorkerRow) -> bool:
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
-    return OwnerLock(database.with_name(f"{database.name}-worker-{worker_id}"))
+    return OwnerLock(_lock_path(database, worker_id))
+
+
+def _lock_path(database: Path, worker_id: int) -> Path:
+    return database.with_name(f"{database.name}-worker-{worker_id}")

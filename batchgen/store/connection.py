@@ -15,7 +15,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
-from batchgen.errors import SchemaError, StoreBusyError, StoreError, UsageError
+from batchgen.errors import (
+    SchemaError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    UsageError,
+)
 from batchgen.store.gate import Gate, network_file_system
 from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, migrate
 from batchgen.waiting import to_its_end
@@ -158,7 +164,7 @@ def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     """What SQLite said, as one line that says what to do."""
     text = str(exc)
     if "disk is full" in text or "disk I/O error" in text:
-        return StoreError(
+        return StoreFullError(
             f"{path}: {text}. Everything committed is safe; make room and run the same command."
         )
     if "locked" in text or "busy" in text:
@@ -231,9 +237,21 @@ def _prepare_writer(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("pragma fullfsync = 1")  # plain fsync there stops at the drive's cache
     # Before WAL is set, so that a foreign file is refused untouched.
     migrate(connection, path)
+    _refuse_half_a_page(connection, path)
     (mode,) = connection.execute("pragma journal_mode = wal").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: SQLite refuses WAL mode here (it stays {mode}).")
+
+
+def _refuse_half_a_page(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite tells a file that lost pages, but takes a last page that was cut off for a whole one.
+
+    While there is a log, its pages may not all be in the file yet.
+    """
+    (page_size,) = connection.execute("pragma page_size").fetchone()
+    log = path.with_name(f"{path.name}-wal")
+    if path.stat().st_size % page_size and not (log.exists() and log.stat().st_size):
+        raise SchemaError(f"{path}: damaged: it was cut off. Restore it from a copy.")
 
 
 def _prepare_reader(connection: sqlite3.Connection) -> None:

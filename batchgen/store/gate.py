@@ -21,6 +21,7 @@ from typing import IO
 from batchgen.errors import StoreBusyError, StoreError
 
 _RETRY_S = (0.0002, 0.002)  # random within: as fair as a queue, and gentler than SQLite's handler
+_ONCE_MORE_S = 0.5
 
 
 class Gate:
@@ -29,6 +30,7 @@ class Gate:
     def __init__(self, database: Path, deadline_s: float = 60.0) -> None:
         self._path = database.with_name(database.name + "-gate")
         self._deadline_s = deadline_s
+        self._gave_up = False
         self._thread_lock = threading.Lock()
         self._file = _open_lock_file(self._path)
 
@@ -36,7 +38,8 @@ class Gate:
     def hold(self) -> Iterator[None]:
         """Hold the gate; blocks its thread, so never call it on an event loop's thread.
 
-        Raises StoreBusyError, which names the holder, after `deadline_s`.
+        Raises StoreBusyError, which names the holder, after `deadline_s`. Who has waited so long in
+        vain waits only a moment the next time, so as to close and be gone.
         """
         with self._thread_lock:
             self._acquire()
@@ -46,15 +49,18 @@ class Gate:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _acquire(self) -> None:
-        give_up_at = time.monotonic() + self._deadline_s
+        patience_s = min(self._deadline_s, _ONCE_MORE_S) if self._gave_up else self._deadline_s
+        give_up_at = time.monotonic() + patience_s
         while not self._try_lock():
             if time.monotonic() > give_up_at:
+                self._gave_up = True
                 raise StoreBusyError(
                     f"{self._path}: another process has kept the database locked for "
                     f"{self._deadline_s:.0f} s ({_holder(self._path)}). "
                     "Let it finish, continue it if it is stopped (fg), or end it."
                 )
             time.sleep(random.uniform(*_RETRY_S))
+        self._gave_up = False
         _note_holder(self._file)
 
     def _try_lock(self) -> bool:

@@ -1,0 +1,393 @@
+"""What can go wrong with the file and its disk: a clear line, the right exit code, nothing that was
+acknowledged lost, and the same command completes when the fault is gone."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import batchgen.store
+from batchgen.errors import StoreBusyError
+from batchgen.items import NewItem, Outcome, Recipe, Release
+from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import OtherRecipe, Want, key_of_content, open_store
+from batchgen.store.gate import Gate
+from tests.conftest import Project, ended
+from tests.crash_kit import contradictions, exported, locked
+from tests.store_kit import open_table
+from tests.test_stop import said
+
+ITEMS = 12
+SLOTS = 3
+HOUR_MS = 3_600_000
+
+# The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
+IMPATIENT = """
+import batchgen.committer, batchgen.store.connection
+batchgen.store.connection._WRITER_PRAGMAS["busy_timeout"] = 100
+batchgen.committer._PATIENCE_S = {patience_s}
+batchgen.committer._TRY_AGAIN_S = 0.05
+from batchgen.cli import main
+main()
+"""
+
+
+def pool(n: int = ITEMS) -> list[dict[str, str]]:
+    return [{"word": f"w{number:02}"} for number in range(n)]
+
+
+async def start_impatient(
+    project: Project, *arguments: str, patience_s: float = 60
+) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", IMPATIENT.format(patience_s=patience_s), *arguments,
+        cwd=project.path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    project.running.append(process)
+    return process
+
+
+async def assert_completed(project: Project, command: tuple[str, ...] = ("run",)) -> None:
+    """The same command again does the rest."""
+    again = await project.batchgen(*command, "pool.jsonl", "-c", str(SLOTS))
+    assert again.code == 0, again.err
+    assert [line["input"] for line in exported(project)] == pool()
+    assert contradictions(project, await project.batchgen("verify")) == []
+
+
+# --- locked by a stranger ---------------------------------------------------------------------
+
+
+async def test_a_stranger_who_locks_the_file_for_a_while_costs_nothing(
+    project: Project, simulator: Simulator
+) -> None:
+    """The answers wait in memory; nothing is asked twice."""
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    with locked(project.database):
+        simulator.release()
+        await said(process, "answers wait in memory; trying again")
+    finished = await ended(process)
+    assert finished.code == 0, finished.err
+    assert simulator.calls == ITEMS
+    await assert_completed(project)
+
+
+async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_none_of_them(
+    project: Project, simulator: Simulator
+) -> None:
+    """There is nothing to write but the beat of the lease."""
+    project.config("work: {lease_s: 1}\n")
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    with locked(project.database):
+        await said(process, "0 answers wait in memory; trying again")
+    simulator.release()
+    finished = await ended(process)
+    assert finished.code == 0, finished.err
+    assert simulator.calls == ITEMS
+    await assert_completed(project)
+
+
+async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS), patience_s=0.5)
+    await simulator.received(SLOTS)
+    with locked(project.database):
+        simulator.release()
+        gave_up = await ended(process)
+    assert gave_up.code == 1
+    assert gave_up.err.splitlines()[-1] == (
+        f"error: {project.database}: locked by another program that is not batchgen (database is "
+        "locked). Close it (a SQL shell with an open transaction?) and run the same command."
+    )
+    await assert_completed(project)
+    assert simulator.calls <= ITEMS + SLOTS
+
+
+@pytest.mark.parametrize(
+    "command", [("enqueue", "pool.jsonl"), ("work",), ("retry",), ("export",)], ids=" ".join
+)
+async def test_a_command_that_meets_a_locked_file_says_so_and_changes_nothing(
+    project: Project, command: tuple[str, ...]
+) -> None:
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    before = project.query("select * from work")
+    with locked(project.database):
+        refused = await ended(await start_impatient(project, *command))
+    if command == ("retry",):  # nothing had failed, so there was nothing to write
+        assert refused.code == 0
+    else:
+        assert (refused.code, "locked by another program" in refused.err) == (1, True), refused.err
+        assert "Traceback" not in refused.err
+    assert project.query("select * from work") == before
+    await assert_completed(project)
+
+
+async def test_a_gate_that_stays_closed_is_waited_for_once(project: Project) -> None:
+    """Not again to leave, and to close each connection."""
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    holder, gate = Gate(project.database), Gate(project.database, deadline_s=3)
+    with closing(holder), closing(gate), holder.hold():
+        with pytest.raises(StoreBusyError), gate.hold():
+            pass
+        asked_at = time.monotonic()
+        with pytest.raises(StoreBusyError), gate.hold():
+            pass
+        assert time.monotonic() - asked_at < 3
+
+
+# --- the disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take what is left of it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            return filler
+
+
+def grow(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+
+
+async def test_a_disk_that_fills_up_keeps_answers_in_memory_until_there_is_room(
+    project: Project, simulator: Simulator, small_disk: Path
+) -> None:
+    project.config(f"database: {small_disk}/batchgen.db\n")
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    filler = fill(small_disk)
+    long = "An answer that needs room. " * 2000
+    simulator.script("Say w", *[Behaviour.ok(long)] * ITEMS)
+    simulator.release()
+    await said(process, "make room and run the same command. (")
+    filler.unlink()
+    finished = await ended(process)
+    assert finished.code == 0, finished.err
+    assert simulator.calls == ITEMS
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_disk_that_stays_full_ends_the_worker_with_words_and_loses_nothing_committed(
+    project: Project, simulator: Simulator, small_disk: Path
+) -> None:
+    project.config(f"database: {small_disk}/batchgen.db\n")
+    project.pool(pool())
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.batchgen("work", "--max-items", "3")).code == 0
+    simulator.hold()
+    process = await start_impatient(project, "work", "-c", str(SLOTS), patience_s=0.5)
+    await simulator.received(3 + SLOTS)
+    filler = fill(small_disk)
+    simulator.script("Say w", *[Behaviour.ok("An answer that needs room. " * 2000)] * ITEMS)
+    simulator.release()
+    gave_up = await ended(process)
+    assert gave_up.code == 1
+    assert gave_up.err.splitlines()[-1].startswith(f"error: {small_disk}/batchgen.db: ")
+    assert "Everything committed is safe; make room and run the same command." in gave_up.err
+    assert "Traceback" not in gave_up.err
+    filler.unlink()
+    again = await project.batchgen("run", "pool.jsonl", "-c", str(SLOTS))
+    assert again.code == 0, again.err
+    assert [line["input"] for line in exported(project)] == pool()
+    assert (await project.batchgen("verify")).code == 0
+    assert simulator.calls <= ITEMS + SLOTS
+
+
+async def test_an_enqueue_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    project: Project, small_disk: Path
+) -> None:
+    project.config(f"database: {small_disk}/batchgen.db\n")
+    project.pool({"word": f"w{number:05} {'x' * 200}"} for number in range(15_000))
+    refused = await project.batchgen("enqueue", "pool.jsonl")
+    assert refused.code == 1
+    assert "disk is full" in refused.err
+    assert "Traceback" not in refused.err
+    grow(small_disk)
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    status = (await project.batchgen("status", "--json")).json
+    assert status["total"]["pending"] == 15_000
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_directory_that_cannot_be_written_is_refused_with_words(project: Project) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can become somebody who may not write here")
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    for directory in (project.path, *project.path.parents):
+        if directory.stat().st_uid == 0 and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    before = project.database.read_bytes()
+    process = await asyncio.create_subprocess_exec(
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+        sys.executable, "-m", "batchgen", "run", "pool.jsonl",
+        cwd=project.path,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    refused = await ended(process)
+    if "ModuleNotFoundError" in refused.err or "can't open" in refused.err:
+        pytest.skip("nobody may not read this Python")
+    assert refused.code == 1, refused.err
+    assert refused.err == (
+        f"error: {project.database}-gate: cannot make this lock file (Permission denied). "
+        "batchgen needs to write in the directory of the database; choose another with --db.\n"
+    )
+    assert project.database.read_bytes() == before
+    await assert_completed(project)
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_a_database_that_goes_away_under_a_worker_ends_it_and_can_be_put_back(
+    project: Project, simulator: Simulator, how: str
+) -> None:
+    project.pool(pool())
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    process = await project.start("work", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    aside = project.path / "aside.db"
+    project.database.rename(aside)
+    if how == "replaced":
+        project.database.write_bytes(b"something else")
+    simulator.release()
+    gave_up = await ended(process)
+    assert gave_up.code == 1
+    assert gave_up.err.splitlines()[-1] == (
+        f"error: {project.database}: the database was deleted or replaced while in use. "
+        "What was committed is in the old file; put it back, or start again."
+    )
+    if how == "replaced":
+        assert project.database.read_bytes() == b"something else"
+    aside.replace(project.database)
+    await assert_completed(project)
+    assert simulator.calls <= ITEMS + SLOTS
+
+
+async def test_a_database_cut_short_is_refused_and_left_as_it_is(project: Project) -> None:
+    project.pool(pool())
+    await project.batchgen("run", "pool.jsonl")
+    whole = project.database.read_bytes()
+    for size in (100, len(whole) // 2, len(whole) - 1000):
+        project.database.write_bytes(whole[:size])
+        for command in ("run pool.jsonl", "verify"):
+            refused = await project.batchgen(*command.split())
+            assert refused.code == 1, (size, command, refused)
+            assert "Traceback" not in refused.err
+            assert "malformed" in refused.err + refused.out or "damaged" in refused.err, refused
+    project.database.write_bytes(whole)
+    await assert_completed(project)
+
+
+async def test_a_database_of_a_newer_batchgen_is_left_alone_by_a_worker(project: Project) -> None:
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    with closing(sqlite3.connect(project.database)) as db:
+        (version,) = db.execute("pragma user_version").fetchone()
+        db.execute("pragma user_version = 99")
+    refused = await project.batchgen("work")
+    assert refused.code == 1
+    assert "made by a newer batchgen (schema 99; this one knows " in refused.err
+    with closing(sqlite3.connect(project.database)) as db:
+        db.execute(f"pragma user_version = {version}")
+    await assert_completed(project)
+
+
+# --- the clock --------------------------------------------------------------------------------
+
+
+def test_after_the_clock_is_set_back_the_rate_limit_does_not_wait_for_the_old_time(
+    tmp_path: Path,
+) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue("a", "b", "c", "d")
+        worker = table.join()
+        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
+        table.now -= HOUR_MS
+        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
+
+
+def test_after_the_clock_is_set_on_the_rate_limit_starts_anew(tmp_path: Path) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue("a", "b", "c", "d")
+        worker = table.join()
+        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
+        table.now += HOUR_MS
+        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
+
+
+async def test_a_clock_that_jumps_makes_nobody_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set on by an hour, or after a night with the lid closed, every lease has run out."""
+    path = tmp_path / "batchgen.db"
+    jumped_ms = [0]
+    monkeypatch.setattr(
+        batchgen.store, "now_ms", lambda: time.time_ns() // 1_000_000 + jumped_ms[0]
+    )
+    async with open_store(path, create=True) as one, open_store(path) as two:
+        recipe = Recipe(system=None, user=None, model="m", params={})
+        async with one.enqueueing("e", recipe, OtherRecipe.STOP) as into:
+            content = '{"a": 1}'
+            key = key_of_content(into.experiment_id, into.recipe_id, content)
+            await one.add_items(into, [NewItem(key, content, None, "here")])
+        async with one.worker(1, 60, 3) as worker, two.worker(1, 60, 3) as other:
+            (item,) = (await worker.exchange([], Want(1))).items
+            for jumped_ms[0] in (HOUR_MS, -HOUR_MS):
+                assert await other.beat() is True
+                assert (await other.exchange([], Want(1))).items == []
+                assert await worker.beat() is True
+            done = await worker.exchange([Outcome(item, None, Release())], Want())
+            assert done.lost == []
