@@ -7,6 +7,7 @@ or not at all: it is written beside its place, made durable, and renamed.
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchgen.config import OutputConfig
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, UsageError
 from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, ResultRow, Store
 
@@ -41,26 +42,55 @@ def output_path(output: OutputConfig, experiment: Experiment) -> Path:
 async def export_file(
     store: Store, experiment: Experiment, path: Path, state: State = State.DONE
 ) -> Exported:
-    """Write the export to `path`, replacing what was there in one step.
+    """Write the export to `path`, replacing the file that was there in one step.
 
-    Raises BatchgenError when the file cannot be written; then `path` is as it was.
+    A link stays a link, and what is no plain file (a pipe, a device) is written to as it is. Raises
+    UsageError for a directory or a file of the database itself, and BatchgenError when the file
+    cannot be written; then `path` is as it was.
     """
     result_seq = await store.newest_result()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = await asyncio.to_thread(_checked_target, path, store.path)
+    special = path.exists() and not path.is_file()
+    try:
+        if special:
+            return await _write(store, experiment, path, state)
+        exported = await _write_and_rename(store, experiment, path, state)
+    except OSError as exc:
+        raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
+    if state is State.DONE:
+        await store.record_export(experiment.id, path, exported.rows, exported.sha256, result_seq)
+    return exported
+
+
+def _checked_target(path: Path, database: Path) -> Path:
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name a file for the export.")
+    target, own = path.resolve(), database.resolve()
+    if target == own or (target.parent == own.parent and target.name.startswith(f"{own.name}-")):
+        raise UsageError(f"{path}: belongs to the work database; name another file for the export.")
+    return target
+
+
+async def _write(store: Store, experiment: Experiment, path: Path, state: State) -> Exported:
+    with await asyncio.to_thread(path.open, "wb") as file:
+        return await export_stream(store, experiment, file, state)
+
+
+async def _write_and_rename(
+    store: Store, experiment: Experiment, path: Path, state: State
+) -> Exported:
+    part = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
+            _keep_mode(file, path)
             exported = await export_stream(store, experiment, file, state)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
         _sync_directory(path.parent)
-    except OSError as exc:
-        raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
     finally:
         _remove(part)
-    if state is State.DONE:
-        await store.record_export(experiment.id, path, exported.rows, exported.sha256, result_seq)
     return exported
 
 
@@ -97,7 +127,9 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
 
 
 def _sha256(path: Path) -> str | None:
-    """Of the file at `path`; None when there is none."""
+    """Of the file at `path`; None when there is none, or something else by now."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -156,6 +188,12 @@ async def _pages(
     while page := await store.result_page(experiment.id, state, after, _PAGE_ROWS):
         yield page
         after = page[-1].id
+
+
+def _keep_mode(file: IO[bytes], path: Path) -> None:
+    """Of the file at `path`, if there is one, which `file` will replace."""
+    if path.exists():
+        os.fchmod(file.fileno(), path.stat().st_mode)
 
 
 def _remove(path: Path) -> None:

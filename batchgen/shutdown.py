@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The last one says that the terminal is gone: a closed laptop, a cut ssh.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -33,9 +34,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM move `stop` on, and `announce` is called after each.
+    """While inside, the signals move `stop` on, and `announce` is called after each.
 
-    Only the main thread gets signals; in another one this does nothing.
+    One that is ignored (nohup) stays so. Only the main thread gets signals; in another one this
+    does nothing.
     """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
@@ -54,7 +56,8 @@ def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
         announce()
 
     for signum in _SIGNALS:
-        loop.add_signal_handler(signum, handle, signum)
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            loop.add_signal_handler(signum, handle, signum)
     try:
         yield
     finally:

@@ -19,13 +19,16 @@ def status_object(
     workers: Sequence[WorkerRow],
 ) -> dict[str, Any]:
     """`batchgen status --json`."""
+    found = _counts_object(total)
+    # Those of workers that died and that nobody has taken over from yet.
+    found["unknown_calls"] += sum(worker.calls for worker in workers if not worker.alive)
     return {
         "experiments": [
             {"name": experiment.name, "created_at": timestamp(experiment.created_at)}
             | _counts_object(counts)
             for experiment, counts in experiments
         ],
-        "total": _counts_object(total),
+        "total": found,
         "items_per_s": round(pace.items / pace.span_s, 3),
         "latency_p50_s": percentile_s(pace.latencies_ms, 0.5),
         "latency_p95_s": percentile_s(pace.latencies_ms, 0.95),
@@ -61,8 +64,8 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append(f"now {status['items_per_s']:.1f} items/s")
     if total["unknown_calls"]:
         lines.append(
-            f"sent, answer unknown: {total['unknown_calls']} calls of workers that died or were "
-            "stopped; the server may have charged for them"
+            f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "
+            "stopped; the server may have charged for them)"
         )
     lines += [_worker_line(worker) for worker in status["workers"]]
     return "\n".join(lines)

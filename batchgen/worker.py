@@ -37,6 +37,7 @@ from batchgen.items import (
     Reason,
     Release,
     Reply,
+    Retry,
     StoredAnswer,
 )
 from batchgen.limits import Pacer
@@ -295,8 +296,10 @@ class _Worker:
                 self._stats.reasons[reason] += 1
             case Release() if outcome.attempt is None:
                 pass  # nothing was sent
-            case _:
+            case Retry():
                 self._stats.retried += 1
+            case _:
+                pass  # given back
         if outcome.attempt is not None:
             self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
         elif not isinstance(outcome.decision, Release):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import random
 import signal
 import sqlite3
@@ -102,8 +103,9 @@ class _Chaos:
         self._ending.set()
         await growing
         await asyncio.gather(*self._suspended)
-        for worker in self._alive:
-            worker.send_signal(signal.SIGTERM)
+        for worker in [*self._alive]:
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGTERM)
         await asyncio.gather(*self._ends)
         assert probe.stdin is not None
         measured = await ended(probe, b"\n")
@@ -127,6 +129,8 @@ class _Chaos:
     async def _hear(self, worker: asyncio.subprocess.Process) -> None:
         said = await ended(worker)
         self._said.append(said)
+        if worker in self._alive:
+            self._alive.remove(worker)
         # -15: told to stop in the end, before it had begun.
         if said.code not in (-9, 130, 143, -15):
             self.result.problems.append(f"a worker ended with {said.code}: {said.err}")
@@ -231,14 +235,21 @@ class _Chaos:
         )  # fmt: skip
 
     def _pids_at_work(self) -> set[int]:
-        return {pid for (pid,) in look(self._project.database, "select pid from workers")}
+        return {pid for (pid,) in self._look("select pid from workers")}
 
-    def _open_items(self) -> int:
-        [(n,)] = look(
-            self._project.database,
-            "select coalesce(sum(n), 0) from counters where state in ('pending', 'running')",
+    def _open_items(self) -> float:
+        found = self._look(
+            "select coalesce(sum(n), 0) from counters where state in ('pending', 'running')"
         )
-        return int(n)
+        return float(found[0][0]) if found else math.inf
+
+    def _look(self, sql: str) -> list[Any]:
+        """Nothing when one that we suspended, or have just killed, is in the way: it is we who must
+        wake it, so we do not wait for it."""
+        try:
+            return look(self._project.database, sql, timeout_s=0)
+        except sqlite3.OperationalError:
+            return []
 
     async def _start_probe(self) -> asyncio.subprocess.Process:
         probe = await asyncio.create_subprocess_exec(

@@ -68,9 +68,9 @@ async def at_the_write_lock(database: Path, pids: Collection[int]) -> int:
     return last
 
 
-def look(database: Path, sql: str) -> list[Any]:
+def look(database: Path, sql: str, timeout_s: float = 20) -> list[Any]:
     """Ask the database while others work on it: read-only, so closing checkpoints nothing."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)) as db:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=timeout_s)) as db:
         return db.execute(sql).fetchall()
 
 

@@ -435,4 +435,4 @@ async def test_stdout_that_is_no_terminal_gets_what_a_parser_prints(
     out, _ = await process.communicate()
     os.close(main)
     os.close(tty)
-    assert out == b"LOUD\n" * 3
+    assert sorted(out) == sorted(b"LOUD\n" * 3)  # three threads print at once

@@ -1,7 +1,6 @@
 """After the run: retry, export, verify."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,12 +107,7 @@ def export(
     state = State.FAILED if failed else State.DONE
 
     async def job() -> int:
-        from batchgen.export import export_stream
-
         async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
-            if output == "-":
-                await export_stream(store, chosen[0], sys.stdout.buffer, state)
-                return 0
             path = Path(output) if output else None
             await export_to(session, store, config, chosen[0], path, state, as_json=as_json)
         return 0

@@ -29,13 +29,19 @@ class Display:
         self._stats = stats
         if not self._session.quiet:
             show = show_live if self._console.is_terminal else show_plain
-            await show(store, scope, stats, self._console)
+            try:
+                await show(store, scope, stats, self._console)
+            except (OSError, SystemExit):  # rich exits when nobody reads it any more
+                pass  # the work goes on without a display
 
     def in_flight(self) -> int:
         return self._stats.in_flight if self._stats else 0
 
     def say(self, message: str) -> None:
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        try:
+            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        except (OSError, SystemExit):
+            pass  # as above
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")

@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from batchgen import __version__
 from batchgen.cli.display import Display, say_result, stopping_line
 from batchgen.cli.lookup import experiment_named
 from batchgen.cli.session import Session, counted
-from batchgen.errors import UsageError
+from batchgen.errors import BatchgenError, UsageError
 
 if TYPE_CHECKING:
     from batchgen.committer import Scope
@@ -193,6 +194,18 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
     return result.exit_code
 
 
+async def _export_to_stdout(store: "Store", experiment: "Experiment", state: Any) -> None:
+    from batchgen.export import export_stream
+
+    try:
+        await export_stream(store, experiment, sys.stdout.buffer, state)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise BatchgenError(f"stdout: cannot write the export ({exc.strerror}).") from exc
+
+
 async def export_to(
     session: Session, store: "Store", config: "Config", experiment: "Experiment",
     path: Path | None, state: Any = None, *, as_json: bool = False,
@@ -206,6 +219,9 @@ async def export_to(
         path = output_path(config.output_data, experiment)
         if state is State.FAILED:
             path = path.with_name(f"{path.stem}.failed.jsonl")
+    if path == Path("-"):
+        await _export_to_stdout(store, experiment, state)
+        return
     exported = await export_file(store, experiment, path, state)
     if as_json:
         click.echo(json.dumps({"path": str(path), "rows": exported.rows}, ensure_ascii=False))

@@ -98,6 +98,11 @@ select 1 from workers where id = :worker_id;
 -- name: workers
 select id, host, boot_id, pid, slots, started_at, lease_until from workers order by id;
 
+-- name: count_calls
+-- The calls that may be under way, or may have been when the worker died.
+select count(*) from work indexed by work_claimed
+ where state = 'running' and worker_id = :worker_id and answer_seq is null;
+
 -- name: remove_worker
 delete from workers where id = :worker_id;
 

@@ -12,7 +12,7 @@ worker that was taken for dead changes nothing; its paid answers are still appen
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchgen.items import (
     Attempt,
@@ -71,6 +71,7 @@ class WorkerRow:
     slots: int
     started_at: int
     lease_until: int
+    calls: int = 0
     alive: bool = True
 
 
@@ -95,7 +96,13 @@ def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
-    return [WorkerRow(*row) for row in db.execute(QUERIES["workers"])]
+    rows = [WorkerRow(*row) for row in db.execute(QUERIES["workers"])]
+    return [replace(row, calls=_count_calls(db, row.id)) for row in rows]
+
+
+def _count_calls(db: sqlite3.Connection, worker_id: int) -> int:
+    (n,) = db.execute(QUERIES["count_calls"], {"worker_id": worker_id}).fetchone()
+    return int(n)
 
 
 def remove_worker(
