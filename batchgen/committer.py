@@ -174,6 +174,7 @@ class Committer:
         """Answers are paid for, and so are the calls under way: a full disk or a locked file gets a
         minute before they are lost."""
         give_up_at = time.monotonic() + _PATIENCE_S
+        told = False
         while True:
             try:
                 return await transaction()
@@ -185,7 +186,9 @@ class Committer:
                 problem = exc
             if time.monotonic() > give_up_at:
                 raise problem
-            self._warn(f"{problem} ({answers} answers wait in memory; trying again)")
+            if not told:
+                self._warn(f"{problem} Trying again for a minute; answers wait in memory.")
+                told = True
             await asyncio.sleep(_TRY_AGAIN_S)
 
     def _give_out(self, items: list[Item]) -> None:

@@ -80,7 +80,7 @@ async def test_a_stranger_who_locks_the_file_for_a_while_costs_nothing(
     await simulator.received(SLOTS)
     with locked(project.database):
         simulator.release()
-        await said(process, "answers wait in memory; trying again")
+        await said(process, "answers wait in memory")
     finished = await ended(process)
     assert finished.code == 0, finished.err
     assert simulator.calls == ITEMS
@@ -98,7 +98,7 @@ async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_non
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(SLOTS)
     with locked(project.database):
-        await said(process, "0 answers wait in memory; trying again")
+        await said(process, "Trying again for a minute")
     simulator.release()
     finished = await ended(process)
     assert finished.code == 0, finished.err
@@ -207,7 +207,7 @@ async def test_a_disk_that_fills_up_keeps_answers_in_memory_until_there_is_room(
     long = "An answer that needs room. " * 2000
     simulator.script("Say w", *[Behaviour.ok(long)] * ITEMS)
     simulator.release()
-    await said(process, "make room and run the same command. (")
+    await said(process, "make room and run the same command. Trying again")
     filler.unlink()
     finished = await ended(process)
     assert finished.code == 0, finished.err

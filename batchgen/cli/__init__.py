@@ -47,7 +47,7 @@ def cli(
     """Run a pool of prompts through an OpenAI-compatible model.
 
     All state is in one SQLite file: stop it any way you like, run the same command again, and it
-    goes on where it stopped. Nothing is lost, and nothing is paid for twice.
+    goes on where it stopped. No answer that arrived is lost or paid for again.
     """
     ctx.obj = Session(config_path, database, verbose, quiet)
 
@@ -80,6 +80,9 @@ def _said(exc: click.ClickException) -> str:
 def _main() -> int:
     try:
         code = cli.main(prog_name="batchgen", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return exc.exit_code
     except click.ClickException as exc:
         click.echo(f"error: {_said(exc)}", err=True)
         return exc.exit_code

@@ -205,6 +205,9 @@ async def _connect(
 ) -> aiosqlite.Connection:
     """A connection made ready under the gate: opening may recover, migrate or checkpoint."""
     connection = aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    # A second Ctrl-C ends the event loop wherever it is, and then nobody closes the connection:
+    # the exit must not wait for its thread. To SQLite that is no more than a kill.
+    connection._thread.daemon = True  # noqa: SLF001
     is_open = False
 
     async def connect() -> None:

@@ -1,0 +1,132 @@
+"""Where an export may go, and what it never replaces."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from signal import SIGHUP, SIGKILL
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from tests.conftest import Project, ended
+
+Words = Callable[[int], Iterator[dict[str, Any]]]
+
+
+@pytest.fixture
+async def done_project(project: Project, words: Words) -> Project:
+    project.pool(words(3))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    return project
+
+
+@pytest.mark.parametrize("name", ["batchgen.db", "batchgen.db-gate", "./batchgen.db", "link"])
+async def test_the_work_database_is_never_replaced(done_project: Project, name: str) -> None:
+    (done_project.path / "link").symlink_to("batchgen.db")
+    before = done_project.database.read_bytes()
+    refused = await done_project.batchgen("export", "-o", name)
+    assert (refused.code, refused.err) == (
+        2,
+        f"error: {Path(name)}: belongs to the work database; name another file for the export.\n",
+    )
+    assert done_project.database.read_bytes() == before
+    assert (await done_project.batchgen("verify")).code == 0
+
+
+async def test_a_directory_is_no_place_for_an_export(done_project: Project) -> None:
+    refused = await done_project.batchgen("export", "-o", ".")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: .: is a directory; name a file for the export.\n",
+    )
+
+
+async def test_a_link_stays_a_link_and_a_file_keeps_its_mode(done_project: Project) -> None:
+    target = done_project.write("data.jsonl", "old\n")
+    target.chmod(0o600)
+    (done_project.path / "latest.jsonl").symlink_to("data.jsonl")
+    assert (await done_project.batchgen("export", "-o", "latest.jsonl")).code == 0
+    assert (done_project.path / "latest.jsonl").is_symlink()
+    assert len(target.read_text().splitlines()) == 3
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+async def test_a_pipe_is_written_to_and_stays_a_pipe(done_project: Project) -> None:
+    pipe = done_project.path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert (await done_project.batchgen("export", "-o", "pipe")).code == 0
+        assert os.read(reading, 1 << 20).count(b"\n") == 3
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+    assert (await done_project.batchgen("verify")).code == 0
+
+
+async def test_run_writes_to_stdout_too(done_project: Project) -> None:
+    out = await done_project.batchgen("run", "pool.jsonl", "-o", "-")
+    assert (out.code, len(out.out.splitlines())) == (0, 3)
+    assert not (done_project.path / "-").exists()
+
+
+async def test_a_full_device_is_one_clear_line(done_project: Project) -> None:
+    out = await done_project.batchgen("export", "-o", "/dev/full")
+    assert out.code == 1
+    assert out.err == "error: /dev/full: cannot write the export (No space left on device).\n"
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+async def test_calls_of_a_killed_worker_show_before_anybody_takes_over(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(10))
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    worker = await project.start("work", "-c", "3")
+    await simulator.received(3)
+    worker.send_signal(SIGKILL)
+    await worker.wait()
+    status = (await project.batchgen("status", "--json")).json
+    assert status["total"]["unknown_calls"] == 3
+    simulator.release()
+    assert (await project.batchgen("work")).code == 0
+    status = (await project.batchgen("status", "--json")).json
+    assert status["total"]["unknown_calls"] == 3
+
+
+async def test_a_terminal_that_goes_away_drains_the_worker(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(10))
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    worker = await project.start("work", "-c", "3")
+    await simulator.received(3)
+    worker.send_signal(SIGHUP)
+    assert worker.stderr is not None
+    assert (await worker.stderr.readline()).startswith(b"stopping: 3 calls in flight")
+    simulator.release()
+    assert (await ended(worker)).code == 129
+    assert simulator.calls == 3
+    assert project.query("select state, count(*) from work group by 1") == [
+        ("done", 3), ("pending", 7),
+    ]  # fmt: skip
+
+
+async def test_a_run_goes_on_when_nobody_reads_what_it_says(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(10))
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.script("Say w3", "500")
+    simulator.hold()
+    worker = await project.start("-v", "work", "-c", "3")
+    await simulator.received(3)
+    assert worker.stderr is not None
+    worker.stderr._transport.close()  # type: ignore[attr-defined]
+    simulator.release()
+    await worker.wait()
+    assert project.query("select state, count(*) from work group by 1") == [("done", 10)]
