@@ -151,7 +151,6 @@ Moment = Callable[[Job, list[Process]], Any]
 
 AT_WORK: list[tuple[Moment, tuple[signal.Signals, ...], int]] = [
     (waiting_for_the_model, KILL, 1),
-    (waiting_for_the_model, KILL, 2),
     (waiting_for_the_model, TWICE, 2),
     (answered_but_not_committed, KILL, 1),
     (answered_but_not_committed, KILL, 4),
@@ -159,9 +158,7 @@ AT_WORK: list[tuple[Moment, tuple[signal.Signals, ...], int]] = [
     (answered_but_not_committed, INT, 2),
     (in_full_flow, KILL, 1),
     (in_full_flow, TERM, 2),
-    (in_full_flow, INT, 1),
     (waiting_to_try_again, KILL, 1),
-    (waiting_to_try_again, INT, 2),
 ]
 
 

@@ -23,8 +23,8 @@ SOON_MS = 10_000
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(4, workers=3, seed=random.randrange(10**6), acts=tuple(ACTS)),
-        Plan(2.5, workers=8, seed=random.randrange(10**6), acts=("kill",), errors="", chunk=200),
+        Plan(3, workers=3, seed=random.randrange(10**6), acts=tuple(ACTS)),
+        Plan(2, workers=8, seed=random.randrange(10**6), acts=("kill",), errors="", chunk=200),
     ],
     ids=["everything happens", "eight are killed"],
 )

@@ -20,6 +20,7 @@ from batchgen.items import NewItem, Outcome, Recipe, Release
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe, Want, key_of_content, open_store
 from batchgen.store.gate import Gate
+from tests.cli_kit import Typist
 from tests.conftest import Project, ended
 from tests.crash_kit import contradictions, exported, locked
 from tests.store_kit import open_table
@@ -40,6 +41,14 @@ main()
 """
 
 
+@pytest.fixture
+def typist(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Typist:
+    """Types in the project's directory, in this process."""
+    return Typist(project.path, monkeypatch, capsys)
+
+
 def pool(n: int = ITEMS) -> list[dict[str, str]]:
     return [{"word": f"w{number:02}"} for number in range(n)]
 
@@ -58,23 +67,23 @@ async def start_impatient(
     return process
 
 
-async def assert_completed(project: Project, command: tuple[str, ...] = ("run",)) -> None:
+async def assert_completed(project: Project, typist: Typist) -> None:
     """The same command again does the rest."""
-    again = await project.batchgen(*command, "pool.jsonl", "-c", str(SLOTS))
+    again = await typist("run", "pool.jsonl", "-c", str(SLOTS))
     assert again.code == 0, again.err
     assert [line["input"] for line in exported(project)] == pool()
-    assert contradictions(project, await project.batchgen("verify")) == []
+    assert contradictions(project, await typist("verify")) == []
 
 
 # --- locked by a stranger ---------------------------------------------------------------------
 
 
 async def test_a_stranger_who_locks_the_file_for_a_while_costs_nothing(
-    project: Project, simulator: Simulator
+    project: Project, typist: Typist, simulator: Simulator
 ) -> None:
     """The answers wait in memory; nothing is asked twice."""
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     simulator.hold()
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(SLOTS)
@@ -84,16 +93,16 @@ async def test_a_stranger_who_locks_the_file_for_a_while_costs_nothing(
     finished = await ended(process)
     assert finished.code == 0, finished.err
     assert simulator.calls == ITEMS
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
 async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_none_of_them(
-    project: Project, simulator: Simulator
+    project: Project, typist: Typist, simulator: Simulator
 ) -> None:
     """There is nothing to write but the beat of the lease."""
     project.config("work: {lease_s: 1}\n")
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     simulator.hold()
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(SLOTS)
@@ -103,14 +112,14 @@ async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_non
     finished = await ended(process)
     assert finished.code == 0, finished.err
     assert simulator.calls == ITEMS
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
 async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words(
-    project: Project, simulator: Simulator
+    project: Project, typist: Typist, simulator: Simulator
 ) -> None:
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     simulator.hold()
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS), patience_s=0.5)
     await simulator.received(SLOTS)
@@ -122,7 +131,7 @@ async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words
         f"error: {project.database}: locked by another program that is not batchgen (database is "
         "locked). Close it (a SQL shell with an open transaction?) and run the same command."
     )
-    await assert_completed(project)
+    await assert_completed(project, typist)
     assert simulator.calls <= ITEMS + SLOTS
 
 
@@ -130,10 +139,10 @@ async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words
     "command", [("enqueue", "pool.jsonl"), ("work",), ("retry",), ("export",)], ids=" ".join
 )
 async def test_a_command_that_meets_a_locked_file_says_so_and_changes_nothing(
-    project: Project, command: tuple[str, ...]
+    project: Project, typist: Typist, command: tuple[str, ...]
 ) -> None:
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     before = project.query("select * from work")
     with locked(project.database):
         refused = await ended(await start_impatient(project, *command))
@@ -143,13 +152,15 @@ async def test_a_command_that_meets_a_locked_file_says_so_and_changes_nothing(
         assert (refused.code, "locked by another program" in refused.err) == (1, True), refused.err
         assert "Traceback" not in refused.err
     assert project.query("select * from work") == before
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
-async def test_a_gate_that_stays_closed_is_waited_for_once(project: Project) -> None:
+async def test_a_gate_that_stays_closed_is_waited_for_once(
+    project: Project, typist: Typist
+) -> None:
     """Not again to leave, and to close each connection."""
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     holder, gate = Gate(project.database), Gate(project.database, deadline_s=3)
     with closing(holder), closing(gate), holder.hold():
         with pytest.raises(StoreBusyError), gate.hold():
@@ -195,11 +206,11 @@ def grow(disk: Path) -> None:
 
 
 async def test_a_disk_that_fills_up_keeps_answers_in_memory_until_there_is_room(
-    project: Project, simulator: Simulator, small_disk: Path
+    project: Project, typist: Typist, simulator: Simulator, small_disk: Path
 ) -> None:
     project.config(f"database: {small_disk}/batchgen.db\n")
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     simulator.hold()
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(SLOTS)
@@ -212,16 +223,16 @@ async def test_a_disk_that_fills_up_keeps_answers_in_memory_until_there_is_room(
     finished = await ended(process)
     assert finished.code == 0, finished.err
     assert simulator.calls == ITEMS
-    assert (await project.batchgen("verify")).code == 0
+    assert (await typist("verify")).code == 0
 
 
 async def test_a_disk_that_stays_full_ends_the_worker_with_words_and_loses_nothing_committed(
-    project: Project, simulator: Simulator, small_disk: Path
+    project: Project, typist: Typist, simulator: Simulator, small_disk: Path
 ) -> None:
     project.config(f"database: {small_disk}/batchgen.db\n")
     project.pool(pool())
-    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    assert (await project.batchgen("work", "--max-items", "3")).code == 0
+    assert (await typist("enqueue", "pool.jsonl")).code == 0
+    assert (await typist("work", "--max-items", "3")).code == 0
     simulator.hold()
     process = await start_impatient(project, "work", "-c", str(SLOTS), patience_s=0.5)
     await simulator.received(3 + SLOTS)
@@ -234,34 +245,36 @@ async def test_a_disk_that_stays_full_ends_the_worker_with_words_and_loses_nothi
     assert "Everything committed is safe; make room and run the same command." in gave_up.err
     assert "Traceback" not in gave_up.err
     filler.unlink()
-    again = await project.batchgen("run", "pool.jsonl", "-c", str(SLOTS))
+    again = await typist("run", "pool.jsonl", "-c", str(SLOTS))
     assert again.code == 0, again.err
     assert [line["input"] for line in exported(project)] == pool()
-    assert (await project.batchgen("verify")).code == 0
+    assert (await typist("verify")).code == 0
     assert simulator.calls <= ITEMS + SLOTS
 
 
 async def test_an_enqueue_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
-    project: Project, small_disk: Path
+    project: Project, typist: Typist, small_disk: Path
 ) -> None:
     project.config(f"database: {small_disk}/batchgen.db\n")
     project.pool({"word": f"w{number:05} {'x' * 200}"} for number in range(15_000))
-    refused = await project.batchgen("enqueue", "pool.jsonl")
+    refused = await typist("enqueue", "pool.jsonl")
     assert refused.code == 1
     assert "disk is full" in refused.err
     assert "Traceback" not in refused.err
     grow(small_disk)
-    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    status = (await project.batchgen("status", "--json")).json
+    assert (await typist("enqueue", "pool.jsonl")).code == 0
+    status = (await typist("status", "--json")).json
     assert status["total"]["pending"] == 15_000
-    assert (await project.batchgen("verify")).code == 0
+    assert (await typist("verify")).code == 0
 
 
-async def test_a_directory_that_cannot_be_written_is_refused_with_words(project: Project) -> None:
+async def test_a_directory_that_cannot_be_written_is_refused_with_words(
+    project: Project, typist: Typist
+) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can become somebody who may not write here")
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     for directory in (project.path, *project.path.parents):
         if directory.stat().st_uid == 0 and directory != Path("/"):
             directory.chmod(directory.stat().st_mode | 0o055)
@@ -283,7 +296,7 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(project:
         "batchgen needs to write in the directory of the database; choose another with --db.\n"
     )
     assert project.database.read_bytes() == before
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -291,10 +304,10 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(project:
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 async def test_a_database_that_goes_away_under_a_worker_ends_it_and_can_be_put_back(
-    project: Project, simulator: Simulator, how: str
+    project: Project, typist: Typist, simulator: Simulator, how: str
 ) -> None:
     project.pool(pool())
-    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await typist("enqueue", "pool.jsonl")).code == 0
     simulator.hold()
     process = await project.start("work", "-c", str(SLOTS))
     await simulator.received(SLOTS)
@@ -312,37 +325,41 @@ async def test_a_database_that_goes_away_under_a_worker_ends_it_and_can_be_put_b
     if how == "replaced":
         assert project.database.read_bytes() == b"something else"
     aside.replace(project.database)
-    await assert_completed(project)
+    await assert_completed(project, typist)
     assert simulator.calls <= ITEMS + SLOTS
 
 
-async def test_a_database_cut_short_is_refused_and_left_as_it_is(project: Project) -> None:
+async def test_a_database_cut_short_is_refused_and_left_as_it_is(
+    project: Project, typist: Typist
+) -> None:
     project.pool(pool())
-    await project.batchgen("run", "pool.jsonl")
+    await typist("run", "pool.jsonl")
     whole = project.database.read_bytes()
     for size in (100, len(whole) // 2, len(whole) - 1000):
         project.database.write_bytes(whole[:size])
         for command in ("run pool.jsonl", "verify"):
-            refused = await project.batchgen(*command.split())
+            refused = await typist(*command.split())
             assert refused.code == 1, (size, command, refused)
             assert "Traceback" not in refused.err
             assert "malformed" in refused.err + refused.out or "damaged" in refused.err, refused
     project.database.write_bytes(whole)
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
-async def test_a_database_of_a_newer_batchgen_is_left_alone_by_a_worker(project: Project) -> None:
+async def test_a_database_of_a_newer_batchgen_is_left_alone_by_a_worker(
+    project: Project, typist: Typist
+) -> None:
     project.pool(pool())
-    await project.batchgen("enqueue", "pool.jsonl")
+    await typist("enqueue", "pool.jsonl")
     with closing(sqlite3.connect(project.database)) as db:
         (version,) = db.execute("pragma user_version").fetchone()
         db.execute("pragma user_version = 99")
-    refused = await project.batchgen("work")
+    refused = await typist("work")
     assert refused.code == 1
     assert "made by a newer batchgen (schema 99; this one knows " in refused.err
     with closing(sqlite3.connect(project.database)) as db:
         db.execute(f"pragma user_version = {version}")
-    await assert_completed(project)
+    await assert_completed(project, typist)
 
 
 # --- the clock --------------------------------------------------------------------------------
