@@ -49,14 +49,14 @@ async def export_file(
     cannot be written; then `path` is as it was.
     """
     result_seq = await store.newest_result()
-    path = await asyncio.to_thread(_checked_target, path, store.path)
+    given, path = path, await asyncio.to_thread(_checked_target, path, store.path)
     special = path.exists() and not path.is_file()
     try:
         if special:
             return await _write(store, experiment, path, state)
         exported = await _write_and_rename(store, experiment, path, state)
     except OSError as exc:
-        raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
+        raise BatchgenError(f"{given}: cannot write the export ({exc.strerror or exc}).") from exc
     if state is State.DONE:
         await store.record_export(experiment.id, path, exported.rows, exported.sha256, result_seq)
     return exported

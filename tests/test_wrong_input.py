@@ -746,16 +746,18 @@ def test_the_database_of_a_newer_batchgen_stays_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("output", "problem"), [("prompts", "Is a directory"), ("config.yaml/x.jsonl", "File exists")]
+    ("output", "code", "problem"),
+    [
+        ("prompts", 2, "is a directory; name a file for the export."),
+        ("config.yaml/x.jsonl", 1, "cannot write the export (File exists)."),
+    ],
 )
 def test_an_export_that_cannot_be_written_leaves_nothing(
-    directory: Path, run: Run, output: str, problem: str
+    directory: Path, run: Run, output: str, code: int, problem: str
 ) -> None:
     run("enqueue pool.jsonl")
     before = set(tree(directory))
-    assert run(f"export -o {output}") == Ended(
-        1, "", f"error: {output}: cannot write the export ({problem}).\n"
-    )
+    assert run(f"export -o {output}") == Ended(code, "", f"error: {output}: {problem}\n")
     assert set(tree(directory)) == before
 
 

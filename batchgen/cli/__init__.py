@@ -81,7 +81,7 @@ def _main() -> int:
     try:
         code = cli.main(prog_name="batchgen", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.format_message())
+        click.echo(exc.format_message(), err=True)
         return exc.exit_code
     except click.ClickException as exc:
         click.echo(f"error: {_said(exc)}", err=True)
