@@ -27,6 +27,7 @@ from batchgen.items import Reason, Reply
 from batchgen.waiting import to_its_end
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
+_READ_WHAT_IS_THERE_S = 0.1
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
@@ -55,7 +56,7 @@ class Client:
         connection = SimpleNamespace(reused=False, sent=False)
         found: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with _time_limit(self._timeout_s):
                 await self._send(body, connection, found)
         except TimeoutError as exc:
             found |= _timed_out(exc, self._timeout_s, connection)
@@ -125,6 +126,21 @@ async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> As
         yield Client(session, url, headers, timeout_s)
     finally:
         await to_its_end(session.close())
+
+
+@asynccontextmanager
+async def _time_limit(timeout_s: float) -> AsyncIterator[None]:
+    """`asyncio.timeout`, but for an answer that is there when the time is over: a process that
+    was suspended, or a busy event loop, still reads it."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        over = loop.call_later(
+            timeout_s, lambda: limit.reschedule(loop.time() + _READ_WHAT_IS_THERE_S)
+        )
+        try:
+            yield
+        finally:
+            over.cancel()
 
 
 def check_settings(model: ModelConfig) -> None:

@@ -14,12 +14,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Pacer
 from batchgen.store import Exchange, Want, Worker, now_ms
+from batchgen.waiting import clock_ms
 
 T = TypeVar("T")
 
@@ -28,6 +30,7 @@ _POLL_MS = 1000
 # How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
 _PATIENCE_S = 60.0
 _TRY_AGAIN_S = 2.0
+_CLOCK_SET_BACK_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,15 @@ class Committer:
         self._warn = warn
         self._wake = asyncio.Event()
         self._outcomes: list[tuple[Outcome, asyncio.Future[int | None]]] = []
+        self._charges: list[Item] = []
         self._idle: deque[asyncio.Future[Item | None]] = deque()
-        self._beat_at = now_ms() + self._beat_every_ms
+        self._beat_at = clock_ms() + self._beat_every_ms
         self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
         self._claims_left = scope.max_items
         self._draining = False
         self._closed = False
+        self._warned_of_stranger = False
+        self._clock_offset_ms = now_ms() - clock_ms()
         self.in_flight = 0
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
@@ -73,6 +79,11 @@ class Committer:
         self._outcomes.append((outcome, future))
         self._wake.set()
         return future
+
+    def charge(self, item: Item) -> None:
+        """Its last call, handed in without being charged, was its own fault after all."""
+        self._charges.append(item)
+        self._wake.set()
 
     def next_item(self) -> asyncio.Future[Item | None]:
         """An item for a free slot, when there is one; None when there will be no more."""
@@ -116,16 +127,19 @@ class Committer:
             want = self._want()
             if outcomes or want.slots:
                 await self._exchange(outcomes, want)
-            if now_ms() >= self._beat_at:
+            if self._charges:
+                charges, self._charges = self._charges, []
+                await self._patiently(partial(self._worker.charge, charges))
+            if clock_ms() >= self._beat_at:
                 await self._beat()
             if self._closed and not self._outcomes:
                 return
 
     async def _wait(self) -> None:
         """Until something is handed in, a claim may succeed, or the lease wants a beat."""
-        while not (self._outcomes or self._closed or self._want().slots):
+        while not (self._outcomes or self._charges or self._closed or self._want().slots):
             self._wake.clear()
-            pause_s = max(0, self._next_look() - now_ms()) / 1000
+            pause_s = max(0, self._next_look() - clock_ms()) / 1000
             if pause_s == 0:
                 break
             try:
@@ -137,12 +151,14 @@ class Committer:
         await asyncio.sleep(0)
 
     def _next_look(self) -> int:
-        times = [self._beat_at, self._look_at, self._pacer.next_change_at(now_ms())]
-        return min(at for at in times if at is not None and (at > now_ms() or at == self._beat_at))
+        times = [self._beat_at, self._look_at, self._pacer.next_change_at(clock_ms())]
+        return min(
+            at for at in times if at is not None and (at > clock_ms() or at == self._beat_at)
+        )
 
     def _want(self) -> Want:
         """What to claim now: as many items as there are free slots and calls allowed."""
-        now = now_ms()
+        now = clock_ms()
         slots = 0
         if not self._draining and self._look_at is not None and now >= self._look_at:
             allowed = self._pacer.allowed(now) - self.in_flight
@@ -164,6 +180,9 @@ class Committer:
                 f"{len(done.lost)} answers came after this worker had been taken for dead; "
                 "they are kept as attempts, but others have the items now"
             )
+        if not self._warned_of_stranger and (warning := self._worker.stranger):
+            self._warned_of_stranger = True
+            self._warn(warning)
         if done.expelled:
             await self._join_again()
         self._give_out(done.items)
@@ -217,15 +236,29 @@ class Committer:
         if done.open == 0 and not self._scope.wait_for_more and not done.expelled:
             self.drain()
             return
-        poll_at = now_ms() + _POLL_MS
-        self._look_at = min(poll_at, max(done.next_at or poll_at, now_ms() + 1))
+        now = clock_ms()
+        poll_at = now + _POLL_MS
+        due_in_ms = _POLL_MS if done.next_at is None else done.next_at - now_ms()
+        self._look_at = min(poll_at, now + max(due_in_ms, 1))
         # Others may have what is left: a beat finds out whether they live.
         self._beat_at = min(self._beat_at, poll_at)
 
     async def _beat(self) -> None:
-        self._beat_at = now_ms() + self._beat_every_ms
+        self._beat_at = clock_ms() + self._beat_every_ms
+        self._watch_the_clock()
         if not await self._patiently(self._worker.beat):
             await self._join_again()
+
+    def _watch_the_clock(self) -> None:
+        """Times in the database are of the wall's clock, by which all workers can go."""
+        offset_ms = now_ms() - clock_ms()
+        back_ms = self._clock_offset_ms - offset_ms
+        self._clock_offset_ms = offset_ms
+        if back_ms > _CLOCK_SET_BACK_MS:
+            self._warn(
+                f"the clock was set back by {back_ms / 1000:.0f} s; items that wait for another "
+                "try wait that much longer"
+            )
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")

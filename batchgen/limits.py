@@ -1,6 +1,6 @@
 """How many calls a worker may have under way: all its slots, fewer, or none for a while.
 
-One `Pacer` a worker; time is passed in (epoch ms). It knows three reasons to hold back:
+One `Pacer` a worker; time is passed in (of `clock_ms`). It knows three reasons to hold back:
 
     start      The first calls go out few, until something came back or a moment has passed: a
                wrong key costs a handful of calls, not one a slot.
@@ -10,15 +10,17 @@ One `Pacer` a worker; time is passed in (epoch ms). It knows three reasons to ho
                calls that went out before the pause belong to the same burst.
     down       Nobody gets through: the server cannot be reached, or one item after another is
                cut off or told 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send one
-               call to see. A call that times out tells nothing about that.
+               call to see. A call that times out tells nothing about that. Whether the first
+               few are the server's fault or their items' is seen only after them: `observe` leaves
+               it open, and `take_guilty` tells of those that were their items' after all.
 
 A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
 """
 
 from math import ceil
 
-from batchgen.items import Answer, Failure, Reason
-from batchgen.retry import wait_s
+from batchgen.items import Answer, Failure, Item, Reason
+from batchgen.retry import Blame, wait_s
 
 _START_CALLS = 4
 _START_MS = 1500
@@ -27,6 +29,9 @@ _ITEMS_TO_BLAME_THE_SERVER = 3
 # As DataDesigner and inspect_ai do: enough to end a burst, little enough not to starve.
 _CUT_PER_BURST = 0.8
 _GROWTH_PER_ROUND = 0.05
+
+
+Guilty = tuple[Item, Failure]
 
 
 class Pacer:
@@ -41,7 +46,8 @@ class Pacer:
         self._bursts = 0
         self._share = 1.0
         self._failed_probes = 0
-        self._items_without_service: set[int] = set()
+        self._without_service: dict[int, Guilty | None] = {}  # None: it has paid
+        self._guilty: list[Guilty] = []
         self.down = False
 
     def allowed(self, now: int) -> int:
@@ -62,26 +68,33 @@ class Pacer:
             return self._started_at + _START_MS
         return None
 
-    def observe(self, verdict: Answer | Failure, item_id: int, sent_at: int, now: int) -> None:
-        """Learn from what a call that went out at `sent_at` brought."""
+    def observe(self, verdict: Answer | Failure, item: Item, sent_at: int, now: int) -> Blame:
+        """Learn from what a call that went out at `sent_at` brought, and say whose fault it was."""
         if isinstance(verdict, Failure) and (
             verdict.reason is Reason.CONNECTION or verdict.unavailable
         ):
-            self._observe_no_service(verdict, item_id, sent_at, now)
-            return
-        if isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT and self.down:
-            return
+            return self._observe_no_service(verdict, item, sent_at, now)
+        tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
+        if tells_nothing and (self.down or self._without_service):
+            return Blame.SERVER if self.down else Blame.ITEM
         self._heard = True
         self.down = False
         self._failed_probes = 0
-        self._items_without_service.clear()
+        self._guilty += filter(None, self._without_service.values())
+        self._without_service.clear()
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
-            return
+            return Blame.SERVER
         self._trouble_since = None
         self._bursts = 0
         round_of_answers = max(1.0, self._slots * self._share)
         self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
+        return Blame.ITEM
+
+    def take_guilty(self) -> list[Guilty]:
+        """Items whose fault was left open and turned out to be theirs, each told once."""
+        guilty, self._guilty = self._guilty, []
+        return guilty
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
@@ -102,19 +115,28 @@ class Pacer:
             asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
         self._pause(now, asked_s)
 
-    def _observe_no_service(self, failure: Failure, item_id: int, sent_at: int, now: int) -> None:
+    def _observe_no_service(self, failure: Failure, item: Item, sent_at: int, now: int) -> Blame:
         if failure.stale:
-            return
+            return Blame.SERVER
         self._heard = self._heard or failure.unavailable
-        self._items_without_service.add(item_id)
-        if failure.down or len(self._items_without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
+        again = item.id in self._without_service
+        earlier = self._without_service.pop(item.id, None)
+        self._without_service[item.id] = None if again else (item, failure)
+        if failure.down or len(self._without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
             self.down = True
-        if self.down and sent_at > self._paused_at:
+        if not self.down and again:  # and nobody was served in between: it pays for both
+            self._guilty += filter(None, [earlier])
+            return Blame.ITEM
+        if not self.down:
+            return Blame.OPEN
+        self._without_service.clear()
+        if sent_at > self._paused_at:
             self._paused_at = now
             self._note_trouble(now)
             probe_in_s = wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S)
             self._pause(now, max(probe_in_s, failure.retry_after_s or 0.0))
             self._failed_probes += 1
+        return Blame.SERVER
 
     def _note_trouble(self, now: int) -> None:
         if self._trouble_since is None:

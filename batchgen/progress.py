@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchgen.committer import Scope
-from batchgen.store import Counts, Store, now_ms
+from batchgen.store import Counts, Store
 from batchgen.views import percentile_s
 from batchgen.worker import Stats
 
@@ -69,8 +69,8 @@ class Meter:
         self._seen: deque[tuple[float, int, int]] = deque()
         self._started_s: float | None = None
 
-    def look(self, counts: Counts, stats: Stats, now_s: float, clock_ms: int) -> Snapshot:
-        """`now_s` is monotonic, `clock_ms` the time of day."""
+    def look(self, counts: Counts, stats: Stats, now_s: float) -> Snapshot:
+        """`now_s` is of the monotonic clock."""
         if self._started_s is None:
             self._started_s = now_s
         elapsed_s = now_s - self._started_s
@@ -90,7 +90,7 @@ class Meter:
             p95_s=percentile_s(stats.latencies_ms, 0.95),
             elapsed_s=elapsed_s, left_s=counts.open / rate if rate > 0 else None,
             prompt_tokens=counts.prompt_tokens, completion_tokens=counts.completion_tokens,
-            cost_usd=counts.cost_usd, note=_note(stats, rate, clock_ms),
+            cost_usd=counts.cost_usd, note=_note(stats, rate, now_s),
         )  # fmt: skip
 
 
@@ -140,11 +140,11 @@ async def show_plain(
 ) -> None:
     """A line every few seconds, in a long run less often, until cancelled."""
     meter = Meter()
-    look = meter.look(await store.counts(scope.experiments), stats, time.monotonic(), now_ms())
+    look = meter.look(await store.counts(scope.experiments), stats, time.monotonic())
     while True:
         await asyncio.sleep(max(every_s, min(look.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)))
         counts = await store.counts(scope.experiments)
-        look = meter.look(counts, stats, time.monotonic(), now_ms())
+        look = meter.look(counts, stats, time.monotonic())
         console.print(plain_line(look), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -161,13 +161,13 @@ async def show_live(store: Store, scope: Scope, stats: Stats, console: "Console"
         try:
             while True:
                 counts = await store.counts(scope.experiments)
-                look = meter.look(counts, stats, time.monotonic(), now_ms())
+                look = meter.look(counts, stats, time.monotonic())
                 live.update(Drawing(look), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
         finally:
             # The last frame stays on the screen, so let it be true.
             counts = await store.counts(scope.experiments)
-            look = meter.look(counts, stats, time.monotonic(), now_ms())
+            look = meter.look(counts, stats, time.monotonic())
             live.update(Drawing(look, last=True), refresh=True)
 
 
@@ -260,11 +260,11 @@ def _wrapped(row: list[_Cell], width: int) -> "Iterator[RenderableType]":
     yield line
 
 
-def _note(stats: Stats, rate: float, clock_ms: int) -> str:
+def _note(stats: Stats, rate: float, now_s: float) -> str:
     """What the user should know right now: why nothing moves."""
     if stats.halted:
         return "halted: waiting for the calls in flight"
-    wait_s = (stats.paused_until - clock_ms) / 1000
+    wait_s = stats.paused_until / 1000 - now_s
     because = f": {stats.trouble}" if stats.trouble else ""
     if wait_s >= 1:
         return f"paused for {duration(math.ceil(wait_s))}{because}"

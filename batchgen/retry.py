@@ -5,6 +5,7 @@ the table "Why items fail" in the README can be tested without a server or a dat
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
 from math import ceil
 from random import Random
@@ -16,6 +17,15 @@ from batchgen.items import Answer, Decision, Fail, Failure, Item, KeepAnswer, Re
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
+
+
+class Blame(Enum):
+    """Whose fault it is that a call came to nothing. OPEN: too early to say; if it was the item's,
+    it is charged later."""
+
+    ITEM = "item"
+    SERVER = "server"
+    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +43,13 @@ def decide(
     policy: RetryPolicy,
     *,
     needs_whole: bool,
-    server_down: bool,
+    blame: Blame,
     now: int,
     rng: Random,
 ) -> Decision:
     """What becomes of the item. `KeepAnswer` means: the answer is good, now parse it.
 
-    `needs_whole`: the item's parser cannot use an answer that was cut off. `server_down`: nobody
-    gets through, so this item is not to blame. `now` in epoch ms.
+    `needs_whole`: the item's parser cannot use an answer that was cut off. `now` in epoch ms.
     """
     if isinstance(verdict, Answer):
         return _fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
@@ -48,10 +57,13 @@ def decide(
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
         return Retry(_at(now, verdict.retry_after_s, 0, rng), charged=False)
-    if server_down or verdict.stale:
+    if blame is Blame.SERVER or verdict.stale:
         return Retry(None, charged=False)
+    again_at = _at(now, verdict.retry_after_s, item.attempts, rng)
+    if blame is Blame.OPEN:
+        return Retry(again_at, charged=False)
     if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
-        return Retry(_at(now, verdict.retry_after_s, item.attempts, rng), charged=True)
+        return Retry(again_at, charged=True)
     return Fail(verdict.reason, verdict.message)
 
 

@@ -1,10 +1,16 @@
-"""Waiting for what must not be left half done."""
+"""Waiting: by a clock that nobody sets, and for what must not be left half done."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def clock_ms() -> int:
+    """For waits within the process: milliseconds of a clock that nobody sets back or forward."""
+    return time.monotonic_ns() // 1_000_000
 
 
 async def to_its_end(coro: Coroutine[Any, Any, T]) -> T:

@@ -48,7 +48,7 @@ from batchgen.responses import UNKNOWN_MODEL, read_reply, storable
 from batchgen.retry import RetryPolicy, decide, decide_parse_failure
 from batchgen.shutdown import Stop
 from batchgen.store import Store, now_ms
-from batchgen.waiting import to_its_end
+from batchgen.waiting import clock_ms, to_its_end
 
 _LATENCIES_KEPT = 1000
 _LOOK_FOR_STALL_S = 10.0
@@ -81,7 +81,7 @@ class Stats:
     completion_tokens: int = 0
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     reasons: Counter[str] = field(default_factory=Counter)
-    paused_until: int = 0
+    paused_until: int = 0  # of `clock_ms`
     trouble: str = ""
     halted: str | None = None
 
@@ -105,7 +105,7 @@ async def run_worker(
     """
     lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
     async with lease as seat:
-        pacer = Pacer(options.slots, options.stall_s, now_ms())
+        pacer = Pacer(options.slots, options.stall_s, clock_ms())
         committer = Committer(
             seat, pacer, options.scope,
             lease_s=options.lease_s, warn=log.warn,
@@ -135,6 +135,7 @@ class _Worker:
         self._runner = ParserRunner()
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
         self._tried_on_fresh_connection: set[int] = set()
+        self._out_of_tries: dict[int, Fail] = {}
         self._unusable_config: ConfigError | None = None
         self._rng = random.Random()
 
@@ -180,7 +181,7 @@ class _Worker:
         """Replies tell of a stall; but a server may ask for a wait longer than `stall_s`."""
         while True:
             await asyncio.sleep(min(self._options.stall_s, _LOOK_FOR_STALL_S))
-            now = now_ms()
+            now = clock_ms()
             if now < self._pacer.paused_until:
                 self._halt_if_stalled(now)
 
@@ -210,9 +211,11 @@ class _Worker:
             return self._cannot_work(item, exc)
         except (TemplateError, InputError) as exc:
             return Outcome(item, None, Fail(Reason.REJECTED, str(exc)))
+        if out_of_tries := self._out_of_tries.pop(item.id, None):
+            return Outcome(item, None, out_of_tries)
         if item.answer is not None:
             return Outcome(item, None, await self._parse(item, parser, item.answer, item_input))
-        if now_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
+        if clock_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
             return Outcome(item, None, Release())
         claim.calling = True
         reply = await self._client.complete(body)
@@ -246,20 +249,33 @@ class _Worker:
     def _decide(
         self, item: Item, parser: Parser, verdict: Answer | Failure, reply: Reply
     ) -> Decision:
-        now = now_ms()
-        self._pacer.observe(verdict, item.id, reply.started_at, now)
+        now = clock_ms()
+        blame = self._pacer.observe(verdict, item, now - reply.latency_ms, now)
+        owed = self._charge_the_guilty(item)
         self._note(verdict, reply)
         if isinstance(verdict, Failure) and verdict.halt:
             self._halt(f"{verdict.halt} The server said: {verdict.message}")
         else:
             self._halt_if_stalled(now)
+        owing = replace(item, attempts=item.attempts + owed) if owed else item
         decision = decide(
-            verdict, item, self._options.policy, needs_whole=parser.needs_whole,
-            server_down=self._pacer.down, now=now, rng=self._rng,
+            verdict, owing, self._options.policy, needs_whole=parser.needs_whole,
+            blame=blame, now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
             self._tried_on_fresh_connection.discard(item.id)
         return decision
+
+    def _charge_the_guilty(self, item: Item) -> int:
+        """How many tries `item` itself owes."""
+        owed = 0
+        for guilty, failure in self._pacer.take_guilty():
+            owed += guilty.id == item.id
+            if guilty.attempts + 1 < self._options.policy.max_attempts:
+                self._committer.charge(guilty)
+            elif guilty.id != item.id:  # its next claim ends it, without a call
+                self._out_of_tries[guilty.id] = Fail(failure.reason, failure.message)
+        return owed
 
     async def _parse(
         self, item: Item, parser: Parser, answer: StoredAnswer, item_input: ItemInput

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -310,6 +313,36 @@ async def test_a_body_in_a_broken_encoding_is_a_fault_of_the_connection(
     headers = {"Content-Encoding": "gzip"}
     simulator.script("Hello", Behaviour.response(200, "not gzip", headers=headers))
     assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, status=200)
+
+
+async def test_an_answer_that_is_there_when_the_time_is_over_counts() -> None:
+    """As for a process that was suspended: its answers wait in the socket."""
+    loop, suspended, sent = asyncio.get_running_loop(), threading.Event(), threading.Event()
+    timeout_s = 0.2
+    over_at = time.monotonic() + timeout_s + 0.5
+
+    def suspend() -> None:
+        suspended.set()
+        sent.wait()
+        while time.monotonic() < over_at:
+            pass
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            loop.call_soon_threadsafe(suspend)
+            suspended.wait()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            sent.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        async with opened(url, timeout_s=timeout_s) as client:
+            call = asyncio.create_task(client.complete(BODY))
+            await asyncio.to_thread(serve, server)
+            reply = await call
+    assert (reply.status, reply.body, reply.fault) == (200, "{}", None)
 
 
 async def test_a_call_can_be_cancelled_and_the_next_one_works(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from batchgen.items import Answer, Failure, Reason, Usage
+from batchgen.items import Answer, Failure, Item, Reason, Usage
 from batchgen.limits import Pacer
+from batchgen.retry import Blame
 
 SLOTS, CUT = 100, 80  # a burst takes a fifth of the slots out of use
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
@@ -15,6 +16,10 @@ STALE = Failure(Reason.CONNECTION, "reset", stale=True)
 TIMEOUT = Failure(Reason.TIMEOUT, "late")
 
 
+def item(number: int, epoch: int = 1) -> Item:
+    return Item(number, epoch, 1, 1, None, "{}")
+
+
 def slow_down(wait_s: float) -> Failure:
     return Failure(Reason.RATE_LIMIT, "429", retry_after_s=wait_s)
 
@@ -22,7 +27,7 @@ def slow_down(wait_s: float) -> Failure:
 def pacer(stall_s: float = 1800.0) -> Pacer:
     """One that began at 0 and has heard an answer at once."""
     made = Pacer(SLOTS, stall_s, 0)
-    made.observe(ANSWER, 1, 0, 0)
+    made.observe(ANSWER, item(1), 0, 0)
     return made
 
 
@@ -34,7 +39,7 @@ def test_the_first_calls_go_out_few_until_something_came_back() -> None:
     assert start.allowed(10_000) == 4
     assert Pacer(2, 1800, 10_000).allowed(10_000) == 2
     assert start.next_change_at(10_000) == 11_500
-    start.observe(SERVER_ERROR, 1, 10_000, 10_020)
+    start.observe(SERVER_ERROR, item(1), 10_000, 10_020)
     assert start.allowed(10_020) == SLOTS
     assert start.next_change_at(10_020) is None
 
@@ -50,37 +55,37 @@ def test_a_slow_first_answer_holds_the_others_back_for_a_moment_only() -> None:
 
 def test_slots_that_a_burst_took_come_back_a_twentieth_for_each_round_of_answers() -> None:
     limited = pacer()
-    limited.observe(slow_down(1), 1, 1000, 1000)
+    limited.observe(slow_down(1), item(1), 1000, 1000)
     for _ in range(CUT):
-        limited.observe(ANSWER, 2, 2001, 3000)
+        limited.observe(ANSWER, item(2), 2001, 3000)
     assert limited.allowed(3000) == 84
     for _ in range(500):
-        limited.observe(ANSWER, 2, 2001, 3000)
+        limited.observe(ANSWER, item(2), 2001, 3000)
     assert limited.allowed(3000) == SLOTS
 
 
 def test_bursts_without_end_leave_one_slot() -> None:
     limited = pacer()
     for second in range(1, 60):
-        limited.observe(slow_down(0.5), 1, second * 1000, second * 1000)
+        limited.observe(slow_down(0.5), item(1), second * 1000, second * 1000)
     assert limited.allowed(60_000) == 1
 
 
 def test_gateways_that_answer_for_a_server_that_is_down_cost_no_attempts() -> None:
     gateway = Failure(Reason.SERVER, "503", unavailable=True)
     outage = pacer()
-    for item in (1, 2):
-        outage.observe(gateway, item, 1000, 1000)
+    for number in (1, 2):
+        outage.observe(gateway, item(number), 1000, 1000)
         assert not outage.down
-    outage.observe(gateway, 3, 1000, 1000)
+    outage.observe(gateway, item(3), 1000, 1000)
     assert (outage.down, outage.allowed(1000), outage.allowed(2000)) == (True, 0, 1)
-    outage.observe(ANSWER, 4, 2000, 2100)
+    outage.observe(ANSWER, item(4), 2000, 2100)
     assert (outage.down, outage.allowed(2100)) == (False, SLOTS)
 
 
 def test_a_429_pauses_everybody_for_as_long_as_the_server_asks() -> None:
     limited = pacer()
-    limited.observe(slow_down(7.5), 1, 1000, 1100)
+    limited.observe(slow_down(7.5), item(1), 1000, 1100)
     assert limited.allowed(1100) == limited.allowed(8599) == 0
     assert limited.next_change_at(1100) == limited.paused_until == 8600
     assert limited.allowed(8600) == CUT
@@ -89,7 +94,7 @@ def test_a_429_pauses_everybody_for_as_long_as_the_server_asks() -> None:
 
 def test_a_pause_is_never_shorter_than_asked() -> None:
     limited = pacer()
-    limited.observe(slow_down(1.0001), 1, 1000, 1100)
+    limited.observe(slow_down(1.0001), item(1), 1000, 1100)
     assert limited.allowed(2100) == 0
     assert limited.allowed(2101) == CUT
 
@@ -97,31 +102,31 @@ def test_a_pause_is_never_shorter_than_asked() -> None:
 def test_one_burst_is_one_pause() -> None:
     limited = pacer()
     for item_id in range(50):
-        limited.observe(SLOW_DOWN, item_id, 1000, 1100 + item_id)
+        limited.observe(SLOW_DOWN, item(item_id), 1000, 1100 + item_id)
     assert limited.paused_until == 2100
     assert limited.allowed(2100) == CUT
 
 
 def test_a_call_sent_in_the_moment_of_the_pause_belongs_to_its_burst() -> None:
     limited = pacer()
-    limited.observe(SLOW_DOWN, 1, 1000, 1100)
-    limited.observe(SLOW_DOWN, 2, 1100, 1150)
+    limited.observe(SLOW_DOWN, item(1), 1000, 1100)
+    limited.observe(SLOW_DOWN, item(2), 1100, 1150)
     assert limited.paused_until == 2100
 
 
 def test_a_reply_of_the_same_burst_may_ask_for_longer_but_not_for_less() -> None:
     limited = pacer()
-    limited.observe(slow_down(2), 1, 1000, 1100)
-    limited.observe(slow_down(1), 2, 1000, 1200)
+    limited.observe(slow_down(2), item(1), 1000, 1100)
+    limited.observe(slow_down(1), item(2), 1000, 1200)
     assert limited.paused_until == 3100
-    limited.observe(slow_down(5), 3, 1000, 1300)
+    limited.observe(slow_down(5), item(3), 1000, 1300)
     assert limited.paused_until == 6300
 
 
 def test_the_pauses_double_while_nothing_else_comes() -> None:
     limited, now, pauses = pacer(), 1000, []
     for _ in range(9):
-        limited.observe(SLOW_DOWN, 1, now, now + 10)
+        limited.observe(SLOW_DOWN, item(1), now, now + 10)
         pauses.append((limited.paused_until - now - 10) / 1000)
         now = limited.paused_until
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -129,17 +134,17 @@ def test_the_pauses_double_while_nothing_else_comes() -> None:
 
 def test_an_answer_ends_the_doubling() -> None:
     limited = pacer()
-    limited.observe(SLOW_DOWN, 1, 1000, 1100)
-    limited.observe(SLOW_DOWN, 1, 2100, 2200)
-    limited.observe(ANSWER, 1, 4200, 4300)
-    limited.observe(SLOW_DOWN, 1, 4400, 4500)
+    limited.observe(SLOW_DOWN, item(1), 1000, 1100)
+    limited.observe(SLOW_DOWN, item(1), 2100, 2200)
+    limited.observe(ANSWER, item(1), 4200, 4300)
+    limited.observe(SLOW_DOWN, item(1), 4400, 4500)
     assert limited.paused_until == 5500
 
 
 def test_an_answer_that_comes_late_does_not_end_the_pause() -> None:
     limited = pacer()
-    limited.observe(slow_down(5), 1, 1000, 1100)
-    limited.observe(ANSWER, 2, 1000, 1200)
+    limited.observe(slow_down(5), item(1), 1000, 1100)
+    limited.observe(ANSWER, item(2), 1000, 1200)
     assert limited.allowed(1200) == 0
 
 
@@ -148,7 +153,7 @@ def test_an_answer_that_comes_late_does_not_end_the_pause() -> None:
 
 def test_a_server_that_refuses_is_down_and_is_asked_by_one_call_after_a_while() -> None:
     outage = pacer()
-    outage.observe(REFUSED, 1, 1000, 1001)
+    outage.observe(REFUSED, item(1), 1000, 1001)
     assert outage.down
     assert outage.allowed(1001) == 0
     assert outage.next_change_at(1001) == 2001
@@ -158,14 +163,14 @@ def test_a_server_that_refuses_is_down_and_is_asked_by_one_call_after_a_while() 
 def test_the_calls_that_were_under_way_do_not_make_an_outage_longer() -> None:
     outage = pacer()
     for item_id in range(20):
-        outage.observe(REFUSED, item_id, 1000, 1001 + item_id)
+        outage.observe(REFUSED, item(item_id), 1000, 1001 + item_id)
     assert outage.paused_until == 2001
 
 
 def test_the_probes_of_an_outage_grow_apart_up_to_half_a_minute() -> None:
     outage, now, pauses = pacer(), 1000, []
     for _ in range(7):
-        outage.observe(REFUSED, 1, now, now + 1)
+        outage.observe(REFUSED, item(1), now, now + 1)
         pauses.append((outage.paused_until - now - 1) / 1000)
         now = outage.paused_until
         assert outage.allowed(now) == 1
@@ -175,52 +180,88 @@ def test_the_probes_of_an_outage_grow_apart_up_to_half_a_minute() -> None:
 @pytest.mark.parametrize("sign_of_life", [ANSWER, SERVER_ERROR, Failure(Reason.REJECTED, "400")])
 def test_any_reply_ends_an_outage(sign_of_life: Answer | Failure) -> None:
     outage = pacer()
-    outage.observe(REFUSED, 1, 1000, 1001)
-    outage.observe(REFUSED, 1, 2001, 2002)
-    outage.observe(sign_of_life, 1, 4002, 4010)
+    outage.observe(REFUSED, item(1), 1000, 1001)
+    outage.observe(REFUSED, item(1), 2001, 2002)
+    outage.observe(sign_of_life, item(1), 4002, 4010)
     assert not outage.down
     assert outage.allowed(4010) == SLOTS
-    outage.observe(REFUSED, 1, 5000, 5001)
+    outage.observe(REFUSED, item(1), 5000, 5001)
     assert outage.paused_until == 6001
 
 
 def test_a_probe_without_an_answer_in_time_does_not_end_an_outage() -> None:
     outage = pacer()
-    outage.observe(REFUSED, 1, 1000, 1001)
-    outage.observe(TIMEOUT, 1, 2001, 602_001)
+    outage.observe(REFUSED, item(1), 1000, 1001)
+    outage.observe(TIMEOUT, item(1), 2001, 602_001)
     assert outage.down
     assert outage.allowed(602_001) == 1
 
 
 def test_a_429_ends_an_outage_and_begins_a_pause() -> None:
     outage = pacer()
-    outage.observe(REFUSED, 1, 1000, 1001)
-    outage.observe(slow_down(3), 1, 2001, 2010)
+    outage.observe(REFUSED, item(1), 1000, 1001)
+    outage.observe(slow_down(3), item(1), 2001, 2010)
     assert (outage.down, outage.paused_until) == (False, 5010)
 
 
 def test_an_item_whose_calls_are_cut_off_is_to_blame_until_three_are() -> None:
     outage = pacer()
     for _ in range(10):
-        outage.observe(RESET, 1, 1000, 1001)
-    outage.observe(RESET, 2, 1000, 1001)
+        outage.observe(RESET, item(1), 1000, 1001)
+    outage.observe(RESET, item(2), 1000, 1001)
     assert (outage.down, outage.allowed(1001)) == (False, SLOTS)
-    outage.observe(RESET, 3, 1000, 1002)
+    outage.observe(RESET, item(3), 1000, 1002)
     assert (outage.down, outage.allowed(1002)) == (True, 0)
 
 
 def test_answers_between_show_that_the_server_is_not_to_blame() -> None:
     outage = pacer()
     for item_id in (1, 2, 3, 4):
-        outage.observe(RESET, item_id, 1000, 1001)
-        outage.observe(ANSWER, 9, 1000, 1002)
+        outage.observe(RESET, item(item_id), 1000, 1001)
+        outage.observe(ANSWER, item(9), 1000, 1002)
     assert not outage.down
+
+
+def test_the_first_calls_that_are_cut_off_cost_nothing_when_it_was_the_server() -> None:
+    outage = pacer()
+    blames = [outage.observe(RESET, item(number), 1000, 1001) for number in (1, 2, 3, 4)]
+    assert blames == [Blame.OPEN, Blame.OPEN, Blame.SERVER, Blame.SERVER]
+    outage.observe(ANSWER, item(5), 3000, 3100)
+    assert outage.take_guilty() == []
+
+
+def test_an_item_whose_call_was_cut_off_pays_when_others_are_served() -> None:
+    outage = pacer()
+    assert outage.observe(RESET, item(1), 1000, 1001) is Blame.OPEN
+    assert outage.take_guilty() == []
+    outage.observe(ANSWER, item(2), 1000, 1002)
+    assert outage.take_guilty() == [(item(1), RESET)]
+    assert outage.take_guilty() == []
+
+
+def test_an_item_that_is_cut_off_twice_in_a_row_pays_at_once() -> None:
+    outage = pacer()
+    assert outage.observe(RESET, item(1, epoch=1), 1000, 1001) is Blame.OPEN
+    assert outage.observe(RESET, item(1, epoch=2), 2000, 2001) is Blame.ITEM
+    assert outage.take_guilty() == [(item(1, epoch=1), RESET)]  # for the first time
+    assert outage.observe(RESET, item(1, epoch=3), 3000, 3001) is Blame.ITEM
+    outage.observe(ANSWER, item(2), 1000, 3002)
+    assert outage.take_guilty() == []
+
+
+def test_a_timeout_does_not_settle_whose_fault_it_was() -> None:
+    outage = pacer()
+    outage.observe(RESET, item(1), 1000, 1001)
+    assert outage.observe(TIMEOUT, item(2), 1000, 1002) is Blame.ITEM
+    assert outage.take_guilty() == []
+    outage.observe(RESET, item(3), 1000, 1003)
+    assert outage.observe(RESET, item(4), 1000, 1004) is Blame.SERVER
 
 
 def test_stale_connections_say_nothing_about_the_server() -> None:
     outage = pacer()
     for item_id in range(20):
-        outage.observe(STALE, item_id, 1000, 1001)
+        outage.observe(STALE, item(item_id), 1000, 1001)
     assert (outage.down, outage.allowed(1001)) == (False, SLOTS)
 
 
@@ -229,16 +270,16 @@ def test_stale_connections_say_nothing_about_the_server() -> None:
 
 def test_nothing_but_429_for_the_whole_time_is_a_stall() -> None:
     limited = pacer(stall_s=60)
-    limited.observe(slow_down(30), 1, 1000, 1000)
-    limited.observe(slow_down(30), 1, 31_000, 31_000)
+    limited.observe(slow_down(30), item(1), 1000, 1000)
+    limited.observe(slow_down(30), item(1), 31_000, 31_000)
     assert limited.stalled(60_999) is None
     assert limited.stalled(61_000) == "the server answered only 429 for 60 s (work.stall_s)."
 
 
 def test_an_outage_for_the_whole_time_is_a_stall() -> None:
     outage = pacer(stall_s=60)
-    outage.observe(REFUSED, 1, 1000, 1000)
-    outage.observe(REFUSED, 1, 31_000, 31_000)
+    outage.observe(REFUSED, item(1), 1000, 1000)
+    outage.observe(REFUSED, item(1), 31_000, 31_000)
     assert outage.stalled(60_999) is None
     assert outage.stalled(61_000) == "the server was down for 60 s (work.stall_s)."
 
@@ -246,17 +287,17 @@ def test_an_outage_for_the_whole_time_is_a_stall() -> None:
 def test_an_answer_now_and_then_is_no_stall() -> None:
     limited = pacer(stall_s=60)
     for now in range(0, 600_000, 30_000):
-        limited.observe(slow_down(1), 1, now, now)
-        limited.observe(ANSWER, 2, now, now + 1)
+        limited.observe(slow_down(1), item(1), now, now)
+        limited.observe(ANSWER, item(2), now, now + 1)
         assert limited.stalled(now + 1) is None
     assert limited.stalled(10_000_000) is None
 
 
 def test_429_and_outages_by_turns_are_a_stall_too() -> None:
     limited = pacer(stall_s=60)
-    limited.observe(slow_down(30), 1, 1000, 1000)
-    limited.observe(REFUSED, 1, 31_000, 31_000)
-    limited.observe(slow_down(30), 1, 61_000, 61_000)
+    limited.observe(slow_down(30), item(1), 1000, 1000)
+    limited.observe(REFUSED, item(1), 31_000, 31_000)
+    limited.observe(slow_down(30), item(1), 61_000, 61_000)
     assert limited.stalled(61_000) == "the server answered only 429 for 60 s (work.stall_s)."
 
 
@@ -265,6 +306,6 @@ def test_a_worker_that_had_nothing_to_do_for_long_does_not_halt_at_the_first_tro
     trouble: Failure,
 ) -> None:
     idle = pacer(stall_s=60)
-    idle.observe(trouble, 1, 7_200_000, 7_200_010)
+    idle.observe(trouble, item(1), 7_200_000, 7_200_010)
     assert idle.stalled(7_200_010) is None
     assert idle.stalled(7_260_010) is not None

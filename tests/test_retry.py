@@ -20,7 +20,7 @@ from batchgen.items import (
     Retry,
     Usage,
 )
-from batchgen.retry import RetryPolicy, decide, decide_parse_failure, wait_s
+from batchgen.retry import Blame, RetryPolicy, decide, decide_parse_failure, wait_s
 
 NOW = 1_750_000_000_000
 RETRYABLE = (Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE)
@@ -36,7 +36,7 @@ def answer(text: str = "Hello", finish_reason: str | None = "stop") -> Answer:
 
 
 def decided(verdict: Answer | Failure, attempts: int = 0, seed: int = 0, **more: Any) -> Decision:
-    options = {"needs_whole": False, "server_down": False, **more}
+    options = {"needs_whole": False, "blame": Blame.ITEM, **more}
     policy = options.pop("policy", RetryPolicy())
     return decide(verdict, item(attempts), policy, now=NOW, rng=Random(seed), **options)
 
@@ -80,7 +80,7 @@ def test_an_answer_that_was_cut_off_before_its_first_word_is_no_use_to_any_parse
 
 
 def test_an_answer_counts_though_the_server_is_down() -> None:
-    assert decided(answer(), server_down=True) == KeepAnswer()
+    assert decided(answer(), blame=Blame.SERVER) == KeepAnswer()
 
 
 # Failures
@@ -115,9 +115,16 @@ def test_a_rate_limit_costs_no_attempt_and_never_fails_the_item() -> None:
     assert not charged(Failure(Reason.RATE_LIMIT, "slow down"), attempts=99)
 
 
+def test_while_it_is_open_whose_fault_it_was_an_item_waits_but_is_not_charged() -> None:
+    decision = decided(Failure(Reason.CONNECTION, "reset"), attempts=99, blame=Blame.OPEN)
+    assert isinstance(decision, Retry)
+    assert decision.charged is False
+    assert decision.available_at is not None
+
+
 @pytest.mark.parametrize("reason", RETRYABLE)
 def test_a_server_that_is_down_costs_no_attempt(reason: Reason) -> None:
-    down = decided(Failure(reason, "refused", down=True), attempts=99, server_down=True)
+    down = decided(Failure(reason, "refused", down=True), attempts=99, blame=Blame.SERVER)
     assert down == Retry(None, charged=False)
 
 

@@ -423,3 +423,34 @@ async def test_a_full_disk_loses_nothing_committed(database: Database, path: Pat
         "Everything committed is safe; make room and run the same command."
     )
     assert await database.read(names) == ["one"]
+
+
+# Strangers
+
+
+async def test_a_stranger_that_writes_is_noticed_and_our_own_writers_are_not(
+    database: Database, path: Path
+) -> None:
+    async with open_database(path, create=False) as other:
+        for name in ("a", "b"):
+            await database.write(add(name))
+            await other.write(add(f"{name} too"))
+        await database.write(add("c"))
+        assert (database.stranger_wrote, other.stranger_wrote) == (False, False)
+    await database.write(add("d"))
+    assert not database.stranger_wrote
+    with closing(sqlite3.connect(path)) as stranger, stranger:
+        stranger.execute("update experiments set created_at = 1")
+    await database.write(add("e"))
+    assert database.stranger_wrote
+
+
+async def test_a_stranger_that_only_reads_is_nobodys_business(
+    database: Database, path: Path
+) -> None:
+    await database.write(add("a"))
+    with closing(sqlite3.connect(path)) as stranger:
+        assert names(stranger) == ["a"]
+        await database.write(add("b"))
+    await database.write(add("c"))
+    assert not database.stranger_wrote

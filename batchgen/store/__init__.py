@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import UsageError
-from batchgen.items import NewItem, Outcome, Recipe, State
+from batchgen.items import Item, NewItem, Outcome, Recipe, State
 from batchgen.store import intake, operator, queue, reports, verify
 from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock, machine
@@ -229,6 +229,15 @@ class Worker:
     async def exchange(self, outcomes: Sequence[Outcome], want: Want) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns."""
         return await self._db.write(queue.exchange, self.id, outcomes, want, now_ms())
+
+    async def charge(self, items: Sequence[Item]) -> None:
+        """One more try used up by each."""
+        await self._db.write(queue.charge, items)
+
+    @property
+    def stranger(self) -> str | None:
+        """A warning, when another program was seen to write where that may corrupt the file."""
+        return self._db.stranger
 
     async def leave(self) -> None:
         """Give back what is still claimed, untouched, and be gone."""

@@ -57,6 +57,19 @@ class Database:
         self._reader: aiosqlite.Connection | None = None
         self._reader_lock = asyncio.Lock()
         self._inode = path.stat().st_ino
+        self._data_version: int | None = None
+        self.stranger_wrote = False
+
+    @property
+    def stranger(self) -> str | None:
+        """A warning, when somebody wrote without the gate and this SQLite has the WAL-reset bug."""
+        version = vulnerable_sqlite()
+        if not self.stranger_wrote or version is None:
+            return None
+        return (
+            f"{self.path}: another program writes to it while batchgen does; with SQLite {version} "
+            "that can corrupt the file (sqlite.org/wal.html#walresetbug). Let it only read."
+        )
 
     async def write(
         self,
@@ -74,6 +87,7 @@ class Database:
             with self.gate.hold():
                 connection.execute("begin immediate")
                 try:
+                    self._watch_for_strangers(connection)
                     result = transaction(connection, *args, **kwargs)
                     connection.execute("commit")
                 except BaseException:
@@ -120,6 +134,13 @@ class Database:
             return await _run(connection, run)
         except sqlite3.Error as exc:
             raise store_error(exc, self.path) from exc
+
+    def _watch_for_strangers(self, connection: sqlite3.Connection) -> None:
+        """`data_version` changes with every commit but our own."""
+        (version,) = connection.execute("pragma data_version").fetchone()
+        if version != self._data_version and not self.gate.others_had_it:
+            self.stranger_wrote = True
+        self._data_version = version
 
     def _check_file(self) -> None:
         """Refuse to write into a file that is no longer the one at our path."""

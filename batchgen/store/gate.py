@@ -5,6 +5,9 @@ process overlaps a commit that resets the WAL in another (sqlite.org/wal.html#wa
 busy handler starves some writers for seconds. So every write transaction, and with it every
 checkpoint, holds one OS lock on `<database>-gate`: no overlap, and writers take turns. The kernel
 drops the lock when its holder dies.
+
+The gate file also counts its turns. By that a writer sees that somebody wrote who took none: a
+program that knows nothing of the gate.
 """
 
 import fcntl
@@ -32,6 +35,8 @@ class Gate:
         self._deadline_s = deadline_s
         self._gave_up = False
         self._thread_lock = threading.Lock()
+        self._turn: int | None = None
+        self.others_had_it = True
         self._file = _open_lock_file(self._path)
 
     @contextmanager
@@ -39,7 +44,8 @@ class Gate:
         """Hold the gate; blocks its thread, so never call it on an event loop's thread.
 
         Raises StoreBusyError, which names the holder, after `deadline_s`. Who has waited so long in
-        vain waits only a moment the next time, so as to close and be gone.
+        vain waits only a moment the next time, so as to close and be gone. Inside, `others_had_it`
+        tells whether anybody else may have held it since the last time.
         """
         with self._thread_lock:
             self._acquire()
@@ -61,7 +67,10 @@ class Gate:
                 )
             time.sleep(random.uniform(*_RETRY_S))
         self._gave_up = False
-        _note_holder(self._file)
+        turn = _read_turn(self._file)
+        self.others_had_it = turn is None or turn != self._turn
+        self._turn = None if turn is None else turn + 1
+        _note_holder(self._file, self._turn or 1)
 
     def _try_lock(self) -> bool:
         """A file that somebody deleted is locked in vain: others make a new one."""
@@ -133,11 +142,17 @@ def _is_at(path: Path, file: IO[bytes]) -> bool:
         return False
 
 
-def _note_holder(file: IO[bytes]) -> None:
+def _note_holder(file: IO[bytes], turn: int = 0) -> None:
     try:
-        os.pwrite(file.fileno(), f"pid {os.getpid():<10}".encode(), 0)
+        os.pwrite(file.fileno(), f"pid {os.getpid():<10} turn {turn:<20}\n".encode(), 0)
     except OSError:
         pass  # a full disk: the lock holds without it, only a message will know less
+
+
+def _read_turn(file: IO[bytes]) -> int | None:
+    """None: it was never noted, or not in full."""
+    words = os.pread(file.fileno(), 64, 0).split()
+    return int(words[3]) if len(words) == 4 and words[3].isdigit() else None
 
 
 def _holder(path: Path) -> str:

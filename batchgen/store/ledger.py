@@ -34,6 +34,12 @@ class Ledger:
         spent["cached_tokens"] += usage.cached_tokens or 0
         spent["reasoning_tokens"] += usage.reasoning_tokens or 0
 
+    def forget_unknown(self, experiment_id: int, calls: int) -> None:
+        """So many calls that were counted as unknown are not any more; each is spent anew."""
+        spent = self._spent.setdefault(experiment_id, Counter())
+        spent["calls"] -= calls
+        spent["unknown_calls"] -= calls
+
     def write(self, db: sqlite3.Connection) -> None:
         """Write what was gathered, within the caller's transaction."""
         db.executemany(

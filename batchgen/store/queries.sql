@@ -117,7 +117,15 @@ update work
    set state = 'pending', worker_id = null, epoch = epoch + 1, crashes = crashes + :crashed
  where item_id = :item_id and state = 'running';
 
+-- name: charge
+-- One more try used up, whoever has the item by now.
+update work set attempts = attempts + 1 where item_id = :item_id;
+
 ------------------------------------------------------------------------------- exchange: finish
+
+-- name: forget_unknown_call
+-- The answer of a worker that was taken for dead came after all.
+delete from attempts where item_id = :item_id and epoch = :epoch and outcome = 'unknown';
 
 -- name: append_attempt
 insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,

@@ -138,6 +138,11 @@ def remove_worker(
     return len(claims)
 
 
+def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
+    """One more try used up by each of these, which went back to pending without."""
+    db.executemany(QUERIES["charge"], [{"item_id": item.id} for item in items])
+
+
 def exchange(
     db: sqlite3.Connection, worker_id: int, outcomes: Sequence[Outcome], want: Want, now: int
 ) -> Exchange:
@@ -176,6 +181,10 @@ def _finish(
             results += [result] if result is not None else []
         else:
             lost.append(outcome)
+            if attempt is not None:
+                claim = {"item_id": item.id, "epoch": item.epoch}
+                forgotten = db.execute(QUERIES["forget_unknown_call"], claim).rowcount
+                ledger.forget_unknown(item.experiment_id, forgotten)
             if not db.execute(QUERIES["item_input"], {"item_id": item.id}).fetchone():
                 seq = None  # its experiment was deleted meanwhile
         if attempt is not None and seq is not None:
