@@ -1,7 +1,8 @@
 """The jobs, put together from their parts: what the command line and the Python API both run."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from batchgen.committer import Scope
@@ -92,20 +93,28 @@ async def work(
     )
     stats = Stats()
     opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)
-    async with opening as client:
-        watching = request.watch and asyncio.create_task(
-            _watch(request.watch, store, request.scope, stats), name="display"
-        )
-        try:
-            await run_worker(store, client, options, stop=stop, stats=stats, log=log)
-        finally:
-            if watching:
-                watching.cancel()
-                await asyncio.wait([watching])
-                if not watching.cancelled():
-                    watching.result()
+    async with opening as client, watched(request, store, stats):
+        await run_worker(store, client, options, stop=stop, stats=stats, log=log)
     counts = await store.counts(request.scope.experiments)
     return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+
+
+@asynccontextmanager
+async def watched(request: WorkRequest, store: Store, stats: Stats) -> AsyncIterator[None]:
+    """While inside, the request's `watch` runs beside; it has had its last look on leaving."""
+    if request.watch is None:
+        yield
+        return
+    watching = asyncio.create_task(
+        _watch(request.watch, store, request.scope, stats), name="display"
+    )
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+        if not watching.cancelled():
+            watching.result()
 
 
 async def _watch(watch: Watcher, store: Store, scope: Scope, stats: Stats) -> None:

@@ -437,7 +437,11 @@ async def test_a_stranger_that_writes_is_noticed_and_our_own_writers_are_not(
             await other.write(add(f"{name} too"))
         await database.write(add("c"))
         assert (database.stranger_wrote, other.stranger_wrote) == (False, False)
-    await database.write(add("d"))
+    async with open_database(path, create=False) as again:
+        await again.write(add("d"))
+        assert not again.stranger_wrote
+    await database.write(add("d too"))
+    await database.write(add("d three"))
     assert not database.stranger_wrote
     with closing(sqlite3.connect(path)) as stranger, stranger:
         stranger.execute("update experiments set created_at = 1")

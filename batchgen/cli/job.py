@@ -12,6 +12,7 @@ from batchgen.cli.options import (
     json_option,
     limit_option,
     only_experiment_option,
+    processes_option,
     recipe_option,
     rpm_option,
     skip_option,
@@ -24,6 +25,7 @@ from batchgen.cli.steps import (
     dry_run_pool,
     enqueue_pool,
     reading_pool,
+    work_as_part,
     work_on,
 )
 
@@ -82,11 +84,13 @@ def enqueue(
 @only_experiment_option
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @click.option("--watch", is_flag=True, help="When nothing is left, wait for more.")
+@processes_option
 @grace_option
+@click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
 def work(
     session: Session, slots: int | None, rpm: int | None, experiment: str | None,
-    max_items: int | None, watch: bool, grace_s: float | None,
+    max_items: int | None, watch: bool, processes: int, grace_s: float | None, part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -107,7 +111,12 @@ def work(
                 max_items=max_items,
                 wait_for_more=watch,
             )
-            result = await work_on(session, store, config, scope, grace_s)
+            if part:
+                result = await work_as_part(session, store, config, scope, grace_s)
+            else:
+                result = await work_on(
+                    session, store, config, scope, grace_s=grace_s, processes=processes
+                )
         return result.exit_code
 
     return run_async(job())
@@ -121,14 +130,15 @@ def work(
 @limit_option
 @recipe_option
 @skip_option
+@processes_option
 @grace_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Default: as export.")  # fmt: skip
 @click.pass_obj
 def run(
     session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
-    limit: int | None, other_recipe: str | None, skip_path: Path | None, grace_s: float | None,
-    output: Path | None,
+    limit: int | None, other_recipe: str | None, skip_path: Path | None, processes: int,
+    grace_s: float | None, output: Path | None,
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
 
@@ -137,6 +147,6 @@ def run(
     config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
     job = PoolJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
-        output=output,
+        processes=processes, output=output,
     )  # fmt: skip
     return run_async(do_whole_job(session, config, job))

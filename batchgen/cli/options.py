@@ -37,6 +37,10 @@ rpm_option = click.option(
     "--rpm", type=click.IntRange(0),
     help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
 )  # fmt: skip
+processes_option = click.option(
+    "--processes", type=click.IntRange(1, 256), default=1, metavar="P",
+    help="Worker processes that share the slots, for more than one core can send.",
+)  # fmt: skip
 grace_option = click.option(
     "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
     help="How long a stop waits for calls in flight; default: work.grace_s of the config.",

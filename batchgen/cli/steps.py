@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from batchgen.config import Config
     from batchgen.enqueue import Enqueued
     from batchgen.items import Recipe
-    from batchgen.jobs import WorkResult
+    from batchgen.jobs import WorkRequest, WorkResult
+    from batchgen.processes import Part
+    from batchgen.shutdown import Stop
     from batchgen.store import Experiment, Store
 
 
@@ -41,6 +43,7 @@ class PoolJob:
     other_recipe: str | None = None
     skip_path: Path | None = None
     grace_s: float | None = None
+    processes: int = 1
     output: Path | None = None
     as_json: bool = False
 
@@ -138,21 +141,16 @@ def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
 
 
 async def work_on(
-    session: Session,
-    store: "Store",
-    config: "Config",
-    scope: "Scope",
-    grace_s: float | None,
-) -> "WorkResult":
-    """The second step: one worker, until nothing is left, it halts or is stopped."""
+    session: Session, store: "Store", config: "Config", scope: "Scope", *,
+    grace_s: float | None, processes: int = 1,
+) -> "WorkResult":  # fmt: skip
+    """The second step: workers, until nothing is left, they halt or are stopped."""
     from batchgen.client import check_settings
-    from batchgen.jobs import WorkRequest, work
-    from batchgen.log import RunLog
+    from batchgen.jobs import WorkRequest
     from batchgen.shutdown import Stop, stop_on_signal
 
     check_settings(config.model)  # before there is a log
     display = Display(session)
-    log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
     stop = Stop()
     grace_s = config.work.grace_s if grace_s is None else grace_s
     request = WorkRequest(scope, config.work.concurrency, grace_s, watch=display.show)
@@ -160,15 +158,76 @@ async def work_on(
     def announce() -> None:
         display.say(stopping_line(stop.now.is_set(), display.in_flight(), grace_s))
 
+    with stop_on_signal(stop, announce):
+        if processes == 1:
+            result = await _work_logged(session, store, config, request, stop, display)
+        else:
+            result = await _work_in_processes(session, store, request, processes, stop, display)
+    say_result(session, result)
+    return result
+
+
+async def _work_logged(
+    session: Session, store: "Store", config: "Config", request: "WorkRequest", stop: "Stop",
+    display: "Display | Part",
+) -> "WorkResult":  # fmt: skip
+    from batchgen.jobs import work
+    from batchgen.log import RunLog
+
+    log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
     log.event("run_started", version=__version__, slots=request.slots, pid=os.getpid())
     try:
-        with stop_on_signal(stop, announce):
-            result = await work(store, config, request, stop=stop, log=log)
+        result = await work(store, config, request, stop=stop, log=log)
         log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
     finally:
         log.close()
-    say_result(session, result)
     return result
+
+
+async def work_as_part(
+    session: Session, store: "Store", config: "Config", scope: "Scope", grace_s: float | None
+) -> "WorkResult":
+    """The second step as one of several processes, whose parent talks with the user."""
+    from batchgen.jobs import WorkRequest
+    from batchgen.processes import Part, obeying_the_parent
+    from batchgen.shutdown import Stop
+
+    stop, part = Stop(), Part()
+    request = WorkRequest(scope, config.work.concurrency, grace_s, watch=part.show)
+    async with obeying_the_parent(stop):
+        return await _work_logged(session, store, config, request, stop, part)
+
+
+async def _work_in_processes(
+    session: Session, store: "Store", request: "WorkRequest", processes: int, stop: "Stop",
+    display: Display,
+) -> "WorkResult":  # fmt: skip
+    from batchgen.processes import shares, work_in_processes
+
+    scope = request.scope
+    if processes > min(request.slots, scope.max_items or request.slots):
+        raise UsageError(
+            f"--processes {processes}: there are only {request.slots} slots (-c) "
+            "to share. Take fewer processes, or more slots."
+        )
+    shared = [*session.as_options(), "work", "--part", "--grace", str(request.grace_s)]
+    shared += ["--rpm", str(scope.requests_per_minute or 0)]
+    for experiment_id in scope.experiments or ():
+        shared += ["--experiment", await _name_of(store, experiment_id)]
+    if scope.wait_for_more:
+        shared += ["--watch"]
+    items = shares(scope.max_items, processes) if scope.max_items else [None] * processes
+    commands = [
+        # -P: a file of the user's beside the config is no module of ours.
+        [sys.executable, "-P", "-m", "batchgen", *shared, "-c", str(slots)]
+        + ([] if max_items is None else ["--max-items", str(max_items)])
+        for slots, max_items in zip(shares(request.slots, processes), items, strict=True)
+    ]
+    return await work_in_processes(store, commands, request, stop=stop, say=display.say)
+
+
+async def _name_of(store: "Store", experiment_id: int) -> str:
+    return next(one.name for one in await store.experiments() if one.id == experiment_id)
 
 
 async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
@@ -188,7 +247,9 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
     scope = Scope((experiment.id,), config.model.rate_limit)
-    result = await work_on(session, store, config, scope, job.grace_s)
+    result = await work_on(
+        session, store, config, scope, grace_s=job.grace_s, processes=job.processes
+    )
     if result.exit_code in (0, 3):
         await export_to(session, store, config, experiment, job.output)
     return result.exit_code

@@ -138,7 +138,8 @@ class Database:
     def _watch_for_strangers(self, connection: sqlite3.Connection) -> None:
         """`data_version` changes with every commit but our own."""
         (version,) = connection.execute("pragma data_version").fetchone()
-        if version != self._data_version and not self.gate.others_had_it:
+        changed = self._data_version is not None and version != self._data_version
+        if changed and not self.gate.others_had_it:
             self.stranger_wrote = True
         self._data_version = version
 

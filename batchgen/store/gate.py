@@ -69,8 +69,8 @@ class Gate:
         self._gave_up = False
         turn = _read_turn(self._file)
         self.others_had_it = turn is None or turn != self._turn
-        self._turn = None if turn is None else turn + 1
-        _note_holder(self._file, self._turn or 1)
+        self._turn = (turn or 0) + 1
+        _note_holder(self._file, self._turn)
 
     def _try_lock(self) -> bool:
         """A file that somebody deleted is locked in vain: others make a new one."""

@@ -1,0 +1,223 @@
+"""Several worker processes under one command: `batchgen work --processes P`.
+
+The parent does no work itself. It starts `batchgen work --part` P times, and these meet in the
+database like any workers: there are the limits they share, and the items of one that dies. A part
+and its parent talk over the part's pipes, a JSON value a line:
+
+    stdin     "drain", then perhaps "now"; its end tells that the parent is gone: "drain"
+    stdout    {"stats": {...}} twice a second, {"say": "..."} for the user
+    stderr    lines for the user
+
+A Ctrl-C reaches every process of a terminal, so the parts ignore it: their parent alone stops them.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from batchgen.committer import Scope
+from batchgen.errors import BatchgenError
+from batchgen.jobs import WorkRequest, WorkResult, watched
+from batchgen.shutdown import Stop
+from batchgen.store import Store
+from batchgen.worker import Stats
+
+_REPORT_EVERY_S = 0.5
+_LONGEST_LINE = 1024 * 1024
+_ENDED_WELL = (0, 3, 4, 128 + signal.SIGTERM)
+
+Say = Callable[[str], None]
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` in so many parts, as even as can be."""
+    return [total // parts + (number < total % parts) for number in range(parts)]
+
+
+async def work_in_processes(
+    store: Store, commands: Sequence[Sequence[str]], request: WorkRequest, *, stop: Stop, say: Say
+) -> WorkResult:
+    """Run the commands, each a `batchgen work --part`, until all have ended, one halts, or `stop`.
+
+    One that dies leaves its items to the others. Raises BatchgenError when all have failed. Who is
+    cancelled has drained them first.
+    """
+    stats = Stats()
+    crew = _Crew(stats, say, stop)
+    async with watched(request, store, stats):
+        await crew.run(commands)
+    counts = await store.counts(request.scope.experiments)
+    return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+
+
+@dataclass(slots=True)
+class _Part:
+    process: asyncio.subprocess.Process
+    stats: Stats = field(default_factory=Stats)
+
+    def tell(self, word: str) -> None:
+        stdin = self.process.stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(f"{json.dumps(word)}\n".encode())
+
+
+class _Crew:
+    def __init__(self, stats: Stats, say: Say, stop: Stop) -> None:
+        self._stats = stats
+        self._say = say
+        self._stop = stop
+        self._parts: list[_Part] = []
+
+    async def run(self, commands: Sequence[Sequence[str]]) -> None:
+        try:
+            for command in commands:
+                self._parts.append(_Part(await _start(command)))
+            stopping = asyncio.create_task(self._pass_on_stop(), name="pass on stop")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for part in self._parts:
+                        group.create_task(self._follow(part))
+                        group.create_task(self._pass_on_errors(part))
+            finally:
+                stopping.cancel()
+                await asyncio.wait([stopping])
+        finally:
+            await self._end()
+        codes = {part.process.returncode or 0 for part in self._parts}
+        if not codes & set(_ENDED_WELL):
+            raise BatchgenError(
+                f"all {len(self._parts)} worker processes failed; the lines above say why. "
+                "Nothing that was answered is lost; run the same command to go on."
+            )
+
+    async def _pass_on_stop(self) -> None:
+        await self._stop.drain.wait()
+        self._tell_all("drain")
+        await self._stop.now.wait()
+        self._tell_all("now")
+
+    async def _follow(self, part: _Part) -> None:
+        """What one part tells, until it has ended."""
+        assert part.process.stdout is not None
+        async for line in part.process.stdout:
+            message = json.loads(line)
+            if "say" in message:
+                self._say(message["say"])
+            else:
+                part.stats = Stats(**message["stats"])
+                self._add_up()
+        code = await part.process.wait()
+        if part.stats.halted:  # the reason holds for all
+            self._tell_all("drain")
+        elif code not in _ENDED_WELL and not self._stop.drain.is_set():
+            how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
+            self._say(f"warning: worker process {part.process.pid} {how}; the others do its items")
+        part.stats.in_flight = 0
+        self._add_up()
+
+    async def _pass_on_errors(self, part: _Part) -> None:
+        assert part.process.stderr is not None
+        async for line in part.process.stderr:
+            self._say(line.decode(errors="replace").rstrip("\n"))
+
+    def _add_up(self) -> None:
+        """All that is known of the parts, in the one `Stats` that is shown."""
+        total, parts = self._stats, [part.stats for part in self._parts]
+        for name in ("done", "failed", "retried", "calls", "in_flight",
+                     "prompt_tokens", "completion_tokens"):  # fmt: skip
+            setattr(total, name, sum(getattr(stats, name) for stats in parts))
+        total.latencies_ms = deque(ms for stats in parts for ms in stats.latencies_ms)
+        total.reasons = sum((Counter(stats.reasons) for stats in parts), Counter())
+        total.paused_until = min(stats.paused_until for stats in parts)
+        total.trouble = next((stats.trouble for stats in parts if stats.trouble), "")
+        total.halted = next((stats.halted for stats in parts if stats.halted), None)
+
+    def _tell_all(self, word: str) -> None:
+        for part in self._parts:
+            part.tell(word)
+
+    async def _end(self) -> None:
+        """Whatever happened here, no part is left: the end of its stdin drains it."""
+        for part in self._parts:
+            if part.process.stdin is not None:
+                part.process.stdin.close()
+        for part in self._parts:
+            await part.process.communicate()
+
+
+async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE
+    )
+
+
+class Part:
+    """In a part: reports to the parent what a worker on its own would show."""
+
+    def __init__(self) -> None:
+        self._stats: Stats | None = None
+
+    async def show(self, store: Store, scope: Scope, stats: Stats) -> None:  # noqa: ARG002
+        """Until cancelled, and once more then."""
+        self._stats = stats
+        try:
+            while True:
+                self._report(stats)
+                await asyncio.sleep(_REPORT_EVERY_S)
+        finally:
+            self._report(stats)
+
+    def say(self, message: str) -> None:
+        _tell_parent({"say": message})
+
+    def warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
+
+    def _report(self, stats: Stats) -> None:
+        plain = {name: getattr(stats, name) for name in Stats.__slots__}
+        _tell_parent({"stats": plain | {"latencies_ms": list(stats.latencies_ms)}})
+
+
+def _tell_parent(message: dict[str, object]) -> None:
+    try:
+        sys.stdout.write(f"{json.dumps(message)}\n")
+        sys.stdout.flush()
+    except OSError:
+        # It is gone. Its end of stdin says so too, and the exit must not fail on it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@asynccontextmanager
+async def obeying_the_parent(stop: Stop) -> AsyncIterator[None]:
+    """While inside, `stop` follows what the parent says. A SIGTERM drains this part alone."""
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    loop.add_signal_handler(signal.SIGTERM, stop.drain.set)
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    listening = asyncio.create_task(_listen(reader, stop), name="listen to the parent")
+    try:
+        yield
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+        transport.close()
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _listen(reader: asyncio.StreamReader, stop: Stop) -> None:
+    async for line in reader:
+        stop.drain.set()
+        if json.loads(line) == "now":
+            stop.now.set()
+    stop.drain.set()
