@@ -3,6 +3,7 @@
     python3 dev.py demo     set up, and run the whole job on the built-in simulated model
     python3 dev.py test     set up, and run every check: format, lint, types, architecture, tests
     python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
+    python3 dev.py bench    set up, and measure everything; see bench/README.md
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
 change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests, and
@@ -44,6 +45,9 @@ def main() -> int:
     if task == "chaos":
         set_up("[dev]")
         return run(PYTHON, "-m", "tests.chaos", *arguments)
+    if task == "bench":
+        set_up("[bench]")
+        return run(PYTHON, "-m", "bench", *arguments)
     print(__doc__)
     return 0 if task in ("help", "-h", "--help") else 2
 

@@ -1,0 +1,1 @@
+"""Benchmarks of batchgen; bench/README.md says what each of them measures."""

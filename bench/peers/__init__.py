@@ -1,0 +1,1 @@
+"""batchgen beside what people would use instead: one job, one local server. See README.md."""
