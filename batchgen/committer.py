@@ -30,7 +30,6 @@ _POLL_MS = 1000
 # How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
 _PATIENCE_S = 60.0
 _TRY_AGAIN_S = 2.0
-_CLOCK_SET_BACK_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,6 @@ class Committer:
         self._draining = False
         self._closed = False
         self._warned_of_stranger = False
-        self._clock_offset_ms = now_ms() - clock_ms()
         self.in_flight = 0
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
@@ -245,20 +243,8 @@ class Committer:
 
     async def _beat(self) -> None:
         self._beat_at = clock_ms() + self._beat_every_ms
-        self._watch_the_clock()
         if not await self._patiently(self._worker.beat):
             await self._join_again()
-
-    def _watch_the_clock(self) -> None:
-        """Times in the database are of the wall's clock, by which all workers can go."""
-        offset_ms = now_ms() - clock_ms()
-        back_ms = self._clock_offset_ms - offset_ms
-        self._clock_offset_ms = offset_ms
-        if back_ms > _CLOCK_SET_BACK_MS:
-            self._warn(
-                f"the clock was set back by {back_ms / 1000:.0f} s; items that wait for another "
-                "try wait that much longer"
-            )
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")

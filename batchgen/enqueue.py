@@ -8,17 +8,21 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
+from batchgen.config import Config
 from batchgen.errors import BatchgenError, InputError, TemplateError, UsageError
-from batchgen.items import NewItem, PoolItem, Recipe, canonical_json, dump_json
+from batchgen.items import NewItem, PoolItem, Recipe, dump_json, stored_and_canonical
+from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
-from batchgen.prompts import Renderer
+from batchgen.prompts import Renderer, load_template
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
 
-CHUNK_ITEMS = 10_000
-_CHUNK_CHARS = 16 << 20  # of big items fewer go into a chunk, so that memory stays bounded
+CHUNK_ITEMS = 20_000  # fewer cost more, as each chunk touches most pages of the index of keys
+_CHUNK_BYTES = 16 << 20  # of big items fewer go into a chunk, so that memory stays bounded
+_BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that stays with it once it is bound
 
 SkipInvalid = Callable[[BadLine], None]
 
@@ -33,6 +37,24 @@ class Enqueued:
     dropped: int = 0
     unused: set[str] = field(default_factory=set)
     ids: list[int] | None = None
+
+
+def recipe_of(config: Config, parser: str | None = None) -> Recipe:
+    """The recipe that the config describes, with its templates read.
+
+    Raises ConfigError or TemplateError when a template or the parser cannot be used.
+    """
+    config.check_prompt_files()
+    if parser is None:
+        load_parser(config.parser)
+    system, user = config.prompts.system_prompt_path, config.prompts.user_prompt_path
+    return Recipe(
+        system=load_template(system) if system else None,
+        user=load_template(user) if user else None,
+        model=config.model.model,
+        params=config.model.params,
+        parser=parser or config.parser,
+    )
 
 
 async def enqueue(
@@ -136,8 +158,8 @@ class PoolReader:
 async def _add_chunks(
     store: Store, intake: Intake, reader: PoolReader, priority: int, done: Enqueued
 ) -> None:
-    """Reads the next chunk while the last one is written. A bad line is raised only after the good
-    ones before it are in, and so is a stop: `done` counts all that was written."""
+    """Reads the next chunk while SQLite is busy with the last one. A bad line is raised only after
+    the good ones before it are in, and so is a stop: `done` counts all that was written."""
     items = iter(reader)
     writing: asyncio.Task[None] | None = None
     error: BatchgenError | None = None
@@ -148,11 +170,11 @@ async def _add_chunks(
                 await asyncio.shield(writing)
             if not rows:
                 break
+            taken = asyncio.Event()
             writing = asyncio.create_task(
-                _add_rows(store, intake, rows, reader, priority, done), name="enqueue chunk"
+                _add_rows(store, intake, rows, reader, priority, done, taken), name="enqueue chunk"
             )
-            for _ in range(2):  # turns of the loop until the write has begun, on its own thread
-                await asyncio.sleep(0)
+            await taken.wait()  # until then both would only wait for each other's Python
     finally:
         if writing is not None:
             await asyncio.wait([writing])
@@ -166,12 +188,14 @@ def _next_chunk(
     items: Iterator[PoolItem], intake: Intake
 ) -> tuple[list[NewItem], BatchgenError | None]:
     rows: list[NewItem] = []
-    chars = 0
+    used_bytes = 0
     try:
         for item in islice(items, CHUNK_ITEMS):
-            rows.append(_new_item(item, intake))
-            chars += len(rows[-1].input_json)
-            if chars > _CHUNK_CHARS:
+            row = _new_item(item, intake)
+            rows.append(row)
+            text = row.input_json
+            used_bytes += len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
+            if used_bytes > _CHUNK_BYTES:
                 break
     except UsageError as exc:
         return rows, exc
@@ -185,40 +209,49 @@ async def _add_rows(
     reader: PoolReader,
     priority: int,
     done: Enqueued,
+    taken: asyncio.Event,
 ) -> None:
-    while rows:
-        added = await store.add_items(intake, rows, priority)
-        done.new += added.new
-        if done.ids is not None:
-            done.ids += added.ids
-        if added.conflict is None:
-            return
-        bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
-        done.read -= 1
-        reader.refuse(
-            BadLine(
-                bad.where,
-                f"id {bad.custom_id!r} belongs to item {added.conflict} already, which has other "
-                f"content (batchgen show {added.conflict}); give this one another id",
-                bad.input_json,
-            )
-        )
+    """`taken` is set when little of Python is left to do, and in the end."""
+    say_taken = partial(asyncio.get_running_loop().call_soon_threadsafe, taken.set)
+    try:
+        while rows:
+            added = await store.add_items(intake, rows, priority, say_taken)
+            done.new += added.new
+            if done.ids is not None:
+                done.ids += added.ids
+            if added.conflict is None:
+                return
+            bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
+            done.read -= 1
+            reader.refuse(_conflict(bad, added.conflict))
+    finally:
+        taken.set()
+
+
+def _conflict(row: NewItem, item_id: int) -> BadLine:
+    return BadLine(
+        row.where,
+        f"id {row.custom_id!r} belongs to item {item_id} already, which has other "
+        f"content (batchgen show {item_id}); give this one another id",
+        row.input_json,
+    )
 
 
 def _new_item(item: PoolItem, intake: Intake) -> NewItem:
     given, custom_id = item.input.given, item.input.id
     if custom_id is not None:
         key = key_of_id(intake.experiment_id, custom_id)
-    else:
-        key = key_of_content(intake.experiment_id, intake.recipe_id, canonical_json(given))
-    return NewItem(key, dump_json(given), custom_id, item.where)
+        return NewItem(key, dump_json(given), custom_id, item.where)
+    stored, canonical = stored_and_canonical(given)
+    key = key_of_content(intake.experiment_id, intake.recipe_id, canonical)
+    return NewItem(key, stored, None, item.where)
 
 
 def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> None:
     if intake.running:
         raise UsageError(
-            f"experiment {experiment!r}: {intake.running} items of the old recipe are being worked "
-            "on; stop the worker first (batchgen status), then replace."
+            f"experiment {experiment!r}: items of the old recipe are being worked on "
+            f"({intake.running}); stop the worker first (batchgen status), then replace."
         )
     if intake.other_recipe is not None:
         changes = "; ".join(recipe_changes(intake.other_recipe, recipe))

@@ -5,13 +5,15 @@ or not at all: it is written beside its place, made durable, and renamed.
 """
 
 import asyncio
+import fcntl
+import glob
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from json import dumps, loads
+from functools import lru_cache
+from json import JSONEncoder, loads
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +21,10 @@ from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, ResultRow, Store
+from batchgen.waiting import to_its_end
 
 _PAGE_ROWS = 500
+_quote = JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ async def _write_and_rename(
     part = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts_of_the_dead(path)
         with part.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             _keep_mode(file, path)
             exported = await export_stream(store, experiment, file, state)
             file.flush()
@@ -99,11 +105,21 @@ async def export_stream(
 ) -> Exported:
     """Write the lines to an open file."""
     digest, rows = hashlib.sha256(), 0
-    async for page in _pages(store, experiment, state):
-        chunk = "".join(map(export_line, page)).encode()
-        await asyncio.to_thread(file.write, chunk)
-        digest.update(chunk)
+
+    def write(lines: bytes) -> None:
+        file.write(lines)
+        digest.update(lines)
+
+    async def write_and_read_on(lines: bytes, after: int) -> list[ResultRow]:
+        reading = store.result_page(experiment.id, state, after, _PAGE_ROWS)
+        page, _ = await asyncio.gather(reading, asyncio.to_thread(write, lines))
+        return page
+
+    page = await store.result_page(experiment.id, state, 0, _PAGE_ROWS)
+    while page:
         rows += len(page)
+        lines = "".join(map(export_line, page)).encode()
+        page = await to_its_end(write_and_read_on(lines, page[-1].id))
     return Exported(rows, digest.hexdigest())
 
 
@@ -139,21 +155,17 @@ def _sha256(path: Path) -> str | None:
 
 def export_line(row: ResultRow) -> str:
     """One line of JSON, with its line break."""
-    response = dumps(row.response, ensure_ascii=False)
     done = row.reason is None
     # Parser raw stores no second copy of the answer.
-    parsed = (row.parsed or response) if done else "null"
-    line = (
-        f'{{"id": {dumps(row.custom_id or row.id, ensure_ascii=False)}, "input": {row.input}, '
-        f'"response": {response}, "parsed": {parsed}, "metadata": {row.metadata or "null"}, '
-        f'"model": {dumps(row.model, ensure_ascii=False)}, '
-        f'"finish_reason": {dumps(row.finish_reason, ensure_ascii=False)}, '
-        f'"usage": {dumps(usage_object(row))}, "cost_usd": {dumps(row.cost_usd)}, '
-        f'"attempts": {row.attempts}, "timestamp": "{timestamp(row.finished_at)}"'
+    parsed = (row.parsed or row.response) if done else "null"
+    end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
+    return (
+        f'{{"id": {_json(row.custom_id) if row.custom_id else row.id}, "input": {row.input}, '
+        f'"response": {row.response}, "parsed": {parsed}, "metadata": {row.metadata or "null"}, '
+        f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
+        f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
+        f'"attempts": {row.attempts}, "timestamp": "{timestamp(row.finished_at)}"{end}}}\n'
     )
-    if not done:
-        line += f', "reason": "{row.reason}", "error": {dumps(row.error, ensure_ascii=False)}'
-    return line + "}\n"
 
 
 def result_object(row: ResultRow) -> dict[str, Any]:
@@ -162,32 +174,45 @@ def result_object(row: ResultRow) -> dict[str, Any]:
     return result
 
 
-def usage_object(row: ResultRow) -> dict[str, Any]:
+def _usage(row: ResultRow) -> str:
     """Tokens as the server counted them; the details only where it gave them."""
-    usage = {
-        "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": row.completion_tokens,
-    }
+    usage = (
+        f'"prompt_tokens": {_json(row.prompt_tokens)}, '
+        f'"completion_tokens": {_json(row.completion_tokens)}'
+    )
     if row.cached_tokens is not None:
-        usage["cached_tokens"] = row.cached_tokens
+        usage += f', "cached_tokens": {row.cached_tokens}'
     if row.reasoning_tokens is not None:
-        usage["reasoning_tokens"] = row.reasoning_tokens
-    return usage
+        usage += f', "reasoning_tokens": {row.reasoning_tokens}'
+    return f"{{{usage}}}"
+
+
+def _json(value: str | float | None) -> str:
+    if value is None:
+        return "null"
+    return _quote(value) if isinstance(value, str) else repr(value)
 
 
 def timestamp(at_ms: int) -> str:
     """ISO 8601, UTC, milliseconds."""
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, ms = divmod(at_ms, 1000)
+    return f"{_second(second)}.{ms:03}Z"
 
 
-async def _pages(
-    store: Store, experiment: Experiment, state: State
-) -> AsyncIterator[list[ResultRow]]:
-    after = 0
-    while page := await store.result_page(experiment.id, state, after, _PAGE_ROWS):
-        yield page
-        after = page[-1].id
+@lru_cache(maxsize=1000)  # items of one page finished about the same time
+def _second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def _remove_parts_of_the_dead(path: Path) -> None:
+    """What exports to `path` left behind when they were killed: nobody has it locked."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        try:
+            with part.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink(missing_ok=True)
+        except OSError:
+            pass  # its writer lives, or it is another user's
 
 
 def _keep_mode(file: IO[bytes], path: Path) -> None:

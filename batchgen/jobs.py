@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from batchgen.committer import Scope
 from batchgen.config import Config
-from batchgen.items import Recipe
 from batchgen.parsers import Parser
+from batchgen.prices import Prices
 from batchgen.retry import RetryPolicy
 from batchgen.shutdown import Stop
 from batchgen.store import Counts, Store
@@ -50,27 +50,6 @@ class WorkRequest:
     watch: Watcher | None = None
 
 
-def recipe_of(config: Config, parser: str | None = None) -> Recipe:
-    """The recipe that the config describes, with its templates read.
-
-    Raises ConfigError or TemplateError when a template or the parser cannot be used.
-    """
-    from batchgen.parsers import load_parser
-    from batchgen.prompts import load_template
-
-    config.check_prompt_files()
-    if parser is None:
-        load_parser(config.parser)
-    system, user = config.prompts.system_prompt_path, config.prompts.user_prompt_path
-    return Recipe(
-        system=load_template(system) if system else None,
-        user=load_template(user) if user else None,
-        model=config.model.model,
-        params=config.model.params,
-        parser=parser or config.parser,
-    )
-
-
 async def work(
     store: Store, config: Config, request: WorkRequest, *, stop: Stop, log: RunLog
 ) -> WorkResult:
@@ -90,6 +69,7 @@ async def work(
         grace_s=settings.grace_s if request.grace_s is None else request.grace_s,
         lease_s=settings.lease_s,
         parsers=request.parsers,
+        cost_usd=Prices(config.model).cost_usd,
     )
     stats = Stats()
     opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)

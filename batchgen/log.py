@@ -3,6 +3,7 @@
 Events: attempt, parsed, warning, bug, run_started, run_ended.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class RunLog:
             _Lines(self._file, self._cannot_write),
             processors=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(ensure_ascii=False),
+                structlog.processors.JSONRenderer(_as_line),
             ],
             wrapper_class=structlog.BoundLogger,
         )
@@ -91,6 +92,14 @@ class RunLog:
     def _cannot_write(self, exc: OSError) -> None:
         """The database has it all anyway, so a full disk ends the log, not the run."""
         self._show(f"{self.path}: cannot write the log ({exc.strerror}); going on without it")
+
+
+# Made once: `json.dumps` makes an encoder for each line.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _as_line(event: Any, **_: Any) -> str:
+    return _encode(event)
 
 
 class _Lines:

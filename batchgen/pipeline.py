@@ -17,11 +17,11 @@ from batchgen import __version__
 from batchgen.client import check_settings
 from batchgen.committer import Scope
 from batchgen.config import Config, load
-from batchgen.enqueue import Enqueued, enqueue
+from batchgen.enqueue import Enqueued, enqueue, recipe_of
 from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
-from batchgen.jobs import WorkRequest, WorkResult, recipe_of, work
+from batchgen.jobs import WorkRequest, WorkResult, work
 from batchgen.log import RunLog
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects

@@ -16,9 +16,9 @@ import json
 import random
 import traceback
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from batchgen.client import Client
 from batchgen.committer import Committer, Scope
@@ -39,6 +39,7 @@ from batchgen.items import (
     Reply,
     Retry,
     StoredAnswer,
+    Usage,
 )
 from batchgen.limits import Pacer
 from batchgen.parsers import Parser, ParserRunner, load_parser, to_json
@@ -54,9 +55,14 @@ _LATENCIES_KEPT = 1000
 _LOOK_FOR_STALL_S = 10.0
 
 
+def _unknown_cost(model: str, usage: Usage) -> None:  # noqa: ARG001
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """`parsers` are Python callables by their spec, for those that no name can load."""
+    """`parsers` are Python callables by their spec, for those that no name can load. `cost_usd`
+    tells what a call to a model cost, None when that is not known."""
 
     slots: int
     policy: RetryPolicy
@@ -66,6 +72,7 @@ class WorkerOptions:
     grace_s: float = 30.0
     lease_s: float = 60.0
     parsers: Mapping[str, Parser] = field(default_factory=dict)
+    cost_usd: Callable[[str, Usage], float | None] = _unknown_cost
 
 
 @dataclass(slots=True)
@@ -221,7 +228,8 @@ class _Worker:
         reply = await self._client.complete(body)
         claim.calling = False
         verdict = read_reply(reply)
-        claim.attempt = attempt = _attempt(reply, verdict)
+        cost_usd = self._options.cost_usd(str(body["model"]), verdict.usage)
+        claim.attempt = attempt = _attempt(reply, verdict, cost_usd)
         verdict = _blame_the_item(self._stale_but_once(verdict, item), item_input)
         decision = self._decide(item, parser, verdict, reply)
         if not isinstance(decision, KeepAnswer):
@@ -363,9 +371,14 @@ def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer 
     return verdict
 
 
-def _attempt(reply: Reply, verdict: Answer | Failure) -> Attempt:
+def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
     request_id = reply.headers.get("x-request-id")
-    attempt = Attempt(
+    what_it_brought: dict[str, Any] = (
+        {"response": verdict.text, "body": verdict.rest}
+        if isinstance(verdict, Answer)
+        else {"reason": verdict.reason, "error": verdict.message, "body": reply.body}
+    )
+    return Attempt(
         finished_at=reply.started_at + reply.latency_ms,
         latency_ms=reply.latency_ms,
         http_status=reply.status,
@@ -373,10 +386,9 @@ def _attempt(reply: Reply, verdict: Answer | Failure) -> Attempt:
         model=verdict.model,
         finish_reason=verdict.finish_reason,
         usage=verdict.usage,
+        cost_usd=cost_usd,
+        **what_it_brought,
     )
-    if isinstance(verdict, Answer):
-        return replace(attempt, response=verdict.text, body=verdict.rest)
-    return replace(attempt, reason=verdict.reason, error=verdict.message, body=reply.body)
 
 
 def _bug(exc: Exception) -> str:

@@ -5,7 +5,9 @@
 The model misbehaves, the pool grows, and now and then its enqueueing is killed too. In the end the
 job is finished, and what must be true is proven: every item there once, in one state, with its
 answer; no call made twice but those that failed or were in flight at a kill; the file sound, and
-never a word of a locked database. Prints its seed and what it counted; exit 1 if anything is wrong.
+never a word of a locked database; and nobody waited for a second to write but where we suspended
+the one that was writing. With --calm nobody is ended, and each worker must get its fair share.
+Prints its seed and what it counted; exit 1 if anything is wrong.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import math
 import random
 import signal
 import sqlite3
+import statistics
 import sys
 import tempfile
 import time
@@ -30,13 +33,16 @@ from batchgen.simulate import Simulator
 from batchgen.store.connection import open_database
 from batchgen.store.gate import Gate
 from tests.conftest import Ended, Project, ended
-from tests.crash_kit import contradictions, look
+from tests.crash_kit import contradictions, look, send
 
 ERRORS = "429=0.02,500=0.01,reset=0.01,cut=0.01,stale=0.02,html=0.005,bad_json=0.005"
 ACTS = {"kill": 6, "suspend": 2, "term": 1, "interrupt": 1, "interrupt twice": 1}
 LEASE_S = 1.5
 _CONFIG = f"work: {{max_attempts: 100, lease_s: {LEASE_S}, timeout_s: 30}}\n"
-_FORBIDDEN = ("database is locked", "Traceback", "internal error", "malformed")
+_FORBIDDEN = ("locked", "Traceback", "internal error", "malformed")
+# A share is fair when it is at least this part of an equal one.
+_FAIR = 0.4
+_A_SHORT_LIFE_MS = 3000
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,12 @@ class Plan:
     errors: str = ERRORS
     acts: tuple[str, ...] = tuple(ACTS)
     chunk: int = 300  # items that the pool grows by when fewer than twice as many are open
+    longest_wait_s: float = 1.0  # for a write transaction, on a machine with nothing else to do
+
+    @property
+    def calm(self) -> bool:
+        """Nobody is ended."""
+        return not self.acts
 
 
 @dataclass
@@ -60,17 +72,22 @@ class Result:
     in_flight: int = 0  # at most, at all kills and takeovers together
     repeated: int = 0
     longest_wait_s: float = 0.0
-    shares: dict[str, int] = field(default_factory=dict)
+    longest_wait_for_suspended_s: float = 0.0
+    shares: list[int] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)  # of those that lived for a while
 
     def text(self) -> str:
         acts = ", ".join(f"{n} x {act}" for act, n in sorted(self.acts.items()))
-        answered = sorted(self.shares.values(), reverse=True)
+        answered = sorted(self.shares, reverse=True)
+        rates = ", ".join(f"{rate:.1f}" for rate in sorted(self.rates, reverse=True))
         return (
             f"{self.items} items, {self.calls} calls, {self.failed_calls} of them failed by the "
             f"model; answered again: {self.repeated}, in flight at the ends: at most "
             f"{self.in_flight}\n{acts}\nlongest wait for a write transaction: "
-            f"{self.longest_wait_s:.3f} s (no worker is suspended for longer than "
-            f"{2 * LEASE_S:g} s)\nanswers by worker: {answered}"
+            f"{self.longest_wait_s:.3f} s; for a writer that was suspended: "
+            f"{self.longest_wait_for_suspended_s:.3f} s (nobody is for longer than "
+            f"{2 * LEASE_S:g} s)\nanswers by worker: {answered}\n"
+            f"answers a second, of workers that lived for {_A_SHORT_LIFE_MS / 1000:g} s: {rates}"
         )
 
 
@@ -84,6 +101,7 @@ class _Chaos:
         self._log = log
         self._alive: list[asyncio.subprocess.Process] = []
         self._suspended: list[asyncio.Task[None]] = []
+        self._suspensions: list[tuple[float, float]] = []
         self._said: list[Ended] = []
         self._ends: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
@@ -92,25 +110,32 @@ class _Chaos:
         plan, result = self.plan, self.result
         await self._grow()
         probe = await self._start_probe()
+        if plan.calm:
+            self._simulator.hold()  # until all are there
         await self._join_those_missing()
-        await self._simulator.received(1)
+        # At first a worker has four calls under way at most.
+        calls = min(plan.slots, 4) * plan.workers if plan.calm else 1
+        await self._simulator.received(calls, timeout_s=90)
+        self._simulator.release()
         growing = asyncio.create_task(self._keep_growing())
         end_at = time.monotonic() + plan.seconds
         while time.monotonic() < end_at:
-            await asyncio.sleep(self._rng.uniform(0.02, 2 / plan.workers))
+            # Some live for a moment only, and some for a while.
+            at_most_s = min(0.7, self._rng.choice((2, 8)) / plan.workers)
+            await asyncio.sleep(self._rng.uniform(0.02, at_most_s))
             self._act()
             await self._join_those_missing()
         self._ending.set()
         await growing
         await asyncio.gather(*self._suspended)
         for worker in [*self._alive]:
-            with contextlib.suppress(ProcessLookupError):
-                worker.send_signal(signal.SIGTERM)
+            send(worker, signal.SIGTERM)
         await asyncio.gather(*self._ends)
         assert probe.stdin is not None
         measured = await ended(probe, b"\n")
-        result.longest_wait_s = float(measured.out or "nan")
         self._said.append(measured)
+        self._weigh_waits(measured.out)
+        self._count_shares()
         await self._finish()
         return result
 
@@ -139,36 +164,37 @@ class _Chaos:
         """Do something to one that is at work; those that are still starting are left alone."""
         joined = self._pids_at_work()
         able = [worker for worker in self._alive if worker.pid in joined]
-        if not able:
+        if not able or self.plan.calm:
             return
         worker = self._rng.choice(able)
         weights = [ACTS[act] for act in self.plan.acts]
         (act,) = self._rng.choices(self.plan.acts, weights)
         self.result.acts[act] += 1
         self._alive.remove(worker)
-        with contextlib.suppress(ProcessLookupError):
-            match act:
-                case "kill":
-                    worker.send_signal(signal.SIGKILL)
-                case "term":
-                    worker.send_signal(signal.SIGTERM)
-                case "interrupt":
-                    worker.send_signal(signal.SIGINT)
-                case "interrupt twice":
-                    worker.send_signal(signal.SIGINT)
-                    worker.send_signal(signal.SIGINT)
-                case "suspend":
-                    task = asyncio.create_task(self._suspend(worker))
-                    self._suspended.append(task)
-                    task.add_done_callback(self._suspended.remove)
+        match act:
+            case "kill":
+                send(worker, signal.SIGKILL)
+            case "term":
+                send(worker, signal.SIGTERM)
+            case "interrupt":
+                send(worker, signal.SIGINT)
+            case "interrupt twice":
+                send(worker, signal.SIGINT)
+                send(worker, signal.SIGINT)
+            case "suspend":
+                task = asyncio.create_task(self._suspend(worker))
+                self._suspended.append(task)
+                task.add_done_callback(self._suspended.remove)
         if act not in ("term", "interrupt"):
             self.result.in_flight += self.plan.slots
 
     async def _suspend(self, worker: asyncio.subprocess.Process) -> None:
         """For less than its lease, or for more."""
-        worker.send_signal(signal.SIGSTOP)
+        suspended_at = time.monotonic()
+        send(worker, signal.SIGSTOP)
         await asyncio.sleep(self._rng.uniform(0.2, 2 * LEASE_S))
-        worker.send_signal(signal.SIGCONT)
+        send(worker, signal.SIGCONT)
+        self._suspensions.append((suspended_at, time.monotonic()))
         self._alive.append(worker)
 
     async def _keep_growing(self) -> None:
@@ -184,8 +210,7 @@ class _Chaos:
         if "kill" in self.plan.acts and self._rng.random() < 0.3:
             process = await self._project.start("enqueue", "pool.jsonl")
             await asyncio.sleep(self._rng.uniform(0, 0.6))
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
+            send(process, signal.SIGKILL)
             self._said.append(await ended(process))
             self.result.acts["kill enqueue"] += 1
         done = await self._project.batchgen("enqueue", "pool.jsonl")
@@ -229,10 +254,38 @@ class _Chaos:
         [(on_record,)] = project.query("select count(*) from attempts")
         if on_record < result.calls:
             result.problems.append(f"{result.calls} calls, but {on_record} attempts on record")
-        result.shares = dict(
-            project.query("select worker_id, count(*) from results join attempts on"
-                          " attempts.seq = attempt_seq group by 1")
-        )  # fmt: skip
+
+    def _weigh_waits(self, probed: str) -> None:
+        """A line a wait: from when to when, by the clock that all processes share."""
+        result, longest_s = self.result, self.plan.longest_wait_s
+        waits = [tuple(map(float, line.split())) for line in probed.splitlines()]
+        if not waits:
+            result.problems.append("nobody measured how long a write transaction has to wait")
+        for asked_at, got_at in waits:
+            wait_s = got_at - asked_at
+            if any(asked_at < until and since < got_at for since, until in self._suspensions):
+                result.longest_wait_for_suspended_s = max(
+                    result.longest_wait_for_suspended_s, wait_s
+                )
+            else:
+                result.longest_wait_s = max(result.longest_wait_s, wait_s)
+        if result.longest_wait_s > longest_s:
+            result.problems.append(
+                f"a write transaction had to wait for {result.longest_wait_s:.3f} s"
+            )
+
+    def _count_shares(self) -> None:
+        result, project = self.result, self._project
+        shares = project.query(
+            "select count(*), max(finished_at) - min(finished_at) from attempts"
+            " where outcome = 'answered' group by worker_id"
+        )
+        result.shares = [n for n, _ in shares]
+        result.rates = [1000 * n / life for n, life in shares if life >= _A_SHORT_LIFE_MS]
+        if self.plan.calm:
+            equal = statistics.mean(result.shares)
+            if len(shares) != self.plan.workers or min(result.shares) < _FAIR * equal:
+                result.problems.append(f"the shares are not fair: {result.shares}")
 
     def _pids_at_work(self) -> set[int]:
         return {pid for (pid,) in self._look("select pid from workers")}
@@ -343,19 +396,19 @@ async def _write_for_ever(database: Path, number: int) -> None:
 
 
 def probe(database: Path) -> None:
-    """Ask for a write transaction, again and again, as any worker does; print the longest wait."""
-    gate, longest = Gate(database), 0.0
+    """Ask for a write transaction, again and again, as any worker does; print each wait."""
+    gate, waits = Gate(database), []
     db = sqlite3.connect(database, isolation_level=None)
     with contextlib.closing(db), contextlib.closing(gate):
         for _ in _until_a_line_comes():
             asked_at = time.monotonic()
             with gate.hold():
                 db.execute("begin immediate")
-                longest = max(longest, time.monotonic() - asked_at)
+                waits.append(f"{asked_at} {time.monotonic()}")
                 db.execute("rollback")
         with gate.hold():
             db.close()
-    print(longest)
+    print("\n".join(waits))
 
 
 def _until_a_line_comes() -> Iterator[None]:
@@ -382,6 +435,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--calm", action="store_true", help="nobody is ended: who gets how much")
     parser.add_argument("--sqlite", action="store_true", help="only writers that reset the log")
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--churn", type=Path, help=argparse.SUPPRESS)
@@ -394,7 +448,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}, {given.workers} workers, {given.seconds:g} s", flush=True)
-    plan = Plan(given.seconds, given.workers, seed)
+    acts = () if given.calm else tuple(ACTS)
+    chunk = 3000 if given.calm else Plan.chunk
+    plan = Plan(given.seconds, given.workers, seed, acts=acts, chunk=chunk)
     with tempfile.TemporaryDirectory(prefix="batchgen-chaos-") as directory:
         if given.sqlite:
             return _churn_and_look(plan, Path(directory) / "batchgen.db")

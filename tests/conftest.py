@@ -24,6 +24,7 @@ KEY = "sk-secret-0123456789"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-await", action="store_true", help="cancel a run at each of its steps")
+    parser.addoption("--whole-matrix", action="store_true", help="every cell of the kill matrix")
     parser.addoption("--storm-items", type=int, default=300, help="items of the fault storm")
 
 

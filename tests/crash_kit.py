@@ -8,9 +8,11 @@ for that lock holds the gate, so `at_the_write_lock` can see from outside that i
 
 import asyncio
 import fcntl
+import os
+import signal
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ def locked(database: Path) -> Iterator[Stranger]:
         stranger.let_go()
 
 
+def send(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
+    """To one that may have ended. `Process.send_signal` would take the exit code from asyncio."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+
+
 def gate_holder(database: Path) -> int | None:
     """The pid of the process that holds the write gate at this moment."""
     gate = Path(f"{database}-gate")
@@ -66,6 +75,18 @@ async def at_the_write_lock(database: Path, pids: Collection[int]) -> int:
             await asyncio.sleep(_LOOK_EVERY_S)
     assert last is not None
     return last
+
+
+async def gate_is_stuck(database: Path) -> bool:
+    """Whether one process keeps the gate, longer than any transaction of ours takes."""
+    last = None
+    for _ in range(_LOOKS):
+        holder = gate_holder(database)
+        if holder is None or last not in (None, holder):
+            return False
+        last = holder
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return True
 
 
 def look(database: Path, sql: str, timeout_s: float = 20) -> list[Any]:

@@ -70,7 +70,7 @@ async def test_one_call_is_one_request_with_the_body_as_it_is(
     assert (request.path, request.body) == ("/v1/chat/completions", body)
     assert (reply.status, reply.fault, reply.sent, reply.reused) == (200, None, True, False)
     assert json.loads(reply.body or "")["object"] == "chat.completion"
-    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers.keys() <= {"x-request-id"}  # of an answer nothing else is of use
     assert reply.headers["x-request-id"].startswith("req_")
     assert simulator.calls == 1
 
@@ -81,7 +81,7 @@ async def test_the_headers_are_openais_with_the_key(client: Client, simulator: S
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert headers["Content-Type"] == "application/json"
     assert headers["User-Agent"].startswith("AsyncOpenAI/Python ")
-    assert headers["X-Stainless-Lang"] == "python"
+    assert not any(name.lower().startswith("x-stainless") for name in headers)
 
 
 async def test_organization_and_project_come_from_the_environment_as_openai_reads_it(

@@ -1,5 +1,7 @@
 """Where an export may go, and what it never replaces."""
 
+import fcntl
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -9,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from batchgen.simulate import Simulator
+from batchgen.items import Done, State
+from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import reports
 from tests.conftest import Project, ended
+from tests.store_kit import answered, open_table
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
 
@@ -64,6 +69,41 @@ async def test_a_pipe_is_written_to_and_stays_a_pipe(done_project: Project) -> N
         os.close(reading)
     assert pipe.is_fifo()
     assert (await done_project.batchgen("verify")).code == 0
+
+
+async def test_what_a_killed_export_left_goes_with_the_next_one(done_project: Project) -> None:
+    dead = done_project.write(".out.jsonl.1-1.part", "half a li")
+    of_another = done_project.write(".other.jsonl.1-1.part", "half a li")
+    alive = done_project.write(".out.jsonl.2-2.part", "half a li")
+    with alive.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert (await done_project.batchgen("export", "-o", "out.jsonl")).code == 0
+    assert not dead.exists()
+    assert (alive.exists(), of_another.exists()) == (True, True)
+
+
+async def test_an_answer_is_written_as_json_whatever_is_in_it(
+    project: Project, simulator: Simulator
+) -> None:
+    answer = "".join(map(chr, range(0x100))) + "\u2028\u2029\ufeff世 🌍"
+    simulator.script("Say x", Behaviour.ok(answer))
+    project.pool([{"word": "x"}])
+    assert (await project.batchgen("run", "pool.jsonl", "-o", "out.jsonl")).code == 0
+    line = (project.path / "out.jsonl").read_bytes().decode()
+    assert f'"response": {json.dumps(answer, ensure_ascii=False)}, ' in line
+
+
+def test_a_page_of_big_results_ends_early_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue("a" * 3_000_000, "b" * 3_000_000, "c")
+        worker = table.join()
+        for item in table.claim(worker, 3):
+            table.finish(worker, item, Done(), answered())
+        pages = [
+            [row.id for row in reports.result_page(table.db, 1, State.DONE, after, 500)]
+            for after in (0, 2, 3)
+        ]
+    assert pages == [[1, 2], [3], []]
 
 
 async def test_run_writes_to_stdout_too(done_project: Project) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchgen.client import open_client
 from batchgen.config import load
 from batchgen.errors import ConfigError, TemplateError
 from batchgen.items import Answer, Failure, Reply, Template
@@ -24,6 +25,7 @@ from batchgen.pool import BadLine, open_pool, read_objects
 from batchgen.prompts import compile_template
 from batchgen.responses import read_reply
 from batchgen.simulate import Behaviour, Simulator
+from tests.cli_kit import Typist
 from tests.conftest import KEY, Ended, Project, ended
 from tests.tcp_kit import listening
 from tests.test_worker import Job
@@ -164,11 +166,13 @@ async def test_a_server_that_sends_without_end_costs_its_item_and_little_memory(
     assert peak_mb < PEAK_MB, rows[0]
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_to_another_host_is_not_followed_with_the_key(
-    tmp_path: Path, simulator: Simulator
+    tmp_path: Path, simulator: Simulator, status: int
 ) -> None:
-    async with Simulator().running() as elsewhere:
-        simulator.script("Say", Behaviour.redirect(f"{elsewhere}/chat/completions", 308))
+    elsewhere = Simulator()
+    async with elsewhere.running() as url:
+        simulator.script("Say", Behaviour.redirect(f"{url}/chat/completions", status))
         job = Job(tmp_path, simulator.base_url)
         result = await job.run(["a", "b"], slots=1)
     assert (result.stats.halted or "").startswith("the server sends us elsewhere.")
@@ -176,6 +180,7 @@ async def test_a_redirect_to_another_host_is_not_followed_with_the_key(
         f"Bearer {KEY}"
     ]
     assert job.ends() == [("pending", None, 0)] * 2
+    assert (elsewhere.calls, list(elsewhere.requests)) == (0, [])
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -247,6 +252,42 @@ def test_any_reply_is_an_answer_or_a_failure_that_can_be_stored(
         assert isinstance(verdict, Failure)
         verdict.message.encode()
         assert verdict.retry_after_s is None or 0 <= verdict.retry_after_s <= 6 * 3600
+
+
+WIRE_BYTES = st.binary(max_size=200) | st.lists(
+    st.sampled_from(
+        [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 429 \xff\r\n", b"HTTP/1.0 500 x\r\n", b"HTTP/9 9\r\n",
+         b"HTTP/1.1 204 No\r\n", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n",
+         b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99\r\n",
+         b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n",
+         b"Retry-After: 1e999\r\n",
+         b"Content-Encoding: br\r\n", b"Content-Type: text/html; charset=nonsense\r\n", b": \r\n",
+         b"Set-Cookie: a=\0b\r\n", b"Location: http://[\r\n", b"\r\n",
+         b"X: " + b"y" * 9000 + b"\r\n",
+         b"5\r\nHello\r\n", b"-5\r\n", b"zz\r\n", b"0\r\n\r\n", b"\x1f\x8b\x08", b"\0", b"\xff" * 9,
+         ANSWER, b"%x\r\n" % len(ANSWER) + ANSWER + b"\r\n"]
+    ), max_size=12,
+).map(b"".join)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(raw=WIRE_BYTES)
+def test_any_bytes_on_the_wire_are_a_reply(raw: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    async def ask() -> Reply:
+        async with listening(serve) as url:
+            given = {"base_url": url, "api_key": KEY}
+            model = load(None, env={}, overrides=given, cwd=Path.cwd()).model
+            async with open_client(model, slots=1, timeout_s=5) as client:
+                return await client.complete({"messages": []})
+
+    verdict = read_reply(asyncio.run(ask()))
+    assert isinstance(verdict, Answer | Failure)
 
 
 # Parsers
@@ -480,3 +521,39 @@ def test_any_template_is_rendered_or_a_template_error(text: str, syntax: Any) ->
         pass
     except UnicodeEncodeError:
         assert any("\ud800" <= char <= "\udfff" for char in text)
+
+
+# All of it together
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    pool=POOL_BYTES,
+    template=st.sampled_from(["Say {word}", "{", "{word", "{{word}}", "{id}", "\0", "{word}" * 99])
+    | st.text(max_size=30),
+    parser=st.sampled_from(
+        ["raw", "tag:a", "regex:(", "json", "x:y", "x.py", "[]", "null", "tag:"]
+    ),
+    suffix=st.sampled_from(["jsonl", "json", "csv"]),
+    skip=st.booleans(),
+)
+def test_any_project_is_enqueued_or_refused_with_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    pool: bytes, template: str, parser: str, suffix: str, skip: bool,
+) -> None:  # fmt: skip
+    for database in tmp_path.glob("batchgen.db*"):
+        database.unlink()
+    (tmp_path / "template.txt").write_bytes(template.encode(errors="surrogatepass"))
+    (tmp_path / f"pool.{suffix}").write_bytes(pool)
+    (tmp_path / "config.yaml").write_text(
+        f"model: {{model: m}}\nparser: {parser}\nprompts: {{user_prompt_path: template.txt}}\n"
+    )
+    options = ["--skip-invalid", "bad.jsonl"] if skip else []
+    type_ = Typist(tmp_path, monkeypatch, capsys).type
+    enqueued = type_("enqueue", f"pool.{suffix}", *options)
+    assert enqueued.code in (0, 2), enqueued.err
+    assert "Traceback" not in enqueued.err
+    if (tmp_path / "batchgen.db").exists():
+        assert type_("verify").code == 0

@@ -1,7 +1,13 @@
 """Signals to a real process: the first drains, the second stops at once, and nothing is lost."""
 
 import asyncio
+import fcntl
+import os
+import pty
 import signal
+import sys
+import termios
+from collections.abc import AsyncIterator
 from signal import SIGINT, SIGTERM
 from typing import Any
 
@@ -9,6 +15,7 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from tests.conftest import Ended, Project, ended
+from tests.crash_kit import send
 
 ITEMS = 30
 SLOTS = 4
@@ -37,7 +44,7 @@ async def with_calls_in_flight(
 
 
 async def stopping(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
-    process.send_signal(signum)
+    send(process, signum)
     await said(process, f"stopping: {SLOTS} calls in flight, waiting up to ")
 
 
@@ -77,7 +84,7 @@ async def test_a_stop_in_full_flow_keeps_every_answer(
     project.pool({"word": f"w{number}"} for number in range(300))
     process = await project.start("run", "pool.jsonl", "-c", "20")
     await simulator.received(60)
-    process.send_signal(SIGTERM)
+    send(process, SIGTERM)
     stopped = await ended(process)
     assert stopped.code == 143
     answered = simulator.calls
@@ -99,7 +106,7 @@ async def test_the_second_signal_stops_at_once_and_counts_the_calls_it_left(
 ) -> None:
     process = await with_calls_in_flight(project, simulator)
     await stopping(process, first)
-    process.send_signal(second)
+    send(process, second)
     stopped = await ended(process)
     assert stopped.code == code
     assert (
@@ -121,7 +128,7 @@ async def test_a_stop_waits_no_longer_than_the_grace(
     project: Project, simulator: Simulator
 ) -> None:
     process = await with_calls_in_flight(project, simulator, "--grace", "0.2")
-    process.send_signal(SIGINT)
+    send(process, SIGINT)
     stopped = await ended(process)
     assert stopped.code == 130
     assert "warning: still in flight after 0.2 s: left" in stopped.err
@@ -142,7 +149,7 @@ async def test_retries_that_wait_do_not_hold_up_a_stop(
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     process = await project.start("run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(ITEMS)
-    process.send_signal(SIGINT)
+    send(process, SIGINT)
     assert (await ended(process)).code == 130
     assert states(project) == [("pending", 1, ITEMS)]
 
@@ -154,7 +161,7 @@ async def test_a_pause_for_a_rate_limit_does_not_hold_up_a_stop(
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     process = await project.start("run", "pool.jsonl", "-c", "1")
     await simulator.received(1)
-    process.send_signal(SIGINT)
+    send(process, SIGINT)
     assert (await ended(process)).code == 130
     assert (states(project), simulator.calls) == ([("pending", 0, ITEMS)], 1)
 
@@ -166,7 +173,7 @@ async def test_a_worker_that_waits_for_more_stops_by_a_signal(
     await project.batchgen("enqueue", "pool.jsonl")
     process = await project.start("work", "--watch")
     await simulator.received(1)
-    process.send_signal(SIGTERM)
+    send(process, SIGTERM)
     assert (await ended(process)).code == 143
     assert states(project) == [("done", 1, 1)]
 
@@ -190,9 +197,9 @@ async def test_an_answer_whose_parser_is_left_running_is_parsed_later_and_not_as
     project.pool([{"word": "a"}])
     process = await project.start("run", "pool.jsonl")
     await said(process, "PARSING")
-    process.send_signal(SIGINT)
+    send(process, SIGINT)
     await said(process, "stopping: 1 call")
-    process.send_signal(SIGINT)
+    send(process, SIGINT)
     assert (await ended(process)).code == 130
     assert states(project) == [("pending", 0, 1)]
     assert project.query("select outcome, count(*) from attempts group by 1") == [("answered", 1)]
@@ -213,3 +220,98 @@ async def test_a_parser_that_hangs_does_not_keep_the_process_from_ending(
     assert project.query("select reason, error from results") == [
         ("parse", "took longer than 0.3 s")
     ]
+
+
+# --- on a terminal ------------------------------------------------------------------------------
+
+HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+CTRL_C = b"\x03"
+
+
+class Terminal:
+    """A terminal of its own, on which one types and reads."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        termios.tcsetwinsize(self.theirs, (24, 100))
+        os.set_blocking(self._ours, False)
+        self.screen = b""  # all that was ever written to it
+        self._more = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._ours, self.read)
+
+    def read(self) -> None:
+        try:
+            self.screen += os.read(self._ours, 65536)
+        except BlockingIOError:
+            pass
+        self._more.set()
+
+    async def shows(self, text: bytes) -> None:
+        async with asyncio.timeout(60):
+            while text not in self.screen:
+                self._more.clear()
+                await self._more.wait()
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def settings(self) -> list[Any]:
+        """Echo, line editing, what its keys do..."""
+        return termios.tcgetattr(self.theirs)
+
+    async def run(self, project: Project, *arguments: str) -> asyncio.subprocess.Process:
+        """batchgen in the foreground, so that Ctrl-C is a signal to it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "batchgen", *arguments,
+            cwd=project.path,
+            env={**os.environ, "TERM": "xterm-256color"},
+            stdin=self.theirs, stdout=self.theirs, stderr=self.theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        project.running.append(process)
+        return process
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ours)
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+async def terminal() -> AsyncIterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+async def test_ctrl_c_leaves_the_terminal_as_it_was(
+    project: Project, simulator: Simulator, terminal: Terminal, times: int
+) -> None:
+    """While the live display is on, which hides the cursor. The third one is out of impatience."""
+    before = terminal.settings()
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
+    simulator.hold()
+    process = await terminal.run(project, "run", "pool.jsonl", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    await terminal.shows(HIDE_CURSOR)
+    if times:
+        terminal.type(CTRL_C)
+        await terminal.shows(b"stopping: 4 calls in flight, waiting up to 30 s. Ctrl-C again stops")
+    if times > 1:
+        terminal.type(CTRL_C * (times - 1))
+    else:
+        simulator.release()
+    assert await process.wait() in ({0} if times == 0 else {130} if times < 3 else {130, -SIGINT})
+    terminal.read()
+    assert terminal.settings() == before
+    assert before[3] & termios.ECHO
+    assert before[3] & termios.ICANON
+    assert terminal.screen.rfind(SHOW_CURSOR) > terminal.screen.rfind(HIDE_CURSOR)
+    assert terminal.screen.endswith(b"\n")  # the prompt starts on a line of its own
+    if times == 2:
+        assert b"stopping now; leaving 4 calls in flight" in terminal.screen
+    assert b"Traceback" not in terminal.screen
+    simulator.release()
+    await resumed(project)

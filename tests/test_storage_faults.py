@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
@@ -22,7 +23,7 @@ from batchgen.store import OtherRecipe, Want, key_of_content, open_store
 from batchgen.store.gate import Gate
 from tests.cli_kit import Typist
 from tests.conftest import Project, ended
-from tests.crash_kit import contradictions, exported, locked
+from tests.crash_kit import contradictions, exported, locked, send, until
 from tests.store_kit import open_table
 from tests.test_stop import said
 
@@ -383,6 +384,106 @@ def test_after_the_clock_is_set_on_the_rate_limit_starts_anew(tmp_path: Path) ->
         assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
         table.now += HOUR_MS
         assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 2
+
+
+# The command on a machine whose clock is set back while the file "set-back" is there.
+SET_BACK = """
+import os, time
+true_time_ns = time.time_ns
+time.time_ns = lambda: true_time_ns() - (3_600_000_000_000 if os.path.exists("set-back") else 0)
+from batchgen.cli import main
+main()
+"""
+
+
+async def start_with_that_clock(project: Project, *arguments: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SET_BACK, *arguments,
+        cwd=project.path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    project.running.append(process)
+    return process
+
+
+async def assert_nobody_waits_for_the_old_time(*processes: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(60):  # far more than it takes, and far less than an hour
+        assert [(await ended(process)).code for process in processes] == [0] * len(processes)
+
+
+async def test_a_clock_set_back_under_two_workers_makes_nobody_dead_and_costs_no_call(
+    project: Project, typist: Typist, simulator: Simulator
+) -> None:
+    project.config("work: {lease_s: 2}\n")
+    project.pool(pool())
+    await typist("enqueue", "pool.jsonl")
+    simulator.hold()
+    workers = [
+        await start_with_that_clock(project, "work", "-c", str(SLOTS), "--rpm", "1000")
+        for _ in range(2)
+    ]
+    await simulator.received(2 * SLOTS)
+    half_an_hour_ago = time.time_ns() // 1_000_000 - HOUR_MS // 2
+    project.write("set-back", "")
+    have_beaten = f"select count(*) from workers where lease_until < {half_an_hour_ago}"
+    await until(project.database, have_beaten, 2)
+    simulator.release()
+    await assert_nobody_waits_for_the_old_time(*workers)
+    assert simulator.calls == ITEMS
+    (project.path / "set-back").unlink()
+    await assert_completed(project, typist)
+
+
+async def test_a_worker_that_died_before_the_clock_was_set_back_is_taken_over_at_once(
+    project: Project, typist: Typist, simulator: Simulator
+) -> None:
+    """Its lease runs for another hour and a minute."""
+    project.pool(pool())
+    await typist("enqueue", "pool.jsonl")
+    simulator.hold()
+    dead = await start_with_that_clock(project, "work", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    send(dead, SIGKILL)
+    await dead.wait()
+    project.write("set-back", "")
+    heir = await start_with_that_clock(project, "work", "-c", str(SLOTS))
+    simulator.release()
+    await assert_nobody_waits_for_the_old_time(heir)
+    assert simulator.calls == ITEMS + SLOTS
+    (project.path / "set-back").unlink()
+    await assert_completed(project, typist)
+
+
+# All for the same reason: the time of the next try is in the table, by the old clock.
+@pytest.mark.parametrize(
+    ("trouble", "killed"),
+    [
+        (Behaviour.error(500, headers={"retry-after-ms": "1500"}), False),
+        (Behaviour.error(500, headers={"retry-after-ms": "1500"}), True),
+        (Behaviour.error(429, headers={"retry-after-ms": "1500"}), False),
+        (Behaviour.error(503), False),
+    ],
+    ids=["500", "500, then a restart", "429", "503"],
+)
+async def test_a_try_that_was_due_in_a_moment_is_so_after_the_clock_was_set_back(
+    project: Project, typist: Typist, simulator: Simulator, trouble: Behaviour, killed: bool
+) -> None:
+    simulator.script("Say w", trouble)
+    project.pool(pool())
+    await typist("enqueue", "pool.jsonl")
+    worker = await start_with_that_clock(project, "work", "-c", str(SLOTS))
+    await until(project.database, "select count(*) from work where available_at > 0")
+    if killed:
+        send(worker, SIGKILL)
+        await worker.wait()
+    project.write("set-back", "")
+    if killed:
+        worker = await start_with_that_clock(project, "work", "-c", str(SLOTS))
+    async with asyncio.timeout(10):
+        assert (await ended(worker)).code == 0
+    assert simulator.calls <= ITEMS + 1 + (SLOTS if killed else 0)
 
 
 async def test_a_clock_that_jumps_makes_nobody_dead(

@@ -290,7 +290,7 @@ async def test_a_worker_of_another_machine_lives_until_its_lease_ends(tmp_path: 
         assert [(row.id, row.alive) for row in await store.workers()] == [
             (alive, True), (lapsed, False),
         ]  # fmt: skip
-        async with store.worker(1, 60, 3) as worker:
+        async with store.worker(1, 0, 3) as worker:  # which need not wait until leases tell
             assert [item.id for item in (await worker.exchange([], Want(5))).items] == [2]
             assert [row.id for row in await store.workers()] == [alive, worker.id]
 
@@ -302,6 +302,8 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
     await enqueue(path, "a")
     async with open_store(path) as store, store.worker(1, -1, 3) as slow:
         (item,) = (await slow.exchange([], Want(1))).items
+        async with store.worker(1, 0, 3):  # which need not wait until leases tell
+            pass
         async with store.worker(1, 60, 3) as other:
             late = await slow.exchange([Outcome(item, answered("late"), Done())], Want(1))
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)

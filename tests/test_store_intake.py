@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, KeepAnswer, Reason, Retry
-from batchgen.store import OtherRecipe, open_store
+from batchgen.items import (
+    Done,
+    Fail,
+    KeepAnswer,
+    Reason,
+    Retry,
+    canonical_json,
+    dump_json,
+    stored_and_canonical,
+)
+from batchgen.store import OtherRecipe, intake, open_store
 from batchgen.store.intake import Added
 from tests.store_kit import (
     OTHER_RECIPE,
@@ -118,6 +127,32 @@ def test_the_order_of_json_keys_does_not_matter(table: Table) -> None:
 
 def test_the_order_of_a_list_matters(table: Table) -> None:
     assert table.enqueue({"a": [1, 2]}, {"a": [2, 1]}) == [1, 2]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.text(max_size=20) | st.integers() | st.lists(st.text(max_size=5), max_size=2),
+        max_size=5,
+    )
+)
+def test_what_is_stored_and_its_canonical_form_are_made_at_once(item: dict[str, Any]) -> None:
+    assert stored_and_canonical(item) == (dump_json(item), canonical_json(item))
+
+
+def test_a_chunk_is_taken_when_its_items_are_in_the_table_and_before_its_end(table: Table) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def taken() -> None:
+        (items,) = table.query("select count(*) from items")
+        (work,) = table.query("select count(*) from work")
+        seen.append((items[0], work[0]))
+
+    into = table.begin()
+    rows = [new_item("a"), new_item("b")]
+    assert table.run(intake.add_items, into, rows, 0, taken) == Added([1, 2], 2)
+    assert table.run(intake.add_items, into, rows[:1], 0, taken) == Added([3], 1)
+    assert seen == [(2, 0), (3, 2)]
 
 
 def test_equal_content_in_two_experiments_is_two_items(table: Table) -> None:

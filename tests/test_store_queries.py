@@ -136,7 +136,7 @@ PLANS = {
     "attempts_of_item": ["SEARCH attempts USING INDEX attempts_by_item (item_id=?)"],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
     "see_key": [],
-    "add_key_if_new": [],
+    "add_keys_if_new": ["SCAN number VIRTUAL TABLE INDEX 1:"],
     "append_attempt": [],
     "append_result": [],
     "move_counter": [],

@@ -66,7 +66,7 @@ def enqueue(
         return dry_run_pool(session, config, job)
 
     async def enqueue_only() -> int:
-        from batchgen.jobs import recipe_of
+        from batchgen.enqueue import recipe_of
         from batchgen.store import open_store
 
         recipe = recipe_of(config)

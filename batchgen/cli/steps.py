@@ -124,8 +124,7 @@ def _enqueued_line(name: str, done: "Enqueued") -> str:
 
 def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
     """The first step, without writing anything."""
-    from batchgen.enqueue import dry_run
-    from batchgen.jobs import recipe_of
+    from batchgen.enqueue import dry_run, recipe_of
 
     with reading_pool(job) as pool, skipping(job.skip_path) as skip:
         done, first = dry_run(pool, recipe_of(config), skip)
@@ -232,7 +231,7 @@ async def _name_of(store: "Store", experiment_id: int) -> str:
 
 async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
     """All three steps, on one open database."""
-    from batchgen.jobs import recipe_of
+    from batchgen.enqueue import recipe_of
     from batchgen.store import open_store
 
     recipe = recipe_of(config)

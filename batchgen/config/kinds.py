@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchgen.items import dump_json
+from batchgen.items import Price, dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
+_MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request, but not the user's
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -127,6 +128,23 @@ def _check_extra_body(value: Any, scope: Scope) -> Any:
     return _as_json(value)
 
 
+_PRICES = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok")
+
+
+def _check_price(value: Any, _: Scope) -> Price:
+    if not isinstance(value, dict):
+        raise ValueError
+    for name, price in value.items():
+        if name not in _PRICES:
+            raise ValueError(f"{shown_key(name)} is unknown; there are {', '.join(_PRICES)}")
+        if type(price) not in (int, float) or not 0 <= price <= _MAX_USD_PER_MTOK:
+            raise ValueError(f"{name} must be a number >= 0, not {shown_value(price)}")
+    if missing := [name for name in _PRICES[:2] if name not in value]:
+        raise ValueError(f"{missing[0]} is missing")
+    in_usd, out_usd = float(value[_PRICES[0]]), float(value[_PRICES[1]])
+    return Price(in_usd, out_usd, float(value.get(_PRICES[2], in_usd)))
+
+
 def _is_stop(value: Any) -> bool:
     texts = [value] if isinstance(value, str) else value
     return isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts)
@@ -231,6 +249,7 @@ RATE_LIMIT = Kind(
     "an integer >= 0 or null", lambda value, scope: _or_null(_COUNT).check(value, scope) or None
 )
 POSITIVE = _integer("an integer >= 1", 1)
+PRICE = _or_null(Kind("a mapping", _check_price))
 SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)
 _MAPPING = _json("a mapping", dict)
 _LIST = _json("a list", list, tuple)

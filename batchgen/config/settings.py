@@ -19,6 +19,7 @@ from batchgen.config.kinds import (
     PATH,
     PATH_OR_NULL,
     POSITIVE,
+    PRICE,
     PROVIDER,
     RATE_LIMIT,
     SECONDS,
@@ -27,6 +28,7 @@ from batchgen.config.kinds import (
     shown_key,
 )
 from batchgen.errors import ConfigError
+from batchgen.items import Price
 
 KeyPath = tuple[str, ...]
 
@@ -67,6 +69,7 @@ class ModelConfig:
     base_url: str = "https://api.openai.com/v1"
     model: str = "gpt-4o-2024-11-20"
     rate_limit: int | None = None
+    price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
 
@@ -138,6 +141,7 @@ _TABLE = {
     "model.base_url": (BASE_URL, "the server, without /chat/completions; may contain ${VAR}"),
     "model.model": (TEXT, "the model's name, as the server knows it"),
     "model.rate_limit": (RATE_LIMIT, "requests per minute; null or 0: no limit"),
+    "model.price": (PRICE, "US dollars for a million tokens, where the public prices do not hold"),
     **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
     "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or "": none'),
     "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or "": none'),

@@ -19,7 +19,10 @@ def read_json_lines(file: BinaryIO, name: str) -> Entries:
 def _json_line(line: str, lines: Lines) -> Entry:
     text = line.rstrip("\r\n")
     try:
-        obj = checked(decoder.decode(text), text)
+        obj, end = decoder.raw_decode(text)
+        if end < len(text):
+            obj = decoder.decode(text)
+        obj = checked(obj, text)
     except (ValueError, RecursionError) as exc:
         hint = "; a JSON list must be in a .json file" if text.startswith("[") else ""
         return lines.bad(problem_of(exc) + hint, text)

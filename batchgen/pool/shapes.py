@@ -49,11 +49,15 @@ def entry_of(obj: Any, where: str, text: str) -> Entry:
 
 
 _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
+# Without any of these an item is nothing but variables.
+_NAMES_WITH_A_MEANING = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
 
 
 def _item_input(obj: Any) -> ItemInput:
     if not isinstance(obj, dict):
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
+    if obj.keys().isdisjoint(_NAMES_WITH_A_MEANING):
+        return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
     if _is_batch_line(obj):
         _refuse_mixture(["body", *shapes], len(shapes) > 0)

@@ -14,7 +14,7 @@ one snapshot, and its docstring is its promise. Behind it:
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +86,18 @@ class Store:
         finally:
             lock.release()
 
-    async def add_items(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
-        """Add those rows that are not there yet, in their order. Give it thousands at a time."""
-        return await self._db.write(intake.add_items, into, rows, priority)
+    async def add_items(
+        self,
+        into: Intake,
+        rows: Sequence[NewItem],
+        priority: int = 0,
+        taken: Callable[[], object] | None = None,
+    ) -> Added:
+        """Add those rows that are not there yet, in their order. Give it thousands at a time.
+
+        `taken` is called, on another thread, when what is left to do needs little of Python.
+        """
+        return await self._db.write(intake.add_items, into, rows, priority, taken)
 
     # Workers
 
@@ -197,7 +206,8 @@ class Worker:
         self._max_crashes = max_crashes
         self._lock: OwnerLock | None = None
         self._clock_offset_ms = _clock_offset_ms()
-        self._leases_count_at = 0.0
+        self._lease_until_s = 0.0  # of the monotonic clock, as is the next
+        self._leases_count_at_s = 0.0
         self.id = 0
 
     async def join(self) -> None:
@@ -208,6 +218,7 @@ class Worker:
             # Inside the transaction: nobody can see the row before the lock is held.
             self._lock = _owner_lock(self._db.path, self.id)
             self._lock.acquire()
+            queue.mend_times(db, now_ms())
 
         self._release_lock()  # of an earlier life, when it was taken for dead
         await self._db.write(transaction)
@@ -216,9 +227,15 @@ class Worker:
     async def beat(self) -> bool:
         """Extend the lease and take over what dead workers had. False: we were taken for dead."""
 
-        self._watch_the_clock()
+        jumped_ms = self._watch_the_clock()
 
         def transaction(db: Any) -> bool:
+            # Inside, as it may have been a long wait for the gate.
+            lapsed = time.monotonic() >= self._lease_until_s
+            if jumped_ms or lapsed:
+                self._distrust_leases()
+            queue.mend_times(db, now_ms(), -jumped_ms)
+            self._lease_until_s = time.monotonic() + self._lease_ms / 1000
             for row in queue.workers(db):
                 if row.id != self.id:
                     self._take_over_if_dead(db, row)
@@ -260,16 +277,20 @@ class Worker:
             self._lock.release()
             self._lock = None
 
-    def _watch_the_clock(self) -> None:
-        """After a jump of the clock (set by hand, a laptop that slept) the leases of all look run
-        out, though everybody lives: until they had the time to beat, leases tell nothing."""
-        offset_ms = _clock_offset_ms()
-        if abs(offset_ms - self._clock_offset_ms) > _CLOCK_JUMP_MS:
-            self._leases_count_at = time.monotonic() + self._lease_ms / 1000
-            self._clock_offset_ms = offset_ms
+    def _watch_the_clock(self) -> int:
+        """How far it jumped since the last beat: set by hand, or a laptop that slept."""
+        jumped_ms = _clock_offset_ms() - self._clock_offset_ms
+        self._clock_offset_ms += jumped_ms
+        return jumped_ms if abs(jumped_ms) > _CLOCK_JUMP_MS else 0
+
+    def _distrust_leases(self) -> None:
+        """After a jump of the clock, or when somebody kept the gate for long (our own lease ran out
+        too, or we are new and cannot know), the leases of all look run out, though everybody lives:
+        until they had the time to beat, leases tell nothing."""
+        self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
     def _take_over_if_dead(self, db: Any, row: WorkerRow) -> None:
-        leases_count = time.monotonic() >= self._leases_count_at
+        leases_count = time.monotonic() >= self._leases_count_at_s
         if _is_dead(self._db.path, row, leases_count=leases_count):
             queue.remove_worker(
                 db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms()

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -77,17 +77,35 @@ def begin_intake(
 
 
 def add_items(
-    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], priority: int
+    db: sqlite3.Connection,
+    intake: Intake,
+    rows: Sequence[NewItem],
+    priority: int,
+    taken: Callable[[], object] | None = None,
 ) -> Added:
-    """Add the rows that are not there yet; all of them, or up to the first conflict, in one go."""
+    """Add the rows that are not there yet; all of them, or up to the first conflict, in one go.
+
+    `taken` is called when SQLite has the rows: what follows needs no Python, so another thread can
+    use it meanwhile.
+    """
     (base,) = db.execute(QUERIES["last_id"], {"name": "items"}).fetchone()
     first = base + 1
-    if _add_keys_of_new_rows(db, intake, rows, first):
-        added = Added(list(range(first, first + len(rows))), len(rows))
-        new_rows = list(enumerate(rows, start=first))
+    ids = list(range(first, first + len(rows)))
+    db.execute("savepoint all_new")  # the usual case
+    _add_items(db, intake, rows, first)
+    if taken is not None:
+        taken()
+    if _add_new_keys(db, intake, rows, ids):
+        added = Added(ids, len(rows))
     else:
+        db.execute("rollback to all_new")
         added, new_rows = _tell_new_from_known(db, intake, rows, first)
-    _insert(db, intake, new_rows, priority)
+        _add_items(db, intake, new_rows, first)
+    db.execute("release all_new")
+    db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
+    ledger = Ledger()
+    ledger.move(intake.experiment_id, "pending", added.new)
+    ledger.write(db)
     return added
 
 
@@ -137,37 +155,49 @@ def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: i
     return dropped
 
 
-def _add_keys_of_new_rows(
-    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int
+def _add_items(db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int) -> None:
+    db.executemany(
+        QUERIES["add_item"],
+        (
+            {
+                "id": number,
+                "experiment_id": intake.experiment_id,
+                "recipe_id": intake.recipe_id,
+                "custom_id": row.custom_id,
+                "input": row.input_json,
+            }
+            for number, row in enumerate(rows, start=first)
+        ),
+    )
+
+
+def _add_new_keys(
+    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], ids: Sequence[int]
 ) -> bool:
-    """The usual case, all rows new, in one statement; False and no change when it is not so.
+    """Add the keys of all rows; False when one of them was there, and then some are missing.
 
     In the order of the keys, as that touches each page of the index once.
     """
-    in_key_order = sorted(range(len(rows)), key=lambda index: rows[index].key)
-    keys = [
-        {"key": rows[index].key, "item_id": first + index, "pass": intake.number}
-        for index in in_key_order
-    ]
-    db.execute("savepoint keys")
-    added = db.executemany(QUERIES["add_key_if_new"], keys).rowcount
-    if added != len(rows):
-        db.execute("rollback to keys")
-    db.execute("release keys")
-    return added == len(rows)
+    in_key_order = sorted(zip([row.key for row in rows], ids, strict=True))
+    keys = {
+        "keys": b"".join([key for key, _ in in_key_order]),
+        "item_ids": json.dumps([item_id for _, item_id in in_key_order]),
+        "pass": intake.number,
+    }
+    return db.execute(QUERIES["add_keys_if_new"], keys).rowcount == len(rows)
 
 
 def _tell_new_from_known(
     db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int
-) -> tuple[Added, list[tuple[int, NewItem]]]:
+) -> tuple[Added, list[NewItem]]:
     ids: list[int] = []
-    new_rows: list[tuple[int, NewItem]] = []
+    new_rows: list[NewItem] = []
     inputs = {}  # of this very call: not in the table yet
     for row in rows:
         proposed = first + len(new_rows)
         item_id = _see(db, intake, row, proposed)
         if item_id == proposed:
-            new_rows.append((proposed, row))
+            new_rows.append(row)
             inputs[proposed] = row.input_json
         elif row.custom_id is not None and not _same_content(db, item_id, row, inputs):
             return Added(ids, len(new_rows), conflict=item_id), new_rows
@@ -194,24 +224,3 @@ def _same_content(
     return known == row.input_json or (
         canonical_json(json.loads(known)) == canonical_json(json.loads(row.input_json))
     )
-
-
-def _insert(
-    db: sqlite3.Connection, intake: Intake, rows: list[tuple[int, NewItem]], priority: int
-) -> None:
-    columns = [
-        {
-            "id": id_,
-            "experiment_id": intake.experiment_id,
-            "recipe_id": intake.recipe_id,
-            "custom_id": row.custom_id,
-            "input": row.input_json,
-            "priority": priority,
-        }
-        for id_, row in rows
-    ]
-    db.executemany(QUERIES["add_item"], columns)
-    db.executemany(QUERIES["add_work"], columns)
-    ledger = Ledger()
-    ledger.move(intake.experiment_id, "pending", len(rows))
-    ledger.write(db)

@@ -1,7 +1,7 @@
 """The counters and totals that a transaction changes, gathered and written once at its end."""
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from batchgen.items import Attempt
@@ -16,7 +16,7 @@ _TOTALS = (
 @dataclass
 class Ledger:
     _moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
-    _spent: dict[int, Counter[str]] = field(default_factory=dict)
+    _spent: dict[int, defaultdict[str, float]] = field(default_factory=dict)
 
     def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
         """`delta` more items of the experiment are in this state."""
@@ -24,7 +24,7 @@ class Ledger:
 
     def spend(self, experiment_id: int, attempt: Attempt) -> None:
         """One more call was made for the experiment."""
-        spent = self._spent.setdefault(experiment_id, Counter())
+        spent = self._spent.setdefault(experiment_id, defaultdict(int))
         usage = attempt.usage
         spent["calls"] += 1
         spent["unknown_calls"] += attempt.outcome == "unknown"
@@ -33,10 +33,11 @@ class Ledger:
         spent["completion_tokens"] += usage.completion_tokens or 0
         spent["cached_tokens"] += usage.cached_tokens or 0
         spent["reasoning_tokens"] += usage.reasoning_tokens or 0
+        spent["cost_usd"] += attempt.cost_usd or 0.0
 
     def forget_unknown(self, experiment_id: int, calls: int) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""
-        spent = self._spent.setdefault(experiment_id, Counter())
+        spent = self._spent.setdefault(experiment_id, defaultdict(int))
         spent["calls"] -= calls
         spent["unknown_calls"] -= calls
 

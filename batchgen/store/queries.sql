@@ -55,8 +55,12 @@ returning enqueue_pass;
 -- The highest id ever given out in a table, also to rows deleted since.
 select coalesce((select seq from sqlite_sequence where name = :name), 0);
 
--- name: add_key_if_new
-insert into item_keys (key, item_id, pass, seen) values (:key, :item_id, :pass, 1)
+-- name: add_keys_if_new
+-- Of a whole chunk: `keys` are the bytes of all its keys, one after another, `item_ids` their list.
+insert into item_keys (key, item_id, pass, seen)
+select substr(:keys, 1 + 16 * number.key, 16), number.value, :pass, 1
+  from json_each(:item_ids) number
+ where true  -- or else `on` would be taken for that of a join
 on conflict do nothing;
 
 -- name: see_key
@@ -71,7 +75,9 @@ insert into items (id, experiment_id, recipe_id, custom_id, input)
 values (:id, :experiment_id, :recipe_id, :custom_id, :input);
 
 -- name: add_work
-insert into work (item_id, experiment_id, priority) values (:id, :experiment_id, :priority);
+-- Of all the items from `first` on.
+insert into work (item_id, experiment_id, priority)
+select id, experiment_id, :priority from items where id >= :first;
 
 -- name: item_input
 select input from items where id = :item_id;
@@ -116,6 +122,13 @@ select w.item_id, w.experiment_id, w.epoch, w.crashes, w.answer_seq
 update work
    set state = 'pending', worker_id = null, epoch = epoch + 1, crashes = crashes + :crashed
  where item_id = :item_id and state = 'running';
+
+-- name: newest_attempt_at
+select finished_at from attempts order by seq desc limit 1;
+
+-- name: wait_less
+update work set available_at = available_at - :back
+ where state = 'pending' and available_at > :after;
 
 -- name: charge
 -- One more try used up, whoever has the item by now.
@@ -315,8 +328,9 @@ select seq, finished_at, latency_ms, outcome, reason, error, http_status, reques
 
 -- name: done_rows
 -- A page of the export, in the order of the pool.
-select i.id, i.custom_id, i.input, a.response, r.parsed,
-       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at
   from work w not indexed
@@ -327,8 +341,9 @@ select i.id, i.custom_id, i.input, a.response, r.parsed,
  order by w.item_id limit :limit;
 
 -- name: failed_rows
-select i.id, i.custom_id, i.input, a.response, null as parsed,
-       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from work w indexed by work_failed
@@ -340,8 +355,9 @@ select i.id, i.custom_id, i.input, a.response, null as parsed,
 
 -- name: result_rows
 -- The ended ones among chosen items, whatever their end.
-select i.id, i.custom_id, i.input, a.response, r.parsed,
-       json_quote(json_extract(i.input, '$.metadata')) as metadata,
+select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from json_each(:ids) chosen

@@ -32,6 +32,7 @@ from batchgen.store.sql import QUERIES
 
 # A second more than a minute: requests are counted by whole seconds.
 _RATE_WINDOW_S = 61
+_CLOCK_SET_BACK_MS = 75_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,19 @@ def remove_worker(
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
     ledger.write(db)
     return len(claims)
+
+
+def mend_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
+    """When the clock was set back, tries that were due in a moment would wait as long as it was.
+
+    `back` in ms; None: nobody knows, but the newest call must not lie ahead. Twice does no harm,
+    but to a wait of more than half of it. A little is not worth it: waits are of up to a minute.
+    """
+    if back is None:
+        (newest,) = db.execute(QUERIES["newest_attempt_at"]).fetchone() or (0,)
+        back = newest - now
+    if back > _CLOCK_SET_BACK_MS:
+        db.execute(QUERIES["wait_less"], {"back": back, "after": now + back // 2})
 
 
 def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
@@ -274,7 +288,7 @@ def _attempt_row(seq: int, worker_id: int, item: Item, attempt: Attempt) -> dict
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-        "cost_usd": None,
+        "cost_usd": attempt.cost_usd,
         "response": attempt.response,
         "body": attempt.body,
     }

@@ -5,11 +5,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.items import State
 from batchgen.store.intake import key_of_id
 from batchgen.store.sql import QUERIES
+
+_PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,14 @@ class FailureGroup:
     example: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResultRow:
-    """An item that ended, as exported. `metadata`, `parsed` and `input` are JSON text."""
+class ResultRow(NamedTuple):
+    """An item that ended, as exported. `input`, `response`, `parsed` and `metadata` are JSON text;
+    `parsed` is None when it is the response."""
 
     id: int
     custom_id: str | None
     input: str
-    response: str | None
+    response: str
     parsed: str | None
     metadata: str | None
     model: str | None
@@ -154,10 +156,18 @@ def recipe_json(db: sqlite3.Connection, recipe_id: int) -> str:
 def result_page(
     db: sqlite3.Connection, experiment_id: int, state: State, after: int, limit: int
 ) -> list[ResultRow]:
-    """The next results after item `after`, in the order of the pool. Ends with an empty page."""
+    """The next results after item `after`, in the order of the pool: `limit` of them, or fewer when
+    they are big. Ends with an empty page."""
     query = "done_rows" if state is State.DONE else "failed_rows"
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
-    return [ResultRow(*row) for row in db.execute(QUERIES[query], which)]
+    page, chars = [], 0
+    for columns in db.execute(QUERIES[query], which):
+        row = ResultRow(*columns)
+        page.append(row)
+        chars += len(row.input) + len(row.response)
+        if chars > _PAGE_CHARS:
+            break
+    return page
 
 
 def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRow]:
