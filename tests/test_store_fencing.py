@@ -312,7 +312,7 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
             assert (again.id, again.epoch, again.answer) == (1, 3, None)
             await other.exchange([Outcome(again, answered("in time"), Done())], Want(0))
         (row,) = await store.results_of([1])
-        assert row.response == "in time"
+        assert row.response == '"in time"'  # as JSON
     assert query(path, "select outcome, response from attempts order by seq") == [
         ("answered", "late"),
         ("answered", "in time"),
