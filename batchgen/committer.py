@@ -20,7 +20,7 @@ from typing import TypeVar
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Pacer
-from batchgen.store import Exchange, Want, Worker, now_ms
+from batchgen.store import Budget, Exchange, Grant, Reservation, Want, Worker, now_ms
 from batchgen.waiting import clock_ms
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Scope:
 
     experiments: tuple[int, ...] | None = None
     requests_per_minute: int | None = None
+    budget: Budget | None = None
     max_items: int | None = None
     wait_for_more: bool = False
 
@@ -63,6 +64,9 @@ class Committer:
         self._wake = asyncio.Event()
         self._outcomes: list[tuple[Outcome, asyncio.Future[int | None]]] = []
         self._charges: list[Item] = []
+        self._reservations: list[tuple[Reservation, asyncio.Future[Grant]]] = []
+        self._budget_look_at = 0  # when there may be more of it
+        self._budget_is_tight = False
         self._idle: deque[asyncio.Future[Item | None]] = deque()
         self._beat_at = clock_ms() + self._beat_every_ms
         self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
@@ -77,6 +81,15 @@ class Committer:
         attempt's sequence number, or None when no call was made."""
         future = asyncio.get_running_loop().create_future()
         self._outcomes.append((outcome, future))
+        if outcome.attempt is not None:
+            self._budget_look_at = 0
+        self._wake.set()
+        return future
+
+    def reserve(self, reservation: Reservation) -> asyncio.Future[Grant]:
+        """Whether the call may be sent, once it is durable that it may cost so much."""
+        future = asyncio.get_running_loop().create_future()
+        self._reservations.append((reservation, future))
         self._wake.set()
         return future
 
@@ -130,6 +143,8 @@ class Committer:
             if self._charges:
                 charges, self._charges = self._charges, []
                 await self._patiently(partial(self._worker.charge, charges))
+            if self._reservations:
+                await self._reserve()
             if clock_ms() >= self._beat_at:
                 await self._beat()
             if self._closed and not self._outcomes:
@@ -137,7 +152,13 @@ class Committer:
 
     async def _wait(self) -> None:
         """Until something is handed in, a claim may succeed, or the lease wants a beat."""
-        while not (self._outcomes or self._charges or self._closed or self._want().slots):
+        while not (
+            self._outcomes
+            or self._charges
+            or self._reservations
+            or self._closed
+            or self._want().slots
+        ):
             self._wake.clear()
             pause_s = max(0, self._next_look() - clock_ms()) / 1000
             if pause_s == 0:
@@ -151,7 +172,10 @@ class Committer:
         await asyncio.sleep(0)
 
     def _next_look(self) -> int:
-        times = [self._beat_at, self._look_at, self._pacer.next_change_at(clock_ms())]
+        times = [
+            *(self._beat_at, self._look_at, self._budget_look_at),
+            self._pacer.next_change_at(clock_ms()),
+        ]
         return min(
             at for at in times if at is not None and (at > clock_ms() or at == self._beat_at)
         )
@@ -160,9 +184,11 @@ class Committer:
         """What to claim now: as many items as there are free slots and calls allowed."""
         now = clock_ms()
         slots = 0
-        if not self._draining and self._look_at is not None and now >= self._look_at:
+        looks = self._look_at is not None and now >= max(self._look_at, self._budget_look_at)
+        if looks and not self._draining:
             allowed = self._pacer.allowed(now) - self.in_flight
-            slots = max(0, min(len(self._idle), allowed, _CLAIMS_A_TIME))
+            most = 1 if self._budget_is_tight else _CLAIMS_A_TIME  # the rest would come back
+            slots = max(0, min(len(self._idle), allowed, most))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
         return Want(slots, self._scope.experiments, self._scope.requests_per_minute)
@@ -188,6 +214,19 @@ class Committer:
         self._give_out(done.items)
         if len(done.items) < want.slots:
             self._plan_next_look(done)
+
+    async def _reserve(self) -> None:
+        asked, self._reservations = self._reservations, []
+        budget = self._scope.budget
+        assert budget is not None
+        wanted = [reservation for reservation, _ in asked]
+        grants = await self._patiently(partial(self._worker.reserve, wanted, budget))
+        for (_, future), grant in zip(asked, grants, strict=True):
+            if grant is Grant.WAIT:
+                self._budget_look_at = clock_ms() + _POLL_MS
+                self._budget_is_tight = True
+            if not future.done():
+                future.set_result(grant)
 
     async def _patiently(self, transaction: Callable[[], Awaitable[T]], answers: int = 0) -> T:
         """Answers are paid for, and so are the calls under way: a full disk or a locked file gets a

@@ -6,17 +6,18 @@ was enqueued before a bad line stays, and the mended pool adds only what is new.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from batchgen.config import Config
-from batchgen.errors import BatchgenError, InputError, TemplateError, UsageError
+from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
 from batchgen.items import NewItem, PoolItem, Recipe, dump_json, stored_and_canonical
-from batchgen.parsers import load_parser
+from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
+from batchgen.prices import Estimate, Prices
 from batchgen.prompts import Renderer, load_template
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
 
@@ -39,22 +40,32 @@ class Enqueued:
     ids: list[int] | None = None
 
 
-def recipe_of(config: Config, parser: str | None = None) -> Recipe:
-    """The recipe that the config describes, with its templates read.
+def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
+    """The recipe that the config describes, with its templates, and the parser's schema, read.
 
+    A `parser` given as text is taken as it is, unless its schema is asked for.
     Raises ConfigError or TemplateError when a template or the parser cannot be used.
     """
     config.check_prompt_files()
-    if parser is None:
-        load_parser(config.parser)
+    parser = load_parser(config.parser) if parser is None else parser
     system, user = config.prompts.system_prompt_path, config.prompts.user_prompt_path
     return Recipe(
         system=load_template(system) if system else None,
         user=load_template(user) if user else None,
         model=config.model.model,
-        params=config.model.params,
-        parser=parser or config.parser,
+        params=_params(config, parser),
+        parser=parser if isinstance(parser, str) else parser.spec,
     )
+
+
+def _params(config: Config, parser: Parser | str) -> Mapping[str, Any]:
+    params = config.model.params
+    if not config.structured_output:
+        return params
+    if "response_format" in params or "response_format" in params.get("extra_body", {}):
+        raise ConfigError("structured_output: model sets a response_format of its own; keep one")
+    made = load_parser(parser) if isinstance(parser, str) else parser
+    return {**params, "response_format": response_format(made)}
 
 
 async def enqueue(
@@ -89,16 +100,22 @@ async def enqueue(
 def dry_run(
     pool: Iterable[PoolItem | BadLine],
     recipe: Recipe,
+    prices: Prices,
     skip_invalid: SkipInvalid | None = None,
-) -> tuple[Enqueued, list[dict[str, Any]] | None]:
-    """Check every item and write nothing; also the first item's messages."""
-    done = Enqueued()
+    completion_tokens: float | None = None,
+) -> tuple[Enqueued, list[dict[str, Any]] | None, Estimate]:
+    """Check every item and write nothing; also the first item's messages, and what all would cost.
+
+    `completion_tokens` of an answer, where calls before have told.
+    """
+    done, estimate = Enqueued(), Estimate(prices, completion_tokens)
     reader = PoolReader(pool, recipe, skip_invalid, done)
     first = None
     for item in reader:
-        messages = reader.renderer.messages(item.input)
-        first = messages if first is None else first
-    return done, first
+        body = reader.renderer.request_body(item.input)
+        first = body["messages"] if first is None else first
+        estimate.add(body)
+    return done, first, estimate
 
 
 class PoolReader:
@@ -257,7 +274,7 @@ def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> Non
         changes = "; ".join(recipe_changes(intake.other_recipe, recipe))
         raise UsageError(
             f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
-            "Nothing was enqueued. Say --recipe add (mix both), --recipe replace (drop the old "
+            "Nothing was enqueued. Use --recipe add (mix both), --recipe replace (drop the old "
             "one's unfinished items), or choose another --experiment."
         )
 

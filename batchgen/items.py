@@ -6,8 +6,8 @@ An item's life, and who moves it:
               `available_at` has passed. After a crash, nobody has it and it loses nothing.
     running   claimed: one call may be in flight. Left by an outcome, or, when its worker died, by
               the next worker that takes over.
-    done      answered and parsed. Left never.
-    failed    given up, with a reason. Left only by `retry` (and `reparse`).
+    done      answered and parsed. Left only when `reparse --all` or `retry --done` says so.
+    failed    given up, with a reason. Left only by `retry` and `reparse`.
 """
 
 import hashlib
@@ -321,11 +321,12 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Back to pending, not before `available_at` (epoch ms; None: at once). `charged` uses up one
-    of the item's attempts."""
+    of the item's attempts. `error`: what the parser could not use the answer for."""
 
     available_at: int | None
     charged: bool
     parse_failed: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from batchgen.committer import Scope
-from batchgen.config import Config
+from batchgen.config import Config, ModelConfig
 from batchgen.parsers import Parser
 from batchgen.prices import Prices
 from batchgen.retry import RetryPolicy
 from batchgen.shutdown import Stop
-from batchgen.store import Counts, Store
+from batchgen.store import Budget, Counts, Store
 from batchgen.worker import RunLog, Stats, WorkerOptions, run_worker
 
 Watcher = Callable[[Store, Scope, Stats], Awaitable[None]]
@@ -65,11 +65,12 @@ async def work(
         policy=RetryPolicy(settings.max_attempts, settings.parse_attempts),
         scope=request.scope,
         parse_timeout_s=settings.parse_timeout_s,
+        parse_feedback=settings.parse_feedback,
         stall_s=settings.stall_s,
         grace_s=settings.grace_s if request.grace_s is None else request.grace_s,
         lease_s=settings.lease_s,
         parsers=request.parsers,
-        cost_usd=Prices(config.model).cost_usd,
+        prices=Prices(config.model),
     )
     stats = Stats()
     opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)
@@ -77,6 +78,12 @@ async def work(
         await run_worker(store, client, options, stop=stop, stats=stats, log=log)
     counts = await store.counts(request.scope.experiments)
     return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+
+
+def check_budget(model: ModelConfig, budget: Budget) -> None:
+    """Raises ConfigError when the most that a call can cost is not known."""
+    body = {"model": model.model, **model.params}
+    Prices(model).most(body, needs_cost=budget.max_cost_usd is not None)
 
 
 @asynccontextmanager

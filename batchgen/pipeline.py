@@ -90,7 +90,7 @@ class DataGenerationPipeline:
         other_recipe = _other_recipe(recipe)
         slots = self._slots(concurrency_limit)
         parser = self._parser(extract_function)
-        chosen = recipe_of(self.config, parser.spec)
+        chosen = recipe_of(self.config, parser)
         async with open_store(self.config.database, create=True) as store:
             enqueued = await self._enqueue(store, data_pool, chosen, other_recipe)
             experiment = await self._experiment(store)

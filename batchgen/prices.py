@@ -4,11 +4,27 @@ The vendor is known by `model.base_url`, the model by its name as it is asked fo
 own costs nothing that we know of. The list is that of the genai-prices package.
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from batchgen.config import ModelConfig
+from batchgen.errors import ConfigError
 from batchgen.items import Price, Usage
+
+# An image or a file by its address, as large as vendors take them.
+_TOKENS_OF_AN_ATTACHMENT = 100_000
+_BYTES_OF_A_TOKEN = 4  # of English; other languages are nearer to 3
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """What a call can use and cost at most."""
+
+    tokens: int
+    cost_usd: float
 
 
 class Prices:
@@ -28,6 +44,68 @@ class Prices:
             return None
         price = self.of(model)
         return None if price is None else price.cost_usd(usage)
+
+    def most(self, body: Mapping[str, Any], *, needs_cost: bool = True) -> Most:
+        """The most that a request can cost: a token is a byte at least, and the answer has
+        `max_tokens` at most. Raises ConfigError where that is not known."""
+        completion = _max_tokens(body)
+        if completion is None:
+            raise ConfigError(
+                "model.max_tokens: is not set, so nobody knows the most that a call can cost; "
+                "a budget needs it."
+            )
+        prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+        prompt += _TOKENS_OF_AN_ATTACHMENT * _attachments(body)
+        price = self.of(str(body["model"]))
+        if price is None and needs_cost:
+            raise ConfigError(
+                f"model.price: the price of {body['model']!r} at {self._base_url} is not known; "
+                "--max-cost needs it. Set model.price: {input_usd_per_mtok: ..., "
+                "output_usd_per_mtok: ...}"
+            )
+        return Most(prompt + completion, price.cost_usd(Usage(prompt, completion)) if price else 0)
+
+
+class Estimate:
+    """What a pool would cost, as far as one can tell before: a token in is about four bytes, a
+    token out as before (`completion_tokens` an answer) or, without, `max_tokens` at most."""
+
+    def __init__(self, prices: Prices, completion_tokens: float | None) -> None:
+        self._prices = prices
+        self._completion_tokens = completion_tokens
+        self.is_measured = completion_tokens is not None
+        self.prompt_tokens = 0
+        self.completion_tokens: float | None = 0
+        self.cost_usd: float | None = 0.0
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        """One more request."""
+        sent = [body[name] for name in ("messages", "tools", "response_format") if name in body]
+        texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
+        prompt = sum(map(len, texts)) // _BYTES_OF_A_TOKEN
+        completion = self._completion_tokens or _max_tokens(body)
+        price = self._prices.of(str(body["model"]))
+        self.prompt_tokens += prompt
+        if completion is None or self.completion_tokens is None:
+            self.completion_tokens = self.cost_usd = None
+            return
+        self.completion_tokens += completion
+        if price is None or self.cost_usd is None:
+            self.cost_usd = None
+        else:
+            self.cost_usd += price.cost_usd(Usage(prompt, round(completion)))
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    limits = [body.get("max_completion_tokens"), body.get("max_tokens")]
+    return max((limit for limit in limits if isinstance(limit, int)), default=None)
+
+
+def _attachments(body: Mapping[str, Any]) -> int:
+    messages = body.get("messages")
+    contents = [m.get("content") for m in messages or () if isinstance(m, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(not isinstance(part, dict) or part.get("type") != "text" for part in parts)
 
 
 @lru_cache(maxsize=1000)

@@ -5,9 +5,10 @@ enqueue (`Renderer.check`), before anything is paid for.
 """
 
 import difflib
+import json
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ class Renderer:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._params = _with_schema(recipe.params)
         self._system = compile_template(recipe.system) if recipe.system else None
         self._user = compile_template(recipe.user) if recipe.user else None
 
@@ -229,7 +231,7 @@ class Renderer:
         """The body of the chat completion. The item's params win over the recipe's, the model
         included; one that is None is left out. What is in `extra_body` goes in last, as it is.
         Raises TemplateError."""
-        params = {**self._recipe.params, **item_input.params}
+        params = {**self._params, **item_input.params}
         extra_body = params.pop("extra_body", None) or {}
         body = {
             "model": self._recipe.model,
@@ -256,3 +258,26 @@ class Renderer:
                 "prompts.user_prompt_path"
             )
         return self._user
+
+
+def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recipe may hold the schema of a response_format as text, to keep the order of its keys."""
+    wanted: Any = params.get("response_format")
+    described = wanted.get("json_schema") if isinstance(wanted, dict) else None
+    if not isinstance(described, dict) or not isinstance(described.get("schema"), str):
+        return params
+    described = {**described, "schema": json.loads(described["schema"])}
+    return {**params, "response_format": {**wanted, "json_schema": described}}
+
+
+def with_feedback(
+    messages: Sequence[Mapping[str, Any]], answer_text: str, error: str
+) -> list[dict[str, Any]]:
+    """The conversation that asks again: `messages`, the answer that could not be used, and why.
+    `messages` are left as they are."""
+    complaint = f"Your answer could not be used: {error.rstrip('. ')}. Answer again."
+    return [
+        *map(dict, messages),
+        {"role": "assistant", "content": answer_text},
+        {"role": "user", "content": complaint},
+    ]

@@ -176,6 +176,17 @@ def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> s
         return None
 
 
+def with_text(rest: str, text: str) -> str:
+    """The body again, as JSON: what an answer is stored as, put together (`Answer.rest` and its
+    text)."""
+    body = json.loads(rest)
+    message = body["choices"][0]["message"]
+    was_cut_out = bool(text) or not any(map(message.get, _OTHER_ANSWERS))
+    if was_cut_out and message.get("content", text) is None:
+        message["content"] = text
+    return _dump(body)
+
+
 def _dump(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

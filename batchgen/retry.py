@@ -52,7 +52,7 @@ def decide(
     `needs_whole`: the item's parser cannot use an answer that was cut off. `now` in epoch ms.
     """
     if isinstance(verdict, Answer):
-        return _fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
+        return fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
     if verdict.halt is not None:
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
@@ -67,7 +67,8 @@ def decide(
     return Fail(verdict.reason, verdict.message)
 
 
-def _fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
+def fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
+    """The failure of an answer that ended at max_tokens; None when it can be parsed."""
     if answer.finish_reason != "length":
         return None
     if needs_whole:
@@ -85,7 +86,7 @@ def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decisio
         item.parse_failures + 1 < policy.parse_attempts and item.attempts + 1 < policy.max_attempts
     )
     if tries_left:
-        return Retry(None, charged=True, parse_failed=True)
+        return Retry(None, charged=True, parse_failed=True, error=error)
     return Fail(Reason.PARSE, error)
 
 

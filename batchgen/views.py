@@ -56,9 +56,10 @@ def status_text(status: dict[str, Any]) -> str:
     if total["reasons"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in total["reasons"].items())
         lines.append(f"\nfailed because of: {reasons}   (batchgen failures)")
+    cost = f", ${total['cost_usd']:,.4f}" if total["cost_usd"] else ""
     lines.append(
         f"\ncalls {total['calls']}, tokens {total['prompt_tokens']} in, "
-        f"{total['completion_tokens']} out"
+        f"{total['completion_tokens']} out{cost}"
     )
     if status["items_per_s"]:
         lines.append(f"now {status['items_per_s']:.1f} items/s")
@@ -161,6 +162,7 @@ def _counts_object(counts: Counts) -> dict[str, Any]:
         "completion_tokens": counts.completion_tokens,
         "cached_tokens": counts.cached_tokens,
         "reasoning_tokens": counts.reasoning_tokens,
+        "cost_usd": round(counts.cost_usd, 6),
     }
 
 
@@ -184,6 +186,8 @@ def _call_line(number: int, call: dict[str, Any]) -> str:
         parts.append(f"finish_reason {call['finish_reason']}")
     if call["prompt_tokens"] is not None:
         parts.append(f"tokens {call['prompt_tokens']}+{call['completion_tokens']}")
+    if call["cost_usd"] is not None:
+        parts.append(f"${call['cost_usd']:.6f}")
     return ", ".join(parts) + f"  ({call['finished_at']})"
 
 

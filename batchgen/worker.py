@@ -16,7 +16,7 @@ import json
 import random
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -39,40 +39,36 @@ from batchgen.items import (
     Reply,
     Retry,
     StoredAnswer,
-    Usage,
 )
 from batchgen.limits import Pacer
 from batchgen.parsers import Parser, ParserRunner, load_parser, to_json
 from batchgen.pool import read_item
-from batchgen.prompts import Renderer
+from batchgen.prices import Most, Prices
+from batchgen.prompts import Renderer, with_feedback
 from batchgen.responses import UNKNOWN_MODEL, read_reply, storable
 from batchgen.retry import RetryPolicy, decide, decide_parse_failure
 from batchgen.shutdown import Stop
-from batchgen.store import Store, now_ms
+from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
 from batchgen.waiting import clock_ms, to_its_end
 
 _LATENCIES_KEPT = 1000
 _LOOK_FOR_STALL_S = 10.0
 
 
-def _unknown_cost(model: str, usage: Usage) -> None:  # noqa: ARG001
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """`parsers` are Python callables by their spec, for those that no name can load. `cost_usd`
-    tells what a call to a model cost, None when that is not known."""
+    """`parsers` are Python callables by their spec, for those that no name can load."""
 
     slots: int
     policy: RetryPolicy
     scope: Scope
     parse_timeout_s: float = 30.0
+    parse_feedback: bool = False
     stall_s: float = 1800.0
     grace_s: float = 30.0
     lease_s: float = 60.0
     parsers: Mapping[str, Parser] = field(default_factory=dict)
-    cost_usd: Callable[[str, Usage], float | None] = _unknown_cost
+    prices: Prices
 
 
 @dataclass(slots=True)
@@ -224,11 +220,20 @@ class _Worker:
             return Outcome(item, None, await self._parse(item, parser, item.answer, item_input))
         if clock_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
             return Outcome(item, None, Release())
+        if self._options.parse_feedback and item.parse_failures:
+            await self._tell_what_was_wrong(item, body)
+        if self._options.scope.budget is not None:
+            try:
+                granted = await self._granted(item, body, self._options.scope.budget)
+            except ConfigError as exc:
+                return self._cannot_work(item, exc)
+            if not granted:
+                return Outcome(item, None, Release())
         claim.calling = True
         reply = await self._client.complete(body)
         claim.calling = False
         verdict = read_reply(reply)
-        cost_usd = self._options.cost_usd(str(body["model"]), verdict.usage)
+        cost_usd = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
         claim.attempt = attempt = _attempt(reply, verdict, cost_usd)
         verdict = _blame_the_item(self._stale_but_once(verdict, item), item_input)
         decision = self._decide(item, parser, verdict, reply)
@@ -242,6 +247,19 @@ class _Worker:
         claim.attempt = None
         self._log.attempt(item, attempt, KeepAnswer())
         return Outcome(item, None, await self._parse(item, parser, answer, item_input))
+
+    async def _tell_what_was_wrong(self, item: Item, body: dict[str, Any]) -> None:
+        if bad := await self._store.last_bad_answer(item.id):
+            body["messages"] = with_feedback(body["messages"], *bad)
+
+    async def _granted(self, item: Item, body: Mapping[str, Any], budget: Budget) -> bool:
+        """Whether the budget has the most that this call can cost; halts when it never will."""
+        most = self._options.prices.most(body, needs_cost=budget.max_cost_usd is not None)
+        grant = await self._committer.reserve(Reservation(item, most.tokens, most.cost_usd))
+        if grant is Grant.NEVER:
+            spent = await self._store.spent(budget)
+            self._halt(_budget_reached(budget, spent, most))
+        return grant is Grant.YES
 
     def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that
@@ -361,6 +379,18 @@ class _Claim:
     item: Item
     calling: bool = False
     attempt: Attempt | None = None
+
+
+def _budget_reached(budget: Budget, spent: Spent, most: Most) -> str:
+    if budget.max_cost_usd is not None and (spent.cost_usd + most.cost_usd > budget.max_cost_usd):
+        return (
+            f"the budget is used up: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are "
+            f"spent, and the next call may cost ${most.cost_usd:,.4f}. Raise --max-cost to go on."
+        )
+    return (
+        f"the budget is used up: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and "
+        f"the next call may need {most.tokens:,}. Raise --max-tokens-total to go on."
+    )
 
 
 def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:

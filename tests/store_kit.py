@@ -162,9 +162,9 @@ class Table:
     def reopen_all(self, experiment_id: int = 1, reason: str | None = None) -> int:
         """As `batchgen retry` does: page by page."""
         after, reopened = 0, 0
-        while page := operator.failed_page(self.db, experiment_id, reason, after, 2):
+        while page := operator.failed_page(self.db, experiment_id, reason, None, after, 2):
             after = page[-1][0]
-            reopened += self.run(operator.reopen, page)
+            reopened += self.run(operator.reopen, page, None, self.now)
         return reopened
 
     def delete(self, experiment_id: int) -> None:

@@ -40,7 +40,7 @@ EXPORT_KEYS = [
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 COMMANDS = [
     "init", "demo", "simulate", "enqueue", "work", "run", "status", "failures", "show", "retry",
-    "export", "verify", "experiments",
+    "reparse", "export", "verify", "experiments",
 ]  # fmt: skip
 
 
@@ -482,11 +482,30 @@ async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     dry = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--limit", "2")
     assert (dry.code, dry.err) == (0, "")
     assert dry.out == (
-        "2 items would be enqueued into default; nothing was written.\n\nuser:\nSay w0\n"
+        "2 items would be enqueued into default; nothing was written.\n"
+        "Estimated: 18 tokens in; no cost, as max_tokens is not set\n\nuser:\nSay w0\n"
     )
     dry = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
-    assert dry.json == {"read": 3, "first_messages": [{"role": "user", "content": "Say w0"}]}
+    assert dry.json == {
+        "read": 3, "first_messages": [{"role": "user", "content": "Say w0"}],
+        "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "is_measured": False,
+    }  # fmt: skip
     assert sorted(project.path.rglob("*")) == before
+
+
+async def test_a_dry_run_estimates_the_cost_by_max_tokens_and_then_by_what_was_measured(
+    project: Project, batchgen: Typist, words: Words
+) -> None:
+    price = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 10}
+    project.config(max_tokens=1000, price=price)
+    project.pool(words(4))
+    dry = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert "Estimated: 36 tokens in, 4,000 out (at most, by max_tokens): $0.0400" in dry.out
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    ((tokens,),) = project.query("select completion_tokens from totals")
+    dry = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    cost_usd = (36 + tokens * 10) / 1e6
+    assert f"36 tokens in, {tokens:,} out (as its items had so far): ${cost_usd:,.4f}" in dry.out
 
 
 async def test_variables_that_no_template_uses_are_told_once(

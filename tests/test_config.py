@@ -159,6 +159,11 @@ WRONG = [
         "config.yaml: output_data.experiment_name: must be text, not false; put it in quotes",
     ),
     ("parser: {tag: draft}", "config.yaml: parser: must be text, not a mapping"),
+    ("parser: 'json_schema:'", "config.yaml: parser: names no file; write json_schema:FILE"),
+    (
+        "structured_output: 1",
+        "config.yaml: structured_output: must be true or false, not 1",
+    ),
     (
         "output_data: {need_time_stamp: 1}",
         "config.yaml: output_data.need_time_stamp: must be true or false, not 1",
@@ -412,6 +417,19 @@ def test_a_relative_path_starts_where_it_was_written(tmp_path: Path) -> None:
     assert loaded.database == cwd / "b.db"
     assert loaded.log_dir == Path("/var/log")
     assert loaded.prompts == PromptsConfig(system_prompt_path=cwd / "s.txt")
+
+
+def test_a_schema_s_file_starts_where_it_was_written_and_other_parsers_are_untouched(
+    tmp_path: Path,
+) -> None:
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    text = "parser: json_schema:page.json"
+    assert load(tmp_path, text, cwd=cwd).parser == f"json_schema:{tmp_path / 'page.json'}"
+    env = {"BATCHGEN_PARSER": "json_schema:page.json"}
+    assert load(tmp_path, text, cwd=cwd, env=env).parser == f"json_schema:{cwd / 'page.json'}"
+    for parser in ("mine.py:Page", 'json_schema:{"type": "object"}', "regex:json_schema:a"):
+        assert load(tmp_path, cwd=cwd, overrides={"parser": parser}).parser == parser
 
 
 def test_the_environment_gives_text_as_it_is_and_the_rest_as_yaml(tmp_path: Path) -> None:

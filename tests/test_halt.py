@@ -72,7 +72,7 @@ async def test_a_halt_costs_a_handful_of_calls_and_no_item_anything(
     assert halted.code == 4
     assert (
         f"halted: {shown}\n"
-        f"Nothing is lost: {ITEMS} items wait. Mend it, then run the same command again.\n"
+        f"Nothing is lost: {ITEMS} items wait. Fix that, then run the same command again.\n"
     ) in halted.err
     assert 1 <= simulator.calls <= HANDFUL
     assert project.query("select state, attempts, count(*) from work group by 1, 2") == [

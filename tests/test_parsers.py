@@ -192,12 +192,11 @@ def test_a_parser_knows_its_kind(spec: str, kind: str, needs_whole: bool) -> Non
         ("tag:", "'' is no name of a tag"),
         ("tag:a b", "'a b' is no name of a tag"),
         ("regex:(", "parser 'regex:(': missing )"),
-        ("json_schema:x.json", "json_schema is not supported yet"),
         (
             "python:mine.parse",
             "only the Python script that enqueued these items has its mine.parse",
         ),
-        ("json:JSONDecoder", "a class is not supported yet; give a function"),
+        ("json:JSONDecoder", "a class must be a pydantic model; or give a function"),
         ("json:lods", "json has no lods; did you mean loads?"),
         ("no_such_module_here:f", "no module named 'no_such_module_here'"),
         ("platform:node", "must take (response) or (response, item), not ()"),

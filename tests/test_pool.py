@@ -402,7 +402,6 @@ def test_python_objects_are_copied() -> None:
         ("missing.jsonl", "missing.jsonl: no such data pool"),
         ("folder.csv", "folder.csv: is a directory"),
         ("pool.txt", r"pool.txt: unknown kind of data pool; it must end in .jsonl"),
-        ("pool.parquet", "pool.parquet: Parquet is not supported yet; convert it to JSONL"),
         ("no_such_module:items", "no module named 'no_such_module'"),
         ("missing.py:items", "missing.py: no such file"),
         ("missing.py", "'missing.py' names no function"),
@@ -413,8 +412,7 @@ def test_a_source_that_cannot_be_read_is_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
-    for name in ("pool.txt", "pool.parquet"):
-        (tmp_path / name).touch()
+    (tmp_path / "pool.txt").touch()
     with pytest.raises(UsageError, match=problem):
         open_pool(source)
 

@@ -1,6 +1,7 @@
 """Templates as users write them, and the requests that come of them."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe, Template
 from batchgen.pool import read_item
-from batchgen.prompts import Renderer, compile_template, load_template
+from batchgen.prompts import Renderer, compile_template, load_template, with_feedback
 
 VALUES = {
     "x": "X",
@@ -247,6 +248,43 @@ def test_params_of_the_item_win_and_none_is_left_out() -> None:
         "min_p": 0,
     }
     assert renderer.request_body(item(a="hi", params={"model": None}))["model"] == "m"
+
+
+def test_a_schema_that_a_recipe_holds_as_text_is_sent_as_an_object_in_its_order() -> None:
+    text = '{"type": "object", "properties": {"why": {}, "answer": {}}}'
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": text}}
+    stored = Recipe.from_json(recipe(response_format=wanted).to_json())
+    body = Renderer(stored).request_body(item(a="hi"))
+    described = body["response_format"]["json_schema"]
+    assert json.dumps(described["schema"]) == text
+    assert described["name"] == "a"
+    assert stored.params["response_format"]["json_schema"]["schema"] == text
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"type": "json_object"}, {"json_schema": 1}, {"json_schema": {"schema": {}}}]
+)
+def test_any_other_response_format_is_sent_as_it_is(wanted: dict[str, Any]) -> None:
+    body = Renderer(recipe(response_format=wanted)).request_body(item(a="hi"))
+    assert body["response_format"] == wanted
+
+
+def test_a_conversation_that_asks_again_has_the_answer_and_what_was_wrong() -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    again = with_feedback(messages, "<draft>", "no <draft>...</draft> in the answer.")
+    assert again == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "<draft>"},
+        {
+            "role": "user",
+            "content": "Your answer could not be used: no <draft>...</draft> in the answer. "
+            "Answer again.",
+        },
+    ]
+    assert len(messages) == 2
+    twice = with_feedback(again, "x", "why")
+    assert [message["role"] for message in twice[2:]] == ["assistant", "user"] * 2
 
 
 def test_unused_variables_are_those_that_no_template_names() -> None:

@@ -177,14 +177,17 @@ def test_a_wait_is_what_the_server_asks_not_the_backoff() -> None:
 # Parse failures
 
 
+AGAIN = Retry(None, charged=True, parse_failed=True, error="no tag")
+
+
 @pytest.mark.parametrize(
     ("parse_failures", "attempts", "policy", "decision"),
     [
         (0, 0, RetryPolicy(), Fail(Reason.PARSE, "no tag")),
-        (0, 0, RetryPolicy(parse_attempts=2), Retry(None, charged=True, parse_failed=True)),
+        (0, 0, RetryPolicy(parse_attempts=2), AGAIN),
         (1, 1, RetryPolicy(parse_attempts=2), Fail(Reason.PARSE, "no tag")),
-        (1, 1, RetryPolicy(parse_attempts=3), Retry(None, charged=True, parse_failed=True)),
-        (0, 3, RetryPolicy(parse_attempts=2), Retry(None, charged=True, parse_failed=True)),
+        (1, 1, RetryPolicy(parse_attempts=3), AGAIN),
+        (0, 3, RetryPolicy(parse_attempts=2), AGAIN),
         (0, 4, RetryPolicy(parse_attempts=2), Fail(Reason.PARSE, "no tag")),
         (0, 0, RetryPolicy(max_attempts=1, parse_attempts=2), Fail(Reason.PARSE, "no tag")),
     ],

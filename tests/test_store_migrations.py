@@ -74,13 +74,16 @@ def test_a_last_statement_without_semicolon_is_not_dropped() -> None:
 def test_a_migration_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = path.parent / "migrations"
     files.mkdir()
-    shutil.copy(migrations()[0], files)
-    (files / "0002_broken.sql").write_text("create table extra (a);\ncreate table work (a);\n")
+    good = migrations()
+    for file in good:
+        shutil.copy(file, files)
+    broken = files / f"{len(good) + 1:04}_broken.sql"
+    broken.write_text("create table extra (a);\ncreate table work (a);\n")
     monkeypatch.setattr("batchgen.store.migrate.shipped_path", lambda _: files)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         with pytest.raises(sqlite3.OperationalError, match="table work already exists"):
             migrate(db, path)
-        assert db.execute("pragma user_version").fetchone() == (1,)
+        assert db.execute("pragma user_version").fetchone() == (len(good),)
         assert dump_schema(db) == GOLDEN.read_text(encoding="utf-8")
 
 

@@ -107,16 +107,32 @@ PLANS = {
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
     ],
     "failed_items": [
         "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "unparsed_answers": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "all_answers": [
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "failed_rows": [
         "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
     ],
     # Grouping by message, and the biggest group first, cannot come out of an index: messages are
     # free text in another table. It holds one row a message, not one an item.
@@ -131,6 +147,8 @@ PLANS = {
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
     ],
     "item_by_key": ["SEARCH item_keys USING PRIMARY KEY (key=?)"],
     "attempts_of_item": ["SEARCH attempts USING INDEX attempts_by_item (item_id=?)"],

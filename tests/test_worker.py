@@ -546,3 +546,27 @@ async def test_a_rate_limit_lets_that_many_out_at_first_whoever_asks(
         job.stop.drain.set()
         await running
     assert (job.ends(), simulator.calls) == ([done()] * 5 + [("pending", None, 0)] * 7, 5)
+
+
+@pytest.mark.parametrize("parser", ["json", "parser.py:parse"])
+async def test_asking_again_tells_what_was_wrong_with_the_answer(
+    project: Project, simulator: Simulator, parser: str
+) -> None:
+    project.write("parser.py", "import json\n\ndef parse(text):\n    return json.loads(text)\n")
+    project.config(f"parser: {parser}\nwork: {{parse_attempts: 3, parse_feedback: true}}\n")
+    project.pool([{"word": "a"}])
+    answers = ("not JSON", "nor this", "[1]")
+    simulator.script("Say a", Behaviour.ok(answers[0]))
+    simulator.script("Answer again", *map(Behaviour.ok, answers[1:]))
+    run = await project.batchgen("run", "pool.jsonl")
+    assert run.code == 0, run.err
+    assert project.export()[0]["parsed"] == [1]
+    sent = [request.body["messages"] for request in simulator.requests]
+    assert [message["role"] for message in sent[0]] == ["user"]
+    for messages, answer in zip(sent[1:], answers, strict=False):
+        assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+        assert messages[1]["content"] == answer
+        assert messages[2]["content"].startswith("Your answer could not be used: ")
+    errors = project.query("select outcome, error is not null from attempts order by seq")
+    assert errors == [("answered", 1), ("answered", 1), ("answered", 0)]
+    assert (await project.batchgen("verify")).code == 0

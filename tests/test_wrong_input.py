@@ -61,16 +61,10 @@ REFUSED = [
     Case("directory", "prompts: is a directory", "enqueue prompts"),
     Case(
         "unknown-suffix",
-        "pool.txt: unknown kind of data pool; it must end in .jsonl, .json or .csv,"
+        "pool.txt: unknown kind of data pool; it must end in .jsonl, .json, .csv or .parquet,"
         " be - (JSONL on stdin), or module:function",
         "enqueue pool.txt",
         {"pool.txt": GOOD},
-    ),
-    Case(
-        "parquet",
-        "pool.parquet: Parquet is not supported yet; convert it to JSONL",
-        "enqueue pool.parquet",
-        {"pool.parquet": b"PAR1"},
     ),
     Case(
         "empty-source",
@@ -196,8 +190,8 @@ REFUSED = [
     settings(
         "parser-unknown",
         "parser: xml\n",
-        "unknown parser 'xml'; there are raw, tag:NAME, regex:PATTERN, json, module:function and"
-        " path/to/file.py:function",
+        "unknown parser 'xml'; there are raw, tag:NAME, regex:PATTERN, json, json_schema:FILE,"
+        " module:function and path/to/file.py:function",
     ),
     settings(
         "parser-regex",
@@ -226,6 +220,38 @@ REFUSED = [
         "parser 'mine.py:parse' must take (response) or (response, item), not ():"
         " too many positional arguments",
         **{"mine.py": "def parse(): ...\n"},
+    ),
+    settings(
+        "parser-schema-missing",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': no such file",
+    ),
+    settings(
+        "parser-schema-wrong",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': no valid JSON Schema:"
+        " properties.a: 5 is not of type 'object', 'boolean'",
+        **{"page.json": '{"properties": {"a": 5}}'},
+    ),
+    settings(
+        "parser-schema-elsewhere",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': $ref: https://example.org/x is outside of the"
+        " schema; put it under $defs, nothing is fetched",
+        **{"page.json": '{"$ref": "https://example.org/x"}'},
+    ),
+    settings(
+        "structured-output-of-no-schema",
+        CONFIG + "parser: json\nstructured_output: true\n",
+        "structured_output: parser 'json' has no schema; it takes json_schema:FILE or a pydantic"
+        " model",
+    ),
+    settings(
+        "structured-output-twice",
+        "model: {model: m, api_key: k, response_format: {type: json_object}}\n"
+        "parser: json_schema:page.json\nstructured_output: true\n",
+        "structured_output: model sets a response_format of its own; keep one",
+        **{"page.json": "{}"},
     ),
     # the command line
     Case(
@@ -511,7 +537,7 @@ ON_A_DATABASE = [
         "other-recipe",
         "experiment 'default' was enqueued with another recipe: the user template changed;"
         " model 'm' -> 'n'; seed null -> 1; parser 'raw' -> 'json'. Nothing was enqueued."
-        " Say --recipe add (mix both), --recipe replace (drop the old one's unfinished items),"
+        " Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items),"
         " or choose another --experiment.",
         files={
             TEMPLATE: "Shout {word}",

@@ -5,7 +5,8 @@ This is the door: `main`, and the group of the commands. Behind it:
     start            init, demo, simulate
     job              enqueue, work, run
     look             status, failures, show
-    after            retry, export, verify
+    redo             retry, reparse
+    after            export, verify
     experiments      experiments, and its rename and delete
     steps            what enqueue, work, export, run and demo are made of
     display          the live display, and the closing lines
@@ -27,7 +28,7 @@ from typing import NoReturn
 import click
 
 from batchgen import __version__
-from batchgen.cli import after, experiments, job, look, start
+from batchgen.cli import after, experiments, job, look, redo, start
 from batchgen.cli.options import OrderedGroup, epilog
 from batchgen.cli.session import Session
 from batchgen.errors import BatchgenError
@@ -58,7 +59,8 @@ for _command in (
     start.init, start.demo, start.simulate,
     job.enqueue, job.work, job.run,
     look.status, look.failures, look.show,
-    after.retry, after.export, after.verify,
+    redo.retry, redo.reparse,
+    after.export, after.verify,
     experiments.experiments,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -1,115 +1,77 @@
-"""After the run: retry, export, verify."""
+"""After the run: export, verify."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.cli.lookup import items_called, open_experiments
-from batchgen.cli.options import (
-    epilog,
-    experiment_option,
-    json_option,
-    only_experiment_option,
-    reason_choice,
-)
+from batchgen.cli.lookup import open_experiments
+from batchgen.cli.options import epilog, experiment_option, json_option
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.steps import export_to
-from batchgen.errors import UsageError
 
-if TYPE_CHECKING:
-    from batchgen.store import Store
+# Those of export.Format, which is not loaded for a help text.
+_FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai-batch")
 
 
 @click.command(epilog=epilog(
-    "batchgen retry", "batchgen retry --reason timeout --reason server", "batchgen retry --id 17"
+    "batchgen export",
+    "batchgen export -o - | jq .parsed",
+    "batchgen export -o results.csv",
+    "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
+    "batchgen export -o data.parquet --shards 8 --summary data.json",
 ))  # fmt: skip
-@click.option("--reason", "reasons", type=reason_choice, multiple=True)
-@click.option("--id", "item_ids", metavar="ID", multiple=True)
-@only_experiment_option
-@click.option("--dry-run", is_flag=True, help="Only say how many.")
-@json_option
-@click.pass_obj
-def retry(
-    session: Session, reasons: tuple[str, ...], item_ids: tuple[str, ...], experiment: str | None,
-    dry_run: bool, as_json: bool,
-) -> int:  # fmt: skip
-    """Put failed items back to pending, to ask again.
-
-    They get all their tries back; what came of the old ones is kept. Without options, all failed
-    ones. `batchgen work` then asks for them again.
-    """
-    config = session.config()
-
-    async def job() -> int:
-        async with open_experiments(config, experiment) as (store, chosen):
-            if item_ids:
-                only = chosen[0].id if experiment else None
-                n = await _retry_ids(store, item_ids, reasons, only, dry_run)
-            else:
-                n = sum([await _retry_all(store, e.id, reasons, dry_run) for e in chosen])
-        if as_json:
-            click.echo(json.dumps({"retried": n, "dry_run": dry_run}))
-        else:
-            went = "would go" if dry_run else "went"
-            click.echo(f"{counted(n, 'failed item')} {went} back to pending.")
-        return 0
-
-    return run_async(job())
-
-
-async def _retry_all(
-    store: "Store", experiment_id: int, reasons: tuple[str, ...], dry_run: bool
-) -> int:
-    n = 0
-    for reason in reasons or (None,):
-        after = 0
-        while page := await store.failed_page(experiment_id, reason, after):
-            after = page[-1][0]
-            n += len(page) if dry_run else await store.reopen(page)
-    return n
-
-
-async def _retry_ids(
-    store: "Store", item_ids: tuple[str, ...], reasons: tuple[str, ...],
-    experiment_id: int | None, dry_run: bool,
-) -> int:  # fmt: skip
-    failed = []
-    for given in item_ids:
-        for number in await items_called(store, given, experiment_id):
-            found = await store.failed_item(number)
-            if found is None:
-                raise UsageError(f"item {given} is not failed, so there is nothing to retry.")
-            if not reasons or found[2] in reasons:
-                failed.append(found)
-    return len(failed) if dry_run else await store.reopen(failed)
-
-
-@click.command(epilog=epilog("batchgen export", "batchgen export -o - | jq .parsed"))
 @experiment_option
 @click.option(
     "-o", "--output", metavar="FILE", help="Default: in output_data.output_dir; - is stdout."
 )
+@click.option(
+    "--format", "format_name", type=click.Choice(_FORMATS),
+    help="Default: by the suffix of FILE (.csv, .parquet), or jsonl. messages, alpaca and sharegpt "
+         "are for fine-tuning.",
+)  # fmt: skip
 @click.option("--failed", is_flag=True, help="The failed items instead, with reason and error.")
+@click.option(
+    "--where", metavar="EXPR",
+    help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: id, "
+         "input, metadata, response, parsed; ==, !=, <, <=, >, >=, in, and, or, not.",
+)  # fmt: skip
+@click.option(
+    "--shards", type=click.IntRange(1, 200), default=1, metavar="N",
+    help="Split into N files, NAME-00001-of-0000N.EXT, in the order of the pool.",
+)  # fmt: skip
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
+)
 @json_option
 @click.pass_obj
 def export(
-    session: Session, experiment: str | None, output: str | None, failed: bool, as_json: bool
-) -> int:
-    """Write the finished rows as JSON lines.
+    session: Session, experiment: str | None, output: str | None, format_name: str | None,
+    failed: bool, where: str | None, shards: int, summary: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Write the finished rows as lines, a table or conversations.
 
-    In the order of the pool. The file appears whole or not at all.
+    In the order of the pool. A file appears whole or not at all.
     """
+    from batchgen.export import Format, Wanted, Where, format_by_name
     from batchgen.items import State
 
+    path = Path(output) if output else None
+    wanted = Wanted(
+        Format(format_name) if format_name else format_by_name(path),
+        State.FAILED if failed else State.DONE,
+        None if where is None else Where(where),
+        shards,
+        summary,
+    )
     config = session.config(experiment_name=experiment)
-    state = State.FAILED if failed else State.DONE
 
     async def job() -> int:
         async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
-            path = Path(output) if output else None
-            await export_to(session, store, config, chosen[0], path, state, as_json=as_json)
+            await export_to(session, store, config, chosen[0], path, wanted, as_json=as_json)
         return 0
 
     return run_async(job())
@@ -122,7 +84,8 @@ def verify(session: Session, as_json: bool) -> int:
     """Prove that the database is whole.
 
     Counts add up, no id is there twice, every done item has its answer. Exported files that are
-    still there are compared too. Exit 1, and the list, if something is wrong.
+    still there are compared too: with the table or, where that cannot be, by their hash. Exit 1,
+    and the list, if something is wrong.
     """
     config = session.config()
 

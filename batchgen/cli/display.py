@@ -67,7 +67,7 @@ def say_result(session: Session, result: "WorkResult") -> None:
         waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
         click.echo(
             f"halted: {stats.halted}\n"
-            f"Nothing is lost: {waiting}. Mend it, then run the same command again.",
+            f"Nothing is lost: {waiting}. Fix that, then run the same command again.",
             err=True,
         )
         return

@@ -11,6 +11,8 @@ from batchgen.cli.options import (
     grace_option,
     json_option,
     limit_option,
+    max_cost_option,
+    max_tokens_option,
     only_experiment_option,
     processes_option,
     recipe_option,
@@ -21,6 +23,7 @@ from batchgen.cli.options import (
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.steps import (
     PoolJob,
+    budget_of,
     do_whole_job,
     dry_run_pool,
     enqueue_pool,
@@ -63,7 +66,7 @@ def enqueue(
         as_json=as_json,
     )  # fmt: skip
     if dry_run:
-        return dry_run_pool(session, config, job)
+        return run_async(dry_run_pool(session, config, job))
 
     async def enqueue_only() -> int:
         from batchgen.enqueue import recipe_of
@@ -78,19 +81,28 @@ def enqueue(
     return run_async(enqueue_only())
 
 
-@click.command(epilog=epilog("batchgen work -c 20", "batchgen work --rpm 500 --max-items 100"))
+@click.command(
+    epilog=epilog(
+        "batchgen work -c 20",
+        "batchgen work --rpm 500 --max-items 100",
+        "batchgen work -c 400 --processes 4 --max-cost 25",
+    )
+)
 @slots_option
 @rpm_option
 @only_experiment_option
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @click.option("--watch", is_flag=True, help="When nothing is left, wait for more.")
 @processes_option
+@max_cost_option
+@max_tokens_option
 @grace_option
 @click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
 def work(
     session: Session, slots: int | None, rpm: int | None, experiment: str | None,
-    max_items: int | None, watch: bool, processes: int, grace_s: float | None, part: bool,
+    max_items: int | None, watch: bool, processes: int, max_cost_usd: float | None,
+    max_tokens: int | None, grace_s: float | None, part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -105,9 +117,11 @@ def work(
 
         async with open_store(config.database) as store:
             chosen = (await experiment_named(store, experiment)).id if experiment else None
+            experiments = None if chosen is None else (chosen,)
             scope = Scope(
-                experiments=None if chosen is None else (chosen,),
+                experiments=experiments,
                 requests_per_minute=config.model.rate_limit,
+                budget=budget_of(experiments, max_cost_usd, max_tokens),
                 max_items=max_items,
                 wait_for_more=watch,
             )
@@ -131,6 +145,8 @@ def work(
 @recipe_option
 @skip_option
 @processes_option
+@max_cost_option
+@max_tokens_option
 @grace_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Default: as export.")  # fmt: skip
@@ -138,7 +154,8 @@ def work(
 def run(
     session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
     limit: int | None, other_recipe: str | None, skip_path: Path | None, processes: int,
-    grace_s: float | None, output: Path | None,
+    max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None,
+    output: Path | None,
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
 
@@ -147,6 +164,6 @@ def run(
     config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
     job = PoolJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
-        processes=processes, output=output,
+        processes=processes, max_cost_usd=max_cost_usd, max_tokens=max_tokens, output=output,
     )  # fmt: skip
     return run_async(do_whole_job(session, config, job))

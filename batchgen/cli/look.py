@@ -1,6 +1,5 @@
 """Looking at what there is: status, failures, show."""
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
+    import asyncio
+
     from batchgen.views import foreign_writer_warning, status_object, status_text
 
     config = session.config()

@@ -41,6 +41,14 @@ processes_option = click.option(
     "--processes", type=click.IntRange(1, 256), default=1, metavar="P",
     help="Worker processes that share the slots, for more than one core can send.",
 )  # fmt: skip
+max_cost_option = click.option(
+    "--max-cost", "max_cost_usd", type=click.FloatRange(0, min_open=True), metavar="USD",
+    help="Halt before the experiment's calls, those of earlier runs included, can cost more.",
+)  # fmt: skip
+max_tokens_option = click.option(
+    "--max-tokens-total", "max_tokens", type=click.IntRange(1), metavar="N",
+    help="The same in tokens, in and out.",
+)  # fmt: skip
 grace_option = click.option(
     "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
     help="How long a stop waits for calls in flight; default: work.grace_s of the config.",

@@ -3,7 +3,6 @@
 Nearly every command has a `Session` as its first argument.
 """
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -58,6 +57,8 @@ def counted(n: int, noun: str) -> str:
 
 def run_async(job: Coroutine[Any, Any, int]) -> int:
     """Run it to its exit code."""
+    import asyncio  # here: it is a third of what --help takes
+
     try:
         return asyncio.run(job)
     except KeyboardInterrupt:  # Ctrl-C in a job that has nothing to drain

@@ -3,7 +3,6 @@
 `enqueue`, `work`, `export`, `run` and `demo` are made of them.
 """
 
-import asyncio
 import gc
 import json
 import os
@@ -27,11 +26,13 @@ if TYPE_CHECKING:
     from batchgen.committer import Scope
     from batchgen.config import Config
     from batchgen.enqueue import Enqueued
+    from batchgen.export import Wanted
     from batchgen.items import Recipe
     from batchgen.jobs import WorkRequest, WorkResult
+    from batchgen.prices import Estimate
     from batchgen.processes import Part
     from batchgen.shutdown import Stop
-    from batchgen.store import Experiment, Store
+    from batchgen.store import Budget, Experiment, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class PoolJob:
     skip_path: Path | None = None
     grace_s: float | None = None
     processes: int = 1
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
     output: Path | None = None
     as_json: bool = False
 
@@ -82,6 +85,8 @@ async def enqueue_pool(
     job: PoolJob,
 ) -> None:  # fmt: skip
     """The first step: the items of the pool become rows."""
+    import asyncio
+
     from batchgen.enqueue import Enqueued, enqueue
     from batchgen.store import OtherRecipe
 
@@ -123,21 +128,68 @@ def _enqueued_line(name: str, done: "Enqueued") -> str:
     return line
 
 
-def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
+async def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
     """The first step, without writing anything."""
     from batchgen.enqueue import dry_run, recipe_of
+    from batchgen.prices import Prices
 
+    recipe, prices = recipe_of(config), Prices(config.model)
+    measured = await _tokens_of_an_answer(config)
     with reading_pool(job) as pool, skipping(job.skip_path) as skip:
-        done, first = dry_run(pool, recipe_of(config), skip)
+        done, first, estimate = dry_run(pool, recipe, prices, skip, measured)
     _warn_of_pool(session, job, done)
     if job.as_json:
-        click.echo(json.dumps({"read": done.read, "first_messages": first}, ensure_ascii=False))
+        click.echo(json.dumps({
+            "read": done.read, "first_messages": first,
+            "prompt_tokens": estimate.prompt_tokens,
+            "completion_tokens": estimate.completion_tokens,
+            "cost_usd": estimate.cost_usd, "is_measured": estimate.is_measured,
+        }, ensure_ascii=False))  # fmt: skip
         return 0
     click.echo(f"{counted(done.read, 'item')} would be enqueued into "
                f"{config.output_data.experiment_name}; nothing was written.")  # fmt: skip
+    if done.read:
+        click.echo(_estimate_line(estimate))
     for message in first or []:
         click.echo(f"\n{message.get('role')}:\n{message.get('content')}")
     return 0
+
+
+async def _tokens_of_an_answer(config: "Config") -> float | None:
+    """By the calls that this experiment has had, if any."""
+    from batchgen.store import open_store
+
+    if not config.database.is_file():
+        return None
+    async with open_store(config.database) as store:
+        name = config.output_data.experiment_name
+        chosen = [one.id for one in await store.experiments() if one.name == name]
+        counts = await store.counts(chosen)
+    return counts.completion_tokens / counts.done if counts.done else None
+
+
+def _estimate_line(estimate: "Estimate") -> str:
+    line = f"Estimated: {estimate.prompt_tokens:,} tokens in"
+    how = "as its items had so far" if estimate.is_measured else "at most, by max_tokens"
+    if estimate.completion_tokens is not None:
+        line += f", {round(estimate.completion_tokens):,} out ({how})"
+    if estimate.cost_usd is not None:
+        return f"{line}: ${estimate.cost_usd:,.4f}"
+    why = "max_tokens is not set" if estimate.completion_tokens is None else (
+        "the price is not known; see model.price"
+    )  # fmt: skip
+    return f"{line}; no cost, as {why}"
+
+
+def budget_of(
+    experiments: tuple[int, ...] | None, max_cost_usd: float | None, max_tokens: int | None
+) -> "Budget | None":
+    """What --max-cost and --max-tokens-total ask for."""
+    from batchgen.store import Budget
+
+    if max_cost_usd is None and max_tokens is None:
+        return None
+    return Budget(experiments, max_cost_usd, max_tokens)
 
 
 async def work_on(
@@ -146,10 +198,12 @@ async def work_on(
 ) -> "WorkResult":  # fmt: skip
     """The second step: workers, until nothing is left, they halt or are stopped."""
     from batchgen.client import check_settings
-    from batchgen.jobs import WorkRequest
+    from batchgen.jobs import WorkRequest, check_budget
     from batchgen.shutdown import Stop, stop_on_signal
 
     check_settings(config.model)  # before there is a log
+    if scope.budget is not None:
+        check_budget(config.model, scope.budget)
     display = Display(session)
     stop = Stop()
     grace_s = config.work.grace_s if grace_s is None else grace_s
@@ -216,6 +270,10 @@ async def _work_in_processes(
     shared += ["--rpm", str(scope.requests_per_minute or 0)]
     for experiment_id in scope.experiments or ():
         shared += ["--experiment", await _name_of(store, experiment_id)]
+    if scope.budget is not None and scope.budget.max_cost_usd is not None:
+        shared += ["--max-cost", str(scope.budget.max_cost_usd)]
+    if scope.budget is not None and scope.budget.max_tokens is not None:
+        shared += ["--max-tokens-total", str(scope.budget.max_tokens)]
     if scope.wait_for_more:
         shared += ["--watch"]
     items = shares(scope.max_items, processes) if scope.max_items else [None] * processes
@@ -248,7 +306,9 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
     from batchgen.committer import Scope
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
-    scope = Scope((experiment.id,), config.model.rate_limit)
+    experiments = (experiment.id,)
+    budget = budget_of(experiments, job.max_cost_usd, job.max_tokens)
+    scope = Scope(experiments, config.model.rate_limit, budget)
     result = await work_on(
         session, store, config, scope, grace_s=job.grace_s, processes=job.processes
     )
@@ -257,36 +317,37 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
     return result.exit_code
 
 
-async def _export_to_stdout(store: "Store", experiment: "Experiment", state: Any) -> None:
+async def export_to(
+    session: Session, store: "Store", config: "Config", experiment: "Experiment",
+    path: Path | None, wanted: "Wanted | None" = None, *, as_json: bool = False,
+) -> None:  # fmt: skip
+    """The last step: the finished rows (or what is wanted of them) as a file. Without `wanted`, its
+    name says the format."""
+    from batchgen.export import Wanted, export_file, format_by_name, output_path
+
+    wanted = wanted or Wanted(format_by_name(path))
+    if path is None:
+        path = output_path(config.output_data, experiment, wanted)
+    if path == Path("-"):
+        await _export_to_stdout(store, experiment, wanted)
+        return
+    exported = await export_file(store, experiment, path, wanted)
+    if as_json:
+        shards = {"files": [str(file.path) for file in exported.files]}
+        said = {"path": str(path), "rows": exported.rows, **(shards if wanted.shards > 1 else {})}
+        click.echo(json.dumps(said, ensure_ascii=False))
+    else:
+        files = f" in {wanted.shards} files" if wanted.shards > 1 else ""
+        session.say(f"{counted(exported.rows, 'row')}{files} -> {path}")
+
+
+async def _export_to_stdout(store: "Store", experiment: "Experiment", wanted: "Wanted") -> None:
     from batchgen.export import export_stream
 
     try:
-        await export_stream(store, experiment, sys.stdout.buffer, state)
+        await export_stream(store, experiment, sys.stdout.buffer, wanted)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as exc:
         raise BatchgenError(f"stdout: cannot write the export ({exc.strerror}).") from exc
-
-
-async def export_to(
-    session: Session, store: "Store", config: "Config", experiment: "Experiment",
-    path: Path | None, state: Any = None, *, as_json: bool = False,
-) -> None:  # fmt: skip
-    """The last step: the finished rows (or, by `state`, the failed) as a file."""
-    from batchgen.export import export_file, output_path
-    from batchgen.items import State
-
-    state = state or State.DONE
-    if path is None:
-        path = output_path(config.output_data, experiment)
-        if state is State.FAILED:
-            path = path.with_name(f"{path.stem}.failed.jsonl")
-    if path == Path("-"):
-        await _export_to_stdout(store, experiment, state)
-        return
-    exported = await export_file(store, experiment, path, state)
-    if as_json:
-        click.echo(json.dumps({"path": str(path), "rows": exported.rows}, ensure_ascii=False))
-    else:
-        session.say(f"{counted(exported.rows, 'row')} -> {path}")

@@ -24,9 +24,10 @@ from batchgen.config.settings import (
     leaf_path,
     leaf_table,
 )
-from batchgen.config.sources import load, nest
+from batchgen.config.sources import load, model_setting, nest
 
 __all__ = [
     "CHAT_PARAMETERS", "Config", "KeyPath", "Kind", "Leaf", "ModelConfig", "OutputConfig",
-    "PromptsConfig", "Scope", "WorkConfig", "leaf_path", "leaf_table", "load", "nest",
+    "PromptsConfig", "Scope", "WorkConfig", "leaf_path", "leaf_table", "load", "model_setting",
+    "nest",
 ]  # fmt: skip

@@ -167,6 +167,17 @@ def _check_path(value: Any, scope: Scope) -> Path:
         raise ValueError("starts with a home directory that is not known") from None
 
 
+def _check_parser(value: Any, scope: Scope) -> str:
+    """The text as it is, but a schema's file is found from where the config's other paths are."""
+    spec = _check_text(value, scope)
+    prefix, _, source = spec.partition(":")
+    if prefix != "json_schema" or source.startswith("{"):
+        return spec
+    if not source.strip():
+        raise ValueError("names no file; write json_schema:FILE")
+    return f"{prefix}:{_check_path(source, scope)}"
+
+
 def _check_path_or_none(value: Any, scope: Scope) -> Path | None:
     return None if value is None or value == "" else _check_path(value, scope)
 
@@ -239,6 +250,7 @@ TEXT = Kind("text", _check_text, text=True)
 BOOL = _kind("true or false", lambda value: isinstance(value, bool))
 PATH = Kind("a path", _check_path, text=True)
 PATH_OR_NULL = Kind("a path or null", _check_path_or_none, text=True)
+PARSER = Kind("text", _check_parser, text=True)
 PROVIDER = Kind('"openai"', _check_provider, text=True)
 API_KEY = Kind("text or null", _check_api_key, text=True)
 BASE_URL = Kind("a URL", _check_base_url, text=True)

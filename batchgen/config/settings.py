@@ -16,6 +16,7 @@ from batchgen.config.kinds import (
     EXPERIMENT,
     NOT_SETTINGS,
     PARAMETERS,
+    PARSER,
     PATH,
     PATH_OR_NULL,
     POSITIVE,
@@ -93,12 +94,14 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkConfig:
-    """How a worker goes about it. Nothing here changes an answer."""
+    """How a worker goes about it. Nothing here changes what is asked at first; with
+    `parse_feedback` a second question holds the first answer."""
 
     concurrency: int = 20
     timeout_s: float = 600.0
     max_attempts: int = 5
     parse_attempts: int = 1
+    parse_feedback: bool = False
     parse_timeout_s: float = 30.0
     stall_s: float = 1800.0
     grace_s: float = 30.0
@@ -118,6 +121,7 @@ class Config:
     output_data: OutputConfig = field(default_factory=OutputConfig)
     database: Path = Path("batchgen.db")
     parser: str = "raw"
+    structured_output: bool = False
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")
     directory: Path
@@ -149,11 +153,13 @@ _TABLE = {
     "output_data.experiment_name": (EXPERIMENT, "the experiment, and its file's name"),
     "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),
     "database": (PATH, "the work database"),
-    "parser": (TEXT, "what makes parsed out of an answer; see Parsers"),
+    "parser": (PARSER, "what makes parsed out of an answer; see Parsers"),
+    "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
     "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
     "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
     "work.max_attempts": (POSITIVE, "calls per item that may fail before the item does"),
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
+    "work.parse_feedback": (BOOL, "say, when asking again, what was wrong with the last answer"),
     "work.parse_timeout_s": (SECONDS, "seconds that a parser may take over one answer"),
     "work.stall_s": (SECONDS, "seconds without any success until a worker halts"),
     "work.grace_s": (SECONDS, "seconds that a stopped worker waits for its calls"),

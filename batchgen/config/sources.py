@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgen.config.kinds import PARAMETERS, Scope, named_variable, shown_key, shown_value
+from batchgen.config.kinds import (
+    NOT_SETTINGS,
+    PARAMETERS,
+    Scope,
+    named_variable,
+    shown_key,
+    shown_value,
+)
 from batchgen.config.settings import (
     ENVIRONMENT_PREFIX,
     LEAF_PATHS,
@@ -65,6 +72,32 @@ def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         *above, last = leaf_path(name)
         (nested.setdefault(above[0], {}) if above else nested)[last] = kwargs[name]
     return nested
+
+
+def model_setting(given: str) -> tuple[str, Any]:
+    """What `KEY=VALUE` says of the model's name or of a chat-completion parameter; VALUE is read as
+    in an environment variable, and null is None: not sent. Raises ConfigError."""
+    key, equals, text = given.partition("=")
+    name = key.strip().removeprefix("model.")
+    if name not in PARAMETERS and name != "model":
+        raise ConfigError(_no_model_setting(name))
+    if not equals:
+        raise ConfigError(f"{name}: no value; write {name}=VALUE")
+    path = ("model", name)
+    kind = LEAVES[path].kind
+    value = text if kind.text and text != "null" else parse_yaml(text, name)
+    return name, _checked(path, _Given(value, name, Path()), {})
+
+
+def _no_model_setting(name: str) -> str:
+    shown = shown_key(name)
+    if name in NOT_SETTINGS:
+        return f"{shown}: cannot be set; batchgen decides it for every request"
+    if name in LEAF_PATHS and name not in SECTIONS:
+        return f"{shown}: does not belong to the request; set it in config.yaml"
+    nearest = difflib.get_close_matches(name.lower()[:60], ("model", *PARAMETERS), 1, 0)[0]
+    hint = "A parameter that only your server knows goes under extra_body"
+    return f"{shown}: unknown key; did you mean {nearest}? {hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,19 @@
 This is the door. Behind it:
 
     patterns, json_value   the built-in ones
-    function               the user's own
+    schema                 what a JSON Schema allows
+    function, model        the user's own functions and pydantic models
+    problems               how an error names a place in a value
     parser                 what they all are
     runner                 runs them
+    response_format        asks the server for what a parser's schema allows
 
 A parser's `kind` says what it can do to the process, and so when it may run:
 
     inline     built in, linear in the text: runs anywhere, before the answer is committed too
     regex      the user's pattern, which may backtrack for ever: has a time limit of its own
-    function   the user's code: may raise, hang, or take the process with it. Only after the raw
-               answer is durable
+    function   the user's code, a model or a schema: may raise, hang, or take the process with it.
+               Only after the raw answer is durable
 
 `ParserRunner.run` runs any of them. Whatever goes wrong is a ParseError, which costs the item and
 nothing else.
@@ -26,10 +29,14 @@ from batchgen.parsers.function import function_parser, parser_from_callable
 from batchgen.parsers.json_value import parse_json
 from batchgen.parsers.parser import Parser, to_json
 from batchgen.parsers.patterns import regex_parser, tag_parser
+from batchgen.parsers.response_format import response_format
 from batchgen.parsers.runner import ParserRunner
+from batchgen.parsers.schema import schema_parser
 from batchgen.userfunctions import is_function_spec, load_function
 
-__all__ = ["Parser", "ParserRunner", "load_parser", "parser_from_callable", "to_json"]
+__all__ = [
+    "Parser", "ParserRunner", "load_parser", "parser_from_callable", "response_format", "to_json",
+]  # fmt: skip
 
 
 def load_parser(spec: str) -> Parser:
@@ -49,7 +56,7 @@ def load_parser(spec: str) -> Parser:
         return function_parser(function, spec)
     raise ConfigError(
         f"unknown parser {spec!r}; there are raw, tag:NAME, regex:PATTERN, json, "
-        "module:function and path/to/file.py:function"
+        "json_schema:FILE, module:function and path/to/file.py:function"
     )
 
 
@@ -64,13 +71,9 @@ def _refuse_python(spec: str, name: str) -> NoReturn:
     )
 
 
-def _refuse_schema(spec: str, _file: str) -> NoReturn:
-    raise ConfigError(f"parser {spec!r}: json_schema is not supported yet; use json or a function")
-
-
 _FACTORIES: dict[str, Callable[[str, str], Parser]] = {
     "tag": tag_parser,
     "regex": regex_parser,
-    "json_schema": _refuse_schema,
+    "json_schema": schema_parser,
     "python": _refuse_python,
 }

@@ -1,10 +1,11 @@
-"""The user's own functions as parsers."""
+"""The user's own functions as parsers, and the user's own models."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from batchgen.errors import ConfigError
+from batchgen.parsers.model import is_model, model_parser
 from batchgen.parsers.parser import Parser
 
 
@@ -15,9 +16,10 @@ def parser_from_callable(function: Callable[..., Any]) -> Parser:
 
 
 def function_parser(function: Callable[..., Any], spec: str) -> Parser:
+    if is_model(function):
+        return model_parser(function, spec)
     if inspect.isclass(function):
-        what = "pydantic models are" if hasattr(function, "model_validate") else "a class is"
-        raise ConfigError(f"parser {spec!r}: {what} not supported yet; give a function")
+        raise ConfigError(f"parser {spec!r}: a class must be a pydantic model; or give a function")
     call = _caller(function, spec)
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`

@@ -1,7 +1,7 @@
 """What a parser is, and what it may return."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from batchgen.errors import ParseError
@@ -13,9 +13,11 @@ Parse = Callable[[str, Mapping[str, Any], float | None], Any]
 @dataclass(frozen=True, slots=True)
 class Parser:
     """`parse(text, item, timeout_s)` returns what JSON can hold (of a function: anything, or an
-    awaitable) or raises ParseError (a function: anything). Only a regex looks at `timeout_s`.
+    awaitable) or raises ParseError (a function: anything). Only patterns look at `timeout_s`.
 
-    `needs_whole` is False when an answer that was cut off at max_tokens is of use all the same.
+    `spec` is what a recipe holds: `load_parser(spec)` makes the same parser, whatever became of
+    the file that it was made of. `needs_whole` is False when an answer that was cut off at
+    max_tokens is of use all the same. `schema` makes the JSON Schema of what it takes.
     """
 
     spec: str
@@ -23,6 +25,7 @@ class Parser:
     parse: Parse
     needs_whole: bool = True
     is_async: bool = False
+    schema: Callable[[], dict[str, Any]] | None = field(default=None, compare=False)
 
 
 def to_json(value: Any) -> str:

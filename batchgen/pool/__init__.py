@@ -2,10 +2,10 @@
 
 This is the door. Behind it:
 
-    jsonl, json_list, csv_rows   a reader for each kind of file
-    objects                      Python objects, and the functions that yield them
-    lines, strict_json           what the readers share: text out of bytes, values out of text
-    shapes                       what an item may look like
+    jsonl, json_list, csv_rows, parquet_rows   a reader for each kind of file
+    objects              Python objects, and the functions that yield them
+    lines, strict_json   what the readers share: text out of bytes, values out of text
+    shapes               what an item may look like
 
 Every reader yields `PoolItem | BadLine`: what is wrong with a line is a value, since the caller
 decides whether it ends the run or is written away (`--skip-invalid`). After a `BadLine` the stream
@@ -15,14 +15,16 @@ goes on with the next line, unless it is `fatal`: then nothing follows.
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from batchgen.errors import UsageError
+from batchgen.parquet import load_pyarrow
 from batchgen.pool.csv_rows import read_csv_rows
 from batchgen.pool.json_list import read_json_list
 from batchgen.pool.jsonl import read_json_lines
 from batchgen.pool.lines import MAX_ITEM_BYTES
 from batchgen.pool.objects import read_function, read_objects
+from batchgen.pool.parquet_rows import read_parquet_rows
 from batchgen.pool.shapes import BadLine, Entries, Entry, read_item
 from batchgen.userfunctions import is_function_spec
 
@@ -41,22 +43,20 @@ def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
         return read_json_lines(stdin or sys.stdin.buffer, "stdin")
     path = Path(source)
     reader = _READERS.get(path.suffix.lower())
-    if reader is None and path.suffix.lower() != ".parquet" and is_function_spec(source):
+    if reader is None and is_function_spec(source):
         return read_function(source)
     if not path.is_file() and not path.is_fifo():
         raise UsageError(f"{source}: {'is a directory' if path.is_dir() else 'no such data pool'}")
     if reader is None:
-        _refuse_format(source, path.suffix.lower())
+        raise UsageError(
+            f"{source}: unknown kind of data pool; it must end in .jsonl, .json, .csv or .parquet, "
+            "be - (JSONL on stdin), or module:function"
+        )
+    if reader is read_parquet_rows:
+        load_pyarrow()  # raises
+        if path.is_fifo():
+            raise UsageError(f"{source}: is a pipe; Parquet is read from its end, so from a file")
     return _file_items(path, source, reader)
-
-
-def _refuse_format(source: str, suffix: str) -> NoReturn:
-    if suffix == ".parquet":
-        raise UsageError(f"{source}: Parquet is not supported yet; convert it to JSONL")
-    raise UsageError(
-        f"{source}: unknown kind of data pool; it must end in .jsonl, .json or .csv, "
-        "be - (JSONL on stdin), or module:function"
-    )
 
 
 _Reader = Callable[[BinaryIO, str], Iterator[Entry]]
@@ -65,6 +65,7 @@ _READERS: dict[str, _Reader] = {
     ".ndjson": read_json_lines,
     ".json": read_json_list,
     ".csv": read_csv_rows,
+    ".parquet": read_parquet_rows,
 }
 
 

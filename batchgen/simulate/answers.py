@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from batchgen.items import canonical_json
+from batchgen.simulate.fitting import fitting_value
 
 # Fixed, since the time of day would make two equal requests differ.
 _CREATED = 1_700_000_000
@@ -112,6 +113,8 @@ def _choices(body: Mapping[str, Any]) -> int:
 
 def _text(chat: Chat, index: int) -> str:
     digest = sha256(chat.digest + bytes([index])).digest()
+    if schema := _schema(chat.body):
+        return json.dumps(fitting_value(schema, digest, _sentence), ensure_ascii=False)
     quote = _quote(chat.text)
     prose = _prose(digest, quote)
     if _wants_json_only(chat.body):
@@ -119,6 +122,14 @@ def _text(chat: Chat, index: int) -> str:
     text = _json_text(digest, prose, quote) if "JSON" in chat.text else prose
     tag = next(filter(None, map(_TAG.search, _texts(chat.body["messages"]))), None)
     return f"<{tag[1]}>{text}</{tag[1]}>" if tag else text
+
+
+def _schema(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema that the answer is to fit; {}: none."""
+    match body.get("response_format"):
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return schema
+    return {}
 
 
 def _wants_json_only(body: Mapping[str, Any]) -> bool:
@@ -132,13 +143,16 @@ def _json_text(digest: bytes, prose: str, quote: str) -> str:
 
 def _prose(digest: bytes, quote: str) -> str:
     lines = [f'You wrote "{quote}".']
-    for at in range(1, 13 + 4 * (digest[0] % 3), 4):
-        adjective, noun, verb, other = digest[at : at + 4]
-        lines.append(
-            f"The {_ADJECTIVES[adjective % 8]} {_NOUNS[noun % 8]} {_VERBS[verb % 8]} "
-            f"the {_NOUNS[other % 8]}."
-        )
+    lines += [_sentence(digest[at:]) for at in range(1, 13 + 4 * (digest[0] % 3), 4)]
     return "\n".join(lines)
+
+
+def _sentence(drawn: bytes) -> str:
+    adjective, noun, verb, other = drawn[:4]
+    return (
+        f"The {_ADJECTIVES[adjective % 8]} {_NOUNS[noun % 8]} {_VERBS[verb % 8]} "
+        f"the {_NOUNS[other % 8]}."
+    )
 
 
 def _quote(text: str) -> str:

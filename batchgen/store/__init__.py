@@ -7,7 +7,8 @@ one snapshot, and its docstring is its promise. Behind it:
     gate         one writer at a time among processes; which workers are alive
     migrate      the schema, from migrations/*.sql
     intake       enqueueing             queue     workers: claim, finish, take over
-    operator     retry, rename, delete  reports   reading for people and export
+    operator     retry, reparse, ...    reports   reading for people and export
+    budget       what may still be spent
     ledger       counters and totals    verify    the proof
     sql          queries.sql by name
 """
@@ -22,18 +23,21 @@ from typing import Any
 
 from batchgen.errors import UsageError
 from batchgen.items import Item, NewItem, Outcome, Recipe, State
+from batchgen.store import budget as store_budget
 from batchgen.store import intake, operator, queue, reports, verify
+from batchgen.store.budget import Budget, Grant, Reservation, Spent
 from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock, machine
 from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
-from batchgen.store.operator import FailedItem
+from batchgen.store.operator import EndedAnswer, EndedItem, Reparsed
 from batchgen.store.queue import Exchange, Want, WorkerRow
-from batchgen.store.reports import Counts, Experiment, FailureGroup, Pace, ResultRow
+from batchgen.store.reports import AnswerDetails, Counts, Experiment, FailureGroup, Pace, ResultRow
 from batchgen.store.verify import ExportRecord
 
 __all__ = [
-    "Added", "Counts", "Exchange", "Experiment", "ExportRecord", "FailedItem", "FailureGroup",
-    "Intake", "OtherRecipe", "Pace", "ResultRow", "Store", "Want", "Worker", "WorkerRow",
+    "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
+    "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "OtherRecipe", "Pace",
+    "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "Want", "Worker", "WorkerRow",
     "key_of_content", "key_of_id", "now_ms", "open_store", "vulnerable_sqlite",
 ]  # fmt: skip
 
@@ -114,20 +118,56 @@ class Store:
     async def recipe(self, recipe_id: int) -> Recipe:
         return Recipe.from_json(await self._db.read(reports.recipe_json, recipe_id))
 
+    async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
+        """The newest answer of an item that its parser could not use, and why."""
+        return await self._db.read(reports.last_bad_answer, item_id)
+
     # Operator
 
     async def failed_page(
-        self, experiment_id: int, reason: str | None, after: int, limit: int = 5000
-    ) -> list[FailedItem]:
-        """The next failed items after item `after`; an empty page at the end."""
-        return await self._db.read(operator.failed_page, experiment_id, reason, after, limit)
+        self,
+        experiment_id: int,
+        reason: str | None,
+        message: str | None,
+        after: int,
+        limit: int = 5000,
+    ) -> list[EndedItem]:
+        """The next failed items after item `after`, those that have `message` in their error in
+        whatever case; an empty page at the end."""
+        return await self._db.read(
+            operator.failed_page, experiment_id, reason, message, after, limit
+        )
 
-    async def failed_item(self, item_id: int) -> FailedItem | None:
-        return await self._db.read(operator.failed_item, item_id)
+    async def ended_item(self, item_id: int) -> EndedItem | None:
+        return await self._db.read(operator.ended_item, item_id)
 
-    async def reopen(self, items: Sequence[FailedItem]) -> int:
-        """Failed items back to pending, old attempts kept; how many still were failed."""
-        return await self._db.write(operator.reopen, items)
+    async def reopen(
+        self, items: Sequence[EndedItem], change: Callable[[Recipe], Recipe] | None = None
+    ) -> int:
+        """Items that ended back to pending, old attempts and results kept; how many still had
+        ended so. `change` gives them another recipe, and they stay the same items."""
+        return await self._db.write(operator.reopen, items, change, now_ms())
+
+    async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
+        """Those of the items that have one of these parameters themselves: it wins over the
+        recipe's."""
+        return await self._db.read(operator.items_with_own, item_ids, names)
+
+    async def answer_page(
+        self, experiment_id: int, done_too: bool, after: int, limit: int = 500
+    ) -> list[EndedAnswer]:
+        """The next items after item `after` that failed to parse (and those done, when `done_too`)
+        with their answers; an empty page at the end."""
+        return await self._db.read(operator.answer_page, experiment_id, done_too, after, limit)
+
+    async def answer_of(self, item_id: int) -> EndedAnswer | None:
+        """The same of one item; also of one whose parser killed its worker."""
+        return await self._db.read(operator.answer_of, item_id)
+
+    async def write_reparsed(self, reparsed: Sequence[Reparsed], parser: str) -> set[int]:
+        """Replace what was parsed, keeping the earlier results; name the parser in the recipes. The
+        numbers of those items that were left, as something else became of them meanwhile."""
+        return await self._db.write(operator.write_reparsed, reparsed, parser, now_ms())
 
     async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
         await self._db.write(operator.rename_experiment, experiment_id, new_name)
@@ -139,7 +179,8 @@ class Store:
     async def record_export(
         self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
     ) -> None:
-        """Remember what a file held when it was written, for `verify`."""
+        """Remember what a file held when it was written, for `verify`; `result_seq` is the newest
+        result then, or -1 when the file cannot be compared with the table."""
         await self._db.write(
             operator.record_export,
             experiment_id, path, rows, sha256, result_seq, now_ms(),
@@ -153,6 +194,10 @@ class Store:
     async def counts(self, experiment_ids: Sequence[int] | None = None) -> Counts:
         """Items by state and what their calls used, of some experiments or all; constant time."""
         return await self._db.read(reports.counts, experiment_ids)
+
+    async def spent(self, budget: Budget) -> Spent:
+        """Of a budget, by calls that are over."""
+        return await self._db.read(store_budget.spent_of, budget)
 
     async def pace(self) -> Pace:
         return await self._db.read(reports.pace, now_ms())
@@ -184,6 +229,12 @@ class Store:
     async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:
         """The results of chosen items that have ended, in no order."""
         return await self._db.read(reports.results_of, item_ids)
+
+    async def answer_details(
+        self, item_ids: Sequence[int], *, bodies: bool
+    ) -> dict[int, AnswerDetails]:
+        """What else is stored of items that ended; one that was reopened meanwhile is not there."""
+        return await self._db.read(reports.answer_details, item_ids, bodies=bodies)
 
     async def newest_result(self) -> int:
         return await self._db.read(reports.newest_result)
@@ -246,6 +297,10 @@ class Worker:
     async def exchange(self, outcomes: Sequence[Outcome], want: Want) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns."""
         return await self._db.write(queue.exchange, self.id, outcomes, want, now_ms())
+
+    async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
+        """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""
+        return await self._db.write(store_budget.reserve, self.id, wanted, budget)
 
     async def charge(self, items: Sequence[Item]) -> None:
         """One more try used up by each."""

@@ -23,10 +23,15 @@ class OtherRecipe(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Intake:
     """One enqueueing of one pool. When `other_recipe` is set nothing was begun: the experiment has
-    that recipe, and the caller did not say what to do."""
+    that recipe, and the caller did not say what to do.
+
+    Items are known by `recipe_id`, and the new ones get `new_recipe_id`: another one only when
+    `reparse` has changed the experiment's parser.
+    """
 
     experiment_id: int
     recipe_id: int
+    new_recipe_id: int
     number: int
     other_recipe: Recipe | None = None
     dropped: int = 0
@@ -55,25 +60,25 @@ def begin_intake(
     `running`, while such items are in flight.
     """
     experiment_id = _experiment_id(db, experiment, now)
-    recipe_id = _recipe_id(db, recipe, now)
+    recipe_id = recipe_number(db, recipe, now)
     accepted = db.execute(QUERIES["accepted_recipes"], {"experiment_id": experiment_id}).fetchall()
     others = [body for id_, body in accepted if id_ != recipe_id]
     dropped = 0
     if mode is OtherRecipe.STOP and others and len(others) == len(accepted):
-        return Intake(experiment_id, recipe_id, 0, other_recipe=Recipe.from_json(others[0]))
+        other = Recipe.from_json(others[0])
+        return Intake(experiment_id, recipe_id, recipe_id, 0, other_recipe=other)
     if mode is OtherRecipe.REPLACE and others:
         (running,) = db.execute(
             QUERIES["count_running"], {"experiment_id": experiment_id}
         ).fetchone()
         if running:
-            return Intake(experiment_id, recipe_id, 0, running=running)
+            return Intake(experiment_id, recipe_id, recipe_id, 0, running=running)
         dropped = _drop_other_recipes(db, experiment_id, recipe_id)
-    db.execute(
-        QUERIES["accept_recipe"],
-        {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now},
-    )
+    accepting = {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now}
+    db.execute(QUERIES["accept_recipe"], accepting)
+    (known_as,) = db.execute(QUERIES["known_as"], accepting).fetchone()
     (number,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return Intake(experiment_id, recipe_id, number, dropped=dropped)
+    return Intake(experiment_id, known_as, recipe_id, number, dropped=dropped)
 
 
 def add_items(
@@ -132,7 +137,8 @@ def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:
     return added
 
 
-def _recipe_id(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
+def recipe_number(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
+    """The number of a recipe, which is stored when it is new."""
     digest = recipe.digest()
     found = db.execute(QUERIES["find_recipe"], {"digest": digest}).fetchone()
     if found:
@@ -162,7 +168,7 @@ def _add_items(db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], 
             {
                 "id": number,
                 "experiment_id": intake.experiment_id,
-                "recipe_id": intake.recipe_id,
+                "recipe_id": intake.new_recipe_id,
                 "custom_id": row.custom_id,
                 "input": row.input_json,
             }

@@ -8,7 +8,7 @@ from batchgen.items import Attempt
 from batchgen.store.sql import QUERIES
 
 _TOTALS = (
-    "calls", "unknown_calls", "latency_ms", "prompt_tokens", "completion_tokens",
+    "calls", "unknown_calls", "unknown_tokens", "latency_ms", "prompt_tokens", "completion_tokens",
     "cached_tokens", "reasoning_tokens", "cost_usd",
 )  # fmt: skip
 
@@ -22,12 +22,14 @@ class Ledger:
         """`delta` more items of the experiment are in this state."""
         self._moved[experiment_id, state, reason] += delta
 
-    def spend(self, experiment_id: int, attempt: Attempt) -> None:
-        """One more call was made for the experiment."""
+    def spend(self, experiment_id: int, attempt: Attempt, unknown_tokens: int = 0) -> None:
+        """One more call was made for the experiment. `unknown_tokens`: the most it can have used,
+        where the server did not say."""
         spent = self._spent.setdefault(experiment_id, defaultdict(int))
         usage = attempt.usage
         spent["calls"] += 1
         spent["unknown_calls"] += attempt.outcome == "unknown"
+        spent["unknown_tokens"] += unknown_tokens
         spent["latency_ms"] += attempt.latency_ms or 0
         spent["prompt_tokens"] += usage.prompt_tokens or 0
         spent["completion_tokens"] += usage.completion_tokens or 0
@@ -35,11 +37,12 @@ class Ledger:
         spent["reasoning_tokens"] += usage.reasoning_tokens or 0
         spent["cost_usd"] += attempt.cost_usd or 0.0
 
-    def forget_unknown(self, experiment_id: int, calls: int) -> None:
+    def forget_unknown(self, experiment_id: int, calls: int, cost_usd: float) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""
         spent = self._spent.setdefault(experiment_id, defaultdict(int))
         spent["calls"] -= calls
         spent["unknown_calls"] -= calls
+        spent["cost_usd"] -= cost_usd
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write what was gathered, within the caller's transaction."""

@@ -27,6 +27,11 @@ insert into experiment_recipes (experiment_id, recipe_id, added_at)
 values (:experiment_id, :recipe_id, :now)
 on conflict do nothing;
 
+-- name: known_as
+-- The recipe that the keys of items enqueued with this one are made with.
+select coalesce(known_as, recipe_id) from experiment_recipes
+ where experiment_id = :experiment_id and recipe_id = :recipe_id;
+
 -- name: forget_other_recipes
 delete from experiment_recipes where experiment_id = :experiment_id and recipe_id <> :recipe_id;
 
@@ -134,11 +139,36 @@ update work set available_at = available_at - :back
 -- One more try used up, whoever has the item by now.
 update work set attempts = attempts + 1 where item_id = :item_id;
 
+------------------------------------------------------------------------------- budget
+
+-- name: reserve
+insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)
+values (:item_id, :epoch, :experiment_id, :worker_id, :tokens, :cost_usd)
+on conflict (item_id) do update
+   set epoch = :epoch, worker_id = :worker_id, tokens = :tokens, cost_usd = :cost_usd;
+
+-- name: reserved
+select experiment_id, sum(tokens), sum(cost_usd) from reservations group by experiment_id;
+
+-- name: spent
+select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_usd from totals;
+
+-- name: any_reservation
+select 1 from reservations limit 1;
+
+-- name: settle_reservation
+delete from reservations where item_id = :item_id and epoch = :epoch returning tokens, cost_usd;
+
+-- name: drop_reservations
+-- Of a worker that is gone: calls it never sent.
+delete from reservations where worker_id = :worker_id;
+
 ------------------------------------------------------------------------------- exchange: finish
 
 -- name: forget_unknown_call
 -- The answer of a worker that was taken for dead came after all.
-delete from attempts where item_id = :item_id and epoch = :epoch and outcome = 'unknown';
+delete from attempts where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
+returning coalesce(cost_usd, 0.0);
 
 -- name: append_attempt
 insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,
@@ -147,6 +177,10 @@ insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, o
 values (:seq, :item_id, :epoch, :worker_id, :finished_at, :latency_ms, :outcome, :reason,
   :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens, :completion_tokens,
   :cached_tokens, :reasoning_tokens, :cost_usd, :response, :body);
+
+-- name: note_parse_error
+-- Of an answer that was kept before it was parsed.
+update attempts set error = :error where seq = :seq;
 
 -- name: append_result
 insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, finished_at)
@@ -166,12 +200,13 @@ update work set answer_seq = :answer_seq
  where item_id = :item_id and epoch = :epoch and state = 'running';
 
 -- name: add_to_totals
-insert into totals (experiment_id, calls, unknown_calls, latency_ms, prompt_tokens,
+insert into totals (experiment_id, calls, unknown_calls, unknown_tokens, latency_ms, prompt_tokens,
   completion_tokens, cached_tokens, reasoning_tokens, cost_usd)
-values (:experiment_id, :calls, :unknown_calls, :latency_ms, :prompt_tokens,
+values (:experiment_id, :calls, :unknown_calls, :unknown_tokens, :latency_ms, :prompt_tokens,
   :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd)
 on conflict (experiment_id) do update
    set calls = calls + :calls, unknown_calls = unknown_calls + :unknown_calls,
+       unknown_tokens = unknown_tokens + :unknown_tokens,
        latency_ms = latency_ms + :latency_ms, prompt_tokens = prompt_tokens + :prompt_tokens,
        completion_tokens = completion_tokens + :completion_tokens,
        cached_tokens = cached_tokens + :cached_tokens,
@@ -233,23 +268,89 @@ select body from recipes where id = :recipe_id;
 
 -- name: failed_items
 -- Failed items in the order of the pool, a page at a time.
-select w.item_id, w.experiment_id, r.reason
+select w.item_id, w.experiment_id, r.reason, r.error
   from work w indexed by work_failed join results r on r.seq = w.result_seq
  where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
    and (:reason is null or r.reason = :reason)
  order by w.item_id limit :limit;
 
--- name: failed_item
-select w.item_id, w.experiment_id, r.reason
+-- name: ended_item
+select w.item_id, w.experiment_id, coalesce(r.reason, '') as reason, r.error
   from work w join results r on r.seq = w.result_seq
- where w.state = 'failed' and w.item_id = :item_id;
+ where w.state in ('done', 'failed') and w.item_id = :item_id;
 
 -- name: reopen
--- Back to pending with all tries; the attempts made stay.
+-- Back to pending with all tries; the attempts made stay, and the results.
 update work
    set state = 'pending', epoch = epoch + 1, attempts = 0, crashes = 0, parse_failures = 0,
        answer_seq = null, result_seq = null
- where item_id = :item_id and state = 'failed';
+ where item_id = :item_id and state in ('done', 'failed');
+
+-- name: items_with_own
+-- Those whose own params, or body as in a line of an OpenAI batch, have one of these names.
+select i.id
+  from json_each(:ids) chosen
+  cross join items i on i.id = chosen.value
+ where exists (select 1 from json_each(i.input, '$.params') param
+                where param.key in (select value from json_each(:names)))
+    or (json_type(i.input, '$.body.messages') is not null
+        and json_type(i.input, '$.custom_id') is not null
+        and exists (select 1 from json_each(i.input, '$.body') param
+                     where param.key in (select value from json_each(:names))));
+
+-- name: recipe_of_item
+select recipe_id from items where id = :item_id;
+
+-- name: set_recipe
+update items set recipe_id = :recipe_id where id = :item_id;
+
+-- name: unparsed_answers
+-- Items that their parser failed, with the answers that it could not use, in the order of the pool.
+select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
+       r.error, r.parsed, i.input, a.response, a.finish_reason
+  from work w indexed by work_failed
+  cross join results r on r.seq = w.result_seq and r.reason = 'parse'
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
+ order by w.item_id limit :limit;
+
+-- name: all_answers
+-- The same and the done ones.
+select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
+       r.error, r.parsed, i.input, a.response, a.finish_reason
+  from work w not indexed
+  cross join results r on r.seq = w.result_seq and (r.state = 'done' or r.reason = 'parse')
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where w.item_id > :after and w.experiment_id = :experiment_id
+   and w.state in ('done', 'failed')
+ order by w.item_id limit :limit;
+
+-- name: answer_of_item
+-- Of one that is done, or whose parser failed it, or died of it.
+select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
+       r.error, r.parsed, i.input, a.response, a.finish_reason
+  from work w
+  join results r on r.seq = w.result_seq and (r.state = 'done' or r.reason in ('parse', 'crash'))
+  join attempts a on a.seq = r.attempt_seq
+  join items i on i.id = w.item_id
+ where w.item_id = :item_id and w.state in ('done', 'failed');
+
+-- name: still_ended_so
+select 1 from work where item_id = :item_id and result_seq = :result_seq;
+
+-- name: end_otherwise
+-- Another result from the same answer; the earlier one stays in `results`.
+update work set state = :state, result_seq = :new_seq
+ where item_id = :item_id and result_seq = :result_seq;
+
+-- name: accept_recipe_as
+-- A recipe that differs in its parser only: items enqueued with it are those of the other.
+insert into experiment_recipes (experiment_id, recipe_id, added_at, known_as)
+select :experiment_id, :recipe_id, :now, coalesce(known_as, recipe_id) from experiment_recipes
+ where experiment_id = :experiment_id and recipe_id = :same_as
+on conflict do nothing;
 
 -- name: rename_experiment
 update experiments set name = :new_name where id = :experiment_id;
@@ -290,6 +391,12 @@ select experiment_id, state, reason, n from counters where n > 0;
 -- name: totals
 select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
        cached_tokens, reasoning_tokens, cost_usd from totals;
+
+-- name: last_bad_answer
+-- What an item's parser could not use, and why.
+select response, error from attempts
+ where item_id = :item_id and outcome = 'answered' and error is not null
+ order by seq desc limit 1;
 
 -- name: recent_finishes
 -- Items finished since :since, counted back from the newest; at most :limit of them.
@@ -332,7 +439,10 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at
+       a.reasoning_tokens,
+       -- Of all its calls; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       as cost_usd, w.attempts, r.finished_at
   from work w not indexed
   cross join results r on r.seq = w.result_seq
   cross join attempts a on a.seq = r.attempt_seq
@@ -345,7 +455,10 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as p
        iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
+       a.reasoning_tokens,
+       -- Of all its calls; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       as cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from work w indexed by work_failed
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
@@ -359,12 +472,25 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens, a.cost_usd, w.attempts, r.finished_at, r.reason, r.error
+       a.reasoning_tokens,
+       -- Of all its calls; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       as cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
   cross join items i on i.id = w.item_id;
+
+-- name: answer_details
+-- A body is read only where asked for, and where the answer's text is not all of the answer.
+select w.item_id, i.recipe_id, a.http_status, a.request_id,
+       iif(:bodies or a.response = '', a.body, null) as body
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value
+  cross join results r on r.seq = w.result_seq
+  cross join items i on i.id = w.item_id
+  left join attempts a on a.seq = r.attempt_seq;
 
 -- name: exports
 select x.experiment_id, e.name, x.path, x.rows, x.sha256, x.result_seq

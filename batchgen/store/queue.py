@@ -27,6 +27,7 @@ from batchgen.items import (
     State,
     StoredAnswer,
 )
+from batchgen.store.budget import Spent, settle
 from batchgen.store.ledger import Ledger
 from batchgen.store.sql import QUERIES
 
@@ -123,9 +124,10 @@ def remove_worker(
         suspect = crashed and (answer_seq is not None or not parsing)
         item = Item(item_id, epoch, experiment_id, 0, None, "")
         if crashed and answer_seq is None:
-            unknown = Attempt(finished_at=now)
+            reserved = settle(db, item_id, epoch)
+            unknown = _at_its_most(Attempt(finished_at=now), reserved)
             calls.append(_attempt_row(next(seqs), worker_id, item, unknown))
-            ledger.spend(experiment_id, unknown)
+            ledger.spend(experiment_id, unknown, reserved.tokens)
         if suspect and crashes + 1 >= max_crashes:
             results.append((item, answer_seq))
         else:
@@ -134,6 +136,7 @@ def remove_worker(
             ledger.move(experiment_id, State.PENDING, +1)
     db.executemany(QUERIES["append_attempt"], calls)
     _fail_crashed(db, results, max_crashes, now, ledger)
+    db.execute(QUERIES["drop_reservations"], {"worker_id": worker_id})
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
     ledger.write(db)
     return len(claims)
@@ -184,8 +187,16 @@ def _finish(
     attempt_seq, result_seq = _Sequence(db, "attempts"), _Sequence(db, "results")
     attempts, results, lost = [], [], []
     seqs: list[int | None] = []
+    has_budget = db.execute(QUERIES["any_reservation"]).fetchone() is not None
     for outcome in outcomes:
         item, attempt = outcome.item, outcome.attempt
+        reserved = settle(db, item.id, item.epoch) if has_budget else Spent()
+        if isinstance(outcome.decision, Retry) and outcome.decision.error:
+            attempt = _with_parse_error(db, item, attempt, outcome.decision.error)
+        if attempt is None or not _may_have_cost_all(attempt):
+            reserved = Spent()
+        elif has_budget:
+            attempt = _at_its_most(attempt, reserved)
         seq = None if attempt is None else next(attempt_seq)
         result = _result_row(outcome, seq, now)
         if result is not None:
@@ -197,17 +208,37 @@ def _finish(
             lost.append(outcome)
             if attempt is not None:
                 claim = {"item_id": item.id, "epoch": item.epoch}
-                forgotten = db.execute(QUERIES["forget_unknown_call"], claim).rowcount
-                ledger.forget_unknown(item.experiment_id, forgotten)
+                costs = [usd for (usd,) in db.execute(QUERIES["forget_unknown_call"], claim)]
+                if costs:
+                    ledger.forget_unknown(item.experiment_id, len(costs), sum(costs))
             if not db.execute(QUERIES["item_input"], {"item_id": item.id}).fetchone():
                 seq = None  # its experiment was deleted meanwhile
         if attempt is not None and seq is not None:
             attempts.append(_attempt_row(seq, worker_id, item, attempt))
-            ledger.spend(item.experiment_id, attempt)
+            ledger.spend(item.experiment_id, attempt, reserved.tokens)
         seqs.append(seq)
     db.executemany(QUERIES["append_attempt"], attempts)
     db.executemany(QUERIES["append_result"], results)
     return seqs, lost
+
+
+def _with_parse_error(
+    db: sqlite3.Connection, item: Item, attempt: Attempt | None, error: str
+) -> Attempt | None:
+    """An answer that its parser could not use says so, and another one is asked for."""
+    if attempt is not None:
+        return replace(attempt, error=error)
+    db.execute(QUERIES["note_parse_error"], {"seq": _answer_seq(item), "error": error})
+    return None
+
+
+def _may_have_cost_all(attempt: Attempt) -> bool:
+    """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
+    return attempt.outcome == "unknown" or attempt.reason is Reason.TIMEOUT
+
+
+def _at_its_most(attempt: Attempt, reserved: Spent) -> Attempt:
+    return replace(attempt, cost_usd=reserved.cost_usd or attempt.cost_usd)
 
 
 def _settle(

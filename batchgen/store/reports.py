@@ -88,6 +88,21 @@ class ResultRow(NamedTuple):
     error: str | None = None
 
 
+class AnswerDetails(NamedTuple):
+    """What only some formats of the export need of an item that ended."""
+
+    recipe_id: int
+    http_status: int | None
+    request_id: str | None
+    body: str | None
+
+
+def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
+    """The newest answer of an item that its parser could not use, and why."""
+    row = db.execute(QUERIES["last_bad_answer"], {"item_id": item_id}).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 def experiments(db: sqlite3.Connection) -> list[Experiment]:
     return [Experiment(*row) for row in db.execute(QUERIES["experiments"])]
 
@@ -174,6 +189,15 @@ def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRo
     """The results of chosen items, those that have ended."""
     which = {"ids": json.dumps(list(item_ids))}
     return [ResultRow(*row) for row in db.execute(QUERIES["result_rows"], which)]
+
+
+def answer_details(
+    db: sqlite3.Connection, item_ids: Sequence[int], *, bodies: bool
+) -> dict[int, AnswerDetails]:
+    """By item. Without `bodies`, only those of answers that have no text."""
+    which = {"ids": json.dumps(list(item_ids)), "bodies": bodies}
+    rows = db.execute(QUERIES["answer_details"], which)
+    return {item_id: AnswerDetails(*columns) for item_id, *columns in rows}
 
 
 def newest_result(db: sqlite3.Connection) -> int:

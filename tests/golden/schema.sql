@@ -37,7 +37,7 @@ CREATE TABLE counters (
 CREATE TABLE experiment_recipes (
   experiment_id integer not null references experiments (id) on delete cascade,
   recipe_id     integer not null references recipes (id),
-  added_at      integer not null,
+  added_at      integer not null, known_as integer references recipes (id),
   primary key (experiment_id, recipe_id)
 ) strict, without rowid;
 
@@ -80,6 +80,15 @@ CREATE TABLE recipes (
   created_at integer not null
 ) strict;
 
+CREATE TABLE reservations (
+  item_id       integer primary key,
+  epoch         integer not null,
+  experiment_id integer not null,
+  worker_id     integer not null,
+  tokens        integer not null check (tokens >= 0),
+  cost_usd      real    not null check (cost_usd >= 0)
+) strict;
+
 CREATE TABLE results (
   seq         integer primary key autoincrement,
   item_id     integer not null,
@@ -110,7 +119,7 @@ CREATE TABLE totals (
   cached_tokens     integer not null default 0,
   reasoning_tokens  integer not null default 0,
   cost_usd          real    not null default 0
-) strict;
+, unknown_tokens integer not null default 0) strict;
 
 CREATE TABLE work (
   item_id        integer primary key references items (id) on delete cascade,

@@ -1,0 +1,258 @@
+"""Once more: retry asks again, reparse only parses again."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen.cli.lookup import items_called, open_experiments
+from batchgen.cli.options import epilog, json_option, only_experiment_option, reason_choice
+from batchgen.cli.session import Session, counted, run_async
+from batchgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from batchgen.items import Recipe
+    from batchgen.reparse import ReparseResult
+    from batchgen.store import EndedAnswer, EndedItem, Store
+
+
+@click.command(epilog=epilog(
+    "batchgen retry",
+    "batchgen retry --reason timeout --reason server",
+    "batchgen retry --message overloaded --dry-run",
+    "batchgen retry --reason truncated --set max_tokens=8192",
+    "batchgen retry --id 17 --done --set model=gpt-4.1",
+))  # fmt: skip
+@click.option("--reason", "reasons", type=reason_choice, multiple=True)
+@click.option("--message", metavar="TEXT", help="Those with TEXT in their message, in any case.")
+@click.option("--id", "item_ids", metavar="ID", multiple=True)
+@click.option(
+    "--done", "done_too", is_flag=True,
+    help="With --id: also an item that is done. It is asked again; its old answer stays in the "
+         "database (batchgen show), but is not exported any more.",
+)  # fmt: skip
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True,
+    help="Ask these items with another parameter or model, as in the config's model section; "
+         "null: without it. Items whose own `params` say otherwise are left.",
+)  # fmt: skip
+@only_experiment_option
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+@json_option
+@click.pass_obj
+def retry(
+    session: Session, reasons: tuple[str, ...], message: str | None, item_ids: tuple[str, ...],
+    done_too: bool, settings: tuple[str, ...], experiment: str | None, dry_run: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Put failed items back to pending, to ask again.
+
+    They get all their tries back; what came of the old ones is kept. Without options, all failed
+    ones. `batchgen work` then asks for them again.
+
+    With --set they get a recipe of their own and stay the same items: enqueueing their pool again
+    adds nothing, and asks as the config says only for what is new.
+    """
+    if done_too and not item_ids:
+        raise click.UsageError("--done needs --id: a done item is asked again only by its name")
+    if done_too and (reasons or message is not None):
+        raise click.UsageError("--done goes with --id alone: a done item has no reason or message")
+    which = _Choice(reasons, message, done_too, _settings(settings), dry_run)
+    config = session.config()
+
+    async def job() -> int:
+        async with open_experiments(config, experiment) as (store, chosen):
+            if item_ids:
+                only = chosen[0].id if experiment else None
+                n = await _retry_ids(store, item_ids, only, which)
+            else:
+                n = sum([await _retry_all(store, e.id, which) for e in chosen])
+        if which.left:
+            session.warn(f"not retried: {counted(which.left, 'item')} with params of their own, "
+                         f"which win over --set {' '.join(settings)}")  # fmt: skip
+        if as_json:
+            click.echo(json.dumps({"retried": n, "dry_run": dry_run}))
+        else:
+            went = "would go" if dry_run else "went"
+            items = counted(n, "item" if done_too else "failed item")
+            click.echo(f"{items} {went} back to pending.")
+        return 0
+
+    return run_async(job())
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Which items to retry, and how. `left` counts those that `settings` would not reach."""
+
+    reasons: tuple[str, ...]
+    message: str | None
+    done_too: bool
+    settings: "Mapping[str, Any]"
+    dry_run: bool
+    left: int = 0
+
+    async def reopen(self, store: "Store", items: "Sequence[EndedItem]") -> int:
+        if self.settings:
+            numbers = [item.item_id for item in items]
+            deaf = await store.items_with_own(numbers, list(self.settings))
+            self.left += len(deaf)
+            items = [item for item in items if item.item_id not in deaf]
+        if self.dry_run:
+            return len(items)
+        return await store.reopen(items, _recipe_change(self.settings))
+
+
+def _settings(given: tuple[str, ...]) -> "Mapping[str, Any]":
+    from batchgen.config import model_setting
+
+    return dict(map(model_setting, given))
+
+
+def _recipe_change(given: "Mapping[str, Any]") -> "Callable[[Recipe], Recipe] | None":
+    if not given:
+        return None
+
+    def change(recipe: "Recipe") -> "Recipe":
+        values = {"model": recipe.model, **recipe.params, **given}
+        model = values.pop("model")
+        params = {name: value for name, value in values.items() if value is not None}
+        return replace(recipe, model=model, params=params)
+
+    return change
+
+
+async def _retry_all(store: "Store", experiment_id: int, which: _Choice) -> int:
+    n = 0
+    for reason in dict.fromkeys(which.reasons) or (None,):
+        after = 0
+        while page := await store.failed_page(experiment_id, reason, which.message, after):
+            after = page[-1].item_id
+            n += await which.reopen(store, page)
+    return n
+
+
+async def _retry_ids(
+    store: "Store", item_ids: tuple[str, ...], experiment_id: int | None, which: _Choice
+) -> int:
+    chosen: dict[int, EndedItem] = {}
+    for given in item_ids:
+        for number in await items_called(store, given, experiment_id):
+            found = await store.ended_item(number)
+            if found is None:
+                raise UsageError(f"item {given} is not failed, so there is nothing to retry.")
+            if not (found.reason or which.done_too):
+                raise UsageError(f"item {given} is done; say --done to ask for it again.")
+            if not which.reasons or found.reason in which.reasons:
+                chosen[number] = found
+    said = (which.message or "").casefold()
+    return await which.reopen(
+        store, [one for one in chosen.values() if said in (one.error or "").casefold()]
+    )
+
+
+@click.command(epilog=epilog(
+    "batchgen reparse --dry-run",
+    "batchgen reparse --parser json",
+    "batchgen reparse --all --parser my_parsers.py:parse_response",
+    "batchgen reparse --id 17",
+))  # fmt: skip
+@only_experiment_option
+@click.option("--parser", metavar="SPEC", help="Default: parser of the config.")
+@click.option("--failed", is_flag=True, help="Items failed with reason parse; the default.")
+@click.option(
+    "--all", "done_too", is_flag=True,
+    help="The done items too. One whose answer the parser cannot use fails then.",
+)  # fmt: skip
+@click.option("--id", "item_ids", metavar="ID", multiple=True, help="Only this item, done or not.")
+@click.option("--dry-run", is_flag=True, help="Parse, count, show some differences, write nothing.")
+@json_option
+@click.pass_obj
+def reparse(
+    session: Session, experiment: str | None, parser: str | None, failed: bool, done_too: bool,
+    item_ids: tuple[str, ...], dry_run: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Parse stored answers again, without asking anything.
+
+    For when a parser was wrong or is another now. Items that it can parse become done; those that
+    it cannot stay failed with reason parse, ready for `batchgen retry`. What was parsed before
+    stays in the table `results`; export has the newest.
+
+    The items' recipe names the new parser from then on, and they stay the same items: with that
+    parser in the config, enqueueing their pool again adds nothing. Items that are still pending
+    keep the parser they were enqueued with. An answer that was cut off at max_tokens, where the
+    parser needs all of it, fails as truncated. Exit 3 when some fail.
+    """
+    if failed + done_too + bool(item_ids) > 1:
+        raise click.UsageError("--failed, --all and --id exclude each other")
+    config = session.config()
+
+    async def job() -> int:
+        from batchgen.parsers import load_parser
+        from batchgen.reparse import answer_pages, reparse
+
+        name = parser or config.parser
+        loaded = load_parser(name)
+        async with open_experiments(config, experiment) as (store, chosen):
+            if item_ids:
+                pages = _pages_of_ids(store, item_ids, chosen[0].id if experiment else None)
+            else:
+                pages = answer_pages(store, [e.id for e in chosen], done_too=done_too)
+            timeout_s = config.work.parse_timeout_s
+            result = await reparse(store, pages, loaded, timeout_s, dry_run=dry_run)
+        if as_json:
+            click.echo(json.dumps(_reparse_object(result, dry_run), ensure_ascii=False))
+        else:
+            click.echo(_reparse_text(result, name, dry_run))
+        if name != config.parser and result.answers and not dry_run:
+            session.say(f"The config's parser is {config.parser}: write {name} there too, "
+                        "for the items that are enqueued from now on.")  # fmt: skip
+        return result.exit_code
+
+    return run_async(job())
+
+
+async def _pages_of_ids(
+    store: "Store", item_ids: tuple[str, ...], experiment_id: int | None
+) -> "AsyncIterator[Sequence[EndedAnswer]]":
+    chosen: dict[int, EndedAnswer] = {}
+    for given in item_ids:
+        for number in await items_called(store, given, experiment_id):
+            found = await store.answer_of(number)
+            if found is None:
+                raise UsageError(
+                    f"item {given} is neither done nor failed at its parser, so there is no answer "
+                    f"to parse again (batchgen show {given})."
+                )
+            chosen[number] = found
+    yield list(chosen.values())
+
+
+def _reparse_object(result: "ReparseResult", dry_run: bool) -> "Mapping[str, Any]":
+    found = asdict(result)
+    if not dry_run:
+        del found["differences"]
+    return {"answers": result.answers, **found, "dry_run": dry_run}
+
+
+def _reparse_text(result: "ReparseResult", parser: str, dry_run: bool) -> str:
+    kinds = {
+        "done that had failed": result.done,
+        "changed": result.changed,
+        "unchanged": result.unchanged,
+        "failed as before": result.failing,
+        "failed that were done": result.broken,
+        "left, as something else became of them meanwhile": result.left,
+    }
+    found = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
+    line = f"{counted(result.answers, 'answer')} parsed with {parser}"
+    lines = [f"{line}: {found}." if found else f"{line}."]
+    if dry_run:
+        lines += [f"  {one.id}: {one.before} -> {one.after}" for one in result.differences]
+        lines.append("Nothing was written.")
+    elif result.exit_code:
+        lines.append("To ask again for those that failed: batchgen retry --reason parse")
+    return "\n".join(lines)

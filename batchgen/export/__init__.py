@@ -1,0 +1,175 @@
+"""Results as files: streamed in the order of the pool, a page of rows at a time.
+
+This is the door. Behind it:
+
+    plain           all results as JSON lines: no stored text is parsed
+    convert         all else: other formats, chosen rows, several files
+    chat, table     the other formats
+    summary         what an export holds, beside it
+    wanted, where   what is asked for, and which rows
+    lines, files    a result as a line; a file that appears whole or not at all
+"""
+
+import asyncio
+import hashlib
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from batchgen.config import OutputConfig
+from batchgen.errors import BatchgenError, UsageError
+from batchgen.export.convert import Converted, convert
+from batchgen.export.files import Hashed, checked_target, is_special, whole_file
+from batchgen.export.lines import export_line, result_object, timestamp
+from batchgen.export.plain import write_plain
+from batchgen.export.summary import summary_text
+from batchgen.export.wanted import Exported, ExportedFile, Format, Wanted, format_by_name
+from batchgen.export.where import Where
+from batchgen.items import State
+from batchgen.parquet import load_pyarrow
+from batchgen.store import Experiment, ExportRecord, Store, now_ms
+
+__all__ = [
+    "Exported", "ExportedFile", "Format", "Wanted", "Where", "check_export", "export_file",
+    "export_line", "export_stream", "format_by_name", "output_path", "result_object", "timestamp",
+]  # fmt: skip
+
+ALL_ROWS = Wanted()
+# In place of the newest result: of this file `verify` knows only the hash.
+_NOT_COMPARABLE = -1
+
+
+def output_path(output: OutputConfig, experiment: Experiment, wanted: Wanted = ALL_ROWS) -> Path:
+    """Where an experiment's export goes: the time in its name is the experiment's creation, in
+    local time, so that a resumed run has the same file. Chosen and failed rows, and each format,
+    have a name of their own."""
+    name = experiment.name
+    if output.need_time_stamp:
+        created = datetime.fromtimestamp(experiment.created_at / 1000, UTC).astimezone()
+        name = f"{name}_{created:%Y%m%d-%H%M%S}"
+    failed = ".failed" if wanted.state is State.FAILED else ""
+    selected = ".selected" if wanted.where else ""
+    return output.output_dir / f"{name}{failed}{selected}{wanted.format.suffix}"
+
+
+async def export_file(
+    store: Store, experiment: Experiment, path: Path, wanted: Wanted = ALL_ROWS
+) -> Exported:
+    """Write the export to `path`, or to its shards, replacing the file that was there in one step.
+
+    A link stays a link, and what is no plain file (a pipe, a device) is written to as it is. Raises
+    UsageError for a directory or a file of the database itself, and BatchgenError when the file
+    cannot be written; then `path` is as it was.
+    """
+    _check_installed(wanted)
+    result_seq = await store.newest_result() if wanted.is_all else _NOT_COMPARABLE
+    targets = [
+        await asyncio.to_thread(checked_target, shard, store.path)
+        for shard in _shards(path, wanted.shards)
+    ]
+    if wanted.summary:
+        summary = await asyncio.to_thread(checked_target, wanted.summary, store.path)
+        if summary in targets:
+            raise UsageError(f"{wanted.summary}: is the export itself; name another for --summary.")
+    special = any(map(is_special, targets))
+    try:
+        with ExitStack() as stack:
+            if special:
+                opened = [await asyncio.to_thread(target.open, "wb") for target in targets]
+                files: list[IO[bytes]] = [stack.enter_context(file) for file in opened]
+            else:
+                files = [stack.enter_context(whole_file(target)) for target in targets]
+            written, converted = await _write(store, experiment, files, wanted)
+    except OSError as exc:
+        raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
+    exported = _exported(targets, written)
+    for file in () if special else exported.files:
+        await store.record_export(experiment.id, file.path, file.rows, file.sha256, result_seq)
+    if wanted.summary and converted:
+        counts = await store.counts([experiment.id])
+        text = summary_text(experiment, wanted, exported, converted, counts, now_ms())
+        _write_summary(wanted.summary, text)
+    return exported
+
+
+async def export_stream(
+    store: Store, experiment: Experiment, file: IO[bytes], wanted: Wanted = ALL_ROWS
+) -> int:
+    """Write the export to an open file, and return the number of rows."""
+    _check_installed(wanted)
+    if wanted.shards > 1 or wanted.summary:
+        raise UsageError("--shards and --summary need a file; name one with -o.")
+    ((rows, _),), _ = await _write(store, experiment, [file], wanted)
+    return rows
+
+
+async def check_export(store: Store, record: ExportRecord) -> str | None:
+    """What is wrong with a file that was exported earlier, or None. A file that is gone, and one
+    that is older than the newest results, is no contradiction. Of a file with chosen or failed
+    rows, or in another format, only the hash is checked."""
+    path = Path(record.path)
+    found = await asyncio.to_thread(_sha256, path)
+    if found is None:
+        return None
+    if found != record.sha256:
+        return f"{path}: is not what export wrote (changed since?); run batchgen export again"
+    if await store.newest_result() != record.result_seq:
+        return None
+    experiment = Experiment(record.experiment_id, record.experiment, 0)
+    with await asyncio.to_thread(open, os.devnull, "wb") as nowhere:
+        now = await write_plain(store, experiment, nowhere, State.DONE)
+    if now != (record.rows, record.sha256):
+        return f"{path}: the table has other results than export wrote"
+    return None
+
+
+async def _write(
+    store: Store, experiment: Experiment, files: list[IO[bytes]], wanted: Wanted
+) -> tuple[list[tuple[int, str]], Converted | None]:
+    """The rows and the SHA-256 of each file."""
+    if wanted.is_plain:
+        return [await write_plain(store, experiment, files[0], wanted.state)], None
+    hashed = [Hashed(file) for file in files]
+    converted = await convert(store, experiment, hashed, wanted)
+    hashes = [file.sha256 for file in hashed]
+    return list(zip(converted.rows, hashes, strict=True)), converted
+
+
+def _exported(targets: list[Path], written: list[tuple[int, str]]) -> Exported:
+    pairs = zip(targets, written, strict=True)
+    return Exported(tuple(ExportedFile(target, rows, sha256) for target, (rows, sha256) in pairs))
+
+
+def _shards(path: Path, n: int) -> list[Path]:
+    """`path` itself, or NAME-00001-of-0000N.EXT for each of the files it is split into."""
+    if n == 1:
+        return [path]
+    if is_special(path):
+        raise UsageError(f"{path}: is no plain file, so there is nothing to split into --shards.")
+    return [path.with_name(f"{path.stem}-{k:05}-of-{n:05}{path.suffix}") for k in range(1, n + 1)]
+
+
+def _write_summary(path: Path, text: str) -> None:
+    try:
+        with path.open("wb") if is_special(path) else whole_file(path.resolve()) as file:
+            file.write(text.encode())
+    except OSError as exc:
+        raise BatchgenError(f"{path}: cannot write the summary ({exc.strerror or exc}).") from exc
+
+
+def _check_installed(wanted: Wanted) -> None:
+    if wanted.format is Format.PARQUET:
+        load_pyarrow()  # before there is a file
+
+
+def _sha256(path: Path) -> str | None:
+    """Of the file at `path`; None when there is none, or something else by now."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,106 @@
+"""A file that appears whole or not at all: written beside its place, made durable, and renamed."""
+
+import fcntl
+import glob
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from batchgen.errors import UsageError
+
+
+class Hashed:
+    """A binary file to write to, that knows the hash of what went into it."""
+
+    closed = False  # pyarrow asks
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest, self._size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def checked_target(path: Path, database: Path) -> Path:
+    """`path` with its links followed. Raises UsageError for a directory, and for a file of the
+    database itself."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name a file for the export.")
+    target, own = path.resolve(), database.resolve()
+    if target == own or (target.parent == own.parent and target.name.startswith(f"{own.name}-")):
+        raise UsageError(f"{path}: belongs to the work database; name another file for the export.")
+    return target
+
+
+def is_special(path: Path) -> bool:
+    """No plain file: a pipe or a device, which is written to as it is."""
+    return path.exists() and not path.is_file()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write to what becomes the file at `path` in the end, replacing in one step what was there.
+    When an exception ends it, `path` is as it was."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts_of_the_dead(path)
+        with part.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _keep_mode(file, path)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_directory(path.parent)
+    finally:
+        _remove(part)
+
+
+def _remove_parts_of_the_dead(path: Path) -> None:
+    """What exports to `path` left behind when they were killed: nobody has it locked."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        try:
+            with part.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink(missing_ok=True)
+        except OSError:
+            pass  # its writer lives, or it is another user's
+
+
+def _keep_mode(file: IO[bytes], path: Path) -> None:
+    """Of the file at `path`, if there is one, which `file` will replace."""
+    if path.exists():
+        os.fchmod(file.fileno(), path.stat().st_mode)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # it could not be made either, and that is the error to tell of
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

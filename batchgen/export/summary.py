@@ -1,0 +1,62 @@
+"""What an export holds, as JSON beside it: counts, tokens, cost, recipes, hashes."""
+
+from typing import Any
+
+from batchgen.export.convert import Converted
+from batchgen.export.lines import timestamp
+from batchgen.export.wanted import Exported, Wanted
+from batchgen.items import Recipe, dump_json
+from batchgen.store import Counts, Experiment
+
+
+def summary_text(
+    experiment: Experiment, wanted: Wanted, exported: Exported, converted: Converted,
+    counts: Counts, now: int,
+) -> str:  # fmt: skip
+    """`counts` and `spent` are of the whole experiment; `usage` and `cost_usd` of the rows."""
+    tally = converted.tally
+    summary = {
+        "experiment": experiment.name,
+        "exported_at": timestamp(now),
+        "format": wanted.format,
+        "state": wanted.state,
+        "where": wanted.where.text if wanted.where else None,
+        "rows": exported.rows,
+        "files": [
+            {"path": str(file.path), "rows": file.rows, "sha256": file.sha256}
+            for file in exported.files
+        ],
+        "usage": {
+            "prompt_tokens": tally.prompt_tokens,
+            "completion_tokens": tally.completion_tokens,
+            "cached_tokens": tally.cached_tokens,
+            "reasoning_tokens": tally.reasoning_tokens,
+        },
+        "cost_usd": tally.cost_usd,
+        "recipes": [
+            _recipe(converted.recipes[number], rows)
+            for number, rows in sorted(tally.recipes.items())
+        ],
+        "counts": {
+            "done": counts.done, "failed": counts.failed,
+            "pending": counts.pending, "running": counts.running,
+        },
+        "spent": {
+            "calls": counts.calls,
+            "unknown_calls": counts.unknown_calls,
+            "prompt_tokens": counts.prompt_tokens,
+            "completion_tokens": counts.completion_tokens,
+            "cost_usd": counts.cost_usd,
+        },
+    }  # fmt: skip
+    return f"{dump_json(summary)}\n"
+
+
+def _recipe(recipe: Recipe, rows: int) -> dict[str, Any]:
+    return {
+        "digest": recipe.digest().hex(),
+        "rows": rows,
+        "model": recipe.model,
+        "params": recipe.params,
+        "parser": recipe.parser,
+    }

@@ -1,0 +1,193 @@
+"""Results as a table: CSV for a spreadsheet, Parquet for programs."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from json import loads
+from typing import Any
+
+from batchgen.errors import BatchgenError
+from batchgen.export.files import Hashed
+from batchgen.export.lines import timestamp
+from batchgen.items import State, dump_json
+from batchgen.parquet import load_pyarrow
+from batchgen.store import ResultRow
+
+_Path = tuple[str, ...]
+_GROUPS = ("input", "response", "parsed", "metadata")
+_MAX_DEPTH = 3  # input.user_prompt_kwargs.topic
+_MAX_COLUMNS = 256  # of one group; a sheet has room for 16,384
+# Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
+# Injection"); the last four are the full-width forms.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_ROW_GROUP_ROWS = 10_000
+_ROW_GROUP_CHARS = 16 << 20
+
+
+class Columns:
+    """The columns of a CSV, which are known when all results were seen once: a field of an object
+    in input, parsed or metadata has its own."""
+
+    def __init__(self, state: State) -> None:
+        self._of_group: dict[str, dict[_Path, None]] = {group: {} for group in _GROUPS}
+        self._after = ["model", "finish_reason", "prompt_tokens", "completion_tokens"]
+        self._after += ["cached_tokens", "reasoning_tokens", "cost_usd", "attempts", "timestamp"]
+        self._after += ["reason", "error"] if state is State.FAILED else []
+
+    def see(self, row: ResultRow) -> None:
+        for group, value in _groups(row):
+            paths = self._of_group[group]
+            if len(paths) <= _MAX_COLUMNS and value is not None:
+                paths.update(dict.fromkeys(path for path, _ in _cells((group,), value)))
+
+    def paths(self) -> list[_Path]:
+        """In their order, the ids first."""
+        chosen: list[_Path] = [("id",)]
+        for group, paths in self._of_group.items():
+            whole = not paths or len(paths) > _MAX_COLUMNS
+            chosen += [(group,)] if whole else list(paths)
+        return chosen + [(name,) for name in self._after]
+
+
+class CsvTable:
+    """UTF-8 with a byte order mark, without which Excel takes it for something else."""
+
+    def __init__(self, file: Hashed, columns: Columns) -> None:
+        self._file = file
+        self._paths = columns.paths()
+        self._places = {path: place for place, path in enumerate(self._paths)}
+        file.write(b"\xef\xbb\xbf" + _csv([[_shown(".".join(path)) for path in self._paths]]))
+
+    def write(self, rows: Sequence[ResultRow]) -> None:
+        self._file.write(_csv(map(self._row, rows)))
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+    def _row(self, row: ResultRow) -> list[str]:
+        cells = [""] * len(self._paths)
+        cells[0] = _shown(row.custom_id or row.id)
+        for group, value in _groups(row):
+            if value is None:
+                continue
+            whole = self._places.get((group,))
+            for path, part in _cells((group,), value):
+                place = self._places.get(path)
+                if place is None and whole is None:
+                    raise BatchgenError("results changed while they were exported; export again.")
+                if place is None:  # too many fields for columns
+                    cells[whole or 0] = _shown(value)
+                    break
+                cells[place] = _shown(part)
+        for name, value in _scalars(row).items():
+            if (place := self._places.get((name,))) is not None:
+                cells[place] = _shown(value)
+        return cells
+
+
+def _groups(row: ResultRow) -> Iterator[tuple[str, Any]]:
+    response = loads(row.response)
+    yield "input", loads(row.input)
+    yield "response", response
+    if row.reason is None:
+        yield "parsed", loads(row.parsed) if row.parsed else response
+    yield "metadata", loads(row.metadata or "null")
+
+
+def _cells(path: _Path, value: Any) -> Iterator[tuple[_Path, Any]]:
+    if isinstance(value, dict) and value and len(path) < _MAX_DEPTH:
+        for name, part in value.items():
+            yield from _cells((*path, name), part)
+    else:
+        yield path, value
+
+
+def _scalars(row: ResultRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "finish_reason": row.finish_reason,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "cached_tokens": row.cached_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "cost_usd": row.cost_usd,
+        "attempts": row.attempts,
+        "timestamp": timestamp(row.finished_at),
+        "reason": row.reason,
+        "error": row.error,
+    }
+
+
+def _shown(value: Any) -> str:
+    """A cell: text as it is, unless it would be a formula, and anything else as JSON."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else dump_json(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+
+
+def _csv(rows: Any) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+class ParquetTable:
+    """Typed columns; `input`, `parsed` and `metadata`, of which each row may have another shape,
+    are JSON as text. Written in row groups, so memory does not grow."""
+
+    def __init__(self, file: Hashed, state: State) -> None:
+        self._pa, parquet = load_pyarrow()
+        self._schema = _schema(self._pa, state)
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[ResultRow] = []
+        self._chars = 0
+
+    def write(self, rows: Sequence[ResultRow]) -> None:
+        self._rows += rows
+        self._chars += sum(len(row.input) + 2 * len(row.response) for row in rows)
+        if len(self._rows) >= _ROW_GROUP_ROWS or self._chars >= _ROW_GROUP_CHARS:
+            self._write_group()
+
+    def close(self) -> None:
+        self._write_group()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """After an error, whose file nobody needs. Otherwise the writer would end the file when
+        Python collects it, and complain that it is closed."""
+        self._writer.is_open = False
+
+    def _write_group(self) -> None:
+        if self._rows:
+            records = [_record(row) for row in self._rows]
+            table = self._pa.Table.from_pylist(records, schema=self._schema)
+            self._writer.write_table(table, row_group_size=len(records))
+            self._rows, self._chars = [], 0
+
+
+def _schema(pa: Any, state: State) -> Any:
+    text, count = pa.string(), pa.int64()
+    columns = [
+        ("id", text), ("input", text), ("response", text), ("parsed", text), ("metadata", text),
+        ("model", text), ("finish_reason", text), ("prompt_tokens", count),
+        ("completion_tokens", count), ("cached_tokens", count), ("reasoning_tokens", count),
+        ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
+    ]  # fmt: skip
+    columns += [("reason", text), ("error", text)] if state is State.FAILED else []
+    return pa.schema(columns)
+
+
+def _record(row: ResultRow) -> dict[str, Any]:
+    metadata = None if row.metadata == "null" else row.metadata
+    return _scalars(row) | {
+        "id": row.custom_id or str(row.id),
+        "input": row.input,
+        "response": loads(row.response),
+        "parsed": (row.parsed or row.response) if row.reason is None else None,
+        "metadata": metadata,
+        "timestamp": row.finished_at,
+    }

@@ -1,0 +1,86 @@
+"""What an export is asked for, and what came of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from batchgen.errors import UsageError
+from batchgen.export.where import Where
+from batchgen.items import State
+
+
+class Format(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+    MESSAGES = "messages"
+    ALPACA = "alpaca"
+    SHAREGPT = "sharegpt"
+    OPENAI_BATCH = "openai-batch"
+
+    @property
+    def suffix(self) -> str:
+        """Of a file's name, when the user gives none."""
+        if self in (Format.JSONL, Format.CSV, Format.PARQUET):
+            return f".{self}"
+        return f".{self}.jsonl"
+
+    @property
+    def is_chat(self) -> bool:
+        """For training on: what was asked and what was answered."""
+        return self in (Format.MESSAGES, Format.ALPACA, Format.SHAREGPT)
+
+
+def format_by_name(path: Path | None) -> Format:
+    """By the suffix of the file's name: CSV, Parquet, or else JSON lines."""
+    suffix = path.suffix.lower() if path else ""
+    return {".csv": Format.CSV, ".parquet": Format.PARQUET}.get(suffix, Format.JSONL)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`where` chooses among the rows of `state`; `shards` is the number of files they go into;
+    `summary` is a file that tells about them. Raises UsageError for what cannot be had."""
+
+    format: Format = Format.JSONL
+    state: State = State.DONE
+    where: Where | None = None
+    shards: int = 1
+    summary: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.state is State.FAILED and self.format.is_chat:
+            raise UsageError(
+                f"--failed with --format {self.format}: failed items have no answer to train on; "
+                "choose jsonl, csv, parquet or openai-batch."
+            )
+
+    @property
+    def is_all(self) -> bool:
+        """All results as JSON lines in one file: what `verify` can compare with the table."""
+        everything = self.where is None and self.shards == 1 and self.state is State.DONE
+        return everything and self.format is Format.JSONL
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but the stored texts is needed."""
+        alone = self.where is None and self.shards == 1 and self.summary is None
+        return alone and self.format is Format.JSONL
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    path: Path
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The files of one export, several if it was sharded."""
+
+    files: tuple[ExportedFile, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)

@@ -1,0 +1,186 @@
+"""`--where`: a condition on a result, in a small part of Python's syntax. Nothing is executed.
+
+    parsed.label == "positive" and parsed.score >= 0.8
+    input.lang in ["de", "fr"] or metadata["source"] != "web"
+    "sorry" not in response
+
+The names are `id`, `input`, `metadata`, `response` and `parsed`, as in the export. What is not
+there is null. An order (<, <=, >, >=) holds only between two numbers or two texts, and `in` looks
+into a text, a list, or the names of an object; anything else is false, never an error.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from json import loads
+from typing import Any
+
+from batchgen.errors import UsageError
+from batchgen.store import ResultRow
+
+_MAX_CHARS = 10_000
+_CONSTANTS = {"null": None, "true": True, "false": False}
+
+_Values = Mapping[str, Any]
+_Evaluate = Callable[[_Values], Any]
+
+
+def _parsed(row: ResultRow) -> Any:
+    return loads(row.parsed or row.response) if row.reason is None else None
+
+
+_FIELDS: dict[str, Callable[[ResultRow], Any]] = {
+    "id": lambda row: row.custom_id or row.id,
+    "input": lambda row: loads(row.input),
+    "metadata": lambda row: loads(row.metadata or "null"),
+    "response": lambda row: loads(row.response),
+    "parsed": _parsed,
+}
+
+
+class Where:
+    """A condition, compiled. Raises UsageError, with the place, for what is none."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.strip()
+        self._fields: set[str] = set()
+        if len(self.text) > _MAX_CHARS:
+            raise UsageError(f"--where: longer than {_MAX_CHARS:,} characters")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the parser warns of "\d", on stderr
+                tree = ast.parse(self.text, mode="eval")
+            self._evaluate = self._compiled(tree.body)
+        except SyntaxError as exc:
+            column = exc.offset or len(self.text) + 1
+            raise UsageError(f"--where: column {column}: {exc.msg}, in: {self.text}") from None
+        except (ValueError, RecursionError, MemoryError) as exc:
+            raise UsageError(f"--where: cannot be read ({exc or 'nested too deep'})") from None
+
+    def holds(self, row: ResultRow) -> bool:
+        return bool(self._evaluate({name: _FIELDS[name](row) for name in self._fields}))
+
+    def _compiled(self, node: ast.expr) -> _Evaluate:
+        match node:
+            case ast.BoolOp(op=op, values=values):
+                return _joined([self._compiled(value) for value in values], type(op))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                inner = self._compiled(operand)
+                return lambda row: not inner(row)
+            case ast.Compare(left=left, ops=ops, comparators=rest):
+                return self._comparison(node, [left, *rest], ops)
+            case ast.Name(id=name) if name in _CONSTANTS:
+                constant = _CONSTANTS[name]
+                return lambda _: constant
+            case ast.Name(id=name):
+                return self._field(node, name)
+            case ast.Attribute(value=value, attr=name):
+                return _item_of(self._compiled(value), name)
+            case ast.Subscript(value=value, slice=key):
+                return _item_of(self._compiled(value), self._key(key))
+            case ast.List(elts=elements) | ast.Tuple(elts=elements):
+                parts = [self._compiled(element) for element in elements]
+                return lambda row: [part(row) for part in parts]
+            case _:
+                literal = self._literal(node)
+                return lambda _: literal
+
+    def _field(self, node: ast.expr, name: str) -> _Evaluate:
+        if name not in _FIELDS:
+            known = ", ".join(_FIELDS)
+            raise self._refused(node, f"there is no {name}; there is {known} (a text needs quotes)")
+        self._fields.add(name)
+        return lambda row: row[name]
+
+    def _comparison(self, node: ast.expr, sides: list[ast.expr], ops: list[ast.cmpop]) -> _Evaluate:
+        tests = []
+        for op in ops:
+            if type(op) not in _COMPARISONS:
+                raise self._refused(node, "`is` is not known; use == or !=")
+            tests.append(_COMPARISONS[type(op)])
+        parts = [self._compiled(side) for side in sides]
+
+        def compare(row: _Values) -> bool:
+            values = [part(row) for part in parts]
+            pairs = zip(tests, values, values[1:], strict=False)
+            return all(test(left, right) for test, left, right in pairs)
+
+        return compare
+
+    def _key(self, node: ast.expr) -> str | int:
+        key = self._literal(node)
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise self._refused(node, "what is in [ ] must be a text or a whole number")
+        return key
+
+    def _literal(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=value) if value is None or isinstance(value, str | int | float):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -number
+            case ast.Call():
+                raise self._refused(node, "nothing can be called here")
+        raise self._refused(
+            node, "not known here; there are ==, !=, <, <=, >, >=, in, and, or, not"
+        )
+
+    def _refused(self, node: ast.expr, problem: str) -> UsageError:
+        line = re.split(r"\r\n?|\n", self.text)[node.lineno - 1]
+        column = len(line.encode()[: node.col_offset].decode()) + 1
+        part = ast.get_source_segment(self.text, node)
+        return UsageError(f"--where: column {column}: `{part}`: {problem}")
+
+
+def _joined(parts: list[_Evaluate], op: type[ast.boolop]) -> _Evaluate:
+    if op is ast.And:
+        return lambda row: all(part(row) for part in parts)
+    return lambda row: any(part(row) for part in parts)
+
+
+def _item_of(container: _Evaluate, key: str | int) -> _Evaluate:
+    def item(row: _Values) -> Any:
+        value = container(row)
+        if isinstance(value, dict):
+            return value.get(key)
+        if isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
+            return value[key]
+        return None
+
+    return item
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """As in JSON: true is not 1."""
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def compare(left: Any, right: Any) -> bool:
+        if isinstance(left, bool) or isinstance(right, bool):
+            return False
+        for kind in (str, (int, float)):
+            if isinstance(left, kind) and isinstance(right, kind):
+                return test(left, right)
+        return False
+
+    return compare
+
+
+def _within(left: Any, right: Any) -> bool:
+    if isinstance(right, str | dict):
+        return isinstance(left, str) and left in right
+    return isinstance(right, list) and any(_equal(left, one) for one in right)
+
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: _equal,
+    ast.NotEq: lambda left, right: not _equal(left, right),
+    ast.Lt: _ordered(lambda left, right: bool(left < right)),
+    ast.LtE: _ordered(lambda left, right: bool(left <= right)),
+    ast.Gt: _ordered(lambda left, right: bool(left > right)),
+    ast.GtE: _ordered(lambda left, right: bool(left >= right)),
+    ast.In: _within,
+    ast.NotIn: lambda left, right: not _within(left, right),
+}

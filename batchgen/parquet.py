@@ -1,0 +1,16 @@
+"""Parquet needs pyarrow, which is an optional part of the installation: loaded at first use."""
+
+import importlib
+from typing import Any
+
+from batchgen.errors import UsageError
+
+
+def load_pyarrow() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`. Raises UsageError when they are not installed."""
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as exc:
+        raise UsageError(
+            "Parquet needs pyarrow, which is not installed: pip install 'batchgen[parquet]'"
+        ) from exc

@@ -1,0 +1,53 @@
+"""A pydantic model as a parser: `module:Model`, `path.py:Model`."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from batchgen.errors import ConfigError, ParseError
+from batchgen.parsers.json_value import parse_json
+from batchgen.parsers.parser import Parser
+from batchgen.parsers.problems import listed
+from batchgen.userfunctions import describe
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def is_model(named: object) -> "TypeGuard[type[BaseModel]]":
+    """Whether `named` is a pydantic model, of pydantic 2."""
+    if not inspect.isclass(named):
+        return False
+    from pydantic import BaseModel
+
+    return issubclass(named, BaseModel)
+
+
+def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
+    """Parsed is what the model makes of the JSON in an answer, as JSON again. Its validators are
+    the user's code. Raises ConfigError when the model is not complete."""
+    from pydantic import ValidationError
+
+    try:
+        model.model_rebuild()
+    except Exception as exc:  # a name in an annotation that is nowhere, and whatever else
+        raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
+
+    def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
+        value = parse_json(text, item)
+        try:
+            # As JSON, not as Python values: a model that is strict takes a date as text only so.
+            return model.model_validate_json(json.dumps(value)).model_dump(mode="json")
+        except ValidationError as exc:
+            found = exc.errors(include_url=False, include_context=False, include_input=False)
+            problems = listed((error["loc"], error["msg"]) for error in found)
+            raise ParseError(f"the JSON in the answer is no {model.__name__}: {problems}") from None
+
+    def schema() -> dict[str, Any]:
+        try:
+            return model.model_json_schema()
+        except Exception as exc:  # a field that no JSON Schema describes
+            raise ConfigError(f"parser {spec!r} has no JSON Schema: {describe(exc)}") from exc
+
+    return Parser(spec, "function", parse, schema=schema)

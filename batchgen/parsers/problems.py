@@ -1,0 +1,49 @@
+"""What is wrong with a value, and where in it, in one short line."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from batchgen.items import dump_json
+
+MAX_PROBLEMS = 3  # whoever reads more than that reads the answer
+_MAX_CHARS = 160
+_MAX_KEY_CHARS = 60
+_PLAIN_KEY = re.compile(r"[^\W\d][\w-]*")
+
+
+def place(path: Iterable[str | int]) -> str:
+    """`pages[2].title`; a key that is no name is quoted: `pages["the last"]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, str) and _PLAIN_KEY.fullmatch(part):
+            text += f".{_cut(part, _MAX_KEY_CHARS)}"
+        else:
+            key = _storable(_cut(part, _MAX_KEY_CHARS)) if isinstance(part, str) else part
+            text += f"[{dump_json(key)}]"
+    return text.removeprefix(".")
+
+
+def listed(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
+    """The first of `problems`, each a path and what is wrong there; takes no more than it shows."""
+    taken = list(islice(problems, MAX_PROBLEMS + 1))
+    lines = []
+    for path, said in taken[:MAX_PROBLEMS]:
+        where = place(path)
+        lines.append(f"{where}: {_short(said)}" if where else _short(said))
+    if len(taken) > MAX_PROBLEMS:
+        lines.append("and more")
+    return "; ".join(lines)
+
+
+def _short(said: str) -> str:
+    return _storable(_cut(" ".join(said.split()), _MAX_CHARS))
+
+
+def _storable(text: str) -> str:
+    """Without lone surrogates: keys and values are the model's own text."""
+    return text.encode(errors="replace").decode()
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
