@@ -14,7 +14,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal
 
 
@@ -59,6 +61,17 @@ def dump_json(value: Any) -> str:
     except RecursionError as exc:
         raise ValueError("nested too deep") from exc
     return text
+
+
+def timestamp(at_ms: int) -> str:
+    """ISO 8601, UTC, milliseconds."""
+    second, ms = divmod(at_ms, 1000)
+    return f"{_second(second)}.{ms:03}Z"
+
+
+@lru_cache(maxsize=1000)  # items of one page finished about the same time
+def _second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def canonical_json(value: Any) -> str:

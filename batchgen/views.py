@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
-from batchgen.export import timestamp
+from batchgen.items import timestamp
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
 
 _STATES = ("pending", "running", "done", "failed")

@@ -56,9 +56,9 @@ def enqueue(
 ) -> int:  # fmt: skip
     """Turn the items of a data pool into pending rows.
 
-    SOURCE is a .jsonl, .json or .csv file, - for JSON lines on stdin, or a Python function that
-    yields items, as module:function or path.py:function. Enqueueing the same pool again adds
-    nothing; a pool that grew adds what is new.
+    SOURCE is a .jsonl, .json, .csv or .parquet file, - for JSON lines on stdin, or a Python
+    function that yields items, as module:function or path.py:function. Enqueueing the same pool
+    again adds nothing; a pool that grew adds what is new.
     """
     config = session.config(experiment_name=experiment)
     job = PoolJob(

@@ -22,7 +22,7 @@ from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
-from batchgen.export.lines import export_line, result_object, timestamp
+from batchgen.export.lines import export_line, result_object
 from batchgen.export.plain import write_plain
 from batchgen.export.summary import summary_text
 from batchgen.export.wanted import Exported, ExportedFile, Format, Wanted, format_by_name
@@ -33,7 +33,7 @@ from batchgen.store import Experiment, ExportRecord, Store, now_ms
 
 __all__ = [
     "Exported", "ExportedFile", "Format", "Wanted", "Where", "check_export", "export_file",
-    "export_line", "export_stream", "format_by_name", "output_path", "result_object", "timestamp",
+    "export_line", "export_stream", "format_by_name", "output_path", "result_object",
 ]  # fmt: skip
 
 ALL_ROWS = Wanted()

@@ -1,10 +1,9 @@
 """One result as a line of JSON: the stored texts are put into it as they are, without parsing."""
 
-from datetime import UTC, datetime
-from functools import lru_cache
 from json import JSONEncoder, loads
 from typing import Any
 
+from batchgen.items import timestamp
 from batchgen.store import ResultRow
 
 _quote = JSONEncoder(ensure_ascii=False).encode
@@ -48,14 +47,3 @@ def _json(value: str | float | None) -> str:
     if value is None:
         return "null"
     return _quote(value) if isinstance(value, str) else repr(value)
-
-
-def timestamp(at_ms: int) -> str:
-    """ISO 8601, UTC, milliseconds."""
-    second, ms = divmod(at_ms, 1000)
-    return f"{_second(second)}.{ms:03}Z"
-
-
-@lru_cache(maxsize=1000)  # items of one page finished about the same time
-def _second(second: int) -> str:
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"

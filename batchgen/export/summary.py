@@ -3,9 +3,8 @@
 from typing import Any
 
 from batchgen.export.convert import Converted
-from batchgen.export.lines import timestamp
 from batchgen.export.wanted import Exported, Wanted
-from batchgen.items import Recipe, dump_json
+from batchgen.items import Recipe, dump_json, timestamp
 from batchgen.store import Counts, Experiment
 
 

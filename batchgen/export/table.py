@@ -8,8 +8,7 @@ from typing import Any
 
 from batchgen.errors import BatchgenError
 from batchgen.export.files import Hashed
-from batchgen.export.lines import timestamp
-from batchgen.items import State, dump_json
+from batchgen.items import State, dump_json, timestamp
 from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow
 
