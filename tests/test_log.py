@@ -56,7 +56,7 @@ async def test_each_try_of_an_item_is_logged(
     project: Project, simulator: Simulator, words: Words
 ) -> None:
     project.pool(words(1))
-    simulator.script("Say w0", Behaviour.error(503, headers={"retry-after-ms": "1"}))
+    simulator.script("Say w0", Behaviour.error(500, headers={"retry-after-ms": "1"}))
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     tries = [
         (event["try_number"], event["reason"], event["decision"])

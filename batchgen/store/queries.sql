@@ -440,8 +440,9 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens,
-       -- Of all its calls; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
        as cost_usd, w.attempts, r.finished_at
   from work w not indexed
   cross join results r on r.seq = w.result_seq
@@ -456,8 +457,9 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as p
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens,
-       -- Of all its calls; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
        as cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from work w indexed by work_failed
   cross join results r on r.seq = w.result_seq
@@ -473,8 +475,9 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens,
-       -- Of all its calls; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts where item_id = w.item_id))
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
        as cost_usd, w.attempts, r.finished_at, r.reason, r.error
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
