@@ -316,6 +316,7 @@ class Attempt:
     cost_usd: float | None = None
     response: str | None = None
     body: str | None = None
+    may_be_charged: bool = False  # sent, and failed before we saw what it used; not stored
 
     @property
     def outcome(self) -> Literal["answered", "failed", "unknown"]:

@@ -14,12 +14,13 @@ A Ctrl-C reaches every process of a terminal, so the parts ignore it: their pare
 import asyncio
 import json
 import os
+import select
 import signal
-import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import IO
 
 from batchgen.committer import Scope
 from batchgen.errors import BatchgenError
@@ -30,6 +31,8 @@ from batchgen.worker import Stats
 
 _REPORT_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
+_LATENCIES_TOLD = 200
+_ROOM = 4096  # PIPE_BUF: what a pipe that can be written to takes whole, so keep below it
 _ENDED_WELL = (0, 3, 4, 128 + signal.SIGTERM)
 
 Say = Callable[[str], None]
@@ -123,8 +126,9 @@ class _Crew:
 
     async def _pass_on_errors(self, part: _Part) -> None:
         assert part.process.stderr is not None
-        async for line in part.process.stderr:
-            self._say(line.decode(errors="replace").rstrip("\n"))
+        while text := await part.process.stderr.read(_LONGEST_LINE):
+            for line in text.decode(errors="replace").splitlines():
+                self._say(line)
 
     def _add_up(self) -> None:
         """All that is known of the parts, in the one `Stats` that is shown."""
@@ -159,14 +163,20 @@ async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
 
 
 class Part:
-    """In a part: reports to the parent what a worker on its own would show."""
+    """In a part: reports to the parent what a worker on its own would show.
+
+    Made before any code of the user's is loaded: from then on stdin is empty and stdout is stderr,
+    so that a parser which prints or reads does not get in between.
+    """
 
     def __init__(self) -> None:
-        self._stats: Stats | None = None
+        self.orders = os.fdopen(os.dup(0), "rb", buffering=0)
+        self._reports = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
 
     async def show(self, store: Store, scope: Scope, stats: Stats) -> None:  # noqa: ARG002
         """Until cancelled, and once more then."""
-        self._stats = stats
         try:
             while True:
                 self._report(stats)
@@ -175,27 +185,27 @@ class Part:
             self._report(stats)
 
     def say(self, message: str) -> None:
-        _tell_parent({"say": message})
+        self._tell({"say": message[: _ROOM // 8]})  # of which a character can take six bytes
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")
 
     def _report(self, stats: Stats) -> None:
         plain = {name: getattr(stats, name) for name in Stats.__slots__}
-        _tell_parent({"stats": plain | {"latencies_ms": list(stats.latencies_ms)}})
+        newest = list(stats.latencies_ms)[-_LATENCIES_TOLD:]
+        self._tell({"stats": plain | {"latencies_ms": newest}})
 
-
-def _tell_parent(message: dict[str, object]) -> None:
-    try:
-        sys.stdout.write(f"{json.dumps(message)}\n")
-        sys.stdout.flush()
-    except OSError:
-        # It is gone. Its end of stdin says so too, and the exit must not fail on it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def _tell(self, message: dict[str, object]) -> None:
+        """Unless the parent does not read: a suspended one must not hold the work up."""
+        try:
+            if select.select([], [self._reports], [], 0)[1]:
+                os.write(self._reports, f"{json.dumps(message)}\n".encode())
+        except OSError:
+            pass  # it is gone; the end of `orders` says so too
 
 
 @asynccontextmanager
-async def obeying_the_parent(stop: Stop) -> AsyncIterator[None]:
+async def obeying_the_parent(stop: Stop, orders: IO[bytes]) -> AsyncIterator[None]:
     """While inside, `stop` follows what the parent says. A SIGTERM drains this part alone."""
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGHUP):
@@ -203,7 +213,7 @@ async def obeying_the_parent(stop: Stop) -> AsyncIterator[None]:
     loop.add_signal_handler(signal.SIGTERM, stop.drain.set)
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        lambda: asyncio.StreamReaderProtocol(reader), orders
     )
     listening = asyncio.create_task(_listen(reader, stop), name="listen to the parent")
     try:

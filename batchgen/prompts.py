@@ -270,12 +270,17 @@ def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**params, "response_format": {**wanted, "json_schema": described}}
 
 
+# Where a parser of the user's raised: of no use to a model, and nobody else's business.
+_PLACE_IN_CODE = re.compile(r" \([^()]*\.py:\d+\)$")
+
+
 def with_feedback(
     messages: Sequence[Mapping[str, Any]], answer_text: str, error: str
 ) -> list[dict[str, Any]]:
     """The conversation that asks again: `messages`, the answer that could not be used, and why.
     `messages` are left as they are."""
-    complaint = f"Your answer could not be used: {error.rstrip('. ')}. Answer again."
+    error = _PLACE_IN_CODE.sub("", error).rstrip(". ")
+    complaint = f"Your answer could not be used: {error}. Answer again."
     return [
         *map(dict, messages),
         {"role": "assistant", "content": answer_text},

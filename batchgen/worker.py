@@ -52,6 +52,8 @@ from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
 from batchgen.waiting import clock_ms, to_its_end
 
 _LATENCIES_KEPT = 1000
+# The server may have finished what we did not see the end of.
+_MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
 _LOOK_FOR_STALL_S = 10.0
 
 
@@ -138,7 +140,7 @@ class _Worker:
         self._runner = ParserRunner()
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
         self._tried_on_fresh_connection: set[int] = set()
-        self._out_of_tries: dict[int, Fail] = {}
+        self._out_of_tries: dict[tuple[int, int], Fail] = {}
         self._unusable_config: ConfigError | None = None
         self._rng = random.Random()
 
@@ -214,10 +216,10 @@ class _Worker:
             return self._cannot_work(item, exc)
         except (TemplateError, InputError) as exc:
             return Outcome(item, None, Fail(Reason.REJECTED, str(exc)))
-        if out_of_tries := self._out_of_tries.pop(item.id, None):
-            return Outcome(item, None, out_of_tries)
         if item.answer is not None:
             return Outcome(item, None, await self._parse(item, parser, item.answer, item_input))
+        if out_of_tries := self._out_of_tries.pop((item.id, item.attempts), None):
+            return Outcome(item, None, out_of_tries)
         if clock_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
             return Outcome(item, None, Release())
         if self._options.parse_feedback and item.parse_failures:
@@ -300,7 +302,8 @@ class _Worker:
             if guilty.attempts + 1 < self._options.policy.max_attempts:
                 self._committer.charge(guilty)
             elif guilty.id != item.id:  # its next claim ends it, without a call
-                self._out_of_tries[guilty.id] = Fail(failure.reason, failure.message)
+                fail = Fail(failure.reason, failure.message)
+                self._out_of_tries[guilty.id, guilty.attempts] = fail
         return owed
 
     async def _parse(
@@ -406,7 +409,12 @@ def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) ->
     what_it_brought: dict[str, Any] = (
         {"response": verdict.text, "body": verdict.rest}
         if isinstance(verdict, Answer)
-        else {"reason": verdict.reason, "error": verdict.message, "body": reply.body}
+        else {
+            "reason": verdict.reason,
+            "error": verdict.message,
+            "body": reply.body,
+            "may_be_charged": reply.sent and verdict.reason in _MAY_BE_CHARGED,
+        }
     )
     return Attempt(
         finished_at=reply.started_at + reply.latency_ms,

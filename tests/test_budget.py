@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from batchgen.errors import ConfigError
 from batchgen.items import Price, Usage
 from batchgen.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import Budget, Grant, Reservation
+from batchgen.store.budget import reserve
 from tests.conftest import Ended, Project
+from tests.store_kit import open_table
 
 OWN = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}  # a cent for a token of the answer
 MAX_TOKENS = 100  # more than any answer of the simulated model has
@@ -215,3 +219,50 @@ async def test_a_wrong_price_is_told_by_its_key(project: Project, price: Any, sa
     assert status.code == 2
     assert "model.price" in status.err
     assert said in status.err
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5}])
+async def test_an_answer_without_its_tokens_counts_with_the_most_it_can_have_cost(
+    priced: Project, simulator: Simulator, usage: Any
+) -> None:
+    message = {"role": "assistant", "content": "Hello"}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    body = json.dumps(answer | ({"usage": usage} if usage else {}))
+    simulator.script("Say", *[Behaviour.response(200, body)] * ITEMS)
+    work = await priced.batchgen("work", "-c", "4", "--max-cost", "3.5")
+    assert_halted(work, 3.5)
+    assert simulator.calls == 3
+    assert priced.query("select sum(cost_usd) from attempts") == [(pytest.approx(3 * MOST),)]
+
+
+async def test_a_call_that_was_cut_off_counts_and_one_that_was_refused_does_not(
+    priced: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w0", "cut", "400")
+    work = await priced.batchgen("work", "--max-items", "1", "--max-cost", "50")
+    assert work.code in (0, 3), work.err
+    calls = priced.query("select reason, cost_usd from attempts order by seq limit 1")
+    assert calls == [("connection", pytest.approx(MOST))]
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "0"])
+async def test_a_budget_is_a_finite_number(
+    priced: Project, simulator: Simulator, limit: str
+) -> None:
+    work = await priced.batchgen("work", "--max-cost", limit)
+    assert (work.code, simulator.calls) == (2, 0)
+
+
+async def test_a_worker_that_lost_the_item_reserves_nothing(tmp_path: Path) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue("a")
+        late = table.join()
+        (item,) = table.claim(late, 1)
+        table.take_over(late)
+        heir = table.join()
+        (theirs,) = table.claim(heir, 1)
+        budget = Budget(max_cost_usd=10.0)
+        (granted,) = table.run(reserve, heir, [Reservation(theirs, 10, 1.0)], budget)
+        (refused,) = table.run(reserve, late, [Reservation(item, 10, 1.0)], budget)
+        assert (granted, refused) == (Grant.YES, Grant.WAIT)
+        assert table.query("select worker_id, epoch from reservations") == [(heir, theirs.epoch)]

@@ -187,3 +187,26 @@ async def test_what_a_part_logs_is_said_once_by_the_parent(
     assert work.code == 0
     assert work.err.count("item 4") == 1, work.err
     assert len(list((project.path / "logs").iterdir())) == 2
+
+
+async def test_a_parser_that_prints_and_reads_does_not_get_in_between(
+    project: Project, simulator: Simulator
+) -> None:
+    project.write(
+        "noisy.py",
+        "import sys\n\ndef parse(text):\n    print('{\"stats\": 1}', flush=True)\n"
+        "    return sys.stdin.read()\n",
+    )
+    project.config("parser: noisy.py:parse\n")
+    work = await ended(await start(project))
+    assert work.code == 0, work.err
+    assert work.err.count('{"stats": 1}') == ITEMS
+    assert states(project) == [("done", 1, ITEMS)]
+    assert simulator.calls == ITEMS
+
+
+async def test_fewer_items_than_processes_are_no_error(
+    project: Project, simulator: Simulator
+) -> None:
+    work = await ended(await start(project, "--max-items", "1"))
+    assert (work.code, simulator.calls) == (0, 1), work.err

@@ -1,5 +1,6 @@
 """What the help texts share: options of several commands, examples, the order of the commands."""
 
+from math import isfinite
 from pathlib import Path
 
 import click
@@ -41,8 +42,17 @@ processes_option = click.option(
     "--processes", type=click.IntRange(1, 256), default=1, metavar="P",
     help="Worker processes that share the slots, for more than one core can send.",
 )  # fmt: skip
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
+        raise click.BadParameter("must be a finite number.")
+    return value
+
+
 max_cost_option = click.option(
     "--max-cost", "max_cost_usd", type=click.FloatRange(0, min_open=True), metavar="USD",
+    callback=_finite,
     help="Halt before the experiment's calls, those of earlier runs included, can cost more.",
 )  # fmt: skip
 max_tokens_option = click.option(

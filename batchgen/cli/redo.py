@@ -197,6 +197,10 @@ def reparse(
         name = parser or config.parser
         loaded = load_parser(name)
         async with open_experiments(config, experiment) as (store, chosen):
+            if len(chosen) > 1 and done_too:
+                names = ", ".join(one.name for one in chosen)
+                raise UsageError(f"there are several experiments ({names}), and each may have a "
+                                 "parser of its own; name one with --experiment.")  # fmt: skip
             if item_ids:
                 pages = _pages_of_ids(store, item_ids, chosen[0].id if experiment else None)
             else:

@@ -146,8 +146,9 @@ async def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
             "cost_usd": estimate.cost_usd, "is_measured": estimate.is_measured,
         }, ensure_ascii=False))  # fmt: skip
         return 0
+    known = ", but for those it has already" if config.database.is_file() else ""
     click.echo(f"{counted(done.read, 'item')} would be enqueued into "
-               f"{config.output_data.experiment_name}; nothing was written.")  # fmt: skip
+               f"{config.output_data.experiment_name}{known}; nothing was written.")  # fmt: skip
     if done.read:
         click.echo(_estimate_line(estimate))
     for message in first or []:
@@ -165,7 +166,8 @@ async def _tokens_of_an_answer(config: "Config") -> float | None:
         name = config.output_data.experiment_name
         chosen = [one.id for one in await store.experiments() if one.name == name]
         counts = await store.counts(chosen)
-    return counts.completion_tokens / counts.done if counts.done else None
+    tokens = counts.completion_tokens
+    return tokens / counts.done if counts.done and tokens else None
 
 
 def _estimate_line(estimate: "Estimate") -> str:
@@ -250,7 +252,7 @@ async def work_as_part(
 
     stop, part = Stop(), Part()
     request = WorkRequest(scope, config.work.concurrency, grace_s, watch=part.show)
-    async with obeying_the_parent(stop):
+    async with obeying_the_parent(stop, part.orders):
         return await _work_logged(session, store, config, request, stop, part)
 
 
@@ -261,7 +263,8 @@ async def _work_in_processes(
     from batchgen.processes import shares, work_in_processes
 
     scope = request.scope
-    if processes > min(request.slots, scope.max_items or request.slots):
+    processes = min(processes, scope.max_items or processes)
+    if processes > request.slots:
         raise UsageError(
             f"--processes {processes}: there are only {request.slots} slots (-c) "
             "to share. Take fewer processes, or more slots."

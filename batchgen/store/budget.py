@@ -30,8 +30,8 @@ class Reservation:
 
 
 class Grant(Enum):
-    """YES: send it. WAIT: others have reserved what is left, and may not need all of it. NEVER:
-    what is spent already leaves too little."""
+    """YES: send it. WAIT: others have reserved what is left, and may not need all of it, or the
+    item is another's by now. NEVER: what is spent already leaves too little."""
 
     YES = "yes"
     WAIT = "wait"
@@ -57,14 +57,15 @@ def reserve(
         elif _exceeds(budget, tokens + one.tokens, cost_usd + one.cost_usd):
             grants.append(Grant.WAIT)
         else:
-            tokens, cost_usd = tokens + one.tokens, cost_usd + one.cost_usd
             row = {
                 "item_id": one.item.id, "epoch": one.item.epoch, "worker_id": worker_id,
-                "experiment_id": one.item.experiment_id,
                 "tokens": one.tokens, "cost_usd": one.cost_usd,
             }  # fmt: skip
-            db.execute(QUERIES["reserve"], row)
-            grants.append(Grant.YES)
+            if db.execute(QUERIES["reserve"], row).rowcount == 1:
+                tokens, cost_usd = tokens + one.tokens, cost_usd + one.cost_usd
+                grants.append(Grant.YES)
+            else:
+                grants.append(Grant.WAIT)
     return grants
 
 

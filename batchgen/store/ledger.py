@@ -37,12 +37,11 @@ class Ledger:
         spent["reasoning_tokens"] += usage.reasoning_tokens or 0
         spent["cost_usd"] += attempt.cost_usd or 0.0
 
-    def forget_unknown(self, experiment_id: int, calls: int, cost_usd: float) -> None:
+    def forget_unknown(self, experiment_id: int, calls: int) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""
         spent = self._spent.setdefault(experiment_id, defaultdict(int))
         spent["calls"] -= calls
         spent["unknown_calls"] -= calls
-        spent["cost_usd"] -= cost_usd
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write what was gathered, within the caller's transaction."""

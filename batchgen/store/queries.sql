@@ -142,10 +142,13 @@ update work set attempts = attempts + 1 where item_id = :item_id;
 ------------------------------------------------------------------------------- budget
 
 -- name: reserve
+-- Fenced: nothing when the claim is not this worker's any more.
 insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)
-values (:item_id, :epoch, :experiment_id, :worker_id, :tokens, :cost_usd)
+select item_id, epoch, experiment_id, worker_id, :tokens, :cost_usd from work
+ where item_id = :item_id and epoch = :epoch and state = 'running' and worker_id = :worker_id
 on conflict (item_id) do update
-   set epoch = :epoch, worker_id = :worker_id, tokens = :tokens, cost_usd = :cost_usd;
+   set epoch = excluded.epoch, worker_id = excluded.worker_id, tokens = excluded.tokens,
+       cost_usd = excluded.cost_usd;
 
 -- name: reserved
 select experiment_id, sum(tokens), sum(cost_usd) from reservations group by experiment_id;
@@ -167,8 +170,9 @@ delete from reservations where worker_id = :worker_id;
 
 -- name: forget_unknown_call
 -- The answer of a worker that was taken for dead came after all.
-delete from attempts where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
-returning coalesce(cost_usd, 0.0);
+-- What a budget has counted for it stays.
+delete from attempts
+ where item_id = :item_id and epoch = :epoch and outcome = 'unknown' and cost_usd is null;
 
 -- name: append_attempt
 insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,

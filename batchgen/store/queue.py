@@ -208,9 +208,8 @@ def _finish(
             lost.append(outcome)
             if attempt is not None:
                 claim = {"item_id": item.id, "epoch": item.epoch}
-                costs = [usd for (usd,) in db.execute(QUERIES["forget_unknown_call"], claim)]
-                if costs:
-                    ledger.forget_unknown(item.experiment_id, len(costs), sum(costs))
+                if forgotten := db.execute(QUERIES["forget_unknown_call"], claim).rowcount:
+                    ledger.forget_unknown(item.experiment_id, forgotten)
             if not db.execute(QUERIES["item_input"], {"item_id": item.id}).fetchone():
                 seq = None  # its experiment was deleted meanwhile
         if attempt is not None and seq is not None:
@@ -234,11 +233,15 @@ def _with_parse_error(
 
 def _may_have_cost_all(attempt: Attempt) -> bool:
     """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
-    return attempt.outcome == "unknown" or attempt.reason is Reason.TIMEOUT
+    if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
+        return False
+    return attempt.outcome != "failed" or attempt.may_be_charged
 
 
 def _at_its_most(attempt: Attempt, reserved: Spent) -> Attempt:
-    return replace(attempt, cost_usd=reserved.cost_usd or attempt.cost_usd)
+    if reserved == Spent():
+        return attempt
+    return replace(attempt, cost_usd=reserved.cost_usd)
 
 
 def _settle(
