@@ -32,7 +32,8 @@ only_experiment_option = click.option(
 )
 slots_option = click.option(
     "-c", "--concurrency", "slots", type=click.IntRange(1, 10_000),
-    help="Calls in flight at once; default: work.concurrency of the config.",
+    help="Calls in flight at once, of all processes together; default: work.concurrency of the "
+         "config.",
 )  # fmt: skip
 rpm_option = click.option(
     "--rpm", type=click.IntRange(0),
