@@ -122,11 +122,6 @@ class Committer:
         self._idle.clear()
         self._wake.set()
 
-    def look_again(self) -> None:
-        """Something changed that may let more calls out."""
-        self._look_at = 0
-        self._wake.set()
-
     def close(self) -> None:
         """Write what is handed in, and end `run`."""
         self._closed = True

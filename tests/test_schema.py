@@ -296,8 +296,8 @@ def test_a_schema_s_file_that_cannot_be_used_says_why(
 
 def test_references_within_the_schema_hold() -> None:
     schema = {
-        "$id": "https://example.org/root.json",
-        "properties": {"a": {"$ref": "#small"}, "b": {"$ref": "root.json#/$defs/c"}},
+        "$id": "https://example.org/whole.json",
+        "properties": {"a": {"$ref": "#small"}, "b": {"$ref": "whole.json#/$defs/c"}},
         "$defs": {"b": {"$anchor": "small", "maximum": 3}, "c": {"type": "null"}},
     }
     assert parsed(inline(schema), {"a": 3, "b": None}) == {"a": 3, "b": None}
