@@ -6,10 +6,10 @@ one snapshot, and its docstring is its promise. Behind it:
     connection   a database opened by one process; how a transaction runs
     gate         one writer at a time among processes; which workers are alive
     migrate      the schema, from migrations/*.sql
-    intake       enqueueing             queue     workers: claim, finish, take over
-    operator     retry, reparse, ...    reports   reading for people and export
-    budget       what may still be spent
-    ledger       counters and totals    verify    the proof
+    intake       enqueueing             queue     workers: claim, take over
+    finish       how a claim ends       operator  retry, reparse, ...
+    budget       what may be spent      ledger    counters and totals
+    reports      reading                verify    the proof
     sql          queries.sql by name
 """
 

@@ -15,19 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from batchgen.items import (
-    Attempt,
-    Done,
-    Fail,
     Item,
-    KeepAnswer,
     Outcome,
-    Reason,
-    Release,
-    Retry,
     State,
     StoredAnswer,
 )
-from batchgen.store.budget import Spent, settle
+from batchgen.store.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.ledger import Ledger
 from batchgen.store.sql import QUERIES
 
@@ -116,26 +109,22 @@ def remove_worker(
     Answers that are waiting to be parsed stay with their items. An item that saw `max_crashes`
     workers die fails; but while a parser was at work, only the items it had are suspected of it.
     """
-    ledger, calls, results = Ledger(), [], []
+    ledger, unknown, given_up = Ledger(), [], []
     claims = db.execute(QUERIES["claims_of_worker"], {"worker_id": worker_id}).fetchall()
-    seqs = _Sequence(db, "attempts")
     parsing = any(answer_seq is not None for *_, answer_seq in claims)
     for item_id, experiment_id, epoch, crashes, answer_seq in claims:
         suspect = crashed and (answer_seq is not None or not parsing)
         item = Item(item_id, epoch, experiment_id, 0, None, "")
         if crashed and answer_seq is None:
-            reserved = settle(db, item_id, epoch)
-            unknown = _at_its_most(Attempt(finished_at=now), reserved)
-            calls.append(_attempt_row(next(seqs), worker_id, item, unknown))
-            ledger.spend(experiment_id, unknown, reserved.tokens)
+            unknown.append(item)
         if suspect and crashes + 1 >= max_crashes:
-            results.append((item, answer_seq))
+            given_up.append((item, answer_seq))
         else:
             db.execute(QUERIES["take_back"], {"item_id": item_id, "crashed": int(suspect)})
             ledger.move(experiment_id, State.RUNNING, -1)
             ledger.move(experiment_id, State.PENDING, +1)
-    db.executemany(QUERIES["append_attempt"], calls)
-    _fail_crashed(db, results, max_crashes, now, ledger)
+    keep_unknown(db, worker_id, unknown, now, ledger)
+    fail_crashed(db, given_up, max_crashes, now, ledger)
     db.execute(QUERIES["drop_reservations"], {"worker_id": worker_id})
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
     ledger.write(db)
@@ -165,7 +154,7 @@ def exchange(
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
     ledger = Ledger()
-    seqs, lost = _finish(db, worker_id, outcomes, now, ledger)
+    seqs, lost = finish(db, worker_id, outcomes, now, ledger)
     ledger.write(db)  # claiming goes by the counters
     ledger = Ledger()
     expelled = db.execute(QUERIES["is_worker"], {"worker_id": worker_id}).fetchone() is None
@@ -175,176 +164,6 @@ def exchange(
     if len(items) == want.slots:
         return Exchange(items, seqs, lost, expelled=expelled)
     return Exchange(items, seqs, lost, _count_open(db, want), next_at, expelled)
-
-
-def _finish(
-    db: sqlite3.Connection,
-    worker_id: int,
-    outcomes: Sequence[Outcome],
-    now: int,
-    ledger: Ledger,
-) -> tuple[list[int | None], list[Outcome]]:
-    attempt_seq, result_seq = _Sequence(db, "attempts"), _Sequence(db, "results")
-    attempts, results, lost = [], [], []
-    seqs: list[int | None] = []
-    has_budget = db.execute(QUERIES["any_reservation"]).fetchone() is not None
-    for outcome in outcomes:
-        item, attempt = outcome.item, outcome.attempt
-        reserved = settle(db, item.id, item.epoch) if has_budget else Spent()
-        if isinstance(outcome.decision, Retry) and outcome.decision.error:
-            attempt = _with_parse_error(db, item, attempt, outcome.decision.error)
-        if attempt is None or not _may_have_cost_all(attempt):
-            reserved = Spent()
-        elif has_budget:
-            attempt = _at_its_most(attempt, reserved)
-        seq = None if attempt is None else next(attempt_seq)
-        result = _result_row(outcome, seq, now)
-        if result is not None:
-            result["seq"] = next(result_seq)
-        if _settle(db, outcome, seq, result):
-            _count(ledger, outcome)
-            results += [result] if result is not None else []
-        else:
-            lost.append(outcome)
-            if attempt is not None:
-                claim = {"item_id": item.id, "epoch": item.epoch}
-                if forgotten := db.execute(QUERIES["forget_unknown_call"], claim).rowcount:
-                    ledger.forget_unknown(item.experiment_id, forgotten)
-            if not db.execute(QUERIES["item_input"], {"item_id": item.id}).fetchone():
-                seq = None  # its experiment was deleted meanwhile
-        if attempt is not None and seq is not None:
-            attempts.append(_attempt_row(seq, worker_id, item, attempt))
-            ledger.spend(item.experiment_id, attempt, reserved.tokens)
-        seqs.append(seq)
-    db.executemany(QUERIES["append_attempt"], attempts)
-    db.executemany(QUERIES["append_result"], results)
-    return seqs, lost
-
-
-def _with_parse_error(
-    db: sqlite3.Connection, item: Item, attempt: Attempt | None, error: str
-) -> Attempt | None:
-    """An answer that its parser could not use says so, and another one is asked for."""
-    if attempt is not None:
-        return replace(attempt, error=error)
-    db.execute(QUERIES["note_parse_error"], {"seq": _answer_seq(item), "error": error})
-    return None
-
-
-def _may_have_cost_all(attempt: Attempt) -> bool:
-    """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
-    if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
-        return False
-    return attempt.outcome != "failed" or attempt.may_be_charged
-
-
-def _at_its_most(attempt: Attempt, reserved: Spent) -> Attempt:
-    if reserved == Spent():
-        return attempt
-    return replace(attempt, cost_usd=reserved.cost_usd)
-
-
-def _settle(
-    db: sqlite3.Connection, outcome: Outcome, seq: int | None, result: dict[str, object] | None
-) -> bool:
-    """Move the item's row; False when the claim is no longer this worker's."""
-    item, decision = outcome.item, outcome.decision
-    row: dict[str, object] = {"item_id": item.id, "epoch": item.epoch}
-    if isinstance(decision, KeepAnswer):
-        return db.execute(QUERIES["keep_answer"], row | {"answer_seq": seq}).rowcount == 1
-    row |= {
-        "state": _state_after(decision),
-        "available_at": decision.available_at if isinstance(decision, Retry) else None,
-        "charged": isinstance(decision, Done | Fail)
-        or (isinstance(decision, Retry) and decision.charged),
-        "parse_failed": isinstance(decision, Retry) and decision.parse_failed,
-        "answer_seq": _answer_seq(item) if isinstance(decision, Release) else None,
-        "result_seq": result and result["seq"],
-    }
-    return db.execute(QUERIES["settle"], row).rowcount == 1
-
-
-def _state_after(decision: Done | Retry | Fail | Release) -> State:
-    match decision:
-        case Done():
-            return State.DONE
-        case Fail():
-            return State.FAILED
-        case Retry() | Release():
-            return State.PENDING
-
-
-def _count(ledger: Ledger, outcome: Outcome) -> None:
-    decision, experiment_id = outcome.decision, outcome.item.experiment_id
-    if isinstance(decision, KeepAnswer):
-        return
-    reason = decision.reason if isinstance(decision, Fail) else ""
-    ledger.move(experiment_id, State.RUNNING, -1)
-    ledger.move(experiment_id, _state_after(decision), +1, reason)
-
-
-def _answer_seq(item: Item) -> int | None:
-    return None if item.answer is None else item.answer.attempt_seq
-
-
-def _result_row(outcome: Outcome, seq: int | None, now: int) -> dict[str, object] | None:
-    row: dict[str, object] = {
-        "item_id": outcome.item.id,
-        "attempt_seq": seq if seq is not None else _answer_seq(outcome.item),
-        "finished_at": now,
-    }
-    match outcome.decision:
-        case Done(parsed_json=parsed):
-            return row | {"state": "done", "reason": None, "error": None, "parsed": parsed}
-        case Fail(reason=reason, error=error):
-            return row | {"state": "failed", "reason": reason, "error": error, "parsed": None}
-        case _:
-            return None
-
-
-def _attempt_row(seq: int, worker_id: int, item: Item, attempt: Attempt) -> dict[str, object]:
-    usage = attempt.usage
-    return {
-        "seq": seq,
-        "item_id": item.id,
-        "epoch": item.epoch,
-        "worker_id": worker_id,
-        "finished_at": attempt.finished_at,
-        "latency_ms": attempt.latency_ms,
-        "outcome": attempt.outcome,
-        "reason": attempt.reason,
-        "error": attempt.error,
-        "http_status": attempt.http_status,
-        "request_id": attempt.request_id,
-        "model": attempt.model,
-        "finish_reason": attempt.finish_reason,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "cost_usd": attempt.cost_usd,
-        "response": attempt.response,
-        "body": attempt.body,
-    }
-
-
-def _fail_crashed(
-    db: sqlite3.Connection,
-    crashed: list[tuple[Item, int | None]],
-    max_crashes: int,
-    now: int,
-    ledger: Ledger,
-) -> None:
-    result_seq = _Sequence(db, "results")
-    fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
-    for item, answer_seq in crashed:
-        outcome = Outcome(item, None, fail)
-        result = _result_row(outcome, answer_seq, now)
-        assert result is not None
-        result["seq"] = next(result_seq)
-        _settle(db, outcome, None, result)
-        _count(ledger, outcome)
-        db.execute(QUERIES["append_result"], result)
 
 
 def _claim(
@@ -426,14 +245,3 @@ def _count_open(db: sqlite3.Connection, want: Want) -> int:
         if state in (State.PENDING, State.RUNNING)
         and (want.experiments is None or experiment_id in want.experiments)
     )
-
-
-class _Sequence:
-    """The next ids of an appended table, without asking the database for each."""
-
-    def __init__(self, db: sqlite3.Connection, table: str) -> None:
-        (self._last,) = db.execute(QUERIES["last_id"], {"name": table}).fetchone()
-
-    def __next__(self) -> int:
-        self._last += 1
-        return int(self._last)

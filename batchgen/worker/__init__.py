@@ -1,0 +1,47 @@
+"""One worker: N slots that claim an item, ask the model, decide what the reply means, and hand in.
+
+    slot:  item -> request -> client -> decide -> [answer durable] -> parse -> hand in -> next item
+
+A user's parser runs only after the raw answer is committed, off the event loop and with a deadline,
+so that nothing it does can cost the answer. Built-in parsers cannot fail the process; they run
+first and share the commit. After a crash an item with an answer and no parse is parsed, not asked
+for again.
+
+This is the door: `run_worker`. Behind it:
+
+    slots       the tasks that claim and hand in; stopping
+    claims      one item: ask, decide, parse
+    requests    what is asked for an item
+    options     what a worker is told, and what it tells
+"""
+
+from batchgen.client import Client
+from batchgen.committer import Committer
+from batchgen.limits import Pacer
+from batchgen.shutdown import Stop
+from batchgen.store import Store
+from batchgen.waiting import clock_ms
+from batchgen.worker.claims import Claims
+from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.slots import Slots
+
+__all__ = ["RunLog", "Stats", "WorkerOptions", "run_worker"]
+
+
+async def run_worker(
+    store: Store, client: Client, options: WorkerOptions, *, stop: Stop, stats: Stats, log: RunLog
+) -> None:
+    """Work until nothing is left, or `stop`, or a halt (`stats.halted` says why).
+
+    Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
+    in each case the items in flight are finished or given back first.
+    """
+    lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
+    async with lease as seat:
+        pacer = Pacer(options.slots, options.stall_s, clock_ms())
+        committer = Committer(
+            seat, pacer, options.scope,
+            lease_s=options.lease_s, warn=log.warn,
+        )  # fmt: skip
+        claims = Claims(store, client, options, committer, pacer, stats, log)
+        await Slots(claims, options, committer, pacer, stats, log).run(stop)

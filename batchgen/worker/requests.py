@@ -1,0 +1,50 @@
+"""What is asked for an item, and what reads its answer: by its recipe, which is loaded once."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.items import Item, ItemInput
+from batchgen.parsers import Parser, load_parser
+from batchgen.pool import read_item
+from batchgen.prompts import Renderer, with_feedback
+from batchgen.store import Store
+from batchgen.worker.options import WorkerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`body` is the request's; empty when the item has its answer already."""
+
+    input: ItemInput
+    parser: Parser
+    body: dict[str, Any]
+
+
+class Requests:
+    def __init__(self, store: Store, options: WorkerOptions) -> None:
+        self._store = store
+        self._options = options
+        self._recipes: dict[int, tuple[Renderer, Parser]] = {}
+
+    async def of(self, item: Item) -> Prepared:
+        """Raises ConfigError when the item's recipe cannot be used, TemplateError or InputError
+        when the item cannot be asked for by it."""
+        renderer, parser = await self._recipe(item.recipe_id)
+        item_input = read_item(json.loads(item.input_json), f"item {item.id}")
+        body = renderer.request_body(item_input) if item.answer is None else {}
+        if body and self._options.parse_feedback and item.parse_failures:
+            await self._tell_what_was_wrong(item, body)
+        return Prepared(item_input, parser, body)
+
+    async def _tell_what_was_wrong(self, item: Item, body: dict[str, Any]) -> None:
+        if bad := await self._store.last_bad_answer(item.id):
+            body["messages"] = with_feedback(body["messages"], *bad)
+
+    async def _recipe(self, recipe_id: int) -> tuple[Renderer, Parser]:
+        found = self._recipes.get(recipe_id)
+        if found is None:
+            recipe = await self._store.recipe(recipe_id)
+            parser = self._options.parsers.get(recipe.parser) or load_parser(recipe.parser)
+            found = self._recipes[recipe_id] = Renderer(recipe), parser
+        return found
