@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from batchgen.buckets import NO_LIMITS, Limits
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Pacer
@@ -37,10 +38,10 @@ _CLAIMS_A_TIME = 100
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What this worker works on, and how much: `max_items` claims at most (None: all), and
-    `wait_for_more` items when there are none."""
+    `wait_for_more` items when there are none. `limits` are those at its start."""
 
     experiments: tuple[int, ...] | None = None
-    requests_per_minute: int | None = None
+    limits: Limits = NO_LIMITS
     budget: Budget | None = None
     max_items: int | None = None
     wait_for_more: bool = False
@@ -56,6 +57,7 @@ class Committer:
         lease_s: float,
         warn: Callable[[str], None],
     ) -> None:
+        """`limits` may be replaced at any time: each exchange goes by the newest."""
         self._worker = worker
         self._pacer = pacer
         self._scope = scope
@@ -74,6 +76,7 @@ class Committer:
         self._draining = False
         self._closed = False
         self._warned_of_stranger = False
+        self.limits = scope.limits
         self.in_flight = 0
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
@@ -186,7 +189,7 @@ class Committer:
             slots = max(0, min(len(self._idle), allowed, most))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
-        return Want(slots, self._scope.experiments, self._scope.requests_per_minute)
+        return Want(slots, self._scope.experiments, self.limits)
 
     async def _exchange(
         self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want

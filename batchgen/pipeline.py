@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen import __version__
+from batchgen.buckets import Limits
 from batchgen.client import check_settings
 from batchgen.committer import Scope
 from batchgen.config import Config, load
@@ -147,7 +148,7 @@ class DataGenerationPipeline:
         counts = await store.counts([experiment.id])
         if not counts.open:
             return WorkResult.nothing_to_do(counts)
-        scope = Scope((experiment.id,), self.config.model.rate_limit)
+        scope = Scope((experiment.id,), Limits(self.config.model.rate_limit))
         request = WorkRequest(scope, slots, parsers={parser.spec: parser})
         check_settings(self.config.model)  # before there is a log
         log = RunLog(self.config.log_dir, _tell)

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from batchgen.buckets import Limits
 from batchgen.items import (
     Attempt,
     Decision,
@@ -131,7 +132,7 @@ class Table:
         experiments: tuple[int, ...] | None = None,
         requests_per_minute: int | None = None,
     ) -> Exchange:
-        wanted = Want(want, experiments, requests_per_minute)
+        wanted = Want(want, experiments, Limits(requests_per_minute))
         done = self.run(queue.exchange, worker_id, outcomes, wanted, self.now)
         assert len(done.items) <= want
         assert len(done.attempt_seqs) == len(outcomes)

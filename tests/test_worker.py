@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from batchgen.buckets import Limits
 from batchgen.committer import Scope
 from batchgen.config import load
 from batchgen.enqueue import enqueue
@@ -92,7 +93,7 @@ class Job:
         parser = parse and parser_from_callable(parse)
         request = WorkRequest(
             Scope(
-                requests_per_minute=requests_per_minute,
+                limits=Limits(requests_per_minute),
                 max_items=max_items,
                 wait_for_more=wait_for_more,
             ),
@@ -542,7 +543,7 @@ async def test_a_rate_limit_lets_that_many_out_at_first_whoever_asks(
         running = asyncio.create_task(job.work(store, slots=20, requests_per_minute=5))
         await simulator.received(5)
         async with store.worker(slots=20, lease_s=60, max_crashes=5) as other:
-            assert (await other.exchange([], Want(20, requests_per_minute=5))).items == []
+            assert (await other.exchange([], Want(20, limits=Limits(5)))).items == []
         job.stop.drain.set()
         await running
     assert (job.ends(), simulator.calls) == ([done()] * 5 + [("pending", None, 0)] * 7, 5)

@@ -112,6 +112,7 @@ def work(
     config = session.config(concurrency=slots, rate_limit=rpm)
 
     async def job() -> int:
+        from batchgen.buckets import Limits
         from batchgen.committer import Scope
         from batchgen.store import open_store
 
@@ -120,7 +121,7 @@ def work(
             experiments = None if chosen is None else (chosen,)
             scope = Scope(
                 experiments=experiments,
-                requests_per_minute=config.model.rate_limit,
+                limits=Limits(config.model.rate_limit),
                 budget=budget_of(experiments, max_cost_usd, max_tokens),
                 max_items=max_items,
                 wait_for_more=watch,

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from batchgen.buckets import NO_LIMITS, Limits
 from batchgen.items import (
     Item,
     Outcome,
@@ -32,11 +33,11 @@ _CLOCK_SET_BACK_MS = 75_000
 @dataclass(frozen=True, slots=True)
 class Want:
     """What to claim: up to `slots` items of `experiments` (None: of all), sending no more than
-    `requests_per_minute` together with every other worker (None: no limit)."""
+    `limits` allow together with every other worker."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
-    requests_per_minute: int | None = None
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _claim(
                 ledger.move(experiment_id, State.PENDING, -len(ids))
                 ledger.move(experiment_id, State.RUNNING, +len(ids))
         next_at = _earlier(next_at, _next_available_at(db, experiment_id))
-    if claimed and want.requests_per_minute is not None:
+    if claimed and want.limits.requests_per_minute is not None:
         db.execute(QUERIES["count_requests"], {"second": now // 1000, "n": len(claimed)})
     # While the limit holds claims back, what comes due before its window opens is worth no look.
     return claimed, window_at if window_at and len(claimed) == allowed else next_at
@@ -202,13 +203,13 @@ def _experiments_to_claim(db: sqlite3.Connection, want: Want) -> Iterable[int]:
 
 def _rate_allows(db: sqlite3.Connection, want: Want, now: int) -> tuple[int, int | None]:
     """How many requests may go out now, and when the next may if that is fewer than wanted."""
-    if want.requests_per_minute is None:
+    if want.limits.requests_per_minute is None:
         return want.slots, None
     second = now // 1000
     window = {"before": second - _RATE_WINDOW_S, "after": second + _RATE_WINDOW_S}
     db.execute(QUERIES["forget_old_requests"], window)
     sent, oldest = db.execute(QUERIES["requests_last_minute"]).fetchone()
-    allowed = min(want.slots, max(0, want.requests_per_minute - sent))
+    allowed = min(want.slots, max(0, want.limits.requests_per_minute - sent))
     if allowed == want.slots:
         return allowed, None
     return allowed, ((oldest or now // 1000) + _RATE_WINDOW_S) * 1000
