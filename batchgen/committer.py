@@ -6,7 +6,7 @@ exchange starts when the last one is over and anything waits, without a timer: a
 is committed alone and at once, at high load hundreds share a commit.
 
 It also keeps the lease, asks the pacer how many calls may go out, and knows when all is done:
-nothing pending or running is left in scope, whoever has it.
+nothing pending or running is left in scope, whoever has it, or as many are done as were wanted.
 """
 
 import asyncio
@@ -37,14 +37,16 @@ _CLAIMS_A_TIME = 100
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What this worker works on, and how much: `max_items` claims at most (None: all), and
-    `wait_for_more` items when there are none. `limits` are those at its start."""
+    """What this worker works on, and how much: `max_items` claims at most (None: all), no more once
+    `until` items are done, by all workers together, and `wait_for_more` items when there are none.
+    `limits` are those at its start."""
 
     experiments: tuple[int, ...] | None = None
     limits: Limits = NO_LIMITS
     budget: Budget | None = None
     max_items: int | None = None
     wait_for_more: bool = False
+    until: int | None = None
 
 
 class Committer:
@@ -189,7 +191,7 @@ class Committer:
             slots = max(0, min(len(self._idle), allowed, most))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
-        return Want(slots, self._scope.experiments, self.limits)
+        return Want(slots, self._scope.experiments, self.limits, self._scope.until)
 
     async def _exchange(
         self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
@@ -270,7 +272,8 @@ class Committer:
         """Fewer items than wanted: look again when one comes due, or soon, for others' sake."""
         if self._outcomes:
             return  # slots finished meanwhile, so the next exchange knows more
-        if done.open == 0 and not self._scope.wait_for_more and not done.expelled:
+        nothing_left = done.open == 0 and not self._scope.wait_for_more and not done.expelled
+        if nothing_left or done.enough:
             self.drain()
             return
         now = clock_ms()

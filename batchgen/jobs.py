@@ -19,11 +19,13 @@ Watcher = Callable[[Store, Scope, Stats], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """How a worker's run ended; `counts` are those of its scope, whoever did the work."""
+    """How a worker's run ended; `counts` are those of its scope, whoever did the work, and `until`
+    is how many done items were wanted of it (None: all)."""
 
     stats: Stats
     counts: Counts
     signum: int | None
+    until: int | None = None
 
     @classmethod
     def nothing_to_do(cls, counts: Counts) -> "WorkResult":
@@ -31,11 +33,14 @@ class WorkResult:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 3 some items failed, 4 halted, 130 or 143 stopped by a signal."""
+        """0 all done, or as many as wanted; 3 some items failed, or too few are done; 4 halted; 130
+        or 143 stopped by a signal."""
         if self.signum is not None:
             return 128 + self.signum
         if self.stats.halted:
             return 4
+        if self.until is not None:
+            return 0 if self.counts.done >= self.until else 3
         return 3 if self.counts.failed else 0
 
 
@@ -53,7 +58,7 @@ class WorkRequest:
 async def work(
     store: Store, config: Config, request: WorkRequest, *, stop: Stop, log: RunLog
 ) -> WorkResult:
-    """Run one worker until nothing is left, it halts, or `stop`.
+    """Run one worker until nothing is left or wanted, it halts, or `stop`.
 
     Raises ConfigError when the key is missing, StoreError when the database fails.
     """
@@ -77,7 +82,8 @@ async def work(
     async with opening as client, watched(request, store, stats):
         await run_worker(store, client, options, stop=stop, stats=stats, log=log)
     counts = await store.counts(request.scope.experiments)
-    return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+    signum = stop.signum if stop.drain.is_set() else None
+    return WorkResult(stats, counts, signum, request.scope.until)
 
 
 def check_budget(model: ModelConfig, budget: Budget) -> None:

@@ -56,7 +56,8 @@ async def work_in_processes(
     async with watched(request, store, stats):
         await crew.run(commands)
     counts = await store.counts(request.scope.experiments)
-    return WorkResult(stats, counts, stop.signum if stop.drain.is_set() else None)
+    signum = stop.signum if stop.drain.is_set() else None
+    return WorkResult(stats, counts, signum, request.scope.until)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from batchgen.cli.session import Session, counted
 if TYPE_CHECKING:
     from batchgen.committer import Scope
     from batchgen.jobs import WorkResult
-    from batchgen.store import Store
+    from batchgen.store import Counts, Store
     from batchgen.worker import Stats
 
 
@@ -71,9 +71,25 @@ def say_result(session: Session, result: "WorkResult") -> None:
             err=True,
         )
         return
+    if result.until is not None:
+        session.say(_until_line(counts, result.until))
     if counts.failed:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts.reasons.most_common())
         session.say(f"failed because of: {reasons}. See them: batchgen failures. "
                     "Ask again: batchgen retry, then work.")  # fmt: skip
-    if left:
+    if left and (result.until is None or counts.done < result.until):
         session.say("Run the same command to go on.")
+
+
+def _until_line(counts: "Counts", until: int) -> str:
+    """How far --until came."""
+    line = f"{counts.done} of {until} wanted {'is' if until == 1 else 'are'} done"
+    if counts.done >= until:
+        return f"{line}; {counts.pending} left pending"
+    missing = f"{line}, {until - counts.done} missing"
+    if counts.open:
+        return f"{missing}."
+    return (
+        f"{missing}, and nothing is left to answer. Enqueue more, or put failed items back "
+        "(batchgen retry); then run the same command."
+    )

@@ -19,6 +19,7 @@ from batchgen.cli.options import (
     rpm_option,
     skip_option,
     slots_option,
+    until_option,
 )
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.steps import (
@@ -86,12 +87,14 @@ def enqueue(
         "batchgen work -c 20",
         "batchgen work --rpm 500 --max-items 100",
         "batchgen work -c 400 --processes 4 --max-cost 25",
+        "batchgen work --until 5000",
     )
 )
 @slots_option
 @rpm_option
 @only_experiment_option
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
+@until_option
 @click.option("--watch", is_flag=True, help="When nothing is left, wait for more.")
 @processes_option
 @max_cost_option
@@ -101,8 +104,8 @@ def enqueue(
 @click.pass_obj
 def work(
     session: Session, slots: int | None, rpm: int | None, experiment: str | None,
-    max_items: int | None, watch: bool, processes: int, max_cost_usd: float | None,
-    max_tokens: int | None, grace_s: float | None, part: bool,
+    max_items: int | None, until: int | None, watch: bool, processes: int,
+    max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None, part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -125,6 +128,7 @@ def work(
                 budget=budget_of(experiments, max_cost_usd, max_tokens),
                 max_items=max_items,
                 wait_for_more=watch,
+                until=until,
             )
             if part:
                 result = await work_as_part(session, store, config, scope, grace_s)
@@ -137,7 +141,10 @@ def work(
     return run_async(job())
 
 
-@click.command(epilog=epilog("batchgen run data_pool.jsonl -c 20"))
+@click.command(epilog=epilog(
+    "batchgen run data_pool.jsonl -c 20",
+    "batchgen run data_pool.jsonl --until 5000",
+))  # fmt: skip
 @click.argument("source")
 @experiment_option
 @slots_option
@@ -146,6 +153,7 @@ def work(
 @recipe_option
 @skip_option
 @processes_option
+@until_option
 @max_cost_option
 @max_tokens_option
 @grace_option
@@ -155,7 +163,7 @@ def work(
 def run(
     session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
     limit: int | None, other_recipe: str | None, skip_path: Path | None, processes: int,
-    max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None,
+    until: int | None, max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None,
     output: Path | None,
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
@@ -165,6 +173,7 @@ def run(
     config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
     job = PoolJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
-        processes=processes, max_cost_usd=max_cost_usd, max_tokens=max_tokens, output=output,
+        processes=processes, until=until, max_cost_usd=max_cost_usd, max_tokens=max_tokens,
+        output=output,
     )  # fmt: skip
     return run_async(do_whole_job(session, config, job))

@@ -60,6 +60,11 @@ max_tokens_option = click.option(
     "--max-tokens-total", "max_tokens", type=click.IntRange(1), metavar="N",
     help="The same in tokens, in and out.",
 )  # fmt: skip
+until_option = click.option(
+    "--until", type=click.IntRange(1), metavar="N",
+    help="Stop when N items are done, those of earlier runs and other workers included; never more "
+         "than N, and whatever fails on the way.",
+)  # fmt: skip
 grace_option = click.option(
     "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
     help="How long a stop waits for calls in flight; default: work.grace_s of the config.",

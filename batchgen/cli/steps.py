@@ -48,6 +48,7 @@ class PoolJob:
     processes: int = 1
     max_cost_usd: float | None = None
     max_tokens: int | None = None
+    until: int | None = None
     output: Path | None = None
     as_json: bool = False
 
@@ -279,6 +280,8 @@ async def _work_in_processes(
         shared += ["--max-tokens-total", str(scope.budget.max_tokens)]
     if scope.wait_for_more:
         shared += ["--watch"]
+    if scope.until is not None:
+        shared += ["--until", str(scope.until)]
     items = shares(scope.max_items, processes) if scope.max_items else [None] * processes
     commands = [
         # -P: a file of the user's beside the config is no module of ours.
@@ -312,7 +315,7 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
     experiment = await experiment_named(store, config.output_data.experiment_name)
     experiments = (experiment.id,)
     budget = budget_of(experiments, job.max_cost_usd, job.max_tokens)
-    scope = Scope(experiments, Limits(config.model.rate_limit), budget)
+    scope = Scope(experiments, Limits(config.model.rate_limit), budget, until=job.until)
     result = await work_on(
         session, store, config, scope, grace_s=job.grace_s, processes=job.processes
     )

@@ -33,11 +33,13 @@ _CLOCK_SET_BACK_MS = 75_000
 @dataclass(frozen=True, slots=True)
 class Want:
     """What to claim: up to `slots` items of `experiments` (None: of all), sending no more than
-    `limits` allow together with every other worker."""
+    `limits` allow together with every other worker, and none that could bring their done items,
+    whoever does them, above `until`."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
     limits: Limits = NO_LIMITS
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class Exchange:
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when another try is worth it. Both are told only when fewer items were claimed than wanted.
-    `expelled`: this worker was taken for dead; it claims nothing before it joins again.
+    when another try is worth it; `enough`: as many as wanted are done. All three are told only when
+    fewer items were claimed than wanted. `expelled`: this worker was taken for dead; it claims
+    nothing before it joins again.
     """
 
     items: list[Item]
@@ -56,6 +59,7 @@ class Exchange:
     open: int | None = None
     next_at: int | None = None
     expelled: bool = False
+    enough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +168,18 @@ def exchange(
     items = _items(db, claimed)
     if len(items) == want.slots:
         return Exchange(items, seqs, lost, expelled=expelled)
-    return Exchange(items, seqs, lost, _count_open(db, want), next_at, expelled)
+    left = _count(db, want, State.PENDING, State.RUNNING)
+    enough = want.until is not None and _count(db, want, State.DONE) >= want.until
+    return Exchange(items, seqs, lost, left, next_at, expelled, enough)
 
 
 def _claim(
     db: sqlite3.Connection, worker_id: int, want: Want, now: int, ledger: Ledger
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
+    if want.until is not None:
+        taken = _count(db, want, State.DONE, State.RUNNING)
+        want = replace(want, slots=max(0, min(want.slots, want.until - taken)))
     if want.slots == 0:
         return [], None
     allowed, window_at = _rate_allows(db, want, now)
@@ -238,11 +247,10 @@ def _items(db: sqlite3.Connection, claimed: list[int]) -> list[Item]:
     ]  # fmt: skip
 
 
-def _count_open(db: sqlite3.Connection, want: Want) -> int:
-    """Items that are pending or running, in the experiments wanted."""
+def _count(db: sqlite3.Connection, want: Want, *states: State) -> int:
+    """Items in these states, in the experiments wanted."""
     return sum(
         n
         for experiment_id, state, _, n in db.execute(QUERIES["counters"])
-        if state in (State.PENDING, State.RUNNING)
-        and (want.experiments is None or experiment_id in want.experiments)
+        if state in states and (want.experiments is None or experiment_id in want.experiments)
     )
