@@ -21,10 +21,10 @@ _BYTES_OF_A_TOKEN = 4  # of English; other languages are nearer to 3
 
 @dataclass(frozen=True, slots=True)
 class Most:
-    """What a call can use and cost at most."""
+    """What a call can use and cost at most; `cost_usd` is None where the price is not known."""
 
     tokens: int
-    cost_usd: float
+    cost_usd: float | None
 
 
 class Prices:
@@ -63,7 +63,8 @@ class Prices:
                 "--max-cost needs it. Set model.price: {input_usd_per_mtok: ..., "
                 "output_usd_per_mtok: ...}"
             )
-        return Most(prompt + completion, price.cost_usd(Usage(prompt, completion)) if price else 0)
+        cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))
+        return Most(prompt + completion, cost_usd)
 
 
 class Estimate:

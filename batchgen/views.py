@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen.items import timestamp
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
+from batchgen.unknown import UnknownCost
 
 _STATES = ("pending", "running", "done", "failed")
 
@@ -17,11 +18,16 @@ def status_object(
     total: Counts,
     pace: Pace,
     workers: Sequence[WorkerRow],
+    unknown: UnknownCost,
 ) -> dict[str, Any]:
-    """`batchgen status --json`."""
-    found = _counts_object(total)
-    # Those of workers that died and that nobody has taken over from yet.
-    found["unknown_calls"] += sum(worker.calls for worker in workers if not worker.alive)
+    """`batchgen status --json`. `unknown` counts the calls of workers that died too, of which
+    `total` does not know while nobody has taken over from them."""
+    found = _counts_object(total) | {
+        "unknown_calls": unknown.calls,
+        "unknown_max_tokens": _known(unknown.tokens, unknown.bounded, unknown.calls),
+        "unknown_max_cost_usd": _known(round(unknown.cost_usd, 6), unknown.priced, unknown.calls),
+        "unknown_max_calls": unknown.priced or unknown.bounded,
+    }
     return {
         "experiments": [
             {"name": experiment.name, "created_at": timestamp(experiment.created_at)}
@@ -40,6 +46,11 @@ def status_object(
             for worker in workers
         ],
     }  # fmt: skip
+
+
+def _known(most: float, known: int, calls: int) -> float | None:
+    """Nothing where it is not known of any of the calls."""
+    return most if known or not calls else None
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -66,10 +77,21 @@ def status_text(status: dict[str, Any]) -> str:
     if total["unknown_calls"]:
         lines.append(
             f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "
-            "stopped; the server may have charged for them)"
+            f"stopped; the server may have charged for them: {_may_have_cost(total)})"
         )
     lines += [_worker_line(worker) for worker in status["workers"]]
     return "\n".join(lines)
+
+
+def _may_have_cost(total: dict[str, Any]) -> str:
+    cost_usd, tokens = total["unknown_max_cost_usd"], total["unknown_max_tokens"]
+    known, calls = total["unknown_max_calls"], total["unknown_calls"]
+    some = "" if known == calls else f" for the {known} of which it is known"
+    if cost_usd is not None:
+        return f"at most ${cost_usd:,.4f}{some}"
+    if tokens is not None:
+        return f"at most {tokens:,} tokens{some}, whose price is not known (model.price)"
+    return "how much is not known, as max_tokens is not set"
 
 
 def foreign_writer_warning() -> str | None:

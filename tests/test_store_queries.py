@@ -150,6 +150,15 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
     ],
+    "unknown_calls": [
+        "SEARCH a USING INDEX attempts_unknown (seq>?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "calls_of_worker": [
+        "SEARCH w USING INDEX work_claimed (worker_id=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
     "item_by_key": ["SEARCH item_keys USING PRIMARY KEY (key=?)"],
     "attempts_of_item": ["SEARCH attempts USING INDEX attempts_by_item (item_id=?)"],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.

@@ -21,13 +21,23 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
     import asyncio
 
+    from batchgen.prices import Prices
+    from batchgen.unknown import most_of_unknown
     from batchgen.views import foreign_writer_warning, status_object, status_text
 
     config = session.config()
 
+    prices = Prices(config.model)
+
     async def look(store: "Store") -> dict[str, Any]:
         rows = [(e, await store.counts([e.id])) for e in await store.experiments()]
-        return status_object(rows, await store.counts(), await store.pace(), await store.workers())
+        total, workers = await store.counts(), await store.workers()
+        dead = [worker for worker in workers if not worker.alive]
+        unknown = await most_of_unknown(
+            store, prices, total.unknown_calls + sum(worker.calls for worker in dead),
+            [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
+        )  # fmt: skip
+        return status_object(rows, total, await store.pace(), workers, unknown)
 
     async def job() -> int:
         from batchgen.store import open_store

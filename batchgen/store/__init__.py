@@ -31,14 +31,22 @@ from batchgen.store.gate import OwnerLock, machine
 from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
 from batchgen.store.operator import EndedAnswer, EndedItem, Reparsed
 from batchgen.store.queue import Exchange, Want, WorkerRow
-from batchgen.store.reports import AnswerDetails, Counts, Experiment, FailureGroup, Pace, ResultRow
+from batchgen.store.reports import (
+    AnswerDetails,
+    Counts,
+    Experiment,
+    FailureGroup,
+    Pace,
+    ResultRow,
+    UnknownCall,
+)
 from batchgen.store.verify import ExportRecord
 
 __all__ = [
     "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
     "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "OtherRecipe", "Pace",
-    "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "Want", "Worker", "WorkerRow",
-    "key_of_content", "key_of_id", "now_ms", "open_store", "vulnerable_sqlite",
+    "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "UnknownCall", "Want", "Worker",
+    "WorkerRow",     "key_of_content", "key_of_id", "now_ms", "open_store", "vulnerable_sqlite",
 ]  # fmt: skip
 
 
@@ -198,6 +206,14 @@ class Store:
     async def spent(self, budget: Budget) -> Spent:
         """Of a budget, by calls that are over."""
         return await self._db.read(store_budget.spent_of, budget)
+
+    async def unknown_calls(self, after: int, limit: int = 500) -> list[UnknownCall]:
+        """The next calls with unknown outcome after attempt `after`; an empty page at the end."""
+        return await self._db.read(reports.unknown_calls, after, limit)
+
+    async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
+        """What a worker that died had under way; the first of them, when they are many or big."""
+        return await self._db.read(reports.calls_of_worker, worker_id, limit)
 
     async def pace(self) -> Pace:
         return await self._db.read(reports.pace, now_ms())

@@ -402,6 +402,21 @@ select response, error from attempts
  where item_id = :item_id and outcome = 'answered' and error is not null
  order by seq desc limit 1;
 
+-- name: unknown_calls
+-- Sent, answer unknown, oldest first. `booked` is what a budget has counted for it.
+select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked
+  from attempts a indexed by attempts_unknown
+  cross join items i on i.id = a.item_id
+ where a.outcome = 'unknown' and a.seq > :after order by a.seq limit :limit;
+
+-- name: calls_of_worker
+-- Those that it had under way, when it has died.
+select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked
+  from work w indexed by work_claimed
+  cross join items i on i.id = w.item_id
+  left join reservations r on r.item_id = w.item_id and r.epoch = w.epoch
+ where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null limit :limit;
+
 -- name: recent_finishes
 -- Items finished since :since, counted back from the newest; at most :limit of them.
 select count(*), min(finished_at) from

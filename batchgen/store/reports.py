@@ -88,6 +88,17 @@ class ResultRow(NamedTuple):
     error: str | None = None
 
 
+class UnknownCall(NamedTuple):
+    """A call that was sent, and whose answer nobody knows. `booked_usd`: what a budget has counted
+    for it, if there was one. `seq` is 0 while its worker is only known to be dead."""
+
+    seq: int
+    item_id: int
+    recipe_id: int
+    input: str
+    booked_usd: float | None
+
+
 class AnswerDetails(NamedTuple):
     """What only some formats of the export need of an item that ended."""
 
@@ -125,6 +136,29 @@ def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) 
             found.reasoning_tokens += tokens[3]
             found.cost_usd += cost_usd
     return found
+
+
+def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:
+    """The next ones after attempt `after`: `limit` of them, or fewer when their items are big. Ends
+    with an empty page."""
+    which = {"after": after, "limit": limit}
+    return _page_of_calls(db.execute(QUERIES["unknown_calls"], which))
+
+
+def calls_of_worker(db: sqlite3.Connection, worker_id: int, limit: int) -> list[UnknownCall]:
+    """What a worker that died had under way, as far as nobody has taken over from it."""
+    which = {"worker_id": worker_id, "limit": limit}
+    return _page_of_calls(db.execute(QUERIES["calls_of_worker"], which))
+
+
+def _page_of_calls(rows: sqlite3.Cursor) -> list[UnknownCall]:
+    page, chars = [], 0
+    for columns in rows:
+        page.append(UnknownCall(*columns))
+        chars += len(page[-1].input)
+        if chars > _PAGE_CHARS:
+            break
+    return page
 
 
 def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:

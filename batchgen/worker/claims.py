@@ -117,7 +117,7 @@ class Claims:
     async def _granted(self, item: Item, body: Mapping[str, Any], budget: Budget) -> bool:
         """Whether the budget has the most that this call can cost; halts when it never will."""
         most = self._options.prices.most(body, needs_cost=budget.max_cost_usd is not None)
-        grant = await self._committer.reserve(Reservation(item, most.tokens, most.cost_usd))
+        grant = await self._committer.reserve(Reservation(item, most.tokens, most.cost_usd or 0.0))
         if grant is Grant.NEVER:
             spent = await self._store.spent(budget)
             self.halt(_budget_reached(budget, spent, most))
@@ -215,10 +215,11 @@ class Claims:
 
 
 def _budget_reached(budget: Budget, spent: Spent, most: Most) -> str:
-    if budget.max_cost_usd is not None and (spent.cost_usd + most.cost_usd > budget.max_cost_usd):
+    cost_usd = most.cost_usd or 0.0
+    if budget.max_cost_usd is not None and spent.cost_usd + cost_usd > budget.max_cost_usd:
         return (
             f"the budget is used up: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are "
-            f"spent, and the next call may cost ${most.cost_usd:,.4f}. Raise --max-cost to go on."
+            f"spent, and the next call may cost ${cost_usd:,.4f}. Raise --max-cost to go on."
         )
     return (
         f"the budget is used up: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and "

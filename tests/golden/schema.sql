@@ -153,6 +153,8 @@ CREATE TABLE workers (
 
 CREATE INDEX attempts_by_item on attempts (item_id);
 
+CREATE INDEX attempts_unknown on attempts (seq) where outcome = 'unknown';
+
 CREATE VIEW item_overview as
 select e.name as experiment, i.id, i.custom_id, w.state, r.reason, r.error, w.attempts, i.input,
        a.response, case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
