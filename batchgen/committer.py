@@ -22,6 +22,7 @@ from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Pacer
 from batchgen.store import Budget, Exchange, Grant, Reservation, Want, Worker, now_ms
+from batchgen.tokens import UNKNOWN_CALL, TokenMeter
 from batchgen.waiting import clock_ms
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Committer:
         worker: Worker,
         pacer: Pacer,
         scope: Scope,
+        meter: TokenMeter,
         *,
         lease_s: float,
         warn: Callable[[str], None],
@@ -63,6 +65,7 @@ class Committer:
         self._worker = worker
         self._pacer = pacer
         self._scope = scope
+        self._meter = meter
         self._beat_every_ms = int(lease_s * 1000 / 6)
         self._warn = warn
         self._wake = asyncio.Event()
@@ -79,6 +82,7 @@ class Committer:
         self._closed = False
         self._warned_of_stranger = False
         self.limits = scope.limits
+        self.held_to: float | None = None  # the calls a minute that a limit holds claims to
         self.in_flight = 0
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
@@ -191,12 +195,20 @@ class Committer:
             slots = max(0, min(len(self._idle), allowed, most))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
-        return Want(slots, self._scope.experiments, self.limits, self._scope.until)
+        pause_ms = max(0, self._pacer.limited_until - now)
+        counts_tokens = self.limits.tokens_per_minute is not None
+        call_tokens = self._meter.estimate if counts_tokens else UNKNOWN_CALL
+        return Want(
+            slots, self._scope.experiments, self.limits, self._scope.until,
+            call_tokens=call_tokens, pause_ms=pause_ms,
+        )  # fmt: skip
 
     async def _exchange(
         self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
     ) -> None:
         outcomes = [outcome for outcome, _ in handed_in]
+        if self.limits.tokens_per_minute is not None:
+            self._learn_tokens(outcomes)
         done = await self._patiently(lambda: self._worker.exchange(outcomes, want), len(outcomes))
         for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):
             if not future.done():
@@ -212,8 +224,18 @@ class Committer:
         if done.expelled:
             await self._join_again()
         self._give_out(done.items)
+        if want.slots:
+            self.held_to = done.held_to
         if len(done.items) < want.slots:
             self._plan_next_look(done)
+
+    def _learn_tokens(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            if outcome.attempt is not None:
+                usage = outcome.attempt.usage
+                if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+                    item_bytes = len(outcome.item.input_json.encode())
+                    self._meter.observe(item_bytes, usage.prompt_tokens + usage.completion_tokens)
 
     async def _reserve(self) -> None:
         asked, self._reservations = self._reservations, []

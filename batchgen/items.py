@@ -196,7 +196,8 @@ class StoredAnswer:
 @dataclass(frozen=True, slots=True)
 class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
-    the row still has it. `attempts` are the tries used up so far."""
+    the row still has it. `attempts` are the tries used up so far; `reserved_tokens` what its call
+    is thought to use, where tokens are limited."""
 
     id: int
     epoch: int
@@ -207,6 +208,7 @@ class Item:
     attempts: int = 0
     parse_failures: int = 0
     answer: StoredAnswer | None = None
+    reserved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

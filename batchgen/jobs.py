@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from batchgen.committer import Scope
 from batchgen.config import Config, ModelConfig
 from batchgen.parsers import Parser
-from batchgen.prices import Prices
+from batchgen.prices import Prices, max_tokens
 from batchgen.retry import RetryPolicy
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
@@ -76,6 +76,7 @@ async def work(
         lease_s=settings.lease_s,
         parsers=request.parsers,
         prices=Prices(config.model),
+        max_tokens=max_tokens(config.model.params),
     )
     stats = Stats()
     opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)

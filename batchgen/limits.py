@@ -35,14 +35,16 @@ Guilty = tuple[Item, Failure]
 
 
 class Pacer:
-    def __init__(self, slots: int, stall_s: float, now: int) -> None:
+    def __init__(self, slots: int, stall_s: float, now: int, *, cuts_slots: bool = True) -> None:
         self._slots = slots
+        self._cuts_slots = cuts_slots
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
         self._heard = False
         self._trouble_since: int | None = None
         self._paused_at = -1
         self.paused_until = 0
+        self.limited_until = 0  # the same, but for an outage
         self._bursts = 0
         self._share = 1.0
         self._failed_probes = 0
@@ -108,12 +110,14 @@ class Pacer:
         if not same_burst:
             self._bursts += 1
             self._paused_at = now
-            self._share = max(self._share * _CUT_PER_BURST, 1 / self._slots)
+            if self._cuts_slots:
+                self._share = max(self._share * _CUT_PER_BURST, 1 / self._slots)
         self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:
             asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
         self._pause(now, asked_s)
+        self.limited_until = max(self.limited_until, now + ceil(asked_s * 1000))
 
     def _observe_no_service(self, failure: Failure, item: Item, sent_at: int, now: int) -> Blame:
         if failure.stale:

@@ -48,7 +48,7 @@ class Prices:
     def most(self, body: Mapping[str, Any], *, needs_cost: bool = True) -> Most:
         """The most that a request can cost: a token is a byte at least, and the answer has
         `max_tokens` at most. Raises ConfigError where that is not known."""
-        completion = _max_tokens(body)
+        completion = max_tokens(body)
         if completion is None:
             raise ConfigError(
                 "model.max_tokens: is not set, so nobody knows the most that a call can cost; "
@@ -84,7 +84,7 @@ class Estimate:
         sent = [body[name] for name in ("messages", "tools", "response_format") if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
         prompt = sum(map(len, texts)) // _BYTES_OF_A_TOKEN
-        completion = self._completion_tokens or _max_tokens(body)
+        completion = self._completion_tokens or max_tokens(body)
         price = self._prices.of(str(body["model"]))
         self.prompt_tokens += prompt
         if completion is None or self.completion_tokens is None:
@@ -97,7 +97,8 @@ class Estimate:
             self.cost_usd += price.cost_usd(Usage(prompt, round(completion)))
 
 
-def _max_tokens(body: Mapping[str, Any]) -> int | None:
+def max_tokens(body: Mapping[str, Any]) -> int | None:
+    """The most tokens that the answer to a request can have; None: it does not say."""
     limits = [body.get("max_completion_tokens"), body.get("max_tokens")]
     return max((limit for limit in limits if isinstance(limit, int)), default=None)
 

@@ -133,8 +133,13 @@ class Table:
         requests_per_minute: int | None = None,
     ) -> Exchange:
         wanted = Want(want, experiments, Limits(requests_per_minute))
-        done = self.run(queue.exchange, worker_id, outcomes, wanted, self.now)
-        assert len(done.items) <= want
+        return self.exchange_want(worker_id, wanted, outcomes)
+
+    def exchange_want(
+        self, worker_id: int, want: Want, outcomes: Sequence[Outcome] = ()
+    ) -> Exchange:
+        done = self.run(queue.exchange, worker_id, outcomes, want, self.now)
+        assert len(done.items) <= want.slots
         assert len(done.attempt_seqs) == len(outcomes)
         return done
 

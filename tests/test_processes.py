@@ -156,11 +156,11 @@ async def test_max_items_and_failures_are_those_of_all(
 
 async def test_the_rate_limit_is_one_for_all(project: Project, simulator: Simulator) -> None:
     process = await start(project, "--rpm", "8")
-    await simulator.received(8)
-    await until(project.database, "select count(*) from work where state = 'done'", 8)
+    await simulator.received(1)
+    await until(project.database, "select count(*) from work where state = 'done'", 1)
     process.send_signal(signal.SIGINT)
     assert (await ended(process)).code == 130
-    assert simulator.calls == 8
+    assert simulator.calls == 1
 
 
 async def test_more_processes_than_slots_are_refused(project: Project) -> None:

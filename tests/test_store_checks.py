@@ -20,7 +20,7 @@ insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, resp
 values (1, 1, 1, 1, 0, 'answered', 'text');
 insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
-insert into sent_requests (second, n) values (1, 1);
+insert into sending values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -61,7 +61,10 @@ IMPOSSIBLE = [
     ("length(key) = 16",
      "insert into item_keys (key, item_id, pass, seen) values (zeroblob(15), 1, 1, 1)"),
     ("state in ('done', 'failed')", "update results set state = 'pending'"),
-    ("n > 0", "insert into sent_requests (second, n) values (2, 0)"),
+    ("one_row", "insert into sending values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
+    ("ceiling_positive", "update sending set ceiling = 0"),
+    ("never_shrinks", "update sending set grown_s = -1"),
+    ("never_shrinks", "update sending set taken = -1"),
 ]  # fmt: skip
 
 REPEATED = [

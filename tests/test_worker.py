@@ -535,18 +535,16 @@ async def test_a_worker_that_waits_takes_what_is_enqueued_later(
     assert (job.ends(), simulator.calls) == ([done(), done()], 2)
 
 
-async def test_a_rate_limit_lets_that_many_out_at_first_whoever_asks(
-    job: Job, simulator: Simulator
-) -> None:
+async def test_a_rate_limit_is_one_for_all_workers(job: Job, simulator: Simulator) -> None:
     async with open_store(job.database, create=True) as store:
         await job.enqueue(store, [f"w{n}" for n in range(12)])
         running = asyncio.create_task(job.work(store, slots=20, requests_per_minute=5))
-        await simulator.received(5)
+        await simulator.received(1)
         async with store.worker(slots=20, lease_s=60, max_crashes=5) as other:
             assert (await other.exchange([], Want(20, limits=Limits(5)))).items == []
         job.stop.drain.set()
         await running
-    assert (job.ends(), simulator.calls) == ([done()] * 5 + [("pending", None, 0)] * 7, 5)
+    assert (job.ends(), simulator.calls) == ([done()] + [("pending", None, 0)] * 11, 1)
 
 
 @pytest.mark.parametrize("parser", ["json", "parser.py:parse"])

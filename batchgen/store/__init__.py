@@ -126,6 +126,10 @@ class Store:
     async def recipe(self, recipe_id: int) -> Recipe:
         return Recipe.from_json(await self._db.read(reports.recipe_json, recipe_id))
 
+    async def recent_usage(self) -> list[tuple[int, int]]:
+        """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""
+        return await self._db.read(reports.recent_usage)
+
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""
         return await self._db.read(reports.last_bad_answer, item_id)
@@ -312,7 +316,12 @@ class Worker:
 
     async def exchange(self, outcomes: Sequence[Outcome], want: Want) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns."""
-        return await self._db.write(queue.exchange, self.id, outcomes, want, now_ms())
+
+        def transaction(db: Any) -> Exchange:
+            # Inside, as it may have been a long wait for the gate: limits count by the time.
+            return queue.exchange(db, self.id, outcomes, want, now_ms())
+
+        return await self._db.write(transaction)
 
     async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
         """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""

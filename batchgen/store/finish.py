@@ -102,7 +102,7 @@ def _attempt_of(
     reserved = settle(db, item.id, item.epoch) if has_budget else Spent()
     if isinstance(outcome.decision, Retry) and outcome.decision.error:
         attempt = _with_parse_error(db, item, attempt, outcome.decision.error)
-    if attempt is None or not _may_have_cost_all(attempt):
+    if attempt is None or not may_have_cost_all(attempt):
         return attempt, 0
     return _at_its_most(attempt, reserved), reserved.tokens
 
@@ -128,7 +128,7 @@ def _with_parse_error(
     return None
 
 
-def _may_have_cost_all(attempt: Attempt) -> bool:
+def may_have_cost_all(attempt: Attempt) -> bool:
     """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
     if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
         return False

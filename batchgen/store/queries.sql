@@ -254,16 +254,19 @@ select w.item_id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input,
 select min(available_at) from work indexed by work_waiting
  where state = 'pending' and available_at is not null and experiment_id = :experiment_id;
 
--- name: forget_old_requests
--- Also those that a clock since set back has put into the future, where they would never end.
-delete from sent_requests where second <= :before or second > :after;
+-- name: sending
+select at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at, felt_at, taken
+  from sending;
 
--- name: requests_last_minute
-select coalesce(sum(n), 0), min(second) from sent_requests;
-
--- name: count_requests
-insert into sent_requests (second, n) values (:second, :n)
-on conflict (second) do update set n = n + :n;
+-- name: write_sending
+insert into sending (id, at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at,
+  felt_at, taken)
+values (1, :at, :requests, :tokens, :paused_until, :ceiling, :depth, :grown_s, :cut_at, :felt_at,
+  :taken)
+on conflict (id) do update
+   set at = :at, requests = :requests, tokens = :tokens, paused_until = :paused_until,
+       ceiling = :ceiling, depth = :depth, grown_s = :grown_s, cut_at = :cut_at,
+       felt_at = :felt_at, taken = :taken;
 
 -- name: recipe
 select body from recipes where id = :recipe_id;
@@ -426,6 +429,14 @@ select count(*), min(finished_at) from
 -- Of the newest calls only: where nothing was ever answered, the search would not end.
 select latency_ms from (select latency_ms, outcome from attempts order by seq desc limit :limit)
  where outcome = 'answered';
+
+-- name: recent_usage
+-- Of the newest calls only, as above; oldest first.
+select length(cast(i.input as blob)), a.prompt_tokens + a.completion_tokens
+  from (select item_id, seq, prompt_tokens, completion_tokens from attempts
+         order by seq desc limit :limit) a
+  cross join items i on i.id = a.item_id
+ where a.prompt_tokens + a.completion_tokens is not null order by a.seq;
 
 -- name: failures_by_message
 select r.reason, r.error, count(*) as n, min(w.item_id) as example

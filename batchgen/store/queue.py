@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from batchgen.buckets import NO_LIMITS, Limits
+from batchgen.buckets import NO_LIMITS, Limits, Room
 from batchgen.items import (
     Item,
     Outcome,
@@ -23,10 +23,10 @@ from batchgen.items import (
 )
 from batchgen.store.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.ledger import Ledger
+from batchgen.store.sending import Limiter
 from batchgen.store.sql import QUERIES
+from batchgen.tokens import UNKNOWN_CALL, CallTokens
 
-# A second more than a minute: requests are counted by whole seconds.
-_RATE_WINDOW_S = 61
 _CLOCK_SET_BACK_MS = 75_000
 
 
@@ -34,12 +34,15 @@ _CLOCK_SET_BACK_MS = 75_000
 class Want:
     """What to claim: up to `slots` items of `experiments` (None: of all), sending no more than
     `limits` allow together with every other worker, and none that could bring their done items,
-    whoever does them, above `until`."""
+    whoever does them, above `until`. A call is thought to use `call_tokens`, and for `pause_ms`
+    from now on the server wants no more calls."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
     limits: Limits = NO_LIMITS
     until: int | None = None
+    call_tokens: CallTokens = UNKNOWN_CALL
+    pause_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,9 @@ class Exchange:
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when another try is worth it; `enough`: as many as wanted are done. All three are told only when
-    fewer items were claimed than wanted. `expelled`: this worker was taken for dead; it claims
-    nothing before it joins again.
+    when another try is worth it; `enough`: as many as wanted are done; `held_to`: the calls a
+    minute that a limit held it to. All four are told only when fewer items were claimed than
+    wanted. `expelled`: this worker was taken for dead; it claims nothing before it joins again.
     """
 
     items: list[Item]
@@ -60,6 +63,7 @@ class Exchange:
     next_at: int | None = None
     expelled: bool = False
     enough: bool = False
+    held_to: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +165,26 @@ def exchange(
     ledger = Ledger()
     seqs, lost = finish(db, worker_id, outcomes, now, ledger)
     ledger.write(db)  # claiming goes by the counters
-    ledger = Ledger()
     expelled = db.execute(QUERIES["is_worker"], {"worker_id": worker_id}).fetchone() is None
-    claimed, next_at = ([], None) if expelled else _claim(db, worker_id, want, now, ledger)
-    ledger.write(db)
-    items = _items(db, claimed)
+    limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
+    if limiter:
+        limiter.settle(outcomes, want.pause_ms)
+    room = Room(0) if expelled else limiter.room(want.slots) if limiter else Room(want.slots)
+    claimed, next_at = _claim(db, worker_id, want, room, now)
+    items = _items(db, claimed, want)
+    if limiter:
+        limiter.take(items)
+        limiter.write()
     if len(items) == want.slots:
         return Exchange(items, seqs, lost, expelled=expelled)
     left = _count(db, want, State.PENDING, State.RUNNING)
     enough = want.until is not None and _count(db, want, State.DONE) >= want.until
-    return Exchange(items, seqs, lost, left, next_at, expelled, enough)
+    held_to = room.per_minute if len(items) == room.calls else None
+    return Exchange(items, seqs, lost, left, next_at, expelled, enough, held_to)
 
 
 def _claim(
-    db: sqlite3.Connection, worker_id: int, want: Want, now: int, ledger: Ledger
+    db: sqlite3.Connection, worker_id: int, want: Want, room: Room, now: int
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
@@ -182,12 +192,12 @@ def _claim(
         want = replace(want, slots=max(0, min(want.slots, want.until - taken)))
     if want.slots == 0:
         return [], None
-    allowed, window_at = _rate_allows(db, want, now)
+    ledger = Ledger()
     next_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
         for query in ("claim_waiting", "claim_fresh"):
-            slots = allowed - len(claimed)
+            slots = min(room.calls, want.slots) - len(claimed)
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
@@ -198,30 +208,15 @@ def _claim(
                 ledger.move(experiment_id, State.PENDING, -len(ids))
                 ledger.move(experiment_id, State.RUNNING, +len(ids))
         next_at = _earlier(next_at, _next_available_at(db, experiment_id))
-    if claimed and want.limits.requests_per_minute is not None:
-        db.execute(QUERIES["count_requests"], {"second": now // 1000, "n": len(claimed)})
-    # While the limit holds claims back, what comes due before its window opens is worth no look.
-    return claimed, window_at if window_at and len(claimed) == allowed else next_at
+    ledger.write(db)
+    # While a limit holds claims back, what comes due before it has room is worth no look.
+    return claimed, room.next_at if room.next_at and len(claimed) == room.calls else next_at
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: Want) -> Iterable[int]:
     if want.experiments is not None:
         return want.experiments
     return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
-
-
-def _rate_allows(db: sqlite3.Connection, want: Want, now: int) -> tuple[int, int | None]:
-    """How many requests may go out now, and when the next may if that is fewer than wanted."""
-    if want.limits.requests_per_minute is None:
-        return want.slots, None
-    second = now // 1000
-    window = {"before": second - _RATE_WINDOW_S, "after": second + _RATE_WINDOW_S}
-    db.execute(QUERIES["forget_old_requests"], window)
-    sent, oldest = db.execute(QUERIES["requests_last_minute"]).fetchone()
-    allowed = min(want.slots, max(0, want.limits.requests_per_minute - sent))
-    if allowed == want.slots:
-        return allowed, None
-    return allowed, ((oldest or now // 1000) + _RATE_WINDOW_S) * 1000
 
 
 def _next_available_at(db: sqlite3.Connection, experiment_id: int) -> int | None:
@@ -233,15 +228,17 @@ def _earlier(one: int | None, other: int | None) -> int | None:
     return min((at for at in (one, other) if at is not None), default=None)
 
 
-def _items(db: sqlite3.Connection, claimed: list[int]) -> list[Item]:
+def _items(db: sqlite3.Connection, claimed: list[int], want: Want) -> list[Item]:
     if not claimed:
         return []
+    counts_tokens = want.limits.tokens_per_minute is not None
     rows = db.execute(QUERIES["claimed_items"], {"ids": json.dumps(claimed)}).fetchall()
     return [
         Item(
             id=row[0], epoch=row[1], experiment_id=row[2], recipe_id=row[3], custom_id=row[4],
             input_json=row[5], attempts=row[6], parse_failures=row[7],
             answer=None if row[8] is None else StoredAnswer(row[8], row[9]),
+            reserved_tokens=want.call_tokens.of(len(row[5].encode())) if counts_tokens else 0,
         )
         for row in rows
     ]  # fmt: skip

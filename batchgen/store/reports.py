@@ -170,6 +170,10 @@ def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
     return Pace(items, max(measured_s, 1.0), latencies)
 
 
+def recent_usage(db: sqlite3.Connection) -> list[tuple[int, int]]:
+    return db.execute(QUERIES["recent_usage"], {"limit": 200}).fetchall()
+
+
 def failures(
     db: sqlite3.Connection, experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:

@@ -20,6 +20,7 @@ from batchgen.committer import Committer
 from batchgen.limits import Pacer
 from batchgen.shutdown import Stop
 from batchgen.store import Store
+from batchgen.tokens import TokenMeter
 from batchgen.waiting import clock_ms
 from batchgen.worker.claims import Claims
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
@@ -38,9 +39,17 @@ async def run_worker(
     """
     lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
     async with lease as seat:
-        pacer = Pacer(options.slots, options.stall_s, clock_ms())
+        limits = options.scope.limits
+        pacer = Pacer(
+            options.slots, options.stall_s, clock_ms(),
+            cuts_slots=not limits.adaptive,
+        )  # fmt: skip
+        meter = TokenMeter(options.max_tokens)
+        if limits.tokens_per_minute is not None:
+            for item_bytes, tokens in await store.recent_usage():
+                meter.observe(item_bytes, tokens)
         committer = Committer(
-            seat, pacer, options.scope,
+            seat, pacer, options.scope, meter,
             lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
         claims = Claims(store, client, options, committer, pacer, stats, log)

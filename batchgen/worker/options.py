@@ -16,7 +16,8 @@ _LATENCIES_KEPT = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """`parsers` are Python callables by their spec, for those that no name can load."""
+    """`parsers` are Python callables by their spec, for those that no name can load. `max_tokens`
+    is the most that an answer can have, where the config says it."""
 
     slots: int
     policy: RetryPolicy
@@ -28,6 +29,7 @@ class WorkerOptions:
     lease_s: float = 60.0
     parsers: Mapping[str, Parser] = field(default_factory=dict)
     prices: Prices
+    max_tokens: int | None = None
 
 
 @dataclass(slots=True)

@@ -104,9 +104,21 @@ CREATE TABLE results (
   constraint failed_not_parsed check (state = 'done' or parsed is null)
 ) strict;
 
-CREATE TABLE sent_requests (
-  second integer primary key,
-  n      integer not null check (n > 0)
+CREATE TABLE sending (
+  id           integer primary key,
+  at           integer not null,
+  requests     real    not null,
+  tokens       real    not null,
+  paused_until integer not null,
+  ceiling      real,                               -- calls a second; null: no 429 yet
+  depth        real    not null,
+  grown_s      real    not null,
+  cut_at       integer not null,
+  felt_at      integer not null,
+  taken        integer not null,
+  constraint one_row          check (id = 1),
+  constraint ceiling_positive check (ceiling > 0),
+  constraint never_shrinks    check (grown_s >= 0 and taken >= 0)
 ) strict;
 
 CREATE TABLE totals (

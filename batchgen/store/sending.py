@@ -1,0 +1,105 @@
+"""What all workers together may send: one row, read and written in the exchange that claims.
+
+Where nothing is limited, it is neither read nor written. The arithmetic is in buckets.py.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+from batchgen.adaptive import Learned
+from batchgen.buckets import Back, Limits, Room, Sending, room
+from batchgen.items import Item, Outcome, Reason
+from batchgen.store.finish import may_have_cost_all
+from batchgen.store.sql import QUERIES
+
+
+def read_sending(db: sqlite3.Connection) -> Sending:
+    row = db.execute(QUERIES["sending"]).fetchone()
+    if row is None:
+        return Sending()
+    at, requests, tokens, paused_until, *learned = row
+    return Sending(at, requests, tokens, paused_until, Learned(*learned))
+
+
+class Limiter:
+    """The limits during one exchange: settle, ask for room, take, write. `call_tokens` is what most
+    calls use."""
+
+    def __init__(
+        self, db: sqlite3.Connection, limits: Limits, call_tokens: float, now: int
+    ) -> None:
+        self._db = db
+        self._limits = limits
+        self._call_tokens = call_tokens
+        self._now = now
+        self._sending = read_sending(db)
+        self._seen_at = self._sending.at
+        self._changed = now < self._seen_at  # the clock was set back
+        self._room = Room(0)
+
+    def settle(self, outcomes: Sequence[Outcome], pause_ms: int) -> None:
+        """Put back what calls that ended, or were never sent, did not use. For so long from now on
+        the server wants no more."""
+        counts_tokens = self._limits.tokens_per_minute is not None
+        back = Back(
+            requests=sum(map(_was_not_sent, outcomes)),
+            tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
+            refused_at=tuple(sent_at for sent_at in map(_refused_at, outcomes) if sent_at),
+            pause_ms=pause_ms,
+        )
+        if back != Back():
+            self._sending = self._sending.settled(back, self._now)
+            self._changed = True
+
+    def room(self, want: int) -> Room:
+        self._sending = self._sending.filled(self._limits, self._call_tokens, self._now)
+        self._room = room(self._sending, self._limits, want, self._call_tokens, self._now)
+        return self._room
+
+    def take(self, items: Sequence[Item]) -> None:
+        """What these claims will need; nothing for one whose answer is there already."""
+        calls = [item.reserved_tokens for item in items if item.answer is None]
+        if calls:
+            self._sending = self._sending.taken(len(calls), sum(calls))
+            self._changed = True
+        if self._room.is_learned and len(items) == self._room.calls and self._seen_at:
+            learned = self._sending.learned.held_back((self._now - self._seen_at) / 1000)
+            self._sending = replace(self._sending, learned=learned)
+            self._changed = True
+
+    def write(self) -> None:
+        """Unless nothing but time has passed."""
+        if not self._changed:
+            return
+        sending, learned = self._sending, self._sending.learned
+        self._db.execute(QUERIES["write_sending"], {
+            "at": sending.at, "requests": sending.requests, "tokens": sending.tokens,
+            "paused_until": sending.paused_until, "ceiling": learned.ceiling,
+            "depth": learned.depth, "grown_s": learned.grown_s, "cut_at": learned.cut_at,
+            "felt_at": learned.felt_at, "taken": learned.taken,
+        })  # fmt: skip
+
+
+def _was_not_sent(outcome: Outcome) -> bool:
+    """Claimed for a call, which never went out."""
+    return outcome.attempt is None and outcome.item.answer is None
+
+
+def _unused_tokens(outcome: Outcome) -> int:
+    """Of those reserved for the call; below zero when it used more."""
+    reserved, attempt = outcome.item.reserved_tokens, outcome.attempt
+    if attempt is None:
+        return reserved if _was_not_sent(outcome) else 0
+    if may_have_cost_all(attempt):
+        return 0
+    used = attempt.usage
+    return reserved - (used.prompt_tokens or 0) - (used.completion_tokens or 0)
+
+
+def _refused_at(outcome: Outcome) -> int | None:
+    """When a call was sent that got a 429."""
+    attempt = outcome.attempt
+    if attempt is None or attempt.reason is not Reason.RATE_LIMIT:
+        return None
+    return attempt.finished_at - (attempt.latency_ms or 0)

@@ -1,0 +1,216 @@
+"""Virtual time: workers that claim by the shared limits, and servers with limits of their own.
+
+Everything that decides is the real thing (`batchgen.buckets`, the exchange's order of steps); what
+is simulated is the time that commits, the network and the model take.
+"""
+
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Protocol
+
+from batchgen.buckets import Back, Limits, Sending, room
+
+START = 1_700_000_000.0
+_COMMIT_S, _REFUSAL_S = 0.005, 0.03
+
+
+class Server(Protocol):
+    """`take` is None when a call is taken, else the seconds that Retry-After says (None there: it
+    does not say)."""
+
+    per_s: float
+
+    def take(self, now_s: float) -> "Refused | None": ...
+
+
+@dataclass(frozen=True)
+class Refused:
+    retry_after_s: float | None
+
+
+@dataclass
+class Bucket:
+    """Refills all the time, and starts full."""
+
+    per_s: float
+    capacity: float
+    say: Callable[[float], float | None] = lambda wait_s: wait_s
+    level: float = field(init=False)
+    at_s: float = START
+
+    def __post_init__(self) -> None:
+        self.level = self.capacity
+
+    def take(self, now_s: float) -> Refused | None:
+        self.level = min(self.capacity, self.level + (now_s - self.at_s) * self.per_s)
+        self.at_s = now_s
+        if self.level < 1:
+            return Refused(self.say((1 - self.level) / self.per_s))
+        self.level -= 1
+        return None
+
+
+@dataclass
+class Window:
+    """So many in each minute of the clock."""
+
+    per_s: float
+    minute: int = -1
+    used: int = 0
+
+    def take(self, now_s: float) -> Refused | None:
+        minute = int((now_s - START) // 60)
+        if minute != self.minute:
+            self.minute, self.used = minute, 0
+        if self.used >= self.per_s * 60:
+            return Refused(math.ceil(60 * (minute + 1) - (now_s - START)))
+        self.used += 1
+        return None
+
+
+def tight(rpm: float) -> Bucket:
+    """A second's worth at once, as the simulator's."""
+    return Bucket(rpm / 60, max(1, math.ceil(rpm / 60)))
+
+
+def silent(rpm: float) -> Bucket:
+    """The same without Retry-After."""
+    return Bucket(rpm / 60, max(1, math.ceil(rpm / 60)), lambda _: None)
+
+
+def deep(rpm: float) -> Bucket:
+    """A minute's worth at once, as OpenAI's."""
+    return Bucket(rpm / 60, rpm)
+
+
+def window(rpm: float) -> Window:
+    return Window(rpm / 60)
+
+
+@dataclass
+class Worker:
+    idle: int
+    paused_until_s: float = 0.0
+    refused_at: list[int] = field(default_factory=list)
+    wakes_at_s: float = math.inf
+
+    def hear(self, at_s: float, sent_s: float, refused: Refused | None) -> None:
+        self.idle += 1
+        if refused is None:
+            return
+        self.refused_at.append(round(sent_s * 1000))
+        asked_s = refused.retry_after_s
+        if asked_s is not None or sent_s > self.paused_until_s:
+            pause_s = 1.0 if asked_s is None else asked_s
+            self.paused_until_s = max(self.paused_until_s, at_s + pause_s)
+
+
+@dataclass
+class Run:
+    """What a server saw: (second since the start, was it taken) of each call."""
+
+    calls: list[tuple[float, bool]]
+
+    def share(self, rpm: float, start_s: float, end_s: float) -> float:
+        """The calls taken in that time, of those that the limit allows."""
+        taken = sum(ok for at_s, ok in self.calls if start_s <= at_s < end_s)
+        return taken / (rpm / 60 * (end_s - start_s))
+
+    def refused(self, start_s: float, end_s: float) -> float:
+        """The share of the calls in that time that got a 429."""
+        found = [ok for at_s, ok in self.calls if start_s <= at_s < end_s]
+        return found.count(False) / max(1, len(found))
+
+
+def run(
+    server: Server,
+    limits: Limits,
+    *,
+    seconds: float,
+    workers: int = 1,
+    slots: int = 100,
+    latency_s: float = 0.5,
+    then: tuple[float, float] | None = None,
+) -> Run:
+    """Workers without end of work; from second `then[0]` on the server allows `then[1]` rpm."""
+    crew = _Crew(server, limits, latency_s)
+    for number in range(workers):
+        crew.wake(Worker(slots), START + number * 0.3)
+    if then is not None:
+        crew.work(START + then[0])
+        server.per_s = then[1] / 60
+    crew.work(START + seconds)
+    return Run(crew.calls)
+
+
+_Event = tuple[float, int, Worker, float | None, Refused | None]
+
+
+class _Crew:
+    def __init__(self, server: Server, limits: Limits, latency_s: float) -> None:
+        self._server = server
+        self._limits = limits
+        self._latency_s = latency_s
+        self._sending = Sending()
+        self._rng = random.Random(7)
+        self._order = count()
+        self._events: list[_Event] = []
+        self.calls: list[tuple[float, bool]] = []
+
+    def work(self, until_s: float) -> None:
+        while self._events[0][0] < until_s:
+            at_s, _, worker, sent_s, refused = heapq.heappop(self._events)
+            if sent_s is not None:
+                worker.hear(at_s, sent_s, refused)
+                self.wake(worker, at_s + 0.002)
+            elif at_s == worker.wakes_at_s:
+                worker.wakes_at_s = math.inf
+                self._exchange(worker, at_s)
+
+    def wake(self, worker: Worker, at_s: float) -> None:
+        if at_s < worker.wakes_at_s:
+            worker.wakes_at_s = at_s
+            self._push(at_s, worker)
+
+    def _push(
+        self,
+        at_s: float,
+        worker: Worker,
+        sent_s: float | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        heapq.heappush(self._events, (at_s, next(self._order), worker, sent_s, refused))
+
+    def _exchange(self, worker: Worker, now_s: float) -> None:
+        now, seen_at = round(now_s * 1000), self._sending.at
+        pause_ms = max(0, round((worker.paused_until_s - now_s) * 1000))
+        back = Back(refused_at=tuple(worker.refused_at), pause_ms=pause_ms)
+        worker.refused_at.clear()
+        if back != Back():
+            self._sending = self._sending.settled(back, now)
+        if now_s < worker.paused_until_s:
+            self.wake(worker, worker.paused_until_s)
+        elif worker.idle:
+            filled = self._sending.filled(self._limits, 1, now)
+            allowed = room(filled, self._limits, min(worker.idle, 100), 1, now)
+            if allowed.calls or allowed.is_learned:
+                self._sending = filled.taken(allowed.calls, 0)
+            if allowed.is_learned and seen_at:
+                grown = self._sending.learned.held_back((now - seen_at) / 1000)
+                self._sending = replace(self._sending, learned=grown)
+            for _ in range(allowed.calls):
+                self._send(worker, now_s)
+            if allowed.next_at is not None:
+                self.wake(worker, min(now_s + 1, allowed.next_at / 1000))
+
+    def _send(self, worker: Worker, now_s: float) -> None:
+        worker.idle -= 1
+        sent_s = now_s + _COMMIT_S * self._rng.uniform(1, 3)
+        refused = self._server.take(sent_s)
+        self.calls.append((sent_s - START, refused is None))
+        takes_s = _REFUSAL_S if refused else self._latency_s * self._rng.uniform(0.5, 1.5)
+        self._push(sent_s + takes_s, worker, sent_s, refused)
