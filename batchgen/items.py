@@ -282,7 +282,8 @@ class Answer:
 class Failure:
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
     blame. `down` means that the server could not be reached at all, `unavailable` that it, or the
-    gateway before it, says so itself; `stale` that a kept-alive connection had been closed."""
+    gateway before it, says so itself; `stale` that a kept-alive connection had been closed;
+    `mended` that the next request will be another one, which the server may take."""
 
     reason: Reason
     message: str
@@ -291,6 +292,7 @@ class Failure:
     down: bool = False
     unavailable: bool = False
     stale: bool = False
+    mended: bool = False
     finish_reason: str | None = None
     model: str | None = None
     usage: Usage = Usage()

@@ -240,6 +240,24 @@ class Renderer:
         }
         return {**body, **extra_body}
 
+    def added_params(self, item_input: ItemInput) -> set[str]:
+        """The names of what `request_body` sends though neither the config nor the item says so: a
+        response_format made of the parser's schema (`structured_output`), which is stored as no
+        other. A request without it is as good, should the server not know it."""
+        is_made = self._params is not self._recipe.params
+        name = "response_format"
+        return {name} if is_made and not is_own(item_input, name) else set()
+
+    def place_of(self, name: str, item_input: ItemInput) -> str:
+        """Where a parameter of the request comes from, for messages."""
+        if is_own(item_input, name):
+            given = item_input.given  # `body`: a line of an OpenAI batch
+            place = _place_in(given.get("params"), "params", name)
+            return f"{place or _place_in(given.get('body'), 'body', name)} of the item"
+        if name in self.added_params(item_input):
+            return f"the {name} of structured_output"
+        return _place_in(self._recipe.params, "model", name) or name
+
     def unused_variables(self, item_input: ItemInput) -> set[str]:
         """The variables that no template uses, for a warning."""
         if item_input.messages is not None:
@@ -258,6 +276,20 @@ class Renderer:
                 "prompts.user_prompt_path"
             )
         return self._user
+
+
+def is_own(item_input: ItemInput, name: str) -> bool:
+    """Whether the item itself asks for this parameter."""
+    return _place_in(item_input.params, "", name) is not None
+
+
+def _place_in(params: Any, source: str, name: str) -> str | None:
+    if not isinstance(params, Mapping):
+        return None
+    extra_body = params.get("extra_body")
+    if isinstance(extra_body, Mapping) and name in extra_body:
+        return f"{source}.extra_body.{name}"
+    return f"{source}.{name}" if name in params else None
 
 
 def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:

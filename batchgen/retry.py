@@ -57,7 +57,7 @@ def decide(
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
         return Retry(_at(now, verdict.retry_after_s, 0, rng), charged=False)
-    if blame is Blame.SERVER or verdict.stale:
+    if blame is Blame.SERVER or verdict.stale or verdict.mended:
         return Retry(None, charged=False)
     again_at = _at(now, verdict.retry_after_s, item.attempts, rng)
     if blame is Blame.OPEN:

@@ -130,6 +130,10 @@ class Store:
         """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""
         return await self._db.read(reports.recent_usage)
 
+    async def is_enqueued_with(self, experiment_id: int, recipe_id: int) -> bool:
+        """Whether pools were enqueued with this recipe; else it is that of some items only."""
+        return await self._db.read(reports.is_enqueued_with, experiment_id, recipe_id)
+
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""
         return await self._db.read(reports.last_bad_answer, item_id)

@@ -108,6 +108,12 @@ class AnswerDetails(NamedTuple):
     body: str | None
 
 
+def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:
+    """Whether the experiment accepts items with this recipe."""
+    which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
+    return db.execute(QUERIES["known_as"], which).fetchone() is not None
+
+
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
     """The newest answer of an item that its parser could not use, and why."""
     row = db.execute(QUERIES["last_bad_answer"], {"item_id": item_id}).fetchone()

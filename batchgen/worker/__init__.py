@@ -11,6 +11,7 @@ This is the door: `run_worker`. Behind it:
 
     slots       the tasks that claim and hand in; stopping
     claims      one item: ask, decide, parse
+    parameters  what follows when the server rejects one
     requests    what is asked for an item
     options     what a worker is told, and what it tells
 """

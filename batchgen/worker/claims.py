@@ -35,6 +35,7 @@ from batchgen.retry import decide, decide_parse_failure
 from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
 from batchgen.waiting import clock_ms
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.parameters import Parameters
 from batchgen.worker.requests import Prepared, Requests
 
 # The server may have finished what we did not see the end of.
@@ -71,6 +72,7 @@ class Claims:
         self._stats = stats
         self._log = log
         self._requests = Requests(store, options)
+        self._parameters = Parameters(store, self._requests, log.warn)
         self._runner = ParserRunner()
         self._tried_on_fresh_connection: set[int] = set()
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
@@ -128,7 +130,7 @@ class Claims:
         claim.calling = True
         reply = await self._client.complete(body)
         claim.calling = False
-        verdict = read_reply(reply)
+        verdict = await self._parameters.judge(item, prepared, read_reply(reply), reply)
         cost_usd = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
         claim.attempt = attempt = _attempt(reply, verdict, cost_usd)
         verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)

@@ -14,10 +14,11 @@ from batchgen.worker.options import WorkerOptions
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`body` is the request's; empty when the item has its answer already."""
+    """`body` is the request's, made by `renderer`; empty when the item has its answer already."""
 
     input: ItemInput
     parser: Parser
+    renderer: Renderer
     body: dict[str, Any]
 
 
@@ -26,6 +27,7 @@ class Requests:
         self._store = store
         self._options = options
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
+        self._left_out: set[tuple[int, str]] = set()
 
     async def of(self, item: Item) -> Prepared:
         """Raises ConfigError when the item's recipe cannot be used, TemplateError or InputError
@@ -35,7 +37,17 @@ class Requests:
         body = renderer.request_body(item_input) if item.answer is None else {}
         if body and self._options.parse_feedback and item.parse_failures:
             await self._tell_what_was_wrong(item, body)
-        return Prepared(item_input, parser, body)
+        if body and self._left_out:
+            for name in renderer.added_params(item_input):
+                if (item.recipe_id, name) in self._left_out:
+                    del body[name]
+        return Prepared(item_input, parser, renderer, body)
+
+    def leave_out(self, recipe_id: int, name: str) -> bool:
+        """From now on do not send a parameter that batchgen itself adds; False: it was so."""
+        known = (recipe_id, name) in self._left_out
+        self._left_out.add((recipe_id, name))
+        return not known
 
     async def _tell_what_was_wrong(self, item: Item, body: dict[str, Any]) -> None:
         if bad := await self._store.last_bad_answer(item.id):

@@ -1,0 +1,60 @@
+"""What follows when the server rejects a parameter. Its name goes into the message; what batchgen
+itself added is left out from then on; and what the recipe asks for with every item, and the server
+takes from nobody, is a halt.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from batchgen.items import Answer, Failure, Item, Reason, Reply
+from batchgen.prompts import is_own
+from batchgen.rejections import rejected_parameter
+from batchgen.store import Store
+from batchgen.worker.requests import Prepared, Requests
+
+_STATUSES = frozenset({400, 404, 422})
+
+
+class Parameters:
+    def __init__(self, store: Store, requests: Requests, warn: Callable[[str], None]) -> None:
+        self._store = store
+        self._requests = requests
+        self._warn = warn
+        self._answered: set[int] = set()
+
+    async def judge(
+        self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply
+    ) -> Answer | Failure:
+        """The verdict, or, if it is about a parameter, what that means."""
+        if isinstance(verdict, Answer):
+            if not prepared.input.params:
+                self._answered.add(item.recipe_id)
+            return verdict
+        if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
+            return verdict
+        rejected = rejected_parameter(reply.body, prepared.body)
+        if rejected is None:
+            return verdict
+        place = prepared.renderer.place_of(rejected.name, prepared.input)
+        named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
+        if rejected.name in prepared.renderer.added_params(prepared.input):
+            if self._requests.leave_out(item.recipe_id, rejected.name):
+                self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
+            return replace(named, mended=True)
+        if rejected.unsupported and await self._is_everybodys(item, prepared, rejected.name):
+            return replace(
+                verdict,
+                halt=f"the server does not take {place}, which is sent with every item. Remove it "
+                "from the config, then enqueue the pool again with --recipe replace.",
+            )
+        return named
+
+    async def _is_everybodys(self, item: Item, prepared: Prepared, name: str) -> bool:
+        """Whether all items of the recipe would fare so. Not when this one asks for it, or for
+        another model, itself; when the recipe has had an answer; or when it is one of `retry
+        --set`, which would be stuck: only failed items can be asked otherwise."""
+        if is_own(prepared.input, name) or is_own(prepared.input, "model"):
+            return False
+        if item.recipe_id in self._answered:
+            return False
+        return await self._store.is_enqueued_with(item.experiment_id, item.recipe_id)
