@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from batchgen.buckets import Limits
 from batchgen.committer import Scope
 from batchgen.config import Config, ModelConfig
 from batchgen.parsers import Parser
@@ -85,6 +86,11 @@ async def work(
     counts = await store.counts(request.scope.experiments)
     signum = stop.signum if stop.drain.is_set() else None
     return WorkResult(stats, counts, signum, request.scope.until)
+
+
+def limits_of(config: Config) -> Limits:
+    """What the config, and the flags over it, allow all workers of the database to send."""
+    return Limits(config.model.rate_limit, config.model.token_limit, config.work.adaptive)
 
 
 def check_budget(model: ModelConfig, budget: Budget) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from batchgen import __version__
-from batchgen.buckets import Limits
 from batchgen.client import check_settings
 from batchgen.committer import Scope
 from batchgen.config import Config, load
@@ -22,7 +21,7 @@ from batchgen.enqueue import Enqueued, enqueue, recipe_of
 from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
-from batchgen.jobs import WorkRequest, WorkResult, work
+from batchgen.jobs import WorkRequest, WorkResult, limits_of, work
 from batchgen.log import RunLog
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
@@ -148,7 +147,7 @@ class DataGenerationPipeline:
         counts = await store.counts([experiment.id])
         if not counts.open:
             return WorkResult.nothing_to_do(counts)
-        scope = Scope((experiment.id,), Limits(self.config.model.rate_limit))
+        scope = Scope((experiment.id,), limits_of(self.config))
         request = WorkRequest(scope, slots, parsers={parser.spec: parser})
         check_settings(self.config.model)  # before there is a log
         log = RunLog(self.config.log_dir, _tell)

@@ -140,6 +140,7 @@ class _Crew:
         total.latencies_ms = deque(ms for stats in parts for ms in stats.latencies_ms)
         total.reasons = sum((Counter(stats.reasons) for stats in parts), Counter())
         total.paused_until = min(stats.paused_until for stats in parts)
+        total.held_to = next((stats.held_to for stats in parts if stats.held_to), None)
         total.trouble = next((stats.trouble for stats in parts if stats.trouble), "")
         total.halted = next((stats.halted for stats in parts if stats.halted), None)
 

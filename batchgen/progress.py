@@ -88,10 +88,17 @@ class Meter:
             tokens_per_s=(tokens - tokens_then) / span_s if span_s else 0.0,
             p50_s=percentile_s(stats.latencies_ms, 0.50),
             p95_s=percentile_s(stats.latencies_ms, 0.95),
-            elapsed_s=elapsed_s, left_s=counts.open / rate if rate > 0 else None,
+            elapsed_s=elapsed_s, left_s=_left_s(counts.open, rate, stats),
             prompt_tokens=counts.prompt_tokens, completion_tokens=counts.completion_tokens,
             cost_usd=counts.cost_usd, note=_note(stats, rate, now_s),
         )  # fmt: skip
+
+
+def _left_s(n: int, rate: float, stats: Stats) -> float | None:
+    """What a limit allows is known before it can be measured."""
+    most = math.inf if stats.held_to is None else stats.held_to / 60
+    rate = min(rate or most, most)
+    return n / rate if 0 < rate < math.inf else None
 
 
 def plain_line(look: Snapshot) -> str:
@@ -270,4 +277,6 @@ def _note(stats: Stats, rate: float, now_s: float) -> str:
         return f"paused for {duration(math.ceil(wait_s))}{because}"
     if stats.trouble and not rate:
         return f"nothing finished lately{because}"
+    if stats.held_to:
+        return f"limited to {stats.held_to:,.0f} requests/min"
     return ""

@@ -19,6 +19,7 @@ def status_object(
     pace: Pace,
     workers: Sequence[WorkerRow],
     unknown: UnknownCost,
+    learned_rate: float | None,
 ) -> dict[str, Any]:
     """`batchgen status --json`. `unknown` counts the calls of workers that died too, of which
     `total` does not know while nobody has taken over from them."""
@@ -36,6 +37,7 @@ def status_object(
         ],
         "total": found,
         "items_per_s": round(pace.items / pace.span_s, 3),
+        "learned_requests_per_minute": None if learned_rate is None else round(learned_rate, 1),
         "latency_p50_s": percentile_s(pace.latencies_ms, 0.5),
         "latency_p95_s": percentile_s(pace.latencies_ms, 0.95),
         "workers": [
@@ -74,6 +76,8 @@ def status_text(status: dict[str, Any]) -> str:
     )
     if status["items_per_s"]:
         lines.append(f"now {status['items_per_s']:.1f} items/s")
+    if learned := status["learned_requests_per_minute"]:
+        lines.append(f"the server takes about {learned:,.0f} requests/min (found by --adaptive)")
     if total["unknown_calls"]:
         lines.append(
             f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "

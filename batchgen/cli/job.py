@@ -6,6 +6,7 @@ import click
 
 from batchgen.cli.lookup import experiment_named
 from batchgen.cli.options import (
+    adaptive_option,
     epilog,
     experiment_option,
     grace_option,
@@ -19,6 +20,7 @@ from batchgen.cli.options import (
     rpm_option,
     skip_option,
     slots_option,
+    tpm_option,
     until_option,
 )
 from batchgen.cli.session import Session, run_async
@@ -85,13 +87,16 @@ def enqueue(
 @click.command(
     epilog=epilog(
         "batchgen work -c 20",
-        "batchgen work --rpm 500 --max-items 100",
+        "batchgen work --rpm 500 --tpm 200000 --max-items 100",
+        "batchgen work -c 400 --adaptive",
         "batchgen work -c 400 --processes 4 --max-cost 25",
         "batchgen work --until 5000",
     )
 )
 @slots_option
 @rpm_option
+@tpm_option
+@adaptive_option
 @only_experiment_option
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @until_option
@@ -103,8 +108,8 @@ def enqueue(
 @click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
 def work(
-    session: Session, slots: int | None, rpm: int | None, experiment: str | None,
-    max_items: int | None, until: int | None, watch: bool, processes: int,
+    session: Session, slots: int | None, rpm: int | None, tpm: int | None, adaptive: bool | None,
+    experiment: str | None, max_items: int | None, until: int | None, watch: bool, processes: int,
     max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None, part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
@@ -112,11 +117,11 @@ def work(
     Any number of workers may run on one database. Ctrl-C finishes the calls in flight and stops;
     a second one stops at once. Run it again to go on.
     """
-    config = session.config(concurrency=slots, rate_limit=rpm)
+    config = session.config(concurrency=slots, rate_limit=rpm, token_limit=tpm, adaptive=adaptive)
 
     async def job() -> int:
-        from batchgen.buckets import Limits
         from batchgen.committer import Scope
+        from batchgen.jobs import limits_of
         from batchgen.store import open_store
 
         async with open_store(config.database) as store:
@@ -124,7 +129,7 @@ def work(
             experiments = None if chosen is None else (chosen,)
             scope = Scope(
                 experiments=experiments,
-                limits=Limits(config.model.rate_limit),
+                limits=limits_of(config),
                 budget=budget_of(experiments, max_cost_usd, max_tokens),
                 max_items=max_items,
                 wait_for_more=watch,
@@ -149,6 +154,8 @@ def work(
 @experiment_option
 @slots_option
 @rpm_option
+@tpm_option
+@adaptive_option
 @limit_option
 @recipe_option
 @skip_option
@@ -162,7 +169,8 @@ def work(
 @click.pass_obj
 def run(
     session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
-    limit: int | None, other_recipe: str | None, skip_path: Path | None, processes: int,
+    tpm: int | None, adaptive: bool | None, limit: int | None, other_recipe: str | None,
+    skip_path: Path | None, processes: int,
     until: int | None, max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None,
     output: Path | None,
 ) -> int:  # fmt: skip
@@ -170,7 +178,10 @@ def run(
 
     The same as enqueue, work and export one after another; run it again to go on.
     """
-    config = session.config(concurrency=slots, rate_limit=rpm, experiment_name=experiment)
+    config = session.config(
+        concurrency=slots, rate_limit=rpm, token_limit=tpm, adaptive=adaptive,
+        experiment_name=experiment,
+    )  # fmt: skip
     job = PoolJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
         processes=processes, until=until, max_cost_usd=max_cost_usd, max_tokens=max_tokens,

@@ -37,7 +37,9 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
             store, prices, total.unknown_calls + sum(worker.calls for worker in dead),
             [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
         )  # fmt: skip
-        return status_object(rows, total, await store.pace(), workers, unknown)
+        return status_object(
+            rows, total, await store.pace(), workers, unknown, await store.learned_rate()
+        )
 
     async def job() -> int:
         from batchgen.store import open_store

@@ -39,6 +39,16 @@ rpm_option = click.option(
     "--rpm", type=click.IntRange(0),
     help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
 )  # fmt: skip
+tpm_option = click.option(
+    "--tpm", type=click.IntRange(0),
+    help="Tokens a minute, in and out, of all workers together; 0: no limit. Default: "
+         "model.token_limit.",
+)  # fmt: skip
+adaptive_option = click.option(
+    "--adaptive/--no-adaptive", default=None,
+    help="Find out how many requests the server takes, and send no more. With --rpm and --tpm: "
+         "never more than these. Default: work.adaptive.",
+)  # fmt: skip
 processes_option = click.option(
     "--processes", type=click.IntRange(1, 256), default=1, metavar="P",
     help="Worker processes that share the slots, for more than one core can send.",

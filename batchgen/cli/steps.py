@@ -272,6 +272,8 @@ async def _work_in_processes(
         )
     shared = [*session.as_options(), "work", "--part", "--grace", str(request.grace_s)]
     shared += ["--rpm", str(scope.limits.requests_per_minute or 0)]
+    shared += ["--tpm", str(scope.limits.tokens_per_minute or 0)]
+    shared += ["--adaptive" if scope.limits.adaptive else "--no-adaptive"]
     for experiment_id in scope.experiments or ():
         shared += ["--experiment", await _name_of(store, experiment_id)]
     if scope.budget is not None and scope.budget.max_cost_usd is not None:
@@ -309,13 +311,13 @@ async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
 
 
 async def _work_and_export(session: Session, store: "Store", config: "Config", job: PoolJob) -> int:
-    from batchgen.buckets import Limits
     from batchgen.committer import Scope
+    from batchgen.jobs import limits_of
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
     experiments = (experiment.id,)
     budget = budget_of(experiments, job.max_cost_usd, job.max_tokens)
-    scope = Scope(experiments, Limits(config.model.rate_limit), budget, until=job.until)
+    scope = Scope(experiments, limits_of(config), budget, until=job.until)
     result = await work_on(
         session, store, config, scope, grace_s=job.grace_s, processes=job.processes
     )

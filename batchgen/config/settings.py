@@ -70,6 +70,7 @@ class ModelConfig:
     base_url: str = "https://api.openai.com/v1"
     model: str = "gpt-4o-2024-11-20"
     rate_limit: int | None = None
+    token_limit: int | None = None
     price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
@@ -98,6 +99,7 @@ class WorkConfig:
     `parse_feedback` a second question holds the first answer."""
 
     concurrency: int = 20
+    adaptive: bool = False
     timeout_s: float = 600.0
     max_attempts: int = 5
     parse_attempts: int = 1
@@ -145,6 +147,7 @@ _TABLE = {
     "model.base_url": (BASE_URL, "the server, without /chat/completions; may contain ${VAR}"),
     "model.model": (TEXT, "the model's name, as the server knows it"),
     "model.rate_limit": (RATE_LIMIT, "requests per minute; null or 0: no limit"),
+    "model.token_limit": (RATE_LIMIT, "tokens per minute, in and out; null or 0: no limit"),
     "model.price": (PRICE, "US dollars for a million tokens, where the public prices do not hold"),
     **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
     "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or "": none'),
@@ -156,6 +159,7 @@ _TABLE = {
     "parser": (PARSER, "what makes parsed out of an answer; see Parsers"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
     "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
+    "work.adaptive": (BOOL, "find out how many requests the server takes, and send no more"),
     "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
     "work.max_attempts": (POSITIVE, "calls per item that may fail before the item does"),
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),

@@ -24,7 +24,7 @@ from typing import Any
 from batchgen.errors import UsageError
 from batchgen.items import Item, NewItem, Outcome, Recipe, State
 from batchgen.store import budget as store_budget
-from batchgen.store import intake, operator, queue, reports, verify
+from batchgen.store import intake, operator, queue, reports, sending, verify
 from batchgen.store.budget import Budget, Grant, Reservation, Spent
 from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock, machine
@@ -225,6 +225,10 @@ class Store:
 
     async def pace(self) -> Pace:
         return await self._db.read(reports.pace, now_ms())
+
+    async def learned_rate(self) -> float | None:
+        """The calls a minute that --adaptive has found the server to take; None: not yet."""
+        return await self._db.read(sending.learned_rate)
 
     async def workers(self) -> list[WorkerRow]:
         """Those that joined and did not leave, told whether they still live."""

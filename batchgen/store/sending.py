@@ -22,6 +22,11 @@ def read_sending(db: sqlite3.Connection) -> Sending:
     return Sending(at, requests, tokens, paused_until, Learned(*learned))
 
 
+def learned_rate(db: sqlite3.Connection) -> float | None:
+    learned = read_sending(db).learned
+    return None if learned.ceiling is None else learned.per_s * 60
+
+
 class Limiter:
     """The limits during one exchange: settle, ask for room, take, write. `call_tokens` is what most
     calls use."""

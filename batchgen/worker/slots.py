@@ -104,6 +104,7 @@ class Slots:
         self._committer.finished()
         self._stats.in_flight = self._committer.in_flight
         self._stats.paused_until = self._pacer.paused_until
+        self._stats.held_to = self._committer.held_to
         match outcome.decision:
             case Done():
                 self._stats.done += 1
