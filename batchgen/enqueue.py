@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
+from batchgen.images import check_images
 from batchgen.items import NewItem, PoolItem, Recipe, dump_json, stored_and_canonical
 from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
@@ -79,16 +81,17 @@ async def enqueue(
     skip_invalid: SkipInvalid | None = None,
     keep_ids: bool = False,
     done: Enqueued | None = None,
+    directory: Path = Path(),
 ) -> Enqueued:
     """Add what the pool has and the experiment has not.
 
     Raises InputError or TemplateError at the first item that cannot be one, unless `skip_invalid`
     takes it; UsageError when the experiment has another recipe. `done` is kept up to date, also
-    when it raises.
+    when it raises. Local images are looked for in `directory`.
     """
     done = Enqueued() if done is None else done
     done.ids = [] if keep_ids else None
-    reader = PoolReader(pool, recipe, skip_invalid, done)
+    reader = PoolReader(pool, recipe, skip_invalid, done, directory)
     reader.read_ahead()
     async with store.enqueueing(experiment, recipe, other_recipe) as intake:
         _refuse_other_recipe(intake, recipe, experiment)
@@ -103,13 +106,14 @@ def dry_run(
     prices: Prices,
     skip_invalid: SkipInvalid | None = None,
     completion_tokens: float | None = None,
+    directory: Path = Path(),
 ) -> tuple[Enqueued, list[dict[str, Any]] | None, Estimate]:
     """Check every item and write nothing; also the first item's messages, and what all would cost.
 
     `completion_tokens` of an answer, where calls before have told.
     """
     done, estimate = Enqueued(), Estimate(prices, completion_tokens)
-    reader = PoolReader(pool, recipe, skip_invalid, done)
+    reader = PoolReader(pool, recipe, skip_invalid, done, directory)
     first = None
     for item in reader:
         body = reader.renderer.request_body(item.input)
@@ -127,11 +131,13 @@ class PoolReader:
         recipe: Recipe,
         skip_invalid: SkipInvalid | None,
         done: Enqueued,
+        directory: Path,
     ) -> None:
         self._pool = iter(pool)
         self._ahead: list[PoolItem] = []
         self._skip_invalid = skip_invalid
         self._done = done
+        self._directory = directory
         self.renderer = Renderer(recipe)
 
     def read_ahead(self) -> None:
@@ -164,6 +170,9 @@ class PoolReader:
     def _problem_of(self, item: PoolItem) -> BadLine | None:
         try:
             self.renderer.check(item.input, item.where)
+            check_images(item.input.messages or (), self._directory)
+        except InputError as exc:
+            return BadLine(item.where, str(exc), dump_json(item.input.given))
         except TemplateError as exc:
             problem = str(exc).removeprefix(f"{item.where}: ")
             if self._skip_invalid is None:

@@ -78,6 +78,7 @@ async def work(
         parsers=request.parsers,
         prices=Prices(config.model),
         max_tokens=max_tokens(config.model.params),
+        directory=config.directory,
     )
     stats = Stats()
     opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)

@@ -131,7 +131,7 @@ class DataGenerationPipeline:
         async with _turn_to_enqueue():
             enqueued = await enqueue(
                 store, read_objects(data_pool), recipe, name,
-                other_recipe=other_recipe, keep_ids=True,
+                other_recipe=other_recipe, keep_ids=True, directory=self.config.directory,
             )  # fmt: skip
         if enqueued.unused:
             _tell(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")

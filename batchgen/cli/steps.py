@@ -99,6 +99,7 @@ async def enqueue_pool(
             await enqueue(
                 store, pool, recipe, name,
                 other_recipe=mode, priority=job.priority, skip_invalid=skip, done=done,
+                directory=config.directory,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
         if done.new:
@@ -137,7 +138,7 @@ async def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
     recipe, prices = recipe_of(config), Prices(config.model)
     measured = await _tokens_of_an_answer(config)
     with reading_pool(job) as pool, skipping(job.skip_path) as skip:
-        done, first, estimate = dry_run(pool, recipe, prices, skip, measured)
+        done, first, estimate = dry_run(pool, recipe, prices, skip, measured, config.directory)
     _warn_of_pool(session, job, done)
     if job.as_json:
         click.echo(json.dumps({

@@ -72,7 +72,7 @@ class Claims:
         self._stats = stats
         self._log = log
         self._requests = Requests(store, options)
-        self._parameters = Parameters(store, self._requests, log.warn)
+        self._parameters = Parameters(self._requests, log.warn)
         self._runner = ParserRunner()
         self._tried_on_fresh_connection: set[int] = set()
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
@@ -126,11 +126,17 @@ class Claims:
         return grant is Grant.YES
 
     async def _ask(self, claim: Claim, prepared: Prepared) -> Outcome:
-        item, parser, body = claim.item, prepared.parser, prepared.body
+        item, parser = claim.item, prepared.parser
+        try:
+            body, paths = await self._requests.to_send(prepared)
+        except InputError as exc:
+            return Outcome(item, None, Fail(Reason.REJECTED, f"item {item.id}: {exc}"))
         claim.calling = True
         reply = await self._client.complete(body)
         claim.calling = False
-        verdict = await self._parameters.judge(item, prepared, read_reply(reply), reply)
+        if paths:
+            reply = _with_paths(reply, paths)
+        verdict = self._parameters.judge(item, prepared, read_reply(reply), reply)
         cost_usd = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
         claim.attempt = attempt = _attempt(reply, verdict, cost_usd)
         verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)
@@ -235,6 +241,14 @@ def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer 
     if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
         return replace(verdict, halt=None)
     return verdict
+
+
+def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:
+    """Some servers repeat the request in an error, and what they send is stored."""
+    body = reply.body or ""
+    for data_url, path in paths.items():
+        body = body.replace(data_url, path)
+    return replace(reply, body=body) if reply.body else reply
 
 
 def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from batchgen.committer import Scope
@@ -17,7 +18,8 @@ _LATENCIES_KEPT = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """`parsers` are Python callables by their spec, for those that no name can load. `max_tokens`
-    is the most that an answer can have, where the config says it."""
+    is the most that an answer can have, where the config says it; local images are looked for in
+    `directory`."""
 
     slots: int
     policy: RetryPolicy
@@ -30,6 +32,7 @@ class WorkerOptions:
     parsers: Mapping[str, Parser] = field(default_factory=dict)
     prices: Prices
     max_tokens: int | None = None
+    directory: Path = Path()
 
 
 @dataclass(slots=True)

@@ -9,20 +9,18 @@ from dataclasses import replace
 from batchgen.items import Answer, Failure, Item, Reason, Reply
 from batchgen.prompts import is_own
 from batchgen.rejections import rejected_parameter
-from batchgen.store import Store
 from batchgen.worker.requests import Prepared, Requests
 
 _STATUSES = frozenset({400, 404, 422})
 
 
 class Parameters:
-    def __init__(self, store: Store, requests: Requests, warn: Callable[[str], None]) -> None:
-        self._store = store
+    def __init__(self, requests: Requests, warn: Callable[[str], None]) -> None:
         self._requests = requests
         self._warn = warn
         self._answered: set[int] = set()
 
-    async def judge(
+    def judge(
         self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply
     ) -> Answer | Failure:
         """The verdict, or, if it is about a parameter, what that means."""
@@ -41,7 +39,7 @@ class Parameters:
             if self._requests.leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, mended=True)
-        if rejected.unsupported and await self._is_everybodys(item, prepared, rejected.name):
+        if rejected.unsupported and self._is_everybodys(item, prepared, rejected.name):
             return replace(
                 verdict,
                 halt=f"the server does not take {place}, which is sent with every item. Remove it "
@@ -49,12 +47,10 @@ class Parameters:
             )
         return named
 
-    async def _is_everybodys(self, item: Item, prepared: Prepared, name: str) -> bool:
+    def _is_everybodys(self, item: Item, prepared: Prepared, name: str) -> bool:
         """Whether all items of the recipe would fare so. Not when this one asks for it, or for
         another model, itself; when the recipe has had an answer; or when it is one of `retry
         --set`, which would be stuck: only failed items can be asked otherwise."""
         if is_own(prepared.input, name) or is_own(prepared.input, "model"):
             return False
-        if item.recipe_id in self._answered:
-            return False
-        return await self._store.is_enqueued_with(item.experiment_id, item.recipe_id)
+        return prepared.of_pool and item.recipe_id not in self._answered

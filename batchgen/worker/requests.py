@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from batchgen.images import with_images
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
@@ -14,12 +15,14 @@ from batchgen.worker.options import WorkerOptions
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`body` is the request's, made by `renderer`; empty when the item has its answer already."""
+    """`body` is the request's, made by `renderer`, with local images by their path; empty when the
+    item has its answer already. `of_pool`: its recipe is that of a pool, not of chosen items."""
 
     input: ItemInput
     parser: Parser
     renderer: Renderer
     body: dict[str, Any]
+    of_pool: bool
 
 
 class Requests:
@@ -28,6 +31,7 @@ class Requests:
         self._options = options
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
         self._left_out: set[tuple[int, str]] = set()
+        self._of_pools: dict[tuple[int, int], bool] = {}
 
     async def of(self, item: Item) -> Prepared:
         """Raises ConfigError when the item's recipe cannot be used, TemplateError or InputError
@@ -40,8 +44,15 @@ class Requests:
         if body and self._left_out:
             for name in renderer.added_params(item_input):
                 if (item.recipe_id, name) in self._left_out:
-                    del body[name]
-        return Prepared(item_input, parser, renderer, body)
+                    body.pop(name, None)
+        return Prepared(item_input, parser, renderer, body, await self._is_of_pool(item))
+
+    async def to_send(self, prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
+        """The body with its local images in it, and the paths by what stands in their place.
+        Raises InputError when one cannot be sent."""
+        body = prepared.body
+        messages, paths = await with_images(body["messages"], self._options.directory)
+        return {**body, "messages": messages} if paths else body, paths
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
         """From now on do not send a parameter that batchgen itself adds; False: it was so."""
@@ -52,6 +63,12 @@ class Requests:
     async def _tell_what_was_wrong(self, item: Item, body: dict[str, Any]) -> None:
         if bad := await self._store.last_bad_answer(item.id):
             body["messages"] = with_feedback(body["messages"], *bad)
+
+    async def _is_of_pool(self, item: Item) -> bool:
+        known = (item.experiment_id, item.recipe_id)
+        if known not in self._of_pools:
+            self._of_pools[known] = await self._store.is_enqueued_with(*known)
+        return self._of_pools[known]
 
     async def _recipe(self, recipe_id: int) -> tuple[Renderer, Parser]:
         found = self._recipes.get(recipe_id)
