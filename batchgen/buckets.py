@@ -36,6 +36,13 @@ class Limits:
     def any(self) -> bool:
         return self != NO_LIMITS
 
+    def below(self, announced: int | None) -> "Limits":
+        """With `adaptive`: no more requests a minute than the server says that it takes."""
+        if not self.adaptive or announced is None:
+            return self
+        own = self.requests_per_minute
+        return replace(self, requests_per_minute=announced if own is None else min(own, announced))
+
 
 NO_LIMITS = Limits()
 

@@ -30,7 +30,14 @@ _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires fals
 _READ_WHAT_IS_THERE_S = 0.1
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
-_HEADERS_OF_AN_ANSWER = frozenset({"x-request-id"})
+_HEADERS_OF_AN_ANSWER = frozenset(
+    {"x-request-id"}
+    | {
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    }
+)
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 

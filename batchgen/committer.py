@@ -176,9 +176,11 @@ class Committer:
         await asyncio.sleep(0)
 
     def _next_look(self) -> int:
+        now = clock_ms()
         times = [
             *(self._beat_at, self._look_at, self._budget_look_at),
-            self._pacer.next_change_at(clock_ms()),
+            self._pacer.next_change_at(now),
+            self._pacer.server.next_at(self._meter.mean, now),
         ]
         return min(
             at for at in times if at is not None and (at > clock_ms() or at == self._beat_at)
@@ -192,14 +194,16 @@ class Committer:
         if looks and not self._draining:
             allowed = self._pacer.allowed(now) - self.in_flight
             most = 1 if self._budget_is_tight else _CLAIMS_A_TIME  # the rest would come back
-            slots = max(0, min(len(self._idle), allowed, most))
+            room = self._pacer.server.left(self._meter.mean, now)
+            slots = max(0, int(min(len(self._idle), allowed, most, room)))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
         pause_ms = max(0, self._pacer.limited_until - now)
-        counts_tokens = self.limits.tokens_per_minute is not None
+        limits = self.limits.below(self._pacer.server.requests_per_minute)
+        counts_tokens = limits.tokens_per_minute is not None
         call_tokens = self._meter.estimate if counts_tokens else UNKNOWN_CALL
         return Want(
-            slots, self._scope.experiments, self.limits, self._scope.until,
+            slots, self._scope.experiments, limits, self._scope.until,
             call_tokens=call_tokens, pause_ms=pause_ms,
         )  # fmt: skip
 
@@ -207,7 +211,7 @@ class Committer:
         self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
     ) -> None:
         outcomes = [outcome for outcome, _ in handed_in]
-        if self.limits.tokens_per_minute is not None:
+        if self.limits.tokens_per_minute is not None or self._pacer.server.counts_tokens:
             self._learn_tokens(outcomes)
         done = await self._patiently(lambda: self._worker.exchange(outcomes, want), len(outcomes))
         for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):

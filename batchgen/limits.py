@@ -1,13 +1,16 @@
 """How many calls a worker may have under way: all its slots, fewer, or none for a while.
 
-One `Pacer` a worker; time is passed in (of `clock_ms`). It knows three reasons to hold back:
+One `Pacer` a worker; time is passed in (of `clock_ms`). How many may go out in a minute, of all
+workers together, is not its matter (buckets.py). It knows four reasons to hold back:
 
     start      The first calls go out few, until something came back or a moment has passed: a
                wrong key costs a handful of calls, not one a slot.
     limited    A burst of 429 pauses the whole worker once, for as long as the server asks, or for
                1, 2, 4... seconds when it does not say, and takes a fifth of its slots out of use.
                They come back slowly, a twentieth of all for each round of answers. Replies to
-               calls that went out before the pause belong to the same burst.
+               calls that went out before the pause belong to the same burst. With `--adaptive`
+               the slots stay: the rate is cut, for all workers, and two cures would add up.
+    announced  The server says that it has no room for more calls now (announced.py).
     down       Nobody gets through: the server cannot be reached, or one item after another is
                cut off or told 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send one
                call to see. A call that times out tells nothing about that. Whether the first
@@ -19,6 +22,7 @@ A worker that has had nothing but 429 and outages for `stall_s` is stalled, and 
 
 from math import ceil
 
+from batchgen.announced import ServerRoom
 from batchgen.items import Answer, Failure, Item, Reason
 from batchgen.retry import Blame, wait_s
 
@@ -51,6 +55,7 @@ class Pacer:
         self._without_service: dict[int, Guilty | None] = {}  # None: it has paid
         self._guilty: list[Guilty] = []
         self.down = False
+        self.server = ServerRoom()
 
     def allowed(self, now: int) -> int:
         """How many calls may be under way at this moment."""

@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
+from batchgen.announced import Announced
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
@@ -69,6 +70,24 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
         resets = [v for k, v in headers.items() if k.startswith("x-ratelimit-reset")]
         wait_s = max((s for s in map(_duration_s, resets) if s is not None), default=None)
     return None if wait_s is None else min(wait_s, _LONGEST_WAIT_S)
+
+
+def announced(headers: Mapping[str, str], of: Literal["requests", "tokens"]) -> Announced | None:
+    """What the server says of its limit `of` so many a minute; None where it does not say all."""
+    names = _ANNOUNCED[of]
+    if names[0] not in headers:
+        return None
+    remaining, limit = (_number(headers.get(name), 1.0) for name in names[:2])
+    reset_s = _duration_s(headers.get(names[2], ""))
+    if remaining is None or not limit or reset_s is None:
+        return None
+    return Announced(limit, remaining, reset_s)
+
+
+_ANNOUNCED = {
+    of: tuple(f"x-ratelimit-{what}-{of}" for what in ("remaining", "limit", "reset"))
+    for of in ("requests", "tokens")
+}
 
 
 def _asked_wait_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -42,10 +42,14 @@ class TokenMeter:
         self._slope_spread += weight * (off * (tokens - self._tokens) - self._slope_spread)
 
     @property
+    def mean(self) -> float:
+        return max(1.0, self._tokens) if self._n else self._first.mean
+
+    @property
     def estimate(self) -> CallTokens:
         if not self._n:
             return self._first
         # Longer items never use fewer tokens, nor more than one a byte.
         slope = self._slope_spread / self._bytes_spread if self._bytes_spread > 1 else 0.0
         slope = min(max(slope, 0.0), 1.0)
-        return CallTokens(max(1.0, self._tokens), self._tokens - slope * self._bytes, slope)
+        return CallTokens(self.mean, self._tokens - slope * self._bytes, slope)

@@ -392,6 +392,39 @@ async def test_the_rate_limit_lets_through_what_has_accrued(client: Client) -> N
                 pass
 
 
+async def test_over_the_limit_of_tokens_comes_429_too(client: Client) -> None:
+    async with Simulator(tpm=600).running() as url:
+        _, body = await post(client, url, "x")
+        used = body["usage"]["total_tokens"]
+        fit = 600 // used - 1
+        assert await statuses(client, url, ["x"] * (fit + 1)) == [200] * fit + [429]
+        async with client.post(f"{url}/chat/completions", json=chat("x")) as response:
+            waits_s = int(response.headers["retry-after-ms"]) / 1000
+    assert waits_s == pytest.approx((used * (fit + 2) - 600) / 10, abs=1)
+
+
+async def limits_told(client: Client, simulator: Simulator) -> tuple[int, dict[str, str]]:
+    """The tokens of a call, and the headers of its reply about limits."""
+    prefix = "x-ratelimit-"
+    async with (
+        simulator.running() as url,
+        client.post(f"{url}/chat/completions", json=chat("x")) as response,
+    ):
+        headers = {n: v for n, v in response.headers.items() if n.startswith(prefix)}
+        used = (await response.json())["usage"]["total_tokens"]
+    return used, {name.removeprefix(prefix): value for name, value in headers.items()}
+
+
+async def test_replies_tell_what_is_left_of_the_limits(client: Client) -> None:
+    used, said = await limits_told(client, Simulator(rpm=60, burst=60, tpm=6000))
+    assert said == {
+        "limit-requests": "60", "remaining-requests": "59", "reset-requests": "1.000s",
+        "limit-tokens": "6000", "remaining-tokens": str(6000 - used),
+        "reset-tokens": f"{used * 10}ms",
+    }  # fmt: skip
+    assert (await limits_told(client, Simulator(rpm=60, limit_headers=False)))[1] == {}
+
+
 # Ledger and control
 
 

@@ -85,6 +85,7 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
 
 @click.command(epilog=epilog(
     "batchgen simulate --latency lognormal:1.0:0.5 --errors 429=0.05,500=0.02",
+    "batchgen simulate --rpm 600 --tpm 200000",
     "BATCHGEN_MODEL_BASE_URL=http://127.0.0.1:8000/v1 batchgen work",
 ))  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -96,7 +97,12 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
     help="Shares of KIND=P: a status such as 429 or 500, reset, hang, trickle, html, "
          "cut, bad_json, no_choices, empty, refusal, content_filter, length.",
 )  # fmt: skip
-@click.option("--rpm", type=click.FloatRange(0), default=0, help="Rate limit; 0: none.")
+@click.option("--rpm", type=click.FloatRange(0), default=0,
+              help="Rate limit, of which a second's worth may come at once; 0: none.")  # fmt: skip
+@click.option("--tpm", type=click.FloatRange(0), default=0,
+              help="Limit of tokens a minute, in and out; 0: none.")  # fmt: skip
+@click.option("--limit-headers/--no-limit-headers", default=True, show_default=True,
+              help="Tell with every reply what is left of the limits, as OpenAI does.")  # fmt: skip
 @click.option("--retry-after", "retry_after_s", type=click.FloatRange(0), default=1.0,
               show_default=True, help="Seconds that a simulated 429 asks for.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -104,8 +110,8 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
               help="Append a JSON line for each call.")  # fmt: skip
 @click.pass_obj
 def simulate(
-    session: Session, port: int, latency: str, errors: str, rpm: float, retry_after_s: float,
-    seed: int, ledger_path: Path | None,
+    session: Session, port: int, latency: str, errors: str, rpm: float, tpm: float,
+    limit_headers: bool, retry_after_s: float, seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
@@ -115,7 +121,8 @@ def simulate(
     from batchgen.simulate import Simulator, serve
 
     simulator = Simulator(
-        latency=latency, errors=errors, rpm=rpm or None, seed=seed, retry_after_s=retry_after_s,
+        latency=latency, errors=errors, rpm=rpm or None, tpm=tpm or None,
+        limit_headers=limit_headers, retry_after_s=retry_after_s, seed=seed,
         ledger_path=ledger_path, keep_ledger=False, port=port,
     )  # fmt: skip
 

@@ -82,6 +82,12 @@ def completion(chat: Chat, kind: str = "ok", text: str | None = None) -> bytes:
     return json.dumps(body).encode()
 
 
+def count_tokens(chat: Chat) -> int:
+    """What its answer will say that it used, in and out."""
+    texts = [_text(chat, index) for index in range(_choices(chat.body))]
+    return _tokens("".join(_texts(chat.body["messages"]))) + sum(map(_tokens, texts))
+
+
 def models() -> bytes:
     """The answer to GET /models."""
     model = {"id": "simulated", "object": "model", "created": _CREATED, "owned_by": "batchgen"}

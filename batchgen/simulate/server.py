@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import json
-import math
 import socket
 import struct
 import time
@@ -28,6 +27,7 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
+from batchgen.simulate.limiter import Limiter
 
 _KEPT_REQUESTS = 10_000
 # Far more calls than pass between a call and its retry; about 25 MB.
@@ -54,26 +54,7 @@ class _Call:
     chat: Chat | None
     behaviour: Behaviour
     delay_s: float
-
-
-class _Bucket:
-    """A token bucket that starts full."""
-
-    def __init__(self, rpm: float, burst: int | None) -> None:
-        self._per_s = rpm / 60
-        self._capacity = burst or max(1, math.ceil(self._per_s))
-        self._tokens = float(self._capacity)
-        self._filled_at = time.monotonic()
-
-    def take(self, now: float) -> float:
-        """Takes a token and returns 0, or takes none and returns the seconds until there is one."""
-        grown = self._tokens + (now - self._filled_at) * self._per_s
-        self._tokens = min(grown, self._capacity)
-        self._filled_at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._per_s
-        self._tokens -= 1
-        return 0.0
+    headers: Mapping[str, str]
 
 
 class Simulator:
@@ -92,6 +73,8 @@ class Simulator:
         errors: ErrorMix | str = "",
         rpm: float | None = None,
         burst: int | None = None,
+        tpm: float | None = None,
+        limit_headers: bool = True,
         seed: int = 0,
         retry_after_s: float | None = 1.0,
         api_key: str | None = None,
@@ -101,10 +84,13 @@ class Simulator:
         port: int = 0,
     ) -> None:
         """`rpm` None or 0: no limit; `burst` calls may come at once (default: one second's worth).
+        `tpm`: tokens in and out, of which a minute's worth may come at once. `limit_headers`: each
+        reply tells of both, as OpenAI's.
         `retry_after_s` None: a simulated 429 carries no Retry-After. Raises ConfigError."""
         self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
         self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
-        self._bucket = _Bucket(rpm, burst) if rpm else None
+        self._limiter = Limiter(rpm, burst, tpm)
+        self._limit_headers = limit_headers
         self._seed = seed
         self._retry_after_s = retry_after_s
         self._api_key = api_key
@@ -240,7 +226,9 @@ class Simulator:
         behaviour = self._refused(request, chat) or self._chosen(chat, error_roll, now)
         self._write_ledger(chat, tries, behaviour)
         self._wake_watchers()
-        return _Call(chat, behaviour, self._delay_s(behaviour, latency_roll))
+        delay_s = self._delay_s(behaviour, latency_roll)
+        headers = self._limiter.headers(now) if self._limit_headers else {}
+        return _Call(chat, behaviour, delay_s, headers)
 
     def _count(self, chat: Chat) -> int:
         """Enters the call, and returns which try of its request it is."""
@@ -274,7 +262,7 @@ class Simulator:
         scripted = self._scripted(chat.text) if chat else None
         if scripted is not None:
             return scripted
-        wait_s = self._bucket.take(now) if self._bucket else 0.0
+        wait_s = self._limiter.take(chat, now)
         if wait_s > 0:
             return Behaviour.error(429, headers=retry_after_headers(wait_s))
         return Behaviour.of(self._errors.pick(error_roll) or "ok")
@@ -316,9 +304,9 @@ class Simulator:
 
     async def _answer(self, request: web.BaseRequest, call: _Call) -> web.StreamResponse:
         """Responds as the call's behaviour says; does not return where that is no response."""
-        headers = _JSON
+        headers = {**_JSON, **call.headers}
         if call.chat is not None:
-            headers = _JSON | {"x-request-id": f"req_{call.chat.digest.hex()[-24:]}"}
+            headers |= {"x-request-id": f"req_{call.chat.digest.hex()[-24:]}"}
         kind = call.behaviour.kind
         if kind == "status":
             return self._status_response(call.behaviour, headers)

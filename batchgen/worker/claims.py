@@ -30,7 +30,7 @@ from batchgen.items import (
 from batchgen.limits import Pacer
 from batchgen.parsers import ParserRunner, to_json
 from batchgen.prices import Most
-from batchgen.responses import UNKNOWN_MODEL, read_reply, storable
+from batchgen.responses import UNKNOWN_MODEL, announced, read_reply, storable
 from batchgen.retry import decide, decide_parse_failure
 from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
 from batchgen.waiting import clock_ms
@@ -131,9 +131,11 @@ class Claims:
             body, paths = await self._requests.to_send(prepared)
         except InputError as exc:
             return Outcome(item, None, Fail(Reason.REJECTED, f"item {item.id}: {exc}"))
+        call = self._pacer.server.sent()
         claim.calling = True
         reply = await self._client.complete(body)
         claim.calling = False
+        self._hear_of_limits(reply, call)
         if paths:
             reply = _with_paths(reply, paths)
         verdict = self._parameters.judge(item, prepared, read_reply(reply), reply)
@@ -151,6 +153,13 @@ class Claims:
         claim.attempt = None
         self._log.attempt(item, attempt, KeepAnswer())
         return Outcome(item, None, await self._parse(item, prepared, answer))
+
+    def _hear_of_limits(self, reply: Reply, call: int) -> None:
+        requests = announced(reply.headers, "requests")
+        tokens = announced(reply.headers, "tokens")
+        if requests or tokens:
+            sent_at = clock_ms() - reply.latency_ms
+            self._pacer.server.hear(requests, tokens, call, sent_at)
 
     def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that
