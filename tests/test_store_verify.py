@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason
+from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason, Retry
+from batchgen.store.intake import OtherRecipe
 from batchgen.store.verify import verify_tables
-from tests.store_kit import Table, answered, broken, new_database, new_item
+from tests.store_kit import OTHER_RECIPE, Table, answered, broken, new_database, new_item
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_a_database_in_order_has_no_problem(table: Table) -> None:
     assert table.problems() == []
 
 
+ONE_ANSWER_LESS = (
+    "experiment 1: its totals say 3 calls, 1405 ms of latency, 20 prompt tokens, 40 completion "
+    "tokens, 6 cached tokens, 8 reasoning tokens, but its attempts add up to 2, 705, 10, 20, 3, 4"
+)
+ONE_FAILURE_LESS = (
+    "experiment 1: its totals say 3 calls, 1405 ms of latency, but its attempts add up to 2, 1400"
+)
+
 # What somebody did to the tables, and what is said about it.
 PLANTED = {
     "done, its result gone": (
@@ -44,7 +53,7 @@ PLANTED = {
     ),
     "done, its attempt gone": (
         "delete from attempts where seq = 1",
-        ["item 1 is done, but has no answer", "result 1 belongs to no attempt"],
+        ["item 1 is done, but has no answer", "result 1 belongs to no attempt", ONE_ANSWER_LESS],
     ),
     "done with the answer of another item": (
         "update results set attempt_seq = 3 where seq = 1",
@@ -74,11 +83,11 @@ PLANTED = {
     ),
     "its attempt gone": (
         "delete from attempts where seq = 2",
-        ["result 2 belongs to no attempt"],
+        ["result 2 belongs to no attempt", ONE_FAILURE_LESS],
     ),
     "a stored answer gone": (
         "delete from attempts where seq = 3",
-        ["item 3 has a stored answer that is not there"],
+        ["item 3 has a stored answer that is not there", ONE_ANSWER_LESS],
     ),
     "a stored answer of another item": (
         "update work set answer_seq = 1 where item_id = 3",
@@ -125,6 +134,35 @@ PLANTED = {
         "delete from counters where state = 'failed'",
         ["experiment 1: 0 items counted as failed rejected, but there are 1"],
     ),
+    "a total too high": (
+        "update totals set cost_usd = cost_usd + 0.01, prompt_tokens = prompt_tokens + 1",
+        ["experiment 1: its totals say 21 prompt tokens, 0.01 dollars, but its attempts add up to "
+         "20, 0"],
+    ),
+    "an unknown call forgotten": (
+        "insert into attempts (item_id, epoch, worker_id, finished_at, outcome)"
+        " values (4, 1, 1, 0, 'unknown')",
+        ["experiment 1: its totals say 3 calls, 0 unknown calls, but its attempts add up to 4, 1"],
+    ),
+    "totals of nothing": (
+        "insert into totals (experiment_id, calls) values (7, 2)",
+        ["experiment 7: its totals say 2 calls, but its attempts add up to 0"],
+    ),
+    "a reservation for an item that is not running": (
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
+        " values (5, 1, 1, 1, 10, 0.5)",
+        ["item 5 has a part of a budget reserved, but no call under way"],
+    ),
+    "a reservation for an earlier claim": (
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
+        " values (4, 0, 1, 1, 10, 0.5)",
+        ["item 4 has a part of a budget reserved, but no call under way"],
+    ),
+    "a reservation of a worker that is gone": (
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
+        " values (4, 1, 1, 9, 10, 0.5)",
+        ["item 4 has a part of a budget reserved, but no call under way"],
+    ),
     "an item gone": (
         "delete from items where id = 5",
         ["an identity key names item 5, which is not there, so it cannot be enqueued",
@@ -141,17 +179,41 @@ def test_a_planted_contradiction_is_found(
     assert table.problems() == problems
 
 
+def test_what_dollars_lose_as_they_are_added_is_no_contradiction(table: Table) -> None:
+    table.db.execute("update totals set cost_usd = cost_usd + 1e-9")
+    assert table.problems() == []
+
+
+def test_a_reservation_of_a_call_under_way_is_none(table: Table) -> None:
+    table.db.execute(
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
+        " values (4, 1, 1, 1, 10, 0.5)"
+    )
+    assert table.problems() == []
+
+
+def test_the_calls_of_dropped_items_still_count(table: Table) -> None:
+    worker = table.join()
+    (item,) = table.claim(worker, 1)
+    table.finish(worker, item, Retry(None, charged=True), broken())
+    table.take_over(1)
+    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    assert table.one("select count(*) from work where item_id = ?", item.id) == 0
+    assert table.problems() == []
+
+
 # What the constraints prevent can still be in a file that something else wrote.
 PLANTED_PAST_CONSTRAINTS = {
     "an attempt of no item": (
         "update attempts set item_id = 99 where seq = 2",
-        ["attempts row 2 points at a missing row of items", "result 2 belongs to no attempt"],
+        ["attempts row 2 points at a missing row of items", "result 2 belongs to no attempt",
+         ONE_FAILURE_LESS],
     ),
     "work of no item": (
         "delete from items where id = 5",
         ["work row 5 points at a missing row of items"],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,7 @@ class Worker:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
+        self._abandoned = False
         self.id = 0
 
     async def join(self) -> None:
@@ -344,6 +345,10 @@ class Worker:
         """A warning, when another program was seen to write where that may corrupt the file."""
         return self._db.stranger
 
+    def abandon(self) -> None:
+        """The database could not be written: leave its claims to who takes over from the dead."""
+        self._abandoned = True
+
     async def leave(self) -> None:
         """Give back what is still claimed, untouched, and be gone."""
 
@@ -356,7 +361,8 @@ class Worker:
             self._release_lock()
 
         try:
-            await self._db.write(transaction)
+            if not self._abandoned:
+                await self._db.write(transaction)
         finally:
             self._release_lock()
 

@@ -537,6 +537,21 @@ select experiment_id, state, reason, n from (
     from work w left join results r on r.seq = w.result_seq
    group by 1, 2, 3);
 
+-- name: recount_calls
+-- What the calls of each experiment used, those of dropped items too.
+select i.experiment_id, count(*), sum(a.outcome = 'unknown'), sum(a.latency_ms),
+       sum(a.prompt_tokens), sum(a.completion_tokens), sum(a.cached_tokens),
+       sum(a.reasoning_tokens), sum(a.cost_usd)
+  from attempts a cross join items i on i.id = a.item_id group by i.experiment_id;
+
+-- name: stale_reservations
+-- Money that a budget holds back for a call that nobody has under way.
+select r.item_id from reservations r
+  left join work w on w.item_id = r.item_id and w.epoch = r.epoch and w.state = 'running'
+   and w.worker_id = r.worker_id
+  left join workers k on k.id = r.worker_id
+ where w.item_id is null or k.id is null limit 20;
+
 -- name: done_without_answer
 select w.item_id from work w
   left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state

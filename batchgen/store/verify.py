@@ -1,8 +1,9 @@
 """The proof that the database says one consistent thing."""
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from math import isclose
 
 from batchgen.store.sql import QUERIES
 
@@ -13,6 +14,7 @@ _CHECKS = {
     "results_without_item": "result {0} belongs to no item",
     "missing_answers": "item {0} has a stored answer that is not there",
     "running_without_worker": "item {0} is running, but no worker has it",
+    "stale_reservations": "item {0} has a part of a budget reserved, but no call under way",
     "repeated_ids": "id {0!r} is there more than once",
     "items_without_key": "item {0} has no identity key, so it could be enqueued twice",
     "keys_without_item": "an identity key names item {0}, which is not there, "
@@ -20,6 +22,9 @@ _CHECKS = {
     "unreadable_parsed": "item {0}: its parsed value is not JSON",
     "unreadable_inputs": "item {0}: its input is not JSON",
 }
+
+
+_TOLERANCE = 1e-6  # dollars are added in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
     ]
     for query, text in _CHECKS.items():
         problems += [text.format(*row) for row in db.execute(QUERIES[query])]
-    return problems + _wrong_counters(db)
+    return problems + _wrong_counters(db) + _wrong_totals(db)
 
 
 def exports(db: sqlite3.Connection) -> list[ExportRecord]:
@@ -60,6 +65,37 @@ def _wrong_counters(db: sqlite3.Connection) -> list[str]:
         if kept[key] != counted[key]
         for experiment_id, state, reason in [key]
     ]
+
+
+_SUMS = (
+    "calls", "unknown calls", "ms of latency", "prompt tokens", "completion tokens",
+    "cached tokens", "reasoning tokens", "dollars",
+)  # fmt: skip
+
+
+def _wrong_totals(db: sqlite3.Connection) -> list[str]:
+    """`unknown_tokens` cannot be told from the calls."""
+    kept, counted = _sums(db, "totals"), _sums(db, "recount_calls")
+    problems = []
+    for experiment_id in sorted(kept.keys() | counted.keys()):
+        pairs = zip(_SUMS, kept[experiment_id], counted[experiment_id], strict=True)
+        wrong = [
+            (f"{said:.10g} {name}", f"{are:.10g}")
+            for name, said, are in pairs
+            if not isclose(said, are, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+        ]
+        if wrong:
+            said, are = (", ".join(numbers) for numbers in zip(*wrong, strict=True))
+            line = f"its totals say {said}, but its attempts add up to {are}"
+            problems.append(f"experiment {experiment_id}: {line}")
+    return problems
+
+
+def _sums(db: sqlite3.Connection, query: str) -> defaultdict[int, list[float]]:
+    found: defaultdict[int, list[float]] = defaultdict(lambda: [0.0] * len(_SUMS))
+    for experiment_id, *sums in db.execute(QUERIES[query]):
+        found[experiment_id] = [n or 0 for n in sums]
+    return found
 
 
 def _counts(db: sqlite3.Connection, query: str) -> Counter[tuple[int, str, str]]:
