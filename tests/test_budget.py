@@ -245,6 +245,34 @@ async def test_a_call_that_was_cut_off_counts_and_one_that_was_refused_does_not(
     assert calls == [("connection", pytest.approx(MOST))]
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"max_tokens": None}, "model.max_tokens: is not set, so nobody knows the most"),
+        ({"max_tokens": "many"}, "model.max_tokens: is not set, so nobody knows the most"),
+    ],
+)
+async def test_an_item_that_asks_for_what_has_no_limit_fails_alone(
+    priced: Project, simulator: Simulator, params: dict[str, Any], said: str
+) -> None:
+    priced.pool([{"word": "boundless", "params": params}])
+    assert (await priced.batchgen("enqueue", "pool.jsonl", "--priority", "1")).code == 0
+    work = await priced.batchgen("work", "--max-cost", "100")
+    assert (work.code, simulator.calls) == (3, ITEMS), work.err
+    ((reason, error),) = priced.query("select reason, error from results where reason is not null")
+    assert reason == "rejected"
+    assert error.startswith(f"item {ITEMS + 1}: its own params cannot be kept to a budget. {said}")
+
+
+async def test_an_item_whose_own_model_has_no_known_price_fails_alone(project: Project) -> None:
+    project.config(base_url="https://api.openai.com/v1", model="gpt-4o", max_tokens=9)
+    project.pool([{"word": "w0", "params": {"model": "nobody-s"}}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.batchgen("work", "--max-cost", "100")).code == 3
+    ((error,),) = project.query("select error from results")
+    assert "model.price: the price of 'nobody-s' at https://api.openai.com/v1 is not" in error
+
+
 @pytest.mark.parametrize("limit", ["nan", "inf", "0"])
 async def test_a_budget_is_a_finite_number(
     priced: Project, simulator: Simulator, limit: str

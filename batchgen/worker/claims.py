@@ -98,7 +98,10 @@ class Claims:
             try:
                 granted = await self._granted(item, prepared.body, self._options.scope.budget)
             except ConfigError as exc:
-                return self._cannot_work(item, exc)
+                if not self._is_bounded_without_its_own(prepared, self._options.scope.budget):
+                    return self._cannot_work(item, exc)
+                said = f"item {item.id}: its own params cannot be kept to a budget. {exc}"
+                return Outcome(item, None, Fail(Reason.REJECTED, said))
             if not granted:
                 return Outcome(item, None, Release())
         return await self._ask(claim, prepared)
@@ -124,6 +127,15 @@ class Claims:
             spent = await self._store.spent(budget)
             self.halt(_budget_reached(budget, spent, most))
         return grant is Grant.YES
+
+    def _is_bounded_without_its_own(self, prepared: Prepared, budget: Budget) -> bool:
+        """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
+        body = prepared.renderer.request_body(replace(prepared.input, params={}))
+        try:
+            self._options.prices.most(body, needs_cost=budget.max_cost_usd is not None)
+        except ConfigError:
+            return False
+        return True
 
     async def _ask(self, claim: Claim, prepared: Prepared) -> Outcome:
         item, parser = claim.item, prepared.parser
