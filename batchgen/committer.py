@@ -143,7 +143,11 @@ class Committer:
             outcomes, self._outcomes = self._outcomes, []
             want = self._want()
             if outcomes or want.slots:
-                await self._exchange(outcomes, want)
+                try:
+                    await self._exchange(outcomes, want)
+                except StoreError:
+                    self._outcomes = outcomes + self._outcomes
+                    raise
             if self._charges:
                 charges, self._charges = self._charges, []
                 await self._patiently(partial(self._worker.charge, charges))
@@ -153,6 +157,14 @@ class Committer:
                 await self._beat()
             if self._closed and not self._outcomes:
                 return
+
+    async def write_rest(self) -> None:
+        """Once `run` has failed: write what was handed in, since it is paid for. If that cannot be
+        either, leave as one that died: whoever takes over keeps the calls as unknown ones."""
+        try:
+            await self._worker.exchange([outcome for outcome, _ in self._outcomes], Want())
+        except StoreError:
+            self._worker.abandon()
 
     async def _wait(self) -> None:
         """Until something is handed in, a claim may succeed, or the lease wants a beat."""

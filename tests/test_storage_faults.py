@@ -330,6 +330,65 @@ async def test_a_database_that_goes_away_under_a_worker_ends_it_and_can_be_put_b
     assert simulator.calls <= ITEMS + SLOTS
 
 
+def break_writing(project: Project, table: str, change: str) -> None:
+    """Make this change of the table fail for good, and all else go on."""
+    with closing(sqlite3.connect(project.database)) as db:
+        db.execute(
+            f"create trigger broken before {change} on {table}"
+            " begin select raise(abort, 'out of order'); end"
+        )
+
+
+async def with_calls_in_flight(
+    project: Project, simulator: Simulator
+) -> asyncio.subprocess.Process:
+    """A worker with a budget, whose calls cost a dollar at most."""
+    price = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}
+    project.config("work: {lease_s: 1}\n", price=price, max_tokens=100)
+    project.pool(pool())
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    worker = await project.start("work", "-c", str(SLOTS), "--max-cost", "50")
+    await simulator.received(SLOTS)
+    return worker
+
+
+UNKNOWN = "select count(*), sum(cost_usd) from attempts where outcome = 'unknown'"
+
+
+async def test_a_worker_that_cannot_keep_its_lease_leaves_its_calls_as_unknown_ones(
+    project: Project, simulator: Simulator
+) -> None:
+    worker = await with_calls_in_flight(project, simulator)
+    break_writing(project, "workers", "update")
+    failed = await ended(worker)
+    assert failed.code == 1
+    assert f"error: {project.database}: out of order\n" in failed.err
+    assert project.query(UNKNOWN) == [(SLOTS, pytest.approx(SLOTS))]
+    assert project.query("select state, crashes, count(*) from work group by 1, 2") == [
+        ("pending", 0, ITEMS)
+    ]
+    for table in ("reservations", "workers"):
+        assert project.query(f"select count(*) from {table}") == [(0,)]
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_worker_that_cannot_write_its_answers_leaves_them_to_be_known_as_unknown(
+    project: Project, simulator: Simulator, typist: Typist
+) -> None:
+    worker = await with_calls_in_flight(project, simulator)
+    break_writing(project, "attempts", "insert")
+    simulator.release()
+    failed = await ended(worker)
+    assert failed.code == 1
+    assert "Traceback" not in failed.err
+    assert project.query("select count(*) from reservations") == [(SLOTS,)]
+    with closing(sqlite3.connect(project.database)) as db:
+        db.execute("drop trigger broken")
+    await assert_completed(project, typist)
+    assert project.query(UNKNOWN) == [(SLOTS, pytest.approx(SLOTS))]
+
+
 async def test_a_database_cut_short_is_refused_and_left_as_it_is(
     project: Project, typist: Typist
 ) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import traceback
 
 from batchgen.committer import Committer
+from batchgen.errors import StoreError
 from batchgen.items import Attempt, Done, Fail, Outcome, Reason, Release, Retry
 from batchgen.limits import Pacer
 from batchgen.shutdown import Stop
@@ -62,7 +63,11 @@ class Slots:
         await _cancel(tasks)
         self._committer.close()
         self._claims.close()
-        await committing
+        try:
+            await committing
+        except StoreError:
+            await self._committer.write_rest()
+            raise
 
     async def _watch(self, stop: Stop, slots: list[asyncio.Task[None]]) -> None:
         await stop.drain.wait()
