@@ -52,7 +52,7 @@ async def work_in_processes(
     cancelled has drained them first.
     """
     stats = Stats()
-    crew = _Crew(stats, say, stop)
+    crew = _Crew(stats, say, stop, shares_items=request.scope.max_items is not None)
     async with watched(request, store, stats):
         await crew.run(commands)
     counts = await store.counts(request.scope.experiments)
@@ -72,7 +72,8 @@ class _Part:
 
 
 class _Crew:
-    def __init__(self, stats: Stats, say: Say, stop: Stop) -> None:
+    def __init__(self, stats: Stats, say: Say, stop: Stop, *, shares_items: bool) -> None:
+        self._shares_items = shares_items
         self._stats = stats
         self._say = say
         self._stop = stop
@@ -121,9 +122,17 @@ class _Crew:
             self._tell_all("drain")
         elif code not in _ENDED_WELL and not self._stop.drain.is_set():
             how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
-            self._say(f"warning: worker process {part.process.pid} {how}; the others do its items")
+            self._say(f"warning: worker process {part.process.pid} {how}; {self._who_goes_on()}")
         part.stats.in_flight = 0
         self._add_up()
+
+    def _who_goes_on(self) -> str:
+        if self._shares_items:
+            return (
+                "what is missing of its share of --max-items is left: run the command again, with "
+                "so many"
+            )
+        return "the others do its items"
 
     async def _pass_on_errors(self, part: _Part) -> None:
         assert part.process.stderr is not None

@@ -154,6 +154,19 @@ async def test_max_items_and_failures_are_those_of_all(
     assert "6 done, 1 failed, 53 left" in work.err
 
 
+async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
+    project: Project, simulator: Simulator
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator, "--max-items", "9")
+    os.kill(min(parts), signal.SIGKILL)
+    await said(process, "what is missing of its share of --max-items is left: run the command ag")
+    simulator.release()
+    work = await ended(process)
+    assert work.code == 0, work.err
+    ((done,),) = project.query("select count(*) from work where state = 'done'")
+    assert done in (4, 5)  # the other's share
+
+
 async def test_the_rate_limit_is_one_for_all(project: Project, simulator: Simulator) -> None:
     process = await start(project, "--rpm", "8")
     await simulator.received(1)
