@@ -78,6 +78,7 @@ class _Crew:
         self._say = say
         self._stop = stop
         self._parts: list[_Part] = []
+        self._warned: dict[str, _Part] = {}
 
     async def run(self, commands: Sequence[Sequence[str]]) -> None:
         try:
@@ -113,7 +114,7 @@ class _Crew:
         async for line in part.process.stdout:
             message = json.loads(line)
             if "say" in message:
-                self._say(message["say"])
+                self._say_once(part, message["say"])
             else:
                 part.stats = Stats(**message["stats"])
                 self._add_up()
@@ -125,6 +126,12 @@ class _Crew:
             self._say(f"warning: worker process {part.process.pid} {how}; {self._who_goes_on()}")
         part.stats.in_flight = 0
         self._add_up()
+
+    def _say_once(self, part: _Part, text: str) -> None:
+        """What several parts warn of is news from the first of them."""
+        is_warning = text.startswith("warning: ")
+        if not is_warning or self._warned.setdefault(text, part) is part:
+            self._say(text)
 
     def _who_goes_on(self) -> str:
         if self._shares_items:

@@ -147,10 +147,10 @@ async def show_plain(
 ) -> None:
     """A line every few seconds, in a long run less often, until cancelled."""
     meter = Meter()
-    look = meter.look(await store.counts(scope.experiments), stats, time.monotonic())
+    look = meter.look(await _counts(store, scope), stats, time.monotonic())
     while True:
         await asyncio.sleep(max(every_s, min(look.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)))
-        counts = await store.counts(scope.experiments)
+        counts = await _counts(store, scope)
         look = meter.look(counts, stats, time.monotonic())
         console.print(plain_line(look), highlight=False, markup=False, soft_wrap=True)
 
@@ -167,15 +167,24 @@ async def show_live(store: Store, scope: Scope, stats: Stats, console: "Console"
     with Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty()) as live:
         try:
             while True:
-                counts = await store.counts(scope.experiments)
+                counts = await _counts(store, scope)
                 look = meter.look(counts, stats, time.monotonic())
                 live.update(Drawing(look), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
         finally:
             # The last frame stays on the screen, so let it be true.
-            counts = await store.counts(scope.experiments)
+            counts = await _counts(store, scope)
             look = meter.look(counts, stats, time.monotonic())
             live.update(Drawing(look, last=True), refresh=True)
+
+
+async def _counts(store: Store, scope: Scope) -> Counts:
+    """What the run is about: with `until`, no more pending items than are still wanted."""
+    counts = await store.counts(scope.experiments)
+    if scope.until is not None:
+        missing = max(0, scope.until - counts.done - counts.running)
+        counts.pending = min(counts.pending, missing)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
-from tests.conftest import Project
+from tests.conftest import Project, ended
 
 ITEMS = 60
 HANDFUL = 8
@@ -169,6 +169,23 @@ async def test_a_response_format_made_of_the_schema_is_left_out_where_it_is_reje
     assert simulator.calls == 9 + 3
     assert run.err.count("warning: the server rejects the response_format of structured_out") == 1
     assert "It is left out from now on.\n" in run.err
+
+
+async def test_several_processes_warn_of_it_once(project: Project, simulator: Simulator) -> None:
+    said = rejection("This response_format type is unavailable now")
+    project.write("page.json", json.dumps(SCHEMA))
+    project.config("parser: json_schema:page.json\nstructured_output: true\n")
+    project.pool(words(20))
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    work = await project.start("work", "--processes", "2", "-c", "4")
+    simulator.script("Say", *[said] * 4, *[Behaviour.ok('{"n": 1}')] * 20)
+    await simulator.received(4)
+    simulator.release()
+    run = await ended(work)
+    assert run.code == 0, run.err
+    assert simulator.calls == 20 + 4
+    assert run.err.count("warning: the server rejects the response_format of structured_out") == 1
 
 
 async def test_a_response_format_of_the_config_is_the_users(

@@ -255,20 +255,23 @@ class Lines(io.StringIO):
         return super().write(text)
 
 
-async def test_plain_lines_come_at_their_interval(project: Project, words: Words) -> None:
+@pytest.mark.parametrize(("scope", "total"), [(Scope(), 3), (Scope(until=2), 2)])
+async def test_plain_lines_come_at_their_interval(
+    project: Project, words: Words, scope: Scope, total: int
+) -> None:
     project.pool(words(3))
     await project.batchgen("enqueue", "pool.jsonl")
     lines = Lines()
     console = Console(file=lines, width=20)
     async with open_store(project.database) as store:
-        showing = show_plain(store, Scope(), Stats(), console, every_s=0.01)
+        showing = show_plain(store, scope, Stats(), console, every_s=0.01)
         task = asyncio.create_task(showing, name="display")
         async with asyncio.timeout(10):
             await lines.written.wait()
         task.cancel()
         await asyncio.wait([task])
     assert lines.getvalue().splitlines()[0] == (
-        "0/3 (0%) | done 0 | failed 0 | in flight 0 | 0.0 items/s | 0 tokens/s | "
+        f"0/{total} (0%) | done 0 | failed 0 | in flight 0 | 0.0 items/s | 0 tokens/s | "
         "tokens 0 in, 0 out | 0 s so far"
     )
 
