@@ -144,7 +144,8 @@ def room(sending: Sending, limits: Limits, want: int, call_tokens: float, now: i
         wait_s = (batch - (sending.requests - calls)) / flow.per_s
         if calls < want:
             learned = is_learning(limits, sending.learned)
-            found = Room(calls, _after(wait_s, now), flow.per_s * 60, learned)
+            per_minute = flow.per_s * 60 if learned else limits.requests_per_minute
+            found = Room(calls, _after(wait_s, now), per_minute, learned)
     if flow := tokens_flow(limits, call_tokens):
         calls = max(0, ceil(sending.tokens / call_tokens))
         wait_s = _BATCH_S - (sending.tokens - calls * call_tokens) / flow.per_s

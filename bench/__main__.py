@@ -24,6 +24,7 @@ from bench.project import ROOT
 
 MODULES = (
     "client", "throughput", "processes", "table", "pool_io", "memory", "start", "disk", "lag",
+    "adaptive",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import client, plots, report
+from bench import adaptive, client, plots, report
 from bench.measure import Figure, Options, Table, spend, start
 from bench.project import ROOT
 
@@ -23,6 +23,17 @@ def test_the_client_benchmark_measures_whole_processes(
     table = client.compare(Options(quick=True, large=False, work_dir=tmp_path), items=20, rounds=1)
     assert [row[1] for row in table.rows] == ["batchgen", "wire"]
     assert all(figure.value > 0 for figure in table.figures if "without" not in figure.what)
+
+
+def test_the_adaptive_benchmark_reads_the_ledger_of_each_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = (adaptive.Load(300, 5), adaptive.Load(60, 5, burst=60, workers=2))
+    monkeypatch.setattr(adaptive, "LOADS", (loads,))
+    monkeypatch.setattr(adaptive, "_QUICK_SECONDS", 3)
+    table = adaptive.run(Options(quick=True, large=False, work_dir=tmp_path))
+    assert [row[0] for row in table.rows] == [load.name for load in loads]
+    assert all(figure.value > 0 for figure in table.figures if "share" in figure.what)
 
 
 def test_a_wrong_name_is_told_what_there_is(tmp_path: Path) -> None:

@@ -98,9 +98,12 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
          "cut, bad_json, no_choices, empty, refusal, content_filter, length.",
 )  # fmt: skip
 @click.option("--rpm", type=click.FloatRange(0), default=0,
-              help="Rate limit, of which a second's worth may come at once; 0: none.")  # fmt: skip
+              help="Requests a minute that it takes; 0: no limit.")  # fmt: skip
+@click.option("--burst", type=click.IntRange(1), metavar="N",
+              help="With --rpm: so many may come at once; default: a second's worth.")  # fmt: skip
 @click.option("--tpm", type=click.FloatRange(0), default=0,
-              help="Limit of tokens a minute, in and out; 0: none.")  # fmt: skip
+              help="Tokens a minute, in and out, of which a minute's worth may come at once; 0: no "
+                   "limit.")  # fmt: skip
 @click.option("--limit-headers/--no-limit-headers", default=True, show_default=True,
               help="Tell with every reply what is left of the limits, as OpenAI does.")  # fmt: skip
 @click.option("--retry-after", "retry_after_s", type=click.FloatRange(0), default=1.0,
@@ -110,8 +113,8 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
               help="Append a JSON line for each call.")  # fmt: skip
 @click.pass_obj
 def simulate(
-    session: Session, port: int, latency: str, errors: str, rpm: float, tpm: float,
-    limit_headers: bool, retry_after_s: float, seed: int, ledger_path: Path | None,
+    session: Session, port: int, latency: str, errors: str, rpm: float, burst: int | None,
+    tpm: float, limit_headers: bool, retry_after_s: float, seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
@@ -120,8 +123,10 @@ def simulate(
     """
     from batchgen.simulate import Simulator, serve
 
+    if burst is not None and not rpm:
+        raise UsageError("--burst: there is no rate limit for it. Add --rpm.")
     simulator = Simulator(
-        latency=latency, errors=errors, rpm=rpm or None, tpm=tpm or None,
+        latency=latency, errors=errors, rpm=rpm or None, burst=burst, tpm=tpm or None,
         limit_headers=limit_headers, retry_after_s=retry_after_s, seed=seed,
         ledger_path=ledger_path, keep_ledger=False, port=port,
     )  # fmt: skip

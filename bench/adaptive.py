@@ -1,0 +1,164 @@
+"""How much of a server's rate limit `work --adaptive` uses, and how often it runs into it."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measure import Figure, Options, Running, Table, start
+from bench.project import Project, make_project
+
+NAME = "adaptive"
+GOAL_SHARE, GOAL_REFUSED = 0.9, 0.02
+_SECONDS, _QUICK_SECONDS = 240, 30
+
+
+@dataclass(frozen=True)
+class Load:
+    """A limit of `rpm`, of which `burst` may come at once (None: a second's worth); each worker has
+    `slots`."""
+
+    rpm: int
+    slots: int
+    burst: int | None = None
+    workers: int = 1
+
+    @property
+    def name(self) -> str:
+        burst = "a second's worth" if self.burst is None else "a minute's worth"
+        return f"{self.rpm:,} a minute, {burst} at once"
+
+
+# Those of a line run beside each other: all but the last are far from what this machine can do.
+LOADS = (
+    (Load(60, 20), Load(600, 50), Load(600, 25, burst=600, workers=2), Load(6000, 300, workers=2)),
+    (Load(24_000, 500, workers=2),),
+)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the server's ledger tells: when each call came, and whether it was taken."""
+
+    load: Load
+    seen: list[tuple[float, bool]]
+
+    def share(self, start_s: float, end_s: float) -> float:
+        """The calls that it took, of those that it would have."""
+        taken = sum(self._between(start_s, end_s))
+        return taken / (self.load.rpm / 60 * (end_s - start_s))
+
+    def refused(self, start_s: float, end_s: float) -> float:
+        calls = self._between(start_s, end_s)
+        return calls.count(False) / max(1, len(calls))
+
+    def _between(self, start_s: float, end_s: float) -> list[bool]:
+        return [taken for at_s, taken in self.seen if start_s <= at_s < end_s]
+
+
+def run(options: Options) -> Table:
+    seconds = _QUICK_SECONDS if options.quick else _SECONDS
+    found = [
+        calls
+        for number, loads in enumerate(LOADS)
+        for calls in _measure(options.work_dir / str(number), loads, seconds)
+    ]
+    from_s = seconds / 4
+    return Table(
+        title=f"Adaptive: `work --adaptive` for {seconds} s against limits that it does not know",
+        columns=("limit", "workers x slots", f"share of it in the first {from_s:.0f} s",
+                 "share of it after", "429s in the first", "429s after"),
+        rows=tuple(
+            (calls.load.name, f"{calls.load.workers} x {calls.load.slots}",
+             f"{calls.share(0, from_s):.3f}", f"{calls.share(from_s, seconds):.3f}",
+             f"{100 * calls.refused(0, from_s):.1f} %",
+             f"{100 * calls.refused(from_s, seconds):.2f} %")
+            for calls in found
+        ),
+        figures=tuple(
+            figure for calls in found for figure in _figures(calls, from_s, seconds)
+        ),
+        notes=(
+            "The server is `batchgen simulate --no-limit-headers` in a process of its own, with a "
+            "latency around a second; the figures are from its ledger. A 429 tells how long to "
+            "wait.",
+            "A limit that lets a minute's worth through at once gives that on top in the first "
+            "minute.",
+        ),
+    )  # fmt: skip
+
+
+def _figures(calls: Calls, from_s: float, until_s: float) -> Iterator[Figure]:
+    share, refused = calls.share(from_s, until_s), calls.refused(from_s, until_s)
+    yield Figure(
+        f"share of the limit after the first minute, {calls.load.name}",
+        share, "of it", f">= {GOAL_SHARE:g}", share >= GOAL_SHARE,
+    )  # fmt: skip
+    yield Figure(
+        f"429s after the first minute, {calls.load.name}",
+        100 * refused, "%", f"< {100 * GOAL_REFUSED:g}", refused < GOAL_REFUSED,
+    )  # fmt: skip
+
+
+def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]:
+    """All at the same time, until they are stopped."""
+    with ExitStack() as stack:
+        projects = []
+        for number, load in enumerate(loads):
+            place = path / str(number)
+            place.mkdir(parents=True)
+            url = stack.enter_context(_simulating(place, load))
+            items = int(load.rpm / 60 * seconds * 1.2) + 2 * load.rpm + 1000
+            projects.append(make_project(place, url, items, parser="raw"))
+        workers = [
+            project.start("-q", "work", "-c", str(load.slots), "--adaptive")
+            for project, load in zip(projects, loads, strict=True)
+            for _ in range(load.workers)
+        ]
+        _work_for(projects, workers, seconds)
+        return [
+            Calls(load, _read_ledger(project.path / "ledger.jsonl"))
+            for project, load in zip(projects, loads, strict=True)
+        ]
+
+
+def _work_for(projects: list[Project], workers: list[Running], seconds: float) -> None:
+    """So many seconds from the last one's first call on."""
+    while not all((project.path / "ledger.jsonl").stat().st_size for project in projects):
+        time.sleep(0.1)
+    time.sleep(seconds)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    for worker in workers:
+        worker.wait(timeout_s=60)
+
+
+@contextmanager
+def _simulating(place: Path, load: Load) -> Iterator[str]:
+    command = [
+        sys.executable, "-m", "batchgen", "simulate", "--port", "0",
+        "--latency", "lognormal:1.0:0.3", "--rpm", str(load.rpm), "--no-limit-headers",
+        "--ledger", "ledger.jsonl",
+    ]  # fmt: skip
+    command += [] if load.burst is None else ["--burst", str(load.burst)]
+    ours, theirs = os.pipe()
+    with os.fdopen(ours) as said, os.fdopen(theirs, "wb") as says:
+        running = start(command, cwd=place, stdout=says)
+        says.close()
+        try:
+            yield said.readline().split()[-1]
+        finally:
+            os.kill(running.pid, signal.SIGKILL)
+            running.wait()
+
+
+def _read_ledger(path: Path) -> list[tuple[float, bool]]:
+    """(second since the first call, was it taken) of each call."""
+    with path.open() as lines:
+        calls = [json.loads(line) for line in lines]
+    return [(call["time"] - calls[0]["time"], call["outcome"] == "ok") for call in calls]
