@@ -85,11 +85,12 @@ def _named_in(body: Any, said: str) -> Iterator[tuple[str, bool]]:
 
 def _parts_of(value: Any, texts: list[str], depth: int = 0) -> Iterator[dict[str, Any]]:
     """Every object in an error's body; its texts go to `texts`. Some servers put the JSON of
-    another server into a text."""
+    another server into a text, and pydantic what it was given into `input`."""
     if isinstance(value, dict):
         yield value
-    if isinstance(value, dict | list) and depth < _DEEPEST:
-        for part in value.values() if isinstance(value, dict) else value:
+        value = [part for name, part in value.items() if name != "input"]
+    if isinstance(value, list) and depth < _DEEPEST:
+        for part in value:
             yield from _parts_of(part, texts, depth + 1)
     elif isinstance(value, str):
         inner = _load(value)

@@ -56,7 +56,7 @@ async def most_of_unknown(
 
 async def _all_calls(store: Store, dead: Sequence[int]) -> AsyncIterator[UnknownCall]:
     for worker_id in dead:
-        for call in await store.calls_of_worker(worker_id):
+        for call in await store.calls_of_worker(worker_id, _MOST_CALLS):
             yield call
     after = 0
     while page := await store.unknown_calls(after):

@@ -216,3 +216,15 @@ async def test_a_server_that_repeats_the_request_puts_no_data_into_the_database(
     ((kept, error),) = project.query("select body, error from attempts")
     assert json.loads(kept)["detail"][0]["input"] == asking(image("a.png"))
     assert "base64" not in error
+
+
+async def test_a_second_question_has_the_image_too(project: Project, simulator: Simulator) -> None:
+    project.write("a.png", PNG)
+    project.config("parser: json\nwork: {parse_attempts: 2, parse_feedback: true}\n")
+    project.pool([{"messages": asking(image("a.png"))}])
+    simulator.script("What is it?", Behaviour.ok("a cat"))
+    simulator.script("could not be used", Behaviour.ok('"a cat"'))
+    run = await project.batchgen("run", "pool.jsonl")
+    first, second = (request.body["messages"] for request in simulator.requests)
+    assert first == second[:1] == asking(image(data_url("png", PNG)))
+    assert (run.code, len(second)) == (0, 3)

@@ -175,6 +175,7 @@ NOT_ABOUT_A_PARAMETER = [
     {"detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 0, "seed"], "msg": "Extra inputs are not permitted"}]},
     [{"error": {"code": 400, "message": "Invalid JSON payload received. Unknown name \"seed\" at 'messages[0]': Cannot find field.", "status": "INVALID_ARGUMENT"}}],
     openai("Invalid image.", None, "invalid_image"),
+    {"detail": [{"type": "missing", "loc": ["body", "messages", 0, "role"], "msg": "Field required", "input": {"content": "Unknown parameter: 'seed'. Answer by this JSON schema."}}]},
     {"detail": "Not Found"},
     {"error": {"param": 5, "code": []}, "detail": [{"loc": []}, {"loc": [3, None]}]},
 ]  # fmt: skip

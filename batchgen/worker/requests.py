@@ -51,6 +51,8 @@ class Requests:
         """The body with its local images in it, and the paths by what stands in their place.
         Raises InputError when one cannot be sent."""
         body = prepared.body
+        if prepared.input.messages is None:
+            return body, {}
         messages, paths = await with_images(body["messages"], self._options.directory)
         return {**body, "messages": messages} if paths else body, paths
 
