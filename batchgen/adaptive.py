@@ -83,7 +83,7 @@ class Learned:
         most = (taken + 1) / elapsed_s  # what it would have taken, if none had gathered unused
         at_once = self.grown_s < max(_AT_ONCE_S, _AT_ONCE_CALLS / rate)
         if at_once and most < rate / 2:
-            return max(most, rate * _DEEPEST_CUT)
+            return most if taken >= _ENOUGH_TO_MEASURE else max(most, rate * _DEEPEST_CUT)
         least = min(taken / elapsed_s, rate)
         if taken < _ENOUGH_TO_MEASURE:
             least, share = max(least, rate / 2), _GUESSED

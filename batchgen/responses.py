@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from batchgen.announced import Announced
@@ -326,6 +327,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+@lru_cache(maxsize=1000)  # a reply tells two, and most tell the same
 def _duration_s(text: str) -> float | None:
     parts = _DURATION.findall(text)
     if parts and _DURATION.sub("", text).strip() == "":

@@ -87,6 +87,8 @@ PLANS = {
         "SEARCH work USING INDEX work_fresh (experiment_id=?)",
     ],
     "settle": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "sending": ["SEARCH sending USING INTEGER PRIMARY KEY (rowid=?)"],
+    "write_sending": [],
     "keep_answer": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
     "take_back": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
     "reopen": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],

@@ -256,7 +256,7 @@ select min(available_at) from work indexed by work_waiting
 
 -- name: sending
 select at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at, felt_at, taken
-  from sending;
+  from sending where id = 1;
 
 -- name: write_sending
 insert into sending (id, at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at,
