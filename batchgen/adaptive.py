@@ -10,7 +10,9 @@
     between  The new ceiling is in that bracket. From a little below it (the first time from half
              of it) the rate rises as a cube of time: soon to the ceiling, slowly past it, then
              faster. A cycle has about a hundred calls at least, so that one 429 in it is little.
+    again    At twice the ceiling the limit must be another by now: the search starts from there.
 
+A server that takes nothing at all for a while has other trouble than the rate, which stays then.
 Only time in which the rate held calls back lets it grow: what nobody asks for, nobody learns.
 """
 
@@ -18,14 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _START_PER_S = 1.0
-_DOUBLINGS = 17  # to 100,000 calls a second, which no worker can send
+_DOUBLING_S, _DOUBLING_CALLS = 1.0, 5
+_FASTEST_PER_S = 100_000.0  # which nobody can send
 _FIRST_DEPTH, _DEPTH, _RISE = 0.5, 0.08, 0.08
 _PERIOD_S, _PERIOD_CALLS = 20.0, 60
 # Workers hear of a cut at their next exchange; what they had claimed before goes out until then.
 _FELT_AFTER_MS = 200
 _AT_ONCE_S, _AT_ONCE_CALLS = 1.0, 5
 _ENOUGH_TO_MEASURE = 15
-_DEEPEST_CUT = 1 / 8
+_DEEPEST_CUT, _CUT_WITHOUT_EVIDENCE = 1 / 8, 1 / 2
+_TAKES_NOTHING_S, _TAKES_NOTHING_CALLS = 5.0, 5
+_LEAST_PER_S = 1 / 60
 # Where in the bracket the ceiling is put, by how much there was to measure.
 _MEASURED, _GUESSED = 0.6, 0.75
 _MOSTLY_PAUSED = 1 / 4
@@ -48,9 +53,11 @@ class Learned:
     def per_s(self) -> float:
         """The rate: calls a second."""
         if self.ceiling is None:
-            return float(_START_PER_S * 2 ** min(self.grown_s, _DOUBLINGS))
-        period_s = max(_PERIOD_S, _PERIOD_CALLS / self.ceiling)
-        x = self.grown_s / period_s - 1
+            return _doubled(_START_PER_S, self.grown_s / _DOUBLING_S)
+        if self._is_searching:
+            doubling_s = max(_DOUBLING_S, _DOUBLING_CALLS / self.ceiling)
+            return _doubled(2 * self.ceiling, (self.grown_s - self._risen_s) / doubling_s)
+        x = self.grown_s / self._period_s - 1
         return self.ceiling * (1 + (self.depth if x < 0 else _RISE) * x**3)
 
     def held_back(self, seconds: float) -> "Learned":
@@ -67,23 +74,41 @@ class Learned:
         since = sum(at > self.cut_at for at in sent_at)
         if all(at <= self.felt_at for at in sent_at):
             return replace(self, taken=max(0, self.taken - since))
-        if self.ceiling is None:
-            ceiling, depth = self.per_s, _FIRST_DEPTH
-        else:
-            ceiling, depth = self._next_ceiling(max(0, self.taken - since), now), _DEPTH
-        felt_at = max(now + _FELT_AFTER_MS, paused_until)
-        return Learned(ceiling, depth, 0.0, now, felt_at)
+        felt_at, taken = max(now + _FELT_AFTER_MS, paused_until), max(0, self.taken - since)
+        if self._is_searching:
+            return Learned(self.per_s, _FIRST_DEPTH, 0.0, now, felt_at)
+        elapsed_s = max(1, now - self.cut_at) / 1000
+        if not taken and elapsed_s > max(_TAKES_NOTHING_S, _TAKES_NOTHING_CALLS / self.per_s):
+            return replace(self, cut_at=now, felt_at=felt_at, taken=0)
+        ceiling = max(self._next_ceiling(taken, elapsed_s), _LEAST_PER_S)
+        return Learned(ceiling, _DEPTH, 0.0, now, felt_at)
 
     def shifted(self, ms: int) -> "Learned":
         """The same by a clock that was set."""
         return replace(self, cut_at=self.cut_at + ms, felt_at=self.felt_at + ms)
 
-    def _next_ceiling(self, taken: int, now: int) -> float:
-        rate, elapsed_s = self.per_s, max(1, now - self.cut_at) / 1000
+    @property
+    def _period_s(self) -> float:
+        assert self.ceiling is not None
+        return max(_PERIOD_S, _PERIOD_CALLS / self.ceiling)
+
+    @property
+    def _risen_s(self) -> float:
+        """How long it takes to twice the ceiling."""
+        return float(self._period_s * (1 + (1 / _RISE) ** (1 / 3)))
+
+    @property
+    def _is_searching(self) -> bool:
+        return self.ceiling is None or self.grown_s > self._risen_s
+
+    def _next_ceiling(self, taken: int, elapsed_s: float) -> float:
+        rate = self.per_s
         most = (taken + 1) / elapsed_s  # what it would have taken, if none had gathered unused
         at_once = self.grown_s < max(_AT_ONCE_S, _AT_ONCE_CALLS / rate)
         if at_once and most < rate / 2:
-            return most if taken >= _ENOUGH_TO_MEASURE else max(most, rate * _DEEPEST_CUT)
+            if taken >= _ENOUGH_TO_MEASURE:
+                return most
+            return max(most, rate * (_DEEPEST_CUT if taken else _CUT_WITHOUT_EVIDENCE))
         least = min(taken / elapsed_s, rate)
         if taken < _ENOUGH_TO_MEASURE:
             least, share = max(least, rate / 2), _GUESSED
@@ -92,6 +117,10 @@ class Learned:
         else:
             share = _MEASURED
         return least + (rate - least) * share
+
+
+def _doubled(per_s: float, times: float) -> float:
+    return float(min(per_s * 2 ** min(times, 60.0), _FASTEST_PER_S))
 
 
 NOTHING_LEARNED = Learned()

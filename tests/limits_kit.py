@@ -72,6 +72,29 @@ class Window:
         return None
 
 
+@dataclass
+class Outage:
+    """Another server, which refuses everything from second `start_s` to `end_s`."""
+
+    server: Server
+    start_s: float
+    end_s: float
+    retry_after_s: float | None
+
+    @property
+    def per_s(self) -> float:
+        return self.server.per_s
+
+    @per_s.setter
+    def per_s(self, value: float) -> None:
+        self.server.per_s = value
+
+    def take(self, now_s: float) -> Refused | None:
+        if self.start_s <= now_s - START < self.end_s:
+            return Refused(self.retry_after_s)
+        return self.server.take(now_s)
+
+
 def tight(rpm: float) -> Bucket:
     """A second's worth at once, as the simulator's."""
     return Bucket(rpm / 60, max(1, math.ceil(rpm / 60)))
@@ -97,15 +120,18 @@ class Worker:
     paused_until_s: float = 0.0
     refused_at: list[int] = field(default_factory=list)
     wakes_at_s: float = math.inf
+    bursts: int = 0
 
     def hear(self, at_s: float, sent_s: float, refused: Refused | None) -> None:
         self.idle += 1
         if refused is None:
+            self.bursts = 0
             return
         self.refused_at.append(round(sent_s * 1000))
         asked_s = refused.retry_after_s
         if asked_s is not None or sent_s > self.paused_until_s:
-            pause_s = 1.0 if asked_s is None else asked_s
+            pause_s = min(2.0**self.bursts, 60.0) if asked_s is None else asked_s
+            self.bursts += sent_s > self.paused_until_s
             self.paused_until_s = max(self.paused_until_s, at_s + pause_s)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from batchgen.adaptive import Learned
 from batchgen.buckets import Limits
-from tests.limits_kit import Server, deep, run, silent, tight, window
+from tests.limits_kit import Outage, Server, deep, run, silent, tight, window
 
 ADAPTIVE = Limits(adaptive=True)
 MakeServer = Callable[[float], Server]
@@ -52,6 +52,22 @@ def test_a_limit_that_changes_is_found_again(server: MakeServer, factor: float) 
     seen = run(server(600), ADAPTIVE, seconds=420, workers=2, then=(120, after))
     assert seen.share(after, 300, 420) >= 0.9
     assert seen.refused(300, 420) < 0.02
+
+
+def test_a_limit_that_is_far_higher_than_it_was_is_searched_for_anew() -> None:
+    seen = run(deep(60), ADAPTIVE, seconds=480, workers=2, then=(120, 1800))
+    assert seen.share(1800, 420, 480) >= 0.9
+    assert seen.refused(420, 480) < 0.02
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 30.0])
+def test_a_server_that_refused_everything_for_a_while_is_soon_used_again(
+    retry_after_s: float | None,
+) -> None:
+    server = Outage(tight(600), 120, 420, retry_after_s)
+    seen = run(server, ADAPTIVE, seconds=840, workers=2)
+    assert seen.share(600, 780, 840) >= 0.9
+    assert seen.refused(480, 840) < 0.02
 
 
 @pytest.mark.parametrize("server", [tight, window])

@@ -10,7 +10,7 @@ import pytest
 from batchgen.buckets import Limits, tokens_flow
 from batchgen.items import Attempt, Done, KeepAnswer, Outcome, Reason, Release, Retry, Usage
 from batchgen.store.queue import Want
-from batchgen.store.sending import read_sending
+from batchgen.store.sending import learned_rate, read_sending
 from batchgen.tokens import CallTokens
 from tests.store_kit import START, Table, answered, broken, open_table
 
@@ -177,6 +177,15 @@ def test_a_pause_that_the_server_asked_for_is_for_all_workers(table: Table, work
     assert (paused.items, paused.next_at) == ([], START + 7000)
     table.now += 4000
     assert len(table.exchange_want(other, want).items) == 1
+
+
+def test_without_adaptive_a_429_teaches_nothing(table: Table, worker: int) -> None:
+    table.enqueue("a")
+    want = Want(1, limits=Limits(600))
+    (item,) = table.exchange_want(worker, want).items
+    retry = Outcome(item, broken(Reason.RATE_LIMIT), Retry(START + 1000, charged=False))
+    table.exchange_want(worker, replace(want, slots=0), [retry])
+    assert learned_rate(table.db) is None
 
 
 def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(

@@ -50,12 +50,23 @@ class Limiter:
         back = Back(
             requests=sum(map(_was_not_sent, outcomes)),
             tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
-            refused_at=tuple(sent_at for sent_at in map(_refused_at, outcomes) if sent_at),
+            refused_at=self._refused_at(outcomes),
             pause_ms=pause_ms,
         )
         if back != Back():
             self._sending = self._sending.settled(back, self._now)
             self._changed = True
+
+    def _refused_at(self, outcomes: Sequence[Outcome]) -> tuple[int, ...]:
+        """When the calls were sent that got a 429, if that is to be learned from."""
+        if not self._limits.adaptive:
+            return ()
+        attempts = [outcome.attempt for outcome in outcomes if outcome.attempt is not None]
+        return tuple(
+            attempt.finished_at - (attempt.latency_ms or 0)
+            for attempt in attempts
+            if attempt.reason is Reason.RATE_LIMIT
+        )
 
     def room(self, want: int) -> Room:
         self._sending = self._sending.filled(self._limits, self._call_tokens, self._now)
@@ -100,11 +111,3 @@ def _unused_tokens(outcome: Outcome) -> int:
         return 0
     used = attempt.usage
     return reserved - (used.prompt_tokens or 0) - (used.completion_tokens or 0)
-
-
-def _refused_at(outcome: Outcome) -> int | None:
-    """When a call was sent that got a 429."""
-    attempt = outcome.attempt
-    if attempt is None or attempt.reason is not Reason.RATE_LIMIT:
-        return None
-    return attempt.finished_at - (attempt.latency_ms or 0)
