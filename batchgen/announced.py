@@ -2,7 +2,8 @@
 
 OpenAI and others tell, with every reply, how many requests and tokens are left as of the moment
 the call came in. From then on our own calls take from that, and it fills up again; when nothing is
-left, no call goes out before there is room. So the 429 that would have come does not. Pure.
+left, no call goes out before there is room. So the 429 that would have come does not. What was
+said counts until the limit resets: a server that says no more holds nobody up. Pure.
 """
 
 import math
@@ -47,13 +48,11 @@ class _Copy:
             self.said, self.call, self.at = said, call, at
 
     def left(self, calls: int, each: float, now: int) -> float:
-        """How many calls, which take `each`; when it is full there is room for one, however big."""
-        if self.said is None:
+        """How many calls, which take `each`; infinite where nothing is known."""
+        if self.said is None or now >= self._full_at:
             return math.inf
-        since_s, limit = (now - self.at) / 1000, self.said.limit
-        filled = self.said.remaining + since_s * self.said.per_s
-        level = limit if since_s >= self.said.reset_s else min(filled, limit)
-        return level / min(each, limit) - (calls - self.call)
+        level = self.said.remaining + (now - self.at) / 1000 * self.said.per_s
+        return level / min(each, self.said.limit) - (calls - self.call)
 
     def next_at(self, calls: int, each: float, now: int) -> int | None:
         """When there will be room for some; None: there is."""
@@ -61,11 +60,13 @@ class _Copy:
         if self.said is None or left >= 1:
             return None
         calls_per_s = self.said.per_s / min(each, self.said.limit)
-        fills_at = now + max(
-            1, math.ceil((max(1, calls_per_s * _BATCH_S) - left) / calls_per_s * 1000)
-        )
-        full_at = self.at + math.ceil(self.said.reset_s * 1000)
-        return fills_at if full_at <= now else min(fills_at, full_at)
+        wait_s = (max(1, calls_per_s * _BATCH_S) - left) / calls_per_s
+        return min(now + max(1, math.ceil(wait_s * 1000)), self._full_at)
+
+    @property
+    def _full_at(self) -> int:
+        assert self.said is not None
+        return self.at + math.ceil(self.said.reset_s * 1000)
 
 
 @dataclass(slots=True)

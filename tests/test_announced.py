@@ -36,7 +36,16 @@ def test_what_is_left_goes_down_with_each_call_and_fills_up_again() -> None:
 def test_nobody_waits_longer_than_until_the_limit_resets() -> None:
     room = heard(Announced(limit=10, remaining=0, reset_s=1.5))
     assert (room.left(1, NOW), room.next_at(1, NOW)) == (0, NOW + 1500)
-    assert room.left(1, NOW + 1500) == 10
+    assert room.left(1, NOW + 1500) == math.inf
+
+
+def test_a_server_that_says_no_more_holds_nobody_up() -> None:
+    """Such as one that tells of its limits in some replies only."""
+    room = heard(Announced(limit=10, remaining=9, reset_s=6))
+    for _ in range(100):
+        room.sent()
+    assert room.next_at(1, NOW + 100) == NOW + 6000
+    assert (room.left(1, NOW + 6000), room.next_at(1, NOW + 6000)) == (math.inf, None)
 
 
 def test_replies_that_come_late_are_no_news() -> None:
@@ -58,7 +67,7 @@ def test_tokens_are_enough_for_so_many_calls() -> None:
 def test_a_call_that_is_larger_than_the_limit_goes_out_when_nothing_is_used() -> None:
     room = heard(tokens=Announced(limit=600, remaining=0, reset_s=60))
     assert room.next_at(1000, NOW) == NOW + 60_000
-    assert room.left(1000, NOW + 60_000) == 1
+    assert room.left(1000, NOW + 60_000) == math.inf
 
 
 @pytest.mark.parametrize(
