@@ -2,8 +2,9 @@
 
 OpenAI and others tell, with every reply, how many requests and tokens are left as of the moment
 the call came in. From then on our own calls take from that, and it fills up again; when nothing is
-left, no call goes out before there is room. So the 429 that would have come does not. What was
-said counts until the limit resets: a server that says no more holds nobody up. Pure.
+left, no call goes out before there is room. So the 429 that would have come does not. Of several
+workers, each takes its part of what is left: whatever one leaves, the next reply tells to all. What
+was said counts until the limit resets: a server that says no more holds nobody up. Pure.
 """
 
 import math
@@ -39,6 +40,8 @@ class Announced:
 
 @dataclass(slots=True)
 class _Copy:
+    """Of one limit. `each` is what must be there for one more call."""
+
     said: Announced | None = None
     call: int = 0
     at: int = 0
@@ -48,7 +51,7 @@ class _Copy:
             self.said, self.call, self.at = said, call, at
 
     def left(self, calls: int, each: float, now: int) -> float:
-        """How many calls, which take `each`; infinite where nothing is known."""
+        """How many calls; infinite where nothing is known."""
         if self.said is None or now >= self._full_at:
             return math.inf
         level = self.said.remaining + (now - self.at) / 1000 * self.said.per_s
@@ -71,10 +74,12 @@ class _Copy:
 
 @dataclass(slots=True)
 class ServerRoom:
-    """One a worker. Calls are numbered as they go out; times are of `clock_ms`."""
+    """One a worker. Calls are numbered as they go out; times are of `clock_ms`. `workers` share
+    what the server takes; `requests_per_minute` is its limit, where it is one for a minute."""
 
     calls: int = 0
-    requests_per_minute: int | None = None  # the server's limit, where it is one for a minute
+    workers: int = 1
+    requests_per_minute: int | None = None
     _requests: _Copy = field(default_factory=_Copy)
     _tokens: _Copy = field(default_factory=_Copy)
 
@@ -95,15 +100,16 @@ class ServerRoom:
             self._tokens.hear(tokens, call, sent_at)
 
     def left(self, call_tokens: float, now: int) -> float:
-        """How many more calls the server would take now; infinite where it does not say."""
-        requests = self._requests.left(self.calls, 1, now)
-        return max(0, min(requests, self._tokens.left(self.calls, call_tokens, now)))
+        """How many more calls the server would take from us now; infinite where it does not say."""
+        requests = self._requests.left(self.calls, self.workers, now)
+        tokens = self._tokens.left(self.calls, call_tokens * self.workers, now)
+        return max(0, min(requests, tokens))
 
     def next_at(self, call_tokens: float, now: int) -> int | None:
         """When it will take some again; None: it does now."""
         times = (
-            self._requests.next_at(self.calls, 1, now),
-            self._tokens.next_at(self.calls, call_tokens, now),
+            self._requests.next_at(self.calls, self.workers, now),
+            self._tokens.next_at(self.calls, call_tokens * self.workers, now),
         )
         return max((at for at in times if at is not None), default=None)
 

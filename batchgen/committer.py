@@ -82,6 +82,7 @@ class Committer:
         self._closed = False
         self._warned_of_stranger = False
         self.limits = scope.limits
+        pacer.server.workers = worker.crew
         self.held_to: float | None = None  # the calls a minute that a limit holds claims to
         self.in_flight = 0
 
@@ -325,6 +326,7 @@ class Committer:
         self._beat_at = clock_ms() + self._beat_every_ms
         if not await self._patiently(self._worker.beat):
             await self._join_again()
+        self._pacer.server.workers = self._worker.crew
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")

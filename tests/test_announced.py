@@ -39,6 +39,15 @@ def test_nobody_waits_longer_than_until_the_limit_resets() -> None:
     assert room.left(1, NOW + 1500) == math.inf
 
 
+def test_each_of_several_workers_takes_its_part() -> None:
+    room = heard(Announced(limit=60, remaining=9, reset_s=51))
+    room.workers = 3
+    assert room.left(1, NOW) == 3
+    for _ in range(3):
+        room.sent()
+    assert (room.left(1, NOW), room.next_at(1, NOW)) == (0, NOW + 3000)
+
+
 def test_a_server_that_says_no_more_holds_nobody_up() -> None:
     """Such as one that tells of its limits in some replies only."""
     room = heard(Announced(limit=10, remaining=9, reset_s=6))

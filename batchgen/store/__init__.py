@@ -289,6 +289,7 @@ class Worker:
         self._leases_count_at_s = 0.0
         self._abandoned = False
         self.id = 0
+        self.crew = 1  # the workers that lived at the last beat, this one included
 
     async def join(self) -> None:
         """Become a worker, and take over from those that died."""
@@ -316,9 +317,9 @@ class Worker:
                 self._distrust_leases()
             queue.mend_times(db, now_ms(), -jumped_ms)
             self._lease_until_s = time.monotonic() + self._lease_ms / 1000
-            for row in queue.workers(db):
-                if row.id != self.id:
-                    self._take_over_if_dead(db, row)
+            others = [row for row in queue.workers(db) if row.id != self.id]
+            were_dead = [self._take_over_if_dead(db, row) for row in others]
+            self.crew = 1 + were_dead.count(False)
             return queue.beat(db, self.id, now_ms() + self._lease_ms)
 
         return await self._db.write(transaction)
@@ -383,13 +384,13 @@ class Worker:
         until they had the time to beat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
-    def _take_over_if_dead(self, db: Any, row: WorkerRow) -> None:
+    def _take_over_if_dead(self, db: Any, row: WorkerRow) -> bool:
         leases_count = time.monotonic() >= self._leases_count_at_s
-        if _is_dead(self._db.path, row, leases_count=leases_count):
-            queue.remove_worker(
-                db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms()
-            )
-            _lock_path(self._db.path, row.id).unlink(missing_ok=True)
+        if not _is_dead(self._db.path, row, leases_count=leases_count):
+            return False
+        queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
+        _lock_path(self._db.path, row.id).unlink(missing_ok=True)
+        return True
 
 
 def _clock_offset_ms() -> int:
