@@ -1,8 +1,8 @@
 """Runs the benchmarks.
 
-    python3 dev.py bench                    all of them, about twenty minutes
+    python3 dev.py bench                    all of them, about half an hour
     python3 dev.py bench client lag         these only; the results of the others stay
-    python3 dev.py bench --quick            small sizes, two minutes, to try it out
+    python3 dev.py bench --quick            small sizes, a few minutes, to try it out
     python3 dev.py bench --large            also ten million rows and 200,000 items
     python3 dev.py bench profile            where the worker's time goes
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batchgen.buckets import Limits, tokens_flow
-from batchgen.items import Attempt, Done, KeepAnswer, Outcome, Reason, Release, Retry, Usage
+from batchgen.items import Attempt, Done, Fail, KeepAnswer, Outcome, Reason, Release, Retry, Usage
+from batchgen.store import reports
 from batchgen.store.queue import Want
 from batchgen.store.sending import learned_rate, read_sending
 from batchgen.tokens import CallTokens
@@ -159,6 +160,15 @@ def test_a_call_without_an_answer_keeps_the_tokens_that_it_may_have_used(
     left = tokens(table)
     table.exchange_want(worker, replace(want, slots=0), [Outcome(item, attempt, Release())])
     assert tokens(table) == pytest.approx(left + 60 - kept)
+
+
+def test_a_restarted_worker_knows_what_the_newest_calls_used(table: Table, worker: int) -> None:
+    table.enqueue("ab", "好", "c")
+    ab, hao, c = sorted(table.claim(worker, 3), key=lambda item: item.id)
+    table.finish(worker, ab, Done(), answered())
+    table.finish(worker, c, Fail(Reason.SERVER, "500"), broken())
+    table.finish(worker, hao, Done(), answered())
+    assert reports.recent_usage(table.db) == [(4, 30), (5, 30)]
 
 
 # What the server says
