@@ -75,6 +75,7 @@ class Committer:
         self._budget_look_at = 0  # when there may be more of it
         self._budget_is_tight = False
         self._idle: deque[asyncio.Future[Item | None]] = deque()
+        self._second_turns: deque[asyncio.Future[None]] = deque()
         self._beat_at = clock_ms() + self._beat_every_ms
         self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
         self._claims_left = scope.max_items
@@ -118,8 +119,21 @@ class Committer:
             self._wake.set()
         return future
 
+    async def room(self) -> None:
+        """Until there is a free slot for a second call, which has it until `finished`; before any
+        item that could be claimed for it. Not while draining."""
+        future = asyncio.get_running_loop().create_future()
+        self._second_turns.append(future)
+        self._wake.set()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # it had just got the slot
+                self.finished()
+            raise
+
     def finished(self) -> None:
-        """A claim of this worker has ended (its outcome is handed in)."""
+        """A claim of this worker has ended (its outcome is handed in), or a second call."""
         self.in_flight -= 1
         self._look_at = 0
 
@@ -141,6 +155,7 @@ class Committer:
         """Until closed. Raises StoreError when the database cannot be written for a minute."""
         while True:
             await self._wait()
+            self._give_second_turns()
             outcomes, self._outcomes = self._outcomes, []
             want = self._want()
             if outcomes or want.slots:
@@ -174,6 +189,7 @@ class Committer:
             or self._charges
             or self._reservations
             or self._closed
+            or self._room_for_second_calls()
             or self._want().slots
         ):
             self._wake.clear()
@@ -199,13 +215,24 @@ class Committer:
             at for at in times if at is not None and (at > clock_ms() or at == self._beat_at)
         )
 
+    def _room_for_second_calls(self) -> int:
+        waiting = [turn for turn in self._second_turns if not turn.done()]  # others' call has ended
+        self._second_turns = deque(waiting)
+        room = 0 if self._draining else self._pacer.allowed(clock_ms()) - self.in_flight
+        return max(0, min(room, len(self._second_turns)))
+
+    def _give_second_turns(self) -> None:
+        while self._room_for_second_calls():
+            self._second_turns.popleft().set_result(None)
+            self.in_flight += 1
+
     def _want(self) -> Want:
         """What to claim now: as many items as there are free slots and calls allowed."""
         now = clock_ms()
         slots = 0
         looks = self._look_at is not None and now >= max(self._look_at, self._budget_look_at)
         if looks and not self._draining:
-            allowed = self._pacer.allowed(now) - self.in_flight
+            allowed = self._pacer.allowed(now) - self.in_flight - len(self._second_turns)
             most = 1 if self._budget_is_tight else _CLAIMS_A_TIME  # the rest would come back
             room = self._pacer.server.left(self._meter.mean, now)
             slots = max(0, int(min(len(self._idle), allowed, most, room)))

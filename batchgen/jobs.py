@@ -52,6 +52,7 @@ class WorkRequest:
     scope: Scope
     slots: int
     grace_s: float | None = None
+    hedge: bool = False
     parsers: Mapping[str, Parser] = field(default_factory=dict)
     watch: Watcher | None = None
 
@@ -75,6 +76,7 @@ async def work(
         stall_s=settings.stall_s,
         grace_s=settings.grace_s if request.grace_s is None else request.grace_s,
         lease_s=settings.lease_s,
+        hedge=request.hedge,
         parsers=request.parsers,
         prices=Prices(config.model),
         max_tokens=max_tokens(config.model.params),

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from math import ceil
 from typing import Any
 
 from batchgen.items import timestamp
+from batchgen.percentiles import percentile
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
 from batchgen.unknown import UnknownCost
 
@@ -221,8 +221,7 @@ def percentile_s(latencies_ms: Collection[int], fraction: float) -> float | None
     """The nearest-rank percentile, in seconds; None of nothing."""
     if not latencies_ms:
         return None
-    ordered = sorted(latencies_ms)
-    return ordered[max(0, ceil(fraction * len(ordered)) - 1)] / 1000
+    return percentile(sorted(latencies_ms), fraction) / 1000
 
 
 def _local(at_ms: int) -> str:

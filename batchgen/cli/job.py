@@ -10,6 +10,7 @@ from batchgen.cli.options import (
     epilog,
     experiment_option,
     grace_option,
+    hedge_option,
     json_option,
     limit_option,
     max_cost_option,
@@ -104,13 +105,15 @@ def enqueue(
 @processes_option
 @max_cost_option
 @max_tokens_option
+@hedge_option
 @grace_option
 @click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
 def work(
     session: Session, slots: int | None, rpm: int | None, tpm: int | None, adaptive: bool | None,
     experiment: str | None, max_items: int | None, until: int | None, watch: bool, processes: int,
-    max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None, part: bool,
+    max_cost_usd: float | None, max_tokens: int | None, hedge: bool, grace_s: float | None,
+    part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -130,17 +133,18 @@ def work(
             scope = Scope(
                 experiments=experiments,
                 limits=limits_of(config),
-                budget=budget_of(experiments, max_cost_usd, max_tokens),
+                budget=budget_of(experiments, max_cost_usd, max_tokens, hedge=hedge),
                 max_items=max_items,
                 wait_for_more=watch,
                 until=until,
             )
             if part:
-                result = await work_as_part(session, store, config, scope, grace_s)
+                result = await work_as_part(session, store, config, scope, grace_s, hedge=hedge)
             else:
                 result = await work_on(
-                    session, store, config, scope, grace_s=grace_s, processes=processes
-                )
+                    session, store, config, scope,
+                    grace_s=grace_s, processes=processes, hedge=hedge,
+                )  # fmt: skip
         return result.exit_code
 
     return run_async(job())
@@ -163,6 +167,7 @@ def work(
 @until_option
 @max_cost_option
 @max_tokens_option
+@hedge_option
 @grace_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Default: as export.")  # fmt: skip
@@ -170,8 +175,8 @@ def work(
 def run(
     session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
     tpm: int | None, adaptive: bool | None, limit: int | None, other_recipe: str | None,
-    skip_path: Path | None, processes: int,
-    until: int | None, max_cost_usd: float | None, max_tokens: int | None, grace_s: float | None,
+    skip_path: Path | None, processes: int, until: int | None, max_cost_usd: float | None,
+    max_tokens: int | None, hedge: bool, grace_s: float | None,
     output: Path | None,
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
@@ -185,6 +190,7 @@ def run(
     job = PoolJob(
         source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
         processes=processes, until=until, max_cost_usd=max_cost_usd, max_tokens=max_tokens,
+        hedge=hedge,
         output=output,
     )  # fmt: skip
     return run_async(do_whole_job(session, config, job))

@@ -75,6 +75,11 @@ until_option = click.option(
     help="Stop when N items are done, those of earlier runs and other workers included; never more "
          "than N, and whatever fails on the way.",
 )  # fmt: skip
+hedge_option = click.option(
+    "--hedge", is_flag=True,
+    help="Send a call that takes over three times as long as nearly all others once more, when a "
+         "slot is free, and take the first answer. Both may be charged.",
+)  # fmt: skip
 grace_option = click.option(
     "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
     help="How long a stop waits for calls in flight; default: work.grace_s of the config.",

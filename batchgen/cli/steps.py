@@ -49,6 +49,7 @@ class PoolJob:
     max_cost_usd: float | None = None
     max_tokens: int | None = None
     until: int | None = None
+    hedge: bool = False
     output: Path | None = None
     as_json: bool = False
 
@@ -186,19 +187,24 @@ def _estimate_line(estimate: "Estimate") -> str:
 
 
 def budget_of(
-    experiments: tuple[int, ...] | None, max_cost_usd: float | None, max_tokens: int | None
-) -> "Budget | None":
-    """What --max-cost and --max-tokens-total ask for."""
+    experiments: tuple[int, ...] | None, max_cost_usd: float | None, max_tokens: int | None,
+    *, hedge: bool,
+) -> "Budget | None":  # fmt: skip
+    """What --max-cost and --max-tokens-total ask for. Raises UsageError for what they exclude."""
     from batchgen.store import Budget
 
     if max_cost_usd is None and max_tokens is None:
         return None
+    if hedge:
+        raise UsageError(
+            "--hedge pays for some answers twice, so it does not go with a budget; leave out one."
+        )
     return Budget(experiments, max_cost_usd, max_tokens)
 
 
 async def work_on(
     session: Session, store: "Store", config: "Config", scope: "Scope", *,
-    grace_s: float | None, processes: int = 1,
+    grace_s: float | None, processes: int = 1, hedge: bool = False,
 ) -> "WorkResult":  # fmt: skip
     """The second step: workers, until nothing is left, they halt or are stopped."""
     from batchgen.client import check_settings
@@ -211,7 +217,7 @@ async def work_on(
     display = Display(session)
     stop = Stop()
     grace_s = config.work.grace_s if grace_s is None else grace_s
-    request = WorkRequest(scope, config.work.concurrency, grace_s, watch=display.show)
+    request = WorkRequest(scope, config.work.concurrency, grace_s, hedge, watch=display.show)
 
     def announce() -> None:
         display.say(stopping_line(stop.now.is_set(), display.in_flight(), grace_s))
@@ -245,15 +251,16 @@ async def _work_logged(
 
 
 async def work_as_part(
-    session: Session, store: "Store", config: "Config", scope: "Scope", grace_s: float | None
-) -> "WorkResult":
+    session: Session, store: "Store", config: "Config", scope: "Scope", grace_s: float | None,
+    *, hedge: bool,
+) -> "WorkResult":  # fmt: skip
     """The second step as one of several processes, whose parent talks with the user."""
     from batchgen.jobs import WorkRequest
     from batchgen.processes import Part, obeying_the_parent
     from batchgen.shutdown import Stop
 
     stop, part = Stop(), Part()
-    request = WorkRequest(scope, config.work.concurrency, grace_s, watch=part.show)
+    request = WorkRequest(scope, config.work.concurrency, grace_s, hedge, watch=part.show)
     async with obeying_the_parent(stop, part.orders):
         return await _work_logged(session, store, config, request, stop, part)
 
@@ -285,6 +292,8 @@ async def _work_in_processes(
         shared += ["--watch"]
     if scope.until is not None:
         shared += ["--until", str(scope.until)]
+    if request.hedge:
+        shared += ["--hedge"]
     items = shares(scope.max_items, processes) if scope.max_items else [None] * processes
     commands = [
         # -P: a file of the user's beside the config is no module of ours.
@@ -317,11 +326,12 @@ async def _work_and_export(session: Session, store: "Store", config: "Config", j
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
     experiments = (experiment.id,)
-    budget = budget_of(experiments, job.max_cost_usd, job.max_tokens)
+    budget = budget_of(experiments, job.max_cost_usd, job.max_tokens, hedge=job.hedge)
     scope = Scope(experiments, limits_of(config), budget, until=job.until)
     result = await work_on(
-        session, store, config, scope, grace_s=job.grace_s, processes=job.processes
-    )
+        session, store, config, scope,
+        grace_s=job.grace_s, processes=job.processes, hedge=job.hedge,
+    )  # fmt: skip
     if result.exit_code in (0, 3):
         await export_to(session, store, config, experiment, job.output)
     return result.exit_code

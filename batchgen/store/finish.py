@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from batchgen.items import (
     Attempt,
+    Beside,
+    Decision,
     Done,
     Fail,
     Item,
@@ -43,12 +45,12 @@ def finish(
         result = _result_row(outcome, seq, now)
         if result is not None:
             result["seq"] = next(result_seq)
-        if _settle(db, outcome, seq, result):
+        if not isinstance(outcome.decision, Beside) and _settle(db, outcome, seq, result):
             _count(ledger, outcome)
             results += [result] if result is not None else []
         else:
-            lost.append(outcome)
-            if not _is_late_but_wanted(db, outcome, ledger):
+            lost += [] if isinstance(outcome.decision, Beside) else [outcome]
+            if not _is_known_now(db, outcome, ledger):
                 seq = None
         if attempt is not None and seq is not None:
             attempts.append(_attempt_row(seq, worker_id, outcome.item, attempt))
@@ -107,9 +109,9 @@ def _attempt_of(
     return _at_its_most(attempt, reserved), reserved.tokens
 
 
-def _is_late_but_wanted(db: sqlite3.Connection, outcome: Outcome, ledger: Ledger) -> bool:
-    """A call whose claim others have by now. It is not unknown any more; False when its experiment
-    was deleted meanwhile."""
+def _is_known_now(db: sqlite3.Connection, outcome: Outcome, ledger: Ledger) -> bool:
+    """A call that was counted as unknown, as others have its claim by now or it was a second one.
+    Its place is taken by what it brought; False when its experiment was deleted meanwhile."""
     item = outcome.item
     if outcome.attempt is not None:
         claim = {"item_id": item.id, "epoch": item.epoch}
@@ -161,7 +163,7 @@ def _settle(
     return db.execute(QUERIES["settle"], row).rowcount == 1
 
 
-def _state_after(decision: Done | Retry | Fail | Release) -> State:
+def _state_after(decision: Decision) -> State:
     match decision:
         case Done():
             return State.DONE
@@ -169,12 +171,14 @@ def _state_after(decision: Done | Retry | Fail | Release) -> State:
             return State.FAILED
         case Retry() | Release():
             return State.PENDING
+        case KeepAnswer() | Beside():
+            return State.RUNNING
 
 
 def _count(ledger: Ledger, outcome: Outcome) -> None:
     decision, experiment_id = outcome.decision, outcome.item.experiment_id
-    if isinstance(decision, KeepAnswer):
-        return
+    if isinstance(decision, KeepAnswer | Beside):
+        return  # it is still running
     reason = decision.reason if isinstance(decision, Fail) else ""
     ledger.move(experiment_id, State.RUNNING, -1)
     ledger.move(experiment_id, _state_after(decision), +1, reason)

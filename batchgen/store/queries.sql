@@ -169,10 +169,12 @@ delete from reservations where worker_id = :worker_id;
 ------------------------------------------------------------------------------- exchange: finish
 
 -- name: forget_unknown_call
--- The answer of a worker that was taken for dead came after all.
+-- One that came after all: of a worker that was taken for dead, or the second call for a straggler.
 -- What a budget has counted for it stays.
 delete from attempts
- where item_id = :item_id and epoch = :epoch and outcome = 'unknown' and cost_usd is null;
+ where seq = (select max(seq) from attempts
+               where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
+                 and cost_usd is null);
 
 -- name: append_attempt
 insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from batchgen.adaptive import Learned
 from batchgen.buckets import Back, Limits, Room, Sending, room
-from batchgen.items import Item, Outcome, Reason
+from batchgen.items import Beside, Item, Outcome, Reason
 from batchgen.store.finish import may_have_cost_all
 from batchgen.store.sql import QUERIES
 
@@ -48,7 +48,7 @@ class Limiter:
         the server wants no more."""
         counts_tokens = self._limits.tokens_per_minute is not None
         back = Back(
-            requests=sum(map(_was_not_sent, outcomes)),
+            requests=sum(map(_was_not_sent, outcomes)) - sum(map(_is_second_call, outcomes)),
             tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
             refused_at=self._refused_at(outcomes),
             pause_ms=pause_ms,
@@ -102,9 +102,17 @@ def _was_not_sent(outcome: Outcome) -> bool:
     return outcome.attempt is None and outcome.item.answer is None
 
 
+def _is_second_call(outcome: Outcome) -> bool:
+    """About to be sent, beside the one that the item was claimed for."""
+    beside = isinstance(outcome.decision, Beside)
+    return beside and outcome.attempt is not None and outcome.attempt.outcome == "unknown"
+
+
 def _unused_tokens(outcome: Outcome) -> int:
     """Of those reserved for the call; below zero when it used more."""
     reserved, attempt = outcome.item.reserved_tokens, outcome.attempt
+    if _is_second_call(outcome):
+        return -reserved
     if attempt is None:
         return reserved if _was_not_sent(outcome) else 0
     if may_have_cost_all(attempt):

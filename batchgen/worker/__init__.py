@@ -11,8 +11,10 @@ This is the door: `run_worker`. Behind it:
 
     slots       the tasks that claim and hand in; stopping
     claims      one item: ask, decide, parse
+    calls       the call itself; a second one for a straggler
     parameters  what follows when the server rejects one
     requests    what is asked for an item
+    stragglers  the calls under way, and which are late
     options     what a worker is told, and what it tells
 """
 
@@ -26,6 +28,7 @@ from batchgen.waiting import clock_ms
 from batchgen.worker.claims import Claims
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
 from batchgen.worker.slots import Slots
+from batchgen.worker.stragglers import CallsUnderWay
 
 __all__ = ["RunLog", "Stats", "WorkerOptions", "run_worker"]
 
@@ -53,5 +56,6 @@ async def run_worker(
             seat, pacer, options.scope, meter,
             lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
-        claims = Claims(store, client, options, committer, pacer, stats, log)
+        calls = CallsUnderWay(stats.latencies_ms)
+        claims = Claims(store, client, options, committer, pacer, stats, calls, log)
         await Slots(claims, options, committer, pacer, stats, log).run(stop)

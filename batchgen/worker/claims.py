@@ -14,6 +14,7 @@ from batchgen.errors import ConfigError, InputError, ParseError, TemplateError
 from batchgen.items import (
     Answer,
     Attempt,
+    Beside,
     Decision,
     Done,
     Fail,
@@ -30,13 +31,15 @@ from batchgen.items import (
 from batchgen.limits import Pacer
 from batchgen.parsers import ParserRunner, to_json
 from batchgen.prices import Most
-from batchgen.responses import UNKNOWN_MODEL, announced, read_reply, storable
+from batchgen.responses import UNKNOWN_MODEL, storable
 from batchgen.retry import decide, decide_parse_failure
 from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
 from batchgen.waiting import clock_ms
+from batchgen.worker.calls import Caller
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
 from batchgen.worker.parameters import Parameters
 from batchgen.worker.requests import Prepared, Requests
+from batchgen.worker.stragglers import CallsUnderWay
 
 # The server may have finished what we did not see the end of.
 _MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
@@ -62,10 +65,11 @@ class Claims:
         committer: Committer,
         pacer: Pacer,
         stats: Stats,
+        calls: CallsUnderWay,
         log: RunLog,
     ) -> None:
         self._store = store
-        self._client = client
+        self._caller = Caller(client, committer, pacer, calls, hedge=options.hedge)
         self._options = options
         self._committer = committer
         self._pacer = pacer
@@ -143,16 +147,15 @@ class Claims:
             body, paths = await self._requests.to_send(prepared)
         except InputError as exc:
             return Outcome(item, None, Fail(Reason.REJECTED, f"item {item.id}: {exc}"))
-        call = self._pacer.server.sent()
         claim.calling = True
-        reply = await self._client.complete(body)
+        called = await self._caller.call(item, body, paths)
         claim.calling = False
-        self._hear_of_limits(reply, call)
-        if paths:
-            reply = _with_paths(reply, paths)
-        verdict = self._parameters.judge(item, prepared, read_reply(reply), reply)
-        cost_usd = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
-        claim.attempt = attempt = _attempt(reply, verdict, cost_usd)
+        reply = called.reply
+        verdict = self._parameters.judge(item, prepared, called.verdict, reply)
+        claim.attempt = attempt = self._attempt(reply, verdict, body)
+        if called.beside is not None:
+            other = self._attempt(called.beside.reply, called.beside.verdict, body)
+            self._committer.hand_in(Outcome(item, other, Beside()))
         verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)
         decision = self._decide(item, verdict, reply, needs_whole=parser.needs_whole)
         if not isinstance(decision, KeepAnswer):
@@ -166,12 +169,9 @@ class Claims:
         self._log.attempt(item, attempt, KeepAnswer())
         return Outcome(item, None, await self._parse(item, prepared, answer))
 
-    def _hear_of_limits(self, reply: Reply, call: int) -> None:
-        requests = announced(reply.headers, "requests")
-        tokens = announced(reply.headers, "tokens")
-        if requests or tokens:
-            sent_at = clock_ms() - reply.latency_ms
-            self._pacer.server.hear(requests, tokens, call, sent_at)
+    def _attempt(self, reply: Reply, verdict: Answer | Failure, body: Mapping[str, Any]) -> Attempt:
+        price = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
+        return _attempt(reply, verdict, price)
 
     def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that
@@ -262,14 +262,6 @@ def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer 
     if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
         return replace(verdict, halt=None)
     return verdict
-
-
-def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:
-    """Some servers repeat the request in an error, and what they send is stored."""
-    body = reply.body or ""
-    for data_url, path in paths.items():
-        body = body.replace(data_url, path)
-    return replace(reply, body=body) if reply.body else reply
 
 
 def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:

@@ -19,7 +19,7 @@ _LATENCIES_KEPT = 1000
 class WorkerOptions:
     """`parsers` are Python callables by their spec, for those that no name can load. `max_tokens`
     is the most that an answer can have, where the config says it; local images are looked for in
-    `directory`."""
+    `directory`. `hedge`: send a straggler's request once more, and take the first answer."""
 
     slots: int
     policy: RetryPolicy
@@ -29,6 +29,7 @@ class WorkerOptions:
     stall_s: float = 1800.0
     grace_s: float = 30.0
     lease_s: float = 60.0
+    hedge: bool = False
     parsers: Mapping[str, Parser] = field(default_factory=dict)
     prices: Prices
     max_tokens: int | None = None

@@ -1,0 +1,139 @@
+"""An item's call, or two: with `--hedge`, a straggler's request is sent once more, and the first
+answer counts.
+
+A call that takes much longer than the others has most likely met trouble of its own: a node that
+died, a connection that a gateway forgot. The same request, sent once more, is likely to be answered
+soon. If both are answered, both are paid for.
+
+    first call ──────────────────────────────▶ ...
+                    │ late, and a slot is free
+                    └─ kept as unknown ─▶ second call ──▶ answered: the first call is left
+
+Before the second call is sent it is kept as an attempt with unknown outcome, so that a crash
+forgets neither; if one of the two is left in the end, that place is its.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from batchgen.client import Client
+from batchgen.committer import Committer
+from batchgen.items import Answer, Attempt, Beside, Failure, Item, Outcome, Reply
+from batchgen.limits import Pacer
+from batchgen.responses import announced, read_reply
+from batchgen.store import now_ms
+from batchgen.waiting import clock_ms
+from batchgen.worker.stragglers import CallsUnderWay
+
+# How often to ask again while too few answers are known to say what is late.
+_LOOK_EVERY_MS = 1000
+
+_Send = Callable[[], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What came of an item's call or, of two, the one that counts. `beside` is the other one, if it
+    ended too."""
+
+    reply: Reply
+    verdict: Answer | Failure
+    beside: "Called | None" = None
+
+
+class Caller:
+    def __init__(
+        self, client: Client, committer: Committer, pacer: Pacer, calls: CallsUnderWay,
+        *, hedge: bool,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._committer = committer
+        self._pacer = pacer
+        self._calls = calls
+        self._hedge = hedge
+
+    async def call(self, item: Item, body: Mapping[str, Any], paths: Mapping[str, str]) -> Called:
+        """Ask. `paths` are those of the images in the request, by what stands there for each.
+        Whoever cancels it leaves the call, or both; a second one is kept as unknown by then."""
+        send = partial(self._send, body, paths)
+        self._calls.began(item.id, clock_ms())
+        try:
+            return await (self._call_hedged(item, send) if self._hedge else _called(send))
+        finally:
+            self._calls.ended(item.id)
+
+    async def _send(self, body: Mapping[str, Any], paths: Mapping[str, str]) -> Reply:
+        number = self._pacer.server.sent()
+        reply = await self._client.complete(body)
+        requests = announced(reply.headers, "requests")
+        tokens = announced(reply.headers, "tokens")
+        if requests or tokens:
+            self._pacer.server.hear(requests, tokens, number, clock_ms() - reply.latency_ms)
+        return _with_paths(reply, paths) if paths else reply
+
+    async def _call_hedged(self, item: Item, send: _Send) -> Called:
+        first = asyncio.create_task(_called(send), name=f"call of item {item.id}")
+        turn = asyncio.create_task(self._second_turn(item), name=f"turn of item {item.id}")
+        tasks: list[asyncio.Task[Any]] = [first, turn]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                return first.result()
+            turn.result()
+            second = asyncio.create_task(_called(send), name=f"second call of item {item.id}")
+            tasks.append(second)
+            return await _better(first, second)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            if turn.done() and not turn.cancelled():
+                self._committer.finished()
+
+    async def _second_turn(self, item: Item) -> None:
+        """Until the second call may be sent: it has a slot, and is kept as unknown. If the first
+        one ends in the moment in between, it stays so, though it was never sent."""
+        await self._until_late()
+        await self._committer.room()
+        try:
+            await self._committer.hand_in(Outcome(item, Attempt(finished_at=now_ms()), Beside()))
+        except asyncio.CancelledError:
+            self._committer.finished()
+            raise
+
+    async def _until_late(self) -> None:
+        """Until a call that begins now is a straggler."""
+        began_at = clock_ms()
+        while True:
+            now = clock_ms()
+            late_after_ms = self._calls.late_after_ms(now)
+            left_ms = _LOOK_EVERY_MS if late_after_ms is None else began_at + late_after_ms - now
+            if left_ms <= 0:
+                return
+            await asyncio.sleep(left_ms / 1000)
+
+
+async def _called(send: _Send) -> Called:
+    reply = await send()
+    return Called(reply, read_reply(reply))
+
+
+async def _better(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> Called:
+    """The first answer or, if there is none, what the first call brought."""
+    done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+    if not any(isinstance(task.result().verdict, Answer) for task in done):
+        await asyncio.wait([first, second])
+    ended = [task.result() for task in (first, second) if task.done()]
+    best = next((one for one in ended if isinstance(one.verdict, Answer)), ended[0])
+    return replace(best, beside=next((one for one in ended if one is not best), None))
+
+
+def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:
+    """Some servers repeat the request in an error, and what they send is stored."""
+    body = reply.body or ""
+    for data_url, path in paths.items():
+        body = body.replace(data_url, path)
+    return replace(reply, body=body) if reply.body else reply

@@ -1,0 +1,62 @@
+"""Calls under way, and which of them are late: time is passed in (of `clock_ms`).
+
+A straggler is a call that takes three times as long as 99 of 100 answers did. While fewer than
+thirty answers are known, nobody can say.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from batchgen.percentiles import percentile
+
+LATE_BY = 3
+_ANSWERS_TO_JUDGE_BY = 30
+# Sorting a thousand latencies for each answer would cost as much as the answer.
+_JUDGE_ANEW_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Straggler:
+    item_id: int
+    began_at: int
+
+
+class CallsUnderWay:
+    """Those of one worker. `latencies_ms` are its newest answers', and grow beside it."""
+
+    def __init__(self, latencies_ms: Collection[int]) -> None:
+        self._latencies_ms = latencies_ms
+        self._began_at: dict[int, int] = {}
+        self._late_after_ms: int | None = None
+        self._judged_at: int | None = None
+
+    def began(self, item_id: int, now: int) -> None:
+        self._began_at[item_id] = now
+
+    def ended(self, item_id: int) -> None:
+        self._began_at.pop(item_id, None)
+
+    def late_after_ms(self, now: int) -> int | None:
+        """How long a call takes before it is late; None: too few answers to say."""
+        if self._judged_at is None or now - self._judged_at >= _JUDGE_ANEW_MS:
+            self._judged_at = now
+            self._late_after_ms = _late_after_ms(self._latencies_ms)
+        return self._late_after_ms
+
+    def stragglers(self, now: int) -> list[Straggler]:
+        """The calls that are late, the longest under way first."""
+        late_after_ms = self.late_after_ms(now)
+        if late_after_ms is None:
+            return []
+        late = [
+            Straggler(item_id, began_at)
+            for item_id, began_at in self._began_at.items()
+            if now - began_at > late_after_ms
+        ]
+        return sorted(late, key=lambda straggler: straggler.began_at)
+
+
+def _late_after_ms(latencies_ms: Collection[int]) -> int | None:
+    if len(latencies_ms) < _ANSWERS_TO_JUDGE_BY:
+        return None
+    return LATE_BY * percentile(sorted(latencies_ms), 0.99)
