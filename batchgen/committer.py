@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from batchgen.buckets import NO_LIMITS, Limits
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
-from batchgen.limits import Pacer
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, Pacer, TokenMeter
 from batchgen.store import Budget, Exchange, Grant, Reservation, Want, Worker, now_ms
-from batchgen.tokens import UNKNOWN_CALL, TokenMeter
 from batchgen.waiting import clock_ms
 
 T = TypeVar("T")

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from batchgen.buckets import Limits
 from batchgen.committer import Scope
 from batchgen.config import Config, ModelConfig
+from batchgen.limits import Limits
 from batchgen.parsers import Parser
 from batchgen.prices import Prices, max_tokens
 from batchgen.retry import RetryPolicy

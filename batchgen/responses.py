@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from batchgen.announced import Announced
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
+from batchgen.limits import Announced
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
 # alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.

@@ -1,7 +1,7 @@
--- What all workers together may send (batchgen/buckets.py): one row, once anything was limited. The
--- levels of the buckets were so at `at`; below zero, tokens are owed. The rest is for all to wait as
--- long as the server asks, and what --adaptive has learned (batchgen/adaptive.py). It takes the
--- place of counting the requests of the last minute by second, which let them all out at once.
+-- What all workers together may send (batchgen/limits/buckets.py): one row, once anything was
+-- limited. The levels of the buckets were so at `at`; below zero, tokens are owed. The rest is for all
+-- to wait as long as the server asks, and what --adaptive has learned (limits/adaptive.py). It takes
+-- the place of counting the requests of the last minute by second, which let them all out at once.
 
 drop table sent_requests;
 

@@ -1,7 +1,7 @@
 """Virtual time: workers that claim by the shared limits, and servers with limits of their own.
 
-Everything that decides is the real thing (`batchgen.buckets`, the exchange's order of steps); what
-is simulated is the time that commits, the network and the model take.
+Everything that decides is the real thing (`batchgen.limits.buckets`, the order of steps in an
+exchange); what is simulated is the time that commits, the network and the model take.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Protocol
 
-from batchgen.buckets import Back, Limits, Sending, room
+from batchgen.limits.buckets import Back, Limits, Sending, room
 
 START = 1_700_000_000.0
 _COMMIT_S, _REFUSAL_S = 0.005, 0.03

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from batchgen.buckets import Limits
 from batchgen.items import (
     Attempt,
     Decision,
@@ -21,6 +20,7 @@ from batchgen.items import (
     canonical_json,
     dump_json,
 )
+from batchgen.limits.buckets import Limits
 from batchgen.store import intake, operator, queue, verify
 from batchgen.store.intake import Added, Intake, OtherRecipe
 from batchgen.store.migrate import migrate

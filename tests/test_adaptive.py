@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from batchgen.adaptive import Learned
-from batchgen.buckets import Limits
+from batchgen.limits.adaptive import Learned
+from batchgen.limits.buckets import Limits
 from tests.limits_kit import Outage, Server, deep, run, silent, tight, window
 
 ADAPTIVE = Limits(adaptive=True)

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from batchgen.announced import Announced, ServerRoom
-from batchgen.buckets import Limits
+from batchgen.limits.announced import Announced, ServerRoom
+from batchgen.limits.buckets import Limits
 from batchgen.responses import announced
 
 NOW = 1_000_000

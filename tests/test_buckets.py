@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from batchgen.buckets import Back, Limits, Sending, room
-from batchgen.tokens import TokenMeter
+from batchgen.limits.buckets import Back, Limits, Sending, room
+from batchgen.limits.tokens import TokenMeter
 from tests.limits_kit import run, tight
 
 START_MS = 1_700_000_000_000

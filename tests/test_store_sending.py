@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from batchgen.buckets import Limits, tokens_flow
 from batchgen.items import Attempt, Done, Fail, KeepAnswer, Outcome, Reason, Release, Retry, Usage
+from batchgen.limits.buckets import Limits, tokens_flow
+from batchgen.limits.tokens import CallTokens
 from batchgen.store import reports
 from batchgen.store.queue import Want
 from batchgen.store.sending import learned_rate, read_sending
-from batchgen.tokens import CallTokens
 from tests.store_kit import START, Table, answered, broken, open_table
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from batchgen.buckets import Limits
 from batchgen.committer import Scope
 from batchgen.config import load
 from batchgen.enqueue import enqueue
 from batchgen.errors import ConfigError
 from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
 from batchgen.jobs import WorkRequest, WorkResult, work
+from batchgen.limits.buckets import Limits
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop

@@ -14,18 +14,17 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from batchgen.buckets import NO_LIMITS, Limits, Room
 from batchgen.items import (
     Item,
     Outcome,
     State,
     StoredAnswer,
 )
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits, Room
 from batchgen.store.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.ledger import Ledger
 from batchgen.store.sending import Limiter
 from batchgen.store.sql import QUERIES
-from batchgen.tokens import UNKNOWN_CALL, CallTokens
 
 _CLOCK_SET_BACK_MS = 75_000
 

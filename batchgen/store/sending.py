@@ -7,9 +7,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchgen.adaptive import Learned
-from batchgen.buckets import Back, Limits, Room, Sending, room
 from batchgen.items import Beside, Item, Outcome, Reason
+from batchgen.limits import Back, Learned, Limits, Room, Sending, room
 from batchgen.store.finish import may_have_cost_all
 from batchgen.store.sql import QUERIES
 

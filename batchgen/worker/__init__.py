@@ -20,10 +20,9 @@ This is the door: `run_worker`. Behind it:
 
 from batchgen.client import Client
 from batchgen.committer import Committer
-from batchgen.limits import Pacer
+from batchgen.limits import Pacer, TokenMeter
 from batchgen.shutdown import Stop
 from batchgen.store import Store
-from batchgen.tokens import TokenMeter
 from batchgen.waiting import clock_ms
 from batchgen.worker.claims import Claims
 from batchgen.worker.options import RunLog, Stats, WorkerOptions

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
-from batchgen.adaptive import NOTHING_LEARNED, Learned
+from batchgen.limits.adaptive import NOTHING_LEARNED, Learned
 
 _WINDOW_S = 61.0  # a minute, and a second for what a commit or the network holds up
 _BURST_S = 0.5

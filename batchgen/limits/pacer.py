@@ -22,8 +22,8 @@ A worker that has had nothing but 429 and outages for `stall_s` is stalled, and 
 
 from math import ceil
 
-from batchgen.announced import ServerRoom
 from batchgen.items import Answer, Failure, Item, Reason
+from batchgen.limits.announced import ServerRoom
 from batchgen.retry import Blame, wait_s
 
 _START_CALLS = 4
