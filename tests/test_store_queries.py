@@ -152,6 +152,21 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
     ],
+    # The list that is scanned has the numbers of one page.
+    "live_window": [
+        "MATERIALIZE r",
+        "SEARCH results USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+        "SCAN r LEFT-JOIN",
+    ],
+    "live_rows": [
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
+    ],
     "unknown_calls": [
         "SEARCH a USING INDEX attempts_unknown (seq>?)",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",

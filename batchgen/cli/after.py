@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.cli.follow import follow as follow_work
 from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import epilog, experiment_option, json_option
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.steps import export_to
+from batchgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchgen.export import Wanted
 
 # Those of export.Format, which is not loaded for a help text.
 _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai-batch")
@@ -20,6 +26,7 @@ _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai
     "batchgen export -o results.csv",
     "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
     "batchgen export -o data.parquet --shards 8 --summary data.json",
+    "batchgen export --follow -o - | jq .parsed",
 ))  # fmt: skip
 @experiment_option
 @click.option(
@@ -46,15 +53,20 @@ _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai
     metavar="FILE",
     help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
 )
+@click.option(
+    "--follow", is_flag=True,
+    help="Go on until nothing is pending or running: JSON lines, in finishing order, each once, "
+         "also when it is stopped or killed and run again.",
+)  # fmt: skip
 @json_option
 @click.pass_obj
 def export(
     session: Session, experiment: str | None, output: str | None, format_name: str | None,
-    failed: bool, where: str | None, shards: int, summary: Path | None, as_json: bool,
+    failed: bool, where: str | None, shards: int, summary: Path | None, follow: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
-    In the order of the pool. A file appears whole or not at all.
+    In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
     from batchgen.export import Format, Wanted, Where, format_by_name
     from batchgen.items import State
@@ -67,14 +79,38 @@ def export(
         shards,
         summary,
     )
+    if follow:
+        _refuse_with_follow(wanted, format_name)
     config = session.config(experiment_name=experiment)
 
     async def job() -> int:
         async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
+            if follow:
+                await follow_work(session, store, config, chosen[0], path, as_json=as_json)
+                return 0
             await export_to(session, store, config, chosen[0], path, wanted, as_json=as_json)
         return 0
 
     return run_async(job())
+
+
+def _refuse_with_follow(wanted: "Wanted", format_name: str | None) -> None:
+    """What cannot be had in lines that are written while items finish."""
+    from batchgen.items import State
+
+    refused = {
+        "--failed": wanted.state is State.FAILED,
+        "--where": wanted.where is not None,
+        "--shards": wanted.shards > 1,
+        "--summary": wanted.summary is not None,
+        f"--format {format_name}": format_name not in (None, "jsonl"),
+    }
+    given = ", ".join(option for option, is_given in refused.items() if is_given)
+    if given:
+        raise UsageError(
+            f"--follow writes all that is done as JSON lines, so it does not go with {given}; "
+            "export that when the work is done."
+        )
 
 
 @click.command(epilog=epilog("batchgen verify"))
@@ -84,19 +120,21 @@ def verify(session: Session, as_json: bool) -> int:
     """Prove that the database is whole.
 
     Counts add up, no id is there twice, every done item has its answer. Exported files that are
-    still there are compared too: with the table or, where that cannot be, by their hash. Exit 1,
-    and the list, if something is wrong.
+    still there are compared too: with the table or, where that cannot be, by their hash; those
+    that work -o and --follow keep up to date by their end. Exit 1, and the list, if something is
+    wrong.
     """
     config = session.config()
 
     async def job() -> int:
-        from batchgen.export import check_export
+        from batchgen.export import check_export, check_live_file
         from batchgen.store import open_store
 
         async with open_store(config.database) as store:
             problems = await store.verify()
             if not problems:
                 checks = [await check_export(store, record) for record in await store.exports()]
+                checks += [await check_live_file(store, one) for one in await store.live_files()]
                 problems = [problem for problem in checks if problem]
             counts = await store.counts()
         if as_json:

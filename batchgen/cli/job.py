@@ -92,6 +92,7 @@ def enqueue(
         "batchgen work -c 400 --adaptive",
         "batchgen work -c 400 --processes 4 --max-cost 25",
         "batchgen work --until 5000",
+        "batchgen work -o results.jsonl",
     )
 )
 @slots_option
@@ -107,13 +108,18 @@ def enqueue(
 @max_tokens_option
 @hedge_option
 @grace_option
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+    help="Keep FILE up to date with what is done: JSON lines, in finishing order, each once, also "
+         "when it is stopped or killed and run again.",
+)  # fmt: skip
 @click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
 def work(
     session: Session, slots: int | None, rpm: int | None, tpm: int | None, adaptive: bool | None,
     experiment: str | None, max_items: int | None, until: int | None, watch: bool, processes: int,
     max_cost_usd: float | None, max_tokens: int | None, hedge: bool, grace_s: float | None,
-    part: bool,
+    output: Path | None, part: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -143,7 +149,7 @@ def work(
             else:
                 result = await work_on(
                     session, store, config, scope,
-                    grace_s=grace_s, processes=processes, hedge=hedge,
+                    grace_s=grace_s, processes=processes, hedge=hedge, output=output,
                 )  # fmt: skip
         return result.exit_code
 

@@ -18,6 +18,7 @@ import click
 
 from batchgen import __version__
 from batchgen.cli.display import Display, say_result, stopping_line
+from batchgen.cli.follow import kept_up_to_date, live_file
 from batchgen.cli.lookup import experiment_named
 from batchgen.cli.session import Session, counted
 from batchgen.errors import BatchgenError, UsageError
@@ -204,9 +205,10 @@ def budget_of(
 
 async def work_on(
     session: Session, store: "Store", config: "Config", scope: "Scope", *,
-    grace_s: float | None, processes: int = 1, hedge: bool = False,
+    grace_s: float | None, processes: int = 1, hedge: bool = False, output: Path | None = None,
 ) -> "WorkResult":  # fmt: skip
-    """The second step: workers, until nothing is left, they halt or are stopped."""
+    """The second step: workers, until nothing is left, they halt or are stopped. `output` is kept
+    up to date meanwhile."""
     from batchgen.client import check_settings
     from batchgen.jobs import WorkRequest, check_budget
     from batchgen.shutdown import Stop, stop_on_signal
@@ -218,16 +220,20 @@ async def work_on(
     stop = Stop()
     grace_s = config.work.grace_s if grace_s is None else grace_s
     request = WorkRequest(scope, config.work.concurrency, grace_s, hedge, watch=display.show)
+    live = await live_file(store, scope.experiments, output, display) if output else None
 
     def announce() -> None:
         display.say(stopping_line(stop.now.is_set(), display.in_flight(), grace_s))
 
     with stop_on_signal(stop, announce):
-        if processes == 1:
-            result = await _work_logged(session, store, config, request, stop, display)
-        else:
-            result = await _work_in_processes(session, store, request, processes, stop, display)
+        async with kept_up_to_date(live, stop, display):
+            if processes == 1:
+                result = await _work_logged(session, store, config, request, stop, display)
+            else:
+                result = await _work_in_processes(session, store, request, processes, stop, display)
     say_result(session, result)
+    if live is not None and live.is_complete:
+        session.say(f"{counted(live.rows, 'row')} -> {live.path}")
     return result
 
 

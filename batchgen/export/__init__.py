@@ -4,10 +4,12 @@ This is the door. Behind it:
 
     plain           all results as JSON lines: no stored text is parsed
     convert         all else: other formats, chosen rows, several files
+    live            JSON lines that follow the work, in finishing order
     chat, table     the other formats
     summary         what an export holds, beside it
     wanted, where   what is asked for, and which rows
     lines, files    a result as a line; a file that appears whole or not at all
+    tail            a file that only grows
 """
 
 import asyncio
@@ -23,6 +25,13 @@ from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
 from batchgen.export.lines import export_line, result_object
+from batchgen.export.live import (
+    LiveFile,
+    check_live_file,
+    follow_to_file,
+    follow_to_stream,
+    kept,
+)
 from batchgen.export.plain import write_plain
 from batchgen.export.summary import summary_text
 from batchgen.export.wanted import Exported, ExportedFile, Format, Wanted, format_by_name
@@ -32,8 +41,10 @@ from batchgen.parquet import load_pyarrow
 from batchgen.store import Experiment, ExportRecord, Store, now_ms
 
 __all__ = [
-    "Exported", "ExportedFile", "Format", "Wanted", "Where", "check_export", "export_file",
-    "export_line", "export_stream", "format_by_name", "output_path", "result_object",
+    "Exported", "ExportedFile", "Format", "LiveFile", "Wanted", "Where", "check_export",
+    "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
+    "follow_to_stream", "format_by_name", "kept", "live_path", "output_path",
+    "result_object",
 ]  # fmt: skip
 
 ALL_ROWS = Wanted()
@@ -45,13 +56,22 @@ def output_path(output: OutputConfig, experiment: Experiment, wanted: Wanted = A
     """Where an experiment's export goes: the time in its name is the experiment's creation, in
     local time, so that a resumed run has the same file. Chosen and failed rows, and each format,
     have a name of their own."""
-    name = experiment.name
-    if output.need_time_stamp:
-        created = datetime.fromtimestamp(experiment.created_at / 1000, UTC).astimezone()
-        name = f"{name}_{created:%Y%m%d-%H%M%S}"
+    name = _name(output, experiment)
     failed = ".failed" if wanted.state is State.FAILED else ""
     selected = ".selected" if wanted.where else ""
     return output.output_dir / f"{name}{failed}{selected}{wanted.format.suffix}"
+
+
+def live_path(output: OutputConfig, experiment: Experiment) -> Path:
+    """Where an experiment's live file goes: beside its export, whose order is another."""
+    return output.output_dir / f"{_name(output, experiment)}.live.jsonl"
+
+
+def _name(output: OutputConfig, experiment: Experiment) -> str:
+    if not output.need_time_stamp:
+        return experiment.name
+    created = datetime.fromtimestamp(experiment.created_at / 1000, UTC).astimezone()
+    return f"{experiment.name}_{created:%Y%m%d-%H%M%S}"
 
 
 async def export_file(

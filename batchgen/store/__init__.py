@@ -10,7 +10,7 @@ one snapshot, and its docstring is its promise. Behind it:
     finish       how a claim ends       operator  retry, reparse, ...
     budget       what may be spent      ledger    counters and totals
     reports      reading                verify    the proof
-    sql          queries.sql by name
+    live         files that follow      sql       queries.sql by name
 """
 
 import os
@@ -24,11 +24,12 @@ from typing import Any
 from batchgen.errors import UsageError
 from batchgen.items import Item, NewItem, Outcome, Recipe, State
 from batchgen.store import budget as store_budget
-from batchgen.store import intake, operator, queue, reports, sending, verify
+from batchgen.store import intake, live, operator, queue, reports, sending, verify
 from batchgen.store.budget import Budget, Grant, Reservation, Spent
 from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock, machine
 from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
+from batchgen.store.live import LiveFileRecord, LivePage
 from batchgen.store.operator import EndedAnswer, EndedItem, Reparsed
 from batchgen.store.queue import Exchange, Want, WorkerRow
 from batchgen.store.reports import (
@@ -44,9 +45,10 @@ from batchgen.store.verify import ExportRecord
 
 __all__ = [
     "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
-    "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "OtherRecipe", "Pace",
-    "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "UnknownCall", "Want", "Worker",
-    "WorkerRow",     "key_of_content", "key_of_id", "now_ms", "open_store", "vulnerable_sqlite",
+    "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord", "LivePage",
+    "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "UnknownCall",
+    "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id", "now_ms", "open_store",
+    "vulnerable_sqlite",
 ]  # fmt: skip
 
 
@@ -266,6 +268,30 @@ class Store:
 
     async def newest_result(self) -> int:
         return await self._db.read(reports.newest_result)
+
+    # Live files
+
+    async def live_page(self, experiment_id: int, after: int, limit: int = 500) -> LivePage | None:
+        """What is done, in finishing order, of the next results after result `after`; None when
+        there is no such experiment any more."""
+        return await self._db.read(live.live_page, experiment_id, after, limit)
+
+    async def live_file(self, path: Path) -> LiveFileRecord | None:
+        """How far the live file at this absolute path was written."""
+        return await self._db.read(live.live_file, path)
+
+    async def live_files(self) -> list[LiveFileRecord]:
+        return await self._db.read(live.live_files)
+
+    async def start_live_file(self, record: LiveFileRecord) -> None:
+        """The file was written from the start, whatever it was before."""
+        await self._db.write(live.start_live_file, record)
+
+    async def move_live_file(self, record: LiveFileRecord) -> bool:
+        """The file grew. False: it became another's meanwhile."""
+        return await self._db.write(live.move_live_file, record)
+
+    # Proof
 
     async def verify(self) -> list[str]:
         """Every contradiction in the tables, a line each; none when all is well."""

@@ -17,10 +17,15 @@ _TOTALS = (
 class Ledger:
     _moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     _spent: dict[int, defaultdict[str, float]] = field(default_factory=dict)
+    _superseded: Counter[int] = field(default_factory=Counter)
 
     def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
         """`delta` more items of the experiment are in this state."""
         self._moved[experiment_id, state, reason] += delta
+
+    def supersede(self, experiment_id: int) -> None:
+        """A result that was done is its item's no more."""
+        self._superseded[experiment_id] += 1
 
     def spend(self, experiment_id: int, attempt: Attempt, unknown_tokens: int = 0) -> None:
         """One more call was made for the experiment. `unknown_tokens`: the most it can have used,
@@ -59,4 +64,8 @@ class Ledger:
                 {"experiment_id": experiment_id, **{name: spent[name] for name in _TOTALS}}
                 for experiment_id, spent in self._spent.items()
             ],
+        )
+        db.executemany(
+            QUERIES["count_superseded"],
+            [{"experiment_id": id_, "n": n} for id_, n in self._superseded.items()],
         )

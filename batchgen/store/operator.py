@@ -103,6 +103,8 @@ def reopen(
             item.experiment_id, State.FAILED if item.reason else State.DONE, -1, item.reason
         )
         ledger.move(item.experiment_id, State.PENDING, +1)
+        if not item.reason:
+            ledger.supersede(item.experiment_id)
     ledger.write(db)
     return reopened
 
@@ -183,6 +185,8 @@ def _end_otherwise(
 
 def _count(ledger: Ledger, was: EndedAnswer, now: Done | Fail) -> None:
     ledger.move(was.experiment_id, State.FAILED if was.reason else State.DONE, -1, was.reason or "")
+    if was.reason is None:
+        ledger.supersede(was.experiment_id)
     if isinstance(now, Done):
         ledger.move(was.experiment_id, State.DONE, +1)
     else:
@@ -256,6 +260,8 @@ def record_export(
     result_seq: int,
     now: int,
 ) -> None:
+    """A live file that was at this place is one no more."""
+    db.execute(QUERIES["forget_live_file"], {"path": str(path.resolve())})
     db.execute(
         QUERIES["record_export"],
         {

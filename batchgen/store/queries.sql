@@ -295,6 +295,10 @@ update work
        answer_seq = null, result_seq = null
  where item_id = :item_id and state in ('done', 'failed');
 
+-- name: count_superseded
+-- So many done results are their items' no more; live files that hold them are written anew.
+update experiments set superseded = superseded + :n where id = :experiment_id;
+
 -- name: items_with_own
 -- Those whose own params, or body as in a line of an OpenAI batch, have one of these names.
 select i.id
@@ -530,6 +534,61 @@ select w.item_id, i.recipe_id, a.http_status, a.request_id,
 -- name: exports
 select x.experiment_id, e.name, x.path, x.rows, x.sha256, x.result_seq
   from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
+
+------------------------------------------------------------------------------- live files
+
+-- name: live_window
+-- The next :limit results of whatever experiment: how many there are, and the newest of them.
+select e.superseded, count(r.seq), max(r.seq)
+  from experiments e
+  left join (select seq from results where seq > :after order by seq limit :limit) r
+ where e.id = :experiment_id group by e.id;
+
+-- name: live_rows
+-- Those of them that are done, and still their items' results, in finishing order.
+select r.seq, i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens,
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
+       as cost_usd, w.attempts, r.finished_at
+  from results r
+  cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where r.seq > :after and r.seq <= :upto and r.state = 'done'
+   and w.experiment_id = :experiment_id and w.state = 'done'
+ order by r.seq;
+
+-- name: live_file
+select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded
+  from live_files where path = :path;
+
+-- name: live_files
+select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded
+  from live_files order by path;
+
+-- name: start_live_file
+-- Whatever the file was before, and whose.
+insert or replace into live_files
+  (path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded)
+values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :tail_sha256, :superseded);
+
+-- name: move_live_file
+-- Changes nothing when the file became another's meanwhile.
+update live_files
+   set result_seq = :result_seq, rows = :rows, size_bytes = :size_bytes,
+       tail_sha256 = :tail_sha256
+ where path = :path and experiment_id = :experiment_id;
+
+-- name: forget_live_file
+delete from live_files where path = :path;
+
+-- name: forget_export
+delete from exports where path = :path;
 
 ------------------------------------------------------------------------------- verify
 

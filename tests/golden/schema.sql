@@ -46,7 +46,8 @@ CREATE TABLE experiments (
   name         text    not null unique check (name <> ''),
   created_at   integer not null,
   enqueue_pass integer not null default 0          -- how many times a pool was enqueued into it
-) strict;
+, superseded integer not null default 0
+  constraint superseded_not_negative check (superseded >= 0)) strict;
 
 CREATE TABLE exports (
   experiment_id integer not null references experiments (id) on delete cascade,
@@ -72,6 +73,20 @@ CREATE TABLE items (
   custom_id     text,                              -- the user's own id
   input         text    not null                   -- JSON; not checked here: it is what json.dumps wrote
 ) strict;
+
+CREATE TABLE live_files (
+  path          text    primary key,
+  experiment_id integer not null references experiments (id) on delete cascade,
+  result_seq    integer not null,                  -- written up to this one
+  rows          integer not null,
+  size_bytes    integer not null,
+  tail_sha256   text    not null,                  -- of the last 4096 bytes
+  superseded    integer not null,                  -- that of the experiment, at that time
+  constraint absolute_path   check (path like '/%'),
+  constraint sha256_is_hex   check (length(tail_sha256) = 64),
+  constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded >= 0),
+  constraint a_line_has_size check (size_bytes >= rows)
+) strict, without rowid;
 
 CREATE TABLE recipes (
   id         integer primary key,

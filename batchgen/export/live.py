@@ -1,0 +1,346 @@
+"""A live file: JSON lines that follow what is done, in finishing order, each exactly once.
+
+Lines are appended and made durable, and then the database takes down up to which result the file is
+written and how long it is. So after a crash the file is cut to what was taken down, and goes on.
+Where that cannot be, as the file is not what it was or has results that were replaced since
+(`retry --done`, `reparse`), it is written anew from the start, beside its place, and renamed.
+
+The lock on the file keeps others from writing it. A plain export to its place takes it over.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, ParamSpec, TypeVar
+
+from batchgen.errors import BatchgenError, StoreError, UsageError
+from batchgen.export.files import checked_target, is_special, whole_file
+from batchgen.export.lines import export_line
+from batchgen.export.tail import Tail, is_tail_of, lock_holder
+from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
+from batchgen.waiting import to_its_end
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FOLLOW_EVERY_S = 0.5
+_PAGE_RESULTS = 500
+
+
+class _SupersededError(Exception):
+    """The file has results, or would have, that are their items' no more."""
+
+
+class LiveFile:
+    """One experiment's. `say` tells when it is written anew. Raises UsageError for a path that
+    cannot be a live file's."""
+
+    def __init__(
+        self, store: Store, experiment: Experiment, path: Path, say: Callable[[str], None]
+    ) -> None:
+        self._store, self._experiment = store, experiment
+        self._say = say
+        self._tail: Tail | None = None
+        self._record: LiveFileRecord | None = None
+        self._was_ours = False
+        self._why_anew = ""
+        self._target = _live_target(path, store.path)
+        self.path = path
+        self.is_complete = False
+
+    @property
+    def rows(self) -> int:
+        return self._record.rows if self._record else 0
+
+    async def take(self) -> bool:
+        """Have the file, as it was recorded or to be written anew. False: another process has it.
+
+        Raises OSError when it cannot be written, BatchgenError when it became another's.
+        """
+        if self._tail is not None and await _on_thread(self._tail.is_as_left):
+            return True
+        self.let_go()
+        self._tail = await _on_thread(Tail.open, self._target)
+        if self._tail is None:
+            return False
+        found = await self._store.live_file(self._target)
+        if found is None or found.experiment_id != self._experiment.id:
+            if self._was_ours:
+                raise await self._lost()
+            self._record = None
+            return True
+        self._record, self._was_ours = found, True
+        if not await _on_thread(self._tail.resume, found.size_bytes, found.tail_sha256):
+            self._anew("it was not as batchgen had left it")
+        return True
+
+    async def catch_up(self, *, last: bool = False) -> bool:
+        """Write what is done by now; it is durable on return. False: another process has the file.
+
+        `last`: wait for whoever is replacing results at this moment. Raises as `take`.
+        """
+        try:
+            while await self.take():
+                try:
+                    await (self._append() if self._record else self._write_anew())
+                except _SupersededError:
+                    self._anew("results in it were replaced (retry --done, reparse)")
+                    if not last:
+                        return True
+                    await asyncio.sleep(FOLLOW_EVERY_S)
+                else:
+                    self.is_complete = last
+                    return True
+        except BaseException:
+            self.let_go()  # what is in it beyond the record is cut off when it is taken again
+            raise
+        return False
+
+    def let_go(self) -> None:
+        """Close it, and leave it to whoever wants it."""
+        if self._tail is not None:
+            self._tail.close()
+            self._tail = None
+
+    def _anew(self, why: str) -> None:
+        self._record, self._why_anew = None, why
+
+    async def _append(self) -> None:
+        record, tail = self._record, self._tail
+        assert record is not None
+        assert tail is not None
+        was = record
+        async for page in self._pages(was.result_seq, was.superseded):
+            await _on_thread(tail.append, _lines(page))
+            record = replace(record, result_seq=page.result_seq, rows=record.rows + len(page.rows))
+        if record.rows > was.rows:
+            await _on_thread(tail.sync)
+            record = replace(record, size_bytes=tail.size_bytes, tail_sha256=tail.sha256)
+            if not await self._store.move_live_file(record):
+                raise await self._lost()
+        self._record = record
+
+    async def _write_anew(self) -> None:
+        new: Tail | None = None
+        rows, result_seq, superseded = 0, 0, None
+        try:
+            async with _entered(whole_file(self._target)) as file:
+                new = Tail.of(self._target, file)
+                async for page in self._pages(0, None):
+                    await _on_thread(new.append, _lines(page))
+                    rows += len(page.rows)
+                    result_seq, superseded = page.result_seq, page.superseded
+        except BaseException:
+            if new is not None:
+                new.close()
+            raise
+        assert superseded is not None
+        self.let_go()
+        self._tail = new
+        record = LiveFileRecord(
+            str(self._target), self._experiment.id, result_seq, rows, new.size_bytes, new.sha256,
+            superseded,
+        )  # fmt: skip
+        await self._store.start_live_file(record)
+        self._record, self._was_ours = record, True
+        if self._why_anew:
+            self._say(f"{self.path}: written anew, as {self._why_anew}")
+            self._why_anew = ""
+
+    async def _pages(self, after: int, superseded: int | None) -> AsyncIterator[LivePage]:
+        """What came after result `after`, until there is no more. Raises _SupersededError when
+        results were replaced since so many were, or meanwhile."""
+        async for page in live_pages(self._store, self._experiment, after):
+            if superseded not in (None, page.superseded):
+                raise _SupersededError
+            superseded = page.superseded
+            yield page
+
+    async def _lost(self) -> BatchgenError:
+        """Why the file is ours no more."""
+        if await self._store.live_page(self._experiment.id, 0, 1) is None:
+            return _deleted(self._experiment)
+        return BatchgenError(
+            f"{self.path}: another batchgen command wrote it meanwhile, so it is not kept up to "
+            "date any more."
+        )
+
+
+async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncIterator[LivePage]:
+    """What came after result `after`, until there is no more; at least one page. Raises
+    BatchgenError when the experiment was deleted."""
+    while True:
+        page = await store.live_page(experiment.id, after, _PAGE_RESULTS)
+        if page is None:
+            raise _deleted(experiment)
+        yield page
+        if page.is_last:
+            return
+        after = page.result_seq
+
+
+@asynccontextmanager
+async def kept(
+    live: LiveFile, give_up: asyncio.Event, warn: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """While inside, the file follows what is done. It has all of it on leaving, unless an error
+    ends the block, or `give_up` the last of the writing. What goes wrong with it is a warning."""
+    over = asyncio.Event()
+    following = asyncio.create_task(_keep(live, over, warn), name="live file")
+    giving_up = asyncio.create_task(give_up.wait(), name="give up the live file")
+    try:
+        yield
+        over.set()
+        await asyncio.wait([following, giving_up], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        following.cancel()
+        giving_up.cancel()
+        await asyncio.wait([following, giving_up])
+        live.let_go()
+    if not following.cancelled():
+        following.result()
+
+
+async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]) -> None:
+    warned = set()
+    while True:
+        last, problem = over.is_set(), None
+        try:
+            if not await live.catch_up(last=last):
+                problem = f"{held_by_another(live.path)}; this one leaves it alone"
+        except (OSError, StoreError) as exc:
+            problem = f"{cannot_write(live.path, exc)} The work goes on; the next run completes it."
+        except BatchgenError as exc:
+            warn(str(exc))
+            return
+        if problem and problem not in warned:
+            warned.add(problem)
+            warn(problem)
+        if last:
+            return
+        try:
+            async with asyncio.timeout(FOLLOW_EVERY_S):
+                await over.wait()
+        except TimeoutError:
+            pass
+
+
+async def follow_to_file(live: LiveFile, store: Store, experiment: Experiment) -> None:
+    """Keep the file up to date until the experiment has nothing pending or running.
+
+    Raises UsageError when another process does so already, and BatchgenError when it cannot.
+    """
+    try:
+        async for is_over in _looks(store, experiment):
+            if not await live.catch_up(last=is_over):
+                raise UsageError(f"{held_by_another(live.path)}; name another file.")
+    except OSError as exc:
+        raise BatchgenError(cannot_write(live.path, exc)) from exc
+    finally:
+        live.let_go()
+
+
+async def follow_to_stream(
+    store: Store, experiment: Experiment, file: IO[bytes], warn: Callable[[str], None]
+) -> None:
+    """The same to an open file, from the start. Lines that were written are not taken back."""
+    after, superseded = 0, None
+
+    def write(lines: bytes) -> None:
+        file.write(lines)
+        file.flush()
+
+    async for _ in _looks(store, experiment):
+        async for page in live_pages(store, experiment, after):
+            if superseded not in (None, page.superseded):
+                warn(
+                    "results were replaced (retry --done, reparse): their lines stay, "
+                    "and the new ones follow"
+                )
+            after, superseded = page.result_seq, page.superseded
+            await _on_thread(write, _lines(page))
+
+
+async def _looks(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
+    """Time for a look, again and again; True the last time, when nothing was left to be done."""
+    while (await store.counts([experiment.id])).open:
+        yield False
+        await asyncio.sleep(FOLLOW_EVERY_S)
+    yield True
+
+
+async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
+    """What is wrong with a live file, or None. One that is gone, or that somebody writes right now,
+    is no contradiction."""
+    path = Path(record.path)
+    if await asyncio.to_thread(_is_sound, path, record):
+        return None
+    now = await store.live_file(path)
+    if now != record:  # it was written meanwhile
+        return await check_live_file(store, now) if now else None
+    return f"{path}: is not as batchgen left it (changed since?); work -o FILE writes it anew"
+
+
+def _is_sound(path: Path, record: LiveFileRecord) -> bool:
+    try:
+        if is_tail_of(path, record.size_bytes, record.tail_sha256):
+            return True
+        tail = Tail.open(path)
+    except OSError:
+        return not path.exists()
+    if tail is not None:
+        tail.close()
+    return tail is None
+
+
+def held_by_another(path: Path) -> str:
+    return f"{path}: {lock_holder(path)} keeps it up to date"
+
+
+def cannot_write(path: Path, exc: OSError | StoreError) -> str:
+    why = exc.strerror or exc if isinstance(exc, OSError) else exc
+    return f"{path}: cannot be kept up to date ({why})."
+
+
+def _live_target(path: Path, database: Path) -> Path:
+    """`path` with its links followed. Raises UsageError for what cannot be a live file."""
+    if path.suffix.lower() in (".csv", ".parquet"):
+        raise UsageError(
+            f"{path}: a file that is kept up to date has JSON lines; give it another suffix, or "
+            "export it as a table when the work is done."
+        )
+    if str(path) == "-" or (is_special(path) and not path.is_dir()):
+        raise UsageError(
+            f"{path}: is no plain file, so it cannot be kept up to date; "
+            "batchgen export --follow -o - writes to stdout."
+        )
+    return checked_target(path, database)
+
+
+def _deleted(experiment: Experiment) -> BatchgenError:
+    return BatchgenError(
+        f"experiment {experiment.name!r} was deleted, so there is nothing to follow."
+    )
+
+
+def _lines(page: LivePage) -> bytes:
+    return "".join(map(export_line, page.rows)).encode()
+
+
+async def _on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await to_its_end(asyncio.to_thread(call, *args, **kwargs))
+
+
+@asynccontextmanager
+async def _entered(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A context manager that blocks, entered and left on a thread."""
+    value = await _on_thread(manager.__enter__)
+    try:
+        yield value
+    except BaseException as exc:
+        if not await _on_thread(manager.__exit__, type(exc), exc, exc.__traceback__):
+            raise
+    else:
+        await _on_thread(manager.__exit__, None, None, None)

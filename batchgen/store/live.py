@@ -1,0 +1,80 @@
+"""Live files: what is done in finishing order, and how far a file that holds it was written.
+
+The sequence of `results` is that order: they are appended by one writer at a time, so none ever
+appears before one that was read. A done result that stops being its item's is counted in
+`experiments.superseded`, which tells that a file has lines out of date.
+"""
+
+import sqlite3
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from batchgen.store.reports import ResultRow
+from batchgen.store.sql import QUERIES
+
+_PAGE_CHARS = 4 << 20  # so that memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """`rows` are what is done of the results up to `result_seq`; `is_last`: there were no more at
+    that moment."""
+
+    rows: list[ResultRow]
+    result_seq: int
+    is_last: bool
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFileRecord:
+    """A file that has the results up to `result_seq`, and how it can be told to be that file."""
+
+    path: str
+    experiment_id: int
+    result_seq: int
+    rows: int
+    size_bytes: int
+    tail_sha256: str
+    superseded: int
+
+
+def live_page(
+    db: sqlite3.Connection, experiment_id: int, after: int, limit: int
+) -> LivePage | None:
+    """What came after result `after`: of the next `limit` results, or fewer when they are big.
+    None when there is no such experiment."""
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    found = db.execute(QUERIES["live_window"], which).fetchone()
+    if found is None:
+        return None
+    superseded, results, newest = found
+    rows, chars = [], 0
+    if results:
+        for seq, *columns in db.execute(QUERIES["live_rows"], {**which, "upto": newest}):
+            rows.append(ResultRow(*columns))
+            chars += len(rows[-1].input) + len(rows[-1].response)
+            if chars > _PAGE_CHARS:
+                return LivePage(rows, seq, False, superseded)
+    return LivePage(rows, newest or after, results < limit, superseded)
+
+
+def live_file(db: sqlite3.Connection, path: Path) -> LiveFileRecord | None:
+    found = db.execute(QUERIES["live_file"], {"path": str(path)}).fetchone()
+    return found and LiveFileRecord(*found)
+
+
+def live_files(db: sqlite3.Connection) -> list[LiveFileRecord]:
+    return [LiveFileRecord(*row) for row in db.execute(QUERIES["live_files"])]
+
+
+def start_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> None:
+    """A file that was written from the start. An export that was at this place is one no more."""
+    db.execute(QUERIES["forget_export"], {"path": record.path})
+    db.execute(QUERIES["start_live_file"], asdict(record))
+
+
+def move_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> bool:
+    """A file that grew. False: it was made another's meanwhile, by an export or for another
+    experiment."""
+    return db.execute(QUERIES["move_live_file"], asdict(record)).rowcount == 1
