@@ -32,8 +32,10 @@ SkipInvalid = Callable[[BadLine], None]
 
 @dataclass(slots=True)
 class Enqueued:
-    """What an enqueueing did. `ids` are the items' numbers in the order of the pool, on request."""
+    """What an enqueueing did: `read` items, of which `new` rows were made, one for each of their
+    `samples`. `ids` are the items' numbers in the order of the pool, on request."""
 
+    samples: int = 1
     read: int = 0
     new: int = 0
     skipped: int = 0
@@ -77,23 +79,24 @@ async def enqueue(
     experiment: str,
     *,
     other_recipe: OtherRecipe = OtherRecipe.STOP,
+    samples: int = 1,
     priority: int = 0,
     skip_invalid: SkipInvalid | None = None,
     keep_ids: bool = False,
     done: Enqueued | None = None,
     directory: Path = Path(),
 ) -> Enqueued:
-    """Add what the pool has and the experiment has not.
+    """Add what the pool has and the experiment has not: `samples` answers are wanted of each item.
 
     Raises InputError or TemplateError at the first item that cannot be one, unless `skip_invalid`
     takes it; UsageError when the experiment has another recipe. `done` is kept up to date, also
     when it raises. Local images are looked for in `directory`.
     """
     done = Enqueued() if done is None else done
-    done.ids = [] if keep_ids else None
+    done.samples, done.ids = samples, [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, done, directory)
     reader.read_ahead()
-    async with store.enqueueing(experiment, recipe, other_recipe) as intake:
+    async with store.enqueueing(experiment, recipe, other_recipe, samples) as intake:
         _refuse_other_recipe(intake, recipe, experiment)
         done.dropped = intake.dropped
         await _add_chunks(store, intake, reader, priority, done)
@@ -107,12 +110,13 @@ def dry_run(
     skip_invalid: SkipInvalid | None = None,
     completion_tokens: float | None = None,
     directory: Path = Path(),
+    samples: int = 1,
 ) -> tuple[Enqueued, list[dict[str, Any]] | None, Estimate]:
     """Check every item and write nothing; also the first item's messages, and what all would cost.
 
     `completion_tokens` of an answer, where calls before have told.
     """
-    done, estimate = Enqueued(), Estimate(prices, completion_tokens)
+    done, estimate = Enqueued(samples), Estimate(prices, completion_tokens, samples)
     reader = PoolReader(pool, recipe, skip_invalid, done, directory)
     first = None
     for item in reader:
@@ -216,11 +220,12 @@ def _next_chunk(
     rows: list[NewItem] = []
     used_bytes = 0
     try:
-        for item in islice(items, CHUNK_ITEMS):
+        for item in islice(items, max(1, CHUNK_ITEMS // intake.samples)):
             row = _new_item(item, intake)
             rows.append(row)
             text = row.input_json
-            used_bytes += len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
+            size = len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
+            used_bytes += size * intake.samples
             if used_bytes > _CHUNK_BYTES:
                 break
     except UsageError as exc:

@@ -176,7 +176,7 @@ class PoolItem:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """One row to enqueue. `key` is its identity: equal keys are copies of equal content, or, when
+    """One item to enqueue. `key` is its identity: equal keys are copies of equal content, or, when
     `custom_id` is set, the one item with that id."""
 
     key: bytes
@@ -196,8 +196,9 @@ class StoredAnswer:
 @dataclass(frozen=True, slots=True)
 class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
-    the row still has it. `attempts` are the tries used up so far; `reserved_tokens` what its call
-    is thought to use, where tokens are limited."""
+    the row still has it. `attempts` are the tries used up so far; `sample` is the number among the
+    answers that are wanted of it, from 1, or None of an ordinary item; `reserved_tokens` what its
+    call is thought to use, where tokens are limited."""
 
     id: int
     epoch: int
@@ -208,6 +209,7 @@ class Item:
     attempts: int = 0
     parse_failures: int = 0
     answer: StoredAnswer | None = None
+    sample: int | None = None
     reserved_tokens: int = 0
 
 

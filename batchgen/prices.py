@@ -69,32 +69,34 @@ class Prices:
 
 class Estimate:
     """What a pool would cost, as far as one can tell before: a token in is about four bytes, a
-    token out as before (`completion_tokens` an answer) or, without, `max_tokens` at most."""
+    token out as before (`completion_tokens` an answer) or, without, `max_tokens` at most. Each item
+    is asked `samples` times."""
 
-    def __init__(self, prices: Prices, completion_tokens: float | None) -> None:
+    def __init__(self, prices: Prices, completion_tokens: float | None, samples: int = 1) -> None:
         self._prices = prices
         self._completion_tokens = completion_tokens
+        self._samples = samples
         self.is_measured = completion_tokens is not None
         self.prompt_tokens = 0
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
     def add(self, body: Mapping[str, Any]) -> None:
-        """One more request."""
+        """One more item, by its request."""
         sent = [body[name] for name in ("messages", "tools", "response_format") if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
         prompt = sum(map(len, texts)) // _BYTES_OF_A_TOKEN
         completion = self._completion_tokens or max_tokens(body)
         price = self._prices.of(str(body["model"]))
-        self.prompt_tokens += prompt
+        self.prompt_tokens += prompt * self._samples
         if completion is None or self.completion_tokens is None:
             self.completion_tokens = self.cost_usd = None
             return
-        self.completion_tokens += completion
+        self.completion_tokens += completion * self._samples
         if price is None or self.cost_usd is None:
             self.cost_usd = None
         else:
-            self.cost_usd += price.cost_usd(Usage(prompt, round(completion)))
+            self.cost_usd += price.cost_usd(Usage(prompt, round(completion))) * self._samples
 
 
 def max_tokens(body: Mapping[str, Any]) -> int | None:

@@ -227,35 +227,45 @@ class Renderer:
             messages.insert(0, {"role": "system", "content": system})
         return messages
 
-    def request_body(self, item_input: ItemInput) -> dict[str, Any]:
+    def request_body(self, item_input: ItemInput, sample: int | None = None) -> dict[str, Any]:
         """The body of the chat completion. The item's params win over the recipe's, the model
         included; one that is None is left out. What is in `extra_body` goes in last, as it is.
-        Raises TemplateError."""
-        params = {**self._params, **item_input.params}
-        extra_body = params.pop("extra_body", None) or {}
+        Raises TemplateError.
+
+        Each sample of an item has a seed of its own: the one that is asked for, plus one for each
+        sample before it; or else its number, but the first one none, as it is the ordinary item.
+        """
         body = {
             "model": self._recipe.model,
             "messages": self.messages(item_input),
-            **{name: value for name, value in params.items() if value is not None},
+            **self._asked_params(item_input),
         }
-        return {**body, **extra_body}
+        if sample is not None and sample > 1:
+            asked = body.get("seed", 1)
+            body["seed"] = asked + sample - 1 if isinstance(asked, int) else asked
+        return body
 
-    def added_params(self, item_input: ItemInput) -> set[str]:
+    def added_params(self, item_input: ItemInput, sample: int | None = None) -> set[str]:
         """The names of what `request_body` sends though neither the config nor the item says so: a
         response_format made of the parser's schema (`structured_output`), which is stored as no
-        other. A request without it is as good, should the server not know it."""
+        other, and the seed of a sample. A request without it is as good, should the server not
+        know it."""
+        added = set()
         is_made = self._params is not self._recipe.params
-        name = "response_format"
-        return {name} if is_made and not is_own(item_input, name) else set()
+        if is_made and not is_own(item_input, "response_format"):
+            added.add("response_format")
+        if sample is not None and sample > 1 and "seed" not in self._asked_params(item_input):
+            added.add("seed")
+        return added
 
-    def place_of(self, name: str, item_input: ItemInput) -> str:
+    def place_of(self, name: str, item_input: ItemInput, sample: int | None = None) -> str:
         """Where a parameter of the request comes from, for messages."""
         if is_own(item_input, name):
             given = item_input.given  # `body`: a line of an OpenAI batch
             place = _place_in(given.get("params"), "params", name)
             return f"{place or _place_in(given.get('body'), 'body', name)} of the item"
-        if name in self.added_params(item_input):
-            return f"the {name} of structured_output"
+        if name in self.added_params(item_input, sample):
+            return f"the {name} of {'a sample' if name == 'seed' else 'structured_output'}"
         return _place_in(self._recipe.params, "model", name) or name
 
     def unused_variables(self, item_input: ItemInput) -> set[str]:
@@ -268,6 +278,11 @@ class Renderer:
         for template in (self._system, self._user):
             given -= template.variables if template else frozenset()
         return given
+
+    def _asked_params(self, item_input: ItemInput) -> dict[str, Any]:
+        params = {**self._params, **item_input.params}
+        extra_body = params.pop("extra_body", None) or {}
+        return {name: value for name, value in params.items() if value is not None} | extra_body
 
     def _user_template(self) -> Compiled:
         if self._user is None:

@@ -129,6 +129,7 @@ def item_object(item: dict[str, Any], messages: list[dict[str, Any]] | None) -> 
     return {
         "id": item["custom_id"] or item["id"],
         "number": item["id"],
+        **({} if item["sample"] is None else {"sample": item["sample"]}),
         "experiment": item["experiment"],
         "state": item["state"] or "dropped",
         "reason": item["reason"],
@@ -148,6 +149,8 @@ def item_text(shown: dict[str, Any]) -> str:
     head = f"item {shown['number']}"
     if shown["id"] != shown["number"]:
         head += f" (id {shown['id']})"
+    if "sample" in shown:
+        head += f", sample {shown['sample']},"
     head += f" of {shown['experiment']}: {shown['state']}"
     if shown["reason"]:
         head += f", {shown['reason']}: {shown['error']}"

@@ -105,8 +105,9 @@ class Table:
         experiment: str = "e",
         recipe: Recipe = RECIPE,
         mode: OtherRecipe = OtherRecipe.STOP,
+        samples: int = 1,
     ) -> Intake:
-        return self.run(intake.begin_intake, experiment, recipe, mode, self.now)
+        return self.run(intake.begin_intake, experiment, recipe, mode, self.now, samples)
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
         return self.run(intake.add_items, into, rows, priority)

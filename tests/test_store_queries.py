@@ -103,6 +103,15 @@ PLANS = {
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
+    "other_samples": [
+        "SEARCH i USING INDEX items_by_sample (sample_of=?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "join_samples": [
+        "SCAN pair VIRTUAL TABLE INDEX 1:",
+        "SEARCH items USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "any_samples": ["SEARCH items USING INDEX items_by_sample (sample_of>?)"],
     "result_rows": [
         "SCAN chosen VIRTUAL TABLE INDEX 1:",
         "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",

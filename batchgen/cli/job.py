@@ -19,6 +19,7 @@ from batchgen.cli.options import (
     processes_option,
     recipe_option,
     rpm_option,
+    samples_option,
     skip_option,
     slots_option,
     tpm_option,
@@ -41,9 +42,11 @@ from batchgen.cli.steps import (
     "batchgen enqueue data_pool.jsonl",
     "batchgen enqueue data.csv --experiment labels --limit 100 --dry-run",
     "batchgen enqueue my_pool.py:make_items",
+    "batchgen enqueue data_pool.jsonl --samples 4",
 ))  # fmt: skip
 @click.argument("source")
 @experiment_option
+@samples_option
 @click.option("--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True,
               help="A higher one is claimed first.")  # fmt: skip
 @limit_option
@@ -55,19 +58,21 @@ from batchgen.cli.steps import (
 @json_option
 @click.pass_obj
 def enqueue(
-    session: Session, source: str, experiment: str | None, priority: int, limit: int | None,
-    other_recipe: str | None, skip_path: Path | None, dry_run: bool, as_json: bool,
+    session: Session, source: str, experiment: str | None, samples: int, priority: int,
+    limit: int | None, other_recipe: str | None, skip_path: Path | None, dry_run: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Turn the items of a data pool into pending rows.
 
     SOURCE is a .jsonl, .json, .csv or .parquet file, - for JSON lines on stdin, or a Python
     function that yields items, as module:function or path.py:function. Enqueueing the same pool
-    again adds nothing; a pool that grew adds what is new.
+    again adds nothing; a pool that grew adds what is new. With --samples each item becomes several
+    rows, and enqueueing it again with a higher number adds the rest.
     """
     config = session.config(experiment_name=experiment)
     job = PoolJob(
-        source, priority=priority, limit=limit, other_recipe=other_recipe, skip_path=skip_path,
-        as_json=as_json,
+        source, samples=samples, priority=priority, limit=limit, other_recipe=other_recipe,
+        skip_path=skip_path, as_json=as_json,
     )  # fmt: skip
     if dry_run:
         return run_async(dry_run_pool(session, config, job))
@@ -159,9 +164,11 @@ def work(
 @click.command(epilog=epilog(
     "batchgen run data_pool.jsonl -c 20",
     "batchgen run data_pool.jsonl --until 5000",
+    "batchgen run data_pool.jsonl --samples 4",
 ))  # fmt: skip
 @click.argument("source")
 @experiment_option
+@samples_option
 @slots_option
 @rpm_option
 @tpm_option
@@ -179,10 +186,10 @@ def work(
               help="Default: as export.")  # fmt: skip
 @click.pass_obj
 def run(
-    session: Session, source: str, experiment: str | None, slots: int | None, rpm: int | None,
-    tpm: int | None, adaptive: bool | None, limit: int | None, other_recipe: str | None,
-    skip_path: Path | None, processes: int, until: int | None, max_cost_usd: float | None,
-    max_tokens: int | None, hedge: bool, grace_s: float | None,
+    session: Session, source: str, experiment: str | None, samples: int, slots: int | None,
+    rpm: int | None, tpm: int | None, adaptive: bool | None, limit: int | None,
+    other_recipe: str | None, skip_path: Path | None, processes: int, until: int | None,
+    max_cost_usd: float | None, max_tokens: int | None, hedge: bool, grace_s: float | None,
     output: Path | None,
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
@@ -194,9 +201,8 @@ def run(
         experiment_name=experiment,
     )  # fmt: skip
     job = PoolJob(
-        source, limit=limit, other_recipe=other_recipe, skip_path=skip_path, grace_s=grace_s,
-        processes=processes, until=until, max_cost_usd=max_cost_usd, max_tokens=max_tokens,
-        hedge=hedge,
-        output=output,
+        source, samples=samples, limit=limit, other_recipe=other_recipe, skip_path=skip_path,
+        grace_s=grace_s, processes=processes, until=until, max_cost_usd=max_cost_usd,
+        max_tokens=max_tokens, hedge=hedge, output=output,
     )  # fmt: skip
     return run_async(do_whole_job(session, config, job))

@@ -96,4 +96,8 @@ skip_option = click.option(
 limit_option = click.option(
     "--limit", type=click.IntRange(0), metavar="N", help="Read only the first N items."
 )
+samples_option = click.option(
+    "--samples", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N",
+    help="Ask for N answers per item, each with a seed of its own. More than before adds the rest.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")

@@ -140,14 +140,16 @@ async def _retry_ids(
 ) -> int:
     chosen: dict[int, EndedItem] = {}
     for given in item_ids:
-        for number in await items_called(store, given, experiment_id):
-            found = await store.ended_item(number)
-            if found is None:
-                raise UsageError(f"item {given} is not failed, so there is nothing to retry.")
-            if not (found.reason or which.done_too):
-                raise UsageError(f"item {given} is done; say --done to ask for it again.")
-            if not which.reasons or found.reason in which.reasons:
-                chosen[number] = found
+        numbers = await items_called(store, given, experiment_id)
+        ended = [one for number in numbers if (one := await store.ended_item(number))]
+        open_to_it = [one for one in ended if one.reason or which.done_too]
+        if not ended:
+            raise UsageError(f"item {given} is not failed, so there is nothing to retry.")
+        if not open_to_it:
+            raise UsageError(f"item {given} is done; say --done to ask for it again.")
+        for one in open_to_it:
+            if not which.reasons or one.reason in which.reasons:
+                chosen[one.item_id] = one
     said = (which.message or "").casefold()
     return await which.reopen(
         store, [one for one in chosen.values() if said in (one.error or "").casefold()]
@@ -224,14 +226,14 @@ async def _pages_of_ids(
 ) -> "AsyncIterator[Sequence[EndedAnswer]]":
     chosen: dict[int, EndedAnswer] = {}
     for given in item_ids:
-        for number in await items_called(store, given, experiment_id):
-            found = await store.answer_of(number)
-            if found is None:
-                raise UsageError(
-                    f"item {given} is neither done nor failed at its parser, so there is no answer "
-                    f"to parse again (batchgen show {given})."
-                )
-            chosen[number] = found
+        numbers = await items_called(store, given, experiment_id)
+        found = [one for number in numbers if (one := await store.answer_of(number))]
+        if not found:
+            raise UsageError(
+                f"item {given} is neither done nor failed at its parser, so there is no answer "
+                f"to parse again (batchgen show {given})."
+            )
+        chosen |= {one.item_id: one for one in found}
     yield list(chosen.values())
 
 

@@ -41,6 +41,7 @@ class PoolJob:
     """What `enqueue`, `run` and `demo` were asked for, beyond the config."""
 
     source: str
+    samples: int = 1
     priority: int = 0
     limit: int | None = None
     other_recipe: str | None = None
@@ -100,17 +101,19 @@ async def enqueue_pool(
         with skipping(job.skip_path) as skip:
             await enqueue(
                 store, pool, recipe, name,
-                other_recipe=mode, priority=job.priority, skip_invalid=skip, done=done,
-                directory=config.directory,
+                other_recipe=mode, samples=job.samples, priority=job.priority, skip_invalid=skip,
+                done=done, directory=config.directory,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
         if done.new:
-            session.say(f"{name}: enqueued and kept {counted(done.new, 'item')} before that.")
+            what = "row" if job.samples > 1 else "item"
+            session.say(f"{name}: enqueued and kept {counted(done.new, what)} before that.")
         raise
     _warn_of_pool(session, job, done)
     if job.as_json:
-        click.echo(json.dumps({"experiment": name, "read": done.read, "new": done.new,
-                               "skipped": done.skipped, "dropped": done.dropped}))  # fmt: skip
+        click.echo(json.dumps({"experiment": name, "read": done.read, **_samples_object(job),
+                               "new": done.new, "skipped": done.skipped,
+                               "dropped": done.dropped}))  # fmt: skip
     else:
         session.say(_enqueued_line(name, done))
 
@@ -123,8 +126,13 @@ def _warn_of_pool(session: Session, job: PoolJob, done: "Enqueued") -> None:
         session.warn(f"no template uses these variables: {names}")
 
 
+def _samples_object(job: PoolJob) -> dict[str, int]:
+    return {"samples": job.samples} if job.samples > 1 else {}
+
+
 def _enqueued_line(name: str, done: "Enqueued") -> str:
-    line = f"{name}: {counted(done.read, 'item')} read, {done.new} new"
+    samples = f", {done.samples} samples each" if done.samples > 1 else ""
+    line = f"{name}: {counted(done.read, 'item')} read{samples}, {done.new} new"
     if done.skipped:
         line += f", {done.skipped} invalid skipped"
     if done.dropped:
@@ -140,18 +148,21 @@ async def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
     recipe, prices = recipe_of(config), Prices(config.model)
     measured = await _tokens_of_an_answer(config)
     with reading_pool(job) as pool, skipping(job.skip_path) as skip:
-        done, first, estimate = dry_run(pool, recipe, prices, skip, measured, config.directory)
+        done, first, estimate = dry_run(
+            pool, recipe, prices, skip, measured, config.directory, job.samples
+        )
     _warn_of_pool(session, job, done)
     if job.as_json:
         click.echo(json.dumps({
-            "read": done.read, "first_messages": first,
+            "read": done.read, **_samples_object(job), "first_messages": first,
             "prompt_tokens": estimate.prompt_tokens,
             "completion_tokens": estimate.completion_tokens,
             "cost_usd": estimate.cost_usd, "is_measured": estimate.is_measured,
         }, ensure_ascii=False))  # fmt: skip
         return 0
     known = ", but for those it has already" if config.database.is_file() else ""
-    click.echo(f"{counted(done.read, 'item')} would be enqueued into "
+    each = f", {job.samples} samples each," if job.samples > 1 else ""
+    click.echo(f"{counted(done.read, 'item')}{each} would be enqueued into "
                f"{config.output_data.experiment_name}{known}; nothing was written.")  # fmt: skip
     if done.read:
         click.echo(_estimate_line(estimate))

@@ -106,8 +106,11 @@ def _refuse(kind: Format, item_id: int, what: str) -> NoReturn:
 def _batch_line(row: ResultRow, details: AnswerDetails) -> str:
     """As OpenAI writes it; a failed item has its error, and what the server sent, if anything."""
     error = None if row.reason is None else {"code": row.reason, "message": row.error}
+    custom_id = row.custom_id or str(row.id)
+    if row.custom_id and row.sample and row.sample > 1:
+        custom_id += f"#{row.sample}"  # a batch has each id once
     return (
-        f'{{"id": "batch_req_{row.id}", "custom_id": {dump_json(row.custom_id or str(row.id))}, '
+        f'{{"id": "batch_req_{row.id}", "custom_id": {dump_json(custom_id)}, '
         f'"response": {_batch_response(row, details)}, "error": {dump_json(error)}}}\n'
     )
 

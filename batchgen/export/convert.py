@@ -60,7 +60,8 @@ async def convert(
     columns = Columns(wanted.state)
     if wanted.format is Format.CSV or (len(files) > 1 and wanted.where):
         total = await _look_through(pages, wanted, columns)
-    writer = _Writer(files, wanted, columns, total, pages.recipes)
+    has_samples = wanted.format is Format.PARQUET and await store.has_samples(experiment.id)
+    writer = _Writer(files, wanted, columns, total, pages.recipes, has_samples)
     after = 0
     try:
         while page := await pages.after(after):
@@ -170,9 +171,10 @@ class _Writer:
 
     def __init__(
         self, files: Sequence[Hashed], wanted: Wanted, columns: Columns, total: int,
-        recipes: Mapping[int, Recipe],
+        recipes: Mapping[int, Recipe], has_samples: bool,
     ) -> None:  # fmt: skip
         self._wanted = wanted
+        self._has_samples = has_samples
         self._details: dict[int, AnswerDetails] = {}
         chats = Chats(wanted.format, recipes)
         self._sinks = [self._sink(file, columns, chats) for file in files]
@@ -224,5 +226,5 @@ class _Writer:
         if self._wanted.format is Format.CSV:
             return CsvTable(file, columns)
         if self._wanted.format is Format.PARQUET:
-            return ParquetTable(file, self._wanted.state)
+            return ParquetTable(file, self._wanted.state, has_samples=self._has_samples)
         return _ChatLines(file, chats, self._details)

@@ -14,9 +14,11 @@ def export_line(row: ResultRow) -> str:
     done = row.reason is None
     # Parser raw stores no second copy of the answer.
     parsed = (row.parsed or row.response) if done else "null"
+    sample = "" if row.sample is None else f'"sample": {row.sample}, '
     end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
     return (
-        f'{{"id": {_json(row.custom_id) if row.custom_id else row.id}, "input": {row.input}, '
+        f'{{"id": {_json(row.custom_id) if row.custom_id else row.id}, '
+        f'{sample}"input": {row.input}, '
         f'"response": {row.response}, "parsed": {parsed}, "metadata": {row.metadata or "null"}, '
         f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
         f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '

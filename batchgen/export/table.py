@@ -29,11 +29,13 @@ class Columns:
 
     def __init__(self, state: State) -> None:
         self._of_group: dict[str, dict[_Path, None]] = {group: {} for group in _GROUPS}
+        self._has_samples = False
         self._after = ["model", "finish_reason", "prompt_tokens", "completion_tokens"]
         self._after += ["cached_tokens", "reasoning_tokens", "cost_usd", "attempts", "timestamp"]
         self._after += ["reason", "error"] if state is State.FAILED else []
 
     def see(self, row: ResultRow) -> None:
+        self._has_samples |= row.sample is not None
         for group, value in _groups(row):
             paths = self._of_group[group]
             if len(paths) <= _MAX_COLUMNS and value is not None:
@@ -41,7 +43,7 @@ class Columns:
 
     def paths(self) -> list[_Path]:
         """In their order, the ids first."""
-        chosen: list[_Path] = [("id",)]
+        chosen: list[_Path] = [("id",), ("sample",)] if self._has_samples else [("id",)]
         for group, paths in self._of_group.items():
             whole = not paths or len(paths) > _MAX_COLUMNS
             chosen += [(group,)] if whole else list(paths)
@@ -106,6 +108,7 @@ def _cells(path: _Path, value: Any) -> Iterator[tuple[_Path, Any]]:
 
 def _scalars(row: ResultRow) -> dict[str, Any]:
     return {
+        "sample": row.sample,
         "model": row.model,
         "finish_reason": row.finish_reason,
         "prompt_tokens": row.prompt_tokens,
@@ -138,9 +141,9 @@ class ParquetTable:
     """Typed columns; `input`, `parsed` and `metadata`, of which each row may have another shape,
     are JSON as text. Written in row groups, so memory does not grow."""
 
-    def __init__(self, file: Hashed, state: State) -> None:
+    def __init__(self, file: Hashed, state: State, *, has_samples: bool) -> None:
         self._pa, parquet = load_pyarrow()
-        self._schema = _schema(self._pa, state)
+        self._schema = _schema(self._pa, state, has_samples)
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._rows: list[ResultRow] = []
         self._chars = 0
@@ -168,7 +171,7 @@ class ParquetTable:
             self._rows, self._chars = [], 0
 
 
-def _schema(pa: Any, state: State) -> Any:
+def _schema(pa: Any, state: State, has_samples: bool) -> Any:
     text, count = pa.string(), pa.int64()
     columns = [
         ("id", text), ("input", text), ("response", text), ("parsed", text), ("metadata", text),
@@ -176,6 +179,7 @@ def _schema(pa: Any, state: State) -> Any:
         ("completion_tokens", count), ("cached_tokens", count), ("reasoning_tokens", count),
         ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
     ]  # fmt: skip
+    columns[1:1] = [("sample", count)] if has_samples else []
     columns += [("reason", text), ("error", text)] if state is State.FAILED else []
     return pa.schema(columns)
 

@@ -83,9 +83,10 @@ class Store:
 
     @asynccontextmanager
     async def enqueueing(
-        self, experiment: str, recipe: Recipe, mode: OtherRecipe
+        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1
     ) -> AsyncIterator[Intake]:
-        """Begin to enqueue one pool into an experiment, which is made when it is new.
+        """Begin to enqueue one pool into an experiment, which is made when it is new. Each item
+        gets `samples` rows.
 
         Raises UsageError when another process is enqueueing into this database.
         """
@@ -96,22 +97,25 @@ class Store:
                 "Wait until it is done, then run the same command."
             )
         try:
-            yield await self._db.write(intake.begin_intake, experiment, recipe, mode, now_ms())
+            yield await self._db.write(
+                intake.begin_intake, experiment, recipe, mode, now_ms(), samples
+            )
         finally:
             lock.release()
 
     async def add_items(
         self,
         into: Intake,
-        rows: Sequence[NewItem],
+        items: Sequence[NewItem],
         priority: int = 0,
         taken: Callable[[], object] | None = None,
     ) -> Added:
-        """Add those rows that are not there yet, in their order. Give it thousands at a time.
+        """Add what is not there yet of the items and their samples, in their order. Give it
+        thousands at a time.
 
         `taken` is called, on another thread, when what is left to do needs little of Python.
         """
-        return await self._db.write(intake.add_items, into, rows, priority, taken)
+        return await self._db.write(intake.add_items, into, items, priority, taken)
 
     # Workers
 
@@ -243,7 +247,8 @@ class Store:
         return await self._db.read(reports.failures, experiment_id, reason, limit)
 
     async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
-        """The numbers of the items with this id or, if there is none, this number."""
+        """The numbers of the items with this id, all samples of them; or, if there is none, of the
+        one with this number."""
         return await self._db.read(reports.find_items, given, experiment_id)
 
     async def item(self, item_id: int) -> dict[str, Any] | None:
@@ -265,6 +270,10 @@ class Store:
     ) -> dict[int, AnswerDetails]:
         """What else is stored of items that ended; one that was reopened meanwhile is not there."""
         return await self._db.read(reports.answer_details, item_ids, bodies=bodies)
+
+    async def has_samples(self, experiment_id: int) -> bool:
+        """Whether several answers were wanted of any item."""
+        return await self._db.read(reports.has_samples, experiment_id)
 
     async def newest_result(self) -> int:
         return await self._db.read(reports.newest_result)

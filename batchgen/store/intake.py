@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from itertools import count
 
 from batchgen.items import NewItem, Recipe, canonical_json
 from batchgen.store.ledger import Ledger
@@ -26,13 +27,14 @@ class Intake:
     that recipe, and the caller did not say what to do.
 
     Items are known by `recipe_id`, and the new ones get `new_recipe_id`: another one only when
-    `reparse` has changed the experiment's parser.
+    `reparse` has changed the experiment's parser. Each item gets `samples` rows.
     """
 
     experiment_id: int
     recipe_id: int
     new_recipe_id: int
     number: int
+    samples: int = 1
     other_recipe: Recipe | None = None
     dropped: int = 0
     running: int = 0
@@ -40,9 +42,10 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The item ids of the rows, in their order; `new` of them did not exist before.
+    """The numbers of the items (of their first samples), in their order; `new` rows did not exist
+    before.
 
-    With `conflict` set, the row after the last id has an id that an item with other content has
+    With `conflict` set, the item after the last id has an id that an item with other content has
     already: that item's number.
     """
 
@@ -52,7 +55,12 @@ class Added:
 
 
 def begin_intake(
-    db: sqlite3.Connection, experiment: str, recipe: Recipe, mode: OtherRecipe, now: int
+    db: sqlite3.Connection,
+    experiment: str,
+    recipe: Recipe,
+    mode: OtherRecipe,
+    now: int,
+    samples: int = 1,
 ) -> Intake:
     """Make sure of experiment and recipe, and start a pass over a pool.
 
@@ -78,34 +86,34 @@ def begin_intake(
     db.execute(QUERIES["accept_recipe"], accepting)
     (known_as,) = db.execute(QUERIES["known_as"], accepting).fetchone()
     (number,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return Intake(experiment_id, known_as, recipe_id, number, dropped=dropped)
+    return Intake(experiment_id, known_as, recipe_id, number, samples, dropped=dropped)
 
 
 def add_items(
     db: sqlite3.Connection,
     intake: Intake,
-    rows: Sequence[NewItem],
+    items: Sequence[NewItem],
     priority: int,
     taken: Callable[[], object] | None = None,
 ) -> Added:
-    """Add the rows that are not there yet; all of them, or up to the first conflict, in one go.
+    """Add the items that are not there yet, each with its samples; all of them, or up to the first
+    conflict, in one go.
 
     `taken` is called when SQLite has the rows: what follows needs no Python, so another thread can
     use it meanwhile.
     """
     (base,) = db.execute(QUERIES["last_id"], {"name": "items"}).fetchone()
     first = base + 1
-    ids = list(range(first, first + len(rows)))
+    ids = range(first, first + len(items) * intake.samples)
     db.execute("savepoint all_new")  # the usual case
-    _add_items(db, intake, rows, first)
+    _add_rows(db, intake, _all_rows(intake, items, first))
     if taken is not None:
         taken()
-    if _add_new_keys(db, intake, rows, ids):
-        added = Added(ids, len(rows))
+    if _add_new_keys(db, intake, items, ids):
+        added = Added(list(ids[:: intake.samples]), len(ids))
     else:
         db.execute("rollback to all_new")
-        added, new_rows = _tell_new_from_known(db, intake, rows, first)
-        _add_items(db, intake, new_rows, first)
+        added = _add_new_of(db, intake, items, first)
     db.execute("release all_new")
     db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
     ledger = Ledger()
@@ -126,6 +134,13 @@ def key_of_content(experiment_id: int, recipe_id: int, content: str) -> bytes:
 
 def _key_of_copy(key: bytes, number: int) -> bytes:
     return blake2b(key + number.to_bytes(8, "big"), digest_size=16).digest()
+
+
+def _key_of_sample(key: bytes, sample: int) -> bytes:
+    """By the key of its item, which is that of the first one too."""
+    if sample == 1:
+        return key
+    return blake2b(b"sample" + key + sample.to_bytes(8, "big"), digest_size=16).digest()
 
 
 def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:
@@ -152,6 +167,7 @@ def recipe_number(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
 
 def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> int:
     which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
+    db.execute(QUERIES["keep_first_samples"], which)
     db.execute(QUERIES["drop_keys_of_other_recipes"], which)
     dropped = db.execute(QUERIES["drop_work_of_other_recipes"], which).rowcount
     db.execute(QUERIES["forget_other_recipes"], which)
@@ -161,72 +177,112 @@ def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: i
     return dropped
 
 
-def _add_items(db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int) -> None:
-    db.executemany(
-        QUERIES["add_item"],
-        (
-            {
-                "id": number,
-                "experiment_id": intake.experiment_id,
-                "recipe_id": intake.new_recipe_id,
-                "custom_id": row.custom_id,
-                "input": row.input_json,
-            }
-            for number, row in enumerate(rows, start=first)
-        ),
-    )
+_Row = dict[str, object]
+
+
+def _add_rows(db: sqlite3.Connection, intake: Intake, rows: Iterable[_Row]) -> None:
+    db.executemany(QUERIES["add_item" if intake.samples == 1 else "add_sample"], rows)
+
+
+def _all_rows(intake: Intake, items: Sequence[NewItem], first: int) -> Iterator[_Row]:
+    if intake.samples == 1:
+        for number, item in enumerate(items, start=first):
+            yield _row(intake, number, item)
+        return
+    for item_id, item in zip(count(first, intake.samples), items, strict=False):
+        for sample in range(1, intake.samples + 1):
+            yield _sample_row(intake, item_id + sample - 1, item, sample, item_id)
+
+
+def _row(intake: Intake, number: int, item: NewItem) -> _Row:
+    return {
+        "id": number,
+        "experiment_id": intake.experiment_id,
+        "recipe_id": intake.new_recipe_id,
+        "custom_id": item.custom_id,
+        "input": item.input_json,
+    }
+
+
+def _sample_row(intake: Intake, number: int, item: NewItem, sample: int, first_id: int) -> _Row:
+    sample_of = None if sample == 1 else first_id
+    return _row(intake, number, item) | {"sample": sample, "sample_of": sample_of}
 
 
 def _add_new_keys(
-    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], ids: Sequence[int]
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], ids: Sequence[int]
 ) -> bool:
     """Add the keys of all rows; False when one of them was there, and then some are missing.
 
     In the order of the keys, as that touches each page of the index once.
     """
-    in_key_order = sorted(zip([row.key for row in rows], ids, strict=True))
-    keys = {
+    keys = [item.key for item in items]
+    if intake.samples > 1:
+        samples = range(1, intake.samples + 1)
+        keys = [_key_of_sample(key, sample) for key in keys for sample in samples]
+    in_key_order = sorted(zip(keys, ids, strict=True))
+    row = {
         "keys": b"".join([key for key, _ in in_key_order]),
         "item_ids": json.dumps([item_id for _, item_id in in_key_order]),
         "pass": intake.number,
     }
-    return db.execute(QUERIES["add_keys_if_new"], keys).rowcount == len(rows)
+    return db.execute(QUERIES["add_keys_if_new"], row).rowcount == len(keys)
 
 
-def _tell_new_from_known(
-    db: sqlite3.Connection, intake: Intake, rows: Sequence[NewItem], first: int
-) -> tuple[Added, list[NewItem]]:
+def _add_new_of(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int
+) -> Added:
+    """Tell new from known, row by row."""
     ids: list[int] = []
-    new_rows: list[NewItem] = []
+    new: list[_Row] = []
     inputs = {}  # of this very call: not in the table yet
-    for row in rows:
-        proposed = first + len(new_rows)
-        item_id = _see(db, intake, row, proposed)
+    first_by_sample: dict[int, int] = {}
+    conflict = None
+    for item in items:
+        proposed = first + len(new)
+        item_id, key = _see(db, intake, item, proposed)
         if item_id == proposed:
-            new_rows.append(row)
-            inputs[proposed] = row.input_json
-        elif row.custom_id is not None and not _same_content(db, item_id, row, inputs):
-            return Added(ids, len(new_rows), conflict=item_id), new_rows
+            new.append(_sample_row(intake, proposed, item, 1, proposed))
+            inputs[proposed] = item.input_json
+        elif item.custom_id is not None and not _same_content(db, item_id, item, inputs):
+            conflict = item_id
+            break
         ids.append(item_id)
-    return Added(ids, len(new_rows)), new_rows
+        for sample in range(2, intake.samples + 1):
+            proposed = first + len(new)
+            number, _ = _see_key(db, intake, _key_of_sample(key, sample), proposed)
+            if number == proposed:
+                new.append(_sample_row(intake, proposed, item, sample, item_id))
+            else:
+                first_by_sample[number] = item_id
+    _add_rows(db, intake, new)
+    if first_by_sample:
+        db.execute(QUERIES["join_samples"], {"first_by_sample": json.dumps(first_by_sample)})
+    return Added(ids, len(new), conflict)
 
 
-def _see(db: sqlite3.Connection, intake: Intake, row: NewItem, proposed: int) -> int:
-    """The id of this row's item: `proposed` when it is a new one."""
-    mark = {"key": row.key, "item_id": proposed, "pass": intake.number}
+def _see(db: sqlite3.Connection, intake: Intake, item: NewItem, proposed: int) -> tuple[int, bytes]:
+    """The number of this item, `proposed` when it is a new one, and its key."""
+    item_id, seen = _see_key(db, intake, item.key, proposed)
+    if seen == 1 or item.custom_id is not None:
+        return item_id, item.key
+    key = _key_of_copy(item.key, seen)
+    return _see_key(db, intake, key, proposed)[0], key
+
+
+def _see_key(db: sqlite3.Connection, intake: Intake, key: bytes, proposed: int) -> tuple[int, int]:
+    """The number that the key stands for, and how often it was seen in this pass."""
+    mark = {"key": key, "item_id": proposed, "pass": intake.number}
     item_id, seen = db.execute(QUERIES["see_key"], mark).fetchone()
-    if seen > 1 and row.custom_id is None:
-        mark["key"] = _key_of_copy(row.key, seen)
-        item_id, _ = db.execute(QUERIES["see_key"], mark).fetchone()
-    return int(item_id)
+    return item_id, seen
 
 
 def _same_content(
-    db: sqlite3.Connection, item_id: int, row: NewItem, inputs: dict[int, str]
+    db: sqlite3.Connection, item_id: int, item: NewItem, inputs: dict[int, str]
 ) -> bool:
     known = inputs.get(item_id)
     if known is None:
         (known,) = db.execute(QUERIES["item_input"], {"item_id": item_id}).fetchone()
-    return known == row.input_json or (
-        canonical_json(json.loads(known)) == canonical_json(json.loads(row.input_json))
+    return known == item.input_json or (
+        canonical_json(json.loads(known)) == canonical_json(json.loads(item.input_json))
     )

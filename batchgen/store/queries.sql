@@ -38,8 +38,21 @@ delete from experiment_recipes where experiment_id = :experiment_id and recipe_i
 -- name: count_running
 select count(*) from work where experiment_id = :experiment_id and state = 'running';
 
+-- name: keep_first_samples
+-- `--recipe replace`: a pending item whose id the user gave, and that has samples which stay, stays
+-- too, with the new recipe: its key tells that the id is taken, and by what.
+update items set recipe_id = :recipe_id
+ where id in (
+  select w.item_id from work w join items i on i.id = w.item_id
+   where w.experiment_id = :experiment_id and w.state = 'pending' and w.answer_seq is null
+     and i.recipe_id <> :recipe_id and i.custom_id is not null and i.sample_of is null
+     and exists (select 1 from items s join work k on k.item_id = s.id
+                  where s.sample_of = i.id
+                    and (k.state <> 'pending' or k.answer_seq is not null
+                         or s.recipe_id = :recipe_id)));
+
 -- name: drop_keys_of_other_recipes
--- `--recipe replace`: pending items of another recipe are forgotten...
+-- The other pending items of another recipe are forgotten...
 delete from item_keys
  where item_id in (select w.item_id from work w join items i on i.id = w.item_id
                     where w.experiment_id = :experiment_id and w.state = 'pending'
@@ -78,6 +91,16 @@ returning item_id, seen;
 -- name: add_item
 insert into items (id, experiment_id, recipe_id, custom_id, input)
 values (:id, :experiment_id, :recipe_id, :custom_id, :input);
+
+-- name: add_sample
+insert into items (id, experiment_id, recipe_id, custom_id, input, sample, sample_of)
+values (:id, :experiment_id, :recipe_id, :custom_id, :input, :sample, :sample_of);
+
+-- name: join_samples
+-- Those that were there already, by their numbers, belong to the first one that is there now.
+update items set sample_of = pair.value
+  from json_each(:first_by_sample) pair
+ where items.id = cast(pair.key as integer) and items.sample_of <> pair.value;
 
 -- name: add_work
 -- Of all the items from `first` on.
@@ -246,7 +269,7 @@ returning item_id;
 
 -- name: claimed_items
 select w.item_id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input,
-       w.attempts, w.parse_failures, w.answer_seq, a.response
+       w.attempts, w.parse_failures, i.sample, w.answer_seq, a.response
   from json_each(:ids) claimed
   cross join work w on w.item_id = claimed.value
   cross join items i on i.id = w.item_id
@@ -454,8 +477,17 @@ select r.reason, r.error, count(*) as n, min(w.item_id) as example
 -- name: item_by_key
 select item_id from item_keys where key = :key;
 
+-- name: other_samples
+-- Of an item, by its first.
+select i.id from items i join work w on w.item_id = i.id
+ where i.sample_of = :item_id order by i.sample;
+
+-- name: any_samples
+select 1 from items indexed by items_by_sample
+ where sample_of is not null and experiment_id = :experiment_id limit 1;
+
 -- name: item
-select i.id, e.name as experiment, i.custom_id, i.input, i.recipe_id, w.state, w.attempts,
+select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, w.attempts,
        w.crashes, w.available_at, w.worker_id, w.priority, r.reason, r.error, r.parsed, r.finished_at,
        w.answer_seq
   from items i
@@ -479,7 +511,7 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        -- Of all its calls that came to an end; most items had one.
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at
+       as cost_usd, w.attempts, r.finished_at, i.sample
   from work w not indexed
   cross join results r on r.seq = w.result_seq
   cross join attempts a on a.seq = r.attempt_seq
@@ -496,7 +528,7 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as p
        -- Of all its calls that came to an end; most items had one.
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, r.reason, r.error
+       as cost_usd, w.attempts, r.finished_at, i.sample, r.reason, r.error
   from work w indexed by work_failed
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
@@ -514,7 +546,7 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        -- Of all its calls that came to an end; most items had one.
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, r.reason, r.error
+       as cost_usd, w.attempts, r.finished_at, i.sample, r.reason, r.error
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
   cross join results r on r.seq = w.result_seq
@@ -554,7 +586,7 @@ select r.seq, i.id, i.custom_id, i.input, json_quote(a.response) as response, r.
        -- Of all its calls that came to an end; most items had one.
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at
+       as cost_usd, w.attempts, r.finished_at, i.sample
   from results r
   cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
   cross join attempts a on a.seq = r.attempt_seq
@@ -643,7 +675,7 @@ select w.item_id from work w left join workers k on k.id = w.worker_id
 -- name: repeated_ids
 select custom_id, experiment_id from items i
  where custom_id is not null and exists (select 1 from work w where w.item_id = i.id)
- group by experiment_id, custom_id having count(*) > 1 limit 20;
+ group by experiment_id, custom_id, coalesce(sample, 1) having count(*) > 1 limit 20;
 
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.

@@ -235,8 +235,8 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: Want) -> list[Item]
     return [
         Item(
             id=row[0], epoch=row[1], experiment_id=row[2], recipe_id=row[3], custom_id=row[4],
-            input_json=row[5], attempts=row[6], parse_failures=row[7],
-            answer=None if row[8] is None else StoredAnswer(row[8], row[9]),
+            input_json=row[5], attempts=row[6], parse_failures=row[7], sample=row[8],
+            answer=None if row[9] is None else StoredAnswer(row[9], row[10]),
             reserved_tokens=want.call_tokens.of(len(row[5].encode())) if counts_tokens else 0,
         )
         for row in rows

@@ -67,7 +67,7 @@ class FailureGroup:
 
 class ResultRow(NamedTuple):
     """An item that ended, as exported. `input`, `response`, `parsed` and `metadata` are JSON text;
-    `parsed` is None when it is the response."""
+    `parsed` is None when it is the response; `sample` is None of an ordinary item."""
 
     id: int
     custom_id: str | None
@@ -84,6 +84,7 @@ class ResultRow(NamedTuple):
     cost_usd: float | None
     attempts: int
     finished_at: int
+    sample: int | None = None
     reason: str | None = None
     error: str | None = None
 
@@ -188,15 +189,25 @@ def failures(
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
-    """The numbers of the items that `given` names: the user's id in any experiment or, if there is
-    none, the item's number."""
+    """The numbers of the items that `given` names: by the user's id in any experiment, with all
+    their samples, or, if there is none, by the number of the one."""
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
     keys = [key_of_id(id_, given) for id_ in ids]
     found = [db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() for key in keys]
-    named = [row[0] for row in found if row]
+    firsts = [row[0] for row in found if row]
+    named = [one for first in firsts for one in (first, *_other_samples(db, first))]
     if named or not given.isdecimal() or len(given) > 18:
         return named
     return [int(given)] if item(db, int(given)) else []
+
+
+def _other_samples(db: sqlite3.Connection, item_id: int) -> list[int]:
+    return [one for (one,) in db.execute(QUERIES["other_samples"], {"item_id": item_id})]
+
+
+def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:
+    which = {"experiment_id": experiment_id}
+    return db.execute(QUERIES["any_samples"], which).fetchone() is not None
 
 
 def item(db: sqlite3.Connection, item_id: int) -> dict[str, Any] | None:

@@ -33,9 +33,9 @@ class Parameters:
         rejected = rejected_parameter(reply.body, prepared.body)
         if rejected is None:
             return verdict
-        place = prepared.renderer.place_of(rejected.name, prepared.input)
+        place = prepared.renderer.place_of(rejected.name, prepared.input, item.sample)
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
-        if rejected.name in prepared.renderer.added_params(prepared.input):
+        if rejected.name in prepared.renderer.added_params(prepared.input, item.sample):
             if self._requests.leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, mended=True)

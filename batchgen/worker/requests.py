@@ -38,11 +38,11 @@ class Requests:
         when the item cannot be asked for by it."""
         renderer, parser = await self._recipe(item.recipe_id)
         item_input = read_item(json.loads(item.input_json), f"item {item.id}")
-        body = renderer.request_body(item_input) if item.answer is None else {}
+        body = renderer.request_body(item_input, item.sample) if item.answer is None else {}
         if body and self._options.parse_feedback and item.parse_failures:
             await self._tell_what_was_wrong(item, body)
         if body and self._left_out:
-            for name in renderer.added_params(item_input):
+            for name in renderer.added_params(item_input, item.sample):
                 if (item.recipe_id, name) in self._left_out:
                     body.pop(name, None)
         return Prepared(item_input, parser, renderer, body, await self._is_of_pool(item))

@@ -72,7 +72,10 @@ CREATE TABLE items (
   recipe_id     integer not null references recipes (id),
   custom_id     text,                              -- the user's own id
   input         text    not null                   -- JSON; not checked here: it is what json.dumps wrote
-) strict;
+, sample integer
+  constraint sample_from_one check (sample >= 1), sample_of integer references items (id)
+  constraint first_of_none check ((sample_of is null) = (coalesce(sample, 1) = 1))
+  constraint of_another    check (sample_of <> id)) strict;
 
 CREATE TABLE live_files (
   path          text    primary key,
@@ -183,8 +186,9 @@ CREATE INDEX attempts_by_item on attempts (item_id);
 CREATE INDEX attempts_unknown on attempts (seq) where outcome = 'unknown';
 
 CREATE VIEW item_overview as
-select e.name as experiment, i.id, i.custom_id, w.state, r.reason, r.error, w.attempts, i.input,
-       a.response, case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.attempts,
+       i.input, a.response,
+       case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
        r.finished_at
   from work w
@@ -192,6 +196,8 @@ select e.name as experiment, i.id, i.custom_id, w.state, r.reason, r.error, w.at
   join experiments e on e.id = w.experiment_id
   left join results r on r.seq = w.result_seq
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
+
+CREATE INDEX items_by_sample on items (sample_of, sample) where sample_of is not null;
 
 CREATE INDEX work_claimed on work (worker_id)              where state = 'running';
 
