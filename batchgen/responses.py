@@ -207,6 +207,29 @@ def with_text(rest: str, text: str) -> str:
     return _dump(body)
 
 
+def said_beside(rest: str | None) -> dict[str, str]:
+    """What an answer had beside its text, as JSON text by name: its `reasoning`, `tool_calls` and
+    `logprobs`, those that are there. `rest` is what it is stored as, or what came in its place.
+
+    An old `function_call` is a list of one such call.
+    """
+    body = _load(rest)
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return {}
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    call = message.get("function_call")
+    found = {
+        "reasoning": storable(reasoning) if isinstance(reasoning, str) else reasoning,
+        "tool_calls": message.get("tool_calls")
+        or (call and [{"type": "function", "function": call}]),
+        "logprobs": choice.get("logprobs"),
+    }
+    return {name: _dump(value) for name, value in found.items() if value}
+
+
 def _dump(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

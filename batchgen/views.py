@@ -7,6 +7,7 @@ from typing import Any
 
 from batchgen.items import timestamp
 from batchgen.percentiles import percentile
+from batchgen.responses import said_beside
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
 from batchgen.unknown import UnknownCost
 
@@ -161,12 +162,24 @@ def item_text(shown: dict[str, Any]) -> str:
         lines += ["", f"{message.get('role')}:", _indent(text)]
     for number, call in enumerate(shown["attempts"], start=1):
         lines += ["", _call_line(number, call)]
-        text = call["response"] if call["response"] is not None else call["body"]
-        if text:
-            lines.append(_indent(text))
+        lines += map(_indent, _said(call))
     if shown["state"] == "done":
         lines += ["", "parsed:", _indent(_pretty(shown["parsed"]))]
     return "\n".join(lines)
+
+
+def _said(call: dict[str, Any]) -> list[str]:
+    """What came back: a text, and what it had beside that; or the raw body."""
+    if call["response"] is None:
+        return [call["body"]] if call["body"] else []
+    beside = said_beside(call["body"])
+    said = [call["response"]] if call["response"] else []
+    if "reasoning" in beside:
+        thought = ["reasoning:", _indent(_pretty(json.loads(beside["reasoning"])))]
+        said = [*thought, "", *said] if said else thought
+    if "tool_calls" in beside:
+        said += ["tool calls:", _indent(_pretty(json.loads(beside["tool_calls"])))]
+    return said
 
 
 def experiments_text(rows: Sequence[tuple[Experiment, Counts]]) -> str:
@@ -207,6 +220,8 @@ def _call_line(number: int, call: dict[str, Any]) -> str:
     parts = [f"attempt {number}: {call['outcome']}"]
     if call["reason"]:
         parts.append(f"{call['reason']}: {call['error']}")
+    elif call["error"]:
+        parts.append(f"but not parsed: {call['error']}")
     if call["http_status"] is not None:
         parts.append(f"HTTP {call['http_status']}")
     if call["latency_ms"] is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Those of export.Format, which is not loaded for a help text.
 _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai-batch")
+_EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Extra
 
 
 @click.command(epilog=epilog(
@@ -26,6 +27,7 @@ _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai
     "batchgen export -o results.csv",
     "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
     "batchgen export -o data.parquet --shards 8 --summary data.json",
+    "batchgen export --with reasoning --with tool_calls -o results.jsonl",
     "batchgen export --follow -o - | jq .parsed",
 ))  # fmt: skip
 @experiment_option
@@ -54,6 +56,11 @@ _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai
     help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
 )
 @click.option(
+    "--with", "extras", type=click.Choice(_EXTRAS), multiple=True,
+    help="Put this of each answer into its row too; may be given again. body is all that the "
+         "server sent.",
+)  # fmt: skip
+@click.option(
     "--follow", is_flag=True,
     help="Go on until nothing is pending or running: JSON lines, in finishing order, each once, "
          "also when it is stopped or killed and run again.",
@@ -62,13 +69,14 @@ _FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai
 @click.pass_obj
 def export(
     session: Session, experiment: str | None, output: str | None, format_name: str | None,
-    failed: bool, where: str | None, shards: int, summary: Path | None, follow: bool, as_json: bool,
+    failed: bool, where: str | None, shards: int, summary: Path | None, extras: tuple[str, ...],
+    follow: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
-    from batchgen.export import Format, Wanted, Where, format_by_name
+    from batchgen.export import Extra, Format, Wanted, Where, format_by_name
     from batchgen.items import State
 
     path = Path(output) if output else None
@@ -78,6 +86,7 @@ def export(
         None if where is None else Where(where),
         shards,
         summary,
+        tuple(map(Extra, dict.fromkeys(extras))),
     )
     if follow:
         _refuse_with_follow(wanted, format_name)
@@ -103,6 +112,7 @@ def _refuse_with_follow(wanted: "Wanted", format_name: str | None) -> None:
         "--where": wanted.where is not None,
         "--shards": wanted.shards > 1,
         "--summary": wanted.summary is not None,
+        "--with": bool(wanted.extras),
         f"--format {format_name}": format_name not in (None, "jsonl"),
     }
     given = ", ".join(option for option, is_given in refused.items() if is_given)

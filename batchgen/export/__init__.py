@@ -6,6 +6,7 @@ This is the door. Behind it:
     convert         all else: other formats, chosen rows, several files
     live            JSON lines that follow the work, in finishing order
     chat, table     the other formats
+    extras          what an answer had beside its text
     summary         what an export holds, beside it
     wanted, where   what is asked for, and which rows
     lines, files    a result as a line; a file that appears whole or not at all
@@ -34,14 +35,14 @@ from batchgen.export.live import (
 )
 from batchgen.export.plain import write_plain
 from batchgen.export.summary import summary_text
-from batchgen.export.wanted import Exported, ExportedFile, Format, Wanted, format_by_name
+from batchgen.export.wanted import Exported, ExportedFile, Extra, Format, Wanted, format_by_name
 from batchgen.export.where import Where
 from batchgen.items import State
 from batchgen.parquet import load_pyarrow
 from batchgen.store import Experiment, ExportRecord, Store, now_ms
 
 __all__ = [
-    "Exported", "ExportedFile", "Format", "LiveFile", "Wanted", "Where", "check_export",
+    "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "Wanted", "Where", "check_export",
     "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
     "follow_to_stream", "format_by_name", "kept", "live_path", "output_path",
     "result_object",

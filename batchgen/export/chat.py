@@ -8,11 +8,12 @@ from json import loads
 from typing import Any, NoReturn
 
 from batchgen.errors import UsageError
+from batchgen.export.extras import whole_body
 from batchgen.export.wanted import Format
 from batchgen.items import Recipe, dump_json
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
-from batchgen.responses import with_text
+from batchgen.responses import said_beside
 from batchgen.store import AnswerDetails, ResultRow
 
 _Message = dict[str, Any]
@@ -22,8 +23,10 @@ _SPEAKERS = {"user": "human", "assistant": "gpt"}
 class Chats:
     """Makes the lines of one format. `recipes` may grow while it is used."""
 
-    def __init__(self, kind: Format, recipes: Mapping[int, Recipe]) -> None:
-        self._kind, self._recipes = kind, recipes
+    def __init__(
+        self, kind: Format, recipes: Mapping[int, Recipe], *, with_reasoning: bool
+    ) -> None:
+        self._kind, self._recipes, self._with_reasoning = kind, recipes, with_reasoning
         self._renderers: dict[int, Renderer] = {}
 
     def line(self, row: ResultRow, details: AnswerDetails) -> str:
@@ -32,7 +35,10 @@ class Chats:
             return _batch_line(row, details)
         asked, answer = self._asked(row, details), loads(row.response)
         if self._kind is Format.MESSAGES:
-            chat: dict[str, Any] = {"messages": [*asked, _assistant(answer, details)]}
+            said = _assistant(answer, details)
+            if self._with_reasoning and (reasoning := said_beside(details.body).get("reasoning")):
+                said["reasoning_content"] = loads(reasoning)
+            chat: dict[str, Any] = {"messages": [*asked, said]}
             if row.metadata and row.metadata != "null":
                 chat["metadata"] = loads(row.metadata)
         else:
@@ -116,23 +122,10 @@ def _batch_line(row: ResultRow, details: AnswerDetails) -> str:
 
 
 def _batch_response(row: ResultRow, details: AnswerDetails) -> str:
-    if details.http_status is None or details.body is None:
+    body = whole_body(row, details)
+    if details.http_status is None or body is None:
         return "null"
-    body = details.body
-    if row.response != "null":
-        body = with_text(body, loads(row.response))
-    elif not _is_json(body):
-        body = dump_json(body)
     return (
         f'{{"status_code": {details.http_status}, "request_id": {dump_json(details.request_id)}, '
         f'"body": {body}}}'
     )
-
-
-def _is_json(text: str) -> bool:
-    """And of one line."""
-    try:
-        loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return "\n" not in text and "\r" not in text

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from batchgen.export.chat import Chats
+from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
 from batchgen.export.lines import export_line
 from batchgen.export.table import Columns, CsvTable, ParquetTable
-from batchgen.export.wanted import Format, Wanted
+from batchgen.export.wanted import Extra, Format, Wanted
 from batchgen.items import Recipe
 from batchgen.store import AnswerDetails, Experiment, ResultRow, Store
 from batchgen.waiting import to_its_end
@@ -57,7 +58,7 @@ async def convert(
     goes. Raises UsageError for an item that the format has no place for."""
     pages = _Pages(store, experiment, wanted)
     total = await _count(store, experiment, wanted) if len(files) > 1 else 0
-    columns = Columns(wanted.state)
+    columns = Columns(wanted.state, wanted.extras)
     if wanted.format is Format.CSV or (len(files) > 1 and wanted.where):
         total = await _look_through(pages, wanted, columns)
     has_samples = wanted.format is Format.PARQUET and await store.has_samples(experiment.id)
@@ -106,7 +107,7 @@ class _Pages:
 
     def __init__(self, store: Store, experiment: Experiment, wanted: Wanted) -> None:
         self._store, self._experiment, self._wanted = store, experiment, wanted
-        self._bodies = wanted.format is Format.OPENAI_BATCH
+        self._bodies = wanted.format is Format.OPENAI_BATCH or bool(wanted.extras)
         self._with_details = self._bodies or wanted.format.is_chat or wanted.summary is not None
         self.recipes: dict[int, Recipe] = {}
 
@@ -136,11 +137,12 @@ class _Sink(Protocol):
 
 
 class _Lines:
-    def __init__(self, file: Hashed) -> None:
-        self._file = file
+    def __init__(self, file: Hashed, extras: Extras) -> None:
+        self._file, self._extras = file, extras
 
     def write(self, rows: Sequence[ResultRow]) -> None:
-        self._file.write("".join(map(export_line, rows)).encode())
+        lines = [export_line(row, self._extras.of(row)) for row in rows]
+        self._file.write("".join(lines).encode())
 
     def close(self) -> None:
         pass
@@ -176,8 +178,9 @@ class _Writer:
         self._wanted = wanted
         self._has_samples = has_samples
         self._details: dict[int, AnswerDetails] = {}
-        chats = Chats(wanted.format, recipes)
-        self._sinks = [self._sink(file, columns, chats) for file in files]
+        chats = Chats(wanted.format, recipes, with_reasoning=Extra.REASONING in wanted.extras)
+        extras = Extras(wanted.extras, self._details)
+        self._sinks = [self._sink(file, columns, chats, extras) for file in files]
         self._room = [
             total * (n + 1) // len(files) - total * n // len(files) for n in range(len(files))
         ]
@@ -220,11 +223,11 @@ class _Writer:
         self.rows[self._now] += len(some)
         return len(some)
 
-    def _sink(self, file: Hashed, columns: Columns, chats: Chats) -> _Sink:
+    def _sink(self, file: Hashed, columns: Columns, chats: Chats, extras: Extras) -> _Sink:
         if self._wanted.format is Format.JSONL:
-            return _Lines(file)
+            return _Lines(file, extras)
         if self._wanted.format is Format.CSV:
-            return CsvTable(file, columns)
+            return CsvTable(file, columns, extras)
         if self._wanted.format is Format.PARQUET:
-            return ParquetTable(file, self._wanted.state, has_samples=self._has_samples)
+            return ParquetTable(file, self._wanted.state, extras, has_samples=self._has_samples)
         return _ChatLines(file, chats, self._details)

@@ -1,5 +1,6 @@
 """One result as a line of JSON: the stored texts are put into it as they are, without parsing."""
 
+from collections.abc import Mapping
 from json import JSONEncoder, loads
 from typing import Any
 
@@ -9,13 +10,14 @@ from batchgen.store import ResultRow
 _quote = JSONEncoder(ensure_ascii=False).encode
 
 
-def export_line(row: ResultRow) -> str:
-    """One line of JSON, with its line break."""
+def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
+    """One line of JSON, with its line break. `extras` are JSON text, or None, by name."""
     done = row.reason is None
     # Parser raw stores no second copy of the answer.
     parsed = (row.parsed or row.response) if done else "null"
     sample = "" if row.sample is None else f'"sample": {row.sample}, '
     end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
+    end += "".join(f', "{name}": {text or "null"}' for name, text in extras.items())
     return (
         f'{{"id": {_json(row.custom_id) if row.custom_id else row.id}, '
         f'{sample}"input": {row.input}, '

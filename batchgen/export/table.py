@@ -7,6 +7,7 @@ from json import loads
 from typing import Any
 
 from batchgen.errors import BatchgenError
+from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
 from batchgen.items import State, dump_json, timestamp
 from batchgen.parquet import load_pyarrow
@@ -27,12 +28,13 @@ class Columns:
     """The columns of a CSV, which are known when all results were seen once: a field of an object
     in input, parsed or metadata has its own."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, extras: Sequence[str]) -> None:
         self._of_group: dict[str, dict[_Path, None]] = {group: {} for group in _GROUPS}
         self._has_samples = False
         self._after = ["model", "finish_reason", "prompt_tokens", "completion_tokens"]
         self._after += ["cached_tokens", "reasoning_tokens", "cost_usd", "attempts", "timestamp"]
         self._after += ["reason", "error"] if state is State.FAILED else []
+        self._after += extras
 
     def see(self, row: ResultRow) -> None:
         self._has_samples |= row.sample is not None
@@ -53,8 +55,8 @@ class Columns:
 class CsvTable:
     """UTF-8 with a byte order mark, without which Excel takes it for something else."""
 
-    def __init__(self, file: Hashed, columns: Columns) -> None:
-        self._file = file
+    def __init__(self, file: Hashed, columns: Columns, extras: Extras) -> None:
+        self._file, self._extras = file, extras
         self._paths = columns.paths()
         self._places = {path: place for place, path in enumerate(self._paths)}
         file.write(b"\xef\xbb\xbf" + _csv([[_shown(".".join(path)) for path in self._paths]]))
@@ -83,7 +85,8 @@ class CsvTable:
                     cells[whole or 0] = _shown(value)
                     break
                 cells[place] = _shown(part)
-        for name, value in _scalars(row).items():
+        extras = {name: _text_of(value) for name, value in self._extras.of(row).items()}
+        for name, value in (_scalars(row) | extras).items():
             if (place := self._places.get((name,))) is not None:
                 cells[place] = _shown(value)
         return cells
@@ -123,6 +126,11 @@ def _scalars(row: ResultRow) -> dict[str, Any]:
     }
 
 
+def _text_of(value: str | None) -> str | None:
+    """JSON text, but a text as itself."""
+    return loads(value) if value and value.startswith('"') else value
+
+
 def _shown(value: Any) -> str:
     """A cell: text as it is, unless it would be a formula, and anything else as JSON."""
     if value is None:
@@ -138,20 +146,24 @@ def _csv(rows: Any) -> bytes:
 
 
 class ParquetTable:
-    """Typed columns; `input`, `parsed` and `metadata`, of which each row may have another shape,
-    are JSON as text. Written in row groups, so memory does not grow."""
+    """Typed columns; `input`, `parsed`, `metadata` and the extras, of which each row may have
+    another shape, are JSON as text. Written in row groups, so memory does not grow."""
 
-    def __init__(self, file: Hashed, state: State, *, has_samples: bool) -> None:
+    def __init__(self, file: Hashed, state: State, extras: Extras, *, has_samples: bool) -> None:
         self._pa, parquet = load_pyarrow()
-        self._schema = _schema(self._pa, state, has_samples)
+        self._extras = extras
+        self._schema = _schema(self._pa, state, extras.names, has_samples)
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
-        self._rows: list[ResultRow] = []
+        self._records: list[dict[str, Any]] = []
         self._chars = 0
 
     def write(self, rows: Sequence[ResultRow]) -> None:
-        self._rows += rows
-        self._chars += sum(len(row.input) + 2 * len(row.response) for row in rows)
-        if len(self._rows) >= _ROW_GROUP_ROWS or self._chars >= _ROW_GROUP_CHARS:
+        for row in rows:
+            extras = self._extras.of(row)
+            self._records.append(_record(row) | extras)
+            self._chars += len(row.input) + 2 * len(row.response)
+            self._chars += sum(len(text or "") for text in extras.values())
+        if len(self._records) >= _ROW_GROUP_ROWS or self._chars >= _ROW_GROUP_CHARS:
             self._write_group()
 
     def close(self) -> None:
@@ -164,14 +176,13 @@ class ParquetTable:
         self._writer.is_open = False
 
     def _write_group(self) -> None:
-        if self._rows:
-            records = [_record(row) for row in self._rows]
-            table = self._pa.Table.from_pylist(records, schema=self._schema)
-            self._writer.write_table(table, row_group_size=len(records))
-            self._rows, self._chars = [], 0
+        if self._records:
+            table = self._pa.Table.from_pylist(self._records, schema=self._schema)
+            self._writer.write_table(table, row_group_size=len(self._records))
+            self._records, self._chars = [], 0
 
 
-def _schema(pa: Any, state: State, has_samples: bool) -> Any:
+def _schema(pa: Any, state: State, extras: Sequence[str], has_samples: bool) -> Any:
     text, count = pa.string(), pa.int64()
     columns = [
         ("id", text), ("input", text), ("response", text), ("parsed", text), ("metadata", text),
@@ -181,6 +192,7 @@ def _schema(pa: Any, state: State, has_samples: bool) -> Any:
     ]  # fmt: skip
     columns[1:1] = [("sample", count)] if has_samples else []
     columns += [("reason", text), ("error", text)] if state is State.FAILED else []
+    columns += [(name, text) for name in extras]
     return pa.schema(columns)
 
 

@@ -31,6 +31,15 @@ class Format(StrEnum):
         return self in (Format.MESSAGES, Format.ALPACA, Format.SHAREGPT)
 
 
+class Extra(StrEnum):
+    """What a row can have beside what it always has."""
+
+    REASONING = "reasoning"
+    TOOL_CALLS = "tool_calls"
+    LOGPROBS = "logprobs"
+    BODY = "body"
+
+
 def format_by_name(path: Path | None) -> Format:
     """By the suffix of the file's name: CSV, Parquet, or else JSON lines."""
     suffix = path.suffix.lower() if path else ""
@@ -40,32 +49,45 @@ def format_by_name(path: Path | None) -> Format:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """`where` chooses among the rows of `state`; `shards` is the number of files they go into;
-    `summary` is a file that tells about them. Raises UsageError for what cannot be had."""
+    `summary` is a file that tells about them; `extras` go into each row. Raises UsageError for what
+    cannot be had."""
 
     format: Format = Format.JSONL
     state: State = State.DONE
     where: Where | None = None
     shards: int = 1
     summary: Path | None = None
+    extras: tuple[Extra, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_extras()
         if self.state is State.FAILED and self.format.is_chat:
             raise UsageError(
                 f"--failed with --format {self.format}: failed items have no answer to train on; "
                 "choose jsonl, csv, parquet or openai-batch."
             )
 
+    def _check_extras(self) -> None:
+        if self.format in (Format.JSONL, Format.CSV, Format.PARQUET):
+            return
+        has_place = (Extra.REASONING,) if self.format is Format.MESSAGES else ()
+        if refused := [extra for extra in self.extras if extra not in has_place]:
+            raise UsageError(
+                f"--with {refused[0]} with --format {self.format}: it has no place for that; "
+                "choose jsonl, csv or parquet."
+            )
+
     @property
     def is_all(self) -> bool:
         """All results as JSON lines in one file: what `verify` can compare with the table."""
         everything = self.where is None and self.shards == 1 and self.state is State.DONE
-        return everything and self.format is Format.JSONL
+        return everything and self.format is Format.JSONL and not self.extras
 
     @property
     def is_plain(self) -> bool:
         """Nothing but the stored texts is needed."""
         alone = self.where is None and self.shards == 1 and self.summary is None
-        return alone and self.format is Format.JSONL
+        return alone and self.format is Format.JSONL and not self.extras
 
 
 @dataclass(frozen=True, slots=True)
