@@ -114,9 +114,9 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @asynccontextmanager
-async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> AsyncIterator[Client]:
-    """A client for `slots` calls at once. Raises ConfigError when the key is missing or unusable,
-    or the environment's proxy is."""
+async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[Client]:
+    """A client for any number of calls at once. Raises ConfigError when the key is missing or
+    unusable, or the environment's proxy is."""
     key = _checked_key(model)
     proxy = _proxy(yarl.URL(model.base_url))  # before openai, which fails at some with a traceback
     # Here, as it takes half a second of CPU, which who only enqueues need not spend.
@@ -135,7 +135,7 @@ async def open_client(model: ModelConfig, *, slots: int, timeout_s: float) -> As
     url = yarl.URL(f"{str(openai.base_url).rstrip('/')}/chat/completions")
     await openai.close()
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=slots + 8, keepalive_timeout=60),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
         proxy=proxy,
         headers=headers,

@@ -12,21 +12,22 @@ nothing pending or running is left in scope, whoever has it, or as many are done
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, Pacer, TokenMeter
-from batchgen.store import Budget, Exchange, Grant, Reservation, Want, Worker, now_ms
+from batchgen.store import Budget, Exchange, Grant, Orders, Reservation, Want, Worker, now_ms
 from batchgen.waiting import clock_ms
 
 T = TypeVar("T")
 
 # How often to look for work that others add or give back.
 _POLL_MS = 1000
+_TELL_EVERY_MS = 2000
 # How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
 _PATIENCE_S = 60.0
 _TRY_AGAIN_S = 2.0
@@ -59,7 +60,9 @@ class Committer:
         lease_s: float,
         warn: Callable[[str], None],
     ) -> None:
-        """`limits` may be replaced at any time: each exchange goes by the newest."""
+        """`limits` may be replaced at any time: each exchange goes by the newest. `obey` is told
+        the orders of other terminals when they change, and `report` says what the worker tells
+        of itself."""
         self._worker = worker
         self._pacer = pacer
         self._scope = scope
@@ -76,10 +79,17 @@ class Committer:
         self._second_turns: deque[asyncio.Future[None]] = deque()
         self._beat_at = clock_ms() + self._beat_every_ms
         self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
+        self._orders_at = clock_ms() + _POLL_MS  # if no exchange brings them before
+        self._orders = worker.first_orders
+        self._told: Mapping[str, Any] = {}
+        self._tell_at = 0
         self._claims_left = scope.max_items
         self._draining = False
         self._closed = False
         self._warned_of_stranger = False
+        self.obey: Callable[[Orders], None] = lambda _: None
+        self.report: Callable[[], Mapping[str, Any]] = dict
+        self.paused = False
         self.limits = scope.limits
         pacer.server.workers = worker.crew
         self.held_to: float | None = None  # the calls a minute that a limit holds claims to
@@ -169,6 +179,8 @@ class Committer:
                 await self._reserve()
             if clock_ms() >= self._beat_at:
                 await self._beat()
+            if clock_ms() >= self._orders_at:
+                await self._look_for_orders()
             if self._closed and not self._outcomes:
                 return
 
@@ -204,14 +216,13 @@ class Committer:
 
     def _next_look(self) -> int:
         now = clock_ms()
+        always = (self._beat_at, self._orders_at)
         times = [
-            *(self._beat_at, self._look_at, self._budget_look_at),
+            *(*always, self._look_at, self._budget_look_at),
             self._pacer.next_change_at(now),
             self._pacer.server.next_at(self._meter.mean, now),
         ]
-        return min(
-            at for at in times if at is not None and (at > clock_ms() or at == self._beat_at)
-        )
+        return min(at for at in times if at is not None and (at > clock_ms() or at in always))
 
     def _room_for_second_calls(self) -> int:
         waiting = [turn for turn in self._second_turns if not turn.done()]  # others' call has ended
@@ -229,7 +240,7 @@ class Committer:
         now = clock_ms()
         slots = 0
         looks = self._look_at is not None and now >= max(self._look_at, self._budget_look_at)
-        if looks and not self._draining:
+        if looks and not self._draining and not self.paused:
             allowed = self._pacer.allowed(now) - self.in_flight - len(self._second_turns)
             most = 1 if self._budget_is_tight else _CLAIMS_A_TIME  # the rest would come back
             room = self._pacer.server.left(self._meter.mean, now)
@@ -251,7 +262,10 @@ class Committer:
         outcomes = [outcome for outcome, _ in handed_in]
         if self.limits.tokens_per_minute is not None or self._pacer.server.counts_tokens:
             self._learn_tokens(outcomes)
-        done = await self._patiently(lambda: self._worker.exchange(outcomes, want), len(outcomes))
+        report = self._news()
+        done = await self._patiently(
+            lambda: self._worker.exchange(outcomes, want, report), len(outcomes)
+        )
         for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):
             if not future.done():
                 future.set_result(seq)
@@ -263,8 +277,10 @@ class Committer:
         if not self._warned_of_stranger and (warning := self._worker.stranger):
             self._warned_of_stranger = True
             self._warn(warning)
-        if done.expelled:
+        if done.orders is None:
             await self._join_again()
+        else:
+            self._take_orders(done.orders)
         self._give_out(done.items)
         if want.slots:
             self.held_to = done.held_to
@@ -346,6 +362,40 @@ class Committer:
         self._look_at = min(poll_at, now + max(due_in_ms, 1))
         # Others may have what is left: a beat finds out whether they live.
         self._beat_at = min(self._beat_at, poll_at)
+
+    def _news(self) -> Mapping[str, Any] | None:
+        """What the worker tells of itself, if that has changed and it has told nothing for a while;
+        it goes with what is written anyway, or else alone."""
+        if clock_ms() < self._tell_at:
+            return None
+        self._tell_at = clock_ms() + _TELL_EVERY_MS
+        news = self.report()
+        if news == self._told:
+            return None
+        self._told = news
+        return news
+
+    async def _look_for_orders(self) -> None:
+        self._orders_at = clock_ms() + _POLL_MS
+        report = self._news()
+        orders = await self._patiently(lambda: self._worker.orders(report))
+        if orders is not None:  # else the next beat joins again
+            self._take_orders(orders)
+
+    def _take_orders(self, orders: Orders) -> None:
+        self._orders_at = clock_ms() + _POLL_MS
+        if orders == self._orders:
+            return
+        self._orders = orders
+        if self.paused and not orders.paused:
+            self._pacer.forget_trouble()
+        self.paused = orders.paused
+        self._pacer.slots = orders.slots
+        self.limits = self._scope.limits.overruled(
+            orders.requests_per_minute, orders.tokens_per_minute
+        )
+        self._look_at = 0
+        self.obey(orders)
 
     async def _beat(self) -> None:
         self._beat_at = clock_ms() + self._beat_every_ms

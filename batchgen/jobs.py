@@ -83,7 +83,7 @@ async def work(
         directory=config.directory,
     )
     stats = Stats()
-    opening = open_client(config.model, slots=options.slots, timeout_s=settings.timeout_s)
+    opening = open_client(config.model, timeout_s=settings.timeout_s)
     async with opening as client, watched(request, store, stats):
         await run_worker(store, client, options, stop=stop, stats=stats, log=log)
     counts = await store.counts(request.scope.experiments)

@@ -33,7 +33,8 @@ _REPORT_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
 _LATENCIES_TOLD = 200
 _ROOM = 4096  # PIPE_BUF: what a pipe that can be written to takes whole, so keep below it
-_ENDED_WELL = (0, 3, 4, 128 + signal.SIGTERM)
+_TOLD_TO_STOP = 128 + signal.SIGTERM  # by `batchgen stop`; what the parent says gives 0 or 3
+_ENDED_WELL = (0, 3, 4, _TOLD_TO_STOP)
 
 Say = Callable[[str], None]
 
@@ -96,6 +97,9 @@ class _Crew:
         finally:
             await self._end()
         codes = {part.process.returncode or 0 for part in self._parts}
+        if codes == {_TOLD_TO_STOP}:
+            self._stop.signum = self._stop.signum or signal.SIGTERM
+            self._stop.drain.set()
         if not codes & set(_ENDED_WELL):
             raise BatchgenError(
                 f"all {len(self._parts)} worker processes failed; the lines above say why. "
@@ -155,6 +159,7 @@ class _Crew:
             setattr(total, name, sum(getattr(stats, name) for stats in parts))
         total.latencies_ms = deque(ms for stats in parts for ms in stats.latencies_ms)
         total.reasons = sum((Counter(stats.reasons) for stats in parts), Counter())
+        total.paused = all(stats.paused for stats in parts)
         total.paused_until = min(stats.paused_until for stats in parts)
         total.held_to = next((stats.held_to for stats in parts if stats.held_to), None)
         total.trouble = next((stats.trouble for stats in parts if stats.trouble), "")

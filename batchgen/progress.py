@@ -280,6 +280,8 @@ def _note(stats: Stats, rate: float, now_s: float) -> str:
     """What the user should know right now: why nothing moves."""
     if stats.halted:
         return "halted: waiting for the calls in flight"
+    if stats.paused:
+        return "paused from another terminal: batchgen resume goes on"
     wait_s = stats.paused_until / 1000 - now_s
     because = f": {stats.trouble}" if stats.trouble else ""
     if wait_s >= 1:

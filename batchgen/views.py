@@ -21,9 +21,10 @@ def status_object(
     workers: Sequence[WorkerRow],
     unknown: UnknownCost,
     learned_rate: float | None,
+    now: int,
 ) -> dict[str, Any]:
-    """`batchgen status --json`. `unknown` counts the calls of workers that died too, of which
-    `total` does not know while nobody has taken over from them."""
+    """`batchgen status --json`, at `now` (epoch ms). `unknown` counts the calls of dead workers
+    too, of which `total` does not know while nobody has taken over from them."""
     found = _counts_object(total) | {
         "unknown_calls": unknown.calls,
         "unknown_max_tokens": _known(unknown.tokens, unknown.bounded, unknown.calls),
@@ -45,10 +46,27 @@ def status_object(
             {
                 "id": worker.id, "host": worker.host, "pid": worker.pid, "slots": worker.slots,
                 "started_at": timestamp(worker.started_at), "alive": worker.alive,
+                "paused": worker.paused,
             }
+            | (_told(worker, now) if worker.alive else {})
             for worker in workers
         ],
     }  # fmt: skip
+
+
+def _told(worker: WorkerRow, now: int) -> dict[str, Any]:
+    """What a worker tells of itself, some seconds ago at most (`worker.report`)."""
+    told = json.loads(worker.report or "{}")
+    late_after_ms = told.get("late_after_ms")
+    return {
+        "in_flight": told.get("in_flight"),
+        "waits_for": told.get("waits_for"),
+        "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
+        "stragglers": [
+            {"item": item_id, "for_s": round((now - began_at) / 1000, 1)}
+            for item_id, began_at in told.get("stragglers", ())
+        ],
+    }
 
 
 def _known(most: float, known: int, calls: int) -> float | None:
@@ -84,7 +102,7 @@ def status_text(status: dict[str, Any]) -> str:
             f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "
             f"stopped; the server may have charged for them: {_may_have_cost(total)})"
         )
-    lines += [_worker_line(worker) for worker in status["workers"]]
+    lines += [line for worker in status["workers"] for line in _worker_lines(worker)]
     return "\n".join(lines)
 
 
@@ -208,12 +226,22 @@ def _counts_object(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _worker_line(worker: dict[str, Any]) -> str:
-    state = "alive" if worker["alive"] else "gone: the next worker takes over its items"
-    return (
-        f"worker {worker['id']}: pid {worker['pid']} on {worker['host']}, "
-        f"{worker['slots']} slots, {state}"
-    )
+def _worker_lines(worker: dict[str, Any]) -> list[str]:
+    head = f"worker {worker['id']}: pid {worker['pid']} on {worker['host']}, "
+    if not worker["alive"]:
+        slots = f"{worker['slots']} slots"
+        return [f"{head}{slots}, gone: the next worker takes over its items"]
+    known = worker["in_flight"] is not None
+    calls = f"{worker['in_flight']} of {worker['slots']}" if known else f"{worker['slots']}"
+    why = f", {worker['waits_for']}" if worker["waits_for"] else ""
+    lines = [f"{head}{calls} slots {'in use' if known else ''}".rstrip() + f", alive{why}"]
+    lines += [
+        f"  item {late['item']}: under way for {late['for_s']:,.0f} s, where "
+        f"{worker['late_after_s']:,.1f} s is 3 times what 99 of 100 calls took"
+        for late in worker["stragglers"]
+        if worker["late_after_s"] is not None
+    ]
+    return lines
 
 
 def _call_line(number: int, call: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ async def opened(
     base_url: str, *, key: str | None = KEY, slots: int = 4, timeout_s: float = 30.0
 ) -> AsyncIterator[Client]:
     model = ModelConfig(base_url=base_url, api_key=key)
-    async with open_client(model, slots=slots, timeout_s=timeout_s) as client:
+    async with open_client(model, timeout_s=timeout_s) as client:
         yield client
 
 

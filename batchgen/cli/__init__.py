@@ -5,6 +5,7 @@ This is the door: `main`, and the group of the commands. Behind it:
     start            init, demo, simulate
     job              enqueue, work, run
     look             status, failures, show
+    steer            pause, resume, set, stop
     redo             retry, reparse
     after            export, verify
     experiments      experiments, and its rename and delete
@@ -28,7 +29,7 @@ from typing import NoReturn
 import click
 
 from batchgen import __version__
-from batchgen.cli import after, experiments, job, look, redo, start
+from batchgen.cli import after, experiments, job, look, redo, start, steer
 from batchgen.cli.options import OrderedGroup, epilog
 from batchgen.cli.session import Session
 from batchgen.errors import BatchgenError
@@ -59,6 +60,7 @@ for _command in (
     start.init, start.demo, start.simulate,
     job.enqueue, job.work, job.run,
     look.status, look.failures, look.show,
+    steer.pause, steer.resume, steer.set_, steer.stop,
     redo.retry, redo.reparse,
     after.export, after.verify,
     experiments.experiments,

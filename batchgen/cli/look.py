@@ -22,6 +22,7 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
     import asyncio
 
     from batchgen.prices import Prices
+    from batchgen.store import now_ms
     from batchgen.unknown import most_of_unknown
     from batchgen.views import foreign_writer_warning, status_object, status_text
 
@@ -38,7 +39,7 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
             [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
         )  # fmt: skip
         return status_object(
-            rows, total, await store.pace(), workers, unknown, await store.learned_rate()
+            rows, total, await store.pace(), workers, unknown, await store.learned_rate(), now_ms()
         )
 
     async def job() -> int:

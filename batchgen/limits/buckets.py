@@ -36,6 +36,15 @@ class Limits:
     def any(self) -> bool:
         return self != NO_LIMITS
 
+    def overruled(self, requests_per_minute: int | None, tokens_per_minute: int | None) -> "Limits":
+        """By others, where they are not None; 0: no limit."""
+        limits = self
+        if requests_per_minute is not None:
+            limits = replace(limits, requests_per_minute=requests_per_minute or None)
+        if tokens_per_minute is not None:
+            limits = replace(limits, tokens_per_minute=tokens_per_minute or None)
+        return limits
+
     def below(self, announced: int | None) -> "Limits":
         """With `adaptive`: no more requests a minute than the server says that it takes."""
         if not self.adaptive or announced is None:

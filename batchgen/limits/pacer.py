@@ -39,8 +39,10 @@ Guilty = tuple[Item, Failure]
 
 
 class Pacer:
+    """`slots` may be changed at any time."""
+
     def __init__(self, slots: int, stall_s: float, now: int, *, cuts_slots: bool = True) -> None:
-        self._slots = slots
+        self.slots = slots
         self._cuts_slots = cuts_slots
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
@@ -64,8 +66,8 @@ class Pacer:
         if self.down:
             return 1
         if not self._heard and now - self._started_at < _START_MS:
-            return min(self._slots, _START_CALLS)
-        return max(1, int(self._slots * self._share))
+            return min(self.slots, _START_CALLS)
+        return max(1, int(self.slots * self._share))
 
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
@@ -94,7 +96,7 @@ class Pacer:
             return Blame.SERVER
         self._trouble_since = None
         self._bursts = 0
-        round_of_answers = max(1.0, self._slots * self._share)
+        round_of_answers = max(1.0, self.slots * self._share)
         self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
         return Blame.ITEM
 
@@ -102,6 +104,10 @@ class Pacer:
         """Items whose fault was left open and turned out to be theirs, each told once."""
         guilty, self._guilty = self._guilty, []
         return guilty
+
+    def forget_trouble(self) -> None:
+        """Somebody else held the calls back meanwhile: that is no stall."""
+        self._trouble_since = None
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
@@ -116,7 +122,7 @@ class Pacer:
             self._bursts += 1
             self._paused_at = now
             if self._cuts_slots:
-                self._share = max(self._share * _CUT_PER_BURST, 1 / self._slots)
+                self._share = max(self._share * _CUT_PER_BURST, 1 / self.slots)
         self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:

@@ -9,13 +9,14 @@ one snapshot, and its docstring is its promise. Behind it:
     intake       enqueueing             queue     workers: claim, take over
     finish       how a claim ends       operator  retry, reparse, ...
     budget       what may be spent      ledger    counters and totals
+    steering     orders for workers     sending   the shared limits
     reports      reading                verify    the proof
     live         files that follow      sql       queries.sql by name
 """
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 from batchgen.errors import UsageError
 from batchgen.items import Item, NewItem, Outcome, Recipe, State
 from batchgen.store import budget as store_budget
-from batchgen.store import intake, live, operator, queue, reports, sending, verify
+from batchgen.store import intake, live, operator, queue, reports, sending, steering, verify
 from batchgen.store.budget import Budget, Grant, Reservation, Spent
 from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock, machine
@@ -41,14 +42,15 @@ from batchgen.store.reports import (
     ResultRow,
     UnknownCall,
 )
+from batchgen.store.steering import Order, Orders
 from batchgen.store.verify import ExportRecord
 
 __all__ = [
     "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
     "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord", "LivePage",
-    "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Spent", "Store", "UnknownCall",
-    "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id", "now_ms", "open_store",
-    "vulnerable_sqlite",
+    "Order", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Spent",
+    "Store", "UnknownCall", "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id", "now_ms",
+    "open_store", "vulnerable_sqlite",
 ]  # fmt: skip
 
 
@@ -191,6 +193,11 @@ class Store:
         numbers of those items that were left, as something else became of them meanwhile."""
         return await self._db.write(operator.write_reparsed, reparsed, parser, now_ms())
 
+    async def order(self, orders: Mapping[int, Order]) -> int:
+        """Give orders to workers, by their numbers; how many were still there. Each obeys in a
+        second or two."""
+        return await self._db.write(steering.give, orders)
+
     async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
         await self._db.write(operator.rename_experiment, experiment_id, new_name)
 
@@ -315,7 +322,7 @@ class Worker:
 
     def __init__(self, database: Database, slots: int, lease_ms: int, max_crashes: int) -> None:
         self._db = database
-        self._slots = slots
+        self._orders = Orders(slots)
         self._lease_ms = lease_ms
         self._max_crashes = max_crashes
         self._lock: OwnerLock | None = None
@@ -326,11 +333,18 @@ class Worker:
         self.id = 0
         self.crew = 1  # the workers that lived at the last beat, this one included
 
+    @property
+    def first_orders(self) -> Orders:
+        """As it was started."""
+        return Orders(self._orders.slots)
+
     async def join(self) -> None:
         """Become a worker, and take over from those that died."""
 
         def transaction(db: Any) -> None:
-            self.id = queue.join(db, machine(), os.getpid(), self._slots, now_ms(), self._lease_ms)
+            slots = self._orders.slots
+            self.id = queue.join(db, machine(), os.getpid(), slots, now_ms(), self._lease_ms)
+            steering.give(db, {self.id: self._orders})  # of an earlier life
             # Inside the transaction: nobody can see the row before the lock is held.
             self._lock = _owner_lock(self._db.path, self.id)
             self._lock.acquire()
@@ -359,14 +373,36 @@ class Worker:
 
         return await self._db.write(transaction)
 
-    async def exchange(self, outcomes: Sequence[Outcome], want: Want) -> Exchange:
-        """Write what slots finished and claim what they do next: durable when it returns."""
+    async def exchange(
+        self, outcomes: Sequence[Outcome], want: Want, report: Mapping[str, Any] | None = None
+    ) -> Exchange:
+        """Write what slots finished and claim what they do next: durable when it returns. `report`
+        is what the worker tells of itself, if that is new."""
 
         def transaction(db: Any) -> Exchange:
             # Inside, as it may have been a long wait for the gate: limits count by the time.
-            return queue.exchange(db, self.id, outcomes, want, now_ms())
+            done = queue.exchange(db, self.id, outcomes, want, now_ms())
+            if report is not None and done.orders is not None:
+                steering.tell(db, self.id, report)
+            return done
 
-        return await self._db.write(transaction)
+        done = await self._db.write(transaction)
+        self._orders = done.orders or self._orders
+        return done
+
+    async def orders(self, report: Mapping[str, Any] | None = None) -> Orders | None:
+        """What others want of this worker; None: it was taken for dead. `report` is what it tells
+        of itself, if that is new."""
+
+        def transaction(db: Any) -> Orders | None:
+            if report is not None:
+                steering.tell(db, self.id, report)
+            return steering.orders_of(db, self.id)
+
+        run = self._db.read if report is None else self._db.write
+        orders = await run(transaction)
+        self._orders = orders or self._orders
+        return orders
 
     async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
         """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""

@@ -126,11 +126,26 @@ values (:host, :boot_id, :pid, :slots, :now, :lease_until);
 -- Changes nothing when this worker was taken for dead.
 update workers set lease_until = :lease_until where id = :worker_id;
 
--- name: is_worker
-select 1 from workers where id = :worker_id;
+-- name: orders
+-- What others want of a worker; no row when it was taken for dead.
+select slots, paused, requests_per_minute, tokens_per_minute, stop from workers
+ where id = :worker_id;
+
+-- name: order
+-- Null leaves a thing as it is. A stop is never taken back, and only becomes more urgent.
+update workers
+   set slots = coalesce(:slots, slots), paused = coalesce(:paused, paused),
+       requests_per_minute = coalesce(:requests_per_minute, requests_per_minute),
+       tokens_per_minute = coalesce(:tokens_per_minute, tokens_per_minute),
+       stop = iif(stop = 'now', stop, coalesce(:stop, stop))
+ where id = :worker_id;
+
+-- name: tell
+update workers set report = :report where id = :worker_id;
 
 -- name: workers
-select id, host, boot_id, pid, slots, started_at, lease_until from workers order by id;
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report from workers
+ order by id;
 
 -- name: count_calls
 -- The calls that may be under way, or may have been when the worker died.

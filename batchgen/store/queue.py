@@ -25,6 +25,7 @@ from batchgen.store.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.ledger import Ledger
 from batchgen.store.sending import Limiter
 from batchgen.store.sql import QUERIES
+from batchgen.store.steering import Orders, orders_of
 
 _CLOCK_SET_BACK_MS = 75_000
 
@@ -52,17 +53,22 @@ class Exchange:
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
     when another try is worth it; `enough`: as many as wanted are done; `held_to`: the calls a
     minute that a limit held it to. All four are told only when fewer items were claimed than
-    wanted. `expelled`: this worker was taken for dead; it claims nothing before it joins again.
+    wanted. `orders` are those of other terminals; None: this worker was taken for dead, and claims
+    nothing before it joins again.
     """
 
     items: list[Item]
     attempt_seqs: list[int | None]
+    orders: Orders | None
     lost: list[Outcome] = field(default_factory=list)
     open: int | None = None
     next_at: int | None = None
-    expelled: bool = False
     enough: bool = False
     held_to: float | None = None
+
+    @property
+    def expelled(self) -> bool:
+        return self.orders is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class WorkerRow:
     slots: int
     started_at: int
     lease_until: int
+    paused: bool = False
+    report: str | None = None
     calls: int = 0
     alive: bool = True
 
@@ -99,6 +107,7 @@ def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
+    """Those that joined and did not leave. `report` is JSON, what a worker last told of itself."""
     rows = [WorkerRow(*row) for row in db.execute(QUERIES["workers"])]
     return [replace(row, calls=_count_calls(db, row.id)) for row in rows]
 
@@ -164,22 +173,22 @@ def exchange(
     ledger = Ledger()
     seqs, lost = finish(db, worker_id, outcomes, now, ledger)
     ledger.write(db)  # claiming goes by the counters
-    expelled = db.execute(QUERIES["is_worker"], {"worker_id": worker_id}).fetchone() is None
+    orders = orders_of(db, worker_id)
     limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
     if limiter:
         limiter.settle(outcomes, want.pause_ms)
-    room = Room(0) if expelled else limiter.room(want.slots) if limiter else Room(want.slots)
+    room = Room(0) if orders is None else limiter.room(want.slots) if limiter else Room(want.slots)
     claimed, next_at = _claim(db, worker_id, want, room, now)
     items = _items(db, claimed, want)
     if limiter:
         limiter.take(items)
         limiter.write()
     if len(items) == want.slots:
-        return Exchange(items, seqs, lost, expelled=expelled)
+        return Exchange(items, seqs, orders, lost)
     left = _count(db, want, State.PENDING, State.RUNNING)
     enough = want.until is not None and _count(db, want, State.DONE) >= want.until
     held_to = room.per_minute if len(items) == room.calls else None
-    return Exchange(items, seqs, lost, left, next_at, expelled, enough, held_to)
+    return Exchange(items, seqs, orders, lost, left, next_at, enough, held_to)
 
 
 def _claim(

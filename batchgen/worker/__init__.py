@@ -15,8 +15,11 @@ This is the door: `run_worker`. Behind it:
     parameters  what follows when the server rejects one
     requests    what is asked for an item
     stragglers  the calls under way, and which are late
+    report      what a worker tells of itself to other terminals
     options     what a worker is told, and what it tells
 """
+
+from functools import partial
 
 from batchgen.client import Client
 from batchgen.committer import Committer
@@ -26,6 +29,7 @@ from batchgen.store import Store
 from batchgen.waiting import clock_ms
 from batchgen.worker.claims import Claims
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.report import report
 from batchgen.worker.slots import Slots
 from batchgen.worker.stragglers import CallsUnderWay
 
@@ -56,5 +60,6 @@ async def run_worker(
             lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
         calls = CallsUnderWay(stats.latencies_ms)
+        committer.report = partial(report, stats, calls, committer, pacer)
         claims = Claims(store, client, options, committer, pacer, stats, calls, log)
         await Slots(claims, options, committer, pacer, stats, log).run(stop)

@@ -50,6 +50,7 @@ class Stats:
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     reasons: Counter[str] = field(default_factory=Counter)
     paused_until: int = 0  # of `clock_ms`
+    paused: bool = False  # by another terminal
     held_to: float | None = None  # the calls a minute that a limit holds claims to
     trouble: str = ""
     halted: str | None = None

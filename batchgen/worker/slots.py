@@ -5,14 +5,16 @@ it: each call under way is kept as one with unknown outcome, and its item goes b
 """
 
 import asyncio
+import signal
 import traceback
+from functools import partial
 
 from batchgen.committer import Committer
 from batchgen.errors import StoreError
 from batchgen.items import Attempt, Done, Fail, Outcome, Reason, Release, Retry
 from batchgen.limits import Pacer
 from batchgen.shutdown import Stop
-from batchgen.store import now_ms
+from batchgen.store import Orders, now_ms
 from batchgen.waiting import clock_ms, to_its_end
 from batchgen.worker.claims import Claim, Claims
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
@@ -36,31 +38,47 @@ class Slots:
         self._pacer = pacer
         self._stats = stats
         self._log = log
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self, stop: Stop) -> None:
         """Until nothing is left, or `stop`. One that is cancelled, however often, first writes what
         it has."""
         committing = asyncio.create_task(self._committer.run(), name="committer")
-        slots = [
-            asyncio.create_task(self._slot(), name=f"slot {number}")
-            for number in range(self._options.slots)
-        ]
+        self._have(self._options.slots)
+        self._committer.obey = partial(self._obey, stop)
         watches = [
-            asyncio.create_task(self._watch(stop, slots), name="watch"),
+            asyncio.create_task(self._watch(stop), name="watch"),
             asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
         ]
-        working = asyncio.create_task(_all_done(slots), name="slots")
+        working = asyncio.create_task(_all_done(self._tasks), name="slots")
         try:
             await asyncio.wait([working, committing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await to_its_end(self._end([*slots, *watches, working], committing))
+            await to_its_end(self._end([*watches, working], committing))
         if not working.cancelled():
             working.result()
         if self._claims.unusable_config:
             raise self._claims.unusable_config
 
-    async def _end(self, tasks: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:
-        await _cancel(tasks)
+    def _have(self, slots: int) -> None:
+        """So many tasks at least; those that are too many wait for the committer to give them
+        something."""
+        for number in range(len(self._tasks), slots):
+            self._tasks.append(asyncio.create_task(self._slot(), name=f"slot {number}"))
+
+    def _obey(self, stop: Stop, orders: Orders) -> None:
+        """Do what another terminal wants, as far as it is for the slots to do."""
+        self._stats.paused = orders.paused
+        self._have(orders.slots)
+        if orders.stop is not None and not stop.drain.is_set():
+            self._log.warn("stopping, as another terminal says (batchgen stop)")
+            stop.signum = stop.signum or signal.SIGTERM
+            stop.drain.set()
+        if orders.stop == "now":
+            stop.now.set()
+
+    async def _end(self, watches: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:
+        await _cancel([*self._tasks, *watches])
         self._committer.close()
         self._claims.close()
         try:
@@ -69,7 +87,7 @@ class Slots:
             await self._committer.write_rest()
             raise
 
-    async def _watch(self, stop: Stop, slots: list[asyncio.Task[None]]) -> None:
+    async def _watch(self, stop: Stop) -> None:
         await stop.drain.wait()
         self._committer.drain()
         try:
@@ -77,7 +95,7 @@ class Slots:
                 await stop.now.wait()
         except TimeoutError:
             self._log.warn(f"still in flight after {self._options.grace_s:g} s: left")
-        for slot in slots:
+        for slot in self._tasks:
             slot.cancel()
 
     async def _watch_for_stall(self) -> None:
@@ -85,7 +103,7 @@ class Slots:
         while True:
             await asyncio.sleep(min(self._options.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
-            if now < self._pacer.paused_until:
+            if now < self._pacer.paused_until and not self._committer.paused:
                 self._claims.halt_if_stalled(now)
 
     async def _slot(self) -> None:
@@ -133,12 +151,13 @@ def _bug(exc: Exception) -> str:
 
 
 async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
-    """Until all have ended; raises what the first one raised, unless it was cancelled."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    for task in done:
-        if not task.cancelled():
-            task.result()
-    await asyncio.wait(tasks)
+    """Until all have ended, those too that join meanwhile; raises what the first one raised, unless
+    it was cancelled."""
+    while left := [task for task in tasks if not task.done()]:
+        done, _ = await asyncio.wait(left, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            if not task.cancelled():
+                task.result()
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -1,0 +1,8 @@
+-- Orders from another terminal, for the workers that live when they are given (`slots` is one too),
+-- and what each worker tells of itself. A limit of null is the one that the worker was started with.
+
+alter table workers add column paused integer not null default 0 check (paused in (0, 1));
+alter table workers add column requests_per_minute integer check (requests_per_minute >= 0);
+alter table workers add column tokens_per_minute integer check (tokens_per_minute >= 0);
+alter table workers add column stop text check (stop in ('drain', 'now'));
+alter table workers add column report text check (report is null or json_valid(report));
