@@ -11,9 +11,11 @@ import pyarrow.parquet
 import pytest
 
 from batchgen import enqueue as enqueueing
+from batchgen.export import groups as groups_of_export
 from batchgen.items import Done, ItemInput, Recipe, Template
 from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import reports
 from batchgen.store.intake import OtherRecipe
 from tests.cli_kit import Typist
 from tests.conftest import Project
@@ -298,6 +300,99 @@ async def test_ids_in_a_batch_file_are_there_once(project: Project, batchgen: Ty
     assert written.code == 0, written.err
     lines = (project.path / "batch.jsonl").read_text().splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == ["a", "a#2", "3", "4"]
+
+
+def grouped(project: Project, name: str = "default.grouped.jsonl") -> list[Any]:
+    text = (project.path / "output" / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def numbers(group: dict[str, Any]) -> list[int]:
+    return [one["sample"] for one in group["samples"]]
+
+
+async def test_a_group_has_the_done_samples_of_an_item_in_order(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    project.pool([{"id": "a", "word": "one", "metadata": {"n": 1}}, {"word": "two"}])
+    simulator.script("two", "refusal")
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 3
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1", "--samples", "3")).code == 3
+    project.pool([{"word": "late"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    written = await batchgen("export", "--group")
+    assert written.code == 0, written.err
+    groups = grouped(project)
+    assert [(group["id"], numbers(group)) for group in groups] == [
+        ("a", [1, 2, 3]), (2, [2, 3]), (7, [1]),
+    ]  # fmt: skip
+    assert list(groups[0]) == ["id", "input", "metadata", "samples"]
+    assert groups[0]["metadata"] == {"n": 1}
+    line = next(line for line in project.export() if line["id"] == "a" and line.get("sample") == 3)
+    apart = {name: line[name] for name in line if name not in ("id", "input", "metadata")}
+    assert groups[0]["samples"][2] == apart
+    assert list(groups[0]["samples"][2]) == list(apart)
+    assert (await batchgen("verify")).code == 0
+
+
+async def test_where_chooses_samples_before_they_are_grouped(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    project.config("parser: json\n")
+    simulator.script("one", *[Behaviour.ok(f"[{n}]") for n in (5, 1, 7)])
+    simulator.script("two", *[Behaviour.ok("[0]")] * 3)
+    done = await project.batchgen("run", "pool.jsonl", "--samples", "3", "-c", "1")
+    assert done.code == 0, done.err
+    assert (await batchgen("export", "--group", "--where", "parsed[0] > 4")).code == 0
+    groups = grouped(project, "default.selected.grouped.jsonl")
+    assert [(group["id"], numbers(group)) for group in groups] == [(1, [1, 3])]
+    none = await batchgen("export", "--group", "--where", "parsed[0] > 9", "-o", "-")
+    assert (none.code, none.out) == (0, "")
+
+
+async def test_groups_that_are_read_in_many_pages_are_whole(
+    project: Project, batchgen: Typist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups_of_export, "_PAGE_ROWS", 3)
+    monkeypatch.setattr(reports, "_PAGE_CHARS", 200)
+    project.pool({"word": f"w{n}"} for n in range(300))
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "5")).code == 0
+    assert (await batchgen("export", "--group")).code == 0
+    assert [(group["id"], numbers(group)) for group in grouped(project)] == [
+        (5 * n + 1, [1, 2, 3, 4, 5]) for n in range(300)
+    ]
+
+
+async def test_samples_whose_first_was_dropped_are_a_group(tmp_path: Path) -> None:
+    db = table(tmp_path)
+    add(db, RECIPE, OtherRecipe.STOP, 3)
+    finish_sample(db, 2)
+    assert add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 1).new == 1
+    firsts = reports.sample_page(db.db, 1, 0, 10)
+    assert {number: firsts[number] for number in (2, 4)} == {2: 1, 4: 4}
+    rows, left = reports.results_in_order(db.db, list(firsts))
+    assert ([row.id for row in rows], left) == ([2], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--format", "messages"), "--format messages"),
+        (("-o", "t.csv"), "--format csv"),
+        (("--failed",), "--failed"),
+        (("--shards", "2"), "--shards"),
+        (("--summary", "s.json"), "--summary"),
+        (("--with", "reasoning"), "--with"),
+    ],
+)
+async def test_groups_of_another_kind_are_refused_by_name(
+    project: Project, batchgen: Typist, options: tuple[str, ...], named: str
+) -> None:
+    await enqueued(batchgen, "--samples", "2")
+    refused = await batchgen("export", "--group", *options)
+    assert refused.code == 2
+    assert f"so it does not go with {named}." in refused.err
+    assert not (project.path / "t.csv").exists()
 
 
 # --- looking up ------------------------------------------------------------------------------

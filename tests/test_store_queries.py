@@ -111,6 +111,19 @@ PLANS = {
         "SCAN pair VIRTUAL TABLE INDEX 1:",
         "SEARCH items USING INTEGER PRIMARY KEY (rowid=?)",
     ],
+    # What is sorted are numbers, of one page.
+    "sample_numbers": [
+        "MERGE (UNION ALL)",
+        "LEFT",
+        "MATERIALIZE firsts",
+        "SEARCH items USING INTEGER PRIMARY KEY (rowid>?)",
+        "SCAN firsts",
+        "USE TEMP B-TREE FOR ORDER BY",
+        "RIGHT",
+        "SCAN f",
+        "SEARCH s USING INDEX items_by_sample (sample_of=?)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
     "any_samples": ["SEARCH items USING INDEX items_by_sample (sample_of>?)"],
     "result_rows": [
         "SCAN chosen VIRTUAL TABLE INDEX 1:",

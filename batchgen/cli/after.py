@@ -28,6 +28,7 @@ _EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Ext
     "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
     "batchgen export -o data.parquet --shards 8 --summary data.json",
     "batchgen export --with reasoning --with tool_calls -o results.jsonl",
+    "batchgen export --group -o samples.jsonl",
     "batchgen export --follow -o - | jq .parsed",
 ))  # fmt: skip
 @experiment_option
@@ -61,6 +62,10 @@ _EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Ext
          "server sent.",
 )  # fmt: skip
 @click.option(
+    "--group", is_flag=True,
+    help="A line for each item, with its done samples in a list (enqueue --samples). JSONL only.",
+)  # fmt: skip
+@click.option(
     "--follow", is_flag=True,
     help="Go on until nothing is pending or running: JSON lines, in finishing order, each once, "
          "also when it is stopped or killed and run again.",
@@ -70,7 +75,7 @@ _EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Ext
 def export(
     session: Session, experiment: str | None, output: str | None, format_name: str | None,
     failed: bool, where: str | None, shards: int, summary: Path | None, extras: tuple[str, ...],
-    follow: bool, as_json: bool,
+    group: bool, follow: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
@@ -87,6 +92,7 @@ def export(
         shards,
         summary,
         tuple(map(Extra, dict.fromkeys(extras))),
+        group,
     )
     if follow:
         _refuse_with_follow(wanted, format_name)
@@ -113,6 +119,7 @@ def _refuse_with_follow(wanted: "Wanted", format_name: str | None) -> None:
         "--shards": wanted.shards > 1,
         "--summary": wanted.summary is not None,
         "--with": bool(wanted.extras),
+        "--group": wanted.group,
         f"--format {format_name}": format_name not in (None, "jsonl"),
     }
     given = ", ".join(option for option, is_given in refused.items() if is_given)

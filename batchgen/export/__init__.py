@@ -3,6 +3,7 @@
 This is the door. Behind it:
 
     plain           all results as JSON lines: no stored text is parsed
+    groups          the samples of an item together
     convert         all else: other formats, chosen rows, several files
     live            JSON lines that follow the work, in finishing order
     chat, table     the other formats
@@ -25,6 +26,7 @@ from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
+from batchgen.export.groups import write_groups
 from batchgen.export.lines import export_line, result_object
 from batchgen.export.live import (
     LiveFile,
@@ -55,12 +57,13 @@ _NOT_COMPARABLE = -1
 
 def output_path(output: OutputConfig, experiment: Experiment, wanted: Wanted = ALL_ROWS) -> Path:
     """Where an experiment's export goes: the time in its name is the experiment's creation, in
-    local time, so that a resumed run has the same file. Chosen and failed rows, and each format,
-    have a name of their own."""
+    local time, so that a resumed run has the same file. Chosen, failed and grouped rows, and each
+    format, have a name of their own."""
     name = _name(output, experiment)
     failed = ".failed" if wanted.state is State.FAILED else ""
     selected = ".selected" if wanted.where else ""
-    return output.output_dir / f"{name}{failed}{selected}{wanted.format.suffix}"
+    grouped = ".grouped" if wanted.group else ""
+    return output.output_dir / f"{name}{failed}{selected}{grouped}{wanted.format.suffix}"
 
 
 def live_path(output: OutputConfig, experiment: Experiment) -> Path:
@@ -128,8 +131,8 @@ async def export_stream(
 
 async def check_export(store: Store, record: ExportRecord) -> str | None:
     """What is wrong with a file that was exported earlier, or None. A file that is gone, and one
-    that is older than the newest results, is no contradiction. Of a file with chosen or failed
-    rows, or in another format, only the hash is checked."""
+    that is older than the newest results, is no contradiction. Of a file with chosen, failed
+    or grouped rows, or in another format, only the hash is checked."""
     path = Path(record.path)
     found = await asyncio.to_thread(_sha256, path)
     if found is None:
@@ -153,6 +156,9 @@ async def _write(
     if wanted.is_plain:
         return [await write_plain(store, experiment, files[0], wanted.state)], None
     hashed = [Hashed(file) for file in files]
+    if wanted.group:
+        rows = await write_groups(store, experiment, hashed[0], wanted.where)
+        return [(rows, hashed[0].sha256)], None
     converted = await convert(store, experiment, hashed, wanted)
     hashes = [file.sha256 for file in hashed]
     return list(zip(converted.rows, hashes, strict=True)), converted

@@ -12,26 +12,52 @@ _quote = JSONEncoder(ensure_ascii=False).encode
 
 def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
     """One line of JSON, with its line break. `extras` are JSON text, or None, by name."""
-    done = row.reason is None
-    # Parser raw stores no second copy of the answer.
-    parsed = (row.parsed or row.response) if done else "null"
     sample = "" if row.sample is None else f'"sample": {row.sample}, '
+    done = row.reason is None
     end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
     end += "".join(f', "{name}": {text or "null"}' for name, text in extras.items())
     return (
-        f'{{"id": {_json(row.custom_id) if row.custom_id else row.id}, '
-        f'{sample}"input": {row.input}, '
-        f'"response": {row.response}, "parsed": {parsed}, "metadata": {row.metadata or "null"}, '
-        f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
-        f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
-        f'"attempts": {row.attempts}, "timestamp": "{timestamp(row.finished_at)}"{end}}}\n'
+        f'{{"id": {_id(row, row.id)}, {sample}"input": {row.input}, {_answer(row)}, '
+        f'"metadata": {row.metadata or "null"}, {_call(row)}{end}}}\n'
     )
+
+
+def group_head(row: ResultRow, first: int) -> str:
+    """The beginning of the line for an item with all its samples, up to them: by one of them, and
+    the number of the first."""
+    return (
+        f'{{"id": {_id(row, first)}, "input": {row.input}, '
+        f'"metadata": {row.metadata or "null"}, "samples": ['
+    )
+
+
+def sample_object(row: ResultRow) -> str:
+    """A sample in such a line."""
+    return f'{{"sample": {row.sample or 1}, {_answer(row)}, {_call(row)}}}'
 
 
 def result_object(row: ResultRow) -> dict[str, Any]:
     """The line as an object, for Python; `error` is there for failed items only."""
     result: dict[str, Any] = loads(export_line(row))
     return result
+
+
+def _id(row: ResultRow, number: int) -> str:
+    return _json(row.custom_id) if row.custom_id else str(number)
+
+
+def _answer(row: ResultRow) -> str:
+    # Parser raw stores no second copy of the answer.
+    parsed = "null" if row.reason is not None else row.parsed or row.response
+    return f'"response": {row.response}, "parsed": {parsed}'
+
+
+def _call(row: ResultRow) -> str:
+    return (
+        f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
+        f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
+        f'"attempts": {row.attempts}, "timestamp": "{timestamp(row.finished_at)}"'
+    )
 
 
 def _usage(row: ResultRow) -> str:

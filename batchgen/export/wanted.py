@@ -49,8 +49,8 @@ def format_by_name(path: Path | None) -> Format:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """`where` chooses among the rows of `state`; `shards` is the number of files they go into;
-    `summary` is a file that tells about them; `extras` go into each row. Raises UsageError for what
-    cannot be had."""
+    `summary` is a file that tells about them; `extras` go into each row; `group` puts the samples
+    of an item into one line. Raises UsageError for what cannot be had."""
 
     format: Format = Format.JSONL
     state: State = State.DONE
@@ -58,6 +58,7 @@ class Wanted:
     shards: int = 1
     summary: Path | None = None
     extras: tuple[Extra, ...] = ()
+    group: bool = False
 
     def __post_init__(self) -> None:
         self._check_extras()
@@ -65,6 +66,24 @@ class Wanted:
             raise UsageError(
                 f"--failed with --format {self.format}: failed items have no answer to train on; "
                 "choose jsonl, csv, parquet or openai-batch."
+            )
+
+        if self.group:
+            self._check_group()
+
+    def _check_group(self) -> None:
+        refused = {
+            f"--format {self.format}": self.format is not Format.JSONL,
+            "--failed": self.state is State.FAILED,
+            "--shards": self.shards > 1,
+            "--summary": self.summary is not None,
+            "--with": bool(self.extras),
+        }
+        given = ", ".join(option for option, is_given in refused.items() if is_given)
+        if given:
+            raise UsageError(
+                "--group writes the done samples of an item as one JSON line, in one file, so it "
+                f"does not go with {given}."
             )
 
     def _check_extras(self) -> None:
@@ -81,13 +100,15 @@ class Wanted:
     def is_all(self) -> bool:
         """All results as JSON lines in one file: what `verify` can compare with the table."""
         everything = self.where is None and self.shards == 1 and self.state is State.DONE
-        return everything and self.format is Format.JSONL and not self.extras
+        everything = everything and self.format is Format.JSONL
+        return everything and not self.extras and not self.group
 
     @property
     def is_plain(self) -> bool:
         """Nothing but the stored texts is needed."""
         alone = self.where is None and self.shards == 1 and self.summary is None
-        return alone and self.format is Format.JSONL and not self.extras
+        alone = alone and self.format is Format.JSONL
+        return alone and not self.extras and not self.group
 
 
 @dataclass(frozen=True, slots=True)

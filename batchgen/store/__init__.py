@@ -272,6 +272,17 @@ class Store:
         """The results of chosen items that have ended, in no order."""
         return await self._db.read(reports.results_of, item_ids)
 
+    async def sample_page(self, experiment_id: int, after: int, limit: int = 100) -> dict[int, int]:
+        """The numbers of the next `limit` items after item `after`, in the order of the pool, each
+        followed by those of its other samples; by them, that of the first one. Whatever became of
+        them. Empty at the end."""
+        return await self._db.read(reports.sample_page, experiment_id, after, limit)
+
+    async def results_in_order(self, item_ids: Sequence[int]) -> tuple[list[ResultRow], list[int]]:
+        """The results of chosen items that have ended, in their order; and the numbers of those for
+        another time, when they are big."""
+        return await self._db.read(reports.results_in_order, item_ids)
+
     async def answer_details(
         self, item_ids: Sequence[int], *, bodies: bool
     ) -> dict[int, AnswerDetails]:

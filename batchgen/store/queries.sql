@@ -552,7 +552,7 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as p
  order by w.item_id limit :limit;
 
 -- name: result_rows
--- The ended ones among chosen items, whatever their end.
+-- The ended ones among chosen items, whatever their end. The joins keep the order of the list.
 select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
        iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
        as metadata,
@@ -567,6 +567,17 @@ select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
   cross join items i on i.id = w.item_id;
+
+-- name: sample_numbers
+-- The next items, in the order of the pool, each followed by its other samples; with their firsts.
+with firsts as materialized (
+  select id from items where id > :after and experiment_id = :experiment_id and sample_of is null
+   order by id limit :limit)
+select id, id as first, 1 as sample from firsts
+union all
+select s.id, s.sample_of, s.sample
+  from firsts f cross join items s indexed by items_by_sample on s.sample_of = f.id
+ order by first, sample;
 
 -- name: answer_details
 -- A body is read only where asked for, and where the answer's text is not all of the answer.

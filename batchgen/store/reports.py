@@ -246,6 +246,29 @@ def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRo
     return [ResultRow(*row) for row in db.execute(QUERIES["result_rows"], which)]
 
 
+def results_in_order(
+    db: sqlite3.Connection, item_ids: Sequence[int]
+) -> tuple[list[ResultRow], list[int]]:
+    """The same in the order given; and those that are left for another time, when they are big."""
+    page, chars = [], 0
+    for columns in db.execute(QUERIES["result_rows"], {"ids": json.dumps(list(item_ids))}):
+        row = ResultRow(*columns)
+        page.append(row)
+        chars += len(row.input) + len(row.response)
+        if chars > _PAGE_CHARS:
+            return page, list(item_ids[item_ids.index(row.id) + 1 :])
+    return page, []
+
+
+def sample_page(
+    db: sqlite3.Connection, experiment_id: int, after: int, limit: int
+) -> dict[int, int]:
+    """The number of an item's first sample, by that of each; the next `limit` items."""
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    rows = db.execute(QUERIES["sample_numbers"], which)
+    return {number: first for number, first, _ in rows}
+
+
 def answer_details(
     db: sqlite3.Connection, item_ids: Sequence[int], *, bodies: bool
 ) -> dict[int, AnswerDetails]:

@@ -1,0 +1,57 @@
+"""Results with the samples of an item together: a line for each item, in the order of the pool.
+
+A line is written as its samples are read, so memory does not grow with their number either.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from batchgen.export.files import Hashed
+from batchgen.export.lines import group_head, sample_object
+from batchgen.export.where import Where
+from batchgen.store import Experiment, ResultRow, Store
+from batchgen.waiting import to_its_end
+
+_PAGE_ROWS = 500
+_GROUP_END = "]}\n"
+
+
+async def write_groups(
+    store: Store, experiment: Experiment, file: Hashed, where: Where | None
+) -> int:
+    """Write the lines, of the samples for which `where` holds; how many."""
+    groups = _Groups(file, where)
+    after = 0
+    while firsts := await store.sample_page(experiment.id, after):
+        numbers = list(firsts)
+        after = firsts[numbers[-1]]
+        while numbers:
+            rows, left = await store.results_in_order(numbers[:_PAGE_ROWS])
+            numbers[:_PAGE_ROWS] = left
+            await to_its_end(asyncio.to_thread(groups.write, rows, firsts))
+    groups.close()
+    return groups.lines
+
+
+class _Groups:
+    def __init__(self, file: Hashed, where: Where | None) -> None:
+        self._file, self._where = file, where
+        self._first = 0  # of the line that is being written
+        self.lines = 0
+
+    def write(self, rows: Sequence[ResultRow], firsts: Mapping[int, int]) -> None:
+        """`firsts`: the number of each item's first sample."""
+        self._file.write("".join([self._part(row, firsts[row.id]) for row in rows]).encode())
+
+    def close(self) -> None:
+        self._file.write(_GROUP_END.encode() if self.lines else b"")
+
+    def _part(self, row: ResultRow, first: int) -> str:
+        if row.reason is not None or not (self._where is None or self._where.holds(row)):
+            return ""
+        if first == self._first:
+            return f", {sample_object(row)}"
+        self._first = first
+        self.lines += 1
+        end = _GROUP_END if self.lines > 1 else ""
+        return f"{end}{group_head(row, first)}{sample_object(row)}"
