@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.text import Text
 
 LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
@@ -29,7 +30,7 @@ _LONGEST_PLAIN_EVERY_S = 60.0  # a night then fills a thousand lines, not six th
 _SHORTEST_WINDOW_S = 30.0
 _LONGEST_WINDOW_S = 600.0
 
-_Cell = tuple[str, str]  # text and style
+Cell = tuple[str, str]  # text and style
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +203,9 @@ class Drawing:
 
         width = options.max_width
         yield _bar(self.look, last=self.last)
-        yield from _wrapped(_counts_row(self.look), width)
-        yield from _wrapped(_speed_row(self.look), width)
-        yield from _wrapped(_total_row(self.look, last=self.last), width)
+        yield from wrapped(_counts_row(self.look), width)
+        yield from wrapped(_speed_row(self.look), width)
+        yield from wrapped(_total_row(self.look, last=self.last), width)
         if not self.last:  # the line is there with nothing to say too, or the display would jump
             yield Text(self.look.note or " ", style="yellow", overflow="ellipsis", no_wrap=True)
 
@@ -227,7 +228,7 @@ def _bar(look: Snapshot, *, last: bool) -> "RenderableType":
     return head
 
 
-def _counts_row(look: Snapshot) -> list[_Cell]:
+def _counts_row(look: Snapshot) -> list[Cell]:
     row = [
         (f"done {_number(look.done, look)}", "green"),
         (f"failed {_number(look.failed, look)}", "red" if look.failed else "dim"),
@@ -238,7 +239,7 @@ def _counts_row(look: Snapshot) -> list[_Cell]:
     return row
 
 
-def _speed_row(look: Snapshot) -> list[_Cell]:
+def _speed_row(look: Snapshot) -> list[Cell]:
     row = [
         (f"speed {look.items_per_s:>6.1f} items/s", ""),
         (f"{look.tokens_per_s:>6,.0f} tokens/s", ""),
@@ -248,7 +249,7 @@ def _speed_row(look: Snapshot) -> list[_Cell]:
     return row
 
 
-def _total_row(look: Snapshot, *, last: bool) -> list[_Cell]:
+def _total_row(look: Snapshot, *, last: bool) -> list[Cell]:
     row = [(f"tokens {look.prompt_tokens:,} in, {look.completion_tokens:,} out", "dim")]
     if look.cost_usd:
         row.append((f"${look.cost_usd:,.2f}", "dim"))
@@ -262,7 +263,7 @@ def _number(n: int, look: Snapshot) -> str:
     return f"{n:>{len(f'{look.total:,}')},}"
 
 
-def _wrapped(row: list[_Cell], width: int) -> "Iterator[RenderableType]":
+def wrapped(row: list[Cell], width: int) -> "Iterator[Text]":
     """The cells, three blanks apart, on as many lines as it takes: a cell is never torn."""
     from rich.text import Text
 

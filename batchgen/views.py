@@ -96,14 +96,23 @@ def status_text(status: dict[str, Any]) -> str:
     if status["items_per_s"]:
         lines.append(f"now {status['items_per_s']:.1f} items/s")
     if learned := status["learned_requests_per_minute"]:
-        lines.append(f"the server takes about {learned:,.0f} requests/min (found by --adaptive)")
+        lines.append(learned_line(learned))
     if total["unknown_calls"]:
-        lines.append(
-            f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "
-            f"stopped; the server may have charged for them: {_may_have_cost(total)})"
-        )
+        lines.append(unknown_line(total))
     lines += [line for worker in status["workers"] for line in _worker_lines(worker)]
     return "\n".join(lines)
+
+
+def learned_line(requests_per_minute: float) -> str:
+    return f"the server takes about {requests_per_minute:,.0f} requests/min (found by --adaptive)"
+
+
+def unknown_line(total: dict[str, Any]) -> str:
+    """What was sent and perhaps charged for, from the object's totals."""
+    return (
+        f"sent, answer unknown: {total['unknown_calls']} (calls of workers that died or were "
+        f"stopped; the server may have charged for them: {_may_have_cost(total)})"
+    )
 
 
 def _may_have_cost(total: dict[str, Any]) -> str:
@@ -218,6 +227,7 @@ def _counts_object(counts: Counts) -> dict[str, Any]:
         "reasons": dict(counts.reasons.most_common()),
         "calls": counts.calls,
         "unknown_calls": counts.unknown_calls,
+        "latency_ms": counts.latency_ms,
         "prompt_tokens": counts.prompt_tokens,
         "completion_tokens": counts.completion_tokens,
         "cached_tokens": counts.cached_tokens,

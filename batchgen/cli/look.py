@@ -1,6 +1,7 @@
 """Looking at what there is: status, failures, show."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +11,20 @@ from batchgen.cli.options import epilog, json_option, only_experiment_option, re
 from batchgen.cli.session import Session, run_async
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from batchgen.store import Store
 
 
-@click.command(epilog=epilog("batchgen status", "batchgen status --json | jq .total.done"))
+@click.command(
+    epilog=epilog(
+        "batchgen status", "batchgen status --watch", "batchgen status --json | jq .total.done"
+    )
+)
 @json_option
-@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True,
+              help="Again every two seconds, until Ctrl-C; on a terminal as a dashboard, with how "
+                   "rate and latency went in the last minutes.")  # fmt: skip
 @click.pass_obj
 def status(session: Session, as_json: bool, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
@@ -46,6 +55,10 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
         from batchgen.store import open_store
 
         async with open_store(config.database) as store:
+            if watch and not as_json and (console := _screen()):
+                from batchgen.dashboard import show
+
+                return await show(lambda: look(store), str(config.database), console)
             while True:
                 seen = await look(store)
                 if watch and not as_json:
@@ -59,6 +72,17 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
         return 0
 
     return run_async(job())
+
+
+def _screen() -> "Console | None":
+    """What a dashboard can be drawn on."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console()
+    drawable = console.is_terminal and not console.is_dumb_terminal
+    return console if drawable and not console.options.ascii_only else None
 
 
 @click.command(epilog=epilog("batchgen failures", "batchgen failures --reason parse --json"))

@@ -32,6 +32,7 @@ class Counts:
     reasons: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     unknown_calls: int = 0
+    latency_ms: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
@@ -133,10 +134,11 @@ def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) 
             setattr(found, state, getattr(found, state) + n)
             if state == State.FAILED:
                 found.reasons[reason] += n
-    for experiment_id, calls, unknown, _, *tokens, cost_usd in db.execute(QUERIES["totals"]):
+    for experiment_id, calls, unknown, ms, *tokens, cost_usd in db.execute(QUERIES["totals"]):
         if experiment_ids is None or experiment_id in experiment_ids:
             found.calls += calls
             found.unknown_calls += unknown
+            found.latency_ms += ms
             found.prompt_tokens += tokens[0]
             found.completion_tokens += tokens[1]
             found.cached_tokens += tokens[2]
