@@ -106,6 +106,9 @@ async def export_file(
             else:
                 files = [stack.enter_context(whole_file(target)) for target in targets]
             written, converted = await _write(store, experiment, files, wanted)
+            # Before it is replaced: its writer must not take it for damaged, and write it anew.
+            for target in targets:
+                await store.forget_live_file(target)
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
     exported = _exported(targets, written)

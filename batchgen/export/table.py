@@ -11,6 +11,7 @@ from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
 from batchgen.items import State, dump_json, timestamp
 from batchgen.parquet import load_pyarrow
+from batchgen.responses import storable
 from batchgen.store import ResultRow
 
 _Path = tuple[str, ...]
@@ -128,7 +129,7 @@ def _scalars(row: ResultRow) -> dict[str, Any]:
 
 def _text_of(value: str | None) -> str | None:
     """JSON text, but a text as itself."""
-    return loads(value) if value and value.startswith('"') else value
+    return storable(loads(value)) if value and value.startswith('"') else value
 
 
 def _shown(value: Any) -> str:

@@ -318,6 +318,11 @@ class Store:
         """The file grew. False: it became another's meanwhile."""
         return await self._db.write(live.move_live_file, record)
 
+    async def forget_live_file(self, path: Path) -> None:
+        """If there is one at this absolute path, it is a live file no more."""
+        if await self.live_file(path):
+            await self._db.write(live.forget_live_file, path)
+
     # Proof
 
     async def verify(self) -> list[str]:

@@ -74,6 +74,10 @@ def start_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> None:
     db.execute(QUERIES["start_live_file"], asdict(record))
 
 
+def forget_live_file(db: sqlite3.Connection, path: Path) -> None:
+    db.execute(QUERIES["forget_live_file"], {"path": str(path)})
+
+
 def move_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> bool:
     """A file that grew. False: it was made another's meanwhile, by an export or for another
     experiment."""
