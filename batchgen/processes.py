@@ -97,7 +97,7 @@ class _Crew:
         finally:
             await self._end()
         codes = {part.process.returncode or 0 for part in self._parts}
-        if codes == {_TOLD_TO_STOP}:
+        if codes & set(_ENDED_WELL) == {_TOLD_TO_STOP}:
             self._stop.signum = self._stop.signum or signal.SIGTERM
             self._stop.drain.set()
         if not codes & set(_ENDED_WELL):

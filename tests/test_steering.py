@@ -204,6 +204,16 @@ def test_an_order_changes_only_what_it_names(tmp_path: Path) -> None:
         assert orders_of(table.db, worker) is None
 
 
+@pytest.mark.parametrize("order", [Order(paused=True), Order(stop="drain"), Order(stop="now")])
+def test_nothing_is_claimed_after_an_order_to_hold(tmp_path: Path, order: Order) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue("a", "b")
+        worker, other = table.join(), table.join()
+        table.run(give, {worker: order})
+        assert table.claim(worker, 1) == []
+        assert len(table.claim(other, 2)) == 2
+
+
 def test_a_stop_is_not_taken_back(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         worker = table.join()

@@ -75,6 +75,7 @@ def test_rules_between_sections_belong_to_no_statement() -> None:
 
 # What each hot statement does, step by step. A change here is felt at ten million rows.
 PLANS = {
+    "orders": ["SEARCH workers USING INTEGER PRIMARY KEY (rowid=?)"],
     "claim_waiting": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "LIST SUBQUERY 1",

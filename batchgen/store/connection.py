@@ -8,6 +8,7 @@ and the event loop is crossed twice a transaction, not twice a statement (60-160
 import asyncio
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -171,6 +172,11 @@ async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+def now_ms() -> int:
+    """The time as it is stored: milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
 
 
 def vulnerable_sqlite() -> str | None:

@@ -177,7 +177,8 @@ def exchange(
     limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
     if limiter:
         limiter.settle(outcomes, want.pause_ms)
-    room = Room(0) if orders is None else limiter.room(want.slots) if limiter else Room(want.slots)
+    claims_nothing = orders is None or orders.claims_nothing
+    room = Room(0) if claims_nothing else limiter.room(want.slots) if limiter else Room(want.slots)
     claimed, next_at = _claim(db, worker_id, want, room, now)
     items = _items(db, claimed, want)
     if limiter:

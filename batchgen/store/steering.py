@@ -20,6 +20,10 @@ class Orders:
     tokens_per_minute: int | None = None
     stop: Literal["drain", "now"] | None = None
 
+    @property
+    def claims_nothing(self) -> bool:
+        return self.paused or self.stop is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

@@ -179,7 +179,12 @@ CREATE TABLE workers (
   slots       integer not null,
   started_at  integer not null,
   lease_until integer not null
-, paused integer not null default 0 check (paused in (0, 1)), requests_per_minute integer check (requests_per_minute >= 0), tokens_per_minute integer check (tokens_per_minute >= 0), stop text check (stop in ('drain', 'now')), report text check (report is null or json_valid(report))) strict;
+, paused integer not null default 0
+  constraint paused_or_not check (paused in (0, 1)), requests_per_minute integer
+  constraint requests_not_negative check (requests_per_minute >= 0), tokens_per_minute integer
+  constraint tokens_not_negative check (tokens_per_minute >= 0), stop text
+  constraint stop_known check (stop in ('drain', 'now')), report text
+  constraint report_is_json check (report is null or json_valid(report))) strict;
 
 CREATE INDEX attempts_by_item on attempts (item_id);
 

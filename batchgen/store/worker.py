@@ -1,0 +1,193 @@
+"""One worker's side of the store: its lease, its lock, its exchanges, and who is dead."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgen.items import Item, Outcome
+from batchgen.store import budget as store_budget
+from batchgen.store import queue, steering
+from batchgen.store.budget import Budget, Grant, Reservation
+from batchgen.store.connection import Database, now_ms
+from batchgen.store.gate import OwnerLock, machine
+from batchgen.store.queue import Exchange, Want, WorkerRow
+from batchgen.store.steering import Orders
+
+# Less is how a clock is kept right, little by little.
+_CLOCK_JUMP_MS = 2000
+
+
+class Worker:
+    """One worker's side of the store: its lease, its lock, and its exchanges."""
+
+    def __init__(self, database: Database, slots: int, lease_ms: int, max_crashes: int) -> None:
+        self._db = database
+        self._orders = Orders(slots)
+        self._lease_ms = lease_ms
+        self._max_crashes = max_crashes
+        self._lock: OwnerLock | None = None
+        self._clock_offset_ms = _clock_offset_ms()
+        self._lease_until_s = 0.0  # of the monotonic clock, as is the next
+        self._leases_count_at_s = 0.0
+        self._abandoned = False
+        self.id = 0
+        self.crew = 1  # the workers that lived at the last beat, this one included
+
+    @property
+    def first_orders(self) -> Orders:
+        """As it was started."""
+        return Orders(self._orders.slots)
+
+    async def join(self) -> None:
+        """Become a worker, and take over from those that died."""
+
+        def transaction(db: Any) -> None:
+            slots = self._orders.slots
+            self.id = queue.join(db, machine(), os.getpid(), slots, now_ms(), self._lease_ms)
+            steering.give(db, {self.id: self._orders})  # of an earlier life
+            # Inside the transaction: nobody can see the row before the lock is held.
+            self._lock = _owner_lock(self._db.path, self.id)
+            self._lock.acquire()
+            queue.mend_times(db, now_ms())
+
+        self._release_lock()  # of an earlier life, when it was taken for dead
+        await self._db.write(transaction)
+        await self.beat()
+
+    async def beat(self) -> bool:
+        """Extend the lease and take over what dead workers had. False: we were taken for dead."""
+
+        jumped_ms = self._watch_the_clock()
+
+        def transaction(db: Any) -> bool:
+            # Inside, as it may have been a long wait for the gate.
+            lapsed = time.monotonic() >= self._lease_until_s
+            if jumped_ms or lapsed:
+                self._distrust_leases()
+            queue.mend_times(db, now_ms(), -jumped_ms)
+            self._lease_until_s = time.monotonic() + self._lease_ms / 1000
+            others = [row for row in queue.workers(db) if row.id != self.id]
+            were_dead = [self._take_over_if_dead(db, row) for row in others]
+            self.crew = 1 + were_dead.count(False)
+            return queue.beat(db, self.id, now_ms() + self._lease_ms)
+
+        return await self._db.write(transaction)
+
+    async def exchange(
+        self, outcomes: Sequence[Outcome], want: Want, report: Mapping[str, Any] | None = None
+    ) -> Exchange:
+        """Write what slots finished and claim what they do next: durable when it returns. `report`
+        is what the worker tells of itself, if that is new."""
+
+        def transaction(db: Any) -> Exchange:
+            # Inside, as it may have been a long wait for the gate: limits count by the time.
+            done = queue.exchange(db, self.id, outcomes, want, now_ms())
+            if report is not None and done.orders is not None:
+                steering.tell(db, self.id, report)
+            return done
+
+        done = await self._db.write(transaction)
+        self._orders = done.orders or self._orders
+        return done
+
+    async def orders(self, report: Mapping[str, Any] | None = None) -> Orders | None:
+        """What others want of this worker; None: it was taken for dead. `report` is what it tells
+        of itself, if that is new."""
+
+        def transaction(db: Any) -> Orders | None:
+            if report is not None:
+                steering.tell(db, self.id, report)
+            return steering.orders_of(db, self.id)
+
+        run = self._db.read if report is None else self._db.write
+        orders = await run(transaction)
+        self._orders = orders or self._orders
+        return orders
+
+    async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
+        """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""
+        return await self._db.write(store_budget.reserve, self.id, wanted, budget)
+
+    async def charge(self, items: Sequence[Item]) -> None:
+        """One more try used up by each."""
+        await self._db.write(queue.charge, items)
+
+    @property
+    def stranger(self) -> str | None:
+        """A warning, when another program was seen to write where that may corrupt the file."""
+        return self._db.stranger
+
+    def abandon(self) -> None:
+        """The database could not be written: leave its claims to who takes over from the dead."""
+        self._abandoned = True
+
+    async def leave(self) -> None:
+        """Give back what is still claimed, untouched, and be gone."""
+
+        def transaction(db: Any) -> None:
+            queue.remove_worker(
+                db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
+            )
+            # Before the commit: whoever is killed in between leaves a row without a lock, which the
+            # next worker removes, and not a lock file without a row, which nobody would.
+            self._release_lock()
+
+        try:
+            if not self._abandoned:
+                await self._db.write(transaction)
+        finally:
+            self._release_lock()
+
+    def _release_lock(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def _watch_the_clock(self) -> int:
+        """How far it jumped since the last beat: set by hand, or a laptop that slept."""
+        jumped_ms = _clock_offset_ms() - self._clock_offset_ms
+        self._clock_offset_ms += jumped_ms
+        return jumped_ms if abs(jumped_ms) > _CLOCK_JUMP_MS else 0
+
+    def _distrust_leases(self) -> None:
+        """After a jump of the clock, or when somebody kept the gate for long (our own lease ran out
+        too, or we are new and cannot know), the leases of all look run out, though everybody lives:
+        until they had the time to beat, leases tell nothing."""
+        self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
+
+    def _take_over_if_dead(self, db: Any, row: WorkerRow) -> bool:
+        leases_count = time.monotonic() >= self._leases_count_at_s
+        if not is_dead(self._db.path, row, leases_count=leases_count):
+            return False
+        queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
+        _lock_path(self._db.path, row.id).unlink(missing_ok=True)
+        return True
+
+
+def _clock_offset_ms() -> int:
+    """The clock of the wall against one that nobody sets, and that stops while a laptop sleeps."""
+    return now_ms() - time.monotonic_ns() // 1_000_000
+
+
+def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:
+    """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
+    from before it was started anew."""
+    host, boot_id = machine()
+    if leases_count and row.lease_until < now_ms():
+        return True
+    if row.boot_id != boot_id:
+        return row.host == host
+    lock = _owner_lock(database, row.id)
+    free = lock.acquire()
+    lock.release()
+    return free
+
+
+def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
+    return OwnerLock(_lock_path(database, worker_id))
+
+
+def _lock_path(database: Path, worker_id: int) -> Path:
+    return database.with_name(f"{database.name}-worker-{worker_id}")
