@@ -171,7 +171,8 @@ def add(table: Table, recipe: Recipe, mode: OtherRecipe, samples: int, **item: A
 
 def test_a_first_sample_with_an_id_stays_when_one_of_its_samples_does(tmp_path: Path) -> None:
     db = table(tmp_path)
-    add(db, RECIPE, OtherRecipe.STOP, 3, custom_id="x")
+    added = add(db, RECIPE, OtherRecipe.STOP, 3, custom_id="x")
+    assert (added.ids, added.new) == ([1], 3)
     finish_sample(db, 2)
     again = add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 3, custom_id="x")
     assert (again.ids, again.new, again.conflict) == ([1], 1, None)

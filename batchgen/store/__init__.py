@@ -263,7 +263,7 @@ class Store:
         """The results of chosen items that have ended, in no order."""
         return await self._db.read(reports.results_of, item_ids)
 
-    async def sample_page(self, experiment_id: int, after: int, limit: int = 100) -> dict[int, int]:
+    async def sample_page(self, experiment_id: int, after: int, limit: int = 250) -> dict[int, int]:
         """The numbers of the next `limit` items after item `after`, in the order of the pool, each
         followed by those of its other samples; by them, that of the first one. Whatever became of
         them. Empty at the end."""
