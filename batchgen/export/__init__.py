@@ -5,7 +5,8 @@ This is the door. Behind it:
     plain           all results as JSON lines: no stored text is parsed
     groups          the samples of an item together
     convert         all else: other formats, chosen rows, several files
-    live            JSON lines that follow the work, in finishing order
+    live            JSON lines in finishing order, kept up to date
+    following       keeping them so, while others work
     chat, table     the other formats
     extras          what an answer had beside its text
     summary         what an export holds, beside it
@@ -26,15 +27,10 @@ from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
+from batchgen.export.following import follow_to_file, follow_to_stream, kept
 from batchgen.export.groups import write_groups
 from batchgen.export.lines import export_line, result_object
-from batchgen.export.live import (
-    LiveFile,
-    check_live_file,
-    follow_to_file,
-    follow_to_stream,
-    kept,
-)
+from batchgen.export.live import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.summary import summary_text
 from batchgen.export.wanted import Exported, ExportedFile, Extra, Format, Wanted, format_by_name

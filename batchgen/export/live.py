@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from batchgen.errors import BatchgenError, StoreError, UsageError
+from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.files import checked_target, is_special, whole_file
 from batchgen.export.lines import export_line
-from batchgen.export.tail import Tail, is_tail_of, lock_holder
+from batchgen.export.tail import Tail, is_tail_of
 from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
 from batchgen.waiting import to_its_end
 
@@ -59,10 +59,10 @@ class LiveFile:
 
         Raises OSError when it cannot be written, BatchgenError when it became another's.
         """
-        if self._tail is not None and await _on_thread(self._tail.is_as_left):
+        if self._tail is not None and await on_thread(self._tail.is_as_left):
             return True
         self.let_go()
-        self._tail = await _on_thread(Tail.open, self._target)
+        self._tail = await on_thread(Tail.open, self._target)
         if self._tail is None:
             return False
         found = await self._store.live_file(self._target)
@@ -72,7 +72,7 @@ class LiveFile:
             self._record = None
             return True
         self._record, self._was_ours = found, True
-        if not await _on_thread(self._tail.resume, found.size_bytes, found.tail_sha256):
+        if not await on_thread(self._tail.resume, found.size_bytes, found.tail_sha256):
             self._anew("it was not as batchgen had left it")
         return True
 
@@ -113,10 +113,10 @@ class LiveFile:
         assert tail is not None
         was = record
         async for page in self._pages(was.result_seq, was.superseded):
-            await _on_thread(tail.append, _lines(page))
+            await on_thread(tail.append, page_lines(page))
             record = replace(record, result_seq=page.result_seq, rows=record.rows + len(page.rows))
         if record.rows > was.rows:
-            await _on_thread(tail.sync)
+            await on_thread(tail.sync)
             record = replace(record, size_bytes=tail.size_bytes, tail_sha256=tail.sha256)
             if not await self._store.move_live_file(record):
                 raise await self._lost()
@@ -129,7 +129,7 @@ class LiveFile:
             async with _entered(whole_file(self._target)) as file:
                 new = Tail.of(self._target, file)
                 async for page in self._pages(0, None):
-                    await _on_thread(new.append, _lines(page))
+                    await on_thread(new.append, page_lines(page))
                     rows += len(page.rows)
                     result_seq, superseded = page.result_seq, page.superseded
         except BaseException:
@@ -181,96 +181,6 @@ async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncI
         after = page.result_seq
 
 
-@asynccontextmanager
-async def kept(
-    live: LiveFile, give_up: asyncio.Event, warn: Callable[[str], None]
-) -> AsyncIterator[None]:
-    """While inside, the file follows what is done. It has all of it on leaving, unless an error
-    ends the block, or `give_up` the last of the writing. What goes wrong with it is a warning."""
-    over = asyncio.Event()
-    following = asyncio.create_task(_keep(live, over, warn), name="live file")
-    giving_up = asyncio.create_task(give_up.wait(), name="give up the live file")
-    try:
-        yield
-        over.set()
-        await asyncio.wait([following, giving_up], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        following.cancel()
-        giving_up.cancel()
-        await asyncio.wait([following, giving_up])
-        live.let_go()
-    if not following.cancelled():
-        following.result()
-
-
-async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]) -> None:
-    warned = set()
-    while True:
-        last, problem = over.is_set(), None
-        try:
-            if not await live.catch_up(last=last):
-                problem = f"{held_by_another(live.path)}; this one leaves it alone"
-        except (OSError, StoreError) as exc:
-            problem = f"{cannot_write(live.path, exc)} The work goes on; the next run completes it."
-        except BatchgenError as exc:
-            warn(str(exc))
-            return
-        if problem and problem not in warned:
-            warned.add(problem)
-            warn(problem)
-        if last:
-            return
-        try:
-            async with asyncio.timeout(FOLLOW_EVERY_S):
-                await over.wait()
-        except TimeoutError:
-            pass
-
-
-async def follow_to_file(live: LiveFile, store: Store, experiment: Experiment) -> None:
-    """Keep the file up to date until the experiment has nothing pending or running.
-
-    Raises UsageError when another process does so already, and BatchgenError when it cannot.
-    """
-    try:
-        async for is_over in _looks(store, experiment):
-            if not await live.catch_up(last=is_over):
-                raise UsageError(f"{held_by_another(live.path)}; name another file.")
-    except OSError as exc:
-        raise BatchgenError(cannot_write(live.path, exc)) from exc
-    finally:
-        live.let_go()
-
-
-async def follow_to_stream(
-    store: Store, experiment: Experiment, file: IO[bytes], warn: Callable[[str], None]
-) -> None:
-    """The same to an open file, from the start. Lines that were written are not taken back."""
-    after, superseded = 0, None
-
-    def write(lines: bytes) -> None:
-        file.write(lines)
-        file.flush()
-
-    async for _ in _looks(store, experiment):
-        async for page in live_pages(store, experiment, after):
-            if superseded not in (None, page.superseded):
-                warn(
-                    "results were replaced (retry --done, reparse): their lines stay, "
-                    "and the new ones follow"
-                )
-            after, superseded = page.result_seq, page.superseded
-            await _on_thread(write, _lines(page))
-
-
-async def _looks(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
-    """Time for a look, again and again; True the last time, when nothing was left to be done."""
-    while (await store.counts([experiment.id])).open:
-        yield False
-        await asyncio.sleep(FOLLOW_EVERY_S)
-    yield True
-
-
 async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
     """What is wrong with a live file, or None. One that is gone, or that somebody writes right now,
     is no contradiction."""
@@ -295,15 +205,6 @@ def _is_sound(path: Path, record: LiveFileRecord) -> bool:
     return tail is None
 
 
-def held_by_another(path: Path) -> str:
-    return f"{path}: {lock_holder(path)} keeps it up to date"
-
-
-def cannot_write(path: Path, exc: OSError | StoreError) -> str:
-    why = exc.strerror or exc if isinstance(exc, OSError) else exc
-    return f"{path}: cannot be kept up to date ({why})."
-
-
 def _live_target(path: Path, database: Path) -> Path:
     """`path` with its links followed. Raises UsageError for what cannot be a live file."""
     if path.suffix.lower() in (".csv", ".parquet"):
@@ -325,22 +226,23 @@ def _deleted(experiment: Experiment) -> BatchgenError:
     )
 
 
-def _lines(page: LivePage) -> bytes:
+def page_lines(page: LivePage) -> bytes:
     return "".join(map(export_line, page.rows)).encode()
 
 
-async def _on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """To its end, also when cancelled."""
     return await to_its_end(asyncio.to_thread(call, *args, **kwargs))
 
 
 @asynccontextmanager
 async def _entered(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """A context manager that blocks, entered and left on a thread."""
-    value = await _on_thread(manager.__enter__)
+    value = await on_thread(manager.__enter__)
     try:
         yield value
     except BaseException as exc:
-        if not await _on_thread(manager.__exit__, type(exc), exc, exc.__traceback__):
+        if not await on_thread(manager.__exit__, type(exc), exc, exc.__traceback__):
             raise
     else:
-        await _on_thread(manager.__exit__, None, None, None)
+        await on_thread(manager.__exit__, None, None, None)

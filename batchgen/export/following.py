@@ -1,0 +1,113 @@
+"""Following the work: a live file beside the workers of a command, or until nothing is left."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+from batchgen.errors import BatchgenError, StoreError, UsageError
+from batchgen.export.live import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread, page_lines
+from batchgen.export.tail import lock_holder
+from batchgen.store import Experiment, Store
+
+
+@asynccontextmanager
+async def kept(
+    live: LiveFile, give_up: asyncio.Event, warn: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """While inside, the file follows what is done. It has all of it on leaving, unless an error
+    ends the block, or `give_up` the last of the writing. What goes wrong with it is a warning."""
+    over = asyncio.Event()
+    following = asyncio.create_task(_keep(live, over, warn), name="live file")
+    giving_up = asyncio.create_task(give_up.wait(), name="give up the live file")
+    try:
+        yield
+        over.set()
+        await asyncio.wait([following, giving_up], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        following.cancel()
+        giving_up.cancel()
+        await asyncio.wait([following, giving_up])
+        live.let_go()
+    if not following.cancelled():
+        following.result()
+
+
+async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]) -> None:
+    warned = set()
+    while True:
+        last, problem = over.is_set(), None
+        try:
+            if not await live.catch_up(last=last):
+                problem = f"{_held_by_another(live.path)}; this one leaves it alone"
+        except (OSError, StoreError) as exc:
+            problem = (
+                f"{_cannot_write(live.path, exc)} The work goes on; the next run completes it."
+            )
+        except BatchgenError as exc:
+            warn(str(exc))
+            return
+        if problem and problem not in warned:
+            warned.add(problem)
+            warn(problem)
+        if last:
+            return
+        try:
+            async with asyncio.timeout(FOLLOW_EVERY_S):
+                await over.wait()
+        except TimeoutError:
+            pass
+
+
+async def follow_to_file(live: LiveFile, store: Store, experiment: Experiment) -> None:
+    """Keep the file up to date until the experiment has nothing pending or running.
+
+    Raises UsageError when another process does so already, and BatchgenError when it cannot.
+    """
+    try:
+        async for is_over in _looks(store, experiment):
+            if not await live.catch_up(last=is_over):
+                raise UsageError(f"{_held_by_another(live.path)}; name another file.")
+    except OSError as exc:
+        raise BatchgenError(_cannot_write(live.path, exc)) from exc
+    finally:
+        live.let_go()
+
+
+async def follow_to_stream(
+    store: Store, experiment: Experiment, file: IO[bytes], warn: Callable[[str], None]
+) -> None:
+    """The same to an open file, from the start. Lines that were written are not taken back."""
+    after, superseded = 0, None
+
+    def write(lines: bytes) -> None:
+        file.write(lines)
+        file.flush()
+
+    async for _ in _looks(store, experiment):
+        async for page in live_pages(store, experiment, after):
+            if superseded not in (None, page.superseded):
+                warn(
+                    "results were replaced (retry --done, reparse): their lines stay, "
+                    "and the new ones follow"
+                )
+            after, superseded = page.result_seq, page.superseded
+            await on_thread(write, page_lines(page))
+
+
+async def _looks(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
+    """Time for a look, again and again; True the last time, when nothing was left to be done."""
+    while (await store.counts([experiment.id])).open:
+        yield False
+        await asyncio.sleep(FOLLOW_EVERY_S)
+    yield True
+
+
+def _held_by_another(path: Path) -> str:
+    return f"{path}: {lock_holder(path)} keeps it up to date"
+
+
+def _cannot_write(path: Path, exc: OSError | StoreError) -> str:
+    why = exc.strerror or exc if isinstance(exc, OSError) else exc
+    return f"{path}: cannot be kept up to date ({why})."
