@@ -140,19 +140,11 @@ class Dashboard:
 
     def _middle(self, width: int) -> Iterator[Text]:
         """What is known of all experiments together."""
-        total, steps = self.status["total"], self.history.steps
+        total = self.status["total"]
         rate = self.history.items_per_s
         if rate is None:
             rate = self.status["items_per_s"]
-        yield from _spark_row(
-            "rate", f"{rate:>6.1f} items/s", [step.items_per_s for step in steps], "cyan", width
-        )
-        p50_s, p95_s = self.status["latency_p50_s"], self.status["latency_p95_s"]
-        if p50_s is not None and p95_s is not None:
-            yield from _spark_row(
-                "latency", f"p50 {p50_s:>5.2f} s, p95 {p95_s:>5.2f} s",
-                [step.latency_s for step in steps], "magenta", width,
-            )  # fmt: skip
+        yield from self._courses(rate, width)
         tokens = f"{total['prompt_tokens']:,} in, {total['completion_tokens']:,} out"
         yield from _row("tokens", [(tokens, "")], width)
         if total["cost_usd"]:
@@ -166,6 +158,21 @@ class Dashboard:
             yield from _sentence(learned_line(learned), width)
         if total["unknown_calls"]:
             yield from _sentence(unknown_line(total), width, "yellow")
+
+    def _courses(self, rate: float, width: int) -> Iterator[Text]:
+        """Now, and how it came to that; what happened at one time stands below each other."""
+        steps = self.history.steps
+        texts = [f"{rate:>6.1f} items/s"]
+        p50_s, p95_s = self.status["latency_p50_s"], self.status["latency_p95_s"]
+        if p50_s is not None and p95_s is not None:
+            texts.append(f"p50 {p50_s:>5.2f} s, p95 {p95_s:>5.2f} s")
+        rows: list[tuple[str, str, list[float | None]]] = [
+            ("rate", "cyan", [step.items_per_s for step in steps]),
+            ("latency", "magenta", [step.latency_s for step in steps]),
+        ]
+        longest = max(map(len, texts))
+        for text, (name, style, values) in zip(texts, rows, strict=False):
+            yield from _spark_row(name, text.ljust(longest), values, style, width)
 
 
 def _head(database: str, clock: str, width: int) -> Text:
@@ -273,7 +280,7 @@ def _spark_row(
     if beside:
         yield _line(Text(f"{name:<{_LABEL}}", style="dim"), Text(f"{text}  "), Text(line, style))
         return
-    yield from _row(name, [(text, "")], width)
+    yield from _row(name, [(text.rstrip(), "")], width)
     yield from _row("", [(line, style)], width)
 
 
@@ -285,7 +292,9 @@ def _row(name: str, cells: list[Cell], width: int, label: int = _LABEL) -> Itera
 
 
 def _sentence(text: str, width: int, style: str = "") -> list[Text]:
-    """Wrapped between words; what is below the first line is indented."""
+    """Wrapped between words; what is below the first line is indented. A server's words may be in
+    it: they do not steer the terminal."""
+    text = "".join(char if char.isprintable() else " " for char in text)
     lines = textwrap.wrap(text, max(10, width), subsequent_indent="  ")
     return [_line(Text(line, style)) for line in lines]
 

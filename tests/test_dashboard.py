@@ -172,7 +172,7 @@ def test_at_80_columns() -> None:
         f"e2  {'█' * 61}       5/5 100%",
         "    done     5   failed     0   running     0   pending     0",
         "",
-        "rate        8.3 items/s  ▃▆█▆▁▅",
+        "rate        8.3 items/s            ▃▆█▆▁▅",
         "latency  p50  0.50 s, p95 12.50 s  ██████",
         "tokens   18,700 in, 93,500 out",
         "spend    $9.3500   $300.00 per hour",
@@ -206,8 +206,9 @@ def test_at_40_columns_no_number_is_torn() -> None:
         "    done   905   failed    30",
         "    running    20   pending 1,050",
     ]
-    assert lines[12:15] == [
-        "rate        7.5 items/s  ▅█",
+    assert lines[12:16] == [
+        "rate        7.5 items/s",
+        "         ▅█",
         "latency  p50  0.50 s, p95 12.50 s",
         "         ██",
     ]
@@ -247,6 +248,11 @@ def test_before_the_second_look_the_rate_is_what_the_database_knows() -> None:
 def test_with_nothing_going_on_there_is_no_remaining_time() -> None:
     lines = drawn(status(counts(pending=60), latency_p50_s=None, latency_p95_s=None), 80)
     assert not [line for line in lines if line.startswith(("left", "latency", "spend"))]
+
+
+def test_what_a_server_says_does_not_steer_the_terminal() -> None:
+    seen = status(counts(5), workers=[WORKER | {"waits_for": "waiting: \x1b[2J\r\nslow down"}])
+    assert drawn(seen, 80)[-1] == "worker 3: pid 71 on box, 20 slots, waiting:  [2J  slow down"
 
 
 def test_an_empty_database() -> None:
