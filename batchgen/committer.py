@@ -129,7 +129,7 @@ class Committer:
 
     async def room(self) -> None:
         """Until there is a free slot for a second call, which has it until `finished`; before any
-        item that could be claimed for it. Not while draining."""
+        item that could be claimed for it. Not while draining or paused."""
         future = asyncio.get_running_loop().create_future()
         self._second_turns.append(future)
         self._wake.set()
@@ -227,7 +227,8 @@ class Committer:
     def _room_for_second_calls(self) -> int:
         waiting = [turn for turn in self._second_turns if not turn.done()]  # others' call has ended
         self._second_turns = deque(waiting)
-        room = 0 if self._draining else self._pacer.allowed(clock_ms()) - self.in_flight
+        holds = self._draining or self.paused
+        room = 0 if holds else self._pacer.allowed(clock_ms()) - self.in_flight
         return max(0, min(room, len(self._second_turns)))
 
     def _give_second_turns(self) -> None:
