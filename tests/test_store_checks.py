@@ -21,6 +21,9 @@ values (1, 1, 1, 1, 0, 'answered', 'text');
 insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into sending values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
+insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
+insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
+values (1, 'h', 'b', 1, 1, 0, 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -65,6 +68,21 @@ IMPOSSIBLE = [
     ("ceiling_positive", "update sending set ceiling = 0"),
     ("never_shrinks", "update sending set grown_s = -1"),
     ("never_shrinks", "update sending set taken = -1"),
+    ("absolute_path", "update live_files set path = 'out.jsonl'"),
+    ("sha256_is_hex", "update live_files set tail_sha256 = ''"),
+    ("not_negative", "update live_files set result_seq = -1"),
+    ("not_negative", "update live_files set superseded = -1"),
+    ("a_line_has_size", "update live_files set rows = 51"),
+    ("superseded_not_negative", "update experiments set superseded = -1"),
+    ("sample_from_one", "update items set sample = 0, sample_of = 2 where id = 1"),
+    ("first_of_none", "update items set sample = 1, sample_of = 2 where id = 1"),
+    ("first_of_none", "update items set sample = 2 where id = 1"),
+    ("of_another", "update items set sample = 2, sample_of = 1 where id = 1"),
+    ("paused_or_not", "update workers set paused = 2"),
+    ("requests_not_negative", "update workers set requests_per_minute = -1"),
+    ("tokens_not_negative", "update workers set tokens_per_minute = -1"),
+    ("stop_known", "update workers set stop = 'later'"),
+    ("report_is_json", "update workers set report = '{'"),
 ]  # fmt: skip
 
 REPEATED = [
