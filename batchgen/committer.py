@@ -61,8 +61,8 @@ class Committer:
         warn: Callable[[str], None],
     ) -> None:
         """`limits` may be replaced at any time: each exchange goes by the newest. `obey` is told
-        the orders of other terminals when they change, and `report` says what the worker tells
-        of itself."""
+        the orders of other terminals when they change, `held` what a limit holds claims to, and
+        `report` says what the worker tells of itself."""
         self._worker = worker
         self._pacer = pacer
         self._scope = scope
@@ -89,6 +89,7 @@ class Committer:
         self._warned_of_stranger = False
         self.obey: Callable[[Orders], None] = lambda _: None
         self.report: Callable[[], Mapping[str, Any]] = dict
+        self.held: Callable[[float | None], None] = lambda _: None
         self.paused = False
         self.limits = scope.limits
         pacer.server.workers = worker.crew
@@ -285,6 +286,7 @@ class Committer:
         self._give_out(done.items)
         if want.slots:
             self.held_to = done.held_to
+            self.held(done.held_to)
         if len(done.items) < want.slots:
             self._plan_next_look(done)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchgen.committer import Scope
+from batchgen.limits import held_line
 from batchgen.store import Counts, Store
 from batchgen.views import percentile_s
 from batchgen.worker import Stats
@@ -97,6 +98,8 @@ class Meter:
 
 def _left_s(n: int, rate: float, stats: Stats) -> float | None:
     """What a limit allows is known before it can be measured."""
+    if stats.paused:
+        return None
     most = math.inf if stats.held_to is None else stats.held_to / 60
     rate = min(rate or most, most)
     return n / rate if 0 < rate < math.inf else None
@@ -290,5 +293,5 @@ def _note(stats: Stats, rate: float, now_s: float) -> str:
     if stats.trouble and not rate:
         return f"nothing finished lately{because}"
     if stats.held_to:
-        return f"limited to {stats.held_to:,.0f} requests/min"
+        return held_line(stats.held_to)
     return ""

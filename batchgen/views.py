@@ -11,6 +11,7 @@ from batchgen.responses import said_beside
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
 from batchgen.unknown import UnknownCost
 
+_PAUSED = "paused (batchgen resume goes on)"
 _STATES = ("pending", "running", "done", "failed")
 
 
@@ -46,7 +47,7 @@ def status_object(
             {
                 "id": worker.id, "host": worker.host, "pid": worker.pid, "slots": worker.slots,
                 "started_at": timestamp(worker.started_at), "alive": worker.alive,
-                "paused": worker.paused,
+                "paused": bool(worker.paused),
             }
             | (_told(worker, now) if worker.alive else {})
             for worker in workers
@@ -55,12 +56,12 @@ def status_object(
 
 
 def _told(worker: WorkerRow, now: int) -> dict[str, Any]:
-    """What a worker tells of itself, some seconds ago at most (`worker.report`)."""
+    """What the table says of a worker, and what it told of itself, some seconds ago at most."""
     told = json.loads(worker.report or "{}")
     late_after_ms = told.get("late_after_ms")
     return {
-        "in_flight": told.get("in_flight"),
-        "waits_for": told.get("waits_for"),
+        "in_flight": worker.calls,
+        "waits_for": _PAUSED if worker.paused else told.get("waits_for"),
         "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
         "stragglers": [
             {"item": item_id, "for_s": round((now - began_at) / 1000, 1)}
@@ -94,7 +95,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"{total['completion_tokens']} out{cost}"
     )
     if status["items_per_s"]:
-        lines.append(f"now {status['items_per_s']:.1f} items/s")
+        lines.append(f"{status['items_per_s']:.1f} items/s in the last minute")
     if learned := status["learned_requests_per_minute"]:
         lines.append(learned_line(learned))
     if total["unknown_calls"]:
@@ -241,10 +242,8 @@ def _worker_lines(worker: dict[str, Any]) -> list[str]:
     if not worker["alive"]:
         slots = f"{worker['slots']} slots"
         return [f"{head}{slots}, gone: the next worker takes over its items"]
-    known = worker["in_flight"] is not None
-    calls = f"{worker['in_flight']} of {worker['slots']}" if known else f"{worker['slots']}"
     why = f", {worker['waits_for']}" if worker["waits_for"] else ""
-    lines = [f"{head}{calls} slots {'in use' if known else ''}".rstrip() + f", alive{why}"]
+    lines = [f"{head}{worker['in_flight']} of {worker['slots']} slots in use, alive{why}"]
     lines += [
         f"  item {late['item']}: under way for {late['for_s']:,.0f} s, where "
         f"{worker['late_after_s']:,.1f} s is 3 times what 99 of 100 calls took"

@@ -261,7 +261,7 @@ async def test_an_item_that_asks_for_what_has_no_limit_fails_alone(
     assert (work.code, simulator.calls) == (3, ITEMS), work.err
     ((reason, error),) = priced.query("select reason, error from results where reason is not null")
     assert reason == "rejected"
-    assert error.startswith(f"item {ITEMS + 1}: its own params cannot be kept to a budget. {said}")
+    assert error.startswith(f"the item's own params cannot be kept to a budget. {said}")
 
 
 async def test_an_item_whose_own_model_has_no_known_price_fails_alone(project: Project) -> None:

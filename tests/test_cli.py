@@ -756,3 +756,14 @@ def test_no_help_line_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     """The list of commands has one whole sentence each, at the usual width of 80."""
     cli.main(["--help"], prog_name="batchgen", standalone_mode=False, terminal_width=80)
     assert "..." not in capsys.readouterr().out.split("Commands:")[1]
+
+
+async def test_an_id_that_is_a_number_wins_over_the_number_of_an_item(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "first"}, {"word": "second", "id": 1}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    shown = {given: (await project.batchgen("show", given)).out for given in ("1", "2", "#1")}
+    assert "Say second" in shown["1"]
+    assert "Say second" in shown["2"]
+    assert "Say first" in shown["#1"]

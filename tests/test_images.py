@@ -195,7 +195,7 @@ async def test_an_image_that_went_missing_fails_its_item_until_it_is_back(
     work = await project.batchgen("work", "--max-cost", "5")
     assert (work.code, simulator.calls) == (3, 0)
     assert project.query("select reason, error from results") == [
-        ("rejected", f"item 1: image '{project.path}/a.png': no such file")
+        ("rejected", f"image '{project.path}/a.png': no such file")
     ]
     assert project.query("select count(*) from reservations") == [(0,)]
     project.write("a.png", PNG)

@@ -1,5 +1,6 @@
 """Limits that hold for several workers at once, over real HTTP."""
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,3 +82,18 @@ async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> N
     assert 1 <= refused[0][0] <= 15
     assert 100 <= found <= 600
     assert f"the server takes about {found:,.0f} requests/min (found by --adaptive)" in status.out
+
+
+async def test_a_worker_that_a_limit_lets_send_nothing_says_so(
+    project: Project, words: Words
+) -> None:
+    project.pool(words(3))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.batchgen("work", "--rpm", "1", "--max-items", "1")).code == 0
+    process = await project.start("work", "--rpm", "1")
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        line = await process.stderr.readline()
+    assert b"limited to about 1 requests/min" in line
+    process.kill()
+    await ended(process)

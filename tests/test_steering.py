@@ -17,8 +17,8 @@ from tests.store_kit import open_table
 Words = Callable[[int], Iterator[dict[str, Any]]]
 ITEMS = 60
 # What the worker tells of itself, a moment after it has obeyed.
-PAUSED = "select count(*) from workers where report like '%paused%'"
-NONE_IN_FLIGHT = "select count(*) from workers where json_extract(report, '$.in_flight') = 0"
+PAUSED = "select count(*) from workers where json_extract(report, '$.paused')"
+NONE_IN_FLIGHT = "select not exists (select 1 from work where state = 'running')"
 DONE = "select count(*) from work where state = 'done'"
 RUNNING = "select count(*) from work where state = 'running'"
 
@@ -83,7 +83,8 @@ async def test_the_slots_are_shared_by_all_that_run(
     await simulator.received(2)
     refused = await enqueued.batchgen("set", "-c", "1")
     assert (refused.code, refused.err) == (
-        2, "error: -c 1: 2 workers run; each needs a slot.\n",
+        2, "error: -c 1: 2 worker processes run, and each has a slot at least. "
+        "Stop one (batchgen stop --worker ID), or take more.\n",
     )  # fmt: skip
     assert (await enqueued.batchgen("set", "-c", "7")).out == "2 workers told.\n"
     assert look(enqueued.database, "select slots from workers order by id") == [(4,), (3,)]
@@ -103,7 +104,8 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     await until(enqueued.database, "select count(*) from workers where report is not null")
     simulator.release()
     await until(
-        enqueued.database, "select count(*) from workers where report like '%limited to 1 req%'"
+        enqueued.database,
+        "select count(*) from workers where report like '%limited to about 1 req%'",
     )
     assert simulator.calls < ITEMS
     assert (await enqueued.batchgen("set", "--rpm", "0")).code == 0
@@ -158,6 +160,11 @@ async def test_a_straggler_is_shown(enqueued: Project, simulator: Simulator) -> 
     assert "item 8: under way for" in (await enqueued.batchgen("status")).out
     process.kill()
     await ended(process)
+
+
+async def test_to_wait_until_nobody_runs_is_over_at_once_if_nobody_does(enqueued: Project) -> None:
+    stopped = await enqueued.batchgen("stop", "--wait", "--json")
+    assert (stopped.code, stopped.json) == (0, {"workers": 0})
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "stop", "set"])

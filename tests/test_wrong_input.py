@@ -522,7 +522,7 @@ ON_A_DATABASE = [
     ),
     Case("show-unknown", "no item has the id or number 'seven'.", "show seven"),
     Case("retry-unknown", "no item has the id or number '7'.", "retry --id 7"),
-    Case("retry-done", "item 1 is not failed, so there is nothing to retry.", "retry --id 1"),
+    Case("retry-done", "item 1 has not ended yet, so there is nothing to retry.", "retry --id 1"),
     Case(
         "rename-taken",
         "experiment 'default' exists already; choose another name.",

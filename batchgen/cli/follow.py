@@ -30,8 +30,10 @@ async def live_file(
     chosen = [
         one for one in await store.experiments() if experiments is None or one.id in experiments
     ]
+    if not chosen:
+        raise UsageError(f"{store.path}: nothing is enqueued yet; batchgen enqueue comes first.")
     if len(chosen) != 1:
-        names = ", ".join(one.name for one in chosen) or "none yet"
+        names = ", ".join(one.name for one in chosen)
         raise UsageError(
             f"-o {path}: holds one experiment, and there is: {names}. Choose with --experiment."
         )

@@ -144,7 +144,7 @@ async def _retry_ids(
         ended = [one for number in numbers if (one := await store.ended_item(number))]
         open_to_it = [one for one in ended if one.reason or which.done_too]
         if not ended:
-            raise UsageError(f"item {given} is not failed, so there is nothing to retry.")
+            raise UsageError(f"item {given} has not ended yet, so there is nothing to retry.")
         if not open_to_it:
             raise UsageError(f"item {given} is done; say --done to ask for it again.")
         for one in open_to_it:

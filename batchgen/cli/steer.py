@@ -76,7 +76,10 @@ def set_(
         if slots is None:
             shares: list[int | None] = [None] * len(workers)
         elif slots < len(workers):
-            raise UsageError(f"-c {slots}: {len(workers)} workers run; each needs a slot.")
+            raise UsageError(
+                f"-c {slots}: {len(workers)} worker processes run, and each has a slot at least. "
+                "Stop one (batchgen stop --worker ID), or take more."
+            )
         else:
             from batchgen.processes import shares as shared
 
@@ -98,7 +101,8 @@ def set_(
 def stop(session: Session, now: bool, wait: bool, worker_id: int | None, as_json: bool) -> int:
     """Stop running workers, as SIGTERM does.
 
-    They claim no more, finish what is in flight, and exit with 143. `batchgen work` goes on.
+    They claim no more, finish what is in flight, and exit with 143. `batchgen work` goes on. With
+    --wait it is no error if none runs.
     """
     orders = _to_all(stop="now" if now else "drain")
     return _order(session, worker_id, as_json, orders, "told to stop", wait=wait)
@@ -124,10 +128,10 @@ def _order(
 
         async with open_store(config.database) as store:
             workers = await _running(store, worker_id)
-            if not workers:
+            n = await store.order(orders(workers)) if workers else 0
+            if not n and not wait:
                 which = "worker" if worker_id is None else f"worker {worker_id}"
                 raise BatchgenError(f"no {which} is running on {store.path} (batchgen status).")
-            n = await store.order(orders(workers))
             if wait:
                 await _gone(store, workers)
         if as_json:

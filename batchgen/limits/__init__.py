@@ -10,11 +10,11 @@ passed in, and the state that workers share is kept by the store.
 
 from batchgen.limits.adaptive import Learned
 from batchgen.limits.announced import Announced
-from batchgen.limits.buckets import NO_LIMITS, Back, Limits, Room, Sending, room
+from batchgen.limits.buckets import NO_LIMITS, Back, Limits, Room, Sending, held_line, room
 from batchgen.limits.pacer import Pacer
 from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
     "NO_LIMITS", "UNKNOWN_CALL", "Announced", "Back", "CallTokens", "Learned", "Limits", "Pacer",
-    "Room", "Sending", "TokenMeter", "room",
+    "Room", "Sending", "TokenMeter", "held_line", "room",
 ]  # fmt: skip

@@ -163,6 +163,13 @@ def room(sending: Sending, limits: Limits, want: int, call_tokens: float, now: i
     return found
 
 
+def held_line(per_minute: float) -> str:
+    """What a limit comes to, in words."""
+    if per_minute < 1:
+        return f"limited to one call in {1 / per_minute:,.1f} min"
+    return f"limited to about {per_minute:,.0f} requests/min"
+
+
 def _after(wait_s: float, now: int) -> int:
     return now + max(1, ceil(wait_s * 1000))
 

@@ -192,15 +192,16 @@ def failures(
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
     """The numbers of the items that `given` names: by the user's id in any experiment, with all
-    their samples, or, if there is none, by the number of the one."""
+    their samples, or, if there is none, by the number of the one. `#17` is always a number."""
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
     keys = [key_of_id(id_, given) for id_ in ids]
     found = [db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() for key in keys]
     firsts = [row[0] for row in found if row]
     named = [one for first in firsts for one in (first, *_other_samples(db, first))]
-    if named or not given.isdecimal() or len(given) > 18:
+    number = given.removeprefix("#")
+    if named or not (number.isascii() and number.isdecimal()) or len(number) > 18:
         return named
-    return [int(given)] if item(db, int(given)) else []
+    return [int(number)] if item(db, int(number)) else []
 
 
 def _other_samples(db: sqlite3.Connection, item_id: int) -> list[int]:

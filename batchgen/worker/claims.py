@@ -104,7 +104,7 @@ class Claims:
             except ConfigError as exc:
                 if not self._is_bounded_without_its_own(prepared, self._options.scope.budget):
                     return self._cannot_work(item, exc)
-                said = f"item {item.id}: its own params cannot be kept to a budget. {exc}"
+                said = f"the item's own params cannot be kept to a budget. {exc}"
                 return Outcome(item, None, Fail(Reason.REJECTED, said))
             if not granted:
                 return Outcome(item, None, Release())
@@ -146,7 +146,7 @@ class Claims:
         try:
             body, paths = await self._requests.to_send(prepared)
         except InputError as exc:
-            return Outcome(item, None, Fail(Reason.REJECTED, f"item {item.id}: {exc}"))
+            return Outcome(item, None, Fail(Reason.REJECTED, str(exc)))
         claim.calling = True
         called = await self._caller.call(item, body, paths)
         claim.calling = False
@@ -236,6 +236,8 @@ class Claims:
             stats.trouble = verdict.message  # the latest: the display says it while it pauses
         else:
             stats.latencies_ms.append(reply.latency_ms)
+            if clock_ms() >= self._pacer.paused_until:
+                stats.trouble = ""
 
     def _cannot_work(self, item: Item, exc: ConfigError) -> Outcome:
         self.unusable_config = exc

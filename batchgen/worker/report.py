@@ -3,7 +3,7 @@
 from typing import Any
 
 from batchgen.committer import Committer
-from batchgen.limits import Pacer
+from batchgen.limits import Pacer, held_line
 from batchgen.store import now_ms
 from batchgen.waiting import clock_ms
 from batchgen.worker.options import Stats
@@ -15,12 +15,12 @@ _STRAGGLERS_TOLD = 5
 def report(
     stats: Stats, calls: CallsUnderWay, committer: Committer, pacer: Pacer
 ) -> dict[str, Any]:
-    """`in_flight`, `waits_for` (why it sends less than it could, or None), `late_after_ms`, and the
-    `stragglers`: item number, and when its call began (epoch ms)."""
+    """`paused`, `waits_for` (why else it sends less than it could, or None), `late_after_ms`, and
+    the `stragglers`: item number, and when its call began (epoch ms)."""
     now = clock_ms()
     ahead = now_ms() - now
     return {
-        "in_flight": committer.in_flight,
+        "paused": committer.paused,
         "waits_for": _waits_for(stats, committer, pacer, now),
         "late_after_ms": calls.late_after_ms(now),
         "stragglers": [
@@ -30,10 +30,8 @@ def report(
 
 
 def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
-    if committer.paused:
-        return "paused (batchgen resume goes on)"
     if now < pacer.paused_until or pacer.down:
         return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
     if committer.held_to:
-        return f"limited to {committer.held_to:,.0f} requests/min"
+        return held_line(committer.held_to)
     return None

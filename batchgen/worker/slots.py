@@ -46,6 +46,7 @@ class Slots:
         committing = asyncio.create_task(self._committer.run(), name="committer")
         self._have(self._options.slots)
         self._committer.obey = partial(self._obey, stop)
+        self._committer.held = self._note_limit
         watches = [
             asyncio.create_task(self._watch(stop), name="watch"),
             asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
@@ -65,6 +66,9 @@ class Slots:
         something."""
         for number in range(len(self._tasks), slots):
             self._tasks.append(asyncio.create_task(self._slot(), name=f"slot {number}"))
+
+    def _note_limit(self, per_minute: float | None) -> None:
+        self._stats.held_to = per_minute
 
     def _obey(self, stop: Stop, orders: Orders) -> None:
         """Do what another terminal wants, as far as it is for the slots to do."""
@@ -127,7 +131,6 @@ class Slots:
         self._committer.finished()
         self._stats.in_flight = self._committer.in_flight
         self._stats.paused_until = self._pacer.paused_until
-        self._stats.held_to = self._committer.held_to
         match outcome.decision:
             case Done():
                 self._stats.done += 1
