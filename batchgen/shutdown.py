@@ -3,13 +3,18 @@
 `Stop` has the two stages as events. asyncio calls the handlers on the event loop, between two of
 its steps, so they can set events without races. After the second signal the handlers are gone, and
 a third one ends the process the hard way, in case something hangs.
+
+`uninterrupted` is for what must not be left half done, whoever cancels it.
 """
 
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # The last one says that the terminal is gone: a closed laptop, a cut ssh.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -62,3 +67,19 @@ def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         uninstall()
+
+
+async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:
+    """Await `coro`, which is never cancelled. A caller that is cancelled while it waits, however
+    often, gets the CancelledError when `coro` has ended, and then not its result."""
+    task = asyncio.ensure_future(coro)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        task.exception()  # seen: nobody is left to raise it to
+        raise cancelled
+    return task.result()

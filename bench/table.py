@@ -12,8 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage, canonical_json, dump_json
-from batchgen.store import Want, key_of_content, now_ms, open_store
+from batchgen.store import Want, key_of_content, open_store
 from bench.job import item_text
 from bench.measure import (
     Figure,

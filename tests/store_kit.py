@@ -49,7 +49,7 @@ def new_database(path: Path) -> sqlite3.Connection:
 def new_item(
     given: Any, experiment_id: int = 1, recipe_id: int = 1, custom_id: str | None = None
 ) -> NewItem:
-    """A row to enqueue, as `batchgen.enqueue` makes it."""
+    """A row to enqueue, as `batchgen.jobs.enqueue` makes it."""
     if custom_id is None:
         key = intake.key_of_content(experiment_id, recipe_id, canonical_json(given))
     else:

@@ -6,7 +6,7 @@ import pytest
 
 from batchgen.limits.announced import Announced, ServerRoom
 from batchgen.limits.buckets import Limits
-from batchgen.responses import announced
+from batchgen.llm.responses import announced
 
 NOW = 1_000_000
 

@@ -11,7 +11,7 @@ import pytest
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
 from batchgen.items import Price, Usage
-from batchgen.prices import Prices
+from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
 from batchgen.store.budget import reserve

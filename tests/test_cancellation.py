@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 import pytest
 
-from batchgen.committer import Scope
 from batchgen.config import load
-from batchgen.enqueue import enqueue
 from batchgen.items import Recipe, Template
-from batchgen.jobs import WorkRequest, work
+from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.work import WorkRequest, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
+from batchgen.worker.committer import Scope
 from tests.conftest import KEY
 from tests.test_worker import Log
 

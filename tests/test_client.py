@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 from openai import AsyncOpenAI
 
-from batchgen.client import Client, open_client
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
+from batchgen.llm.client import Client, open_client
 from batchgen.simulate import Behaviour, Simulator
 from tests.conftest import KEY
 from tests.tcp_kit import answering, listening, silence

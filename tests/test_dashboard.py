@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.dashboard import Dashboard, History, Step, sparkline
+from batchgen.display.dashboard import Dashboard, History, Step, sparkline
 from batchgen.simulate import Simulator
 from tests.conftest import Project, ended
 from tests.test_progress import COLOUR, Terminal, plain

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from batchgen.errors import UsageError
-from batchgen.export import Where
+from batchgen.export.lines import is_wanted
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ResultRow
+from batchgen.where import Where
 from tests.conftest import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -58,20 +59,20 @@ GOOD = row({"label": "positive", "score": 0.9, "ok": True, "tags": ["a", "b"], "
     ],
 )
 def test_a_condition_holds_or_not(expression: str, holds: bool) -> None:
-    assert Where(expression).holds(GOOD) is holds
+    assert is_wanted(GOOD, Where(expression)) is holds
 
 
 def test_the_users_own_id_and_metadata_are_what_they_are_in_the_export() -> None:
     mine = row(None, custom_id="a-1", metadata='{"source": "web"}')
-    assert Where('id == "a-1" and metadata.source == "web" and parsed == null').holds(mine)
+    assert is_wanted(mine, Where('id == "a-1" and metadata.source == "web" and parsed == null'))
 
 
 def test_parser_raw_has_the_response_as_parsed() -> None:
-    assert Where('parsed == "said"').holds(row(None)._replace(parsed=None))
+    assert is_wanted(row(None)._replace(parsed=None), Where('parsed == "said"'))
 
 
 def test_a_failed_row_has_nothing_parsed() -> None:
-    assert Where("parsed == null").holds(row({"a": 1}, reason="parse", error="no"))
+    assert is_wanted(row({"a": 1}, reason="parse", error="no"), Where("parsed == null"))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.enqueue import enqueue
 from batchgen.items import Reason, Recipe, Template
+from batchgen.jobs.enqueue import enqueue
 from batchgen.pool import read_objects
 from batchgen.simulate import Behaviour, ErrorMix, Simulator
 from batchgen.simulate.answers import Chat, completion, json_object

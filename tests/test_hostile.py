@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchgen.client import open_client
 from batchgen.config import load
 from batchgen.errors import ConfigError, TemplateError
 from batchgen.items import Answer, Failure, Reply, Template
+from batchgen.llm.client import open_client
+from batchgen.llm.responses import read_reply
 from batchgen.pool import BadLine, open_pool, read_objects
 from batchgen.prompts import compile_template
-from batchgen.responses import read_reply
 from batchgen.simulate import Behaviour, Simulator
 from tests.cli_kit import Typist
 from tests.conftest import KEY, Ended, Project, ended

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import InputError
-from batchgen.images import check_images, with_images
+from batchgen.prompts.images import check_images, with_images
 from batchgen.simulate import Behaviour, Simulator
 from tests.cli_kit import Typist
 from tests.conftest import Project

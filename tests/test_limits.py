@@ -3,8 +3,8 @@
 import pytest
 
 from batchgen.items import Answer, Failure, Item, Reason, Usage
-from batchgen.limits import Pacer
-from batchgen.retry import Blame
+from batchgen.llm.decide import Blame
+from batchgen.worker.pacer import Pacer
 
 SLOTS, CUT = 100, 80  # a burst takes a fifth of the slots out of use
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())

@@ -172,7 +172,7 @@ def test_an_error_of_syntax_ends_a_json_list(
     assert (last.where, last.problem, last.fatal) == (f"{path}:{where}", problem, True)
 
 
-def test_a_broken_json_list_is_not_read_to_its_end() -> None:
+def test_a_broken_json_list_is_not_read_uninterrupted() -> None:
     class Endless(io.RawIOBase):
         taken = 0
 

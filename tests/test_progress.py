@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.committer import Scope
-from batchgen.progress import Drawing, Meter, Snapshot, duration, plain_line, show_plain
+from batchgen.display.live import Drawing, Meter, Snapshot, duration, plain_line, show_plain
+from batchgen.display.texts import percentile_s
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Counts, open_store
-from batchgen.views import percentile_s
 from batchgen.worker import Stats
+from batchgen.worker.committer import Scope
 from tests.conftest import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]

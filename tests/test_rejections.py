@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.rejections import Rejection, rejected_parameter
+from batchgen.llm.rejections import Rejection, rejected_parameter
 
 REQUEST = dict.fromkeys(
     (

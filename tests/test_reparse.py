@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from batchgen.items import Fail, Outcome, Reason
+from batchgen.jobs.reparse import Difference, answer_pages, reparse
 from batchgen.parsers import load_parser
-from batchgen.reparse import Difference, answer_pages, reparse
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import EndedAnswer, open_store
 from tests.cli_kit import Typist
@@ -341,7 +341,7 @@ def parsed_of(project: Project) -> list[str | None]:
     return [value for (value,) in rows]
 
 
-async def test_more_than_a_page_is_parsed_to_its_end(project: Project, batchgen: Typist) -> None:
+async def test_more_than_a_page_is_parsed_uninterrupted(project: Project, batchgen: Typist) -> None:
     fill(project, [f"[{n}]" for n in range(1201)])
     assert (await batchgen("reparse", "--parser", "json", "--json")).json["done"] == 1201
     assert parsed_of(project) == [f"[{n}]" for n in range(1201)]

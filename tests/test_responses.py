@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
-from batchgen.responses import parse_retry_after, read_reply
+from batchgen.llm.responses import parse_retry_after, read_reply
 
 NOW_MS = 1_750_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)

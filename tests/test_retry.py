@@ -20,7 +20,7 @@ from batchgen.items import (
     Retry,
     Usage,
 )
-from batchgen.retry import Blame, RetryPolicy, decide, decide_parse_failure, wait_s
+from batchgen.llm.decide import Blame, RetryPolicy, decide, decide_parse_failure, wait_s
 
 NOW = 1_750_000_000_000
 RETRYABLE = (Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE)

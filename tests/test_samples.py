@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from batchgen import enqueue as enqueueing
 from batchgen.export import groups as groups_of_export
 from batchgen.items import Done, ItemInput, Recipe, Template
+from batchgen.jobs import enqueue as enqueueing
 from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import reports

@@ -33,10 +33,10 @@ HOUR_MS = 3_600_000
 
 # The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
-import batchgen.committer, batchgen.store.connection
+import batchgen.worker.committer, batchgen.store.connection
 batchgen.store.connection._WRITER_PRAGMAS["busy_timeout"] = 100
-batchgen.committer._PATIENCE_S = {patience_s}
-batchgen.committer._TRY_AGAIN_S = 0.05
+batchgen.worker.committer._PATIENCE_S = {patience_s}
+batchgen.worker.committer._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from batchgen.clock import now_ms
 from batchgen.items import (
     Done,
     Fail,
@@ -22,7 +23,7 @@ from batchgen.items import (
     Retry,
     StoredAnswer,
 )
-from batchgen.store import OtherRecipe, Want, now_ms, open_store, queue
+from batchgen.store import OtherRecipe, Want, open_store, queue
 from batchgen.store.gate import OwnerLock, machine
 from tests.store_kit import (
     LEASE_MS,

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from batchgen.committer import Scope
 from batchgen.config import load
-from batchgen.enqueue import enqueue
 from batchgen.errors import ConfigError
 from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
-from batchgen.jobs import WorkRequest, WorkResult, work
+from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.work import WorkRequest, WorkResult, work
 from batchgen.limits.buckets import Limits
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Store, Want, open_store
+from batchgen.worker.committer import Scope
 from tests.conftest import KEY, Project
 from tests.tcp_kit import answering, listening
 

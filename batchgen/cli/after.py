@@ -81,8 +81,9 @@ def export(
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
-    from batchgen.export import Extra, Format, Wanted, Where, format_by_name
+    from batchgen.export import Extra, Format, Wanted, format_by_name
     from batchgen.items import State
+    from batchgen.where import Where
 
     path = Path(output) if output else None
     wanted = Wanted(

@@ -7,10 +7,10 @@ import click
 from batchgen.cli.session import Session, counted
 
 if TYPE_CHECKING:
-    from batchgen.committer import Scope
-    from batchgen.jobs import WorkResult
+    from batchgen.jobs.work import WorkResult
     from batchgen.store import Counts, Store
     from batchgen.worker import Stats
+    from batchgen.worker.committer import Scope
 
 
 class Display:
@@ -24,7 +24,7 @@ class Display:
         self._stats: Stats | None = None
 
     async def show(self, store: "Store", scope: "Scope", stats: "Stats") -> None:
-        from batchgen.progress import show_live, show_plain
+        from batchgen.display.live import show_live, show_plain
 
         self._stats = stats
         if not self._session.quiet:

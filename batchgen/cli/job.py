@@ -78,7 +78,7 @@ def enqueue(
         return run_async(dry_run_pool(session, config, job))
 
     async def enqueue_only() -> int:
-        from batchgen.enqueue import recipe_of
+        from batchgen.jobs.enqueue import recipe_of
         from batchgen.store import open_store
 
         recipe = recipe_of(config)
@@ -134,9 +134,9 @@ def work(
     config = session.config(concurrency=slots, rate_limit=rpm, token_limit=tpm, adaptive=adaptive)
 
     async def job() -> int:
-        from batchgen.committer import Scope
-        from batchgen.jobs import limits_of
+        from batchgen.jobs.work import limits_of
         from batchgen.store import open_store
+        from batchgen.worker.committer import Scope
 
         async with open_store(config.database) as store:
             chosen = (await experiment_named(store, experiment)).id if experiment else None

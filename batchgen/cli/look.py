@@ -30,10 +30,10 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
     import asyncio
 
-    from batchgen.prices import Prices
-    from batchgen.store import now_ms
-    from batchgen.unknown import most_of_unknown
-    from batchgen.views import foreign_writer_warning, status_object, status_text
+    from batchgen.clock import now_ms
+    from batchgen.display.texts import foreign_writer_warning, status_object, status_text
+    from batchgen.jobs.unknown_cost import most_of_unknown
+    from batchgen.llm.prices import Prices
 
     config = session.config()
 
@@ -56,7 +56,7 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
 
         async with open_store(config.database) as store:
             if watch and not as_json and (console := _screen()):
-                from batchgen.dashboard import show
+                from batchgen.display.dashboard import show
 
                 return await show(lambda: look(store), str(config.database), console)
             while True:
@@ -95,7 +95,7 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
 
     Each group with its count and the number of an example to show.
     """
-    from batchgen.views import failures_text
+    from batchgen.display.texts import failures_text
 
     config = session.config()
 
@@ -127,7 +127,7 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
     The messages, every attempt with its raw answer or error, and what was parsed. ID is your own
     id of the item, or its number.
     """
-    from batchgen.views import item_object, item_text
+    from batchgen.display.texts import item_object, item_text
 
     config = session.config()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from batchgen.items import Recipe
-    from batchgen.reparse import ReparseResult
+    from batchgen.jobs.reparse import ReparseResult
     from batchgen.store import EndedAnswer, EndedItem, Store
 
 
@@ -193,8 +193,8 @@ def reparse(
     config = session.config()
 
     async def job() -> int:
+        from batchgen.jobs.reparse import answer_pages, reparse
         from batchgen.parsers import load_parser
-        from batchgen.reparse import answer_pages, reparse
 
         name = parser or config.parser
         loaded = load_parser(name)

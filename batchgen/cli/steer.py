@@ -81,7 +81,7 @@ def set_(
                 "Stop one (batchgen stop --worker ID), or take more."
             )
         else:
-            from batchgen.processes import shares as shared
+            from batchgen.jobs.processes import shares as shared
 
             shares = [*shared(slots, len(workers))]
         return {

@@ -24,16 +24,16 @@ from batchgen.cli.session import Session, counted
 from batchgen.errors import BatchgenError, UsageError
 
 if TYPE_CHECKING:
-    from batchgen.committer import Scope
     from batchgen.config import Config
-    from batchgen.enqueue import Enqueued
     from batchgen.export import Wanted
     from batchgen.items import Recipe
-    from batchgen.jobs import WorkRequest, WorkResult
-    from batchgen.prices import Estimate
-    from batchgen.processes import Part
+    from batchgen.jobs.enqueue import Enqueued
+    from batchgen.jobs.processes import Part
+    from batchgen.jobs.work import WorkRequest, WorkResult
+    from batchgen.llm.prices import Estimate
     from batchgen.shutdown import Stop
     from batchgen.store import Budget, Experiment, Store
+    from batchgen.worker.committer import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ async def enqueue_pool(
     """The first step: the items of the pool become rows."""
     import asyncio
 
-    from batchgen.enqueue import Enqueued, enqueue
+    from batchgen.jobs.enqueue import Enqueued, enqueue
     from batchgen.store import OtherRecipe
 
     done = Enqueued()
@@ -142,8 +142,8 @@ def _enqueued_line(name: str, done: "Enqueued") -> str:
 
 async def dry_run_pool(session: Session, config: "Config", job: PoolJob) -> int:
     """The first step, without writing anything."""
-    from batchgen.enqueue import dry_run, recipe_of
-    from batchgen.prices import Prices
+    from batchgen.jobs.enqueue import dry_run, recipe_of
+    from batchgen.llm.prices import Prices
 
     recipe, prices = recipe_of(config), Prices(config.model)
     measured = await _tokens_of_an_answer(config)
@@ -220,8 +220,8 @@ async def work_on(
 ) -> "WorkResult":  # fmt: skip
     """The second step: workers, until nothing is left, they halt or are stopped. `output` is kept
     up to date meanwhile."""
-    from batchgen.client import check_settings
-    from batchgen.jobs import WorkRequest, check_budget
+    from batchgen.jobs.work import WorkRequest, check_budget
+    from batchgen.llm.client import check_settings
     from batchgen.shutdown import Stop, stop_on_signal
 
     check_settings(config.model)  # before there is a log
@@ -252,7 +252,7 @@ async def _work_logged(
     session: Session, store: "Store", config: "Config", request: "WorkRequest", stop: "Stop",
     display: "Display | Part",
 ) -> "WorkResult":  # fmt: skip
-    from batchgen.jobs import work
+    from batchgen.jobs.work import work
     from batchgen.log import RunLog
 
     log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
@@ -272,8 +272,8 @@ async def work_as_part(
     *, hedge: bool,
 ) -> "WorkResult":  # fmt: skip
     """The second step as one of several processes, whose parent talks with the user."""
-    from batchgen.jobs import WorkRequest
-    from batchgen.processes import Part, obeying_the_parent
+    from batchgen.jobs.processes import Part, obeying_the_parent
+    from batchgen.jobs.work import WorkRequest
     from batchgen.shutdown import Stop
 
     stop, part = Stop(), Part()
@@ -286,7 +286,7 @@ async def _work_in_processes(
     session: Session, store: "Store", request: "WorkRequest", processes: int, stop: "Stop",
     display: Display,
 ) -> "WorkResult":  # fmt: skip
-    from batchgen.processes import shares, work_in_processes
+    from batchgen.jobs.processes import shares, work_in_processes
 
     scope = request.scope
     processes = min(processes, scope.max_items or processes)
@@ -327,7 +327,7 @@ async def _name_of(store: "Store", experiment_id: int) -> str:
 
 async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
     """All three steps, on one open database."""
-    from batchgen.enqueue import recipe_of
+    from batchgen.jobs.enqueue import recipe_of
     from batchgen.store import open_store
 
     recipe = recipe_of(config)
@@ -338,8 +338,8 @@ async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
 
 
 async def _work_and_export(session: Session, store: "Store", config: "Config", job: PoolJob) -> int:
-    from batchgen.committer import Scope
-    from batchgen.jobs import limits_of
+    from batchgen.jobs.work import limits_of
+    from batchgen.worker.committer import Scope
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
     experiments = (experiment.id,)

@@ -10,7 +10,7 @@ This is the door. Behind it:
     chat, table     the other formats
     extras          what an answer had beside its text
     summary         what an export holds, beside it
-    wanted, where   what is asked for, and which rows
+    wanted          what is asked for
     lines, files    a result as a line; a file that appears whole or not at all
     tail            a file that only grows
 """
@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
@@ -34,13 +35,12 @@ from batchgen.export.live import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.summary import summary_text
 from batchgen.export.wanted import Exported, ExportedFile, Extra, Format, Wanted, format_by_name
-from batchgen.export.where import Where
 from batchgen.items import State
 from batchgen.parquet import load_pyarrow
-from batchgen.store import Experiment, ExportRecord, Store, now_ms
+from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "Wanted", "Where", "check_export",
+    "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "Wanted", "check_export",
     "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
     "follow_to_stream", "format_by_name", "kept", "live_path", "output_path",
     "result_object",

@@ -11,9 +11,9 @@ from batchgen.errors import UsageError
 from batchgen.export.extras import whole_body
 from batchgen.export.wanted import Format
 from batchgen.items import Recipe, dump_json
+from batchgen.llm.responses import said_beside
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
-from batchgen.responses import said_beside
 from batchgen.store import AnswerDetails, ResultRow
 
 _Message = dict[str, Any]

@@ -10,12 +10,12 @@ from typing import Protocol
 from batchgen.export.chat import Chats
 from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
-from batchgen.export.lines import export_line
+from batchgen.export.lines import export_line, is_wanted
 from batchgen.export.table import Columns, CsvTable, ParquetTable
 from batchgen.export.wanted import Extra, Format, Wanted
 from batchgen.items import Recipe
+from batchgen.shutdown import uninterrupted
 from batchgen.store import AnswerDetails, Experiment, ResultRow, Store
-from batchgen.waiting import to_its_end
 
 _PAGE_ROWS = 500
 _PAGE_ROWS_WITH_BODIES = 50  # a body with logprobs is a hundred times its answer
@@ -68,8 +68,8 @@ async def convert(
         while page := await pages.after(after):
             after = page[-1].id
             details = await pages.details(page)
-            await to_its_end(asyncio.to_thread(writer.write, page, details))
-        await to_its_end(asyncio.to_thread(writer.close))
+            await uninterrupted(asyncio.to_thread(writer.write, page, details))
+        await uninterrupted(asyncio.to_thread(writer.close))
     except BaseException:
         writer.abandon()
         raise
@@ -94,12 +94,12 @@ async def _look_through(pages: "_Pages", wanted: Wanted, columns: Columns) -> in
 
     while page := await pages.after(after):
         after = page[-1].id
-        total += await to_its_end(asyncio.to_thread(look, page))
+        total += await uninterrupted(asyncio.to_thread(look, page))
     return total
 
 
 def _chosen(page: list[ResultRow], wanted: Wanted) -> list[ResultRow]:
-    return [row for row in page if wanted.where.holds(row)] if wanted.where else page
+    return [row for row in page if is_wanted(row, wanted.where)]
 
 
 class _Pages:

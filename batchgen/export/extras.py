@@ -5,7 +5,7 @@ from json import loads
 
 from batchgen.export.wanted import Extra
 from batchgen.items import dump_json
-from batchgen.responses import said_beside, with_text
+from batchgen.llm.responses import said_beside, with_text
 from batchgen.store import AnswerDetails, ResultRow
 
 

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from batchgen.export.files import Hashed
-from batchgen.export.lines import group_head, sample_object
-from batchgen.export.where import Where
+from batchgen.export.lines import group_head, is_wanted, sample_object
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
-from batchgen.waiting import to_its_end
+from batchgen.where import Where
 
 _PAGE_ROWS = 500
 _GROUP_END = "]}\n"
@@ -28,7 +28,7 @@ async def write_groups(
         while numbers:
             rows, left = await store.results_in_order(numbers[:_PAGE_ROWS])
             numbers[:_PAGE_ROWS] = left
-            await to_its_end(asyncio.to_thread(groups.write, rows, firsts))
+            await uninterrupted(asyncio.to_thread(groups.write, rows, firsts))
     groups.close()
     return groups.lines
 
@@ -47,7 +47,7 @@ class _Groups:
         self._file.write(_GROUP_END.encode() if self.lines else b"")
 
     def _part(self, row: ResultRow, first: int) -> str:
-        if row.reason is not None or not (self._where is None or self._where.holds(row)):
+        if row.reason is not None or not is_wanted(row, self._where):
             return ""
         if first == self._first:
             return f", {sample_object(row)}"

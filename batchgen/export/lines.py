@@ -1,11 +1,13 @@
-"""One result as a line of JSON: the stored texts are put into it as they are, without parsing."""
+"""One result as a line of JSON: the stored texts are put into it as they are, without parsing; and
+whether it is one of those wanted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json import JSONEncoder, loads
 from typing import Any
 
 from batchgen.items import timestamp
 from batchgen.store import ResultRow
+from batchgen.where import Where
 
 _quote = JSONEncoder(ensure_ascii=False).encode
 
@@ -77,3 +79,17 @@ def _json(value: str | float | None) -> str:
     if value is None:
         return "null"
     return _quote(value) if isinstance(value, str) else repr(value)
+
+
+def is_wanted(row: ResultRow, where: Where | None) -> bool:
+    """Whether the condition holds for the row, by the names that it has in the export."""
+    return where is None or where.holds(lambda name: _VALUES[name](row))
+
+
+_VALUES: Mapping[str, Callable[[ResultRow], Any]] = {
+    "id": lambda row: row.custom_id or row.id,
+    "input": lambda row: loads(row.input),
+    "metadata": lambda row: loads(row.metadata or "null"),
+    "response": lambda row: loads(row.response),
+    "parsed": lambda row: loads(row.parsed or row.response) if row.reason is None else None,
+}

@@ -19,8 +19,8 @@ from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.files import checked_target, is_special, whole_file
 from batchgen.export.lines import export_line
 from batchgen.export.tail import Tail, is_tail_of
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
-from batchgen.waiting import to_its_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -232,7 +232,7 @@ def page_lines(page: LivePage) -> bytes:
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """To its end, also when cancelled."""
-    return await to_its_end(asyncio.to_thread(call, *args, **kwargs))
+    return await uninterrupted(asyncio.to_thread(call, *args, **kwargs))
 
 
 @asynccontextmanager

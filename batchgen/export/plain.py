@@ -6,8 +6,8 @@ from typing import IO
 
 from batchgen.export.lines import export_line
 from batchgen.items import State
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
-from batchgen.waiting import to_its_end
 
 PAGE_ROWS = 500
 
@@ -31,5 +31,5 @@ async def write_plain(
     while page:
         rows += len(page)
         lines = "".join(map(export_line, page)).encode()
-        page = await to_its_end(write_and_read_on(lines, page[-1].id))
+        page = await uninterrupted(write_and_read_on(lines, page[-1].id))
     return rows, digest.hexdigest()

@@ -10,8 +10,8 @@ from batchgen.errors import BatchgenError
 from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
 from batchgen.items import State, dump_json, timestamp
+from batchgen.llm.responses import storable
 from batchgen.parquet import load_pyarrow
-from batchgen.responses import storable
 from batchgen.store import ResultRow
 
 _Path = tuple[str, ...]

@@ -5,8 +5,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.errors import UsageError
-from batchgen.export.where import Where
 from batchgen.items import State
+from batchgen.where import Where
 
 
 class Format(StrEnum):

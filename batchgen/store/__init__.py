@@ -21,12 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchgen.clock import now_ms
 from batchgen.errors import UsageError
 from batchgen.items import NewItem, Recipe, State
 from batchgen.store import budget as store_budget
 from batchgen.store import intake, live, operator, queue, reports, sending, steering, verify
 from batchgen.store.budget import Budget, Grant, Reservation, Spent
-from batchgen.store.connection import Database, now_ms, open_database, vulnerable_sqlite
+from batchgen.store.connection import Database, open_database, vulnerable_sqlite
 from batchgen.store.gate import OwnerLock
 from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
 from batchgen.store.live import LiveFileRecord, LivePage
@@ -49,7 +50,7 @@ __all__ = [
     "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
     "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord", "LivePage",
     "Order", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Spent",
-    "Store", "UnknownCall", "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id", "now_ms",
+    "Store", "UnknownCall", "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id",
     "open_store", "vulnerable_sqlite",
 ]  # fmt: skip
 

@@ -8,7 +8,6 @@ and the event loop is crossed twice a transaction, not twice a statement (60-160
 import asyncio
 import sqlite3
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,9 +22,9 @@ from batchgen.errors import (
     StoreFullError,
     UsageError,
 )
+from batchgen.shutdown import uninterrupted
 from batchgen.store.gate import Gate, network_file_system
 from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, migrate
-from batchgen.waiting import to_its_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,11 +173,6 @@ async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
         await database.close()
 
 
-def now_ms() -> int:
-    """The time as it is stored: milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
-
-
 def vulnerable_sqlite() -> str | None:
     """This Python's SQLite version if it has the WAL-reset bug, else None."""
     major, minor, patch = sqlite3.sqlite_version_info
@@ -248,7 +242,7 @@ async def _connect(
             prepare(raw)
 
     try:
-        await to_its_end(connect())
+        await uninterrupted(connect())
         await _run(connection, run)
     except BaseException as exc:
         if is_open:
@@ -308,7 +302,7 @@ async def _close(connection: aiosqlite.Connection, gate: Gate) -> None:
     try:
         await _run(connection, run)
     finally:
-        await to_its_end(connection.close())
+        await uninterrupted(connection.close())
 
 
 async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]) -> T:
@@ -318,5 +312,5 @@ async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connecti
     cross the event loop once a statement. `tests/test_store_connection.py` tells when it changes.
     """
     call = connection._execute(run, connection._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
-    result: T = await to_its_end(call)
+    result: T = await uninterrupted(call)
     return result

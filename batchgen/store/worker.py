@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchgen.clock import now_ms
 from batchgen.items import Item, Outcome
 from batchgen.store import budget as store_budget
 from batchgen.store import queue, steering
 from batchgen.store.budget import Budget, Grant, Reservation
-from batchgen.store.connection import Database, now_ms
+from batchgen.store.connection import Database
 from batchgen.store.gate import OwnerLock, machine
 from batchgen.store.queue import Exchange, Want, WorkerRow
 from batchgen.store.steering import Orders

@@ -21,14 +21,15 @@ This is the door: `run_worker`. Behind it:
 
 from functools import partial
 
-from batchgen.client import Client
-from batchgen.committer import Committer
-from batchgen.limits import Pacer, TokenMeter
+from batchgen.clock import clock_ms
+from batchgen.limits import TokenMeter
+from batchgen.llm.client import Client
 from batchgen.shutdown import Stop
 from batchgen.store import Store
-from batchgen.waiting import clock_ms
 from batchgen.worker.claims import Claims
+from batchgen.worker.committer import Committer
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import report
 from batchgen.worker.slots import Slots
 from batchgen.worker.stragglers import CallsUnderWay

@@ -19,13 +19,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from batchgen.client import Client
-from batchgen.committer import Committer
+from batchgen.clock import clock_ms, now_ms
 from batchgen.items import Answer, Attempt, Beside, Failure, Item, Outcome, Reply
-from batchgen.limits import Pacer
-from batchgen.responses import announced, read_reply
-from batchgen.store import now_ms
-from batchgen.waiting import clock_ms
+from batchgen.llm.client import Client
+from batchgen.llm.responses import announced, read_reply
+from batchgen.worker.committer import Committer
+from batchgen.worker.pacer import Pacer
 from batchgen.worker.stragglers import CallsUnderWay
 
 # How often to ask again while too few answers are known to say what is late.

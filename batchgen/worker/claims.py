@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchgen.client import Client
-from batchgen.committer import Committer
+from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import ConfigError, InputError, ParseError, TemplateError
 from batchgen.items import (
     Answer,
@@ -28,15 +27,16 @@ from batchgen.items import (
     Reply,
     StoredAnswer,
 )
-from batchgen.limits import Pacer
+from batchgen.llm.client import Client
+from batchgen.llm.decide import decide, decide_parse_failure
+from batchgen.llm.prices import Most
+from batchgen.llm.responses import UNKNOWN_MODEL, storable
 from batchgen.parsers import ParserRunner, to_json
-from batchgen.prices import Most
-from batchgen.responses import UNKNOWN_MODEL, storable
-from batchgen.retry import decide, decide_parse_failure
-from batchgen.store import Budget, Grant, Reservation, Spent, Store, now_ms
-from batchgen.waiting import clock_ms
+from batchgen.store import Budget, Grant, Reservation, Spent, Store
 from batchgen.worker.calls import Caller
+from batchgen.worker.committer import Committer
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.pacer import Pacer
 from batchgen.worker.parameters import Parameters
 from batchgen.worker.requests import Prepared, Requests
 from batchgen.worker.stragglers import CallsUnderWay

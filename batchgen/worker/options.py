@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from batchgen.committer import Scope
 from batchgen.items import Attempt, Decision, Item
+from batchgen.llm.decide import RetryPolicy
+from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
-from batchgen.prices import Prices
-from batchgen.retry import RetryPolicy
+from batchgen.worker.committer import Scope
 
 _LATENCIES_KEPT = 1000
 

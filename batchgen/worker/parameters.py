@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply
+from batchgen.llm.rejections import rejected_parameter
 from batchgen.prompts import is_own
-from batchgen.rejections import rejected_parameter
 from batchgen.worker.requests import Prepared, Requests
 
 _STATUSES = frozenset({400, 404, 422})

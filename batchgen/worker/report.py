@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from batchgen.committer import Committer
-from batchgen.limits import Pacer, held_line
-from batchgen.store import now_ms
-from batchgen.waiting import clock_ms
+from batchgen.clock import clock_ms, now_ms
+from batchgen.limits import held_line
+from batchgen.worker.committer import Committer
 from batchgen.worker.options import Stats
+from batchgen.worker.pacer import Pacer
 from batchgen.worker.stragglers import CallsUnderWay
 
 _STRAGGLERS_TOLD = 5

@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.images import with_images
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
+from batchgen.prompts.images import with_images
 from batchgen.store import Store
 from batchgen.worker.options import WorkerOptions
 

@@ -9,15 +9,15 @@ import signal
 import traceback
 from functools import partial
 
-from batchgen.committer import Committer
+from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreError
 from batchgen.items import Attempt, Done, Fail, Outcome, Reason, Release, Retry
-from batchgen.limits import Pacer
-from batchgen.shutdown import Stop
-from batchgen.store import Orders, now_ms
-from batchgen.waiting import clock_ms, to_its_end
+from batchgen.shutdown import Stop, uninterrupted
+from batchgen.store import Orders
 from batchgen.worker.claims import Claim, Claims
+from batchgen.worker.committer import Committer
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.pacer import Pacer
 
 _LOOK_FOR_STALL_S = 10.0
 
@@ -55,7 +55,7 @@ class Slots:
         try:
             await asyncio.wait([working, committing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await to_its_end(self._end([*watches, working], committing))
+            await uninterrupted(self._end([*watches, working], committing))
         if not working.cancelled():
             working.result()
         if self._claims.unusable_config:

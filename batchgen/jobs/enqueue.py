@@ -15,12 +15,12 @@ from typing import Any
 
 from batchgen.config import Config
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
-from batchgen.images import check_images
 from batchgen.items import NewItem, PoolItem, Recipe, dump_json, stored_and_canonical
+from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
-from batchgen.prices import Estimate, Prices
 from batchgen.prompts import Renderer, load_template
+from batchgen.prompts.images import check_images
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
 
 CHUNK_ITEMS = 20_000  # fewer cost more, as each chunk touches most pages of the index of keys

@@ -24,7 +24,7 @@ import yarl
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
-from batchgen.waiting import to_its_end
+from batchgen.shutdown import uninterrupted
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 _READ_WHAT_IS_THERE_S = 0.1
@@ -144,7 +144,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     try:
         yield Client(session, url, model.api_key or "", timeout_s)
     finally:
-        await to_its_end(session.close())
+        await uninterrupted(session.close())
 
 
 class _TimeLimit:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from batchgen.errors import BatchgenError, ParseError
 from batchgen.items import Answer, Done, Fail, Reason, Usage, dump_json
+from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, to_json
 from batchgen.pool import read_item
-from batchgen.retry import fail_if_cut_off
 from batchgen.store import EndedAnswer, Reparsed, Store
 
 _AT_ONCE = 20  # async functions; threads are fewer

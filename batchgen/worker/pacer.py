@@ -24,7 +24,7 @@ from math import ceil
 
 from batchgen.items import Answer, Failure, Item, Reason
 from batchgen.limits.announced import ServerRoom
-from batchgen.retry import Blame, wait_s
+from batchgen.llm.decide import Blame, wait_s
 
 _START_CALLS = 4
 _START_MS = 1500

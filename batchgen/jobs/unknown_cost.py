@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from batchgen.errors import UsageError
+from batchgen.llm.prices import Most, Prices
 from batchgen.pool import read_item
-from batchgen.prices import Most, Prices
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.store import Store, UnknownCall
 

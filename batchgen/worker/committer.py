@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, Pacer, TokenMeter
-from batchgen.store import Budget, Exchange, Grant, Orders, Reservation, Want, Worker, now_ms
-from batchgen.waiting import clock_ms
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, TokenMeter
+from batchgen.store import Budget, Exchange, Grant, Orders, Reservation, Want, Worker
+from batchgen.worker.pacer import Pacer
 
 T = TypeVar("T")
 

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from batchgen.committer import Scope
 from batchgen.config import Config, ModelConfig
 from batchgen.limits import Limits
+from batchgen.llm.decide import RetryPolicy
+from batchgen.llm.prices import Prices, max_tokens
 from batchgen.parsers import Parser
-from batchgen.prices import Prices, max_tokens
-from batchgen.retry import RetryPolicy
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
 from batchgen.worker import RunLog, Stats, WorkerOptions, run_worker
+from batchgen.worker.committer import Scope
 
 Watcher = Callable[[Store, Scope, Stats], Awaitable[None]]
 
@@ -64,7 +64,7 @@ async def work(
 
     Raises ConfigError when the key is missing, StoreError when the database fails.
     """
-    from batchgen.client import open_client
+    from batchgen.llm.client import open_client
 
     settings = config.work
     options = WorkerOptions(

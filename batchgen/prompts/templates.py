@@ -1,21 +1,18 @@
-"""Templates, and the request that they make of an item.
+"""Templates: text in which an item's variables stand, with braces or in Jinja2.
 
-A template is compiled once per recipe and rendered once per item. What an item lacks is found at
-enqueue (`Renderer.check`), before anything is paid for.
+A template is compiled once per recipe and rendered once per item.
 """
 
 import difflib
-import json
 import re
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from batchgen.errors import TemplateError
-from batchgen.items import ItemInput, Recipe, Template, dump_json
+from batchgen.items import Template, dump_json
 
-_FIELDS_OF_BATCHGEN = {"id", "metadata", "params"}
 _NAMES_SHOWN = 20
 
 
@@ -147,7 +144,7 @@ class JinjaTemplate:
         import jinja2
         import jinja2.meta
 
-        from batchgen.sandbox import Sandbox
+        from batchgen.prompts.sandbox import Sandbox
 
         self._sandbox = Sandbox()
         self.name = template.name
@@ -190,146 +187,3 @@ class JinjaTemplate:
 
 
 Compiled = BraceTemplate | JinjaTemplate
-
-
-# --- requests --------------------------------------------------------------------------------
-
-
-class Renderer:
-    """Makes an item's request, by one recipe. Raises TemplateError when its templates are bad."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._params = _with_schema(recipe.params)
-        self._system = compile_template(recipe.system) if recipe.system else None
-        self._user = compile_template(recipe.user) if recipe.user else None
-
-    def check(self, item_input: ItemInput, where: str) -> None:
-        """Raises TemplateError, which begins with `where`, when the item has no request."""
-        if item_input.messages is not None:
-            return
-        try:
-            if self._system:
-                self._system.check(item_input.system_variables)
-            self._user_template().check(item_input.user_variables)
-        except TemplateError as exc:
-            raise TemplateError(f"{where}: {exc}") from exc
-
-    def messages(self, item_input: ItemInput) -> list[dict[str, Any]]:
-        """Ready messages as they are; otherwise the system message, unless it is blank, and the
-        user's. Raises TemplateError."""
-        if item_input.messages is not None:
-            return item_input.messages
-        user = self._user_template().render(item_input.user_variables)
-        messages = [{"role": "user", "content": user}]
-        system = self._system.render(item_input.system_variables) if self._system else ""
-        if system.strip():
-            messages.insert(0, {"role": "system", "content": system})
-        return messages
-
-    def request_body(self, item_input: ItemInput, sample: int | None = None) -> dict[str, Any]:
-        """The body of the chat completion. The item's params win over the recipe's, the model
-        included; one that is None is left out. What is in `extra_body` goes in last, as it is.
-        Raises TemplateError.
-
-        Each sample of an item has a seed of its own: the one that is asked for, plus one for each
-        sample before it; or else its number, but the first one none, as it is the ordinary item.
-        """
-        body = {
-            "model": self._recipe.model,
-            "messages": self.messages(item_input),
-            **self._asked_params(item_input),
-        }
-        if sample is not None and sample > 1:
-            asked = body.get("seed", 1)
-            body["seed"] = asked + sample - 1 if isinstance(asked, int) else asked
-        return body
-
-    def added_params(self, item_input: ItemInput, sample: int | None = None) -> set[str]:
-        """The names of what `request_body` sends though neither the config nor the item says so: a
-        response_format made of the parser's schema (`structured_output`), which is stored as no
-        other, and the seed of a sample. A request without it is as good, should the server not
-        know it."""
-        added = set()
-        is_made = self._params is not self._recipe.params
-        if is_made and not is_own(item_input, "response_format"):
-            added.add("response_format")
-        if sample is not None and sample > 1 and "seed" not in self._asked_params(item_input):
-            added.add("seed")
-        return added
-
-    def place_of(self, name: str, item_input: ItemInput, sample: int | None = None) -> str:
-        """Where a parameter of the request comes from, for messages."""
-        if is_own(item_input, name):
-            given = item_input.given  # `body`: a line of an OpenAI batch
-            place = _place_in(given.get("params"), "params", name)
-            return f"{place or _place_in(given.get('body'), 'body', name)} of the item"
-        if name in self.added_params(item_input, sample):
-            return f"the {name} of {'a sample' if name == 'seed' else 'structured_output'}"
-        return _place_in(self._recipe.params, "model", name) or name
-
-    def unused_variables(self, item_input: ItemInput) -> set[str]:
-        """The variables that no template uses, for a warning."""
-        if item_input.messages is not None:
-            return set()
-        given = {*item_input.system_variables, *item_input.user_variables}
-        if item_input.given.keys().isdisjoint(("system_prompt_kwargs", "user_prompt_kwargs")):
-            given -= _FIELDS_OF_BATCHGEN
-        for template in (self._system, self._user):
-            given -= template.variables if template else frozenset()
-        return given
-
-    def _asked_params(self, item_input: ItemInput) -> dict[str, Any]:
-        params = {**self._params, **item_input.params}
-        extra_body = params.pop("extra_body", None) or {}
-        return {name: value for name, value in params.items() if value is not None} | extra_body
-
-    def _user_template(self) -> Compiled:
-        if self._user is None:
-            raise TemplateError(
-                "the item has variables, but there is no user template; set "
-                "prompts.user_prompt_path"
-            )
-        return self._user
-
-
-def is_own(item_input: ItemInput, name: str) -> bool:
-    """Whether the item itself asks for this parameter."""
-    return _place_in(item_input.params, "", name) is not None
-
-
-def _place_in(params: Any, source: str, name: str) -> str | None:
-    if not isinstance(params, Mapping):
-        return None
-    extra_body = params.get("extra_body")
-    if isinstance(extra_body, Mapping) and name in extra_body:
-        return f"{source}.extra_body.{name}"
-    return f"{source}.{name}" if name in params else None
-
-
-def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A recipe may hold the schema of a response_format as text, to keep the order of its keys."""
-    wanted: Any = params.get("response_format")
-    described = wanted.get("json_schema") if isinstance(wanted, dict) else None
-    if not isinstance(described, dict) or not isinstance(described.get("schema"), str):
-        return params
-    described = {**described, "schema": json.loads(described["schema"])}
-    return {**params, "response_format": {**wanted, "json_schema": described}}
-
-
-# Where a parser of the user's raised: of no use to a model, and nobody else's business.
-_PLACE_IN_CODE = re.compile(r" \([^()]*\.py:\d+\)$")
-
-
-def with_feedback(
-    messages: Sequence[Mapping[str, Any]], answer_text: str, error: str
-) -> list[dict[str, Any]]:
-    """The conversation that asks again: `messages`, the answer that could not be used, and why.
-    `messages` are left as they are."""
-    error = _PLACE_IN_CODE.sub("", error).rstrip(". ")
-    complaint = f"Your answer could not be used: {error}. Answer again."
-    return [
-        *map(dict, messages),
-        {"role": "assistant", "content": answer_text},
-        {"role": "user", "content": complaint},
-    ]

@@ -13,12 +13,11 @@ import ast
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from json import loads
 from typing import Any
 
 from batchgen.errors import UsageError
-from batchgen.store import ResultRow
 
+NAMES = ("id", "input", "metadata", "response", "parsed")
 _MAX_CHARS = 10_000
 _CONSTANTS = {"null": None, "true": True, "false": False}
 
@@ -26,25 +25,12 @@ _Values = Mapping[str, Any]
 _Evaluate = Callable[[_Values], Any]
 
 
-def _parsed(row: ResultRow) -> Any:
-    return loads(row.parsed or row.response) if row.reason is None else None
-
-
-_FIELDS: dict[str, Callable[[ResultRow], Any]] = {
-    "id": lambda row: row.custom_id or row.id,
-    "input": lambda row: loads(row.input),
-    "metadata": lambda row: loads(row.metadata or "null"),
-    "response": lambda row: loads(row.response),
-    "parsed": _parsed,
-}
-
-
 class Where:
     """A condition, compiled. Raises UsageError, with the place, for what is none."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
-        self._fields: set[str] = set()
+        self._names: set[str] = set()
         if len(self.text) > _MAX_CHARS:
             raise UsageError(f"--where: longer than {_MAX_CHARS:,} characters")
         try:
@@ -58,8 +44,10 @@ class Where:
         except (ValueError, RecursionError, MemoryError) as exc:
             raise UsageError(f"--where: cannot be read ({exc or 'nested too deep'})") from None
 
-    def holds(self, row: ResultRow) -> bool:
-        return bool(self._evaluate({name: _FIELDS[name](row) for name in self._fields}))
+    def holds(self, value_of: Callable[[str], Any]) -> bool:
+        """`value_of` gives the value of a name; it is asked for those in the condition only, as
+        reading one may mean to parse it."""
+        return bool(self._evaluate({name: value_of(name) for name in self._names}))
 
     def _compiled(self, node: ast.expr) -> _Evaluate:
         match node:
@@ -87,10 +75,10 @@ class Where:
                 return lambda _: literal
 
     def _field(self, node: ast.expr, name: str) -> _Evaluate:
-        if name not in _FIELDS:
-            known = ", ".join(_FIELDS)
+        if name not in NAMES:
+            known = ", ".join(NAMES)
             raise self._refused(node, f"there is no {name}; there is {known} (a text needs quotes)")
-        self._fields.add(name)
+        self._names.add(name)
         return lambda row: row[name]
 
     def _comparison(self, node: ast.expr, sides: list[ast.expr], ops: list[ast.cmpop]) -> _Evaluate:

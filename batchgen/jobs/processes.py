@@ -22,12 +22,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
-from batchgen.committer import Scope
 from batchgen.errors import BatchgenError
-from batchgen.jobs import WorkRequest, WorkResult, watched
+from batchgen.jobs.work import WorkRequest, WorkResult, watched
 from batchgen.shutdown import Stop
 from batchgen.store import Store
 from batchgen.worker import Stats
+from batchgen.worker.committer import Scope
 
 _REPORT_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024

@@ -12,11 +12,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchgen.committer import Scope
+from batchgen.display.texts import percentile_s
 from batchgen.limits import held_line
 from batchgen.store import Counts, Store
-from batchgen.views import percentile_s
 from batchgen.worker import Stats
+from batchgen.worker.committer import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,9 +19,9 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
-from batchgen.progress import Cell, duration, wrapped
+from batchgen.display.live import Cell, duration, wrapped
+from batchgen.display.texts import learned_line, status_text, unknown_line
 from batchgen.shutdown import Stop, stop_on_signal
-from batchgen.views import learned_line, status_text, unknown_line
 
 Status = dict[str, Any]  # the object of `status --json`
 

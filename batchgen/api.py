@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from batchgen import __version__
-from batchgen.client import check_settings
-from batchgen.committer import Scope
 from batchgen.config import Config, load
-from batchgen.enqueue import Enqueued, enqueue, recipe_of
 from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
-from batchgen.jobs import WorkRequest, WorkResult, limits_of, work
+from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
+from batchgen.jobs.work import WorkRequest, WorkResult, limits_of, work
+from batchgen.llm.client import check_settings
 from batchgen.log import RunLog
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
+from batchgen.worker.committer import Scope
 
 _PAGE_ITEMS = 500
 

@@ -1,0 +1,8 @@
+"""The model's side: one request out, one reply in, and what it means.
+
+client       sends a request; the only module that knows HTTP and openai
+responses    reads a reply: an answer, or a failure with its reason
+rejections   finds the parameter that a server says it rejects
+decide       what follows: done, once more and when, failed, or stop
+prices       what calls cost, and can cost at most
+"""
