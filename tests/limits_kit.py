@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Protocol
 
-from batchgen.limits.buckets import Back, Limits, Sending, room
+from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
 
 START = 1_700_000_000.0
 _COMMIT_S, _REFUSAL_S = 0.005, 0.03
@@ -181,7 +181,7 @@ class _Crew:
         self._server = server
         self._limits = limits
         self._latency_s = latency_s
-        self._sending = Sending()
+        self._shared = SharedRate()
         self._rng = random.Random(7)
         self._order = count()
         self._events: list[_Event] = []
@@ -212,22 +212,22 @@ class _Crew:
         heapq.heappush(self._events, (at_s, next(self._order), worker, sent_s, refused))
 
     def _exchange(self, worker: Worker, now_s: float) -> None:
-        now, seen_at = round(now_s * 1000), self._sending.at
+        now, seen_at = round(now_s * 1000), self._shared.at
         pause_ms = max(0, round((worker.paused_until_s - now_s) * 1000))
-        back = Back(refused_at=tuple(worker.refused_at), pause_ms=pause_ms)
+        returned = Returned(refused_at=tuple(worker.refused_at), pause_ms=pause_ms)
         worker.refused_at.clear()
-        if back != Back():
-            self._sending = self._sending.settled(back, now)
+        if returned != Returned():
+            self._shared = self._shared.settled(returned, now)
         if now_s < worker.paused_until_s:
             self.wake(worker, worker.paused_until_s)
         elif worker.idle:
-            filled = self._sending.filled(self._limits, 1, now)
-            allowed = room(filled, self._limits, min(worker.idle, 100), 1, now)
+            filled = self._shared.filled(self._limits, 1, now)
+            allowed = allowance(filled, self._limits, min(worker.idle, 100), 1, now)
             if allowed.calls or allowed.is_learned:
-                self._sending = filled.taken(allowed.calls, 0)
+                self._shared = filled.taken(allowed.calls, 0)
             if allowed.is_learned and seen_at:
-                grown = self._sending.learned.held_back((now - seen_at) / 1000)
-                self._sending = replace(self._sending, learned=grown)
+                grown = self._shared.learned.limited_for((now - seen_at) / 1000)
+                self._shared = replace(self._shared, learned=grown)
             for _ in range(allowed.calls):
                 self._send(worker, now_s)
             if allowed.next_at is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batchgen.limits.adaptive import Learned
+from batchgen.limits.adaptive import LearnedRate
 from batchgen.limits.buckets import Limits
 from tests.limits_kit import Outage, Server, deep, run, silent, tight, window
 
@@ -84,36 +84,50 @@ def test_without_a_limit_of_the_servers_the_slots_are_soon_all_at_work() -> None
     assert seen.share(6000, 15, 30) >= 0.95
 
 
-def test_the_rate_doubles_with_each_second_that_it_held_calls_back() -> None:
-    learned, seen = Learned(), []
+def test_the_rate_doubles_with_each_second_in_which_it_limited_the_calls() -> None:
+    learned, seen = LearnedRate(), []
     for _ in range(4):
         seen.append(learned.per_s)
         for _ in range(10):
-            learned = learned.held_back(0.1)
+            learned = learned.limited_for(0.1)
     assert seen == pytest.approx([1, 2, 4, 8])
 
 
 def test_a_long_time_without_a_look_is_no_long_time_of_growth() -> None:
-    assert Learned().held_back(3600.0).per_s == Learned().held_back(2.0).per_s
+    assert LearnedRate().limited_for(3600.0).per_s == LearnedRate().limited_for(2.0).per_s
 
 
 def test_the_first_burst_halves_the_rate_and_the_others_take_a_little() -> None:
-    first = Learned(grown_s=5.0).refused([1000], now=1100, paused_until=0)
+    first = LearnedRate(limited_s=5.0).refused([1000], now=1100, paused_until=0)
     assert (first.ceiling, first.per_s) == (32, 16)
-    grown = Learned(ceiling=32, depth=0.5, grown_s=20, cut_at=1100, felt_at=1300, taken=600)
+    grown = LearnedRate(
+        ceiling=32,
+        cut_share=0.5,
+        limited_s=20,
+        cut_at=1100,
+        cut_effective_at=1300,
+        taken_since_cut=600,
+    )
     second = grown.refused([21_000], now=21_100, paused_until=0)
     assert second.ceiling == pytest.approx(31, rel=0.02)
     assert second.per_s == pytest.approx(31 * 0.92, rel=0.02)
 
 
-def test_calls_sent_before_a_cut_was_felt_belong_to_its_burst() -> None:
-    cut = Learned(grown_s=5.0).refused([1000], now=1100, paused_until=4000)
-    assert cut.felt_at == 4000
+def test_calls_sent_before_a_cut_took_effect_belong_to_its_burst() -> None:
+    cut = LearnedRate(limited_s=5.0).refused([1000], now=1100, paused_until=4000)
+    assert cut.cut_effective_at == 4000
     assert cut.refused([900, 1200, 4000], now=4100, paused_until=9000).per_s == cut.per_s
     assert cut.refused([900, 4001], now=4100, paused_until=0).per_s < cut.per_s
 
 
 def test_a_burst_right_after_a_cut_shows_how_much_too_high_the_rate_was() -> None:
     """As after a slow start against a bucket that had a minute's worth in it."""
-    cut = Learned(ceiling=512, depth=0.5, grown_s=0.05, cut_at=1000, felt_at=1200, taken=10)
+    cut = LearnedRate(
+        ceiling=512,
+        cut_share=0.5,
+        limited_s=0.05,
+        cut_at=1000,
+        cut_effective_at=1200,
+        taken_since_cut=10,
+    )
     assert cut.refused([1900], now=2000, paused_until=0).per_s < 64

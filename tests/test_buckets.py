@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchgen.limits.buckets import Back, Limits, Sending, room
+from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
 from batchgen.limits.tokens import TokenMeter
 from tests.limits_kit import run, tight
 
@@ -43,12 +43,12 @@ def test_requests_are_spread_over_the_minute(rpm: int) -> None:
 
 
 def test_claims_are_in_batches_no_more_than_ten_a_second() -> None:
-    limits, sending, looks = Limits(requests_per_minute=60_000), Sending(), 0
+    limits, shared, looks = Limits(requests_per_minute=60_000), SharedRate(), 0
     now = START_MS
     while now < START_MS + 10_000:
-        sending = sending.filled(limits, 1, now)
-        allowed = room(sending, limits, 500, 1, now)
-        sending = sending.taken(allowed.calls, 0)
+        shared = shared.filled(limits, 1, now)
+        allowed = allowance(shared, limits, 500, 1, now)
+        shared = shared.taken(allowed.calls, 0)
         assert allowed.next_at is not None
         now, looks = allowed.next_at, looks + 1
     assert looks <= 101
@@ -56,23 +56,23 @@ def test_claims_are_in_batches_no_more_than_ten_a_second() -> None:
 
 def test_a_clock_set_back_neither_gives_nor_takes() -> None:
     limits = Limits(requests_per_minute=60)
-    before = Sending().filled(limits, 1, START_MS).taken(1, 0)
+    before = SharedRate().filled(limits, 1, START_MS).taken(1, 0)
     before = replace(before, paused_until=START_MS + 5000)
     back = before.filled(limits, 1, START_MS - 3_600_000)
     assert (back.requests, back.paused_until) == (before.requests, START_MS - 3_595_000)
     again = back.filled(limits, 1, START_MS - 3_590_000)
-    assert room(again, limits, 9, 1, again.at).calls == 1
+    assert allowance(again, limits, 9, 1, again.at).calls == 1
 
 
 def test_the_wait_is_over_when_there_is_room() -> None:
     limits = Limits(requests_per_minute=30)
-    empty = Sending().filled(limits, 1, START_MS).taken(1, 0)
-    wait = room(empty, limits, 9, 1, START_MS)
+    empty = SharedRate().filled(limits, 1, START_MS).taken(1, 0)
+    wait = allowance(empty, limits, 9, 1, START_MS)
     assert wait.calls == 0
-    assert wait.per_minute == 30
+    assert wait.limited_to_rpm == 30
     assert wait.next_at is not None
     for at, calls in ((wait.next_at - 2, 0), (wait.next_at, 1)):
-        assert room(empty.filled(limits, 1, at), limits, 9, 1, at).calls == calls
+        assert allowance(empty.filled(limits, 1, at), limits, 9, 1, at).calls == calls
 
 
 # Tokens
@@ -83,7 +83,7 @@ def used_tokens(
 ) -> list[tuple[float, float]]:
     """(second sent, tokens used) of calls that use 150 tokens, one more for each two bytes of the
     item, and an answer of 50 to 350."""
-    rng, limits, sending = random.Random(3), Limits(tokens_per_minute=per_minute), Sending()
+    rng, limits, shared = random.Random(3), Limits(tokens_per_minute=per_minute), SharedRate()
     meter, idle, now = TokenMeter(max_tokens), 200, float(START_MS)
     under_way: list[tuple[float, int, int, int]] = []  # ends, bytes, reserved, used
     sent: list[tuple[float, float]] = []
@@ -94,11 +94,11 @@ def used_tokens(
             meter.observe(item_bytes, used)
             back, idle = back + reserved - used, idle + 1
         call = meter.estimate
-        sending = sending.settled(Back(tokens=back), int(now)).filled(limits, call.mean, int(now))
-        for _ in range(room(sending, limits, idle, call.mean, int(now)).calls):
+        shared = shared.settled(Returned(tokens=back), int(now)).filled(limits, call.mean, int(now))
+        for _ in range(allowance(shared, limits, idle, call.mean, int(now)).calls):
             item_bytes = rng.randrange(100, 1500)
             used = 150 + item_bytes // 2 + rng.randrange(50, 350)
-            sending, idle = sending.taken(1, call.of(item_bytes)), idle - 1
+            shared, idle = shared.taken(1, call.of(item_bytes)), idle - 1
             ends = now + latency_s * 1000 * rng.uniform(0.5, 1.5)
             heapq.heappush(under_way, (ends, item_bytes, call.of(item_bytes), used))
             sent.append(((now - START_MS) / 1000, used))
@@ -125,8 +125,8 @@ def test_a_call_larger_than_the_limit_is_sent_all_the_same() -> None:
 
 def test_no_call_is_claimed_while_tokens_are_owed() -> None:
     limits = Limits(tokens_per_minute=61_500)
-    owed = Sending().filled(limits, 1, START_MS).taken(1, 5000)
-    wait = room(owed, limits, 9, 1, START_MS)
+    owed = SharedRate().filled(limits, 1, START_MS).taken(1, 5000)
+    wait = allowance(owed, limits, 9, 1, START_MS)
     assert wait.calls == 0
     assert wait.next_at == pytest.approx(START_MS + 4600, abs=10)
 

@@ -58,9 +58,9 @@ def test_rates_are_the_change_since_the_first_look_and_not_what_was_done_before(
 
 def test_what_a_limit_allows_is_known_before_it_is_measured() -> None:
     meter = Meter()
-    look = look_at(meter, 100.0, 400, held_to=120.0)
+    look = look_at(meter, 100.0, 400, limited_to_rpm=120.0)
     assert (look.left_s, look.note) == (300.0, "limited to about 120 requests/min")
-    assert look_at(meter, 110.0, 410, held_to=120.0).left_s == 590.0
+    assert look_at(meter, 110.0, 410, limited_to_rpm=120.0).left_s == 590.0
 
 
 def test_what_failed_counts_as_finished() -> None:

@@ -12,7 +12,7 @@ from batchgen.limits.buckets import Limits, tokens_flow
 from batchgen.limits.tokens import CallTokens
 from batchgen.store import reports
 from batchgen.store.queue import Want
-from batchgen.store.sending import learned_rate, read_sending
+from batchgen.store.sending import learned_rate, read_shared_rate
 from tests.store_kit import START, Table, answered, broken, open_table
 
 
@@ -51,9 +51,9 @@ def test_two_workers_share_the_requests_of_a_minute(table: Table, worker: int) -
 def test_the_limit_that_holds_claims_back_is_told(table: Table, worker: int) -> None:
     table.enqueue(*range(20))
     done = table.exchange(worker, want=9, requests_per_minute=600)
-    assert done.held_to == 600
+    assert done.limited_to_rpm == 600
     table.now += 60_000
-    assert table.exchange(worker, want=1, requests_per_minute=600).held_to is None
+    assert table.exchange(worker, want=1, requests_per_minute=600).limited_to_rpm is None
 
 
 def test_claims_that_were_never_sent_are_no_requests(table: Table, worker: int) -> None:
@@ -216,7 +216,7 @@ def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
         outcomes = [Outcome(item, refused, Retry(None, charged=False)) for item in items]
         table.exchange_want(seat, replace(want, slots=0), outcomes)
         table.now += 10
-    learned = read_sending(table.db).learned
+    learned = read_shared_rate(table.db).learned
     assert learned.ceiling is not None
     assert learned.per_s == pytest.approx(learned.ceiling / 2)
     assert learned.cut_at == sent_at + 50

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchgen.display.texts import percentile_s
-from batchgen.limits import held_line
+from batchgen.limits import limit_in_words
 from batchgen.store import Counts, Store
 from batchgen.worker import Stats
 from batchgen.worker.committer import Scope
@@ -100,7 +100,7 @@ def _left_s(n: int, rate: float, stats: Stats) -> float | None:
     """What a limit allows is known before it can be measured."""
     if stats.paused:
         return None
-    most = math.inf if stats.held_to is None else stats.held_to / 60
+    most = math.inf if stats.limited_to_rpm is None else stats.limited_to_rpm / 60
     rate = min(rate or most, most)
     return n / rate if 0 < rate < math.inf else None
 
@@ -292,6 +292,6 @@ def _note(stats: Stats, rate: float, now_s: float) -> str:
         return f"paused for {duration(math.ceil(wait_s))}{because}"
     if stats.trouble and not rate:
         return f"nothing finished lately{because}"
-    if stats.held_to:
-        return held_line(stats.held_to)
+    if stats.limited_to_rpm:
+        return limit_in_words(stats.limited_to_rpm)
     return ""

@@ -161,7 +161,9 @@ class _Crew:
         total.reasons = sum((Counter(stats.reasons) for stats in parts), Counter())
         total.paused = all(stats.paused for stats in parts)
         total.paused_until = min(stats.paused_until for stats in parts)
-        total.held_to = next((stats.held_to for stats in parts if stats.held_to), None)
+        total.limited_to_rpm = next(
+            (stats.limited_to_rpm for stats in parts if stats.limited_to_rpm), None
+        )
         total.trouble = next((stats.trouble for stats in parts if stats.trouble), "")
         total.halted = next((stats.halted for stats in parts if stats.halted), None)
 

@@ -1,18 +1,26 @@
-"""Limits: what all workers of a database may send. All of it pure: time is passed in, and the state
-that workers share is kept by the store. What one worker may send is in `worker.pacer`.
+"""Limits: what all workers of a database may send. All of it is pure: time is passed in, and the
+store keeps the state that the workers share. What one worker may send is in `worker.pacer`.
 
     buckets     all workers together: how many calls and tokens may go out in a minute
     adaptive    the rate that a server takes, found by `--adaptive`
     announced   what a server says of its limits in its replies
-    tokens      what a call will use, as far as one can tell before
+    tokens      how many tokens a call will probably use
 """
 
-from batchgen.limits.adaptive import Learned
-from batchgen.limits.announced import Announced
-from batchgen.limits.buckets import NO_LIMITS, Back, Limits, Room, Sending, held_line, room
+from batchgen.limits.adaptive import LearnedRate
+from batchgen.limits.announced import AnnouncedLimit
+from batchgen.limits.buckets import (
+    NO_LIMITS,
+    Allowance,
+    Limits,
+    Returned,
+    SharedRate,
+    allowance,
+    limit_in_words,
+)
 from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
-    "NO_LIMITS", "UNKNOWN_CALL", "Announced", "Back", "CallTokens", "Learned", "Limits",
-    "Room", "Sending", "TokenMeter", "held_line", "room",
+    "NO_LIMITS", "UNKNOWN_CALL", "Allowance", "AnnouncedLimit", "CallTokens", "LearnedRate",
+    "Limits", "Returned", "SharedRate", "TokenMeter", "allowance", "limit_in_words",
 ]  # fmt: skip

@@ -1,22 +1,23 @@
 """What a server says of its own limits in its replies, and what follows: a copy of its buckets.
 
-OpenAI and others tell, with every reply, how many requests and tokens are left as of the moment
-the call came in. From then on our own calls take from that, and it fills up again; when nothing is
-left, no call goes out before there is room. So the 429 that would have come does not. Of several
-workers, each takes its part of what is left: whatever one leaves, the next reply tells to all. What
-was said counts until the limit resets: a server that says no more holds nobody up. Pure.
+OpenAI and others say with every reply how many requests and tokens were left when the call came in.
+From then on our own calls take from that, and it fills up again; when nothing is left, no call goes
+out before the bucket has filled. So the 429 that would have come does not. Of several workers each
+takes its share of what is left: what one of them does not use, the next reply offers to all. What a
+server announced counts until that limit resets, so that a server that announces its limits in some
+replies only does not hold anybody up. Pure: time is passed in.
 """
 
 import math
 from dataclasses import dataclass, field
 
 _MINUTE_S = 60.0
-_A_MINUTE_OR_SO = (30.0, 90.0)
+_ABOUT_A_MINUTE_S = (30.0, 90.0)
 _BATCH_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class AnnouncedLimit:
     """One limit: `remaining` of `limit` are left, and all of it is there again in `reset_s`."""
 
     limit: float
@@ -25,88 +26,96 @@ class Announced:
 
     @property
     def per_s(self) -> float:
-        """How fast it fills up. Some enforce a minute's limit over less, and say when that ends."""
+        """How fast it fills up. Some servers enforce a minute's limit over a shorter window, and
+        announce the end of that window."""
         used = self.limit - self.remaining
         a_minute = self.limit / _MINUTE_S
         return min(used / self.reset_s, a_minute) if used > 0 and self.reset_s > 0 else a_minute
 
     @property
     def is_per_minute(self) -> bool:
-        """A bucket that holds a minute's worth. Of a free account it is a day's."""
+        """Whether this is a bucket that holds a minute's worth; that of a free account holds a
+        day's."""
         used = self.limit - self.remaining
-        least, most = _A_MINUTE_OR_SO
+        least, most = _ABOUT_A_MINUTE_S
         return used > 0 and least <= self.reset_s * self.limit / used <= most
 
 
 @dataclass(slots=True)
-class _Copy:
-    """Of one limit. `each` is what must be there for one more call."""
+class _Bucket:
+    """Our copy of one of the server's buckets, as of the newest `call` whose reply told of it.
+    `each` is what must be in it for one more call."""
 
-    said: Announced | None = None
+    announced: AnnouncedLimit | None = None
     call: int = 0
     at: int = 0
 
-    def hear(self, said: Announced, call: int, at: int) -> None:
+    def observe(self, announced: AnnouncedLimit, call: int, at: int) -> None:
         if call > self.call:
-            self.said, self.call, self.at = said, call, at
+            self.announced, self.call, self.at = announced, call, at
 
-    def left(self, calls: int, each: float, now: int) -> float:
-        """How many calls; infinite where nothing is known."""
-        if self.said is None or now >= self._full_at:
+    def calls_left(self, calls: int, each: float, now: int) -> float:
+        """How many calls may still go out; infinite where nothing is known."""
+        if self.announced is None or now >= self._full_at:
             return math.inf
-        level = self.said.remaining + (now - self.at) / 1000 * self.said.per_s
-        return level / min(each, self.said.limit) - (calls - self.call)
+        level = self.announced.remaining + (now - self.at) / 1000 * self.announced.per_s
+        return level / min(each, self.announced.limit) - (calls - self.call)
 
     def next_at(self, calls: int, each: float, now: int) -> int | None:
-        """When there will be room for some; None: there is."""
-        left = self.left(calls, each, now)
-        if self.said is None or left >= 1:
+        """When calls may go out again; None: now."""
+        left = self.calls_left(calls, each, now)
+        if self.announced is None or left >= 1:
             return None
-        calls_per_s = self.said.per_s / min(each, self.said.limit)
+        calls_per_s = self.announced.per_s / min(each, self.announced.limit)
         wait_s = (max(1, calls_per_s * _BATCH_S) - left) / calls_per_s
         return min(now + max(1, math.ceil(wait_s * 1000)), self._full_at)
 
     @property
     def _full_at(self) -> int:
-        assert self.said is not None
-        return self.at + math.ceil(self.said.reset_s * 1000)
+        assert self.announced is not None
+        return self.at + math.ceil(self.announced.reset_s * 1000)
 
 
 @dataclass(slots=True)
-class ServerRoom:
-    """One a worker. Calls are numbered as they go out; times are of `clock_ms`. `workers` share
-    what the server takes; `requests_per_minute` is its limit, where it is one for a minute."""
+class ServerAllowance:
+    """How many calls the server would take from this worker; each worker has one. Calls are
+    numbered as they go out; times are of `clock_ms`. `workers` share what the server allows.
+    `requests_per_minute` is the server's limit, where it has announced one for a minute."""
 
     calls: int = 0
     workers: int = 1
     requests_per_minute: int | None = None
-    _requests: _Copy = field(default_factory=_Copy)
-    _tokens: _Copy = field(default_factory=_Copy)
+    _requests: _Bucket = field(default_factory=_Bucket)
+    _tokens: _Bucket = field(default_factory=_Bucket)
 
     def sent(self) -> int:
-        """One more call goes out: its number."""
+        """One more call goes out; returns its number."""
         self.calls += 1
         return self.calls
 
-    def hear(
-        self, requests: Announced | None, tokens: Announced | None, call: int, sent_at: int
+    def observe(
+        self,
+        requests: AnnouncedLimit | None,
+        tokens: AnnouncedLimit | None,
+        call: int,
+        sent_at: int,
     ) -> None:
-        """What the reply to a call says."""
+        """Take in what the reply to a call announced; an older call's reply changes nothing."""
         if requests is not None:
-            self._requests.hear(requests, call, sent_at)
+            self._requests.observe(requests, call, sent_at)
             if requests.is_per_minute:
                 self.requests_per_minute = max(1, int(requests.limit))
         if tokens is not None:
-            self._tokens.hear(tokens, call, sent_at)
+            self._tokens.observe(tokens, call, sent_at)
 
-    def left(self, call_tokens: float, now: int) -> float:
+    def calls_left(self, call_tokens: float, now: int) -> float:
         """How many more calls the server would take from us now; infinite where it does not say."""
-        requests = self._requests.left(self.calls, self.workers, now)
-        tokens = self._tokens.left(self.calls, call_tokens * self.workers, now)
+        requests = self._requests.calls_left(self.calls, self.workers, now)
+        tokens = self._tokens.calls_left(self.calls, call_tokens * self.workers, now)
         return max(0, min(requests, tokens))
 
     def next_at(self, call_tokens: float, now: int) -> int | None:
-        """When it will take some again; None: it does now."""
+        """When the server will take calls again; None: it does now."""
         times = (
             self._requests.next_at(self.calls, self.workers, now),
             self._tokens.next_at(self.calls, call_tokens * self.workers, now),
@@ -115,4 +124,5 @@ class ServerRoom:
 
     @property
     def counts_tokens(self) -> bool:
-        return self._tokens.said is not None
+        """Whether the server has announced a limit of tokens."""
+        return self._tokens.announced is not None

@@ -1,12 +1,13 @@
 """What all workers of a database together may send, now and next. Pure; the store keeps the state.
 
-Token buckets: requests and tokens flow in at a steady rate, and a claim takes them out. A bucket
-holds half a second's worth, so calls are spread over the minute. Rate and size are such that no
-sixty seconds see more than the limit allows, even if a call is a second late on its way.
+These are token buckets: requests and tokens flow in at a steady rate, and a claim takes them out. A
+bucket holds half a second's worth, so the calls are spread over the minute. Rate and size are such
+that no sixty seconds see more than the limit allows, even if a call is a second late on its way.
 
-    requests   whole ones; taken when there are any
-    tokens     by estimate, and settled by what came back. A claim may take more than there is:
-               the level is below zero then, and nothing is claimed until it is not
+    requests   counted whole
+    tokens     taken by an estimate, which is corrected when the call comes back. A claim may take
+               more than there is: then the level is below zero, and nothing is claimed until it
+               has risen above it
     learned    with `adaptive`, the rate of requests is found (adaptive.py), below the limits
     paused     the server has asked that nobody sends for a while
 """
@@ -15,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
-from batchgen.limits.adaptive import NOTHING_LEARNED, Learned
+from batchgen.limits.adaptive import NOTHING_LEARNED, LearnedRate
 
 _WINDOW_S = 61.0  # a minute, and a second for what a commit or the network holds up
 _BURST_S = 0.5
-# Claims in small batches: no more than so many commits a second only to let calls out.
+# Calls are claimed in small batches, so that a limit causes no more than ten commits a second.
 _BATCH_S = 0.1
 _ADAPTIVE_BURST_S = 0.25
 
@@ -37,7 +38,7 @@ class Limits:
         return self != NO_LIMITS
 
     def overruled(self, requests_per_minute: int | None, tokens_per_minute: int | None) -> "Limits":
-        """By others, where they are not None; 0: no limit."""
+        """With these limits in place of its own, where they are not None; 0: no limit."""
         limits = self
         if requests_per_minute is not None:
             limits = replace(limits, requests_per_minute=requests_per_minute or None)
@@ -46,7 +47,7 @@ class Limits:
         return limits
 
     def below(self, announced: int | None) -> "Limits":
-        """With `adaptive`: no more requests a minute than the server says that it takes."""
+        """With `adaptive`: at most as many requests a minute as the server announces."""
         if not self.adaptive or announced is None:
             return self
         own = self.requests_per_minute
@@ -58,51 +59,52 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What runs into a bucket, and how much of it stays."""
+    """How fast a bucket fills, and how much it holds."""
 
     per_s: float
     burst: float
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """The state that all workers share: what was in the buckets at `at`."""
+class SharedRate:
+    """The state that all workers share: what was in the buckets at `at` (epoch ms)."""
 
     at: int = 0
     requests: float = 0.0
     tokens: float = 0.0
     paused_until: int = 0
-    learned: Learned = NOTHING_LEARNED
+    learned: LearnedRate = NOTHING_LEARNED
 
-    def settled(self, back: "Back", now: int) -> "Sending":
-        """After what came back: unsent calls, tokens not used, 429s."""
-        sending = self._by_the_clock(now)
-        paused_until = max(sending.paused_until, now + back.pause_ms if back.pause_ms else 0)
-        learned = sending.learned.sent(-back.requests)
-        if back.refused_at:
-            learned = learned.refused(back.refused_at, now, paused_until)
+    def settled(self, returned: "Returned", now: int) -> "SharedRate":
+        """After an exchange has returned what its calls did not use, and told of 429s."""
+        shared = self._at_latest(now)
+        paused_until = max(shared.paused_until, now + returned.pause_ms if returned.pause_ms else 0)
+        learned = shared.learned.sent(-returned.requests)
+        if returned.refused_at:
+            learned = learned.refused(returned.refused_at, now, paused_until)
         return replace(
-            sending,
-            requests=sending.requests + back.requests,
-            tokens=sending.tokens + back.tokens,
+            shared,
+            requests=shared.requests + returned.requests,
+            tokens=shared.tokens + returned.tokens,
             paused_until=paused_until,
             learned=learned,
         )
 
-    def filled(self, limits: Limits, call_tokens: float, now: int) -> "Sending":
-        """With what has run in since."""
-        sending = self._by_the_clock(now)
-        seconds = (now - sending.at) / 1000
-        requests = requests_flow(limits, sending.learned)
+    def filled(self, limits: Limits, call_tokens: float, now: int) -> "SharedRate":
+        """With what has flowed into the buckets since `at`."""
+        shared = self._at_latest(now)
+        seconds = (now - shared.at) / 1000
+        requests = requests_flow(limits, shared.learned)
         tokens = tokens_flow(limits, call_tokens)
         return replace(
-            sending,
+            shared,
             at=now,
-            requests=_fill(sending.requests, requests, seconds),
-            tokens=_fill(sending.tokens, tokens, seconds),
+            requests=_fill(shared.requests, requests, seconds),
+            tokens=_fill(shared.tokens, tokens, seconds),
         )
 
-    def taken(self, requests: int, tokens: float) -> "Sending":
+    def taken(self, requests: int, tokens: float) -> "SharedRate":
+        """After a claim has taken these out of the buckets."""
         return replace(
             self,
             requests=self.requests - requests,
@@ -110,20 +112,20 @@ class Sending:
             learned=self.learned.sent(requests),
         )
 
-    def _by_the_clock(self, now: int) -> "Sending":
-        """When the clock was set back, what lies ahead of it is as far ahead as it was."""
-        back = now - self.at
-        if back >= 0:
+    def _at_latest(self, now: int) -> "SharedRate":
+        """When the clock was set back, all times move with it, so that a wait stays as long."""
+        shift_ms = now - self.at
+        if shift_ms >= 0:
             return self
-        paused_until, learned = self.paused_until + back, self.learned.shifted(back)
+        paused_until, learned = self.paused_until + shift_ms, self.learned.shifted(shift_ms)
         return replace(self, at=now, paused_until=paused_until, learned=learned)
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
-    """What an exchange brings back: requests that were claimed but not sent, tokens that were
-    reserved but not used (or used beyond that: negative), when the calls were sent that got a 429,
-    and for how long the server wants no more."""
+class Returned:
+    """What an exchange returns to the buckets: requests that were claimed but not sent, and tokens
+    that were reserved but not used (negative: more were used). `refused_at`: when the calls were
+    sent that got a 429. `pause_ms`: for how long the server wants no more calls."""
 
     requests: int = 0
     tokens: float = 0.0
@@ -132,49 +134,51 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How many calls may go out now. If that is fewer than wanted: when it is time to ask again,
-    the rate that holds calls back, and whether it is the learned one."""
+class Allowance:
+    """How many calls may go out now. If these are fewer than wanted: when it is time to ask again
+    (epoch ms), the rate in force in requests a minute, and whether it is the learned one."""
 
     calls: int
     next_at: int | None = None
-    per_minute: float | None = None
+    limited_to_rpm: float | None = None
     is_learned: bool = False
 
 
-def room(sending: Sending, limits: Limits, want: int, call_tokens: float, now: int) -> Room:
-    """For `want` more calls, which use `call_tokens` each, more or less. `sending` is filled."""
-    if now < sending.paused_until:
-        return Room(0, sending.paused_until)
-    found = Room(want)
-    if flow := requests_flow(limits, sending.learned):
-        calls = max(0, floor(sending.requests))
+def allowance(
+    shared: SharedRate, limits: Limits, want: int, call_tokens: float, now: int
+) -> Allowance:
+    """For `want` more calls, which use about `call_tokens` each. `shared` is filled up to `now`."""
+    if now < shared.paused_until:
+        return Allowance(0, shared.paused_until)
+    found = Allowance(want)
+    if flow := requests_flow(limits, shared.learned):
+        calls = max(0, floor(shared.requests))
         batch = min(want, max(1.0, flow.per_s * _BATCH_S))
-        wait_s = (batch - (sending.requests - calls)) / flow.per_s
+        wait_s = (batch - (shared.requests - calls)) / flow.per_s
         if calls < want:
-            learned = is_learning(limits, sending.learned)
-            per_minute = flow.per_s * 60 if learned else limits.requests_per_minute
-            found = Room(calls, _after(wait_s, now), per_minute, learned)
+            learned = is_learning(limits, shared.learned)
+            rpm = flow.per_s * 60 if learned else limits.requests_per_minute
+            found = Allowance(calls, _after(wait_s, now), rpm, learned)
     if flow := tokens_flow(limits, call_tokens):
-        calls = max(0, ceil(sending.tokens / call_tokens))
-        wait_s = _BATCH_S - (sending.tokens - calls * call_tokens) / flow.per_s
+        calls = max(0, ceil(shared.tokens / call_tokens))
+        wait_s = _BATCH_S - (shared.tokens - calls * call_tokens) / flow.per_s
         if calls < min(want, found.calls + 1):
-            found = Room(calls, _after(wait_s, now), flow.per_s * 60 / call_tokens)
+            found = Allowance(calls, _after(wait_s, now), flow.per_s * 60 / call_tokens)
     return found
 
 
-def held_line(per_minute: float) -> str:
-    """What a limit comes to, in words."""
-    if per_minute < 1:
-        return f"limited to one call in {1 / per_minute:,.1f} min"
-    return f"limited to about {per_minute:,.0f} requests/min"
+def limit_in_words(limited_to_rpm: float) -> str:
+    """For the display: "limited to about 60 requests/min"."""
+    if limited_to_rpm < 1:
+        return f"limited to one call in {1 / limited_to_rpm:,.1f} min"
+    return f"limited to about {limited_to_rpm:,.0f} requests/min"
 
 
 def _after(wait_s: float, now: int) -> int:
     return now + max(1, ceil(wait_s * 1000))
 
 
-def requests_flow(limits: Limits, learned: Learned) -> Flow | None:
+def requests_flow(limits: Limits, learned: LearnedRate) -> Flow | None:
     """None: no limit."""
     flow = None if limits.requests_per_minute is None else _spread(limits.requests_per_minute)
     if limits.adaptive and (flow is None or learned.per_s < flow.per_s):
@@ -183,7 +187,8 @@ def requests_flow(limits: Limits, learned: Learned) -> Flow | None:
 
 
 def tokens_flow(limits: Limits, call_tokens: float) -> Flow | None:
-    """A claim may take up to one call's tokens more than there are, so these are kept back."""
+    """None: no limit. A claim may take up to one call's tokens more than there are, so the rate is
+    lower by that much."""
     if limits.tokens_per_minute is None:
         return None
     per_minute = limits.tokens_per_minute
@@ -191,8 +196,8 @@ def tokens_flow(limits: Limits, call_tokens: float) -> Flow | None:
     return Flow(per_s, per_s * _BURST_S)
 
 
-def is_learning(limits: Limits, learned: Learned) -> bool:
-    """Whether the learned rate is the one that counts."""
+def is_learning(limits: Limits, learned: LearnedRate) -> bool:
+    """Whether the learned rate is the one in force, not a limit of the user's."""
     if not limits.adaptive:
         return False
     fixed = limits.requests_per_minute
@@ -200,7 +205,8 @@ def is_learning(limits: Limits, learned: Learned) -> bool:
 
 
 def _spread(per_minute: int) -> Flow:
-    """In any window fewer than `burst + window * per_s` go out, which is one more than allowed."""
+    """In any window fewer than `burst + window * per_s` calls go out, and that is one more than
+    allowed."""
     per_s = (per_minute + 1) / (_WINDOW_S + _BURST_S)
     if per_s * _BURST_S < 1:
         return Flow(per_minute / _WINDOW_S, 1.0)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from batchgen.items import Answer, Failure, Reason, Reply, Usage
-from batchgen.limits import Announced
+from batchgen.limits import AnnouncedLimit
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
 # alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.
@@ -73,8 +73,10 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
     return None if wait_s is None else min(wait_s, _LONGEST_WAIT_S)
 
 
-def announced(headers: Mapping[str, str], of: Literal["requests", "tokens"]) -> Announced | None:
-    """What the server says of its limit `of` so many a minute; None where it does not say all."""
+def announced_limit(
+    headers: Mapping[str, str], of: Literal["requests", "tokens"]
+) -> AnnouncedLimit | None:
+    """What the server says of its limit of requests or tokens; None unless it says all of it."""
     names = _ANNOUNCED[of]
     if names[0] not in headers:
         return None
@@ -82,7 +84,7 @@ def announced(headers: Mapping[str, str], of: Literal["requests", "tokens"]) -> 
     reset_s = _duration_s(headers.get(names[2], ""))
     if remaining is None or not limit or reset_s is None:
         return None
-    return Announced(limit, remaining, reset_s)
+    return AnnouncedLimit(limit, remaining, reset_s)
 
 
 _ANNOUNCED = {

@@ -20,7 +20,7 @@ from batchgen.items import (
     State,
     StoredAnswer,
 )
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits, Room
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Allowance, CallTokens, Limits
 from batchgen.store.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.ledger import Ledger
 from batchgen.store.sending import Limiter
@@ -51,8 +51,8 @@ class Exchange:
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when another try is worth it; `enough`: as many as wanted are done; `held_to`: the calls a
-    minute that a limit held it to. All four are told only when fewer items were claimed than
+    when another try is worth it; `enough`: as many as wanted are done; `limited_to_rpm`: the rate
+    that a limit held it to. All four are told only when fewer items were claimed than
     wanted. `orders` are those of other terminals; None: this worker was taken for dead, and claims
     nothing before it joins again.
     """
@@ -64,7 +64,7 @@ class Exchange:
     open: int | None = None
     next_at: int | None = None
     enough: bool = False
-    held_to: float | None = None
+    limited_to_rpm: float | None = None
 
     @property
     def expelled(self) -> bool:
@@ -178,8 +178,10 @@ def exchange(
     if limiter:
         limiter.settle(outcomes, want.pause_ms)
     claims_nothing = orders is None or orders.claims_nothing
-    room = Room(0) if claims_nothing else limiter.room(want.slots) if limiter else Room(want.slots)
-    claimed, next_at = _claim(db, worker_id, want, room, now)
+    allowance = Allowance(0 if claims_nothing else want.slots)
+    if limiter and not claims_nothing:
+        allowance = limiter.allowance(want.slots)
+    claimed, next_at = _claim(db, worker_id, want, allowance, now)
     items = _items(db, claimed, want)
     if limiter:
         limiter.take(items)
@@ -188,12 +190,12 @@ def exchange(
         return Exchange(items, seqs, orders, lost)
     left = _count(db, want, State.PENDING, State.RUNNING)
     enough = want.until is not None and _count(db, want, State.DONE) >= want.until
-    held_to = room.per_minute if len(items) == room.calls else None
-    return Exchange(items, seqs, orders, lost, left, next_at, enough, held_to)
+    limited_to_rpm = allowance.limited_to_rpm if len(items) == allowance.calls else None
+    return Exchange(items, seqs, orders, lost, left, next_at, enough, limited_to_rpm)
 
 
 def _claim(
-    db: sqlite3.Connection, worker_id: int, want: Want, room: Room, now: int
+    db: sqlite3.Connection, worker_id: int, want: Want, allowance: Allowance, now: int
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
@@ -206,7 +208,7 @@ def _claim(
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
         for query in ("claim_waiting", "claim_fresh"):
-            slots = min(room.calls, want.slots) - len(claimed)
+            slots = min(allowance.calls, want.slots) - len(claimed)
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
@@ -218,8 +220,9 @@ def _claim(
                 ledger.move(experiment_id, State.RUNNING, +len(ids))
         next_at = _earlier(next_at, _next_available_at(db, experiment_id))
     ledger.write(db)
-    # While a limit holds claims back, what comes due before it has room is worth no look.
-    return claimed, room.next_at if room.next_at and len(claimed) == room.calls else next_at
+    # While a limit holds claims back, what comes due before it allows more is worth no look.
+    limited = allowance.next_at is not None and len(claimed) == allowance.calls
+    return claimed, allowance.next_at if limited else next_at
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: Want) -> Iterable[int]:

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from batchgen.items import Beside, Item, Outcome, Reason
-from batchgen.limits import Back, Learned, Limits, Room, Sending, room
+from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
 from batchgen.store.finish import may_have_cost_all
 from batchgen.store.sql import QUERIES
 
 
-def read_sending(db: sqlite3.Connection) -> Sending:
+def read_shared_rate(db: sqlite3.Connection) -> SharedRate:
     row = db.execute(QUERIES["sending"]).fetchone()
     if row is None:
-        return Sending()
+        return SharedRate()
     at, requests, tokens, paused_until, *learned = row
-    return Sending(at, requests, tokens, paused_until, Learned(*learned))
+    return SharedRate(at, requests, tokens, paused_until, LearnedRate(*learned))
 
 
 def learned_rate(db: sqlite3.Connection) -> float | None:
-    learned = read_sending(db).learned
+    learned = read_shared_rate(db).learned
     return None if learned.ceiling is None else learned.per_s * 60
 
 
 class Limiter:
-    """The limits during one exchange: settle, ask for room, take, write. `call_tokens` is what most
-    calls use."""
+    """The limits during one exchange: settle, ask for an allowance, take, write. `call_tokens` is
+    what most calls use."""
 
     def __init__(
         self, db: sqlite3.Connection, limits: Limits, call_tokens: float, now: int
@@ -37,23 +37,23 @@ class Limiter:
         self._limits = limits
         self._call_tokens = call_tokens
         self._now = now
-        self._sending = read_sending(db)
-        self._seen_at = self._sending.at
+        self._shared = read_shared_rate(db)
+        self._seen_at = self._shared.at
         self._changed = now < self._seen_at  # the clock was set back
-        self._room = Room(0)
+        self._allowance = Allowance(0)
 
     def settle(self, outcomes: Sequence[Outcome], pause_ms: int) -> None:
-        """Put back what calls that ended, or were never sent, did not use. For so long from now on
-        the server wants no more."""
+        """Put back what calls that ended, or were never sent, did not use. The server wants no more
+        calls for `pause_ms` from now on."""
         counts_tokens = self._limits.tokens_per_minute is not None
-        back = Back(
+        returned = Returned(
             requests=sum(map(_was_not_sent, outcomes)) - sum(map(_is_second_call, outcomes)),
             tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
             refused_at=self._refused_at(outcomes),
             pause_ms=pause_ms,
         )
-        if back != Back():
-            self._sending = self._sending.settled(back, self._now)
+        if returned != Returned():
+            self._shared = self._shared.settled(returned, self._now)
             self._changed = True
 
     def _refused_at(self, outcomes: Sequence[Outcome]) -> tuple[int, ...]:
@@ -67,32 +67,32 @@ class Limiter:
             if attempt.reason is Reason.RATE_LIMIT
         )
 
-    def room(self, want: int) -> Room:
-        self._sending = self._sending.filled(self._limits, self._call_tokens, self._now)
-        self._room = room(self._sending, self._limits, want, self._call_tokens, self._now)
-        return self._room
+    def allowance(self, want: int) -> Allowance:
+        self._shared = self._shared.filled(self._limits, self._call_tokens, self._now)
+        self._allowance = allowance(self._shared, self._limits, want, self._call_tokens, self._now)
+        return self._allowance
 
     def take(self, items: Sequence[Item]) -> None:
         """What these claims will need; nothing for one whose answer is there already."""
         calls = [item.reserved_tokens for item in items if item.answer is None]
         if calls:
-            self._sending = self._sending.taken(len(calls), sum(calls))
+            self._shared = self._shared.taken(len(calls), sum(calls))
             self._changed = True
-        if self._room.is_learned and len(items) == self._room.calls and self._seen_at:
-            learned = self._sending.learned.held_back((self._now - self._seen_at) / 1000)
-            self._sending = replace(self._sending, learned=learned)
+        if self._allowance.is_learned and len(items) == self._allowance.calls and self._seen_at:
+            learned = self._shared.learned.limited_for((self._now - self._seen_at) / 1000)
+            self._shared = replace(self._shared, learned=learned)
             self._changed = True
 
     def write(self) -> None:
         """Unless nothing but time has passed."""
         if not self._changed:
             return
-        sending, learned = self._sending, self._sending.learned
+        shared, learned = self._shared, self._shared.learned
         self._db.execute(QUERIES["write_sending"], {
-            "at": sending.at, "requests": sending.requests, "tokens": sending.tokens,
-            "paused_until": sending.paused_until, "ceiling": learned.ceiling,
-            "depth": learned.depth, "grown_s": learned.grown_s, "cut_at": learned.cut_at,
-            "felt_at": learned.felt_at, "taken": learned.taken,
+            "at": shared.at, "requests": shared.requests, "tokens": shared.tokens,
+            "paused_until": shared.paused_until, "ceiling": learned.ceiling,
+            "depth": learned.cut_share, "grown_s": learned.limited_s, "cut_at": learned.cut_at,
+            "felt_at": learned.cut_effective_at, "taken": learned.taken_since_cut,
         })  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from batchgen.clock import clock_ms, now_ms
 from batchgen.items import Answer, Attempt, Beside, Failure, Item, Outcome, Reply
 from batchgen.llm.client import Client
-from batchgen.llm.responses import announced, read_reply
+from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.worker.committer import Committer
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.stragglers import CallsUnderWay
@@ -67,10 +67,10 @@ class Caller:
     async def _send(self, body: Mapping[str, Any], paths: Mapping[str, str]) -> Reply:
         number = self._pacer.server.sent()
         reply = await self._client.complete(body)
-        requests = announced(reply.headers, "requests")
-        tokens = announced(reply.headers, "tokens")
+        requests = announced_limit(reply.headers, "requests")
+        tokens = announced_limit(reply.headers, "tokens")
         if requests or tokens:
-            self._pacer.server.hear(requests, tokens, number, clock_ms() - reply.latency_ms)
+            self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
         return _with_paths(reply, paths) if paths else reply
 
     async def _call_hedged(self, item: Item, send: _Send) -> Called:

@@ -94,7 +94,7 @@ class Committer:
         self.paused = False
         self.limits = scope.limits
         pacer.server.workers = worker.crew
-        self.held_to: float | None = None  # the calls a minute that a limit holds claims to
+        self.limited_to_rpm: float | None = None  # the calls a minute that a limit holds claims to
         self.in_flight = 0
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
@@ -246,7 +246,7 @@ class Committer:
         if looks and not self._draining and not self.paused:
             allowed = self._pacer.allowed(now) - self.in_flight - len(self._second_turns)
             most = 1 if self._budget_is_tight else _CLAIMS_A_TIME  # the rest would come back
-            room = self._pacer.server.left(self._meter.mean, now)
+            room = self._pacer.server.calls_left(self._meter.mean, now)
             slots = max(0, int(min(len(self._idle), allowed, most, room)))
             if self._claims_left is not None:
                 slots = min(slots, self._claims_left)
@@ -286,8 +286,8 @@ class Committer:
             self._take_orders(done.orders)
         self._give_out(done.items)
         if want.slots:
-            self.held_to = done.held_to
-            self.held(done.held_to)
+            self.limited_to_rpm = done.limited_to_rpm
+            self.held(done.limited_to_rpm)
         if len(done.items) < want.slots:
             self._plan_next_look(done)
 

@@ -51,7 +51,7 @@ class Stats:
     reasons: Counter[str] = field(default_factory=Counter)
     paused_until: int = 0  # of `clock_ms`
     paused: bool = False  # by another terminal
-    held_to: float | None = None  # the calls a minute that a limit holds claims to
+    limited_to_rpm: float | None = None  # the calls a minute that a limit holds claims to
     trouble: str = ""
     halted: str | None = None
 

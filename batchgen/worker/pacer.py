@@ -23,7 +23,7 @@ A worker that has had nothing but 429 and outages for `stall_s` is stalled, and 
 from math import ceil
 
 from batchgen.items import Answer, Failure, Item, Reason
-from batchgen.limits.announced import ServerRoom
+from batchgen.limits.announced import ServerAllowance
 from batchgen.llm.decide import Blame, wait_s
 
 _START_CALLS = 4
@@ -57,7 +57,7 @@ class Pacer:
         self._without_service: dict[int, Guilty | None] = {}  # None: it has paid
         self._guilty: list[Guilty] = []
         self.down = False
-        self.server = ServerRoom()
+        self.server = ServerAllowance()
 
     def allowed(self, now: int) -> int:
         """How many calls may be under way at this moment."""

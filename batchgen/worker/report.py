@@ -3,7 +3,7 @@
 from typing import Any
 
 from batchgen.clock import clock_ms, now_ms
-from batchgen.limits import held_line
+from batchgen.limits import limit_in_words
 from batchgen.worker.committer import Committer
 from batchgen.worker.options import Stats
 from batchgen.worker.pacer import Pacer
@@ -32,6 +32,6 @@ def report(
 def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
     if now < pacer.paused_until or pacer.down:
         return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
-    if committer.held_to:
-        return held_line(committer.held_to)
+    if committer.limited_to_rpm:
+        return limit_in_words(committer.limited_to_rpm)
     return None

@@ -68,7 +68,7 @@ class Slots:
             self._tasks.append(asyncio.create_task(self._slot(), name=f"slot {number}"))
 
     def _note_limit(self, per_minute: float | None) -> None:
-        self._stats.held_to = per_minute
+        self._stats.limited_to_rpm = per_minute
 
     def _obey(self, stop: Stop, orders: Orders) -> None:
         """Do what another terminal wants, as far as it is for the slots to do."""
