@@ -1,9 +1,8 @@
 """Prompts: from templates and an item to the messages that are sent.
 
-templates   text with variables: braces, or Jinja2
-sandbox     Jinja2 that reaches nothing but the item
-renderer    a recipe and an item make a request
-images      local images become data URLs
+templates   text with variables: braces, or Jinja2 in a sandbox
+renderer    makes the request of an item, by its recipe
+images      replaces local images by data URLs
 """
 
 from batchgen.prompts.renderer import Renderer, is_own, with_feedback

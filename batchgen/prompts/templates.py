@@ -36,7 +36,7 @@ def load_template(path: Path) -> Template:
 
 
 def compile_template(template: Template) -> "Compiled":
-    """Raises TemplateError, with name and line, when the template has an error of syntax."""
+    """Raises TemplateError, with name and line, when the template has a syntax error."""
     if template.syntax == "jinja2":
         return JinjaTemplate(template)
     return BraceTemplate(template)
@@ -61,21 +61,21 @@ class BraceTemplate:
     - Every brace is doubled or belongs to a `{name}`, read from the left, as in a string for
       `str.format`: then `{{` and `}}` give `{` and `}`.
     - Otherwise there is a brace of another kind, as in pasted JSON: then all braces are literal
-      text, doubled or not. Only round a plain name does doubling mean the same as above:
+      text, doubled or not. Only around a plain name does doubling mean the same as above:
       `{{name}}` gives `{name}`, and `{{{name}}}` the variable in braces.
     """
 
     def __init__(self, template: Template) -> None:
         self.name = template.name
         tokens = _format_tokens(template.text)
-        # Text and variables' names by turns; text is first and last.
+        # Texts and names of variables alternate; a text is first and last.
         self._parts = _literal_tokens(template.text) if tokens is None else tokens
         self.variables = frozenset(self._parts[1::2])
 
     def check(self, variables: Mapping[str, Any]) -> None:
         """Raises TemplateError when a variable is missing; renders nothing."""
         if not self.variables <= variables.keys():
-            raise TemplateError(_lacks(self.name, self.variables, variables))
+            raise TemplateError(_missing(self.name, self.variables, variables))
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Raises TemplateError when a variable is missing."""
@@ -86,7 +86,7 @@ class BraceTemplate:
 
 
 def _format_tokens(text: str) -> list[str] | None:
-    """None when `text` is no string for `str.format` with plain names alone."""
+    """As `BraceTemplate` holds them; None when `text` is not a format string of plain names."""
     parts, pos = [""], 0
     for match in _FORMAT_TOKEN.finditer(text):
         name, token = match[1], match[0]
@@ -121,7 +121,8 @@ def _literal_tokens(text: str) -> list[str]:
     return parts
 
 
-def _lacks(template: str, needed: Iterable[str], variables: Mapping[str, Any]) -> str:
+def _missing(template: str, needed: Iterable[str], variables: Mapping[str, Any]) -> str:
+    """Which variables the item lacks, which it has, and the nearest name."""
     missing = sorted(set(needed) - variables.keys())
     names = ", ".join(f"{{{name}}}" for name in missing)
     has = [*list(variables)[:_NAMES_SHOWN], *(["..."] if len(variables) > _NAMES_SHOWN else [])]
@@ -137,21 +138,26 @@ def _lacks(template: str, needed: Iterable[str], variables: Mapping[str, Any]) -
 
 
 class JinjaTemplate:
-    """Jinja2, sandboxed; undefined is an error. What `{{ }}` prints is JSON unless it is text, as
-    with braces. `variables` are all the names it may ask for; one with a default may be missing."""
+    """Jinja2 in its sandbox: it reaches nothing but the item, and what is undefined is an error.
+    What `{{ }}` prints is JSON unless it is text, as with braces. `variables` are all the names
+    that the template may ask for; one that has a default may be missing."""
 
     def __init__(self, template: Template) -> None:
         import jinja2
         import jinja2.meta
+        import jinja2.sandbox
 
-        from batchgen.prompts.sandbox import Sandbox
-
-        self._sandbox = Sandbox()
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            undefined=jinja2.StrictUndefined,
+            keep_trailing_newline=True,
+            autoescape=False,
+            finalize=_printed,
+        )
         self.name = template.name
         try:
-            tree = self._sandbox.parse(template.text)
+            tree = environment.parse(template.text)
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
-            self._template = self._sandbox.compiled(tree)
+            self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as exc:
             raise TemplateError(f"template {template.name}:{exc.lineno}: {exc.message}") from exc
         except RecursionError as exc:
@@ -166,17 +172,17 @@ class JinjaTemplate:
         import jinja2
 
         try:
-            self._sandbox.begin()
             return "".join(self._template.generate(variables))
         except jinja2.UndefinedError as exc:
             missing = self.variables - variables.keys()
             names = [name for name in missing if exc.message == f"{name!r} is undefined"]
-            said = _lacks(self.name, names, variables) if names else self._failed(exc)
-            raise TemplateError(said) from exc
+            message = _missing(self.name, names, variables) if names else self._failure(exc)
+            raise TemplateError(message) from exc
         except Exception as exc:  # a template is a program: anything may happen in it
-            raise TemplateError(self._failed(exc)) from exc
+            raise TemplateError(self._failure(exc)) from exc
 
-    def _failed(self, exc: Exception) -> str:
+    def _failure(self, exc: Exception) -> str:
+        """The error, with the template's line where there is one."""
         lines = [
             line
             for frame, line in traceback.walk_tb(exc.__traceback__)
@@ -184,6 +190,13 @@ class JinjaTemplate:
         ]
         place = f"{self.name}:{lines[-1]}" if lines else self.name
         return f"template {place}: {type(exc).__name__}: {exc}"
+
+
+def _printed(value: Any) -> Any:
+    """What a template prints: plain values other than text as JSON, the rest (Jinja's own values,
+    such as an undefined one, which raises) as Jinja prints it."""
+    is_plain = isinstance(value, bool | int | float | dict | list | tuple | None)
+    return dump_json(value) if is_plain else value
 
 
 Compiled = BraceTemplate | JinjaTemplate
