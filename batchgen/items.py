@@ -14,10 +14,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
-from functools import lru_cache
+from enum import Enum, StrEnum
 from typing import Any, Literal
+
+from batchgen.json_text import canonical_json
 
 
 class State(StrEnum):
@@ -40,54 +40,6 @@ class Reason(StrEnum):
     PARSE = "parse"
     REJECTED = "rejected"
     CRASH = "crash"
-
-
-# Made once: `json.dumps` makes an encoder for each call, a third of its time for an item.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-_encode_canonically = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-).encode
-
-
-def dump_json(value: Any) -> str:
-    """`value` as one line of JSON, UTF-8 text without ASCII escapes.
-
-    Raises ValueError (NaN, infinity, a lone surrogate, nested too deep) or TypeError when JSON
-    cannot hold it.
-    """
-    try:
-        text = _encode(value)
-        text.encode()
-    except RecursionError as exc:
-        raise ValueError("nested too deep") from exc
-    return text
-
-
-def timestamp(at_ms: int) -> str:
-    """ISO 8601, UTC, milliseconds."""
-    second, ms = divmod(at_ms, 1000)
-    return f"{_second(second)}.{ms:03}Z"
-
-
-@lru_cache(maxsize=1000)  # items of one page finished about the same time
-def _second(second: int) -> str:
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-
-
-def canonical_json(value: Any) -> str:
-    """JSON that is the same for equal values, whatever the order of their keys."""
-    return _encode_canonically(value)
-
-
-def stored_and_canonical(given: Mapping[str, Any]) -> tuple[str, str]:
-    """`dump_json` and `canonical_json` of an item. In most items there is nothing but text, and
-    escaping it is what costs: then it is done once for both."""
-    if set(map(type, given.values())) != {str}:
-        return dump_json(given), canonical_json(given)
-    texts = {name: (_encode(name), _encode(value)) for name, value in given.items()}
-    stored = ", ".join([f"{name}: {value}" for name, value in texts.values()])
-    canonical = ",".join([f"{name}:{value}" for _, (name, value) in sorted(texts.items())])
-    return f"{{{stored}}}", f"{{{canonical}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,21 +232,25 @@ class Answer:
     usage: Usage
 
 
+class Trouble(Enum):
+    """What went wrong that need not be the item's fault."""
+
+    UNREACHABLE = "no connection to the server could be made"
+    UNAVAILABLE = "the server, or the gateway before it, said that it is not available"
+    STALE_CONNECTION = "a kept-alive connection had been closed"
+    PARAMETER_LEFT_OUT = "a parameter was rejected that the next request leaves out"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
-    blame. `down` means that the server could not be reached at all, `unavailable` that it, or the
-    gateway before it, says so itself; `stale` that a kept-alive connection had been closed;
-    `mended` that the next request will be another one, which the server may take."""
+    blame. `retry_after_s` is how long the server asks to wait."""
 
     reason: Reason
     message: str
     retry_after_s: float | None = None
     halt: str | None = None
-    down: bool = False
-    unavailable: bool = False
-    stale: bool = False
-    mended: bool = False
+    trouble: Trouble | None = None
     finish_reason: str | None = None
     model: str | None = None
     usage: Usage = Usage()

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.clock import now_ms
-from batchgen.items import Attempt, Done, Item, Outcome, Usage, canonical_json, dump_json
+from batchgen.items import Attempt, Done, Item, Outcome, Usage
+from batchgen.json_text import canonical_json, dump_json
 from batchgen.store import Want, key_of_content, open_store
 from bench.job import item_text
 from bench.measure import (

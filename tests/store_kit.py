@@ -8,18 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from batchgen.items import (
-    Attempt,
-    Decision,
-    Item,
-    NewItem,
-    Outcome,
-    Reason,
-    Recipe,
-    Usage,
-    canonical_json,
-    dump_json,
-)
+from batchgen.items import Attempt, Decision, Item, NewItem, Outcome, Reason, Recipe, Usage
+from batchgen.json_text import canonical_json, dump_json
 from batchgen.limits.buckets import Limits
 from batchgen.store import intake, operator, queue, verify
 from batchgen.store.intake import Added, Intake, OtherRecipe

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchgen.items import Answer, Failure, Item, Reason, Usage
+from batchgen.items import Answer, Failure, Item, Reason, Trouble, Usage
 from batchgen.llm.decide import Blame
 from batchgen.worker.pacer import Pacer
 
@@ -10,9 +10,9 @@ SLOTS, CUT = 100, 80  # a burst takes a fifth of the slots out of use
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
 SERVER_ERROR = Failure(Reason.SERVER, "500")
 SLOW_DOWN = Failure(Reason.RATE_LIMIT, "429")
-REFUSED = Failure(Reason.CONNECTION, "refused", down=True)
+REFUSED = Failure(Reason.CONNECTION, "refused", trouble=Trouble.UNREACHABLE)
 RESET = Failure(Reason.CONNECTION, "reset")
-STALE = Failure(Reason.CONNECTION, "reset", stale=True)
+STALE = Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION)
 TIMEOUT = Failure(Reason.TIMEOUT, "late")
 
 
@@ -72,7 +72,7 @@ def test_bursts_without_end_leave_one_slot() -> None:
 
 
 def test_gateways_that_answer_for_a_server_that_is_down_cost_no_attempts() -> None:
-    gateway = Failure(Reason.SERVER, "503", unavailable=True)
+    gateway = Failure(Reason.SERVER, "503", trouble=Trouble.UNAVAILABLE)
     outage = pacer()
     for number in (1, 2):
         outage.observe(gateway, item(number), 1000, 1000)
@@ -225,14 +225,14 @@ def test_answers_between_show_that_the_server_is_not_to_blame() -> None:
 def test_the_first_calls_that_are_cut_off_cost_nothing_when_it_was_the_server() -> None:
     outage = pacer()
     blames = [outage.observe(RESET, item(number), 1000, 1001) for number in (1, 2, 3, 4)]
-    assert blames == [Blame.OPEN, Blame.OPEN, Blame.SERVER, Blame.SERVER]
+    assert blames == [Blame.UNDECIDED, Blame.UNDECIDED, Blame.SERVER, Blame.SERVER]
     outage.observe(ANSWER, item(5), 3000, 3100)
     assert outage.take_guilty() == []
 
 
 def test_an_item_whose_call_was_cut_off_pays_when_others_are_served() -> None:
     outage = pacer()
-    assert outage.observe(RESET, item(1), 1000, 1001) is Blame.OPEN
+    assert outage.observe(RESET, item(1), 1000, 1001) is Blame.UNDECIDED
     assert outage.take_guilty() == []
     outage.observe(ANSWER, item(2), 1000, 1002)
     assert outage.take_guilty() == [(item(1), RESET)]
@@ -241,7 +241,7 @@ def test_an_item_whose_call_was_cut_off_pays_when_others_are_served() -> None:
 
 def test_an_item_that_is_cut_off_twice_in_a_row_pays_at_once() -> None:
     outage = pacer()
-    assert outage.observe(RESET, item(1, epoch=1), 1000, 1001) is Blame.OPEN
+    assert outage.observe(RESET, item(1, epoch=1), 1000, 1001) is Blame.UNDECIDED
     assert outage.observe(RESET, item(1, epoch=2), 2000, 2001) is Blame.ITEM
     assert outage.take_guilty() == [(item(1, epoch=1), RESET)]  # for the first time
     assert outage.observe(RESET, item(1, epoch=3), 3000, 3001) is Blame.ITEM

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchgen.items import Answer, Failure, Reason, Reply, Usage
+from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.llm.responses import parse_retry_after, read_reply
 
 NOW_MS = 1_750_000_000_000
@@ -220,7 +220,7 @@ def test_a_204_has_no_answer() -> None:
         # OpenRouter, when the upstream fails
         (
             {"error": {"code": 502, "message": "Provider returned error", "metadata": {}}},
-            Failure(Reason.SERVER, "502 Provider returned error", unavailable=True),
+            Failure(Reason.SERVER, "502 Provider returned error", trouble=Trouble.UNAVAILABLE),
         ),
         # OpenRouter, when the upstream fails while it writes
         (
@@ -233,7 +233,7 @@ def test_a_204_has_no_answer() -> None:
                     }
                 ]
             },
-            Failure(Reason.SERVER, "502 Upstream idle timeout", unavailable=True),
+            Failure(Reason.SERVER, "502 Upstream idle timeout", trouble=Trouble.UNAVAILABLE),
         ),
         (
             {"error": {"code": "429", "message": "slow down"}, "choices": []},
@@ -347,7 +347,7 @@ def test_the_server_fails(status: int) -> None:
     body = openai_error("Overloaded", "server_error")
     unavailable = status in (502, 503, 504, 529)
     assert failure(status, body) == Failure(
-        Reason.SERVER, f"{status} Overloaded", unavailable=unavailable
+        Reason.SERVER, f"{status} Overloaded", trouble=Trouble.UNAVAILABLE if unavailable else None
     )
 
 
@@ -596,8 +596,8 @@ def test_what_never_came_keeps_its_reason() -> None:
     large = replace(base, status=200, fault=Reason.BAD_RESPONSE, fault_message="large")
     assert [read_reply(one) for one in (cut, refused, stale, late, large)] == [
         Failure(Reason.CONNECTION, "cut"),
-        Failure(Reason.CONNECTION, "refused", down=True),
-        Failure(Reason.CONNECTION, "reset", stale=True),
+        Failure(Reason.CONNECTION, "refused", trouble=Trouble.UNREACHABLE),
+        Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION),
         Failure(Reason.TIMEOUT, "late"),
         Failure(Reason.BAD_RESPONSE, "large"),
     ]
@@ -660,8 +660,10 @@ def test_a_server_error_waits_as_asked_but_not_for_the_rate_limit_to_reset() -> 
     # OpenAI sends its x-ratelimit headers with every reply.
     asked = failure(503, "busy", retry_after="9", x_ratelimit_reset_tokens="6m0s")
     silent = failure(503, "busy", x_ratelimit_reset_tokens="6m0s")
-    assert asked == Failure(Reason.SERVER, "503 busy", retry_after_s=9.0, unavailable=True)
-    assert silent == Failure(Reason.SERVER, "503 busy", unavailable=True)
+    assert asked == Failure(
+        Reason.SERVER, "503 busy", retry_after_s=9.0, trouble=Trouble.UNAVAILABLE
+    )
+    assert silent == Failure(Reason.SERVER, "503 busy", trouble=Trouble.UNAVAILABLE)
 
 
 # Whatever comes

@@ -18,6 +18,7 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
+    Trouble,
     Usage,
 )
 from batchgen.llm.decide import Blame, RetryPolicy, decide, decide_parse_failure, wait_s
@@ -116,7 +117,7 @@ def test_a_rate_limit_costs_no_attempt_and_never_fails_the_item() -> None:
 
 
 def test_while_it_is_open_whose_fault_it_was_an_item_waits_but_is_not_charged() -> None:
-    decision = decided(Failure(Reason.CONNECTION, "reset"), attempts=99, blame=Blame.OPEN)
+    decision = decided(Failure(Reason.CONNECTION, "reset"), attempts=99, blame=Blame.UNDECIDED)
     assert isinstance(decision, Retry)
     assert decision.charged is False
     assert decision.available_at is not None
@@ -124,12 +125,14 @@ def test_while_it_is_open_whose_fault_it_was_an_item_waits_but_is_not_charged() 
 
 @pytest.mark.parametrize("reason", RETRYABLE)
 def test_a_server_that_is_down_costs_no_attempt(reason: Reason) -> None:
-    down = decided(Failure(reason, "refused", down=True), attempts=99, blame=Blame.SERVER)
+    down = decided(
+        Failure(reason, "refused", trouble=Trouble.UNREACHABLE), attempts=99, blame=Blame.SERVER
+    )
     assert down == Retry(None, charged=False)
 
 
 def test_a_stale_connection_costs_no_attempt_and_no_wait() -> None:
-    stale = Failure(Reason.CONNECTION, "reset", stale=True)
+    stale = Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION)
     assert decided(stale, attempts=99) == Retry(None, charged=False)
 
 

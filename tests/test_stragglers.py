@@ -4,8 +4,7 @@ from collections import deque
 
 import pytest
 
-from batchgen.percentiles import percentile
-from batchgen.worker.stragglers import CallsUnderWay, Straggler
+from batchgen.worker.stragglers import CallsUnderWay, Straggler, percentile
 
 ANSWERS = deque([100] * 98 + [200, 5000], maxlen=100)  # p99 is 200 ms
 

@@ -17,8 +17,8 @@ from batchgen.cli.session import Session, counted, run_async
 @click.pass_context
 def experiments(ctx: click.Context, as_json: bool) -> int:
     """List the experiments in the database; rename or delete one."""
+    from batchgen.clock import timestamp
     from batchgen.display.texts import experiments_text
-    from batchgen.items import timestamp
 
     if ctx.invoked_subcommand is not None:
         return 0

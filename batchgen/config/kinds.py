@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchgen.items import Price, dump_json
+from batchgen.items import Price
+from batchgen.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept

@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from batchgen.items import timestamp
+from batchgen.clock import timestamp
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.llm.responses import said_beside
-from batchgen.percentiles import percentile
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
+from batchgen.worker.stragglers import percentile
 
 _PAUSED = "paused (batchgen resume goes on)"
 _STATES = ("pending", "running", "done", "failed")

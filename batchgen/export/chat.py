@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from batchgen.errors import UsageError
 from batchgen.export.extras import whole_body
 from batchgen.export.wanted import Format
-from batchgen.items import Recipe, dump_json
+from batchgen.items import Recipe
+from batchgen.json_text import dump_json
 from batchgen.llm.responses import said_beside
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer

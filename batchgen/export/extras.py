@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from json import loads
 
 from batchgen.export.wanted import Extra
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 from batchgen.llm.responses import said_beside, with_text
 from batchgen.store import AnswerDetails, ResultRow
 

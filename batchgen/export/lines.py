@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from json import JSONEncoder, loads
 from typing import Any
 
-from batchgen.items import timestamp
+from batchgen.clock import timestamp
 from batchgen.store import ResultRow
 from batchgen.where import Where
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from batchgen.clock import timestamp
 from batchgen.export.convert import Converted
 from batchgen.export.wanted import Exported, Wanted
-from batchgen.items import Recipe, dump_json, timestamp
+from batchgen.items import Recipe
+from batchgen.json_text import dump_json
 from batchgen.store import Counts, Experiment
 
 

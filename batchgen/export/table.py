@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from json import loads
 from typing import Any
 
+from batchgen.clock import timestamp
 from batchgen.errors import BatchgenError
 from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
-from batchgen.items import State, dump_json, timestamp
+from batchgen.items import State
+from batchgen.json_text import dump_json
 from batchgen.llm.responses import storable
 from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow

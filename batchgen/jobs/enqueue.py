@@ -15,7 +15,8 @@ from typing import Any
 
 from batchgen.config import Config
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
-from batchgen.items import NewItem, PoolItem, Recipe, dump_json, stored_and_canonical
+from batchgen.items import NewItem, PoolItem, Recipe
+from batchgen.json_text import dump_json, stored_and_canonical
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine

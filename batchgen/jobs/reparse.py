@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from batchgen.errors import BatchgenError, ParseError
-from batchgen.items import Answer, Done, Fail, Reason, Usage, dump_json
+from batchgen.items import Answer, Done, Fail, Reason, Usage
+from batchgen.json_text import dump_json
 from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, to_json
 from batchgen.pool import read_item

@@ -12,20 +12,32 @@ from random import Random
 
 import backoff
 
-from batchgen.items import Answer, Decision, Fail, Failure, Item, KeepAnswer, Reason, Release, Retry
+from batchgen.items import (
+    Answer,
+    Decision,
+    Fail,
+    Failure,
+    Item,
+    KeepAnswer,
+    Reason,
+    Release,
+    Retry,
+    Trouble,
+)
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
+_COSTS_NO_ATTEMPT = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
 
 
 class Blame(Enum):
-    """Whose fault it is that a call came to nothing. OPEN: too early to say; if it was the item's,
-    it is charged later."""
+    """Whose fault it is that a call failed. UNDECIDED: it is too early to say; if it was the item's
+    after all, the attempt is charged later."""
 
     ITEM = "item"
     SERVER = "server"
-    OPEN = "open"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +69,10 @@ def decide(
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
         return Retry(_at(now, verdict.retry_after_s, 0, rng), charged=False)
-    if blame is Blame.SERVER or verdict.stale or verdict.mended:
+    if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_ATTEMPT:
         return Retry(None, charged=False)
     again_at = _at(now, verdict.retry_after_s, item.attempts, rng)
-    if blame is Blame.OPEN:
+    if blame is Blame.UNDECIDED:
         return Retry(again_at, charged=False)
     if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
         return Retry(again_at, charged=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from batchgen.items import Answer, Failure, Reason, Reply, Usage
+from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.limits import AnnouncedLimit
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
@@ -42,12 +42,7 @@ _MESSAGE_CHARS = 500
 def read_reply(reply: Reply) -> Answer | Failure:
     """What a call brought: an answer, or the reason why there is none."""
     if reply.fault is not None:
-        return Failure(
-            reply.fault,
-            _shorten(reply.fault_message),
-            down=reply.fault is Reason.CONNECTION and not reply.sent,
-            stale=reply.reused,
-        )
+        return Failure(reply.fault, _shorten(reply.fault_message), trouble=_trouble_of(reply))
     body, status = _load(reply.body), reply.status or 0
     if not 200 <= status < 300:
         return _read_error(reply, status, body)
@@ -58,6 +53,13 @@ def read_reply(reply: Reply) -> Answer | Failure:
     if error and not body.get("choices"):
         return _read_error(reply, _status_inside(error), body)
     return _read_completion(reply, body)
+
+
+def _trouble_of(reply: Reply) -> Trouble | None:
+    if reply.reused:
+        return Trouble.STALE_CONNECTION
+    unreachable = reply.fault is Reason.CONNECTION and not reply.sent
+    return Trouble.UNREACHABLE if unreachable else None
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -120,8 +122,8 @@ def _read_error(reply: Reply, status: int, body: Any) -> Failure:
         # When a rate limit resets, which some servers tell in every reply, is no matter here.
         wait_s = _asked_wait_s(reply.headers, _came_at(reply))
         return Failure(
-            Reason.SERVER, message, retry_after_s=wait_s, unavailable=status in _UNAVAILABLE,
-            usage=usage,
+            Reason.SERVER, message, retry_after_s=wait_s, usage=usage,
+            trouble=Trouble.UNAVAILABLE if status in _UNAVAILABLE else None,
         )  # fmt: skip
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not a chat completion: {message}", usage=usage)

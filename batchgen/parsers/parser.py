@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from batchgen.errors import ParseError
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 
 Parse = Callable[[str, Mapping[str, Any], float | None], Any]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 
 MAX_PROBLEMS = 3  # whoever reads more than that reads the answer
 _MAX_CHARS = 160

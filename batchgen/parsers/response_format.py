@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from batchgen.errors import ConfigError
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 from batchgen.parsers.parser import Parser
 
 # Anything else, a server that keeps to the schema strictly may refuse.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchgen.errors import ConfigError, ParseError
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 from batchgen.parsers.json_value import parse_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import MAX_PROBLEMS, listed

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from batchgen.errors import UsageError
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of, shown_kind
 from batchgen.pool.strict_json import LONE_SURROGATE
 from batchgen.userfunctions import describe, load_function

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 from batchgen.parquet import load_pyarrow
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, decoder, problem_of

@@ -4,7 +4,7 @@ import json
 from json import JSONDecodeError
 from typing import Any, NoReturn
 
-from batchgen.items import dump_json
+from batchgen.json_text import dump_json
 
 
 class NotStorableError(ValueError):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import TemplateError
-from batchgen.items import Template, dump_json
+from batchgen.items import Template
+from batchgen.json_text import dump_json
 
 _NAMES_SHOWN = 20
 

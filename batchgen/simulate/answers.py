@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from batchgen.items import canonical_json
+from batchgen.json_text import canonical_json
 from batchgen.simulate.fitting import fitting_value
 
 # Fixed, since the time of day would make two equal requests differ.

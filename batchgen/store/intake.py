@@ -8,7 +8,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from itertools import count
 
-from batchgen.items import NewItem, Recipe, canonical_json
+from batchgen.items import NewItem, Recipe
+from batchgen.json_text import canonical_json
 from batchgen.store.ledger import Ledger
 from batchgen.store.sql import QUERIES
 

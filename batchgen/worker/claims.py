@@ -26,6 +26,7 @@ from batchgen.items import (
     Release,
     Reply,
     StoredAnswer,
+    Trouble,
 )
 from batchgen.llm.client import Client
 from batchgen.llm.decide import decide, decide_parse_failure
@@ -178,9 +179,9 @@ class Claims:
         makes the server drop them."""
         if isinstance(verdict, Answer) or verdict.reason is not Reason.CONNECTION:
             self._tried_on_fresh_connection.discard(item.id)
-        elif item.id in self._tried_on_fresh_connection:
-            return replace(verdict, stale=False)
-        elif verdict.stale:
+        elif verdict.trouble is Trouble.STALE_CONNECTION:
+            if item.id in self._tried_on_fresh_connection:
+                return replace(verdict, trouble=None)
             self._tried_on_fresh_connection.add(item.id)
         return verdict
 

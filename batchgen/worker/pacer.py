@@ -22,7 +22,7 @@ A worker that has had nothing but 429 and outages for `stall_s` is stalled, and 
 
 from math import ceil
 
-from batchgen.items import Answer, Failure, Item, Reason
+from batchgen.items import Answer, Failure, Item, Reason, Trouble
 from batchgen.limits.announced import ServerAllowance
 from batchgen.llm.decide import Blame, wait_s
 
@@ -80,7 +80,7 @@ class Pacer:
     def observe(self, verdict: Answer | Failure, item: Item, sent_at: int, now: int) -> Blame:
         """Learn from what a call that went out at `sent_at` brought, and say whose fault it was."""
         if isinstance(verdict, Failure) and (
-            verdict.reason is Reason.CONNECTION or verdict.unavailable
+            verdict.reason is Reason.CONNECTION or verdict.trouble is Trouble.UNAVAILABLE
         ):
             return self._observe_no_service(verdict, item, sent_at, now)
         tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
@@ -131,19 +131,20 @@ class Pacer:
         self.limited_until = max(self.limited_until, now + ceil(asked_s * 1000))
 
     def _observe_no_service(self, failure: Failure, item: Item, sent_at: int, now: int) -> Blame:
-        if failure.stale:
+        if failure.trouble is Trouble.STALE_CONNECTION:
             return Blame.SERVER
-        self._heard = self._heard or failure.unavailable
+        self._heard = self._heard or failure.trouble is Trouble.UNAVAILABLE
         again = item.id in self._without_service
         earlier = self._without_service.pop(item.id, None)
         self._without_service[item.id] = None if again else (item, failure)
-        if failure.down or len(self._without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
+        unreachable = failure.trouble is Trouble.UNREACHABLE
+        if unreachable or len(self._without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
             self.down = True
         if not self.down and again:  # and nobody was served in between: it pays for both
             self._guilty += filter(None, [earlier])
             return Blame.ITEM
         if not self.down:
-            return Blame.OPEN
+            return Blame.UNDECIDED
         self._without_service.clear()
         if sent_at > self._paused_at:
             self._paused_at = now

@@ -6,7 +6,7 @@ takes from nobody, is a halt.
 from collections.abc import Callable
 from dataclasses import replace
 
-from batchgen.items import Answer, Failure, Item, Reason, Reply
+from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import rejected_parameter
 from batchgen.prompts import is_own
 from batchgen.worker.requests import Prepared, Requests
@@ -38,7 +38,7 @@ class Parameters:
         if rejected.name in prepared.renderer.added_params(prepared.input, item.sample):
             if self._requests.leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
-            return replace(named, mended=True)
+            return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
         if rejected.unsupported and self._is_everybodys(item, prepared, rejected.name):
             return replace(
                 verdict,

@@ -4,10 +4,9 @@ A straggler is a call that takes three times as long as 99 of 100 answers did. W
 thirty answers are known, nobody can say.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-
-from batchgen.percentiles import percentile
+from math import ceil
 
 LATE_BY = 3
 _ANSWERS_TO_JUDGE_BY = 30
@@ -60,3 +59,9 @@ def _late_after_ms(latencies_ms: Collection[int]) -> int | None:
     if len(latencies_ms) < _ANSWERS_TO_JUDGE_BY:
         return None
     return LATE_BY * percentile(sorted(latencies_ms), 0.99)
+
+
+def percentile(ordered: Sequence[int], fraction: float) -> int:
+    """By nearest rank: the lowest value that at least this fraction of them do not exceed.
+    `ordered` is not empty, and sorted by the caller, who may need several percentiles."""
+    return ordered[max(0, ceil(fraction * len(ordered)) - 1)]

@@ -1,0 +1,41 @@
+"""JSON as it is stored, compared and exported: one line of UTF-8 text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Made once: `json.dumps` makes an encoder for each call, a third of its time for an item.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode_canonically = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+).encode
+
+
+def dump_json(value: Any) -> str:
+    """`value` as one line of JSON, UTF-8 text without ASCII escapes.
+
+    Raises ValueError (NaN, infinity, a lone surrogate, nested too deep) or TypeError when JSON
+    cannot hold it.
+    """
+    try:
+        text = _encode(value)
+        text.encode()
+    except RecursionError as exc:
+        raise ValueError("nested too deep") from exc
+    return text
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same for equal values, whatever the order of their keys."""
+    return _encode_canonically(value)
+
+
+def stored_and_canonical(given: Mapping[str, Any]) -> tuple[str, str]:
+    """`dump_json` and `canonical_json` of an item. Most items hold nothing but text, and escaping
+    the text is what costs time: it is done once for both."""
+    if set(map(type, given.values())) != {str}:
+        return dump_json(given), canonical_json(given)
+    texts = {name: (_encode(name), _encode(value)) for name, value in given.items()}
+    stored = ", ".join([f"{name}: {value}" for name, value in texts.values()])
+    canonical = ",".join([f"{name}:{value}" for _, (name, value) in sorted(texts.items())])
+    return f"{{{stored}}}", f"{{{canonical}}}"
