@@ -12,5 +12,5 @@ def load_pyarrow() -> tuple[Any, Any]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as exc:
         raise UsageError(
-            "Parquet needs pyarrow, which is not installed: pip install 'batchgen[parquet]'"
+            "Parquet needs pyarrow, which is not installed: pip install 'batchgen-llm[parquet]'"
         ) from exc

@@ -537,7 +537,7 @@ async def test_without_pyarrow_nothing_is_written_and_one_line_says_what_to_inst
         assert (refused.code, refused.err) == (
             2,
             "error: Parquet needs pyarrow, which is not installed: "
-            "pip install 'batchgen[parquet]'\n",
+            "pip install 'batchgen-llm[parquet]'\n",
         )
     assert not (labelled.path / "out.parquet").exists()
     assert list(labelled.path.glob(".*part")) == []

@@ -215,7 +215,7 @@ def test_without_pyarrow_one_line_says_what_to_install(
 ) -> None:
     path.touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"pip install 'batchgen\[parquet\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'batchgen-llm\[parquet\]'"):
         open_pool(str(path))
 
 

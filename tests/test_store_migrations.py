@@ -97,7 +97,7 @@ async def test_a_newer_database_is_refused_with_what_to_do(path: Path) -> None:
             pass
     assert str(caught.value) == (
         f"{path}: made by a newer batchgen (schema {newest + 1}; this one knows {newest}). "
-        "Upgrade batchgen: pip install -U batchgen"
+        "Upgrade batchgen: pip install -U batchgen-llm"
     )
     assert path.read_bytes() == before
 

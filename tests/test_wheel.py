@@ -86,6 +86,14 @@ def test_the_command_tells_its_version(home: Path, tmp_path: Path) -> None:
     assert batchgen(home, tmp_path, "--version") == f"batchgen {__version__}"
 
 
+def test_pip_names_the_version_and_the_licence(home: Path, tmp_path: Path) -> None:
+    shown = run(
+        tmp_path, sys.executable, "-m", "pip", "--python", str(home / "bin/python"),
+        "--disable-pip-version-check", "show", "batchgen-llm",
+    )  # fmt: skip
+    assert {f"Version: {__version__}", "License: Apache-2.0"} <= set(shown.splitlines())
+
+
 def test_init_writes_the_shipped_files(home: Path, tmp_path: Path) -> None:
     batchgen(home, tmp_path, "init", "x")
     for name in STARTER:

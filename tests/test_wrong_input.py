@@ -766,7 +766,7 @@ def test_the_database_of_a_newer_batchgen_stays_as_it_is(
     assert run(command) == Ended(
         1, "",
         f"error: {directory}/batchgen.db: made by a newer batchgen (schema 999; this one knows"
-        f" {len(migrations())}). Upgrade batchgen: pip install -U batchgen\n",
+        f" {len(migrations())}). Upgrade batchgen: pip install -U batchgen-llm\n",
     )  # fmt: skip
     assert (directory / "batchgen.db").read_bytes() == before
 

@@ -30,7 +30,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     if version > len(newest):
         raise SchemaError(
             f"{path}: made by a newer batchgen (schema {version}; this one knows {len(newest)}). "
-            "Upgrade batchgen: pip install -U batchgen"
+            "Upgrade batchgen: pip install -U batchgen-llm"
         )
     for number, file in enumerate(newest[version:], start=version + 1):
         _apply(connection, number, file)
