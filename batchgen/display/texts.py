@@ -9,6 +9,7 @@ from batchgen.clock import timestamp
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.llm.responses import said_beside
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
+from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
 _PAUSED = "paused (batchgen resume goes on)"
@@ -49,23 +50,23 @@ def status_object(
                 "started_at": timestamp(worker.started_at), "alive": worker.alive,
                 "paused": bool(worker.paused),
             }
-            | (_told(worker, now) if worker.alive else {})
+            | (_reported(worker, now) if worker.alive else {})
             for worker in workers
         ],
     }  # fmt: skip
 
 
-def _told(worker: WorkerRow, now: int) -> dict[str, Any]:
-    """What the table says of a worker, and what it told of itself, some seconds ago at most."""
-    told = json.loads(worker.report or "{}")
-    late_after_ms = told.get("late_after_ms")
+def _reported(worker: WorkerRow, now: int) -> dict[str, Any]:
+    """What the table says of a worker, and what it reported some seconds ago at most."""
+    report = WorkerReport.from_json(worker.report)
+    late_after_ms = report.late_after_ms
     return {
         "in_flight": worker.calls,
-        "waits_for": _PAUSED if worker.paused else told.get("waits_for"),
+        "waits_for": _PAUSED if worker.paused else report.waits_for,
         "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
         "stragglers": [
-            {"item": item_id, "for_s": round((now - began_at) / 1000, 1)}
-            for item_id, began_at in told.get("stragglers", ())
+            {"item": late.item_id, "for_s": round((now - late.began_at) / 1000, 1)}
+            for late in report.stragglers
         ],
     }
 

@@ -140,7 +140,7 @@ update workers
        stop = iif(stop = 'now', stop, coalesce(:stop, stop))
  where id = :worker_id;
 
--- name: tell
+-- name: save_report
 update workers set report = :report where id = :worker_id;
 
 -- name: workers

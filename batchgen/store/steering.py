@@ -1,10 +1,9 @@
 """Orders from another terminal: in the row of each worker, which reads it in every exchange."""
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from batchgen.store.sql import QUERIES
 
@@ -55,7 +54,6 @@ def give(db: sqlite3.Connection, given: Mapping[int, Order | Orders]) -> int:
     return sum(db.execute(QUERIES["order"], row).rowcount for row in rows)
 
 
-def tell(db: sqlite3.Connection, worker_id: int, report: Mapping[str, Any]) -> None:
-    """Keep what a worker tells of itself."""
-    row = {"worker_id": worker_id, "report": json.dumps(report)}
-    db.execute(QUERIES["tell"], row)
+def save_report(db: sqlite3.Connection, worker_id: int, report: str) -> None:
+    """Keep what a worker reports, in place of what it reported before."""
+    db.execute(QUERIES["save_report"], {"worker_id": worker_id, "report": report})

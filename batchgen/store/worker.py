@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +77,29 @@ class Worker:
         return await self._db.write(transaction)
 
     async def exchange(
-        self, outcomes: Sequence[Outcome], want: Want, report: Mapping[str, Any] | None = None
+        self, outcomes: Sequence[Outcome], want: Want, report: str | None = None
     ) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns. `report`
-        is what the worker tells of itself, if that is new."""
+        is what the worker reports (JSON), if that is new."""
 
         def transaction(db: Any) -> Exchange:
             # Inside, as it may have been a long wait for the gate: limits count by the time.
             done = queue.exchange(db, self.id, outcomes, want, now_ms())
             if report is not None and done.orders is not None:
-                steering.tell(db, self.id, report)
+                steering.save_report(db, self.id, report)
             return done
 
         done = await self._db.write(transaction)
         self._orders = done.orders or self._orders
         return done
 
-    async def orders(self, report: Mapping[str, Any] | None = None) -> Orders | None:
-        """What others want of this worker; None: it was taken for dead. `report` is what it tells
-        of itself, if that is new."""
+    async def orders(self, report: str | None = None) -> Orders | None:
+        """What others want of this worker; None: it was taken for dead. `report` is what it
+        reports (JSON), if that is new."""
 
         def transaction(db: Any) -> Orders | None:
             if report is not None:
-                steering.tell(db, self.id, report)
+                steering.save_report(db, self.id, report)
             return steering.orders_of(db, self.id)
 
         run = self._db.read if report is None else self._db.write

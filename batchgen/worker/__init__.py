@@ -15,7 +15,7 @@ This is the door: `run_worker`. Behind it:
     parameters  what follows when the server rejects one
     requests    what is asked for an item
     stragglers  the calls under way, and which are late
-    report      what a worker tells of itself to other terminals
+    report      what a worker reports to other terminals; reporting gathers it
     options     what a worker is told, and what it tells
 """
 
@@ -30,7 +30,7 @@ from batchgen.worker.claims import Claims
 from batchgen.worker.committer import Committer
 from batchgen.worker.options import RunLog, Stats, WorkerOptions
 from batchgen.worker.pacer import Pacer
-from batchgen.worker.report import report
+from batchgen.worker.reporting import make_report
 from batchgen.worker.slots import Slots
 from batchgen.worker.stragglers import CallsUnderWay
 
@@ -61,6 +61,6 @@ async def run_worker(
             lease_s=options.lease_s, warn=log.warn,
         )  # fmt: skip
         calls = CallsUnderWay(stats.latencies_ms)
-        committer.report = partial(report, stats, calls, committer, pacer)
+        committer.report = partial(make_report, stats, calls, committer, pacer)
         claims = Claims(store, client, options, committer, pacer, stats, calls, log)
         await Slots(claims, options, committer, pacer, stats, log).run(stop)

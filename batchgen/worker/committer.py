@@ -12,10 +12,10 @@ nothing pending or running is left in scope, whoever has it, or as many are done
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
@@ -23,6 +23,7 @@ from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, TokenMeter
 from batchgen.store import Budget, Exchange, Grant, Orders, Reservation, Want, Worker
 from batchgen.worker.pacer import Pacer
+from batchgen.worker.report import WorkerReport
 
 T = TypeVar("T")
 
@@ -82,14 +83,14 @@ class Committer:
         self._look_at: int | None = 0  # when claiming may succeed; None: only a wake-up tells
         self._orders_at = clock_ms() + _POLL_MS  # if no exchange brings them before
         self._orders = worker.first_orders
-        self._told: Mapping[str, Any] = {}
+        self._told: WorkerReport | None = None
         self._tell_at = 0
         self._claims_left = scope.max_items
         self._draining = False
         self._closed = False
         self._warned_of_stranger = False
         self.obey: Callable[[Orders], None] = lambda _: None
-        self.report: Callable[[], Mapping[str, Any]] = dict
+        self.report: Callable[[], WorkerReport] = WorkerReport
         self.held: Callable[[float | None], None] = lambda _: None
         self.paused = False
         self.limits = scope.limits
@@ -367,17 +368,16 @@ class Committer:
         # Others may have what is left: a beat finds out whether they live.
         self._beat_at = min(self._beat_at, poll_at)
 
-    def _news(self) -> Mapping[str, Any] | None:
-        """What the worker tells of itself, if that has changed and it has told nothing for a while;
-        it goes with what is written anyway, or else alone."""
-        if clock_ms() < self._tell_at:
+    def _news(self) -> str | None:
+        """What the worker reports, when that has changed and the last report is some seconds old,
+        or at once when it says why nothing moves. It goes with what is written anyway, or else
+        alone."""
+        now, last, report = clock_ms(), self._told, self.report()
+        is_due = now >= self._tell_at and report != last
+        if last is not None and not is_due and not report.is_urgent_after(last):
             return None
-        self._tell_at = clock_ms() + _TELL_EVERY_MS
-        news = self.report()
-        if news == self._told:
-            return None
-        self._told = news
-        return news
+        self._told, self._tell_at = report, now + _TELL_EVERY_MS
+        return report.to_json()
 
     async def _look_for_orders(self) -> None:
         self._orders_at = clock_ms() + _POLL_MS
@@ -410,4 +410,5 @@ class Committer:
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")
         await self._patiently(self._worker.join)
+        self._told = None
         self._look_at = 0

@@ -1,37 +1,61 @@
-"""What a worker tells of itself to other terminals: plain values, kept as JSON in its row."""
+"""What a worker reports to other terminals and to the live display: kept as JSON in its row of the
+database, and nothing else passes between them."""
 
-from typing import Any
-
-from batchgen.clock import clock_ms, now_ms
-from batchgen.limits import limit_in_words
-from batchgen.worker.committer import Committer
-from batchgen.worker.options import Stats
-from batchgen.worker.pacer import Pacer
-from batchgen.worker.stragglers import CallsUnderWay
-
-_STRAGGLERS_TOLD = 5
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
 
-def report(
-    stats: Stats, calls: CallsUnderWay, committer: Committer, pacer: Pacer
-) -> dict[str, Any]:
-    """`paused`, `waits_for` (why else it sends less than it could, or None), `late_after_ms`, and
-    the `stragglers`: item number, and when its call began (epoch ms)."""
-    now = clock_ms()
-    ahead = now_ms() - now
-    return {
-        "paused": committer.paused,
-        "waits_for": _waits_for(stats, committer, pacer, now),
-        "late_after_ms": calls.late_after_ms(now),
-        "stragglers": [
-            [late.item_id, late.began_at + ahead] for late in calls.stragglers(now)
-        ][:_STRAGGLERS_TOLD],
-    }  # fmt: skip
+class ReportedStraggler(NamedTuple):
+    """A call that takes much longer than most did. It began at `began_at` (epoch ms)."""
+
+    item_id: int
+    began_at: int
 
 
-def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
-    if now < pacer.paused_until or pacer.down:
-        return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
-    if committer.limited_to_rpm:
-        return limit_in_words(committer.limited_to_rpm)
-    return None
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """How a worker is doing; what it has not reported yet is as in a new one.
+
+    paused            it has seen the order to pause, and sends nothing
+    halted            why no request would work; it only waits for the calls in flight
+    waits_for         why else it sends less than it could, in words for people
+    limited_to_rpm    the calls a minute that a limit holds it to
+    paused_until_ms   when it sends again (epoch ms), while it gives the server time
+    trouble           the newest thing that went wrong, until something goes well
+    calls, retried    of this worker so far: how many calls, and how many were to be repeated
+    late_after_ms     how long a call takes before it is late; None: too few answers to say
+    stragglers        the calls that are late, the longest under way first, a few at most
+    """
+
+    paused: bool = False
+    halted: str | None = None
+    waits_for: str | None = None
+    limited_to_rpm: float | None = None
+    paused_until_ms: int | None = None
+    trouble: str = ""
+    calls: int = 0
+    retried: int = 0
+    late_after_ms: int | None = None
+    stragglers: tuple[ReportedStraggler, ...] = ()
+
+    def is_urgent_after(self, last: "WorkerReport") -> bool:
+        """Whether it says why nothing moves and the last one did not, or the other way round."""
+        return self.held_back_by() != last.held_back_by()
+
+    def held_back_by(self) -> tuple[bool, ...]:
+        """Which kinds of reason there are to send less than it could."""
+        held = self.halted, self.waits_for, self.limited_to_rpm, self.paused_until_ms
+        return (self.paused, *(one is not None for one in held))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "WorkerReport":
+        """What a row holds; None: the worker has not reported yet. What another version added is
+        left out."""
+        found: dict[str, Any] = json.loads(text or "{}")
+        known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        late = known.pop("stragglers", ())
+        return cls(**known, stragglers=tuple(ReportedStraggler(*one) for one in late))

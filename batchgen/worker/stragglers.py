@@ -6,6 +6,7 @@ thirty answers are known, nobody can say.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import ceil
 
 LATE_BY = 3
@@ -30,6 +31,7 @@ class CallsUnderWay:
         self._judged_at: int | None = None
 
     def began(self, item_id: int, now: int) -> None:
+        self._began_at.pop(item_id, None)  # the dict is in the order in which they began
         self._began_at[item_id] = now
 
     def ended(self, item_id: int) -> None:
@@ -47,12 +49,9 @@ class CallsUnderWay:
         late_after_ms = self.late_after_ms(now)
         if late_after_ms is None:
             return []
-        late = [
-            Straggler(item_id, began_at)
-            for item_id, began_at in self._began_at.items()
-            if now - began_at > late_after_ms
-        ]
-        return sorted(late, key=lambda straggler: straggler.began_at)
+        items = self._began_at.items()
+        late = takewhile(lambda call: now - call[1] > late_after_ms, items)
+        return [Straggler(item_id, began_at) for item_id, began_at in late]
 
 
 def _late_after_ms(latencies_ms: Collection[int]) -> int | None:

@@ -1,0 +1,39 @@
+"""What a worker reports, gathered from its parts."""
+
+from batchgen.clock import clock_ms, now_ms
+from batchgen.limits import limit_in_words
+from batchgen.worker.committer import Committer
+from batchgen.worker.options import Stats
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.report import ReportedStraggler, WorkerReport
+from batchgen.worker.stragglers import CallsUnderWay
+
+_MOST_STRAGGLERS = 5
+
+
+def make_report(
+    stats: Stats, calls: CallsUnderWay, committer: Committer, pacer: Pacer
+) -> WorkerReport:
+    now = clock_ms()
+    ahead = now_ms() - now
+    late = calls.stragglers(now)[:_MOST_STRAGGLERS]
+    return WorkerReport(
+        paused=committer.paused,
+        halted=stats.halted,
+        waits_for=_waits_for(stats, committer, pacer, now),
+        limited_to_rpm=committer.held_to,
+        paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,
+        trouble=stats.trouble,
+        calls=stats.calls,
+        retried=stats.retried,
+        late_after_ms=calls.late_after_ms(now),
+        stragglers=tuple(ReportedStraggler(one.item_id, one.began_at + ahead) for one in late),
+    )
+
+
+def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
+    if now < pacer.paused_until or pacer.down:
+        return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
+    if committer.held_to:
+        return limit_in_words(committer.held_to)
+    return None
