@@ -21,7 +21,7 @@ def make_report(
         paused=committer.paused,
         halted=stats.halted,
         waits_for=_waits_for(stats, committer, pacer, now),
-        limited_to_rpm=committer.held_to,
+        limited_to_rpm=committer.limited_to_rpm,
         paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,
         trouble=stats.trouble,
         calls=stats.calls,
@@ -34,6 +34,6 @@ def make_report(
 def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
     if now < pacer.paused_until or pacer.down:
         return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
-    if committer.held_to:
-        return limit_in_words(committer.held_to)
+    if committer.limited_to_rpm:
+        return limit_in_words(committer.limited_to_rpm)
     return None
