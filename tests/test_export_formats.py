@@ -14,8 +14,6 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
 
-from batchgen.cli.after import _FORMATS
-from batchgen.export import Format
 from batchgen.pool import open_pool
 from batchgen.simulate import Behaviour, Simulator
 from tests.conftest import Project
@@ -61,10 +59,6 @@ async def lines_of(project: Project, kind: str, *arguments: str) -> list[Any]:
     out = await project.batchgen("export", "--format", kind, "-o", "-", *arguments)
     assert out.code == 0, out.err
     return [json.loads(line) for line in out.out.splitlines()]
-
-
-def test_the_command_knows_all_formats() -> None:
-    assert list(_FORMATS) == list(Format)
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchgen.cli.after import _EXTRAS
-from batchgen.export import Extra
 from batchgen.simulate import Behaviour, Simulator
 from tests.cli_kit import Typist
 from tests.conftest import Project
@@ -17,7 +15,8 @@ from tests.conftest import Project
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 OLD_CALL = {"name": "f", "arguments": "{}"}
 LOGPROBS = {"content": [{"token": "tea", "logprob": -0.5, "top_logprobs": []}]}
-ALL = [option for name in _EXTRAS for option in ("--with", name)]
+EXTRAS = ["reasoning", "tool_calls", "logprobs", "body"]
+ALL = [option for name in EXTRAS for option in ("--with", name)]
 
 
 def body_of(message: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -59,17 +58,13 @@ async def lines(batchgen: Typist, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.out.splitlines()]
 
 
-def test_the_command_knows_all_of_them() -> None:
-    assert list(_EXTRAS) == list(Extra)
-
-
 async def test_lines_have_them_at_their_end_and_null_where_there_was_none(
     answered: Project, batchgen: Typist
 ) -> None:
     plain, rich = await lines(batchgen), await lines(batchgen, *ALL, "--with", "body")
-    assert [list(row)[-4:] for row in rich] == [list(_EXTRAS)] * 3
-    assert [{k: v for k, v in row.items() if k not in _EXTRAS} for row in rich] == plain
-    assert [[row[name] for name in _EXTRAS] for row in rich] == [
+    assert [list(row)[-4:] for row in rich] == [EXTRAS] * 3
+    assert [{k: v for k, v in row.items() if k not in EXTRAS} for row in rich] == plain
+    assert [[row[name] for name in EXTRAS] for row in rich] == [
         ["=hm\n", [CALL], LOGPROBS, BODIES["all"]],
         ["half �", [{"type": "function", "function": OLD_CALL}], None, BODIES["other names"]],
         [None, None, None, BODIES["nothing"]],
@@ -81,8 +76,8 @@ async def test_lines_have_them_at_their_end_and_null_where_there_was_none(
 async def test_a_parquet_file_has_them_as_json_text(answered: Project, batchgen: Typist) -> None:
     assert (await batchgen("export", "-o", "out.parquet", *ALL)).code == 0
     rows = pq.read_table(answered.path / "out.parquet").to_pylist()
-    read = [[row[name] and json.loads(row[name]) for name in _EXTRAS] for row in rows]
-    jsonl = [[row[name] for name in _EXTRAS] for row in await lines(batchgen, *ALL)]
+    read = [[row[name] and json.loads(row[name]) for name in EXTRAS] for row in rows]
+    jsonl = [[row[name] for name in EXTRAS] for row in await lines(batchgen, *ALL)]
     assert read == jsonl
 
 
@@ -90,12 +85,12 @@ async def test_a_sheet_has_them_and_runs_no_formula(answered: Project, batchgen:
     assert (await batchgen("export", "-o", "out.csv", *ALL)).code == 0
     text = (answered.path / "out.csv").read_bytes().decode("utf-8-sig")
     first, second, third = csv.DictReader(io.StringIO(text, newline=""))
-    assert list(first)[-4:] == list(_EXTRAS)
+    assert list(first)[-4:] == EXTRAS
     assert first["reasoning"] == "'=hm\n"
     assert second["reasoning"] == "half �"
     assert json.loads(first["tool_calls"]) == [CALL]
     assert json.loads(first["body"]) == BODIES["all"]
-    assert [third[name] for name in _EXTRAS[:3]] == ["", "", ""]
+    assert [third[name] for name in EXTRAS[:3]] == ["", "", ""]
 
 
 async def test_a_conversation_has_the_reasoning_in_its_answer(

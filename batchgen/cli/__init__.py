@@ -1,22 +1,20 @@
 """The command line: reads the arguments, runs one job, prints, and says how it ended.
 
-This is the door: `main`, and the group of the commands. Behind it:
+This is the door: `main`, and the group of the commands. Each command, or group of commands, is in
+the file of its name. Beside them:
 
-    start            init, demo, simulate
-    job              enqueue, work, run
-    look             status, failures, show
-    steer            pause, resume, set, stop
-    redo             retry, reparse
-    after            export, verify
-    experiments      experiments, and its rename and delete
-    steps            what enqueue, work, export, run and demo are made of
-    display          the live display, and the closing lines
-    lookup           from a name or number to the experiment or item
-    options          what the help texts share
-    session          the options before the command; talk
+    group        how a command is found, and help texts look
+    options      the options that several commands share
+    session      the options before the command; how a command talks and runs
+    lookup       from a name or number to the experiment or item
+    steps        what enqueue, work, export, run and demo are made of
+    steering     what pause, resume, set and stop are made of
+    follow       files that are written while items finish
+    display      the live display, and the closing lines
+    starter      the files of init and demo
 
-The only place that prints, exits, or starts an event loop. What a command needs is imported when it
-runs, so that `batchgen --help` is there at once.
+The only place that prints, exits, or starts an event loop. A command's module is loaded when it is
+called, so that `batchgen --help` is there at once.
 """
 
 import gc
@@ -29,13 +27,36 @@ from typing import NoReturn
 import click
 
 from batchgen import __version__
-from batchgen.cli import after, experiments, job, look, redo, start, steer
-from batchgen.cli.options import OrderedGroup, epilog
-from batchgen.cli.session import Session
+from batchgen.cli.group import LazyGroup, epilog
 from batchgen.errors import BatchgenError
 
+# In the order of a run, in which --help lists them. Each says what its own help begins with.
+_SHORT_HELPS = {
+    "init": "Write a config, prompts and a small pool to start from.",
+    "demo": "Do the whole job on a built-in simulated model.",
+    "simulate": "Serve a simulated model on loopback, for rehearsing a run.",
+    "enqueue": "Turn the items of a data pool into pending rows.",
+    "work": "Answer the pending items: claim, call, parse, store.",
+    "run": "Enqueue a pool, answer it and export: all in one.",
+    "status": "Show counts, speed, failures and workers.",
+    "failures": "Group the failed items by reason and message.",
+    "show": "Show one item with all that was sent and came back.",
+    "pause": "Let running workers claim no more.",
+    "resume": "Let paused workers go on.",
+    "set": "Change the slots and the limits of running workers.",
+    "stop": "Stop running workers, as SIGTERM does.",
+    "retry": "Put failed items back to pending, to ask again.",
+    "reparse": "Parse stored answers again, without asking anything.",
+    "export": "Write the finished rows as lines, a table or conversations.",
+    "verify": "Prove that the database is whole.",
+    "experiments": "List the experiments in the database; rename or delete one.",
+}
 
-@click.group(cls=OrderedGroup, epilog=epilog("batchgen demo", "batchgen run data_pool.jsonl -c 20"))
+
+@click.group(cls=LazyGroup, package=__name__, short_helps=_SHORT_HELPS, epilog=epilog(
+    "batchgen demo",
+    "batchgen run data_pool.jsonl -c 20",
+))  # fmt: skip
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Settings; default: config.yaml in the current directory.")  # fmt: skip
 @click.option("--db", "database", type=click.Path(path_type=Path), metavar="PATH",
@@ -52,20 +73,9 @@ def cli(
     All state is in one SQLite file: stop it any way you like, run the same command again, and it
     goes on where it stopped. No answer that arrived is lost or paid for again.
     """
+    from batchgen.cli.session import Session  # here: --help needs neither asyncio nor YAML
+
     ctx.obj = Session(config_path, database, verbose, quiet)
-
-
-# In the order of a run, in which --help lists them.
-for _command in (
-    start.init, start.demo, start.simulate,
-    job.enqueue, job.work, job.run,
-    look.status, look.failures, look.show,
-    steer.pause, steer.resume, steer.set_, steer.stop,
-    redo.retry, redo.reparse,
-    after.export, after.verify,
-    experiments.experiments,
-):  # fmt: skip
-    cli.add_command(_command)
 
 
 def main() -> NoReturn:

@@ -4,9 +4,12 @@ import json
 
 import click
 
+from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.lookup import open_experiments
-from batchgen.cli.options import OrderedGroup, epilog, json_option
+from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
+from batchgen.clock import timestamp
+from batchgen.display.texts import experiments_text
 
 
 @click.group(
@@ -17,9 +20,6 @@ from batchgen.cli.session import Session, counted, run_async
 @click.pass_context
 def experiments(ctx: click.Context, as_json: bool) -> int:
     """List the experiments in the database; rename or delete one."""
-    from batchgen.clock import timestamp
-    from batchgen.display.texts import experiments_text
-
     if ctx.invoked_subcommand is not None:
         return 0
     config = ctx.obj.config()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
+from batchgen.cli.group import epilog
 from batchgen.cli.lookup import experiment_named
 from batchgen.cli.options import (
     adaptive_option,
-    epilog,
     experiment_option,
     grace_option,
     hedge_option,

@@ -2,22 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+from batchgen.config import Config
 from batchgen.errors import UsageError
-
-if TYPE_CHECKING:
-    from batchgen.config import Config
-    from batchgen.store import Experiment, Store
+from batchgen.store import Experiment, Store, open_store
 
 
 @asynccontextmanager
 async def open_experiments(
-    config: "Config", experiment: str | None
-) -> AsyncIterator[tuple["Store", list["Experiment"]]]:
+    config: Config, experiment: str | None
+) -> AsyncIterator[tuple[Store, list[Experiment]]]:
     """The store, and the experiments chosen: the named one, or all."""
-    from batchgen.store import open_store
-
     async with open_store(config.database) as store:
         if experiment is None:
             yield store, await store.experiments()
@@ -25,7 +20,7 @@ async def open_experiments(
             yield store, [await experiment_named(store, experiment)]
 
 
-async def experiment_named(store: "Store", name: str) -> "Experiment":
+async def experiment_named(store: Store, name: str) -> Experiment:
     found = await store.experiments()
     for experiment in found:
         if experiment.name == name:
@@ -36,7 +31,7 @@ async def experiment_named(store: "Store", name: str) -> "Experiment":
     )
 
 
-async def items_called(store: "Store", given: str, experiment_id: int | None) -> list[int]:
+async def items_called(store: Store, given: str, experiment_id: int | None) -> list[int]:
     found = await store.find_items(given, experiment_id)
     if not found:
         raise UsageError(f"no item has the id or number {given!r}.")

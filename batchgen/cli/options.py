@@ -1,29 +1,13 @@
-"""What the help texts share: options of several commands, examples, the order of the commands."""
+"""The options that several commands share."""
 
 from math import isfinite
 from pathlib import Path
 
 import click
 
-REASONS = (
-    "rate_limit", "server", "connection", "timeout", "bad_response",
-    "refusal", "truncated", "parse", "rejected", "crash",
-)  # fmt: skip
+from batchgen.items import Reason
 
-
-class OrderedGroup(click.Group):
-    """Lists the commands in the order of a run, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)
-
-
-def epilog(*examples: str) -> str:
-    """Examples as the last lines of a help text."""
-    return "\b\nExample:\n" + "\n".join(f"  {example}" for example in examples)
-
-
-reason_choice = click.Choice(REASONS)
+reason_choice = click.Choice([reason.value for reason in Reason])
 experiment_option = click.option(
     "--experiment", metavar="NAME", help="Default: output_data.experiment_name of the config."
 )

@@ -3,16 +3,16 @@
 Nearly every command has a `Session` as its first argument.
 """
 
+import asyncio
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from batchgen.config import Config
+from batchgen.config import Config, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,8 @@ class Session:
     verbose: bool
     quiet: bool
 
-    def config(self, **flags: Any) -> "Config":
+    def config(self, **flags: Any) -> Config:
         """The settings, with the flags that were given on top. Raises ConfigError."""
-        from batchgen.config import load
-
         given = {name: value for name, value in flags.items() if value is not None}
         if self.database is not None:
             given["database"] = str(self.database)
@@ -57,8 +55,6 @@ def counted(n: int, noun: str) -> str:
 
 def run_async(job: Coroutine[Any, Any, int]) -> int:
     """Run it to its exit code."""
-    import asyncio  # here: it is a third of what --help takes
-
     try:
         return asyncio.run(job)
     except KeyboardInterrupt:  # Ctrl-C in a job that has nothing to drain

@@ -1,24 +1,19 @@
-"""After the run: export, verify."""
+"""export: the finished rows as a file."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from batchgen.cli.follow import follow as follow_work
+from batchgen.cli.group import epilog
 from batchgen.cli.lookup import open_experiments
-from batchgen.cli.options import epilog, experiment_option, json_option
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.options import experiment_option, json_option
+from batchgen.cli.session import Session, run_async
 from batchgen.cli.steps import export_to
 from batchgen.errors import UsageError
-
-if TYPE_CHECKING:
-    from batchgen.export import Wanted
-
-# Those of export.Format, which is not loaded for a help text.
-_FORMATS = ("jsonl", "csv", "parquet", "messages", "alpaca", "sharegpt", "openai-batch")
-_EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Extra
+from batchgen.export import Extra, Format, Wanted, format_by_name
+from batchgen.items import State
+from batchgen.where import Where
 
 
 @click.command(epilog=epilog(
@@ -36,7 +31,7 @@ _EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Ext
     "-o", "--output", metavar="FILE", help="Default: in output_data.output_dir; - is stdout."
 )
 @click.option(
-    "--format", "format_name", type=click.Choice(_FORMATS),
+    "--format", "format_name", type=click.Choice([one.value for one in Format]),
     help="Default: by the suffix of FILE (.csv, .parquet), or jsonl. messages, alpaca and sharegpt "
          "are for fine-tuning.",
 )  # fmt: skip
@@ -57,7 +52,7 @@ _EXTRAS = ("reasoning", "tool_calls", "logprobs", "body")  # those of export.Ext
     help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
 )
 @click.option(
-    "--with", "extras", type=click.Choice(_EXTRAS), multiple=True,
+    "--with", "extras", type=click.Choice([one.value for one in Extra]), multiple=True,
     help="Put this of each answer into its row too; may be given again. body is all that the "
          "server sent.",
 )  # fmt: skip
@@ -81,10 +76,6 @@ def export(
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
-    from batchgen.export import Extra, Format, Wanted, format_by_name
-    from batchgen.items import State
-    from batchgen.where import Where
-
     path = Path(output) if output else None
     wanted = Wanted(
         Format(format_name) if format_name else format_by_name(path),
@@ -110,10 +101,8 @@ def export(
     return run_async(job())
 
 
-def _refuse_with_follow(wanted: "Wanted", format_name: str | None) -> None:
+def _refuse_with_follow(wanted: Wanted, format_name: str | None) -> None:
     """What cannot be had in lines that are written while items finish."""
-    from batchgen.items import State
-
     refused = {
         "--failed": wanted.state is State.FAILED,
         "--where": wanted.where is not None,
@@ -129,39 +118,3 @@ def _refuse_with_follow(wanted: "Wanted", format_name: str | None) -> None:
             f"--follow writes all that is done as JSON lines, so it does not go with {given}; "
             "export that when the work is done."
         )
-
-
-@click.command(epilog=epilog("batchgen verify"))
-@json_option
-@click.pass_obj
-def verify(session: Session, as_json: bool) -> int:
-    """Prove that the database is whole.
-
-    Counts add up, no id is there twice, every done item has its answer. Exported files that are
-    still there are compared too: with the table or, where that cannot be, by their hash; those
-    that work -o and --follow keep up to date by their end. Exit 1, and the list, if something is
-    wrong.
-    """
-    config = session.config()
-
-    async def job() -> int:
-        from batchgen.export import check_export, check_live_file
-        from batchgen.store import open_store
-
-        async with open_store(config.database) as store:
-            problems = await store.verify()
-            if not problems:
-                checks = [await check_export(store, record) for record in await store.exports()]
-                checks += [await check_live_file(store, one) for one in await store.live_files()]
-                problems = [problem for problem in checks if problem]
-            counts = await store.counts()
-        if as_json:
-            click.echo(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
-        elif problems:
-            click.echo("\n".join(problems))
-        else:
-            items = counted(counts.total, "item")
-            click.echo(f"All is well: {items}, {counts.done} done, each with its answer.")
-        return 1 if problems else 0
-
-    return run_async(job())

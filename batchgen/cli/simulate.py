@@ -1,86 +1,14 @@
-"""Getting started: init, demo, simulate."""
+"""simulate: an OpenAI-compatible server for rehearsals."""
 
 from pathlib import Path
 
 import click
 
-from batchgen.cli.options import epilog
+from batchgen.cli.group import epilog
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.cli.steps import PoolJob, do_whole_job
 from batchgen.errors import UsageError
-
-_STARTER = (
-    "config.yaml",
-    "data_pool.jsonl",
-    "prompts/system_prompts/default.txt",
-    "prompts/user_prompts/default.txt",
-)
-
-
-@click.command(epilog=epilog("batchgen init my_project"))
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
-def init(directory: Path) -> None:
-    """Write a config, prompts and a small pool to start from.
-
-    Never overwrites: a file that is there already stays as it is.
-    """
-    for name in _STARTER:
-        _copy_starter(name, directory)
-    where = "" if directory == Path() else f"cd {directory} && "
-    click.echo(
-        f"\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then\n"
-        f"  {where}batchgen run data_pool.jsonl"
-    )
-
-
-def _copy_starter(name: str, directory: Path) -> None:
-    from batchgen.shipped import shipped_path
-
-    target = directory / name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            file.write(shipped_path(name).read_bytes())
-    except FileExistsError:
-        click.echo(f"kept     {target}")
-    except OSError as exc:
-        raise UsageError(f"{target}: cannot write it ({exc.strerror}).") from exc
-    else:
-        click.echo(f"written  {target}")
-
-
-@click.command(epilog=epilog("batchgen demo", "batchgen demo -c 5"))
-@click.option("-c", "--concurrency", "slots", type=click.IntRange(1, 1000), default=5,
-              show_default=True, help="Calls in flight at once.")  # fmt: skip
-@click.pass_obj
-def demo(session: Session, slots: int) -> int:
-    """Do the whole job on a built-in simulated model.
-
-    No key, no network. Works in the directory batchgen-demo, on the shipped data pool and
-    prompts. Run it again: all items are known and done, so nothing is called.
-    """
-    directory = Path("batchgen-demo")
-    for name in _STARTER:
-        if not (directory / name).exists():
-            _copy_starter(name, directory)
-    session.say("This is a simulation: a built-in model on this machine answers, nothing is paid.")
-    return run_async(_demo(session, directory, slots))
-
-
-async def _demo(session: Session, directory: Path, slots: int) -> int:
-    from batchgen.config import load
-    from batchgen.simulate import Simulator
-
-    async with Simulator(latency="lognormal:0.4:0.5").running() as url:
-        overrides = {
-            "base_url": url, "api_key": "simulated", "experiment_name": "demo",
-            "concurrency": slots,
-        }  # fmt: skip
-        config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
-        pool = str(directory / "data_pool.jsonl")
-        code = await do_whole_job(session, config, PoolJob(pool))
-    session.say(f"\nLook around:  batchgen --db {config.database} status")
-    return code
+from batchgen.shutdown import Stop, stop_on_signal
+from batchgen.simulate import Simulator, serve
 
 
 @click.command(epilog=epilog(
@@ -121,8 +49,6 @@ def simulate(
     OpenAI-compatible, with the latency, errors and rate limit of your choice. Answers depend on
     the request alone. GET /ledger tells how many calls came.
     """
-    from batchgen.simulate import Simulator, serve
-
     if burst is not None and not rpm:
         raise UsageError("--burst: there is no rate limit for it. Add --rpm.")
     simulator = Simulator(
@@ -132,8 +58,6 @@ def simulate(
     )  # fmt: skip
 
     async def job() -> int:
-        from batchgen.shutdown import Stop, stop_on_signal
-
         stop = Stop()
         with stop_on_signal(stop, lambda: None):
             await serve(simulator, lambda url: click.echo(f"serving on {url}"), stop.drain)

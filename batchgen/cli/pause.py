@@ -1,0 +1,21 @@
+"""pause: let running workers claim no more."""
+
+import click
+
+from batchgen.cli.group import epilog
+from batchgen.cli.options import json_option
+from batchgen.cli.session import Session
+from batchgen.cli.steering import order_workers, to_all, worker_option
+
+
+@click.command(epilog=epilog("batchgen pause"))
+@worker_option
+@json_option
+@click.pass_obj
+def pause(session: Session, worker_id: int | None, as_json: bool) -> int:
+    """Let running workers claim no more.
+
+    Their calls in flight are finished and kept; the workers stay, and wait for `batchgen resume`. A
+    worker that is started later is not paused.
+    """
+    return order_workers(session, worker_id, as_json, to_all(paused=True), "paused")

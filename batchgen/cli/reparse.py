@@ -1,0 +1,123 @@
+"""reparse: parse stored answers again."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from batchgen.cli.group import epilog
+from batchgen.cli.lookup import items_called, open_experiments
+from batchgen.cli.options import json_option, only_experiment_option
+from batchgen.cli.session import Session, counted, run_async
+from batchgen.errors import UsageError
+from batchgen.jobs.reparse import ReparseResult, answer_pages
+from batchgen.jobs.reparse import reparse as reparse_answers
+from batchgen.parsers import load_parser
+from batchgen.store import EndedAnswer, Store
+
+
+@click.command(epilog=epilog(
+    "batchgen reparse --dry-run",
+    "batchgen reparse --parser json",
+    "batchgen reparse --all --parser my_parsers.py:parse_response",
+    "batchgen reparse --id 17",
+))  # fmt: skip
+@only_experiment_option
+@click.option("--parser", metavar="SPEC", help="Default: parser of the config.")
+@click.option("--failed", is_flag=True, help="Items failed with reason parse; the default.")
+@click.option(
+    "--all", "done_too", is_flag=True,
+    help="The done items too. One whose answer the parser cannot use fails then.",
+)  # fmt: skip
+@click.option("--id", "item_ids", metavar="ID", multiple=True, help="Only this item, done or not.")
+@click.option("--dry-run", is_flag=True, help="Parse, count, show some differences, write nothing.")
+@json_option
+@click.pass_obj
+def reparse(
+    session: Session, experiment: str | None, parser: str | None, failed: bool, done_too: bool,
+    item_ids: tuple[str, ...], dry_run: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Parse stored answers again, without asking anything.
+
+    For when a parser was wrong or is another now. Items that it can parse become done; those that
+    it cannot stay failed with reason parse, ready for `batchgen retry`. What was parsed before
+    stays in the table `results`; export has the newest.
+
+    The items' recipe names the new parser from then on, and they stay the same items: with that
+    parser in the config, enqueueing their pool again adds nothing. Items that are still pending
+    keep the parser they were enqueued with. An answer that was cut off at max_tokens, where the
+    parser needs all of it, fails as truncated. Exit 3 when some fail.
+    """
+    if failed + done_too + bool(item_ids) > 1:
+        raise click.UsageError("--failed, --all and --id exclude each other")
+    config = session.config()
+
+    async def job() -> int:
+        name = parser or config.parser
+        loaded = load_parser(name)
+        async with open_experiments(config, experiment) as (store, chosen):
+            if len(chosen) > 1 and done_too:
+                names = ", ".join(one.name for one in chosen)
+                raise UsageError(f"there are several experiments ({names}), and each may have a "
+                                 "parser of its own; name one with --experiment.")  # fmt: skip
+            if item_ids:
+                pages = _pages_of_ids(store, item_ids, chosen[0].id if experiment else None)
+            else:
+                pages = answer_pages(store, [e.id for e in chosen], done_too=done_too)
+            timeout_s = config.work.parse_timeout_s
+            result = await reparse_answers(store, pages, loaded, timeout_s, dry_run=dry_run)
+        if as_json:
+            click.echo(json.dumps(_reparse_object(result, dry_run), ensure_ascii=False))
+        else:
+            click.echo(_reparse_text(result, name, dry_run))
+        if name != config.parser and result.answers and not dry_run:
+            session.say(f"The config's parser is {config.parser}: write {name} there too, "
+                        "for the items that are enqueued from now on.")  # fmt: skip
+        return result.exit_code
+
+    return run_async(job())
+
+
+async def _pages_of_ids(
+    store: Store, item_ids: tuple[str, ...], experiment_id: int | None
+) -> AsyncIterator[Sequence[EndedAnswer]]:
+    chosen: dict[int, EndedAnswer] = {}
+    for given in item_ids:
+        numbers = await items_called(store, given, experiment_id)
+        found = [one for number in numbers if (one := await store.answer_of(number))]
+        if not found:
+            raise UsageError(
+                f"item {given} is neither done nor failed at its parser, so there is no answer "
+                f"to parse again (batchgen show {given})."
+            )
+        chosen |= {one.item_id: one for one in found}
+    yield list(chosen.values())
+
+
+def _reparse_object(result: ReparseResult, dry_run: bool) -> Mapping[str, Any]:
+    found = asdict(result)
+    if not dry_run:
+        del found["differences"]
+    return {"answers": result.answers, **found, "dry_run": dry_run}
+
+
+def _reparse_text(result: ReparseResult, parser: str, dry_run: bool) -> str:
+    kinds = {
+        "done that had failed": result.done,
+        "changed": result.changed,
+        "unchanged": result.unchanged,
+        "failed as before": result.failing,
+        "failed that were done": result.broken,
+        "left, as something else became of them meanwhile": result.left,
+    }
+    found = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
+    line = f"{counted(result.answers, 'answer')} parsed with {parser}"
+    lines = [f"{line}: {found}." if found else f"{line}."]
+    if dry_run:
+        lines += [f"  {one.id}: {one.before} -> {one.after}" for one in result.differences]
+        lines.append("Nothing was written.")
+    elif result.exit_code:
+        lines.append("To ask again for those that failed: batchgen retry --reason parse")
+    return "\n".join(lines)

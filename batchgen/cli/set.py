@@ -1,0 +1,55 @@
+"""set: change the slots and the limits of running workers."""
+
+from collections.abc import Mapping
+
+import click
+
+from batchgen.cli.group import epilog
+from batchgen.cli.options import json_option
+from batchgen.cli.session import Session
+from batchgen.cli.steering import order_workers, worker_option
+from batchgen.errors import UsageError
+from batchgen.jobs.processes import shares as shared
+from batchgen.store import Order
+
+
+@click.command("set", epilog=epilog(
+    "batchgen set -c 50",
+    "batchgen set --rpm 500 --tpm 200000",
+    "batchgen set --rpm 0",
+))  # fmt: skip
+@click.option("-c", "--concurrency", "slots", type=click.IntRange(1, 10_000),
+              help="Calls in flight at once, of all these workers together.")  # fmt: skip
+@click.option("--rpm", type=click.IntRange(0), help="Requests a minute; 0: no limit.")
+@click.option("--tpm", type=click.IntRange(0), help="Tokens a minute; 0: no limit.")
+@worker_option
+@json_option
+@click.pass_obj
+def set_(
+    session: Session, slots: int | None, rpm: int | None, tpm: int | None,
+    worker_id: int | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Change the slots and the limits of running workers.
+
+    No call is cut off: where there are too many, fewer are claimed. A worker that is started later
+    goes by its own options, and so do these when they are started again.
+    """
+    if slots is None and rpm is None and tpm is None:
+        raise click.UsageError("nothing to set; give -c, --rpm or --tpm")
+
+    def orders(workers: list[int]) -> Mapping[int, Order]:
+        if slots is None:
+            shares: list[int | None] = [None] * len(workers)
+        elif slots < len(workers):
+            raise UsageError(
+                f"-c {slots}: {len(workers)} worker processes run, and each has a slot at least. "
+                "Stop one (batchgen stop --worker ID), or take more."
+            )
+        else:
+            shares = [*shared(slots, len(workers))]
+        return {
+            worker: Order(slots=share, requests_per_minute=rpm, tokens_per_minute=tpm)
+            for worker, share in zip(workers, shares, strict=True)
+        }
+
+    return order_workers(session, worker_id, as_json, orders, "told")
