@@ -15,7 +15,7 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage
 from batchgen.json_text import canonical_json, dump_json
-from batchgen.store import Want, key_of_content, open_store
+from batchgen.store import ClaimRequest, key_of_content, open_store
 from bench.job import item_text
 from bench.measure import (
     Figure,
@@ -206,10 +206,10 @@ def _exchanging(project: Project) -> Callable[[], Cost]:
 
 
 async def _exchange_many(database: Path) -> Cost:
-    want = Want(BATCH)
+    want = ClaimRequest(BATCH)
     async with (
         open_store(database) as store,
-        store.worker(slots=BATCH, lease_s=60, max_crashes=5) as worker,
+        store.seat(slots=BATCH, lease_s=60, max_crashes=5) as worker,
     ):
         items = (await worker.exchange([], want)).items
         for _ in range(_WARM_UP):

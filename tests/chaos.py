@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.simulate import Simulator
-from batchgen.store.connection import open_database
-from batchgen.store.gate import Gate
+from batchgen.store.sqlite.connection import open_database
+from batchgen.store.sqlite.gate import Gate
 from tests.conftest import Ended, Project, ended
 from tests.crash_kit import contradictions, look, send
 

@@ -11,10 +11,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from batchgen.items import Attempt, Decision, Item, NewItem, Outcome, Reason, Recipe, Usage
 from batchgen.json_text import canonical_json, dump_json
 from batchgen.limits.buckets import Limits
-from batchgen.store import intake, operator, queue, verify
-from batchgen.store.intake import Added, Intake, OtherRecipe
-from batchgen.store.migrate import migrate
-from batchgen.store.queue import Exchange, Want
+from batchgen.store import (
+    Added,
+    ClaimRequest,
+    Exchange,
+    Intake,
+    OtherRecipe,
+    key_of_content,
+    key_of_id,
+)
+from batchgen.store.sqlite import admin, intake, queue, repair, verify
+from batchgen.store.sqlite.migrate import migrate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,9 +48,9 @@ def new_item(
 ) -> NewItem:
     """A row to enqueue, as `batchgen.jobs.enqueue` makes it."""
     if custom_id is None:
-        key = intake.key_of_content(experiment_id, recipe_id, canonical_json(given))
+        key = key_of_content(experiment_id, recipe_id, canonical_json(given))
     else:
-        key = intake.key_of_id(experiment_id, custom_id)
+        key = key_of_id(experiment_id, custom_id)
     return NewItem(key, dump_json(given), custom_id, "pool.jsonl:1")
 
 
@@ -123,11 +130,11 @@ class Table:
         experiments: tuple[int, ...] | None = None,
         requests_per_minute: int | None = None,
     ) -> Exchange:
-        wanted = Want(want, experiments, Limits(requests_per_minute))
+        wanted = ClaimRequest(want, experiments, Limits(requests_per_minute))
         return self.exchange_want(worker_id, wanted, outcomes)
 
     def exchange_want(
-        self, worker_id: int, want: Want, outcomes: Sequence[Outcome] = ()
+        self, worker_id: int, want: ClaimRequest, outcomes: Sequence[Outcome] = ()
     ) -> Exchange:
         done = self.run(queue.exchange, worker_id, outcomes, want, self.now)
         assert len(done.items) <= want.slots
@@ -159,13 +166,13 @@ class Table:
     def reopen_all(self, experiment_id: int = 1, reason: str | None = None) -> int:
         """As `batchgen retry` does: page by page."""
         after, reopened = 0, 0
-        while page := operator.failed_page(self.db, experiment_id, reason, None, after, 2):
+        while page := repair.failed_page(self.db, experiment_id, reason, None, after, 2):
             after = page[-1][0]
-            reopened += self.run(operator.reopen, page, None, self.now)
+            reopened += self.run(repair.reopen, page, None, self.now)
         return reopened
 
     def delete(self, experiment_id: int) -> None:
-        self.run(operator.delete_experiment, experiment_id)
+        self.run(admin.delete_experiment, experiment_id)
 
     # Looking
 

@@ -14,7 +14,7 @@ from batchgen.items import Price, Usage
 from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
-from batchgen.store.budget import reserve
+from batchgen.store.sqlite.budget import reserve
 from tests.conftest import Ended, Project
 from tests.store_kit import open_table
 

@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store.migrate import migrations
+from batchgen.store.sqlite.migrate import migrations
 from tests.cli_kit import Typist
 from tests.conftest import Project, ended
 from tests.crash_kit import (

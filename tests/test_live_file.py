@@ -13,7 +13,7 @@ import pytest
 
 from batchgen.items import Done
 from batchgen.simulate import Simulator
-from batchgen.store import live, operator
+from batchgen.store.sqlite import live, repair
 from tests.cli_kit import Typist
 from tests.conftest import Project, ended
 from tests.crash_kit import locked, look, until
@@ -440,9 +440,9 @@ def test_pages_are_small_and_none_is_left_out(tmp_path: Path) -> None:
 def test_only_what_is_its_items_result_counts(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         done(table, *"abc")
-        item = operator.ended_item(table.db, 2)
+        item = repair.ended_item(table.db, 2)
         assert item is not None
-        table.run(operator.reopen, [item], None, table.now)
+        table.run(repair.reopen, [item], None, table.now)
         assert table.one("select superseded from experiments") == 1
         assert page(table, 0) == ([1, 3], 3, True)
         assert live.live_page(table.db, 2, 0, 500) is None

@@ -15,8 +15,8 @@ from batchgen.items import Done, ItemInput, Recipe, Template
 from batchgen.jobs import enqueue as enqueueing
 from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import reports
-from batchgen.store.intake import OtherRecipe
+from batchgen.store import OtherRecipe
+from batchgen.store.sqlite import results
 from tests.cli_kit import Typist
 from tests.conftest import Project
 from tests.store_kit import OTHER_RECIPE, RECIPE, Table, answered, new_database, new_item
@@ -355,7 +355,7 @@ async def test_groups_that_are_read_in_many_pages_are_whole(
     project: Project, batchgen: Typist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups_of_export, "_PAGE_ROWS", 3)
-    monkeypatch.setattr(reports, "_PAGE_CHARS", 200)
+    monkeypatch.setattr(results, "_PAGE_CHARS", 200)
     project.pool({"word": f"w{n}"} for n in range(300))
     assert (await project.batchgen("run", "pool.jsonl", "--samples", "5")).code == 0
     assert (await batchgen("export", "--group")).code == 0
@@ -369,9 +369,9 @@ async def test_samples_whose_first_was_dropped_are_a_group(tmp_path: Path) -> No
     add(db, RECIPE, OtherRecipe.STOP, 3)
     finish_sample(db, 2)
     assert add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 1).new == 1
-    firsts = reports.sample_page(db.db, 1, 0, 10)
+    firsts = results.sample_page(db.db, 1, 0, 10)
     assert {number: firsts[number] for number in (2, 4)} == {2: 1, 4: 4}
-    rows, left = reports.results_in_order(db.db, list(firsts))
+    rows, left = results.results_in_order(db.db, list(firsts))
     assert ([row.id for row in rows], left) == ([2], [])
 
 

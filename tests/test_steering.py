@@ -8,8 +8,8 @@ import pytest
 
 from batchgen.limits import Limits
 from batchgen.simulate import Simulator
-from batchgen.store import Order, Orders, open_store
-from batchgen.store.steering import give, orders_of
+from batchgen.store import OrderChange, Orders, open_store
+from batchgen.store.sqlite.steering import change_orders, orders_of
 from tests.conftest import Project, ended
 from tests.crash_kit import look, until
 from tests.store_kit import open_table
@@ -203,20 +203,30 @@ def test_an_order_changes_only_what_it_names(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         worker, other = table.join(slots=3), table.join(slots=5)
         assert orders_of(table.db, worker) == Orders(3)
-        assert table.run(give, {worker: Order(paused=True, requests_per_minute=0)}) == 1
-        assert table.run(give, {worker: Order(slots=9, tokens_per_minute=7), 99: Order()}) == 1
+        assert (
+            table.run(change_orders, {worker: OrderChange(paused=True, requests_per_minute=0)}) == 1
+        )
+        assert (
+            table.run(
+                change_orders,
+                {worker: OrderChange(slots=9, tokens_per_minute=7), 99: OrderChange()},
+            )
+            == 1
+        )
         assert table.exchange(worker).orders == Orders(9, True, 0, 7)
         assert table.exchange(other).orders == Orders(5)
         table.leave(worker)
         assert orders_of(table.db, worker) is None
 
 
-@pytest.mark.parametrize("order", [Order(paused=True), Order(stop="drain"), Order(stop="now")])
-def test_nothing_is_claimed_after_an_order_to_hold(tmp_path: Path, order: Order) -> None:
+@pytest.mark.parametrize(
+    "order", [OrderChange(paused=True), OrderChange(stop="drain"), OrderChange(stop="now")]
+)
+def test_nothing_is_claimed_after_an_order_to_hold(tmp_path: Path, order: OrderChange) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue("a", "b")
         worker, other = table.join(), table.join()
-        table.run(give, {worker: order})
+        table.run(change_orders, {worker: order})
         assert table.claim(worker, 1) == []
         assert len(table.claim(other, 2)) == 2
 
@@ -224,8 +234,8 @@ def test_nothing_is_claimed_after_an_order_to_hold(tmp_path: Path, order: Order)
 def test_a_stop_is_not_taken_back(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         worker = table.join()
-        table.run(give, {worker: Order(stop="now")})
-        table.run(give, {worker: Order(stop="drain")})
+        table.run(change_orders, {worker: OrderChange(stop="now")})
+        table.run(change_orders, {worker: OrderChange(stop="drain")})
         orders = table.exchange(worker).orders
         assert orders is not None
         assert orders.stop == "now"
@@ -234,9 +244,9 @@ def test_a_stop_is_not_taken_back(tmp_path: Path) -> None:
 async def test_a_worker_that_was_taken_for_dead_keeps_its_orders(tmp_path: Path) -> None:
     async with (
         open_store(tmp_path / "batchgen.db", create=True) as store,
-        store.worker(4, 60.0, 5) as worker,
+        store.seat(4, 60.0, 5) as worker,
     ):
-        await store.order({worker.id: Order(slots=9, paused=True)})
+        await store.order({worker.id: OrderChange(slots=9, paused=True)})
         assert await worker.orders() == Orders(9, paused=True)
         await worker.leave()
         assert await worker.orders() is None

@@ -15,12 +15,11 @@ from signal import SIGKILL
 
 import pytest
 
-import batchgen.store
 from batchgen.errors import StoreBusyError
 from batchgen.items import NewItem, Outcome, Recipe, Release
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import OtherRecipe, Want, key_of_content, open_store
-from batchgen.store.gate import Gate
+from batchgen.store import ClaimRequest, OtherRecipe, key_of_content, open_store
+from batchgen.store.sqlite.gate import Gate
 from tests.cli_kit import Typist
 from tests.conftest import Project, ended
 from tests.crash_kit import contradictions, exported, locked, send, until
@@ -33,8 +32,8 @@ HOUR_MS = 3_600_000
 
 # The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
-import batchgen.worker.committer, batchgen.store.connection
-batchgen.store.connection._WRITER_PRAGMAS["busy_timeout"] = 100
+import batchgen.worker.committer, batchgen.store.sqlite.connection
+batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
 batchgen.worker.committer._PATIENCE_S = {patience_s}
 batchgen.worker.committer._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
@@ -554,7 +553,7 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
     path = tmp_path / "batchgen.db"
     jumped_ms = [0]
     monkeypatch.setattr(
-        batchgen.store, "now_ms", lambda: time.time_ns() // 1_000_000 + jumped_ms[0]
+        "batchgen.store.sqlite.seat.now_ms", lambda: time.time_ns() // 1_000_000 + jumped_ms[0]
     )
     async with open_store(path, create=True) as one, open_store(path) as two:
         recipe = Recipe(system=None, user=None, model="m", params={})
@@ -562,11 +561,11 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
             content = '{"a": 1}'
             key = key_of_content(into.experiment_id, into.recipe_id, content)
             await one.add_items(into, [NewItem(key, content, None, "here")])
-        async with one.worker(1, 60, 3) as worker, two.worker(1, 60, 3) as other:
-            (item,) = (await worker.exchange([], Want(1))).items
+        async with one.seat(1, 60, 3) as worker, two.seat(1, 60, 3) as other:
+            (item,) = (await worker.exchange([], ClaimRequest(1))).items
             for jumped_ms[0] in (HOUR_MS, -HOUR_MS):
                 assert await other.beat() is True
-                assert (await other.exchange([], Want(1))).items == []
+                assert (await other.exchange([], ClaimRequest(1))).items == []
                 assert await worker.beat() is True
-            done = await worker.exchange([Outcome(item, None, Release())], Want())
+            done = await worker.exchange([Outcome(item, None, Release())], ClaimRequest())
             assert done.lost == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.store.migrate import migrations
+from batchgen.store.sqlite.migrate import migrations
 from tests.store_kit import new_database
 
 GOOD_ROWS = """

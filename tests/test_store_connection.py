@@ -14,8 +14,8 @@ import pytest
 
 from batchgen.errors import SchemaError, StoreBusyError, StoreError, StoreFullError, UsageError
 from batchgen.store import open_store
-from batchgen.store.connection import Database, open_database, store_error
-from batchgen.store.gate import Gate
+from batchgen.store.sqlite.connection import Database, open_database, store_error
+from batchgen.store.sqlite.gate import Gate
 
 Transaction = Callable[[sqlite3.Connection], None]
 
@@ -436,17 +436,17 @@ async def test_a_stranger_that_writes_is_noticed_and_our_own_writers_are_not(
             await database.write(add(name))
             await other.write(add(f"{name} too"))
         await database.write(add("c"))
-        assert (database.stranger_wrote, other.stranger_wrote) == (False, False)
+        assert (database.foreign_writer_seen, other.foreign_writer_seen) == (False, False)
     async with open_database(path, create=False) as again:
         await again.write(add("d"))
-        assert not again.stranger_wrote
+        assert not again.foreign_writer_seen
     await database.write(add("d too"))
     await database.write(add("d three"))
-    assert not database.stranger_wrote
+    assert not database.foreign_writer_seen
     with closing(sqlite3.connect(path)) as stranger, stranger:
         stranger.execute("update experiments set created_at = 1")
     await database.write(add("e"))
-    assert database.stranger_wrote
+    assert database.foreign_writer_seen
 
 
 async def test_a_stranger_that_only_reads_is_nobodys_business(
@@ -457,4 +457,4 @@ async def test_a_stranger_that_only_reads_is_nobodys_business(
         assert names(stranger) == ["a"]
         await database.write(add("b"))
     await database.write(add("c"))
-    assert not database.stranger_wrote
+    assert not database.foreign_writer_seen

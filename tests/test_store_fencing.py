@@ -23,8 +23,9 @@ from batchgen.items import (
     Retry,
     StoredAnswer,
 )
-from batchgen.store import OtherRecipe, Want, open_store, queue
-from batchgen.store.gate import OwnerLock, machine
+from batchgen.store import ClaimRequest, OtherRecipe, open_store
+from batchgen.store.sqlite import queue
+from batchgen.store.sqlite.gate import OwnerLock, machine
 from tests.store_kit import (
     LEASE_MS,
     MAX_CRASHES,
@@ -235,12 +236,12 @@ CLAIM_AND_DIE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from typing import Any
-from batchgen.store import Want, open_store
+from batchgen.store import ClaimRequest, open_store
 
 async def main():
     async with open_store(Path(sys.argv[1])) as store:
-        async with store.worker(2, float(sys.argv[2]), 3) as worker:
-            await worker.exchange([], Want(2))
+        async with store.seat(2, float(sys.argv[2]), 3) as worker:
+            await worker.exchange([], ClaimRequest(2))
             os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -268,8 +269,8 @@ async def test_items_of_a_killed_process_are_taken_over_by_the_next_join(tmp_pat
         sys.executable, "-c", CLAIM_AND_DIE, path, "86400"
     )
     assert await killed.wait() == -signal.SIGKILL
-    async with open_store(path) as store, store.worker(3, 60, 3) as worker:
-        taken = await worker.exchange([], Want(3))
+    async with open_store(path) as store, store.seat(3, 60, 3) as worker:
+        taken = await worker.exchange([], ClaimRequest(3))
         assert sorted((each.id, each.epoch) for each in taken.items) == [(1, 3), (2, 3), (3, 1)]
         counts = await store.counts()
         assert (counts.calls, counts.unknown_calls) == (2, 2)
@@ -285,14 +286,14 @@ async def test_a_worker_of_another_machine_lives_until_its_lease_ends(tmp_path: 
         with closing(new_database(path)) as db:
             now = int(db.execute("select strftime('%s') * 1000").fetchone()[0])
             alive = queue.join(db, far, 1, 1, now, 3_600_000)
-            queue.exchange(db, alive, [], Want(1), now)
+            queue.exchange(db, alive, [], ClaimRequest(1), now)
             lapsed = queue.join(db, far, 1, 1, now - 10_000, 5_000)
-            queue.exchange(db, lapsed, [], Want(1), now)
+            queue.exchange(db, lapsed, [], ClaimRequest(1), now)
         assert [(row.id, row.alive) for row in await store.workers()] == [
             (alive, True), (lapsed, False),
         ]  # fmt: skip
-        async with store.worker(1, 0, 3) as worker:  # which need not wait until leases tell
-            assert [item.id for item in (await worker.exchange([], Want(5))).items] == [2]
+        async with store.seat(1, 0, 3) as worker:  # which need not wait until leases tell
+            assert [item.id for item in (await worker.exchange([], ClaimRequest(5))).items] == [2]
             assert [row.id for row in await store.workers()] == [alive, worker.id]
 
 
@@ -301,17 +302,17 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
 ) -> None:
     path = tmp_path / "batchgen.db"
     await enqueue(path, "a")
-    async with open_store(path) as store, store.worker(1, -1, 3) as slow:
-        (item,) = (await slow.exchange([], Want(1))).items
-        async with store.worker(1, 0, 3):  # which need not wait until leases tell
+    async with open_store(path) as store, store.seat(1, -1, 3) as slow:
+        (item,) = (await slow.exchange([], ClaimRequest(1))).items
+        async with store.seat(1, 0, 3):  # which need not wait until leases tell
             pass
-        async with store.worker(1, 60, 3) as other:
-            late = await slow.exchange([Outcome(item, answered("late"), Done())], Want(1))
+        async with store.seat(1, 60, 3) as other:
+            late = await slow.exchange([Outcome(item, answered("late"), Done())], ClaimRequest(1))
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
             assert await slow.beat() is False
-            (again,) = (await other.exchange([], Want(1))).items
+            (again,) = (await other.exchange([], ClaimRequest(1))).items
             assert (again.id, again.epoch, again.answer) == (1, 3, None)
-            await other.exchange([Outcome(again, answered("in time"), Done())], Want(0))
+            await other.exchange([Outcome(again, answered("in time"), Done())], ClaimRequest(0))
         (row,) = await store.results_of([1])
         assert row.response == '"in time"'  # as JSON
     assert query(path, "select outcome, response from attempts order by seq") == [
@@ -323,7 +324,7 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
 async def test_joining_again_leaves_no_lock_behind(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     async with open_store(path, create=True) as store:
-        async with store.worker(1, 60, 3) as worker:
+        async with store.seat(1, 60, 3) as worker:
             await worker.join()
             held = [file.name for file in tmp_path.glob("*-worker-*")]
             assert held == [f"batchgen.db-worker-{worker.id}"]
@@ -333,10 +334,10 @@ async def test_joining_again_leaves_no_lock_behind(tmp_path: Path) -> None:
 async def test_a_worker_that_lives_is_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     await enqueue(path, "a")
-    async with open_store(path) as one, open_store(path) as two, one.worker(1, 60, 3) as worker:
-        await worker.exchange([], Want(1))
-        async with two.worker(1, 60, 3) as other:
-            assert (await other.exchange([], Want(1))).items == []
+    async with open_store(path) as one, open_store(path) as two, one.seat(1, 60, 3) as worker:
+        await worker.exchange([], ClaimRequest(1))
+        async with two.seat(1, 60, 3) as other:
+            assert (await other.exchange([], ClaimRequest(1))).items == []
             assert await worker.beat() is True
         (row,) = await two.workers()
         assert (row.id, row.boot_id, row.alive) == (worker.id, machine()[1], True)
@@ -351,7 +352,7 @@ async def test_a_worker_from_before_the_machine_was_started_anew_is_dead(tmp_pat
                 queue.join, (name, "an earlier boot"), 4242, 4, now_ms(), LEASE_MS
             )
         assert [worker.alive for worker in await store.workers()] == [False, True]
-        async with store.worker(1, 60, MAX_CRASHES):
+        async with store.seat(1, 60, MAX_CRASHES):
             assert [w.host for w in await store.workers() if w.boot_id == "an earlier boot"] == [
                 "another-host"
             ]

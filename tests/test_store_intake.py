@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, Reason, Retry
 from batchgen.json_text import canonical_json, dump_json, stored_and_canonical
-from batchgen.store import OtherRecipe, intake, open_store
-from batchgen.store.intake import Added
+from batchgen.store import Added, OtherRecipe, open_store
+from batchgen.store.sqlite import intake
 from tests.store_kit import (
     OTHER_RECIPE,
     RECIPE,

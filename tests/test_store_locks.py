@@ -14,14 +14,14 @@ from typing import IO
 import pytest
 
 from batchgen.errors import StoreBusyError, StoreError
-from batchgen.store import gate as gate_module
-from batchgen.store.gate import Gate, OwnerLock, machine
+from batchgen.store.sqlite import gate as gate_module
+from batchgen.store.sqlite.gate import Gate, OwnerLock, machine
 
 # Prints a line once it holds the gate, and lets go when its stdin ends.
 HOLD = """
 import sys
 from pathlib import Path
-from batchgen.store.gate import Gate
+from batchgen.store.sqlite.gate import Gate
 gate = Gate(Path(sys.argv[1]))
 with gate.hold():
     print("held", flush=True)
@@ -33,7 +33,7 @@ gate.close()
 COUNT = """
 import sys
 from pathlib import Path
-from batchgen.store.gate import Gate
+from batchgen.store.sqlite.gate import Gate
 gate, file = Gate(Path(sys.argv[1])), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.read()
@@ -47,7 +47,7 @@ gate.close()
 HOLD_OWN = """
 import sys
 from pathlib import Path
-from batchgen.store.gate import OwnerLock
+from batchgen.store.sqlite.gate import OwnerLock
 lock = OwnerLock(Path(sys.argv[1]))
 print(lock.acquire() and "held", flush=True)
 sys.stdin.read()
@@ -168,7 +168,7 @@ def test_a_full_disk_does_not_keep_the_gate_closed(path: Path) -> None:
     """What is written into lock files is only for messages."""
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from batchgen.store.gate import Gate, OwnerLock\n"
+        "from batchgen.store.sqlite.gate import Gate, OwnerLock\n"
         "path = Path(sys.argv[1]); gate = Gate(path); lock = OwnerLock(path.with_name('own'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "with gate.hold(): print(lock.acquire(), lock.holder())\n"
@@ -254,7 +254,7 @@ def test_a_lock_on_a_file_that_its_owner_just_removed_is_taken_anew(
 
 
 def test_a_machine_is_the_same_in_every_process() -> None:
-    script = "from batchgen.store.gate import machine; print(machine())"
+    script = "from batchgen.store.sqlite.gate import machine; print(machine())"
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -10,7 +10,13 @@ import pytest
 
 from batchgen.errors import SchemaError
 from batchgen.store import open_store
-from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, _statements, migrate, migrations
+from batchgen.store.sqlite.migrate import (
+    APPLICATION_ID,
+    PAGE_SIZE,
+    _statements,
+    migrate,
+    migrations,
+)
 from tests.store_kit import new_database
 
 # Every change of the schema is a change of this file, seen in review. To renew it:
@@ -79,7 +85,7 @@ def test_a_migration_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.M
         shutil.copy(file, files)
     broken = files / f"{len(good) + 1:04}_broken.sql"
     broken.write_text("create table extra (a);\ncreate table work (a);\n")
-    monkeypatch.setattr("batchgen.store.migrate.shipped_path", lambda _: files)
+    monkeypatch.setattr("batchgen.store.sqlite.migrate.shipped_path", lambda _: files)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         with pytest.raises(sqlite3.OperationalError, match="table work already exists"):
             migrate(db, path)

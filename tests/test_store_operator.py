@@ -8,7 +8,8 @@ import pytest
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason, Recipe, Retry
-from batchgen.store import EndedItem, OtherRecipe, Reparsed, open_store, operator
+from batchgen.store import EndedAnswer, EndedItem, OtherRecipe, Reparsed, open_store
+from batchgen.store.sqlite import admin, repair
 from tests.store_kit import MAX_CRASHES, RECIPE, Table, answered, broken, open_table
 
 
@@ -42,35 +43,35 @@ def with_failures(table: Table) -> int:
 
 def test_failed_items_come_in_pages_in_the_order_of_the_pool(table: Table) -> None:
     with_failures(table)
-    first = operator.failed_page(table.db, 1, None, None, 0, 3)
+    first = repair.failed_page(table.db, 1, None, None, 0, 3)
     assert first == [
         (1, 1, "server", "why 1"), (2, 1, "parse", "why 2"), (3, 1, "server", "why 3"),
     ]  # fmt: skip
-    assert operator.failed_page(table.db, 1, None, None, 3, 3) == [(5, 1, "server", "why 5")]
-    assert operator.failed_page(table.db, 1, None, None, 5, 3) == []
+    assert repair.failed_page(table.db, 1, None, None, 3, 3) == [(5, 1, "server", "why 5")]
+    assert repair.failed_page(table.db, 1, None, None, 5, 3) == []
 
 
 def test_failed_items_of_one_reason(table: Table) -> None:
     with_failures(table)
-    assert operator.failed_page(table.db, 1, "parse", None, 0, 9) == [(2, 1, "parse", "why 2")]
-    assert operator.failed_page(table.db, 2, None, None, 0, 9) == []
+    assert repair.failed_page(table.db, 1, "parse", None, 0, 9) == [(2, 1, "parse", "why 2")]
+    assert repair.failed_page(table.db, 2, None, None, 0, 9) == []
 
 
 def test_failed_items_by_their_message_however_far_apart(table: Table) -> None:
     with_failures(table)
-    assert [item.item_id for item in operator.failed_page(table.db, 1, None, "HY 5", 0, 1)] == [5]
-    assert operator.failed_page(table.db, 1, "parse", "why 5", 0, 1) == []
+    assert [item.item_id for item in repair.failed_page(table.db, 1, None, "HY 5", 0, 1)] == [5]
+    assert repair.failed_page(table.db, 1, "parse", "why 5", 0, 1) == []
 
 
 def test_a_single_item_is_found_only_while_it_has_ended(table: Table) -> None:
     worker = with_failures(table)
-    assert operator.ended_item(table.db, 2) == (2, 1, "parse", "why 2")
-    assert operator.ended_item(table.db, 4) == (4, 1, "", None)
-    assert operator.ended_item(table.db, 99) is None
+    assert repair.ended_item(table.db, 2) == (2, 1, "parse", "why 2")
+    assert repair.ended_item(table.db, 4) == (4, 1, "", None)
+    assert repair.ended_item(table.db, 99) is None
     table.reopen_all(reason="parse")
-    assert operator.ended_item(table.db, 2) is None
+    assert repair.ended_item(table.db, 2) is None
     table.claim(worker, 1)
-    assert operator.ended_item(table.db, 2) is None
+    assert repair.ended_item(table.db, 2) is None
 
 
 def test_reopened_items_have_all_their_tries_again_and_keep_their_attempts(table: Table) -> None:
@@ -117,32 +118,32 @@ def test_an_item_that_failed_twice_counts_by_its_latest_result(table: Table) -> 
     table.reopen_all(reason="parse")
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
-    assert operator.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
+    assert repair.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
     assert [outcome for *_, outcome, _ in table.attempts(2)] == ["failed", "failed"]
 
 
 def test_an_item_that_is_not_failed_is_not_reopened(table: Table) -> None:
     with_failures(table)
     items = [EndedItem(4, 1, "server", ""), EndedItem(99, 1, "server", "")]
-    assert table.run(operator.reopen, items, None, table.now) == 0
+    assert table.run(repair.reopen, items, None, table.now) == 0
     assert table.states()[4] == "done"
 
 
 def test_two_retries_at_once_reopen_an_item_once(table: Table) -> None:
     with_failures(table)
-    page = operator.failed_page(table.db, 1, "parse", None, 0, 9)
-    assert table.run(operator.reopen, page, None, table.now) == 1
-    assert table.run(operator.reopen, page, None, table.now) == 0
+    page = repair.failed_page(table.db, 1, "parse", None, 0, 9)
+    assert table.run(repair.reopen, page, None, table.now) == 1
+    assert table.run(repair.reopen, page, None, table.now) == 0
 
 
 def test_an_item_that_failed_otherwise_since_it_was_listed_stays(table: Table) -> None:
     worker = with_failures(table)
-    listed = operator.failed_page(table.db, 1, "parse", None, 0, 9)
-    table.run(operator.reopen, listed, None, table.now)
+    listed = repair.failed_page(table.db, 1, "parse", None, 0, 9)
+    table.run(repair.reopen, listed, None, table.now)
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
-    assert table.run(operator.reopen, listed, None, table.now) == 0
-    assert operator.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
+    assert table.run(repair.reopen, listed, None, table.now) == 0
+    assert repair.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
 
 
 def test_a_reopened_item_forgets_the_outcome_of_its_old_claim(table: Table) -> None:
@@ -171,8 +172,8 @@ def recipe_of(table: Table, item_id: int) -> Recipe:
 
 def test_reopened_items_get_another_recipe_and_stay_the_same_items(table: Table) -> None:
     with_failures(table)
-    page = operator.failed_page(table.db, 1, "server", None, 0, 9)
-    assert table.run(operator.reopen, page, longer, table.now) == 3
+    page = repair.failed_page(table.db, 1, "server", None, 0, 9)
+    assert table.run(repair.reopen, page, longer, table.now) == 3
     recipes = {item_id: recipe_of(table, item_id) for item_id in range(1, 6)}
     assert recipes == {1: LONGER, 2: RECIPE, 3: LONGER, 4: RECIPE, 5: LONGER}
     assert table.enqueue(*"abcde") == [1, 2, 3, 4, 5]
@@ -181,9 +182,9 @@ def test_reopened_items_get_another_recipe_and_stay_the_same_items(table: Table)
 
 def test_a_done_item_is_reopened_when_it_is_given_as_done(table: Table) -> None:
     worker = with_failures(table)
-    done = operator.ended_item(table.db, 4)
+    done = repair.ended_item(table.db, 4)
     assert done is not None
-    assert table.run(operator.reopen, [done], None, table.now) == 1
+    assert table.run(repair.reopen, [done], None, table.now) == 1
     assert table.states()[4] == "pending"
     assert [(outcome, text) for _, _, outcome, text in table.attempts(4)] == [
         ("answered", "an answer")
@@ -213,8 +214,8 @@ def with_answers(table: Table) -> int:
     return worker
 
 
-def answers(table: Table, *, done_too: bool = False) -> list[operator.EndedAnswer]:
-    return operator.answer_page(table.db, 1, done_too, 0, 9)
+def answers(table: Table, *, done_too: bool = False) -> list[EndedAnswer]:
+    return repair.answer_page(table.db, 1, done_too, 0, 9)
 
 
 def parsed(table: Table, item_id: int) -> tuple[str, str | None, str | None]:
@@ -228,10 +229,10 @@ def parsed(table: Table, item_id: int) -> tuple[str, str | None, str | None]:
 
 
 def reparse(
-    table: Table, page: list[operator.EndedAnswer], now: Done | Fail | None, parser: str = "json"
+    table: Table, page: list[EndedAnswer], now: Done | Fail | None, parser: str = "json"
 ) -> set[int]:
     reparsed = [Reparsed(was, now) for was in page]
-    return table.run(operator.write_reparsed, reparsed, parser, table.now)
+    return table.run(repair.write_reparsed, reparsed, parser, table.now)
 
 
 def test_answers_to_parse_again_are_those_that_a_parser_had(table: Table) -> None:
@@ -242,9 +243,9 @@ def test_answers_to_parse_again_are_those_that_a_parser_had(table: Table) -> Non
     assert [(one.item_id, one.parsed) for one in answers(table, done_too=True)] == [
         (1, None), (2, '"two"'), (3, None),
     ]  # fmt: skip
-    assert [one.item_id for one in operator.answer_page(table.db, 1, True, 1, 1)] == [2]
-    assert operator.answer_page(table.db, 2, True, 0, 9) == []
-    assert [operator.answer_of(table.db, number) is not None for number in range(7)] == [
+    assert [one.item_id for one in repair.answer_page(table.db, 1, True, 1, 1)] == [2]
+    assert repair.answer_page(table.db, 2, True, 0, 9) == []
+    assert [repair.answer_of(table.db, number) is not None for number in range(7)] == [
         False, True, True, True, False, False, False,
     ]  # fmt: skip
 
@@ -257,7 +258,7 @@ def test_an_answer_whose_parser_killed_its_worker_can_be_parsed_again(table: Tab
         if item.answer is None:
             table.finish(worker, item, KeepAnswer(), answered("deadly"))
         table.take_over(worker)
-    found = operator.answer_of(table.db, 1)
+    found = repair.answer_of(table.db, 1)
     assert found is not None
     assert (found.reason, found.response) == ("crash", "deadly")
     assert answers(table, done_too=True) == []  # it might kill this process too
@@ -351,8 +352,8 @@ def test_another_recipe_in_more_than_the_parser_is_another_still(table: Table) -
 
 def test_an_item_with_a_recipe_of_its_own_gets_the_parser_too(table: Table) -> None:
     worker = with_answers(table)
-    page = operator.failed_page(table.db, 1, "parse", None, 0, 9)
-    table.run(operator.reopen, page, longer, table.now)
+    page = repair.failed_page(table.db, 1, "parse", None, 0, 9)
+    table.run(repair.reopen, page, longer, table.now)
     for item in table.claim(worker, 2):
         table.finish(worker, item, Fail(Reason.PARSE, "no"), answered("1"))
     reparse(table, answers(table), Done("7"))
@@ -375,7 +376,7 @@ def test_replacing_the_recipe_after_a_reparse_keeps_what_is_done(table: Table) -
 
 def test_a_renamed_experiment_keeps_its_items(table: Table) -> None:
     table.enqueue("a", experiment="old")
-    table.run(operator.rename_experiment, 1, "new")
+    table.run(admin.rename_experiment, 1, "new")
     assert table.query("select id, name from experiments") == [(1, "new")]
     assert table.enqueue("a", experiment="new") == [1]
 
@@ -384,7 +385,7 @@ def test_a_name_that_is_taken_is_refused(table: Table) -> None:
     table.enqueue("a", experiment="one")
     table.enqueue("a", experiment="two")
     with pytest.raises(UsageError) as caught:
-        table.run(operator.rename_experiment, 1, "two")
+        table.run(admin.rename_experiment, 1, "two")
     assert str(caught.value) == "experiment 'two' exists already; choose another name."
     assert table.query("select id, name from experiments") == [(1, "one"), (2, "two")]
 
@@ -413,7 +414,7 @@ def test_a_deleted_experiment_is_gone_from_every_table(table: Table) -> None:
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, KeepAnswer(), answered())
     table.leave(worker)
-    table.run(operator.record_export, 1, Path("/out.jsonl"), 1, "ab", 1, table.now)
+    table.run(admin.record_export, 1, Path("/out.jsonl"), 1, "ab", 1, table.now)
     assert all(table.one(f"select count(*) > 0 from {name}") for name in OF_AN_EXPERIMENT)
     table.delete(1)
     left = {name: table.one(f"select count(*) from {name}") for name in OF_AN_EXPERIMENT}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import store
-from batchgen.store.sql import QUERIES, load_queries
+from batchgen.store import sqlite
+from batchgen.store.sqlite.sql import QUERIES, load_queries
 from tests.store_kit import new_database
 
 
@@ -42,7 +42,7 @@ def names_looked_up(file: Path) -> set[str]:
 
 
 def store_modules() -> list[Path]:
-    return sorted(Path(store.__file__).parent.glob("*.py"))
+    return sorted(Path(sqlite.__file__).parent.glob("*.py"))
 
 
 def test_every_statement_is_used_by_its_name() -> None:

@@ -10,9 +10,9 @@ import pytest
 from batchgen.items import Attempt, Done, Fail, KeepAnswer, Outcome, Reason, Release, Retry, Usage
 from batchgen.limits.buckets import Limits, tokens_flow
 from batchgen.limits.tokens import CallTokens
-from batchgen.store import reports
-from batchgen.store.queue import Want
-from batchgen.store.sending import learned_rate, read_shared_rate
+from batchgen.store import ClaimRequest
+from batchgen.store.sqlite import look
+from batchgen.store.sqlite.limiter import learned_rate, read_shared_rate
 from tests.store_kit import START, Table, answered, broken, open_table
 
 
@@ -124,7 +124,7 @@ def test_tokens_are_reserved_by_estimate_and_settled_by_what_was_used(
 ) -> None:
     table.enqueue(*["x" * 98] * 9)  # 100 bytes as JSON
     limits = Limits(tokens_per_minute=12_300)
-    want = Want(9, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
+    want = ClaimRequest(9, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (*_, last), full = table.exchange_want(worker, want).items, tokens_flow(limits, 60)
     assert full is not None
     assert last.reserved_tokens == 60
@@ -155,7 +155,7 @@ def test_a_call_without_an_answer_keeps_the_tokens_that_it_may_have_used(
 ) -> None:
     table.enqueue("x" * 98)
     limits = Limits(tokens_per_minute=12_300)
-    want = Want(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
+    want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (item,) = table.exchange_want(worker, want).items
     left = tokens(table)
     table.exchange_want(worker, replace(want, slots=0), [Outcome(item, attempt, Release())])
@@ -168,7 +168,7 @@ def test_a_restarted_worker_knows_what_the_newest_calls_used(table: Table, worke
     table.finish(worker, ab, Done(), answered())
     table.finish(worker, c, Fail(Reason.SERVER, "500"), broken())
     table.finish(worker, hao, Done(), answered())
-    assert reports.recent_usage(table.db) == [(4, 30), (5, 30)]
+    assert look.recent_usage(table.db) == [(4, 30), (5, 30)]
 
 
 # What the server says
@@ -177,7 +177,7 @@ def test_a_restarted_worker_knows_what_the_newest_calls_used(table: Table, worke
 def test_a_pause_that_the_server_asked_for_is_for_all_workers(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
     other = table.join()
-    want = Want(1, limits=Limits(adaptive=True))
+    want = ClaimRequest(1, limits=Limits(adaptive=True))
     (item,) = table.exchange_want(worker, want).items
     slow_down = broken(Reason.RATE_LIMIT)
     retry = Outcome(item, slow_down, Retry(START + 7000, charged=False))
@@ -191,7 +191,7 @@ def test_a_pause_that_the_server_asked_for_is_for_all_workers(table: Table, work
 
 def test_without_adaptive_a_429_teaches_nothing(table: Table, worker: int) -> None:
     table.enqueue("a")
-    want = Want(1, limits=Limits(600))
+    want = ClaimRequest(1, limits=Limits(600))
     (item,) = table.exchange_want(worker, want).items
     retry = Outcome(item, broken(Reason.RATE_LIMIT), Retry(START + 1000, charged=False))
     table.exchange_want(worker, replace(want, slots=0), [retry])
@@ -203,7 +203,7 @@ def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
 ) -> None:
     table.enqueue(*range(50))
     other = table.join()
-    want = Want(9, limits=Limits(adaptive=True))
+    want = ClaimRequest(9, limits=Limits(adaptive=True))
     mine, theirs = [], []
     for _ in range(40):
         table.now += 100

@@ -27,8 +27,7 @@ from batchgen.items import (
     Retry,
     StoredAnswer,
 )
-from batchgen.store.intake import OtherRecipe
-from batchgen.store.queue import Exchange
+from batchgen.store import Exchange, OtherRecipe
 from tests.store_kit import (
     MAX_CRASHES,
     OTHER_RECIPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason, Retry
-from batchgen.store.intake import OtherRecipe
-from batchgen.store.verify import verify_tables
+from batchgen.store import OtherRecipe
+from batchgen.store.sqlite.verify import verify_tables
 from tests.store_kit import OTHER_RECIPE, Table, answered, broken, new_database, new_item
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from batchgen.items import Done, Fail, Outcome, Reason, Retry
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import queue
-from batchgen.store.queue import Exchange, Want
+from batchgen.store import ClaimRequest, Exchange
+from batchgen.store.sqlite import queue
 from tests.conftest import Project, ended
 from tests.crash_kit import until
 from tests.store_kit import Table, answered, broken, open_table
@@ -31,7 +31,7 @@ def states(project: Project) -> dict[str, int]:
 
 
 def wanted(table: Table, worker: int, slots: int, *outcomes: Outcome, until: int) -> Exchange:
-    want = Want(slots, until=until)
+    want = ClaimRequest(slots, until=until)
     return table.run(queue.exchange, worker, outcomes, want, table.now)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from batchgen.simulate import Simulator
-from batchgen.store.verify import verify_tables
+from batchgen.store.sqlite.verify import verify_tables
 from tests.conftest import Project, without_times
 
 Words = Callable[[int], Iterator[dict[str, Any]]]

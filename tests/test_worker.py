@@ -21,7 +21,7 @@ from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import Store, Want, open_store
+from batchgen.store import ClaimRequest, Store, open_store
 from batchgen.worker.committer import Scope
 from tests.conftest import KEY, Project
 from tests.tcp_kit import answering, listening
@@ -540,8 +540,8 @@ async def test_a_rate_limit_is_one_for_all_workers(job: Job, simulator: Simulato
         await job.enqueue(store, [f"w{n}" for n in range(12)])
         running = asyncio.create_task(job.work(store, slots=20, requests_per_minute=5))
         await simulator.received(1)
-        async with store.worker(slots=20, lease_s=60, max_crashes=5) as other:
-            assert (await other.exchange([], Want(20, limits=Limits(5)))).items == []
+        async with store.seat(slots=20, lease_s=60, max_crashes=5) as other:
+            assert (await other.exchange([], ClaimRequest(20, limits=Limits(5)))).items == []
         job.stop.drain.set()
         await running
     assert (job.ends(), simulator.calls) == ([done()] + [("pending", None, 0)] * 11, 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.store.migrate import migrations
+from batchgen.store.sqlite.migrate import migrations
 from tests.cli_kit import Typist
 from tests.conftest import Ended
 

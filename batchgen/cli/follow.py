@@ -31,7 +31,7 @@ async def live_file(
         one for one in await store.experiments() if experiments is None or one.id in experiments
     ]
     if not chosen:
-        raise UsageError(f"{store.path}: nothing is enqueued yet; batchgen enqueue comes first.")
+        raise UsageError(f"{store.name}: nothing is enqueued yet; batchgen enqueue comes first.")
     if len(chosen) != 1:
         names = ", ".join(one.name for one in chosen)
         raise UsageError(

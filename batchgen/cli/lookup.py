@@ -27,7 +27,7 @@ async def experiment_named(store: Store, name: str) -> Experiment:
             return experiment
     known = ", ".join(experiment.name for experiment in found) or "none yet"
     raise UsageError(
-        f"{store.path}: no experiment {name!r}; there is: {known}. Choose with --experiment."
+        f"{store.name}: no experiment {name!r}; there is: {known}. Choose with --experiment."
     )
 
 

@@ -10,7 +10,7 @@ from batchgen.cli.session import Session
 from batchgen.cli.steering import order_workers, worker_option
 from batchgen.errors import UsageError
 from batchgen.jobs.processes import shares as shared
-from batchgen.store import Order
+from batchgen.store import OrderChange
 
 
 @click.command("set", epilog=epilog(
@@ -37,7 +37,7 @@ def set_(
     if slots is None and rpm is None and tpm is None:
         raise click.UsageError("nothing to set; give -c, --rpm or --tpm")
 
-    def orders(workers: list[int]) -> Mapping[int, Order]:
+    def orders(workers: list[int]) -> Mapping[int, OrderChange]:
         if slots is None:
             shares: list[int | None] = [None] * len(workers)
         elif slots < len(workers):
@@ -48,7 +48,7 @@ def set_(
         else:
             shares = [*shared(slots, len(workers))]
         return {
-            worker: Order(slots=share, requests_per_minute=rpm, tokens_per_minute=tpm)
+            worker: OrderChange(slots=share, requests_per_minute=rpm, tokens_per_minute=tpm)
             for worker, share in zip(workers, shares, strict=True)
         }
 

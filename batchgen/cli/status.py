@@ -11,7 +11,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.clock import now_ms
-from batchgen.display.texts import foreign_writer_warning, status_object, status_text
+from batchgen.display.texts import status_object, status_text
 from batchgen.jobs.unknown_cost import most_of_unknown
 from batchgen.llm.prices import Prices
 from batchgen.store import Store, open_store
@@ -62,8 +62,9 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
                 if not watch:
                     break
                 await asyncio.sleep(2)
-        if session.verbose and (warning := foreign_writer_warning()):
-            session.warn(warning)
+        if session.verbose:
+            for warning in store.warnings():
+                session.warn(warning)
         return 0
 
     return run_async(job())

@@ -9,9 +9,9 @@ import click
 
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.errors import BatchgenError
-from batchgen.store import Order, Store, open_store
+from batchgen.store import OrderChange, Store, open_store
 
-Orders = Callable[[list[int]], Mapping[int, Order]]
+Orders = Callable[[list[int]], Mapping[int, OrderChange]]
 
 _LOOK_EVERY_S = 0.2
 
@@ -21,8 +21,8 @@ worker_option = click.option(
 
 
 def to_all(**order: Any) -> Orders:
-    def orders(workers: list[int]) -> Mapping[int, Order]:
-        return dict.fromkeys(workers, Order(**order))
+    def orders(workers: list[int]) -> Mapping[int, OrderChange]:
+        return dict.fromkeys(workers, OrderChange(**order))
 
     return orders
 
@@ -39,7 +39,7 @@ def order_workers(
             n = await store.order(orders(workers)) if workers else 0
             if not n and not wait:
                 which = "worker" if worker_id is None else f"worker {worker_id}"
-                raise BatchgenError(f"no {which} is running on {store.path} (batchgen status).")
+                raise BatchgenError(f"no {which} is running on {store.name} (batchgen status).")
             if wait:
                 await _gone(store, workers)
         if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 from batchgen.clock import timestamp
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.llm.responses import said_beside
-from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow, vulnerable_sqlite
+from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -126,16 +126,6 @@ def _may_have_cost(total: dict[str, Any]) -> str:
     if tokens is not None:
         return f"at most {tokens:,} tokens{some}, whose price is not known (model.price)"
     return "how much is not known, as max_tokens is not set"
-
-
-def foreign_writer_warning() -> str | None:
-    """A word about SQLite's WAL-reset bug, for those whose SQLite has it."""
-    version = vulnerable_sqlite()
-    return version and (
-        f"this Python's SQLite {version} has a bug that can damage a file when another program "
-        "writes to it at the same time. batchgen's own processes take turns, so they are safe; "
-        "do not write with a SQL shell while workers run."
-    )
 
 
 def failures_text(experiment: str, groups: Sequence[FailureGroup]) -> str:

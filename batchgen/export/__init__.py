@@ -86,11 +86,11 @@ async def export_file(
     _check_installed(wanted)
     result_seq = await store.newest_result() if wanted.is_all else _NOT_COMPARABLE
     targets = [
-        await asyncio.to_thread(checked_target, shard, store.path)
+        await asyncio.to_thread(checked_target, shard, store)
         for shard in _shards(path, wanted.shards)
     ]
     if wanted.summary:
-        summary = await asyncio.to_thread(checked_target, wanted.summary, store.path)
+        summary = await asyncio.to_thread(checked_target, wanted.summary, store)
         if summary in targets:
             raise UsageError(f"{wanted.summary}: is the export itself; name another for --summary.")
     special = any(map(is_special, targets))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from batchgen.errors import UsageError
+from batchgen.store import Store
 
 
 class Hashed:
@@ -38,15 +39,14 @@ class Hashed:
         return self._digest.hexdigest()
 
 
-def checked_target(path: Path, database: Path) -> Path:
+def checked_target(path: Path, store: Store) -> Path:
     """`path` with its links followed. Raises UsageError for a directory, and for a file of the
     database itself."""
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file for the export.")
-    target, own = path.resolve(), database.resolve()
-    if target == own or (target.parent == own.parent and target.name.startswith(f"{own.name}-")):
+    if store.owns(path):
         raise UsageError(f"{path}: belongs to the work database; name another file for the export.")
-    return target
+    return path.resolve()
 
 
 def is_special(path: Path) -> bool:

@@ -46,7 +46,7 @@ class LiveFile:
         self._record: LiveFileRecord | None = None
         self._was_ours = False
         self._why_anew = ""
-        self._target = _live_target(path, store.path)
+        self._target = _live_target(path, store)
         self.path = path
         self.is_complete = False
 
@@ -205,7 +205,7 @@ def _is_sound(path: Path, record: LiveFileRecord) -> bool:
     return tail is None
 
 
-def _live_target(path: Path, database: Path) -> Path:
+def _live_target(path: Path, store: Store) -> Path:
     """`path` with its links followed. Raises UsageError for what cannot be a live file."""
     if path.suffix.lower() in (".csv", ".parquet"):
         raise UsageError(
@@ -217,7 +217,7 @@ def _live_target(path: Path, database: Path) -> Path:
             f"{path}: is no plain file, so it cannot be kept up to date; "
             "batchgen export --follow -o - writes to stdout."
         )
-    return checked_target(path, database)
+    return checked_target(path, store)
 
 
 def _deleted(experiment: Experiment) -> BatchgenError:

@@ -1,57 +1,70 @@
-"""The store: every item, every answer, and who is at work, in one SQLite file.
+"""The store: every item, every answer, and who is at work, in one database.
 
 This is the door; other modules use nothing else of this folder. Each method is one transaction, or
 one snapshot, and its docstring is its promise. Behind it:
 
-    connection   a database opened by one process; how a transaction runs
-    gate         one writer at a time among processes; which workers are alive
-    migrate      the schema, from migrations/*.sql
-    intake       enqueueing             queue     workers: claim, take over
-    worker       a worker's side        operator  retry, reparse, ...
-    finish       how a claim ends
-    budget       what may be spent      ledger    counters and totals
-    steering     orders for workers     sending   the shared limits
-    reports      reading                verify    the proof
-    live         files that follow      sql       queries.sql by name
+    values    what goes in and out, whatever keeps it
+    keys      by what an item is known again
+    sqlite/   the engine that keeps it in one SQLite file
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from batchgen.clock import now_ms
-from batchgen.errors import UsageError
 from batchgen.items import NewItem, Recipe, State
-from batchgen.store import budget as store_budget
-from batchgen.store import intake, live, operator, queue, reports, sending, steering, verify
-from batchgen.store.budget import Budget, Grant, Reservation, Spent
-from batchgen.store.connection import Database, open_database, vulnerable_sqlite
-from batchgen.store.gate import OwnerLock
-from batchgen.store.intake import Added, Intake, OtherRecipe, key_of_content, key_of_id
-from batchgen.store.live import LiveFileRecord, LivePage
-from batchgen.store.operator import EndedAnswer, EndedItem, Reparsed
-from batchgen.store.queue import Exchange, Want, WorkerRow
-from batchgen.store.reports import (
-    AnswerDetails,
-    Counts,
-    Experiment,
-    FailureGroup,
-    Pace,
-    ResultRow,
-    UnknownCall,
+from batchgen.store.keys import key_of_content, key_of_id
+from batchgen.store.sqlite import (
+    admin,
+    budget,
+    intake,
+    limiter,
+    live,
+    look,
+    repair,
+    results,
+    steering,
+    verify,
 )
-from batchgen.store.steering import Order, Orders
-from batchgen.store.verify import ExportRecord
-from batchgen.store.worker import Worker, is_dead
+from batchgen.store.sqlite import seat as seats
+from batchgen.store.sqlite.connection import Database, open_database
+from batchgen.store.sqlite.seat import Seat
+from batchgen.store.values import (
+    Added,
+    AnswerDetails,
+    Budget,
+    ClaimRequest,
+    Counts,
+    EndedAnswer,
+    EndedItem,
+    Exchange,
+    Experiment,
+    ExportRecord,
+    FailureGroup,
+    Grant,
+    Intake,
+    LiveFileRecord,
+    LivePage,
+    OrderChange,
+    Orders,
+    OtherRecipe,
+    Pace,
+    Reparsed,
+    Reservation,
+    ResultRow,
+    Spent,
+    UnknownCall,
+    WorkerRow,
+)
 
 __all__ = [
-    "Added", "AnswerDetails", "Budget", "Counts", "EndedAnswer", "EndedItem", "Exchange",
-    "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord", "LivePage",
-    "Order", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Spent",
-    "Store", "UnknownCall", "Want", "Worker", "WorkerRow", "key_of_content", "key_of_id",
-    "open_store", "vulnerable_sqlite",
+    "Added", "AnswerDetails", "Budget", "ClaimRequest", "Counts", "EndedAnswer", "EndedItem",
+    "Exchange", "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord",
+    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation",
+    "ResultRow", "Seat", "Spent", "Store", "UnknownCall", "WorkerRow", "key_of_content",
+    "key_of_id", "open_store",
 ]  # fmt: skip
 
 
@@ -59,21 +72,30 @@ __all__ = [
 async def open_store(path: Path, *, create: bool = False) -> AsyncIterator["Store"]:
     """Open the work table at `path`, migrated to the newest schema.
 
-    Raises UsageError when there is none and `create` is false, StoreError when the file cannot be
-    used; the message says what to do.
+    Raises UsageError when there is none and `create` is false, StoreError when it cannot be used;
+    the message says what to do.
     """
     async with open_database(path, create=create) as database:
         yield Store(database)
 
 
 class Store:
-    """Any number of tasks may use it; writes take turns, and reads do not wait for them."""
+    """Any number of tasks may use it; writes take turns, and reads do not wait for them. Its
+    methods stand by who needs them."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self.path = database.path
+        self.name = database.name  # for messages
 
-    # Enqueueing
+    def owns(self, path: Path) -> bool:
+        """Whether the database itself is kept in this file, which nobody else may write to then."""
+        return self._db.owns(path)
+
+    def warnings(self) -> list[str]:
+        """What is to be known of the engine that keeps this database; none when all is well."""
+        return self._db.warnings()
+
+    # Intake: enqueueing
 
     @asynccontextmanager
     async def enqueueing(
@@ -84,18 +106,10 @@ class Store:
 
         Raises UsageError when another process is enqueueing into this database.
         """
-        lock = OwnerLock(self.path.with_name(f"{self.path.name}-enqueue"))
-        if not lock.acquire():
-            raise UsageError(
-                f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
-                "Wait until it is done, then run the same command."
-            )
-        try:
+        with self._db.only_enqueueing():
             yield await self._db.write(
                 intake.begin_intake, experiment, recipe, mode, now_ms(), samples
             )
-        finally:
-            lock.release()
 
     async def add_items(
         self,
@@ -107,38 +121,38 @@ class Store:
         """Add what is not there yet of the items and their samples, in their order. Give it
         thousands at a time.
 
-        `taken` is called, on another thread, when what is left to do needs little of Python.
+        `taken` is called, on another thread, when what is left to do releases the GIL.
         """
         return await self._db.write(intake.add_items, into, items, priority, taken)
 
-    # Workers
+    # Seat: a worker's place, and what a worker asks besides
 
     @asynccontextmanager
-    async def worker(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator["Worker"]:
+    async def seat(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator[Seat]:
         """Join as a worker, and leave in the end: what is still claimed goes back untouched."""
-        worker = Worker(self._db, slots, int(lease_s * 1000), max_crashes)
+        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes)
         try:
-            await worker.join()
-            yield worker
+            await seat.join()
+            yield seat
         finally:
-            await worker.leave()
+            await seat.leave()
 
     async def recipe(self, recipe_id: int) -> Recipe:
-        return Recipe.from_json(await self._db.read(reports.recipe_json, recipe_id))
+        return Recipe.from_json(await self._db.read(look.recipe_json, recipe_id))
 
     async def recent_usage(self) -> list[tuple[int, int]]:
         """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""
-        return await self._db.read(reports.recent_usage)
+        return await self._db.read(look.recent_usage)
 
     async def is_enqueued_with(self, experiment_id: int, recipe_id: int) -> bool:
         """Whether pools were enqueued with this recipe; else it is that of some items only."""
-        return await self._db.read(reports.is_enqueued_with, experiment_id, recipe_id)
+        return await self._db.read(look.is_enqueued_with, experiment_id, recipe_id)
 
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""
-        return await self._db.read(reports.last_bad_answer, item_id)
+        return await self._db.read(look.last_bad_answer, item_id)
 
-    # Operator
+    # Repair: retry and reparse
 
     async def failed_page(
         self,
@@ -150,145 +164,136 @@ class Store:
     ) -> list[EndedItem]:
         """The next failed items after item `after`, those that have `message` in their error in
         whatever case; an empty page at the end."""
-        return await self._db.read(
-            operator.failed_page, experiment_id, reason, message, after, limit
-        )
+        return await self._db.read(repair.failed_page, experiment_id, reason, message, after, limit)
 
     async def ended_item(self, item_id: int) -> EndedItem | None:
-        return await self._db.read(operator.ended_item, item_id)
+        return await self._db.read(repair.ended_item, item_id)
 
     async def reopen(
         self, items: Sequence[EndedItem], change: Callable[[Recipe], Recipe] | None = None
     ) -> int:
         """Items that ended back to pending, old attempts and results kept; how many still had
         ended so. `change` gives them another recipe, and they stay the same items."""
-        return await self._db.write(operator.reopen, items, change, now_ms())
+        return await self._db.write(repair.reopen, items, change, now_ms())
 
     async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
         """Those of the items that have one of these parameters themselves: it wins over the
         recipe's."""
-        return await self._db.read(operator.items_with_own, item_ids, names)
+        return await self._db.read(repair.items_with_own, item_ids, names)
 
     async def answer_page(
         self, experiment_id: int, done_too: bool, after: int, limit: int = 500
     ) -> list[EndedAnswer]:
         """The next items after item `after` that failed to parse (and those done, when `done_too`)
         with their answers; an empty page at the end."""
-        return await self._db.read(operator.answer_page, experiment_id, done_too, after, limit)
+        return await self._db.read(repair.answer_page, experiment_id, done_too, after, limit)
 
     async def answer_of(self, item_id: int) -> EndedAnswer | None:
         """The same of one item; also of one whose parser killed its worker."""
-        return await self._db.read(operator.answer_of, item_id)
+        return await self._db.read(repair.answer_of, item_id)
 
     async def write_reparsed(self, reparsed: Sequence[Reparsed], parser: str) -> set[int]:
         """Replace what was parsed, keeping the earlier results; name the parser in the recipes. The
         numbers of those items that were left, as something else became of them meanwhile."""
-        return await self._db.write(operator.write_reparsed, reparsed, parser, now_ms())
+        return await self._db.write(repair.write_reparsed, reparsed, parser, now_ms())
 
-    async def order(self, orders: Mapping[int, Order]) -> int:
+    # Admin: workers and experiments as a whole
+
+    async def order(self, orders: Mapping[int, OrderChange]) -> int:
         """Give orders to workers, by their numbers; how many were still there. Each obeys in a
         second or two."""
-        return await self._db.write(steering.give, orders)
+        return await self._db.write(steering.change_orders, orders)
 
     async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
-        await self._db.write(operator.rename_experiment, experiment_id, new_name)
+        await self._db.write(admin.rename_experiment, experiment_id, new_name)
 
     async def delete_experiment(self, experiment_id: int) -> None:
         """With all its answers. Raises UsageError while a worker is at work on it."""
-        await self._db.write(operator.delete_experiment, experiment_id)
+        await self._db.write(admin.delete_experiment, experiment_id)
 
-    async def record_export(
-        self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
-    ) -> None:
-        """Remember what a file held when it was written, for `verify`; `result_seq` is the newest
-        result then, or -1 when the file cannot be compared with the table."""
-        await self._db.write(
-            operator.record_export,
-            experiment_id, path, rows, sha256, result_seq, now_ms(),
-        )  # fmt: skip
-
-    # Reading
+    # Look: how it goes
 
     async def experiments(self) -> list[Experiment]:
-        return await self._db.read(reports.experiments)
+        return await self._db.read(look.experiments)
 
     async def counts(self, experiment_ids: Sequence[int] | None = None) -> Counts:
         """Items by state and what their calls used, of some experiments or all; constant time."""
-        return await self._db.read(reports.counts, experiment_ids)
+        return await self._db.read(look.counts, experiment_ids)
 
-    async def spent(self, budget: Budget) -> Spent:
+    async def spent(self, of: Budget) -> Spent:
         """Of a budget, by calls that are over."""
-        return await self._db.read(store_budget.spent_of, budget)
+        return await self._db.read(budget.spent_of, of)
 
     async def unknown_calls(self, after: int, limit: int = 500) -> list[UnknownCall]:
         """The next calls with unknown outcome after attempt `after`; an empty page at the end."""
-        return await self._db.read(reports.unknown_calls, after, limit)
+        return await self._db.read(look.unknown_calls, after, limit)
 
     async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
         """What a worker that died had under way; the first of them, when they are many or big."""
-        return await self._db.read(reports.calls_of_worker, worker_id, limit)
+        return await self._db.read(look.calls_of_worker, worker_id, limit)
 
     async def pace(self) -> Pace:
-        return await self._db.read(reports.pace, now_ms())
+        return await self._db.read(look.pace, now_ms())
 
     async def learned_rate(self) -> float | None:
         """The calls a minute that --adaptive has found the server to take; None: not yet."""
-        return await self._db.read(sending.learned_rate)
+        return await self._db.read(limiter.learned_rate)
 
     async def workers(self) -> list[WorkerRow]:
         """Those that joined and did not leave, told whether they still live."""
-        rows = await self._db.read(queue.workers)
-        return [replace(row, alive=not is_dead(self.path, row)) for row in rows]
+        return await seats.workers(self._db)
 
     async def failures(
         self, experiment_id: int, reason: str | None = None, limit: int = 50
     ) -> list[FailureGroup]:
-        return await self._db.read(reports.failures, experiment_id, reason, limit)
+        return await self._db.read(look.failures, experiment_id, reason, limit)
 
     async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
         """The numbers of the items with this id, all samples of them; or, if there is none, of the
         one with this number."""
-        return await self._db.read(reports.find_items, given, experiment_id)
+        return await self._db.read(look.find_items, given, experiment_id)
 
     async def item(self, item_id: int) -> dict[str, Any] | None:
         """One item by column, its attempts under `calls`."""
-        return await self._db.read(reports.item, item_id)
+        return await self._db.read(look.item, item_id)
+
+    # Results: what export reads
 
     async def result_page(
         self, experiment_id: int, state: State, after: int, limit: int = 500
     ) -> list[ResultRow]:
         """The next done (or failed) items after item `after`, in the order of the pool."""
-        return await self._db.read(reports.result_page, experiment_id, state, after, limit)
+        return await self._db.read(results.result_page, experiment_id, state, after, limit)
 
     async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:
         """The results of chosen items that have ended, in no order."""
-        return await self._db.read(reports.results_of, item_ids)
+        return await self._db.read(results.results_of, item_ids)
 
     async def sample_page(self, experiment_id: int, after: int, limit: int = 250) -> dict[int, int]:
         """The numbers of the next `limit` items after item `after`, in the order of the pool, each
         followed by those of its other samples; by them, that of the first one. Whatever became of
         them. Empty at the end."""
-        return await self._db.read(reports.sample_page, experiment_id, after, limit)
+        return await self._db.read(results.sample_page, experiment_id, after, limit)
 
     async def results_in_order(self, item_ids: Sequence[int]) -> tuple[list[ResultRow], list[int]]:
         """The results of chosen items that have ended, in their order; and the numbers of those for
         another time, when they are big."""
-        return await self._db.read(reports.results_in_order, item_ids)
+        return await self._db.read(results.results_in_order, item_ids)
 
     async def answer_details(
         self, item_ids: Sequence[int], *, bodies: bool
     ) -> dict[int, AnswerDetails]:
         """What else is stored of items that ended; one that was reopened meanwhile is not there."""
-        return await self._db.read(reports.answer_details, item_ids, bodies=bodies)
+        return await self._db.read(results.answer_details, item_ids, bodies=bodies)
 
     async def has_samples(self, experiment_id: int) -> bool:
         """Whether several answers were wanted of any item."""
-        return await self._db.read(reports.has_samples, experiment_id)
+        return await self._db.read(results.has_samples, experiment_id)
 
     async def newest_result(self) -> int:
-        return await self._db.read(reports.newest_result)
+        return await self._db.read(results.newest_result)
 
-    # Live files
+    # Live files: kept up to date with what is done
 
     async def live_page(self, experiment_id: int, after: int, limit: int = 500) -> LivePage | None:
         """What is done, in finishing order, of the next results after result `after`; None when
@@ -321,5 +326,15 @@ class Store:
         """Every contradiction in the tables, a line each; none when all is well."""
         return await self._db.read(verify.verify_tables)
 
+    async def record_export(
+        self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
+    ) -> None:
+        """Remember what a file held when it was written, for `verify`; `result_seq` is the newest
+        result then, or -1 when the file cannot be compared with the table."""
+        await self._db.write(
+            admin.record_export,
+            experiment_id, path, rows, sha256, result_seq, now_ms(),
+        )  # fmt: skip
+
     async def exports(self) -> list[ExportRecord]:
-        return await self._db.read(verify.exports)
+        return await self._db.read(admin.exports)

@@ -45,8 +45,8 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    lease = store.worker(options.slots, options.lease_s, options.policy.max_attempts)
-    async with lease as seat:
+    max_crashes = options.policy.max_attempts
+    async with store.seat(options.slots, options.lease_s, max_crashes) as seat:
         limits = options.scope.limits
         pacer = Pacer(
             options.slots, options.stall_s, clock_ms(),

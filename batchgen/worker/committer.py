@@ -21,7 +21,7 @@ from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, TokenMeter
-from batchgen.store import Budget, Exchange, Grant, Orders, Reservation, Want, Worker
+from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Orders, Reservation, Seat
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import WorkerReport
 
@@ -54,7 +54,7 @@ class Scope:
 class Committer:
     def __init__(
         self,
-        worker: Worker,
+        worker: Seat,
         pacer: Pacer,
         scope: Scope,
         meter: TokenMeter,
@@ -88,13 +88,13 @@ class Committer:
         self._claims_left = scope.max_items
         self._draining = False
         self._closed = False
-        self._warned_of_stranger = False
+        self._warned_of_danger = False
         self.obey: Callable[[Orders], None] = lambda _: None
         self.report: Callable[[], WorkerReport] = WorkerReport
         self.held: Callable[[float | None], None] = lambda _: None
         self.paused = False
         self.limits = scope.limits
-        pacer.server.workers = worker.crew
+        pacer.server.workers = worker.live_workers
         self.limited_to_rpm: float | None = None  # the calls a minute that a limit holds claims to
         self.in_flight = 0
 
@@ -191,7 +191,7 @@ class Committer:
         """Once `run` has failed: write what was handed in, since it is paid for. If that cannot be
         either, leave as one that died: whoever takes over keeps the calls as unknown ones."""
         try:
-            await self._worker.exchange([outcome for outcome, _ in self._outcomes], Want())
+            await self._worker.exchange([outcome for outcome, _ in self._outcomes], ClaimRequest())
         except StoreError:
             self._worker.abandon()
 
@@ -239,7 +239,7 @@ class Committer:
             self._second_turns.popleft().set_result(None)
             self.in_flight += 1
 
-    def _want(self) -> Want:
+    def _want(self) -> ClaimRequest:
         """What to claim now: as many items as there are free slots and calls allowed."""
         now = clock_ms()
         slots = 0
@@ -255,13 +255,13 @@ class Committer:
         limits = self.limits.below(self._pacer.server.requests_per_minute)
         counts_tokens = limits.tokens_per_minute is not None
         call_tokens = self._meter.estimate if counts_tokens else UNKNOWN_CALL
-        return Want(
+        return ClaimRequest(
             slots, self._scope.experiments, limits, self._scope.until,
             call_tokens=call_tokens, pause_ms=pause_ms,
         )  # fmt: skip
 
     async def _exchange(
-        self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: Want
+        self, handed_in: list[tuple[Outcome, asyncio.Future[int | None]]], want: ClaimRequest
     ) -> None:
         outcomes = [outcome for outcome, _ in handed_in]
         if self.limits.tokens_per_minute is not None or self._pacer.server.counts_tokens:
@@ -278,8 +278,8 @@ class Committer:
                 f"{len(done.lost)} answers came after this worker had been taken for dead; "
                 "they are kept as attempts, but others have the items now"
             )
-        if not self._warned_of_stranger and (warning := self._worker.stranger):
-            self._warned_of_stranger = True
+        if not self._warned_of_danger and (warning := self._worker.warning):
+            self._warned_of_danger = True
             self._warn(warning)
         if done.orders is None:
             await self._join_again()
@@ -405,7 +405,7 @@ class Committer:
         self._beat_at = clock_ms() + self._beat_every_ms
         if not await self._patiently(self._worker.beat):
             await self._join_again()
-        self._pacer.server.workers = self._worker.crew
+        self._pacer.server.workers = self._worker.live_workers
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")

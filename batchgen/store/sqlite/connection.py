@@ -8,8 +8,8 @@ and the event loop is crossed twice a transaction, not twice a statement (60-160
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -23,8 +23,8 @@ from batchgen.errors import (
     UsageError,
 )
 from batchgen.shutdown import uninterrupted
-from batchgen.store.gate import Gate, network_file_system
-from batchgen.store.migrate import APPLICATION_ID, PAGE_SIZE, migrate
+from batchgen.store.sqlite.gate import Gate, OwnerLock, network_file_system
+from batchgen.store.sqlite.migrate import APPLICATION_ID, PAGE_SIZE, migrate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ _WRITER_PRAGMAS = {
     "wal_autocheckpoint": 1000,
     "journal_size_limit": 64 * 1024 * 1024,
     "cache_size": -32768,
-    # For strangers only (a SQL shell): our own writers take turns at the gate.
+    # For foreign writers only (a SQL shell): our own take turns at the gate.
     "busy_timeout": 10_000,
 }
 _READER_PRAGMAS = {"query_only": 1, "wal_autocheckpoint": 0, "cache_size": -16384,
@@ -52,24 +52,54 @@ class Database:
 
     def __init__(self, path: Path, gate: Gate, writer: aiosqlite.Connection) -> None:
         self.path = path
+        self.name = str(path)
         self.gate = gate
         self._writer = writer
         self._reader: aiosqlite.Connection | None = None
         self._reader_lock = asyncio.Lock()
         self._inode = path.stat().st_ino
         self._data_version: int | None = None
-        self.stranger_wrote = False
+        self.foreign_writer_seen = False
 
     @property
-    def stranger(self) -> str | None:
+    def danger(self) -> str | None:
         """A warning, when somebody wrote without the gate and this SQLite has the WAL-reset bug."""
-        version = vulnerable_sqlite()
-        if not self.stranger_wrote or version is None:
+        version = _vulnerable_sqlite()
+        if not self.foreign_writer_seen or version is None:
             return None
         return (
             f"{self.path}: another program writes to it while batchgen does; with SQLite {version} "
             "that can corrupt the file (sqlite.org/wal.html#walresetbug). Let it only read."
         )
+
+    def warnings(self) -> list[str]:
+        """A word about the WAL-reset bug, for those whose SQLite has it."""
+        version = _vulnerable_sqlite()
+        return [] if version is None else [
+            f"this Python's SQLite {version} has a bug that can damage a file when another program "
+            "writes to it at the same time. batchgen's own processes take turns, so they are safe; "
+            "do not write with a SQL shell while workers run."
+        ]  # fmt: skip
+
+    def owns(self, path: Path) -> bool:
+        """Whether it is the database's file, or one that SQLite or batchgen keeps beside it."""
+        target, own = path.resolve(), self.path.resolve()
+        beside = target.parent == own.parent and target.name.startswith(f"{own.name}-")
+        return target == own or beside
+
+    @contextmanager
+    def only_enqueueing(self) -> Iterator[None]:
+        """One process at a time enqueues into a database. Raises UsageError while another does."""
+        lock = OwnerLock(self.path.with_name(f"{self.path.name}-enqueue"))
+        if not lock.acquire():
+            raise UsageError(
+                f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
+                "Wait until it is done, then run the same command."
+            )
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def write(
         self,
@@ -87,7 +117,7 @@ class Database:
             with self.gate.hold():
                 connection.execute("begin immediate")
                 try:
-                    self._watch_for_strangers(connection)
+                    self._watch_for_foreign_writers(connection)
                     result = transaction(connection, *args, **kwargs)
                     connection.execute("commit")
                 except BaseException:
@@ -135,12 +165,12 @@ class Database:
         except sqlite3.Error as exc:
             raise store_error(exc, self.path) from exc
 
-    def _watch_for_strangers(self, connection: sqlite3.Connection) -> None:
+    def _watch_for_foreign_writers(self, connection: sqlite3.Connection) -> None:
         """`data_version` changes with every commit but our own."""
         (version,) = connection.execute("pragma data_version").fetchone()
         changed = self._data_version is not None and version != self._data_version
         if changed and not self.gate.others_had_it:
-            self.stranger_wrote = True
+            self.foreign_writer_seen = True
         self._data_version = version
 
     def _check_file(self) -> None:
@@ -173,7 +203,7 @@ async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
         await database.close()
 
 
-def vulnerable_sqlite() -> str | None:
+def _vulnerable_sqlite() -> str | None:
     """This Python's SQLite version if it has the WAL-reset bug, else None."""
     major, minor, patch = sqlite3.sqlite_version_info
     fixed = (major, minor) > max(_WAL_RESET_FIXED)

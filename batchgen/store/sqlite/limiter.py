@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from batchgen.items import Beside, Item, Outcome, Reason
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
-from batchgen.store.finish import may_have_cost_all
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.finish import may_have_cost_all
+from batchgen.store.sqlite.sql import QUERIES
 
 
 def read_shared_rate(db: sqlite3.Connection) -> SharedRate:

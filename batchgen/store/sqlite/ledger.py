@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from batchgen.items import Attempt
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.sql import QUERIES
 
 _TOTALS = (
     "calls", "unknown_calls", "unknown_tokens", "latency_ms", "prompt_tokens", "completion_tokens",

@@ -2,37 +2,9 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from batchgen.store.sql import QUERIES
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a worker is to do. A limit of None is the one that it was started with, 0 is none.
-    `stop`: as a first signal (drain), or as a second one (now)."""
-
-    slots: int
-    paused: bool = False
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    stop: Literal["drain", "now"] | None = None
-
-    @property
-    def claims_nothing(self) -> bool:
-        return self.paused or self.stop is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A change of `Orders`; None: as it is."""
-
-    slots: int | None = None
-    paused: bool | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    stop: Literal["drain", "now"] | None = None
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import OrderChange, Orders
 
 
 def orders_of(db: sqlite3.Connection, worker_id: int) -> Orders | None:
@@ -41,7 +13,7 @@ def orders_of(db: sqlite3.Connection, worker_id: int) -> Orders | None:
     return None if row is None else Orders(row[0], bool(row[1]), *row[2:])
 
 
-def give(db: sqlite3.Connection, given: Mapping[int, Order | Orders]) -> int:
+def change_orders(db: sqlite3.Connection, given: Mapping[int, OrderChange | Orders]) -> int:
     """Write an order for each worker; how many were still there."""
     rows = [
         {
@@ -51,7 +23,7 @@ def give(db: sqlite3.Connection, given: Mapping[int, Order | Orders]) -> int:
         }
         for worker_id, order in given.items()
     ]  # fmt: skip
-    return sum(db.execute(QUERIES["order"], row).rowcount for row in rows)
+    return sum(db.execute(QUERIES["change_orders"], row).rowcount for row in rows)
 
 
 def save_report(db: sqlite3.Connection, worker_id: int, report: str) -> None:

@@ -16,4 +16,4 @@ def load_queries(text: str) -> dict[str, str]:
     return dict(zip(names, statements, strict=True))
 
 
-QUERIES = load_queries((files("batchgen.store") / "queries.sql").read_text(encoding="utf-8"))
+QUERIES = load_queries((files("batchgen.store.sqlite") / "queries.sql").read_text(encoding="utf-8"))

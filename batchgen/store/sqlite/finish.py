@@ -21,9 +21,10 @@ from batchgen.items import (
     Retry,
     State,
 )
-from batchgen.store.budget import Spent, settle
-from batchgen.store.ledger import Ledger
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.budget import settle
+from batchgen.store.sqlite.ledger import Ledger
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import Spent
 
 
 def finish(

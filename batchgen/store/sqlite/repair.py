@@ -1,53 +1,17 @@
-"""The transactions of the person at the keyboard: retry, reparse, rename, delete, export."""
+"""The transactions of `retry` and `reparse`: items that ended go back, or end otherwise."""
 
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import replace
 
-from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, Recipe, State
-from batchgen.store.intake import recipe_number
-from batchgen.store.ledger import Ledger
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.intake import recipe_number
+from batchgen.store.sqlite.ledger import Ledger
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
 
 _PAGE_CHARS = 4 << 20  # so that memory stays bounded
-
-
-class EndedItem(NamedTuple):
-    """An item that is done (`reason` is "") or failed."""
-
-    item_id: int
-    experiment_id: int
-    reason: str
-    error: str | None
-
-
-class EndedAnswer(NamedTuple):
-    """An item that ended, and the answer that it ended with. `reason` is None when it is done;
-    `parsed` is JSON text, None when it is the response."""
-
-    item_id: int
-    experiment_id: int
-    custom_id: str | None
-    result_seq: int
-    attempt_seq: int
-    reason: str | None
-    error: str | None
-    parsed: str | None
-    input: str
-    response: str
-    finish_reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reparsed:
-    """What another parser makes of an answer; `now` is None when that is what there is already."""
-
-    was: EndedAnswer
-    now: Done | Fail | None
 
 
 def failed_page(
@@ -227,49 +191,3 @@ class _Recipes:
             changed = self._change(Recipe.from_json(body))
             self._changed[recipe_id] = recipe_number(self._db, changed, self._now)
         return self._changed[recipe_id]
-
-
-def rename_experiment(db: sqlite3.Connection, experiment_id: int, new_name: str) -> None:
-    """Raises UsageError when the name is taken."""
-    if db.execute(QUERIES["find_experiment"], {"name": new_name}).fetchone():
-        raise UsageError(f"experiment {new_name!r} exists already; choose another name.")
-    db.execute(QUERIES["rename_experiment"], {"experiment_id": experiment_id, "new_name": new_name})
-
-
-def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
-    """All of it, answers too. Raises UsageError while a worker is at work on it."""
-    which = {"experiment_id": experiment_id}
-    (running,) = db.execute(QUERIES["count_running"], which).fetchone()
-    if running:
-        raise UsageError(
-            f"{running} of its items are being worked on; stop the worker first (batchgen status)."
-        )
-    for query in (
-        "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals",
-        "delete_experiment",
-    ):  # fmt: skip
-        db.execute(QUERIES[query], which)
-
-
-def record_export(
-    db: sqlite3.Connection,
-    experiment_id: int,
-    path: Path,
-    rows: int,
-    sha256: str,
-    result_seq: int,
-    now: int,
-) -> None:
-    """A live file that was at this place is one no more."""
-    db.execute(QUERIES["forget_live_file"], {"path": str(path.resolve())})
-    db.execute(
-        QUERIES["record_export"],
-        {
-            "experiment_id": experiment_id,
-            "path": str(path.resolve()),
-            "rows": rows,
-            "sha256": sha256,
-            "result_seq": result_seq,
-            "now": now,
-        },
-    )

@@ -6,37 +6,13 @@ appears before one that was read. A done result that stops being its item's is c
 """
 
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from batchgen.store.reports import ResultRow
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import LiveFileRecord, LivePage, ResultRow
 
 _PAGE_CHARS = 4 << 20  # so that memory stays bounded
-
-
-@dataclass(frozen=True, slots=True)
-class LivePage:
-    """`rows` are what is done of the results up to `result_seq`; `is_last`: there were no more at
-    that moment."""
-
-    rows: list[ResultRow]
-    result_seq: int
-    is_last: bool
-    superseded: int
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFileRecord:
-    """A file that has the results up to `result_seq`, and how it can be told to be that file."""
-
-    path: str
-    experiment_id: int
-    result_seq: int
-    rows: int
-    size_bytes: int
-    tail_sha256: str
-    superseded: int
 
 
 def live_page(

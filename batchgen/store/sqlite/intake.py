@@ -3,56 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from hashlib import blake2b
 from itertools import count
 
 from batchgen.items import NewItem, Recipe
 from batchgen.json_text import canonical_json
-from batchgen.store.ledger import Ledger
-from batchgen.store.sql import QUERIES
-
-
-class OtherRecipe(StrEnum):
-    """What to do when an experiment was enqueued with another recipe before."""
-
-    STOP = "stop"
-    ADD = "add"
-    REPLACE = "replace"
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """One enqueueing of one pool. When `other_recipe` is set nothing was begun: the experiment has
-    that recipe, and the caller did not say what to do.
-
-    Items are known by `recipe_id`, and the new ones get `new_recipe_id`: another one only when
-    `reparse` has changed the experiment's parser. Each item gets `samples` rows.
-    """
-
-    experiment_id: int
-    recipe_id: int
-    new_recipe_id: int
-    number: int
-    samples: int = 1
-    other_recipe: Recipe | None = None
-    dropped: int = 0
-    running: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """The numbers of the items (of their first samples), in their order; `new` rows did not exist
-    before.
-
-    With `conflict` set, the item after the last id has an id that an item with other content has
-    already: that item's number.
-    """
-
-    ids: list[int]
-    new: int
-    conflict: int | None = None
+from batchgen.store.keys import key_of_copy, key_of_sample
+from batchgen.store.sqlite.ledger import Ledger
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import Added, Intake, OtherRecipe
 
 
 def begin_intake(
@@ -121,27 +79,6 @@ def add_items(
     ledger.move(intake.experiment_id, "pending", added.new)
     ledger.write(db)
     return added
-
-
-def key_of_id(experiment_id: int, custom_id: str) -> bytes:
-    """The identity of an item that has an id of the user's own."""
-    return blake2b(f"{experiment_id}\0id\0{custom_id}".encode(), digest_size=16).digest()
-
-
-def key_of_content(experiment_id: int, recipe_id: int, content: str) -> bytes:
-    """The identity of the first item with this canonical content."""
-    return blake2b(f"{experiment_id}\0{recipe_id}\0{content}".encode(), digest_size=16).digest()
-
-
-def _key_of_copy(key: bytes, number: int) -> bytes:
-    return blake2b(key + number.to_bytes(8, "big"), digest_size=16).digest()
-
-
-def _key_of_sample(key: bytes, sample: int) -> bytes:
-    """By the key of its item, which is that of the first one too."""
-    if sample == 1:
-        return key
-    return blake2b(b"sample" + key + sample.to_bytes(8, "big"), digest_size=16).digest()
 
 
 def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:
@@ -220,7 +157,7 @@ def _add_new_keys(
     keys = [item.key for item in items]
     if intake.samples > 1:
         samples = range(1, intake.samples + 1)
-        keys = [_key_of_sample(key, sample) for key in keys for sample in samples]
+        keys = [key_of_sample(key, sample) for key in keys for sample in samples]
     in_key_order = sorted(zip(keys, ids, strict=True))
     row = {
         "keys": b"".join([key for key, _ in in_key_order]),
@@ -251,7 +188,7 @@ def _add_new_of(
         ids.append(item_id)
         for sample in range(2, intake.samples + 1):
             proposed = first + len(new)
-            number, _ = _see_key(db, intake, _key_of_sample(key, sample), proposed)
+            number, _ = _see_key(db, intake, key_of_sample(key, sample), proposed)
             if number == proposed:
                 new.append(_sample_row(intake, proposed, item, sample, item_id))
             else:
@@ -267,7 +204,7 @@ def _see(db: sqlite3.Connection, intake: Intake, item: NewItem, proposed: int) -
     item_id, seen = _see_key(db, intake, item.key, proposed)
     if seen == 1 or item.custom_id is not None:
         return item_id, item.key
-    key = _key_of_copy(item.key, seen)
+    key = key_of_copy(item.key, seen)
     return _see_key(db, intake, key, proposed)[0], key
 
 

@@ -2,10 +2,9 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from math import isclose
 
-from batchgen.store.sql import QUERIES
+from batchgen.store.sqlite.sql import QUERIES
 
 _CHECKS = {
     "done_without_answer": "item {0} is done, but has no answer",
@@ -27,16 +26,6 @@ _CHECKS = {
 _TOLERANCE = 1e-6  # dollars are added in another order
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRecord:
-    experiment_id: int
-    experiment: str
-    path: str
-    rows: int
-    sha256: str
-    result_seq: int
-
-
 def verify_tables(db: sqlite3.Connection) -> list[str]:
     """Every contradiction in the tables, a line each, at most 20 of a kind; none if all is well."""
     problems = [f"file: {line}" for (line,) in db.execute("pragma integrity_check") if line != "ok"]
@@ -49,10 +38,6 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
     for query, text in _CHECKS.items():
         problems += [text.format(*row) for row in db.execute(QUERIES[query])]
     return problems + _wrong_counters(db) + _wrong_totals(db)
-
-
-def exports(db: sqlite3.Connection) -> list[ExportRecord]:
-    return [ExportRecord(*row) for row in db.execute(QUERIES["exports"])]
 
 
 def _wrong_counters(db: sqlite3.Connection) -> list[str]:

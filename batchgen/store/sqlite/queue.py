@@ -12,78 +12,18 @@ worker that was taken for dead changes nothing; its paid answers are still appen
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from batchgen.items import (
-    Item,
-    Outcome,
-    State,
-    StoredAnswer,
-)
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Allowance, CallTokens, Limits
-from batchgen.store.finish import fail_crashed, finish, keep_unknown
-from batchgen.store.ledger import Ledger
-from batchgen.store.sending import Limiter
-from batchgen.store.sql import QUERIES
-from batchgen.store.steering import Orders, orders_of
+from batchgen.items import Item, Outcome, State, StoredAnswer
+from batchgen.limits import Allowance
+from batchgen.store.sqlite.finish import fail_crashed, finish, keep_unknown
+from batchgen.store.sqlite.ledger import Ledger
+from batchgen.store.sqlite.limiter import Limiter
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.steering import orders_of
+from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
 
 _CLOCK_SET_BACK_MS = 75_000
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What to claim: up to `slots` items of `experiments` (None: of all), sending no more than
-    `limits` allow together with every other worker, and none that could bring their done items,
-    whoever does them, above `until`. A call is thought to use `call_tokens`, and for `pause_ms`
-    from now on the server wants no more calls."""
-
-    slots: int = 0
-    experiments: tuple[int, ...] | None = None
-    limits: Limits = NO_LIMITS
-    until: int | None = None
-    call_tokens: CallTokens = UNKNOWN_CALL
-    pause_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What an exchange did.
-
-    `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
-    outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when another try is worth it; `enough`: as many as wanted are done; `limited_to_rpm`: the rate
-    that a limit held it to. All four are told only when fewer items were claimed than
-    wanted. `orders` are those of other terminals; None: this worker was taken for dead, and claims
-    nothing before it joins again.
-    """
-
-    items: list[Item]
-    attempt_seqs: list[int | None]
-    orders: Orders | None
-    lost: list[Outcome] = field(default_factory=list)
-    open: int | None = None
-    next_at: int | None = None
-    enough: bool = False
-    limited_to_rpm: float | None = None
-
-    @property
-    def expelled(self) -> bool:
-        return self.orders is None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
-    id: int
-    host: str
-    boot_id: str
-    pid: int
-    slots: int
-    started_at: int
-    lease_until: int
-    paused: bool = False
-    report: str | None = None
-    calls: int = 0
-    alive: bool = True
 
 
 def join(
@@ -148,7 +88,7 @@ def remove_worker(
     return len(claims)
 
 
-def mend_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
+def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
     """When the clock was set back, tries that were due in a moment would wait as long as it was.
 
     `back` in ms; None: nobody knows, but the newest call must not lie ahead. Twice does no harm,
@@ -167,7 +107,11 @@ def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
 
 
 def exchange(
-    db: sqlite3.Connection, worker_id: int, outcomes: Sequence[Outcome], want: Want, now: int
+    db: sqlite3.Connection,
+    worker_id: int,
+    outcomes: Sequence[Outcome],
+    want: ClaimRequest,
+    now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
     ledger = Ledger()
@@ -195,7 +139,7 @@ def exchange(
 
 
 def _claim(
-    db: sqlite3.Connection, worker_id: int, want: Want, allowance: Allowance, now: int
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
@@ -225,7 +169,7 @@ def _claim(
     return claimed, allowance.next_at if limited else next_at
 
 
-def _experiments_to_claim(db: sqlite3.Connection, want: Want) -> Iterable[int]:
+def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
     if want.experiments is not None:
         return want.experiments
     return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
@@ -240,7 +184,7 @@ def _earlier(one: int | None, other: int | None) -> int | None:
     return min((at for at in (one, other) if at is not None), default=None)
 
 
-def _items(db: sqlite3.Connection, claimed: list[int], want: Want) -> list[Item]:
+def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:
     if not claimed:
         return []
     counts_tokens = want.limits.tokens_per_minute is not None
@@ -256,7 +200,7 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: Want) -> list[Item]
     ]  # fmt: skip
 
 
-def _count(db: sqlite3.Connection, want: Want, *states: State) -> int:
+def _count(db: sqlite3.Connection, want: ClaimRequest, *states: State) -> int:
     """Items in these states, in the experiments wanted."""
     return sum(
         n

@@ -1,26 +1,33 @@
 """One worker's side of the store: its lease, its lock, its exchanges, and who is dead."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from batchgen.clock import now_ms
 from batchgen.items import Item, Outcome
-from batchgen.store import budget as store_budget
-from batchgen.store import queue, steering
-from batchgen.store.budget import Budget, Grant, Reservation
-from batchgen.store.connection import Database
-from batchgen.store.gate import OwnerLock, machine
-from batchgen.store.queue import Exchange, Want, WorkerRow
-from batchgen.store.steering import Orders
+from batchgen.store.sqlite import budget as budgets
+from batchgen.store.sqlite import queue, steering
+from batchgen.store.sqlite.connection import Database
+from batchgen.store.sqlite.gate import OwnerLock, machine
+from batchgen.store.values import (
+    Budget,
+    ClaimRequest,
+    Exchange,
+    Grant,
+    Orders,
+    Reservation,
+    WorkerRow,
+)
 
 # Less is how a clock is kept right, little by little.
 _CLOCK_JUMP_MS = 2000
 
 
-class Worker:
+class Seat:
     """One worker's side of the store: its lease, its lock, and its exchanges."""
 
     def __init__(self, database: Database, slots: int, lease_ms: int, max_crashes: int) -> None:
@@ -34,7 +41,7 @@ class Worker:
         self._leases_count_at_s = 0.0
         self._abandoned = False
         self.id = 0
-        self.crew = 1  # the workers that lived at the last beat, this one included
+        self.live_workers = 1  # the workers that lived at the last beat, this one included
 
     @property
     def first_orders(self) -> Orders:
@@ -44,16 +51,16 @@ class Worker:
     async def join(self) -> None:
         """Become a worker, and take over from those that died."""
 
-        def transaction(db: Any) -> None:
+        def transaction(db: sqlite3.Connection) -> None:
             slots = self._orders.slots
             self.id = queue.join(db, machine(), os.getpid(), slots, now_ms(), self._lease_ms)
-            steering.give(db, {self.id: self._orders})  # of an earlier life
+            steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
             self._lock = _owner_lock(self._db.path, self.id)
             self._lock.acquire()
-            queue.mend_times(db, now_ms())
+            queue.shift_retry_times(db, now_ms())
 
-        self._release_lock()  # of an earlier life, when it was taken for dead
+        self._release_lock()  # of its previous registration, when it was taken for dead
         await self._db.write(transaction)
         await self.beat()
 
@@ -62,27 +69,30 @@ class Worker:
 
         jumped_ms = self._watch_the_clock()
 
-        def transaction(db: Any) -> bool:
+        def transaction(db: sqlite3.Connection) -> bool:
             # Inside, as it may have been a long wait for the gate.
             lapsed = time.monotonic() >= self._lease_until_s
             if jumped_ms or lapsed:
                 self._distrust_leases()
-            queue.mend_times(db, now_ms(), -jumped_ms)
+            queue.shift_retry_times(db, now_ms(), -jumped_ms)
             self._lease_until_s = time.monotonic() + self._lease_ms / 1000
             others = [row for row in queue.workers(db) if row.id != self.id]
             were_dead = [self._take_over_if_dead(db, row) for row in others]
-            self.crew = 1 + were_dead.count(False)
+            self.live_workers = 1 + were_dead.count(False)
             return queue.beat(db, self.id, now_ms() + self._lease_ms)
 
         return await self._db.write(transaction)
 
     async def exchange(
-        self, outcomes: Sequence[Outcome], want: Want, report: str | None = None
+        self,
+        outcomes: Sequence[Outcome],
+        want: ClaimRequest,
+        report: str | None = None,
     ) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns. `report`
         is what the worker reports (JSON), if that is new."""
 
-        def transaction(db: Any) -> Exchange:
+        def transaction(db: sqlite3.Connection) -> Exchange:
             # Inside, as it may have been a long wait for the gate: limits count by the time.
             done = queue.exchange(db, self.id, outcomes, want, now_ms())
             if report is not None and done.orders is not None:
@@ -97,7 +107,7 @@ class Worker:
         """What others want of this worker; None: it was taken for dead. `report` is what it
         reports (JSON), if that is new."""
 
-        def transaction(db: Any) -> Orders | None:
+        def transaction(db: sqlite3.Connection) -> Orders | None:
             if report is not None:
                 steering.save_report(db, self.id, report)
             return steering.orders_of(db, self.id)
@@ -109,16 +119,16 @@ class Worker:
 
     async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
         """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""
-        return await self._db.write(store_budget.reserve, self.id, wanted, budget)
+        return await self._db.write(budgets.reserve, self.id, wanted, budget)
 
     async def charge(self, items: Sequence[Item]) -> None:
         """One more try used up by each."""
         await self._db.write(queue.charge, items)
 
     @property
-    def stranger(self) -> str | None:
-        """A warning, when another program was seen to write where that may corrupt the file."""
-        return self._db.stranger
+    def warning(self) -> str | None:
+        """What endangers the database and was seen since it was opened; None: nothing was."""
+        return self._db.danger
 
     def abandon(self) -> None:
         """The database could not be written: leave its claims to who takes over from the dead."""
@@ -127,7 +137,7 @@ class Worker:
     async def leave(self) -> None:
         """Give back what is still claimed, untouched, and be gone."""
 
-        def transaction(db: Any) -> None:
+        def transaction(db: sqlite3.Connection) -> None:
             queue.remove_worker(
                 db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
             )
@@ -158,7 +168,7 @@ class Worker:
         until they had the time to beat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
-    def _take_over_if_dead(self, db: Any, row: WorkerRow) -> bool:
+    def _take_over_if_dead(self, db: sqlite3.Connection, row: WorkerRow) -> bool:
         leases_count = time.monotonic() >= self._leases_count_at_s
         if not is_dead(self._db.path, row, leases_count=leases_count):
             return False
@@ -170,6 +180,12 @@ class Worker:
 def _clock_offset_ms() -> int:
     """The clock of the wall against one that nobody sets, and that stops while a laptop sleeps."""
     return now_ms() - time.monotonic_ns() // 1_000_000
+
+
+async def workers(database: Database) -> list[WorkerRow]:
+    """Those that joined and did not leave, told whether they still live."""
+    rows = await database.read(queue.workers)
+    return [replace(row, alive=not is_dead(database.path, row)) for row in rows]
 
 
 def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:

@@ -131,7 +131,7 @@ update workers set lease_until = :lease_until where id = :worker_id;
 select slots, paused, requests_per_minute, tokens_per_minute, stop from workers
  where id = :worker_id;
 
--- name: order
+-- name: change_orders
 -- Null leaves a thing as it is. A stop is never taken back, and only becomes more urgent.
 update workers
    set slots = coalesce(:slots, slots), paused = coalesce(:paused, paused),

@@ -1,0 +1,25 @@
+"""The identity of an item, 16 bytes: equal keys are the same item, whatever engine keeps them."""
+
+from hashlib import blake2b
+
+
+def key_of_id(experiment_id: int, custom_id: str) -> bytes:
+    """The identity of an item that has an id of the user's own."""
+    return blake2b(f"{experiment_id}\0id\0{custom_id}".encode(), digest_size=16).digest()
+
+
+def key_of_content(experiment_id: int, recipe_id: int, content: str) -> bytes:
+    """The identity of the first item with this canonical content."""
+    return blake2b(f"{experiment_id}\0{recipe_id}\0{content}".encode(), digest_size=16).digest()
+
+
+def key_of_copy(key: bytes, number: int) -> bytes:
+    """The identity of another item with the same content: the second one, the third..."""
+    return blake2b(key + number.to_bytes(8, "big"), digest_size=16).digest()
+
+
+def key_of_sample(key: bytes, sample: int) -> bytes:
+    """By the key of its item, which is that of the first sample too."""
+    if sample == 1:
+        return key
+    return blake2b(b"sample" + key + sample.to_bytes(8, "big"), digest_size=16).digest()

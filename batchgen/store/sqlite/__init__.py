@@ -1,0 +1,18 @@
+"""The engine that keeps the store in one SQLite file.
+
+    connection   a database opened by one process; how a transaction runs
+    gate         one writer at a time among processes; which workers are alive
+    migrate      the schema, from migrations/sqlite/*.sql
+    sql          queries.sql by name
+
+and the transactions, each file by who runs them:
+
+    intake       enqueueing
+    seat         a worker's place: lease, lock, exchanges; who is dead
+    queue        claim, and take over       finish   how a claim ends
+    budget       what may be spent          ledger   counters and totals
+    limiter      what all may send          steering orders for workers
+    repair       retry and reparse          admin    whole experiments, exported files
+    look         how it goes                results  what export reads
+    live         files that follow          verify   the proof
+"""

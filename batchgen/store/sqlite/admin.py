@@ -1,0 +1,58 @@
+"""The transactions on whole experiments and on the files that export wrote."""
+
+import sqlite3
+from pathlib import Path
+
+from batchgen.errors import UsageError
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import ExportRecord
+
+
+def rename_experiment(db: sqlite3.Connection, experiment_id: int, new_name: str) -> None:
+    """Raises UsageError when the name is taken."""
+    if db.execute(QUERIES["find_experiment"], {"name": new_name}).fetchone():
+        raise UsageError(f"experiment {new_name!r} exists already; choose another name.")
+    db.execute(QUERIES["rename_experiment"], {"experiment_id": experiment_id, "new_name": new_name})
+
+
+def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
+    """All of it, answers too. Raises UsageError while a worker is at work on it."""
+    which = {"experiment_id": experiment_id}
+    (running,) = db.execute(QUERIES["count_running"], which).fetchone()
+    if running:
+        raise UsageError(
+            f"{running} of its items are being worked on; stop the worker first (batchgen status)."
+        )
+    for query in (
+        "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals",
+        "delete_experiment",
+    ):  # fmt: skip
+        db.execute(QUERIES[query], which)
+
+
+def record_export(
+    db: sqlite3.Connection,
+    experiment_id: int,
+    path: Path,
+    rows: int,
+    sha256: str,
+    result_seq: int,
+    now: int,
+) -> None:
+    """A live file that was at this place is one no more."""
+    db.execute(QUERIES["forget_live_file"], {"path": str(path.resolve())})
+    db.execute(
+        QUERIES["record_export"],
+        {
+            "experiment_id": experiment_id,
+            "path": str(path.resolve()),
+            "rows": rows,
+            "sha256": sha256,
+            "result_seq": result_seq,
+            "now": now,
+        },
+    )
+
+
+def exports(db: sqlite3.Connection) -> list[ExportRecord]:
+    return [ExportRecord(*row) for row in db.execute(QUERIES["exports"])]
