@@ -11,16 +11,36 @@
     │   └── StoreFullError        the disk is full, or fails
     └── ParseError                a parser could not make anything of an answer: costs its item only
 
-A message says what happened, to which thing, and what to do. A call to the model that failed is
-not an exception but a value (`items.Failure`), since what follows from it is decided, not raised.
-A worker that lost its lease learns so from a return value.
+A message says what happened, and to which thing; no flag and no command, since it must be right in
+Python and on a page too. What helps is a `Remedy`, which the command line says in its own words.
+A call to the model that failed is not an exception but a value (`items.Failure`), since what
+follows from it is decided, not raised. A worker that lost its lease learns so from a return value.
 """
+
+from enum import Enum, auto
+
+
+class Remedy(Enum):
+    """What the user can do about an error or a halt; the command line's words for it are in
+    `cli/hints.py`. A comment names the facts that go with it."""
+
+    NAME_DATABASE = auto()
+    ENQUEUE_FIRST = auto()
+    MOVE_DATABASE = auto()
+    STOP_WORKERS = auto()
+    RUN_AGAIN = auto()
 
 
 class BatchgenError(Exception):
-    """Shown as one line; the process ends with `exit_code`."""
+    """Shown as one line; the process ends with `exit_code`. `facts` are what the words for its
+    `remedy` need."""
 
     exit_code = 1
+
+    def __init__(self, message: str, remedy: Remedy | None = None, **facts: object) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.facts = facts
 
 
 class UsageError(BatchgenError):

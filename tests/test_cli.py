@@ -15,6 +15,8 @@ import click
 import pytest
 
 from batchgen.cli import cli
+from batchgen.cli.hints import HINTS
+from batchgen.errors import Remedy
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
 from tests.cli_kit import Typist
@@ -106,6 +108,10 @@ def test_the_short_help_of_a_command_is_how_its_own_help_begins(
     assert shown == {
         name: command.get_short_help_str(200) for name, command in cli.commands.items()
     }
+
+
+def test_the_command_line_has_words_for_each_remedy() -> None:
+    assert set(HINTS) == set(Remedy)
 
 
 # --- json -------------------------------------------------------------------------------------

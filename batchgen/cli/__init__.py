@@ -4,6 +4,7 @@ This is the door: `main`, and the group of the commands. Each command, or group 
 the file of its name. Beside them:
 
     group        how a command is found, and help texts look
+    hints        what the user can type about an error
     options      the options that several commands share
     session      the options before the command; how a command talks and runs
     lookup       from a name or number to the experiment or item
@@ -28,6 +29,7 @@ import click
 
 from batchgen import __version__
 from batchgen.cli.group import LazyGroup, epilog
+from batchgen.cli.hints import error_line
 from batchgen.errors import BatchgenError
 
 # In the order of a run, in which --help lists them. Each says what its own help begins with.
@@ -109,7 +111,7 @@ def _main() -> int:
         click.echo("\naborted: nothing was changed.", err=True)
         return 1
     except BatchgenError as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"error: {error_line(exc)}", err=True)
         return exc.exit_code
     except KeyboardInterrupt:
         return 130

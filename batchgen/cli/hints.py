@@ -1,0 +1,22 @@
+"""What the user can type about an error or a halt: the command line's words for each remedy."""
+
+from collections.abc import Mapping
+
+from batchgen.errors import BatchgenError, Remedy
+
+HINTS: Mapping[Remedy, str] = {
+    Remedy.NAME_DATABASE: "Name another file with --db.",
+    Remedy.ENQUEUE_FIRST:
+        "Enqueue a data pool first (batchgen enqueue), or name the file with --db.",
+    Remedy.MOVE_DATABASE:
+        "Put it on a local disk with --db; prompts and output may stay where they are.",
+    Remedy.STOP_WORKERS: "Stop the worker first (batchgen status).",
+    Remedy.RUN_AGAIN: "Run the same command again.",
+}  # fmt: skip
+
+
+def error_line(exc: BatchgenError) -> str:
+    """The error, and what to type about it."""
+    if exc.remedy is None:
+        return str(exc)
+    return f"{exc} {HINTS[exc.remedy].format(**exc.facts)}"
