@@ -19,14 +19,13 @@ from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
-from batchgen.jobs.work import WorkRequest, WorkResult, limits_of, work
+from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work
 from batchgen.llm.client import check_settings
 from batchgen.log import RunLog
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
-from batchgen.worker.committer import Scope
 
 _PAGE_ITEMS = 500
 
@@ -147,15 +146,16 @@ class DataGenerationPipeline:
         counts = await store.counts([experiment.id])
         if not counts.open:
             return WorkResult.nothing_to_do(counts)
-        scope = Scope((experiment.id,), limits_of(self.config))
-        request = WorkRequest(scope, slots, parsers={parser.spec: parser})
+        spec = spec_of(self.config, (experiment.id,), WorkFlags(slots=slots))
         check_settings(self.config.model)  # before there is a log
         log = RunLog(self.config.log_dir, _tell)
         stop = Stop()
         log.event("run_started", version=__version__, slots=slots, pid=os.getpid())
         try:
             with stop_on_signal(stop, lambda: _tell(_stopping(stop))):
-                result = await work(store, self.config, request, stop=stop, log=log)
+                result = await work(
+                    store, self.config, spec, stop=stop, log=log, parsers={parser.spec: parser}
+                )
             log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
             return result
         finally:

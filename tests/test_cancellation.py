@@ -22,13 +22,12 @@ import pytest
 from batchgen.config import load
 from batchgen.items import Recipe, Template
 from batchgen.jobs.enqueue import enqueue
-from batchgen.jobs.work import WorkRequest, work
+from batchgen.jobs.work import WorkFlags, spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
-from batchgen.worker.committer import Scope
 from tests.conftest import KEY
 from tests.test_worker import Log
 
@@ -128,11 +127,10 @@ class Sweep:
     async def run(self, base_url: str) -> None:
         overrides = {"base_url": base_url, "api_key": KEY, "model": "simulated", "timeout_s": 60}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
-        request = WorkRequest(
-            Scope(), SLOTS, parsers={"python:test": self.parser} if self.parser else {}
-        )
+        spec = spec_of(config, None, WorkFlags(slots=SLOTS))
+        parsers = {"python:test": self.parser} if self.parser else {}
         async with open_store(self.database) as store:
-            await work(store, config, request, stop=Stop(), log=Log())
+            await work(store, config, spec, stop=Stop(), log=Log(), parsers=parsers)
 
     def query(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(self.database)) as connection:

@@ -21,8 +21,7 @@ from batchgen.display.live import Drawing, Meter, Snapshot, duration, plain_line
 from batchgen.display.texts import percentile_s
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Counts, open_store
-from batchgen.worker import Stats
-from batchgen.worker.committer import Scope
+from batchgen.worker import Stats, WorkSpec
 from tests.conftest import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -255,16 +254,16 @@ class Lines(io.StringIO):
         return super().write(text)
 
 
-@pytest.mark.parametrize(("scope", "total"), [(Scope(), 3), (Scope(until=2), 2)])
+@pytest.mark.parametrize(("until", "total"), [(None, 3), (2, 2)])
 async def test_plain_lines_come_at_their_interval(
-    project: Project, words: Words, scope: Scope, total: int
+    project: Project, words: Words, until: int | None, total: int
 ) -> None:
     project.pool(words(3))
     await project.batchgen("enqueue", "pool.jsonl")
     lines = Lines()
     console = Console(file=lines, width=20)
     async with open_store(project.database) as store:
-        showing = show_plain(store, scope, Stats(), console, every_s=0.01)
+        showing = show_plain(store, WorkSpec(slots=1, until=until), Stats(), console, every_s=0.01)
         task = asyncio.create_task(showing, name="display")
         async with asyncio.timeout(10):
             await lines.written.wait()

@@ -32,9 +32,11 @@ HOUR_MS = 3_600_000
 
 # The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
-import batchgen.worker.committer, batchgen.store.sqlite.connection
+from dataclasses import replace
+import batchgen.jobs.work, batchgen.worker.committer, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
-batchgen.worker.committer._PATIENCE_S = {patience_s}
+made = batchgen.jobs.work.spec_of
+batchgen.jobs.work.spec_of = lambda *a: replace(made(*a), patience_s={patience_s})
 batchgen.worker.committer._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()
@@ -107,7 +109,7 @@ async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_non
     process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS))
     await simulator.received(SLOTS)
     with locked(project.database):
-        await said(process, "Trying again for a minute")
+        await said(process, "Trying again for 60 s")
     simulator.release()
     finished = await ended(process)
     assert finished.code == 0, finished.err

@@ -15,14 +15,13 @@ from batchgen.config import load
 from batchgen.errors import ConfigError
 from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
 from batchgen.jobs.enqueue import enqueue
-from batchgen.jobs.work import WorkRequest, WorkResult, work
+from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work
 from batchgen.limits.buckets import Limits
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ClaimRequest, Store, open_store
-from batchgen.worker.committer import Scope
 from tests.conftest import KEY, Project
 from tests.tcp_kit import answering, listening
 
@@ -91,16 +90,14 @@ class Job:
         overrides = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **settings}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         parser = parse and parser_from_callable(parse)
-        request = WorkRequest(
-            Scope(
-                limits=Limits(requests_per_minute),
-                max_items=max_items,
-                wait_for_more=wait_for_more,
-            ),
-            slots,
-            parsers={"python:test": parser} if parser else {},
+        flags = WorkFlags(
+            slots=slots, rpm=requests_per_minute, max_items=max_items, wait_for_more=wait_for_more
         )
-        return await work(store, config, request, stop=self.stop, log=self.log)
+        parsers = {"python:test": parser} if parser else {}
+        return await work(
+            store, config, spec_of(config, None, flags),
+            stop=self.stop, log=self.log, parsers=parsers,
+        )  # fmt: skip
 
     async def run(
         self, words: Iterable[str | dict[str, Any]], parser: str = "raw", **options: Any

@@ -9,6 +9,7 @@ from batchgen.cli.session import Session, run_async
 from batchgen.cli.starter import STARTER_FILES, copy_starter_file
 from batchgen.cli.steps import PoolJob, do_whole_job
 from batchgen.config import load
+from batchgen.jobs.work import WorkFlags
 from batchgen.simulate import Simulator
 
 
@@ -38,6 +39,6 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
         }  # fmt: skip
         config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
         pool = str(directory / "data_pool.jsonl")
-        code = await do_whole_job(session, config, PoolJob(pool))
+        code = await do_whole_job(session, config, PoolJob(pool), WorkFlags())
     session.say(f"\nLook around:  batchgen --db {config.database} status")
     return code

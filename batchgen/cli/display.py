@@ -9,8 +9,7 @@ from batchgen.cli.session import Session, counted
 if TYPE_CHECKING:
     from batchgen.jobs.work import WorkResult
     from batchgen.store import Counts, Store
-    from batchgen.worker import Stats
-    from batchgen.worker.committer import Scope
+    from batchgen.worker import Stats, WorkSpec
 
 
 class Display:
@@ -23,14 +22,14 @@ class Display:
         self._console = Console(stderr=True)
         self._stats: Stats | None = None
 
-    async def show(self, store: "Store", scope: "Scope", stats: "Stats") -> None:
+    async def show(self, store: "Store", spec: "WorkSpec", stats: "Stats") -> None:
         from batchgen.display.live import show_live, show_plain
 
         self._stats = stats
         if not self._session.quiet:
             show = show_live if self._console.is_terminal else show_plain
             try:
-                await show(store, scope, stats, self._console)
+                await show(store, spec, stats, self._console)
             except (OSError, SystemExit):  # rich exits when nobody reads it any more
                 pass  # the work goes on without a display
 

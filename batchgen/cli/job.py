@@ -28,7 +28,6 @@ from batchgen.cli.options import (
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.steps import (
     PoolJob,
-    budget_of,
     do_whole_job,
     dry_run_pool,
     enqueue_pool,
@@ -131,31 +130,24 @@ def work(
     Any number of workers may run on one database. Ctrl-C finishes the calls in flight and stops;
     a second one stops at once. Run it again to go on.
     """
-    config = session.config(concurrency=slots, rate_limit=rpm, token_limit=tpm, adaptive=adaptive)
+    config = session.config()
 
     async def job() -> int:
-        from batchgen.jobs.work import limits_of
+        from batchgen.jobs.work import WorkFlags, spec_of
         from batchgen.store import open_store
-        from batchgen.worker.committer import Scope
 
+        flags = WorkFlags(
+            slots=slots, rpm=rpm, tpm=tpm, adaptive=adaptive, processes=processes,
+            max_items=max_items, until=until, wait_for_more=watch,
+            max_cost_usd=max_cost_usd, max_tokens=max_tokens, hedge=hedge, grace_s=grace_s,
+        )  # fmt: skip
         async with open_store(config.database) as store:
             chosen = (await experiment_named(store, experiment)).id if experiment else None
-            experiments = None if chosen is None else (chosen,)
-            scope = Scope(
-                experiments=experiments,
-                limits=limits_of(config),
-                budget=budget_of(experiments, max_cost_usd, max_tokens, hedge=hedge),
-                max_items=max_items,
-                wait_for_more=watch,
-                until=until,
-            )
+            spec = spec_of(config, None if chosen is None else (chosen,), flags)
             if part:
-                result = await work_as_part(session, store, config, scope, grace_s, hedge=hedge)
+                result = await work_as_part(session, store, config, spec)
             else:
-                result = await work_on(
-                    session, store, config, scope,
-                    grace_s=grace_s, processes=processes, hedge=hedge, output=output,
-                )  # fmt: skip
+                result = await work_on(session, store, config, spec, processes, output=output)
         return result.exit_code
 
     return run_async(job())
@@ -196,13 +188,14 @@ def run(
 
     The same as enqueue, work and export one after another; run it again to go on.
     """
-    config = session.config(
-        concurrency=slots, rate_limit=rpm, token_limit=tpm, adaptive=adaptive,
-        experiment_name=experiment,
-    )  # fmt: skip
+    from batchgen.jobs.work import WorkFlags
+
+    config = session.config(experiment_name=experiment)
     job = PoolJob(
-        source, samples=samples, limit=limit, other_recipe=other_recipe, skip_path=skip_path,
-        grace_s=grace_s, processes=processes, until=until, max_cost_usd=max_cost_usd,
-        max_tokens=max_tokens, hedge=hedge, output=output,
+        source, samples=samples, limit=limit, other_recipe=other_recipe, skip_path=skip_path
+    )
+    flags = WorkFlags(
+        slots=slots, rpm=rpm, tpm=tpm, adaptive=adaptive, processes=processes, until=until,
+        max_cost_usd=max_cost_usd, max_tokens=max_tokens, hedge=hedge, grace_s=grace_s,
     )  # fmt: skip
-    return run_async(do_whole_job(session, config, job))
+    return run_async(do_whole_job(session, config, job, flags, output))

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from batchgen.items import Recipe
     from batchgen.jobs.enqueue import Enqueued
     from batchgen.jobs.processes import Part
-    from batchgen.jobs.work import WorkRequest, WorkResult
+    from batchgen.jobs.work import WorkFlags, WorkResult
     from batchgen.llm.prices import Estimate
     from batchgen.shutdown import Stop
-    from batchgen.store import Budget, Experiment, Store
-    from batchgen.worker.committer import Scope
+    from batchgen.store import Experiment, Store
+    from batchgen.worker import WorkSpec
 
 
 @dataclass(frozen=True, slots=True)
 class PoolJob:
-    """What `enqueue`, `run` and `demo` were asked for, beyond the config."""
+    """What pool is to be enqueued, and how."""
 
     source: str
     samples: int = 1
@@ -46,13 +46,6 @@ class PoolJob:
     limit: int | None = None
     other_recipe: str | None = None
     skip_path: Path | None = None
-    grace_s: float | None = None
-    processes: int = 1
-    max_cost_usd: float | None = None
-    max_tokens: int | None = None
-    until: int | None = None
-    hedge: bool = False
-    output: Path | None = None
     as_json: bool = False
 
 
@@ -198,50 +191,29 @@ def _estimate_line(estimate: "Estimate") -> str:
     return f"{line}; no cost, as {why}"
 
 
-def budget_of(
-    experiments: tuple[int, ...] | None, max_cost_usd: float | None, max_tokens: int | None,
-    *, hedge: bool,
-) -> "Budget | None":  # fmt: skip
-    """What --max-cost and --max-tokens-total ask for. Raises UsageError for what they exclude."""
-    from batchgen.store import Budget
-
-    if max_cost_usd is None and max_tokens is None:
-        return None
-    if hedge:
-        raise UsageError(
-            "--hedge pays for some answers twice, so it does not go with a budget; leave out one."
-        )
-    return Budget(experiments, max_cost_usd, max_tokens)
-
-
 async def work_on(
-    session: Session, store: "Store", config: "Config", scope: "Scope", *,
-    grace_s: float | None, processes: int = 1, hedge: bool = False, output: Path | None = None,
+    session: Session, store: "Store", config: "Config", spec: "WorkSpec", processes: int = 1, *,
+    output: Path | None = None,
 ) -> "WorkResult":  # fmt: skip
     """The second step: workers, until nothing is left, they halt or are stopped. `output` is kept
     up to date meanwhile."""
-    from batchgen.jobs.work import WorkRequest, check_budget
     from batchgen.llm.client import check_settings
     from batchgen.shutdown import Stop, stop_on_signal
 
     check_settings(config.model)  # before there is a log
-    if scope.budget is not None:
-        check_budget(config.model, scope.budget)
     display = Display(session)
     stop = Stop()
-    grace_s = config.work.grace_s if grace_s is None else grace_s
-    request = WorkRequest(scope, config.work.concurrency, grace_s, hedge, watch=display.show)
-    live = await live_file(store, scope.experiments, output, display) if output else None
+    live = await live_file(store, spec.experiments, output, display) if output else None
 
     def announce() -> None:
-        display.say(stopping_line(stop.now.is_set(), display.in_flight(), grace_s))
+        display.say(stopping_line(stop.now.is_set(), display.in_flight(), spec.grace_s))
 
     with stop_on_signal(stop, announce):
         async with kept_up_to_date(live, stop, display):
             if processes == 1:
-                result = await _work_logged(session, store, config, request, stop, display)
+                result = await _work_logged(session, store, config, spec, stop, display)
             else:
-                result = await _work_in_processes(session, store, request, processes, stop, display)
+                result = await _work_in_processes(session, store, spec, processes, stop, display)
     say_result(session, result)
     if live is not None and live.is_complete:
         session.say(f"{counted(live.rows, 'row')} -> {live.path}")
@@ -249,7 +221,7 @@ async def work_on(
 
 
 async def _work_logged(
-    session: Session, store: "Store", config: "Config", request: "WorkRequest", stop: "Stop",
+    session: Session, store: "Store", config: "Config", spec: "WorkSpec", stop: "Stop",
     display: "Display | Part",
 ) -> "WorkResult":  # fmt: skip
     from batchgen.jobs.work import work
@@ -258,9 +230,9 @@ async def _work_logged(
     log = RunLog(config.log_dir, display.warn, display.say if session.verbose else None)
     gc.freeze()  # what is imported stays, so no collection need look at it: that took 0.1 s each
     sys.setswitchinterval(0.001)  # a parser in a thread gives the event loop its turn sooner
-    log.event("run_started", version=__version__, slots=request.slots, pid=os.getpid())
+    log.event("run_started", version=__version__, slots=spec.slots, pid=os.getpid())
     try:
-        result = await work(store, config, request, stop=stop, log=log)
+        result = await work(store, config, spec, stop=stop, log=log, watch=display.show)
         log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
     finally:
         log.close()
@@ -268,64 +240,65 @@ async def _work_logged(
 
 
 async def work_as_part(
-    session: Session, store: "Store", config: "Config", scope: "Scope", grace_s: float | None,
-    *, hedge: bool,
-) -> "WorkResult":  # fmt: skip
+    session: Session, store: "Store", config: "Config", spec: "WorkSpec"
+) -> "WorkResult":
     """The second step as one of several processes, whose parent talks with the user."""
     from batchgen.jobs.processes import Part, obeying_the_parent
-    from batchgen.jobs.work import WorkRequest
     from batchgen.shutdown import Stop
 
     stop, part = Stop(), Part()
-    request = WorkRequest(scope, config.work.concurrency, grace_s, hedge, watch=part.show)
     async with obeying_the_parent(stop, part.orders):
-        return await _work_logged(session, store, config, request, stop, part)
+        return await _work_logged(session, store, config, spec, stop, part)
 
 
 async def _work_in_processes(
-    session: Session, store: "Store", request: "WorkRequest", processes: int, stop: "Stop",
+    session: Session, store: "Store", spec: "WorkSpec", processes: int, stop: "Stop",
     display: Display,
 ) -> "WorkResult":  # fmt: skip
     from batchgen.jobs.processes import shares, work_in_processes
 
-    scope = request.scope
-    processes = min(processes, scope.max_items or processes)
-    if processes > request.slots:
+    processes = min(processes, spec.max_items or processes)
+    if processes > spec.slots:
         raise UsageError(
-            f"--processes {processes}: there are only {request.slots} slots (-c) "
+            f"--processes {processes}: there are only {spec.slots} slots (-c) "
             "to share. Take fewer processes, or more slots."
         )
-    shared = [*session.as_options(), "work", "--part", "--grace", str(request.grace_s)]
-    shared += ["--rpm", str(scope.limits.requests_per_minute or 0)]
-    shared += ["--tpm", str(scope.limits.tokens_per_minute or 0)]
-    shared += ["--adaptive" if scope.limits.adaptive else "--no-adaptive"]
-    for experiment_id in scope.experiments or ():
+    shared = [*session.as_options(), "work", "--part", "--grace", str(spec.grace_s)]
+    shared += ["--rpm", str(spec.limits.requests_per_minute or 0)]
+    shared += ["--tpm", str(spec.limits.tokens_per_minute or 0)]
+    shared += ["--adaptive" if spec.limits.adaptive else "--no-adaptive"]
+    for experiment_id in spec.experiments or ():
         shared += ["--experiment", await _name_of(store, experiment_id)]
-    if scope.budget is not None and scope.budget.max_cost_usd is not None:
-        shared += ["--max-cost", str(scope.budget.max_cost_usd)]
-    if scope.budget is not None and scope.budget.max_tokens is not None:
-        shared += ["--max-tokens-total", str(scope.budget.max_tokens)]
-    if scope.wait_for_more:
+    if spec.budget is not None and spec.budget.max_cost_usd is not None:
+        shared += ["--max-cost", str(spec.budget.max_cost_usd)]
+    if spec.budget is not None and spec.budget.max_tokens is not None:
+        shared += ["--max-tokens-total", str(spec.budget.max_tokens)]
+    if spec.wait_for_more:
         shared += ["--watch"]
-    if scope.until is not None:
-        shared += ["--until", str(scope.until)]
-    if request.hedge:
+    if spec.until is not None:
+        shared += ["--until", str(spec.until)]
+    if spec.hedge:
         shared += ["--hedge"]
-    items = shares(scope.max_items, processes) if scope.max_items else [None] * processes
+    items = shares(spec.max_items, processes) if spec.max_items else [None] * processes
     commands = [
         # -P: a file of the user's beside the config is no module of ours.
         [sys.executable, "-P", "-m", "batchgen", *shared, "-c", str(slots)]
         + ([] if max_items is None else ["--max-items", str(max_items)])
-        for slots, max_items in zip(shares(request.slots, processes), items, strict=True)
+        for slots, max_items in zip(shares(spec.slots, processes), items, strict=True)
     ]
-    return await work_in_processes(store, commands, request, stop=stop, say=display.say)
+    return await work_in_processes(
+        store, commands, spec, stop=stop, say=display.say, watch=display.show
+    )
 
 
 async def _name_of(store: "Store", experiment_id: int) -> str:
     return next(one.name for one in await store.experiments() if one.id == experiment_id)
 
 
-async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
+async def do_whole_job(
+    session: Session, config: "Config", job: PoolJob, flags: "WorkFlags",
+    output: Path | None = None,
+) -> int:  # fmt: skip
     """All three steps, on one open database."""
     from batchgen.jobs.enqueue import recipe_of
     from batchgen.store import open_store
@@ -334,23 +307,19 @@ async def do_whole_job(session: Session, config: "Config", job: PoolJob) -> int:
     with reading_pool(job) as pool:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, recipe, pool, job)
-            return await _work_and_export(session, store, config, job)
+            return await _work_and_export(session, store, config, flags, output)
 
 
-async def _work_and_export(session: Session, store: "Store", config: "Config", job: PoolJob) -> int:
-    from batchgen.jobs.work import limits_of
-    from batchgen.worker.committer import Scope
+async def _work_and_export(
+    session: Session, store: "Store", config: "Config", flags: "WorkFlags", output: Path | None
+) -> int:
+    from batchgen.jobs.work import spec_of
 
     experiment = await experiment_named(store, config.output_data.experiment_name)
-    experiments = (experiment.id,)
-    budget = budget_of(experiments, job.max_cost_usd, job.max_tokens, hedge=job.hedge)
-    scope = Scope(experiments, limits_of(config), budget, until=job.until)
-    result = await work_on(
-        session, store, config, scope,
-        grace_s=job.grace_s, processes=job.processes, hedge=job.hedge,
-    )  # fmt: skip
+    spec = spec_of(config, (experiment.id,), flags)
+    result = await work_on(session, store, config, spec, flags.processes)
     if result.exit_code in (0, 3):
-        await export_to(session, store, config, experiment, job.output)
+        await export_to(session, store, config, experiment, output)
     return result.exit_code
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from batchgen.display.texts import percentile_s
 from batchgen.limits import limit_in_words
 from batchgen.store import Counts, Store
-from batchgen.worker import Stats
-from batchgen.worker.committer import Scope
+from batchgen.worker import Stats, WorkSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,46 +146,46 @@ def duration(seconds: float) -> str:
 
 
 async def show_plain(
-    store: Store, scope: Scope, stats: Stats, console: "Console", every_s: float = PLAIN_EVERY_S
+    store: Store, spec: WorkSpec, stats: Stats, console: "Console", every_s: float = PLAIN_EVERY_S
 ) -> None:
     """A line every few seconds, in a long run less often, until cancelled."""
     meter = Meter()
-    look = meter.look(await _counts(store, scope), stats, time.monotonic())
+    look = meter.look(await _counts(store, spec), stats, time.monotonic())
     while True:
         await asyncio.sleep(max(every_s, min(look.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)))
-        counts = await _counts(store, scope)
+        counts = await _counts(store, spec)
         look = meter.look(counts, stats, time.monotonic())
         console.print(plain_line(look), highlight=False, markup=False, soft_wrap=True)
 
 
-async def show_live(store: Store, scope: Scope, stats: Stats, console: "Console") -> None:
+async def show_live(store: Store, spec: WorkSpec, stats: Stats, console: "Console") -> None:
     """A display that is drawn anew in place, until cancelled."""
     from rich.live import Live
 
     if console.is_dumb_terminal:
-        await show_plain(store, scope, stats, console)
+        await show_plain(store, spec, stats, console)
         return
     meter = Meter()
     # What a user's parser prints goes above the display, unless it goes somewhere else anyway.
     with Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty()) as live:
         try:
             while True:
-                counts = await _counts(store, scope)
+                counts = await _counts(store, spec)
                 look = meter.look(counts, stats, time.monotonic())
                 live.update(Drawing(look), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
         finally:
             # The last frame stays on the screen, so let it be true.
-            counts = await _counts(store, scope)
+            counts = await _counts(store, spec)
             look = meter.look(counts, stats, time.monotonic())
             live.update(Drawing(look, last=True), refresh=True)
 
 
-async def _counts(store: Store, scope: Scope) -> Counts:
+async def _counts(store: Store, spec: WorkSpec) -> Counts:
     """What the run is about: with `until`, no more pending items than are still wanted."""
-    counts = await store.counts(scope.experiments)
-    if scope.until is not None:
-        missing = max(0, scope.until - counts.done - counts.running)
+    counts = await store.counts(spec.experiments)
+    if spec.until is not None:
+        missing = max(0, spec.until - counts.done - counts.running)
         counts.pending = min(counts.pending, missing)
     return counts
 

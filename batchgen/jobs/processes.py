@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from batchgen.errors import BatchgenError
-from batchgen.jobs.work import WorkRequest, WorkResult, watched
+from batchgen.jobs.work import Watcher, WorkResult, watched
 from batchgen.shutdown import Stop
 from batchgen.store import Store
-from batchgen.worker import Stats
-from batchgen.worker.committer import Scope
+from batchgen.worker import Stats, WorkSpec
 
 _REPORT_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
@@ -45,20 +44,21 @@ def shares(total: int, parts: int) -> list[int]:
 
 
 async def work_in_processes(
-    store: Store, commands: Sequence[Sequence[str]], request: WorkRequest, *, stop: Stop, say: Say
-) -> WorkResult:
+    store: Store, commands: Sequence[Sequence[str]], spec: WorkSpec, *, stop: Stop, say: Say,
+    watch: Watcher,
+) -> WorkResult:  # fmt: skip
     """Run the commands, each a `batchgen work --part`, until all have ended, one halts, or `stop`.
 
     One that dies leaves its items to the others. Raises BatchgenError when all have failed. Who is
     cancelled has drained them first.
     """
     stats = Stats()
-    crew = _Crew(stats, say, stop, shares_items=request.scope.max_items is not None)
-    async with watched(request, store, stats):
+    crew = _Crew(stats, say, stop, shares_items=spec.max_items is not None)
+    async with watched(watch, store, spec, stats):
         await crew.run(commands)
-    counts = await store.counts(request.scope.experiments)
+    counts = await store.counts(spec.experiments)
     signum = stop.signum if stop.drain.is_set() else None
-    return WorkResult(stats, counts, signum, request.scope.until)
+    return WorkResult(stats, counts, signum, spec.until)
 
 
 @dataclass(slots=True)
@@ -200,7 +200,7 @@ class Part:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
 
-    async def show(self, store: Store, scope: Scope, stats: Stats) -> None:  # noqa: ARG002
+    async def show(self, store: Store, spec: WorkSpec, stats: Stats) -> None:  # noqa: ARG002
         """Until cancelled, and once more then."""
         try:
             while True:

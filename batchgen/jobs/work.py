@@ -1,27 +1,48 @@
-"""The jobs, put together from their parts: what the command line and the Python API both run."""
+"""Working on the pending items: what is to be done, from config and flags, and one worker that does
+it. What the command line and the Python API both run."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batchgen.config import Config, ModelConfig
+from batchgen.errors import UsageError
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
 from batchgen.llm.prices import Prices, max_tokens
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
-from batchgen.worker import RunLog, Stats, WorkerOptions, run_worker
-from batchgen.worker.committer import Scope
+from batchgen.worker import RunLog, Stats, WorkSpec, run_worker
 
-Watcher = Callable[[Store, Scope, Stats], Awaitable[None]]
+Watcher = Callable[[Store, WorkSpec, Stats], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFlags:
+    """What is asked of one run, over the config; None: as the config says, or no limit. `rpm` and
+    `tpm` are requests and tokens a minute, 0: no limit. `max_cost_usd` and `max_tokens` are those
+    of all runs of the experiments together."""
+
+    slots: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    adaptive: bool | None = None
+    processes: int = 1
+    max_items: int | None = None
+    until: int | None = None
+    wait_for_more: bool = False
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    hedge: bool = False
+    grace_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """How a worker's run ended; `counts` are those of its scope, whoever did the work, and `until`
-    is how many done items were wanted of it (None: all)."""
+    """How a worker's run ended; `counts` are those of its experiments, whoever did the work, and
+    `until` is how many done items were wanted of them (None: all)."""
 
     stats: Stats
     counts: Counts
@@ -45,72 +66,70 @@ class WorkResult:
         return 3 if self.counts.failed else 0
 
 
-@dataclass(slots=True)
-class WorkRequest:
-    """What to work on, beyond the config. `watch` runs beside the worker and shows how it goes."""
+def spec_of(config: Config, experiments: tuple[int, ...] | None, flags: WorkFlags) -> WorkSpec:
+    """What one worker is to do; `experiments` are ids, None: all.
 
-    scope: Scope
-    slots: int
-    grace_s: float | None = None
-    hedge: bool = False
-    parsers: Mapping[str, Parser] = field(default_factory=dict)
-    watch: Watcher | None = None
+    Raises UsageError for flags that exclude each other, ConfigError for a budget when the most that
+    a call can cost is not known.
+    """
+    model, settings = config.model, config.work
+    return WorkSpec(
+        slots=settings.concurrency if flags.slots is None else flags.slots,
+        experiments=experiments,
+        limits=Limits(
+            model.rate_limit if flags.rpm is None else flags.rpm or None,
+            model.token_limit if flags.tpm is None else flags.tpm or None,
+            settings.adaptive if flags.adaptive is None else flags.adaptive,
+        ),
+        budget=_budget_of(model, experiments, flags),
+        max_items=flags.max_items,
+        until=flags.until,
+        wait_for_more=flags.wait_for_more,
+        hedge=flags.hedge,
+        retry_policy=RetryPolicy(settings.max_attempts, settings.parse_attempts),
+        timeout_s=settings.timeout_s,
+        parse_timeout_s=settings.parse_timeout_s,
+        parse_feedback=settings.parse_feedback,
+        stall_s=settings.stall_s,
+        grace_s=settings.grace_s if flags.grace_s is None else flags.grace_s,
+        lease_s=settings.lease_s,
+        max_answer_tokens=max_tokens(model.params),
+        directory=config.directory,
+    )
 
 
 async def work(
-    store: Store, config: Config, request: WorkRequest, *, stop: Stop, log: RunLog
-) -> WorkResult:
-    """Run one worker until nothing is left or wanted, it halts, or `stop`.
+    store: Store, config: Config, spec: WorkSpec, *, stop: Stop, log: RunLog,
+    parsers: Mapping[str, Parser] | None = None, watch: Watcher | None = None,
+) -> WorkResult:  # fmt: skip
+    """Run one worker until nothing is left or wanted, it halts, or `stop`. `parsers` are those that
+    no name can load, by their spec; `watch` runs meanwhile and shows how it goes.
 
     Raises ConfigError when the key is missing, StoreError when the database fails.
     """
     from batchgen.llm.client import open_client
 
-    settings = config.work
-    options = WorkerOptions(
-        slots=request.slots,
-        policy=RetryPolicy(settings.max_attempts, settings.parse_attempts),
-        scope=request.scope,
-        parse_timeout_s=settings.parse_timeout_s,
-        parse_feedback=settings.parse_feedback,
-        stall_s=settings.stall_s,
-        grace_s=settings.grace_s if request.grace_s is None else request.grace_s,
-        lease_s=settings.lease_s,
-        hedge=request.hedge,
-        parsers=request.parsers,
-        prices=Prices(config.model),
-        max_tokens=max_tokens(config.model.params),
-        directory=config.directory,
-    )
     stats = Stats()
-    opening = open_client(config.model, timeout_s=settings.timeout_s)
-    async with opening as client, watched(request, store, stats):
-        await run_worker(store, client, options, stop=stop, stats=stats, log=log)
-    counts = await store.counts(request.scope.experiments)
+    opening = open_client(config.model, timeout_s=spec.timeout_s)
+    async with opening as client, watched(watch, store, spec, stats):
+        await run_worker(
+            store, client, spec,
+            prices=Prices(config.model), parsers=parsers or {}, stop=stop, stats=stats, log=log,
+        )  # fmt: skip
+    counts = await store.counts(spec.experiments)
     signum = stop.signum if stop.drain.is_set() else None
-    return WorkResult(stats, counts, signum, request.scope.until)
-
-
-def limits_of(config: Config) -> Limits:
-    """What the config, and the flags over it, allow all workers of the database to send."""
-    return Limits(config.model.rate_limit, config.model.token_limit, config.work.adaptive)
-
-
-def check_budget(model: ModelConfig, budget: Budget) -> None:
-    """Raises ConfigError when the most that a call can cost is not known."""
-    body = {"model": model.model, **model.params}
-    Prices(model).most(body, needs_cost=budget.max_cost_usd is not None)
+    return WorkResult(stats, counts, signum, spec.until)
 
 
 @asynccontextmanager
-async def watched(request: WorkRequest, store: Store, stats: Stats) -> AsyncIterator[None]:
-    """While inside, the request's `watch` runs beside; it has had its last look on leaving."""
-    if request.watch is None:
+async def watched(
+    watch: Watcher | None, store: Store, spec: WorkSpec, stats: Stats
+) -> AsyncIterator[None]:
+    """While inside, `watch` runs beside; it has had its last look on leaving."""
+    if watch is None:
         yield
         return
-    watching = asyncio.create_task(
-        _watch(request.watch, store, request.scope, stats), name="display"
-    )
+    watching = asyncio.create_task(_watch(watch, store, spec, stats), name="display")
     try:
         yield
     finally:
@@ -120,5 +139,19 @@ async def watched(request: WorkRequest, store: Store, stats: Stats) -> AsyncIter
             watching.result()
 
 
-async def _watch(watch: Watcher, store: Store, scope: Scope, stats: Stats) -> None:
-    await watch(store, scope, stats)
+async def _watch(watch: Watcher, store: Store, spec: WorkSpec, stats: Stats) -> None:
+    await watch(store, spec, stats)
+
+
+def _budget_of(
+    model: ModelConfig, experiments: tuple[int, ...] | None, flags: WorkFlags
+) -> Budget | None:
+    if flags.max_cost_usd is None and flags.max_tokens is None:
+        return None
+    if flags.hedge:
+        raise UsageError(
+            "--hedge pays for some answers twice, so it does not go with a budget; leave out one."
+        )
+    body = {"model": model.model, **model.params}
+    Prices(model).most(body, needs_cost=flags.max_cost_usd is not None)
+    return Budget(experiments, flags.max_cost_usd, flags.max_tokens)

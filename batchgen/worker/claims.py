@@ -30,16 +30,17 @@ from batchgen.items import (
 )
 from batchgen.llm.client import Client
 from batchgen.llm.decide import decide, decide_parse_failure
-from batchgen.llm.prices import Most
+from batchgen.llm.prices import Most, Prices
 from batchgen.llm.responses import UNKNOWN_MODEL, storable
-from batchgen.parsers import ParserRunner, to_json
+from batchgen.parsers import Parser, ParserRunner, to_json
 from batchgen.store import Budget, Grant, Reservation, Spent, Store
 from batchgen.worker.calls import Caller
 from batchgen.worker.committer import Committer
-from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.options import RunLog, Stats
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parameters import Parameters
 from batchgen.worker.requests import Prepared, Requests
+from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stragglers import CallsUnderWay
 
 # The server may have finished what we did not see the end of.
@@ -62,7 +63,9 @@ class Claims:
         self,
         store: Store,
         client: Client,
-        options: WorkerOptions,
+        spec: WorkSpec,
+        prices: Prices,
+        parsers: Mapping[str, Parser],
         committer: Committer,
         pacer: Pacer,
         stats: Stats,
@@ -70,13 +73,14 @@ class Claims:
         log: RunLog,
     ) -> None:
         self._store = store
-        self._caller = Caller(client, committer, pacer, calls, hedge=options.hedge)
-        self._options = options
+        self._caller = Caller(client, committer, pacer, calls, hedge=spec.hedge)
+        self._spec = spec
+        self._prices = prices
         self._committer = committer
         self._pacer = pacer
         self._stats = stats
         self._log = log
-        self._requests = Requests(store, options)
+        self._requests = Requests(store, spec, parsers)
         self._parameters = Parameters(self._requests, log.warn)
         self._runner = ParserRunner()
         self._tried_on_fresh_connection: set[int] = set()
@@ -99,11 +103,11 @@ class Claims:
             return Outcome(item, None, out_of_tries)
         if clock_ms() < self._pacer.paused_until:  # a 429 came while this item was being claimed
             return Outcome(item, None, Release())
-        if self._options.scope.budget is not None:
+        if self._spec.budget is not None:
             try:
-                granted = await self._granted(item, prepared.body, self._options.scope.budget)
+                granted = await self._granted(item, prepared.body, self._spec.budget)
             except ConfigError as exc:
-                if not self._is_bounded_without_its_own(prepared, self._options.scope.budget):
+                if not self._is_bounded_without_its_own(prepared, self._spec.budget):
                     return self._cannot_work(item, exc)
                 said = f"the item's own params cannot be kept to a budget. {exc}"
                 return Outcome(item, None, Fail(Reason.REJECTED, said))
@@ -126,7 +130,7 @@ class Claims:
 
     async def _granted(self, item: Item, body: Mapping[str, Any], budget: Budget) -> bool:
         """Whether the budget has the most that this call can cost; halts when it never will."""
-        most = self._options.prices.most(body, needs_cost=budget.max_cost_usd is not None)
+        most = self._prices.most(body, needs_cost=budget.max_cost_usd is not None)
         grant = await self._committer.reserve(Reservation(item, most.tokens, most.cost_usd or 0.0))
         if grant is Grant.NEVER:
             spent = await self._store.spent(budget)
@@ -137,7 +141,7 @@ class Claims:
         """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
         body = prepared.renderer.request_body(replace(prepared.input, params={}))
         try:
-            self._options.prices.most(body, needs_cost=budget.max_cost_usd is not None)
+            self._prices.most(body, needs_cost=budget.max_cost_usd is not None)
         except ConfigError:
             return False
         return True
@@ -171,7 +175,7 @@ class Claims:
         return Outcome(item, None, await self._parse(item, prepared, answer))
 
     def _attempt(self, reply: Reply, verdict: Answer | Failure, body: Mapping[str, Any]) -> Attempt:
-        price = self._options.prices.cost_usd(str(body["model"]), verdict.usage)
+        price = self._prices.cost_usd(str(body["model"]), verdict.usage)
         return _attempt(reply, verdict, price)
 
     def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
@@ -198,7 +202,7 @@ class Claims:
             self.halt_if_stalled(now)
         owing = replace(item, attempts=item.attempts + owed) if owed else item
         decision = decide(
-            verdict, owing, self._options.policy, needs_whole=needs_whole,
+            verdict, owing, self._spec.retry_policy, needs_whole=needs_whole,
             blame=blame, now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
@@ -210,7 +214,7 @@ class Claims:
         owed = 0
         for guilty, failure in self._pacer.take_guilty():
             owed += guilty.id == item.id
-            if guilty.attempts + 1 < self._options.policy.max_attempts:
+            if guilty.attempts + 1 < self._spec.retry_policy.max_attempts:
                 self._committer.charge(guilty)
             elif guilty.id != item.id:  # its next claim ends it, without a call
                 fail = Fail(failure.reason, failure.message)
@@ -222,11 +226,11 @@ class Claims:
             return Done(None)
         try:
             parsed = await self._runner.run(
-                prepared.parser, answer.text, prepared.input.given, self._options.parse_timeout_s
+                prepared.parser, answer.text, prepared.input.given, self._spec.parse_timeout_s
             )
             return Done(to_json(parsed))
         except ParseError as exc:
-            return decide_parse_failure(item, str(exc), self._options.policy)
+            return decide_parse_failure(item, str(exc), self._spec.retry_policy)
 
     def _note(self, verdict: Answer | Failure, reply: Reply) -> None:
         stats = self._stats

@@ -13,42 +13,26 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreBusyError, StoreError, StoreFullError
 from batchgen.items import Item, Outcome
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, Limits, TokenMeter
-from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Orders, Reservation, Seat
+from batchgen.limits import UNKNOWN_CALL, TokenMeter
+from batchgen.store import ClaimRequest, Exchange, Grant, Orders, Reservation, Seat
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import WorkerReport
+from batchgen.worker.spec import WorkSpec
 
 T = TypeVar("T")
 
 # How often to look for work that others add or give back.
 _POLL_MS = 1000
 _TELL_EVERY_MS = 2000
-# How long a full disk or a locked file may last before a worker gives up. Answers wait in memory.
-_PATIENCE_S = 60.0
 _TRY_AGAIN_S = 2.0
 # Calls that go out in one turn of the event loop: more would hold it up, a thousand for 0.15 s.
 _CLAIMS_A_TIME = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What this worker works on, and how much: `max_items` claims at most (None: all), no more once
-    `until` items are done, by all workers together, and `wait_for_more` items when there are none.
-    `limits` are those at its start."""
-
-    experiments: tuple[int, ...] | None = None
-    limits: Limits = NO_LIMITS
-    budget: Budget | None = None
-    max_items: int | None = None
-    wait_for_more: bool = False
-    until: int | None = None
 
 
 class Committer:
@@ -56,10 +40,9 @@ class Committer:
         self,
         worker: Seat,
         pacer: Pacer,
-        scope: Scope,
+        spec: WorkSpec,
         meter: TokenMeter,
         *,
-        lease_s: float,
         warn: Callable[[str], None],
     ) -> None:
         """`limits` may be replaced at any time: each exchange goes by the newest. `obey` is told
@@ -67,9 +50,9 @@ class Committer:
         `report` says what the worker tells of itself."""
         self._worker = worker
         self._pacer = pacer
-        self._scope = scope
+        self._spec = spec
         self._meter = meter
-        self._beat_every_ms = int(lease_s * 1000 / 6)
+        self._beat_every_ms = int(spec.lease_s * 1000 / 6)
         self._warn = warn
         self._wake = asyncio.Event()
         self._outcomes: list[tuple[Outcome, asyncio.Future[int | None]]] = []
@@ -85,7 +68,7 @@ class Committer:
         self._orders = worker.first_orders
         self._told: WorkerReport | None = None
         self._tell_at = 0
-        self._claims_left = scope.max_items
+        self._claims_left = spec.max_items
         self._draining = False
         self._closed = False
         self._warned_of_danger = False
@@ -93,7 +76,7 @@ class Committer:
         self.report: Callable[[], WorkerReport] = WorkerReport
         self.held: Callable[[float | None], None] = lambda _: None
         self.paused = False
-        self.limits = scope.limits
+        self.limits = spec.limits
         pacer.server.workers = worker.live_workers
         self.limited_to_rpm: float | None = None  # the calls a minute that a limit holds claims to
         self.in_flight = 0
@@ -163,7 +146,7 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until closed. Raises StoreError when the database cannot be written for a minute."""
+        """Until closed. Raises StoreError when the database cannot be written for `patience_s`."""
         while True:
             await self._wait()
             self._give_second_turns()
@@ -256,7 +239,7 @@ class Committer:
         counts_tokens = limits.tokens_per_minute is not None
         call_tokens = self._meter.estimate if counts_tokens else UNKNOWN_CALL
         return ClaimRequest(
-            slots, self._scope.experiments, limits, self._scope.until,
+            slots, self._spec.experiments, limits, self._spec.until,
             call_tokens=call_tokens, pause_ms=pause_ms,
         )  # fmt: skip
 
@@ -302,7 +285,7 @@ class Committer:
 
     async def _reserve(self) -> None:
         asked, self._reservations = self._reservations, []
-        budget = self._scope.budget
+        budget = self._spec.budget
         assert budget is not None
         wanted = [reservation for reservation, _ in asked]
         grants = await self._patiently(partial(self._worker.reserve, wanted, budget))
@@ -314,9 +297,9 @@ class Committer:
                 future.set_result(grant)
 
     async def _patiently(self, transaction: Callable[[], Awaitable[T]], answers: int = 0) -> T:
-        """Answers are paid for, and so are the calls under way: a full disk or a locked file gets a
-        minute before they are lost."""
-        give_up_at = time.monotonic() + _PATIENCE_S
+        """Answers are paid for, and so are the calls under way: a full disk or a locked file gets
+        `patience_s` before they are lost."""
+        give_up_at = time.monotonic() + self._spec.patience_s
         told = False
         while True:
             try:
@@ -330,7 +313,8 @@ class Committer:
             if time.monotonic() > give_up_at:
                 raise problem
             if not told:
-                self._warn(f"{problem} Trying again for a minute; answers wait in memory.")
+                patience = f"Trying again for {self._spec.patience_s:g} s"
+                self._warn(f"{problem} {patience}; answers wait in memory.")
                 told = True
             await asyncio.sleep(_TRY_AGAIN_S)
 
@@ -357,7 +341,7 @@ class Committer:
         """Fewer items than wanted: look again when one comes due, or soon, for others' sake."""
         if self._outcomes:
             return  # slots finished meanwhile, so the next exchange knows more
-        nothing_left = done.open == 0 and not self._scope.wait_for_more and not done.expelled
+        nothing_left = done.open == 0 and not self._spec.wait_for_more and not done.expelled
         if nothing_left or done.enough:
             self.drain()
             return
@@ -395,7 +379,7 @@ class Committer:
             self._pacer.forget_trouble()
         self.paused = orders.paused
         self._pacer.slots = orders.slots
-        self.limits = self._scope.limits.overruled(
+        self.limits = self._spec.limits.overruled(
             orders.requests_per_minute, orders.tokens_per_minute
         )
         self._look_at = 0

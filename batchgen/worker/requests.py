@@ -1,6 +1,7 @@
 """What is asked for an item, and what reads its answer: by its recipe, which is loaded once."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
-from batchgen.worker.options import WorkerOptions
+from batchgen.worker.spec import WorkSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class Prepared:
 
 
 class Requests:
-    def __init__(self, store: Store, options: WorkerOptions) -> None:
+    def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[str, Parser]) -> None:
         self._store = store
-        self._options = options
+        self._spec = spec
+        self._parsers = parsers
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
         self._left_out: set[tuple[int, str]] = set()
         self._of_pools: dict[tuple[int, int], bool] = {}
@@ -39,7 +41,7 @@ class Requests:
         renderer, parser = await self._recipe(item.recipe_id)
         item_input = read_item(json.loads(item.input_json), f"item {item.id}")
         body = renderer.request_body(item_input, item.sample) if item.answer is None else {}
-        if body and self._options.parse_feedback and item.parse_failures:
+        if body and self._spec.parse_feedback and item.parse_failures:
             await self._tell_what_was_wrong(item, body)
         if body and self._left_out:
             for name in renderer.added_params(item_input, item.sample):
@@ -53,7 +55,7 @@ class Requests:
         body = prepared.body
         if prepared.input.messages is None:
             return body, {}
-        messages, paths = await with_images(body["messages"], self._options.directory)
+        messages, paths = await with_images(body["messages"], self._spec.directory)
         return {**body, "messages": messages} if paths else body, paths
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
@@ -76,6 +78,6 @@ class Requests:
         found = self._recipes.get(recipe_id)
         if found is None:
             recipe = await self._store.recipe(recipe_id)
-            parser = self._options.parsers.get(recipe.parser) or load_parser(recipe.parser)
+            parser = self._parsers.get(recipe.parser) or load_parser(recipe.parser)
             found = self._recipes[recipe_id] = Renderer(recipe), parser
         return found

@@ -16,8 +16,9 @@ from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
 from batchgen.worker.claims import Claim, Claims
 from batchgen.worker.committer import Committer
-from batchgen.worker.options import RunLog, Stats, WorkerOptions
+from batchgen.worker.options import RunLog, Stats
 from batchgen.worker.pacer import Pacer
+from batchgen.worker.spec import WorkSpec
 
 _LOOK_FOR_STALL_S = 10.0
 
@@ -26,14 +27,14 @@ class Slots:
     def __init__(
         self,
         claims: Claims,
-        options: WorkerOptions,
+        spec: WorkSpec,
         committer: Committer,
         pacer: Pacer,
         stats: Stats,
         log: RunLog,
     ) -> None:
         self._claims = claims
-        self._options = options
+        self._spec = spec
         self._committer = committer
         self._pacer = pacer
         self._stats = stats
@@ -44,7 +45,7 @@ class Slots:
         """Until nothing is left, or `stop`. One that is cancelled, however often, first writes what
         it has."""
         committing = asyncio.create_task(self._committer.run(), name="committer")
-        self._have(self._options.slots)
+        self._have(self._spec.slots)
         self._committer.obey = partial(self._obey, stop)
         self._committer.held = self._note_limit
         watches = [
@@ -95,17 +96,17 @@ class Slots:
         await stop.drain.wait()
         self._committer.drain()
         try:
-            async with asyncio.timeout(self._options.grace_s):
+            async with asyncio.timeout(self._spec.grace_s):
                 await stop.now.wait()
         except TimeoutError:
-            self._log.warn(f"still in flight after {self._options.grace_s:g} s: left")
+            self._log.warn(f"still in flight after {self._spec.grace_s:g} s: left")
         for slot in self._tasks:
             slot.cancel()
 
     async def _watch_for_stall(self) -> None:
         """Replies tell of a stall; but a server may ask for a wait longer than `stall_s`."""
         while True:
-            await asyncio.sleep(min(self._options.stall_s, _LOOK_FOR_STALL_S))
+            await asyncio.sleep(min(self._spec.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
             if now < self._pacer.paused_until and not self._committer.paused:
                 self._claims.halt_if_stalled(now)
