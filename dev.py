@@ -44,7 +44,7 @@ def main() -> int:
         return run(PYTHON, "-m", "pytest", *arguments)
     if task == "chaos":
         set_up("[dev]")
-        return run(PYTHON, "-m", "tests.chaos", *arguments)
+        return run(PYTHON, "-m", "tests.crash.chaos", *arguments)
     if task == "bench":
         set_up("[bench]")
         return run(PYTHON, "-m", "bench", *arguments)

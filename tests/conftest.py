@@ -4,22 +4,17 @@ The server is the point of synchronisation: `await simulator.received(7)`, `simu
 act. Nothing sleeps to wait for something.
 """
 
-import asyncio
-import json
 import os
 import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from batchgen.simulate import Simulator
-
-KEY = "sk-secret-0123456789"
+from tests.kits.project import Project
+from tests.kits.terminal import Terminal
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,89 +42,6 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield server
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A batchgen process that ended. A negative code is the signal that killed it."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
-class Project:
-    """A directory with a config, prompts and a pool, and batchgen to run in it."""
-
-    path: Path
-    base_url: str
-    env: dict[str, str] = field(default_factory=dict)
-    running: list[asyncio.subprocess.Process] = field(default_factory=list)
-
-    @property
-    def database(self) -> Path:
-        return self.path / "batchgen.db"
-
-    def write(self, name: str, text: str | bytes) -> Path:
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return file
-
-    def config(self, text: str = "", **model: Any) -> Path:
-        """A config for the simulated model; `model` are keys of that section, `text` the rest."""
-        settings = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **model}
-        lines = [f"  {name}: {json.dumps(value)}" for name, value in settings.items()]
-        text = text or "parser: raw\n"
-        return self.write("config.yaml", "model:\n" + "\n".join(lines) + "\n" + text)
-
-    def pool(self, items: Iterable[Any], name: str = "pool.jsonl") -> Path:
-        lines = [json.dumps(item, ensure_ascii=False) for item in items]
-        return self.write(name, "".join(f"{line}\n" for line in lines))
-
-    async def start(
-        self, *arguments: str, stdin: bytes | None = None
-    ) -> asyncio.subprocess.Process:
-        """Start batchgen here, and return the process."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "batchgen", *arguments,
-            cwd=self.path,
-            env={**os.environ, **self.env},
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        self.running.append(process)
-        return process
-
-    async def batchgen(self, *arguments: str, stdin: bytes | None = None) -> Ended:
-        """Run batchgen here to its end."""
-        return await ended(await self.start(*arguments, stdin=stdin), stdin)
-
-    def export(self, name: str = "default") -> list[dict[str, Any]]:
-        """The lines of an exported file."""
-        text = (self.path / "output" / f"{name}.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
-
-    def query(self, sql: str, parameters: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Any]:
-        """Ask the database while nobody works on it."""
-        connection = sqlite3.connect(self.database)
-        try:
-            return connection.execute(sql, parameters).fetchall()
-        finally:
-            connection.close()
-
-
-async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None) -> Ended:
-    """Wait for a process and take what it printed."""
-    out, err = await process.communicate(stdin)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
 @pytest.fixture
 async def project(tmp_path: Path, simulator: Simulator) -> AsyncIterator[Project]:
     """On the simulated model: template "Say {word}", parser raw. No process outlives it."""
@@ -144,11 +56,13 @@ async def project(tmp_path: Path, simulator: Simulator) -> AsyncIterator[Project
 
 
 @pytest.fixture
+async def terminal() -> AsyncIterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def words() -> Callable[[int], Iterator[dict[str, str]]]:
     """Flat items for the project's template: {"word": "w0"}, {"word": "w1"}..."""
     return lambda n: ({"word": f"w{number}"} for number in range(n))
-
-
-def without_times(line: dict[str, Any]) -> dict[str, Any]:
-    """An export line as any other run would give it."""
-    return {name: value for name, value in line.items() if name != "timestamp"}

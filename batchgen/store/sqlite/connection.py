@@ -339,7 +339,7 @@ async def _run(connection: aiosqlite.Connection, run: Callable[[sqlite3.Connecti
     """Run a function on the connection's thread, to its end even when cancelled.
 
     aiosqlite has this only as a private method, kept since its first release; its public methods
-    cross the event loop once a statement. `tests/test_store_connection.py` tells when it changes.
+    cross the event loop once a statement. `tests/store/test_connection.py` tells when it changes.
     """
     call = connection._execute(run, connection._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
     result: T = await uninterrupted(call)

@@ -1,0 +1,183 @@
+"""The API key is in no file and in no text, whatever the server, the config or the user does.
+
+The servers here are the worst there are: they send the key back, in bodies, headers and answers.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from batchgen.simulate.behaviours import Behaviour
+from tests.kits.project import KEY, Ended, Project
+from tests.kits.typist import Typist
+
+WRITTEN_BY_THE_USER = "config.yaml"
+AUTHORIZATION = f"Authorization: Bearer {KEY}"
+ERROR: dict[str, Any] = {"error": {"message": f"Incorrect API key: {KEY}.", "code": KEY}}
+
+ECHOES = {
+    "json": Behaviour.response(400, json.dumps(ERROR)),
+    "text": Behaviour.response(500, f"POST /v1\n{AUTHORIZATION}\n", content_type="text/plain"),
+    "inside": Behaviour.response(200, json.dumps(ERROR)),
+    "html": Behaviour.response(200, f"<pre>{AUTHORIZATION}</pre>", content_type="text/html"),
+    "answer": Behaviour.ok(f"Your key is {KEY}, isn't it?"),
+}
+
+
+def places_with_the_key(project: Project, *seen: Ended) -> list[str]:
+    """Every file of the project and every text of a process that has the key in it."""
+    found = [
+        str(file.relative_to(project.path))
+        for file in sorted(project.path.rglob("*"))
+        if file.is_file() and KEY.encode() in file.read_bytes()
+    ]
+    return found + [text for ended in seen for text in (ended.out, ended.err) if KEY in text]
+
+
+async def look_at_everything(batchgen: Typist, items: int) -> list[Ended]:
+    return [
+        await batchgen(*command)
+        for command in [
+            ["-v", "status"],
+            ["status", "--json"],
+            ["failures"],
+            ["failures", "--json"],
+            *(["show", str(number)] for number in range(1, items + 1)),
+            ["show", "1", "--json"],
+            ["export"],
+            ["export", "--failed"],
+            ["export", "-o", "-"],
+            ["experiments"],
+            ["verify"],
+        ]
+    ]
+
+
+@pytest.fixture
+def batchgen(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Typist:
+    return Typist(project.path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def looking(project: Project) -> Project:
+    """A project with the key in its config; an item fails at its first failure."""
+    project.config("work: {max_attempts: 1}\n")
+    project.pool({"word": name} for name in ECHOES)
+    return project
+
+
+async def test_the_key_that_a_server_sends_back_is_stored_and_shown_nowhere(
+    looking: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    for name, behaviour in ECHOES.items():
+        simulator.script(f"Say {name}", behaviour)
+    worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    assert worked.code == 3, worked.err
+    assert simulator.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    seen = await look_at_everything(batchgen, len(ECHOES))
+    assert [ended.code for ended in seen] == [0] * len(seen)
+    assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
+    # They did send it, and what they sent was kept.
+    kept = looking.query(
+        "select count(*) from attempts where coalesce(response, body) like '%[API key]%'"
+    )
+    assert kept == [(len(ECHOES),)]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour.error(422, message="no", headers={"x-request-id": f"req-{KEY}"}),
+        Behaviour.redirect(f"http://127.0.0.1:9/login?key={KEY}"),
+    ],
+    ids=["request-id", "location"],
+)
+async def test_the_key_in_a_header_of_the_response_is_stored_and_shown_nowhere(
+    looking: Project, batchgen: Typist, simulator: Simulator, behaviour: Behaviour
+) -> None:
+    simulator.script("Say json", behaviour)
+    worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    seen = await look_at_everything(batchgen, 1)
+    assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_not_in_the_message_that_says_so(
+    looking: Project, batchgen: Typist, simulator: Simulator, status: int
+) -> None:
+    for name in ECHOES:
+        simulator.script(f"Say {name}", Behaviour.response(status, json.dumps(ERROR)))
+    worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    assert worked.code == 4
+    assert "halted: " in worked.err
+    seen = await look_at_everything(batchgen, 1)
+    assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
+
+
+async def test_a_killed_worker_leaves_the_key_in_no_file_nor_in_the_process_list(
+    looking: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say json", ECHOES["json"])
+    assert (await looking.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.script("Say text", Behaviour("hang"))
+    worker = await looking.start("-v", "work", "-c", "1")
+    await simulator.received(2)
+    arguments = Path(f"/proc/{worker.pid}/cmdline")
+    if sys.platform == "linux":
+        assert KEY.encode() not in arguments.read_bytes()
+    worker.kill()
+    await worker.wait()
+    assert (looking.path / "batchgen.db-wal").stat().st_size > 0
+    assert places_with_the_key(looking) == [WRITTEN_BY_THE_USER]
+
+
+@pytest.mark.parametrize(
+    ("written", "env"),
+    [
+        ("${MY_KEY}", {"MY_KEY": KEY}),
+        ("$MY_KEY", {"MY_KEY": KEY}),
+        (None, {"OPENAI_API_KEY": KEY}),
+        ("other", {"BATCHGEN_MODEL_API_KEY": KEY}),
+    ],
+)
+async def test_a_key_of_the_environment_is_in_no_file_at_all(
+    looking: Project, simulator: Simulator, written: str | None, env: dict[str, str]
+) -> None:
+    looking.config(api_key=written)
+    looking.env |= env
+    simulator.script("Say json", ECHOES["json"])
+    worked = await looking.batchgen("-v", "run", "pool.jsonl")
+    assert {request.headers["Authorization"] for request in simulator.requests} == {f"Bearer {KEY}"}
+    assert places_with_the_key(looking, worked) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"model:\n  api_key: [{KEY}]\n",
+        f"model:\n  api_key:{KEY}\n",
+        f"model: {{api_key:{KEY}}}\n",
+        f"model: {{api_kye: {KEY}}}\n",
+        f"model:\n  base_url: https://user:{KEY}@host/v1\n",
+        f"model:\n  base_url: {KEY}\n",
+        f"model:\n  api_key: '{KEY}\n",
+        f"model:\n  api_key: {KEY}: x\n",
+        f"model:\n\tapi_key: {KEY}\n",
+        f"model:\n  api_key: {KEY}\n  api_key: {KEY}\n",
+        f"api_key: {KEY}\n",
+    ],
+)
+async def test_a_config_that_is_wrong_about_the_key_does_not_show_it(
+    batchgen: Typist, looking: Project, text: str
+) -> None:
+    looking.write(WRITTEN_BY_THE_USER, text)
+    refused = await batchgen("run", "pool.jsonl")
+    assert refused.code == 2
+    assert refused.err.startswith("error: config.yaml")
+    assert places_with_the_key(looking, refused) == [WRITTEN_BY_THE_USER]

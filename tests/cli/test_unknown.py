@@ -1,0 +1,138 @@
+"""`status` tells the most that calls with unknown outcome can have cost."""
+
+import re
+import signal
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from tests.kits.project import Project
+from tests.kits.typist import Typist
+
+CENT_A_TOKEN = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}
+MAX_TOKENS = 100
+MOST = 1.0  # what such a call can cost
+SLOTS = 3
+
+
+@pytest.fixture
+def batchgen(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Typist:
+    return Typist(project.path, monkeypatch, capsys)
+
+
+async def killed(project: Project, simulator: Simulator, *options: str) -> None:
+    """A worker died with all its calls in flight."""
+    project.pool({"word": f"w{number}"} for number in range(SLOTS))
+    await kill_a_worker(project, simulator, *options)
+
+
+async def kill_a_worker(project: Project, simulator: Simulator, *options: str) -> None:
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    process = await project.start("work", "-c", str(SLOTS), *options)
+    await simulator.received(SLOTS)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    simulator.release()
+
+
+async def total(batchgen: Typist) -> dict[str, Any]:
+    found: dict[str, Any] = (await batchgen("status", "--json")).json["total"]
+    return {name: value for name, value in found.items() if name.startswith("unknown")}
+
+
+async def test_it_is_told_before_and_after_another_takes_over(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    project.config(price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
+    await killed(project, simulator)
+    before = await total(batchgen)
+    assert before.pop("unknown_max_tokens") > SLOTS * MAX_TOKENS
+    assert before == {
+        "unknown_calls": SLOTS,
+        "unknown_max_cost_usd": pytest.approx(SLOTS * MOST),
+        "unknown_max_calls": SLOTS,
+    }
+    assert (await project.batchgen("work")).code == 0
+    after = await total(batchgen)
+    del after["unknown_max_tokens"]
+    assert after == before
+    assert (
+        "sent, answer unknown: 3 (calls of workers that died or were stopped; the server may have "
+        "charged for them: at most $3.0000)\n"
+    ) in (await batchgen("status")).out
+
+
+async def test_without_any_there_is_nothing_to_know(project: Project, batchgen: Typist) -> None:
+    project.pool([{"word": "a"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert await total(batchgen) == {
+        "unknown_calls": 0,
+        "unknown_max_tokens": 0,
+        "unknown_max_cost_usd": 0,
+        "unknown_max_calls": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"max_tokens": 10}, r"at most \d+ tokens, whose price is not known \(model.price\)\)"),
+        ({"price": CENT_A_TOKEN}, r"how much is not known, as max_tokens is not set\)"),
+    ],
+)
+async def test_what_is_not_known_is_said(
+    project: Project, simulator: Simulator, batchgen: Typist, model: dict[str, Any], said: str
+) -> None:
+    project.config(**model)
+    await killed(project, simulator)
+    status = await batchgen("status")
+    assert status.code == 0
+    assert re.search(said, status.out)
+    assert (await total(batchgen))["unknown_max_cost_usd"] is None
+
+
+async def test_an_item_without_a_limit_is_left_out_and_the_text_says_so(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    project.config(price=CENT_A_TOKEN)
+    items = [{"word": f"w{number}", "params": {"max_tokens": MAX_TOKENS}} for number in range(2)]
+    project.pool([*items, {"word": "w2"}])
+    await kill_a_worker(project, simulator)
+    assert "at most $2.0000 for the 2 of which it is known)" in (await batchgen("status")).out
+
+
+async def test_what_a_budget_has_counted_holds(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    project.config(price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
+    await killed(project, simulator, "--max-cost", "50")
+    # Whatever the config says by now: what was booked was booked.
+    project.config(price={"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}, max_tokens=1)
+    assert (await total(batchgen))["unknown_max_cost_usd"] == pytest.approx(SLOTS * MOST)
+    assert (await project.batchgen("work")).code == 0
+    assert (await total(batchgen))["unknown_max_cost_usd"] == pytest.approx(SLOTS * MOST)
+
+
+async def test_of_very_many_only_some_are_looked_at(project: Project, batchgen: Typist) -> None:
+    project.config(price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
+    project.pool([{"word": "a"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    with closing(sqlite3.connect(project.database)) as db, db:
+        db.execute(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 6000)"
+            " insert into attempts (item_id, epoch, worker_id, finished_at, outcome)"
+            " select 1, 1, 1, 0, 'unknown' from n"
+        )
+        db.execute("update totals set calls = calls + 6000, unknown_calls = 6000")
+    found = await total(batchgen)
+    assert (found["unknown_calls"], found["unknown_max_calls"]) == (6000, 5000)
+    assert found["unknown_max_cost_usd"] == pytest.approx(5000 * MOST)
+    assert (
+        "at most $5,000.0000 for the 5000 of which it is known)" in (await batchgen("status")).out
+    )

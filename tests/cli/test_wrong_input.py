@@ -1,0 +1,814 @@
+"""What users get wrong: one line that says what, where and what to do, exit 2, nothing
+half-written.
+
+Most of it runs in this process, for speed; a part of the same cases through the real command.
+"""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from batchgen.store.sqlite.migrate import migrations
+from tests.kits.project import Ended
+from tests.kits.typist import Typist
+
+CONFIG = 'model: {base_url: "http://127.0.0.1:9/v1", api_key: k, model: m}\n'
+TEMPLATE = "prompts/user_prompts/default.txt"
+GOOD = '{"word": "good"}\n'
+JINJA = CONFIG + "prompts: {user_prompt_path: t.j2}\n"
+BATCH = '{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": '
+
+
+@dataclass(frozen=True)
+class Case:
+    """`files` are beside a config, a template "Say {word}" and a good pool.jsonl. `<dir>` in `line`
+    is the project's directory."""
+
+    id: str
+    line: str
+    command: str = "enqueue pool.jsonl"
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    kept: int = 0
+
+
+def pool(id: str, text: str | bytes, line: str, *, name: str = "pool.jsonl", kept: int = 0) -> Case:  # noqa: A002
+    return Case(id, line, f"enqueue {name}", {name: text}, kept=kept)
+
+
+def settings(id: str, text: str, line: str, **files: str) -> Case:  # noqa: A002
+    return Case(id, line, files={"config.yaml": text, **files})
+
+
+def function(id: str, text: str, line: str, *, kept: int = 0) -> Case:  # noqa: A002
+    return Case(id, line, "enqueue made.py:items", {"made.py": text}, kept=kept)
+
+
+# Refused before anything is read of the pool: not a file is made or changed.
+REFUSED = [
+    # the data pool as a whole
+    Case("missing-pool", "nothere.jsonl: no such data pool", "enqueue nothere.jsonl"),
+    Case("missing-pool-run", "nothere.jsonl: no such data pool", "run nothere.jsonl"),
+    Case("missing-pool-dry", "nothere.jsonl: no such data pool", "enqueue nothere.jsonl --dry-run"),
+    Case("directory", "prompts: is a directory", "enqueue prompts"),
+    Case(
+        "unknown-suffix",
+        "pool.txt: unknown kind of data pool; it must end in .jsonl, .json, .csv or .parquet,"
+        " be - (JSONL on stdin), or module:function",
+        "enqueue pool.txt",
+        {"pool.txt": GOOD},
+    ),
+    Case(
+        "empty-source",
+        "the data pool's name is empty; give a file, - or module:function",
+        "enqueue ''",
+    ),
+    # a function as data pool
+    function("function-missing", "def itms(): ...", "made.py has no items; did you mean itms?"),
+    function("function-is-none", "items = [1]", "made.py: items is a list, not a function"),
+    function(
+        "function-async",
+        "async def items(): return []",
+        "made.py:items is async; a data pool must be a plain function or generator",
+    ),
+    function(
+        "function-syntax",
+        "def items(:\n",
+        "cannot import made.py: SyntaxError: invalid syntax (<dir>/made.py:1)",
+    ),
+    function(
+        "function-import",
+        "\nimport no_such_thing\n",
+        "cannot import made.py: ModuleNotFoundError: No module named 'no_such_thing'"
+        " (<dir>/made.py:2)",
+    ),
+    Case(
+        "module-missing",
+        "no module named 'no_such_module', neither installed nor in <dir>",
+        "enqueue no_such_module:items",
+    ),
+    Case("function-file-missing", "nothere.py: no such file", "enqueue nothere.py:items"),
+    Case(
+        "function-without-name",
+        "'made.py' names no function; write module:function or path/to/file.py:function",
+        "enqueue made.py",
+        {"made.py": "def items(): return []\n"},
+    ),
+    # templates
+    settings(
+        "template-missing",
+        CONFIG + "prompts: {user_prompt_path: nope.txt}\n",
+        "prompts.user_prompt_path: no such file: <dir>/nope.txt",
+    ),
+    settings(
+        "template-directory",
+        CONFIG + "prompts: {user_prompt_path: prompts}\n",
+        "prompts.user_prompt_path: is a directory: <dir>/prompts",
+    ),
+    Case(
+        "template-not-utf8",
+        f"template <dir>/{TEMPLATE} is not UTF-8 (byte 4)",
+        files={TEMPLATE: b"caf\xe9"},
+    ),
+    # the config
+    settings(
+        "config-unknown-key",
+        "modell: {}\n",
+        "config.yaml: modell: unknown key; did you mean model.model?",
+    ),
+    settings(
+        "config-typo",
+        "work: {max_atempts: 2}\n",
+        "config.yaml: work.max_atempts: unknown key; did you mean work.max_attempts?",
+    ),
+    settings(
+        "config-type",
+        "work: {concurrency: many}\n",
+        "config.yaml: work.concurrency: must be an integer from 1 to 10000, not the text 'many'",
+    ),
+    settings(
+        "config-yaml",
+        "work: {concurrency: 5\n",
+        "config.yaml:2:1: while parsing a flow mapping: expected ',' or '}', but got"
+        " '<stream end>'; a bracket is not closed",
+    ),
+    settings(
+        "config-indentation",
+        "model:\n  api_key: k\n model: m\n",
+        "config.yaml:3:2: while parsing a block mapping: expected <block end>, but found"
+        " '<block mapping start>'; check the indentation, the quotes and the brackets here",
+    ),
+    settings(
+        "config-tab",
+        "work:\n\tconcurrency: 5\n",
+        "config.yaml:2:1: while scanning for the next token: found character '\\t' that cannot"
+        " start any token; indent with spaces, not with tabs",
+    ),
+    settings(
+        "config-n",
+        "model: {n: 3}\n",
+        "config.yaml: model.n: must be 1, not 3:"
+        " of several answers to a call all are paid for, but only the first is kept",
+    ),
+    settings(
+        "config-base-url",
+        "model: {base_url: localhost:8000/v1}\n",
+        "config.yaml: model.base_url: must be http://host... or https://host...",
+    ),
+    settings(
+        "config-experiment",
+        "output_data: {experiment_name: a/b}\n",
+        "config.yaml: output_data.experiment_name: must not contain / or \\ or control characters",
+    ),
+    Case(
+        "flag-experiment",
+        "output_data.experiment_name: must not contain / or \\ or control characters",
+        "enqueue pool.jsonl --experiment a/b",
+    ),
+    Case(
+        "config-missing", "other.yaml: no such file: <dir>/other.yaml", "--config other.yaml run x"
+    ),
+    Case(
+        "environment-value",
+        "BATCHGEN_WORK_CONCURRENCY: must be an integer from 1 to 10000, not the text 'lots'",
+        env={"BATCHGEN_WORK_CONCURRENCY": "lots"},
+    ),
+    Case(
+        "environment-name",
+        "BATCHGEN_CONCURENCY: unknown variable; did you mean BATCHGEN_WORK_CONCURRENCY?",
+        env={"BATCHGEN_CONCURENCY": "5"},
+    ),
+    # parsers
+    settings(
+        "parser-unknown",
+        "parser: xml\n",
+        "unknown parser 'xml'; there are raw, tag:NAME, regex:PATTERN, json, json_schema:FILE,"
+        " module:function and path/to/file.py:function",
+    ),
+    settings(
+        "parser-regex",
+        "parser: 'regex:(a'\n",
+        "parser 'regex:(a': missing ) at position 2",
+    ),
+    settings(
+        "parser-tag",
+        "parser: 'tag:a b'\n",
+        "parser 'tag:a b': 'a b' is no name of a tag; write tag:draft",
+    ),
+    settings(
+        "parser-file",
+        "parser: 'mine.py:parse'\n",
+        "parser 'mine.py:parse': mine.py: no such file",
+    ),
+    settings(
+        "parser-module",
+        "parser: 'no_such_module:parse'\n",
+        "parser 'no_such_module:parse': no module named 'no_such_module',"
+        " neither installed nor in <dir>",
+    ),
+    settings(
+        "parser-signature",
+        "parser: 'mine.py:parse'\n",
+        "parser 'mine.py:parse' must take (response) or (response, item), not ():"
+        " too many positional arguments",
+        **{"mine.py": "def parse(): ...\n"},
+    ),
+    settings(
+        "parser-schema-missing",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': no such file",
+    ),
+    settings(
+        "parser-schema-wrong",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': no valid JSON Schema:"
+        " properties.a: 5 is not of type 'object', 'boolean'",
+        **{"page.json": '{"properties": {"a": 5}}'},
+    ),
+    settings(
+        "parser-schema-elsewhere",
+        CONFIG + "parser: json_schema:page.json\n",
+        "parser 'json_schema:<dir>/page.json': $ref: https://example.org/x is outside of the"
+        " schema; put it under $defs, nothing is fetched",
+        **{"page.json": '{"$ref": "https://example.org/x"}'},
+    ),
+    settings(
+        "structured-output-of-no-schema",
+        CONFIG + "parser: json\nstructured_output: true\n",
+        "structured_output: parser 'json' has no schema; it takes json_schema:FILE or a pydantic"
+        " model",
+    ),
+    settings(
+        "structured-output-twice",
+        "model: {model: m, api_key: k, response_format: {type: json_object}}\n"
+        "parser: json_schema:page.json\nstructured_output: true\n",
+        "structured_output: model sets a response_format of its own; keep one",
+        **{"page.json": "{}"},
+    ),
+    # the command line
+    Case(
+        "no-source",
+        "missing argument 'SOURCE'. See: batchgen enqueue --help",
+        "enqueue",
+    ),
+    Case(
+        "command-unknown",
+        "no such command 'enque'. Did you mean 'enqueue'? See: batchgen --help",
+        "enque pool.jsonl",
+    ),
+    Case(
+        "option-unknown",
+        "no such option '--expriment'. Did you mean '--experiment'? See: batchgen run --help",
+        "run pool.jsonl --expriment x",
+    ),
+    Case(
+        "option-range",
+        "invalid value for '-c' / '--concurrency': 0 is not in the range 1<=x<=10000."
+        " See: batchgen work --help",
+        "work -c 0",
+    ),
+    Case(
+        "option-negative",
+        "invalid value for '--limit': -1 is not in the range x>=0. See: batchgen enqueue --help",
+        "enqueue pool.jsonl --limit -1",
+    ),
+    Case(
+        "option-choice",
+        "invalid value for '--recipe': 'mix' is not one of 'add', 'replace'."
+        " See: batchgen enqueue --help",
+        "enqueue pool.jsonl --recipe mix",
+    ),
+    Case("option-empty", "option '--db' requires an argument. See: batchgen --help", "--db"),
+    Case(
+        "simulate-latency",
+        "latency 'fast' is not understood; write seconds (0.2), uniform:LOW:HIGH (uniform:0.1:0.5)"
+        " or lognormal:MEDIAN:SIGMA (lognormal:1.0:0.5), none of them negative",
+        "simulate --latency fast",
+    ),
+    # the database
+    *(
+        Case(
+            f"no-database-{command.split()[0]}",
+            "<dir>/batchgen.db: no such database. Enqueue a data pool first (batchgen enqueue), or"
+            " name the file with --db.",
+            command,
+        )
+        for command in ["work", "status", "export", "retry", "show 1", "verify", "failures"]
+    ),
+    Case(
+        "database-directory",
+        "<dir>/prompts: is a directory, not a database. Name a file with --db.",
+        "--db prompts enqueue pool.jsonl",
+    ),
+    Case(
+        "database-nowhere",
+        "<dir>/no/x.db: there is no directory <dir>/no.",
+        "--db no/x.db enqueue pool.jsonl",
+    ),
+]
+
+# Refused at a line of the pool: what came before it is kept.
+BAD_LINES = [
+    pool(
+        "json",
+        GOOD + '{"word": b}\n',
+        "pool.jsonl:2: not JSON: Expecting value at column 10",
+        kept=1,
+    ),
+    pool(
+        "json-single-quotes",
+        "{'word': 'a'}\n",
+        "pool.jsonl:1: not JSON: Expecting property name enclosed in double quotes at column 2",
+    ),
+    pool("json-number", "\n5\n", "pool.jsonl:2: an item must be an object, not 5"),
+    pool("json-list", '["a"]\n', "pool.jsonl:1: an item must be an object, not a list"),
+    pool("json-nan", '{"word": NaN}\n', "pool.jsonl:1: not usable JSON: NaN is not JSON"),
+    pool(
+        "not-utf8",
+        GOOD.encode() + b'{"word": "caf\xe9"}\n',
+        "pool.jsonl:2: not UTF-8: byte 0xe9 at column 14",
+        kept=1,
+    ),
+    pool(
+        "utf16",
+        GOOD.encode("utf-16"),
+        "pool.jsonl:1: not UTF-8 but UTF-16; save the file as UTF-8",
+    ),
+    pool(
+        "surrogate",
+        '{"word": "\\ud800"}\n',
+        "pool.jsonl:1: not usable JSON: it has a lone surrogate (half of a \\u pair)",
+    ),
+    pool(
+        "csv-ragged",
+        "word,tone\na,b\nc\n",
+        "pool.csv:3: the row has 1 cells, the header 2",
+        name="pool.csv",
+        kept=1,
+    ),
+    pool(
+        "csv-twice", "word,word\na,b\n", "pool.csv:1: the header has 'word' twice", name="pool.csv"
+    ),
+    pool("csv-quote", 'word\n"a\n', "pool.csv:2: not CSV: unexpected end of data", name="pool.csv"),
+    pool(
+        "csv-semicolon",
+        "word;tone\na;b\n",
+        "pool.csv:1: the columns are separated by ';'; write them with commas",
+        name="pool.csv",
+    ),
+    pool(
+        "list-is-object",
+        GOOD,
+        "pool.json:1: not a JSON list; one object per line is .jsonl",
+        name="pool.json",
+    ),
+    pool(
+        "list-cut-in-item",
+        '[{"word": "a"},\n{"wo',
+        "pool.json:2: not JSON: the file ends within an item",
+        name="pool.json",
+        kept=1,
+    ),
+    pool(
+        "list-cut-behind-item",
+        '[{"word": "a"},\n{"word": "b"}',
+        "pool.json:2: not JSON: the list's end, ], is missing",
+        name="pool.json",
+        kept=2,
+    ),
+    pool(
+        "list-element",
+        '[{"word": "a"},\n 5]',
+        "pool.json:2: an item must be an object, not 5",
+        name="pool.json",
+        kept=1,
+    ),
+    Case(
+        "stdin",
+        "stdin:2: not JSON: Expecting value at column 1",
+        "enqueue -",
+        stdin=GOOD + "nope\n",
+        kept=1,
+    ),
+    function(
+        "function-raises",
+        "def items():\n    yield {'word': 'a'}\n    raise ValueError('no more')\n",
+        "made.py:items[1]: the function raised ValueError: no more (<dir>/made.py:3)",
+        kept=1,
+    ),
+    function(
+        "function-no-items",
+        "def items(): return {'word': 'a'}\n",
+        "made.py:items: returned an object; it must return or yield items",
+    ),
+    function(
+        "function-set",
+        "def items(): yield {'word': {1}}\n",
+        "made.py:items[0]: cannot be stored as JSON: Object of type set is not JSON serializable",
+    ),
+    # variables
+    Case(
+        "variable",
+        f"pool.jsonl:1: template <dir>/{TEMPLATE} needs {{wrod}}, which the item does not have"
+        " (it has: word); did you mean {word}?",
+        files={TEMPLATE: "Say {wrod}"},
+    ),
+    Case(
+        "variable-jinja",
+        "pool.jsonl:1: template <dir>/t.j2 needs {tone}, which the item does not have"
+        " (it has: word)",
+        files={"config.yaml": JINJA, "t.j2": "Say {{ word }} in a {{ tone }} tone"},
+    ),
+    Case(
+        "jinja-syntax",
+        "template <dir>/t.j2:2: Expected an expression, got 'end of statement block'",
+        files={"config.yaml": JINJA, "t.j2": "Say\n{% if %}"},
+    ),
+    settings(
+        "no-user-template",
+        CONFIG + "prompts: {user_prompt_path: null}\n",
+        "pool.jsonl:1: the item has variables, but there is no user template;"
+        " set prompts.user_prompt_path",
+    ),
+    # the shapes of an item
+    pool(
+        "id-twice",
+        '{"id": "a", "word": "x"}\n{"id": "b", "word": "y"}\n{"id": "a", "word": "z"}\n',
+        "pool.jsonl:3: id 'a' belongs to item 1 already, which has other content (batchgen show 1);"
+        " give this one another id",
+        kept=2,
+    ),
+    *(
+        pool(
+            f"id-{kind}",
+            f'{{"id": {value}, "word": "x"}}\n',
+            f"pool.jsonl:1: id must be a text that is not empty, not {said}",
+        )
+        for kind, value, said in [
+            ("null", "null", "null"),
+            ("empty", '""', "''"),
+            ("list", "[1]", "a list"),
+            ("float", "1.5", "1.5"),
+            ("bool", "true", "true"),
+        ]
+    ),
+    pool(
+        "params",
+        '{"params": [1], "word": "x"}\n',
+        "pool.jsonl:1: params must be an object, not a list",
+    ),
+    pool(
+        "params-stream",
+        '{"params": {"stream": true}, "word": "x"}\n',
+        "pool.jsonl:1: params.stream must not be set: answers are taken whole",
+    ),
+    pool(
+        "messages-text",
+        '{"messages": "hi"}\n',
+        "pool.jsonl:1: messages must be a list with at least one message, not 'hi'",
+    ),
+    pool(
+        "messages-role",
+        '{"messages": [{"content": "hi"}]}\n',
+        "pool.jsonl:1: messages[0].role must be text, not null",
+    ),
+    pool(
+        "messages-content",
+        '{"messages": [{"role": "user", "content": 5}]}\n',
+        "pool.jsonl:1: messages[0].content must be text, a list or null, not 5",
+    ),
+    pool(
+        "mixed",
+        '{"messages": [{"role": "user", "content": "x"}], "user_prompt_kwargs": {}}\n',
+        "pool.jsonl:1: has both messages and user_prompt_kwargs;"
+        " an item has either messages or variables",
+    ),
+    pool(
+        "kwargs",
+        '{"user_prompt_kwargs": "x"}\n',
+        "pool.jsonl:1: user_prompt_kwargs must be an object, not 'x'",
+    ),
+    pool(
+        "batch-url",
+        BATCH.replace("chat/completions", "embeddings") + '{"messages": []}}\n',
+        "pool.jsonl:1: url must be that of chat completions, not '/v1/embeddings'",
+    ),
+    pool(
+        "batch-body",
+        BATCH + '{"model": "m"}}\n',
+        "pool.jsonl:1: body must be an object with messages",
+    ),
+]
+
+# Refused on a database with one experiment, "default", whose only item is done.
+ON_A_DATABASE = [
+    Case(
+        "experiment-unknown-work",
+        "<dir>/batchgen.db: no experiment 'labels'; there is: default. Choose with --experiment.",
+        "work --experiment labels",
+    ),
+    Case(
+        "experiment-unknown-export",
+        "<dir>/batchgen.db: no experiment 'labels'; there is: default. Choose with --experiment.",
+        "export --experiment labels",
+    ),
+    Case("show-unknown", "no item has the id or number 'seven'.", "show seven"),
+    Case("retry-unknown", "no item has the id or number '7'.", "retry --id 7"),
+    Case("retry-done", "item 1 has not ended yet, so there is nothing to retry.", "retry --id 1"),
+    Case(
+        "rename-taken",
+        "experiment 'default' exists already; choose another name.",
+        "experiments rename default default",
+    ),
+    Case(
+        "rename-slash",
+        "output_data.experiment_name: must not contain / or \\ or control characters",
+        "experiments rename default a/b",
+    ),
+    Case(
+        "other-recipe",
+        "experiment 'default' was enqueued with another recipe: the user template changed;"
+        " model 'm' -> 'n'; seed null -> 1; parser 'raw' -> 'json'. Nothing was enqueued."
+        " Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items),"
+        " or choose another --experiment.",
+        files={
+            TEMPLATE: "Shout {word}",
+            "config.yaml": CONFIG.replace("model: m", "model: n, seed: 1") + "parser: json\n",
+        },
+    ),
+    Case(
+        "no-key",
+        "model.api_key: no key. Set the environment variable OPENAI_API_KEY, or point"
+        " model.base_url at a server that needs none.",
+        "work",
+        {"config.yaml": "model: {model: m}\n"},
+    ),
+]
+
+THROUGH_THE_COMMAND = {
+    "missing-pool", "template-missing", "config-typo", "environment-value", "parser-module",
+    "command-unknown", "option-range", "no-database-work", "json", "csv-ragged", "stdin",
+    "function-raises", "variable-jinja",
+}  # fmt: skip
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A project whose server does not exist: nothing here gets as far as a call."""
+    write(tmp_path, {"config.yaml": CONFIG, TEMPLATE: "Say {word}\n", "pool.jsonl": GOOD})
+    return tmp_path
+
+
+@pytest.fixture
+def run(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Type a command, in this process."""
+    typist = Typist(directory, monkeypatch, capsys)
+
+    def typed(command: str, stdin: str = "", env: Mapping[str, str] = {}) -> Ended:
+        return typist.type(*arguments(command), stdin=stdin.encode(), env=env)
+
+    return typed
+
+
+def arguments(command: str) -> list[str]:
+    return ["" if argument == "''" else argument for argument in command.split()]
+
+
+def write(directory: Path, files: Mapping[str, str | bytes]) -> None:
+    for name, content in files.items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Every file, but for what Python makes of modules."""
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in directory.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def query(directory: Path, sql: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(directory / "batchgen.db")
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def expected(case: Case, directory: Path) -> Ended:
+    items = "1 item" if case.kept == 1 else f"{case.kept} items"
+    kept = f"default: enqueued and kept {items} before that.\n"
+    line = f"error: {case.line}\n".replace("<dir>", str(directory))
+    return Ended(2, "", (kept if case.kept else "") + line)
+
+
+def ids(case: Case) -> str:
+    return case.id
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=ids)
+def test_what_is_refused_is_said_in_one_line_and_writes_nothing(
+    directory: Path, run: Run, case: Case
+) -> None:
+    write(directory, case.files)
+    before = tree(directory)
+    assert run(case.command, case.stdin, case.env) == expected(case, directory)
+    assert tree(directory) == before
+
+
+@pytest.mark.parametrize("case", BAD_LINES, ids=ids)
+def test_a_bad_line_is_named_and_the_good_ones_before_it_are_kept(
+    directory: Path, run: Run, case: Case
+) -> None:
+    write(directory, case.files)
+    assert run(case.command, case.stdin, case.env) == expected(case, directory)
+    assert query(directory, "select count(*) from work") == [(case.kept,)]
+    # A pool that is wrong from its start binds no experiment to a recipe that cannot work.
+    assert query(directory, "select count(*) from experiments") == [(min(case.kept, 1),)]
+
+
+@pytest.mark.parametrize("case", ON_A_DATABASE, ids=ids)
+def test_on_a_database_it_is_one_line_too(directory: Path, run: Run, case: Case) -> None:
+    assert run("enqueue pool.jsonl").code == 0
+    before = query(directory, "select * from work, experiments, experiment_recipes")
+    write(directory, case.files)
+    assert run(case.command, case.stdin, case.env) == expected(case, directory)
+    assert query(directory, "select * from work, experiments, experiment_recipes") == before
+    assert not (directory / "output").exists()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in REFUSED + BAD_LINES if case.id in THROUGH_THE_COMMAND], ids=ids
+)
+def test_the_real_command_says_the_same(directory: Path, case: Case) -> None:
+    write(directory, case.files)
+    done = subprocess.run(
+        [sys.executable, "-m", "batchgen", *arguments(case.command)],
+        cwd=directory, env={**os.environ, **case.env}, input=case.stdin.encode(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert Ended(done.returncode, done.stdout.decode(), done.stderr.decode()) == expected(
+        case, directory
+    )
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(REFUSED + BAD_LINES + ON_A_DATABASE) > 90
+    assert {case.id for case in REFUSED + BAD_LINES} >= THROUGH_THE_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "mended"),
+    [
+        ("pool.jsonl", GOOD + GOOD + "{\n" + GOOD, GOOD + GOOD + '{"word": "b"}\n' + GOOD),
+        ("pool.json", f"[{GOOD}, {GOOD}, 7, {GOOD}]", f'[{GOOD}, {GOOD}, {{"word": "b"}}, {GOOD}]'),
+        ("pool.csv", "word\ngood\ngood\nb,b\ngood\n", "word\ngood\ngood\nb\ngood\n"),
+    ],
+)
+def test_of_the_mended_pool_only_the_new_is_added(
+    directory: Path, run: Run, name: str, broken: str, mended: str
+) -> None:
+    write(directory, {name: broken})
+    assert run(f"enqueue {name}").err.startswith("default: enqueued and kept 2 items")
+    write(directory, {name: mended})
+    assert run(f"enqueue {name}") == Ended(0, "", "default: 4 items read, 2 new\n")
+    assert query(directory, "select json_extract(input, '$.word') from items order by id") == [
+        ("good",), ("good",), ("b",), ("good",),
+    ]  # fmt: skip
+
+
+def test_a_template_mended_after_the_first_line_failed_is_no_other_recipe(
+    directory: Path, run: Run
+) -> None:
+    write(directory, {TEMPLATE: "Say {wrod}"})
+    assert run("enqueue pool.jsonl").code == 2
+    write(directory, {TEMPLATE: "Say {word}"})
+    assert run("enqueue pool.jsonl") == Ended(0, "", "default: 1 item read, 1 new\n")
+
+
+def test_replacing_by_a_pool_that_is_wrong_from_its_start_drops_nothing(
+    directory: Path, run: Run
+) -> None:
+    assert run("enqueue pool.jsonl").code == 0
+    write(directory, {TEMPLATE: "Shout {wrod}"})
+    assert run("enqueue pool.jsonl --recipe replace").code == 2
+    assert query(directory, "select state from work") == [("pending",)]
+
+
+def test_an_id_of_an_earlier_pool_with_other_content_names_both(directory: Path, run: Run) -> None:
+    write(directory, {"pool.jsonl": '{"id": "a", "word": "x"}\n'})
+    assert run("enqueue pool.jsonl").code == 0
+    write(directory, {"other.jsonl": '{"id": "a", "word": "y"}\n'})
+    assert run("enqueue other.jsonl") == Ended(
+        2, "",
+        "error: other.jsonl:1: id 'a' belongs to item 1 already, which has other content"
+        " (batchgen show 1); give this one another id\n",
+    )  # fmt: skip
+
+
+def test_a_run_without_a_key_keeps_what_it_enqueued(directory: Path, run: Run) -> None:
+    write(directory, {"config.yaml": "model: {model: m}\n"})
+    assert run("run pool.jsonl") == Ended(
+        2, "",
+        "default: 1 item read, 1 new\n"
+        "error: model.api_key: no key. Set the environment variable OPENAI_API_KEY, or point"
+        " model.base_url at a server that needs none.\n",
+    )  # fmt: skip
+    assert not (directory / "output").exists()
+    assert not (directory / "logs").exists()
+
+
+@pytest.mark.parametrize("written", ["$MY_KEY", "${MY_KEY}"])
+def test_a_missing_key_is_called_by_the_name_that_the_config_has_for_it(
+    directory: Path, run: Run, written: str
+) -> None:
+    write(directory, {"config.yaml": f'model: {{model: m, api_key: "{written}"}}\n'})
+    run("enqueue pool.jsonl")
+    refused = run("work")
+    assert refused.err.startswith(
+        "error: model.api_key: no key. Set the environment variable MY_KEY,"
+    )
+    assert (refused.code, (directory / "logs").exists()) == (2, False)
+
+
+@pytest.mark.parametrize("command", ["enqueue pool.jsonl", "work", "status"])
+def test_a_file_that_is_no_database_stays_as_it_is(directory: Path, run: Run, command: str) -> None:
+    write(directory, {"notes.txt": "Buy milk.\n" * 100})
+    assert run(f"--db notes.txt {command}") == Ended(
+        1, "",
+        f"error: {directory}/notes.txt: damaged, or not a database (file is not a database).\n",
+    )  # fmt: skip
+    assert (directory / "notes.txt").read_text() == "Buy milk.\n" * 100
+
+
+@pytest.mark.parametrize("command", ["enqueue pool.jsonl", "work", "status"])
+def test_the_database_of_a_newer_batchgen_stays_as_it_is(
+    directory: Path, run: Run, command: str
+) -> None:
+    run("enqueue pool.jsonl")
+    query(directory, "pragma user_version = 999")
+    before = (directory / "batchgen.db").read_bytes()
+    assert run(command) == Ended(
+        1, "",
+        f"error: {directory}/batchgen.db: made by a newer batchgen (schema 999; this one knows"
+        f" {len(migrations())}). Upgrade batchgen: pip install -U batchgen-llm\n",
+    )  # fmt: skip
+    assert (directory / "batchgen.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "problem"),
+    [
+        ("prompts", 2, "is a directory; name a file for the export."),
+        ("config.yaml/x.jsonl", 1, "cannot write the export (File exists)."),
+    ],
+)
+def test_an_export_that_cannot_be_written_leaves_nothing(
+    directory: Path, run: Run, output: str, code: int, problem: str
+) -> None:
+    run("enqueue pool.jsonl")
+    before = set(tree(directory))
+    assert run(f"export -o {output}") == Ended(code, "", f"error: {output}: {problem}\n")
+    assert set(tree(directory)) == before
+
+
+def test_a_delete_that_nobody_confirms_deletes_nothing(directory: Path, run: Run) -> None:
+    run("enqueue pool.jsonl")
+    refused = run("experiments delete default")
+    assert (refused.code, refused.out) == (1, "")
+    assert re.fullmatch(
+        r"Delete default: 1 item, 0 answered\? This cannot be undone\. \[y/N\]: "
+        r"\naborted: nothing was changed\.\n",
+        refused.err,
+    )
+    assert query(directory, "select state from work") == [("pending",)]
+
+
+def test_bad_lines_are_put_away_as_they_were_and_the_rest_goes_in(
+    directory: Path, run: Run
+) -> None:
+    write(directory, {"pool.jsonl": GOOD + "{nope\n" + '{"wrod": 1}\n' + '{"word": "b"}\n'})
+    assert run("enqueue pool.jsonl --skip-invalid bad.jsonl") == Ended(
+        0, "",
+        "skipped  pool.jsonl:2: not JSON: Expecting property name enclosed in double quotes"
+        " at column 2\n"
+        f"skipped  pool.jsonl:3: template {directory}/{TEMPLATE} needs {{word}}, which the item"
+        " does not have (it has: wrod); did you mean {wrod}?\n"
+        "default: 2 items read, 2 new, 2 invalid skipped\n",
+    )  # fmt: skip
+    assert (directory / "bad.jsonl").read_text() == '{nope\n{"wrod": 1}\n'

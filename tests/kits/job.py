@@ -1,0 +1,132 @@
+"""A database with items and workers on it, without a command line."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batchgen.config import load
+from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
+from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work
+from batchgen.parsers import parser_from_callable
+from batchgen.pool import open_pool
+from batchgen.shutdown import Stop
+from batchgen.store import Store, open_store
+from tests.kits.project import KEY
+
+
+@dataclass
+class Log:
+    """What the worker told. `seen` maps a reason to an event that is set at its first attempt."""
+
+    attempts: list[tuple[int, str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    bugs: list[str] = field(default_factory=list)
+    seen: dict[str | None, asyncio.Event] = field(default_factory=dict)
+
+    def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None:
+        self.attempts.append((item.id, attempt.outcome, type(decision).__name__))
+        self.first(attempt.reason).set()
+
+    def parsed(self, item: Item, decision: Decision) -> None:
+        """The tests look at the table for this."""
+
+    def first(self, reason: Reason | None) -> asyncio.Event:
+        return self.seen.setdefault(reason, asyncio.Event())
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def bug(self, message: str, trace: str) -> None:
+        self.bugs.append(f"{message}\n{trace}")
+
+
+@dataclass
+class Job:
+    """A database with items, and workers on it. Item 1 is the first word, and so on."""
+
+    path: Path
+    base_url: str
+    log: Log = field(default_factory=Log)
+    stop: Stop = field(default_factory=Stop)
+
+    @property
+    def database(self) -> Path:
+        return self.path / "batchgen.db"
+
+    async def enqueue(
+        self, store: Store, words: Iterable[str | dict[str, Any]], parser: str = "raw"
+    ) -> None:
+        pool = self.path / "pool.jsonl"
+        items = [{"word": word} if isinstance(word, str) else word for word in words]
+        pool.write_text("".join(json.dumps(item) + "\n" for item in items))
+        recipe = Recipe(None, Template("Say {word}"), "simulated", {}, parser)
+        await enqueue(store, open_pool(str(pool)), recipe, "default")
+
+    async def work(
+        self,
+        store: Store,
+        *,
+        slots: int = 4,
+        parse: Callable[..., Any] | None = None,
+        max_items: int | None = None,
+        wait_for_more: bool = False,
+        requests_per_minute: int | None = None,
+        **settings: Any,
+    ) -> WorkResult:
+        overrides = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **settings}
+        config = load(None, env={}, overrides=overrides, cwd=self.path)
+        parser = parse and parser_from_callable(parse)
+        flags = WorkFlags(
+            slots=slots, rpm=requests_per_minute, max_items=max_items, wait_for_more=wait_for_more
+        )
+        parsers = {"python:test": parser} if parser else {}
+        return await work(
+            store, config, spec_of(config, None, flags),
+            stop=self.stop, log=self.log, parsers=parsers,
+        )  # fmt: skip
+
+    async def run(
+        self, words: Iterable[str | dict[str, Any]], parser: str = "raw", **options: Any
+    ) -> WorkResult:
+        """Enqueue, and work until nothing is left."""
+        if options.get("parse"):
+            parser = "python:test"
+        async with open_store(self.database, create=True) as store:
+            await self.enqueue(store, words, parser)
+            result = await self.work(store, **options)
+            assert await store.verify() == []
+        assert self.log.bugs == []
+        return result
+
+    def query(self, sql: str) -> list[Any]:
+        connection = sqlite3.connect(self.database)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def ends(self) -> list[tuple[str, str | None, int]]:
+        """(state, reason, attempts used) of each item."""
+        return self.query(
+            "select w.state, r.reason, w.attempts from work w"
+            " left join results r on r.seq = w.result_seq order by w.item_id"
+        )
+
+    def calls(self, item: int = 1) -> list[tuple[str, str | None, int | None]]:
+        """(outcome, reason, HTTP status) of each attempt kept for an item."""
+        return self.query(
+            f"select outcome, reason, http_status from attempts where item_id = {item} order by seq"
+        )
+
+    def error(self, item: int = 1) -> str:
+        ((error,),) = self.query(f"select error from results where item_id = {item}")
+        return str(error)
+
+    def parsed(self, item: int = 1) -> Any:
+        ((parsed,),) = self.query(f"select parsed from results where item_id = {item}")
+        return json.loads(parsed)

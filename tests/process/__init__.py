@@ -1,0 +1,1 @@
+"""Real processes: signals, terminals, many at once, the wheel, the main job from a cold start."""

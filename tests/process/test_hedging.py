@@ -1,0 +1,112 @@
+"""A straggler's second call: which of the two counts, and that neither is forgotten."""
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.crashes import send
+from tests.kits.project import Project, ended
+
+Words = Callable[[int], Iterator[dict[str, Any]]]
+OTHERS = 40  # of which thirty answers tell what is late
+LATENCY_S = 0.1
+SLOW_S = 5.0  # later than three times any latency on a busy machine
+
+
+@pytest.fixture
+async def slow(project: Project, simulator: Simulator, words: Words) -> Project:
+    """Items that take a moment each, and the last one, "late", whose calls the tests script."""
+    for number in range(OTHERS):
+        simulator.script(f"Say w{number}", Behaviour.ok("Hello", delay_s=LATENCY_S))
+    project.pool([*words(OTHERS), {"word": "late"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    return project
+
+
+def calls_of_late(project: Project) -> list[tuple[str, str | None]]:
+    return project.query(
+        "select outcome, coalesce(response, reason) from attempts where item_id = ? order by seq",
+        (OTHERS + 1,),
+    )
+
+
+async def test_the_second_call_answers_for_one_that_hangs(
+    slow: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say late", "hang", Behaviour.ok("at last"))
+    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    assert work.code == 0, work.err
+    assert calls_of_late(slow) == [("unknown", None), ("answered", "at last")]
+    status = await slow.batchgen("status", "--json")
+    assert status.json["total"]["unknown_calls"] == 1
+    assert status.json["total"]["done"] == OTHERS + 1
+    assert (await slow.batchgen("verify")).code == 0
+
+
+async def test_the_first_call_counts_if_it_is_answered_first(
+    slow: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say late", Behaviour.ok("the first", delay_s=SLOW_S), "hang")
+    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    assert work.code == 0, work.err
+    assert simulator.calls_of("late") == 2
+    assert calls_of_late(slow) == [("unknown", None), ("answered", "the first")]
+
+
+async def test_a_first_call_that_fails_leaves_it_to_the_second(
+    slow: Project, simulator: Simulator
+) -> None:
+    first = Behaviour.error(500, message="broken", delay_s=SLOW_S)
+    simulator.script("Say late", first, Behaviour.ok("the second", delay_s=2 * SLOW_S))
+    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    assert work.code == 0, work.err
+    assert sorted(calls_of_late(slow)) == [("answered", "the second"), ("failed", "server")]
+    assert slow.query("select unknown_calls, calls from totals") == [(0, OTHERS + 2)]
+    assert slow.query("select attempts from work where item_id = ?", (OTHERS + 1,)) == [(1,)]
+
+
+async def test_when_both_fail_the_item_is_tried_again(slow: Project, simulator: Simulator) -> None:
+    first = Behaviour.error(500, message="broken", delay_s=SLOW_S)
+    simulator.script("Say late", first, Behaviour.error(503, delay_s=0), Behaviour.ok("at last"))
+    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    assert work.code == 0, work.err
+    kept = calls_of_late(slow)
+    assert sorted(kept[:2]) == [("failed", "server"), ("failed", "server")]
+    assert kept[-1] == ("answered", "at last")
+
+
+async def test_there_is_no_second_call_without_a_free_slot(
+    slow: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say late", Behaviour.ok("at last", delay_s=SLOW_S))
+    work = await slow.batchgen("work", "-c", "1", "--hedge")
+    assert work.code == 0, work.err
+    assert simulator.max_in_flight == 1
+    assert calls_of_late(slow) == [("answered", "at last")]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+async def test_both_calls_are_known_after_the_worker_is_gone(
+    slow: Project, simulator: Simulator, signum: signal.Signals
+) -> None:
+    simulator.script("Say late", "hang", "hang")
+    process = await slow.start("work", "-c", "5", "--hedge", "--grace", "0")
+    await simulator.received(2, "late")
+    send(process, signum)
+    stopped = await ended(process)
+    assert stopped.code == (-9 if signum == signal.SIGKILL else 130), stopped.err
+    work = await slow.batchgen("work")
+    assert work.code == 0, work.err
+    assert [outcome for outcome, _ in calls_of_late(slow)] == ["unknown", "unknown", "answered"]
+    assert slow.query("select unknown_calls from totals") == [(2,)]
+    assert (await slow.batchgen("verify")).code == 0
+
+
+async def test_it_does_not_go_with_a_budget(slow: Project, simulator: Simulator) -> None:
+    refused = await slow.batchgen("work", "--hedge", "--max-tokens-total", "100000")
+    assert refused.code == 2
+    assert refused.err.startswith("error: --hedge pays for some answers twice")
+    assert simulator.calls == 0

@@ -1,0 +1,224 @@
+"""Several worker processes under one command: they share the work, the limits and the exit code."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from tests.kits.crashes import said, until
+from tests.kits.project import Project, ended
+
+ITEMS = 60
+SLOTS = 5
+
+
+async def start(project: Project, *options: str, items: int = ITEMS) -> asyncio.subprocess.Process:
+    project.pool({"word": f"w{number}"} for number in range(items))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    return await project.start("work", "--processes", "2", "-c", str(SLOTS), *options)
+
+
+async def with_calls_in_flight(
+    project: Project, simulator: Simulator, *options: str
+) -> tuple[asyncio.subprocess.Process, dict[int, int]]:
+    """The parent, and the parts' pids with their slots; each part holds its share of calls."""
+    simulator.hold()
+    process = await start(project, *options)
+    await simulator.received(SLOTS)
+    parts = dict(project.query("select pid, slots from workers"))
+    return process, parts
+
+
+def states(project: Project) -> list[Any]:
+    return project.query("select state, attempts, count(*) from work group by 1, 2 order by 1")
+
+
+async def test_they_share_the_slots_and_each_item_is_answered_once(
+    project: Project, simulator: Simulator
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    assert sorted(parts.values()) == [2, 3]
+    assert process.pid not in parts
+    simulator.release()
+    work = await ended(process)
+    assert work.code == 0, work.err
+    assert f"{ITEMS} done, 0 failed, 0 left; {ITEMS} calls in this run" in work.err
+    assert (simulator.calls, set(simulator.ledger.values())) == (ITEMS, {1})
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_run_takes_processes_too_and_exports(project: Project, simulator: Simulator) -> None:
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
+    run = await project.batchgen("run", "pool.jsonl", "--processes", "3", "-c", "6")
+    assert run.code == 0, run.err
+    assert [line["input"]["word"] for line in project.export()] == [f"w{n}" for n in range(ITEMS)]
+    assert simulator.calls == ITEMS
+
+
+async def test_one_that_is_killed_leaves_its_items_to_the_others(
+    project: Project, simulator: Simulator
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    killed = min(parts)
+    os.kill(killed, signal.SIGKILL)
+    await said(process, f"warning: worker process {killed} was killed (signal 9)")
+    simulator.release()
+    work = await ended(process)
+    assert work.code == 0, work.err
+    assert states(project) == [("done", 1, ITEMS)]
+    assert simulator.calls == ITEMS + parts[killed]
+
+
+async def test_when_all_are_killed_it_is_an_error(project: Project, simulator: Simulator) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    for pid in parts:
+        os.kill(pid, signal.SIGKILL)
+    work = await ended(process)
+    assert work.code == 1
+    assert "error: all 2 worker processes failed; the lines above say why." in work.err
+    simulator.release()
+    assert (await project.batchgen("work")).code == 0
+
+
+@pytest.mark.parametrize("to", ["parent", "terminal"])
+async def test_a_first_signal_drains_them_all(
+    project: Project, simulator: Simulator, to: str
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    for pid in [process.pid, *(parts if to == "terminal" else [])]:
+        os.kill(pid, signal.SIGINT)
+    await said(process, "stopping: ")
+    simulator.release()
+    assert (await ended(process)).code == 130
+    assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
+    assert project.query("select sum(unknown_calls) from totals") == [(0,)]
+
+
+async def test_a_second_signal_leaves_the_calls_in_flight(
+    project: Project, simulator: Simulator
+) -> None:
+    process, _ = await with_calls_in_flight(project, simulator)
+    process.send_signal(signal.SIGTERM)
+    await said(process, "stopping: ")
+    process.send_signal(signal.SIGTERM)
+    stopped = await ended(process)
+    assert stopped.code == 143
+    assert "stopping now; leaving " in stopped.err
+    assert states(project) == [("pending", 0, ITEMS)]
+    assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
+
+
+async def test_when_the_parent_is_killed_the_parts_drain_and_go(
+    project: Project, simulator: Simulator
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    process.kill()
+    await process.wait()
+    simulator.release()
+    await until(project.database, "select count(*) = 0 from workers")
+    for pid in parts:
+        await _gone(pid)
+    assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
+    assert simulator.calls == SLOTS
+
+
+async def _gone(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_wrong_key_halts_them_all_for_a_handful_of_calls(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["401"] * ITEMS)
+    process = await start(project)
+    work = await ended(process)
+    assert work.code == 4, work.err
+    assert work.err.count("halted: ") == 1
+    assert states(project) == [("pending", 0, ITEMS)]
+    assert simulator.calls <= 2 * 4
+
+
+async def test_max_items_and_failures_are_those_of_all(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w0", "400")
+    work = await ended(await start(project, "--max-items", "7"))
+    assert (work.code, simulator.calls) == (3, 7)
+    assert "6 done, 1 failed, 53 left" in work.err
+
+
+async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
+    project: Project, simulator: Simulator
+) -> None:
+    process, parts = await with_calls_in_flight(project, simulator, "--max-items", "9")
+    os.kill(min(parts), signal.SIGKILL)
+    await said(process, "what is missing of its share of --max-items is left: run the command ag")
+    simulator.release()
+    work = await ended(process)
+    assert work.code == 0, work.err
+    ((done,),) = project.query("select count(*) from work where state = 'done'")
+    assert done in (4, 5)  # the other's share
+
+
+async def test_the_rate_limit_is_one_for_all(project: Project, simulator: Simulator) -> None:
+    process = await start(project, "--rpm", "8")
+    await simulator.received(1)
+    await until(project.database, "select count(*) from work where state = 'done'", 1)
+    process.send_signal(signal.SIGINT)
+    assert (await ended(process)).code == 130
+    assert simulator.calls == 1
+
+
+async def test_more_processes_than_slots_are_refused(project: Project) -> None:
+    work = await ended(await start(project, "--processes", "6"))
+    assert work.code == 2
+    assert "--processes 6: there are only 5 slots (-c) to share." in work.err
+
+
+async def test_the_key_is_in_no_process_list(project: Project, simulator: Simulator) -> None:
+    process, parts = await with_calls_in_flight(project, simulator)
+    for pid in [process.pid, *parts]:
+        assert b"sk-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    simulator.release()
+    assert (await ended(process)).code == 0
+
+
+async def test_what_a_part_logs_is_said_once_by_the_parent(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w3", "500")
+    project.pool({"word": f"w{number}"} for number in range(5))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    work = await project.batchgen("-v", "work", "--processes", "2", "-c", "4")
+    assert work.code == 0
+    assert work.err.count("item 4") == 1, work.err
+    assert len(list((project.path / "logs").iterdir())) == 2
+
+
+async def test_a_parser_that_prints_and_reads_does_not_get_in_between(
+    project: Project, simulator: Simulator
+) -> None:
+    project.write(
+        "noisy.py",
+        "import sys\n\ndef parse(text):\n    print('{\"stats\": 1}', flush=True)\n"
+        "    return sys.stdin.read()\n",
+    )
+    project.config("parser: noisy.py:parse\n")
+    work = await ended(await start(project))
+    assert work.code == 0, work.err
+    assert work.err.count('{"stats": 1}') == ITEMS
+    assert states(project) == [("done", 1, ITEMS)]
+    assert simulator.calls == ITEMS
+
+
+async def test_fewer_items_than_processes_are_no_error(
+    project: Project, simulator: Simulator
+) -> None:
+    work = await ended(await start(project, "--max-items", "1"))
+    assert (work.code, simulator.calls) == (0, 1), work.err

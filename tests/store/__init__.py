@@ -1,0 +1,1 @@
+"""The transactions of the database, one by one and in any order."""

@@ -1,0 +1,142 @@
+"""The database refuses impossible rows, whoever writes them."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchgen.store.sqlite.migrate import migrations
+from tests.kits.table import new_database
+
+GOOD_ROWS = """
+insert into experiments (id, name, created_at) values (1, 'e', 0);
+insert into recipes (id, digest, body, created_at) values (1, zeroblob(32), '{}', 0);
+insert into items (id, experiment_id, recipe_id, input) values (1, 1, 1, '{}'), (2, 1, 1, '{}');
+insert into work (item_id, experiment_id) values (1, 1), (2, 1);
+insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, response)
+values (1, 1, 1, 1, 0, 'answered', 'text');
+insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
+insert into counters (experiment_id, state, n) values (1, 'pending', 2);
+insert into sending values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
+insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
+insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
+values (1, 'h', 'b', 1, 1, 0, 0);
+"""
+
+# The constraint, and a statement that violates it alone.
+IMPOSSIBLE = [
+    ("state_known", "update work set state = 'lost'"),
+    ("claimed_iff_running", "update work set state = 'running'"),
+    ("claimed_iff_running", "update work set worker_id = 1"),
+    ("finished_iff_terminal", "update work set state = 'done'"),
+    ("finished_iff_terminal", "update work set state = 'failed'"),
+    ("finished_iff_terminal", "update work set result_seq = 1"),
+    ("waits_only_if_pending", "update work set state = 'running', worker_id = 1, available_at = 5"),
+    ("waits_only_if_pending", "update work set state = 'done', result_seq = 1, available_at = 5"),
+    ("counts_not_negative", "update work set attempts = -1"),
+    ("counts_not_negative", "update work set crashes = -1"),
+    ("counts_not_negative", "update work set parse_failures = -1"),
+    ("outcome_known", "update attempts set outcome = 'lost', response = null"),
+    ("answered_has_text", "update attempts set response = null"),
+    ("answered_has_text", "update attempts set outcome = 'unknown'"),
+    ("failed_has_reason", "update attempts set outcome = 'failed', response = null"),
+    ("failed_has_reason", "update attempts set reason = 'server'"),
+    ("unknown_says_nothing",
+     "update attempts set outcome = 'unknown', response = null, body = '{}'"),
+    ("unknown_says_nothing",
+     "update attempts set outcome = 'unknown', response = null, latency_ms = 5"),
+    ("done_has_answer", "update results set attempt_seq = null"),
+    ("failed_has_reason", "update results set state = 'failed'"),
+    ("failed_has_reason", "update results set reason = 'server'"),
+    ("failed_has_reason", "update results set state = 'failed', reason = 'server'"),
+    ("failed_has_reason", "update results set error = 'it broke'"),
+    ("failed_not_parsed",
+     "update results set state = 'failed', reason = 'server', error = 'it broke', parsed = '1'"),
+    ("not_negative", "update counters set n = -1"),
+    ("name <> ''", "insert into experiments (name, created_at) values ('', 0)"),
+    ("length(digest) = 32",
+     "insert into recipes (digest, body, created_at) values (zeroblob(31), '{}', 0)"),
+    ("json_valid(body)",
+     "insert into recipes (digest, body, created_at) values (randomblob(32), '{', 0)"),
+    ("length(key) = 16",
+     "insert into item_keys (key, item_id, pass, seen) values (zeroblob(15), 1, 1, 1)"),
+    ("state in ('done', 'failed')", "update results set state = 'pending'"),
+    ("one_row", "insert into sending values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
+    ("ceiling_positive", "update sending set ceiling = 0"),
+    ("never_shrinks", "update sending set grown_s = -1"),
+    ("never_shrinks", "update sending set taken = -1"),
+    ("absolute_path", "update live_files set path = 'out.jsonl'"),
+    ("sha256_is_hex", "update live_files set tail_sha256 = ''"),
+    ("not_negative", "update live_files set result_seq = -1"),
+    ("not_negative", "update live_files set superseded = -1"),
+    ("a_line_has_size", "update live_files set rows = 51"),
+    ("superseded_not_negative", "update experiments set superseded = -1"),
+    ("sample_from_one", "update items set sample = 0, sample_of = 2 where id = 1"),
+    ("first_of_none", "update items set sample = 1, sample_of = 2 where id = 1"),
+    ("first_of_none", "update items set sample = 2 where id = 1"),
+    ("of_another", "update items set sample = 2, sample_of = 1 where id = 1"),
+    ("paused_or_not", "update workers set paused = 2"),
+    ("requests_not_negative", "update workers set requests_per_minute = -1"),
+    ("tokens_not_negative", "update workers set tokens_per_minute = -1"),
+    ("stop_known", "update workers set stop = 'later'"),
+    ("report_is_json", "update workers set report = '{'"),
+]  # fmt: skip
+
+REPEATED = [
+    ("experiments.name", "insert into experiments (name, created_at) values ('e', 0)"),
+    ("recipes.digest",
+     "insert into recipes (digest, body, created_at) values (zeroblob(32), '{}', 0)"),
+    ("work.item_id", "insert into work (item_id, experiment_id) values (1, 1)"),
+]  # fmt: skip
+
+POINTING_NOWHERE = [
+    "insert into work (item_id, experiment_id) values (3, 1)",
+    "insert into items (experiment_id, recipe_id, input) values (2, 1, '{}')",
+    "insert into items (experiment_id, recipe_id, input) values (1, 2, '{}')",
+    "update attempts set item_id = 3",
+    "delete from recipes",
+]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(new_database(tmp_path / "batchgen.db")) as connection:
+        connection.executescript(GOOD_ROWS)
+        yield connection
+
+
+@pytest.mark.parametrize(("constraint", "statement"), IMPOSSIBLE)
+def test_impossible_row_is_refused(db: sqlite3.Connection, constraint: str, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError) as caught:
+        db.execute(statement)
+    assert str(caught.value) == f"CHECK constraint failed: {constraint}"
+
+
+@pytest.mark.parametrize(("column", "statement"), REPEATED)
+def test_repeated_row_is_refused(db: sqlite3.Connection, column: str, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError) as caught:
+        db.execute(statement)
+    assert str(caught.value) == f"UNIQUE constraint failed: {column}"
+
+
+@pytest.mark.parametrize("statement", POINTING_NOWHERE)
+def test_row_that_points_nowhere_is_refused(db: sqlite3.Connection, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY constraint failed"):
+        db.execute(statement)
+
+
+def test_every_named_constraint_is_violated_above() -> None:
+    schema = "".join(file.read_text(encoding="utf-8") for file in migrations())
+    named = set(re.findall(r"\bconstraint (\w+)", schema))
+    assert named == {constraint for constraint, _ in IMPOSSIBLE if constraint.isidentifier()}
+
+
+@pytest.mark.parametrize(
+    "statement", ["update work set attempts = 'many'", "update items set input = x'00'"]
+)
+def test_value_of_another_type_is_refused(db: sqlite3.Connection, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="cannot store"):
+        db.execute(statement)

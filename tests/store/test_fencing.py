@@ -1,0 +1,358 @@
+"""A worker that died or was taken for dead: its items go on, its answers stay, and it changes
+nothing any more."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.clock import now_ms
+from batchgen.items import (
+    Done,
+    Fail,
+    KeepAnswer,
+    Outcome,
+    Reason,
+    Release,
+    Retry,
+    StoredAnswer,
+)
+from batchgen.store import ClaimRequest, OtherRecipe, open_store
+from batchgen.store.sqlite import queue
+from batchgen.store.sqlite.gate import OwnerLock, machine
+from tests.kits.table import (
+    LEASE_MS,
+    MAX_CRASHES,
+    RECIPE,
+    START,
+    Table,
+    answered,
+    broken,
+    new_database,
+    new_item,
+    open_table,
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table]:
+    with open_table(tmp_path / "batchgen.db") as opened:
+        yield opened
+
+
+def test_a_beat_extends_the_lease_of_a_worker_that_is_known(table: Table) -> None:
+    worker = table.join()
+    assert table.run(queue.beat, worker, START + 2 * LEASE_MS) is True
+    assert table.query("select lease_until from workers") == [(START + 2 * LEASE_MS,)]
+    table.take_over(worker)
+    assert table.run(queue.beat, worker, START + 3 * LEASE_MS) is False
+    assert table.query("select * from workers") == []
+
+
+def test_a_worker_number_is_never_used_again(table: Table) -> None:
+    first = table.join()
+    table.leave(first)
+    assert table.join() == first + 1
+
+
+def test_taken_over_items_were_sent_with_unknown_answer_and_cost_no_attempt(table: Table) -> None:
+    table.enqueue("a", "b", "c")
+    dead = table.join()
+    first, second = table.claim(dead, 2)
+    table.now += LEASE_MS
+    assert table.take_over(dead) == 2
+    assert table.attempts(1) == [(dead, 1, "unknown", None)]
+    assert table.attempts(3) == []
+    assert table.query("select calls, unknown_calls from totals") == [(2, 2)]
+    assert table.work(1) == {
+        "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "attempts": 0,
+        "crashes": 1, "parse_failures": 0, "answer_seq": None, "result_seq": None,
+    }  # fmt: skip
+    assert table.claim(table.join(), 2) == [replace(first, epoch=3), replace(second, epoch=3)]
+
+
+def test_a_try_can_be_charged_later_whoever_has_the_item(table: Table) -> None:
+    table.enqueue("a", "b")
+    worker = table.join()
+    first, second = table.claim(worker, 2)
+    for item in (first, second):
+        table.finish(worker, item, Retry(None, charged=False), broken())
+    (again,) = table.claim(worker, 1)
+    table.run(queue.charge, [first, second])
+    assert again.id == first.id
+    assert [table.work(n)["attempts"] for n in (1, 2)] == [1, 1]
+    assert [table.work(n)["state"] for n in (1, 2)] == ["running", "pending"]
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Done("[1]"),
+        Fail(Reason.REFUSAL, "no"),
+        Retry(START + 1, charged=True),
+        Release(),
+        KeepAnswer(),
+    ],
+    ids=lambda decision: type(decision).__name__,
+)
+@pytest.mark.parametrize("meanwhile", ["waits", "claimed by another", "done by another"])
+def test_a_late_outcome_changes_nothing_but_its_answer_is_kept(
+    table: Table, decision: Done | Fail | Retry | Release | KeepAnswer, meanwhile: str
+) -> None:
+    table.enqueue("a")
+    late = table.join()
+    (item,) = table.claim(late, 1)
+    table.take_over(late)
+    other = table.join()
+    if meanwhile != "waits":
+        (theirs,) = table.claim(other, 1)
+    if meanwhile == "done by another":
+        table.finish(other, theirs, Done(), answered("theirs"))
+    before = table.work(1), table.query("select * from results")
+    outcome = Outcome(item, answered("too late"), decision)
+    done = table.exchange(late, [outcome], want=1)
+    assert (table.work(1), table.query("select * from results")) == before
+    assert (done.lost, done.items, done.expelled) == ([outcome], [], True)
+    assert table.attempts(1)[-1] == (late, 1, "answered", "too late")
+    unknown = [attempt for attempt in table.attempts(1) if attempt[2] == "unknown"]
+    assert (unknown, table.one("select sum(unknown_calls) from totals")) == ([], 0)
+    assert table.one("select sum(calls) from totals") == table.one("select count(*) from attempts")
+    assert done.attempt_seqs == [table.one("select max(seq) from attempts")]
+
+
+def test_a_worker_taken_for_dead_is_told_so_whatever_it_wants(table: Table) -> None:
+    worker = table.join()
+    assert table.exchange(worker, want=0).expelled is False
+    table.take_over(worker)
+    assert table.exchange(worker, want=0).expelled is True
+    assert table.exchange(worker, want=1).expelled is True
+
+
+def test_after_it_joined_again_it_still_cannot_finish_an_old_claim(table: Table) -> None:
+    table.enqueue("a")
+    worker = table.join()
+    (item,) = table.claim(worker, 1)
+    table.take_over(worker)
+    again = table.join()
+    assert table.claim(again, 1) == [replace(item, epoch=3)]
+    assert len(table.finish(again, item, Done(), answered("old")).lost) == 1
+    assert table.states() == {1: "running"}
+
+
+def test_an_item_that_saw_too_many_workers_die_fails(table: Table) -> None:
+    table.enqueue("a", "b")
+    for crash in range(1, MAX_CRASHES + 1):
+        worker = table.join()
+        assert [item.id for item in table.claim(worker, 1)] == [1]
+        table.take_over(worker)
+        assert len(table.attempts(1)) == crash
+    assert table.states() == {1: "failed", 2: "pending"}
+    assert table.query("select state, reason, error from results") == [
+        ("failed", "crash", f"was in flight each of the {MAX_CRASHES} times its worker died")
+    ]
+    assert table.counters() == {(1, "failed", "crash"): 1, (1, "pending", ""): 1}
+
+
+def test_while_a_parser_is_at_work_only_the_items_it_has_are_suspected(table: Table) -> None:
+    table.enqueue(1, 2)
+    worker = table.join()
+    parsed, _ = table.claim(worker, 2)
+    table.finish(worker, parsed, KeepAnswer(), answered())
+    table.take_over(worker)
+    assert [table.work(number)["crashes"] for number in (1, 2)] == [1, 0]
+
+
+def test_crashes_and_charged_attempts_are_counted_apart(table: Table) -> None:
+    table.enqueue("a")
+    for _ in range(2):
+        worker = table.join()
+        (item,) = table.claim(worker, 1)
+        table.finish(worker, item, Retry(None, charged=True), broken())
+        table.claim(worker, 1)
+        table.take_over(worker)
+    assert (table.work(1)["attempts"], table.work(1)["crashes"]) == (2, 2)
+
+
+def test_a_stored_answer_survives_takeover_and_is_offered_for_parsing(table: Table) -> None:
+    table.enqueue("a")
+    dead = table.join()
+    (item,) = table.claim(dead, 1)
+    table.finish(dead, item, KeepAnswer(), answered("paid for"))
+    table.take_over(dead)
+    assert table.attempts(1) == [(dead, 1, "answered", "paid for")]
+    worker = table.join()
+    (again,) = table.claim(worker, 1)
+    assert again == replace(item, epoch=3, answer=StoredAnswer(1, "paid for"))
+    table.finish(worker, again, Done("[1]"))
+    assert table.query("select attempt_seq, parsed from results") == [(1, "[1]")]
+
+
+def test_an_answer_whose_parser_kills_every_worker_stays_with_the_failure(table: Table) -> None:
+    table.enqueue("a")
+    worker = table.join()
+    (item,) = table.claim(worker, 1)
+    table.finish(worker, item, KeepAnswer(), answered("poison"))
+    for _ in range(MAX_CRASHES):
+        table.take_over(worker)
+        worker = table.join()
+        table.claim(worker, 1)
+    assert table.query("select state, reason, attempt_seq from results") == [("failed", "crash", 1)]
+    assert len(table.attempts(1)) == 1
+
+
+def test_a_clean_leave_gives_claims_back_without_a_trace(table: Table) -> None:
+    table.enqueue("a", "b")
+    worker = table.join()
+    items = table.claim(worker, 2)
+    table.finish(worker, items[1], KeepAnswer(), answered("paid for"))
+    assert table.leave(worker) == 2
+    assert table.attempts(1) == []
+    assert (table.work(1)["crashes"], table.work(1)["attempts"]) == (0, 0)
+    assert table.query("select * from workers") == []
+    assert table.claim(table.join(), 2) == [
+        replace(items[0], epoch=3),
+        replace(items[1], epoch=3, answer=StoredAnswer(1, "paid for")),
+    ]
+
+
+def test_leaving_touches_nobody_elses_claims(table: Table) -> None:
+    table.enqueue("a", "b")
+    one, other = table.join(), table.join()
+    table.claim(one, 1)
+    table.claim(other, 1)
+    assert table.leave(one) == 1
+    assert table.states() == {1: "pending", 2: "running"}
+
+
+# Through the door: locks, leases and real processes
+
+CLAIM_AND_DIE = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from typing import Any
+from batchgen.store import ClaimRequest, open_store
+
+async def main():
+    async with open_store(Path(sys.argv[1])) as store:
+        async with store.seat(2, float(sys.argv[2]), 3) as worker:
+            await worker.exchange([], ClaimRequest(2))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def enqueue(path: Path, *contents: str) -> None:
+    async with (
+        open_store(path, create=True) as store,
+        store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into,
+    ):
+        await store.add_items(into, [new_item(each) for each in contents])
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    with closing(new_database(path)) as db:
+        return db.execute(sql).fetchall()
+
+
+async def test_items_of_a_killed_process_are_taken_over_by_the_next_join(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    await enqueue(path, "a", "b", "c")
+    # A lease of a day: only the lock can tell that it died.
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLAIM_AND_DIE, path, "86400"
+    )
+    assert await killed.wait() == -signal.SIGKILL
+    async with open_store(path) as store, store.seat(3, 60, 3) as worker:
+        taken = await worker.exchange([], ClaimRequest(3))
+        assert sorted((each.id, each.epoch) for each in taken.items) == [(1, 3), (2, 3), (3, 1)]
+        counts = await store.counts()
+        assert (counts.calls, counts.unknown_calls) == (2, 2)
+    assert query(path, "select crashes from work") == [(1,), (1,), (0,)]
+    assert [file.name for file in tmp_path.glob("*worker*")] == []
+
+
+async def test_a_worker_of_another_machine_lives_until_its_lease_ends(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    await enqueue(path, "a", "b")
+    far = ("elsewhere", "another boot")
+    async with open_store(path) as store:
+        with closing(new_database(path)) as db:
+            now = int(db.execute("select strftime('%s') * 1000").fetchone()[0])
+            alive = queue.join(db, far, 1, 1, now, 3_600_000)
+            queue.exchange(db, alive, [], ClaimRequest(1), now)
+            lapsed = queue.join(db, far, 1, 1, now - 10_000, 5_000)
+            queue.exchange(db, lapsed, [], ClaimRequest(1), now)
+        assert [(row.id, row.alive) for row in await store.workers()] == [
+            (alive, True), (lapsed, False),
+        ]  # fmt: skip
+        async with store.seat(1, 0, 3) as worker:  # which need not wait until leases tell
+            assert [item.id for item in (await worker.exchange([], ClaimRequest(5))).items] == [2]
+            assert [row.id for row in await store.workers()] == [alive, worker.id]
+
+
+async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_lock(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "batchgen.db"
+    await enqueue(path, "a")
+    async with open_store(path) as store, store.seat(1, -1, 3) as slow:
+        (item,) = (await slow.exchange([], ClaimRequest(1))).items
+        async with store.seat(1, 0, 3):  # which need not wait until leases tell
+            pass
+        async with store.seat(1, 60, 3) as other:
+            late = await slow.exchange([Outcome(item, answered("late"), Done())], ClaimRequest(1))
+            assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
+            assert await slow.beat() is False
+            (again,) = (await other.exchange([], ClaimRequest(1))).items
+            assert (again.id, again.epoch, again.answer) == (1, 3, None)
+            await other.exchange([Outcome(again, answered("in time"), Done())], ClaimRequest(0))
+        (row,) = await store.results_of([1])
+        assert row.response == '"in time"'  # as JSON
+    assert query(path, "select outcome, response from attempts order by seq") == [
+        ("answered", "late"),
+        ("answered", "in time"),
+    ]
+
+
+async def test_joining_again_leaves_no_lock_behind(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with open_store(path, create=True) as store:
+        async with store.seat(1, 60, 3) as worker:
+            await worker.join()
+            held = [file.name for file in tmp_path.glob("*-worker-*")]
+            assert held == [f"batchgen.db-worker-{worker.id}"]
+        assert list(tmp_path.glob("*-worker-*")) == []
+
+
+async def test_a_worker_that_lives_is_not_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    await enqueue(path, "a")
+    async with open_store(path) as one, open_store(path) as two, one.seat(1, 60, 3) as worker:
+        await worker.exchange([], ClaimRequest(1))
+        async with two.seat(1, 60, 3) as other:
+            assert (await other.exchange([], ClaimRequest(1))).items == []
+            assert await worker.beat() is True
+        (row,) = await two.workers()
+        assert (row.id, row.boot_id, row.alive) == (worker.id, machine()[1], True)
+        assert OwnerLock(path.with_name(f"batchgen.db-worker-{worker.id}")).acquire() is False
+
+
+async def test_a_worker_from_before_the_machine_was_started_anew_is_dead(tmp_path: Path) -> None:
+    host, _ = machine()
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        for name in (host, "another-host"):
+            await store._db.write(
+                queue.join, (name, "an earlier boot"), 4242, 4, now_ms(), LEASE_MS
+            )
+        assert [worker.alive for worker in await store.workers()] == [False, True]
+        async with store.seat(1, 60, MAX_CRASHES):
+            assert [w.host for w in await store.workers() if w.boot_id == "an earlier boot"] == [
+                "another-host"
+            ]

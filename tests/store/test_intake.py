@@ -1,0 +1,351 @@
+"""Enqueueing: each item of a pool once, whatever was enqueued before and wherever it stopped."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchgen.errors import UsageError
+from batchgen.items import Done, Fail, KeepAnswer, Reason, Retry
+from batchgen.json_text import canonical_json, dump_json, stored_and_canonical
+from batchgen.store import Added, OtherRecipe, open_store
+from batchgen.store.sqlite import intake
+from tests.kits.table import (
+    OTHER_RECIPE,
+    RECIPE,
+    Table,
+    answered,
+    broken,
+    new_item,
+    open_table,
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table]:
+    with open_table(tmp_path / "batchgen.db") as opened:
+        yield opened
+
+
+def enqueue_in_chunks(
+    table: Table, pool: list[Any], chunk: int, upto: int | None = None
+) -> list[int]:
+    """One pass over a pool, cut off after `upto` chunks; the numbers of its items."""
+    into = table.begin()
+    ids: list[int] = []
+    for start in range(0, len(pool), chunk)[:upto]:
+        ids += table.add(into, [new_item(each) for each in pool[start : start + chunk]]).ids
+    return ids
+
+
+def test_items_are_numbered_in_the_order_of_the_pool(table: Table) -> None:
+    assert table.enqueue("a", "b", "c") == [1, 2, 3]
+    assert table.inputs() == ["a", "b", "c"]
+    assert table.states() == {1: "pending", 2: "pending", 3: "pending"}
+
+
+def test_the_same_pool_again_adds_nothing(table: Table) -> None:
+    first = table.add(table.begin(), [new_item("a"), new_item("b")])
+    again = table.add(table.begin(), [new_item("a"), new_item("b")])
+    assert (first, again) == (Added([1, 2], 2), Added([1, 2], 0))
+    assert table.inputs() == ["a", "b"]
+
+
+def test_a_pool_that_grew_by_one_row_adds_one_item(table: Table) -> None:
+    table.enqueue("a", "b")
+    assert table.add(table.begin(), [new_item(each) for each in "axb"]) == Added([1, 3, 2], 1)
+
+
+def test_a_second_copy_is_a_second_item_once(table: Table) -> None:
+    pool = [new_item(each) for each in "aaba"]
+    assert table.add(table.begin(), pool) == Added([1, 2, 3, 4], 4)
+    assert table.add(table.begin(), pool) == Added([1, 2, 3, 4], 0)
+    assert table.add(table.begin(), [*pool, new_item("a")]) == Added([1, 2, 3, 4, 5], 1)
+
+
+def test_fewer_copies_than_before_are_the_first_ones(table: Table) -> None:
+    table.enqueue("a", "a", "a")
+    assert table.enqueue("a", "a") == [1, 2]
+    assert table.enqueue("a", "a", "a") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_copies_are_counted_over_the_edges_of_chunks(table: Table, chunk: int) -> None:
+    pool = list("aabaa")
+    assert enqueue_in_chunks(table, pool, chunk) == [1, 2, 3, 4, 5]
+    assert enqueue_in_chunks(table, pool, chunk) == [1, 2, 3, 4, 5]
+    assert table.inputs() == pool
+
+
+@pytest.mark.parametrize("chunks_done", [0, 1, 2, 3])
+def test_a_pass_that_was_cut_off_is_completed_by_the_next(table: Table, chunks_done: int) -> None:
+    pool = list("aabaa")
+    done = enqueue_in_chunks(table, pool, 2, upto=chunks_done)
+    assert enqueue_in_chunks(table, pool, 2) == [1, 2, 3, 4, 5]
+    assert done == [1, 2, 3, 4, 5][: 2 * chunks_done]
+    assert table.inputs() == pool
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pool=st.lists(st.sampled_from("abc"), max_size=12),
+    chunks=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    upto=st.integers(0, 4),
+)
+def test_any_pool_cut_anywhere_ends_as_if_enqueued_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    pool: list[str],
+    chunks: tuple[int, int],
+    upto: int,
+) -> None:
+    with open_table(tmp_path_factory.mktemp("intake") / "batchgen.db") as table:
+        enqueue_in_chunks(table, pool, chunks[0], upto=upto)
+        numbers = list(range(1, len(pool) + 1))
+        assert enqueue_in_chunks(table, pool, chunks[1]) == numbers
+        assert enqueue_in_chunks(table, pool, chunks[0]) == numbers
+        assert table.inputs() == pool
+
+
+def test_the_order_of_json_keys_does_not_matter(table: Table) -> None:
+    one, other = {"a": 1, "b": [2, {"c": 3, "d": 4}]}, {"b": [2, {"d": 4, "c": 3}], "a": 1}
+    assert table.enqueue(one) == table.enqueue(other) == [1]
+
+
+def test_the_order_of_a_list_matters(table: Table) -> None:
+    assert table.enqueue({"a": [1, 2]}, {"a": [2, 1]}) == [1, 2]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.text(max_size=20) | st.integers() | st.lists(st.text(max_size=5), max_size=2),
+        max_size=5,
+    )
+)
+def test_what_is_stored_and_its_canonical_form_are_made_at_once(item: dict[str, Any]) -> None:
+    assert stored_and_canonical(item) == (dump_json(item), canonical_json(item))
+
+
+def test_a_chunk_is_taken_when_its_items_are_in_the_table_and_before_its_end(table: Table) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def taken() -> None:
+        (items,) = table.query("select count(*) from items")
+        (work,) = table.query("select count(*) from work")
+        seen.append((items[0], work[0]))
+
+    into = table.begin()
+    rows = [new_item("a"), new_item("b")]
+    assert table.run(intake.add_items, into, rows, 0, taken) == Added([1, 2], 2)
+    assert table.run(intake.add_items, into, rows[:1], 0, taken) == Added([3], 1)
+    assert seen == [(2, 0), (3, 2)]
+
+
+def test_equal_content_in_two_experiments_is_two_items(table: Table) -> None:
+    assert table.enqueue("a", experiment="one") == [1]
+    assert table.enqueue("a", experiment="two") == [2]
+    assert table.counters() == {(1, "pending", ""): 1, (2, "pending", ""): 1}
+
+
+def test_the_same_id_and_content_adds_nothing(table: Table) -> None:
+    given_, reordered = {"id": "x", "v": 1}, {"v": 1, "id": "x"}
+    assert table.add(table.begin(), [new_item(given_, custom_id="x")]) == Added([1], 1)
+    again = [new_item(given_, custom_id="x"), new_item(reordered, custom_id="x")]
+    assert table.add(table.begin(), again) == Added([1, 1], 0)
+    assert table.inputs() == [given_]
+
+
+def test_the_same_id_twice_in_a_new_chunk_is_one_item(table: Table) -> None:
+    pool = [
+        new_item({"v": 1}, custom_id="x"),
+        new_item({"v": 2}, custom_id="y"),
+        new_item({"v": 1}, custom_id="x"),
+    ]
+    assert table.add(table.begin(), pool) == Added([1, 2, 1], 2)
+
+
+def test_another_content_under_a_known_id_is_a_conflict_that_names_the_item(table: Table) -> None:
+    table.add(table.begin(), [new_item({"v": 1}, custom_id="x")])
+    pool = [new_item("before"), new_item({"v": 2}, custom_id="x"), new_item("after")]
+    assert table.add(table.begin(), pool) == Added([2], 1, conflict=1)
+    assert table.inputs() == [{"v": 1}, "before"]
+
+
+def test_a_conflict_within_a_chunk_keeps_the_rows_before_it(table: Table) -> None:
+    pool = [
+        new_item({"v": 1}, custom_id="x"),
+        new_item("a"),
+        new_item({"v": 2}, custom_id="x"),
+        new_item("b"),
+    ]
+    into = table.begin()
+    assert table.add(into, pool) == Added([1, 2], 2, conflict=1)
+    assert table.add(into, pool[3:]) == Added([3], 1)
+    assert table.inputs() == [{"v": 1}, "a", "b"]
+
+
+def test_an_id_and_equal_content_without_id_are_two_items(table: Table) -> None:
+    pool = [new_item({"v": 1}, custom_id="x"), new_item({"v": 1})]
+    assert table.add(table.begin(), pool) == Added([1, 2], 2)
+
+
+def test_numbers_stay_dense_after_a_chunk_that_was_rolled_back(table: Table) -> None:
+    table.enqueue("a")
+    into = table.begin()
+    no_text = replace(new_item("c"), input_json=None)  # type: ignore[arg-type]
+    with pytest.raises(sqlite3.IntegrityError, match="NOT NULL constraint failed"):
+        table.add(into, [new_item("b"), no_text])
+    assert table.add(into, [new_item("b"), new_item("c")]) == Added([2, 3], 2)
+
+
+def test_numbers_of_known_items_leave_no_gap(table: Table) -> None:
+    table.enqueue("a", "b")
+    assert table.enqueue("b", "c", "a", "d") == [2, 3, 1, 4]
+
+
+def test_priority_is_kept_with_the_items_of_that_pass(table: Table) -> None:
+    table.enqueue("a", "b")
+    table.enqueue("b", "c", priority=5)
+    assert table.query("select item_id, priority from work") == [(1, 0), (2, 0), (3, 5)]
+
+
+def test_a_finished_item_is_not_enqueued_again(table: Table) -> None:
+    table.enqueue("a")
+    worker = table.join()
+    (item,) = table.claim(worker, 1)
+    table.finish(worker, item, Done(), answered())
+    assert table.enqueue("a") == [1]
+    assert table.states() == {1: "done"}
+
+
+# Another recipe
+
+
+def test_another_recipe_stops_and_says_the_one_before(table: Table) -> None:
+    table.enqueue("a")
+    stopped = table.begin(recipe=OTHER_RECIPE)
+    assert (stopped.other_recipe, stopped.number, stopped.dropped) == (RECIPE, 0, 0)
+    assert table.inputs() == ["a"]
+    assert table.begin(recipe=RECIPE).other_recipe is None
+
+
+def test_another_recipe_added_mixes_both(table: Table) -> None:
+    assert table.enqueue("a", recipe=RECIPE) == [1]
+    assert table.enqueue("a", recipe=OTHER_RECIPE) == [2]
+    assert table.begin(recipe=RECIPE).other_recipe is None
+    assert table.begin(recipe=OTHER_RECIPE).other_recipe is None
+    assert table.query("select recipe_id from items order by id") == [(1,), (2,)]
+
+
+def with_an_item_in_each_state(table: Table) -> None:
+    """1 done, 2 failed, 3 waits for a retry, 4 waits with an answer not parsed yet, 5 pending."""
+    table.enqueue("done", "failed", "retried", "answered", "fresh")
+    worker = table.join()
+    done, failed, retried, kept = table.claim(worker, 4)
+    table.finish(worker, done, Done(), answered())
+    table.finish(worker, failed, Fail(Reason.REJECTED, "no"), broken(Reason.REJECTED))
+    table.finish(worker, retried, Retry(table.now + 1000, charged=True), broken())
+    table.finish(worker, kept, KeepAnswer(), answered("paid for"))
+    table.leave(worker)
+
+
+def test_replace_drops_what_waits_and_keeps_what_ended_or_was_answered(table: Table) -> None:
+    with_an_item_in_each_state(table)
+    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    assert (into.dropped, into.running, into.other_recipe) == (2, 0, None)
+    assert table.states() == {1: "done", 2: "failed", 4: "pending"}
+    assert table.counters() == {
+        (1, "done", ""): 1, (1, "failed", "rejected"): 1, (1, "pending", ""): 1,
+    }  # fmt: skip
+    assert [len(table.attempts(number)) for number in range(1, 6)] == [1, 1, 1, 1, 0]
+
+
+def test_replaced_items_can_be_enqueued_with_the_new_recipe(table: Table) -> None:
+    with_an_item_in_each_state(table)
+    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    pool = [new_item(each, recipe_id=2) for each in ("retried", "fresh")]
+    assert table.add(into, pool) == Added([6, 7], 2)
+
+
+def test_dropped_items_with_an_id_can_be_enqueued_again(table: Table) -> None:
+    table.add(table.begin(), [new_item({"v": 1}, custom_id="x")])
+    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    assert table.add(into, [new_item({"v": 2}, custom_id="x")]) == Added([2], 1)
+
+
+def test_replace_again_drops_nothing_more(table: Table) -> None:
+    table.enqueue("a")
+    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    table.enqueue("a", recipe=OTHER_RECIPE)
+    assert table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE).dropped == 0
+    assert table.begin(recipe=RECIPE).other_recipe == OTHER_RECIPE
+
+
+def test_replace_of_a_mix_leaves_the_one_recipe(table: Table) -> None:
+    table.enqueue("a", "b", recipe=RECIPE)
+    table.enqueue("a", recipe=OTHER_RECIPE)
+    assert table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE).dropped == 2
+    assert table.states() == {3: "pending"}
+    assert table.begin(recipe=RECIPE).other_recipe == OTHER_RECIPE
+
+
+def test_replace_touches_no_other_experiment(table: Table) -> None:
+    table.enqueue("a", experiment="one")
+    table.enqueue("a", experiment="two")
+    table.begin("one", OTHER_RECIPE, OtherRecipe.REPLACE)
+    assert table.states() == {2: "pending"}
+
+
+def test_replace_does_nothing_while_items_are_in_flight(table: Table) -> None:
+    table.enqueue("a", "b")
+    table.claim(table.join(), 1)
+    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    assert (into.running, into.dropped, into.number) == (1, 0, 0)
+    assert table.states() == {1: "running", 2: "pending"}
+    assert table.begin(recipe=OTHER_RECIPE).other_recipe == RECIPE
+
+
+def test_replace_with_nothing_to_replace_goes_on_while_items_are_in_flight(table: Table) -> None:
+    table.enqueue("a")
+    table.claim(table.join(), 1)
+    into = table.begin(recipe=RECIPE, mode=OtherRecipe.REPLACE)
+    assert (into.running, into.dropped, into.number) == (0, 0, 2)
+
+
+# The door
+
+
+async def test_two_processes_cannot_enqueue_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with open_store(path, create=True) as store:
+        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
+            with pytest.raises(UsageError, match=r"another batchgen is enqueueing into it \(pid "):
+                async with store.enqueueing("f", RECIPE, OtherRecipe.STOP):
+                    pass
+        async with store.enqueueing("f", RECIPE, OtherRecipe.STOP) as into:
+            added = await store.add_items(into, [new_item("a", into.experiment_id)])
+    assert added == Added([1], 1)
+    assert not path.with_name("batchgen.db-enqueue").exists()
+
+
+async def test_an_enqueueing_that_is_cancelled_lets_the_next_one_in(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        begun = asyncio.Event()
+
+        async def enqueue_for_ever() -> None:
+            async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
+                begun.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(enqueue_for_ever())
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+            assert into.number == 2

@@ -1,0 +1,233 @@
+"""Every statement of queries.sql is used, runs, and where it matters finds its rows by an index."""
+
+import ast
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchgen.store import sqlite
+from batchgen.store.sqlite.sql import QUERIES, load_queries
+from tests.kits.table import new_database
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as connection:
+        yield connection
+
+
+def parameters(statement: str) -> dict[str, None]:
+    return dict.fromkeys(re.findall(r"(?<!\w):(\w+)", statement))
+
+
+def plan(db: sqlite3.Connection, name: str) -> list[str]:
+    statement = QUERIES[name]
+    rows = db.execute(f"explain query plan {statement}", parameters(statement))
+    return [row[3] for row in rows]
+
+
+def strings_in(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {value for value in values if isinstance(value, str)}
+
+
+def names_looked_up(file: Path) -> set[str]:
+    """The literals in QUERIES["..."]."""
+    return set(re.findall(r'QUERIES\["(\w+)"\]', file.read_text(encoding="utf-8")))
+
+
+def store_modules() -> list[Path]:
+    return sorted(Path(sqlite.__file__).parent.glob("*.py"))
+
+
+def test_every_statement_is_used_by_its_name() -> None:
+    used = {text for file in store_modules() for text in strings_in(file)}
+    assert sorted(QUERIES.keys() - used) == []
+
+
+def test_every_name_looked_up_exists() -> None:
+    looked_up = {name for file in store_modules() for name in names_looked_up(file)}
+    assert sorted(looked_up - QUERIES.keys()) == []
+    assert len(looked_up) > 40  # the pattern still finds them
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_statement_is_valid_on_the_newest_schema(db: sqlite3.Connection, name: str) -> None:
+    statement = QUERIES[name]
+    assert db.execute(f"explain {statement}", parameters(statement)).fetchall()
+
+
+def test_a_name_given_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="given twice"):
+        load_queries("-- name: one\nselect 1;\n-- name: one\nselect 2;\n")
+
+
+def test_rules_between_sections_belong_to_no_statement() -> None:
+    line = "-" * 30
+    text = f"{line} a\n\n-- name: one\nselect 1;\n\n{line} b\n\n-- name: two\nselect 2;\n"
+    assert load_queries(text) == {"one": "select 1;", "two": "select 2;"}
+
+
+# What each hot statement does, step by step. A change here is felt at ten million rows.
+PLANS = {
+    "orders": ["SEARCH workers USING INTEGER PRIMARY KEY (rowid=?)"],
+    "claim_waiting": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY 1",
+        "SEARCH work USING INDEX work_waiting "
+        "(experiment_id=? AND available_at>? AND available_at<?)",
+    ],
+    "claim_fresh": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY 1",
+        "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+    ],
+    "settle": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "sending": ["SEARCH sending USING INTEGER PRIMARY KEY (rowid=?)"],
+    "write_sending": [],
+    "keep_answer": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "take_back": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "reopen": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "claims_of_worker": ["SEARCH w USING INDEX work_claimed (worker_id=?)"],
+    "next_available_at": [
+        "SEARCH work USING INDEX work_waiting (experiment_id=? AND available_at>?)"
+    ],
+    # json_each is the list of ids that were just claimed, not a table.
+    "claimed_items": [
+        "SCAN claimed VIRTUAL TABLE INDEX 1:",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
+    "other_samples": [
+        "SEARCH i USING INDEX items_by_sample (sample_of=?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "join_samples": [
+        "SCAN pair VIRTUAL TABLE INDEX 1:",
+        "SEARCH items USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    # What is sorted are numbers, of one page.
+    "sample_numbers": [
+        "MERGE (UNION ALL)",
+        "LEFT",
+        "MATERIALIZE firsts",
+        "SEARCH items USING INTEGER PRIMARY KEY (rowid>?)",
+        "SCAN firsts",
+        "USE TEMP B-TREE FOR ORDER BY",
+        "RIGHT",
+        "SCAN f",
+        "SEARCH s USING INDEX items_by_sample (sample_of=?)",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
+    "any_samples": ["SEARCH items USING INDEX items_by_sample (sample_of>?)"],
+    "result_rows": [
+        "SCAN chosen VIRTUAL TABLE INDEX 1:",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
+    ],
+    "failed_items": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "unparsed_answers": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "all_answers": [
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "failed_rows": [
+        "SEARCH w USING INDEX work_failed (experiment_id=? AND item_id>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
+    ],
+    # Grouping by message, and the biggest group first, cannot come out of an index: messages are
+    # free text in another table. It holds one row a message, not one an item.
+    "failures_by_message": [
+        "SEARCH w USING INDEX work_failed (experiment_id=?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "USE TEMP B-TREE FOR GROUP BY",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
+    "done_rows": [
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
+    ],
+    # The list that is scanned has the numbers of one page.
+    "live_window": [
+        "MATERIALIZE r",
+        "SEARCH results USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+        "SCAN r LEFT-JOIN",
+    ],
+    "live_rows": [
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH a USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH attempts USING INDEX attempts_by_item (item_id=?)",
+    ],
+    "unknown_calls": [
+        "SEARCH a USING INDEX attempts_unknown (seq>?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "calls_of_worker": [
+        "SEARCH w USING INDEX work_claimed (worker_id=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
+    "item_by_key": ["SEARCH item_keys USING PRIMARY KEY (key=?)"],
+    "attempts_of_item": ["SEARCH attempts USING INDEX attempts_by_item (item_id=?)"],
+    # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
+    "see_key": [],
+    "add_keys_if_new": ["SCAN number VIRTUAL TABLE INDEX 1:"],
+    "append_attempt": [],
+    "append_result": [],
+    "move_counter": [],
+}
+
+
+def plain(step: str) -> str:
+    """A step of a plan as each version of SQLite words it: newer ones leave out COVERING or say
+    the left join otherwise."""
+    return step.replace("USING COVERING INDEX", "USING INDEX").rstrip()
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_hot_statement_searches_by_the_intended_index(db: sqlite3.Connection, name: str) -> None:
+    assert [plain(step) for step in plan(db, name)] == PLANS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in QUERIES if name not in PLANS])
+def test_no_statement_scans_a_big_table_once_a_row(db: sqlite3.Connection, name: str) -> None:
+    """One pass over a table is what verify and delete are for; a pass in a pass never ends."""
+    scans = [
+        step
+        for step in plan(db, name)
+        if re.match(r"SCAN (work|items|item_keys|attempts|results|[wirak])\b", step)
+    ]
+    inner = [step for step in scans[1:] if "LEFT-JOIN" in step or "CORRELATED" in step]
+    assert inner == []

@@ -1,0 +1,133 @@
+"""The rate that --adaptive finds, in virtual time, against the limiters that servers have."""
+
+from collections.abc import Callable
+
+import pytest
+
+from batchgen.limits.adaptive import LearnedRate
+from batchgen.limits.buckets import Limits
+from tests.kits.virtual_time import Outage, Server, deep, run, silent, tight, window
+
+ADAPTIVE = Limits(adaptive=True)
+MakeServer = Callable[[float], Server]
+
+
+@pytest.mark.parametrize(
+    ("workers", "latency_s"), [(1, 0.05), (4, 1.0), (4, 20.0)], ids=lambda value: f"{value:g}"
+)
+@pytest.mark.parametrize("rpm", [60, 300, 1200, 6000])
+@pytest.mark.parametrize("server", [tight, silent, deep, window])
+def test_a_minute_after_the_start_the_limit_is_used_and_hardly_ever_hit(
+    server: MakeServer, rpm: int, workers: int, latency_s: float
+) -> None:
+    slots = int(rpm / 60 * latency_s * 3 / workers) + 10
+    seen = run(
+        server(rpm), ADAPTIVE, seconds=240, workers=workers, slots=slots, latency_s=latency_s
+    )
+    assert seen.share(rpm, 60, 120) >= 0.9
+    assert seen.share(rpm, 60, 240) >= 0.9
+    assert seen.refused(60, 240) < 0.02
+
+
+@pytest.mark.parametrize("server", [tight, silent, deep, window])
+def test_with_20_calls_a_minute_one_429_is_much_and_learning_takes_longer(
+    server: MakeServer,
+) -> None:
+    seen = run(server(20), ADAPTIVE, seconds=480)
+    assert seen.share(20, 60, 480) >= 0.85
+    assert seen.refused(60, 480) < 0.03
+
+
+@pytest.mark.parametrize("server", [tight, deep])
+def test_a_limit_of_a_thousand_calls_a_second_is_found(server: MakeServer) -> None:
+    seen = run(server(60_000), ADAPTIVE, seconds=90, workers=4, slots=1000)
+    assert seen.share(60_000, 60, 90) >= 0.9
+    assert seen.refused(60, 90) < 0.02
+
+
+@pytest.mark.parametrize("server", [tight, silent, deep])
+@pytest.mark.parametrize("factor", [3, 1 / 3])
+def test_a_limit_that_changes_is_found_again(server: MakeServer, factor: float) -> None:
+    after = 600 * factor
+    seen = run(server(600), ADAPTIVE, seconds=420, workers=2, then=(120, after))
+    assert seen.share(after, 300, 420) >= 0.9
+    assert seen.refused(300, 420) < 0.02
+
+
+def test_a_limit_that_is_far_higher_than_it_was_is_searched_for_anew() -> None:
+    seen = run(deep(60), ADAPTIVE, seconds=480, workers=2, then=(120, 1800))
+    assert seen.share(1800, 420, 480) >= 0.9
+    assert seen.refused(420, 480) < 0.02
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 30.0])
+def test_a_server_that_refused_everything_for_a_while_is_soon_used_again(
+    retry_after_s: float | None,
+) -> None:
+    server = Outage(tight(600), 120, 420, retry_after_s)
+    seen = run(server, ADAPTIVE, seconds=840, workers=2)
+    assert seen.share(600, 780, 840) >= 0.9
+    assert seen.refused(480, 840) < 0.02
+
+
+@pytest.mark.parametrize("server", [tight, window])
+def test_a_limit_of_the_users_is_never_exceeded(server: MakeServer) -> None:
+    limits = Limits(requests_per_minute=300, adaptive=True)
+    seen = run(server(600), limits, seconds=180)
+    assert seen.refused(0, 180) == 0
+    sent = [at_s for at_s, _ in seen.calls]
+    assert 280 <= max(sum(0 <= at_s - first < 60 for at_s in sent) for first in sent) <= 300
+
+
+def test_without_a_limit_of_the_servers_the_slots_are_soon_all_at_work() -> None:
+    seen = run(tight(1e9), ADAPTIVE, seconds=30, slots=100, latency_s=1.0)
+    assert seen.share(6000, 15, 30) >= 0.95
+
+
+def test_the_rate_doubles_with_each_second_in_which_it_limited_the_calls() -> None:
+    learned, seen = LearnedRate(), []
+    for _ in range(4):
+        seen.append(learned.per_s)
+        for _ in range(10):
+            learned = learned.limited_for(0.1)
+    assert seen == pytest.approx([1, 2, 4, 8])
+
+
+def test_a_long_time_without_a_look_is_no_long_time_of_growth() -> None:
+    assert LearnedRate().limited_for(3600.0).per_s == LearnedRate().limited_for(2.0).per_s
+
+
+def test_the_first_burst_halves_the_rate_and_the_others_take_a_little() -> None:
+    first = LearnedRate(limited_s=5.0).refused([1000], now=1100, paused_until=0)
+    assert (first.ceiling, first.per_s) == (32, 16)
+    grown = LearnedRate(
+        ceiling=32,
+        cut_share=0.5,
+        limited_s=20,
+        cut_at=1100,
+        cut_effective_at=1300,
+        taken_since_cut=600,
+    )
+    second = grown.refused([21_000], now=21_100, paused_until=0)
+    assert second.ceiling == pytest.approx(31, rel=0.02)
+    assert second.per_s == pytest.approx(31 * 0.92, rel=0.02)
+
+
+def test_calls_sent_before_a_cut_took_effect_belong_to_its_burst() -> None:
+    cut = LearnedRate(limited_s=5.0).refused([1000], now=1100, paused_until=4000)
+    assert cut.cut_effective_at == 4000
+    assert cut.refused([900, 1200, 4000], now=4100, paused_until=9000).per_s == cut.per_s
+    assert cut.refused([900, 4001], now=4100, paused_until=0).per_s < cut.per_s
+
+
+def test_a_burst_right_after_a_cut_shows_how_much_too_high_the_rate_was() -> None:
+    """As after a slow start against a bucket that had a minute's worth in it."""
+    cut = LearnedRate(
+        ceiling=512,
+        cut_share=0.5,
+        limited_s=0.05,
+        cut_at=1000,
+        cut_effective_at=1200,
+        taken_since_cut=10,
+    )
+    assert cut.refused([1900], now=2000, paused_until=0).per_s < 64

@@ -1,0 +1,447 @@
+"""The client against real servers, good and bad ones, on loopback."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import pytest
+from openai import AsyncOpenAI
+
+from batchgen.config import ModelConfig
+from batchgen.errors import ConfigError
+from batchgen.items import Reason, Reply
+from batchgen.llm.client import Client, open_client
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import KEY
+from tests.kits.tcp import answering, listening, silence
+
+BODY = {"model": "m-1", "messages": [{"role": "user", "content": "Hello"}]}
+MEGABYTE = 1024 * 1024
+
+
+@asynccontextmanager
+async def opened(
+    base_url: str, *, key: str | None = KEY, slots: int = 4, timeout_s: float = 30.0
+) -> AsyncIterator[Client]:
+    model = ModelConfig(base_url=base_url, api_key=key)
+    async with open_client(model, timeout_s=timeout_s) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(simulator: Simulator) -> AsyncIterator[Client]:
+    async with opened(simulator.base_url) as client:
+        yield client
+
+
+async def unused_url() -> str:
+    """The URL of a server that has gone."""
+    async with listening(silence) as url:
+        return url
+
+
+def fault_of(reply: Reply) -> Reply:
+    """The reply without what differs from run to run; its message is checked to say something."""
+    assert reply.fault_message
+    assert KEY not in reply.fault_message
+    return replace(reply, started_at=0, latency_ms=0, headers={}, fault_message="")
+
+
+def fault(reason: Reason, **more: Any) -> Reply:
+    return Reply(0, 0, fault=reason, **more)
+
+
+# What is sent
+
+
+async def test_one_call_is_one_request_with_the_body_as_it_is(
+    client: Client, simulator: Simulator
+) -> None:
+    body = {**BODY, "temperature": 0.5, "messages": [{"role": "user", "content": 'Grüße\0"東京"'}]}
+    reply = await client.complete(body)
+    (request,) = simulator.requests
+    assert (request.path, request.body) == ("/v1/chat/completions", body)
+    assert (reply.status, reply.fault, reply.sent, reply.reused) == (200, None, True, False)
+    assert json.loads(reply.body or "")["object"] == "chat.completion"
+    assert reply.headers.keys() <= {"x-request-id"}  # of an answer nothing else is of use
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert simulator.calls == 1
+
+
+async def test_the_headers_are_openais_with_the_key(client: Client, simulator: Simulator) -> None:
+    await client.complete(BODY)
+    headers = simulator.requests[0].headers
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["User-Agent"].startswith("AsyncOpenAI/Python ")
+    assert not any(name.lower().startswith("x-stainless") for name in headers)
+
+
+async def test_organization_and_project_come_from_the_environment_as_openai_reads_it(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid/v1")
+    async with opened(simulator.base_url) as client:
+        await client.complete(BODY)
+    headers = simulator.requests[0].headers
+    assert (headers["OpenAI-Organization"], headers["OpenAI-Project"]) == ("org-1", "proj-1")
+
+
+async def test_without_a_key_none_is_sent_not_even_the_environments(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)  # the config decides whether that is the key
+    async with opened(simulator.base_url, key=None) as client:
+        reply = await client.complete(BODY)
+    assert reply.status == 200
+    assert "Authorization" not in simulator.requests[0].headers
+
+
+async def test_a_base_url_may_end_in_a_slash(simulator: Simulator) -> None:
+    async with opened(simulator.base_url + "/") as client:
+        assert (await client.complete(BODY)).status == 200
+    assert simulator.requests[0].path == "/v1/chat/completions"
+
+
+async def test_a_lone_surrogate_in_a_prompt_is_sent_as_a_question_mark(
+    client: Client, simulator: Simulator
+) -> None:
+    body = {**BODY, "messages": [{"role": "user", "content": "half \ud83d"}]}
+    assert (await client.complete(body)).status == 200
+    assert simulator.ledger == {"half ?": 1}
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", "sk-\0", "sk-ü"])
+async def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        async with opened("http://127.0.0.1:1/v1", key=key):
+            pass
+    assert str(caught.value) == (
+        "model.api_key: has characters that no HTTP header can carry (a line break, perhaps)."
+    )
+
+
+async def test_openai_itself_needs_a_key() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.api_key: no key\. Set .* OPENAI_API_KEY"):
+        async with opened("https://api.openai.com/v1", key=None):
+            pass
+
+
+async def test_as_many_calls_as_slots_are_under_way_at_once(simulator: Simulator) -> None:
+    simulator.hold()
+    async with opened(simulator.base_url, slots=150) as client, asyncio.TaskGroup() as group:
+        calls = [group.create_task(client.complete(BODY)) for _ in range(150)]
+        await simulator.received(150)
+        simulator.release()
+    assert [call.result().status for call in calls] == [200] * 150
+    assert (simulator.calls, simulator.max_in_flight) == (150, 150)
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 408, 409, 413, 418, 422, 429,
+                                    500, 502, 503, 529])  # fmt: skip
+async def test_every_status_is_brought_back_with_its_body(
+    client: Client, simulator: Simulator, status: int
+) -> None:
+    body = "" if status == 204 else '{"error": "as a text"}'
+    simulator.script("Hello", Behaviour.response(status, body, headers={"Retry-After": "7"}))
+    reply = await client.complete(BODY)
+    assert (reply.status, reply.body, reply.fault) == (status, body, None)
+    assert reply.headers["retry-after"] == "7"
+    assert simulator.calls == 1
+
+
+async def test_html_with_status_200_is_brought_back_as_it_is(
+    client: Client, simulator: Simulator
+) -> None:
+    simulator.script("Hello", "html")
+    reply = await client.complete(BODY)
+    assert (reply.status, reply.body) == (200, "<html><body><h1>Welcome</h1></body></html>")
+
+
+async def test_bytes_that_are_no_utf_8_are_replaced(client: Client, simulator: Simulator) -> None:
+    simulator.script("Hello", Behaviour.response(200, b'"\xff\xed\xa0\x80\x00"'))
+    assert (await client.complete(BODY)).body == '"\ufffd\ufffd\ufffd\ufffd\0"'
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
+    client: Client, simulator: Simulator, status: int
+) -> None:
+    async with Simulator().running() as elsewhere:
+        simulator.script("Hello", Behaviour.redirect(f"{elsewhere}/chat/completions", status))
+        async with aiohttp.ClientSession() as session:
+            reply = await client.complete(BODY)
+            async with session.get(f"{elsewhere}/ledger") as ledger:
+                assert await ledger.json() == {"calls": 0, "answered": 0, "items": {}}
+    assert (reply.status, reply.headers["location"]) == (status, f"{elsewhere}/chat/completions")
+    assert simulator.calls == 1
+
+
+async def test_a_body_as_large_as_it_gets_comes_whole(client: Client, simulator: Simulator) -> None:
+    simulator.script("Hello", Behaviour.response(200, b"x" * (64 * MEGABYTE)))
+    reply = await client.complete(BODY)
+    assert (len(reply.body or ""), reply.fault) == (64 * MEGABYTE, None)
+
+
+async def test_a_body_without_end_is_given_up(client: Client, simulator: Simulator) -> None:
+    simulator.script("Hello", Behaviour.response(200, b"x" * (64 * MEGABYTE + 1)))
+    assert fault_of(await client.complete(BODY)) == fault(Reason.BAD_RESPONSE, status=200)
+    assert (await client.complete(BODY)).status == 200
+
+
+async def test_a_server_that_repeats_the_key_does_not_get_it_into_the_reply(
+    client: Client, simulator: Simulator
+) -> None:
+    said = Behaviour.error(401, message=f"Incorrect API key provided: {KEY}.")
+    simulator.script("Hello", said, Behaviour.ok(f"Your key is {KEY}"))
+    replies = [await client.complete(BODY) for _ in range(2)]
+    assert [KEY in (reply.body or KEY) for reply in replies] == [False, False]
+    assert "Incorrect API key provided: [API key]." in (replies[0].body or "")
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "ollama", "x", "id", "not-needed"])
+async def test_an_answer_that_contains_what_stands_for_a_key_is_left_as_it_is(
+    simulator: Simulator, key: str
+) -> None:
+    text = f"The list is {key}: id, x."
+    simulator.script("Hello", Behaviour.ok(text))
+    async with opened(simulator.base_url, key=key) as client:
+        reply = await client.complete(BODY)
+    assert json.loads(reply.body or "")["choices"][0]["message"]["content"] == text
+
+
+# When no answer comes
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply"),
+    [
+        ("reset", fault(Reason.CONNECTION)),
+        ("cut", fault(Reason.CONNECTION, status=200)),
+        ("hang", fault(Reason.TIMEOUT)),
+        # Each byte is in time, the whole is not.
+        ("trickle", fault(Reason.TIMEOUT, status=200)),
+    ],
+)
+async def test_an_answer_that_does_not_come_whole(
+    simulator: Simulator, kind: str, reply: Reply
+) -> None:
+    simulator.script("Hello", kind)
+    timeout_s = 1.5 if reply.fault is Reason.TIMEOUT else 30
+    async with opened(simulator.base_url, timeout_s=timeout_s) as client:
+        assert fault_of(await client.complete(BODY)) == reply
+    assert simulator.calls == 1
+
+
+async def test_a_late_answer_is_named_by_the_time_it_had(simulator: Simulator) -> None:
+    simulator.hold()
+    async with opened(simulator.base_url, timeout_s=1.0) as client:
+        reply = await client.complete(BODY)
+    assert reply.fault_message == "no whole answer within 1 s"
+
+
+async def test_a_kept_alive_connection_that_the_server_has_closed_is_told(
+    client: Client, simulator: Simulator
+) -> None:
+    simulator.script("Hello", "stale")
+    first = await client.complete(BODY)
+    second = await client.complete(BODY)
+    third = await client.complete(BODY)
+    assert (first.status, third.status, third.reused) == (200, 200, False)
+    assert fault_of(second) == fault(Reason.CONNECTION, reused=True)
+    assert (simulator.calls, simulator.dropped) == (2, 1)
+
+
+async def test_a_reset_after_the_answer_began_is_not_a_stale_connection(
+    client: Client, simulator: Simulator
+) -> None:
+    simulator.script("Hello", "ok", "cut")
+    await client.complete(BODY)
+    assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, status=200)
+
+
+async def test_a_refused_connection_was_not_sent() -> None:
+    async with opened(await unused_url()) as client:
+        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..invalid"])
+async def test_a_name_that_does_not_resolve_was_not_sent(host: str) -> None:
+    async with opened(f"http://{host}/v1") as client:
+        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+
+
+async def test_tls_to_a_port_without_tls_was_not_sent(simulator: Simulator) -> None:
+    async with opened(simulator.base_url.replace("http:", "https:")) as client:
+        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+    assert simulator.calls == 0
+
+
+async def test_a_connection_that_is_not_made_in_time_was_not_sent() -> None:
+    async with (
+        listening(silence, scheme="https") as url,  # TLS waits for an answer that never comes
+        opened(url, timeout_s=0.2) as client,
+    ):
+        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0\xff" * 50_000, b"HTTP/1.1 200 OK\r\n"
+     b"Content-Length: ten\r\n\r\n"],
+)  # fmt: skip
+async def test_a_server_that_does_not_speak_http_is_a_fault_of_the_connection(raw: bytes) -> None:
+    async with listening(answering(raw)) as url, opened(url) as client:
+        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION)
+
+
+async def test_a_body_in_a_broken_encoding_is_a_fault_of_the_connection(
+    client: Client, simulator: Simulator
+) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    simulator.script("Hello", Behaviour.response(200, "not gzip", headers=headers))
+    assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, status=200)
+
+
+async def test_an_answer_that_is_there_when_the_time_is_over_counts() -> None:
+    """As for a process that was suspended: its answers wait in the socket."""
+    loop, suspended, sent = asyncio.get_running_loop(), threading.Event(), threading.Event()
+    timeout_s = 0.2
+    over_at = time.monotonic() + timeout_s + 0.5
+
+    def suspend() -> None:
+        suspended.set()
+        sent.wait()
+        while time.monotonic() < over_at:
+            pass
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            loop.call_soon_threadsafe(suspend)
+            suspended.wait()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            sent.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        async with opened(url, timeout_s=timeout_s) as client:
+            call = asyncio.create_task(client.complete(BODY))
+            await asyncio.to_thread(serve, server)
+            reply = await call
+    assert (reply.status, reply.body, reply.fault) == (200, "{}", None)
+
+
+async def test_a_call_can_be_cancelled_and_the_next_one_works(
+    client: Client, simulator: Simulator
+) -> None:
+    simulator.hold()
+    call = asyncio.create_task(client.complete(BODY))
+    await simulator.received(1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    simulator.release()
+    assert (await client.complete(BODY)).status == 200
+
+
+# Proxies
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A proxy that answers 502 to everything, and the first lines of what it was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with listening(serve) as url:
+        yield url.removesuffix("/v1").removeprefix("http://"), asked
+
+
+URL = "http://model.invalid:8000/v1"
+REQUEST = b"POST http://model.invalid:8000/v1/chat/completions HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("form", ["http://{}", "{}", "http://user:word@{}"])
+async def test_a_proxy_in_the_environment_is_used(
+    proxy: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, name: str, form: str
+) -> None:
+    place, asked = proxy
+    monkeypatch.setenv(name, form.format(place))
+    async with opened(URL) as client:
+        reply = await client.complete(BODY)
+    assert (reply.status, asked) == (502, [REQUEST])
+
+
+async def test_tls_goes_through_the_proxy_as_a_tunnel(
+    proxy: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, asked = proxy
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{place}")
+    async with opened("https://model.invalid/v1") as client:
+        reply = await client.complete(BODY)
+    assert fault_of(reply) == fault(Reason.CONNECTION, sent=False)
+    assert asked == [b"CONNECT model.invalid:443 HTTP/1.1\r\n"]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1", "127.0.0.1:{port}", "*", "other.invalid,127.0.0.1"])
+async def test_no_proxy_leaves_hosts_out(
+    proxy: tuple[str, list[bytes]],
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy[0]}")
+    monkeypatch.setenv("NO_PROXY", form.format(port=simulator.port))
+    async with opened(simulator.base_url) as client:
+        assert (await client.complete(BODY)).status == 200
+    assert proxy[1] == []
+
+
+@pytest.mark.parametrize("place", ["socks5://user:secret@127.0.0.1:1080", "ftp://127.0.0.1"])
+async def test_a_proxy_of_a_kind_we_cannot_use_is_said_once_and_not_per_item(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", place)
+    with pytest.raises(ConfigError) as caught:
+        async with opened(URL):
+            pass
+    scheme = place.partition(":")[0]
+    assert str(caught.value) == (
+        f"the environment names a {scheme} proxy; batchgen can use http and https ones. "
+        "Set HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
+    )
+
+
+# What we rely on of the openai package
+
+
+async def test_openai_still_tells_headers_and_url_as_public_properties() -> None:
+    async with AsyncOpenAI(
+        api_key=KEY, base_url="http://127.0.0.1/v1", organization="org-1", project="proj-1"
+    ) as openai:
+        headers = {**openai.default_headers, **openai.auth_headers}
+        assert openai.auth_headers == {"Authorization": f"Bearer {KEY}"}
+        assert str(openai.base_url) == "http://127.0.0.1/v1/"
+    assert headers["OpenAI-Organization"] == "org-1"
+    assert headers["OpenAI-Project"] == "proj-1"
+    assert headers["Content-Type"] == "application/json"

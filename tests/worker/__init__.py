@@ -1,0 +1,1 @@
+"""Work on items, from the reply of the model to the stored end."""
