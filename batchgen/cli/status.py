@@ -12,7 +12,7 @@ from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.clock import now_ms
 from batchgen.display.texts import status_object, status_text
-from batchgen.jobs.unknown_cost import most_of_unknown
+from batchgen.jobs.unknown_cost import max_cost_of_unknown
 from batchgen.llm.prices import Prices
 from batchgen.store import Store, open_store
 
@@ -40,7 +40,7 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
         rows = [(e, await store.counts([e.id])) for e in await store.experiments()]
         total, workers = await store.counts(), await store.workers()
         dead = [worker for worker in workers if not worker.alive]
-        unknown = await most_of_unknown(
+        unknown = await max_cost_of_unknown(
             store, prices, total.unknown_calls + sum(worker.calls for worker in dead),
             [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
         )  # fmt: skip

@@ -11,7 +11,7 @@ An error is one line: the file or the variable, the key's path, what is wrong. N
 nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
-from batchgen.config.kinds import Kind, Scope
+from batchgen.config.kinds import Kind, ValueContext
 from batchgen.config.settings import (
     CHAT_PARAMETERS,
     Config,
@@ -28,6 +28,6 @@ from batchgen.config.sources import load, model_setting, nest
 
 __all__ = [
     "CHAT_PARAMETERS", "Config", "KeyPath", "Kind", "Leaf", "ModelConfig", "OutputConfig",
-    "PromptsConfig", "Scope", "WorkConfig", "leaf_path", "leaf_table", "load", "model_setting",
-    "nest",
+    "PromptsConfig", "ValueContext", "WorkConfig", "leaf_path", "leaf_table", "load",
+    "model_setting", "nest",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ValueContext:
     """What a value may refer to: variables, and the directory that a relative path starts from."""
 
     env: Mapping[str, str]
@@ -41,7 +41,7 @@ class Kind:
     """
 
     phrase: str
-    check: Callable[[Any, Scope], Any]
+    check: Callable[[Any, ValueContext], Any]
     text: bool = False
 
 
@@ -62,7 +62,7 @@ def shown_key(key: Any) -> str:
     return shown if shown == str(key) else f"{shown}..."
 
 
-def _check_text(value: Any, _: Scope) -> str:
+def _check_text(value: Any, _: ValueContext) -> str:
     if not isinstance(value, str):
         hint = "" if value is None or isinstance(value, (list, Mapping)) else "; put it in quotes"
         raise ValueError(f"must be text, not {shown_value(value)}{hint}")
@@ -76,7 +76,7 @@ def _check_text(value: Any, _: Scope) -> str:
 def _kind(
     phrase: str, accepts: Callable[[Any], bool], keep: Callable[[Any], Any] = lambda value: value
 ) -> Kind:
-    def check(value: Any, _: Scope) -> Any:
+    def check(value: Any, _: ValueContext) -> Any:
         if not accepts(value):
             raise ValueError
         return keep(value)
@@ -105,7 +105,7 @@ def _as_json(value: Any) -> Any:
         raise ValueError(f"cannot be sent as JSON: {exc}") from None
 
 
-def _check_n(value: Any, _: Scope) -> Any:
+def _check_n(value: Any, _: ValueContext) -> Any:
     if type(value) is not int or value != 1:
         raise ValueError(
             f"must be 1, not {shown_value(value)}: "
@@ -114,7 +114,7 @@ def _check_n(value: Any, _: Scope) -> Any:
     return value
 
 
-def _check_extra_body(value: Any, scope: Scope) -> Any:
+def _check_extra_body(value: Any, context: ValueContext) -> Any:
     """It goes into the request last, as it is, so what is refused elsewhere is refused here."""
     if not isinstance(value, dict):
         raise ValueError
@@ -123,7 +123,7 @@ def _check_extra_body(value: Any, scope: Scope) -> Any:
             raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
     if value.get("n") is not None:
         try:
-            _check_n(value["n"], scope)
+            _check_n(value["n"], context)
         except ValueError as exc:
             raise ValueError(f"n {exc}") from None
     return _as_json(value)
@@ -132,7 +132,7 @@ def _check_extra_body(value: Any, scope: Scope) -> Any:
 _PRICES = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok")
 
 
-def _check_price(value: Any, _: Scope) -> Price:
+def _check_price(value: Any, _: ValueContext) -> Price:
     if not isinstance(value, dict):
         raise ValueError
     for name, price in value.items():
@@ -152,38 +152,38 @@ def _is_stop(value: Any) -> bool:
 
 
 def _or_null(kind: Kind) -> Kind:
-    def check(value: Any, scope: Scope) -> Any:
-        return None if value is None else kind.check(value, scope)
+    def check(value: Any, context: ValueContext) -> Any:
+        return None if value is None else kind.check(value, context)
 
     return Kind(f"{kind.phrase} or null", check, kind.text)
 
 
-def _check_path(value: Any, scope: Scope) -> Path:
-    text = _check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, scope)
+def _check_path(value: Any, context: ValueContext) -> Path:
+    text = _check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, context)
     if "\0" in text:
         raise ValueError("must not contain NUL")
     try:
-        return scope.directory / Path(text).expanduser()
+        return context.directory / Path(text).expanduser()
     except RuntimeError:
         raise ValueError("starts with a home directory that is not known") from None
 
 
-def _check_parser(value: Any, scope: Scope) -> str:
+def _check_parser(value: Any, context: ValueContext) -> str:
     """The text as it is, but a schema's file is found from where the config's other paths are."""
-    spec = _check_text(value, scope)
+    spec = _check_text(value, context)
     prefix, _, source = spec.partition(":")
     if prefix != "json_schema" or source.startswith("{"):
         return spec
     if not source.strip():
         raise ValueError("names no file; write json_schema:FILE")
-    return f"{prefix}:{_check_path(source, scope)}"
+    return f"{prefix}:{_check_path(source, context)}"
 
 
-def _check_path_or_none(value: Any, scope: Scope) -> Path | None:
-    return None if value is None or value == "" else _check_path(value, scope)
+def _check_path_or_none(value: Any, context: ValueContext) -> Path | None:
+    return None if value is None or value == "" else _check_path(value, context)
 
 
-def _check_provider(value: Any, _: Scope) -> str:
+def _check_provider(value: Any, _: ValueContext) -> str:
     if value != "openai":
         raise ValueError(
             'must be "openai", which means any OpenAI-compatible server: set model.base_url'
@@ -197,23 +197,23 @@ def named_variable(value: Any) -> str | None:
     return named and (named[1] or named[2])
 
 
-def _check_api_key(value: Any, scope: Scope) -> str | None:
+def _check_api_key(value: Any, context: ValueContext) -> str | None:
     if not isinstance(value, str | None):
         raise ValueError("must be text")
     key = (value or "").strip()
     if variable := named_variable(key):
-        key = scope.env.get(variable, "").strip()
+        key = context.env.get(variable, "").strip()
     elif key.startswith("$"):
         raise ValueError("must be the key itself, ${NAME} or $NAME")
-    key = key or scope.env.get("OPENAI_API_KEY", "").strip()
+    key = key or context.env.get("OPENAI_API_KEY", "").strip()
     if not re.fullmatch(r"[!-~]*", key):
         raise ValueError("has characters that a key cannot have (spaces, control, not ASCII)")
     return key or None
 
 
-def _check_base_url(value: Any, scope: Scope) -> str:
+def _check_base_url(value: Any, context: ValueContext) -> str:
     def expand(named: re.Match[str]) -> str:
-        if not (found := scope.env.get(named[1])):
+        if not (found := context.env.get(named[1])):
             raise ValueError(f"the environment variable {named[1]} is not set")
         return found
 
@@ -236,8 +236,8 @@ def _check_base_url(value: Any, scope: Scope) -> str:
     return url
 
 
-def _check_experiment(value: Any, scope: Scope) -> str:
-    name = _check_text(value, scope)
+def _check_experiment(value: Any, context: ValueContext) -> str:
+    name = _check_text(value, context)
     if re.search(r"[/\\]", name) or _CONTROL.search(name):
         raise ValueError(r"must not contain / or \ or control characters")
     if name in (".", "..") or name.startswith("-"):
@@ -259,7 +259,7 @@ EXPERIMENT = Kind("text", _check_experiment, text=True)
 CONCURRENCY = _integer("an integer from 1 to 10000", 1, 10_000)
 _COUNT = _integer("an integer >= 0", 0)
 RATE_LIMIT = Kind(
-    "an integer >= 0 or null", lambda value, scope: _or_null(_COUNT).check(value, scope) or None
+    "an integer >= 0 or null", lambda value, context: _or_null(_COUNT).check(value, context) or None
 )
 POSITIVE = _integer("an integer >= 1", 1)
 PRICE = _or_null(Kind("a mapping", _check_price))

@@ -11,7 +11,7 @@ from typing import Any
 from batchgen.config.kinds import (
     NOT_SETTINGS,
     PARAMETERS,
-    Scope,
+    ValueContext,
     named_variable,
     shown_key,
     shown_value,
@@ -161,7 +161,7 @@ def _environment(env: Mapping[str, str], cwd: Path) -> dict[KeyPath, _Given]:
 def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
     kind = LEAVES[path].kind
     try:
-        return kind.check(given.value, Scope(env, given.directory))
+        return kind.check(given.value, ValueContext(env, given.directory))
     except ValueError as exc:
         problem = str(exc) or f"must be {kind.phrase}, not {shown_value(given.value)}"
         raise ConfigError(f"{given.label}: {problem}") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.jobs.unknown_cost import UnknownCost
-from batchgen.llm.responses import said_beside
+from batchgen.llm.responses import parts_beside_text
 from batchgen.store import Counts, Experiment, FailureGroup, Pace, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
@@ -191,7 +191,7 @@ def _said(call: dict[str, Any]) -> list[str]:
     """What came back: a text, and what it had beside that; or the raw body."""
     if call["response"] is None:
         return [call["body"]] if call["body"] else []
-    beside = said_beside(call["body"])
+    beside = parts_beside_text(call["body"])
     said = [call["response"]] if call["response"] else []
     if "reasoning" in beside:
         thought = ["reasoning:", _indent(_pretty(json.loads(beside["reasoning"])))]

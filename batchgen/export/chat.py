@@ -12,7 +12,7 @@ from batchgen.export.extras import whole_body
 from batchgen.export.wanted import Format
 from batchgen.items import Recipe
 from batchgen.json_text import dump_json
-from batchgen.llm.responses import said_beside
+from batchgen.llm.responses import parts_beside_text
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import AnswerDetails, ResultRow
@@ -36,10 +36,12 @@ class Chats:
             return _batch_line(row, details)
         asked, answer = self._asked(row, details), loads(row.response)
         if self._kind is Format.MESSAGES:
-            said = _assistant(answer, details)
-            if self._with_reasoning and (reasoning := said_beside(details.body).get("reasoning")):
-                said["reasoning_content"] = loads(reasoning)
-            chat: dict[str, Any] = {"messages": [*asked, said]}
+            reply = _assistant(answer, details)
+            if self._with_reasoning:
+                parts = parts_beside_text(details.body)
+                if "reasoning" in parts:
+                    reply["reasoning_content"] = loads(parts["reasoning"])
+            chat: dict[str, Any] = {"messages": [*asked, reply]}
             if row.metadata and row.metadata != "null":
                 chat["metadata"] = loads(row.metadata)
         else:

@@ -5,7 +5,7 @@ from json import loads
 
 from batchgen.export.wanted import Extra
 from batchgen.json_text import dump_json
-from batchgen.llm.responses import said_beside, with_text
+from batchgen.llm.responses import parts_beside_text, with_text
 from batchgen.store import AnswerDetails, ResultRow
 
 
@@ -21,7 +21,7 @@ class Extras:
         if not self.names:
             return {}
         details = self._details[row.id]
-        found: dict[str, str | None] = {**said_beside(details.body)}
+        found: dict[str, str | None] = {**parts_beside_text(details.body)}
         if Extra.BODY in self.names:
             found[Extra.BODY] = whole_body(row, details)
         return {name: found.get(name) for name in self.names}

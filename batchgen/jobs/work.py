@@ -153,5 +153,5 @@ def _budget_of(
             "--hedge pays for some answers twice, so it does not go with a budget; leave out one."
         )
     body = {"model": model.model, **model.params}
-    Prices(model).most(body, needs_cost=flags.max_cost_usd is not None)
+    Prices(model).worst_case(body, needs_cost=flags.max_cost_usd is not None)
     return Budget(experiments, flags.max_cost_usd, flags.max_tokens)

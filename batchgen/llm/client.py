@@ -1,10 +1,10 @@
-"""Sends one request and brings back whatever comes: the only module that knows openai and HTTP.
+"""Sends one request and returns whatever comes back: the only module that knows openai and HTTP.
 
-The openai package says what a client is: the key, the base URL, the headers and the environment
-variables behind them. The send itself goes over one aiohttp session, as openai's own request
+The openai package decides what a client is: the key, the base URL, the headers and the environment
+variables behind them. The request itself goes over one aiohttp session, as openai's own request
 machinery costs several times the CPU. Nothing here retries, follows a redirect (that could carry
 the key to another host) or raises for what a server does: every call ends as a `Reply`, and
-`retry.decide` says what follows.
+`llm.decide` says what follows.
 """
 
 import asyncio
@@ -27,10 +27,12 @@ from batchgen.items import Reason, Reply
 from batchgen.shutdown import uninterrupted
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
-_READ_WHAT_IS_THERE_S = 0.1
+_READ_WHAT_HAS_ARRIVED_S = 0.1
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+# A key this long is a secret in an error; in an answer, where it might be a word, only a longer
+# one.
 _SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
-_HEADERS_OF_AN_ANSWER = frozenset(
+_ANSWER_HEADERS = frozenset(
     {"x-request-id"}
     | {
         f"x-ratelimit-{what}-{of}"
@@ -57,8 +59,8 @@ class Client:
         self._timeout_s = timeout_s
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
-        """POST one chat completion: one HTTP request, over within `timeout_s` whatever the server
-        does. Raises only CancelledError; then the request may have reached the server."""
+        """POST one chat completion: one HTTP request, which ends within `timeout_s` whatever the
+        server does. Raises only CancelledError; then the request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
         progress = _Progress()
@@ -72,8 +74,8 @@ class Client:
                 raise
             found |= _timed_out(self._timeout_s, progress)
         except TimeoutError as exc:  # before OSError, which it is
-            found |= {"fault": Reason.CONNECTION, "fault_message": _words(exc), "sent": False}
-        except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: no host name
+            found |= {"fault": Reason.CONNECTION, "fault_message": _error_text(exc), "sent": False}
+        except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: a bad host name
             found |= _cut_off(exc, progress, answered="status" in found)
         finally:
             limit.lift()
@@ -88,7 +90,7 @@ class Client:
             found["headers"] = {
                 name.lower(): self._without_key(value, is_answer=False)
                 for name, value in response.headers.items()
-                if response.status != 200 or name.lower() in _HEADERS_OF_AN_ANSWER
+                if response.status != 200 or name.lower() in _ANSWER_HEADERS
             }
             chunks, size = [], 0
             async for chunk in response.content.iter_any():
@@ -103,8 +105,9 @@ class Client:
             found["body"] = self._without_key(text, is_answer=response.status == 200)
 
     def _without_key(self, text: str, *, is_answer: bool) -> str:
-        """Some servers repeat the key in an error, and what they send is stored and shown. What
-        merely stands for a key ("EMPTY", "ollama") is no secret, and may be a word of an answer."""
+        """The text with the key blotted out: some servers repeat it in an error, and what they send
+        is stored and shown. A short placeholder for a key ("EMPTY", "ollama") is no secret, and may
+        be a word of an answer."""
         key = self._key
         is_secret = len(key) >= (_SURE_SECRET_CHARS if is_answer else _SECRET_CHARS)
         return text.replace(key, "[API key]") if is_secret and key in text else text
@@ -118,16 +121,16 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     """A client for any number of calls at once. Raises ConfigError when the key is missing or
     unusable, or the environment's proxy is."""
     key = _checked_key(model)
-    proxy = _proxy(yarl.URL(model.base_url))  # before openai, which fails at some with a traceback
-    # Here, as it takes half a second of CPU, which who only enqueues need not spend.
+    proxy = _proxy(yarl.URL(model.base_url))  # before openai, which raises a traceback for some
+    # Imported here, as it takes half a second of CPU, which other commands need not spend.
     from openai import AsyncOpenAI
 
     openai = AsyncOpenAI(api_key=key, base_url=model.base_url, max_retries=0)
     headers = {
         name: value
         for name, value in {**openai.default_headers, **openai.auth_headers}.items()
-        # openai marks the ones to leave out with objects of its own. The x-stainless ones tell of
-        # its request machinery, which is not what sends.
+        # openai marks the ones to leave out with objects of its own. The x-stainless ones describe
+        # its own request machinery, which does not send here.
         if isinstance(value, str) and not name.lower().startswith("x-stainless-")
     }
     if not model.api_key:
@@ -148,24 +151,25 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
 
 
 class _TimeLimit:
-    """Cancels the task that made it when its time is over: `asyncio.timeout` for less CPU, but an
-    answer that is there by then is still read, as after a suspension."""
+    """Cancels the task that made it when its time is over. It costs less CPU than
+    `asyncio.timeout`, and an answer that has arrived by then is still read, as when the machine was
+    suspended."""
 
     def __init__(self, timeout_s: float) -> None:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._over = False
-        self._timer = self._loop.call_later(timeout_s, self._read_what_is_there)
+        self._timer = self._loop.call_later(timeout_s, self._read_what_has_arrived)
 
     def lift(self) -> None:
         self._timer.cancel()
 
     def is_why_it_was_cancelled(self) -> bool:
-        """Asked once, when it was cancelled. False when somebody else did it too."""
+        """To be asked once, when the task was cancelled. False when somebody else cancelled too."""
         return self._over and self._task is not None and self._task.uncancel() == 0
 
-    def _read_what_is_there(self) -> None:
-        self._timer = self._loop.call_later(_READ_WHAT_IS_THERE_S, self._cancel)
+    def _read_what_has_arrived(self) -> None:
+        self._timer = self._loop.call_later(_READ_WHAT_HAS_ARRIVED_S, self._cancel)
 
     def _cancel(self) -> None:
         self._over = True
@@ -174,7 +178,7 @@ class _TimeLimit:
 
 
 def check_settings(model: ModelConfig) -> None:
-    """Raises ConfigError where `open_client` would, and opens nothing."""
+    """Raises ConfigError where `open_client` would; opens nothing."""
     _checked_key(model)
     _proxy(yarl.URL(model.base_url))
 
@@ -225,7 +229,7 @@ _progress: ContextVar[_Progress] = ContextVar("progress of the call that a task 
 
 
 class _Request(aiohttp.ClientRequest):
-    """Notes when it is sent. aiohttp's tracing tells the same for a fifth of a call's CPU."""
+    """Notes when it is sent. aiohttp's tracing would cost a fifth of a call's CPU for the same."""
 
     _used: ClassVar[WeakSet[object]] = WeakSet()
 
@@ -245,15 +249,15 @@ def _timed_out(timeout_s: float, progress: _Progress) -> dict[str, Any]:
 
 
 def _cut_off(exc: Exception, progress: _Progress, *, answered: bool) -> dict[str, Any]:
-    """A connection that failed. On a kept-alive one, before any byte came back, the server had most
-    likely closed it already: `reused` tells."""
+    """A connection that failed. `reused`: it was a kept-alive one and failed before any byte came
+    back, so the server had most likely closed it already."""
     return {
         "fault": Reason.CONNECTION,
-        "fault_message": _words(exc),
+        "fault_message": _error_text(exc),
         "sent": progress.sent,
         "reused": progress.reused and not answered,
     }
 
 
-def _words(exc: Exception) -> str:
+def _error_text(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

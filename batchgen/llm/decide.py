@@ -1,6 +1,6 @@
-"""Decides what follows from a reply: done, once more (and when), failed, or stop everything. Pure.
+"""Decides what follows from a reply: done, try again (and when), failed, or halt. Pure.
 
-Whatever happened becomes one frozen value here, and is written later by the store. So each rule of
+Whatever happened becomes one frozen value here, and the store writes it later. So each rule of
 the table "Why items fail" in the README can be tested without a server or a database.
 """
 
@@ -42,8 +42,8 @@ class Blame(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often: `max_attempts` calls for an item, of which `parse_attempts` may be answers that
-    its parser could not use."""
+    """How often an item is tried: `max_attempts` calls, of which `parse_attempts` may bring answers
+    that its parser cannot use."""
 
     max_attempts: int = 5
     parse_attempts: int = 1
@@ -84,12 +84,12 @@ def fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
     if answer.finish_reason != "length":
         return None
     if needs_whole:
-        said = "the answer was cut off at max_tokens, and the parser needs all of it"
-    elif not answer.text:  # a reasoning model that never came to its answer
-        said = "the answer was cut off at max_tokens before its first word"
+        error = "the answer was cut off at max_tokens, and the parser needs all of it"
+    elif not answer.text:  # a reasoning model that used all its tokens to think
+        error = "the answer was cut off at max_tokens before its first word"
     else:
         return None
-    return Fail(Reason.TRUNCATED, said)
+    return Fail(Reason.TRUNCATED, error)
 
 
 def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decision:

@@ -1,7 +1,7 @@
 """What a call costs: by `model.price` of the config, or by the public prices of known vendors.
 
-The vendor is known by `model.base_url`, the model by its name as it is asked for: a server of one's
-own costs nothing that we know of. The list is that of the genai-prices package.
+The vendor is found by `model.base_url`, the model by the name in the request; the price of a server
+of one's own is unknown unless the config states it. The list is that of the genai-prices package.
 """
 
 import json
@@ -14,40 +14,42 @@ from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
 from batchgen.items import Price, Usage
 
-# An image or a file by its address, as large as vendors take them.
-_TOKENS_OF_AN_ATTACHMENT = 100_000
-_BYTES_OF_A_TOKEN = 4  # of English; other languages are nearer to 3
+# The most that vendors count for an image or a file.
+_ATTACHMENT_TOKENS = 100_000
+_BYTES_PER_TOKEN = 4  # of English; other languages are nearer to 3
 
 
 @dataclass(frozen=True, slots=True)
-class Most:
-    """What a call can use and cost at most; `cost_usd` is None where the price is not known."""
+class WorstCase:
+    """The most that a call can use and cost; `cost_usd` is None where the price is not known."""
 
     tokens: int
     cost_usd: float | None
 
 
 class Prices:
-    """One a run; the list is read at the first question, which takes some tenths of a second."""
+    """The prices of one run. The list is read when it is first needed, which takes some tenths of a
+    second."""
 
     def __init__(self, model: ModelConfig) -> None:
         self._own = model.price
         self._base_url = model.base_url
 
     def of(self, model: str) -> Price | None:
-        """None: not known."""
+        """The price of a model; None when it is not known."""
         return self._own or _public_price(model, self._base_url)
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """None: the price is not known, or the server did not count the tokens."""
+        """What a call cost; None when the price is not known or the server did not count tokens."""
         if usage.prompt_tokens is None and usage.completion_tokens is None:
             return None
         price = self.of(model)
         return None if price is None else price.cost_usd(usage)
 
-    def most(self, body: Mapping[str, Any], *, needs_cost: bool = True) -> Most:
-        """The most that a request can cost: a token is a byte at least, and the answer has
-        `max_tokens` at most. Raises ConfigError where that is not known."""
+    def worst_case(self, body: Mapping[str, Any], *, needs_cost: bool = True) -> WorstCase:
+        """The most that a request can cost: a token is at least a byte, and the answer has at most
+        `max_tokens`. Raises ConfigError when that is not set, or, with `needs_cost`, when the price
+        is not known."""
         completion = max_tokens(body)
         if completion is None:
             raise ConfigError(
@@ -55,7 +57,7 @@ class Prices:
                 "a budget needs it."
             )
         prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
-        prompt += _TOKENS_OF_AN_ATTACHMENT * _attachments(body)
+        prompt += _ATTACHMENT_TOKENS * _attachments(body)
         price = self.of(str(body["model"]))
         if price is None and needs_cost:
             raise ConfigError(
@@ -64,13 +66,13 @@ class Prices:
                 "output_usd_per_mtok: ...}"
             )
         cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))
-        return Most(prompt + completion, cost_usd)
+        return WorstCase(prompt + completion, cost_usd)
 
 
 class Estimate:
-    """What a pool would cost, as far as one can tell before: a token in is about four bytes, a
-    token out as before (`completion_tokens` an answer) or, without, `max_tokens` at most. Each item
-    is asked `samples` times."""
+    """What a pool would cost, as far as it can be estimated: a token of a prompt is about four
+    bytes, and an answer has as many tokens as earlier ones (`completion_tokens` on average) or,
+    where there are none, at most `max_tokens`. Each item is asked `samples` times."""
 
     def __init__(self, prices: Prices, completion_tokens: float | None, samples: int = 1) -> None:
         self._prices = prices
@@ -82,10 +84,10 @@ class Estimate:
         self.cost_usd: float | None = 0.0
 
     def add(self, body: Mapping[str, Any]) -> None:
-        """One more item, by its request."""
+        """Count one more item, by its request."""
         sent = [body[name] for name in ("messages", "tools", "response_format") if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
-        prompt = sum(map(len, texts)) // _BYTES_OF_A_TOKEN
+        prompt = sum(map(len, texts)) // _BYTES_PER_TOKEN
         completion = self._completion_tokens or max_tokens(body)
         price = self._prices.of(str(body["model"]))
         self.prompt_tokens += prompt * self._samples
@@ -100,7 +102,8 @@ class Estimate:
 
 
 def max_tokens(body: Mapping[str, Any]) -> int | None:
-    """The most tokens that the answer to a request can have; None: it does not say."""
+    """The most tokens that the answer to a request can have; None when the request sets no
+    limit."""
     limits = [body.get("max_completion_tokens"), body.get("max_tokens")]
     return max((limit for limit in limits if isinstance(limit, int)), default=None)
 

@@ -1,8 +1,9 @@
 """Finds the parameter that a server says it rejects, in whatever way it says so. Pure.
 
 Servers name it in `error.param`, in the `loc` of FastAPI and pydantic (vLLM, Mistral), or only in
-words. A name counts if the request has it. Whether the parameter as such is `unsupported`, by its
-name or for the model, and not only this value or this item, is told narrowly: it stops everybody.
+words. A name counts if the request has it. A parameter is `unsupported` when the server, or the
+model, takes it from nobody, whatever its value. The patterns for that are narrow on purpose, as an
+unsupported parameter halts all workers.
 """
 
 import json
@@ -11,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Messages are the item's own, and a model has its own rules (`responses.UNKNOWN_MODEL`).
-_NO_PARAMETERS = frozenset({"messages", "model"})
+# Messages belong to the item, and a model has its own rules (`responses.UNKNOWN_MODEL`).
+_NOT_PARAMETERS = frozenset({"messages", "model"})
 _UNSUPPORTED_CODES = frozenset({"unknown_parameter", "unsupported_parameter"})
 _EXTRA = r"[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
 _PATH = r"['\"`]?(\w[\w.\[\]]{0,80})['\"`]?"
-# Each with the parameter's name, or the path to a part of it.
+# The group of each is the parameter's name, or the path to a part of it.
 _UNSUPPORTED = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
@@ -37,26 +38,26 @@ _UNSUPPORTED = tuple(
         rf"{_PATH} `\w+` is unavailable",
     )
 )
-# What servers call the schema of an answer that they cannot keep to.
-_OF_A_SCHEMA = re.compile(r"response[ _]format|json[ _]schema|\bgrammar\b", re.IGNORECASE)
-_MOST_CHARS = 20_000
-_DEEPEST = 20
+# What servers call the schema of an answer when they cannot follow it.
+_SCHEMA_WORDS = re.compile(r"response[ _]format|json[ _]schema|\bgrammar\b", re.IGNORECASE)
+_MAX_CHARS = 20_000
+_MAX_DEPTH = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The parameter `name` of a request was rejected. `unsupported`: the server, or the model, does
-    not take it from anybody."""
+    """The parameter `name` of a request was rejected. `unsupported`: the server, or the model,
+    takes it from nobody."""
 
     name: str
     unsupported: bool
 
 
-def rejected_parameter(said: str | None, request: Mapping[str, Any]) -> Rejection | None:
-    """The parameter of the request that an error's body names, if it names one."""
-    body, named = _load(said), None
-    names = {_plain(name): name for name in request if name not in _NO_PARAMETERS}
-    for path, unsupported in _named_in(body, (said or "")[:_MOST_CHARS]):
+def rejected_parameter(error_body: str | None, request: Mapping[str, Any]) -> Rejection | None:
+    """The parameter of `request` that the body of an error names, if it names one."""
+    body, named = _load(error_body), None
+    names = {_plain(name): name for name in request if name not in _NOT_PARAMETERS}
+    for path, unsupported in _named_in(body, (error_body or "")[:_MAX_CHARS]):
         name = names.get(_plain(re.split(r"[.\[]", path)[0]))
         if name is not None and unsupported:
             return Rejection(name, unsupported=True)
@@ -65,9 +66,9 @@ def rejected_parameter(said: str | None, request: Mapping[str, Any]) -> Rejectio
     return named
 
 
-def _named_in(body: Any, said: str) -> Iterator[tuple[str, bool]]:
-    """Every path to a parameter in what was said, and whether it is said to be unsupported."""
-    texts = [said] if body is None else []
+def _named_in(body: Any, text: str) -> Iterator[tuple[str, bool]]:
+    """Every path to a parameter that the error names, and whether it calls it unsupported."""
+    texts = [text] if body is None else []
     for part in _parts_of(body, texts):
         code = part.get("code")
         if isinstance(param := part.get("param"), str):
@@ -79,7 +80,7 @@ def _named_in(body: Any, said: str) -> Iterator[tuple[str, bool]]:
         for pattern in _UNSUPPORTED:
             for match in pattern.finditer(text):
                 yield match[1], True
-    if any(map(_OF_A_SCHEMA.search, texts)):
+    if any(map(_SCHEMA_WORDS.search, texts)):
         yield "response_format", False
 
 
@@ -89,26 +90,26 @@ def _parts_of(value: Any, texts: list[str], depth: int = 0) -> Iterator[dict[str
     if isinstance(value, dict):
         yield value
         value = [part for name, part in value.items() if name != "input"]
-    if isinstance(value, list) and depth < _DEEPEST:
+    if isinstance(value, list) and depth < _MAX_DEPTH:
         for part in value:
             yield from _parts_of(part, texts, depth + 1)
     elif isinstance(value, str):
         inner = _load(value)
         if inner is None:
-            texts.append(value[:_MOST_CHARS])
-        elif depth < _DEEPEST:
+            texts.append(value[:_MAX_CHARS])
+        elif depth < _MAX_DEPTH:
             yield from _parts_of(inner, texts, depth + 1)
 
 
 def _plain(name: str) -> str:
-    """xAI says frequencyPenalty."""
+    """The name without its style: xAI writes frequencyPenalty."""
     return name.replace("_", "").lower()
 
 
 def _load(text: str | None) -> Any:
-    """An object or a list, or None."""
+    """The object or list that the text is as JSON, or None."""
     try:
-        value = json.loads((text or "")[:_MOST_CHARS])
+        value = json.loads((text or "")[:_MAX_CHARS])
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) else None

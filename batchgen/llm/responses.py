@@ -1,7 +1,7 @@
 """Reads what a server sent: is it an answer, and if not, what is wrong with it? Pure.
 
 Servers lie in many ways (200 with an error inside, an error as plain text, `code` as a number, a
-429 that means "no credit"), so nothing here trusts a shape, and nothing raises.
+429 that means "no credit"), so nothing here trusts the shape of a reply, and nothing raises.
 """
 
 import email.utils
@@ -35,20 +35,20 @@ _FILTERED = re.compile(
 )
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
-_LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong or means "never"
+_LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong, or means "never"
 _MESSAGE_CHARS = 500
 
 
 def read_reply(reply: Reply) -> Answer | Failure:
-    """What a call brought: an answer, or the reason why there is none."""
+    """What a reply is: an answer, or a failure with its reason."""
     if reply.fault is not None:
         return Failure(reply.fault, _shorten(reply.fault_message), trouble=_trouble_of(reply))
     body, status = _load(reply.body), reply.status or 0
     if not 200 <= status < 300:
         return _read_error(reply, status, body)
     if not isinstance(body, dict):
-        said = _shorten(reply.body) or "an empty body"
-        return Failure(Reason.BAD_RESPONSE, f"{status}, but not JSON: {said}")
+        shown = _shorten(reply.body) or "an empty body"
+        return Failure(Reason.BAD_RESPONSE, f"{status}, but not JSON: {shown}")
     error = body.get("error")
     if error and not body.get("choices"):
         return _read_error(reply, _status_inside(error), body)
@@ -79,7 +79,7 @@ def announced_limit(
     headers: Mapping[str, str], of: Literal["requests", "tokens"]
 ) -> AnnouncedLimit | None:
     """What the server says of its limit of requests or tokens; None unless it says all of it."""
-    names = _ANNOUNCED[of]
+    names = _LIMIT_HEADERS[of]
     if names[0] not in headers:
         return None
     remaining, limit = (_number(headers.get(name), 1.0) for name in names[:2])
@@ -89,7 +89,7 @@ def announced_limit(
     return AnnouncedLimit(limit, remaining, reset_s)
 
 
-_ANNOUNCED = {
+_LIMIT_HEADERS = {
     of: tuple(f"x-ratelimit-{what}-{of}" for what in ("remaining", "limit", "reset"))
     for of in ("requests", "tokens")
 }
@@ -108,19 +108,19 @@ def _read_error(reply: Reply, status: int, body: Any) -> Failure:
     if isinstance(body, list) and body:  # Gemini
         body = body[0]
     message = f"{status} {_error_message(body, reply.body)}".strip()
-    said = f"{_error_code(body)} {message}"
+    searched = f"{_error_code(body)} {message}"
     usage = _usage(body)
-    if status in (400, 403) and _FILTERED.search(said):
+    if status in (400, 403) and _FILTERED.search(searched):
         return Failure(Reason.REFUSAL, message, usage=usage)
     if 300 <= status < 400:
         message = f"{status} redirects to {_shorten(reply.headers.get('location', 'elsewhere'))}"
-    halt = _why_halt(status, said)
+    halt = _why_halt(status, searched)
     if status == 429 or halt == _HALT[402]:
-        wait_s = None if halt else parse_retry_after(reply.headers, _came_at(reply))
+        wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
     if status >= 500 or status in (408, 409):
-        # When a rate limit resets, which some servers tell in every reply, is no matter here.
-        wait_s = _asked_wait_s(reply.headers, _came_at(reply))
+        # Some servers tell in every reply when a rate limit resets; that is not a wait for a 5xx.
+        wait_s = _asked_wait_s(reply.headers, _received_at(reply))
         return Failure(
             Reason.SERVER, message, retry_after_s=wait_s, usage=usage,
             trouble=Trouble.UNAVAILABLE if status in _UNAVAILABLE else None,
@@ -130,20 +130,20 @@ def _read_error(reply: Reply, status: int, body: Any) -> Failure:
     return Failure(Reason.REJECTED, message, halt=halt, usage=usage)
 
 
-def _why_halt(status: int, said: str) -> str | None:
-    """Why no request at all would work, or None when this one is to blame."""
+def _why_halt(status: int, error: str) -> str | None:
+    """Why no request at all would work, or None when the error concerns this request only."""
     if status in (401, 402, 403):
         return _HALT[status]
-    if status == 400 and _NO_KEY.search(said):
+    if status == 400 and _NO_KEY.search(error):
         return _HALT[401]
-    if status in (400, 429) and _NO_CREDIT.search(said):
+    if status in (400, 429) and _NO_CREDIT.search(error):
         return _HALT[402]
-    if status in (400, 404) and _NO_MODEL.search(said):
+    if status in (400, 404) and _NO_MODEL.search(error):
         return _HALT[404]
     return _HALT[300] if 300 <= status < 400 else None
 
 
-def _came_at(reply: Reply) -> datetime:
+def _received_at(reply: Reply) -> datetime:
     return datetime.fromtimestamp((reply.started_at + reply.latency_ms) / 1000, UTC)
 
 
@@ -162,36 +162,38 @@ def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        said = f"{reply.status}, but no choices in it"
-        return Failure(Reason.BAD_RESPONSE, said, usage=usage, model=model)
-    if error := choice.get("error"):  # OpenRouter: it broke off while it wrote
+        problem = f"{reply.status}, but no choices in it"
+        return Failure(Reason.BAD_RESPONSE, problem, usage=usage, model=model)
+    if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
         return _read_error(reply, _status_inside(error), {**body, "error": error})
     finish_reason = _text_or_none(choice.get("finish_reason"))
     text = _content(message.get("content"))
     refusal = message.get("refusal")
     if refusal or finish_reason == "content_filter":
         words = refusal if isinstance(refusal, str) else ""
-        said = _shorten(words or text or "stopped by the content filter")
-        return Failure(Reason.REFUSAL, said, finish_reason=finish_reason, usage=usage, model=model)
-    problem = None
-    if not text and finish_reason != "length" and not any(map(message.get, _OTHER_ANSWERS)):
-        problem = "the answer is empty"
-    rest = None if problem else _without_text(body, message, text)
-    if rest is None:
+        problem = _shorten(words or text or "stopped by the content filter")
         return Failure(
-            Reason.BAD_RESPONSE, f"{reply.status}, but {problem or 'nested too deep'}",
+            Reason.REFUSAL, problem, finish_reason=finish_reason, usage=usage, model=model
+        )
+    has_answer = text or finish_reason == "length" or any(map(message.get, _OTHER_ANSWERS))
+    rest = _without_text(body, message, text) if has_answer else None
+    if rest is None:
+        problem = "nested too deep" if has_answer else "the answer is empty"
+        return Failure(
+            Reason.BAD_RESPONSE, f"{reply.status}, but {problem}",
             finish_reason=finish_reason, usage=usage, model=model,
         )  # fmt: skip
     return Answer(text, rest, finish_reason, model, usage)
 
 
-# What a message may hold in place of a text.
+# What a message may hold in place of text.
 _OTHER_ANSWERS = ("tool_calls", "function_call", "audio")
 
 
 def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> str | None:
-    """The body as JSON, without the text, which is stored on its own. Reads back the same, but for
-    NaN and the infinities, which JSON does not know: null. None when it is nested too deep."""
+    """The body as JSON, without the text, which is stored on its own. It reads back the same,
+    except that NaN and the infinities, which JSON does not have, become null. None: nested too
+    deep."""
     if message.get("content") == text:
         message["content"] = None
     try:
@@ -201,8 +203,8 @@ def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> s
 
 
 def with_text(rest: str, text: str) -> str:
-    """The body again, as JSON: what an answer is stored as, put together (`Answer.rest` and its
-    text)."""
+    """The whole body again, as JSON, from the two parts that an answer is stored as (`Answer.rest`
+    and its text)."""
     body = json.loads(rest)
     message = body["choices"][0]["message"]
     was_cut_out = bool(text) or not any(map(message.get, _OTHER_ANSWERS))
@@ -211,11 +213,11 @@ def with_text(rest: str, text: str) -> str:
     return _dump(body)
 
 
-def said_beside(rest: str | None) -> dict[str, str]:
-    """What an answer had beside its text, as JSON text by name: its `reasoning`, `tool_calls` and
-    `logprobs`, those that are there. `rest` is what it is stored as, or what came in its place.
+def parts_beside_text(rest: str | None) -> dict[str, str]:
+    """What an answer has beside its text: its `reasoning`, `tool_calls` and `logprobs`, those that
+    are there, each as JSON text. `rest` is `Answer.rest`, or the body of an unusable reply.
 
-    An old `function_call` is a list of one such call.
+    An old `function_call` becomes a list of one tool call.
     """
     body = _load(rest)
     choices = body.get("choices") if isinstance(body, dict) else None
@@ -261,11 +263,11 @@ def _is_storable(text: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """UTF-8 cannot hold half a surrogate pair; pairs become their character, halves U+FFFD."""
-    return text if _is_storable(text) else _mend_surrogates(text)
+    """The text as UTF-8 can hold it: a surrogate pair becomes its character, half a pair U+FFFD."""
+    return text if _is_storable(text) else _replace_surrogates(text)
 
 
-def _mend_surrogates(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -289,7 +291,7 @@ def _count(value: Any) -> int | None:
 
 
 def _error_message(body: Any, raw: str | None) -> str:
-    """What the server says is wrong, wherever it says it."""
+    """What the server says is wrong, wherever in the body it says so."""
     error = body.get("error") if isinstance(body, dict) else None
     for place in (error, body):
         if isinstance(place, dict):
@@ -310,7 +312,7 @@ def _error_code(body: Any) -> str:
 
 
 def _status_inside(error: Any) -> int:
-    """Some proxies answer 200 and put the real status into the error's code."""
+    """The real status, which some proxies put into the error's code while they answer 200."""
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
         code = int(code)
@@ -354,7 +356,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-@lru_cache(maxsize=1000)  # a reply tells two, and most tell the same
+@lru_cache(maxsize=1000)  # each reply has two, and most have the same
 def _duration_s(text: str) -> float | None:
     parts = _DURATION.findall(text)
     if parts and _DURATION.sub("", text).strip() == "":

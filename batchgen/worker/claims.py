@@ -30,7 +30,7 @@ from batchgen.items import (
 )
 from batchgen.llm.client import Client
 from batchgen.llm.decide import decide, decide_parse_failure
-from batchgen.llm.prices import Most, Prices
+from batchgen.llm.prices import Prices, WorstCase
 from batchgen.llm.responses import UNKNOWN_MODEL, storable
 from batchgen.parsers import Parser, ParserRunner, to_json
 from batchgen.store import Budget, Grant, Reservation, Spent, Store
@@ -130,7 +130,7 @@ class Claims:
 
     async def _granted(self, item: Item, body: Mapping[str, Any], budget: Budget) -> bool:
         """Whether the budget has the most that this call can cost; halts when it never will."""
-        most = self._prices.most(body, needs_cost=budget.max_cost_usd is not None)
+        most = self._prices.worst_case(body, needs_cost=budget.max_cost_usd is not None)
         grant = await self._committer.reserve(Reservation(item, most.tokens, most.cost_usd or 0.0))
         if grant is Grant.NEVER:
             spent = await self._store.spent(budget)
@@ -141,7 +141,7 @@ class Claims:
         """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
         body = prepared.renderer.request_body(replace(prepared.input, params={}))
         try:
-            self._prices.most(body, needs_cost=budget.max_cost_usd is not None)
+            self._prices.worst_case(body, needs_cost=budget.max_cost_usd is not None)
         except ConfigError:
             return False
         return True
@@ -250,7 +250,7 @@ class Claims:
         return Outcome(item, None, Release())
 
 
-def _budget_reached(budget: Budget, spent: Spent, most: Most) -> str:
+def _budget_reached(budget: Budget, spent: Spent, most: WorstCase) -> str:
     cost_usd = most.cost_usd or 0.0
     if budget.max_cost_usd is not None and spent.cost_usd + cost_usd > budget.max_cost_usd:
         return (
