@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an attempt or an item failed; README, "Why items fail", says what follows from each."""
+    """Why an attempt or an item failed; docs/failures.md says what follows from each."""
 
     RATE_LIMIT = "rate_limit"
     SERVER = "server"

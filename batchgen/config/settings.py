@@ -143,20 +143,33 @@ _SEARCHED = {  # defaults that hold only while the file is there
 
 _TABLE = {
     "model.provider": (PROVIDER, "any OpenAI-compatible server"),
-    "model.api_key": (API_KEY, "the key, ${VAR} or $VAR; missing: the variable OPENAI_API_KEY"),
-    "model.base_url": (BASE_URL, "the server, without /chat/completions; may contain ${VAR}"),
+    "model.api_key": (
+        API_KEY,
+        "the key, `${VAR}` or `$VAR`; missing: the variable `OPENAI_API_KEY`",
+    ),
+    "model.base_url": (BASE_URL, "the server, without `/chat/completions`; may contain `${VAR}`"),
     "model.model": (TEXT, "the model's name, as the server knows it"),
-    "model.rate_limit": (RATE_LIMIT, "requests per minute; null or 0: no limit"),
-    "model.token_limit": (RATE_LIMIT, "tokens per minute, in and out; null or 0: no limit"),
-    "model.price": (PRICE, "US dollars for a million tokens, where the public prices do not hold"),
+    "model.rate_limit": (
+        RATE_LIMIT,
+        "requests per minute, of all workers of a database together; null or 0: no limit",
+    ),
+    "model.token_limit": (
+        RATE_LIMIT,
+        "tokens per minute, in and out, of all workers of a database together; null or 0: no limit",
+    ),
+    "model.price": (
+        PRICE,
+        "US dollars for a million tokens, where the public prices do not hold: "
+        "`{input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok}`",
+    ),
     **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
-    "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or "": none'),
-    "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or "": none'),
+    "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or `""`: none'),
+    "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or `""`: none'),
     "output_data.output_dir": (PATH, "directory of the exports"),
     "output_data.experiment_name": (EXPERIMENT, "the experiment, and its file's name"),
     "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),
     "database": (PATH, "the work database"),
-    "parser": (PARSER, "what makes parsed out of an answer; see Parsers"),
+    "parser": (PARSER, "what makes `parsed` out of an answer; see [parsers](parsers.md)"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
     "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
     "work.adaptive": (BOOL, "find out how many requests the server takes, and send no more"),

@@ -1,7 +1,7 @@
 """Decides what follows from a reply: done, try again (and when), failed, or halt. Pure.
 
 Whatever happened becomes one frozen value here, and the store writes it later. So each rule of
-the table "Why items fail" in the README can be tested without a server or a database.
+the table "Why items fail" of docs/failures.md can be tested without a server or a database.
 """
 
 from dataclasses import dataclass

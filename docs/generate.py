@@ -1,0 +1,128 @@
+"""Write config.md and commands.md from the code: the table of settings, and the commands' own help.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    only name those that are out of date; exit 1 if there are any
+
+`python3 dev.py docs` runs it with the project's own Python.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from batchgen.cli import cli
+from batchgen.config import CHAT_PARAMETERS, Leaf, leaf_table
+
+DOCS = Path(__file__).parent
+WIDTH = 96
+
+CONFIG = """\
+# Config
+
+<!-- Made from batchgen/config by `python3 dev.py docs`; change it there. -->
+
+`config.yaml` in the current directory, or `--config FILE`. Order: defaults < file < environment <
+flags. Every key has an environment variable: `work.concurrency` is `BATCHGEN_WORK_CONCURRENCY`. An
+unknown key is an error that names the nearest one. Paths in the file start from its directory.
+`batchgen init` writes a commented file to start from.
+"""
+
+PARAMETERS = """\
+The parameters of a chat completion go under `model` too, and are passed on as they are; null: not
+sent. What only your server knows goes under `model.extra_body`. An item's `params` may have all of
+them.
+"""
+
+COMMANDS = """\
+# Commands
+
+<!-- Made from batchgen/cli by `python3 dev.py docs`; change it there. -->
+
+What `--help` prints. The options of `batchgen` itself stand before the command.
+"""
+
+
+def main() -> int:
+    check = sys.argv[1:] == ["--check"]
+    outdated = {name: text for name, text in made_pages().items() if text != written(name)}
+    for name, text in outdated.items():
+        if check:
+            print(f"docs/{name} is out of date; run: python3 dev.py docs", file=sys.stderr)
+        else:
+            (DOCS / name).write_text(text, encoding="utf-8")
+            print(f"written  docs/{name}")
+    return 1 if outdated and check else 0
+
+
+def written(name: str) -> str:
+    page = DOCS / name
+    return page.read_text(encoding="utf-8") if page.exists() else ""
+
+
+def made_pages() -> dict[str, str]:
+    return {
+        "config.md": "\n".join([CONFIG, *config_sections()]),
+        "commands.md": "\n".join([COMMANDS, *command_sections("batchgen", cli, None)]),
+    }
+
+
+def config_sections() -> Iterator[str]:
+    leaves = leaf_table()
+    for section in dict.fromkeys(map(section_of, leaves)):
+        settings = [leaf for leaf in leaves if section_of(leaf) == section]
+        parameters = [leaf for leaf in settings if is_parameter(leaf)]
+        yield f"## {section}\n"
+        yield setting_table(leaf for leaf in settings if leaf not in parameters)
+        if parameters:
+            yield PARAMETERS
+            yield parameter_table(parameters)
+
+
+def section_of(leaf: Leaf) -> str:
+    return leaf.path[0] if len(leaf.path) > 1 else "Outside the sections"
+
+
+def is_parameter(leaf: Leaf) -> bool:
+    return leaf.path[0] == "model" and leaf.path[-1] in CHAT_PARAMETERS
+
+
+def setting_table(leaves: Iterable[Leaf]) -> str:
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| `{leaf.name}` | {leaf.kind.phrase} | {shown_default(leaf)} | {leaf.help} |"
+        for leaf in leaves
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def shown_default(leaf: Leaf) -> str:
+    if leaf.default is None:
+        return ""
+    shown = f"{leaf.default:g}" if isinstance(leaf.default, float) else str(leaf.default)
+    shown = shown.lower() if isinstance(leaf.default, bool) else shown
+    return f"`{shown}`" + (", if it exists" if leaf.if_exists else "")
+
+
+def parameter_table(leaves: Iterable[Leaf]) -> str:
+    rows = ["| parameter | value |", "|---|---|"]
+    rows += [f"| `{leaf.path[-1]}` | {leaf.kind.phrase} |" for leaf in leaves]
+    return "\n".join(rows) + "\n"
+
+
+def command_sections(
+    name: str, command: click.Command, parent: click.Context | None
+) -> Iterator[str]:
+    context = click.Context(command, parent, info_name=name, terminal_width=WIDTH)
+    path = context.command_path
+    yield f"{'#' * (1 + len(path.split()))} {path}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from command_sections(inner, found, context)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
