@@ -4,6 +4,7 @@
     python3 dev.py test     set up, and run every check: format, lint, types, architecture, tests
     python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
     python3 dev.py bench    set up, and measure everything; see bench/README.md
+    python3 dev.py docs     set up, and write the pages of docs/ that are made from the code
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
 change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests, and
@@ -48,6 +49,9 @@ def main() -> int:
     if task == "bench":
         set_up("[bench]")
         return run(PYTHON, "-m", "bench", *arguments)
+    if task == "docs":
+        set_up("")
+        return run(PYTHON, ROOT / "docs/generate.py", *arguments)
     print(__doc__)
     return 0 if task in ("help", "-h", "--help") else 2
 
