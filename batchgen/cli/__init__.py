@@ -8,7 +8,9 @@ the file of its name. Beside them:
     options      the options that several commands share
     session      the options before the command; how a command talks and runs
     lookup       from a name or number to the experiment or item
-    steps        what enqueue, work, export, run and demo are made of
+    enqueueing   what enqueue, run and demo say of a pool
+    working      what work, run and demo show while they work
+    exporting    what export, run and demo say of a file
     steering     what pause, resume, set and stop are made of
     follow       files that are written while items finish
     display      the live display, and the closing lines

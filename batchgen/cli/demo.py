@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from batchgen.cli.enqueueing import PoolFlags
 from batchgen.cli.group import epilog
+from batchgen.cli.run import run_pool
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.starter import STARTER_FILES, copy_starter_file
-from batchgen.cli.steps import PoolJob, do_whole_job
 from batchgen.config import load
 from batchgen.jobs.work import WorkFlags
 from batchgen.simulate import Simulator
@@ -39,6 +40,6 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
         }  # fmt: skip
         config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
         pool = str(directory / "data_pool.jsonl")
-        code = await do_whole_job(session, config, PoolJob(pool), WorkFlags())
+        code = await run_pool(session, config, PoolFlags(source=pool), WorkFlags())
     session.say(f"\nLook around:  batchgen --db {config.database} status")
     return code

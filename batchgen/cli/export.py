@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
+from batchgen.cli.exporting import export_to
 from batchgen.cli.follow import follow as follow_work
 from batchgen.cli.group import epilog
 from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import experiment_option, json_option
 from batchgen.cli.session import Session, run_async
-from batchgen.cli.steps import export_to
 from batchgen.errors import UsageError
 from batchgen.export import Extra, Format, Wanted, format_by_name
 from batchgen.items import State

@@ -39,8 +39,7 @@ class _Commands(Mapping[str, click.Command]):
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._names:
             raise KeyError(name)
-        module = "job" if name in ("enqueue", "work", "run") else name
-        found = vars(import_module(f"{self._package}.{module}")).values()
+        found = vars(import_module(f"{self._package}.{name}")).values()
         return next(one for one in found if isinstance(one, click.Command) and one.name == name)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,11 +1,37 @@
 """The options that several commands share."""
 
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 
 from batchgen.items import Reason
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def gathered(parameter: str, kind: type[Any], *options: Decorator) -> Decorator:
+    """A decorator that adds these options to a command, which gets them as one value: a `kind`, a
+    dataclass, in its `parameter`. So it gets any other option that has the name of a field."""
+    names = {field.name for field in fields(kind)}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_value(*positional: Any, **given: Any) -> Any:
+            value = kind(**{name: given.pop(name) for name in names & given.keys()})
+            return command(*positional, **given, **{parameter: value})
+
+        decorated: Callable[..., Any] = with_value
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
 
 reason_choice = click.Choice([reason.value for reason in Reason])
 experiment_option = click.option(

@@ -1,0 +1,53 @@
+"""enqueue: the items of a data pool become rows."""
+
+import click
+
+from batchgen.cli.enqueueing import (
+    PoolFlags,
+    dry_run_pool,
+    enqueue_pool,
+    pool_options,
+    reading_pool,
+)
+from batchgen.cli.group import epilog
+from batchgen.cli.options import json_option
+from batchgen.cli.session import Session, run_async
+from batchgen.config import Config
+from batchgen.jobs.enqueue import recipe_of
+from batchgen.store import open_store
+
+
+@click.command(epilog=epilog(
+    "batchgen enqueue data_pool.jsonl",
+    "batchgen enqueue data.csv --experiment labels --limit 100 --dry-run",
+    "batchgen enqueue my_pool.py:make_items",
+    "batchgen enqueue data_pool.jsonl --samples 4",
+))  # fmt: skip
+@pool_options
+@click.option("--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True,
+              help="A higher one is claimed first.")  # fmt: skip
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything, show the first prompt, write nothing."
+)
+@json_option
+@click.pass_obj
+def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> int:
+    """Turn the items of a data pool into pending rows.
+
+    SOURCE is a .jsonl, .json, .csv or .parquet file, - for JSON lines on stdin, or a Python
+    function that yields items, as module:function or path.py:function. Enqueueing the same pool
+    again adds nothing; a pool that grew adds what is new. With --samples each item becomes several
+    rows, and enqueueing it again with a higher number adds the rest.
+    """
+    config = session.config(experiment_name=pool.experiment)
+    if dry_run:
+        return run_async(dry_run_pool(session, config, pool, as_json=as_json))
+    return run_async(_enqueue(session, config, pool, as_json=as_json))
+
+
+async def _enqueue(session: Session, config: Config, pool: PoolFlags, *, as_json: bool) -> int:
+    recipe = recipe_of(config)
+    with reading_pool(pool) as entries:
+        async with open_store(config.database, create=True) as store:
+            await enqueue_pool(session, store, config, recipe, entries, pool, as_json=as_json)
+    return 0

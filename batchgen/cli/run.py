@@ -1,0 +1,51 @@
+"""run: enqueue, work and export, all in one."""
+
+from pathlib import Path
+
+import click
+
+from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
+from batchgen.cli.exporting import export_to
+from batchgen.cli.group import epilog
+from batchgen.cli.lookup import experiment_named
+from batchgen.cli.session import Session, run_async
+from batchgen.cli.working import work_on, work_options
+from batchgen.config import Config
+from batchgen.jobs.enqueue import recipe_of
+from batchgen.jobs.work import WorkFlags, spec_of
+from batchgen.store import open_store
+
+
+@click.command(epilog=epilog(
+    "batchgen run data_pool.jsonl -c 20",
+    "batchgen run data_pool.jsonl --until 5000",
+    "batchgen run data_pool.jsonl --samples 4",
+))  # fmt: skip
+@pool_options
+@work_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Default: as export.")  # fmt: skip
+@click.pass_obj
+def run(session: Session, pool: PoolFlags, flags: WorkFlags, output: Path | None) -> int:
+    """Enqueue a pool, answer it and export: all in one.
+
+    The same as enqueue, work and export one after another; run it again to go on.
+    """
+    config = session.config(experiment_name=pool.experiment)
+    return run_async(run_pool(session, config, pool, flags, output))
+
+
+async def run_pool(
+    session: Session, config: Config, pool: PoolFlags, flags: WorkFlags, output: Path | None = None
+) -> int:
+    """All three steps, on one open database."""
+    recipe = recipe_of(config)
+    with reading_pool(pool) as entries:
+        async with open_store(config.database, create=True) as store:
+            await enqueue_pool(session, store, config, recipe, entries, pool)
+            experiment = await experiment_named(store, config.output_data.experiment_name)
+            spec = spec_of(config, (experiment.id,), flags)
+            result = await work_on(session, store, config, spec, flags.processes)
+            if result.exit_code in (0, 3):
+                await export_to(session, store, config, experiment, output)
+    return result.exit_code
