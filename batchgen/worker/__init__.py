@@ -1,23 +1,28 @@
 """One worker: N slots that claim an item, ask the model, decide what the reply means, and hand in.
 
-    slot:  item -> request -> client -> decide -> [answer durable] -> parse -> hand in -> next item
+    slot:  item -> prepare -> send -> judge -> [answer durable] -> parse -> hand in -> next item
 
-A user's parser runs only after the raw answer is committed, off the event loop and with a deadline,
-so that nothing it does can cost the answer. Built-in parsers cannot fail the process; they run
-first and share the commit. After a crash an item with an answer and no parse is parsed, not asked
-for again.
+All that the slots finish goes through one task, the committer: what has gathered is written in one
+transaction, in which the freed slots get their next items. A user's parser runs only after the raw
+answer is committed, off the event loop and with a deadline, so that nothing it does can cost the
+answer. Built-in parsers cannot fail the process; they run first and share the commit. After a crash
+an item with an answer and no parse is parsed, not asked for again.
 
-This is the door: `run_worker`. Behind it:
+The steps of one item, in their order in `item`:
 
-    slots       the tasks that claim and hand in; stopping
-    claims      one item: ask, decide, parse
-    calls       the call itself; a second one for a straggler
-    parameters  what follows when the server rejects one
-    requests    what is asked for an item
-    stragglers  the calls under way, and which are late
-    report      what a worker reports to other terminals; reporting gathers it
-    options     what a worker tells while it runs
-    spec        what a worker is to do
+    requests    what is asked for an item       budget      whether it may be spent
+    calls       the call, or two of them        judge       what its reply means
+    rejected_parameters  what the server does not take      parsing     its parser
+
+The worker around them:
+
+    slots       the tasks that work on items; stopping
+    committer   what is written and claimed     demand      what to claim now, and when to look
+    membership  the lease, orders, the report   permits     how many calls are in flight
+    pacer       when the server wants fewer     patience    with a full disk or a locked file
+    stragglers  which calls are late            report      what it tells others, gathered by
+                                                        reporting
+    spec        what it is to do                stats       what it did so far
 """
 
 from collections.abc import Mapping
@@ -30,13 +35,23 @@ from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Store
-from batchgen.worker.claims import Claims
+from batchgen.worker.budget import BudgetGuard
+from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
-from batchgen.worker.options import RunLog, Stats
+from batchgen.worker.demand import Demand
+from batchgen.worker.item import Steps
+from batchgen.worker.judge import Judge
+from batchgen.worker.membership import Membership
 from batchgen.worker.pacer import Pacer
+from batchgen.worker.parsing import AnswerParser
+from batchgen.worker.patience import Patience
+from batchgen.worker.permits import Permits
+from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.reporting import make_report
+from batchgen.worker.requests import Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import RunLog, Stats
 from batchgen.worker.stragglers import CallsUnderWay
 
 __all__ = ["RunLog", "Stats", "WorkSpec", "run_worker"]
@@ -52,17 +67,49 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    max_crashes = spec.retry_policy.max_attempts
-    async with store.seat(spec.slots, spec.lease_s, max_crashes) as seat:
-        pacer = Pacer(
-            spec.slots, spec.stall_s, clock_ms(), cuts_slots=not spec.limits.adaptive
+    pacer = Pacer(spec.slots, spec.stall_s, clock_ms(), cuts_slots=not spec.limits.adaptive)
+    permits = Permits(pacer)
+    patience = Patience(permits, spec.patience_s, log.warn)
+    demand = Demand(spec, pacer, permits, await _token_meter(store, spec))
+    under_way = CallsUnderWay(stats.latencies_ms)
+    async with store.seat(spec.slots, spec.lease_s, spec.retry_policy.max_attempts) as seat:
+        membership = Membership(
+            seat, spec, pacer, demand, patience,
+            report=partial(make_report, stats, under_way, pacer), warn=log.warn,
         )  # fmt: skip
-        meter = TokenMeter(spec.max_answer_tokens)
-        if spec.limits.tokens_per_minute is not None:
-            for item_bytes, tokens in await store.recent_usage():
-                meter.observe(item_bytes, tokens)
-        committer = Committer(seat, pacer, spec, meter, warn=log.warn)
-        calls = CallsUnderWay(stats.latencies_ms)
-        committer.report = partial(make_report, stats, calls, committer, pacer)
-        claims = Claims(store, client, spec, prices, parsers, committer, pacer, stats, calls, log)
-        await Slots(claims, spec, committer, pacer, stats, log).run(stop)
+        committer = Committer(
+            seat, demand, membership, permits, patience,
+            budget=spec.budget, stats=stats, warn=log.warn,
+        )  # fmt: skip
+        requests = Requests(store, spec, parsers)
+        steps = Steps(
+            requests,
+            _budget_guard(spec, prices, store, committer),
+            Calls(client, committer, pacer, under_way, hedge=spec.hedge),
+            Judge(
+                spec.retry_policy, prices, pacer, stats,
+                RejectedParameters(requests.leave_out, log.warn),
+                halt=committer.halt, charge_late=committer.charge_late,
+            ),
+            AnswerParser(spec.retry_policy, spec.parse_timeout_s),
+            committer, pacer, log,
+        )  # fmt: skip
+        await Slots(steps, spec, committer, membership, permits, stats, log).run(stop)
+
+
+async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
+    meter = TokenMeter(spec.max_answer_tokens)
+    if spec.limits.tokens_per_minute is not None:
+        for item_bytes, tokens in await store.recent_usage():
+            meter.observe(item_bytes, tokens)
+    return meter
+
+
+def _budget_guard(
+    spec: WorkSpec, prices: Prices, store: Store, committer: Committer
+) -> BudgetGuard | None:
+    if spec.budget is None:
+        return None
+    return BudgetGuard(
+        spec.budget, prices, store, reserve=committer.reserve, halt=committer.halt
+    )  # fmt: skip

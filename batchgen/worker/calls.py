@@ -25,6 +25,7 @@ from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.worker.committer import Committer
 from batchgen.worker.pacer import Pacer
+from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsUnderWay
 
 # How often to ask again while too few answers are known to say what is late.
@@ -35,52 +36,62 @@ _Send = Callable[[], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What came of an item's call or, of two, the one that counts. `beside` is the other one, if it
-    ended too."""
+    """What a call brought, and what that is by itself."""
 
     reply: Reply
     verdict: Answer | Failure
-    beside: "Called | None" = None
 
 
-class Caller:
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The call that counts and, of two, the other one, if it ended too."""
+
+    counts: Called
+    other: Called | None = None
+
+
+class Calls:
+    """Those of one worker."""
+
     def __init__(
-        self, client: Client, committer: Committer, pacer: Pacer, calls: CallsUnderWay,
+        self, client: Client, committer: Committer, pacer: Pacer, under_way: CallsUnderWay,
         *, hedge: bool,
     ) -> None:  # fmt: skip
         self._client = client
         self._committer = committer
         self._pacer = pacer
-        self._calls = calls
+        self._under_way = under_way
         self._hedge = hedge
 
-    async def call(self, item: Item, body: Mapping[str, Any], paths: Mapping[str, str]) -> Called:
-        """Ask. `paths` are those of the images in the request, by what stands there for each.
-        Whoever cancels it leaves the call, or both; a second one is kept as unknown by then."""
-        send = partial(self._send, body, paths)
-        self._calls.began(item.id, clock_ms())
+    async def send(self, item: Item, request: Request) -> Sent:
+        """Ask. Whoever cancels it leaves the call, or both; a second one is kept as unknown by
+        then."""
+        send = partial(self._complete, request)
+        self._under_way.began(item.id, clock_ms())
         try:
-            return await (self._call_hedged(item, send) if self._hedge else _called(send))
+            if self._hedge:
+                return await self._send_hedged(item, send)
+            return Sent(await _called(send))
         finally:
-            self._calls.ended(item.id)
+            self._under_way.ended(item.id)
 
-    async def _send(self, body: Mapping[str, Any], paths: Mapping[str, str]) -> Reply:
+    async def _complete(self, request: Request) -> Reply:
         number = self._pacer.server.sent()
-        reply = await self._client.complete(body)
+        reply = await self._client.complete(request.body)
         requests = announced_limit(reply.headers, "requests")
         tokens = announced_limit(reply.headers, "tokens")
         if requests or tokens:
             self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
-        return _with_paths(reply, paths) if paths else reply
+        return _with_paths(reply, request.image_paths) if request.image_paths else reply
 
-    async def _call_hedged(self, item: Item, send: _Send) -> Called:
+    async def _send_hedged(self, item: Item, send: _Send) -> Sent:
         first = asyncio.create_task(_called(send), name=f"call of item {item.id}")
-        turn = asyncio.create_task(self._second_turn(item), name=f"turn of item {item.id}")
+        turn = asyncio.create_task(self._permit(item), name=f"permit of item {item.id}")
         tasks: list[asyncio.Task[Any]] = [first, turn]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if first.done():
-                return first.result()
+                return Sent(first.result())
             turn.result()
             second = asyncio.create_task(_called(send), name=f"second call of item {item.id}")
             tasks.append(second)
@@ -90,17 +101,17 @@ class Caller:
                 task.cancel()
             await asyncio.wait(tasks)
             if turn.done() and not turn.cancelled():
-                self._committer.finished()
+                self._committer.give_back_permit()
 
-    async def _second_turn(self, item: Item) -> None:
+    async def _permit(self, item: Item) -> None:
         """Until the second call may be sent: it has a slot, and is kept as unknown. If the first
         one ends in the moment in between, it stays so, though it was never sent."""
         await self._until_late()
-        await self._committer.room()
+        await self._committer.second_call_permit()
         try:
             await self._committer.hand_in(Outcome(item, Attempt(finished_at=now_ms()), Beside()))
         except asyncio.CancelledError:
-            self._committer.finished()
+            self._committer.give_back_permit()
             raise
 
     async def _until_late(self) -> None:
@@ -108,7 +119,7 @@ class Caller:
         began_at = clock_ms()
         while True:
             now = clock_ms()
-            late_after_ms = self._calls.late_after_ms(now)
+            late_after_ms = self._under_way.late_after_ms(now)
             left_ms = _LOOK_EVERY_MS if late_after_ms is None else began_at + late_after_ms - now
             if left_ms <= 0:
                 return
@@ -120,14 +131,14 @@ async def _called(send: _Send) -> Called:
     return Called(reply, read_reply(reply))
 
 
-async def _better(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> Called:
+async def _better(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> Sent:
     """The first answer or, if there is none, what the first call brought."""
     done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     if not any(isinstance(task.result().verdict, Answer) for task in done):
         await asyncio.wait([first, second])
     ended = [task.result() for task in (first, second) if task.done()]
     best = next((one for one in ended if isinstance(one.verdict, Answer)), ended[0])
-    return replace(best, beside=next((one for one in ended if one is not best), None))
+    return Sent(best, next((one for one in ended if one is not best), None))
 
 
 def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:

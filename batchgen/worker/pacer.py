@@ -9,13 +9,13 @@ workers together, is not its matter (buckets.py). It knows four reasons to hold 
                1, 2, 4... seconds when it does not say, and takes a fifth of its slots out of use.
                They come back slowly, a twentieth of all for each round of answers. Replies to
                calls that went out before the pause belong to the same burst. With `--adaptive`
-               the slots stay: the rate is cut, for all workers, and two cures would add up.
+               the slots stay: the rate is cut, for all workers, and both limits would apply.
     announced  The server says that it has no room for more calls now (announced.py).
     down       Nobody gets through: the server cannot be reached, or one item after another is
                cut off or told 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send one
                call to see. A call that times out tells nothing about that. Whether the first
                few are the server's fault or their items' is seen only after them: `observe` leaves
-               it open, and `take_guilty` tells of those that were their items' after all.
+               it open, and `take_late_charges` tells of those that were their items' after all.
 
 A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
 """
@@ -35,7 +35,8 @@ _CUT_PER_BURST = 0.8
 _GROWTH_PER_ROUND = 0.05
 
 
-Guilty = tuple[Item, Failure]
+# An item that is to be charged for a call handed in uncharged, and what the call brought.
+LateCharge = tuple[Item, Failure]
 
 
 class Pacer:
@@ -54,8 +55,8 @@ class Pacer:
         self._bursts = 0
         self._share = 1.0
         self._failed_probes = 0
-        self._without_service: dict[int, Guilty | None] = {}  # None: it has paid
-        self._guilty: list[Guilty] = []
+        self._without_service: dict[int, LateCharge | None] = {}  # None: it has paid
+        self._late_charges: list[LateCharge] = []
         self.down = False
         self.server = ServerAllowance()
 
@@ -89,7 +90,7 @@ class Pacer:
         self._heard = True
         self.down = False
         self._failed_probes = 0
-        self._guilty += filter(None, self._without_service.values())
+        self._late_charges += filter(None, self._without_service.values())
         self._without_service.clear()
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
@@ -100,10 +101,10 @@ class Pacer:
         self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
         return Blame.ITEM
 
-    def take_guilty(self) -> list[Guilty]:
+    def take_late_charges(self) -> list[LateCharge]:
         """Items whose fault was left open and turned out to be theirs, each told once."""
-        guilty, self._guilty = self._guilty, []
-        return guilty
+        charges, self._late_charges = self._late_charges, []
+        return charges
 
     def forget_trouble(self) -> None:
         """Somebody else held the calls back meanwhile: that is no stall."""
@@ -141,7 +142,7 @@ class Pacer:
         if unreachable or len(self._without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
             self.down = True
         if not self.down and again:  # and nobody was served in between: it pays for both
-            self._guilty += filter(None, [earlier])
+            self._late_charges += filter(None, [earlier])
             return Blame.ITEM
         if not self.down:
             return Blame.UNDECIDED

@@ -2,26 +2,23 @@
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.limits import limit_in_words
-from batchgen.worker.committer import Committer
-from batchgen.worker.options import Stats
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import ReportedStraggler, WorkerReport
+from batchgen.worker.stats import Stats
 from batchgen.worker.stragglers import CallsUnderWay
 
 _MOST_STRAGGLERS = 5
 
 
-def make_report(
-    stats: Stats, calls: CallsUnderWay, committer: Committer, pacer: Pacer
-) -> WorkerReport:
+def make_report(stats: Stats, calls: CallsUnderWay, pacer: Pacer) -> WorkerReport:
     now = clock_ms()
     ahead = now_ms() - now
     late = calls.stragglers(now)[:_MOST_STRAGGLERS]
     return WorkerReport(
-        paused=committer.paused,
+        paused=stats.paused,
         halted=stats.halted,
-        waits_for=_waits_for(stats, committer, pacer, now),
-        limited_to_rpm=committer.limited_to_rpm,
+        waits_for=_waits_for(stats, pacer, now),
+        limited_to_rpm=stats.limited_to_rpm,
         paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,
         trouble=stats.trouble,
         calls=stats.calls,
@@ -31,9 +28,9 @@ def make_report(
     )
 
 
-def _waits_for(stats: Stats, committer: Committer, pacer: Pacer, now: int) -> str | None:
+def _waits_for(stats: Stats, pacer: Pacer, now: int) -> str | None:
     if now < pacer.paused_until or pacer.down:
         return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
-    if committer.limited_to_rpm:
-        return limit_in_words(committer.limited_to_rpm)
+    if stats.limited_to_rpm:
+        return limit_in_words(stats.limited_to_rpm)
     return None

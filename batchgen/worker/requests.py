@@ -17,25 +17,37 @@ from batchgen.worker.spec import WorkSpec
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """`body` is the request's, made by `renderer`, with local images by their path; empty when the
-    item has its answer already. `of_pool`: its recipe is that of a pool, not of chosen items."""
+    item has its answer already. `shared_recipe`: its recipe is that of a pool, not of chosen items
+    only."""
 
     input: ItemInput
     parser: Parser
     renderer: Renderer
     body: dict[str, Any]
-    of_pool: bool
+    shared_recipe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes to the server; `image_paths` are those of the local images in it, by what stands
+    there for each."""
+
+    body: dict[str, Any]
+    image_paths: Mapping[str, str]
 
 
 class Requests:
+    """`parsers` are those that no name can load, by their spec."""
+
     def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[str, Parser]) -> None:
         self._store = store
         self._spec = spec
         self._parsers = parsers
         self._recipes: dict[int, tuple[Renderer, Parser]] = {}
         self._left_out: set[tuple[int, str]] = set()
-        self._of_pools: dict[tuple[int, int], bool] = {}
+        self._shared_recipes: dict[tuple[int, int], bool] = {}
 
-    async def of(self, item: Item) -> Prepared:
+    async def prepare(self, item: Item) -> Prepared:
         """Raises ConfigError when the item's recipe cannot be used, TemplateError or InputError
         when the item cannot be asked for by it."""
         renderer, parser = await self._recipe(item.recipe_id)
@@ -47,16 +59,15 @@ class Requests:
             for name in renderer.added_params(item_input, item.sample):
                 if (item.recipe_id, name) in self._left_out:
                     body.pop(name, None)
-        return Prepared(item_input, parser, renderer, body, await self._is_of_pool(item))
+        return Prepared(item_input, parser, renderer, body, await self._is_shared(item))
 
-    async def to_send(self, prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
-        """The body with its local images in it, and the paths by what stands in their place.
-        Raises InputError when one cannot be sent."""
+    async def complete(self, prepared: Prepared) -> Request:
+        """With its local images in it. Raises InputError when one cannot be sent."""
         body = prepared.body
         if prepared.input.messages is None:
-            return body, {}
+            return Request(body, {})
         messages, paths = await with_images(body["messages"], self._spec.directory)
-        return {**body, "messages": messages} if paths else body, paths
+        return Request({**body, "messages": messages} if paths else body, paths)
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
         """From now on do not send a parameter that batchgen itself adds; False: it was so."""
@@ -68,11 +79,11 @@ class Requests:
         if bad := await self._store.last_bad_answer(item.id):
             body["messages"] = with_feedback(body["messages"], *bad)
 
-    async def _is_of_pool(self, item: Item) -> bool:
+    async def _is_shared(self, item: Item) -> bool:
         known = (item.experiment_id, item.recipe_id)
-        if known not in self._of_pools:
-            self._of_pools[known] = await self._store.is_enqueued_with(*known)
-        return self._of_pools[known]
+        if known not in self._shared_recipes:
+            self._shared_recipes[known] = await self._store.is_enqueued_with(*known)
+        return self._shared_recipes[known]
 
     async def _recipe(self, recipe_id: int) -> tuple[Renderer, Parser]:
         found = self._recipes.get(recipe_id)

@@ -7,49 +7,54 @@ it: each call under way is kept as one with unknown outcome, and its item goes b
 import asyncio
 import signal
 import traceback
-from functools import partial
 
-from batchgen.clock import clock_ms, now_ms
-from batchgen.errors import StoreError
-from batchgen.items import Attempt, Done, Fail, Outcome, Reason, Release, Retry
+from batchgen.clock import clock_ms
+from batchgen.errors import ConfigError, StoreError
+from batchgen.items import Outcome, Release
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
-from batchgen.worker.claims import Claim, Claims
 from batchgen.worker.committer import Committer
-from batchgen.worker.options import RunLog, Stats
-from batchgen.worker.pacer import Pacer
+from batchgen.worker.item import ItemRun, Steps
+from batchgen.worker.membership import Membership
+from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import RunLog, Stats
 
 _LOOK_FOR_STALL_S = 10.0
 
 
 class Slots:
+    """They raise StoreError when the committer did, and ConfigError when an item's recipe cannot be
+    used."""
+
     def __init__(
         self,
-        claims: Claims,
+        steps: Steps,
         spec: WorkSpec,
         committer: Committer,
-        pacer: Pacer,
+        membership: Membership,
+        permits: Permits,
         stats: Stats,
         log: RunLog,
     ) -> None:
-        self._claims = claims
+        self._steps = steps
         self._spec = spec
         self._committer = committer
-        self._pacer = pacer
+        self._membership = membership
+        self._permits = permits
         self._stats = stats
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
+        self._unusable_config: ConfigError | None = None
 
     async def run(self, stop: Stop) -> None:
         """Until nothing is left, or `stop`. One that is cancelled, however often, first writes what
         it has."""
         committing = asyncio.create_task(self._committer.run(), name="committer")
-        self._have(self._spec.slots)
-        self._committer.obey = partial(self._obey, stop)
-        self._committer.held = self._note_limit
+        self._ensure_slots(self._spec.slots)
         watches = [
             asyncio.create_task(self._watch(stop), name="watch"),
+            asyncio.create_task(self._watch_for_orders(stop), name="watch for orders"),
             asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
         ]
         working = asyncio.create_task(_all_done(self._tasks), name="slots")
@@ -59,33 +64,19 @@ class Slots:
             await uninterrupted(self._end([*watches, working], committing))
         if not working.cancelled():
             working.result()
-        if self._claims.unusable_config:
-            raise self._claims.unusable_config
+        if self._unusable_config:
+            raise self._unusable_config
 
-    def _have(self, slots: int) -> None:
+    def _ensure_slots(self, slots: int) -> None:
         """So many tasks at least; those that are too many wait for the committer to give them
         something."""
         for number in range(len(self._tasks), slots):
             self._tasks.append(asyncio.create_task(self._slot(), name=f"slot {number}"))
 
-    def _note_limit(self, per_minute: float | None) -> None:
-        self._stats.limited_to_rpm = per_minute
-
-    def _obey(self, stop: Stop, orders: Orders) -> None:
-        """Do what another terminal wants, as far as it is for the slots to do."""
-        self._stats.paused = orders.paused
-        self._have(orders.slots)
-        if orders.stop is not None and not stop.drain.is_set():
-            self._log.warn("stopping, as another terminal says (batchgen stop)")
-            stop.signum = stop.signum or signal.SIGTERM
-            stop.drain.set()
-        if orders.stop == "now":
-            stop.now.set()
-
     async def _end(self, watches: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:
         await _cancel([*self._tasks, *watches])
         self._committer.close()
-        self._claims.close()
+        self._steps.parser.close()
         try:
             await committing
         except StoreError:
@@ -103,55 +94,57 @@ class Slots:
         for slot in self._tasks:
             slot.cancel()
 
+    async def _watch_for_orders(self, stop: Stop) -> None:
+        while True:
+            self._follow(await self._membership.new_orders(), stop)
+
+    def _follow(self, orders: Orders, stop: Stop) -> None:
+        """Do what another terminal wants, as far as it is for the slots to do."""
+        self._stats.paused = orders.paused
+        self._ensure_slots(orders.slots)
+        if orders.stop is not None and not stop.drain.is_set():
+            self._log.warn("stopping, as another terminal says (batchgen stop)")
+            stop.signum = stop.signum or signal.SIGTERM
+            stop.drain.set()
+        if orders.stop == "now":
+            stop.now.set()
+
     async def _watch_for_stall(self) -> None:
         """Replies tell of a stall; but a server may ask for a wait longer than `stall_s`."""
         while True:
             await asyncio.sleep(min(self._spec.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
-            if now < self._pacer.paused_until and not self._committer.paused:
-                self._claims.halt_if_stalled(now)
+            if now < self._steps.pacer.paused_until and not self._stats.paused:
+                self._steps.judge.halt_if_stalled(now)
 
     async def _slot(self) -> None:
         while (item := await self._committer.next_item()) is not None:
-            claim = Claim(item)
-            self._stats.in_flight = self._committer.in_flight
+            self._stats.in_flight = self._permits.in_flight
+            run = ItemRun(item, self._steps)
             try:
-                outcome = await self._claims.work_on(claim)
+                outcome = await run.work()
             except asyncio.CancelledError:
-                # Otherwise no call is under way, and leaving gives the item back as it is.
-                if claim.calling:
-                    self._hand_in(Outcome(item, Attempt(finished_at=now_ms()), Release()))
+                if (lost := run.left()) is not None:
+                    self._hand_in(lost)
                 raise
+            except ConfigError as exc:
+                self._unusable_config = exc
+                self._committer.drain()
+                outcome = run.given_back()
             except Exception as exc:  # a bug costs one item, not the run
                 self._log.bug(f"item {item.id}: {exc}", traceback.format_exc())
-                outcome = Outcome(claim.item, claim.attempt, Fail(Reason.REJECTED, _bug(exc)))
+                outcome = run.broken(exc)
             self._hand_in(outcome)
 
     def _hand_in(self, outcome: Outcome) -> None:
         self._committer.hand_in(outcome)
-        self._committer.finished()
-        self._stats.in_flight = self._committer.in_flight
-        self._stats.paused_until = self._pacer.paused_until
-        match outcome.decision:
-            case Done():
-                self._stats.done += 1
-            case Fail(reason=reason):
-                self._stats.failed += 1
-                self._stats.reasons[reason] += 1
-            case Release() if outcome.attempt is None:
-                pass  # nothing was sent
-            case Retry():
-                self._stats.retried += 1
-            case _:
-                pass  # given back
+        self._stats.in_flight = self._permits.in_flight
+        self._stats.paused_until = self._steps.pacer.paused_until
+        self._stats.count_end(outcome.decision)
         if outcome.attempt is not None:
             self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
         elif not isinstance(outcome.decision, Release):
             self._log.parsed(outcome.item, outcome.decision)
-
-
-def _bug(exc: Exception) -> str:
-    return f"internal error, please report it: {type(exc).__name__}: {exc}"
 
 
 async def _all_done(tasks: list[asyncio.Task[None]]) -> None:

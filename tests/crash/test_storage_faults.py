@@ -32,11 +32,11 @@ HOUR_MS = 3_600_000
 # The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
 from dataclasses import replace
-import batchgen.jobs.work, batchgen.worker.committer, batchgen.store.sqlite.connection
+import batchgen.jobs.work, batchgen.worker.patience, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
 made = batchgen.jobs.work.spec_of
 batchgen.jobs.work.spec_of = lambda *a: replace(made(*a), patience_s={patience_s})
-batchgen.worker.committer._TRY_AGAIN_S = 0.05
+batchgen.worker.patience._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()
 """

@@ -227,33 +227,33 @@ def test_the_first_calls_that_are_cut_off_cost_nothing_when_it_was_the_server() 
     blames = [outage.observe(RESET, item(number), 1000, 1001) for number in (1, 2, 3, 4)]
     assert blames == [Blame.UNDECIDED, Blame.UNDECIDED, Blame.SERVER, Blame.SERVER]
     outage.observe(ANSWER, item(5), 3000, 3100)
-    assert outage.take_guilty() == []
+    assert outage.take_late_charges() == []
 
 
 def test_an_item_whose_call_was_cut_off_pays_when_others_are_served() -> None:
     outage = pacer()
     assert outage.observe(RESET, item(1), 1000, 1001) is Blame.UNDECIDED
-    assert outage.take_guilty() == []
+    assert outage.take_late_charges() == []
     outage.observe(ANSWER, item(2), 1000, 1002)
-    assert outage.take_guilty() == [(item(1), RESET)]
-    assert outage.take_guilty() == []
+    assert outage.take_late_charges() == [(item(1), RESET)]
+    assert outage.take_late_charges() == []
 
 
 def test_an_item_that_is_cut_off_twice_in_a_row_pays_at_once() -> None:
     outage = pacer()
     assert outage.observe(RESET, item(1, epoch=1), 1000, 1001) is Blame.UNDECIDED
     assert outage.observe(RESET, item(1, epoch=2), 2000, 2001) is Blame.ITEM
-    assert outage.take_guilty() == [(item(1, epoch=1), RESET)]  # for the first time
+    assert outage.take_late_charges() == [(item(1, epoch=1), RESET)]  # for the first time
     assert outage.observe(RESET, item(1, epoch=3), 3000, 3001) is Blame.ITEM
     outage.observe(ANSWER, item(2), 1000, 3002)
-    assert outage.take_guilty() == []
+    assert outage.take_late_charges() == []
 
 
 def test_a_timeout_does_not_settle_whose_fault_it_was() -> None:
     outage = pacer()
     outage.observe(RESET, item(1), 1000, 1001)
     assert outage.observe(TIMEOUT, item(2), 1000, 1002) is Blame.ITEM
-    assert outage.take_guilty() == []
+    assert outage.take_late_charges() == []
     outage.observe(RESET, item(3), 1000, 1003)
     assert outage.observe(RESET, item(4), 1000, 1004) is Blame.SERVER
 

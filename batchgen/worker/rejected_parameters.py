@@ -9,24 +9,27 @@ from dataclasses import replace
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import rejected_parameter
 from batchgen.prompts import is_own
-from batchgen.worker.requests import Prepared, Requests
+from batchgen.worker.requests import Prepared
 
 _STATUSES = frozenset({400, 404, 422})
 
 
-class Parameters:
-    def __init__(self, requests: Requests, warn: Callable[[str], None]) -> None:
-        self._requests = requests
-        self._warn = warn
-        self._answered: set[int] = set()
+class RejectedParameters:
+    """Of one worker: it learns which recipes had an answer. `leave_out(recipe_id, name)` is False
+    when that parameter was left out before."""
 
-    def judge(
+    def __init__(self, leave_out: Callable[[int, str], bool], warn: Callable[[str], None]) -> None:
+        self._leave_out = leave_out
+        self._warn = warn
+        self._answered_recipes: set[int] = set()
+
+    def interpret(
         self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply
     ) -> Answer | Failure:
         """The verdict, or, if it is about a parameter, what that means."""
         if isinstance(verdict, Answer):
             if not prepared.input.params:
-                self._answered.add(item.recipe_id)
+                self._answered_recipes.add(item.recipe_id)
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
@@ -36,10 +39,10 @@ class Parameters:
         place = prepared.renderer.place_of(rejected.name, prepared.input, item.sample)
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
         if rejected.name in prepared.renderer.added_params(prepared.input, item.sample):
-            if self._requests.leave_out(item.recipe_id, rejected.name):
+            if self._leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
-        if rejected.unsupported and self._is_everybodys(item, prepared, rejected.name):
+        if rejected.unsupported and self._affects_every_item(item, prepared, rejected.name):
             return replace(
                 verdict,
                 halt=f"the server does not take {place}, which is sent with every item. Remove it "
@@ -47,10 +50,10 @@ class Parameters:
             )
         return named
 
-    def _is_everybodys(self, item: Item, prepared: Prepared, name: str) -> bool:
-        """Whether all items of the recipe would fare so. Not when this one asks for it, or for
-        another model, itself; when the recipe has had an answer; or when it is one of `retry
-        --set`, which would be stuck: only failed items can be asked otherwise."""
+    def _affects_every_item(self, item: Item, prepared: Prepared, name: str) -> bool:
+        """Whether the server would reject it for all items of the recipe. Not when this one asks
+        for it, or for another model, itself; when the recipe has had an answer; or when it is one
+        of `retry --set`, which would be stuck: only failed items can be asked otherwise."""
         if is_own(prepared.input, name) or is_own(prepared.input, "model"):
             return False
-        return prepared.of_pool and item.recipe_id not in self._answered
+        return prepared.shared_recipe and item.recipe_id not in self._answered_recipes

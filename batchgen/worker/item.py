@@ -1,0 +1,129 @@
+"""The work on one item, from its claim to its outcome: prepare, send, judge, parse.
+
+    Item ─prepare─▶ Prepared ─[budget]─send─▶ Called ─judge─▶ Judgement ─[answer durable]─parse─▶
+    Outcome
+
+Each step is a module of its own and hands the next one a value (requests, calls, judge, parsing);
+here is their order, and what is handed in for an item whose work was broken off.
+"""
+
+from dataclasses import dataclass, replace
+
+from batchgen.clock import clock_ms, now_ms
+from batchgen.errors import InputError, TemplateError
+from batchgen.items import (
+    Attempt,
+    Beside,
+    Decision,
+    Fail,
+    Item,
+    KeepAnswer,
+    Outcome,
+    Reason,
+    Release,
+    StoredAnswer,
+)
+from batchgen.worker.budget import BudgetGuard
+from batchgen.worker.calls import Calls
+from batchgen.worker.committer import Committer
+from batchgen.worker.judge import Judge
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.parsing import AnswerParser
+from batchgen.worker.requests import Prepared, Request, Requests
+from batchgen.worker.stats import RunLog
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What a worker's items go through. `budget` is None where there is none."""
+
+    requests: Requests
+    budget: BudgetGuard | None
+    calls: Calls
+    judge: Judge
+    parser: AnswerParser
+    committer: Committer
+    pacer: Pacer
+    log: RunLog
+
+
+class ItemRun:
+    """One claim of an item."""
+
+    def __init__(self, item: Item, steps: Steps) -> None:
+        self._item = item
+        self._steps = steps
+        self._calling = False
+        self._attempt: Attempt | None = None  # made, and not handed in yet
+
+    async def work(self) -> Outcome:
+        """What became of the item, to be handed in. Raises ConfigError when its recipe cannot be
+        used; whoever gets that, another exception or a cancellation hands in `given_back`, `broken`
+        or `left`."""
+        steps, item = self._steps, self._item
+        try:
+            prepared = await steps.requests.prepare(item)
+            if item.answer is not None:
+                return await self._parse(prepared, item.answer.text)
+            if failure := steps.judge.take_failure(item):
+                return self._outcome(failure)
+            if not await self._may_be_sent(prepared):
+                return self._outcome(Release())
+            request = await steps.requests.complete(prepared)
+        except (TemplateError, InputError) as exc:
+            return self._outcome(Fail(Reason.REJECTED, str(exc)))
+        return await self._ask(prepared, request)
+
+    def given_back(self) -> Outcome:
+        """To others, or for another time."""
+        return self._outcome(Release())
+
+    def broken(self, exc: Exception) -> Outcome:
+        """A bug costs one item, not the run."""
+        said = f"internal error, please report it: {type(exc).__name__}: {exc}"
+        return self._outcome(Fail(Reason.REJECTED, said))
+
+    def left(self) -> Outcome | None:
+        """When it is cancelled: the call under way is kept as one with unknown outcome. None: there
+        is no call, and the item goes back as the worker leaves."""
+        if not self._calling:
+            return None
+        return Outcome(self._item, Attempt(finished_at=now_ms()), Release())
+
+    async def _may_be_sent(self, prepared: Prepared) -> bool:
+        if clock_ms() < self._steps.pacer.paused_until:
+            return False  # a 429 came while this item was being claimed
+        budget = self._steps.budget
+        return budget is None or await budget.grants(self._item, prepared)
+
+    async def _ask(self, prepared: Prepared, request: Request) -> Outcome:
+        steps, item = self._steps, self._item
+        self._calling = True
+        sent = await steps.calls.send(item, request)
+        self._calling = False
+        if sent.other is not None:
+            other = steps.judge.attempt_of(sent.other, prepared)
+            steps.committer.hand_in(Outcome(item, other, Beside()))
+        judged = steps.judge.judge(item, prepared, sent.counts)
+        self._attempt = judged.attempt
+        if not isinstance(judged.decision, KeepAnswer):
+            return self._outcome(judged.decision)
+        text = judged.attempt.response or ""
+        if prepared.parser.kind != "inline":
+            await self._keep_answer(text)
+        return await self._parse(prepared, text)
+
+    async def _keep_answer(self, text: str) -> None:
+        """Until it is durable: what runs next may hang or kill the process."""
+        steps, item, attempt = self._steps, self._item, self._attempt
+        assert attempt is not None
+        seq = await steps.committer.hand_in(Outcome(item, attempt, KeepAnswer()))
+        self._item = replace(item, answer=StoredAnswer(seq or 0, text))
+        self._attempt = None
+        steps.log.attempt(item, attempt, KeepAnswer())
+
+    async def _parse(self, prepared: Prepared, text: str) -> Outcome:
+        return self._outcome(await self._steps.parser.parse(self._item, prepared, text))
+
+    def _outcome(self, decision: Decision) -> Outcome:
+        return Outcome(self._item, self._attempt, decision)

@@ -1,0 +1,170 @@
+"""What the reply to an item's call means, and what follows: by the reply itself, and by what the
+worker has seen of the server, of the recipe and of the item before.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchgen.clock import clock_ms, now_ms
+from batchgen.items import (
+    Answer,
+    Attempt,
+    Decision,
+    Fail,
+    Failure,
+    Item,
+    ItemInput,
+    Reason,
+    Reply,
+    Trouble,
+)
+from batchgen.llm.decide import RetryPolicy, decide
+from batchgen.llm.prices import Prices
+from batchgen.llm.responses import UNKNOWN_MODEL, storable
+from batchgen.worker.calls import Called
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.rejected_parameters import RejectedParameters
+from batchgen.worker.requests import Prepared
+from batchgen.worker.stats import Stats
+
+# The server may have finished what we did not see the end of.
+_MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The call as it is kept, and what becomes of the item: `KeepAnswer` means, parse it."""
+
+    attempt: Attempt
+    decision: Decision
+
+
+class Judge:
+    """One a worker. It calls `halt` when no request would work, and `charge_late` for an item whose
+    last call, handed in uncharged, was its own fault after all."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        prices: Prices,
+        pacer: Pacer,
+        stats: Stats,
+        rejected_parameters: RejectedParameters,
+        *,
+        halt: Callable[[str], None],
+        charge_late: Callable[[Item], None],
+    ) -> None:
+        self._policy = policy
+        self._prices = prices
+        self._rejected_parameters = rejected_parameters
+        self._pacer = pacer
+        self._stats = stats
+        self._halt = halt
+        self._charge_item_late = charge_late
+        self._tried_on_fresh_connection: set[int] = set()
+        self._out_of_tries: dict[tuple[int, int], Fail] = {}
+        self._rng = random.Random()
+
+    def judge(self, item: Item, prepared: Prepared, called: Called) -> Judgement:
+        """What the call that counts means for its item."""
+        reply = called.reply
+        verdict = self._rejected_parameters.interpret(item, prepared, called.verdict, reply)
+        attempt = self._attempt(reply, verdict, prepared)
+        verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)
+        needs_whole = prepared.parser.needs_whole
+        return Judgement(attempt, self._decide(item, verdict, reply, needs_whole=needs_whole))
+
+    def attempt_of(self, called: Called, prepared: Prepared) -> Attempt:
+        """A call as it is kept."""
+        return self._attempt(called.reply, called.verdict, prepared)
+
+    def take_failure(self, item: Item) -> Fail | None:
+        """How the item ends without another call: it had gone back for one when its last try was
+        charged late."""
+        return self._out_of_tries.pop((item.id, item.attempts), None)
+
+    def halt_if_stalled(self, now: int) -> None:
+        if stalled := self._pacer.stalled(now):
+            self._halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}")
+
+    def _attempt(self, reply: Reply, verdict: Answer | Failure, prepared: Prepared) -> Attempt:
+        cost_usd = self._prices.cost_usd(str(prepared.body["model"]), verdict.usage)
+        return _attempt(reply, verdict, cost_usd)
+
+    def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
+        """An item is tried at once on another connection, but once: it may be the item itself that
+        makes the server drop them."""
+        if isinstance(verdict, Answer) or verdict.reason is not Reason.CONNECTION:
+            self._tried_on_fresh_connection.discard(item.id)
+        elif verdict.trouble is Trouble.STALE_CONNECTION:
+            if item.id in self._tried_on_fresh_connection:
+                return replace(verdict, trouble=None)
+            self._tried_on_fresh_connection.add(item.id)
+        return verdict
+
+    def _decide(
+        self, item: Item, verdict: Answer | Failure, reply: Reply, *, needs_whole: bool
+    ) -> Decision:
+        now = clock_ms()
+        blame = self._pacer.observe(verdict, item, now - reply.latency_ms, now)
+        owed = self._charge_late(item)
+        self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
+        if isinstance(verdict, Failure) and verdict.halt:
+            self._halt(f"{verdict.halt} The server said: {verdict.message}")
+        else:
+            self.halt_if_stalled(now)
+        owing = replace(item, attempts=item.attempts + owed) if owed else item
+        decision = decide(
+            verdict, owing, self._policy, needs_whole=needs_whole,
+            blame=blame, now=now_ms(), rng=self._rng,
+        )  # fmt: skip
+        if isinstance(decision, Fail):
+            self._tried_on_fresh_connection.discard(item.id)
+        return decision
+
+    def _charge_late(self, item: Item) -> int:
+        """How many tries `item` itself owes."""
+        owed = 0
+        for late, failure in self._pacer.take_late_charges():
+            owed += late.id == item.id
+            if late.attempts + 1 < self._policy.max_attempts:
+                self._charge_item_late(late)
+            elif late.id != item.id:  # its next claim ends it, without a call
+                fail = Fail(failure.reason, failure.message)
+                self._out_of_tries[late.id, late.attempts] = fail
+        return owed
+
+
+def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:
+    """A model that the item itself asked for is nobody else's trouble."""
+    own_model = "model" in item_input.params
+    if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
+        return replace(verdict, halt=None)
+    return verdict
+
+
+def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
+    request_id = reply.headers.get("x-request-id")
+    what_it_brought: dict[str, Any] = (
+        {"response": verdict.text, "body": verdict.rest}
+        if isinstance(verdict, Answer)
+        else {
+            "reason": verdict.reason,
+            "error": verdict.message,
+            "body": reply.body,
+            "may_be_charged": reply.sent and verdict.reason in _MAY_BE_CHARGED,
+        }
+    )
+    return Attempt(
+        finished_at=reply.started_at + reply.latency_ms,
+        latency_ms=reply.latency_ms,
+        http_status=reply.status,
+        request_id=None if request_id is None else storable(request_id),
+        model=verdict.model,
+        finish_reason=verdict.finish_reason,
+        usage=verdict.usage,
+        cost_usd=cost_usd,
+        **what_it_brought,
+    )

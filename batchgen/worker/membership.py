@@ -1,0 +1,128 @@
+"""One worker among the others: what they want of it, and what it tells them.
+
+It extends its lease with a beat, in which it also takes over from those that died, and joins again
+when it was taken for dead itself. Orders come with every exchange or, where there is none, once a
+second; the worker's report goes out beside them when it has changed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from batchgen.clock import clock_ms
+from batchgen.store import Orders, Seat
+from batchgen.worker.demand import Demand
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.patience import Patience
+from batchgen.worker.report import WorkerReport
+from batchgen.worker.spec import WorkSpec
+
+_LOOK_FOR_ORDERS_EVERY_MS = 1000
+_REPORT_EVERY_MS = 2000
+_BEATS_IN_A_LEASE = 6
+
+
+class Membership:
+    """`limits` are those of the newest orders."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        spec: WorkSpec,
+        pacer: Pacer,
+        demand: Demand,
+        patience: Patience,
+        *,
+        report: Callable[[], WorkerReport],
+        warn: Callable[[str], None],
+    ) -> None:
+        now = clock_ms()
+        self._seat = seat
+        self._spec = spec
+        self._pacer = pacer
+        self._demand = demand
+        self._patience = patience
+        self._report = report
+        self._warn = warn
+        self._beat_every_ms = int(spec.lease_s * 1000 / _BEATS_IN_A_LEASE)
+        self._beat_at = now + self._beat_every_ms
+        self._orders_at = now + _LOOK_FOR_ORDERS_EVERY_MS  # if no exchange brings them before
+        self._orders = seat.first_orders
+        self._orders_changed = asyncio.Event()
+        self._report_at = 0
+        self._last_report: WorkerReport | None = None
+        self.limits = spec.limits
+        pacer.server.workers = seat.live_workers
+
+    @property
+    def due_at(self) -> int:
+        """When `keep_up` has something to do."""
+        return min(self._beat_at, self._orders_at)
+
+    async def keep_up(self) -> None:
+        """Beat, and look for orders, as far as either is due."""
+        if clock_ms() >= self._beat_at:
+            await self._beat()
+        if clock_ms() >= self._orders_at:
+            await self._look_for_orders()
+
+    def beat_by(self, at: int) -> None:
+        """Somebody else has what is wanted: the beat finds out whether they live."""
+        self._beat_at = min(self._beat_at, at)
+
+    async def new_orders(self) -> Orders:
+        """The newest orders, once they are others than those that were returned before."""
+        await self._orders_changed.wait()
+        self._orders_changed.clear()
+        return self._orders
+
+    async def hear(self, orders: Orders | None) -> None:
+        """What an exchange brought: orders, or that we were taken for dead."""
+        if orders is None:
+            await self._join_again()
+        else:
+            self._take(orders)
+
+    def changed_report(self) -> str | None:
+        """What the worker reports, when that has changed and the last report is some seconds old,
+        or at once when it says why nothing moves. It goes with what is written anyway, or else
+        alone."""
+        now, last, report = clock_ms(), self._last_report, self._report()
+        is_due = now >= self._report_at and report != last
+        if last is not None and not is_due and not report.is_urgent_after(last):
+            return None
+        self._last_report, self._report_at = report, now + _REPORT_EVERY_MS
+        return report.to_json()
+
+    async def _beat(self) -> None:
+        self._beat_at = clock_ms() + self._beat_every_ms
+        if not await self._patience.run(self._seat.beat):
+            await self._join_again()
+        self._pacer.server.workers = self._seat.live_workers
+
+    async def _look_for_orders(self) -> None:
+        self._orders_at = clock_ms() + _LOOK_FOR_ORDERS_EVERY_MS
+        orders = await self._patience.run(partial(self._seat.orders, self.changed_report()))
+        if orders is not None:  # else the next beat joins again
+            self._take(orders)
+
+    async def _join_again(self) -> None:
+        self._warn("this worker was taken for dead (was it suspended?); it joins again")
+        await self._patience.run(self._seat.join)
+        self._last_report = None
+        self._demand.look_now()
+
+    def _take(self, orders: Orders) -> None:
+        self._orders_at = clock_ms() + _LOOK_FOR_ORDERS_EVERY_MS
+        if orders == self._orders:
+            return
+        if self._orders.paused and not orders.paused:
+            self._pacer.forget_trouble()
+        self._orders = orders
+        self._pacer.slots = orders.slots
+        self._demand.paused = orders.paused
+        self._demand.look_now()
+        self.limits = self._spec.limits.overruled(
+            orders.requests_per_minute, orders.tokens_per_minute
+        )
+        self._orders_changed.set()

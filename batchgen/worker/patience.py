@@ -1,0 +1,46 @@
+"""Patience with a full disk or a locked file: answers are paid for, and so are calls under way."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from batchgen.errors import StoreBusyError, StoreError, StoreFullError
+from batchgen.worker.permits import Permits
+
+T = TypeVar("T")
+
+_TRY_AGAIN_S = 2.0
+
+
+class Patience:
+    """`warn` is told once, as a transaction begins to be tried again."""
+
+    def __init__(self, permits: Permits, patience_s: float, warn: Callable[[str], None]) -> None:
+        self._permits = permits
+        self._patience_s = patience_s
+        self._warn = warn
+
+    async def run(self, transaction: Callable[[], Awaitable[T]], *, has_answers: bool = False) -> T:
+        """Its result; it is tried again for `patience_s` while the file is locked or the disk is
+        full. Raises StoreError then; and at once when the disk is full and there is nothing to
+        lose: it writes no answer (`has_answers`), and no call is in flight."""
+        give_up_at = time.monotonic() + self._patience_s
+        warned = False
+        while True:
+            try:
+                return await transaction()
+            except StoreBusyError as exc:
+                problem: StoreError = exc
+            except StoreFullError as exc:
+                if not has_answers and not self._permits.in_flight:
+                    raise
+                problem = exc
+            if time.monotonic() > give_up_at:
+                raise problem
+            if not warned:
+                self._warn(
+                    f"{problem} Trying again for {self._patience_s:g} s; answers wait in memory."
+                )
+                warned = True
+            await asyncio.sleep(_TRY_AGAIN_S)

@@ -1,0 +1,49 @@
+"""How many calls are in flight, and whether one more may go out.
+
+A claim takes a permit when a slot gets it, and gives it back when its outcome is handed in. With
+`--hedge` an item's second call needs one too. Second calls that wait come before items that could
+be claimed; one whose first call has ended meanwhile waits no more.
+"""
+
+import asyncio
+from collections import deque
+
+from batchgen.worker.pacer import Pacer
+
+
+class Permits:
+    """Of one worker; time is passed in (of `clock_ms`). `in_flight` counts the permits taken."""
+
+    def __init__(self, pacer: Pacer) -> None:
+        self._pacer = pacer
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.in_flight = 0
+
+    def take(self) -> None:
+        self.in_flight += 1
+
+    def give_back(self) -> None:
+        self.in_flight -= 1
+
+    def for_claims(self, now: int) -> int:
+        """How many items may be claimed; below one when there is no room for any."""
+        return self._pacer.allowed(now) - self.in_flight - len(self._waiting)
+
+    def for_second_calls(self, now: int) -> int:
+        """How many of the second calls that wait may go out."""
+        if not self._waiting:
+            return 0
+        self._waiting = deque(asked for asked in self._waiting if not asked.done())
+        return max(0, min(self._pacer.allowed(now) - self.in_flight, len(self._waiting)))
+
+    def wait_for_second_call(self) -> asyncio.Future[None]:
+        """Wait in the queue; the future resolves when the permit is taken."""
+        asked = asyncio.get_running_loop().create_future()
+        self._waiting.append(asked)
+        return asked
+
+    def grant_second_calls(self, now: int) -> None:
+        """Take the permits that those who wait may have."""
+        for _ in range(self.for_second_calls(now)):
+            self.take()
+            self._waiting.popleft().set_result(None)

@@ -1,0 +1,229 @@
+"""What a reply means for its item, and how its answer is parsed: no server, no database."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.config import ModelConfig
+from batchgen.items import (
+    Answer,
+    Done,
+    Fail,
+    Failure,
+    Item,
+    ItemInput,
+    KeepAnswer,
+    Price,
+    Reason,
+    Recipe,
+    Release,
+    Reply,
+    Retry,
+    Template,
+    Trouble,
+    Usage,
+)
+from batchgen.llm.decide import RetryPolicy
+from batchgen.llm.prices import Prices
+from batchgen.llm.responses import UNKNOWN_MODEL
+from batchgen.parsers import load_parser
+from batchgen.prompts import Renderer
+from batchgen.worker.calls import Called
+from batchgen.worker.judge import Judge
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.parsing import AnswerParser
+from batchgen.worker.rejected_parameters import RejectedParameters
+from batchgen.worker.requests import Prepared
+from batchgen.worker.stats import Stats
+
+POLICY = RetryPolicy(max_attempts=2, parse_attempts=2)
+PRICES = Prices(ModelConfig(base_url="http://127.0.0.1/v1", model="m", price=Price(1.0, 2.0, 0.5)))
+ANSWER = Answer("Hello", '{"choices": []}', "stop", "m-1", Usage(1_000_000, 500_000))
+REFUSED_PARAMETER = '{"error": {"message": "no", "param": "seed", "code": "unknown_parameter"}}'
+CUT_OFF = Failure(Reason.CONNECTION, "reset")
+
+
+def item(number: int = 1, attempts: int = 0) -> Item:
+    return Item(number, 1, 1, 1, None, '{"word": "a"}', attempts=attempts)
+
+
+def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) -> Prepared:
+    recipe = Recipe(None, Template("Say {word}"), "m", {"seed": 1}, parser)
+    given = {"word": "a"}
+    item_input = ItemInput(given, params=params, user_variables=given)
+    renderer = Renderer(recipe)
+    body = renderer.request_body(item_input, None)
+    return Prepared(item_input, load_parser(parser), renderer, body, shared_recipe)
+
+
+def called(verdict: Answer | Failure, **reply: Any) -> Called:
+    return Called(Reply(1_700_000_000_000, 250, **reply), verdict)
+
+
+class Court:
+    """A judge, and what it says to the worker around it."""
+
+    def __init__(self) -> None:
+        self.halts: list[str] = []
+        self.late: list[Item] = []
+        self.left_out: list[tuple[int, str]] = []
+        self.warnings: list[str] = []
+        self.stats = Stats()
+        parameters = RejectedParameters(self.leave_out, self.warnings.append)
+        self.judge = Judge(
+            POLICY, PRICES, Pacer(10, 1800, 0), self.stats, parameters,
+            halt=self.halts.append, charge_late=self.late.append,
+        )  # fmt: skip
+
+    def leave_out(self, recipe_id: int, name: str) -> bool:
+        self.left_out.append((recipe_id, name))
+        return True
+
+    def decide(self, verdict: Answer | Failure, of: Item | None = None, **reply: Any) -> Any:
+        return self.judge.judge(of or item(), prepared(), called(verdict, **reply)).decision
+
+
+def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
+    court = Court()
+    reply = called(ANSWER, status=200, headers={"x-request-id": "r-1"})
+    judged = court.judge.judge(item(), prepared(), reply)
+    assert judged.decision == KeepAnswer()
+    kept = judged.attempt
+    assert (kept.outcome, kept.response, kept.body) == ("answered", "Hello", ANSWER.rest)
+    assert (kept.http_status, kept.request_id, kept.cost_usd) == (200, "r-1", 2.0)
+    assert (kept.latency_ms, kept.finished_at) == (250, 1_700_000_000_250)
+    assert (court.stats.calls, list(court.stats.latencies_ms)) == (1, [250])
+    assert (court.stats.prompt_tokens, court.stats.trouble) == (1_000_000, "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "sent", "may_be_charged"),
+    [
+        (Reason.TIMEOUT, True, True),
+        (Reason.CONNECTION, True, True),
+        (Reason.CONNECTION, False, False),
+        (Reason.SERVER, True, False),
+    ],
+)
+def test_a_call_of_which_we_did_not_see_the_end_may_be_charged(
+    reason: Reason, sent: bool, may_be_charged: bool
+) -> None:
+    judged = Court().judge.judge(item(), prepared(), called(Failure(reason, "so"), sent=sent))
+    kept = judged.attempt
+    assert (kept.outcome, kept.reason, kept.error) == ("failed", reason, "so")
+    assert kept.may_be_charged is may_be_charged
+
+
+def test_what_no_request_can_help_halts_and_gives_the_item_back() -> None:
+    court = Court()
+    failure = Failure(Reason.REJECTED, "401 no", halt="the key is wrong.")
+    assert court.decide(failure) == Release()
+    assert court.halts == ["the key is wrong. The server said: 401 no"]
+
+
+def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:
+    court = Court()
+    failure = Failure(Reason.REJECTED, "404 no model", halt=UNKNOWN_MODEL)
+    judged = court.judge.judge(item(), prepared(model="m-9"), called(failure, status=404))
+    assert judged.decision == Fail(Reason.REJECTED, "404 no model")
+    assert court.halts == []
+
+
+@pytest.mark.parametrize(("attempts", "kind"), [(0, Retry), (1, Fail)])
+def test_a_try_is_used_up_until_none_is_left(attempts: int, kind: type) -> None:
+    decision = Court().decide(Failure(Reason.SERVER, "500"), item(attempts=attempts))
+    assert isinstance(decision, kind)
+
+
+def test_an_item_whose_call_was_cut_off_is_charged_when_others_are_served() -> None:
+    court = Court()
+    decision = court.decide(CUT_OFF, item(1))
+    assert isinstance(decision, Retry)
+    assert not decision.charged
+    assert court.decide(ANSWER, item(2)) == KeepAnswer()
+    assert court.late == [item(1)]
+
+
+def test_one_whose_last_try_that_was_ends_without_another_call() -> None:
+    court = Court()
+    last = item(1, attempts=POLICY.max_attempts - 1)
+    court.decide(CUT_OFF, last)
+    assert court.judge.take_failure(last) is None
+    court.decide(ANSWER, item(2))
+    assert court.late == []
+    assert court.judge.take_failure(last) == Fail(Reason.CONNECTION, "reset")
+    assert court.judge.take_failure(last) is None
+
+
+def test_a_stale_connection_costs_nothing_once() -> None:
+    court = Court()
+    stale = Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION)
+    assert court.decide(stale) == Retry(None, charged=False)
+    again = court.decide(stale)
+    assert again.available_at is not None  # as for any reset: after a while
+
+
+@pytest.mark.parametrize(
+    ("shared_recipe", "answered", "params", "halts"),
+    [
+        (True, False, {}, True),
+        (False, False, {}, False),  # of `retry --set`: items chosen
+        (True, True, {}, False),
+        (True, False, {"seed": 7}, False),  # the item's own
+    ],
+)
+def test_a_parameter_that_the_server_takes_from_nobody_halts(
+    shared_recipe: bool, answered: bool, params: dict[str, Any], halts: bool
+) -> None:
+    court = Court()
+    if answered:
+        court.decide(ANSWER)
+    failure = called(Failure(Reason.REJECTED, "400 no"), status=400, body=REFUSED_PARAMETER)
+    request = prepared(shared_recipe=shared_recipe, **params)
+    judged = court.judge.judge(item(), request, failure)
+    assert (bool(court.halts), judged.decision == Release()) == (halts, halts)
+    if isinstance(judged.decision, Fail):
+        assert judged.decision.error.startswith("the server rejects ")
+
+
+# Parsing
+
+
+@pytest.fixture
+def parse() -> Any:
+    parser = AnswerParser(POLICY, timeout_s=5)
+    yield parser.parse
+    parser.close()
+
+
+@pytest.mark.parametrize(
+    ("spec", "text", "decision"),
+    [
+        ("raw", "no JSON", Done(None)),
+        ("json", 'so: {"n": 1}', Done('{"n": 1}')),
+        ("tag:a", "<a>1</a><a>2</a>", Done('["1", "2"]')),
+    ],
+)
+async def test_an_answer_is_parsed(
+    parse: Callable[..., Any], spec: str, text: str, decision: Done
+) -> None:
+    assert await parse(item(), prepared(spec), text) == decision
+
+
+async def test_one_that_cannot_be_is_asked_for_again_while_tries_are_left(
+    parse: Callable[..., Any],
+) -> None:
+    error = "no JSON in the answer"
+    again = Retry(None, charged=True, parse_failed=True, error=error)
+    assert await parse(item(), prepared("json"), "no") == again
+    assert await parse(item(attempts=1), prepared("json"), "no") == Fail(Reason.PARSE, error)
+
+
+async def test_a_function_gets_the_item_as_it_was_given(
+    parse: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("def read(text, item):\n    return [text, item['word']]\n")
+    spec = f"{tmp_path}/mine.py:read"
+    assert await parse(item(), prepared(spec), "Hello") == Done('["Hello", "a"]')
