@@ -87,12 +87,12 @@ async def follow_to_stream(
 
     async for _ in _looks(store, experiment):
         async for page in live_pages(store, experiment, after):
-            if superseded not in (None, page.superseded):
+            if superseded not in (None, page.superseded_results):
                 warn(
                     "results were replaced (retry --done, reparse): their lines stay, "
                     "and the new ones follow"
                 )
-            after, superseded = page.result_seq, page.superseded
+            after, superseded = page.result_seq, page.superseded_results
             await on_thread(write, page_lines(page))
 
 

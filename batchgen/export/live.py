@@ -112,7 +112,7 @@ class LiveFile:
         assert record is not None
         assert tail is not None
         was = record
-        async for page in self._pages(was.result_seq, was.superseded):
+        async for page in self._pages(was.result_seq, was.superseded_results):
             await on_thread(tail.append, page_lines(page))
             record = replace(record, result_seq=page.result_seq, rows=record.rows + len(page.rows))
         if record.rows > was.rows:
@@ -131,7 +131,7 @@ class LiveFile:
                 async for page in self._pages(0, None):
                     await on_thread(new.append, page_lines(page))
                     rows += len(page.rows)
-                    result_seq, superseded = page.result_seq, page.superseded
+                    result_seq, superseded = page.result_seq, page.superseded_results
         except BaseException:
             if new is not None:
                 new.close()
@@ -153,9 +153,9 @@ class LiveFile:
         """What came after result `after`, until there is no more. Raises _SupersededError when
         results were replaced since so many were, or meanwhile."""
         async for page in live_pages(self._store, self._experiment, after):
-            if superseded not in (None, page.superseded):
+            if superseded not in (None, page.superseded_results):
                 raise _SupersededError
-            superseded = page.superseded
+            superseded = page.superseded_results
             yield page
 
     async def _lost(self) -> BatchgenError:

@@ -319,6 +319,9 @@ class ResultRow(NamedTuple):
     sample: int | None = None
     reason: str | None = None
     error: str | None = None
+    experiment_id: int = 0
+    state: str = "done"
+    result_seq: int = 0
 
 
 class AnswerDetails(NamedTuple):
@@ -349,12 +352,13 @@ class ExportRecord:
 @dataclass(frozen=True, slots=True)
 class LivePage:
     """`rows` are what is done of the results up to `result_seq`; `is_last`: there were no more at
-    that moment. `superseded`: how many done results of the experiment are their items' no more."""
+    that moment. `superseded_results`: done results of the experiment
+    that are their items' no more."""
 
     rows: list[ResultRow]
     result_seq: int
     is_last: bool
-    superseded: int
+    superseded_results: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,4 +371,4 @@ class LiveFileRecord:
     rows: int
     size_bytes: int
     tail_sha256: str
-    superseded: int
+    superseded_results: int

@@ -442,6 +442,6 @@ def test_only_what_is_its_items_result_counts(tmp_path: Path) -> None:
         item = repair.ended_item(table.db, 2)
         assert item is not None
         table.run(repair.reopen, [item], None, table.now)
-        assert table.one("select superseded from experiments") == 1
+        assert table.one("select superseded_results from experiments") == 1
         assert page(table, 0) == ([1, 3], 3, True)
         assert live.live_page(table.db, 2, 0, 500) is None

@@ -20,7 +20,7 @@ insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, resp
 values (1, 1, 1, 1, 0, 'answered', 'text');
 insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
-insert into sending values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
+insert into shared_rate values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
@@ -36,6 +36,8 @@ IMPOSSIBLE = [
     ("finished_iff_terminal", "update work set result_seq = 1"),
     ("waits_only_if_pending", "update work set state = 'running', worker_id = 1, available_at = 5"),
     ("waits_only_if_pending", "update work set state = 'done', result_seq = 1, available_at = 5"),
+    ("two_calls_at_most", "update work set second_call = 1"),
+    ("two_calls_at_most", "update work set state = 'running', worker_id = 1, second_call = 2"),
     ("counts_not_negative", "update work set attempts = -1"),
     ("counts_not_negative", "update work set crashes = -1"),
     ("counts_not_negative", "update work set parse_failures = -1"),
@@ -62,18 +64,18 @@ IMPOSSIBLE = [
     ("json_valid(body)",
      "insert into recipes (digest, body, created_at) values (randomblob(32), '{', 0)"),
     ("length(key) = 16",
-     "insert into item_keys (key, item_id, pass, seen) values (zeroblob(15), 1, 1, 1)"),
+     "insert into item_keys (key, item_id, pass, copies_seen) values (zeroblob(15), 1, 1, 1)"),
     ("state in ('done', 'failed')", "update results set state = 'pending'"),
-    ("one_row", "insert into sending values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
-    ("ceiling_positive", "update sending set ceiling = 0"),
-    ("never_shrinks", "update sending set grown_s = -1"),
-    ("never_shrinks", "update sending set taken = -1"),
+    ("one_row", "insert into shared_rate values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
+    ("ceiling_positive", "update shared_rate set ceiling_per_s = 0"),
+    ("never_shrinks", "update shared_rate set limited_s = -1"),
+    ("never_shrinks", "update shared_rate set taken_since_cut = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
     ("sha256_is_hex", "update live_files set tail_sha256 = ''"),
     ("not_negative", "update live_files set result_seq = -1"),
-    ("not_negative", "update live_files set superseded = -1"),
+    ("not_negative", "update live_files set superseded_results = -1"),
     ("a_line_has_size", "update live_files set rows = 51"),
-    ("superseded_not_negative", "update experiments set superseded = -1"),
+    ("superseded_not_negative", "update experiments set superseded_results = -1"),
     ("sample_from_one", "update items set sample = 0, sample_of = 2 where id = 1"),
     ("first_of_none", "update items set sample = 1, sample_of = 2 where id = 1"),
     ("first_of_none", "update items set sample = 2 where id = 1"),

@@ -63,6 +63,7 @@ def test_a_claimed_item_is_all_that_is_known_of_it(table: Table, worker: int) ->
     ]  # fmt: skip
     assert table.work(1) == {
         "state": "running", "available_at": None, "epoch": 1, "worker_id": worker, "attempts": 0,
+        "second_call": 0,
         "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
 
@@ -188,7 +189,7 @@ def test_an_answer_is_kept_with_all_that_came_with_it(table: Table, worker: int)
     ]
     assert table.work(1) == {
         "state": "done", "available_at": None, "epoch": 1, "worker_id": None, "attempts": 1,
-        "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": 1,
+        "second_call": 0, "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": 1,
     }  # fmt: skip
 
 
@@ -315,7 +316,7 @@ def test_totals_add_up_over_all_calls(table: Table, worker: int) -> None:
     table.exchange(worker, outcomes)
     (again,) = table.claim(worker, 1)
     table.finish(worker, again, Done(), answered())
-    assert table.query("select * from totals") == [(1, 3, 0, 1405, 20, 40, 6, 8, 0.0, 0)]
+    assert table.query("select * from totals") == [(1, 3, 0, 1405, 20, 40, 6, 8, 0, 0.0)]
 
 
 def test_sequence_numbers_are_the_finishing_order(table: Table, worker: int) -> None:

@@ -120,18 +120,34 @@ def _marked_by_another(path: Path) -> None:
         db.execute("pragma application_id = 7")
 
 
+def _older(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("create table work (a)")
+        db.execute("pragma application_id = 0x62617463")
+        db.execute("pragma user_version = 8")
+
+
 def _text(path: Path) -> None:
     path.write_text("Dear diary,\n" * 1000)
 
 
 NOT_OURS = "{}: not a batchgen database. Name another file with --db."
+TOO_OLD = (
+    "{}: made by an older batchgen, whose tables this one does not know. Finish it "
+    "with the version that made it, or enqueue the pool anew into another database."
+)
 NO_DATABASE = "{}: damaged, or not a database (file is not a database)."
 
 
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(_other_sqlite, NOT_OURS), (_marked_by_another, NOT_OURS), (_text, NO_DATABASE)],
+    [
+        (_other_sqlite, NOT_OURS),
+        (_marked_by_another, NOT_OURS),
+        (_older, TOO_OLD),
+        (_text, NO_DATABASE),
+    ],
 )
 async def test_a_foreign_file_is_refused_untouched(
     path: Path, make: Callable[[Path], None], words: str, create: bool

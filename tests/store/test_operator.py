@@ -84,6 +84,7 @@ def test_reopened_items_have_all_their_tries_again_and_keep_their_attempts(table
     assert (table.query("select * from attempts"), table.query("select * from results")) == before
     assert table.work(1) == {
         "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "attempts": 0,
+        "second_call": 0,
         "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
     assert [item.id for item in table.claim(worker, 9)] == [1, 2, 3, 5]

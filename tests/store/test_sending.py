@@ -100,23 +100,23 @@ def test_room_is_no_reason_to_look_again_when_nothing_is_due_then(
 def test_an_exchange_that_only_waits_writes_nothing(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
     table.exchange(worker, want=2, requests_per_minute=2)
-    before = table.query("select * from sending")
+    before = table.query("select * from shared_rate")
     table.now += 1000
     assert table.exchange(worker, want=2, requests_per_minute=2).items == []
-    assert table.query("select * from sending") == before
+    assert table.query("select * from shared_rate") == before
 
 
 def test_without_a_limit_nothing_is_counted(table: Table, worker: int) -> None:
     table.enqueue("a")
     table.claim(worker, 1)
-    assert table.query("select * from sending") == []
+    assert table.query("select * from shared_rate") == []
 
 
 # Tokens a minute
 
 
 def tokens(table: Table) -> float:
-    return float(table.one("select tokens from sending"))
+    return float(table.one("select tokens from shared_rate"))
 
 
 def test_tokens_are_reserved_by_estimate_and_settled_by_what_was_used(

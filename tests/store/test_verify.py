@@ -111,7 +111,7 @@ PLANTED = {
         ["item 5 has no identity key, so it could be enqueued twice"],
     ),
     "a key without item": (
-        "insert into item_keys (key, item_id, pass, seen) values (zeroblob(16), 99, 1, 1)",
+        "insert into item_keys (key, item_id, pass, copies_seen) values (zeroblob(16), 99, 1, 1)",
         ["an identity key names item 99, which is not there, so it cannot be enqueued"],
     ),
     "parsed is no JSON": (

@@ -43,9 +43,9 @@ def begin_intake(
         dropped = _drop_other_recipes(db, experiment_id, recipe_id)
     accepting = {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now}
     db.execute(QUERIES["accept_recipe"], accepting)
-    (known_as,) = db.execute(QUERIES["known_as"], accepting).fetchone()
+    (identity_recipe_id,) = db.execute(QUERIES["identity_recipe"], accepting).fetchone()
     (number,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return Intake(experiment_id, known_as, recipe_id, number, samples, dropped=dropped)
+    return Intake(experiment_id, identity_recipe_id, recipe_id, number, samples, dropped=dropped)
 
 
 def add_items(

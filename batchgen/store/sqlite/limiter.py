@@ -14,7 +14,7 @@ from batchgen.store.sqlite.sql import QUERIES
 
 
 def read_shared_rate(db: sqlite3.Connection) -> SharedRate:
-    row = db.execute(QUERIES["sending"]).fetchone()
+    row = db.execute(QUERIES["shared_rate"]).fetchone()
     if row is None:
         return SharedRate()
     at, requests, tokens, paused_until, *learned = row
@@ -88,11 +88,12 @@ class Limiter:
         if not self._changed:
             return
         shared, learned = self._shared, self._shared.learned
-        self._db.execute(QUERIES["write_sending"], {
-            "at": shared.at, "requests": shared.requests, "tokens": shared.tokens,
-            "paused_until": shared.paused_until, "ceiling": learned.ceiling,
-            "depth": learned.cut_share, "grown_s": learned.limited_s, "cut_at": learned.cut_at,
-            "felt_at": learned.cut_effective_at, "taken": learned.taken_since_cut,
+        self._db.execute(QUERIES["write_shared_rate"], {
+            "updated_at": shared.at, "requests": shared.requests, "tokens": shared.tokens,
+            "paused_until": shared.paused_until, "ceiling_per_s": learned.ceiling,
+            "cut_share": learned.cut_share, "limited_s": learned.limited_s,
+            "cut_at": learned.cut_at, "cut_effective_at": learned.cut_effective_at,
+            "taken_since_cut": learned.taken_since_cut,
         })  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 The sequence of `results` is that order: they are appended by one writer at a time, so none ever
 appears before one that was read. A done result that stops being its item's is counted in
-`experiments.superseded`, which tells that a file has lines out of date.
+`experiments.superseded_results`, which tells that a file has lines out of date.
 """
 
 import sqlite3
@@ -27,11 +27,11 @@ def live_page(
     superseded, results, newest = found
     rows, chars = [], 0
     if results:
-        for seq, *columns in db.execute(QUERIES["live_rows"], {**which, "upto": newest}):
+        for columns in db.execute(QUERIES["live_rows"], {**which, "upto": newest}):
             rows.append(ResultRow(*columns))
             chars += len(rows[-1].input) + len(rows[-1].response)
             if chars > _PAGE_CHARS:
-                return LivePage(rows, seq, False, superseded)
+                return LivePage(rows, rows[-1].result_seq, False, superseded)
     return LivePage(rows, newest or after, results < limit, superseded)
 
 

@@ -15,7 +15,7 @@ _PAGE_CHARS = 4 << 20  # so that memory stays bounded
 def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:
     """Whether the experiment accepts items with this recipe."""
     which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
-    return db.execute(QUERIES["known_as"], which).fetchone() is not None
+    return db.execute(QUERIES["identity_recipe"], which).fetchone() is not None
 
 
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema: migrations/NNNN_name.sql, forward only.
+"""Brings a database to the newest schema: migrations/sqlite/NNNN_name.sql, forward only.
 
 Each file is one transaction with its record, and is never edited after a release. The number of
 the newest one applied is `pragma user_version`; `pragma application_id` marks the file as ours.
@@ -11,13 +11,14 @@ from pathlib import Path
 from batchgen.errors import SchemaError
 from batchgen.shipped import shipped_path
 
-APPLICATION_ID = 0x62617463  # "batc"
+APPLICATION_ID = 0x62617467  # "batg"
+_APPLICATION_ID_BEFORE_RELEASE = 0x62617463  # its tables had other names
 PAGE_SIZE = 8192  # a 2.4 KB answer takes 3.0 KB in such pages, 3.2 KB in SQLite's default of 4096
 
 
 def migrations() -> list[Path]:
     """The shipped migrations in their order; the list's index plus one is the number."""
-    return sorted(shipped_path("migrations").glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    return sorted(shipped_path("migrations/sqlite").glob("[0-9][0-9][0-9][0-9]_*.sql"))
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -41,6 +42,11 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     (application_id,) = connection.execute("pragma application_id").fetchone()
     (version,) = connection.execute("pragma user_version").fetchone()
     (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
+    if application_id == _APPLICATION_ID_BEFORE_RELEASE:
+        raise SchemaError(
+            f"{path}: made by an older batchgen, whose tables this one does not know. Finish it "
+            "with the version that made it, or enqueue the pool anew into another database."
+        )
     if application_id != APPLICATION_ID and (tables or application_id):
         raise SchemaError(f"{path}: not a batchgen database. Name another file with --db.")
     return int(version)

@@ -27,9 +27,9 @@ insert into experiment_recipes (experiment_id, recipe_id, added_at)
 values (:experiment_id, :recipe_id, :now)
 on conflict do nothing;
 
--- name: known_as
+-- name: identity_recipe
 -- The recipe that the keys of items enqueued with this one are made with.
-select coalesce(known_as, recipe_id) from experiment_recipes
+select coalesce(identity_recipe_id, recipe_id) from experiment_recipes
  where experiment_id = :experiment_id and recipe_id = :recipe_id;
 
 -- name: forget_other_recipes
@@ -75,7 +75,7 @@ select coalesce((select seq from sqlite_sequence where name = :name), 0);
 
 -- name: add_keys_if_new
 -- Of a whole chunk: `keys` are the bytes of all its keys, one after another, `item_ids` their list.
-insert into item_keys (key, item_id, pass, seen)
+insert into item_keys (key, item_id, pass, copies_seen)
 select substr(:keys, 1 + 16 * number.key, 16), number.value, :pass, 1
   from json_each(:item_ids) number
  where true  -- or else `on` would be taken for that of a join
@@ -83,10 +83,10 @@ on conflict do nothing;
 
 -- name: see_key
 -- Add the key, or count one more copy of it in this pass.
-insert into item_keys (key, item_id, pass, seen) values (:key, :item_id, :pass, 1)
+insert into item_keys (key, item_id, pass, copies_seen) values (:key, :item_id, :pass, 1)
 on conflict (key) do update
-   set seen = case when pass = :pass then seen + 1 else 1 end, pass = :pass
-returning item_id, seen;
+   set copies_seen = case when pass = :pass then copies_seen + 1 else 1 end, pass = :pass
+returning item_id, copies_seen;
 
 -- name: add_item
 insert into items (id, experiment_id, recipe_id, custom_id, input)
@@ -294,19 +294,21 @@ select w.item_id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input,
 select min(available_at) from work indexed by work_waiting
  where state = 'pending' and available_at is not null and experiment_id = :experiment_id;
 
--- name: sending
-select at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at, felt_at, taken
-  from sending where id = 1;
+-- name: shared_rate
+select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,
+       cut_effective_at, taken_since_cut
+  from shared_rate where id = 1;
 
--- name: write_sending
-insert into sending (id, at, requests, tokens, paused_until, ceiling, depth, grown_s, cut_at,
-  felt_at, taken)
-values (1, :at, :requests, :tokens, :paused_until, :ceiling, :depth, :grown_s, :cut_at, :felt_at,
-  :taken)
+-- name: write_shared_rate
+insert into shared_rate (id, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share,
+  limited_s, cut_at, cut_effective_at, taken_since_cut)
+values (1, :updated_at, :requests, :tokens, :paused_until, :ceiling_per_s, :cut_share,
+  :limited_s, :cut_at, :cut_effective_at, :taken_since_cut)
 on conflict (id) do update
-   set at = :at, requests = :requests, tokens = :tokens, paused_until = :paused_until,
-       ceiling = :ceiling, depth = :depth, grown_s = :grown_s, cut_at = :cut_at,
-       felt_at = :felt_at, taken = :taken;
+   set updated_at = :updated_at, requests = :requests, tokens = :tokens,
+       paused_until = :paused_until, ceiling_per_s = :ceiling_per_s, cut_share = :cut_share,
+       limited_s = :limited_s, cut_at = :cut_at, cut_effective_at = :cut_effective_at,
+       taken_since_cut = :taken_since_cut;
 
 -- name: recipe
 select body from recipes where id = :recipe_id;
@@ -335,7 +337,7 @@ update work
 
 -- name: count_superseded
 -- So many done results are their items' no more; live files that hold them are written anew.
-update experiments set superseded = superseded + :n where id = :experiment_id;
+update experiments set superseded_results = superseded_results + :n where id = :experiment_id;
 
 -- name: items_with_own
 -- Those whose own params, or body as in a line of an OpenAI batch, have one of these names.
@@ -398,8 +400,8 @@ update work set state = :state, result_seq = :new_seq
 
 -- name: accept_recipe_as
 -- A recipe that differs in its parser only: items enqueued with it are those of the other.
-insert into experiment_recipes (experiment_id, recipe_id, added_at, known_as)
-select :experiment_id, :recipe_id, :now, coalesce(known_as, recipe_id) from experiment_recipes
+insert into experiment_recipes (experiment_id, recipe_id, added_at, identity_recipe_id)
+select :experiment_id, :recipe_id, :now, coalesce(identity_recipe_id, recipe_id) from experiment_recipes
  where experiment_id = :experiment_id and recipe_id = :same_as
 on conflict do nothing;
 
@@ -518,55 +520,16 @@ select seq, finished_at, latency_ms, outcome, reason, error, http_status, reques
 
 -- name: done_rows
 -- A page of the export, in the order of the pool.
-select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
-       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
-       as metadata,
-       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens,
-       -- Of all its calls that came to an end; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
-                                      where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, i.sample
-  from work w not indexed
-  cross join results r on r.seq = w.result_seq
-  cross join attempts a on a.seq = r.attempt_seq
-  cross join items i on i.id = w.item_id
- where w.item_id > :after and w.experiment_id = :experiment_id and w.state = 'done'
- order by w.item_id limit :limit;
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state = 'done' order by id limit :limit;
 
 -- name: failed_rows
-select i.id, i.custom_id, i.input, json_quote(a.response) as response, null as parsed,
-       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
-       as metadata,
-       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens,
-       -- Of all its calls that came to an end; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
-                                      where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, i.sample, r.reason, r.error
-  from work w indexed by work_failed
-  cross join results r on r.seq = w.result_seq
-  left join attempts a on a.seq = r.attempt_seq
-  cross join items i on i.id = w.item_id
- where w.item_id > :after and w.experiment_id = :experiment_id and w.state = 'failed'
- order by w.item_id limit :limit;
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state = 'failed' order by id limit :limit;
 
 -- name: result_rows
--- The ended ones among chosen items, whatever their end. The joins keep the order of the list.
-select i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
-       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
-       as metadata,
-       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens,
-       -- Of all its calls that came to an end; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
-                                      where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, i.sample, r.reason, r.error
-  from json_each(:ids) chosen
-  cross join work w on w.item_id = chosen.value
-  cross join results r on r.seq = w.result_seq
-  left join attempts a on a.seq = r.attempt_seq
-  cross join items i on i.id = w.item_id;
+-- The ended ones among chosen items, whatever their end. The join keeps the order of the list.
+select r.* from json_each(:ids) chosen cross join item_results r on r.id = chosen.value;
 
 -- name: sample_numbers
 -- The next items, in the order of the pool, each followed by its other samples; with their firsts.
@@ -597,43 +560,32 @@ select x.experiment_id, e.name, x.path, x.rows, x.sha256, x.result_seq
 
 -- name: live_window
 -- The next :limit results of whatever experiment: how many there are, and the newest of them.
-select e.superseded, count(r.seq), max(r.seq)
+select e.superseded_results, count(r.seq), max(r.seq)
   from experiments e
   left join (select seq from results where seq > :after order by seq limit :limit) r
  where e.id = :experiment_id group by e.id;
 
 -- name: live_rows
 -- Those of them that are done, and still their items' results, in finishing order.
-select r.seq, i.id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
-       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
-       as metadata,
-       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
-       a.reasoning_tokens,
-       -- Of all its calls that came to an end; most items had one.
-       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
-                                      where item_id = w.item_id and outcome <> 'unknown'))
-       as cost_usd, w.attempts, r.finished_at, i.sample
-  from results r
-  cross join work w on w.item_id = r.item_id and w.result_seq = r.seq
-  cross join attempts a on a.seq = r.attempt_seq
-  cross join items i on i.id = w.item_id
- where r.seq > :after and r.seq <= :upto and r.state = 'done'
-   and w.experiment_id = :experiment_id and w.state = 'done'
- order by r.seq;
+select r.* from results new cross join item_results r
+       on r.id = new.item_id and r.result_seq = new.seq
+ where new.seq > :after and new.seq <= :upto and new.state = 'done'
+   and r.experiment_id = :experiment_id and r.state = 'done'
+ order by new.seq;
 
 -- name: live_file
-select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded
+select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results
   from live_files where path = :path;
 
 -- name: live_files
-select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded
+select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results
   from live_files order by path;
 
 -- name: start_live_file
 -- Whatever the file was before, and whose.
 insert or replace into live_files
-  (path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded)
-values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :tail_sha256, :superseded);
+  (path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results)
+values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :tail_sha256, :superseded_results);
 
 -- name: move_live_file
 -- Changes nothing when the file became another's meanwhile.

@@ -14,9 +14,9 @@ CREATE TABLE attempts (
   finish_reason     text,
   prompt_tokens     integer,
   completion_tokens integer,
-  cached_tokens     integer,
-  reasoning_tokens  integer,
-  cost_usd          real,
+  cached_tokens     integer,                       -- contained in prompt_tokens
+  reasoning_tokens  integer,                       -- contained in completion_tokens
+  cost_usd          real,                          -- null: the price is not known
   response          text,
   body              text,
   constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
@@ -35,35 +35,37 @@ CREATE TABLE counters (
 ) strict, without rowid;
 
 CREATE TABLE experiment_recipes (
-  experiment_id integer not null references experiments (id) on delete cascade,
-  recipe_id     integer not null references recipes (id),
-  added_at      integer not null, known_as integer references recipes (id),
+  experiment_id      integer not null references experiments (id) on delete cascade,
+  recipe_id          integer not null references recipes (id),
+  added_at           integer not null,
+  identity_recipe_id integer references recipes (id),  -- null: its own
   primary key (experiment_id, recipe_id)
 ) strict, without rowid;
 
 CREATE TABLE experiments (
-  id           integer primary key autoincrement,
-  name         text    not null unique check (name <> ''),
-  created_at   integer not null,
-  enqueue_pass integer not null default 0          -- how many times a pool was enqueued into it
-, superseded integer not null default 0
-  constraint superseded_not_negative check (superseded >= 0)) strict;
+  id                 integer primary key autoincrement,
+  name               text    not null unique check (name <> ''),
+  created_at         integer not null,
+  enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
+  superseded_results integer not null default 0,   -- done results that are their item's no more
+  constraint superseded_not_negative check (superseded_results >= 0)
+) strict;
 
 CREATE TABLE exports (
   experiment_id integer not null references experiments (id) on delete cascade,
   path          text    not null,
   rows          integer not null,
   sha256        text    not null,
-  result_seq    integer not null,                  -- the newest result at that time
+  result_seq    integer not null,                  -- the newest result then; -1: not comparable
   exported_at   integer not null,
   primary key (experiment_id, path)
 ) strict, without rowid;
 
 CREATE TABLE item_keys (
-  key     blob    primary key check (length(key) = 16),
-  item_id integer not null,
-  pass    integer not null,
-  seen    integer not null
+  key         blob    primary key check (length(key) = 16),
+  item_id     integer not null,
+  pass        integer not null,                    -- experiments.enqueue_pass, when last seen
+  copies_seen integer not null                     -- in that pass
 ) strict, without rowid;
 
 CREATE TABLE items (
@@ -71,23 +73,25 @@ CREATE TABLE items (
   experiment_id integer not null references experiments (id),
   recipe_id     integer not null references recipes (id),
   custom_id     text,                              -- the user's own id
-  input         text    not null                   -- JSON; not checked here: it is what json.dumps wrote
-, sample integer
-  constraint sample_from_one check (sample >= 1), sample_of integer references items (id)
-  constraint first_of_none check ((sample_of is null) = (coalesce(sample, 1) = 1))
-  constraint of_another    check (sample_of <> id)) strict;
+  input         text    not null,                  -- JSON, as it was made by json.dumps
+  sample        integer,                           -- from 1; null: an ordinary item
+  sample_of     integer references items (id),     -- the first sample; null: it is the first
+  constraint sample_from_one check (sample >= 1),
+  constraint first_of_none   check ((sample_of is null) = (coalesce(sample, 1) = 1)),
+  constraint of_another      check (sample_of <> id)
+) strict;
 
 CREATE TABLE live_files (
-  path          text    primary key,
-  experiment_id integer not null references experiments (id) on delete cascade,
-  result_seq    integer not null,                  -- written up to this one
-  rows          integer not null,
-  size_bytes    integer not null,
-  tail_sha256   text    not null,                  -- of the last 4096 bytes
-  superseded    integer not null,                  -- that of the experiment, at that time
+  path               text    primary key,
+  experiment_id      integer not null references experiments (id) on delete cascade,
+  result_seq         integer not null,
+  rows               integer not null,
+  size_bytes         integer not null,
+  tail_sha256        text    not null,             -- of the last 4096 bytes
+  superseded_results integer not null,             -- the experiment's then; more: lines are out of date
   constraint absolute_path   check (path like '/%'),
   constraint sha256_is_hex   check (length(tail_sha256) = 64),
-  constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded >= 0),
+  constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
 
@@ -122,21 +126,21 @@ CREATE TABLE results (
   constraint failed_not_parsed check (state = 'done' or parsed is null)
 ) strict;
 
-CREATE TABLE sending (
-  id           integer primary key,
-  at           integer not null,
-  requests     real    not null,
-  tokens       real    not null,
-  paused_until integer not null,
-  ceiling      real,                               -- calls a second; null: no 429 yet
-  depth        real    not null,
-  grown_s      real    not null,
-  cut_at       integer not null,
-  felt_at      integer not null,
-  taken        integer not null,
+CREATE TABLE shared_rate (
+  id               integer primary key,
+  updated_at       integer not null,
+  requests         real    not null,
+  tokens           real    not null,
+  paused_until     integer not null,               -- the server has asked to wait until then
+  ceiling_per_s    real,                           -- calls that the server takes; null: no 429 yet
+  cut_share        real    not null,               -- how far below it the last cut set the rate
+  limited_s        real    not null,               -- how long the rate has held calls back since then
+  cut_at           integer not null,
+  cut_effective_at integer not null,               -- until then calls went out that did not know of it
+  taken_since_cut  integer not null,               -- calls since then that were not refused
   constraint one_row          check (id = 1),
-  constraint ceiling_positive check (ceiling > 0),
-  constraint never_shrinks    check (grown_s >= 0 and taken >= 0)
+  constraint ceiling_positive check (ceiling_per_s > 0),
+  constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
 ) strict;
 
 CREATE TABLE totals (
@@ -148,8 +152,9 @@ CREATE TABLE totals (
   completion_tokens integer not null default 0,
   cached_tokens     integer not null default 0,
   reasoning_tokens  integer not null default 0,
+  unknown_tokens    integer not null default 0,    -- the most that unknown calls can have used
   cost_usd          real    not null default 0
-, unknown_tokens integer not null default 0) strict;
+) strict;
 
 CREATE TABLE work (
   item_id        integer primary key references items (id) on delete cascade,
@@ -159,6 +164,7 @@ CREATE TABLE work (
   available_at   integer,                          -- a retry: not before this; null: at once
   epoch          integer not null default 0,       -- fencing token: +1 at every claim and reset
   worker_id      integer,
+  second_call    integer not null default 0,       -- 1: a second call is under way beside the first
   attempts       integer not null default 0,       -- tries used up
   crashes        integer not null default 0,       -- times its worker died
   parse_failures integer not null default 0,
@@ -168,23 +174,29 @@ CREATE TABLE work (
   constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
   constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
   constraint waits_only_if_pending check (available_at is null or state = 'pending'),
+  constraint two_calls_at_most     check (second_call = 0 or (second_call = 1 and state = 'running')),
   constraint counts_not_negative   check (attempts >= 0 and crashes >= 0 and parse_failures >= 0)
 ) strict;
 
 CREATE TABLE workers (
-  id          integer primary key autoincrement,
-  host        text    not null,                    -- a name for people
-  boot_id     text    not null,                    -- tells machines apart: OS locks count on one only
-  pid         integer not null,
-  slots       integer not null,
-  started_at  integer not null,
-  lease_until integer not null
-, paused integer not null default 0
-  constraint paused_or_not check (paused in (0, 1)), requests_per_minute integer
-  constraint requests_not_negative check (requests_per_minute >= 0), tokens_per_minute integer
-  constraint tokens_not_negative check (tokens_per_minute >= 0), stop text
-  constraint stop_known check (stop in ('drain', 'now')), report text
-  constraint report_is_json check (report is null or json_valid(report))) strict;
+  id                  integer primary key autoincrement,
+  host                text    not null,            -- a name for people
+  boot_id             text    not null,            -- tells machines apart: OS locks count on one only
+  pid                 integer not null,
+  started_at          integer not null,
+  lease_until         integer not null,
+  slots               integer not null,            -- an order, as the next ones
+  paused              integer not null default 0,
+  requests_per_minute integer,                     -- 0: no limit, as in the next
+  tokens_per_minute   integer,
+  stop                text,                        -- drain: finish the calls under way; now: do not
+  report              text,                        -- JSON: what the worker tells of itself
+  constraint paused_or_not         check (paused in (0, 1)),
+  constraint requests_not_negative check (requests_per_minute >= 0),
+  constraint tokens_not_negative   check (tokens_per_minute >= 0),
+  constraint stop_known            check (stop in ('drain', 'now')),
+  constraint report_is_json        check (report is null or json_valid(report))
+) strict;
 
 CREATE INDEX attempts_by_item on attempts (item_id);
 
@@ -201,6 +213,22 @@ select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.e
   join experiments e on e.id = w.experiment_id
   left join results r on r.seq = w.result_seq
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
+
+CREATE VIEW item_results as
+select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens,
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
+       as cost_usd,
+       w.attempts, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq
+  from work w
+  cross join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id;
 
 CREATE INDEX items_by_sample on items (sample_of, sample) where sample_of is not null;
 

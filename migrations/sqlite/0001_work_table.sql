@@ -1,0 +1,287 @@
+-- The work table and what belongs to it. Times (*_at, *_until) are milliseconds since 1970, UTC.
+-- Hot and cold are apart: claims and finishes touch only the narrow rows of `work`; inputs are written
+-- once, and answers are appended in finishing order, which costs half of placing them by item.
+-- The columns *_seq are no foreign keys: without an index of their own, which every finish would pay
+-- for, SQLite would scan a table for each row deleted. `batchgen verify` proves them instead.
+
+------------------------------------------------------------------ what there is to do: `enqueue`
+
+create table experiments (
+  id                 integer primary key autoincrement,
+  name               text    not null unique check (name <> ''),
+  created_at         integer not null,
+  enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
+  superseded_results integer not null default 0,   -- done results that are their item's no more
+  constraint superseded_not_negative check (superseded_results >= 0)
+) strict;
+
+-- All that decides what an item's answer is (templates, model, parameters, parser), by its content.
+create table recipes (
+  id         integer primary key,
+  digest     blob    not null unique check (length(digest) = 32),
+  body       text    not null check (json_valid(body)),
+  created_at integer not null
+) strict;
+
+-- The recipes that an experiment accepts without asking. `reparse` adds one that differs only in its
+-- parser: items enqueued with it are the same items, so their keys are made with `identity_recipe_id`.
+create table experiment_recipes (
+  experiment_id      integer not null references experiments (id) on delete cascade,
+  recipe_id          integer not null references recipes (id),
+  added_at           integer not null,
+  identity_recipe_id integer references recipes (id),  -- null: its own
+  primary key (experiment_id, recipe_id)
+) strict, without rowid;
+
+-- What the user gave, written once; only `reparse` and `retry --set` change `recipe_id`. The id is the
+-- order of the pool. Of several answers per item (--samples) each has a row, whose first is the item.
+create table items (
+  id            integer primary key autoincrement,
+  experiment_id integer not null references experiments (id),
+  recipe_id     integer not null references recipes (id),
+  custom_id     text,                              -- the user's own id
+  input         text    not null,                  -- JSON, as it was made by json.dumps
+  sample        integer,                           -- from 1; null: an ordinary item
+  sample_of     integer references items (id),     -- the first sample; null: it is the first
+  constraint sample_from_one check (sample >= 1),
+  constraint first_of_none   check ((sample_of is null) = (coalesce(sample, 1) = 1)),
+  constraint of_another      check (sample_of <> id)
+) strict;
+
+create index items_by_sample on items (sample_of, sample) where sample_of is not null;
+
+-- By what an item is known again: a hash of (experiment, id), or of (experiment, recipe, content). Of
+-- equal contents in one pool the second is another item, and in the next pass the same one again: so
+-- the copies that a pass has seen are counted, and the key of each is made of the first one's.
+create table item_keys (
+  key         blob    primary key check (length(key) = 16),
+  item_id     integer not null,
+  pass        integer not null,                    -- experiments.enqueue_pass, when last seen
+  copies_seen integer not null                     -- in that pass
+) strict, without rowid;
+
+-------------------------------------------------------------- what became of it: the workers
+
+-- One narrow row an item: `enqueue` adds it, workers move it, `retry` and `reparse` move it back.
+create table work (
+  item_id        integer primary key references items (id) on delete cascade,
+  experiment_id  integer not null,
+  state          text    not null default 'pending',
+  priority       integer not null default 0,       -- higher is claimed first
+  available_at   integer,                          -- a retry: not before this; null: at once
+  epoch          integer not null default 0,       -- fencing token: +1 at every claim and reset
+  worker_id      integer,
+  second_call    integer not null default 0,       -- 1: a second call is under way beside the first
+  attempts       integer not null default 0,       -- tries used up
+  crashes        integer not null default 0,       -- times its worker died
+  parse_failures integer not null default 0,
+  answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
+  result_seq     integer,                          -- results.seq: how it ended
+  constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
+  constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
+  constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
+  constraint waits_only_if_pending check (available_at is null or state = 'pending'),
+  constraint two_calls_at_most     check (second_call = 0 or (second_call = 1 and state = 'running')),
+  constraint counts_not_negative   check (attempts >= 0 and crashes >= 0 and parse_failures >= 0)
+) strict;
+
+create index work_fresh   on work (experiment_id, priority desc, item_id)
+  where state = 'pending' and available_at is null;
+create index work_waiting on work (experiment_id, available_at, item_id)
+  where state = 'pending' and available_at is not null;
+create index work_claimed on work (worker_id)              where state = 'running';
+create index work_failed  on work (experiment_id, item_id) where state = 'failed';
+
+-- Every call, appended when it ends, whatever came of it.
+--   answered: `response` is the answer's text, `body` the rest of what the server sent; `error` says
+--             why its parser could not use it
+--   failed:   `reason` says why, `body` is what the server sent, if anything
+--   unknown:  sent, but the worker died or was stopped before an answer came. What comes after all
+--             takes its place.
+create table attempts (
+  seq               integer primary key autoincrement,
+  item_id           integer not null references items (id) on delete cascade,
+  epoch             integer not null,
+  worker_id         integer not null,
+  finished_at       integer not null,
+  latency_ms        integer,
+  outcome           text    not null,
+  reason            text,
+  error             text,
+  http_status       integer,
+  request_id        text,
+  model             text,
+  finish_reason     text,
+  prompt_tokens     integer,
+  completion_tokens integer,
+  cached_tokens     integer,                       -- contained in prompt_tokens
+  reasoning_tokens  integer,                       -- contained in completion_tokens
+  cost_usd          real,                          -- null: the price is not known
+  response          text,
+  body              text,
+  constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
+  constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
+  constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
+  constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
+) strict;
+
+create index attempts_by_item on attempts (item_id);
+create index attempts_unknown on attempts (seq) where outcome = 'unknown';
+
+-- How an item ended, each time it did: the latest counts (work.result_seq). The sequence is the
+-- finishing order. `parsed` is JSON, or null when parsed is the response itself (parser raw).
+create table results (
+  seq         integer primary key autoincrement,
+  item_id     integer not null,
+  attempt_seq integer,
+  state       text    not null check (state in ('done', 'failed')),
+  reason      text,
+  error       text,
+  parsed      text,
+  finished_at integer not null,
+  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  constraint failed_has_reason check ((state = 'failed') = (reason is not null)
+                                      and (reason is null) = (error is null)),
+  constraint failed_not_parsed check (state = 'done' or parsed is null)
+) strict;
+
+-- Items by state, the failed ones by reason too. Kept by whoever moves items, in the transaction that
+-- does; `batchgen verify` counts again.
+create table counters (
+  experiment_id integer not null,
+  state         text    not null,
+  reason        text    not null default '',
+  n             integer not null,
+  primary key (experiment_id, state, reason),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
+-- What all calls used, those for items that were dropped since too. Kept in the same way.
+create table totals (
+  experiment_id     integer primary key,
+  calls             integer not null default 0,
+  unknown_calls     integer not null default 0,    -- sent, answer unknown
+  latency_ms        integer not null default 0,
+  prompt_tokens     integer not null default 0,
+  completion_tokens integer not null default 0,
+  cached_tokens     integer not null default 0,
+  reasoning_tokens  integer not null default 0,
+  unknown_tokens    integer not null default 0,    -- the most that unknown calls can have used
+  cost_usd          real    not null default 0
+) strict;
+
+---------------------------------------------------------- what workers know of each other
+
+-- One row a live worker, which holds an OS lock on `<database>-worker-<id>` while it lives. `pause`,
+-- `set` and `stop` write the orders; a limit of null is the one that the worker was started with.
+create table workers (
+  id                  integer primary key autoincrement,
+  host                text    not null,            -- a name for people
+  boot_id             text    not null,            -- tells machines apart: OS locks count on one only
+  pid                 integer not null,
+  started_at          integer not null,
+  lease_until         integer not null,
+  slots               integer not null,            -- an order, as the next ones
+  paused              integer not null default 0,
+  requests_per_minute integer,                     -- 0: no limit, as in the next
+  tokens_per_minute   integer,
+  stop                text,                        -- drain: finish the calls under way; now: do not
+  report              text,                        -- JSON: what the worker tells of itself
+  constraint paused_or_not         check (paused in (0, 1)),
+  constraint requests_not_negative check (requests_per_minute >= 0),
+  constraint tokens_not_negative   check (tokens_per_minute >= 0),
+  constraint stop_known            check (stop in ('drain', 'now')),
+  constraint report_is_json        check (report is null or json_valid(report))
+) strict;
+
+-- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its
+-- answer. An unknown call keeps it: attempts.cost_usd and totals.unknown_tokens.
+create table reservations (
+  item_id       integer primary key,
+  epoch         integer not null,
+  experiment_id integer not null,
+  worker_id     integer not null,
+  tokens        integer not null check (tokens >= 0),
+  cost_usd      real    not null check (cost_usd >= 0)
+) strict;
+
+-- What all workers together may send: one row, once anything was limited. The two buckets held so
+-- much at `updated_at`; below zero, tokens are owed. The rest is what --adaptive has learned.
+create table shared_rate (
+  id               integer primary key,
+  updated_at       integer not null,
+  requests         real    not null,
+  tokens           real    not null,
+  paused_until     integer not null,               -- the server has asked to wait until then
+  ceiling_per_s    real,                           -- calls that the server takes; null: no 429 yet
+  cut_share        real    not null,               -- how far below it the last cut set the rate
+  limited_s        real    not null,               -- how long the rate has held calls back since then
+  cut_at           integer not null,
+  cut_effective_at integer not null,               -- until then calls went out that did not know of it
+  taken_since_cut  integer not null,               -- calls since then that were not refused
+  constraint one_row          check (id = 1),
+  constraint ceiling_positive check (ceiling_per_s > 0),
+  constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
+) strict;
+
+------------------------------------------------------------ what was written out: `export`, `work -o`
+
+-- The files that `export` wrote, so that `verify` can prove them.
+create table exports (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  path          text    not null,
+  rows          integer not null,
+  sha256        text    not null,
+  result_seq    integer not null,                  -- the newest result then; -1: not comparable
+  exported_at   integer not null,
+  primary key (experiment_id, path)
+) strict, without rowid;
+
+-- Files that `work -o` and `export --follow` keep up to date, in finishing order: up to which result
+-- each was written, durably, and what it was then; what a crash left behind that is cut off.
+create table live_files (
+  path               text    primary key,
+  experiment_id      integer not null references experiments (id) on delete cascade,
+  result_seq         integer not null,
+  rows               integer not null,
+  size_bytes         integer not null,
+  tail_sha256        text    not null,             -- of the last 4096 bytes
+  superseded_results integer not null,             -- the experiment's then; more: lines are out of date
+  constraint absolute_path   check (path like '/%'),
+  constraint sha256_is_hex   check (length(tail_sha256) = 64),
+  constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
+  constraint a_line_has_size check (size_bytes >= rows)
+) strict, without rowid;
+
+---------------------------------------------------------------- views
+
+-- One row an item that ended, as `export` writes it: JSON text in input, response, parsed (null: it is
+-- the response) and metadata. The joins are in the order in which they are to be done.
+create view item_results as
+select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       as metadata,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
+       a.reasoning_tokens,
+       -- Of all its calls that came to an end; most items had one.
+       iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
+                                      where item_id = w.item_id and outcome <> 'unknown'))
+       as cost_usd,
+       w.attempts, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq
+  from work w
+  cross join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id;
+
+-- For people with a SQL shell: one row an item, all that came of it so far.
+create view item_overview as
+select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.attempts,
+       i.input, a.response,
+       case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+       a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
+       r.finished_at
+  from work w
+  join items i on i.id = w.item_id
+  join experiments e on e.id = w.experiment_id
+  left join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
