@@ -11,7 +11,7 @@ from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import experiment_option, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
-from batchgen.export import Extra, Format, Wanted, format_by_name
+from batchgen.export import ExportRequest, Extra, Format, format_by_name
 from batchgen.items import State
 from batchgen.where import Where
 
@@ -77,7 +77,7 @@ def export(
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
     path = Path(output) if output else None
-    wanted = Wanted(
+    wanted = ExportRequest(
         Format(format_name) if format_name else format_by_name(path),
         State.FAILED if failed else State.DONE,
         None if where is None else Where(where),
@@ -101,7 +101,7 @@ def export(
     return run_async(job())
 
 
-def _refuse_with_follow(wanted: Wanted, format_name: str | None) -> None:
+def _refuse_with_follow(wanted: ExportRequest, format_name: str | None) -> None:
     """What cannot be had in lines that are written while items finish."""
     refused = {
         "--failed": wanted.state is State.FAILED,

@@ -9,17 +9,17 @@ import click
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.errors import BatchgenError
-from batchgen.export import Wanted, export_file, export_stream, format_by_name, output_path
+from batchgen.export import ExportRequest, export_file, export_stream, format_by_name, output_path
 from batchgen.store import Experiment, Store
 
 
 async def export_to(
     session: Session, store: Store, config: Config, experiment: Experiment,
-    path: Path | None, wanted: Wanted | None = None, *, as_json: bool = False,
+    path: Path | None, wanted: ExportRequest | None = None, *, as_json: bool = False,
 ) -> None:  # fmt: skip
     """The last step: the finished rows (or what is wanted of them) as a file. Without `wanted`, its
     name says the format."""
-    wanted = wanted or Wanted(format_by_name(path))
+    wanted = wanted or ExportRequest(format_by_name(path))
     if path is None:
         path = output_path(config.output_data, experiment, wanted)
     if path == Path("-"):
@@ -35,7 +35,7 @@ async def export_to(
         session.say(f"{counted(exported.rows, 'row')}{files} -> {path}")
 
 
-async def _export_to_stdout(store: Store, experiment: Experiment, wanted: Wanted) -> None:
+async def _export_to_stdout(store: Store, experiment: Experiment, wanted: ExportRequest) -> None:
     try:
         await export_stream(store, experiment, sys.stdout.buffer, wanted)
         sys.stdout.flush()

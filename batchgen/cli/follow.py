@@ -39,7 +39,7 @@ async def live_file(
         )
     live = LiveFile(store, chosen[0], path, display.say)
     try:
-        await live.take()
+        await live.acquire()
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot be written ({exc.strerror or exc}).") from exc
     return live
@@ -54,9 +54,9 @@ async def kept_up_to_date(
     if live is None:
         yield
         return
-    from batchgen.export import kept
+    from batchgen.export import keep_live_file
 
-    async with kept(live, stop.now, display.warn):
+    async with keep_live_file(live, stop.now, display.warn):
         yield
 
 

@@ -2,17 +2,17 @@
 
 This is the door. Behind it:
 
-    plain           all results as JSON lines: no stored text is parsed
-    groups          the samples of an item together
-    convert         all else: other formats, chosen rows, several files
-    live            JSON lines in finishing order, kept up to date
-    following       keeping them so, while others work
+    request         what an export is asked for, and what came of it
+    plain           all results as JSON lines; no stored text is parsed
+    groups          the samples of an item in one line
+    convert         everything else: other formats, chosen rows, several files
     chat, table     the other formats
-    extras          what an answer had beside its text
-    summary         what an export holds, beside it
-    wanted          what is asked for
+    extras          what an answer has beside its text
+    summary         a file beside the export that describes it
+    live_file       JSON lines in finishing order, kept up to date
+    follow          keeps a live file up to date while workers work
     lines, files    a result as a line; a file that appears whole or not at all
-    tail            a file that only grows
+    tail            a file that is only appended to
 """
 
 import asyncio
@@ -28,42 +28,51 @@ from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
-from batchgen.export.following import follow_to_file, follow_to_stream, kept
+from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
 from batchgen.export.groups import write_groups
 from batchgen.export.lines import export_line, result_object
-from batchgen.export.live import LiveFile, check_live_file
+from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
+from batchgen.export.request import (
+    Exported,
+    ExportedFile,
+    ExportRequest,
+    Extra,
+    Format,
+    format_by_name,
+)
 from batchgen.export.summary import summary_text
-from batchgen.export.wanted import Exported, ExportedFile, Extra, Format, Wanted, format_by_name
 from batchgen.items import State
 from batchgen.parquet import load_pyarrow
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "Wanted", "check_export",
+    "ExportRequest", "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "check_export",
     "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
-    "follow_to_stream", "format_by_name", "kept", "live_path", "output_path",
+    "follow_to_stream", "format_by_name", "keep_live_file", "live_path", "output_path",
     "result_object",
 ]  # fmt: skip
 
-ALL_ROWS = Wanted()
-# In place of the newest result: of this file `verify` knows only the hash.
+ALL_DONE = ExportRequest()
+# Stored in place of the newest result: `verify` can compare only the hash of such a file.
 _NOT_COMPARABLE = -1
 
 
-def output_path(output: OutputConfig, experiment: Experiment, wanted: Wanted = ALL_ROWS) -> Path:
+def output_path(
+    output: OutputConfig, experiment: Experiment, request: ExportRequest = ALL_DONE
+) -> Path:
     """Where an experiment's export goes: the time in its name is the experiment's creation, in
     local time, so that a resumed run has the same file. Chosen, failed and grouped rows, and each
     format, have a name of their own."""
     name = _name(output, experiment)
-    failed = ".failed" if wanted.state is State.FAILED else ""
-    selected = ".selected" if wanted.where else ""
-    grouped = ".grouped" if wanted.group else ""
-    return output.output_dir / f"{name}{failed}{selected}{grouped}{wanted.format.suffix}"
+    failed = ".failed" if request.state is State.FAILED else ""
+    selected = ".selected" if request.where else ""
+    grouped = ".grouped" if request.group else ""
+    return output.output_dir / f"{name}{failed}{selected}{grouped}{request.format.suffix}"
 
 
 def live_path(output: OutputConfig, experiment: Experiment) -> Path:
-    """Where an experiment's live file goes: beside its export, whose order is another."""
+    """Where an experiment's live file goes: beside its export, which has another order."""
     return output.output_dir / f"{_name(output, experiment)}.live.jsonl"
 
 
@@ -75,24 +84,26 @@ def _name(output: OutputConfig, experiment: Experiment) -> str:
 
 
 async def export_file(
-    store: Store, experiment: Experiment, path: Path, wanted: Wanted = ALL_ROWS
+    store: Store, experiment: Experiment, path: Path, request: ExportRequest = ALL_DONE
 ) -> Exported:
     """Write the export to `path`, or to its shards, replacing the file that was there in one step.
 
-    A link stays a link, and what is no plain file (a pipe, a device) is written to as it is. Raises
-    UsageError for a directory or a file of the database itself, and BatchgenError when the file
-    cannot be written; then `path` is as it was.
+    A link stays a link, and a pipe or a device is written to as it is. Raises UsageError for a
+    directory or a file of the database itself, and BatchgenError when the file cannot be written;
+    then `path` is as it was.
     """
-    _check_installed(wanted)
-    result_seq = await store.newest_result() if wanted.is_all else _NOT_COMPARABLE
+    _check_installed(request)
+    result_seq = await store.newest_result() if request.is_all else _NOT_COMPARABLE
     targets = [
         await asyncio.to_thread(checked_target, shard, store)
-        for shard in _shards(path, wanted.shards)
+        for shard in _shards(path, request.shards)
     ]
-    if wanted.summary:
-        summary = await asyncio.to_thread(checked_target, wanted.summary, store)
+    if request.summary:
+        summary = await asyncio.to_thread(checked_target, request.summary, store)
         if summary in targets:
-            raise UsageError(f"{wanted.summary}: is the export itself; name another for --summary.")
+            raise UsageError(
+                f"{request.summary}: is the export itself; name another for --summary."
+            )
     special = any(map(is_special, targets))
     try:
         with ExitStack() as stack:
@@ -101,8 +112,8 @@ async def export_file(
                 files: list[IO[bytes]] = [stack.enter_context(file) for file in opened]
             else:
                 files = [stack.enter_context(whole_file(target)) for target in targets]
-            written, converted = await _write(store, experiment, files, wanted)
-            # Before it is replaced: its writer must not take it for damaged, and write it anew.
+            written, converted = await _write(store, experiment, files, request)
+            # Before it is replaced, as its writer would take it for damaged and rewrite it.
             for target in targets:
                 await store.forget_live_file(target)
     except OSError as exc:
@@ -110,28 +121,28 @@ async def export_file(
     exported = _exported(targets, written)
     for file in () if special else exported.files:
         await store.record_export(experiment.id, file.path, file.rows, file.sha256, result_seq)
-    if wanted.summary and converted:
+    if request.summary and converted:
         counts = await store.counts([experiment.id])
-        text = summary_text(experiment, wanted, exported, converted, counts, now_ms())
-        _write_summary(wanted.summary, text)
+        text = summary_text(experiment, request, exported, converted, counts, now_ms())
+        _write_summary(request.summary, text)
     return exported
 
 
 async def export_stream(
-    store: Store, experiment: Experiment, file: IO[bytes], wanted: Wanted = ALL_ROWS
+    store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE
 ) -> int:
     """Write the export to an open file, and return the number of rows."""
-    _check_installed(wanted)
-    if wanted.shards > 1 or wanted.summary:
+    _check_installed(request)
+    if request.shards > 1 or request.summary:
         raise UsageError("--shards and --summary need a file; name one with -o.")
-    ((rows, _),), _ = await _write(store, experiment, [file], wanted)
+    ((rows, _),), _ = await _write(store, experiment, [file], request)
     return rows
 
 
 async def check_export(store: Store, record: ExportRecord) -> str | None:
-    """What is wrong with a file that was exported earlier, or None. A file that is gone, and one
-    that is older than the newest results, is no contradiction. Of a file with chosen, failed
-    or grouped rows, or in another format, only the hash is checked."""
+    """What is wrong with a file that was exported earlier, or None. That a file is gone, or older
+    than the newest results, is not wrong. Of a file with chosen, failed or grouped rows, or in
+    another format, only the hash is checked."""
     path = Path(record.path)
     found = await asyncio.to_thread(_sha256, path)
     if found is None:
@@ -149,16 +160,16 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
 
 
 async def _write(
-    store: Store, experiment: Experiment, files: list[IO[bytes]], wanted: Wanted
+    store: Store, experiment: Experiment, files: list[IO[bytes]], request: ExportRequest
 ) -> tuple[list[tuple[int, str]], Converted | None]:
-    """The rows and the SHA-256 of each file."""
-    if wanted.is_plain:
-        return [await write_plain(store, experiment, files[0], wanted.state)], None
+    """Returns the number of rows and the SHA-256 of each file."""
+    if request.is_plain:
+        return [await write_plain(store, experiment, files[0], request.state)], None
     hashed = [Hashed(file) for file in files]
-    if wanted.group:
-        rows = await write_groups(store, experiment, hashed[0], wanted.where)
+    if request.group:
+        rows = await write_groups(store, experiment, hashed[0], request.where)
         return [(rows, hashed[0].sha256)], None
-    converted = await convert(store, experiment, hashed, wanted)
+    converted = await convert(store, experiment, hashed, request)
     hashes = [file.sha256 for file in hashed]
     return list(zip(converted.rows, hashes, strict=True)), converted
 
@@ -185,13 +196,13 @@ def _write_summary(path: Path, text: str) -> None:
         raise BatchgenError(f"{path}: cannot write the summary ({exc.strerror or exc}).") from exc
 
 
-def _check_installed(wanted: Wanted) -> None:
-    if wanted.format is Format.PARQUET:
+def _check_installed(request: ExportRequest) -> None:
+    if request.format is Format.PARQUET:
         load_pyarrow()  # before there is a file
 
 
 def _sha256(path: Path) -> str | None:
-    """Of the file at `path`; None when there is none, or something else by now."""
+    """The hash of the file at `path`; None when there is no file any more."""
     if not path.is_file():
         return None
     try:

@@ -1,6 +1,6 @@
-"""Results as conversations, a line each: for fine-tuning, and as OpenAI's batch output.
+"""Results as conversations, one a line: for fine-tuning, and as OpenAI's batch output.
 
-What was asked is rendered anew, by the recipe that the item was enqueued with.
+The messages that were sent are rendered again, by the recipe that the item was enqueued with.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from batchgen.errors import UsageError
 from batchgen.export.extras import whole_body
-from batchgen.export.wanted import Format
+from batchgen.export.request import Format
 from batchgen.items import Recipe
 from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text
@@ -31,7 +31,8 @@ class Chats:
         self._renderers: dict[int, Renderer] = {}
 
     def line(self, row: ResultRow, details: AnswerDetails) -> str:
-        """Raises UsageError for a conversation that the format has no place for."""
+        """The line of one result. Raises UsageError for a conversation that the format cannot
+        hold."""
         if self._kind is Format.OPENAI_BATCH:
             return _batch_line(row, details)
         asked, answer = self._asked(row, details), loads(row.response)
@@ -45,7 +46,7 @@ class Chats:
             if row.metadata and row.metadata != "null":
                 chat["metadata"] = loads(row.metadata)
         else:
-            chat = _told(self._kind, asked, answer, row.id)
+            chat = _text_chat(self._kind, asked, answer, row.id)
         return f"{dump_json(chat)}\n"
 
     def _asked(self, row: ResultRow, details: AnswerDetails) -> list[_Message]:
@@ -60,15 +61,15 @@ def _assistant(answer: str, details: AnswerDetails) -> _Message:
     """The answer as a message, with its tool calls when it has no text."""
     message: _Message = {"role": "assistant", "content": answer}
     if not answer and details.body:
-        said = loads(details.body)["choices"][0]["message"]
-        calls = {name: said[name] for name in ("tool_calls", "function_call") if said.get(name)}
+        sent = loads(details.body)["choices"][0]["message"]
+        calls = {name: sent[name] for name in ("tool_calls", "function_call") if sent.get(name)}
         if calls:
             message |= {"content": None, **calls}
     return message
 
 
-def _told(kind: Format, asked: list[_Message], answer: str, item_id: int) -> dict[str, Any]:
-    """As Alpaca or ShareGPT, which know nothing but text."""
+def _text_chat(kind: Format, asked: list[_Message], answer: str, item_id: int) -> dict[str, Any]:
+    """A conversation in the format of Alpaca or ShareGPT, which hold only text."""
     system, turns = _text_turns(kind, asked, item_id)
     if not answer:
         _refuse(kind, item_id, "an answer without text")

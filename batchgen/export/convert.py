@@ -1,5 +1,5 @@
-"""Results in any format, chosen and split: page by page, each page parsed and written on a thread,
-in constant memory."""
+"""Results in any format, chosen by a condition and split into files: page by page, in constant
+memory. Each page is parsed and written on a thread."""
 
 import asyncio
 from collections import Counter
@@ -10,9 +10,9 @@ from typing import Protocol
 from batchgen.export.chat import Chats
 from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
-from batchgen.export.lines import export_line, is_wanted
+from batchgen.export.lines import export_line, matches
+from batchgen.export.request import ExportRequest, Extra, Format
 from batchgen.export.table import Columns, CsvTable, ParquetTable
-from batchgen.export.wanted import Extra, Format, Wanted
 from batchgen.items import Recipe
 from batchgen.shutdown import uninterrupted
 from batchgen.store import AnswerDetails, Experiment, ResultRow, Store
@@ -25,7 +25,7 @@ _Details = Mapping[int, AnswerDetails]
 
 @dataclass(slots=True)
 class Tally:
-    """What is in the rows that were written."""
+    """Sums over the rows that were written."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -44,7 +44,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """`rows` are those of each file; `recipes` the ones that were met, by their number."""
+    """`rows` is the number of rows of each file; `recipes` are those of the rows, by their id."""
 
     rows: list[int]
     tally: Tally
@@ -52,17 +52,17 @@ class Converted:
 
 
 async def convert(
-    store: Store, experiment: Experiment, files: Sequence[Hashed], wanted: Wanted
+    store: Store, experiment: Experiment, files: Sequence[Hashed], request: ExportRequest
 ) -> Converted:
-    """Write the results to the files, which share them in the order of the pool, as equally as it
-    goes. Raises UsageError for an item that the format has no place for."""
-    pages = _Pages(store, experiment, wanted)
-    total = await _count(store, experiment, wanted) if len(files) > 1 else 0
-    columns = Columns(wanted.state, wanted.extras)
-    if wanted.format is Format.CSV or (len(files) > 1 and wanted.where):
-        total = await _look_through(pages, wanted, columns)
-    has_samples = wanted.format is Format.PARQUET and await store.has_samples(experiment.id)
-    writer = _Writer(files, wanted, columns, total, pages.recipes, has_samples)
+    """Write the results to the files, in the order of the pool and in shares as equal as possible.
+    Raises UsageError for an item that the format cannot hold."""
+    pages = _Pages(store, experiment, request)
+    total = await _count(store, experiment, request) if len(files) > 1 else 0
+    columns = Columns(request.state, request.extras)
+    if request.format is Format.CSV or (len(files) > 1 and request.where):
+        total = await _scan(pages, request, columns)
+    has_samples = request.format is Format.PARQUET and await store.has_samples(experiment.id)
+    writer = _Writer(files, request, columns, total, pages.recipes, has_samples)
     after = 0
     try:
         while page := await pages.after(after):
@@ -76,45 +76,46 @@ async def convert(
     return Converted(writer.rows, writer.tally, pages.recipes)
 
 
-async def _count(store: Store, experiment: Experiment, wanted: Wanted) -> int:
+async def _count(store: Store, experiment: Experiment, request: ExportRequest) -> int:
     counts = await store.counts([experiment.id])
-    return int(getattr(counts, wanted.state))
+    return int(getattr(counts, request.state))
 
 
-async def _look_through(pages: "_Pages", wanted: Wanted, columns: Columns) -> int:
-    """All results once, before any is written: how many are chosen, and what columns they need."""
+async def _scan(pages: "_Pages", request: ExportRequest, columns: Columns) -> int:
+    """Read all results before any is written: how many are chosen, and the columns that they
+    need."""
     total, after = 0, 0
 
-    def look(page: list[ResultRow]) -> int:
-        chosen = _chosen(page, wanted)
-        if wanted.format is Format.CSV:
+    def scan(page: list[ResultRow]) -> int:
+        chosen = _chosen(page, request)
+        if request.format is Format.CSV:
             for row in chosen:
                 columns.see(row)
         return len(chosen)
 
     while page := await pages.after(after):
         after = page[-1].id
-        total += await uninterrupted(asyncio.to_thread(look, page))
+        total += await uninterrupted(asyncio.to_thread(scan, page))
     return total
 
 
-def _chosen(page: list[ResultRow], wanted: Wanted) -> list[ResultRow]:
-    return [row for row in page if is_wanted(row, wanted.where)]
+def _chosen(page: list[ResultRow], request: ExportRequest) -> list[ResultRow]:
+    return [row for row in page if matches(row, request.where)]
 
 
 class _Pages:
-    """Reading: results, and what else the format needs of them."""
+    """Reads the results, and what else the format needs of them."""
 
-    def __init__(self, store: Store, experiment: Experiment, wanted: Wanted) -> None:
-        self._store, self._experiment, self._wanted = store, experiment, wanted
-        self._bodies = wanted.format is Format.OPENAI_BATCH or bool(wanted.extras)
-        self._with_details = self._bodies or wanted.format.is_chat or wanted.summary is not None
+    def __init__(self, store: Store, experiment: Experiment, request: ExportRequest) -> None:
+        self._store, self._experiment, self._request = store, experiment, request
+        self._bodies = request.format is Format.OPENAI_BATCH or bool(request.extras)
+        self._with_details = self._bodies or request.format.is_chat or request.summary is not None
         self.recipes: dict[int, Recipe] = {}
 
     async def after(self, item_id: int) -> list[ResultRow]:
         limit = _PAGE_ROWS_WITH_BODIES if self._bodies else _PAGE_ROWS
         return await self._store.result_page(
-            self._experiment.id, self._wanted.state, item_id, limit
+            self._experiment.id, self._request.state, item_id, limit
         )
 
     async def details(self, page: list[ResultRow]) -> _Details | None:
@@ -169,29 +170,29 @@ class _ChatLines:
 
 
 class _Writer:
-    """Writing: shares the chosen rows among the files, one file after another."""
+    """Writes the chosen rows: each file gets its share, one file after another."""
 
     def __init__(
-        self, files: Sequence[Hashed], wanted: Wanted, columns: Columns, total: int,
+        self, files: Sequence[Hashed], request: ExportRequest, columns: Columns, total: int,
         recipes: Mapping[int, Recipe], has_samples: bool,
     ) -> None:  # fmt: skip
-        self._wanted = wanted
+        self._request = request
         self._has_samples = has_samples
         self._details: dict[int, AnswerDetails] = {}
-        chats = Chats(wanted.format, recipes, with_reasoning=Extra.REASONING in wanted.extras)
-        extras = Extras(wanted.extras, self._details)
+        chats = Chats(request.format, recipes, with_reasoning=Extra.REASONING in request.extras)
+        extras = Extras(request.extras, self._details)
         self._sinks = [self._sink(file, columns, chats, extras) for file in files]
-        self._room = [
+        self._shares = [
             total * (n + 1) // len(files) - total * n // len(files) for n in range(len(files))
         ]
         self.rows = [0] * len(files)
-        self._now = 0
+        self._current = 0
         self.tally = Tally()
 
     def write(self, page: list[ResultRow], details: _Details | None) -> None:
-        rows = _chosen(page, self._wanted)
+        rows = _chosen(page, self._request)
         if details is not None:
-            # One that was reopened at this moment is a result no more.
+            # An item that was sent back to pending at this moment has no result any more.
             rows = [row for row in rows if row.id in details]
             self._details.clear()
             self._details.update(details)
@@ -203,31 +204,32 @@ class _Writer:
             rows = rows[self._write_some(rows) :]
 
     def close(self) -> None:
-        for sink in self._sinks[self._now :]:
+        for sink in self._sinks[self._current :]:
             sink.close()
 
     def abandon(self) -> None:
-        for sink in self._sinks[self._now :]:
+        for sink in self._sinks[self._current :]:
             sink.abandon()
 
     def _write_some(self, rows: list[ResultRow]) -> int:
-        """To the file whose turn it is; the last one takes what came since they were counted."""
-        last = self._now == len(self._sinks) - 1
-        room = len(rows) if last else self._room[self._now] - self.rows[self._now]
-        if room == 0:
-            self._sinks[self._now].close()
-            self._now += 1
+        """Write to the current file, and return how many rows it took. The last file also takes the
+        rows that have come since they were counted."""
+        last = self._current == len(self._sinks) - 1
+        share_left = len(rows) if last else self._shares[self._current] - self.rows[self._current]
+        if share_left == 0:
+            self._sinks[self._current].close()
+            self._current += 1
             return 0
-        some = rows[:room]
-        self._sinks[self._now].write(some)
-        self.rows[self._now] += len(some)
+        some = rows[:share_left]
+        self._sinks[self._current].write(some)
+        self.rows[self._current] += len(some)
         return len(some)
 
     def _sink(self, file: Hashed, columns: Columns, chats: Chats, extras: Extras) -> _Sink:
-        if self._wanted.format is Format.JSONL:
+        if self._request.format is Format.JSONL:
             return _Lines(file, extras)
-        if self._wanted.format is Format.CSV:
+        if self._request.format is Format.CSV:
             return CsvTable(file, columns, extras)
-        if self._wanted.format is Format.PARQUET:
-            return ParquetTable(file, self._wanted.state, extras, has_samples=self._has_samples)
+        if self._request.format is Format.PARQUET:
+            return ParquetTable(file, self._request.state, extras, has_samples=self._has_samples)
         return _ChatLines(file, chats, self._details)

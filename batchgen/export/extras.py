@@ -1,23 +1,23 @@
-"""What an answer had beside its text, as JSON text by name: `--with`."""
+"""What an answer has beside its text, as JSON text by name: `--with`."""
 
 from collections.abc import Mapping, Sequence
 from json import loads
 
-from batchgen.export.wanted import Extra
+from batchgen.export.request import Extra
 from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text, with_text
 from batchgen.store import AnswerDetails, ResultRow
 
 
 class Extras:
-    """Of rows whose `details` are there at that moment."""
+    """Reads the extras of rows; `details` holds those of the page that is being written."""
 
     def __init__(self, names: Sequence[Extra], details: Mapping[int, AnswerDetails]) -> None:
         self.names = names
         self._details = details
 
     def of(self, row: ResultRow) -> dict[str, str | None]:
-        """None for what the answer had not."""
+        """The extras by name; None for one that the answer does not have."""
         if not self.names:
             return {}
         details = self._details[row.id]
@@ -28,7 +28,8 @@ class Extras:
 
 
 def whole_body(row: ResultRow, details: AnswerDetails) -> str | None:
-    """All that the server sent, as JSON; what was no JSON is a text. None if it sent nothing."""
+    """All that the server sent, as JSON; a body that is not JSON becomes a JSON text. None: the
+    server sent nothing."""
     body = details.body
     if body is None:
         return None
@@ -38,7 +39,7 @@ def whole_body(row: ResultRow, details: AnswerDetails) -> str | None:
 
 
 def _is_json(text: str) -> bool:
-    """And of one line."""
+    """Whether the text is JSON, on one line."""
     try:
         loads(text)
     except (ValueError, RecursionError):

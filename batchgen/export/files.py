@@ -50,18 +50,18 @@ def checked_target(path: Path, store: Store) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """No plain file: a pipe or a device, which is written to as it is."""
+    """Whether it is a pipe or a device, which is written to as it is."""
     return path.exists() and not path.is_file()
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write to what becomes the file at `path` in the end, replacing in one step what was there.
-    When an exception ends it, `path` is as it was."""
+    """A file to write to. When the block ends, it replaces what is at `path` in one step; when an
+    exception ends the block, `path` stays as it was."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_parts_of_the_dead(path)
+        _remove_orphaned_parts(path)
         with part.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             _keep_mode(file, path)
@@ -74,8 +74,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         _remove(part)
 
 
-def _remove_parts_of_the_dead(path: Path) -> None:
-    """What exports to `path` left behind when they were killed: nobody has it locked."""
+def _remove_orphaned_parts(path: Path) -> None:
+    """Remove what exports to `path` left behind when they were killed: nobody has it locked."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         try:
             with part.open("r+b") as file:
@@ -86,7 +86,7 @@ def _remove_parts_of_the_dead(path: Path) -> None:
 
 
 def _keep_mode(file: IO[bytes], path: Path) -> None:
-    """Of the file at `path`, if there is one, which `file` will replace."""
+    """Give `file` the mode of the file at `path`, if there is one, which it will replace."""
     if path.exists():
         os.fchmod(file.fileno(), path.stat().st_mode)
 
@@ -95,7 +95,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        pass  # it could not be made either, and that is the error to tell of
+        pass  # making it failed too, and that error is the one to report
 
 
 def _sync_directory(path: Path) -> None:

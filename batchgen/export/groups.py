@@ -1,13 +1,13 @@
-"""Results with the samples of an item together: a line for each item, in the order of the pool.
+"""Results with all samples of an item in one line, in the order of the pool.
 
-A line is written as its samples are read, so memory does not grow with their number either.
+A line is written while its samples are read, so memory does not grow with their number.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
 from batchgen.export.files import Hashed
-from batchgen.export.lines import group_head, is_wanted, sample_object
+from batchgen.export.lines import group_head, matches, sample_object
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
 from batchgen.where import Where
@@ -19,7 +19,7 @@ _GROUP_END = "]}\n"
 async def write_groups(
     store: Store, experiment: Experiment, file: Hashed, where: Where | None
 ) -> int:
-    """Write the lines, of the samples for which `where` holds; how many."""
+    """Write the lines, with the samples for which `where` holds; returns the number of lines."""
     groups = _Groups(file, where)
     after = 0
     while firsts := await store.sample_page(experiment.id, after):
@@ -36,7 +36,7 @@ async def write_groups(
 class _Groups:
     def __init__(self, file: Hashed, where: Where | None) -> None:
         self._file, self._where = file, where
-        self._first = 0  # of the line that is being written
+        self._first = 0  # the first sample of the line that is being written
         self.lines = 0
 
     def write(self, rows: Sequence[ResultRow], firsts: Mapping[int, int]) -> None:
@@ -47,7 +47,7 @@ class _Groups:
         self._file.write(_GROUP_END.encode() if self.lines else b"")
 
     def _part(self, row: ResultRow, first: int) -> str:
-        if row.reason is not None or not is_wanted(row, self._where):
+        if row.reason is not None or not matches(row, self._where):
             return ""
         if first == self._first:
             return f", {sample_object(row)}"

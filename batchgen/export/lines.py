@@ -1,5 +1,5 @@
-"""One result as a line of JSON: the stored texts are put into it as they are, without parsing; and
-whether it is one of those wanted."""
+"""A result as a line of JSON: the stored texts are put into it as they are, without parsing. Also
+whether a condition holds for it."""
 
 from collections.abc import Callable, Mapping
 from json import JSONEncoder, loads
@@ -25,8 +25,8 @@ def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
 
 
 def group_head(row: ResultRow, first: int) -> str:
-    """The beginning of the line for an item with all its samples, up to them: by one of them, and
-    the number of the first."""
+    """The beginning of the line for an item with all its samples, up to the list of them. `row` is
+    one of the samples, `first` the number of the first."""
     return (
         f'{{"id": {_id(row, first)}, "input": {row.input}, '
         f'"metadata": {row.metadata or "null"}, "samples": ['
@@ -34,12 +34,12 @@ def group_head(row: ResultRow, first: int) -> str:
 
 
 def sample_object(row: ResultRow) -> str:
-    """A sample in such a line."""
+    """One sample in a line that `group_head` begins."""
     return f'{{"sample": {row.sample or 1}, {_answer(row)}, {_call(row)}}}'
 
 
 def result_object(row: ResultRow) -> dict[str, Any]:
-    """The line as an object, for Python; `error` is there for failed items only."""
+    """The line as an object, for Python; only failed items have `error`."""
     result: dict[str, Any] = loads(export_line(row))
     return result
 
@@ -63,7 +63,7 @@ def _call(row: ResultRow) -> str:
 
 
 def _usage(row: ResultRow) -> str:
-    """Tokens as the server counted them; the details only where it gave them."""
+    """Tokens as the server counted them; details only where the server gave them."""
     usage = (
         f'"prompt_tokens": {_json(row.prompt_tokens)}, '
         f'"completion_tokens": {_json(row.completion_tokens)}'
@@ -81,7 +81,7 @@ def _json(value: str | float | None) -> str:
     return _quote(value) if isinstance(value, str) else repr(value)
 
 
-def is_wanted(row: ResultRow, where: Where | None) -> bool:
+def matches(row: ResultRow, where: Where | None) -> bool:
     """Whether the condition holds for the row, by the names that it has in the export."""
     return where is None or where.holds(lambda name: _VALUES[name](row))
 

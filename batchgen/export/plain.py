@@ -15,7 +15,7 @@ PAGE_ROWS = 500
 async def write_plain(
     store: Store, experiment: Experiment, file: IO[bytes], state: State
 ) -> tuple[int, str]:
-    """Write the lines to an open file; how many, and their SHA-256."""
+    """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
 
     def write(lines: bytes) -> None:

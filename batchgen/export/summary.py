@@ -1,27 +1,28 @@
-"""What an export holds, as JSON beside it: counts, tokens, cost, recipes, hashes."""
+"""The summary of an export, as JSON in a file beside it: counts, tokens, cost, recipes, hashes."""
 
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.export.convert import Converted
-from batchgen.export.wanted import Exported, Wanted
+from batchgen.export.request import Exported, ExportRequest
 from batchgen.items import Recipe
 from batchgen.json_text import dump_json
 from batchgen.store import Counts, Experiment
 
 
 def summary_text(
-    experiment: Experiment, wanted: Wanted, exported: Exported, converted: Converted,
+    experiment: Experiment, request: ExportRequest, exported: Exported, converted: Converted,
     counts: Counts, now: int,
 ) -> str:  # fmt: skip
-    """`counts` and `spent` are of the whole experiment; `usage` and `cost_usd` of the rows."""
+    """In it, `counts` and `spent` are of the whole experiment, `usage` and `cost_usd` of the
+    rows."""
     tally = converted.tally
     summary = {
         "experiment": experiment.name,
         "exported_at": timestamp(now),
-        "format": wanted.format,
-        "state": wanted.state,
-        "where": wanted.where.text if wanted.where else None,
+        "format": request.format,
+        "state": request.state,
+        "where": request.where.text if request.where else None,
         "rows": exported.rows,
         "files": [
             {"path": str(file.path), "rows": file.rows, "sha256": file.sha256}

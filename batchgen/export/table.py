@@ -19,7 +19,7 @@ from batchgen.store import ResultRow
 _Path = tuple[str, ...]
 _GROUPS = ("input", "response", "parsed", "metadata")
 _MAX_DEPTH = 3  # input.user_prompt_kwargs.topic
-_MAX_COLUMNS = 256  # of one group; a sheet has room for 16,384
+_MAX_COLUMNS = 256  # of one group; a spreadsheet takes 16,384
 # Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
 # Injection"); the last four are the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -28,8 +28,8 @@ _ROW_GROUP_CHARS = 16 << 20
 
 
 class Columns:
-    """The columns of a CSV, which are known when all results were seen once: a field of an object
-    in input, parsed or metadata has its own."""
+    """The columns of a CSV, known when all results have been seen once: each field of an object in
+    input, parsed or metadata has a column of its own."""
 
     def __init__(self, state: State, extras: Sequence[str]) -> None:
         self._of_group: dict[str, dict[_Path, None]] = {group: {} for group in _GROUPS}
@@ -40,6 +40,7 @@ class Columns:
         self._after += extras
 
     def see(self, row: ResultRow) -> None:
+        """Add the columns that a row needs."""
         self._has_samples |= row.sample is not None
         for group, value in _groups(row):
             paths = self._of_group[group]
@@ -47,7 +48,7 @@ class Columns:
                 paths.update(dict.fromkeys(path for path, _ in _cells((group,), value)))
 
     def paths(self) -> list[_Path]:
-        """In their order, the ids first."""
+        """The columns in their order, the ids first."""
         chosen: list[_Path] = [("id",), ("sample",)] if self._has_samples else [("id",)]
         for group, paths in self._of_group.items():
             whole = not paths or len(paths) > _MAX_COLUMNS
@@ -56,7 +57,7 @@ class Columns:
 
 
 class CsvTable:
-    """UTF-8 with a byte order mark, without which Excel takes it for something else."""
+    """UTF-8 with a byte order mark, without which Excel takes it for another encoding."""
 
     def __init__(self, file: Hashed, columns: Columns, extras: Extras) -> None:
         self._file, self._extras = file, extras
@@ -130,12 +131,13 @@ def _scalars(row: ResultRow) -> dict[str, Any]:
 
 
 def _text_of(value: str | None) -> str | None:
-    """JSON text, but a text as itself."""
+    """JSON text as it is, but a JSON string as its text."""
     return storable(loads(value)) if value and value.startswith('"') else value
 
 
 def _shown(value: Any) -> str:
-    """A cell: text as it is, unless it would be a formula, and anything else as JSON."""
+    """A cell: text as it is, with an apostrophe before what would be a formula; the rest as
+    JSON."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else dump_json(value)
@@ -174,8 +176,8 @@ class ParquetTable:
         self._writer.close()
 
     def abandon(self) -> None:
-        """After an error, whose file nobody needs. Otherwise the writer would end the file when
-        Python collects it, and complain that it is closed."""
+        """After an error, when nobody needs the file. Otherwise the writer would finish the file
+        when Python collects it, and complain that it is closed."""
         self._writer.is_open = False
 
     def _write_group(self) -> None:

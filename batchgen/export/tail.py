@@ -1,5 +1,5 @@
-"""A file that only grows, and that one process at a time writes: locked, and cut where it has to
-end."""
+"""A file that is only appended to, by one process at a time: it is locked while it is open, and cut
+to its recorded length when it is opened."""
 
 import fcntl
 import hashlib
@@ -11,7 +11,7 @@ _TAIL_BYTES = 4096
 
 
 class Tail:
-    """The end of an open file. Its calls block, so they are for a thread."""
+    """The end of an open file. Its methods block, so they are called on a thread."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
@@ -20,8 +20,8 @@ class Tail:
 
     @classmethod
     def open(cls, path: Path) -> "Tail | None":
-        """The file at `path`, made when there is none, and locked while it is open. None: another
-        process has it."""
+        """Open the file at `path`, or make it; it is locked while it is open. None: another process
+        has it locked."""
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             tail = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
@@ -39,13 +39,13 @@ class Tail:
 
     @classmethod
     def of(cls, path: Path, file: IO[bytes]) -> "Tail":
-        """Of an open file, empty and locked, that will be at `path`. It stays open, and locked,
-        when `file` is closed."""
+        """The tail of an open file, empty and locked, that will be renamed to `path`. It stays open
+        and locked when `file` is closed."""
         return cls(path, os.dup(file.fileno()))
 
     def resume(self, size_bytes: int, sha256: str) -> bool:
-        """Go on after so many bytes, and cut off what comes after; False when they are not there,
-        or are others."""
+        """Go on after `size_bytes`, and cut off what comes after them. False, and nothing is cut,
+        when the file is shorter or other bytes stand before that place."""
         last = os.pread(self._descriptor, min(size_bytes, _TAIL_BYTES),
                         max(0, size_bytes - _TAIL_BYTES))  # fmt: skip
         whole = os.fstat(self._descriptor).st_size >= size_bytes
@@ -57,11 +57,12 @@ class Tail:
         return True
 
     def is_as_left(self) -> bool:
-        """Whether nobody else has moved, replaced or changed it."""
+        """Whether nobody else has moved, replaced or lengthened the file."""
         return self._is_in_place() and os.fstat(self._descriptor).st_size == self.size_bytes
 
     def append(self, data: bytes) -> None:
-        """Raises OSError; then it may have a part of `data`, and must be resumed."""
+        """Raises OSError; then a part of `data` may be in the file, and `resume` must cut it
+        off."""
         left = memoryview(data)
         while left:
             left = left[os.write(self._descriptor, left) :]
@@ -69,12 +70,12 @@ class Tail:
         self._last = (self._last + data)[-_TAIL_BYTES:]
 
     def sync(self) -> None:
-        """Make it durable."""
+        """Make what was appended durable."""
         os.fsync(self._descriptor)
 
     @property
     def sha256(self) -> str:
-        """By which `resume` knows it again."""
+        """The hash of the last bytes, by which `resume` recognizes the file."""
         return hashlib.sha256(self._last).hexdigest()
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class Tail:
 
 
 def is_tail_of(path: Path, size_bytes: int, sha256: str) -> bool:
-    """Whether the first bytes of a file, so many, end as recorded."""
+    """Whether the first `size_bytes` of a file end as recorded."""
     with path.open("rb") as file:
         file.seek(max(0, size_bytes - _TAIL_BYTES))
         last = file.read(min(size_bytes, _TAIL_BYTES))
@@ -96,7 +97,7 @@ def is_tail_of(path: Path, size_bytes: int, sha256: str) -> bool:
 
 
 def lock_holder(path: Path) -> str:
-    """Who has the file locked: `pid 17`, or `another process` where nobody can tell."""
+    """Who has the file locked: `pid 17`, or `another process` where that cannot be found out."""
     try:
         inode = path.stat().st_ino
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]

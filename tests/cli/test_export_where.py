@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import UsageError
-from batchgen.export.lines import is_wanted
+from batchgen.export.lines import matches
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ResultRow
 from batchgen.where import Where
@@ -59,20 +59,20 @@ GOOD = row({"label": "positive", "score": 0.9, "ok": True, "tags": ["a", "b"], "
     ],
 )
 def test_a_condition_holds_or_not(expression: str, holds: bool) -> None:
-    assert is_wanted(GOOD, Where(expression)) is holds
+    assert matches(GOOD, Where(expression)) is holds
 
 
 def test_the_users_own_id_and_metadata_are_what_they_are_in_the_export() -> None:
     mine = row(None, custom_id="a-1", metadata='{"source": "web"}')
-    assert is_wanted(mine, Where('id == "a-1" and metadata.source == "web" and parsed == null'))
+    assert matches(mine, Where('id == "a-1" and metadata.source == "web" and parsed == null'))
 
 
 def test_parser_raw_has_the_response_as_parsed() -> None:
-    assert is_wanted(row(None)._replace(parsed=None), Where('parsed == "said"'))
+    assert matches(row(None)._replace(parsed=None), Where('parsed == "said"'))
 
 
 def test_a_failed_row_has_nothing_parsed() -> None:
-    assert is_wanted(row({"a": 1}, reason="parse", error="no"), Where("parsed == null"))
+    assert matches(row({"a": 1}, reason="parse", error="no"), Where("parsed == null"))
 
 
 @pytest.mark.parametrize(

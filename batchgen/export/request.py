@@ -20,19 +20,19 @@ class Format(StrEnum):
 
     @property
     def suffix(self) -> str:
-        """Of a file's name, when the user gives none."""
+        """The suffix of the file's name, when the user gives no name."""
         if self in (Format.JSONL, Format.CSV, Format.PARQUET):
             return f".{self}"
         return f".{self}.jsonl"
 
     @property
     def is_chat(self) -> bool:
-        """For training on: what was asked and what was answered."""
+        """A format of conversations to train on."""
         return self in (Format.MESSAGES, Format.ALPACA, Format.SHAREGPT)
 
 
 class Extra(StrEnum):
-    """What a row can have beside what it always has."""
+    """What a row can hold beside what it always holds."""
 
     REASONING = "reasoning"
     TOOL_CALLS = "tool_calls"
@@ -41,16 +41,16 @@ class Extra(StrEnum):
 
 
 def format_by_name(path: Path | None) -> Format:
-    """By the suffix of the file's name: CSV, Parquet, or else JSON lines."""
+    """The format that the suffix of a file's name means: CSV, Parquet, or else JSON lines."""
     suffix = path.suffix.lower() if path else ""
     return {".csv": Format.CSV, ".parquet": Format.PARQUET}.get(suffix, Format.JSONL)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """`where` chooses among the rows of `state`; `shards` is the number of files they go into;
-    `summary` is a file that tells about them; `extras` go into each row; `group` puts the samples
-    of an item into one line. Raises UsageError for what cannot be had."""
+class ExportRequest:
+    """`where` chooses among the rows of `state`; `shards` is the number of files that they go into;
+    `summary` is a file that describes them; `extras` go into each row; `group` puts the samples of
+    an item into one line. Raises UsageError for a combination that cannot be had."""
 
     format: Format = Format.JSONL
     state: State = State.DONE
@@ -98,17 +98,20 @@ class Wanted:
 
     @property
     def is_all(self) -> bool:
-        """All results as JSON lines in one file: what `verify` can compare with the table."""
-        everything = self.where is None and self.shards == 1 and self.state is State.DONE
-        everything = everything and self.format is Format.JSONL
-        return everything and not self.extras and not self.group
+        """All done rows as JSON lines in one file: what `verify` can compare with the table."""
+        return self._is_one_file_of_lines and self.state is State.DONE
 
     @property
     def is_plain(self) -> bool:
-        """Nothing but the stored texts is needed."""
-        alone = self.where is None and self.shards == 1 and self.summary is None
-        alone = alone and self.format is Format.JSONL
-        return alone and not self.extras and not self.group
+        """No stored text has to be parsed."""
+        return self._is_one_file_of_lines and self.summary is None
+
+    @property
+    def _is_one_file_of_lines(self) -> bool:
+        """All rows of the state, as they always are, as JSON lines in one file."""
+        has_all_rows = self.where is None and self.shards == 1
+        has_usual_lines = self.format is Format.JSONL and not self.extras and not self.group
+        return has_all_rows and has_usual_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """A live file: JSON lines that follow what is done, in finishing order, each exactly once.
 
-Lines are appended and made durable, and then the database takes down up to which result the file is
-written and how long it is. So after a crash the file is cut to what was taken down, and goes on.
-Where that cannot be, as the file is not what it was or has results that were replaced since
-(`retry --done`, `reparse`), it is written anew from the start, beside its place, and renamed.
+Lines are appended and made durable, and then the database records up to which result the file is
+written and how long it is. So after a crash the file is cut to the recorded length and goes on.
+When it cannot go on, because it was changed or holds results that were replaced since
+(`retry --done`, `reparse`), it is rewritten from the start, beside its place, and renamed.
 
-The lock on the file keeps others from writing it. A plain export to its place takes it over.
+A lock on the file keeps other processes from writing it. A plain export to its place replaces it.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ _PAGE_RESULTS = 500
 
 
 class _SupersededError(Exception):
-    """The file has results, or would have, that are their items' no more."""
+    """Results in the file, or about to be written to it, were replaced."""
 
 
 class LiveFile:
-    """One experiment's. `say` tells when it is written anew. Raises UsageError for a path that
-    cannot be a live file's."""
+    """The live file of one experiment. `say` is called with a line when the file is rewritten.
+    Raises UsageError for a path that cannot be a live file's."""
 
     def __init__(
         self, store: Store, experiment: Experiment, path: Path, say: Callable[[str], None]
@@ -45,7 +45,7 @@ class LiveFile:
         self._tail: Tail | None = None
         self._record: LiveFileRecord | None = None
         self._was_ours = False
-        self._why_anew = ""
+        self._why_rewrite = ""
         self._target = _live_target(path, store)
         self.path = path
         self.is_complete = False
@@ -54,39 +54,41 @@ class LiveFile:
     def rows(self) -> int:
         return self._record.rows if self._record else 0
 
-    async def take(self) -> bool:
-        """Have the file, as it was recorded or to be written anew. False: another process has it.
+    async def acquire(self) -> bool:
+        """Open and lock the file, to go on as recorded or to be rewritten. False: another process
+        has it.
 
         Raises OSError when it cannot be written, BatchgenError when it became another's.
         """
         if self._tail is not None and await on_thread(self._tail.is_as_left):
             return True
-        self.let_go()
+        self.release()
         self._tail = await on_thread(Tail.open, self._target)
         if self._tail is None:
             return False
         found = await self._store.live_file(self._target)
         if found is None or found.experiment_id != self._experiment.id:
             if self._was_ours:
-                raise await self._lost()
+                raise await self._lost_error()
             self._record = None
             return True
         self._record, self._was_ours = found, True
         if not await on_thread(self._tail.resume, found.size_bytes, found.tail_sha256):
-            self._anew("it was not as batchgen had left it")
+            self._require_rewrite("it was not as batchgen had left it")
         return True
 
     async def catch_up(self, *, last: bool = False) -> bool:
         """Write what is done by now; it is durable on return. False: another process has the file.
 
-        `last`: wait for whoever is replacing results at this moment. Raises as `take`.
+        `last`: if results are being replaced at this moment, wait for that to end. Raises as
+        `acquire`.
         """
         try:
-            while await self.take():
+            while await self.acquire():
                 try:
-                    await (self._append() if self._record else self._write_anew())
+                    await (self._append() if self._record else self._rewrite())
                 except _SupersededError:
-                    self._anew("results in it were replaced (retry --done, reparse)")
+                    self._require_rewrite("results in it were replaced (retry --done, reparse)")
                     if not last:
                         return True
                     await asyncio.sleep(FOLLOW_EVERY_S)
@@ -94,18 +96,18 @@ class LiveFile:
                     self.is_complete = last
                     return True
         except BaseException:
-            self.let_go()  # what is in it beyond the record is cut off when it is taken again
+            self.release()  # what it holds beyond the record is cut off when it is acquired again
             raise
         return False
 
-    def let_go(self) -> None:
-        """Close it, and leave it to whoever wants it."""
+    def release(self) -> None:
+        """Close and unlock the file."""
         if self._tail is not None:
             self._tail.close()
             self._tail = None
 
-    def _anew(self, why: str) -> None:
-        self._record, self._why_anew = None, why
+    def _require_rewrite(self, why: str) -> None:
+        self._record, self._why_rewrite = None, why
 
     async def _append(self) -> None:
         record, tail = self._record, self._tail
@@ -119,10 +121,10 @@ class LiveFile:
             await on_thread(tail.sync)
             record = replace(record, size_bytes=tail.size_bytes, tail_sha256=tail.sha256)
             if not await self._store.move_live_file(record):
-                raise await self._lost()
+                raise await self._lost_error()
         self._record = record
 
-    async def _write_anew(self) -> None:
+    async def _rewrite(self) -> None:
         new: Tail | None = None
         rows, result_seq, superseded = 0, 0, None
         try:
@@ -137,7 +139,7 @@ class LiveFile:
                 new.close()
             raise
         assert superseded is not None
-        self.let_go()
+        self.release()
         self._tail = new
         record = LiveFileRecord(
             str(self._target), self._experiment.id, result_seq, rows, new.size_bytes, new.sha256,
@@ -145,21 +147,21 @@ class LiveFile:
         )  # fmt: skip
         await self._store.start_live_file(record)
         self._record, self._was_ours = record, True
-        if self._why_anew:
-            self._say(f"{self.path}: written anew, as {self._why_anew}")
-            self._why_anew = ""
+        if self._why_rewrite:
+            self._say(f"{self.path}: written anew, as {self._why_rewrite}")
+            self._why_rewrite = ""
 
     async def _pages(self, after: int, superseded: int | None) -> AsyncIterator[LivePage]:
-        """What came after result `after`, until there is no more. Raises _SupersededError when
-        results were replaced since so many were, or meanwhile."""
+        """The results after result `after`, until there are no more. `superseded` is how many had
+        been replaced when the file was written so far; raises _SupersededError when more were."""
         async for page in live_pages(self._store, self._experiment, after):
             if superseded not in (None, page.superseded_results):
                 raise _SupersededError
             superseded = page.superseded_results
             yield page
 
-    async def _lost(self) -> BatchgenError:
-        """Why the file is ours no more."""
+    async def _lost_error(self) -> BatchgenError:
+        """The error that says why another command owns the file now."""
         if await self._store.live_page(self._experiment.id, 0, 1) is None:
             return _deleted(self._experiment)
         return BatchgenError(
@@ -169,7 +171,7 @@ class LiveFile:
 
 
 async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncIterator[LivePage]:
-    """What came after result `after`, until there is no more; at least one page. Raises
+    """The results after result `after`, until there are no more; at least one page. Raises
     BatchgenError when the experiment was deleted."""
     while True:
         page = await store.live_page(experiment.id, after, _PAGE_RESULTS)
@@ -182,8 +184,8 @@ async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncI
 
 
 async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
-    """What is wrong with a live file, or None. One that is gone, or that somebody writes right now,
-    is no contradiction."""
+    """What is wrong with a live file, or None. That it is gone, or is being written at this moment,
+    is not wrong."""
     path = Path(record.path)
     if await asyncio.to_thread(_is_sound, path, record):
         return None
@@ -231,13 +233,13 @@ def page_lines(page: LivePage) -> bytes:
 
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """To its end, also when cancelled."""
+    """Run a blocking call on a thread, to its end also when cancelled."""
     return await uninterrupted(asyncio.to_thread(call, *args, **kwargs))
 
 
 @asynccontextmanager
 async def _entered(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """A context manager that blocks, entered and left on a thread."""
+    """Enter and leave a blocking context manager on a thread."""
     value = await on_thread(manager.__enter__)
     try:
         yield value

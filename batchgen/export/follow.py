@@ -1,4 +1,4 @@
-"""Following the work: a live file beside the workers of a command, or until nothing is left."""
+"""Follows the work: keeps a live file up to date while workers work, or until nothing is left."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,40 +7,42 @@ from pathlib import Path
 from typing import IO
 
 from batchgen.errors import BatchgenError, StoreError, UsageError
-from batchgen.export.live import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread, page_lines
+from batchgen.export.live_file import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread, page_lines
 from batchgen.export.tail import lock_holder
 from batchgen.store import Experiment, Store
 
 
 @asynccontextmanager
-async def kept(
+async def keep_live_file(
     live: LiveFile, give_up: asyncio.Event, warn: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """While inside, the file follows what is done. It has all of it on leaving, unless an error
-    ends the block, or `give_up` the last of the writing. What goes wrong with it is a warning."""
-    over = asyncio.Event()
-    following = asyncio.create_task(_keep(live, over, warn), name="live file")
+    """Inside the block, the file follows what is done. When the block ends it is completed, unless
+    an error ended the block or `give_up` is set meanwhile. A problem with the file is a warning."""
+    work_over = asyncio.Event()
+    following = asyncio.create_task(_append_until(work_over, live, warn), name="live file")
     giving_up = asyncio.create_task(give_up.wait(), name="give up the live file")
     try:
         yield
-        over.set()
+        work_over.set()
         await asyncio.wait([following, giving_up], return_when=asyncio.FIRST_COMPLETED)
     finally:
         following.cancel()
         giving_up.cancel()
         await asyncio.wait([following, giving_up])
-        live.let_go()
+        live.release()
     if not following.cancelled():
         following.result()
 
 
-async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]) -> None:
+async def _append_until(
+    work_over: asyncio.Event, live: LiveFile, warn: Callable[[str], None]
+) -> None:
     warned = set()
     while True:
-        last, problem = over.is_set(), None
+        last, problem = work_over.is_set(), None
         try:
             if not await live.catch_up(last=last):
-                problem = f"{_held_by_another(live.path)}; this one leaves it alone"
+                problem = f"{_locked_by_another(live.path)}; this one leaves it alone"
         except (OSError, StoreError) as exc:
             problem = (
                 f"{_cannot_write(live.path, exc)} The work goes on; the next run completes it."
@@ -55,7 +57,7 @@ async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]
             return
         try:
             async with asyncio.timeout(FOLLOW_EVERY_S):
-                await over.wait()
+                await work_over.wait()
         except TimeoutError:
             pass
 
@@ -63,29 +65,31 @@ async def _keep(live: LiveFile, over: asyncio.Event, warn: Callable[[str], None]
 async def follow_to_file(live: LiveFile, store: Store, experiment: Experiment) -> None:
     """Keep the file up to date until the experiment has nothing pending or running.
 
-    Raises UsageError when another process does so already, and BatchgenError when it cannot.
+    Raises UsageError when another process does so already, and BatchgenError when the file cannot
+    be written.
     """
     try:
-        async for is_over in _looks(store, experiment):
-            if not await live.catch_up(last=is_over):
-                raise UsageError(f"{_held_by_another(live.path)}; name another file.")
+        async for is_last in _polls(store, experiment):
+            if not await live.catch_up(last=is_last):
+                raise UsageError(f"{_locked_by_another(live.path)}; name another file.")
     except OSError as exc:
         raise BatchgenError(_cannot_write(live.path, exc)) from exc
     finally:
-        live.let_go()
+        live.release()
 
 
 async def follow_to_stream(
     store: Store, experiment: Experiment, file: IO[bytes], warn: Callable[[str], None]
 ) -> None:
-    """The same to an open file, from the start. Lines that were written are not taken back."""
+    """Write what is done to an open file, from the start, until the experiment has nothing pending
+    or running. Lines of results that are replaced later stay."""
     after, superseded = 0, None
 
     def write(lines: bytes) -> None:
         file.write(lines)
         file.flush()
 
-    async for _ in _looks(store, experiment):
+    async for _ in _polls(store, experiment):
         async for page in live_pages(store, experiment, after):
             if superseded not in (None, page.superseded_results):
                 warn(
@@ -96,15 +100,16 @@ async def follow_to_stream(
             await on_thread(write, page_lines(page))
 
 
-async def _looks(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
-    """Time for a look, again and again; True the last time, when nothing was left to be done."""
+async def _polls(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
+    """Yields whenever it is time to look for new results: False, and once True in the end, when
+    nothing was left to be done."""
     while (await store.counts([experiment.id])).open:
         yield False
         await asyncio.sleep(FOLLOW_EVERY_S)
     yield True
 
 
-def _held_by_another(path: Path) -> str:
+def _locked_by_another(path: Path) -> str:
     return f"{path}: {lock_holder(path)} keeps it up to date"
 
 
