@@ -23,13 +23,14 @@ class Display:
         self._stats: Stats | None = None
 
     async def show(self, store: "Store", spec: "WorkSpec", stats: "Stats") -> None:
-        from batchgen.display.live import show_live, show_plain
+        from batchgen.display.live import show
+        from batchgen.jobs.status import watch_run
 
         self._stats = stats
         if not self._session.quiet:
-            show = show_live if self._console.is_terminal else show_plain
             try:
-                await show(store, spec, stats, self._console)
+                look = await watch_run(store, spec.experiments, spec.until)
+                await show(look, self._console)
             except (OSError, SystemExit):  # rich exits when nobody reads it any more
                 pass  # the work goes on without a display
 

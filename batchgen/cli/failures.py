@@ -9,6 +9,7 @@ from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, run_async
 from batchgen.display.texts import failures_text
+from batchgen.jobs.failures import failures_of
 
 
 @click.command(epilog=epilog("batchgen failures", "batchgen failures --reason parse --json"))
@@ -25,16 +26,12 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
 
     async def job() -> int:
         async with open_experiments(config, experiment) as (store, chosen):
-            groups = [(e.name, await store.failures(e.id, reason)) for e in chosen]
+            found = await failures_of(store, chosen, reason)
         if as_json:
-            rows = [
-                {"experiment": name, "reason": g.reason, "error": g.error, "count": g.n,
-                 "example": g.example}
-                for name, found in groups for g in found
-            ]  # fmt: skip
+            rows = [row for one in found for row in one.to_json()]
             click.echo(json.dumps(rows, ensure_ascii=False))
         else:
-            click.echo("\n".join(failures_text(name, found) for name, found in groups))
+            click.echo("\n".join(map(failures_text, found)))
         return 0
 
     return run_async(job())

@@ -1,7 +1,6 @@
 """show: one item, with all that was sent and came back."""
 
 import json
-from typing import Any
 
 import click
 
@@ -9,10 +8,8 @@ from batchgen.cli.group import epilog
 from batchgen.cli.lookup import items_called, open_experiments
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
-from batchgen.display.texts import item_object, item_text
-from batchgen.pool import read_item
-from batchgen.prompts import Renderer
-from batchgen.store import Store
+from batchgen.display.texts import item_text
+from batchgen.jobs.show import item_details
 
 
 @click.command(epilog=epilog("batchgen show 17", "batchgen show my-own-id --json"))
@@ -31,20 +28,17 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
     async def job() -> int:
         async with open_experiments(config, experiment) as (store, chosen):
             only = chosen[0].id if experiment else None
-            shown = [
-                item_object(found, await _messages(store, found))
+            found = [
+                details
                 for number in await items_called(store, item_id, only)
-                if (found := await store.item(number))
+                if (details := await item_details(store, number))
             ]
         if as_json:
-            click.echo(json.dumps(shown[0] if len(shown) == 1 else shown, ensure_ascii=False))
+            objects = [details.to_json() for details in found]
+            shown = objects[0] if len(objects) == 1 else objects
+            click.echo(json.dumps(shown, ensure_ascii=False))
         else:
-            click.echo("\n\n".join(item_text(one) for one in shown))
+            click.echo("\n\n".join(map(item_text, found)))
         return 0
 
     return run_async(job())
-
-
-async def _messages(store: Store, item: dict[str, Any]) -> list[dict[str, Any]] | None:
-    renderer = Renderer(await store.recipe(item["recipe_id"]))
-    return renderer.messages(read_item(json.loads(item["input"]), f"item {item['id']}"))

@@ -1,6 +1,8 @@
 """What people see: pure functions of values, as text and drawings.
 
-live        a run that goes on: a display on a terminal, plain lines elsewhere
+live        how a run goes: a display on a terminal, plain lines elsewhere
 dashboard   `status --watch` on a terminal
+history     what changed between looks: the rates
+drawing     what both displays are drawn of
 texts       status, failures, show and experiments as text
 """

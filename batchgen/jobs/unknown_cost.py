@@ -16,44 +16,45 @@ from batchgen.store import Store, UnknownCall
 _MAX_CALLS = 5000  # so that `status` stays quick
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class UnknownCost:
-    """The most that the `calls` can have used. `tokens` is a sum over `bounded` of them, `cost_usd`
-    over `priced` of them; for the others it is not known, or they were too many to look at."""
+    """The most that `calls` can have used, as far as it is known: of `known_calls` of them. The
+    others are too many to look at, or nobody knows. None: it is known of none of them."""
 
     calls: int
-    tokens: int = 0
-    bounded: int = 0
-    cost_usd: float = 0.0
-    priced: int = 0
+    known_calls: int = 0
+    max_tokens: int | None = 0
+    max_cost_usd: float | None = 0.0
 
-    def add(self, worst: WorstCase | None, booked_usd: float | None) -> None:
-        """Count one more call: `worst` is what its request can use, if that is known, `booked_usd`
-        what a budget has reserved for it."""
-        if worst is not None:
-            self.tokens += worst.tokens
-            self.bounded += 1
-        cost_usd = booked_usd or (worst.cost_usd if worst else None)
-        if cost_usd is not None:
-            self.cost_usd += cost_usd
-            self.priced += 1
+
+NO_UNKNOWN_CALLS = UnknownCost(0)
 
 
 async def max_cost_of_unknown(
     store: Store, prices: Prices, calls: int, dead: Sequence[int], *, parse_feedback: bool
 ) -> UnknownCost:
-    """The most that the `calls` with unknown outcome cost. `dead`: the ids of workers that died and
-    whose calls have not been taken over yet."""
-    cost, requests = UnknownCost(calls), _Requests(store, prices, parse_feedback)
+    """Of the `calls` that there are. `dead`: workers that died, and whose calls nobody has taken
+    over yet."""
     if not calls:
-        return cost
+        return NO_UNKNOWN_CALLS
+    requests, tokens, costs_usd = _Requests(store, prices, parse_feedback), [], []
     looked_at = 0
     async for call in _all_calls(store, dead):
         if looked_at == _MAX_CALLS:
             break
         looked_at += 1
-        cost.add(await requests.worst_case(call), call.booked_usd)
-    return cost
+        worst = await requests.worst_case(call)
+        if worst is not None:
+            tokens.append(worst.tokens)
+        cost_usd = call.booked_usd or (worst.cost_usd if worst else None)
+        if cost_usd is not None:
+            costs_usd.append(cost_usd)
+    return UnknownCost(
+        calls,
+        known_calls=len(costs_usd) or len(tokens),
+        max_tokens=sum(tokens) if tokens else None,
+        max_cost_usd=sum(costs_usd) if costs_usd else None,
+    )
 
 
 async def _all_calls(store: Store, dead: Sequence[int]) -> AsyncIterator[UnknownCall]:

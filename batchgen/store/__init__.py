@@ -11,7 +11,6 @@ one snapshot, and its docstring is its promise. Behind it:
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from batchgen.clock import now_ms
 from batchgen.items import NewItem, Recipe, State
@@ -55,6 +54,8 @@ from batchgen.store.values import (
     Reservation,
     ResultRow,
     Spent,
+    StoredAttempt,
+    StoredItem,
     UnknownCall,
     WorkerRow,
 )
@@ -63,8 +64,8 @@ __all__ = [
     "Added", "AnswerDetails", "Budget", "ClaimRequest", "Counts", "EndedAnswer", "EndedItem",
     "Exchange", "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord",
     "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation",
-    "ResultRow", "Seat", "Spent", "Store", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "open_store",
+    "ResultRow", "Seat", "Spent", "Store", "StoredAttempt", "StoredItem", "UnknownCall",
+    "WorkerRow", "key_of_content", "key_of_id", "open_store",
 ]  # fmt: skip
 
 
@@ -220,6 +221,10 @@ class Store:
         """Items by state and what their calls used, of some experiments or all; constant time."""
         return await self._db.read(look.counts, experiment_ids)
 
+    async def counts_by_experiment(self) -> dict[int, Counts]:
+        """The same of each experiment, by its number; one that is empty may not be there."""
+        return await self._db.read(look.counts_by_experiment)
+
     async def spent(self, of: Budget) -> Spent:
         """Of a budget, by calls that are over."""
         return await self._db.read(budget.spent_of, of)
@@ -232,8 +237,14 @@ class Store:
         """What a worker that died had under way; the first of them, when they are many or big."""
         return await self._db.read(look.calls_of_worker, worker_id, limit)
 
-    async def pace(self) -> Pace:
-        return await self._db.read(look.pace, now_ms())
+    async def pace(self, experiment_ids: Sequence[int] | None = None, calls_after: int = 0) -> Pace:
+        """How fast items finish, and the latencies of the newest calls: those after attempt
+        `calls_after`, for some experiments or all."""
+        return await self._db.read(look.pace, now_ms(), experiment_ids, calls_after)
+
+    async def newest_attempt(self) -> int:
+        """The number of the newest attempt; 0 when there is none yet."""
+        return await self._db.read(look.newest_attempt)
 
     async def learned_rate(self) -> float | None:
         """The calls a minute that --adaptive has found the server to take; None: not yet."""
@@ -253,9 +264,12 @@ class Store:
         one with this number."""
         return await self._db.read(look.find_items, given, experiment_id)
 
-    async def item(self, item_id: int) -> dict[str, Any] | None:
-        """One item by column, its attempts under `calls`."""
+    async def item(self, item_id: int) -> StoredItem | None:
         return await self._db.read(look.item, item_id)
+
+    async def attempts_of(self, item_id: int) -> list[StoredAttempt]:
+        """Every call for an item, oldest first."""
+        return await self._db.read(look.attempts_of, item_id)
 
     # Results: what export reads
 

@@ -5,6 +5,7 @@ in characters, and an empty page is the end.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Literal, NamedTuple
@@ -238,7 +239,8 @@ class Experiment:
 
 @dataclass(slots=True)
 class Counts:
-    """Items by state, the failed ones by reason too, and what all calls used."""
+    """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
+    calls after which their item was to be asked again."""
 
     pending: int = 0
     running: int = 0
@@ -247,6 +249,7 @@ class Counts:
     reasons: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     unknown_calls: int = 0
+    retried: int = 0
     latency_ms: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -263,10 +266,28 @@ class Counts:
         """Those that still need work."""
         return self.pending + self.running
 
+    @property
+    def finished(self) -> int:
+        return self.done + self.failed
+
+    @property
+    def percent(self) -> int:
+        """Of the items that are finished, rounded down: 100 only when nothing is left."""
+        return 100 * self.finished // self.total if self.total else 100
+
+    @classmethod
+    def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":
+        found = cls()
+        for one in counts:
+            for name in cls.__slots__:
+                setattr(found, name, getattr(found, name) + getattr(one, name))
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Items finished lately: `items` in the last `span_s` seconds, and the newest latencies."""
+    """Items finished lately: `items` in the last `span_s` seconds, and the latencies of the newest
+    answers."""
 
     items: int
     span_s: float
@@ -281,6 +302,44 @@ class FailureGroup:
     error: str
     n: int
     example: int
+
+
+class StoredAttempt(NamedTuple):
+    """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
+    call that failed, all that came back."""
+
+    seq: int
+    finished_at: int
+    latency_ms: int | None
+    outcome: str
+    reason: str | None
+    error: str | None
+    http_status: int | None
+    request_id: str | None
+    model: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    response: str | None
+    body: str | None
+
+
+class StoredItem(NamedTuple):
+    """An item and how it stands. `state` is None when it was dropped; `sample` is None of an
+    ordinary item. `input` and `parsed` are JSON text, `parsed` None when it is the response."""
+
+    id: int
+    experiment: str
+    custom_id: str | None
+    sample: int | None
+    input: str
+    recipe_id: int
+    state: str | None
+    reason: str | None
+    error: str | None
+    parsed: str | None
+    finished_at: int | None
 
 
 class UnknownCall(NamedTuple):

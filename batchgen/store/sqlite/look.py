@@ -1,13 +1,23 @@
 """What people read, and workers now and then: on the reading connection, and never locking."""
 
+import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from batchgen.items import State
 from batchgen.store.keys import key_of_id
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import Counts, Experiment, FailureGroup, Pace, UnknownCall
+from batchgen.store.values import (
+    Counts,
+    Experiment,
+    FailureGroup,
+    Pace,
+    StoredAttempt,
+    StoredItem,
+    UnknownCall,
+)
 
 _PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
@@ -28,25 +38,25 @@ def experiments(db: sqlite3.Connection) -> list[Experiment]:
     return [Experiment(*row) for row in db.execute(QUERIES["experiments"])]
 
 
-def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) -> Counts:
+def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
     """By the counters: as fast at ten million items as at ten."""
-    found = Counts()
+    found: dict[int, Counts] = defaultdict(Counts)
     for experiment_id, state, reason, n in db.execute(QUERIES["counters"]):
-        if experiment_ids is None or experiment_id in experiment_ids:
-            setattr(found, state, getattr(found, state) + n)
-            if state == State.FAILED:
-                found.reasons[reason] += n
-    for experiment_id, calls, unknown, ms, *tokens, cost_usd in db.execute(QUERIES["totals"]):
-        if experiment_ids is None or experiment_id in experiment_ids:
-            found.calls += calls
-            found.unknown_calls += unknown
-            found.latency_ms += ms
-            found.prompt_tokens += tokens[0]
-            found.completion_tokens += tokens[1]
-            found.cached_tokens += tokens[2]
-            found.reasoning_tokens += tokens[3]
-            found.cost_usd += cost_usd
-    return found
+        counts = found[experiment_id]
+        setattr(counts, state, getattr(counts, state) + n)
+        if state == State.FAILED:
+            counts.reasons[reason] += n
+    for columns in _dicts(db, "totals", {}):
+        counts = found[columns.pop("experiment_id")]
+        for name, n in columns.items():
+            setattr(counts, name, n)
+    return dict(found)
+
+
+def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) -> Counts:
+    found = counts_by_experiment(db)
+    chosen = found if experiment_ids is None else experiment_ids
+    return Counts.sum_of(found[id_] for id_ in chosen if id_ in found)
 
 
 def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:
@@ -72,13 +82,29 @@ def _page_of_calls(rows: sqlite3.Cursor) -> list[UnknownCall]:
     return page
 
 
-def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
-    """How fast items finish, over the last minute."""
-    since = {"since": now - int(span_s * 1000), "limit": 100_000}
+def pace(
+    db: sqlite3.Connection,
+    now: int,
+    experiment_ids: Sequence[int] | None = None,
+    calls_after: int = 0,
+    span_s: float = 60.0,
+) -> Pace:
+    """How fast items finish, over the last minute; the latencies are those of the experiments'
+    calls after attempt `calls_after`."""
+    since = {"since": now - int(span_s * 1000), "limit": 10_000}
     items, first = db.execute(QUERIES["recent_finishes"], since).fetchone()
-    latencies = [ms for (ms,) in db.execute(QUERIES["recent_latencies"], {"limit": 1000})]
     measured_s = (now - first) / 1000 if items > 1 else span_s
+    which = {
+        "experiment_ids": None if experiment_ids is None else json.dumps(list(experiment_ids)),
+        "after": calls_after, "limit": 1000,
+    }  # fmt: skip
+    latencies = [ms for (ms,) in db.execute(QUERIES["recent_latencies"], which)]
     return Pace(items, max(measured_s, 1.0), latencies)
+
+
+def newest_attempt(db: sqlite3.Connection) -> int:
+    (seq,) = db.execute(QUERIES["last_id"], {"name": "attempts"}).fetchone()
+    return int(seq)
 
 
 def recent_usage(db: sqlite3.Connection) -> list[tuple[int, int]]:
@@ -110,12 +136,15 @@ def _other_samples(db: sqlite3.Connection, item_id: int) -> list[int]:
     return [one for (one,) in db.execute(QUERIES["other_samples"], {"item_id": item_id})]
 
 
-def item(db: sqlite3.Connection, item_id: int) -> dict[str, Any] | None:
-    """One item with its attempts, as a dict by column."""
-    found = _dicts(db, "item", {"item_id": item_id})
-    if not found:
-        return None
-    return found[0] | {"calls": _dicts(db, "attempts_of_item", {"item_id": item_id})}
+def item(db: sqlite3.Connection, item_id: int) -> StoredItem | None:
+    rows = _dicts(db, "item", {"item_id": item_id})
+    return StoredItem(**rows[0]) if rows else None
+
+
+def attempts_of(db: sqlite3.Connection, item_id: int) -> list[StoredAttempt]:
+    """Oldest first."""
+    rows = _dicts(db, "attempts_of_item", {"item_id": item_id})
+    return [StoredAttempt(**row) for row in rows]
 
 
 def recipe_json(db: sqlite3.Connection, recipe_id: int) -> str:

@@ -473,8 +473,13 @@ select count(*), min(finished_at) from
 
 -- name: recent_latencies
 -- Of the newest calls only: where nothing was ever answered, the search would not end.
-select latency_ms from (select latency_ms, outcome from attempts order by seq desc limit :limit)
- where outcome = 'answered';
+select a.latency_ms
+  from (select item_id, latency_ms, outcome from attempts where seq > :after
+         order by seq desc limit :limit) a
+  cross join work w on w.item_id = a.item_id
+ where a.outcome = 'answered'
+   and (:experiment_ids is null
+        or w.experiment_id in (select value from json_each(:experiment_ids)));
 
 -- name: recent_usage
 -- Of the newest calls only, as above; oldest first.
@@ -504,9 +509,8 @@ select 1 from items indexed by items_by_sample
  where sample_of is not null and experiment_id = :experiment_id limit 1;
 
 -- name: item
-select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, w.attempts,
-       w.crashes, w.available_at, w.worker_id, w.priority, r.reason, r.error, r.parsed, r.finished_at,
-       w.answer_seq
+select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, r.reason,
+       r.error, r.parsed, r.finished_at
   from items i
   join experiments e on e.id = i.experiment_id
   left join work w on w.item_id = i.id

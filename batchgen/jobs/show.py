@@ -1,0 +1,76 @@
+"""One item with all that was sent and came back."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.clock import timestamp
+from batchgen.pool import read_item
+from batchgen.prompts import Renderer
+from batchgen.store import Store, StoredAttempt, StoredItem
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDetails:
+    """`messages` are those that its recipe makes; `attempts` are in the order in which they ended,
+    each with its raw answer or error."""
+
+    item: StoredItem
+    messages: list[dict[str, Any]]
+    attempts: tuple[StoredAttempt, ...]
+
+    @property
+    def id(self) -> str | int:
+        """The user's id or, without one, the item's number."""
+        return self.item.custom_id or self.item.id
+
+    @property
+    def state(self) -> str:
+        return self.item.state or "dropped"
+
+    @property
+    def input(self) -> Any:
+        """As it was given."""
+        return json.loads(self.item.input)
+
+    @property
+    def parsed(self) -> Any:
+        """What the parser made of the answer; None of an item that is not done."""
+        if self.item.state != "done":
+            return self.item.parsed
+        if self.item.parsed is not None:
+            return json.loads(self.item.parsed)
+        answers = [call.response for call in self.attempts if call.outcome == "answered"]
+        return answers[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `show --json`."""
+        item = self.item
+        return {
+            "id": self.id,
+            "number": item.id,
+            **({} if item.sample is None else {"sample": item.sample}),
+            "experiment": item.experiment,
+            "state": self.state,
+            "reason": item.reason,
+            "error": item.error,
+            "input": self.input,
+            "messages": self.messages,
+            "parsed": self.parsed,
+            "finished_at": None if item.finished_at is None else timestamp(item.finished_at),
+            "attempts": [
+                {**call._asdict(), "finished_at": timestamp(call.finished_at)}
+                for call in self.attempts
+            ],
+        }
+
+
+async def item_details(store: Store, number: int) -> ItemDetails | None:
+    """None: there is no item of this number."""
+    item = await store.item(number)
+    if item is None:
+        return None
+    attempts = await store.attempts_of(number)
+    renderer = Renderer(await store.recipe(item.recipe_id))
+    messages = renderer.messages(read_item(json.loads(item.input), f"item {number}"))
+    return ItemDetails(item, messages, tuple(attempts))

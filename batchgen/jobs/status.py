@@ -1,0 +1,212 @@
+"""How it stands: items by state, pace, workers, and what calls with unknown outcome can have cost.
+
+One value, `Status`: it is what `status` prints, and what the dashboard and the live display of a
+run are drawn from.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchgen.clock import now_ms, timestamp
+from batchgen.config import Config
+from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
+from batchgen.llm.prices import Prices
+from batchgen.store import Counts, Pace, Store, WorkerRow
+from batchgen.worker.report import WorkerReport
+from batchgen.worker.stragglers import percentile
+
+PAUSED = "paused (batchgen resume goes on)"
+_STATES = ("pending", "running", "done", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentStatus:
+    name: str
+    created_at: int
+    counts: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "created_at": timestamp(self.created_at),
+            **_counts_json(self.counts),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker that joined and did not leave. `paused` is what others ordered. `in_flight` are its
+    calls under way, or those that were when it died. `report` is some seconds old at most."""
+
+    id: int
+    host: str
+    pid: int
+    slots: int
+    started_at: int
+    alive: bool
+    paused: bool
+    in_flight: int
+    report: WorkerReport
+
+    @classmethod
+    def of(cls, row: WorkerRow) -> "WorkerStatus":
+        return cls(
+            id=row.id, host=row.host, pid=row.pid, slots=row.slots, started_at=row.started_at,
+            alive=row.alive, paused=bool(row.paused), in_flight=row.calls,
+            report=WorkerReport.from_json(row.report),
+        )  # fmt: skip
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why it sends less than it could, in words; None: it does not."""
+        return PAUSED if self.paused else self.report.waits_for
+
+    def to_json(self, at_ms: int) -> dict[str, Any]:
+        found = {
+            "id": self.id, "host": self.host, "pid": self.pid, "slots": self.slots,
+            "started_at": timestamp(self.started_at), "alive": self.alive, "paused": self.paused,
+        }  # fmt: skip
+        if not self.alive:
+            return found
+        late_after_ms = self.report.late_after_ms
+        return {
+            **found,
+            "in_flight": self.in_flight,
+            "waits_for": self.waits_for,
+            "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
+            "stragglers": [
+                {"item": late.item_id, "for_s": round((at_ms - late.began_at) / 1000, 1)}
+                for late in self.report.stragglers
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look, at `at_ms` (epoch ms).
+
+    experiments     each with its counts; `total` are those of all of them
+    items_per_s     in the last minute
+    latency_p50_s, latency_p95_s   of the newest thousand answers; None: there are none
+    learned_rpm     the calls a minute that --adaptive has found the server to take; None: not yet
+    workers         of the whole database
+    unknown         calls whose outcome nobody knows, and the most that they can have cost. Those of
+                    dead workers are among them, which `total` does not know while nobody has taken
+                    over from them
+    """
+
+    at_ms: int
+    experiments: tuple[ExperimentStatus, ...]
+    total: Counts
+    items_per_s: float = 0.0
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    learned_rpm: float | None = None
+    workers: tuple[WorkerStatus, ...] = ()
+    unknown: UnknownCost = NO_UNKNOWN_CALLS
+
+    @property
+    def reports(self) -> list[WorkerReport]:
+        """Those of the workers that live."""
+        return [worker.report for worker in self.workers if worker.alive]
+
+    @property
+    def paused(self) -> bool:
+        """Whether there are workers, and others ordered all of them to pause."""
+        alive = [worker for worker in self.workers if worker.alive]
+        return bool(alive) and all(worker.paused for worker in alive)
+
+    @property
+    def limited_to_rpm(self) -> float | None:
+        """The limit that holds calls back now; all workers share it."""
+        held = (report.limited_to_rpm for report in self.reports)
+        return next((rpm for rpm in held if rpm), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `status --json`."""
+        return {
+            "experiments": [experiment.to_json() for experiment in self.experiments],
+            "total": _counts_json(self.total) | _unknown_json(self.unknown),
+            "items_per_s": round(self.items_per_s, 3),
+            "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
+            "latency_p50_s": self.latency_p50_s,
+            "latency_p95_s": self.latency_p95_s,
+            "workers": [worker.to_json(self.at_ms) for worker in self.workers],
+        }
+
+
+async def status_of(store: Store, config: Config) -> Status:
+    """All there is to know. The config has the prices. Raises StoreError."""
+    rows, counts = await store.experiments(), await store.counts_by_experiment()
+    experiments = [ExperimentStatus(e.name, e.created_at, counts.get(e.id, Counts())) for e in rows]
+    total, workers = Counts.sum_of(counts.values()), await store.workers()
+    dead = [worker for worker in workers if not worker.alive]
+    unknown = await max_cost_of_unknown(
+        store, Prices(config.model), total.unknown_calls + sum(worker.calls for worker in dead),
+        [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
+    )  # fmt: skip
+    status = _with_pace(total, await store.pace(), workers)
+    learned_rpm = await store.learned_rate()
+    return replace(status, experiments=tuple(experiments), learned_rpm=learned_rpm, unknown=unknown)
+
+
+async def watch_run(
+    store: Store, experiments: Sequence[int] | None, until: int | None = None
+) -> Callable[[], Awaitable[Status]]:
+    """How to look at a run that begins now, as often as one likes: it costs little, so it leaves
+    out what a run does not need (each experiment alone, unknown calls).
+
+    It is about these experiments (None: all) and, with `until`, no more pending items than are
+    still wanted. Latencies are those of calls that end from now on.
+    """
+    calls_before = await store.newest_attempt()
+
+    async def look() -> Status:
+        total = await store.counts(experiments)
+        if until is not None:
+            missing = max(0, until - total.done - total.running)
+            total = replace(total, pending=min(total.pending, missing))
+        pace = await store.pace(experiments, calls_before)
+        return _with_pace(total, pace, await store.workers())
+
+    return look
+
+
+def _with_pace(total: Counts, pace: Pace, workers: Sequence[WorkerRow]) -> Status:
+    latencies_ms = sorted(pace.latencies_ms)
+    return Status(
+        at_ms=now_ms(),
+        experiments=(),
+        total=total,
+        items_per_s=pace.items / pace.span_s,
+        latency_p50_s=percentile(latencies_ms, 0.50) / 1000 if latencies_ms else None,
+        latency_p95_s=percentile(latencies_ms, 0.95) / 1000 if latencies_ms else None,
+        workers=tuple(WorkerStatus.of(row) for row in workers),
+    )
+
+
+def _counts_json(counts: Counts) -> dict[str, Any]:
+    return {
+        "total": counts.total,
+        **{state: getattr(counts, state) for state in _STATES},
+        "reasons": dict(counts.reasons.most_common()),
+        "calls": counts.calls,
+        "unknown_calls": counts.unknown_calls,
+        "latency_ms": counts.latency_ms,
+        "prompt_tokens": counts.prompt_tokens,
+        "completion_tokens": counts.completion_tokens,
+        "cached_tokens": counts.cached_tokens,
+        "reasoning_tokens": counts.reasoning_tokens,
+        "cost_usd": round(counts.cost_usd, 6),
+    }
+
+
+def _unknown_json(unknown: UnknownCost) -> dict[str, Any]:
+    cost_usd = unknown.max_cost_usd
+    return {
+        "unknown_calls": unknown.calls,
+        "unknown_max_tokens": unknown.max_tokens,
+        "unknown_max_cost_usd": None if cost_usd is None else round(cost_usd, 6),
+        "unknown_max_calls": unknown.known_calls,
+    }
