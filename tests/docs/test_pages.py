@@ -3,6 +3,8 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,18 @@ def headings(page: Path) -> set[str]:
 def test_tests_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"\btests/[\w/]+\.py", page.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), name
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    named = re.findall(r"`([\w/]+(?:\.py|\.sql|/))`", (DOCS / "architecture.md").read_text("utf-8"))
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / "batchgen" / name).exists()] == []
+
+
+def test_the_pages_that_are_made_from_the_code_are_up_to_date() -> None:
+    command = [sys.executable, "docs/generate.py", "--check"]
+    check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (check.returncode, check.stderr) == (0, "")
 
 
 async def test_the_sql_runs_and_finds_something(reader: Reader) -> None:
