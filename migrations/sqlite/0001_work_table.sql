@@ -167,7 +167,8 @@ create table totals (
   cached_tokens     integer not null default 0,
   reasoning_tokens  integer not null default 0,
   unknown_tokens    integer not null default 0,    -- the most that unknown calls can have used
-  cost_usd          real    not null default 0
+  cost_usd          real    not null default 0,
+  retried           integer not null default 0     -- calls after which their item was asked again
 ) strict;
 
 ---------------------------------------------------------- what workers know of each other

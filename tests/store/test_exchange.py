@@ -316,7 +316,7 @@ def test_totals_add_up_over_all_calls(table: Table, worker: int) -> None:
     table.exchange(worker, outcomes)
     (again,) = table.claim(worker, 1)
     table.finish(worker, again, Done(), answered())
-    assert table.query("select * from totals") == [(1, 3, 0, 1405, 20, 40, 6, 8, 0, 0.0)]
+    assert table.query("select * from totals") == [(1, 3, 0, 1405, 20, 40, 6, 8, 0, 0.0, 1)]
 
 
 def test_sequence_numbers_are_the_finishing_order(table: Table, worker: int) -> None:

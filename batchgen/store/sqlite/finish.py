@@ -183,6 +183,8 @@ def _count(ledger: Ledger, outcome: Outcome) -> None:
     reason = decision.reason if isinstance(decision, Fail) else ""
     ledger.move(experiment_id, State.RUNNING, -1)
     ledger.move(experiment_id, _state_after(decision), +1, reason)
+    if isinstance(decision, Retry):
+        ledger.retry(experiment_id)
 
 
 def _answer_seq(item: Item) -> int | None:

@@ -9,7 +9,7 @@ from batchgen.store.sqlite.sql import QUERIES
 
 _TOTALS = (
     "calls", "unknown_calls", "unknown_tokens", "latency_ms", "prompt_tokens", "completion_tokens",
-    "cached_tokens", "reasoning_tokens", "cost_usd",
+    "cached_tokens", "reasoning_tokens", "cost_usd", "retried",
 )  # fmt: skip
 
 
@@ -41,6 +41,10 @@ class Ledger:
         spent["cached_tokens"] += usage.cached_tokens or 0
         spent["reasoning_tokens"] += usage.reasoning_tokens or 0
         spent["cost_usd"] += attempt.cost_usd or 0.0
+
+    def retry(self, experiment_id: int) -> None:
+        """A call of the experiment is to be repeated."""
+        self._spent.setdefault(experiment_id, defaultdict(int))["retried"] += 1
 
     def forget_unknown(self, experiment_id: int, calls: int) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""

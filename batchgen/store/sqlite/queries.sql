@@ -245,16 +245,17 @@ update work set answer_seq = :answer_seq
 
 -- name: add_to_totals
 insert into totals (experiment_id, calls, unknown_calls, unknown_tokens, latency_ms, prompt_tokens,
-  completion_tokens, cached_tokens, reasoning_tokens, cost_usd)
+  completion_tokens, cached_tokens, reasoning_tokens, cost_usd, retried)
 values (:experiment_id, :calls, :unknown_calls, :unknown_tokens, :latency_ms, :prompt_tokens,
-  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd)
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :retried)
 on conflict (experiment_id) do update
    set calls = calls + :calls, unknown_calls = unknown_calls + :unknown_calls,
        unknown_tokens = unknown_tokens + :unknown_tokens,
        latency_ms = latency_ms + :latency_ms, prompt_tokens = prompt_tokens + :prompt_tokens,
        completion_tokens = completion_tokens + :completion_tokens,
        cached_tokens = cached_tokens + :cached_tokens,
-       reasoning_tokens = reasoning_tokens + :reasoning_tokens, cost_usd = cost_usd + :cost_usd;
+       reasoning_tokens = reasoning_tokens + :reasoning_tokens, cost_usd = cost_usd + :cost_usd,
+       retried = retried + :retried;
 
 ------------------------------------------------------------------------------- exchange: claim
 
@@ -443,7 +444,7 @@ select experiment_id, state, reason, n from counters where n > 0;
 
 -- name: totals
 select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
-       cached_tokens, reasoning_tokens, cost_usd from totals;
+       cached_tokens, reasoning_tokens, cost_usd, retried from totals;
 
 -- name: last_bad_answer
 -- What an item's parser could not use, and why.

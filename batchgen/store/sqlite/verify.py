@@ -79,7 +79,8 @@ def _wrong_totals(db: sqlite3.Connection) -> list[str]:
 def _sums(db: sqlite3.Connection, query: str) -> defaultdict[int, list[float]]:
     found: defaultdict[int, list[float]] = defaultdict(lambda: [0.0] * len(_SUMS))
     for experiment_id, *sums in db.execute(QUERIES[query]):
-        found[experiment_id] = [n or 0 for n in sums]
+        # What a decision made of a call (`retried`) is not kept with it, so it cannot be recounted.
+        found[experiment_id] = [n or 0 for n in sums[: len(_SUMS)]]
     return found
 
 
