@@ -109,6 +109,13 @@ def test_every_command_and_exit_code_is_named() -> None:
         assert re.search(rf"\b{code}\b", text.split("**Exit codes**")[1].split("\n\n")[0])
 
 
+def test_every_task_of_dev_py_is_named() -> None:
+    tasks = re.findall(r"^    python3 dev.py (\w+)", (ROOT / "dev.py").read_text("utf-8"), re.M)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(set(tasks)) == sorted(named)
+
+
 def test_every_reason_is_explained() -> None:
     text = (DOCS / "failures.md").read_text(encoding="utf-8")
     for reason in Reason:
