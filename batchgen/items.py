@@ -332,8 +332,15 @@ Decision = Done | Retry | Fail | Release | KeepAnswer | Beside
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a claim: written by the next exchange."""
+    """What became of a claim: written by the next exchange. `attempts` are the calls that were made
+    for it: none, one, or two where a second call was begun. The first of them is the one that
+    counts; the other may have been left, with its answer unknown."""
 
     item: Item
-    attempt: Attempt | None
+    attempts: tuple[Attempt, ...]
     decision: Decision
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The one that counts."""
+        return self.attempts[0] if self.attempts else None

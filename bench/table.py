@@ -232,7 +232,7 @@ def _outcomes(items: Sequence[Item]) -> list[Outcome]:
         model="simulated", finish_reason="stop", usage=Usage(130, 250), response=_ANSWER,
         body=_REST,
     )  # fmt: skip
-    return [Outcome(item, attempt, Done(None)) for item in items]
+    return [Outcome(item, (attempt,), Done(None)) for item in items]
 
 
 def _bare_python() -> Spent:

@@ -109,7 +109,8 @@ class Calls:
         await self._until_late()
         await self._committer.second_call_permit()
         try:
-            await self._committer.hand_in(Outcome(item, Attempt(finished_at=now_ms()), Beside()))
+            unknown = (Attempt(finished_at=now_ms()),)
+            await self._committer.hand_in(Outcome(item, unknown, Beside()))
         except asyncio.CancelledError:
             self._committer.give_back_permit()
             raise

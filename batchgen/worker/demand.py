@@ -110,8 +110,8 @@ class Demand:
         if limits.tokens_per_minute is None and not self._pacer.server.counts_tokens:
             return
         for outcome in outcomes:
-            if outcome.attempt is not None:
-                usage = outcome.attempt.usage
+            for attempt in outcome.attempts:
+                usage = attempt.usage
                 if usage.prompt_tokens is not None and usage.completion_tokens is not None:
                     item_bytes = len(outcome.item.input_json.encode())
                     self._meter.observe(item_bytes, usage.prompt_tokens + usage.completion_tokens)

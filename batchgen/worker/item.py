@@ -88,7 +88,7 @@ class ItemRun:
         is no call, and the item goes back as the worker leaves."""
         if not self._calling:
             return None
-        return Outcome(self._item, Attempt(finished_at=now_ms()), Release())
+        return Outcome(self._item, (Attempt(finished_at=now_ms()),), Release())
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:
         if clock_ms() < self._steps.pacer.paused_until:
@@ -103,7 +103,7 @@ class ItemRun:
         self._calling = False
         if sent.other is not None:
             other = steps.judge.attempt_of(sent.other, prepared)
-            steps.committer.hand_in(Outcome(item, other, Beside()))
+            steps.committer.hand_in(Outcome(item, (other,), Beside()))
         judged = steps.judge.judge(item, prepared, sent.counts)
         self._attempt = judged.attempt
         if not isinstance(judged.decision, KeepAnswer):
@@ -117,7 +117,7 @@ class ItemRun:
         """Until it is durable: what runs next may hang or kill the process."""
         steps, item, attempt = self._steps, self._item, self._attempt
         assert attempt is not None
-        seq = await steps.committer.hand_in(Outcome(item, attempt, KeepAnswer()))
+        seq = await steps.committer.hand_in(Outcome(item, (attempt,), KeepAnswer()))
         self._item = replace(item, answer=StoredAnswer(seq or 0, text))
         self._attempt = None
         steps.log.attempt(item, attempt, KeepAnswer())
@@ -126,4 +126,5 @@ class ItemRun:
         return self._outcome(await self._steps.parser.parse(self._item, prepared, text))
 
     def _outcome(self, decision: Decision) -> Outcome:
-        return Outcome(self._item, self._attempt, decision)
+        attempts = () if self._attempt is None else (self._attempt,)
+        return Outcome(self._item, attempts, decision)

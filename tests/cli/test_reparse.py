@@ -327,7 +327,7 @@ def fill(project: Project, said: Sequence[str]) -> None:
         table.exchange(
             worker,
             [
-                Outcome(claimed[number], answered(text), failed)
+                Outcome(claimed[number], (answered(text),), failed)
                 for number, text in enumerate(said, start=1)
             ],
         )

@@ -568,5 +568,5 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
                 assert await other.beat() is True
                 assert (await other.exchange([], ClaimRequest(1))).items == []
                 assert await worker.beat() is True
-            done = await worker.exchange([Outcome(item, None, Release())], ClaimRequest())
+            done = await worker.exchange([Outcome(item, (), Release())], ClaimRequest())
             assert done.lost == []

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from batchgen.items import Attempt, Decision, Item, NewItem, Outcome, Reason, Recipe, Usage
 from batchgen.json_text import canonical_json, dump_json
-from batchgen.limits.buckets import Limits
+from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
     Added,
     ClaimRequest,
@@ -145,9 +145,13 @@ class Table:
         return self.exchange(worker_id, want=want).items
 
     def finish(
-        self, worker_id: int, item: Item, decision: Decision, attempt: Attempt | None = None
+        self, worker_id: int, item: Item, decision: Decision, *attempts: Attempt | None
     ) -> Exchange:
-        return self.exchange(worker_id, [Outcome(item, attempt, decision)])
+        made = tuple(attempt for attempt in attempts if attempt is not None)
+        return self.exchange(worker_id, [Outcome(item, made, decision)])
+
+    def begin_second_calls(self, *items: Item, limits: Limits = NO_LIMITS) -> set[int]:
+        return self.run(queue.begin_second_calls, items, limits, self.now)
 
     def leave(self, worker_id: int) -> int:
         return self._remove(worker_id, crashed=False)

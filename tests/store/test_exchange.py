@@ -145,7 +145,7 @@ def test_open_counts_pending_and_running_of_everybody(table: Table, worker: int)
 
 def test_when_all_is_done_nothing_is_open(table: Table, worker: int) -> None:
     table.enqueue("a")
-    outcomes = [Outcome(item, answered(), Done()) for item in table.claim(worker, 1)]
+    outcomes = [Outcome(item, (answered(),), Done()) for item in table.claim(worker, 1)]
     done = table.exchange(worker, outcomes, want=1)
     assert (done.items, done.open, done.next_at, done.lost) == ([], 0, None, [])
 
@@ -153,7 +153,7 @@ def test_when_all_is_done_nothing_is_open(table: Table, worker: int) -> None:
 def test_an_item_given_back_can_be_claimed_in_the_same_exchange(table: Table, worker: int) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
-    done = table.exchange(worker, [Outcome(item, None, Release())], want=1)
+    done = table.exchange(worker, [Outcome(item, (), Release())], want=1)
     assert done.items == [replace(item, epoch=2)]
 
 
@@ -166,8 +166,8 @@ def test_finish_and_claim_are_one_exchange(table: Table, worker: int) -> None:
     done = table.exchange(
         worker,
         [
-            Outcome(first, answered("one"), Done('{"p": 1}')),
-            Outcome(second, broken(), Retry(None, charged=True)),
+            Outcome(first, (answered("one"),), Done('{"p": 1}')),
+            Outcome(second, (broken(),), Retry(None, charged=True)),
         ],
         want=2,
     )
@@ -310,8 +310,8 @@ def test_totals_add_up_over_all_calls(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
     first, second = table.claim(worker, 2)
     outcomes = [
-        Outcome(first, broken(), Retry(None, charged=True)),
-        Outcome(second, answered(), Done()),
+        Outcome(first, (broken(),), Retry(None, charged=True)),
+        Outcome(second, (answered(),), Done()),
     ]
     table.exchange(worker, outcomes)
     (again,) = table.claim(worker, 1)
@@ -322,7 +322,7 @@ def test_totals_add_up_over_all_calls(table: Table, worker: int) -> None:
 def test_sequence_numbers_are_the_finishing_order(table: Table, worker: int) -> None:
     table.enqueue("a", "b", "c")
     first, second, third = table.claim(worker, 3)
-    table.exchange(worker, [Outcome(each, answered(), Done()) for each in (third, first)])
+    table.exchange(worker, [Outcome(each, (answered(),), Done()) for each in (third, first)])
     table.finish(worker, second, Done(), answered())
     assert table.query("select seq, item_id from results order by seq") == [(1, 3), (2, 1), (3, 2)]
     assert table.query("select seq, item_id from attempts order by seq") == [(1, 3), (2, 1), (3, 2)]
@@ -331,7 +331,7 @@ def test_sequence_numbers_are_the_finishing_order(table: Table, worker: int) -> 
 def test_the_same_outcome_twice_counts_once(table: Table, worker: int) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
-    outcome = Outcome(item, answered(), Done())
+    outcome = Outcome(item, (answered(),), Done())
     done = table.exchange(worker, [outcome, outcome])
     assert (done.lost, done.attempt_seqs) == ([outcome], [1, 2])
     assert table.query("select seq from results") == [(1,)]
@@ -342,7 +342,7 @@ def test_an_outcome_of_a_deleted_experiment_is_dropped(table: Table, worker: int
     (item,) = table.claim(worker, 1)
     table.take_over(worker)
     table.delete(1)
-    outcome = Outcome(item, answered(), Done())
+    outcome = Outcome(item, (answered(),), Done())
     done = table.exchange(worker, [outcome])
     assert (done.lost, done.attempt_seqs) == ([outcome], [None])
     assert table.query("select * from attempts") == []

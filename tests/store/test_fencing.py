@@ -14,6 +14,7 @@ import pytest
 
 from batchgen.clock import now_ms
 from batchgen.items import (
+    Attempt,
     Done,
     Fail,
     KeepAnswer,
@@ -24,7 +25,7 @@ from batchgen.items import (
     StoredAnswer,
 )
 from batchgen.store import ClaimRequest, OtherRecipe, open_store
-from batchgen.store.sqlite import queue
+from batchgen.store.sqlite import look, queue
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from tests.kits.table import (
     LEASE_MS,
@@ -72,6 +73,7 @@ def test_taken_over_items_were_sent_with_unknown_answer_and_cost_no_attempt(tabl
     assert table.query("select calls, unknown_calls from totals") == [(2, 2)]
     assert table.work(1) == {
         "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "attempts": 0,
+        "second_call": 0,
         "crashes": 1, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
     assert table.claim(table.join(), 2) == [replace(first, epoch=3), replace(second, epoch=3)]
@@ -115,7 +117,7 @@ def test_a_late_outcome_changes_nothing_but_its_answer_is_kept(
     if meanwhile == "done by another":
         table.finish(other, theirs, Done(), answered("theirs"))
     before = table.work(1), table.query("select * from results")
-    outcome = Outcome(item, answered("too late"), decision)
+    outcome = Outcome(item, (answered("too late"),), decision)
     done = table.exchange(late, [outcome], want=1)
     assert (table.work(1), table.query("select * from results")) == before
     assert (done.lost, done.items, done.expelled) == ([outcome], [], True)
@@ -124,6 +126,74 @@ def test_a_late_outcome_changes_nothing_but_its_answer_is_kept(
     assert (unknown, table.one("select sum(unknown_calls) from totals")) == ([], 0)
     assert table.one("select sum(calls) from totals") == table.one("select count(*) from attempts")
     assert done.attempt_seqs == [table.one("select max(seq) from attempts")]
+
+
+def test_a_worker_that_dies_with_two_calls_for_an_item_leaves_two_unknown_ones(
+    table: Table,
+) -> None:
+    table.enqueue("a", "b")
+    dead = table.join()
+    one, _ = table.claim(dead, 2)
+    assert table.begin_second_calls(one) == {1}
+    (row,) = queue.workers(table.db)
+    assert row.calls == 3
+    assert [call.item_id for call in look.calls_of_worker(table.db, dead, 9)] == [1, 1, 2]
+    table.take_over(dead)
+    assert [len(table.attempts(number)) for number in (1, 2)] == [2, 1]
+    assert table.query("select calls, unknown_calls from totals") == [(3, 3)]
+    assert [table.work(number)["second_call"] for number in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize("decision", [Done("[1]"), KeepAnswer(), Retry(None, charged=True)])
+def test_of_two_calls_the_first_counts_and_the_other_is_kept(
+    table: Table, decision: Done | KeepAnswer | Retry
+) -> None:
+    table.enqueue("a")
+    worker = table.join()
+    (item,) = table.claim(worker, 1)
+    table.begin_second_calls(item)
+    left = Attempt(finished_at=START)
+    done = table.finish(worker, item, decision, answered("counts"), left)
+    assert [attempt[2:] for attempt in table.attempts(1)] == [
+        ("answered", "counts"),
+        ("unknown", None),
+    ]
+    assert done.attempt_seqs == [1]
+    work = table.work(1)
+    assert (work["second_call"], work["answer_seq"] or 1) == (0, 1)
+    assert table.query("select calls, unknown_calls from totals") == [(2, 1)]
+    assert table.problems() == []
+
+
+def test_two_calls_that_come_back_too_late_take_the_places_of_two_unknown_ones(
+    table: Table,
+) -> None:
+    table.enqueue("a")
+    late = table.join()
+    (item,) = table.claim(late, 1)
+    table.begin_second_calls(item)
+    table.take_over(late)
+    done = table.finish(late, item, Done(), answered("one"), broken())
+    assert [attempt[2:] for attempt in table.attempts(1)] == [
+        ("answered", "one"),
+        ("failed", None),
+    ]
+    assert len(done.lost) == 1
+    assert table.query("select calls, unknown_calls from totals") == [(2, 0)]
+
+
+def test_no_second_call_is_begun_for_what_is_no_longer_held(table: Table) -> None:
+    table.enqueue("a", "b", "c")
+    late = table.join()
+    one, two, three = table.claim(late, 3)
+    table.finish(late, one, Retry(None, charged=False), broken())
+    table.finish(late, two, Done(), answered())
+    assert table.begin_second_calls(one, two, three) == {3}
+    table.take_over(late)
+    other = table.join()
+    table.claim(other, 3)
+    assert table.begin_second_calls(one, two, three) == set()
+    assert table.query("select second_call from work where second_call <> 0") == []
 
 
 def test_a_worker_taken_for_dead_is_told_so_whatever_it_wants(table: Table) -> None:
@@ -307,12 +377,14 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
         async with store.seat(1, 0, 3):  # which need not wait until leases tell
             pass
         async with store.seat(1, 60, 3) as other:
-            late = await slow.exchange([Outcome(item, answered("late"), Done())], ClaimRequest(1))
+            late = await slow.exchange(
+                [Outcome(item, (answered("late"),), Done())], ClaimRequest(1)
+            )
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
             assert await slow.beat() is False
             (again,) = (await other.exchange([], ClaimRequest(1))).items
             assert (again.id, again.epoch, again.answer) == (1, 3, None)
-            await other.exchange([Outcome(again, answered("in time"), Done())], ClaimRequest(0))
+            await other.exchange([Outcome(again, (answered("in time"),), Done())], ClaimRequest(0))
         (row,) = await store.results_of([1])
         assert row.response == '"in time"'  # as JSON
     assert query(path, "select outcome, response from attempts order by seq") == [

@@ -20,7 +20,7 @@ def table(tmp_path: Path) -> Iterator[Table]:
 
 
 def failing(item: Item, reason: Reason) -> Outcome:
-    return Outcome(item, broken(reason), Fail(reason, f"why {item.id}"))
+    return Outcome(item, (broken(reason),), Fail(reason, f"why {item.id}"))
 
 
 def with_failures(table: Table) -> int:
@@ -34,7 +34,7 @@ def with_failures(table: Table) -> int:
             failing(one, Reason.SERVER),
             failing(two, Reason.PARSE),
             failing(three, Reason.SERVER),
-            Outcome(four, answered(), Done()),
+            Outcome(four, (answered(),), Done()),
             failing(five, Reason.SERVER),
         ],
     )
@@ -205,10 +205,10 @@ def with_answers(table: Table) -> int:
     one, two, three, four, five = table.claim(worker, 5)
     no_json = Fail(Reason.PARSE, "no JSON")
     outcomes = [
-        Outcome(one, answered("1"), no_json),
-        Outcome(two, answered("2"), Done('"two"')),
-        Outcome(three, answered("3"), no_json),
-        Outcome(four, answered("4"), Fail(Reason.TRUNCATED, "cut off")),
+        Outcome(one, (answered("1"),), no_json),
+        Outcome(two, (answered("2"),), Done('"two"')),
+        Outcome(three, (answered("3"),), no_json),
+        Outcome(four, (answered("4"),), Fail(Reason.TRUNCATED, "cut off")),
         failing(five, Reason.SERVER),
     ]
     table.exchange(worker, outcomes)

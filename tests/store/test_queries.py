@@ -87,6 +87,10 @@ PLANS = {
         "LIST SUBQUERY",
         "SEARCH work USING INDEX work_fresh (experiment_id=?)",
     ],
+    "begin_second_calls": [
+        "SCAN claim VIRTUAL TABLE INDEX 1:",
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "settle": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
     "shared_rate": ["SEARCH shared_rate USING INTEGER PRIMARY KEY (rowid=?)"],
     "write_shared_rate": [],
@@ -197,6 +201,7 @@ PLANS = {
     ],
     "calls_of_worker": [
         "SEARCH w USING INDEX work_claimed (worker_id=?)",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",  # one or two numbers
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],

@@ -59,11 +59,11 @@ def test_the_limit_that_holds_claims_back_is_told(table: Table, worker: int) -> 
 def test_claims_that_were_never_sent_are_no_requests(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
     (item,) = table.exchange(worker, want=2, requests_per_minute=2).items
-    never_sent = Outcome(item, None, Release())
+    never_sent = Outcome(item, (), Release())
     again = table.exchange(worker, [never_sent], want=2, requests_per_minute=2)
     assert [one.id for one in again.items] == [item.id]
     (item,) = again.items
-    sent = Outcome(item, answered(), Done())
+    sent = Outcome(item, (answered(),), Done())
     assert table.exchange(worker, [sent], want=2, requests_per_minute=2).items == []
 
 
@@ -131,7 +131,7 @@ def test_tokens_are_reserved_by_estimate_and_settled_by_what_was_used(
     left = tokens(table)
     assert -60 < left <= 0 < full.burst
     settle = replace(want, slots=0)
-    table.exchange_want(worker, settle, [Outcome(last, answered(), Done())])  # 10 in, 20 out
+    table.exchange_want(worker, settle, [Outcome(last, (answered(),), Done())])  # 10 in, 20 out
     assert tokens(table) == pytest.approx(left + 60 - 30)
 
 
@@ -158,8 +158,32 @@ def test_a_call_without_an_answer_keeps_the_tokens_that_it_may_have_used(
     want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (item,) = table.exchange_want(worker, want).items
     left = tokens(table)
-    table.exchange_want(worker, replace(want, slots=0), [Outcome(item, attempt, Release())])
+    attempts = () if attempt is None else (attempt,)
+    table.exchange_want(worker, replace(want, slots=0), [Outcome(item, attempts, Release())])
     assert tokens(table) == pytest.approx(left + 60 - kept)
+
+
+def test_a_second_call_takes_its_share_and_puts_back_what_it_did_not_use(
+    table: Table, worker: int
+) -> None:
+    table.enqueue("x" * 98)
+    limits = Limits(600, tokens_per_minute=12_300)
+    want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
+    (item,) = table.exchange_want(worker, want).items
+    before = table.query("select requests, tokens from shared_rate")[0]
+    assert table.begin_second_calls(item, limits=limits) == {item.id}
+    after = table.query("select requests, tokens from shared_rate")[0]
+    assert after == pytest.approx((before[0] - 1, before[1] - 60))
+    left = Attempt(finished_at=START)  # nobody knows what it used
+    table.exchange_want(worker, replace(want, slots=0), [Outcome(item, (answered(), left), Done())])
+    assert tokens(table) == pytest.approx(before[1] - 30)
+
+
+def test_a_second_call_without_limits_writes_none(table: Table, worker: int) -> None:
+    table.enqueue("a")
+    (item,) = table.claim(worker, 1)
+    assert table.begin_second_calls(item) == {item.id}
+    assert table.query("select * from shared_rate") == []
 
 
 def test_a_restarted_worker_knows_what_the_newest_calls_used(table: Table, worker: int) -> None:
@@ -180,7 +204,7 @@ def test_a_pause_that_the_server_asked_for_is_for_all_workers(table: Table, work
     want = ClaimRequest(1, limits=Limits(adaptive=True))
     (item,) = table.exchange_want(worker, want).items
     slow_down = broken(Reason.RATE_LIMIT)
-    retry = Outcome(item, slow_down, Retry(START + 7000, charged=False))
+    retry = Outcome(item, (slow_down,), Retry(START + 7000, charged=False))
     table.exchange_want(worker, replace(want, slots=0, pause_ms=7000), [retry])
     table.now += 3000
     paused = table.exchange_want(other, want)
@@ -193,7 +217,7 @@ def test_without_adaptive_a_429_teaches_nothing(table: Table, worker: int) -> No
     table.enqueue("a")
     want = ClaimRequest(1, limits=Limits(600))
     (item,) = table.exchange_want(worker, want).items
-    retry = Outcome(item, broken(Reason.RATE_LIMIT), Retry(START + 1000, charged=False))
+    retry = Outcome(item, (broken(Reason.RATE_LIMIT),), Retry(START + 1000, charged=False))
     table.exchange_want(worker, replace(want, slots=0), [retry])
     assert learned_rate(table.db) is None
 
@@ -213,7 +237,7 @@ def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
     table.now += 50
     refused = replace(broken(Reason.RATE_LIMIT, at=table.now), latency_ms=table.now - sent_at)
     for seat, items in ((worker, mine[-2:]), (other, theirs[-2:])):
-        outcomes = [Outcome(item, refused, Retry(None, charged=False)) for item in items]
+        outcomes = [Outcome(item, (refused,), Retry(None, charged=False)) for item in items]
         table.exchange_want(seat, replace(want, slots=0), outcomes)
         table.now += 10
     learned = read_shared_rate(table.db).learned

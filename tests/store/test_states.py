@@ -50,6 +50,7 @@ class Claim:
 
     worker_id: int
     item: Item
+    second_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ class Life(RuleBasedStateMachine):
                 (seq,) = done.attempt_seqs
                 assert seq is not None
                 answer = StoredAnswer(seq, "an answer")
-                self.held[number] = replace(claim, item=replace(claim.item, answer=answer))
+                item = replace(claim.item, answer=answer)
+                self.held[number] = replace(claim, item=item, second_call=False)
                 return
             case Done():
                 self.states[number] = "done"
@@ -222,23 +224,42 @@ class Life(RuleBasedStateMachine):
         calls = self.calls
         done = self.hand_in(claim, finish)
         assert len(done.lost) == 1
-        if self.calls > calls:
-            self.calls -= known_after_all
-            self.unknown -= known_after_all
+        known = min(known_after_all, self.calls - calls)
+        self.calls -= known
+        self.unknown -= known
 
     def hand_in(self, claim: Claim, finish: Finish) -> Exchange:
-        attempt = finish.attempt
+        attempts = [finish.attempt] if finish.attempt is not None else []
         if claim.item.answer is not None and isinstance(finish.decision, Done):
-            attempt = None  # parsed, not called again
-        self.calls += attempt is not None
-        self.unknown += attempt is not None and attempt.outcome == "unknown"
-        return self.table.finish(claim.worker_id, claim.item, finish.decision, attempt)
+            attempts = []  # parsed, not called again
+        if attempts and claim.second_call:
+            attempts.append(Attempt(finished_at=0))  # which was left
+        self.calls += len(attempts)
+        self.unknown += sum(attempt.outcome == "unknown" for attempt in attempts)
+        return self.table.finish(claim.worker_id, claim.item, finish.decision, *attempts)
+
+    @rule(which=WHICH)
+    def begin_second_call(self, which: int) -> None:
+        worker_id = self.worker(which, busy=True)
+        mine = [
+            claim
+            for claim in self.held.values()
+            if claim.worker_id == worker_id and claim.item.answer is None
+        ]
+        if mine:
+            claim = chosen(mine, which)
+            number = claim.item.id
+            assert self.table.begin_second_calls(claim.item) == {number}
+            self.held[number] = replace(claim, second_call=True)
 
     @rule(which=WHICH)
     def leave(self, which: int) -> None:
         worker_id = self.worker(which, busy=True)
         claims = self.give_back(worker_id)
         assert self.table.leave(worker_id) == len(claims)
+        begun = sum(claim.second_call for claim in claims)
+        self.calls += begun
+        self.unknown += begun
 
     @rule(which=WHICH)
     def die_and_be_taken_over(self, which: int) -> None:
@@ -248,7 +269,7 @@ class Life(RuleBasedStateMachine):
         suspects = [claim for claim in claims if claim.item.answer is not None] or claims
         crashes = {claim.item.id: self.table.work(claim.item.id)["crashes"] for claim in suspects}
         assert self.table.take_over(worker_id) == len(claims)
-        sent = sum(claim.item.answer is None for claim in claims)
+        sent = sum((claim.item.answer is None) + claim.second_call for claim in claims)
         self.calls += sent
         self.unknown += sent
         parsing = {claim.item.id for claim in claims if claim.item.answer}

@@ -25,9 +25,9 @@ def table(tmp_path: Path) -> Iterator[Table]:
         table.exchange(
             worker,
             [
-                Outcome(done, answered(), Done("[1]")),
-                Outcome(failed, broken(Reason.REJECTED), Fail(Reason.REJECTED, "no")),
-                Outcome(kept, answered(), KeepAnswer()),
+                Outcome(done, (answered(),), Done("[1]")),
+                Outcome(failed, (broken(Reason.REJECTED),), Fail(Reason.REJECTED, "no")),
+                Outcome(kept, (answered(),), KeepAnswer()),
             ],
         )
         yield table

@@ -193,7 +193,7 @@ def test_a_request_says_what_limits_the_claim() -> None:
 def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
     limits = Limits(tokens_per_minute=10_000)
     used = Attempt(1, usage=Usage(100, 20), response="Hello")
-    outcome = Outcome(ITEM, used, Done())
+    outcome = Outcome(ITEM, (used,), Done())
     worker = Worker()
     worker.demand.learn_tokens([outcome], Limits())
     assert worker.demand.request(7, limits, NOW).call_tokens == UNKNOWN_CALL

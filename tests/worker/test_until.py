@@ -45,15 +45,15 @@ def test_all_workers_together_claim_what_is_missing(tmp_path: Path) -> None:
         assert (none.items, none.enough, none.open) == ([], False, 10)
         # One that fails, or waits for another try, makes room for one more.
         ends = [
-            Outcome(first[0], broken(), Fail(Reason.SERVER, "no")),
-            Outcome(first[1], broken(), Retry(table.now + 10_000, charged=True)),
-            Outcome(first[2], answered(), Done()),
+            Outcome(first[0], (broken(),), Fail(Reason.SERVER, "no")),
+            Outcome(first[1], (broken(),), Retry(table.now + 10_000, charged=True)),
+            Outcome(first[2], (answered(),), Done()),
         ]
         assert len(wanted(table, one, 3, *ends, until=4).items) == 2
         assert table.take_over(one) == 2
-        rest = wanted(table, other, 9, Outcome(last, answered(), Done()), until=4).items
+        rest = wanted(table, other, 9, Outcome(last, (answered(),), Done()), until=4).items
         assert len(rest) == 2
-        done = [Outcome(item, answered(), Done()) for item in rest]
+        done = [Outcome(item, (answered(),), Done()) for item in rest]
         end = wanted(table, other, 9, *done, until=4)
         assert (end.items, end.enough, end.open) == ([], True, 5)
 

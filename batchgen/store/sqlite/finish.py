@@ -41,8 +41,9 @@ def finish(
     seqs: list[int | None] = []
     has_budget = db.execute(QUERIES["any_reservation"]).fetchone() is not None
     for outcome in outcomes:
-        attempt, unknown_tokens = _attempt_of(db, outcome, has_budget=has_budget)
-        seq = None if attempt is None else next(attempt_seq)
+        kept = _attempts_of(db, outcome, has_budget=has_budget)
+        numbered = [(next(attempt_seq), *one) for one in kept]
+        seq = numbered[0][0] if numbered else None
         result = _result_row(outcome, seq, now)
         if result is not None:
             result["seq"] = next(result_seq)
@@ -52,9 +53,9 @@ def finish(
         else:
             lost += [] if isinstance(outcome.decision, Beside) else [outcome]
             if not _is_known_now(db, outcome, ledger):
-                seq = None
-        if attempt is not None and seq is not None:
-            attempts.append(_attempt_row(seq, worker_id, outcome.item, attempt))
+                numbered, seq = [], None
+        for number, attempt, unknown_tokens in numbered:
+            attempts.append(_attempt_row(number, worker_id, outcome.item, attempt))
             ledger.spend(outcome.item.experiment_id, attempt, unknown_tokens)
         seqs.append(seq)
     db.executemany(QUERIES["append_attempt"], attempts)
@@ -87,7 +88,7 @@ def fail_crashed(
     result_seq = _Sequence(db, "results")
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for item, answer_seq in crashed:
-        outcome = Outcome(item, None, fail)
+        outcome = Outcome(item, (), fail)
         result = _result_row(outcome, answer_seq, now)
         assert result is not None
         result["seq"] = next(result_seq)
@@ -96,26 +97,29 @@ def fail_crashed(
         db.execute(QUERIES["append_result"], result)
 
 
-def _attempt_of(
+def _attempts_of(
     db: sqlite3.Connection, outcome: Outcome, *, has_budget: bool
-) -> tuple[Attempt | None, int]:
-    """The attempt as it is kept, and the tokens that it may have used without anybody seeing it.
-    What was reserved for it is settled."""
-    item, attempt = outcome.item, outcome.attempt
+) -> list[tuple[Attempt, int]]:
+    """The attempts as they are kept, each with the tokens that it may have used without anybody
+    seeing it. What was reserved for them is settled."""
+    item, attempts = outcome.item, list(outcome.attempts)
     reserved = settle(db, item.id, item.epoch) if has_budget else Spent()
     if isinstance(outcome.decision, Retry) and outcome.decision.error:
-        attempt = _with_parse_error(db, item, attempt, outcome.decision.error)
-    if attempt is None or not may_have_cost_all(attempt):
-        return attempt, 0
-    return _at_its_most(attempt, reserved), reserved.tokens
+        attempts[:1] = _with_parse_error(db, item, outcome.attempt, outcome.decision.error)
+    return [
+        (_at_its_most(attempt, reserved), reserved.tokens)
+        if may_have_cost_all(attempt)
+        else (attempt, 0)
+        for attempt in attempts
+    ]
 
 
 def _is_known_now(db: sqlite3.Connection, outcome: Outcome, ledger: Ledger) -> bool:
     """A call that was counted as unknown, as others have its claim by now or it was a second one.
     Its place is taken by what it brought; False when its experiment was deleted meanwhile."""
     item = outcome.item
-    if outcome.attempt is not None:
-        claim = {"item_id": item.id, "epoch": item.epoch}
+    claim = {"item_id": item.id, "epoch": item.epoch}
+    for _ in outcome.attempts:
         if forgotten := db.execute(QUERIES["forget_unknown_call"], claim).rowcount:
             ledger.forget_unknown(item.experiment_id, forgotten)
     return db.execute(QUERIES["item_input"], {"item_id": item.id}).fetchone() is not None
@@ -123,12 +127,12 @@ def _is_known_now(db: sqlite3.Connection, outcome: Outcome, ledger: Ledger) -> b
 
 def _with_parse_error(
     db: sqlite3.Connection, item: Item, attempt: Attempt | None, error: str
-) -> Attempt | None:
+) -> list[Attempt]:
     """An answer that its parser could not use says so, and another one is asked for."""
     if attempt is not None:
-        return replace(attempt, error=error)
+        return [replace(attempt, error=error)]
     db.execute(QUERIES["note_parse_error"], {"seq": _answer_seq(item), "error": error})
-    return None
+    return []
 
 
 def may_have_cost_all(attempt: Attempt) -> bool:

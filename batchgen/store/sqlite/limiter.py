@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchgen.items import Beside, Item, Outcome, Reason
+from batchgen.items import Attempt, Beside, Item, Outcome, Reason
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
 from batchgen.store.sqlite.finish import may_have_cost_all
 from batchgen.store.sqlite.sql import QUERIES
@@ -60,10 +60,10 @@ class Limiter:
         """When the calls were sent that got a 429, if that is to be learned from."""
         if not self._limits.adaptive:
             return ()
-        attempts = [outcome.attempt for outcome in outcomes if outcome.attempt is not None]
         return tuple(
             attempt.finished_at - (attempt.latency_ms or 0)
-            for attempt in attempts
+            for outcome in outcomes
+            for attempt in outcome.attempts
             if attempt.reason is Reason.RATE_LIMIT
         )
 
@@ -83,6 +83,11 @@ class Limiter:
             self._shared = replace(self._shared, learned=learned)
             self._changed = True
 
+    def take_second_calls(self, items: Sequence[Item]) -> None:
+        """What one more call for each of these will need, whether or not there is room for it."""
+        self._shared = self._shared.taken(len(items), sum(item.reserved_tokens for item in items))
+        self._changed = True
+
     def write(self) -> None:
         """Unless nothing but time has passed."""
         if not self._changed:
@@ -99,7 +104,7 @@ class Limiter:
 
 def _was_not_sent(outcome: Outcome) -> bool:
     """Claimed for a call, which never went out."""
-    return outcome.attempt is None and outcome.item.answer is None
+    return not outcome.attempts and outcome.item.answer is None
 
 
 def _is_second_call(outcome: Outcome) -> bool:
@@ -110,12 +115,15 @@ def _is_second_call(outcome: Outcome) -> bool:
 
 def _unused_tokens(outcome: Outcome) -> int:
     """Of those reserved for the call; below zero when it used more."""
-    reserved, attempt = outcome.item.reserved_tokens, outcome.attempt
+    reserved = outcome.item.reserved_tokens
     if _is_second_call(outcome):
         return -reserved
-    if attempt is None:
-        return reserved if _was_not_sent(outcome) else 0
+    if _was_not_sent(outcome):
+        return reserved
+    return sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
+
+
+def _used_tokens(attempt: Attempt, reserved: int) -> int:
     if may_have_cost_all(attempt):
-        return 0
-    used = attempt.usage
-    return reserved - (used.prompt_tokens or 0) - (used.completion_tokens or 0)
+        return reserved
+    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)

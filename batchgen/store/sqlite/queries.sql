@@ -149,21 +149,22 @@ select id, host, boot_id, pid, slots, started_at, lease_until, paused, report fr
 
 -- name: count_calls
 -- The calls that may be under way, or may have been when the worker died.
-select count(*) from work indexed by work_claimed
+select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
  where state = 'running' and worker_id = :worker_id and answer_seq is null;
 
 -- name: remove_worker
 delete from workers where id = :worker_id;
 
 -- name: claims_of_worker
-select w.item_id, w.experiment_id, w.epoch, w.crashes, w.answer_seq
+select w.item_id, w.experiment_id, w.epoch, w.crashes, w.second_call, w.answer_seq
   from work w indexed by work_claimed
  where w.state = 'running' and w.worker_id = :worker_id;
 
 -- name: take_back
 -- What a dead worker was working on goes back to the others.
 update work
-   set state = 'pending', worker_id = null, epoch = epoch + 1, crashes = crashes + :crashed
+   set state = 'pending', worker_id = null, epoch = epoch + 1, second_call = 0,
+       crashes = crashes + :crashed
  where item_id = :item_id and state = 'running';
 
 -- name: newest_attempt_at
@@ -230,17 +231,24 @@ update attempts set error = :error where seq = :seq;
 insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, finished_at)
 values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :finished_at);
 
+-- name: begin_second_calls
+-- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
+update work not indexed set second_call = 1
+  from json_each(:claims) claim
+ where item_id = cast(claim.key as integer) and epoch = claim.value and state = 'running'
+returning item_id;
+
 -- name: settle
 -- The end of a claim. Fenced: changes nothing when the item was taken back meanwhile.
 update work
-   set state = :state, available_at = :available_at, worker_id = null,
+   set state = :state, available_at = :available_at, worker_id = null, second_call = 0,
        attempts = attempts + :charged, parse_failures = parse_failures + :parse_failed,
        answer_seq = :answer_seq, result_seq = :result_seq
  where item_id = :item_id and epoch = :epoch and state = 'running';
 
 -- name: keep_answer
 -- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
-update work set answer_seq = :answer_seq
+update work set answer_seq = :answer_seq, second_call = 0
  where item_id = :item_id and epoch = :epoch and state = 'running';
 
 -- name: add_to_totals
@@ -460,9 +468,10 @@ select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked
  where a.outcome = 'unknown' and a.seq > :after order by a.seq limit :limit;
 
 -- name: calls_of_worker
--- Those that it had under way, when it has died.
+-- Those that it had under way, when it has died; two where a second call was.
 select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked
   from work w indexed by work_claimed
+  cross join json_each(iif(w.second_call, '[1, 2]', '[1]'))
   cross join items i on i.id = w.item_id
   left join reservations r on r.item_id = w.item_id and r.epoch = w.epoch
  where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null limit :limit;

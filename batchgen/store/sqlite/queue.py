@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batchgen.items import Item, Outcome, State, StoredAnswer
-from batchgen.limits import Allowance
+from batchgen.limits import Allowance, Limits
 from batchgen.store.sqlite.finish import fail_crashed, finish, keep_unknown
 from batchgen.store.sqlite.ledger import Ledger
 from batchgen.store.sqlite.limiter import Limiter
@@ -62,18 +62,19 @@ def remove_worker(
 ) -> int:
     """Remove a worker and give its claims back to the others; how many these were.
 
-    After a crash each of them may have been sent: an attempt with unknown outcome is kept for it.
+    After a crash each of them may have been sent: an attempt with unknown outcome is kept for it,
+    and one more where a second call was under way.
     Answers that are waiting to be parsed stay with their items. An item that saw `max_crashes`
     workers die fails; but while a parser was at work, only the items it had are suspected of it.
     """
     ledger, unknown, given_up = Ledger(), [], []
     claims = db.execute(QUERIES["claims_of_worker"], {"worker_id": worker_id}).fetchall()
     parsing = any(answer_seq is not None for *_, answer_seq in claims)
-    for item_id, experiment_id, epoch, crashes, answer_seq in claims:
+    for item_id, experiment_id, epoch, crashes, second_call, answer_seq in claims:
         suspect = crashed and (answer_seq is not None or not parsing)
         item = Item(item_id, epoch, experiment_id, 0, None, "")
-        if crashed and answer_seq is None:
-            unknown.append(item)
+        calls = int(crashed and answer_seq is None) + second_call
+        unknown += [item] * calls
         if suspect and crashes + 1 >= max_crashes:
             given_up.append((item, answer_seq))
         else:
@@ -104,6 +105,21 @@ def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None)
 def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
     """One more try used up by each of these, which went back to pending without."""
     db.executemany(QUERIES["charge"], [{"item_id": item.id} for item in items])
+
+
+def begin_second_calls(
+    db: sqlite3.Connection, items: Sequence[Item], limits: Limits, now: int
+) -> set[int]:
+    """Note that each of these items has a second call under way from now on, and take what that
+    needs from what all workers may send; those whose claims still hold."""
+    claims = json.dumps({item.id: item.epoch for item in items})
+    begun = db.execute(QUERIES["begin_second_calls"], {"claims": claims}).fetchall()
+    ours = {item_id for (item_id,) in begun}
+    if ours and limits.any:
+        limiter = Limiter(db, limits, 0.0, now)
+        limiter.take_second_calls([item for item in items if item.id in ours])
+        limiter.write()
+    return ours
 
 
 def exchange(

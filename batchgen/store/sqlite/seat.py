@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchgen.clock import now_ms
 from batchgen.items import Item, Outcome
+from batchgen.limits import NO_LIMITS, Limits
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
@@ -116,6 +117,18 @@ class Seat:
         orders = await run(transaction)
         self._orders = orders or self._orders
         return orders
+
+    async def begin_second_calls(
+        self, items: Sequence[Item], limits: Limits = NO_LIMITS
+    ) -> set[int]:
+        """The numbers of those items that are still this worker's: for each of them a second call
+        may be sent, and until its outcome is written a crash leaves two calls as unknown ones. It
+        takes its share of the limits. Durable on return; each outcome then has both attempts."""
+
+        def transaction(db: sqlite3.Connection) -> set[int]:
+            return queue.begin_second_calls(db, items, limits, now_ms())
+
+        return await self._db.write(transaction)
 
     async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
         """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""
