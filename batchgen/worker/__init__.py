@@ -2,27 +2,20 @@
 
     slot:  item -> prepare -> send -> judge -> [answer durable] -> parse -> hand in -> next item
 
-All that the slots finish goes through one task, the committer: what has gathered is written in one
-transaction, in which the freed slots get their next items. A user's parser runs only after the raw
-answer is committed, off the event loop and with a deadline, so that nothing it does can cost the
-answer. Built-in parsers cannot fail the process; they run first and share the commit. After a crash
-an item with an answer and no parse is parsed, not asked for again.
+What slots finish goes through one task, the committer: what has gathered is one transaction, in
+which the freed slots get their next items. A user's parser runs only after the raw answer is
+durable, off the event loop and with a deadline, so that nothing it does can cost the answer. The
+built-in parsers cannot fail the process; they run first and share the commit. After a crash an item
+with an answer and no parse is parsed, not asked for again.
 
-The steps of one item, in their order in `item`:
-
-    requests    what is asked for an item       budget      whether it may be spent
-    calls       the call, or two of them        judge       what its reply means
-    rejected_parameters  what the server does not take      parsing     its parser
-
-The worker around them:
-
+    item        the steps for one item: requests (prepare), budget, calls (send),
+                judge (with rejected_parameters), parsing
     slots       the tasks that work on items; stopping
-    committer   what is written and claimed     demand      what to claim now, and when to look
-    membership  the lease, orders, the report   permits     how many calls are in flight
-    pacer       when the server wants fewer     patience    with a full disk or a locked file
-    stragglers  which calls are late            report      what it tells others, gathered by
-                                                        reporting
-    spec        what it is to do                stats       what it did so far
+    committer   what is written and claimed: demand (what to claim, and when), waiting (slots and
+                others that wait), permits (calls in flight), patience (with a full disk)
+    membership  what others want of this worker, and what it tells them: report, by reporting
+    pacer       holds back when the server wants fewer calls; stragglers knows which calls are late
+    spec        what it is to do; stats, what it did so far
 """
 
 from collections.abc import Mapping
@@ -78,8 +71,7 @@ async def run_worker(
             report=partial(make_report, stats, under_way, pacer), warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, patience,
-            budget=spec.budget, stats=stats, warn=log.warn,
+            seat, demand, membership, permits, patience, spec.budget, stats
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         steps = Steps(

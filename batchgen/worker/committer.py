@@ -10,8 +10,6 @@ charged late, and its membership.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
@@ -23,11 +21,12 @@ from batchgen.worker.membership import Membership
 from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
 from batchgen.worker.stats import Stats
-
-_Handed = tuple[Outcome, asyncio.Future[int | None]]
+from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
+    """One a worker. `budget` is what the reservations have to keep to, where there is one."""
+
     def __init__(
         self,
         seat: Seat,
@@ -35,10 +34,8 @@ class Committer:
         membership: Membership,
         permits: Permits,
         patience: Patience,
-        *,
         budget: Budget | None,
         stats: Stats,
-        warn: Callable[[str], None],
     ) -> None:
         self._seat = seat
         self._demand = demand
@@ -47,44 +44,36 @@ class Committer:
         self._patience = patience
         self._budget = budget
         self._stats = stats
-        self._warn = warn
         self._wake = asyncio.Event()
-        self._handed_in: list[_Handed] = []
+        self._outcomes = Asked[Outcome, int | None]()
+        self._reservations = Asked[Reservation, Grant]()
         self._late_charges: list[Item] = []
-        self._reservations: list[tuple[Reservation, asyncio.Future[Grant]]] = []
-        self._free_slots: deque[asyncio.Future[Item | None]] = deque()
+        self._free_slots = FreeSlots()
         self._closed = False
-        self._warned_of_danger = False
 
     def hand_in(self, outcome: Outcome) -> asyncio.Future[int | None]:
         """Queue an outcome for the next exchange. The future resolves when it is durable: to its
         attempt's sequence number, or None when no call was made. Unless the item stays running,
         its permit is free at once."""
-        future = asyncio.get_running_loop().create_future()
-        self._handed_in.append((outcome, future))
         if outcome.attempt is not None:
             self._demand.call_was_settled()
         if not isinstance(outcome.decision, KeepAnswer | Beside):
             self.give_back_permit()
         self._wake.set()
-        return future
+        return self._outcomes.add(outcome)
 
     def next_item(self) -> asyncio.Future[Item | None]:
         """An item for a free slot, when there is one; None when there will be no more."""
-        future = asyncio.get_running_loop().create_future()
+        slot = self._free_slots.add()
         if self._demand.draining:
-            future.set_result(None)
-        else:
-            self._free_slots.append(future)
-            self._wake.set()
-        return future
+            self._free_slots.release()
+        self._wake.set()
+        return slot
 
     def reserve(self, reservation: Reservation) -> asyncio.Future[Grant]:
         """Whether the call may be sent, once it is durable that it may cost so much."""
-        future = asyncio.get_running_loop().create_future()
-        self._reservations.append((reservation, future))
         self._wake.set()
-        return future
+        return self._reservations.add(reservation)
 
     def charge_late(self, item: Item) -> None:
         """Its last call, handed in without being charged, was its own fault after all."""
@@ -111,8 +100,7 @@ class Committer:
     def drain(self) -> None:
         """Claim no more, and let the free slots go."""
         self._demand.draining = True
-        while (slot := self._free_slot()) is not None:
-            slot.set_result(None)
+        self._free_slots.release()
         self._wake.set()
 
     def halt(self, why: str) -> None:
@@ -127,8 +115,8 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until closed. Raises StoreError when the database cannot be written for so long that
-        `patience` is at its end."""
+        """Until closed. Raises StoreError when the database cannot be written for longer than there
+        is patience."""
         while True:
             await self._wait()
             if self._demand.second_calls(clock_ms()):
@@ -137,19 +125,19 @@ class Committer:
             await self._charge()
             await self._reserve()
             await self._membership.keep_up()
-            if self._closed and not self._handed_in:
+            if self._closed and not self._outcomes:
                 return
 
     async def write_rest(self) -> None:
         """Once `run` has failed: write what was handed in, since it is paid for. If that cannot be
         either, leave as one that died: whoever takes over keeps the calls as unknown ones."""
         try:
-            await self._seat.exchange([outcome for outcome, _ in self._handed_in], ClaimRequest())
+            await self._seat.exchange(self._outcomes.asks(), ClaimRequest())
         except StoreError:
             self._seat.abandon()
 
     async def _wait(self) -> None:
-        """Until something is handed in, a claim may succeed, or the membership is due."""
+        """Until something is to be written, a claim may succeed, or the membership is due."""
         while not (self._has_work() or self._demand.claims(len(self._free_slots), clock_ms())):
             self._wake.clear()
             now = clock_ms()
@@ -167,7 +155,7 @@ class Committer:
 
     def _has_work(self) -> bool:
         return bool(
-            self._handed_in
+            self._outcomes
             or self._late_charges
             or self._reservations
             or self._closed
@@ -175,67 +163,32 @@ class Committer:
         )
 
     async def _exchange(self) -> None:
-        handed_in, self._handed_in = self._handed_in, []
-        want = self._demand.request(len(self._free_slots), self._membership.limits, clock_ms())
-        if handed_in or want.slots:
-            done = await self._write(handed_in, want)
-            await self._follow_up(done, want)
-
-    async def _write(self, handed_in: list[_Handed], want: ClaimRequest) -> Exchange:
-        outcomes = [outcome for outcome, _ in handed_in]
-        self._demand.learn_tokens(outcomes, self._membership.limits)
+        limits = self._membership.limits
+        want = self._demand.request(len(self._free_slots), limits, clock_ms())
+        outcomes = self._outcomes.asks()
+        if not (outcomes or want.slots):
+            return
+        self._demand.learn_tokens(outcomes, limits)
         exchange = partial(self._seat.exchange, outcomes, want, self._membership.changed_report())
-        try:
-            done = await self._patience.run(exchange, has_answers=bool(outcomes))
-        except StoreError:
-            self._handed_in = handed_in + self._handed_in
-            raise
-        for (_, future), seq in zip(handed_in, done.attempt_seqs, strict=True):
-            if not future.done():
-                future.set_result(seq)
-        return done
-
-    async def _follow_up(self, done: Exchange, want: ClaimRequest) -> None:
-        self._warn_of(done)
-        await self._membership.hear(done.orders)
+        done = await self._patience.run(exchange, has_answers=bool(outcomes))
+        self._outcomes.answer(done.attempt_seqs)
+        await self._membership.hear(done)
         self._give_out(done.items)
         if want.slots:
             self._stats.limited_to_rpm = done.limited_to_rpm
         if len(done.items) < want.slots:
             self._plan_next_look(done)
 
-    def _warn_of(self, done: Exchange) -> None:
-        if done.lost:
-            self._warn(
-                f"{len(done.lost)} answers came after this worker had been taken for dead; "
-                "they are kept as attempts, but others have the items now"
-            )
-        if not self._warned_of_danger and (warning := self._seat.warning):
-            self._warned_of_danger = True
-            self._warn(warning)
-
     def _give_out(self, items: list[Item]) -> None:
-        for item in items:
-            self._permits.take()
-            slot = self._free_slot()
-            if slot is not None:
-                slot.set_result(item)
+        self._permits.take(len(items))
+        self._free_slots.give(items)
         self._demand.claimed(len(items))
         if self._demand.is_used_up:
             self.drain()
 
-    def _free_slot(self) -> asyncio.Future[Item | None] | None:
-        """None when there is none, or all were cancelled: then the item that was claimed for it
-        goes back as the worker leaves."""
-        while self._free_slots:
-            slot = self._free_slots.popleft()
-            if not slot.done():
-                return slot
-        return None
-
     def _plan_next_look(self, done: Exchange) -> None:
         """Fewer items came than were wanted."""
-        if self._handed_in:
+        if self._outcomes:
             return  # slots finished meanwhile, so the next exchange knows more
         if self._demand.is_met(done):
             self.drain()
@@ -253,13 +206,9 @@ class Committer:
     async def _reserve(self) -> None:
         if not self._reservations:
             return
-        asked, self._reservations = self._reservations, []
         assert self._budget is not None
-        wanted = [reservation for reservation, _ in asked]
-        reserve = partial(self._seat.reserve, wanted, self._budget)
+        reserve = partial(self._seat.reserve, self._reservations.asks(), self._budget)
         grants = await self._patience.run(reserve)
-        for (_, future), grant in zip(asked, grants, strict=True):
-            if grant is Grant.WAIT:
-                self._demand.budget_was_short(clock_ms())
-            if not future.done():
-                future.set_result(grant)
+        if Grant.WAIT in grants:
+            self._demand.budget_was_short(clock_ms())
+        self._reservations.answer(grants)

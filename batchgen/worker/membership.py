@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from batchgen.clock import clock_ms
-from batchgen.store import Orders, Seat
+from batchgen.store import Exchange, Orders, Seat
 from batchgen.worker.demand import Demand
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.patience import Patience
@@ -51,6 +51,7 @@ class Membership:
         self._orders_changed = asyncio.Event()
         self._report_at = 0
         self._last_report: WorkerReport | None = None
+        self._warned_of_danger = False
         self.limits = spec.limits
         pacer.server.workers = seat.live_workers
 
@@ -76,12 +77,20 @@ class Membership:
         self._orders_changed.clear()
         return self._orders
 
-    async def hear(self, orders: Orders | None) -> None:
+    async def hear(self, done: Exchange) -> None:
         """What an exchange brought: orders, or that we were taken for dead."""
-        if orders is None:
+        if done.lost:
+            self._warn(
+                f"{len(done.lost)} answers came after this worker had been taken for dead; "
+                "they are kept as attempts, but others have the items now"
+            )
+        if not self._warned_of_danger and (warning := self._seat.warning):
+            self._warned_of_danger = True
+            self._warn(warning)
+        if done.orders is None:
             await self._join_again()
         else:
-            self._take(orders)
+            self._take(done.orders)
 
     def changed_report(self) -> str | None:
         """What the worker reports, when that has changed and the last report is some seconds old,

@@ -19,8 +19,8 @@ class Permits:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
 
-    def take(self) -> None:
-        self.in_flight += 1
+    def take(self, calls: int = 1) -> None:
+        self.in_flight += calls
 
     def give_back(self) -> None:
         self.in_flight -= 1

@@ -31,8 +31,7 @@ class Worker:
         self.demand = Demand(self.spec, self.pacer, self.permits, self.meter)
 
     def fly(self, calls: int) -> None:
-        for _ in range(calls):
-            self.permits.take()
+        self.permits.take(calls)
 
     def server_says(self, requests_left: int) -> None:
         limit = AnnouncedLimit(limit=600, remaining=requests_left, reset_s=60)

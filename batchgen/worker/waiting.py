@@ -1,0 +1,70 @@
+"""Those who wait for the committer: slots for their next item, and other tasks for an answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+from batchgen.items import Item
+
+Ask = TypeVar("Ask")
+Reply = TypeVar("Reply")
+
+
+class Asked(Generic[Ask, Reply]):
+    """What was asked for and not answered yet, in its order."""
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Ask, asyncio.Future[Reply]]] = []
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def add(self, ask: Ask) -> asyncio.Future[Reply]:
+        """The future resolves to the reply."""
+        future = asyncio.get_running_loop().create_future()
+        self._asked.append((ask, future))
+        return future
+
+    def asks(self) -> list[Ask]:
+        return [ask for ask, _ in self._asked]
+
+    def answer(self, replies: Sequence[Reply]) -> None:
+        """Reply to the first ones. Whoever was cancelled waits no more."""
+        answered, self._asked = self._asked[: len(replies)], self._asked[len(replies) :]
+        for (_, future), reply in zip(answered, replies, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+
+class FreeSlots:
+    """Slots that wait for an item; they are given None when there will be no more."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[Item | None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self) -> asyncio.Future[Item | None]:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    def give(self, items: Iterable[Item]) -> None:
+        """An item to each. Where a slot was cancelled meanwhile, and no other is free, the item
+        goes back as the worker leaves."""
+        for item in items:
+            if (slot := self._next()) is not None:
+                slot.set_result(item)
+
+    def release(self) -> None:
+        while (slot := self._next()) is not None:
+            slot.set_result(None)
+
+    def _next(self) -> asyncio.Future[Item | None] | None:
+        while self._waiting:
+            slot = self._waiting.popleft()
+            if not slot.done():
+                return slot
+        return None
