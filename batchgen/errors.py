@@ -29,6 +29,12 @@ class Remedy(Enum):
     MOVE_DATABASE = auto()
     STOP_WORKERS = auto()
     RUN_AGAIN = auto()
+    NAME_EXPERIMENT = auto()
+    SHOW_ITEM = auto()  # item
+    GIVE_DONE_BY_ID = auto()
+    ASK_DONE_AGAIN = auto()
+    LOOK_AT_STATUS = auto()
+    STOP_A_WORKER = auto()
 
 
 class BatchgenError(Exception):

@@ -7,7 +7,6 @@ the file of its name. Beside them:
     hints        what the user can type about an error
     options      the options that several commands share
     session      the options before the command; how a command talks and runs
-    lookup       from a name or number to the experiment or item
     enqueueing   what enqueue, run and demo say of a pool
     working      what work, run and demo show while they work
     exporting    what export, run and demo say of a file

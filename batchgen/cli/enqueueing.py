@@ -23,10 +23,10 @@ from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.items import Recipe
-from batchgen.jobs.enqueue import Enqueued, dry_run, enqueue, recipe_of
-from batchgen.llm.prices import Estimate, Prices
+from batchgen.jobs.dry_run import DryRun, dry_run
+from batchgen.jobs.enqueue import Enqueued, enqueue
 from batchgen.pool import open_pool
-from batchgen.store import OtherRecipe, Store, open_store
+from batchgen.store import OtherRecipe, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +102,7 @@ async def enqueue_pool(
         raise
     _warn_of_pool(session, flags, done)
     if as_json:
-        click.echo(json.dumps({"experiment": name, "read": done.read, **_samples_object(flags),
-                               "new": done.new, "skipped": done.skipped,
-                               "dropped": done.dropped}))  # fmt: skip
+        click.echo(json.dumps({"experiment": name, **done.to_json()}))
     else:
         session.say(_enqueued_line(name, done))
 
@@ -115,10 +113,6 @@ def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
     if done.unused:
         names = ", ".join(sorted(done.unused))
         session.warn(f"no template uses these variables: {names}")
-
-
-def _samples_object(flags: PoolFlags) -> dict[str, int]:
-    return {"samples": flags.samples} if flags.samples > 1 else {}
 
 
 def _enqueued_line(name: str, done: Enqueued) -> str:
@@ -133,52 +127,31 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
 
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
-    recipe, prices = recipe_of(config), Prices(config.model)
-    measured = await _tokens_of_an_answer(config)
     with reading_pool(flags) as pool, skipping(flags.skip_path) as skip:
-        done, first, estimate = dry_run(
-            pool, recipe, prices, skip, measured, config.directory, flags.samples
-        )
-    _warn_of_pool(session, flags, done)
+        found = await dry_run(config, pool, samples=flags.samples, skip_invalid=skip)
+    _warn_of_pool(session, flags, found.enqueued)
     if as_json:
-        click.echo(json.dumps({
-            "read": done.read, **_samples_object(flags), "first_messages": first,
-            "prompt_tokens": estimate.prompt_tokens,
-            "completion_tokens": estimate.completion_tokens,
-            "cost_usd": estimate.cost_usd, "is_measured": estimate.is_measured,
-        }, ensure_ascii=False))  # fmt: skip
+        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
         return 0
-    known = ", but for those it has already" if config.database.is_file() else ""
+    known = ", but for those it has already" if found.has_database else ""
     each = f", {flags.samples} samples each," if flags.samples > 1 else ""
-    click.echo(f"{counted(done.read, 'item')}{each} would be enqueued into "
+    click.echo(f"{counted(found.enqueued.read, 'item')}{each} would be enqueued into "
                f"{config.output_data.experiment_name}{known}; nothing was written.")  # fmt: skip
-    if done.read:
-        click.echo(_estimate_line(estimate))
-    for message in first or []:
+    if found.enqueued.read:
+        click.echo(_estimate_line(found))
+    for message in found.first_messages or []:
         click.echo(f"\n{message.get('role')}:\n{message.get('content')}")
     return 0
 
 
-async def _tokens_of_an_answer(config: Config) -> float | None:
-    """By the calls that this experiment has had, if any."""
-    if not config.database.is_file():
-        return None
-    async with open_store(config.database) as store:
-        name = config.output_data.experiment_name
-        chosen = [one.id for one in await store.experiments() if one.name == name]
-        counts = await store.counts(chosen)
-    tokens = counts.completion_tokens
-    return tokens / counts.done if counts.done and tokens else None
-
-
-def _estimate_line(estimate: Estimate) -> str:
-    line = f"Estimated: {estimate.prompt_tokens:,} tokens in"
-    how = "as its items had so far" if estimate.is_measured else "at most, by max_tokens"
-    if estimate.completion_tokens is not None:
-        line += f", {round(estimate.completion_tokens):,} out ({how})"
-    if estimate.cost_usd is not None:
-        return f"{line}: ${estimate.cost_usd:,.4f}"
-    why = "max_tokens is not set" if estimate.completion_tokens is None else (
+def _estimate_line(found: DryRun) -> str:
+    line = f"Estimated: {found.prompt_tokens:,} tokens in"
+    how = "as its items had so far" if found.is_measured else "at most, by max_tokens"
+    if found.completion_tokens is not None:
+        line += f", {round(found.completion_tokens):,} out ({how})"
+    if found.cost_usd is not None:
+        return f"{line}: ${found.cost_usd:,.4f}"
+    why = "max_tokens is not set" if found.completion_tokens is None else (
         "the price is not known; see model.price"
     )  # fmt: skip
     return f"{line}; no cost, as {why}"

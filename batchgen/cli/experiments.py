@@ -5,11 +5,11 @@ import json
 import click
 
 from batchgen.cli.group import OrderedGroup, epilog
-from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.clock import timestamp
 from batchgen.display.texts import experiments_text
+from batchgen.jobs.lookup import open_experiments
 
 
 @click.group(

@@ -7,12 +7,12 @@ import click
 from batchgen.cli.exporting import export_to
 from batchgen.cli.follow import follow as follow_work
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import experiment_option, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
 from batchgen.export import ExportRequest, Extra, Format, format_by_name
 from batchgen.items import State
+from batchgen.jobs.lookup import open_experiments
 from batchgen.where import Where
 
 

@@ -5,11 +5,11 @@ import json
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import open_experiments
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, run_async
 from batchgen.display.texts import failures_text
 from batchgen.jobs.failures import failures_of
+from batchgen.jobs.lookup import open_experiments
 
 
 @click.command(epilog=epilog("batchgen failures", "batchgen failures --reason parse --json"))

@@ -12,6 +12,12 @@ HINTS: Mapping[Remedy, str] = {
         "Put it on a local disk with --db; prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the worker first (batchgen status).",
     Remedy.RUN_AGAIN: "Run the same command again.",
+    Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
+    Remedy.SHOW_ITEM: "See: batchgen show {item}",
+    Remedy.GIVE_DONE_BY_ID: "--done goes with --id alone.",
+    Remedy.ASK_DONE_AGAIN: "Say --done to ask for it again.",
+    Remedy.LOOK_AT_STATUS: "See: batchgen status",
+    Remedy.STOP_A_WORKER: "Stop one (batchgen stop --worker ID), or take more.",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session
-from batchgen.cli.steering import order_workers, to_all, worker_option
+from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import pause as pause_workers
 
 
 @click.command(epilog=epilog("batchgen pause"))
@@ -18,4 +19,4 @@ def pause(session: Session, worker_id: int | None, as_json: bool) -> int:
     Their calls in flight are finished and kept; the workers stay, and wait for `batchgen resume`. A
     worker that is started later is not paused.
     """
-    return order_workers(session, worker_id, as_json, to_all(paused=True), "paused")
+    return steer(session, as_json, lambda store: pause_workers(store, worker_id), "paused")

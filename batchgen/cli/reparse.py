@@ -1,21 +1,16 @@
 """reparse: parse stored answers again."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import items_called, open_experiments
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.errors import UsageError
-from batchgen.jobs.reparse import ReparseResult, answer_pages
+from batchgen.jobs.reparse import ReparseRequest, ReparseResult
 from batchgen.jobs.reparse import reparse as reparse_answers
 from batchgen.parsers import load_parser
-from batchgen.store import EndedAnswer, Store
+from batchgen.store import open_store
 
 
 @click.command(epilog=epilog(
@@ -54,24 +49,18 @@ def reparse(
         raise click.UsageError("--failed, --all and --id exclude each other")
     config = session.config()
 
+    name = parser or config.parser
+    request = ReparseRequest(experiment, done_too, item_ids)
+
     async def job() -> int:
-        name = parser or config.parser
         loaded = load_parser(name)
-        async with open_experiments(config, experiment) as (store, chosen):
-            if len(chosen) > 1 and done_too:
-                names = ", ".join(one.name for one in chosen)
-                raise UsageError(f"there are several experiments ({names}), and each may have a "
-                                 "parser of its own; name one with --experiment.")  # fmt: skip
-            if item_ids:
-                pages = _pages_of_ids(store, item_ids, chosen[0].id if experiment else None)
-            else:
-                pages = answer_pages(store, [e.id for e in chosen], done_too=done_too)
+        async with open_store(config.database) as store:
             timeout_s = config.work.parse_timeout_s
-            result = await reparse_answers(store, pages, loaded, timeout_s, dry_run=dry_run)
+            result = await reparse_answers(store, request, loaded, timeout_s, dry_run=dry_run)
         if as_json:
-            click.echo(json.dumps(_reparse_object(result, dry_run), ensure_ascii=False))
+            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
         else:
-            click.echo(_reparse_text(result, name, dry_run))
+            click.echo(_text(result, name))
         if name != config.parser and result.answers and not dry_run:
             session.say(f"The config's parser is {config.parser}: write {name} there too, "
                         "for the items that are enqueued from now on.")  # fmt: skip
@@ -80,30 +69,7 @@ def reparse(
     return run_async(job())
 
 
-async def _pages_of_ids(
-    store: Store, item_ids: tuple[str, ...], experiment_id: int | None
-) -> AsyncIterator[Sequence[EndedAnswer]]:
-    chosen: dict[int, EndedAnswer] = {}
-    for given in item_ids:
-        numbers = await items_called(store, given, experiment_id)
-        found = [one for number in numbers if (one := await store.answer_of(number))]
-        if not found:
-            raise UsageError(
-                f"item {given} is neither done nor failed at its parser, so there is no answer "
-                f"to parse again (batchgen show {given})."
-            )
-        chosen |= {one.item_id: one for one in found}
-    yield list(chosen.values())
-
-
-def _reparse_object(result: ReparseResult, dry_run: bool) -> Mapping[str, Any]:
-    found = asdict(result)
-    if not dry_run:
-        del found["differences"]
-    return {"answers": result.answers, **found, "dry_run": dry_run}
-
-
-def _reparse_text(result: ReparseResult, parser: str, dry_run: bool) -> str:
+def _text(result: ReparseResult, parser: str) -> str:
     kinds = {
         "done that had failed": result.done,
         "changed": result.changed,
@@ -115,7 +81,7 @@ def _reparse_text(result: ReparseResult, parser: str, dry_run: bool) -> str:
     found = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
     line = f"{counted(result.answers, 'answer')} parsed with {parser}"
     lines = [f"{line}: {found}." if found else f"{line}."]
-    if dry_run:
+    if result.dry_run:
         lines += [f"  {one.id}: {one.before} -> {one.after}" for one in result.differences]
         lines.append("Nothing was written.")
     elif result.exit_code:

@@ -5,7 +5,8 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session
-from batchgen.cli.steering import order_workers, to_all, worker_option
+from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import resume as resume_workers
 
 
 @click.command(epilog=epilog("batchgen resume"))
@@ -14,4 +15,4 @@ from batchgen.cli.steering import order_workers, to_all, worker_option
 @click.pass_obj
 def resume(session: Session, worker_id: int | None, as_json: bool) -> int:
     """Let paused workers go on."""
-    return order_workers(session, worker_id, as_json, to_all(paused=False), "resumed")
+    return steer(session, as_json, lambda store: resume_workers(store, worker_id), "resumed")

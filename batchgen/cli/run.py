@@ -7,11 +7,11 @@ import click
 from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import experiment_named
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import work_on, work_options
 from batchgen.config import Config
 from batchgen.jobs.enqueue import recipe_of
+from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.work import WorkFlags, spec_of
 from batchgen.store import open_store
 

@@ -1,16 +1,12 @@
 """set: change the slots and the limits of running workers."""
 
-from collections.abc import Mapping
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session
-from batchgen.cli.steering import order_workers, worker_option
-from batchgen.errors import UsageError
-from batchgen.jobs.processes import shares as shared
-from batchgen.store import OrderChange
+from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import set_limits
 
 
 @click.command("set", epilog=epilog(
@@ -37,19 +33,11 @@ def set_(
     if slots is None and rpm is None and tpm is None:
         raise click.UsageError("nothing to set; give -c, --rpm or --tpm")
 
-    def orders(workers: list[int]) -> Mapping[int, OrderChange]:
-        if slots is None:
-            shares: list[int | None] = [None] * len(workers)
-        elif slots < len(workers):
-            raise UsageError(
-                f"-c {slots}: {len(workers)} worker processes run, and each has a slot at least. "
-                "Stop one (batchgen stop --worker ID), or take more."
-            )
-        else:
-            shares = [*shared(slots, len(workers))]
-        return {
-            worker: OrderChange(slots=share, requests_per_minute=rpm, tokens_per_minute=tpm)
-            for worker, share in zip(workers, shares, strict=True)
-        }
-
-    return order_workers(session, worker_id, as_json, orders, "told")
+    return steer(
+        session,
+        as_json,
+        lambda store: set_limits(
+            store, worker_id, slots=slots, requests_per_minute=rpm, tokens_per_minute=tpm
+        ),
+        "told",
+    )

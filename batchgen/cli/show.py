@@ -5,11 +5,12 @@ import json
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import items_called, open_experiments
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.display.texts import item_text
+from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import item_details
+from batchgen.store import open_store
 
 
 @click.command(epilog=epilog("batchgen show 17", "batchgen show my-own-id --json"))
@@ -26,11 +27,10 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
     config = session.config()
 
     async def job() -> int:
-        async with open_experiments(config, experiment) as (store, chosen):
-            only = chosen[0].id if experiment else None
+        async with open_store(config.database) as store:
             found = [
                 details
-                for number in await items_called(store, item_id, only)
+                for number in await items_called(store, item_id, experiment)
                 if (details := await item_details(store, number))
             ]
         if as_json:

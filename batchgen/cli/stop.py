@@ -5,7 +5,8 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session
-from batchgen.cli.steering import order_workers, to_all, worker_option
+from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import stop as stop_workers
 
 
 @click.command(epilog=epilog("batchgen stop", "batchgen stop --wait"))
@@ -20,5 +21,9 @@ def stop(session: Session, now: bool, wait: bool, worker_id: int | None, as_json
     They claim no more, finish what is in flight, and exit with 143. `batchgen work` goes on. With
     --wait it is no error if none runs.
     """
-    orders = to_all(stop="now" if now else "drain")
-    return order_workers(session, worker_id, as_json, orders, "told to stop", wait=wait)
+    return steer(
+        session,
+        as_json,
+        lambda store: stop_workers(store, worker_id, now=now, wait=wait),
+        "gone" if wait else "told to stop",
+    )

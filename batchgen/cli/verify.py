@@ -7,7 +7,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.export import check_export, check_live_file
+from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
 
 
@@ -26,19 +26,14 @@ def verify(session: Session, as_json: bool) -> int:
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            problems = await store.verify()
-            if not problems:
-                checks = [await check_export(store, record) for record in await store.exports()]
-                checks += [await check_live_file(store, one) for one in await store.live_files()]
-                problems = [problem for problem in checks if problem]
-            counts = await store.counts()
+            result = await verify_all(store)
         if as_json:
-            click.echo(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
-        elif problems:
-            click.echo("\n".join(problems))
+            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        elif not result.ok:
+            click.echo("\n".join(result.problems))
         else:
-            items = counted(counts.total, "item")
-            click.echo(f"All is well: {items}, {counts.done} done, each with its answer.")
-        return 1 if problems else 0
+            items = counted(result.counts.total, "item")
+            click.echo(f"All is well: {items}, {result.counts.done} done, each with its answer.")
+        return 0 if result.ok else 1
 
     return run_async(job())

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.lookup import experiment_named
 from batchgen.cli.options import only_experiment_option
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import work_as_part, work_on, work_options
 from batchgen.config import Config
+from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.work import WorkFlags, spec_of
 from batchgen.store import open_store
 

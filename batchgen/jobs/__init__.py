@@ -1,11 +1,16 @@
 """The jobs: what the command line and the Python API do. Values in, a result value out.
 
 enqueue        the items of a pool become rows
+dry_run        what enqueueing a pool would come to
 work           one worker, until nothing is left
 processes      several worker processes under one command
+retry          items that ended go back to pending
 reparse        stored answers parsed once more
 status         how it stands: what is shown of a run and of the whole database
 failures       what failed, grouped
 show           one item, with all that was sent and came back
+verify         the proof that a database is whole
+steer          running workers: pause, resume, set, stop
+lookup         from a name, an id or a number to the experiment or the items
 unknown_cost   the most that calls with unknown outcome can have cost
 """

@@ -17,7 +17,6 @@ from batchgen.config import Config
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
 from batchgen.items import NewItem, PoolItem, Recipe
 from batchgen.json_text import dump_json, stored_and_canonical
-from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
 from batchgen.prompts import Renderer, load_template
@@ -43,6 +42,12 @@ class Enqueued:
     dropped: int = 0
     unused: set[str] = field(default_factory=set)
     ids: list[int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`samples` is there only if several answers are wanted."""
+        samples = {"samples": self.samples} if self.samples > 1 else {}
+        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
+        return {"read": self.read, **samples, **counted}
 
 
 def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
@@ -102,29 +107,6 @@ async def enqueue(
         done.dropped = intake.dropped
         await _add_chunks(store, intake, reader, priority, done)
     return done
-
-
-def dry_run(
-    pool: Iterable[PoolItem | BadLine],
-    recipe: Recipe,
-    prices: Prices,
-    skip_invalid: SkipInvalid | None = None,
-    completion_tokens: float | None = None,
-    directory: Path = Path(),
-    samples: int = 1,
-) -> tuple[Enqueued, list[dict[str, Any]] | None, Estimate]:
-    """Check every item and write nothing; also the first item's messages, and what all would cost.
-
-    `completion_tokens` of an answer, where calls before have told.
-    """
-    done, estimate = Enqueued(samples), Estimate(prices, completion_tokens, samples)
-    reader = PoolReader(pool, recipe, skip_invalid, done, directory)
-    first = None
-    for item in reader:
-        body = reader.renderer.request_body(item.input)
-        first = body["messages"] if first is None else first
-        estimate.add(body)
-    return done, first, estimate
 
 
 class PoolReader:

@@ -7,11 +7,14 @@ failed are touched, and only when they still have the result that was read.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from batchgen.errors import BatchgenError, ParseError
+from batchgen.errors import BatchgenError, ParseError, Remedy, UsageError
 from batchgen.items import Answer, Done, Fail, Reason, Usage
+from batchgen.jobs.lookup import chosen_experiments, items_called
 from batchgen.json_text import dump_json
 from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, to_json
@@ -33,9 +36,20 @@ class Difference:
     after: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class ReparseRequest:
+    """Which answers: of an `experiment` (None: of all), those that failed to parse, and with
+    `done_too` those of its done items; or, done or not, of the items with these `ids` or numbers,
+    if any are given."""
+
+    experiment: str | None = None
+    done_too: bool = False
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReparseResult:
-    """What came of the answers, each counted once, and some of the differences.
+    """What came of the answers, each counted once. A `dry_run` has some of the differences.
 
     done                 had failed, and can be parsed now
     changed, unchanged   were done and still are
@@ -44,13 +58,14 @@ class ReparseResult:
     left                 something else became of the item meanwhile
     """
 
-    done: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    failing: int = 0
-    broken: int = 0
-    left: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    done: int
+    changed: int
+    unchanged: int
+    failing: int
+    broken: int
+    left: int
+    differences: tuple[Difference, ...]
+    dry_run: bool
 
     @property
     def answers(self) -> int:
@@ -61,8 +76,33 @@ class ReparseResult:
     def exit_code(self) -> int:
         return 3 if self.failing or self.broken else 0
 
+    def to_json(self) -> dict[str, Any]:
+        found = {"answers": self.answers, **asdict(self)}
+        if not self.dry_run:
+            del found["differences"]
+        return found
+
 
 async def reparse(
+    store: Store,
+    request: ReparseRequest,
+    parser: Parser,
+    timeout_s: float,
+    *,
+    dry_run: bool = False,
+) -> ReparseResult:
+    """Parse the chosen answers and write what is new, a page a transaction; `dry_run` writes
+    nothing. The items' recipes name the parser from then on.
+
+    Raises UsageError when an experiment or an item is not there, or has no answer, and when done
+    items of several experiments would get one parser; BatchgenError when the parser hangs again and
+    again. The pages before are written.
+    """
+    pages = answer_pages(store, request)
+    return await reparse_pages(store, pages, parser, timeout_s, dry_run=dry_run)
+
+
+async def reparse_pages(
     store: Store,
     pages: AsyncIterator[Sequence[EndedAnswer]],
     parser: Parser,
@@ -70,39 +110,63 @@ async def reparse(
     *,
     dry_run: bool = False,
 ) -> ReparseResult:
-    """Parse the answers and write what is new, a page at a time; `dry_run` writes nothing.
-
-    Raises BatchgenError when the parser hangs again and again; the pages before are written.
-    """
-    runner, result = ParserRunner(), ReparseResult()
+    """The same with answers that have been read already."""
+    runner, found = ParserRunner(), _Found()
     try:
         async for page in pages:
-            found = await _parse_page(runner, parser, page, timeout_s)
+            parsed = await _parse_page(runner, parser, page, timeout_s)
             written = [
                 Reparsed(was, None if _is_same(was, now) else now)
-                for was, now in zip(page, found, strict=True)
+                for was, now in zip(page, parsed, strict=True)
             ]
             left = set() if dry_run else await store.write_reparsed(written, parser.spec)
-            _count(result, zip(page, found, strict=True), left)
+            found.add(zip(page, parsed, strict=True), left)
             if runner.stuck >= _MOST_STUCK:
                 raise BatchgenError(
                     f"parser {_short(parser.spec)!r} did not end for {runner.stuck} answers. What "
-                    "was parsed so far is kept; mend the parser and run the same command."
+                    "was parsed so far is kept; mend the parser.",
+                    Remedy.RUN_AGAIN,
                 )
     finally:
         runner.close()
-    return result
+    return found.result(dry_run)
 
 
 async def answer_pages(
-    store: Store, experiment_ids: Iterable[int], *, done_too: bool
+    store: Store, request: ReparseRequest
 ) -> AsyncIterator[Sequence[EndedAnswer]]:
-    """The answers of the items that failed to parse, and of those done when `done_too`."""
-    for experiment_id in experiment_ids:
+    """The chosen answers, a page at a time. Raises UsageError as `reparse`."""
+    if request.ids:
+        yield await _answers_by_id(store, request)
+        return
+    experiments = await chosen_experiments(store, request.experiment)
+    if len(experiments) > 1 and request.done_too:
+        names = ", ".join(one.name for one in experiments)
+        raise UsageError(
+            f"there are several experiments ({names}), and each may have a parser of its own.",
+            Remedy.NAME_EXPERIMENT,
+        )
+    for experiment in experiments:
         after = 0
-        while page := await store.answer_page(experiment_id, done_too, after):
+        while page := await store.answer_page(experiment.id, request.done_too, after):
             after = page[-1].item_id
             yield page
+
+
+async def _answers_by_id(store: Store, request: ReparseRequest) -> list[EndedAnswer]:
+    chosen: dict[int, EndedAnswer] = {}
+    for given in request.ids:
+        numbers = await items_called(store, given, request.experiment)
+        found = [one for number in numbers if (one := await store.answer_of(number))]
+        if not found:
+            raise UsageError(
+                f"item {given} is neither done nor failed at its parser, so there is no answer to "
+                "parse again.",
+                Remedy.SHOW_ITEM,
+                item=given,
+            )
+        chosen |= {one.item_id: one for one in found}
+    return list(chosen.values())
 
 
 async def _parse_page(
@@ -147,15 +211,28 @@ def _parsed(answer: EndedAnswer, parsed_json: str | None) -> str:
     return dump_json(answer.response) if parsed_json is None else parsed_json
 
 
-def _count(
-    result: ReparseResult, found: Iterable[tuple[EndedAnswer, Done | Fail]], left: set[int]
-) -> None:
-    for was, now in found:
-        kind = "left" if was.item_id in left else _kind(was, now)
-        setattr(result, kind, getattr(result, kind) + 1)
-        tells = kind in ("done", "changed", "broken")
-        if tells and len(result.differences) < _MOST_DIFFERENCES:
-            result.differences.append(_difference(was, now))
+class _Found:
+    """What has come of the answers so far."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._differences: list[Difference] = []
+
+    def add(self, page: Iterable[tuple[EndedAnswer, Done | Fail]], left: set[int]) -> None:
+        for was, now in page:
+            kind = "left" if was.item_id in left else _kind(was, now)
+            self._kinds[kind] += 1
+            is_other = kind in ("done", "changed", "broken")
+            if is_other and len(self._differences) < _MOST_DIFFERENCES:
+                self._differences.append(_difference(was, now))
+
+    def result(self, dry_run: bool) -> ReparseResult:
+        kinds = ("done", "changed", "unchanged", "failing", "broken", "left")
+        return ReparseResult(
+            **{kind: self._kinds[kind] for kind in kinds},
+            differences=tuple(self._differences),
+            dry_run=dry_run,
+        )
 
 
 def _kind(was: EndedAnswer, now: Done | Fail) -> str:

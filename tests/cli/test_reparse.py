@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchgen.items import Fail, Outcome, Reason
-from batchgen.jobs.reparse import Difference, answer_pages, reparse
+from batchgen.jobs.reparse import Difference, ReparseRequest, answer_pages, reparse_pages
 from batchgen.parsers import load_parser
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import EndedAnswer, open_store
@@ -207,7 +207,7 @@ async def test_a_parser_that_always_hangs_stops_the_job(project: Project) -> Non
     assert (done.code, done.err) == (
         1,
         "error: parser 'mine.py' did not end for 101 answers. What was parsed so far is kept; "
-        "mend the parser and run the same command.\n",
+        "mend the parser. Run the same command again.\n",
     )
     assert project.query("select distinct error from results join work on result_seq = seq") == [
         ("took longer than 0.02 s",)
@@ -267,7 +267,7 @@ async def test_only_what_has_ended_is_touched_while_a_worker_works(
     assert (refused.code, refused.err) == (
         2,
         "error: item two is neither done nor failed at its parser, so there is no answer to parse "
-        "again (batchgen show two).\n",
+        "again. See: batchgen show two\n",
     )
     simulator.release()
     await worker.communicate()
@@ -394,7 +394,7 @@ async def test_a_signal_ends_it_with_what_was_written(
 async def test_answers_of_megabytes_come_a_few_at_a_time(project: Project) -> None:
     fill(project, [f'"{"x" * 3_000_000}"'] * 5)
     async with open_store(project.database) as store:
-        pages = [len(page) async for page in answer_pages(store, [1], done_too=False)]
+        pages = [len(page) async for page in answer_pages(store, ReparseRequest())]
         assert pages == [2, 2, 1]
 
 
@@ -403,15 +403,15 @@ async def test_an_item_that_moved_on_while_it_was_parsed_is_left(project: Projec
     async with open_store(project.database) as store:
 
         async def pages() -> AsyncIterator[Sequence[EndedAnswer]]:
-            async for page in answer_pages(store, [1], done_too=False):
+            async for page in answer_pages(store, ReparseRequest()):
                 item = await store.ended_item(1)
                 assert item is not None
                 assert await store.reopen([item]) == 1
                 yield page
 
-        result = await reparse(store, pages(), load_parser("json"), 1.0)
+        result = await reparse_pages(store, pages(), load_parser("json"), 1.0)
         assert (result.done, result.left, result.answers, result.exit_code) == (1, 1, 2, 0)
-        assert result.differences == [Difference(2, "parse: no tag", "[2]")]
+        assert result.differences == (Difference(2, "parse: no tag", "[2]"),)
         assert (await store.counts()).pending == 1
 
 
@@ -422,12 +422,12 @@ async def test_a_reparse_that_is_cancelled_keeps_its_pages(project: Project) -> 
     async with open_store(project.database) as store:
 
         async def pages() -> AsyncIterator[Sequence[EndedAnswer]]:
-            async for page in answer_pages(store, [1], done_too=False):
+            async for page in answer_pages(store, ReparseRequest()):
                 yield page[:1]
                 started.set()
                 await asyncio.Event().wait()
 
-        job = asyncio.create_task(reparse(store, pages(), parser, 1.0))
+        job = asyncio.create_task(reparse_pages(store, pages(), parser, 1.0))
         await started.wait()
         job.cancel()
         with pytest.raises(asyncio.CancelledError):

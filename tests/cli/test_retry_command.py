@@ -109,12 +109,14 @@ async def test_a_done_item_goes_again_only_by_its_id_and_when_told_so(
     project.pool([{"word": "one"}, {"word": "two"}])
     simulator.script("one", Behaviour.ok("first"), Behaviour.ok("second"))
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    only_by_id = (
+        "a done item is asked again only by its id: it has no reason and no message. "
+        "--done goes with --id alone."
+    )
     for arguments, error in {
-        ("--id", "1"): "item 1 is done; say --done to ask for it again.",
-        ("--done",): "--done needs --id: a done item is asked again only by its name."
-                     " See: batchgen retry --help",
-        ("--done", "--id", "1", "--reason", "parse"): "--done goes with --id alone: a done item has"
-        " no reason or message. See: batchgen retry --help",
+        ("--id", "1"): "item 1 is done. Say --done to ask for it again.",
+        ("--done",): only_by_id,
+        ("--done", "--id", "1", "--reason", "parse"): only_by_id,
     }.items():  # fmt: skip
         refused = await batchgen("retry", *arguments)
         assert (refused.code, refused.err) == (2, f"error: {error}\n")

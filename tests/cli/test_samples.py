@@ -429,7 +429,7 @@ async def test_retry_by_id_takes_the_samples_that_failed(
     assert again.out == "1 failed item went back to pending.\n"
     assert project.query("select item_id from work where state = 'pending'") == [(2,)]
     refused = await batchgen("retry", "--id", "a")
-    assert (refused.code, "say --done" in refused.err) == (2, True)
+    assert (refused.code, "Say --done" in refused.err) == (2, True)
 
 
 async def test_reparse_by_id_takes_all_samples_with_an_answer(

@@ -83,7 +83,7 @@ async def test_the_slots_are_shared_by_all_that_run(
     await simulator.received(2)
     refused = await enqueued.batchgen("set", "-c", "1")
     assert (refused.code, refused.err) == (
-        2, "error: -c 1: 2 worker processes run, and each has a slot at least. "
+        2, "error: too few slots: 2 workers run, each with one at least, to share 1. "
         "Stop one (batchgen stop --worker ID), or take more.\n",
     )  # fmt: skip
     assert (await enqueued.batchgen("set", "-c", "7")).out == "2 workers told.\n"

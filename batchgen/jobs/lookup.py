@@ -1,0 +1,44 @@
+"""From a name, an id or a number to the experiment or the items. Raises UsageError for what is not
+there."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from batchgen.config import Config
+from batchgen.errors import Remedy, UsageError
+from batchgen.store import Experiment, Store, open_store
+
+
+@asynccontextmanager
+async def open_experiments(
+    config: Config, name: str | None
+) -> AsyncIterator[tuple[Store, list[Experiment]]]:
+    """The config's store, and the experiments chosen: the named one, or all."""
+    async with open_store(config.database) as store:
+        yield store, await chosen_experiments(store, name)
+
+
+async def chosen_experiments(store: Store, name: str | None) -> list[Experiment]:
+    """The named one, or all."""
+    return await store.experiments() if name is None else [await experiment_named(store, name)]
+
+
+async def experiment_named(store: Store, name: str) -> Experiment:
+    found = await store.experiments()
+    for experiment in found:
+        if experiment.name == name:
+            return experiment
+    known = ", ".join(experiment.name for experiment in found) or "none yet"
+    raise UsageError(
+        f"{store.name}: no experiment {name!r}; there is: {known}.", Remedy.NAME_EXPERIMENT
+    )
+
+
+async def items_called(store: Store, given: str, experiment: str | None) -> list[int]:
+    """The numbers of the items with this id or number: several, if there are samples of it, or if
+    several experiments have the id and none is named."""
+    only = None if experiment is None else (await experiment_named(store, experiment)).id
+    found = await store.find_items(given, only)
+    if not found:
+        raise UsageError(f"no item has the id or number {given!r}.")
+    return found

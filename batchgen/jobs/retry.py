@@ -1,0 +1,118 @@
+"""Items that ended go back to pending, to be asked again. They get all their tries back, and what
+came of the old ones is kept."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batchgen.errors import Remedy, UsageError
+from batchgen.items import Reason, Recipe
+from batchgen.jobs.lookup import chosen_experiments, items_called
+from batchgen.store import EndedItem, Store
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """Which items: failed ones of an `experiment` (None: of all) with one of the `reasons` (none:
+    with any) and with `message` in their message, in whatever case; of the items with these `ids`
+    or numbers, if any are given. `done_too`: also those of them that are done.
+
+    `settings` (parameters, and `model`) are what these items are asked with from now on; None as a
+    value leaves a parameter out. Raises UsageError for done items that are not given by their ids.
+    """
+
+    experiment: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    message: str | None = None
+    ids: tuple[str, ...] = ()
+    done_too: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.done_too and (not self.ids or self.reasons or self.message is not None):
+            raise UsageError(
+                "a done item is asked again only by its id: it has no reason and no message.",
+                Remedy.GIVE_DONE_BY_ID,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RetryResult:
+    """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
+    were left, as params of their own win over the settings."""
+
+    retried: int
+    overridden: int
+    dry_run: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"retried": self.retried, "dry_run": self.dry_run}
+
+
+async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -> RetryResult:
+    """Put the chosen items back to pending, a page a transaction; `dry_run` only counts them.
+
+    Raises UsageError when an experiment or an item is not there, has not ended, or is done and
+    `done_too` does not say so; then nothing has changed.
+    """
+    retried = overridden = 0
+    change = _recipe_change(request.settings)
+    async for page in _pages(store, request):
+        left = await _with_own_params(store, page, request.settings)
+        items = [item for item in page if item.item_id not in left]
+        overridden += len(left)
+        retried += len(items) if dry_run else await store.reopen(items, change)
+    return RetryResult(retried, overridden, dry_run)
+
+
+async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[EndedItem]]:
+    if request.ids:
+        yield await _items_by_id(store, request)
+        return
+    for experiment in await chosen_experiments(store, request.experiment):
+        for reason in dict.fromkeys(request.reasons) or (None,):
+            after = 0
+            while page := await store.failed_page(experiment.id, reason, request.message, after):
+                after = page[-1].item_id
+                yield page
+
+
+async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
+    chosen: dict[int, EndedItem] = {}
+    for given in request.ids:
+        numbers = await items_called(store, given, request.experiment)
+        ended = [one for number in numbers if (one := await store.ended_item(number))]
+        if not ended:
+            raise UsageError(f"item {given} has not ended yet, so there is nothing to retry.")
+        failed = [one for one in ended if one.reason or request.done_too]
+        if not failed:
+            raise UsageError(f"item {given} is done.", Remedy.ASK_DONE_AGAIN)
+        chosen |= {one.item_id: one for one in failed}
+    return [one for one in chosen.values() if _is_chosen(one, request)]
+
+
+def _is_chosen(item: EndedItem, request: RetryRequest) -> bool:
+    if request.reasons and item.reason not in request.reasons:
+        return False
+    return (request.message or "").casefold() in (item.error or "").casefold()
+
+
+async def _with_own_params(
+    store: Store, items: Sequence[EndedItem], settings: Mapping[str, Any]
+) -> set[int]:
+    if not settings:
+        return set()
+    return await store.items_with_own([item.item_id for item in items], list(settings))
+
+
+def _recipe_change(settings: Mapping[str, Any]) -> Callable[[Recipe], Recipe] | None:
+    if not settings:
+        return None
+
+    def change(recipe: Recipe) -> Recipe:
+        values = {"model": recipe.model, **recipe.params, **settings}
+        model = values.pop("model")
+        params = {name: value for name, value in values.items() if value is not None}
+        return replace(recipe, model=model, params=params)
+
+    return change
