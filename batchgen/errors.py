@@ -9,7 +9,7 @@
     │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
     │   ├── StoreBusyError        another process kept it locked for too long
     │   └── StoreFullError        the disk is full, or fails
-    └── ParseError                a parser could not make anything of an answer: costs its item only
+    └── ParseError                a parser could not use an answer: that costs its item only
 
 A message says what happened, and to which thing; no flag and no command, since it must be right in
 Python and on a page too. What helps is a `Remedy`, which the command line says in its own words.
@@ -72,11 +72,11 @@ class StoreError(BatchgenError):
 
 
 class SchemaError(StoreError):
-    """The file is newer than this program, or is no batchgen database."""
+    """The file was written by a newer batchgen, or is not a database of batchgen."""
 
 
 class StoreBusyError(StoreError):
-    """The write gate stayed closed, or a stranger kept the file locked, until the deadline."""
+    """The write gate stayed closed, or another program kept the file locked, until the deadline."""
 
 
 class StoreFullError(StoreError):
@@ -84,4 +84,4 @@ class StoreFullError(StoreError):
 
 
 class ParseError(BatchgenError):
-    """A parser could not make anything of an answer."""
+    """A parser could not use an answer."""

@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines, one event an attempt. Never a prompt, an answer, or the key.
+"""The log of a run: JSON lines, one event for each attempt; never a prompt, an answer or the key.
 
 Events: attempt, parsed, warning, bug, run_started, run_ended.
 """
@@ -21,8 +21,8 @@ _FLUSH_EVERY_S = 1.0
 
 
 class RunLog:
-    """Writes to `logs/batchgen-<time>-<pid>.jsonl`, a file of its own. Warnings are shown to the
-    user too, and so is every failed attempt when there is `show_attempt`."""
+    """Writes a file of its own, `logs/batchgen-<time>-<pid>.jsonl`. Warnings are also shown to the
+    user (`show`), and so is every failed attempt if `show_attempt` is given."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class RunLog:
             self._cannot_write(exc)
 
     def _cannot_write(self, exc: OSError) -> None:
-        """The database has it all anyway, so a full disk ends the log, not the run."""
+        """A full disk ends the log, not the run, as the database has everything anyway."""
         self._show(f"{self.path}: cannot write the log ({exc.strerror}); going on without it")
 
 
@@ -103,9 +103,9 @@ def _as_line(event: Any, **_: Any) -> str:
 
 
 class _Lines:
-    """What structlog writes to: a buffered file, flushed once a second so that one can follow it.
+    """What structlog writes to: a buffered file, flushed once a second so that it can be followed.
 
-    structlog's own writer flushes each line, a sixth of what a worker spends on an item.
+    structlog's own writer flushes each line, which costs a sixth of a worker's CPU for an item.
     """
 
     def __init__(self, file: TextIO, cannot_write: Callable[[OSError], None]) -> None:
@@ -128,7 +128,7 @@ class _Lines:
 
 
 def _new_file(directory: Path) -> TextIO:
-    # Local time, as somebody looks for the run of last night.
+    # Local time, by which people look for the run of last night.
     started = datetime.now().astimezone()
     stem = f"batchgen-{started:%Y%m%d-%H%M%S}-{os.getpid()}"
     try:

@@ -1,4 +1,4 @@
-"""Parquet needs pyarrow, which is an optional part of the installation: loaded at first use."""
+"""Loads pyarrow, an optional dependency that Parquet needs, when it is first used."""
 
 import importlib
 from typing import Any

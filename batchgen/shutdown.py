@@ -2,9 +2,9 @@
 
 `Stop` has the two stages as events. asyncio calls the handlers on the event loop, between two of
 its steps, so they can set events without races. After the second signal the handlers are gone, and
-a third one ends the process the hard way, in case something hangs.
+a third one ends the process at once, in case something hangs.
 
-`uninterrupted` is for what must not be left half done, whoever cancels it.
+`uninterrupted` runs what must not be left half done when it is cancelled.
 """
 
 import asyncio
@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# The last one says that the terminal is gone: a closed laptop, a cut ssh.
+# SIGHUP means that the terminal is gone: a closed laptop, a broken ssh connection.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """`drain`: claim no more, finish what is in flight. `now`: leave that too.
-
-    `signum` is the signal that began it, or None.
+    """The stages of stopping. `drain`: claim no more, and finish what is in flight. `now`: leave
+    that too. `signum` is the first signal that came, or None.
     """
 
     def __init__(self) -> None:
@@ -39,10 +38,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
-    """While inside, the signals move `stop` on, and `announce` is called after each.
+    """Inside the block, each signal moves `stop` to its next stage and calls `announce`.
 
-    One that is ignored (nohup) stays so. Only the main thread gets signals; in another one this
-    does nothing.
+    A signal that is ignored (nohup) stays ignored. Only the main thread gets signals; in another
+    thread this does nothing.
     """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
@@ -71,7 +70,7 @@ def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
 
 async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:
     """Await `coro`, which is never cancelled. A caller that is cancelled while it waits, however
-    often, gets the CancelledError when `coro` has ended, and then not its result."""
+    often, gets the CancelledError when `coro` has ended, and not its result."""
     task = asyncio.ensure_future(coro)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -80,6 +79,6 @@ async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as exc:
             cancelled = exc
     if cancelled is not None:
-        task.exception()  # seen: nobody is left to raise it to
+        task.exception()  # marks it as retrieved: there is nobody to raise it to
         raise cancelled
     return task.result()

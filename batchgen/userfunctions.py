@@ -1,9 +1,9 @@
 """The user's own functions, named in a spec: `module:function` or `path/to/file.py:function`.
 
-A module is looked for in the current directory first, and a file's own directory is searched for
-what it imports, as `python file.py` would do. Afterwards these folders stay at the end of
-`sys.path`: functions that import late still work, and a user's `openai.py` cannot stand in for
-the real one that batchgen itself imports late.
+A module is looked for in the current directory first, and the modules that a file imports in the
+file's own directory, as `python file.py` would do. Afterwards these folders stay at the end of
+`sys.path`: functions that import something when they are called still work, and a user's
+`openai.py` cannot replace the real one, which batchgen itself imports late.
 """
 
 import difflib
@@ -22,8 +22,8 @@ from typing import Any
 
 from batchgen.errors import ConfigError
 
-# Frames in these folders are not the user's: the standard library, and batchgen.
-_NOT_THE_USERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
+# Frames in these folders are not of the user's code: the standard library, and batchgen.
+_FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -36,7 +36,7 @@ def is_function_spec(spec: str) -> bool:
 
 
 def load_function(spec: str, default_name: str | None = None) -> Callable[..., Any]:
-    """The function that `spec` names; `default_name` is for a spec that is a file alone.
+    """The function that `spec` names; `default_name` is used when the spec is only a file.
 
     Raises ConfigError, in one line, when there is no such file, module or function, when importing
     it raised, or when it cannot be called.
@@ -61,9 +61,9 @@ def raised_at(exc: BaseException) -> str:
     places = [
         (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)
     ]
-    ours = [place for place in places if not place[0].startswith(_NOT_THE_USERS)]
-    own = [place for place in ours if "site-packages" not in place[0]]
-    for file, line in reversed(own or ours):
+    outside = [place for place in places if not place[0].startswith(_FOREIGN_FOLDERS)]
+    own = [place for place in outside if "site-packages" not in place[0]]
+    for file, line in reversed(own or outside):
         return f"{file}:{line}"
     return raised_at(exc.__cause__) if exc.__cause__ else ""
 
@@ -71,9 +71,9 @@ def raised_at(exc: BaseException) -> str:
 def describe(exc: BaseException) -> str:
     """What the user's code raised, in one line: `ValueError: no title (my_parser.py:12)`."""
     message = exc.msg if isinstance(exc, SyntaxError) else _text_of(exc)
-    said = f"{type(exc).__name__}: {message}" if message else type(exc).__name__
+    error = f"{type(exc).__name__}: {message}" if message else type(exc).__name__
     place = raised_at(exc)
-    return f"{said} ({place})" if place else said
+    return f"{error} ({place})" if place else error
 
 
 def _text_of(exc: BaseException) -> str:
@@ -91,7 +91,7 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _load_file(source: str) -> ModuleType:
-    """The module in this file; the same file is executed once, whatever asks for it."""
+    """The module in this file; a file is executed once, however often it is named."""
     path = Path(source).resolve()
     if not path.is_file():
         problem = "is a directory" if path.is_dir() else "no such file"
@@ -120,7 +120,7 @@ def _execute(source: str, name: str, path: Path) -> ModuleType:
 
 def _import_module(name: str) -> ModuleType:
     with _first_on_path(Path.cwd()):
-        importlib.invalidate_caches()  # the file may be younger than the process
+        importlib.invalidate_caches()  # the file may be newer than the process
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as exc:

@@ -4,9 +4,9 @@
     input.lang in ["de", "fr"] or metadata["source"] != "web"
     "sorry" not in response
 
-The names are `id`, `input`, `metadata`, `response` and `parsed`, as in the export. What is not
-there is null. An order (<, <=, >, >=) holds only between two numbers or two texts, and `in` looks
-into a text, a list, or the names of an object; anything else is false, never an error.
+The names are `id`, `input`, `metadata`, `response` and `parsed`, as in the export. A value that is
+missing is null. The comparisons <, <=, > and >= hold only between two numbers or two texts, and
+`in` searches a text, a list, or the names of an object; anything else is false, never an error.
 """
 
 import ast
@@ -26,7 +26,7 @@ _Evaluate = Callable[[_Values], Any]
 
 
 class Where:
-    """A condition, compiled. Raises UsageError, with the place, for what is none."""
+    """A compiled condition. Raises UsageError, with the place, for a text that is not one."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
@@ -45,8 +45,8 @@ class Where:
             raise UsageError(f"--where: cannot be read ({exc or 'nested too deep'})") from None
 
     def holds(self, value_of: Callable[[str], Any]) -> bool:
-        """`value_of` gives the value of a name; it is asked for those in the condition only, as
-        reading one may mean to parse it."""
+        """Whether the condition holds. `value_of` gives the value of a name; it is called only for
+        the names in the condition, as a value may have to be parsed."""
         return bool(self._evaluate({name: value_of(name) for name in self._names}))
 
     def _compiled(self, node: ast.expr) -> _Evaluate:
@@ -140,7 +140,7 @@ def _item_of(container: _Evaluate, key: str | int) -> _Evaluate:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """As in JSON: true is not 1."""
+    """Equality as in JSON, where true is not 1."""
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 

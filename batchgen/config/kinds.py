@@ -1,4 +1,4 @@
-"""What a value must be: each kind is a phrase for people and a check. Pure.
+"""The kinds of values: each has a phrase for people and a check. Pure.
 
 Neither the API key nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
@@ -19,7 +19,7 @@ _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix fo
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request, but not the user's
+NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request that batchgen sets
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -33,11 +33,11 @@ class ValueContext:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value must be.
+    """A kind of value.
 
-    `check` returns the value as it is kept. It raises ValueError with what is wrong, or an empty
-    one when that is simply "must be `phrase`". The environment gives a `text` kind its value as
-    it is, any other kind as YAML.
+    `check` returns the value as it is kept. It raises ValueError with what is wrong, or without a
+    message when that is simply "must be `phrase`". In an environment variable the value of a `text`
+    kind is taken as it is, that of any other kind is read as YAML.
     """
 
     phrase: str
@@ -89,7 +89,7 @@ def _integer(phrase: str, low: int = -(2**63), high: int = 2**63 - 1) -> Kind:
 
 
 def _number(phrase: str, above: float = -1e300, most: float = 1e300) -> Kind:
-    """Finite, and kept as a float, so that 1 and 1.0 make the same recipe."""
+    """A finite number, kept as a float, so that 1 and 1.0 make the same recipe."""
     return _kind(phrase, lambda v: type(v) in (int, float) and above < v <= most, float)
 
 
@@ -115,7 +115,7 @@ def _check_n(value: Any, _: ValueContext) -> Any:
 
 
 def _check_extra_body(value: Any, context: ValueContext) -> Any:
-    """It goes into the request last, as it is, so what is refused elsewhere is refused here."""
+    """It goes into the request last, as it is, so what is refused elsewhere is refused here too."""
     if not isinstance(value, dict):
         raise ValueError
     for name in NOT_SETTINGS:
@@ -169,7 +169,8 @@ def _check_path(value: Any, context: ValueContext) -> Path:
 
 
 def _check_parser(value: Any, context: ValueContext) -> str:
-    """The text as it is, but a schema's file is found from where the config's other paths are."""
+    """The text as it is, but the path of a schema's file starts where the config's other paths
+    do."""
     spec = _check_text(value, context)
     prefix, _, source = spec.partition(":")
     if prefix != "json_schema" or source.startswith("{"):
@@ -192,7 +193,7 @@ def _check_provider(value: Any, _: ValueContext) -> str:
 
 
 def named_variable(value: Any) -> str | None:
-    """NAME, when `value` is $NAME or ${NAME}."""
+    """The name in `value` when it is $NAME or ${NAME}."""
     named = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
     return named and (named[1] or named[2])
 

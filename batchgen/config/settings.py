@@ -1,5 +1,5 @@
-"""The settings: the dataclasses and the table are the reference. Each leaf states its default, its
-kind and what it means.
+"""All settings: the dataclasses and the table are the reference. Each leaf of the table states its
+default, its kind and what it means.
 """
 
 import difflib
@@ -63,7 +63,8 @@ CHAT_PARAMETERS = frozenset(PARAMETERS)
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The server and what is asked of it. `params` are the chat-completion parameters that were
-    set; null means not sent. `api_key_variable` is where the key is looked for."""
+    set; one that is null is not sent. `api_key_variable` is the environment variable for the
+    key."""
 
     provider: str = "openai"
     api_key: str | None = field(default=None, repr=False)
@@ -95,8 +96,8 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkConfig:
-    """How a worker goes about it. Nothing here changes what is asked at first; with
-    `parse_feedback` a second question holds the first answer."""
+    """How workers work. Nothing here changes the first request for an item; with `parse_feedback` a
+    second request contains the first answer."""
 
     concurrency: int = 20
     adaptive: bool = False
@@ -112,7 +113,7 @@ class WorkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings, checked; the paths in it are whole.
+    """All settings, checked; each path in it includes the directory that it starts from.
 
     `directory` is where the file's relative paths start: the file's own directory, or the current
     one when there is no file.
@@ -215,7 +216,7 @@ def leaf_path(name: str) -> KeyPath:
 
 
 def unknown_key(path: tuple[Any, ...], label: str) -> str:
-    """The message about a key that is nowhere, or not where it belongs."""
+    """The message about a key that does not exist, or stands in the wrong section."""
     everything = {name: name for name in SECTIONS} | {
         name: ".".join(where) for name, where in LEAF_PATHS.items()
     }

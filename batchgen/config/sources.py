@@ -1,5 +1,5 @@
-"""Where a value comes from: the last of defaults < file < environment < overrides that has it, and
-only the value that wins is checked.
+"""Where a value comes from: the last of defaults < file < environment < overrides that has one.
+Only the value that wins is checked.
 """
 
 import difflib
@@ -75,8 +75,9 @@ def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_setting(given: str) -> tuple[str, Any]:
-    """What `KEY=VALUE` says of the model's name or of a chat-completion parameter; VALUE is read as
-    in an environment variable, and null is None: not sent. Raises ConfigError."""
+    """The name and the value in `KEY=VALUE`, for the model's name or a chat-completion parameter.
+    VALUE is read as in an environment variable; null means that it is not sent. Raises
+    ConfigError."""
     key, equals, text = given.partition("=")
     name = key.strip().removeprefix("model.")
     if name not in PARAMETERS and name != "model":
@@ -102,7 +103,8 @@ def _no_model_setting(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value, what an error about it starts with, and where a relative path starts."""
+    """A value, the label that an error about it begins with, and the directory that a relative path
+    in it starts from."""
 
     value: Any
     label: str
@@ -145,7 +147,7 @@ def _section(value: Any, label: str) -> Mapping[Any, Any]:
 
 
 def _environment(env: Mapping[str, str], cwd: Path) -> dict[KeyPath, _Given]:
-    """What the variables say; an empty one says nothing."""
+    """The settings in environment variables; an empty variable sets nothing."""
     leaves = {leaf.variable: leaf for leaf in LEAVES.values()}
     given = {}
     for name in sorted(name for name in env if name.startswith(ENVIRONMENT_PREFIX)):

@@ -48,7 +48,7 @@ def parse_yaml(text: str, name: str) -> Any:
         raise ConfigError(f"{name}: nested too deep") from None
 
 
-_HINTS = {  # what it mostly means; PyYAML speaks to those who know its grammar
+_HINTS = {  # what PyYAML's message mostly means; its own words are those of a grammar
     r"'\t'": "indent with spaces, not with tabs",
     "cannot start any token": "put the text in quotes",
     "<stream end>": "a bracket is not closed",
@@ -64,8 +64,9 @@ def _hint(problem: str) -> str:
 
 @cache
 def _strict_loader() -> "type[yaml.SafeLoader]":
-    """PyYAML's safe loader, which takes the last of two equal keys, follows aliases (a few lines
-    of them can stand for gigabytes), and has a traceback for an impossible date."""
+    """PyYAML's safe loader, made strict: on its own it takes the last of two equal keys, follows
+    aliases (a few lines of them can expand to gigabytes), and ends with a traceback at an
+    impossible date."""
     import yaml
     from yaml.constructor import ConstructorError
 

@@ -1,24 +1,24 @@
-"""Parsers: what an answer's text becomes.
+"""Parsers: they turn the text of an answer into a value.
 
 This is the door. Behind it:
 
-    patterns, json_value   the built-in ones
-    schema                 what a JSON Schema allows
+    parser                 the type that all parsers have
+    patterns, json_value   the built-in parsers
+    schema                 JSON that a JSON Schema allows
     function, model        the user's own functions and pydantic models
     problems               how an error names a place in a value
-    parser                 what they all are
-    runner                 runs them
+    runner                 runs parsers
     response_format        asks the server for what a parser's schema allows
 
 A parser's `kind` says what it can do to the process, and so when it may run:
 
-    inline     built in, linear in the text: runs anywhere, before the answer is committed too
-    regex      the user's pattern, which may backtrack for ever: has a time limit of its own
-    function   the user's code, a model or a schema: may raise, hang, or take the process with it.
-               Only after the raw answer is durable
+    inline     built in, and linear in the text: may run anywhere, before the answer is durable too
+    regex      the user's pattern, which may backtrack for ever: it has a time limit of its own
+    function   the user's code, a model or a schema: it may raise, hang or crash the process, so it
+               runs only after the raw answer is durable
 
-`ParserRunner.run` runs any of them. Whatever goes wrong is a ParseError, which costs the item and
-nothing else.
+`ParserRunner.run` runs a parser of any kind. Whatever goes wrong is a ParseError, which costs the
+item and nothing else.
 """
 
 from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ from batchgen.parsers.parser import Parser
 
 
 def parser_from_callable(function: Callable[..., Any]) -> Parser:
-    """A parser for `function`, which only this process can find: its spec is for the record."""
+    """A parser for a function object. Its spec names the function, but cannot load it again."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return function_parser(function, f"python:{named.__module__}.{named.__qualname__}")
 
@@ -32,8 +32,9 @@ def function_parser(function: Callable[..., Any], spec: str) -> Parser:
 
 
 def _caller(function: Callable[..., Any], spec: str) -> Callable[[str, Mapping[str, Any]], Any]:
-    """`function` as one of (response, item). A second parameter gets the item unless it has a
-    default and another name: then it is an option of the user's, `strict=True` say."""
+    """`function` as a function of (response, item). Its second parameter gets the item, unless it
+    has a default and another name than `item`: then it is an option of the user's own, such as
+    `strict=True`."""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # some functions written in C have none
@@ -42,15 +43,15 @@ def _caller(function: Callable[..., Any], spec: str) -> Callable[[str, Mapping[s
     parameters = list(signature.parameters.values())
     second = [param for param in parameters if param.kind in in_place][1:2]
     if second and (second[0].default is inspect.Parameter.empty or second[0].name == "item"):
-        return _fitting(signature, spec, lambda text, item: function(text, item), (0, 1), {})
+        return _checked_call(signature, spec, lambda text, item: function(text, item), (0, 1), {})
     if any(param.kind is param.KEYWORD_ONLY and param.name == "item" for param in parameters):
-        return _fitting(
+        return _checked_call(
             signature, spec, lambda text, item: function(text, item=item), (0,), {"item": 1}
         )
-    return _fitting(signature, spec, lambda text, _item: function(text), (0,), {})
+    return _checked_call(signature, spec, lambda text, _item: function(text), (0,), {})
 
 
-def _fitting(
+def _checked_call(
     signature: inspect.Signature,
     spec: str,
     call: Callable[[str, Mapping[str, Any]], Any],

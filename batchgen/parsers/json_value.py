@@ -1,4 +1,4 @@
-"""json: the JSON in an answer, whatever stands round it."""
+"""The parser json: the JSON in an answer, whatever text surrounds it."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from batchgen.errors import ParseError
 
-MAX_STARTS = 1000  # places where the JSON of an answer may begin; each costs a look at the text
+MAX_STARTS = 1000  # places where the JSON may begin that are tried; each costs a pass of the text
 
 
 class _NoNumberError(ValueError):
@@ -35,7 +35,7 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[][{}]', re.DOTAL
 
 
 def parse_json(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
-    """The whole text if it is JSON; else the first fenced block marked `json` that is; else, if
+    """The whole text, if it is JSON; else the first fenced block marked `json` that is JSON; or, if
     there is no such block, the first object or list in the text."""
     try:
         return _decoder.decode(text)
@@ -51,8 +51,8 @@ def parse_json(text: str, _item: Mapping[str, Any], _timeout_s: float | None = N
 
 
 def _unusable(exc: ValueError | RecursionError) -> ParseError:
-    said = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
-    return ParseError(f"the JSON in the answer is unusable: {said}")
+    problem = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
+    return ParseError(f"the JSON in the answer is unusable: {problem}")
 
 
 def _fenced_json(text: str, fences: list[re.Match[str]]) -> Any:
@@ -70,9 +70,9 @@ def _fenced_json(text: str, fences: list[re.Match[str]]) -> Any:
 
 
 def _first_json(text: str) -> Any:
-    """Where one that began well turns out broken, the search goes on behind its closing bracket:
-    a part of a broken answer is not the answer. So it is linear as well, but for the lines that
-    Python counts for each error; hence the limit."""
+    """When a value that began well turns out to be broken, the search goes on after its closing
+    bracket, as a part of a broken answer is not the answer. So the search is linear, but for the
+    lines that Python counts for each error; hence `MAX_STARTS`."""
     problem, pos = "", 0
     for _ in range(MAX_STARTS):
         start = _START.search(text, pos)
@@ -88,7 +88,7 @@ def _first_json(text: str) -> Any:
 
 
 def _closing_bracket(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at `start`; the text's end when none does."""
+    """The place after the bracket that closes the one at `start`; the text's end if none does."""
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text, start):
         if match[0] in ("{", "["):

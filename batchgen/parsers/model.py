@@ -25,19 +25,20 @@ def is_model(named: object) -> "TypeGuard[type[BaseModel]]":
 
 
 def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
-    """Parsed is what the model makes of the JSON in an answer, as JSON again. Its validators are
-    the user's code. Raises ConfigError when the model is not complete."""
+    """A parser that validates the JSON in an answer by the model; its value is the model as JSON.
+    The model's validators are the user's code. Raises ConfigError when the model is not
+    complete."""
     from pydantic import ValidationError
 
     try:
         model.model_rebuild()
-    except Exception as exc:  # a name in an annotation that is nowhere, and whatever else
+    except Exception as exc:  # an undefined name in an annotation, or anything else
         raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
 
     def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
         value = parse_json(text, item)
         try:
-            # As JSON, not as Python values: a model that is strict takes a date as text only so.
+            # As JSON, not as Python values: only so does a strict model take a date as text.
             return model.model_validate_json(json.dumps(value)).model_dump(mode="json")
         except ValidationError as exc:
             found = exc.errors(include_url=False, include_context=False, include_input=False)

@@ -12,12 +12,13 @@ Parse = Callable[[str, Mapping[str, Any], float | None], Any]
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """`parse(text, item, timeout_s)` returns what JSON can hold (of a function: anything, or an
-    awaitable) or raises ParseError (a function: anything). Only patterns look at `timeout_s`.
+    """`parse(text, item, timeout_s)` returns what JSON can hold (a function may return anything, or
+    an awaitable) or raises ParseError (a function may raise anything). Only patterns use
+    `timeout_s`.
 
-    `spec` is what a recipe holds: `load_parser(spec)` makes the same parser, whatever became of
-    the file that it was made of. `needs_whole` is False when an answer that was cut off at
-    max_tokens is of use all the same. `schema` makes the JSON Schema of what it takes.
+    `spec` is what a recipe holds: `load_parser(spec)` makes the same parser again, even if a schema
+    file that it was made from has changed. `needs_whole` is False when an answer that was cut off
+    at max_tokens can be used. `schema` returns the JSON Schema of the values that it accepts.
     """
 
     spec: str
@@ -34,6 +35,6 @@ def to_json(value: Any) -> str:
         return dump_json(value)
     except UnicodeEncodeError:
         problem = "a lone surrogate in a text"
-    except Exception as exc:  # a subclass of dict or list is the user's code
+    except Exception as exc:  # a subclass of dict or list may run the user's code
         problem = str(exc)
     raise ParseError(f"the parser returned a {type(value).__name__} JSON cannot hold: {problem}")

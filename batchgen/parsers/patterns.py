@@ -1,4 +1,4 @@
-"""tag:NAME and regex:PATTERN."""
+"""The parsers tag:NAME and regex:PATTERN."""
 
 import re
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from batchgen.userfunctions import describe
 
 
 def tag_parser(spec: str, name: str) -> Parser:
-    """Every `<NAME>...</NAME>`, without the white space round it: an opening tag and the nearest
-    closing one after it, so that an opening tag within is text. `<NAME/>` is no element."""
+    """The content of every `<NAME>...</NAME>`, without the white space around it. An element goes
+    from an opening tag to the nearest closing one, so an opening tag within it is text. `<NAME/>`
+    does not count."""
     if not re.fullmatch(r"\w[\w.:-]*", name):
         raise ConfigError(f"parser {spec!r}: {name!r} is no name of a tag; write tag:draft")
     # One pass from tag to tag, where `<NAME>(.*?)</NAME>` would be quadratic in unclosed tags.
@@ -35,8 +36,8 @@ def tag_parser(spec: str, name: str) -> Parser:
 
 
 def regex_parser(spec: str, source: str) -> Parser:
-    """The first match: its named groups as an object, or its groups as a list (null for one that
-    took no part), or, without groups, its text. No flags but those in the pattern: `(?s)`."""
+    """The first match: its named groups as an object, or its groups as a list (null for a group
+    that did not take part), or, without groups, its text. Flags stand in the pattern: `(?s)`."""
     import regex  # type: ignore[import-untyped]
 
     try:
@@ -48,7 +49,7 @@ def regex_parser(spec: str, source: str) -> Parser:
 
     def parse(text: str, _item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         try:
-            # `concurrent` gives up the GIL, so that a pattern that backtracks stops nobody else
+            # `concurrent` releases the GIL, so that a pattern that backtracks stops no other thread
             match = pattern.search(text, timeout=timeout_s, concurrent=True)
         except TimeoutError:
             raise RegexTimeoutError(f"the pattern took longer than {timeout_s:g} s") from None
@@ -60,4 +61,4 @@ def regex_parser(spec: str, source: str) -> Parser:
 
 
 class RegexTimeoutError(ParseError):
-    """The pattern may match, but not within the time it had."""
+    """The time for the pattern was over before it was known whether it matches."""

@@ -6,14 +6,14 @@ from itertools import islice
 
 from batchgen.json_text import dump_json
 
-MAX_PROBLEMS = 3  # whoever reads more than that reads the answer
+MAX_PROBLEMS = 3  # more than that are better seen in the answer
 _MAX_CHARS = 160
 _MAX_KEY_CHARS = 60
 _PLAIN_KEY = re.compile(r"[^\W\d][\w-]*")
 
 
 def place(path: Iterable[str | int]) -> str:
-    """`pages[2].title`; a key that is no name is quoted: `pages["the last"]`."""
+    """A path as text: `pages[2].title`; a key that is not a name is quoted: `pages["the last"]`."""
     text = ""
     for part in path:
         if isinstance(part, str) and _PLAIN_KEY.fullmatch(part):
@@ -25,23 +25,24 @@ def place(path: Iterable[str | int]) -> str:
 
 
 def listed(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
-    """The first of `problems`, each a path and what is wrong there; takes no more than it shows."""
-    taken = list(islice(problems, MAX_PROBLEMS + 1))
+    """The first of `problems`, each a path and what is wrong there; reads only as many as it
+    shows."""
+    first = list(islice(problems, MAX_PROBLEMS + 1))
     lines = []
-    for path, said in taken[:MAX_PROBLEMS]:
+    for path, problem in first[:MAX_PROBLEMS]:
         where = place(path)
-        lines.append(f"{where}: {_short(said)}" if where else _short(said))
-    if len(taken) > MAX_PROBLEMS:
+        lines.append(f"{where}: {_short(problem)}" if where else _short(problem))
+    if len(first) > MAX_PROBLEMS:
         lines.append("and more")
     return "; ".join(lines)
 
 
-def _short(said: str) -> str:
-    return _storable(_cut(" ".join(said.split()), _MAX_CHARS))
+def _short(problem: str) -> str:
+    return _storable(_cut(" ".join(problem.split()), _MAX_CHARS))
 
 
 def _storable(text: str) -> str:
-    """Without lone surrogates: keys and values are the model's own text."""
+    """The text without lone surrogates, which a model's keys and values may have."""
     return text.encode(errors="replace").decode()
 
 

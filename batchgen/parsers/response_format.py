@@ -1,4 +1,4 @@
-"""The `response_format` of a request, made of its parser's schema."""
+"""The `response_format` of a request, made from its parser's schema."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from batchgen.errors import ConfigError
 from batchgen.json_text import dump_json
 from batchgen.parsers.parser import Parser
 
-# Anything else, a server that keeps to the schema strictly may refuse.
+# A server that follows a schema strictly may refuse every other keyword.
 _STRICT_KEYWORDS = frozenset(
     (
         *("$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum"),
@@ -22,8 +22,8 @@ _MAX_NAME_CHARS = 64
 def response_format(parser: Parser) -> dict[str, Any]:
     """Asks the server for answers that fit the parser's schema; `strict` if the schema allows it.
 
-    The schema in it is text, so that the order of its keys outlives a recipe, whose keys are
-    sorted: a model writes the fields in the schema's order. `Renderer` sends it as an object.
+    The schema is held as text, since a recipe's keys are sorted, and a model writes the fields in
+    the order of the schema's keys. `Renderer` sends it as an object.
     Raises ConfigError when the parser has no schema.
     """
     if parser.schema is None:
@@ -43,7 +43,8 @@ def response_format(parser: Parser) -> dict[str, Any]:
 
 
 def _is_strict(schema: Any) -> bool:
-    """Every object in it has all its properties and no others, and no keyword is out of the way."""
+    """Whether every object in it requires all its properties and allows no others, and every
+    keyword is one of _STRICT_KEYWORDS."""
     if not isinstance(schema, dict) or not schema.keys() <= _STRICT_KEYWORDS:
         return False
     if "$ref" in schema and len(schema) > 1:

@@ -1,4 +1,4 @@
-"""Runs parsers where they cost nobody but their item: off the event loop, with a deadline."""
+"""Runs parsers so that a bad one costs only its item: off the event loop, with a deadline."""
 
 import asyncio
 import inspect
@@ -13,8 +13,8 @@ from batchgen.parsers.parser import Parser
 from batchgen.parsers.patterns import RegexTimeoutError
 from batchgen.userfunctions import describe
 
-FAST_REGEX_S = 0.02  # what the event loop can spare; nearly all patterns are done within it
-THREADS = 4  # parsers that run at once: they share the GIL, so more would gain nothing
+FAST_REGEX_S = 0.02  # how long a pattern may hold the event loop; nearly all need less
+THREADS = 4  # parsers share the GIL, so more at once would gain nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class _Returned:
 
 
 class _Thread:
-    """One daemon thread that runs one call at a time. Daemon: one that hangs must not keep the
-    process from ending."""
+    """A thread that runs one call at a time. It is a daemon, so that a call that hangs does not
+    keep the process from ending."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -39,18 +39,18 @@ class _Thread:
         def call() -> None:
             try:
                 returned = _Returned(function())
-            except BaseException as exc:  # SystemExit too: in a thread nobody else would see it
+            except BaseException as exc:  # SystemExit too, which a thread would swallow
                 returned = _Returned(error=exc)
             try:
                 loop.call_soon_threadsafe(_settle, future, returned)
             except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
+                pass  # the loop is closed, so nobody waits for the result
 
         self._calls.put(call)
         return future
 
     def stop(self) -> None:
-        """Ends it after its present call, however long that takes."""
+        """End the thread after its current call, however long that takes."""
         self._calls.put(None)
 
     def is_alive(self) -> bool:
@@ -69,8 +69,8 @@ def _settle(future: asyncio.Future[_Returned], returned: _Returned) -> None:
 class ParserRunner:
     """Runs parsers of every kind, off the event loop where they may take long.
 
-    A call that misses its deadline is left behind with its thread, and another thread takes over:
-    Python cannot stop it. `stuck` counts those that still run.
+    Python cannot stop a call that misses its deadline: its thread is abandoned, and another one
+    takes its place. `stuck` counts the abandoned threads that still run.
     """
 
     def __init__(self, threads: int = THREADS) -> None:
@@ -86,9 +86,9 @@ class ParserRunner:
     async def run(
         self, parser: Parser, text: str, item: Mapping[str, Any], timeout_s: float
     ) -> Any:
-        """What the parser makes of `text`. The time waiting for a free thread does not count.
+        """What the parser makes of `text`. Time spent waiting for a free thread does not count.
 
-        Raises ParseError, whatever went wrong; only being cancelled goes through.
+        Raises ParseError, whatever went wrong, and CancelledError only when it is cancelled itself.
         """
         if parser.kind == "inline":
             return parser.parse(text, item, None)
@@ -96,13 +96,13 @@ class ParserRunner:
             try:
                 return parser.parse(text, item, min(FAST_REGEX_S, timeout_s))
             except RegexTimeoutError:
-                pass  # once more, with all the time it may have
+                pass  # again on a thread, with all the time that it may take
         elif parser.is_async:
             return await _awaited(parser.parse(text, item, None), timeout_s)
         return await self._run_in_thread(parser, text, item, timeout_s)
 
     def close(self) -> None:
-        """Ends the idle threads; those that hang end with the process."""
+        """End the idle threads; those that hang end with the process."""
         while self._idle:
             self._idle.pop().stop()
 
@@ -141,7 +141,7 @@ async def _awaited(awaitable: Awaitable[Any], timeout_s: float) -> Any:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise _parse_error(exc) from exc  # the function's own, not ours
+        raise _parse_error(exc) from exc  # raised by the function, not by our caller
     except (Exception, SystemExit) as exc:
         if deadline.expired() and isinstance(exc, TimeoutError):
             raise _took_too_long(timeout_s) from None

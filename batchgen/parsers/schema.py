@@ -1,8 +1,8 @@
-"""json_schema:FILE: the JSON in an answer, if a JSON Schema allows it.
+"""The parser json_schema:FILE: the JSON in an answer, if a JSON Schema allows it.
 
-The schema decides what an item's answer is, so its text, and not the file's name, is what a recipe
-holds: the parser's `spec` is `json_schema:{...}`, which `schema_parser` takes as well. The order of
-its keys is kept, since a model that is sent the schema writes the fields in that order.
+The schema decides what an item's answer is, so a recipe holds its text, not the file's name: the
+parser's `spec` is `json_schema:{...}`, which `schema_parser` accepts as well. The order of the keys
+is kept, since a model that is sent the schema writes the fields in that order.
 
 Nothing is ever fetched: a `$ref` to anywhere outside the schema is refused. Patterns are matched by
 `regex`, which gives up at the deadline and lets other threads run; the `re` that jsonschema uses
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 PREFIX = "json_schema:"
-FORMATS = ("date", "email", "ipv4", "ipv6", "uuid")  # with date-time: what `format` is checked for
+FORMATS = ("date", "email", "ipv4", "ipv6", "uuid")  # these and date-time are checked
 _SHOWN_VALUE_CHARS = 60
 _SHOWN_SPEC_CHARS = 80
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -41,8 +41,8 @@ _TYPE_NAMES: Mapping[type, str] = {dict: "the object", list: "the list", str: "t
 
 
 def schema_parser(spec: str, source: str) -> Parser:
-    """`source` is a file, or the schema itself, as JSON. Raises ConfigError, in one line, when it
-    is no JSON Schema, or one that cannot be used."""
+    """`source` is a file, or the schema itself as JSON. Raises ConfigError, in one line, when it is
+    not a JSON Schema, or one that cannot be used."""
     inline = source.startswith("{")
     name = f"{spec[:_SHOWN_SPEC_CHARS]}..." if inline and len(spec) > _SHOWN_SPEC_CHARS else spec
     try:
@@ -100,7 +100,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _validator(schema: dict[str, Any]) -> "Validator":
-    """Made of `schema`, which it may change. Raises ValueError."""
+    """The validator of `schema`, which it may change. Raises ValueError."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
@@ -134,14 +134,14 @@ def _check_schema(schema: Any, kind: Any) -> None:
 
 
 def _check_parts(schema: dict[str, Any], kind: Any) -> None:
-    """Every part of the schema, and whatever a reference leads to: raises ValueError for one that
-    leads outside, and for what would get round `_with_deadline`."""
+    """Check every part of the schema, and whatever a reference leads to. Raises ValueError for a
+    reference that leads outside, and for what would get around `_with_deadline`."""
     from jsonschema_specifications import REGISTRY
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import specification_with
 
     specification = specification_with(str(kind.META_SCHEMA["$schema"]))
-    dialect = schema.pop("$schema", None)  # with it, jsonschema would take up a kind of its own
+    dialect = schema.pop("$schema", None)  # with it, jsonschema would use a validator of its own
     root = specification.create_resource(schema)
     waiting = [(root, REGISTRY.resolver_with_root(root))]
     seen = set()
@@ -252,7 +252,7 @@ def _additional_properties(validator: Any, allowed: Any, value: Any, schema: Any
 
 
 def _formats() -> "FormatChecker":
-    """The same whatever else is installed; jsonschema's own set is not."""
+    """Checks the same formats whatever else is installed, unlike jsonschema's own checker."""
     from jsonschema import FormatChecker
 
     checker = FormatChecker(formats=FORMATS)
@@ -280,8 +280,8 @@ def _patterns_compile() -> "FormatChecker":
 
 
 def _problem(error: Any) -> tuple[list[str | int], str]:
-    """Of a value that fits no part of an `anyOf`, what is wrong with the part that fits best; if
-    none does, what is wrong with each."""
+    """Where a value is wrong, and how. If it fits no part of an `anyOf`: what is wrong with the
+    part that fits best or, if several fit equally well, with each."""
     from jsonschema.exceptions import relevance
 
     while error.context:
@@ -289,14 +289,15 @@ def _problem(error: Any) -> tuple[list[str | int], str]:
         if others and relevance(best) == relevance(others[0]):
             break
         error = best
-    said = _said(error)
+    message = _message(error)
     if error.context:
-        said += f" ({'; '.join(map(_said, error.context[:MAX_PROBLEMS]))})"
-    return list(error.absolute_path), said
+        message += f" ({'; '.join(map(_message, error.context[:MAX_PROBLEMS]))})"
+    return list(error.absolute_path), message
 
 
-def _said(error: Any) -> str:
-    whole, said = repr(error.instance), str(error.message)
-    if len(whole) > _SHOWN_VALUE_CHARS and said.startswith(whole):
-        return _TYPE_NAMES.get(type(error.instance), "it") + said[len(whole) :]
-    return said
+def _message(error: Any) -> str:
+    """The validator's message, without the value that it begins with when that is long."""
+    whole, message = repr(error.instance), str(error.message)
+    if len(whole) > _SHOWN_VALUE_CHARS and message.startswith(whole):
+        return _TYPE_NAMES.get(type(error.instance), "it") + message[len(whole) :]
+    return message

@@ -7,9 +7,9 @@ This is the door. Behind it:
     lines, strict_json   what the readers share: text out of bytes, values out of text
     shapes               what an item may look like
 
-Every reader yields `PoolItem | BadLine`: what is wrong with a line is a value, since the caller
-decides whether it ends the run or is written away (`--skip-invalid`). After a `BadLine` the stream
-goes on with the next line, unless it is `fatal`: then nothing follows.
+Every reader yields `PoolItem | BadLine`: a bad line is a value, since the caller decides whether it
+ends the run or is set aside (`--skip-invalid`). After a `BadLine` the stream goes on with the next
+line, unless it is `fatal`: then nothing follows.
 """
 
 import sys
@@ -32,10 +32,10 @@ __all__ = ["MAX_ITEM_BYTES", "BadLine", "Entry", "open_pool", "read_item", "read
 
 
 def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
-    """The items of a file, of standard input (`-`), or of a function, one at a time. Close it when
-    it is not read to its end: a file is open behind it.
+    """The items of a file, of standard input (`-`), or of a function, one at a time. Close the
+    generator if it is not read to its end, as it holds a file open.
 
-    Raises UsageError at once when `source` is nothing that can be read.
+    Raises UsageError at once when `source` cannot be read.
     """
     if not source.strip():
         raise UsageError("the data pool's name is empty; give a file, - or module:function")

@@ -1,4 +1,4 @@
-"""CSV: a header, and an item a row."""
+"""CSV: a header, and an item in each row."""
 
 import csv
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, decoder, problem_of
 
-_LINE_COSTS = 100  # what Python needs for a short line and its cells, beyond their characters
+_LINE_OVERHEAD_BYTES = 100  # of a short line and its cells in Python, beyond their characters
 
 
 class _BadLineError(Exception):
-    """Takes a BadLine through csv.reader."""
+    """Carries a BadLine through csv.reader."""
 
     def __init__(self, line: BadLine) -> None:
         super().__init__(line.problem)
@@ -20,12 +20,13 @@ class _BadLineError(Exception):
 
 
 class _CsvLines:
-    """Lines for csv.reader, which goes on after an exception; `taken` are those of this row."""
+    """Lines for csv.reader, which can go on after an exception; `row_lines` are those of the row
+    that is being read."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines, self.texts = lines, iter(lines)
-        self.taken: list[str] = []
-        self.room = MAX_ITEM_BYTES
+        self.row_lines: list[str] = []
+        self.bytes_left = MAX_ITEM_BYTES
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -34,22 +35,22 @@ class _CsvLines:
         line = next(self.texts)
         if isinstance(line, BadLine):
             raise _BadLineError(line)
-        self.room -= len(line) + _LINE_COSTS
-        if self.room < 0:  # a quote that is never closed, or worse
+        self.bytes_left -= len(line) + _LINE_OVERHEAD_BYTES
+        if self.bytes_left < 0:  # a quote that is never closed, or worse
             start = self.text()[:TEXT_KEPT_CHARS]
             problem = f"the row that ends here is longer than {MAX_ITEM_BYTES >> 20} MB"
             raise _BadLineError(self.lines.bad(problem, start, fatal=True))
-        self.taken.append(line)
+        self.row_lines.append(line)
         return line
 
     def start_row(self) -> str:
-        """Begins a row; returns where it is."""
-        self.taken.clear()
-        self.room = MAX_ITEM_BYTES
+        """Begin a row; returns its place."""
+        self.row_lines.clear()
+        self.bytes_left = MAX_ITEM_BYTES
         return f"{self.lines.name}:{self.lines.number + 1}"
 
     def text(self) -> str:
-        return "".join(self.taken).rstrip("\r\n")
+        return "".join(self.row_lines).rstrip("\r\n")
 
 
 def read_csv_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
@@ -69,8 +70,8 @@ def read_csv_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
 
 
 def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
-    """Every row that is not blank, and where it begins."""
-    # strict: otherwise a quote that is never closed swallows the rest of the file in silence
+    """Every row that is not blank, with its place."""
+    # strict: otherwise a quote that is never closed would silently swallow the rest of the file
     reader = csv.reader(lines, strict=True)
     while True:
         where = lines.start_row()

@@ -17,15 +17,15 @@ from batchgen.pool.strict_json import (
     problem_of,
 )
 
-# The longest token that can look whole, or wrong, because a chunk ends in it: \uXXXX\uXXXX.
+# The longest token that can look whole, or wrong, because a chunk ends within it: \uXXXX\uXXXX.
 CUT_TOKEN_CHARS = 16
-_SPACE = re.compile(r"[ \t\n\r]*")  # what JSON takes for white space
+_SPACE = re.compile(r"[ \t\n\r]*")  # the white space of JSON
 
 
 class JsonList:
-    """The elements of a JSON list, of which never more than one and a chunk is in memory.
+    """The elements of a JSON list; never more than one of them and a chunk is in memory.
 
-    `read(n)` gives up to n more characters, "" at the end. `line` is that of `buffer[pos]`.
+    `read(n)` returns up to n more characters, "" at the end. `line` is the line of `buffer[pos]`.
     """
 
     def __init__(self, read: Callable[[int], str], name: str, chunk: int = CHUNK_CHARS) -> None:
@@ -79,7 +79,7 @@ class JsonList:
                 value, end = decoder.raw_decode(self.buffer, self.pos)
             except JSONDecodeError as exc:
                 if not self._may_be_cut(exc) or not self._fill():
-                    raise self._error(f"not JSON: {self._said(exc)}", exc.pos) from None
+                    raise self._error(f"not JSON: {self._problem(exc)}", exc.pos) from None
             except RecursionError as exc:
                 raise self._error(problem_of(exc)) from None
             else:
@@ -92,14 +92,14 @@ class JsonList:
             return True
         return len(self.buffer[exc.pos :].strip()) < CUT_TOKEN_CHARS
 
-    def _said(self, exc: JSONDecodeError) -> str:
+    def _problem(self, exc: JSONDecodeError) -> str:
         unclosed = exc.msg.startswith("Unterminated string")
         return (
             "the file ends within an item" if unclosed or exc.pos >= len(self.buffer) else exc.msg
         )
 
     def _next(self) -> str:
-        """Moves to the next character that is no white space; "" at the end."""
+        """Move to the next character that is not white space, and return it; "" at the end."""
         while True:
             match = _SPACE.match(self.buffer, self.pos)
             assert match is not None
@@ -110,7 +110,8 @@ class JsonList:
                 return ""
 
     def _fill(self) -> bool:
-        """Reads at least as much as is waiting already; False at the end, the buffer as it was."""
+        """Read on, at least as much as the buffer holds already. False at the end of the file, with
+        the buffer unchanged."""
         rest = self.buffer[self.pos :]
         if len(rest) > MAX_ITEM_BYTES:
             raise self._error(f"an item is longer than {MAX_ITEM_BYTES >> 20} MB")

@@ -1,4 +1,4 @@
-"""JSON lines: an item a line."""
+"""JSON lines: an item on each line."""
 
 from typing import BinaryIO
 

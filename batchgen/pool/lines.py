@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 from batchgen.pool.shapes import BadLine
 
-MAX_ITEM_BYTES = 64 << 20  # no server takes a larger request, and one must fit in memory
+MAX_ITEM_BYTES = 64 << 20  # no server takes a larger request, and an item must fit in memory
 CHUNK_CHARS = 1 << 20
-TEXT_KEPT_CHARS = 1000  # of a line over the limit: enough to recognise it
+TEXT_KEPT_CHARS = 1000  # of a line over the limit; enough to recognize it
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Items as Python objects: of a list, or of the user's function."""
+"""Items as Python objects, from a list or from a function of the user's."""
 
 import inspect
 import json

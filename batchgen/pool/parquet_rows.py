@@ -1,8 +1,8 @@
-"""Parquet: an item a row, decoded a batch of rows at a time.
+"""Parquet: an item in each row, decoded a batch of rows at a time.
 
-What JSON has no kind for goes by a rule: dates and times become ISO 8601 text (instants in UTC,
+Types that JSON does not have are converted: dates and times become ISO 8601 text (instants in UTC,
 ending in Z; nanoseconds are cut to microseconds), decimals become text, digit for digit. Bytes,
-durations and the like are refused by the name of their column.
+durations and the like are refused with the name of their column.
 """
 
 import datetime as dt
@@ -18,21 +18,21 @@ from batchgen.pool.strict_json import checked, decoder, problem_of
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1000
-# A column has a cell in every row, so an empty one is the way to leave these out.
-_MAY_BE_LEFT_OUT = (
+# Every row has a cell in every column, so an empty cell means that these are left out.
+_OPTIONAL_NAMES = (
     "id", "custom_id", "metadata", "params", "messages", "user_prompt_kwargs",
     "system_prompt_kwargs", "method", "url",
 )  # fmt: skip
 
 
 class _RefusedError(Exception):
-    """What is in a column or a cell that no item can hold."""
+    """A column or a cell holds what an item cannot hold."""
 
 
 def read_parquet_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
     pa, parquet = load_pyarrow()
     try:
-        # With a buffer a column is read on as it is needed, not a whole row group at once.
+        # With a buffer a column is read as it is needed, not a whole row group at once.
         source = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
         schema = source.schema_arrow
         _check_names(schema.names)
@@ -90,7 +90,7 @@ def _batch_rows(metadata: Any) -> int:
 
 
 def _readable(pa: Any, kind: Any, name: str) -> Any:
-    """The kind that a column is read as. Raises _RefusedError for one that no item can hold."""
+    """The type that a column is read as. Raises _RefusedError for one that an item cannot hold."""
     is_a = pa.types
     if is_a.is_dictionary(kind):
         return _readable(pa, kind.value_type, name)
@@ -122,12 +122,12 @@ def _readable(pa: Any, kind: Any, name: str) -> Any:
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
-    """The rows as Python values; where a value has none (the year 20000), what is wrong."""
+    """The rows as Python values, or the error when Python has no such value (the year 20000)."""
     try:
         yield from batch.to_pylist(maps_as_pydicts="strict")
         return
     except (ValueError, OverflowError, KeyError):
-        pass  # raised before the first row: all are made at once
+        pass  # raised before the first row, as all rows are made at once
     for index in range(batch.num_rows):
         try:
             yield batch.slice(index, 1).to_pylist(maps_as_pydicts="strict")[0]
@@ -142,9 +142,9 @@ def _entry(row: dict[str, Any] | Exception, schema: Any, where: str) -> Entry:
         item = {
             field.name: _as_json(row[field.name], field.type, field.name)
             for field in schema
-            if not (row[field.name] is None and field.name in _MAY_BE_LEFT_OUT)
+            if not (row[field.name] is None and field.name in _OPTIONAL_NAMES)
         }
-        _mend_shape(item)
+        _restore_shape(item)
     except _RefusedError as exc:
         return BadLine(where, str(exc), dump_json(_shown(row)))
     found = entry_of(item, where, "")
@@ -152,8 +152,8 @@ def _entry(row: dict[str, Any] | Exception, schema: Any, where: str) -> Entry:
 
 
 def _as_json(value: Any, kind: Any, name: str) -> Any:
-    """The value of a cell as JSON knows it; `kind` is the column's own, which tells instants from
-    times of no zone. Raises _RefusedError."""
+    """The value of a cell as JSON can hold it. `kind` is the type in the file, by which instants
+    differ from times without a zone. Raises _RefusedError."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -172,7 +172,7 @@ def _as_json(value: Any, kind: Any, name: str) -> Any:
 
 
 def _value_kind(kind: Any) -> Any:
-    """Of a column of categories, the kind of the categories."""
+    """The type of the values; of a column of categories, that of the categories."""
     return kind.value_type if hasattr(kind, "index_type") else kind
 
 
@@ -182,9 +182,9 @@ def _kinds_within(kind: Any) -> Callable[[str], Any]:
     return lambda key: kind.field(key).type
 
 
-def _mend_shape(item: dict[str, Any]) -> None:
-    """What a table can only say in its own way: params as a text of JSON, and chat messages of
-    which each has every field that any has."""
+def _restore_shape(item: dict[str, Any]) -> None:
+    """Undo what a table makes of an item: params are a text of JSON, and each chat message has
+    every field that any of them has."""
     if isinstance(item.get("params"), str):
         try:
             item["params"] = checked(decoder.decode(item["params"]), item["params"])
@@ -209,7 +209,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _shown(value: Any) -> Any:
-    """A refused row for the file of bad lines."""
+    """A refused row as it goes into the file of bad lines."""
     if isinstance(value, dict):
         return {key: _shown(one) for key, one in value.items()}
     if isinstance(value, list):

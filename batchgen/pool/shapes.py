@@ -1,4 +1,4 @@
-"""The shapes that an item may have, and what is wrong with one that has none of them. Pure."""
+"""The shapes that an item may have, and what is wrong with an item that has none of them. Pure."""
 
 import json
 import reprlib
@@ -12,8 +12,8 @@ from batchgen.items import ItemInput, PoolItem
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """What cannot be an item. `text` is the line as it was read (bytes that are not UTF-8 as
-    `\\xff`, only the beginning of one over the limit); `fatal` means that nothing follows."""
+    """A line that cannot be an item. `text` is the line as it was read: bytes that are not UTF-8 as
+    `\\xff`, and only the beginning of a line over the limit. `fatal`: nothing follows."""
 
     where: str
     problem: str
@@ -26,7 +26,7 @@ Entries = Generator[Entry, None, None]
 
 
 def read_item(obj: Any, where: str) -> ItemInput:
-    """Tells the shapes of an item apart; `given` is `obj` itself.
+    """The item that `obj` is, by its shape; `given` in it is `obj` itself.
 
     Raises InputError, which begins with `where`.
     """
@@ -41,7 +41,7 @@ class _ProblemError(Exception):
 
 
 def entry_of(obj: Any, where: str, text: str) -> Entry:
-    """The item that `obj` is, or why it is none; `text` is the line it came from."""
+    """The item that `obj` is, or what is wrong with it; `text` is the line that it came from."""
     try:
         return PoolItem(_item_input(obj), where)
     except _ProblemError as exc:
@@ -49,14 +49,14 @@ def entry_of(obj: Any, where: str, text: str) -> Entry:
 
 
 _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
-# Without any of these an item is nothing but variables.
-_NAMES_WITH_A_MEANING = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
+# An item without any of these names consists of variables only.
+_RESERVED_NAMES = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
 
 
 def _item_input(obj: Any) -> ItemInput:
     if not isinstance(obj, dict):
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
-    if obj.keys().isdisjoint(_NAMES_WITH_A_MEANING):
+    if obj.keys().isdisjoint(_RESERVED_NAMES):
         return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
     if _is_batch_line(obj):
@@ -85,7 +85,8 @@ def _refuse_mixture(shapes: list[str], mixed: bool) -> None:
 
 
 def _is_batch_line(obj: dict[str, Any]) -> bool:
-    """Variables may be called `body` or `url` too, so it takes more than one of these names."""
+    """Whether it is a line of an OpenAI batch. A variable may be called `body` or `url` too, so one
+    of these names alone does not make it one."""
     if "custom_id" not in obj or "body" not in obj:
         return False
     return isinstance(obj["body"], dict) or ("method" in obj and "url" in obj)
@@ -127,8 +128,8 @@ def _item_id(obj: dict[str, Any], name: str) -> str | None:
 
 
 def _params(params: Any, name: str) -> dict[str, Any]:
-    """Overrides of the request's parameters; what the server makes of them is its business, but
-    what batchgen sets or counts on itself is refused."""
+    """Overrides of the request's parameters. The server judges them, but what batchgen sets or
+    relies on itself is refused."""
     if not isinstance(params, dict):
         raise _ProblemError(f"{name} must be an object, not {shown_kind(params)}")
     if "messages" in params:
@@ -179,7 +180,7 @@ def _check_message(message: Any, name: str) -> None:
 
 
 def shown_kind(value: Any) -> str:
-    """A value, short enough for a message."""
+    """What a value is, short enough for a message."""
     if isinstance(value, dict):
         return "an object" if value else "an empty object"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""JSON that can be written as JSON again: no NaN, no infinity, no half of a character."""
+"""JSON that can be written as JSON again: without NaN, infinities and lone surrogates."""
 
 import json
 from json import JSONDecodeError
@@ -8,7 +8,7 @@ from batchgen.json_text import dump_json
 
 
 class NotStorableError(ValueError):
-    """JSON as Python reads it, but nothing that can be written as JSON again."""
+    """Python can read it as JSON, but it cannot be written as JSON again."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -24,7 +24,7 @@ def _finite_float(text: str) -> float:
 
 LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
 decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
-# Finds the end of a value that the other one refuses.
+# Finds the end of a value that the strict decoder refuses.
 lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
 
 
@@ -37,8 +37,9 @@ def problem_of(exc: ValueError | RecursionError) -> str:
 
 
 def checked(value: Any, text: str) -> Any:
-    """`value`, unless an escape in `text` gave it half a character: UTF-8 cannot hold that."""
-    if "\\" in text and "\\u" in text:  # most texts have neither, and one character is found faster
+    """`value`, which was read from `text`. Raises NotStorableError when an escape gave it a lone
+    surrogate, which UTF-8 cannot hold."""
+    if "\\" in text and "\\u" in text:  # most texts have neither; one character is found faster
         try:
             dump_json(value)
         except UnicodeEncodeError:

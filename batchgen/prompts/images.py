@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from batchgen.errors import InputError
 
-_MOST_BYTES = 20 << 20  # as much as vendors take
+_MAX_BYTES = 20 << 20  # as much as vendors take
 _HEAD_BYTES = 12
 _SHOWN_CHARS = 200
 _KINDS = (
@@ -32,7 +32,7 @@ _Messages = Sequence[Mapping[str, Any]]
 
 
 def check_images(messages: _Messages, directory: Path) -> None:
-    """Raises InputError for the first local image that is missing, too big, or none at all."""
+    """Raises InputError for the first local image that is missing, too big, or not an image."""
     for place, part in _image_parts(messages):
         given = _local(part)
         if given is not None:
@@ -45,8 +45,8 @@ def check_images(messages: _Messages, directory: Path) -> None:
 async def with_images(
     messages: Sequence[dict[str, Any]], directory: Path
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The messages as they are sent, and what was given by what is sent in its place. What is given
-    is left as it is. Raises InputError as `check_images`."""
+    """The messages as they are sent, and a mapping from each data URL to the path that it replaces.
+    `messages` itself is not changed. Raises InputError as `check_images` does."""
     wanted = {given for _, part in _image_parts(messages) if (given := _local(part)) is not None}
     if not wanted:
         return list(messages), {}
@@ -63,7 +63,7 @@ def _image_parts(messages: _Messages) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _local(part: Mapping[str, Any]) -> str | None:
-    """The path in a part, as it was given."""
+    """The path in a part, as it was given; None when the part has no local image."""
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
     if not isinstance(url, str):
@@ -89,15 +89,15 @@ def _sent_part(part: Any, urls: Mapping[str, str]) -> Any:
 
 
 def _data_url(given: str, directory: Path) -> str:
-    kind, content = _read(given, directory, _MOST_BYTES + 1)
+    kind, content = _read(given, directory, _MAX_BYTES + 1)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _read(given: str, directory: Path, most_bytes: int) -> tuple[str, bytes]:
-    """The kind of the image, and its first bytes."""
+    """The kind of the image, and its first bytes, at most `most_bytes`."""
     path = _path(given, directory)
     try:
-        if not path.is_file():  # a pipe would keep us for ever
+        if not path.is_file():  # reading a pipe might never end
             raise _unusable(path, "is no file" if path.exists() else "no such file")
         with path.open("rb") as file:
             content = file.read(most_bytes)
@@ -107,8 +107,8 @@ def _read(given: str, directory: Path, most_bytes: int) -> tuple[str, bytes]:
     kind = next((kind for begins, kind in _KINDS if begins.match(content)), None)
     if kind is None:
         raise _unusable(path, "is no PNG, JPEG, GIF or WebP")
-    if size > _MOST_BYTES:
-        raise _unusable(path, f"is larger than {_MOST_BYTES >> 20} MB")
+    if size > _MAX_BYTES:
+        raise _unusable(path, f"is larger than {_MAX_BYTES >> 20} MB")
     return kind, content
 
 

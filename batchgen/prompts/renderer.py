@@ -1,6 +1,6 @@
-"""The request that a recipe makes of an item.
+"""Makes the request of an item, by its recipe.
 
-What an item lacks is found at enqueue (`Renderer.check`), before anything is paid for.
+A variable that an item lacks is found at enqueue (`Renderer.check`), before anything is paid for.
 """
 
 import json
@@ -16,7 +16,7 @@ _FIELDS_OF_BATCHGEN = {"id", "metadata", "params"}
 
 
 class Renderer:
-    """Makes an item's request, by one recipe. Raises TemplateError when its templates are bad."""
+    """Makes the requests of items by one recipe. Raises TemplateError for a bad template."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -25,7 +25,8 @@ class Renderer:
         self._user = compile_template(recipe.user) if recipe.user else None
 
     def check(self, item_input: ItemInput, where: str) -> None:
-        """Raises TemplateError, which begins with `where`, when the item has no request."""
+        """Raises TemplateError, which begins with `where`, when no request can be made of the
+        item."""
         if item_input.messages is not None:
             return
         try:
@@ -36,8 +37,8 @@ class Renderer:
             raise TemplateError(f"{where}: {exc}") from exc
 
     def messages(self, item_input: ItemInput) -> list[dict[str, Any]]:
-        """Ready messages as they are; otherwise the system message, unless it is blank, and the
-        user's. Raises TemplateError."""
+        """Ready messages as they are; otherwise the rendered system message, unless it is blank,
+        and the rendered user message. Raises TemplateError."""
         if item_input.messages is not None:
             return item_input.messages
         user = self._user_template().render(item_input.user_variables)
@@ -52,8 +53,9 @@ class Renderer:
         included; one that is None is left out. What is in `extra_body` goes in last, as it is.
         Raises TemplateError.
 
-        Each sample of an item has a seed of its own: the one that is asked for, plus one for each
-        sample before it; or else its number, but the first one none, as it is the ordinary item.
+        Each sample of an item has a seed of its own: the seed in the params plus one for each
+        sample before it. Without a seed in the params it is the sample's number, and the first
+        sample has none, as it is sent like an ordinary item.
         """
         body = {
             "model": self._recipe.model,
@@ -66,10 +68,10 @@ class Renderer:
         return body
 
     def added_params(self, item_input: ItemInput, sample: int | None = None) -> set[str]:
-        """The names of what `request_body` sends though neither the config nor the item says so: a
-        response_format made of the parser's schema (`structured_output`), which is stored as no
-        other, and the seed of a sample. A request without it is as good, should the server not
-        know it."""
+        """The names of the parameters that batchgen adds by itself: a response_format made from the
+        parser's schema (`structured_output`; it is the only one that a recipe stores as text), and
+        the seed of a sample. If the server does not know one of them, a request without it will
+        do."""
         added = set()
         is_made = self._params is not self._recipe.params
         if is_made and not is_own(item_input, "response_format"):
@@ -79,7 +81,7 @@ class Renderer:
         return added
 
     def place_of(self, name: str, item_input: ItemInput, sample: int | None = None) -> str:
-        """Where a parameter of the request comes from, for messages."""
+        """Where a parameter of the request comes from, in words for a message."""
         if is_own(item_input, name):
             given = item_input.given  # `body`: a line of an OpenAI batch
             place = _place_in(given.get("params"), "params", name)
@@ -89,7 +91,7 @@ class Renderer:
         return _place_in(self._recipe.params, "model", name) or name
 
     def unused_variables(self, item_input: ItemInput) -> set[str]:
-        """The variables that no template uses, for a warning."""
+        """The variables of the item that no template uses, for a warning."""
         if item_input.messages is not None:
             return set()
         given = {*item_input.system_variables, *item_input.user_variables}
@@ -114,7 +116,7 @@ class Renderer:
 
 
 def is_own(item_input: ItemInput, name: str) -> bool:
-    """Whether the item itself asks for this parameter."""
+    """Whether the item itself sets this parameter."""
     return _place_in(item_input.params, "", name) is not None
 
 
@@ -128,7 +130,8 @@ def _place_in(params: Any, source: str, name: str) -> str | None:
 
 
 def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A recipe may hold the schema of a response_format as text, to keep the order of its keys."""
+    """The params with the schema of their response_format as an object: a recipe holds it as text,
+    to keep the order of its keys."""
     wanted: Any = params.get("response_format")
     described = wanted.get("json_schema") if isinstance(wanted, dict) else None
     if not isinstance(described, dict) or not isinstance(described.get("schema"), str):
@@ -137,15 +140,15 @@ def _with_schema(params: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**params, "response_format": {**wanted, "json_schema": described}}
 
 
-# Where a parser of the user's raised: of no use to a model, and nobody else's business.
+# The place in the user's code where a parser raised: a model has no use for it, and it is private.
 _PLACE_IN_CODE = re.compile(r" \([^()]*\.py:\d+\)$")
 
 
 def with_feedback(
     messages: Sequence[Mapping[str, Any]], answer_text: str, error: str
 ) -> list[dict[str, Any]]:
-    """The conversation that asks again: `messages`, the answer that could not be used, and why.
-    `messages` are left as they are."""
+    """The messages that ask again: the ones sent before, the answer that could not be used, and
+    why. `messages` itself is not changed."""
     error = _PLACE_IN_CODE.sub("", error).rstrip(". ")
     complaint = f"Your answer could not be used: {error}. Answer again."
     return [
