@@ -1,7 +1,7 @@
 """The Python API: a list of items in, a list of results out.
 
-The same jobs as the command line, on the same database, so a script that crashed goes on where it
-stopped, and `batchgen status` shows how it goes.
+It runs the same jobs as the command line on the same kind of database, so a script that crashed
+goes on where it stopped, and `batchgen status` shows its progress.
 """
 
 import asyncio

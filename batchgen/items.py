@@ -2,12 +2,12 @@
 
 An item's life, and who moves it:
 
-    pending   enqueued, or waiting for another try. Claimed by a worker when a slot is free and
-              `available_at` has passed. After a crash, nobody has it and it loses nothing.
-    running   claimed: one call may be in flight. Left by an outcome, or, when its worker died, by
-              the next worker that takes over.
-    done      answered and parsed. Left only when `reparse --all` or `retry --done` says so.
-    failed    given up, with a reason. Left only by `retry` and `reparse`.
+    pending   enqueued, or waiting for another try. A worker claims it when a slot is free and
+              `available_at` has passed. A crash does not change it.
+    running   claimed: a call may be in flight. An outcome ends this state or, when the worker died,
+              the worker that takes over.
+    done      answered and parsed. Only `reparse --all` and `retry --done` change that.
+    failed    given up, with a reason. Only `retry` and `reparse` change that.
 """
 
 import hashlib
@@ -44,7 +44,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt template. `name` is for messages only: a file that moved is the same template."""
+    """A prompt template. `name` is only for messages: a file that was moved is the same
+    template."""
 
     text: str
     syntax: Literal["braces", "jinja2"] = "braces"
@@ -104,9 +105,9 @@ def _template_from(stored: dict[str, Any] | None, name: str) -> Template | None:
 
 @dataclass(frozen=True, slots=True)
 class ItemInput:
-    """An item as the user gave it, and its parts told apart.
+    """An item as the user gave it (`given`), and its parts.
 
-    Either `messages` is set (ready to send) or the two sets of variables are.
+    Either `messages` is set (ready to send), or the two sets of variables are.
     """
 
     given: Mapping[str, Any]
@@ -128,8 +129,8 @@ class PoolItem:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """One item to enqueue. `key` is its identity: equal keys are copies of equal content, or, when
-    `custom_id` is set, the one item with that id."""
+    """One item to enqueue. `key` is its identity: items with equal keys are copies of equal content
+    or, when `custom_id` is set, the one item with that id."""
 
     key: bytes
     input_json: str
@@ -148,9 +149,9 @@ class StoredAnswer:
 @dataclass(frozen=True, slots=True)
 class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
-    the row still has it. `attempts` are the tries used up so far; `sample` is the number among the
-    answers that are wanted of it, from 1, or None of an ordinary item; `reserved_tokens` what its
-    call is thought to use, where tokens are limited."""
+    the row still has the same epoch. `attempts` is the number of tries used up so far. `sample` is
+    the number of the answer among those wanted of an item, from 1; None for an ordinary item.
+    `reserved_tokens` is the estimate of what its call uses, where tokens are limited."""
 
     id: int
     epoch: int
@@ -167,8 +168,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the server counted them; None where it did not say. Cached and reasoning tokens
-    are contained in prompt and completion tokens."""
+    """Tokens as the server counted them; None where it did not say. Prompt tokens include cached
+    tokens, completion tokens include reasoning tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -178,8 +179,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars for a million tokens. `larger`: from so many prompt tokens on, another price holds
-    for the whole request."""
+    """US dollars for a million tokens. `larger`: from that many prompt tokens on, the other price
+    holds for the whole request."""
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
@@ -187,7 +188,7 @@ class Price:
     larger: "tuple[int, Price] | None" = None
 
     def cost_usd(self, usage: Usage) -> float:
-        """Tokens that the server did not count cost nothing here."""
+        """What a call cost; tokens that the server did not count cost nothing."""
         prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
         if self.larger is not None and prompt >= self.larger[0]:
             return self.larger[1].cost_usd(usage)
@@ -201,7 +202,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one call brought back over the wire, before anybody judges it.
+    """What one call brought back over the wire, before it is judged.
 
     Either `status` and `body` are set, or `fault` and `fault_message` say why there is no whole
     answer (a status may be there too: the body was cut off). `sent` is False when no connection
@@ -289,15 +290,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """`parsed_json` is None when parsed is the response itself (parser `raw`)."""
+    """The item is done. `parsed_json` is None when parsed is the response itself (parser `raw`)."""
 
     parsed_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Back to pending, not before `available_at` (epoch ms; None: at once). `charged` uses up one
-    of the item's attempts. `error`: what the parser could not use the answer for."""
+    """Back to pending, to be tried from `available_at` on (epoch ms; None: at once). `charged`:
+    this uses up one of the item's attempts. `error`: why the parser could not use the answer."""
 
     available_at: int | None
     charged: bool
@@ -307,18 +308,20 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
+    """The item is given up."""
+
     reason: Reason
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Back to pending as if never claimed; the attempt, if any, is kept."""
+    """Back to pending as if it had never been claimed; the attempt, if any, is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAnswer:
-    """The answer becomes durable, the item stays running: its parser comes next."""
+    """The answer becomes durable, and the item stays running: its parser comes next."""
 
 
 @dataclass(frozen=True, slots=True)

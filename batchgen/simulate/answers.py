@@ -1,4 +1,4 @@
-"""What the simulated model says: a function of the request and nothing else. Pure."""
+"""The answers of the simulated model, which depend on the request alone. Pure."""
 
 import json
 import math
@@ -23,8 +23,8 @@ _ADJECTIVES = ("quiet", "early", "narrow", "patient", "distant", "simple", "care
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A valid request. `text` is its last user message, `key` stands for its messages, `digest`
-    for everything that decides the answer."""
+    """A valid request. `text` is its last user message, `key` identifies its messages, and `digest`
+    everything that decides the answer."""
 
     body: Mapping[str, Any] = field(repr=False)
     text: str
@@ -49,7 +49,7 @@ class Chat:
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """`raw` as a JSON object; {} if it is none."""
+    """`raw` as a JSON object; {} if it is not one."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -58,13 +58,13 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def completion(chat: Chat, kind: str = "ok", text: str | None = None) -> bytes:
-    """The chat completion for `chat`; `text`, if given, is what it says.
+    """The chat completion for `chat`; `text`, if given, is its text.
 
-    `kind` is `ok` or the way in which the answer is no use: `no_choices`, `empty`, `refusal`,
+    `kind` is `ok` or the way in which the answer is unusable: `no_choices`, `empty`, `refusal`,
     `content_filter`, `length`.
     """
     texts = [_text(chat, index) if text is None else text for index in range(_choices(chat.body))]
-    choices = [_choice(index, kind, said) for index, said in enumerate(texts)]
+    choices = [_choice(index, kind, text) for index, text in enumerate(texts)]
     prompt_tokens = _tokens("".join(_texts(chat.body["messages"])))
     completion_tokens = sum(_tokens(choice["message"]["content"] or "") for choice in choices)
     body = {
@@ -83,7 +83,7 @@ def completion(chat: Chat, kind: str = "ok", text: str | None = None) -> bytes:
 
 
 def count_tokens(chat: Chat) -> int:
-    """What its answer will say that it used, in and out."""
+    """The tokens, in and out, that the answer will say it used."""
     texts = [_text(chat, index) for index in range(_choices(chat.body))]
     return _tokens("".join(_texts(chat.body["messages"]))) + sum(map(_tokens, texts))
 

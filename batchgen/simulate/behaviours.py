@@ -1,4 +1,4 @@
-"""What a simulated call gets, and how it is written down: latency, error mix, behaviours. Pure."""
+"""What a simulated call gets, and the text form of it: latency, error mix, behaviours. Pure."""
 
 import json
 import math
@@ -37,7 +37,8 @@ class Latency:
 
     @classmethod
     def parse(cls, spec: str) -> "Latency":
-        """From `0.2`, `uniform:LOW:HIGH` or `lognormal:MEDIAN:SIGMA`, in seconds; ConfigError."""
+        """Reads `0.2`, `uniform:LOW:HIGH` or `lognormal:MEDIAN:SIGMA`, in seconds. Raises
+        ConfigError."""
         shape, *numbers = spec.split(":") if ":" in spec else ("fixed", spec)
         values = [_number(text) for text in numbers]
         if shape == "fixed" and len(values) == 1 and values[0] is not None:
@@ -63,13 +64,13 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMix:
-    """Which share of the calls gets which error."""
+    """The share of the calls that gets each error."""
 
     shares: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def parse(cls, spec: str) -> "ErrorMix":
-        """From `429=0.1,reset=0.01`; an empty text means no errors. Raises ConfigError."""
+        """Reads `429=0.1,reset=0.01`; an empty text means no errors. Raises ConfigError."""
         shares: dict[str, float] = {}
         for part in filter(None, map(str.strip, spec.split(","))):
             kind, equals, text = (piece.strip() for piece in part.partition("="))

@@ -1,8 +1,8 @@
-"""A value that fits a JSON Schema, as the simulated model makes it up. Pure.
+"""Makes up a value that fits a JSON Schema, for the simulated model's answers. Pure.
 
-Good enough for the schemas that are sent to models: types, enum, const, required, nested, arrays,
-simple limits, references within the schema. What it does not know (`pattern`, `not`, `if`) it
-ignores, and no schema, however odd, makes it fail or go on for ever.
+It is good enough for the schemas that are sent to models: types, enum, const, required, nesting,
+arrays, simple limits, references within the schema. It ignores what it does not know (`pattern`,
+`not`, `if`), and no schema, however odd, makes it fail or run for ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,8 @@ _FORMATS = {
 
 
 def fitting_value(schema: Any, seed: bytes, sentence: Callable[[bytes], str]) -> Any:
-    """A function of `schema` and `seed`; texts are made of what `sentence` says to some bytes."""
+    """The value, which depends on `schema` and `seed` alone. `sentence` makes its texts from
+    bytes."""
     return _Maker(schema, seed, sentence).value(schema, 0)
 
 
@@ -74,7 +75,7 @@ class _Maker:
         return sha256(self._seed + self._made.to_bytes(4)).digest()
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
-        """`schema` with what its `$ref` and `allOf` say taken in."""
+        """`schema` merged with what its `$ref` and `allOf` refer to."""
         merged: dict[str, Any] = {}
         waiting = [schema]
         for _ in range(100):  # references may go round in a circle

@@ -1,4 +1,4 @@
-"""The simulated model's rate limits: token buckets, and the headers that tell of them."""
+"""The simulated model's rate limits: token buckets, and the headers that announce them."""
 
 import math
 import time
@@ -7,14 +7,15 @@ from batchgen.simulate.answers import Chat, count_tokens
 
 
 class Limiter:
-    """Of requests and of tokens a minute; None or 0: no limit."""
+    """Limits the requests and the tokens a minute; None or 0: no limit."""
 
     def __init__(self, rpm: float | None, burst: int | None, tpm: float | None) -> None:
         self._requests = _Bucket(rpm, burst or max(1, math.ceil(rpm / 60))) if rpm else None
         self._tokens = _Bucket(tpm, tpm) if tpm else None
 
     def take(self, chat: Chat | None, now: float) -> float:
-        """Takes the call and returns 0, or does not and returns the seconds until it could be."""
+        """Accept the call and return 0, or refuse it and return the seconds until it would be
+        accepted."""
         wanted = [(self._requests, 1.0)] if self._requests else []
         if self._tokens and chat:
             wanted.append((self._tokens, float(count_tokens(chat))))
@@ -25,7 +26,7 @@ class Limiter:
         return wait_s
 
     def headers(self, now: float) -> dict[str, str]:
-        """As OpenAI sends them with every reply."""
+        """The headers that OpenAI sends with every reply."""
         headers: dict[str, str] = {}
         for of, bucket in (("requests", self._requests), ("tokens", self._tokens)):
             if bucket:
@@ -34,7 +35,7 @@ class Limiter:
 
 
 class _Bucket:
-    """Starts full."""
+    """A token bucket, which starts full."""
 
     def __init__(self, per_minute: float, capacity: float) -> None:
         self._per_minute = per_minute
@@ -44,7 +45,7 @@ class _Bucket:
         self._filled_at = time.monotonic()
 
     def wait_s(self, amount: float, now: float) -> float:
-        """The seconds until there is so much; all that it can hold is enough for any call."""
+        """The seconds until `amount` is there; a full bucket is enough for any call."""
         grown = self._level + (now - self._filled_at) * self._per_s
         self._level = min(grown, self._capacity)
         self._filled_at = now
@@ -63,7 +64,7 @@ class _Bucket:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: 250ms, 1.5s, 6m0s."""
+    """A duration as OpenAI writes it: 250ms, 1.5s, 6m0s."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, seconds = divmod(seconds, 60)

@@ -30,7 +30,7 @@ from batchgen.simulate.behaviours import (
 from batchgen.simulate.limiter import Limiter
 
 _KEPT_REQUESTS = 10_000
-# Far more calls than pass between a call and its retry; about 25 MB.
+# Far more calls than come between a call and its retry; about 25 MB.
 _KEPT_TRIES = 200_000
 _TRICKLE_S = 0.2
 _JSON = {"Content-Type": "application/json"}
@@ -38,8 +38,8 @@ _JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came in. `body` is {} if it was no JSON object; `at` is time.monotonic();
-    the names in `headers` may be looked up in any case."""
+    """A request as it came in. `body` is {} if it was not a JSON object; `at` is time.monotonic();
+    the names in `headers` can be looked up in upper or lower case."""
 
     body: Mapping[str, Any]
     headers: Mapping[str, str]
@@ -58,9 +58,10 @@ class _Call:
 
 
 class Simulator:
-    """The server. `calls` counts POSTs received, `answered` whole responses given, of any status,
-    `in_flight` the calls between the two, `dropped` the requests reset by a `stale` connection,
-    which count as no calls. `ledger` counts calls by the text of their last user message.
+    """The server. `calls` counts the POSTs received, `answered` the whole responses sent, of any
+    status, `in_flight` the calls between the two, and `dropped` the requests reset on a `stale`
+    connection, which do not count as calls. `ledger` counts calls by the text of their last user
+    message.
 
     `keep_ledger=False` is for runs without an end: no prompts are kept in memory (`ledger` and
     `requests` stay empty), only totals and the try numbers of recent requests.
@@ -83,10 +84,10 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """`rpm` None or 0: no limit; `burst` calls may come at once (default: one second's worth).
-        `tpm`: tokens in and out, of which a minute's worth may come at once. `limit_headers`: each
-        reply tells of both, as OpenAI's.
-        `retry_after_s` None: a simulated 429 carries no Retry-After. Raises ConfigError."""
+        """`rpm`, requests a minute, None or 0: no limit; `burst` calls may come at once (default:
+        one second's worth). `tpm`: tokens a minute, in and out, of which a minute's worth may come
+        at once. `limit_headers`: each reply announces both limits, as OpenAI's do. `retry_after_s`
+        None: a simulated 429 has no Retry-After. Raises ConfigError."""
         self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
         self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
         self._limiter = Limiter(rpm, burst, tpm)
@@ -117,7 +118,7 @@ class Simulator:
         return f"http://{host}:{self.port}/v1"
 
     async def start(self) -> str:
-        """Listens, and returns the base URL. After a stop it comes back on the same port.
+        """Listen, and return the base URL. After a stop it listens on the same port again.
 
         Raises BatchgenError if the port is taken or the ledger cannot be written.
         """
@@ -140,7 +141,7 @@ class Simulator:
         return self.base_url
 
     async def stop(self) -> None:
-        """Closes everything at once: calls that are held, slow or hanging see a disconnect."""
+        """Close everything at once: calls that are held, slow or hanging see a disconnect."""
         if self._runner is None or self._server is None:
             return
         for site in list(self._runner.sites):
@@ -156,7 +157,7 @@ class Simulator:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        """Started and stopped round a block, which gets the base URL."""
+        """Runs the server during a block, which gets the base URL."""
         url = await self.start()
         try:
             yield url
@@ -168,7 +169,7 @@ class Simulator:
         return sum(calls for prompt, calls in self.ledger.items() if text in prompt)
 
     async def received(self, n: int, text: str | None = None, *, timeout_s: float = 30.0) -> None:
-        """Waits until `n` calls in all have arrived, or `n` with `text`; else TimeoutError."""
+        """Wait until `n` calls in all, or `n` with `text`, have arrived. Raises TimeoutError."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self._arrived(text) < n:
@@ -180,15 +181,16 @@ class Simulator:
             raise TimeoutError(f"{arrived} of {n} calls arrived in {timeout_s:g} s") from None
 
     def hold(self) -> None:
-        """From now on calls are received and counted, but answered only after `release`."""
+        """From now on, receive and count calls, but answer them only after `release`."""
         self._released.clear()
 
     def release(self) -> None:
         self._released.set()
 
     def script(self, text: str, *behaviours: str | Behaviour) -> None:
-        """The next calls with `text` in their last user message get these, one each, in order of
-        arrival. Where several scripts fit a call, the oldest that is not used up decides."""
+        """The next calls with `text` in their last user message get these behaviours, one each, in
+        order of arrival. Where several scripts fit a call, the oldest that is not used up
+        decides."""
         self._scripts.append((text, deque(map(Behaviour.of, behaviours))))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -210,7 +212,7 @@ class Simulator:
             self.answered += 1
             return response
         except ConnectionError:
-            # The client left while we wrote; raised further, aiohttp would log it as our fault.
+            # The client left while we wrote; if it were raised, aiohttp would log it as our fault.
             return await _until_disconnected()
         finally:
             self.in_flight -= 1
@@ -231,7 +233,7 @@ class Simulator:
         return _Call(chat, behaviour, delay_s, headers)
 
     def _count(self, chat: Chat) -> int:
-        """Enters the call, and returns which try of its request it is."""
+        """Enter the call in the ledger, and return which try of its request it is."""
         if self._keep_ledger:
             self.ledger[chat.text] += 1
         elif len(self._tries) >= _KEPT_TRIES:
@@ -242,7 +244,7 @@ class Simulator:
         return tries
 
     def _refused(self, request: web.BaseRequest, chat: Chat | None) -> Behaviour | None:
-        """The response to a request that no server would take."""
+        """The response to a request that no server would accept; None for another one."""
         if request.path.removeprefix("/v1") != "/chat/completions":
             return Behaviour.error(404, message=f"unknown URL {request.path}", code="unknown_url")
         if not self._authorized(request):
@@ -276,7 +278,7 @@ class Simulator:
     def _delay_s(self, behaviour: Behaviour, roll: float) -> float:
         if behaviour.delay_s is not None:
             return behaviour.delay_s
-        # Refusing takes a server no time.
+        # A server refuses a request at once.
         if behaviour.kind == "status" and 400 <= behaviour.status < 500:
             return 0.0
         return self._latency.seconds(roll)
@@ -303,7 +305,7 @@ class Simulator:
                 watcher.set_result(None)
 
     async def _answer(self, request: web.BaseRequest, call: _Call) -> web.StreamResponse:
-        """Responds as the call's behaviour says; does not return where that is no response."""
+        """Respond as the call's behaviour says; does not return if that is not to respond."""
         headers = {**_JSON, **call.headers}
         if call.chat is not None:
             headers |= {"x-request-id": f"req_{call.chat.digest.hex()[-24:]}"}
@@ -321,8 +323,8 @@ class Simulator:
             return await _trickle(request, headers)
         # Only a valid chat gets any further than `status`.
         assert call.chat is not None
-        said = call.behaviour.body
-        text = said.decode() if isinstance(said, bytes) else said
+        scripted = call.behaviour.body
+        text = scripted.decode() if isinstance(scripted, bytes) else scripted
         body = completion(call.chat, kind, text)
         if kind == "cut":
             return await _cut(request, headers, body)
@@ -361,14 +363,14 @@ class Simulator:
 
 
 async def serve(simulator: Simulator, ready: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Runs in the foreground until `stop` is set; `ready` gets the base URL once it listens."""
+    """Run in the foreground until `stop` is set; `ready` gets the base URL once it listens."""
     async with simulator.running() as url:
         ready(url)
         await stop.wait()
 
 
 def _open_ledger(path: Path | str | None) -> IO[bytes] | None:
-    """Unbuffered, so that each line is one write and outlives a kill."""
+    """The ledger's file, unbuffered, so that each line is one write and survives a kill."""
     if path is None:
         return None
     try:
@@ -378,7 +380,7 @@ def _open_ledger(path: Path | str | None) -> IO[bytes] | None:
 
 
 def _rolls(seed: int, chat: Chat | None, tries: int) -> tuple[float, float]:
-    """Two numbers between 0 and 1, both excluded, that only the arguments decide."""
+    """Two numbers between 0 and 1, both excluded, that depend on the arguments alone."""
     digest = chat.digest if chat else b""
     high, low = struct.unpack(">QQ", sha256(b"%d:%d:" % (seed, tries) + digest).digest()[:16])
     # 52 bits: with one more, the half added could round up to 1.
@@ -390,7 +392,7 @@ def _as_bytes(body: bytes | str) -> bytes:
 
 
 async def _until_disconnected() -> NoReturn:
-    """aiohttp cancels the handler when its connection is gone."""
+    """Wait until the connection is gone, when aiohttp cancels the handler."""
     await asyncio.Event().wait()
     raise AssertionError("nothing sets this event")
 
@@ -408,7 +410,7 @@ async def _trickle(request: web.BaseRequest, headers: Mapping[str, str]) -> NoRe
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     while True:
-        # Whitespace may stand before JSON, so no client can know that nothing will follow.
+        # White space may precede JSON, so no client can know that nothing will follow.
         await response.write(b" ")
         await asyncio.sleep(_TRICKLE_S)
 
