@@ -5,6 +5,7 @@
     python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
     python3 dev.py bench    set up, and measure everything; see bench/README.md
     python3 dev.py docs     set up, and write the pages of docs/ that are made from the code
+    python3 dev.py pictures set up, and draw the displays anew, from a run of a minute
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
 change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests, and
@@ -52,6 +53,9 @@ def main() -> int:
     if task == "docs":
         set_up("")
         return run(PYTHON, ROOT / "docs/generate.py", *arguments)
+    if task == "pictures":
+        set_up("")
+        return run(PYTHON, ROOT / "docs/pictures.py")
     print(__doc__)
     return 0 if task in ("help", "-h", "--help") else 2
 

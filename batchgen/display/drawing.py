@@ -11,7 +11,7 @@ Cell = tuple[str, str]  # text and style
 
 STYLES = {"done": "green", "failed": "red", "running": "yellow", "pending": "dim"}
 SHORTEST_BAR = 8
-_BLOCKS = {"done": "█", "failed": "█", "running": "▒", "pending": "░"}
+_STROKES = {"done": "━", "failed": "━", "running": "╍", "pending": "─"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -21,7 +21,7 @@ def bar(counts: Counts, width: int) -> Text:
     for state, style in STYLES.items():
         so_far += getattr(counts, state)
         until = width * so_far // counts.total if counts.total else width
-        drawing.append(_BLOCKS[state] * (until - drawn), style)
+        drawing.append(_STROKES[state] * (until - drawn), style)
         drawn = until
     return drawing
 

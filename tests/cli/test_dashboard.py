@@ -21,11 +21,11 @@ async def test_it_shows_the_work_and_leaves_the_terminal_as_it_was(
     work = await project.start("work")
     await simulator.received(4)
     watching = await terminal.start(project, "status", "--watch")
-    await terminal.shows(r"default ▒+░+ 0/30   0%")
+    await terminal.shows(r"default ╍+─+ 0/30   0%")
     await terminal.shows(r"done  0   failed  0   running ( 4   pending 26|20   pending 10)")
     simulator.release()
     assert (await ended(work)).code == 0
-    await terminal.shows(r"default █+ 30/30 100%")
+    await terminal.shows(r"default ━+ 30/30 100%")
     assert COLOUR.search(terminal.raw)
     watching.send_signal(signal.SIGINT)
     await terminal.last_lines(watching)
@@ -41,7 +41,7 @@ async def test_no_color_means_no_colour_codes_and_sigterm_ends_it_as_well(
     project.pool(words(3))
     await project.batchgen("enqueue", "pool.jsonl")
     watching = await terminal.start(project, "status", "--watch", NO_COLOR="1")
-    await terminal.shows(r"default ░+ 0/3   0%")
+    await terminal.shows(r"default ─+ 0/3   0%")
     watching.send_signal(signal.SIGTERM)
     await terminal.last_lines(watching)
     assert watching.returncode == 143

@@ -92,7 +92,7 @@ async def test_the_live_display_shows_the_run_and_leaves_the_terminal_as_it_was(
     simulator.release()
     lines = await terminal.last_lines(run)
     assert run.returncode == 0
-    assert any(re.fullmatch(r"█+ 30/30 100% +in \d+ s", line) for line in lines)
+    assert any(re.fullmatch(r"━+ 30/30 100% +in \d+ s", line) for line in lines)
     assert "done 30   failed  0   in flight   0" in lines
     assert "30 done, 0 failed, 0 left; 30 calls in this run" in lines
     assert COLOUR.search(terminal.raw)

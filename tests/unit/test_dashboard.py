@@ -34,11 +34,11 @@ def test_at_80_columns() -> None:
     assert drawn(everything(), 80, history=watched(0, 10, 30, 60, 80, 81, 100)) == [
         "batchgen.db                                                             12:41:07",
         "",
-        f"all {'█' * 27}▒{'░' * 31}   935/2,005  46%",
+        f"all {'━' * 27}╍{'─' * 31}   935/2,005  46%",
         "    done   905   failed    30   running    20   pending 1,050",
-        f"e1  {'█' * 27}▒{'░' * 31}   930/2,000  46%",
+        f"e1  {'━' * 27}╍{'─' * 31}   930/2,000  46%",
         "    done   900   failed    30   running    20   pending 1,050",
-        f"e2  {'█' * 59}         5/5 100%",
+        f"e2  {'━' * 59}         5/5 100%",
         "    done     5   failed     0   running     0   pending     0",
         "",
         "rate        8.3 items/s            ▃▆█▆▁▅",
@@ -60,11 +60,11 @@ def test_at_80_columns() -> None:
 def test_at_160_columns_the_counts_stand_beside_the_bar() -> None:
     lines = drawn(everything(), 160)
     assert lines[2] == (
-        f"all {'█' * 36}▒{'░' * 42}   935/2,005  46%"
+        f"all {'━' * 36}╍{'─' * 42}   935/2,005  46%"
         "   done   905   failed    30   running    20   pending 1,050"
     )
     assert lines[4] == (
-        f"e2  {'█' * 79}         5/5 100%"
+        f"e2  {'━' * 79}         5/5 100%"
         "   done     5   failed     0   running     0   pending     0"
     )
 
@@ -72,7 +72,7 @@ def test_at_160_columns_the_counts_stand_beside_the_bar() -> None:
 def test_at_40_columns_no_number_is_torn() -> None:
     lines = drawn(everything(), 40, history=watched(0, 10, 30))
     assert lines[2:5] == [
-        f"all {'█' * 8}▒{'░' * 10}   935/2,005  46%",
+        f"all {'━' * 8}╍{'─' * 10}   935/2,005  46%",
         "    done   905   failed    30",
         "    running    20   pending 1,050",
     ]
@@ -88,7 +88,7 @@ def test_at_40_columns_no_number_is_torn() -> None:
 def test_numbers_too_long_for_the_width_leave_the_bar_and_the_percentage() -> None:
     total = counts(1_000_000, pending=9_000_000)
     seen = status(total, experiments=(ExperimentStatus("对话" * 20, NOON_MS, total),))
-    assert drawn(seen, 40)[2] == f"对话对话对话… {'█' * 2}{'░' * 19}  10%"
+    assert drawn(seen, 40)[2] == f"对话对话对话… {'━' * 2}{'─' * 19}  10%"
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 20, 40, 79, 80, 160, 300])

@@ -120,7 +120,7 @@ def test_the_plain_line_has_only_what_there_is() -> None:
 
 def test_at_80_columns() -> None:
     assert drawn(LiveDisplay(reporting(PAUSED), HISTORY), 80) == [
-        "████████████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░  3,417/12,000  28%       11 min left",
+        "━━━━━━━━━━━━───────────────────────────────  3,417/12,000  28%       11 min left",
         "done  3,400   failed     17   in flight  20   retried 5",
         "speed   12.3 items/s    1,234 tokens/s   latency p50  0.93 s, p95 12.50 s",
         "4 min 31 s so far   tokens 340,000 in, 1,700,000 out",
@@ -132,7 +132,7 @@ def test_at_50_columns_no_number_is_torn() -> None:
     trouble = "429 this is a long message of a server that explains itself"
     look = reporting(PAUSED | {"trouble": trouble})
     assert drawn(LiveDisplay(look, HISTORY), 50) == [
-        "███░░░░░░░░░░  3,417/12,000  28%       11 min left",
+        "━━━──────────  3,417/12,000  28%       11 min left",
         "done  3,400   failed     17   in flight  20",
         "retried 5",
         "speed   12.3 items/s    1,234 tokens/s",
@@ -146,7 +146,7 @@ def test_at_50_columns_no_number_is_torn() -> None:
 def test_at_40_columns_the_remaining_time_has_a_line_of_its_own() -> None:
     lines = drawn(LiveDisplay(LOOK, HISTORY), 40)
     assert lines[:3] == [
-        "█████▒░░░░░░░░░░░░░░░  3,417/12,000  28%",
+        "━━━━━╍───────────────  3,417/12,000  28%",
         "11 min left",
         "done  3,400   failed     17",
     ]
@@ -175,7 +175,7 @@ def test_the_last_frame_says_how_long_it_took() -> None:
     total = replace(TOTAL, done=11_983, running=0, pending=0)
     look = reporting({"halted": "no quota"}, total=total)
     assert drawn(LiveDisplay(look, HISTORY, is_last=True), 80) == [
-        "███████████████████████████████████████████ 12,000/12,000 100%     in 4 min 31 s",
+        "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 12,000/12,000 100%     in 4 min 31 s",
         "done 11,983   failed     17   in flight   0   retried 5",
         "speed   12.3 items/s    1,234 tokens/s   latency p50  0.93 s, p95 12.50 s",
         "tokens 340,000 in, 1,700,000 out",
