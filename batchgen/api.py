@@ -199,7 +199,7 @@ def _other_recipe(word: str) -> OtherRecipe:
     try:
         return OtherRecipe(word)
     except ValueError:
-        raise UsageError(f"recipe: {word!r} is none of {', '.join(OtherRecipe)}") from None
+        raise UsageError(f"recipe: {word!r} is not one of {', '.join(OtherRecipe)}") from None
 
 
 def _in_async_code() -> bool:

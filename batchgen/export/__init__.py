@@ -184,7 +184,9 @@ def _shards(path: Path, n: int) -> list[Path]:
     if n == 1:
         return [path]
     if is_special(path):
-        raise UsageError(f"{path}: is no plain file, so there is nothing to split into --shards.")
+        raise UsageError(
+            f"{path}: is not a regular file, so there is nothing to split into --shards."
+        )
     return [path.with_name(f"{path.stem}-{k:05}-of-{n:05}{path.suffix}") for k in range(1, n + 1)]
 
 

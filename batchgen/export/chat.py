@@ -90,7 +90,7 @@ def _text_turns(
     for number, message in enumerate(asked):
         role, text = message["role"], _text_of(message.get("content"))
         if text is None:
-            _refuse(kind, item_id, "content that is no text")
+            _refuse(kind, item_id, "content that is not text")
         if role in ("system", "developer") and number == 0:
             system = text
         elif role in _SPEAKERS:
@@ -114,7 +114,8 @@ def _refuse(kind: Format, item_id: int, what: str) -> NoReturn:
 
 
 def _batch_line(row: ResultRow, details: AnswerDetails) -> str:
-    """As OpenAI writes it; a failed item has its error, and what the server sent, if anything."""
+    """A line of OpenAI's batch output; that of a failed item has its error, and what the server
+    sent, if anything."""
     error = None if row.reason is None else {"code": row.reason, "message": row.error}
     custom_id = row.custom_id or str(row.id)
     if row.custom_id and row.sample and row.sample > 1:

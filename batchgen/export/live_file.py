@@ -216,7 +216,7 @@ def _live_target(path: Path, store: Store) -> Path:
         )
     if str(path) == "-" or (is_special(path) and not path.is_dir()):
         raise UsageError(
-            f"{path}: is no plain file, so it cannot be kept up to date; "
+            f"{path}: is not a regular file, so it cannot be kept up to date; "
             "batchgen export --follow -o - writes to stdout."
         )
     return checked_target(path, store)

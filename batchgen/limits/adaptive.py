@@ -71,7 +71,7 @@ class LearnedRate:
 
     def limited_for(self, seconds: float) -> "LearnedRate":
         """The rate kept calls from going out for `seconds`. What lies further back than two calls
-        or a second does not count: nobody watched."""
+        or a second does not count, as nobody watched."""
         longest_s = max(1.0, 2 / self.per_s)
         return replace(self, limited_s=self.limited_s + min(max(seconds, 0.0), longest_s))
 
@@ -95,7 +95,7 @@ class LearnedRate:
         return LearnedRate(ceiling, _CUT_SHARE, 0.0, now, effective_at)
 
     def shifted(self, ms: int) -> "LearnedRate":
-        """The same state after the clock was set by `ms`."""
+        """The same state after the clock was set forward by `ms` (back: negative)."""
         return replace(self, cut_at=self.cut_at + ms, cut_effective_at=self.cut_effective_at + ms)
 
     @property
@@ -114,20 +114,20 @@ class LearnedRate:
 
     def _next_ceiling(self, taken: int, elapsed_s: float) -> float:
         rate = self.per_s
-        most = (taken + 1) / elapsed_s  # the server's rate, if its bucket was empty at the cut
+        upper_bound = (taken + 1) / elapsed_s  # if the server's bucket was empty at the last cut
         at_once = self.limited_s < max(_AT_ONCE_S, _AT_ONCE_CALLS / rate)
-        if at_once and most < rate / 2:
+        if at_once and upper_bound < rate / 2:
             if taken >= _ENOUGH_TO_MEASURE:
-                return most
-            return max(most, rate * (_DEEPEST_CUT if taken else _CUT_WITHOUT_EVIDENCE))
-        least = min(taken / elapsed_s, rate)
+                return upper_bound
+            return max(upper_bound, rate * (_DEEPEST_CUT if taken else _CUT_WITHOUT_EVIDENCE))
+        lower_bound = min(taken / elapsed_s, rate)
         if taken < _ENOUGH_TO_MEASURE:
-            least, share = max(least, rate / 2), _GUESSED
+            lower_bound, share = max(lower_bound, rate / 2), _GUESSED
         elif self.limited_s < elapsed_s * _MOSTLY_PAUSED:
             share = 0.0  # a fixed window, used up in a moment: only its whole length shows the rate
         else:
             share = _MEASURED
-        return least + (rate - least) * share
+        return lower_bound + (rate - lower_bound) * share
 
 
 def _doubled(per_s: float, times: float) -> float:

@@ -3,6 +3,6 @@
 client       sends a request; the only module that knows HTTP and openai
 responses    reads a reply: an answer, or a failure with its reason
 rejections   finds the parameter that a server says it rejects
-decide       what follows: done, once more and when, failed, or stop
-prices       what calls cost, and can cost at most
+decide       what follows: done, try again and when, failed, or halt
+prices       what calls cost, and the most that they can cost
 """

@@ -216,7 +216,7 @@ def _proxy(url: yarl.URL) -> str | None:
 
 
 class _Progress:
-    """How far a call got."""
+    """How far a call has got."""
 
     __slots__ = ("reused", "sent")
 

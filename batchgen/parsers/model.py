@@ -43,7 +43,9 @@ def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
         except ValidationError as exc:
             found = exc.errors(include_url=False, include_context=False, include_input=False)
             problems = listed((error["loc"], error["msg"]) for error in found)
-            raise ParseError(f"the JSON in the answer is no {model.__name__}: {problems}") from None
+            raise ParseError(
+                f"the JSON in the answer does not fit {model.__name__}: {problems}"
+            ) from None
 
     def schema() -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ def tag_parser(spec: str, name: str) -> Parser:
     from an opening tag to the nearest closing one, so an opening tag within it is text. `<NAME/>`
     does not count."""
     if not re.fullmatch(r"\w[\w.:-]*", name):
-        raise ConfigError(f"parser {spec!r}: {name!r} is no name of a tag; write tag:draft")
+        raise ConfigError(f"parser {spec!r}: {name!r} is not the name of a tag; write tag:draft")
     # One pass from tag to tag, where `<NAME>(.*?)</NAME>` would be quadratic in unclosed tags.
     tag = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.IGNORECASE)
 

@@ -130,7 +130,7 @@ def _check_schema(schema: Any, kind: Any) -> None:
     try:
         kind.check_schema(schema, format_checker=_patterns_compile())
     except SchemaError as exc:
-        raise ValueError(f"no valid JSON Schema: {listed([_problem(exc)])}") from None
+        raise ValueError(f"not a valid JSON Schema: {listed([_problem(exc)])}") from None
 
 
 def _check_parts(schema: dict[str, Any], kind: Any) -> None:

@@ -115,7 +115,7 @@ def _readable(pa: Any, kind: Any, name: str) -> Any:
     if any(test(kind) for test in plain):
         return kind
     if is_a.is_map(kind):
-        raise _RefusedError(f"column {name} is a map whose keys are no text; drop it")
+        raise _RefusedError(f"column {name} is a map whose keys are not text; drop it")
     what = "bytes" if "binary" in str(kind) else str(kind)
     hint = "; write them as text, such as base64, or drop it" if what == "bytes" else "; drop it"
     raise _RefusedError(f"column {name} holds {what}, which an item cannot hold{hint}")

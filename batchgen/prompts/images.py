@@ -98,7 +98,7 @@ def _read(given: str, directory: Path, most_bytes: int) -> tuple[str, bytes]:
     path = _path(given, directory)
     try:
         if not path.is_file():  # reading a pipe might never end
-            raise _unusable(path, "is no file" if path.exists() else "no such file")
+            raise _unusable(path, "is not a file" if path.exists() else "no such file")
         with path.open("rb") as file:
             content = file.read(most_bytes)
             size = file.seek(0, 2)
@@ -106,7 +106,7 @@ def _read(given: str, directory: Path, most_bytes: int) -> tuple[str, bytes]:
         raise _unusable(path, f"cannot be read ({exc.strerror})") from exc
     kind = next((kind for begins, kind in _KINDS if begins.match(content)), None)
     if kind is None:
-        raise _unusable(path, "is no PNG, JPEG, GIF or WebP")
+        raise _unusable(path, "is not a PNG, JPEG, GIF or WebP")
     if size > _MAX_BYTES:
         raise _unusable(path, f"is larger than {_MAX_BYTES >> 20} MB")
     return kind, content
@@ -118,7 +118,7 @@ def _path(given: str, directory: Path) -> Path:
     try:
         url = urlsplit(given)
     except ValueError as exc:
-        raise _unusable(given, f"is no address ({exc})") from exc
+        raise _unusable(given, f"is not an address ({exc})") from exc
     if url.netloc not in ("", "localhost"):
         raise _unusable(given, "is on another machine")
     return directory / unquote(url.path)

@@ -168,7 +168,7 @@ class Behaviour:
 
     @property
     def outcome(self) -> str:
-        """As the ledger names it: the kind, or the status."""
+        """The name in the ledger: the kind, or the status."""
         return str(self.status) if self.kind == "status" else self.kind
 
 

@@ -254,9 +254,9 @@ async def test_alpaca_has_one_instruction(labelled: Project) -> None:
     ("content", "kind", "what"),
     [
         ([{"type": "image_url", "image_url": {"url": "data:,"}}], "sharegpt",
-         "content that is no text"),
+         "content that is not text"),
         ([{"type": "image_url", "image_url": {"url": "data:,"}}], "alpaca",
-         "content that is no text"),
+         "content that is not text"),
     ],
 )  # fmt: skip
 async def test_an_image_fits_into_messages_only(

@@ -98,14 +98,14 @@ def unusable(directory: Path) -> dict[str, str]:
     base64_text = "iVBORw0KGgo" * 1000
     return {
         "gone.png": f"image '{directory}/gone.png': no such file",
-        "text.png": f"image '{directory}/text.png': is no PNG, JPEG, GIF or WebP",
-        "empty.png": f"image '{directory}/empty.png': is no PNG, JPEG, GIF or WebP",
+        "text.png": f"image '{directory}/text.png': is not a PNG, JPEG, GIF or WebP",
+        "empty.png": f"image '{directory}/empty.png': is not a PNG, JPEG, GIF or WebP",
         "big.png": f"image '{directory}/big.png': is larger than 20 MB",
-        "pipe.png": f"image '{directory}/pipe.png': is no file",
-        "": f"image '{directory}': is no file",
-        "/etc/passwd": "image '/etc/passwd': is no PNG, JPEG, GIF or WebP",
+        "pipe.png": f"image '{directory}/pipe.png': is not a file",
+        "": f"image '{directory}': is not a file",
+        "/etc/passwd": "image '/etc/passwd': is not a PNG, JPEG, GIF or WebP",
         "file://other/a.png": "image 'file://other/a.png': is on another machine",
-        "file://[a.png": "image 'file://[a.png': is no address (Invalid IPv6 URL)",
+        "file://[a.png": "image 'file://[a.png': is not an address (Invalid IPv6 URL)",
         "file:///a%00b.png": r"image '/a\x00b.png': no such file",
         base64_text: f"image '{f'{directory}/{base64_text}'[:200]}...': cannot be read "
         "(File name too long)",

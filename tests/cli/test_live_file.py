@@ -389,8 +389,8 @@ def typist(
     [
         ("work -o a.csv", "a.csv: a file that is kept up to date has JSON lines"),
         ("work -o a.parquet", "a.parquet: a file that is kept up to date has JSON lines"),
-        ("work -o -", "-: is no plain file, so it cannot be kept up to date"),
-        ("work -o /dev/null", "/dev/null: is no plain file"),
+        ("work -o -", "-: is not a regular file, so it cannot be kept up to date"),
+        ("work -o /dev/null", "/dev/null: is not a regular file"),
         ("work -o .", ".: is a directory"),
         ("work -o batchgen.db", "batchgen.db: belongs to the work database"),
         ("export --follow -o a.csv", "a.csv: a file that is kept up to date has JSON lines"),

@@ -201,7 +201,7 @@ REFUSED = [
     settings(
         "parser-tag",
         "parser: 'tag:a b'\n",
-        "parser 'tag:a b': 'a b' is no name of a tag; write tag:draft",
+        "parser 'tag:a b': 'a b' is not the name of a tag; write tag:draft",
     ),
     settings(
         "parser-file",
@@ -229,7 +229,7 @@ REFUSED = [
     settings(
         "parser-schema-wrong",
         CONFIG + "parser: json_schema:page.json\n",
-        "parser 'json_schema:<dir>/page.json': no valid JSON Schema:"
+        "parser 'json_schema:<dir>/page.json': not a valid JSON Schema:"
         " properties.a: 5 is not of type 'object', 'boolean'",
         **{"page.json": '{"properties": {"a": 5}}'},
     ),

@@ -189,8 +189,8 @@ def test_a_parser_knows_its_kind(spec: str, kind: str, needs_whole: bool) -> Non
     [
         ("", "unknown parser ''; there are raw, tag:NAME"),
         ("rwa", "unknown parser 'rwa'"),
-        ("tag:", "'' is no name of a tag"),
-        ("tag:a b", "'a b' is no name of a tag"),
+        ("tag:", "'' is not the name of a tag"),
+        ("tag:a b", "'a b' is not the name of a tag"),
         ("regex:(", "parser 'regex:(': missing )"),
         (
             "python:mine.parse",

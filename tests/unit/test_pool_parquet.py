@@ -109,7 +109,7 @@ def test_kinds_that_json_does_not_know_go_by_the_rule(path: Path) -> None:
         (pa.array([[dt.timedelta(1)]]),
          "column c[] holds duration[us], which an item cannot hold; drop it"),
         (pa.array([[(1, "x")]], pa.map_(pa.int64(), pa.string())),
-         "column c is a map whose keys are no text; drop it"),
+         "column c is a map whose keys are not text; drop it"),
     ],
 )  # fmt: skip
 def test_a_column_that_no_item_can_hold_is_refused_by_name(

@@ -239,9 +239,9 @@ def test_every_draft_is_known_and_the_deadline_holds_in_all(dialect: str) -> Non
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        ({"type": "strng"}, "no valid JSON Schema: type: 'strng' is not valid under any"),
-        ({"required": "a"}, "no valid JSON Schema: required: 'a' is not of type 'array'"),
-        ({"pattern": "("}, "no valid JSON Schema: pattern: '(' is not a 'regex'"),
+        ({"type": "strng"}, "not a valid JSON Schema: type: 'strng' is not valid under any"),
+        ({"required": "a"}, "not a valid JSON Schema: required: 'a' is not of type 'array'"),
+        ({"pattern": "("}, "not a valid JSON Schema: pattern: '(' is not a 'regex'"),
         ({"patternProperties": {"[": {}}}, "'[' is not a 'regex'"),
         ({"$schema": "mine"}, '$schema: unknown: "mine"'),
         ({"$schema": 7}, "$schema: unknown: 7"),
@@ -255,8 +255,8 @@ def test_every_draft_is_known_and_the_deadline_holds_in_all(dialect: str) -> Non
         ),
         ({"$ref": "#/mine", "mine": {"$ref": "https://example.org/x"}}, "https://example.org/x is"),
         ({"$ref": "#/title/x", "title": "t"}, "$ref: there is no #/title/x in it"),
-        ({"$ref": "#/title", "title": "t"}, "no valid JSON Schema: 't' is not of type"),
-        ({"$ref": "#/mine", "mine": {"type": "strng"}}, "no valid JSON Schema: type: 'strng'"),
+        ({"$ref": "#/title", "title": "t"}, "not a valid JSON Schema: 't' is not of type"),
+        ({"$ref": "#/mine", "mine": {"type": "strng"}}, "not a valid JSON Schema: type: 'strng'"),
         ({"$id": "https://example.org/a", "items": {"$ref": "b"}}, "$ref: b is outside"),
         (
             {"items": {"$schema": "http://json-schema.org/draft-07/schema#"}},
@@ -345,16 +345,16 @@ def test_a_model_s_answer_is_what_the_model_makes_of_it(models: str) -> None:
     ("value", "said"),
     [
         ("no", "no JSON in the answer"),
-        ({"why": "w"}, "the JSON in the answer is no Page: lines: Field required"),
+        ({"why": "w"}, "the JSON in the answer does not fit Page: lines: Field required"),
         (
             {"why": "", "lines": [{"number": 0}, {"number": 1, "at": "May"}]},
-            "the JSON in the answer is no Page: why: Value error, give a reason; "
+            "the JSON in the answer does not fit Page: why: Value error, give a reason; "
             "lines[0].number: Input should be greater than or equal to 1; "
             "lines[1].at: Input should be a valid date",
         ),
         ({"why": 1, "lines": [1, 2, 3]}, "; and more"),
-        ([], "the JSON in the answer is no Page: Input should be an object"),
-        ({"why": "\ud800", "lines": []}, "the JSON in the answer is no Page: Invalid JSON"),
+        ([], "the JSON in the answer does not fit Page: Input should be an object"),
+        ({"why": "\ud800", "lines": []}, "the JSON in the answer does not fit Page: Invalid JSON"),
     ],
 )
 def test_an_answer_that_is_no_such_model_says_where_and_what(
