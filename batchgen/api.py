@@ -13,15 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from batchgen import __version__
 from batchgen.config import Config, load
 from batchgen.errors import BatchgenError, ConfigError, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
-from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work
-from batchgen.llm.client import check_settings
-from batchgen.log import RunLog
+from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work_with_log
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop, stop_on_signal
@@ -147,19 +144,12 @@ class DataGenerationPipeline:
         if not counts.open:
             return WorkResult.nothing_to_do(counts)
         spec = spec_of(self.config, (experiment.id,), WorkFlags(slots=slots))
-        check_settings(self.config.model)  # before there is a log
-        log = RunLog(self.config.log_dir, _tell)
         stop = Stop()
-        log.event("run_started", version=__version__, slots=slots, pid=os.getpid())
-        try:
-            with stop_on_signal(stop, lambda: _tell(_stopping(stop))):
-                result = await work(
-                    store, self.config, spec, stop=stop, log=log, parsers={parser.spec: parser}
-                )
-            log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
-            return result
-        finally:
-            log.close()
+        with stop_on_signal(stop, lambda: _tell(_stopping(stop))):
+            return await work_with_log(
+                store, self.config, spec,
+                stop=stop, show=_tell, parsers={parser.spec: parser},
+            )  # fmt: skip
 
 
 @asynccontextmanager

@@ -187,6 +187,12 @@ class Price:
     cached_input_usd_per_mtok: float
     larger: "tuple[int, Price] | None" = None
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Price":
+        """From its fields as JSON has them."""
+        larger = values["larger"]
+        return cls(**{**values, "larger": larger and (larger[0], cls.from_json(larger[1]))})
+
     def cost_usd(self, usage: Usage) -> float:
         """What a call cost; tokens that the server did not count cost nothing."""
         prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0

@@ -6,6 +6,7 @@ the file of its name. Beside them:
     group        how a command is found, and help texts look
     hints        what the user can type about an error
     options      the options that several commands share
+    process      a process of its own: how it ends
     session      the options before the command; how a command talks and runs
     enqueueing   what enqueue, run and demo say of a pool
     working      what work, run and demo show while they work
@@ -19,19 +20,14 @@ The only place that prints, exits, or starts an event loop. A command's module i
 called, so that `batchgen --help` is there at once.
 """
 
-import gc
-import os
-import sys
-import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from batchgen import __version__
 from batchgen.cli.group import LazyGroup, epilog
-from batchgen.cli.hints import error_line
-from batchgen.errors import BatchgenError
+from batchgen.cli.process import run_process
 
 # In the order of a run, in which --help lists them. Each says what its own help begins with.
 _SHORT_HELPS = {
@@ -83,45 +79,9 @@ def cli(
 
 def main() -> NoReturn:
     """The command; ends the process with the exit code of the contract."""
-    # A quarter of a worker's CPU went into looking for cycles, of which there are hardly any.
-    gc.set_threshold(20_000, 20, 100)
-    sys.exit(_main())
+    run_process(command)
 
 
-def _said(exc: click.ClickException) -> str:
-    """A wrong command line, in one line that ends with where to look."""
-    message = exc.format_message()
-    message = message[0].lower() + message[1:] if message else "wrong usage"
-    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
-    stop = "" if message.endswith(("?", ".")) else "."
-    return f"{message}{stop} See: {ctx.command_path if ctx else 'batchgen'} --help"
-
-
-def _main() -> int:
-    try:
-        code = cli.main(prog_name="batchgen", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.format_message(), err=True)
-        return exc.exit_code
-    except click.ClickException as exc:
-        click.echo(f"error: {_said(exc)}", err=True)
-        return exc.exit_code
-    except click.Abort as exc:
-        if isinstance(exc.__cause__, KeyboardInterrupt):  # click makes this of it
-            return 130
-        click.echo("\naborted: nothing was changed.", err=True)
-        return 1
-    except BatchgenError as exc:
-        click.echo(f"error: {error_line(exc)}", err=True)
-        return exc.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has left (`| head`); do not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception:  # a bug: the one case for a traceback
-        traceback.print_exc()
-        click.echo("error: internal error, please report it with the lines above.", err=True)
-        return 1
-    return code if isinstance(code, int) else 0
+def command() -> Any:
+    """What the arguments of this process say."""
+    return cli.main(prog_name="batchgen", standalone_mode=False)

@@ -1,41 +1,47 @@
 """What a run shows while it works, and how it says that it is stopping or over."""
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import click
+from rich.console import Console
 
 from batchgen.cli.session import Session, counted
-
-if TYPE_CHECKING:
-    from batchgen.jobs.work import WorkResult
-    from batchgen.store import Counts, Store
-    from batchgen.worker import Stats, WorkSpec
+from batchgen.display.live import show
+from batchgen.jobs.status import watch_run
+from batchgen.jobs.work import WorkResult
+from batchgen.store import Counts, Store
+from batchgen.worker import WorkSpec
 
 
 class Display:
     """The live display or the plain lines, and messages that do not tear them."""
 
     def __init__(self, session: Session) -> None:
-        from rich.console import Console
-
         self._session = session
         self._console = Console(stderr=True)
-        self._stats: Stats | None = None
 
-    async def show(self, store: "Store", spec: "WorkSpec", stats: "Stats") -> None:
-        from batchgen.display.live import show
-        from batchgen.jobs.status import watch_run
+    @asynccontextmanager
+    async def showing(self, store: Store, spec: WorkSpec) -> AsyncIterator[None]:
+        """While inside, it shows how the run goes; it has had its last look on leaving."""
+        if self._session.quiet:
+            yield
+            return
+        showing = asyncio.create_task(self._show(store, spec), name="display")
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+            if not showing.cancelled():
+                showing.result()
 
-        self._stats = stats
-        if not self._session.quiet:
-            try:
-                look = await watch_run(store, spec.experiments, spec.until)
-                await show(look, self._console)
-            except (OSError, SystemExit):  # rich exits when nobody reads it any more
-                pass  # the work goes on without a display
-
-    def in_flight(self) -> int:
-        return self._stats.in_flight if self._stats else 0
+    async def _show(self, store: Store, spec: WorkSpec) -> None:
+        try:
+            await show(await watch_run(store, spec.experiments, spec.until), self._console)
+        except (OSError, SystemExit):  # rich exits when nobody reads it any more
+            pass  # the work goes on without a display
 
     def say(self, message: str) -> None:
         try:
@@ -55,7 +61,7 @@ def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
     return f"stopping: {calls} in flight, waiting up to {grace_s:g} s. Ctrl-C again stops at once."
 
 
-def say_result(session: Session, result: "WorkResult") -> None:
+def say_result(session: Session, result: WorkResult) -> None:
     """The closing lines: what is done, why not all of it, and what to do next."""
     counts, stats = result.counts, result.stats
     left = counts.pending + counts.running
@@ -81,7 +87,7 @@ def say_result(session: Session, result: "WorkResult") -> None:
         session.say("Run the same command to go on.")
 
 
-def _until_line(counts: "Counts", until: int) -> str:
+def _until_line(counts: Counts, until: int) -> str:
     """How far --until came."""
     line = f"{counts.done} of {until} wanted {'is' if until == 1 else 'are'} done"
     if counts.done >= until:

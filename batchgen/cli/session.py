@@ -31,13 +31,6 @@ class Session:
             given["database"] = str(self.database)
         return load(self.config_path, env=os.environ, overrides=given, cwd=Path.cwd())
 
-    def as_options(self) -> list[str]:
-        """The same again, for another process."""
-        options = [] if self.config_path is None else ["--config", str(self.config_path)]
-        options += [] if self.database is None else ["--db", str(self.database)]
-        options += ["-v"] if self.verbose else []
-        return options + (["-q"] if self.quiet else [])
-
     def say(self, message: str) -> None:
         """Talk: to stderr, not when quiet."""
         if not self.quiet:

@@ -7,7 +7,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import only_experiment_option
 from batchgen.cli.session import Session, run_async
-from batchgen.cli.working import work_as_part, work_on, work_options
+from batchgen.cli.working import work_on, work_options
 from batchgen.config import Config
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.work import WorkFlags, spec_of
@@ -33,27 +33,21 @@ from batchgen.store import open_store
     help="Keep FILE up to date with what is done: JSON lines, in finishing order, each once, also "
          "when it is stopped or killed and run again.",
 )  # fmt: skip
-@click.option("--part", is_flag=True, hidden=True, help="One of the processes of --processes.")
 @click.pass_obj
-def work(
-    session: Session, flags: WorkFlags, experiment: str | None, output: Path | None, part: bool
-) -> int:
+def work(session: Session, flags: WorkFlags, experiment: str | None, output: Path | None) -> int:
     """Answer the pending items: claim, call, parse, store.
 
     Any number of workers may run on one database. Ctrl-C finishes the calls in flight and stops;
     a second one stops at once. Run it again to go on.
     """
-    return run_async(_work(session, session.config(), flags, experiment, output, part=part))
+    return run_async(_work(session, session.config(), flags, experiment, output))
 
 
 async def _work(
-    session: Session, config: Config, flags: WorkFlags, experiment: str | None, output: Path | None,
-    *, part: bool,
-) -> int:  # fmt: skip
+    session: Session, config: Config, flags: WorkFlags, experiment: str | None, output: Path | None
+) -> int:
     async with open_store(config.database) as store:
         chosen = (await experiment_named(store, experiment)).id if experiment else None
         spec = spec_of(config, None if chosen is None else (chosen,), flags)
-        if part:
-            return (await work_as_part(session, store, config, spec)).exit_code
         result = await work_on(session, store, config, spec, flags.processes, output=output)
     return result.exit_code

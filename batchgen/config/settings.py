@@ -4,7 +4,7 @@ default, its kind and what it means.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ class ModelConfig:
     price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `json.dumps` takes them; without the API key."""
+        values = asdict(self)
+        del values["api_key"]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], api_key: str | None) -> "ModelConfig":
+        """What `to_json` was called on."""
+        price = values["price"] and Price.from_json(values["price"])
+        return cls(**{**values, "price": price, "api_key": api_key})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
 """Several worker processes under one command: `batchgen work --processes P`.
 
-The parent does no work itself. It starts `batchgen work --part` P times, and these meet in the
-database like any workers: there are the limits they share, and the items of one that dies. A part
-and its parent talk over the part's pipes, a JSON value a line:
+The parent does no work itself. It starts P processes, which are workers like any others: they meet
+in the database, where the limits are that they share, the items of one that dies, the orders from
+other terminals, and what each of them reports. Between a process and its parent there are only
 
-    stdin     "drain", then perhaps "now"; its end tells that the parent is gone: "drain"
-    stdout    {"stats": {...}} twice a second, {"say": "..."} for the user
+    stdin     what it is to do, a line of JSON. The end of it says: claim no more, finish what is in
+              flight; the parent is stopping, or gone
+    SIGUSR1   leave what is in flight too
+    stdout    what came of it, as JSON, when the process ends
     stderr    lines for the user
 
-A Ctrl-C reaches every process of a terminal, so the parts ignore it: their parent alone stops them.
+A Ctrl-C reaches every process of a terminal, so the workers ignore it: their parent alone stops
+them. It does not do so by SIGTERM: where one comes to all processes at once (systemd, Slurm), the
+parent's would be the second one, which leaves what is in flight.
 """
 
 import asyncio
@@ -16,26 +20,69 @@ import json
 import os
 import select
 import signal
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import IO
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from batchgen.errors import BatchgenError
-from batchgen.jobs.work import Watcher, WorkResult, watched
-from batchgen.shutdown import Stop
-from batchgen.store import Store
+from batchgen.config import Config, ModelConfig
+from batchgen.errors import BatchgenError, StoreError
+from batchgen.jobs.work import WorkResult, result_of, work_with_log
+from batchgen.llm.client import check_settings
+from batchgen.shutdown import Stop, stop_on_signal
+from batchgen.store import Store, open_store
 from batchgen.worker import Stats, WorkSpec
+from batchgen.worker.report import WorkerReport
 
-_REPORT_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
-_LATENCIES_TOLD = 200
-_ROOM = 4096  # PIPE_BUF: what a pipe that can be written to takes whole, so keep below it
-_TOLD_TO_STOP = 128 + signal.SIGTERM  # by `batchgen stop`; what the parent says gives 0 or 3
-_ENDED_WELL = (0, 3, 4, _TOLD_TO_STOP)
+_WRITABLE = 4096  # PIPE_BUF: what a pipe that can be written to takes whole
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM  # or by `batchgen stop`; what the parent does gives 0 or 3
+_ENDED_WELL = {0, 3, 4, _ENDED_BY_SIGTERM}
+_STOPPED_AS_IT_BEGAN = {-signal.SIGTERM, -signal.SIGUSR1}
+_SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTask:
+    """What a worker process is to do. `verbose`: it tells of every failed attempt."""
+
+    spec: WorkSpec
+    config: Config
+    verbose: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values. The API key stands beside the config, and is for a private pipe alone."""
+        config = self.config
+        return {
+            "spec": self.spec.to_json(),
+            "config": {
+                "model": config.model.to_json(),
+                "database": str(config.database),
+                "log_dir": str(config.log_dir),
+            },
+            "api_key": config.model.api_key,
+            "verbose": self.verbose,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "WorkerTask":
+        """The task, its config being as far as a worker needs one."""
+        spec, config = WorkSpec.from_json(values["spec"]), values["config"]
+        return cls(
+            spec,
+            Config(
+                model=ModelConfig.from_json(config["model"], values["api_key"]),
+                database=Path(config["database"]),
+                log_dir=Path(config["log_dir"]),
+                directory=spec.directory,
+            ),
+            values["verbose"],
+        )
 
 
 def shares(total: int, parts: int) -> list[int]:
@@ -43,99 +90,138 @@ def shares(total: int, parts: int) -> list[int]:
     return [total // parts + (number < total % parts) for number in range(parts)]
 
 
+def split(spec: WorkSpec, processes: int) -> list[WorkSpec]:
+    """What each of them is to do: a share of the slots and, if they are limited, of the items."""
+    slots = shares(spec.slots, processes)
+    if spec.max_items is None:
+        return [replace(spec, slots=share) for share in slots]
+    items = shares(spec.max_items, processes)
+    return [replace(spec, slots=s, max_items=i) for s, i in zip(slots, items, strict=True)]
+
+
 async def work_in_processes(
-    store: Store, commands: Sequence[Sequence[str]], spec: WorkSpec, *, stop: Stop, say: Say,
-    watch: Watcher,
+    store: Store, config: Config, specs: Sequence[WorkSpec], *, stop: Stop, stats: Stats, say: Say,
+    verbose: bool = False,
 ) -> WorkResult:  # fmt: skip
-    """Run the commands, each a `batchgen work --part`, until all have ended, one halts, or `stop`.
+    """Run a worker process for each spec, until all have ended, one halts, or `stop`. `stats` tells
+    meanwhile what the processes report.
 
     One that dies leaves its items to the others. Raises BatchgenError when all have failed. Who is
     cancelled has drained them first.
     """
-    stats = Stats()
-    crew = _Crew(stats, say, stop, shares_items=spec.max_items is not None)
-    async with watched(watch, store, spec, stats):
-        await crew.run(commands)
-    counts = await store.counts(spec.experiments)
-    signum = stop.signum if stop.drain.is_set() else None
-    return WorkResult(stats, counts, signum, spec.until)
+    check_settings(config.model)
+    processes = WorkerProcesses(
+        store, stop, stats, say, shares_items=specs[0].max_items is not None
+    )
+    await processes.run([WorkerTask(spec, config, verbose) for spec in specs])
+    return await result_of(store, specs[0], stop, stats)
 
 
 @dataclass(slots=True)
-class _Part:
+class _Child:
+    """A worker process, and what is known of its work."""
+
     process: asyncio.subprocess.Process
-    stats: Stats = field(default_factory=Stats)
+    calls: int = 0
+    retried: int = 0
+    in_flight: int = 0
+    halted: str | None = None
 
-    def tell(self, word: str) -> None:
-        stdin = self.process.stdin
-        if stdin is not None and not stdin.is_closing():
-            stdin.write(f"{json.dumps(word)}\n".encode())
+    def drain(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def leave(self) -> None:
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGUSR1)
 
 
-class _Crew:
-    def __init__(self, stats: Stats, say: Say, stop: Stop, *, shares_items: bool) -> None:
-        self._shares_items = shares_items
+class WorkerProcesses:
+    def __init__(
+        self, store: Store, stop: Stop, stats: Stats, say: Say, *, shares_items: bool
+    ) -> None:
+        self._store = store
+        self._stop = stop
         self._stats = stats
         self._say = say
-        self._stop = stop
-        self._parts: list[_Part] = []
-        self._warned: dict[str, _Part] = {}
+        self._shares_items = shares_items
+        self._children: list[_Child] = []
+        self._warned: dict[str, _Child] = {}
 
-    async def run(self, commands: Sequence[Sequence[str]]) -> None:
+    async def run(self, tasks: Sequence[WorkerTask]) -> None:
+        """Until all have ended. Raises BatchgenError when none of them ended well."""
         try:
-            for command in commands:
-                self._parts.append(_Part(await _start(command)))
-            stopping = asyncio.create_task(self._pass_on_stop(), name="pass on stop")
+            for task in tasks:
+                self._children.append(_Child(await _start(task)))
+            beside = [
+                asyncio.create_task(self._pass_on_stop(), name="pass on stop"),
+                asyncio.create_task(self._read_reports(), name="read the workers' reports"),
+            ]
             try:
                 async with asyncio.TaskGroup() as group:
-                    for part in self._parts:
-                        group.create_task(self._follow(part))
-                        group.create_task(self._pass_on_errors(part))
+                    for child in self._children:
+                        group.create_task(self._follow(child))
+                        group.create_task(self._pass_on_lines(child))
             finally:
-                stopping.cancel()
-                await asyncio.wait([stopping])
+                for task_beside in beside:
+                    task_beside.cancel()
+                await asyncio.wait(beside)
         finally:
             await self._end()
-        codes = {part.process.returncode or 0 for part in self._parts}
-        if codes & set(_ENDED_WELL) == {_TOLD_TO_STOP}:
+        codes = {child.process.returncode or 0 for child in self._children}
+        ended_well = codes & self._good_codes()
+        if ended_well == {_ENDED_BY_SIGTERM}:
             self._stop.signum = self._stop.signum or signal.SIGTERM
             self._stop.drain.set()
-        if not codes & set(_ENDED_WELL):
+        if not ended_well:
             raise BatchgenError(
-                f"all {len(self._parts)} worker processes failed; the lines above say why. "
+                f"all {len(self._children)} worker processes failed; the lines above say why. "
                 "Nothing that was answered is lost; run the same command to go on."
             )
 
+    def _good_codes(self) -> set[int]:
+        return _ENDED_WELL | (_STOPPED_AS_IT_BEGAN if self._stop.drain.is_set() else set())
+
     async def _pass_on_stop(self) -> None:
         await self._stop.drain.wait()
-        self._tell_all("drain")
+        self._drain_all()
         await self._stop.now.wait()
-        self._tell_all("now")
+        for child in self._children:
+            child.leave()
 
-    async def _follow(self, part: _Part) -> None:
-        """What one part tells, until it has ended."""
-        assert part.process.stdout is not None
-        async for line in part.process.stdout:
-            message = json.loads(line)
-            if "say" in message:
-                self._say_once(part, message["say"])
-            else:
-                part.stats = Stats(**message["stats"])
+    def _drain_all(self) -> None:
+        for child in self._children:
+            child.drain()
+
+    async def _read_reports(self) -> None:
+        by_pid = {child.process.pid: child for child in self._children}
+        while True:
+            with suppress(StoreError):  # then the next look tells
+                for row in await self._store.workers():
+                    child = by_pid.get(row.pid)
+                    if child is not None and row.alive:
+                        report = WorkerReport.from_json(row.report)
+                        child.calls, child.retried = report.calls, report.retried
+                        child.in_flight = row.calls
                 self._add_up()
-        code = await part.process.wait()
-        if part.stats.halted:  # the reason holds for all
-            self._tell_all("drain")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _follow(self, child: _Child) -> None:
+        """Until it has ended."""
+        assert child.process.stdout is not None
+        if result := await child.process.stdout.read():
+            found = json.loads(result)
+            child.calls, child.retried = found["calls"], found["retried"]
+            child.halted = found["halted"]
+        code = await child.process.wait()
+        child.in_flight = 0
+        self._add_up()
+        if child.halted:  # the reason holds for all
+            self._drain_all()
         elif code not in _ENDED_WELL and not self._stop.drain.is_set():
             how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
-            self._say(f"warning: worker process {part.process.pid} {how}; {self._who_goes_on()}")
-        part.stats.in_flight = 0
-        self._add_up()
-
-    def _say_once(self, part: _Part, text: str) -> None:
-        """What several parts warn of is news from the first of them."""
-        is_warning = text.startswith("warning: ")
-        if not is_warning or self._warned.setdefault(text, part) is part:
-            self._say(text)
+            self._say(f"warning: worker process {child.process.pid} {how}; {self._who_goes_on()}")
 
     def _who_goes_on(self) -> str:
         if self._shares_items:
@@ -145,114 +231,128 @@ class _Crew:
             )
         return "the others do its items"
 
-    async def _pass_on_errors(self, part: _Part) -> None:
-        assert part.process.stderr is not None
-        while text := await part.process.stderr.read(_LONGEST_LINE):
-            for line in text.decode(errors="replace").splitlines():
-                self._say(line)
+    async def _pass_on_lines(self, child: _Child) -> None:
+        """What it says on stderr, whole lines; what several processes complain of is said once."""
+        assert child.process.stderr is not None
+        begun = b""
+        while read := await child.process.stderr.read(_LONGEST_LINE):
+            *lines, begun = (begun + read).split(b"\n")
+            for line in lines:
+                self._say_once(child, line.decode(errors="replace"))
+        if begun:
+            self._say_once(child, begun.decode(errors="replace"))
+
+    def _say_once(self, child: _Child, line: str) -> None:
+        complains = line.startswith(("warning: ", "error: "))
+        if not complains or self._warned.setdefault(line, child) is child:
+            self._say(line)
 
     def _add_up(self) -> None:
-        """All that is known of the parts, in the one `Stats` that is shown."""
-        total, parts = self._stats, [part.stats for part in self._parts]
-        for name in ("done", "failed", "retried", "calls", "in_flight",
-                     "prompt_tokens", "completion_tokens"):  # fmt: skip
-            setattr(total, name, sum(getattr(stats, name) for stats in parts))
-        total.latencies_ms = deque(ms for stats in parts for ms in stats.latencies_ms)
-        total.reasons = sum((Counter(stats.reasons) for stats in parts), Counter())
-        total.paused = all(stats.paused for stats in parts)
-        total.paused_until = min(stats.paused_until for stats in parts)
-        total.limited_to_rpm = next(
-            (stats.limited_to_rpm for stats in parts if stats.limited_to_rpm), None
-        )
-        total.trouble = next((stats.trouble for stats in parts if stats.trouble), "")
-        total.halted = next((stats.halted for stats in parts if stats.halted), None)
-
-    def _tell_all(self, word: str) -> None:
-        for part in self._parts:
-            part.tell(word)
+        self._stats.calls = sum(child.calls for child in self._children)
+        self._stats.retried = sum(child.retried for child in self._children)
+        self._stats.in_flight = sum(child.in_flight for child in self._children)
+        self._stats.halted = next((one.halted for one in self._children if one.halted), None)
 
     async def _end(self) -> None:
-        """Whatever happened here, no part is left: the end of its stdin drains it."""
-        for part in self._parts:
-            if part.process.stdin is not None:
-                part.process.stdin.close()
-        for part in self._parts:
-            await part.process.communicate()
+        """Whatever happened here, no process is left."""
+        self._drain_all()
+        for child in self._children:
+            await child.process.communicate()
 
 
-async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
+async def _start(task: WorkerTask) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE
-    )
+    with _signals_of_the_terminal_blocked():  # the process unblocks them when it ignores them
+        process = await asyncio.create_subprocess_exec(
+            # -P: a file of the user's beside the config is no module of ours.
+            sys.executable, "-P", "-m", "batchgen.cli.worker_process",
+            stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE,
+        )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(task.to_json()).encode() + b"\n")
+    return process
 
 
-class Part:
-    """In a part: reports to the parent what a worker on its own would show.
+@contextmanager
+def _signals_of_the_terminal_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_THE_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Parent:
+    """In a worker process: what there is between it and its parent.
 
     Made before any code of the user's is loaded: from then on stdin is empty and stdout is stderr,
     so that a parser which prints or reads does not get in between.
     """
 
     def __init__(self) -> None:
-        self.orders = os.fdopen(os.dup(0), "rb", buffering=0)
-        self._reports = os.dup(1)
+        for signum in _SIGNALS_OF_THE_TERMINAL:
+            signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS_OF_THE_TERMINAL)
+        self._stdin = os.fdopen(os.dup(0), "rb", buffering=0)
+        self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
 
-    async def show(self, store: Store, spec: WorkSpec, stats: Stats) -> None:  # noqa: ARG002
-        """Until cancelled, and once more then."""
+    def task(self) -> WorkerTask | None:
+        """What it gives to do; None: it is gone."""
+        line = self._stdin.readline()
+        return WorkerTask.from_json(json.loads(line)) if line.endswith(b"\n") else None
+
+    @contextmanager
+    def obeyed(self, stop: Stop) -> Iterator[None]:
+        """While inside, `stop` follows what it says."""
+        loop = asyncio.get_running_loop()
+
+        def drain() -> None:  # nothing more comes on stdin but its end
+            loop.remove_reader(self._stdin)
+            stop.drain.set()
+
+        def leave() -> None:
+            stop.drain.set()
+            stop.now.set()
+
+        loop.add_reader(self._stdin, drain)
+        loop.add_signal_handler(signal.SIGUSR1, leave)
         try:
-            while True:
-                self._report(stats)
-                await asyncio.sleep(_REPORT_EVERY_S)
+            yield
         finally:
-            self._report(stats)
+            loop.remove_reader(self._stdin)
 
     def say(self, message: str) -> None:
-        self._tell({"say": message[: _ROOM // 8]})  # of which a character can take six bytes
+        """A line for the user, unless the parent does not read: a suspended one must not hold the
+        work up."""
+        line = message.replace("\n", " ").encode(errors="replace")
+        if select.select([], [2], [], 0)[1]:
+            with suppress(OSError):  # it is gone; the end of stdin says so too
+                os.write(2, line[: _WRITABLE - 1] + b"\n")
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")
 
-    def _report(self, stats: Stats) -> None:
-        plain = {name: getattr(stats, name) for name in Stats.__slots__}
-        newest = list(stats.latencies_ms)[-_LATENCIES_TOLD:]
-        self._tell({"stats": plain | {"latencies_ms": newest}})
+    def tell_result(self, stats: Stats) -> None:
+        result = {"calls": stats.calls, "retried": stats.retried, "halted": stats.halted}
+        with suppress(OSError):
+            self._stdout.write(json.dumps(result).encode())
 
-    def _tell(self, message: dict[str, object]) -> None:
-        """Unless the parent does not read: a suspended one must not hold the work up."""
+
+async def work_for_parent(parent: Parent) -> int:
+    """Do what the parent gives to do; the exit code of that."""
+    task = parent.task()
+    if task is None:
+        return 1
+    stop, stats = Stop(), Stats()
+    with parent.obeyed(stop), stop_on_signal(stop, lambda: None):
         try:
-            if select.select([], [self._reports], [], 0)[1]:
-                os.write(self._reports, f"{json.dumps(message)}\n".encode())
-        except OSError:
-            pass  # it is gone; the end of `orders` says so too
-
-
-@asynccontextmanager
-async def obeying_the_parent(stop: Stop, orders: IO[bytes]) -> AsyncIterator[None]:
-    """While inside, `stop` follows what the parent says. A SIGTERM drains this part alone."""
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
-    loop.add_signal_handler(signal.SIGTERM, stop.drain.set)
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), orders
-    )
-    listening = asyncio.create_task(_listen(reader, stop), name="listen to the parent")
-    try:
-        yield
-    finally:
-        listening.cancel()
-        await asyncio.wait([listening])
-        transport.close()
-        loop.remove_signal_handler(signal.SIGTERM)
-
-
-async def _listen(reader: asyncio.StreamReader, stop: Stop) -> None:
-    async for line in reader:
-        stop.drain.set()
-        if json.loads(line) == "now":
-            stop.now.set()
-    stop.drain.set()
+            async with open_store(task.config.database) as store:
+                result = await work_with_log(
+                    store, task.config, task.spec, stop=stop, stats=stats,
+                    show=parent.warn, show_attempt=parent.say if task.verbose else None,
+                )  # fmt: skip
+        finally:
+            parent.tell_result(stats)
+    return result.exit_code

@@ -1,22 +1,22 @@
 """Working on the pending items: what is to be done, from config and flags, and one worker that does
 it. What the command line and the Python API both run."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from batchgen import __version__
 from batchgen.config import Config, ModelConfig
 from batchgen.errors import UsageError
 from batchgen.limits import Limits
+from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.decide import RetryPolicy
 from batchgen.llm.prices import Prices, max_tokens
+from batchgen.log import RunLog as LogFile
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
 from batchgen.worker import RunLog, Stats, WorkSpec, run_worker
-
-Watcher = Callable[[Store, WorkSpec, Stats], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,49 +98,47 @@ def spec_of(config: Config, experiments: tuple[int, ...] | None, flags: WorkFlag
     )
 
 
+async def work_with_log(
+    store: Store, config: Config, spec: WorkSpec, *, stop: Stop, show: Callable[[str], None],
+    show_attempt: Callable[[str], None] | None = None, stats: Stats | None = None,
+    parsers: Mapping[str, Parser] | None = None,
+) -> WorkResult:  # fmt: skip
+    """`work`, with a log of it in a file of its own. `show` gets the warnings, `show_attempt` every
+    failed attempt. Raises ConfigError for settings that cannot work, before there is a log."""
+    check_settings(config.model)
+    log = LogFile(config.log_dir, show, show_attempt)
+    log.event("run_started", version=__version__, slots=spec.slots, pid=os.getpid())
+    try:
+        result = await work(store, config, spec, stop=stop, log=log, stats=stats, parsers=parsers)
+        log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
+    finally:
+        log.close()
+    return result
+
+
 async def work(
     store: Store, config: Config, spec: WorkSpec, *, stop: Stop, log: RunLog,
-    parsers: Mapping[str, Parser] | None = None, watch: Watcher | None = None,
+    stats: Stats | None = None, parsers: Mapping[str, Parser] | None = None,
 ) -> WorkResult:  # fmt: skip
-    """Run one worker until nothing is left or wanted, it halts, or `stop`. `parsers` are those that
-    no name can load, by their spec; `watch` runs meanwhile and shows how it goes.
+    """Run one worker until nothing is left or wanted, it halts, or `stop`. `stats` tells meanwhile
+    how it goes; `parsers` are those that no name can load, by their spec.
 
     Raises ConfigError when the key is missing, StoreError when the database fails.
     """
-    from batchgen.llm.client import open_client
-
-    stats = Stats()
-    opening = open_client(config.model, timeout_s=spec.timeout_s)
-    async with opening as client, watched(watch, store, spec, stats):
+    stats = Stats() if stats is None else stats
+    async with open_client(config.model, timeout_s=spec.timeout_s) as client:
         await run_worker(
             store, client, spec,
             prices=Prices(config.model), parsers=parsers or {}, stop=stop, stats=stats, log=log,
         )  # fmt: skip
+    return await result_of(store, spec, stop, stats)
+
+
+async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:
+    """How it ended, as the database has it now."""
     counts = await store.counts(spec.experiments)
     signum = stop.signum if stop.drain.is_set() else None
     return WorkResult(stats, counts, signum, spec.until)
-
-
-@asynccontextmanager
-async def watched(
-    watch: Watcher | None, store: Store, spec: WorkSpec, stats: Stats
-) -> AsyncIterator[None]:
-    """While inside, `watch` runs beside; it has had its last look on leaving."""
-    if watch is None:
-        yield
-        return
-    watching = asyncio.create_task(_watch(watch, store, spec, stats), name="display")
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-        if not watching.cancelled():
-            watching.result()
-
-
-async def _watch(watch: Watcher, store: Store, spec: WorkSpec, stats: Stats) -> None:
-    await watch(store, spec, stats)
 
 
 def _budget_of(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.cli import _main
+from batchgen.cli import command
+from batchgen.cli.process import exit_code_of
 from tests.kits.project import Ended
 
 
@@ -31,7 +32,7 @@ class Typist:
         for name, value in env.items():
             self.monkeypatch.setenv(name, value)
         self.capsys.readouterr()
-        code = _main()
+        code = exit_code_of(command)
         out, err = self.capsys.readouterr()
         return Ended(code, out, err)
 

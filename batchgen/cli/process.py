@@ -1,0 +1,67 @@
+"""A process of batchgen's own: its settings of the interpreter, which a library must not touch, and
+how it ends."""
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from batchgen.cli.hints import error_line
+from batchgen.errors import BatchgenError
+
+
+def run_process(command: Callable[[], Any]) -> NoReturn:
+    """Run it and end the process, with what it returns as exit code, or that of its exception."""
+    # A quarter of a worker's CPU went into looking for cycles, of which there are hardly any.
+    gc.set_threshold(20_000, 20, 100)
+    sys.exit(exit_code_of(command))
+
+
+def tune_for_work() -> None:
+    """Once a worker's modules are imported."""
+    gc.freeze()  # what is imported stays, so no collection need look at it: that took 0.1 s each
+    sys.setswitchinterval(0.001)  # a parser in a thread gives the event loop its turn sooner
+
+
+def exit_code_of(command: Callable[[], Any]) -> int:
+    """The exit code of the contract; what went wrong is said on stderr."""
+    try:
+        code = command()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return exc.exit_code
+    except click.ClickException as exc:
+        click.echo(f"error: {_one_line(exc)}", err=True)
+        return exc.exit_code
+    except click.Abort as exc:
+        if isinstance(exc.__cause__, KeyboardInterrupt):  # click makes this of it
+            return 130
+        click.echo("\naborted: nothing was changed.", err=True)
+        return 1
+    except BatchgenError as exc:
+        click.echo(f"error: {error_line(exc)}", err=True)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`); do not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:  # a bug: the one case for a traceback
+        traceback.print_exc()
+        click.echo("error: internal error, please report it with the lines above.", err=True)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _one_line(exc: click.ClickException) -> str:
+    """A wrong command line, in one line that ends with where to look."""
+    message = exc.format_message()
+    message = message[0].lower() + message[1:] if message else "wrong usage"
+    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+    stop = "" if message.endswith(("?", ".")) else "."
+    return f"{message}{stop} See: {ctx.command_path if ctx else 'batchgen'} --help"
