@@ -1,7 +1,8 @@
-"""Items of a data pool become rows: read, checked against the templates, told new from known.
+"""Makes rows of the items of a data pool: they are read, checked against the templates, and added
+unless the experiment has them already.
 
-Streams: only a chunk is in memory, whatever the size of the pool. A chunk is one transaction; what
-was enqueued before a bad line stays, and the mended pool adds only what is new.
+The pool is streamed: only a chunk is in memory, whatever its size. A chunk is one transaction; what
+was enqueued before a bad line stays, and the corrected pool adds only what is new.
 """
 
 import asyncio
@@ -23,17 +24,18 @@ from batchgen.prompts import Renderer, load_template
 from batchgen.prompts.images import check_images
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
 
-CHUNK_ITEMS = 20_000  # fewer cost more, as each chunk touches most pages of the index of keys
-_CHUNK_BYTES = 16 << 20  # of big items fewer go into a chunk, so that memory stays bounded
-_BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that stays with it once it is bound
+CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
+_CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
+_BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
 SkipInvalid = Callable[[BadLine], None]
 
 
 @dataclass(slots=True)
 class Enqueued:
-    """What an enqueueing did: `read` items, of which `new` rows were made, one for each of their
-    `samples`. `ids` are the items' numbers in the order of the pool, on request."""
+    """What an enqueueing did: it read `read` items and made `new` rows of them, one for each of
+    their `samples`. `ids` are the items' numbers in the order of the pool, if they were asked
+    for."""
 
     samples: int = 1
     read: int = 0
@@ -44,16 +46,16 @@ class Enqueued:
     ids: list[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """`samples` is there only if several answers are wanted."""
+        """As JSON; `samples` is there only if several answers are wanted of each item."""
         samples = {"samples": self.samples} if self.samples > 1 else {}
         counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
         return {"read": self.read, **samples, **counted}
 
 
 def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
-    """The recipe that the config describes, with its templates, and the parser's schema, read.
+    """The recipe that the config describes, with the text of its templates and the parser's schema.
 
-    A `parser` given as text is taken as it is, unless its schema is asked for.
+    A `parser` given as text is not loaded unless its schema is needed.
     Raises ConfigError or TemplateError when a template or the parser cannot be used.
     """
     config.check_prompt_files()
@@ -92,11 +94,12 @@ async def enqueue(
     done: Enqueued | None = None,
     directory: Path = Path(),
 ) -> Enqueued:
-    """Add what the pool has and the experiment has not: `samples` answers are wanted of each item.
+    """Add the items of the pool that the experiment does not have; `samples` answers are wanted of
+    each.
 
-    Raises InputError or TemplateError at the first item that cannot be one, unless `skip_invalid`
-    takes it; UsageError when the experiment has another recipe. `done` is kept up to date, also
-    when it raises. Local images are looked for in `directory`.
+    Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
+    UsageError when the experiment has another recipe. `done` is kept up to date, also when it
+    raises. Local images are looked for in `directory`.
     """
     done = Enqueued() if done is None else done
     done.samples, done.ids = samples, [] if keep_ids else None
@@ -128,8 +131,8 @@ class PoolReader:
         self.renderer = Renderer(recipe)
 
     def read_ahead(self) -> None:
-        """Find the first good item. A pool that is wrong from its start then raises before it binds
-        an experiment to a recipe that cannot work, or drops the items of another."""
+        """Find the first good item, so that a pool that is wrong from its start raises before an
+        experiment is bound to a recipe that cannot work, or the items of another are dropped."""
         self._ahead += islice(self._good_items(), 1)
 
     def __iter__(self) -> Iterator[PoolItem]:
@@ -148,7 +151,7 @@ class PoolReader:
                 self.refuse(bad)
 
     def refuse(self, bad: BadLine) -> None:
-        """Put a bad line away, or raise."""
+        """Give a bad line to `skip_invalid`, or raise InputError."""
         if self._skip_invalid is None or bad.fatal:
             raise InputError(f"{bad.where}: {bad.problem}")
         self._done.skipped += 1
@@ -171,8 +174,9 @@ class PoolReader:
 async def _add_chunks(
     store: Store, intake: Intake, reader: PoolReader, priority: int, done: Enqueued
 ) -> None:
-    """Reads the next chunk while SQLite is busy with the last one. A bad line is raised only after
-    the good ones before it are in, and so is a stop: `done` counts all that was written."""
+    """Read the next chunk while SQLite writes the last one. An error is raised only after the good
+    items before it have been added, and so is a cancellation: `done` counts all that was
+    written."""
     items = iter(reader)
     writing: asyncio.Task[None] | None = None
     error: BatchgenError | None = None
@@ -183,11 +187,12 @@ async def _add_chunks(
                 await asyncio.shield(writing)
             if not rows:
                 break
-            taken = asyncio.Event()
+            handed_over = asyncio.Event()
             writing = asyncio.create_task(
-                _add_rows(store, intake, rows, reader, priority, done, taken), name="enqueue chunk"
+                _add_rows(store, intake, rows, reader, priority, done, handed_over),
+                name="enqueue chunk",
             )
-            await taken.wait()  # until then both would only wait for each other's Python
+            await handed_over.wait()  # until then both would only wait for each other's GIL
     finally:
         if writing is not None:
             await asyncio.wait([writing])
@@ -223,13 +228,14 @@ async def _add_rows(
     reader: PoolReader,
     priority: int,
     done: Enqueued,
-    taken: asyncio.Event,
+    handed_over: asyncio.Event,
 ) -> None:
-    """`taken` is set when little of Python is left to do, and in the end."""
-    say_taken = partial(asyncio.get_running_loop().call_soon_threadsafe, taken.set)
+    """Add the rows. `handed_over` is set when SQLite has them and works without the GIL, and in any
+    case in the end."""
+    say_handed_over = partial(asyncio.get_running_loop().call_soon_threadsafe, handed_over.set)
     try:
         while rows:
-            added = await store.add_items(intake, rows, priority, say_taken)
+            added = await store.add_items(intake, rows, priority, say_handed_over)
             done.new += added.new
             if done.ids is not None:
                 done.ids += added.ids
@@ -239,7 +245,7 @@ async def _add_rows(
             done.read -= 1
             reader.refuse(_conflict(bad, added.conflict))
     finally:
-        taken.set()
+        handed_over.set()
 
 
 def _conflict(row: NewItem, item_id: int) -> BadLine:
@@ -277,7 +283,7 @@ def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> Non
 
 
 def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
-    """What differs, in words."""
+    """What differs between two recipes, in words."""
     changes = []
     for part in ("system", "user"):
         before, after = getattr(old, part), getattr(new, part)

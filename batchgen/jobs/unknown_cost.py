@@ -18,8 +18,9 @@ _MAX_CALLS = 5000  # so that `status` stays quick
 
 @dataclass(frozen=True, slots=True)
 class UnknownCost:
-    """The most that `calls` can have used, as far as it is known: of `known_calls` of them. The
-    others are too many to look at, or nobody knows. None: it is known of none of them."""
+    """The most that `calls` can have used, as far as it is known, which is for `known_calls` of
+    them; of the others it is not known, or they are too many to look at. None: it is known for no
+    call."""
 
     calls: int
     known_calls: int = 0
@@ -33,8 +34,8 @@ NO_UNKNOWN_CALLS = UnknownCost(0)
 async def max_cost_of_unknown(
     store: Store, prices: Prices, calls: int, dead: Sequence[int], *, parse_feedback: bool
 ) -> UnknownCost:
-    """Of the `calls` that there are. `dead`: workers that died, and whose calls nobody has taken
-    over yet."""
+    """The most that the `calls` with unknown outcome can have cost. `dead`: the ids of workers that
+    died and whose calls have not been taken over yet."""
     if not calls:
         return NO_UNKNOWN_CALLS
     requests, tokens, costs_usd = _Requests(store, prices, parse_feedback), [], []
