@@ -330,13 +330,7 @@ class KeepAnswer:
     """The answer becomes durable, and the item stays running: its parser comes next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """The attempt is kept; the item stays running, as another call for it decides. Before a second
-    call is sent it is kept as one with unknown outcome, which what it brings replaces."""
-
-
-Decision = Done | Retry | Fail | Release | KeepAnswer | Beside
+Decision = Done | Retry | Fail | Release | KeepAnswer
 
 
 @dataclass(frozen=True, slots=True)

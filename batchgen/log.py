@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import structlog
 
 from batchgen.errors import BatchgenError
-from batchgen.items import Attempt, Beside, Decision, Done, Fail, Item, KeepAnswer, Release, Retry
+from batchgen.items import Attempt, Decision, Done, Fail, Item, KeepAnswer, Release, Retry
 
 _FLUSH_EVERY_S = 1.0
 
@@ -159,5 +159,3 @@ def _name(decision: Decision) -> str:
             return f"failed: {reason}"
         case Release():
             return "release"
-        case Beside():
-            return "beside"

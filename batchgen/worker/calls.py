@@ -6,11 +6,11 @@ died, a connection that a gateway forgot. The same request, sent once more, is l
 soon. If both are answered, both are paid for.
 
     first call ──────────────────────────────▶ ...
-                    │ late, and a slot is free
-                    └─ kept as unknown ─▶ second call ──▶ answered: the first call is left
+                    │ late, and there is a permit
+                    └─ durable that there are two ─▶ second call ──▶ answered: the first is left
 
-Before the second call is sent it is kept as an attempt with unknown outcome, so that a crash
-forgets neither; if one of the two is left in the end, that place is its.
+It is durable before the second call goes out, so that a crash forgets neither; in the end both are
+attempts of one outcome.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from batchgen.clock import clock_ms, now_ms
-from batchgen.items import Answer, Attempt, Beside, Failure, Item, Outcome, Reply
+from batchgen.clock import clock_ms
+from batchgen.items import Answer, Failure, Item, Reply
 from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.worker.committer import Committer
@@ -44,10 +44,11 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The call that counts and, of two, the other one, if it ended too."""
+    """What came of an item's calls: the one that counts, and a second one, if there was one; None:
+    that one was left, and nobody knows its answer."""
 
     counts: Called
-    other: Called | None = None
+    others: tuple[Called | None, ...] = ()
 
 
 class Calls:
@@ -63,14 +64,16 @@ class Calls:
         self._under_way = under_way
         self._hedge = hedge
 
-    async def send(self, item: Item, request: Request) -> Sent:
-        """Ask. Whoever cancels it leaves the call, or both; a second one is kept as unknown by
-        then."""
+    async def send(
+        self, item: Item, request: Request, second_call_began: Callable[[], None]
+    ) -> Sent:
+        """Ask. Whoever cancels it leaves the call, or both; `second_call_began` is called when
+        there are two."""
         send = partial(self._complete, request)
         self._under_way.began(item.id, clock_ms())
         try:
             if self._hedge:
-                return await self._send_hedged(item, send)
+                return await self._send_hedged(item, send, second_call_began)
             return Sent(await _called(send))
         finally:
             self._under_way.ended(item.id)
@@ -84,15 +87,17 @@ class Calls:
             self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
         return _with_paths(reply, request.image_paths) if request.image_paths else reply
 
-    async def _send_hedged(self, item: Item, send: _Send) -> Sent:
+    async def _send_hedged(
+        self, item: Item, send: _Send, second_call_began: Callable[[], None]
+    ) -> Sent:
         first = asyncio.create_task(_called(send), name=f"call of item {item.id}")
-        turn = asyncio.create_task(self._permit(item), name=f"permit of item {item.id}")
-        tasks: list[asyncio.Task[Any]] = [first, turn]
+        permit = asyncio.create_task(self._permit(item), name=f"permit of item {item.id}")
+        tasks: list[asyncio.Task[Any]] = [first, permit]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if first.done():
-                return Sent(first.result())
-            turn.result()
+            if first.done() or not permit.result():
+                return Sent(await first)
+            second_call_began()
             second = asyncio.create_task(_called(send), name=f"second call of item {item.id}")
             tasks.append(second)
             return await _better(first, second)
@@ -100,20 +105,13 @@ class Calls:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            if turn.done() and not turn.cancelled():
+            if permit.done() and not permit.cancelled() and permit.result():
                 self._committer.give_back_permit()
 
-    async def _permit(self, item: Item) -> None:
-        """Until the second call may be sent: it has a slot, and is kept as unknown. If the first
-        one ends in the moment in between, it stays so, though it was never sent."""
+    async def _permit(self, item: Item) -> bool:
+        """Whether a second call may be sent, once this one is late."""
         await self._until_late()
-        await self._committer.second_call_permit()
-        try:
-            unknown = (Attempt(finished_at=now_ms()),)
-            await self._committer.hand_in(Outcome(item, unknown, Beside()))
-        except asyncio.CancelledError:
-            self._committer.give_back_permit()
-            raise
+        return await self._committer.second_call_permit(item)
 
     async def _until_late(self) -> None:
         """Until a call that begins now is a straggler."""
@@ -137,9 +135,10 @@ async def _better(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> 
     done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     if not any(isinstance(task.result().verdict, Answer) for task in done):
         await asyncio.wait([first, second])
-    ended = [task.result() for task in (first, second) if task.done()]
-    best = next((one for one in ended if isinstance(one.verdict, Answer)), ended[0])
-    return Sent(best, next((one for one in ended if one is not best), None))
+    ended = [task.result() if task.done() else None for task in (first, second)]
+    answers = [one for one in ended if one is not None and isinstance(one.verdict, Answer)]
+    counts = answers[0] if answers else first.result()
+    return Sent(counts, tuple(one for one in ended if one is not counts))
 
 
 def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:

@@ -14,7 +14,7 @@ from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import StoreError
-from batchgen.items import Beside, Item, KeepAnswer, Outcome
+from batchgen.items import Item, KeepAnswer, Outcome
 from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.membership import Membership
@@ -57,7 +57,7 @@ class Committer:
         its permit is free at once."""
         if outcome.attempt is not None:
             self._demand.call_was_settled()
-        if not isinstance(outcome.decision, KeepAnswer | Beside):
+        if not isinstance(outcome.decision, KeepAnswer):
             self.give_back_permit()
         self._wake.set()
         return self._outcomes.add(outcome)
@@ -80,15 +80,16 @@ class Committer:
         self._late_charges.append(item)
         self._wake.set()
 
-    async def second_call_permit(self) -> None:
-        """Until a second call may go out, which has its permit until `give_back_permit`. It comes
-        before any item that could be claimed. Not while draining or paused."""
-        asked = self._permits.wait_for_second_call()
+    async def second_call_permit(self, item: Item) -> bool:
+        """Until a second call for the item may go out: then it is durable that there are two, and
+        it has a permit until `give_back_permit`. It comes before any item that could be claimed.
+        Not while draining or paused. False: the item is another worker's by now."""
+        may_go_out = self._permits.wait_for_second_call(item)
         self._wake.set()
         try:
-            await asked
+            return await may_go_out
         except asyncio.CancelledError:
-            if not asked.cancelled():  # it had just got it
+            if not may_go_out.cancelled() and may_go_out.result():  # it had just got it
                 self.give_back_permit()
             raise
 
@@ -119,8 +120,7 @@ class Committer:
         is patience."""
         while True:
             await self._wait()
-            if self._demand.second_calls(clock_ms()):
-                self._permits.grant_second_calls(clock_ms())
+            await self._begin_second_calls()
             await self._exchange()
             await self._charge()
             await self._reserve()
@@ -161,6 +161,20 @@ class Committer:
             or self._closed
             or self._demand.second_calls(clock_ms())
         )
+
+    async def _begin_second_calls(self) -> None:
+        if not self._demand.second_calls(clock_ms()):
+            return
+        calls = self._permits.take_for_second_calls(clock_ms())
+        items = [item for item, _ in calls]
+        begin = partial(self._seat.begin_second_calls, items, self._membership.limits)
+        ours = await self._patience.run(begin)
+        for item, may_go_out in calls:
+            has_ended = may_go_out.done()  # its first call has, meanwhile
+            if not has_ended:
+                may_go_out.set_result(item.id in ours)
+            if has_ended or item.id not in ours:
+                self.give_back_permit()
 
     async def _exchange(self) -> None:
         limits = self._membership.limits

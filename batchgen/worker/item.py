@@ -9,11 +9,10 @@ here is their order, and what is handed in for an item whose work was broken off
 
 from dataclasses import dataclass, replace
 
-from batchgen.clock import clock_ms, now_ms
+from batchgen.clock import clock_ms
 from batchgen.errors import InputError, TemplateError
 from batchgen.items import (
     Attempt,
-    Beside,
     Decision,
     Fail,
     Item,
@@ -26,7 +25,7 @@ from batchgen.items import (
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
-from batchgen.worker.judge import Judge
+from batchgen.worker.judge import Judge, unknown_attempt
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
@@ -53,8 +52,8 @@ class ItemRun:
     def __init__(self, item: Item, steps: Steps) -> None:
         self._item = item
         self._steps = steps
-        self._calling = False
-        self._attempt: Attempt | None = None  # made, and not handed in yet
+        self._calls_out = 0
+        self._attempts: tuple[Attempt, ...] = ()  # made, and not handed in yet
 
     async def work(self) -> Outcome:
         """What became of the item, to be handed in. Raises ConfigError when its recipe cannot be
@@ -84,11 +83,11 @@ class ItemRun:
         return self._outcome(Fail(Reason.REJECTED, said))
 
     def left(self) -> Outcome | None:
-        """When it is cancelled: the call under way is kept as one with unknown outcome. None: there
+        """When it is cancelled: a call under way is kept as one with unknown outcome. None: there
         is no call, and the item goes back as the worker leaves."""
-        if not self._calling:
+        if not self._calls_out:
             return None
-        return Outcome(self._item, (Attempt(finished_at=now_ms()),), Release())
+        return Outcome(self._item, (unknown_attempt(),) * self._calls_out, Release())
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:
         if clock_ms() < self._steps.pacer.paused_until:
@@ -98,33 +97,32 @@ class ItemRun:
 
     async def _ask(self, prepared: Prepared, request: Request) -> Outcome:
         steps, item = self._steps, self._item
-        self._calling = True
-        sent = await steps.calls.send(item, request)
-        self._calling = False
-        if sent.other is not None:
-            other = steps.judge.attempt_of(sent.other, prepared)
-            steps.committer.hand_in(Outcome(item, (other,), Beside()))
-        judged = steps.judge.judge(item, prepared, sent.counts)
-        self._attempt = judged.attempt
+        self._calls_out = 1
+        sent = await steps.calls.send(item, request, self._second_call_began)
+        self._calls_out = 0
+        judged = steps.judge.judge(item, prepared, sent)
+        self._attempts = judged.attempts
         if not isinstance(judged.decision, KeepAnswer):
             return self._outcome(judged.decision)
-        text = judged.attempt.response or ""
+        text = self._attempts[0].response or ""
         if prepared.parser.kind != "inline":
             await self._keep_answer(text)
         return await self._parse(prepared, text)
 
+    def _second_call_began(self) -> None:
+        self._calls_out = 2
+
     async def _keep_answer(self, text: str) -> None:
         """Until it is durable: what runs next may hang or kill the process."""
-        steps, item, attempt = self._steps, self._item, self._attempt
-        assert attempt is not None
-        seq = await steps.committer.hand_in(Outcome(item, (attempt,), KeepAnswer()))
+        steps, item, attempts = self._steps, self._item, self._attempts
+        seq = await steps.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
         self._item = replace(item, answer=StoredAnswer(seq or 0, text))
-        self._attempt = None
-        steps.log.attempt(item, attempt, KeepAnswer())
+        self._attempts = ()
+        for attempt in attempts:
+            steps.log.attempt(item, attempt, KeepAnswer())
 
     async def _parse(self, prepared: Prepared, text: str) -> Outcome:
         return self._outcome(await self._steps.parser.parse(self._item, prepared, text))
 
     def _outcome(self, decision: Decision) -> Outcome:
-        attempts = () if self._attempt is None else (self._attempt,)
-        return Outcome(self._item, attempts, decision)
+        return Outcome(self._item, self._attempts, decision)

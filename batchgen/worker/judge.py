@@ -23,7 +23,7 @@ from batchgen.items import (
 from batchgen.llm.decide import RetryPolicy, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL, storable
-from batchgen.worker.calls import Called
+from batchgen.worker.calls import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
@@ -35,9 +35,9 @@ _MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The call as it is kept, and what becomes of the item: `KeepAnswer` means, parse it."""
+    """The calls as they are kept, and what becomes of the item: `KeepAnswer` means, parse it."""
 
-    attempt: Attempt
+    attempts: tuple[Attempt, ...]
     decision: Decision
 
 
@@ -67,18 +67,15 @@ class Judge:
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
         self._rng = random.Random()
 
-    def judge(self, item: Item, prepared: Prepared, called: Called) -> Judgement:
+    def judge(self, item: Item, prepared: Prepared, sent: Sent) -> Judgement:
         """What the call that counts means for its item."""
-        reply = called.reply
-        verdict = self._rejected_parameters.interpret(item, prepared, called.verdict, reply)
-        attempt = self._attempt(reply, verdict, prepared)
+        reply = sent.counts.reply
+        verdict = self._rejected_parameters.interpret(item, prepared, sent.counts.verdict, reply)
+        others = [self._other_attempt(call, prepared) for call in sent.others]
+        attempts = (self._attempt(reply, verdict, prepared), *others)
         verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)
         needs_whole = prepared.parser.needs_whole
-        return Judgement(attempt, self._decide(item, verdict, reply, needs_whole=needs_whole))
-
-    def attempt_of(self, called: Called, prepared: Prepared) -> Attempt:
-        """A call as it is kept."""
-        return self._attempt(called.reply, called.verdict, prepared)
+        return Judgement(attempts, self._decide(item, verdict, reply, needs_whole=needs_whole))
 
     def take_failure(self, item: Item) -> Fail | None:
         """How the item ends without another call: it had gone back for one when its last try was
@@ -88,6 +85,11 @@ class Judge:
     def halt_if_stalled(self, now: int) -> None:
         if stalled := self._pacer.stalled(now):
             self._halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}")
+
+    def _other_attempt(self, called: Called | None, prepared: Prepared) -> Attempt:
+        if called is None:
+            return unknown_attempt()
+        return self._attempt(called.reply, called.verdict, prepared)
 
     def _attempt(self, reply: Reply, verdict: Answer | Failure, prepared: Prepared) -> Attempt:
         cost_usd = self._prices.cost_usd(str(prepared.body["model"]), verdict.usage)
@@ -135,6 +137,11 @@ class Judge:
                 fail = Fail(failure.reason, failure.message)
                 self._out_of_tries[late.id, late.attempts] = fail
         return owed
+
+
+def unknown_attempt() -> Attempt:
+    """A call that was sent, and left."""
+    return Attempt(finished_at=now_ms())
 
 
 def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:

@@ -8,7 +8,10 @@ be claimed; one whose first call has ended meanwhile waits no more.
 import asyncio
 from collections import deque
 
+from batchgen.items import Item
 from batchgen.worker.pacer import Pacer
+
+_SecondCall = tuple[Item, asyncio.Future[bool]]
 
 
 class Permits:
@@ -16,7 +19,7 @@ class Permits:
 
     def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_SecondCall] = deque()
         self.in_flight = 0
 
     def take(self, calls: int = 1) -> None:
@@ -33,17 +36,17 @@ class Permits:
         """How many of the second calls that wait may go out."""
         if not self._waiting:
             return 0
-        self._waiting = deque(asked for asked in self._waiting if not asked.done())
+        self._waiting = deque(call for call in self._waiting if not call[1].done())
         return max(0, min(self._pacer.allowed(now) - self.in_flight, len(self._waiting)))
 
-    def wait_for_second_call(self) -> asyncio.Future[None]:
-        """Wait in the queue; the future resolves when the permit is taken."""
-        asked = asyncio.get_running_loop().create_future()
-        self._waiting.append(asked)
-        return asked
+    def wait_for_second_call(self, item: Item) -> asyncio.Future[bool]:
+        """Wait in the queue; the future resolves to whether the item's second call may go out."""
+        may_go_out = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, may_go_out))
+        return may_go_out
 
-    def grant_second_calls(self, now: int) -> None:
-        """Take the permits that those who wait may have."""
-        for _ in range(self.for_second_calls(now)):
-            self.take()
-            self._waiting.popleft().set_result(None)
+    def take_for_second_calls(self, now: int) -> list[_SecondCall]:
+        """Those who may go out now, with their permits taken; to be answered."""
+        calls = [self._waiting.popleft() for _ in range(self.for_second_calls(now))]
+        self.take(len(calls))
+        return calls

@@ -141,9 +141,9 @@ class Slots:
         self._stats.in_flight = self._permits.in_flight
         self._stats.paused_until = self._steps.pacer.paused_until
         self._stats.count_end(outcome.decision)
-        if outcome.attempt is not None:
-            self._log.attempt(outcome.item, outcome.attempt, outcome.decision)
-        elif not isinstance(outcome.decision, Release):
+        for attempt in outcome.attempts:
+            self._log.attempt(outcome.item, attempt, outcome.decision)
+        if not (outcome.attempts or isinstance(outcome.decision, Release)):
             self._log.parsed(outcome.item, outcome.decision)
 
 

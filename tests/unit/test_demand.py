@@ -206,10 +206,9 @@ def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
 async def test_a_second_call_comes_before_items_that_could_be_claimed() -> None:
     worker = Worker()
     worker.fly(SLOTS - 2)
-    asked = worker.permits.wait_for_second_call()
+    asked = worker.permits.wait_for_second_call(ITEM)
     assert (worker.demand.second_calls(NOW), worker.demand.claims(7, NOW)) == (1, 1)
-    worker.permits.grant_second_calls(NOW)
-    assert asked.done()
+    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, asked)]
     assert worker.permits.in_flight == SLOTS - 1
     assert (worker.demand.second_calls(NOW), worker.demand.claims(7, NOW)) == (0, 1)
 
@@ -217,22 +216,23 @@ async def test_a_second_call_comes_before_items_that_could_be_claimed() -> None:
 async def test_a_second_call_waits_for_a_permit() -> None:
     worker = Worker()
     worker.fly(SLOTS)
-    first, second = (worker.permits.wait_for_second_call() for _ in range(2))
+    first, second = (worker.permits.wait_for_second_call(ITEM) for _ in range(2))
     assert worker.demand.second_calls(NOW) == 0
     worker.permits.give_back()
-    worker.permits.grant_second_calls(NOW)
-    assert (first.done(), second.done(), worker.permits.in_flight) == (True, False, SLOTS)
+    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, first)]
+    assert worker.permits.take_for_second_calls(NOW) == []
+    assert (second.done(), worker.permits.in_flight) == (False, SLOTS)
 
 
 async def test_one_whose_first_call_has_ended_waits_no_more() -> None:
     worker = Worker()
-    worker.permits.wait_for_second_call().cancel()
+    worker.permits.wait_for_second_call(ITEM).cancel()
     assert (worker.demand.second_calls(NOW), worker.demand.claims(SLOTS, NOW)) == (0, SLOTS)
 
 
 @pytest.mark.parametrize("holds", [paused, draining, limited])
 async def test_no_second_call_goes_out_while_nothing_may(holds: Callable[[Worker], None]) -> None:
     worker = Worker()
-    worker.permits.wait_for_second_call()
+    worker.permits.wait_for_second_call(ITEM)
     holds(worker)
     assert worker.demand.second_calls(NOW) == 0

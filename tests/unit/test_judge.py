@@ -30,7 +30,7 @@ from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
-from batchgen.worker.calls import Called
+from batchgen.worker.calls import Called, Sent
 from batchgen.worker.judge import Judge
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
@@ -62,6 +62,10 @@ def called(verdict: Answer | Failure, **reply: Any) -> Called:
     return Called(Reply(1_700_000_000_000, 250, **reply), verdict)
 
 
+def sent(verdict: Answer | Failure, **reply: Any) -> Sent:
+    return Sent(called(verdict, **reply))
+
+
 class Court:
     """A judge, and what it says to the worker around it."""
 
@@ -82,15 +86,15 @@ class Court:
         return True
 
     def decide(self, verdict: Answer | Failure, of: Item | None = None, **reply: Any) -> Any:
-        return self.judge.judge(of or item(), prepared(), called(verdict, **reply)).decision
+        return self.judge.judge(of or item(), prepared(), sent(verdict, **reply)).decision
 
 
 def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
     court = Court()
-    reply = called(ANSWER, status=200, headers={"x-request-id": "r-1"})
+    reply = sent(ANSWER, status=200, headers={"x-request-id": "r-1"})
     judged = court.judge.judge(item(), prepared(), reply)
     assert judged.decision == KeepAnswer()
-    kept = judged.attempt
+    (kept,) = judged.attempts
     assert (kept.outcome, kept.response, kept.body) == ("answered", "Hello", ANSWER.rest)
     assert (kept.http_status, kept.request_id, kept.cost_usd) == (200, "r-1", 2.0)
     assert (kept.latency_ms, kept.finished_at) == (250, 1_700_000_000_250)
@@ -99,7 +103,18 @@ def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "sent", "may_be_charged"),
+    ("second", "outcome"),
+    [(None, "unknown"), (called(Failure(Reason.SERVER, "500"), status=500), "failed")],
+)
+def test_of_two_calls_the_one_that_counts_comes_first(second: Called | None, outcome: str) -> None:
+    both = Sent(called(ANSWER, status=200), (second,))
+    judged = Court().judge.judge(item(), prepared(), both)
+    assert judged.decision == KeepAnswer()
+    assert [attempt.outcome for attempt in judged.attempts] == ["answered", outcome]
+
+
+@pytest.mark.parametrize(
+    ("reason", "was_sent", "may_be_charged"),
     [
         (Reason.TIMEOUT, True, True),
         (Reason.CONNECTION, True, True),
@@ -108,10 +123,10 @@ def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
     ],
 )
 def test_a_call_of_which_we_did_not_see_the_end_may_be_charged(
-    reason: Reason, sent: bool, may_be_charged: bool
+    reason: Reason, was_sent: bool, may_be_charged: bool
 ) -> None:
-    judged = Court().judge.judge(item(), prepared(), called(Failure(reason, "so"), sent=sent))
-    kept = judged.attempt
+    judged = Court().judge.judge(item(), prepared(), sent(Failure(reason, "so"), sent=was_sent))
+    (kept,) = judged.attempts
     assert (kept.outcome, kept.reason, kept.error) == ("failed", reason, "so")
     assert kept.may_be_charged is may_be_charged
 
@@ -126,7 +141,7 @@ def test_what_no_request_can_help_halts_and_gives_the_item_back() -> None:
 def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:
     court = Court()
     failure = Failure(Reason.REJECTED, "404 no model", halt=UNKNOWN_MODEL)
-    judged = court.judge.judge(item(), prepared(model="m-9"), called(failure, status=404))
+    judged = court.judge.judge(item(), prepared(model="m-9"), sent(failure, status=404))
     assert judged.decision == Fail(Reason.REJECTED, "404 no model")
     assert court.halts == []
 
@@ -180,7 +195,7 @@ def test_a_parameter_that_the_server_takes_from_nobody_halts(
     court = Court()
     if answered:
         court.decide(ANSWER)
-    failure = called(Failure(Reason.REJECTED, "400 no"), status=400, body=REFUSED_PARAMETER)
+    failure = sent(Failure(Reason.REJECTED, "400 no"), status=400, body=REFUSED_PARAMETER)
     request = prepared(shared_recipe=shared_recipe, **params)
     judged = court.judge.judge(item(), request, failure)
     assert (bool(court.halts), judged.decision == Release()) == (halts, halts)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from batchgen.items import (
     Attempt,
-    Beside,
     Decision,
     Done,
     Fail,
@@ -47,11 +46,11 @@ def finish(
         result = _result_row(outcome, seq, now)
         if result is not None:
             result["seq"] = next(result_seq)
-        if not isinstance(outcome.decision, Beside) and _settle(db, outcome, seq, result):
+        if _settle(db, outcome, seq, result):
             _count(ledger, outcome)
             results += [result] if result is not None else []
         else:
-            lost += [] if isinstance(outcome.decision, Beside) else [outcome]
+            lost.append(outcome)
             if not _is_known_now(db, outcome, ledger):
                 numbered, seq = [], None
         for number, attempt, unknown_tokens in numbered:
@@ -115,8 +114,8 @@ def _attempts_of(
 
 
 def _is_known_now(db: sqlite3.Connection, outcome: Outcome, ledger: Ledger) -> bool:
-    """A call that was counted as unknown, as others have its claim by now or it was a second one.
-    Its place is taken by what it brought; False when its experiment was deleted meanwhile."""
+    """Calls that were counted as unknown, as others have the claim by now: what they brought takes
+    their place. False when the experiment was deleted meanwhile."""
     item = outcome.item
     claim = {"item_id": item.id, "epoch": item.epoch}
     for _ in outcome.attempts:
@@ -176,13 +175,13 @@ def _state_after(decision: Decision) -> State:
             return State.FAILED
         case Retry() | Release():
             return State.PENDING
-        case KeepAnswer() | Beside():
+        case KeepAnswer():
             return State.RUNNING
 
 
 def _count(ledger: Ledger, outcome: Outcome) -> None:
     decision, experiment_id = outcome.decision, outcome.item.experiment_id
-    if isinstance(decision, KeepAnswer | Beside):
+    if isinstance(decision, KeepAnswer):
         return  # it is still running
     reason = decision.reason if isinstance(decision, Fail) else ""
     ledger.move(experiment_id, State.RUNNING, -1)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchgen.items import Attempt, Beside, Item, Outcome, Reason
+from batchgen.items import Attempt, Item, Outcome, Reason
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
 from batchgen.store.sqlite.finish import may_have_cost_all
 from batchgen.store.sqlite.sql import QUERIES
@@ -47,7 +47,7 @@ class Limiter:
         calls for `pause_ms` from now on."""
         counts_tokens = self._limits.tokens_per_minute is not None
         returned = Returned(
-            requests=sum(map(_was_not_sent, outcomes)) - sum(map(_is_second_call, outcomes)),
+            requests=sum(map(_was_not_sent, outcomes)),
             tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
             refused_at=self._refused_at(outcomes),
             pause_ms=pause_ms,
@@ -107,17 +107,9 @@ def _was_not_sent(outcome: Outcome) -> bool:
     return not outcome.attempts and outcome.item.answer is None
 
 
-def _is_second_call(outcome: Outcome) -> bool:
-    """About to be sent, beside the one that the item was claimed for."""
-    beside = isinstance(outcome.decision, Beside)
-    return beside and outcome.attempt is not None and outcome.attempt.outcome == "unknown"
-
-
 def _unused_tokens(outcome: Outcome) -> int:
     """Of those reserved for the call; below zero when it used more."""
     reserved = outcome.item.reserved_tokens
-    if _is_second_call(outcome):
-        return -reserved
     if _was_not_sent(outcome):
         return reserved
     return sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
