@@ -21,7 +21,7 @@ async def test_it_shows_the_work_and_leaves_the_terminal_as_it_was(
     work = await project.start("work")
     await simulator.received(4)
     watching = await terminal.start(project, "status", "--watch")
-    await terminal.shows(r"default ╍+─+ 0/30   0%")
+    await terminal.shows(r"default ╍+─+ +0/30   0%")
     await terminal.shows(r"done  0   failed  0   running ( 4   pending 26|20   pending 10)")
     simulator.release()
     assert (await ended(work)).code == 0
