@@ -12,7 +12,7 @@ from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
-from batchgen.store import Counts, Pace, Store, WorkerRow
+from batchgen.store import Counts, Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -87,7 +87,7 @@ class Status:
     """One look, at `at_ms` (epoch ms).
 
     experiments     each with its counts; `total` are those of all of them
-    items_per_s     in the last minute
+    items_per_s     in the last minute; a look at one run leaves it out
     latency_p50_s, latency_p95_s   of the newest thousand answers; None: there are none
     learned_rpm     the calls a minute that --adaptive has found the server to take; None: not yet
     workers         of the whole database
@@ -140,22 +140,26 @@ async def status_of(store: Store, config: Config) -> Status:
     """All there is to know. The config has the prices. Raises StoreError."""
     rows, counts = await store.experiments(), await store.counts_by_experiment()
     experiments = [ExperimentStatus(e.name, e.created_at, counts.get(e.id, Counts())) for e in rows]
-    total, workers = Counts.sum_of(counts.values()), await store.workers()
+    total, workers, pace = Counts.sum_of(counts.values()), await store.workers(), await store.pace()
     dead = [worker for worker in workers if not worker.alive]
     unknown = await max_cost_of_unknown(
         store, Prices(config.model), total.unknown_calls + sum(worker.calls for worker in dead),
         [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
     )  # fmt: skip
-    status = _with_pace(total, await store.pace(), workers)
-    learned_rpm = await store.learned_rate()
-    return replace(status, experiments=tuple(experiments), learned_rpm=learned_rpm, unknown=unknown)
+    return replace(
+        _status(total, await store.latencies_ms(), workers),
+        experiments=tuple(experiments),
+        items_per_s=pace.items / pace.span_s,
+        learned_rpm=await store.learned_rate(),
+        unknown=unknown,
+    )
 
 
 async def watch_run(
     store: Store, experiments: Sequence[int] | None, until: int | None = None
 ) -> Callable[[], Awaitable[Status]]:
     """How to look at a run that begins now, as often as one likes: it costs little, so it leaves
-    out what a run does not need (each experiment alone, unknown calls).
+    out what a run does not need (each experiment alone, what was before, unknown calls).
 
     It is about these experiments (None: all) and, with `until`, no more pending items than are
     still wanted. Latencies are those of calls that end from now on.
@@ -167,19 +171,17 @@ async def watch_run(
         if until is not None:
             missing = max(0, until - total.done - total.running)
             total = replace(total, pending=min(total.pending, missing))
-        pace = await store.pace(experiments, calls_before)
-        return _with_pace(total, pace, await store.workers())
+        latencies_ms = await store.latencies_ms(experiments, calls_before)
+        return _status(total, latencies_ms, await store.workers())
 
     return look
 
 
-def _with_pace(total: Counts, pace: Pace, workers: Sequence[WorkerRow]) -> Status:
-    latencies_ms = sorted(pace.latencies_ms)
+def _status(total: Counts, latencies_ms: Sequence[int], workers: Sequence[WorkerRow]) -> Status:
     return Status(
         at_ms=now_ms(),
         experiments=(),
         total=total,
-        items_per_s=pace.items / pace.span_s,
         latency_p50_s=percentile(latencies_ms, 0.50) / 1000 if latencies_ms else None,
         latency_p95_s=percentile(latencies_ms, 0.95) / 1000 if latencies_ms else None,
         workers=tuple(WorkerStatus.of(row) for row in workers),

@@ -237,10 +237,15 @@ class Store:
         """What a worker that died had under way; the first of them, when they are many or big."""
         return await self._db.read(look.calls_of_worker, worker_id, limit)
 
-    async def pace(self, experiment_ids: Sequence[int] | None = None, calls_after: int = 0) -> Pace:
-        """How fast items finish, and the latencies of the newest calls: those after attempt
-        `calls_after`, for some experiments or all."""
-        return await self._db.read(look.pace, now_ms(), experiment_ids, calls_after)
+    async def pace(self) -> Pace:
+        return await self._db.read(look.pace, now_ms())
+
+    async def latencies_ms(
+        self, experiment_ids: Sequence[int] | None = None, after: int = 0
+    ) -> list[int]:
+        """Of the newest answers, a thousand at most, in rising order: those after attempt `after`,
+        for some experiments or all."""
+        return await self._db.read(look.latencies_ms, experiment_ids, after)
 
     async def newest_attempt(self) -> int:
         """The number of the newest attempt; 0 when there is none yet."""

@@ -286,12 +286,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Items finished lately: `items` in the last `span_s` seconds, and the latencies of the newest
-    answers."""
+    """Items finished lately: `items` in the last `span_s` seconds."""
 
     items: int
     span_s: float
-    latencies_ms: list[int]
 
 
 @dataclass(frozen=True, slots=True)

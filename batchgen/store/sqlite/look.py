@@ -82,24 +82,23 @@ def _page_of_calls(rows: sqlite3.Cursor) -> list[UnknownCall]:
     return page
 
 
-def pace(
-    db: sqlite3.Connection,
-    now: int,
-    experiment_ids: Sequence[int] | None = None,
-    calls_after: int = 0,
-    span_s: float = 60.0,
-) -> Pace:
-    """How fast items finish, over the last minute; the latencies are those of the experiments'
-    calls after attempt `calls_after`."""
+def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
+    """How fast items finish, over the last minute."""
     since = {"since": now - int(span_s * 1000), "limit": 10_000}
     items, first = db.execute(QUERIES["recent_finishes"], since).fetchone()
     measured_s = (now - first) / 1000 if items > 1 else span_s
+    return Pace(items, max(measured_s, 1.0))
+
+
+def latencies_ms(
+    db: sqlite3.Connection, experiment_ids: Sequence[int] | None, after: int
+) -> list[int]:
+    """Of answers among the newest thousand calls after attempt `after`, in rising order."""
     which = {
         "experiment_ids": None if experiment_ids is None else json.dumps(list(experiment_ids)),
-        "after": calls_after, "limit": 1000,
+        "after": after, "limit": 1000,
     }  # fmt: skip
-    latencies = [ms for (ms,) in db.execute(QUERIES["recent_latencies"], which)]
-    return Pace(items, max(measured_s, 1.0), latencies)
+    return sorted(ms for (ms,) in db.execute(QUERIES["recent_latencies"], which))
 
 
 def newest_attempt(db: sqlite3.Connection) -> int:
