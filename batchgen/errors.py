@@ -35,6 +35,10 @@ class Remedy(Enum):
     ASK_DONE_AGAIN = auto()
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
+    CHOOSE_RECIPE = auto()
+    NAME_FILE = auto()
+    LEAVE_OUT_ITEM = auto()
+    FOLLOW_TO_STDOUT = auto()
 
 
 class BatchgenError(Exception):

@@ -32,7 +32,7 @@ class Where:
         self.text = text.strip()
         self._names: set[str] = set()
         if len(self.text) > _MAX_CHARS:
-            raise UsageError(f"--where: longer than {_MAX_CHARS:,} characters")
+            raise UsageError(f"where: longer than {_MAX_CHARS:,} characters")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the parser warns of "\d", on stderr
@@ -40,9 +40,9 @@ class Where:
             self._evaluate = self._compiled(tree.body)
         except SyntaxError as exc:
             column = exc.offset or len(self.text) + 1
-            raise UsageError(f"--where: column {column}: {exc.msg}, in: {self.text}") from None
+            raise UsageError(f"where: column {column}: {exc.msg}, in: {self.text}") from None
         except (ValueError, RecursionError, MemoryError) as exc:
-            raise UsageError(f"--where: cannot be read ({exc or 'nested too deep'})") from None
+            raise UsageError(f"where: cannot be read ({exc or 'nested too deep'})") from None
 
     def holds(self, value_of: Callable[[str], Any]) -> bool:
         """Whether the condition holds. `value_of` gives the value of a name; it is called only for
@@ -118,7 +118,7 @@ class Where:
         line = re.split(r"\r\n?|\n", self.text)[node.lineno - 1]
         column = len(line.encode()[: node.col_offset].decode()) + 1
         part = ast.get_source_segment(self.text, node)
-        return UsageError(f"--where: column {column}: `{part}`: {problem}")
+        return UsageError(f"where: column {column}: `{part}`: {problem}")
 
 
 def _joined(parts: list[_Evaluate], op: type[ast.boolop]) -> _Evaluate:

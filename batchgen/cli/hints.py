@@ -10,14 +10,20 @@ HINTS: Mapping[Remedy, str] = {
         "Enqueue a data pool first (batchgen enqueue), or name the file with --db.",
     Remedy.MOVE_DATABASE:
         "Put it on a local disk with --db; prompts and output may stay where they are.",
-    Remedy.STOP_WORKERS: "Stop the worker first (batchgen status).",
-    Remedy.RUN_AGAIN: "Run the same command again.",
+    Remedy.STOP_WORKERS: "Stop the worker first: batchgen stop --wait",
+    Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
     Remedy.SHOW_ITEM: "See: batchgen show {item}",
     Remedy.GIVE_DONE_BY_ID: "--done goes with --id alone.",
     Remedy.ASK_DONE_AGAIN: "Say --done to ask for it again.",
     Remedy.LOOK_AT_STATUS: "See: batchgen status",
     Remedy.STOP_A_WORKER: "Stop one (batchgen stop --worker ID), or take more.",
+    Remedy.CHOOSE_RECIPE:
+        "Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items), or "
+        "choose another --experiment.",
+    Remedy.NAME_FILE: "Name one with -o.",
+    Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",
+    Remedy.FOLLOW_TO_STDOUT: "To stdout: batchgen export --follow -o -",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from typing import IO
 
 from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
-from batchgen.errors import BatchgenError, UsageError
+from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
@@ -102,7 +102,7 @@ async def export_file(
         summary = await asyncio.to_thread(checked_target, request.summary, store)
         if summary in targets:
             raise UsageError(
-                f"{request.summary}: is the export itself; name another for --summary."
+                f"{request.summary}: is the export itself; name another for the summary."
             )
     special = any(map(is_special, targets))
     try:
@@ -134,7 +134,7 @@ async def export_stream(
     """Write the export to an open file, and return the number of rows."""
     _check_installed(request)
     if request.shards > 1 or request.summary:
-        raise UsageError("--shards and --summary need a file; name one with -o.")
+        raise UsageError("shards and a summary need a file.", Remedy.NAME_FILE)
     ((rows, _),), _ = await _write(store, experiment, [file], request)
     return rows
 
@@ -148,7 +148,7 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
     if found is None:
         return None
     if found != record.sha256:
-        return f"{path}: is not what export wrote (changed since?); run batchgen export again"
+        return f"{path}: is not what export wrote (changed since?); export it again"
     if await store.newest_result() != record.result_seq:
         return None
     experiment = Experiment(record.experiment_id, record.experiment, 0)
@@ -184,9 +184,7 @@ def _shards(path: Path, n: int) -> list[Path]:
     if n == 1:
         return [path]
     if is_special(path):
-        raise UsageError(
-            f"{path}: is not a regular file, so there is nothing to split into --shards."
-        )
+        raise UsageError(f"{path}: is not a regular file, so there is nothing to split.")
     return [path.with_name(f"{path.stem}-{k:05}-of-{n:05}{path.suffix}") for k in range(1, n + 1)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from json import loads
 from typing import Any, NoReturn
 
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.export.extras import whole_body
 from batchgen.export.request import Format
 from batchgen.items import Recipe
@@ -107,10 +107,7 @@ def _text_of(content: Any) -> str | None:
 
 
 def _refuse(kind: Format, item_id: int, what: str) -> NoReturn:
-    raise UsageError(
-        f"item {item_id}: {kind} has no place for {what}; use --format messages, or leave the "
-        "item out with --where."
-    )
+    raise UsageError(f"item {item_id}: {kind} has no place for {what}.", Remedy.LEAVE_OUT_ITEM)
 
 
 def _batch_line(row: ResultRow, details: AnswerDetails) -> str:

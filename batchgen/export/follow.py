@@ -93,7 +93,7 @@ async def follow_to_stream(
         async for page in live_pages(store, experiment, after):
             if superseded not in (None, page.superseded_results):
                 warn(
-                    "results were replaced (retry --done, reparse): their lines stay, "
+                    "results were replaced (asked or parsed again): their lines stay, "
                     "and the new ones follow"
                 )
             after, superseded = page.result_seq, page.superseded_results

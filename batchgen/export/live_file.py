@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from batchgen.errors import BatchgenError, UsageError
+from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.files import checked_target, is_special, whole_file
 from batchgen.export.lines import export_line
 from batchgen.export.tail import Tail, is_tail_of
@@ -88,7 +88,7 @@ class LiveFile:
                 try:
                     await (self._append() if self._record else self._rewrite())
                 except _SupersededError:
-                    self._require_rewrite("results in it were replaced (retry --done, reparse)")
+                    self._require_rewrite("results in it were replaced (asked or parsed again)")
                     if not last:
                         return True
                     await asyncio.sleep(FOLLOW_EVERY_S)
@@ -192,7 +192,7 @@ async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
     now = await store.live_file(path)
     if now != record:  # it was written meanwhile
         return await check_live_file(store, now) if now else None
-    return f"{path}: is not as batchgen left it (changed since?); work -o FILE writes it anew"
+    return f"{path}: is not as batchgen left it (changed since?); the next run rewrites it"
 
 
 def _is_sound(path: Path, record: LiveFileRecord) -> bool:
@@ -216,8 +216,8 @@ def _live_target(path: Path, store: Store) -> Path:
         )
     if str(path) == "-" or (is_special(path) and not path.is_dir()):
         raise UsageError(
-            f"{path}: is not a regular file, so it cannot be kept up to date; "
-            "batchgen export --follow -o - writes to stdout."
+            f"{path}: is not a regular file, so it cannot be kept up to date.",
+            Remedy.FOLLOW_TO_STDOUT,
         )
     return checked_target(path, store)
 

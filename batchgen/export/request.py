@@ -64,7 +64,7 @@ class ExportRequest:
         self._check_extras()
         if self.state is State.FAILED and self.format.is_chat:
             raise UsageError(
-                f"--failed with --format {self.format}: failed items have no answer to train on; "
+                f"format {self.format}: failed items have no answer to train on; "
                 "choose jsonl, csv, parquet or openai-batch."
             )
 
@@ -73,17 +73,17 @@ class ExportRequest:
 
     def _check_group(self) -> None:
         refused = {
-            f"--format {self.format}": self.format is not Format.JSONL,
-            "--failed": self.state is State.FAILED,
-            "--shards": self.shards > 1,
-            "--summary": self.summary is not None,
-            "--with": bool(self.extras),
+            f"format {self.format}": self.format is not Format.JSONL,
+            "failed items": self.state is State.FAILED,
+            "shards": self.shards > 1,
+            "a summary": self.summary is not None,
+            "extras": bool(self.extras),
         }
         given = ", ".join(option for option, is_given in refused.items() if is_given)
         if given:
             raise UsageError(
-                "--group writes the done samples of an item as one JSON line, in one file, so it "
-                f"does not go with {given}."
+                "groups hold the done samples of an item as one JSON line, in one file, so they "
+                f"do not go with {given}."
             )
 
     def _check_extras(self) -> None:
@@ -92,7 +92,7 @@ class ExportRequest:
         has_place = (Extra.REASONING,) if self.format is Format.MESSAGES else ()
         if refused := [extra for extra in self.extras if extra not in has_place]:
             raise UsageError(
-                f"--with {refused[0]} with --format {self.format}: it has no place for that; "
+                f"format {self.format}: it has no place for {refused[0]}; "
                 "choose jsonl, csv or parquet."
             )
 

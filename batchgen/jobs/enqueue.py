@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config
-from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
+from batchgen.errors import (
+    BatchgenError,
+    ConfigError,
+    InputError,
+    Remedy,
+    TemplateError,
+    UsageError,
+)
 from batchgen.items import NewItem, PoolItem, Recipe
 from batchgen.json_text import dump_json, stored_and_canonical
 from batchgen.parsers import Parser, load_parser, response_format
@@ -150,10 +157,10 @@ class PoolReader:
             elif bad is not None:
                 self.refuse(bad)
 
-    def refuse(self, bad: BadLine) -> None:
-        """Give a bad line to `skip_invalid`, or raise InputError."""
+    def refuse(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
+        """Give a bad line to `skip_invalid`, or raise InputError with the remedy."""
         if self._skip_invalid is None or bad.fatal:
-            raise InputError(f"{bad.where}: {bad.problem}")
+            raise InputError(f"{bad.where}: {bad.problem}", remedy, **facts)
         self._done.skipped += 1
         self._skip_invalid(bad)
 
@@ -243,7 +250,7 @@ async def _add_rows(
                 return
             bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
             done.read -= 1
-            reader.refuse(_conflict(bad, added.conflict))
+            reader.refuse(_conflict(bad, added.conflict), Remedy.SHOW_ITEM, item=added.conflict)
     finally:
         handed_over.set()
 
@@ -252,7 +259,7 @@ def _conflict(row: NewItem, item_id: int) -> BadLine:
     return BadLine(
         row.where,
         f"id {row.custom_id!r} belongs to item {item_id} already, which has other "
-        f"content (batchgen show {item_id}); give this one another id",
+        "content; give this one another id.",
         row.input_json,
     )
 
@@ -270,15 +277,16 @@ def _new_item(item: PoolItem, intake: Intake) -> NewItem:
 def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> None:
     if intake.running:
         raise UsageError(
-            f"experiment {experiment!r}: items of the old recipe are being worked on "
-            f"({intake.running}); stop the worker first (batchgen status), then replace."
+            f"experiment {experiment!r}: {intake.running} items of the old recipe are being worked "
+            "on, so it cannot be replaced.",
+            Remedy.STOP_WORKERS,
         )
     if intake.other_recipe is not None:
         changes = "; ".join(recipe_changes(intake.other_recipe, recipe))
         raise UsageError(
             f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
-            "Nothing was enqueued. Use --recipe add (mix both), --recipe replace (drop the old "
-            "one's unfinished items), or choose another --experiment."
+            "Nothing was enqueued.",
+            Remedy.CHOOSE_RECIPE,
         )
 
 

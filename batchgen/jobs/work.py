@@ -148,7 +148,7 @@ def _budget_of(
         return None
     if flags.hedge:
         raise UsageError(
-            "--hedge pays for some answers twice, so it does not go with a budget; leave out one."
+            "hedging pays for some answers twice, so it does not go with a budget; leave out one."
         )
     body = {"model": model.model, **model.params}
     Prices(model).worst_case(body, needs_cost=flags.max_cost_usd is not None)

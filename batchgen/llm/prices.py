@@ -62,7 +62,7 @@ class Prices:
         if price is None and needs_cost:
             raise ConfigError(
                 f"model.price: the price of {body['model']!r} at {self._base_url} is not known; "
-                "--max-cost needs it. Set model.price: {input_usd_per_mtok: ..., "
+                "a budget in dollars needs it. Set model.price: {input_usd_per_mtok: ..., "
                 "output_usd_per_mtok: ...}"
             )
         cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))

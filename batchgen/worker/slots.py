@@ -103,7 +103,7 @@ class Slots:
         self._stats.paused = orders.paused
         self._ensure_slots(orders.slots)
         if orders.stop is not None and not stop.drain.is_set():
-            self._log.warn("stopping, as another terminal says (batchgen stop)")
+            self._log.warn("stopping, as it was told from another terminal")
             stop.signum = stop.signum or signal.SIGTERM
             stop.drain.set()
         if orders.stop == "now":

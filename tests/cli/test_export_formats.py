@@ -296,7 +296,7 @@ async def test_failed_items_are_nothing_to_train_on(labelled: Project) -> None:
     refused = await labelled.batchgen("export", "--failed", "--format", "messages")
     assert (refused.code, refused.err) == (
         2,
-        "error: --failed with --format messages: failed items have no answer to train on; choose "
+        "error: format messages: failed items have no answer to train on; choose "
         "jsonl, csv, parquet or openai-batch.\n",
     )
 
@@ -472,7 +472,7 @@ async def test_what_needs_a_file_is_refused_on_stdout(
     assert (refused.code, refused.out, refused.err) == (
         2,
         "",
-        "error: --shards and --summary need a file; name one with -o.\n",
+        "error: shards and a summary need a file. Name one with -o.\n",
     )
 
 
@@ -503,8 +503,7 @@ async def test_verify_knows_of_other_formats_whether_they_were_changed(labelled:
     verified = await labelled.batchgen("verify")
     assert verified.code == 1
     assert verified.out == "".join(
-        f"{labelled.path / name}: is not what export wrote (changed since?); "
-        "run batchgen export again\n"
+        f"{labelled.path / name}: is not what export wrote (changed since?); export it again\n"
         for name in ("out.csv", "s-00002-of-00002.parquet")
     )
 

@@ -104,7 +104,7 @@ def test_a_failed_row_has_nothing_parsed() -> None:
 def test_a_wrong_expression_is_pointed_at(expression: str, problem: str) -> None:
     with pytest.raises(UsageError) as caught:
         Where(expression)
-    assert str(caught.value).removeprefix("--where: ") == problem
+    assert str(caught.value).removeprefix("where: ") == problem
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_wrong_expression_is_pointed_at(expression: str, problem: str) -> None
     ["(" * 5000, "parsed" + ".a" * 4900, "not " * 2400 + "1", "a" * 10_001, "a\0b", "9" * 5000],
 )
 def test_an_expression_without_end_is_refused(expression: str) -> None:
-    with pytest.raises(UsageError, match="--where: "):
+    with pytest.raises(UsageError, match="where: "):
         Where(expression)
 
 
@@ -137,5 +137,5 @@ async def test_a_wrong_expression_writes_nothing(project: Project, words: Words)
     await project.batchgen("run", "pool.jsonl")
     out = await project.batchgen("export", "--where", "parsed = 1", "-o", "out.jsonl")
     assert (out.code, out.err.count("\n")) == (2, 1)
-    assert out.err.startswith("error: --where: column ")
+    assert out.err.startswith("error: where: column ")
     assert not (project.path / "out.jsonl").exists()

@@ -108,9 +108,9 @@ async def test_a_conversation_has_the_reasoning_in_its_answer(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ("--format messages --with body", "--with body with --format messages: it has no place"),
-        ("--format alpaca --with reasoning", "--with reasoning with --format alpaca: it has no"),
-        ("--format openai-batch --with body", "--with body with --format openai-batch: it has"),
+        ("--format messages --with body", "format messages: it has no place for body; choose"),
+        ("--format alpaca --with reasoning", "format alpaca: it has no place for reasoning"),
+        ("--format openai-batch --with body", "format openai-batch: it has no place for body"),
         ("--follow --with body", "does not go with --with;"),
         ("--with thoughts", "'thoughts' is not one of 'reasoning', 'tool_calls', 'logprobs'"),
     ],

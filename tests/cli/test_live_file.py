@@ -184,7 +184,7 @@ async def test_replaced_results_do_not_stay_in_the_file(
     await enqueue(project)
     assert (await project.batchgen("work", "-o", "live.jsonl")).code == 0
     await project.batchgen("reparse", "--all", "--parser", "regex:^(.)")
-    anew = "live.jsonl: written anew, as results in it were replaced (retry --done, reparse)\n"
+    anew = "live.jsonl: written anew, as results in it were replaced (asked or parsed again)\n"
     again = await project.batchgen("work", "-o", "live.jsonl")
     assert (again.code, again.err.count(anew)) == (0, 1)
     assert {len(line["parsed"]) for line in lines(project)} == {1}

@@ -207,7 +207,7 @@ async def test_a_parser_that_always_hangs_stops_the_job(project: Project) -> Non
     assert (done.code, done.err) == (
         1,
         "error: parser 'mine.py' did not end for 101 answers. What was parsed so far is kept; "
-        "mend the parser. Run the same command again.\n",
+        "mend the parser. Then run the same command again.\n",
     )
     assert project.query("select distinct error from results join work on result_seq = seq") == [
         ("took longer than 0.02 s",)

@@ -378,12 +378,12 @@ async def test_samples_whose_first_was_dropped_are_a_group(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--format", "messages"), "--format messages"),
-        (("-o", "t.csv"), "--format csv"),
-        (("--failed",), "--failed"),
-        (("--shards", "2"), "--shards"),
-        (("--summary", "s.json"), "--summary"),
-        (("--with", "reasoning"), "--with"),
+        (("--format", "messages"), "format messages"),
+        (("-o", "t.csv"), "format csv"),
+        (("--failed",), "failed items"),
+        (("--shards", "2"), "shards"),
+        (("--summary", "s.json"), "a summary"),
+        (("--with", "reasoning"), "extras"),
     ],
 )
 async def test_groups_of_another_kind_are_refused_by_name(
@@ -392,7 +392,7 @@ async def test_groups_of_another_kind_are_refused_by_name(
     await enqueued(batchgen, "--samples", "2")
     refused = await batchgen("export", "--group", *options)
     assert refused.code == 2
-    assert f"so it does not go with {named}." in refused.err
+    assert f"so they do not go with {named}." in refused.err
     assert not (project.path / "t.csv").exists()
 
 

@@ -305,7 +305,7 @@ REFUSED = [
     ),
     Case(
         "database-directory",
-        "<dir>/prompts: is a directory, not a database. Name a file with --db.",
+        "<dir>/prompts: is a directory, not a database. Name another file with --db.",
         "--db prompts enqueue pool.jsonl",
     ),
     Case(
@@ -442,8 +442,8 @@ BAD_LINES = [
     pool(
         "id-twice",
         '{"id": "a", "word": "x"}\n{"id": "b", "word": "y"}\n{"id": "a", "word": "z"}\n',
-        "pool.jsonl:3: id 'a' belongs to item 1 already, which has other content (batchgen show 1);"
-        " give this one another id",
+        "pool.jsonl:3: id 'a' belongs to item 1 already, which has other content; give this one"
+        " another id. See: batchgen show 1",
         kept=2,
     ),
     *(
@@ -717,7 +717,7 @@ def test_an_id_of_an_earlier_pool_with_other_content_names_both(directory: Path,
     assert run("enqueue other.jsonl") == Ended(
         2, "",
         "error: other.jsonl:1: id 'a' belongs to item 1 already, which has other content"
-        " (batchgen show 1); give this one another id\n",
+        "; give this one another id. See: batchgen show 1\n",
     )  # fmt: skip
 
 

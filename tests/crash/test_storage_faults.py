@@ -130,7 +130,8 @@ async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words
     assert gave_up.code == 1
     assert gave_up.err.splitlines()[-1] == (
         f"error: {project.database}: locked by another program that is not batchgen (database is "
-        "locked). Close it (a SQL shell with an open transaction?) and run the same command."
+        "locked). Close it (a SQL shell with an open transaction?). Then run the same command "
+        "again."
     )
     await assert_completed(project, typist)
     assert simulator.calls <= ITEMS + SLOTS
@@ -219,7 +220,7 @@ async def test_a_disk_that_fills_up_keeps_answers_in_memory_until_there_is_room(
     long = "An answer that needs room. " * 2000
     simulator.script("Say w", *[Behaviour.ok(long)] * ITEMS)
     simulator.release()
-    await said(process, "make room and run the same command. Trying again")
+    await said(process, "make room. Trying again")
     filler.unlink()
     finished = await ended(process)
     assert finished.code == 0, finished.err
@@ -243,7 +244,9 @@ async def test_a_disk_that_stays_full_ends_the_worker_with_words_and_loses_nothi
     gave_up = await ended(process)
     assert gave_up.code == 1
     assert gave_up.err.splitlines()[-1].startswith(f"error: {small_disk}/batchgen.db: ")
-    assert "Everything committed is safe; make room and run the same command." in gave_up.err
+    assert (
+        "Everything committed is safe; make room. Then run the same command again." in gave_up.err
+    )
     assert "Traceback" not in gave_up.err
     filler.unlink()
     again = await typist("run", "pool.jsonl", "-c", str(SLOTS))
@@ -294,7 +297,7 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(
     assert refused.code == 1, refused.err
     assert refused.err == (
         f"error: {project.database}-gate: cannot make this lock file (Permission denied). "
-        "batchgen needs to write in the directory of the database; choose another with --db.\n"
+        "batchgen needs to write in the directory of the database. Name another file with --db.\n"
     )
     assert project.database.read_bytes() == before
     await assert_completed(project, typist)

@@ -108,5 +108,5 @@ async def test_both_calls_are_known_after_the_worker_is_gone(
 async def test_it_does_not_go_with_a_budget(slow: Project, simulator: Simulator) -> None:
     refused = await slow.batchgen("work", "--hedge", "--max-tokens-total", "100000")
     assert refused.code == 2
-    assert refused.err.startswith("error: --hedge pays for some answers twice")
+    assert refused.err.startswith("error: hedging pays for some answers twice")
     assert simulator.calls == 0

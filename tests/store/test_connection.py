@@ -12,7 +12,14 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
-from batchgen.errors import SchemaError, StoreBusyError, StoreError, StoreFullError, UsageError
+from batchgen.errors import (
+    Remedy,
+    SchemaError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    UsageError,
+)
 from batchgen.store import open_store
 from batchgen.store.sqlite.connection import Database, open_database, store_error
 from batchgen.store.sqlite.gate import Gate
@@ -320,10 +327,8 @@ async def test_a_missing_database_is_not_made_by_looking(path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         async with open_store(path):
             pass
-    assert str(caught.value) == (
-        f"{path}: no such database. Enqueue a data pool first (batchgen enqueue), "
-        "or name the file with --db."
-    )
+    assert str(caught.value) == f"{path}: no such database."
+    assert caught.value.remedy is Remedy.ENQUEUE_FIRST
     assert list(path.parent.iterdir()) == []
 
 
@@ -419,8 +424,7 @@ async def test_a_full_disk_loses_nothing_committed(database: Database, path: Pat
     with pytest.raises(StoreError) as caught:
         await database.write(fill)
     assert str(caught.value) == (
-        f"{path}: database or disk is full. "
-        "Everything committed is safe; make room and run the same command."
+        f"{path}: database or disk is full. Everything committed is safe; make room."
     )
     assert await database.read(names) == ["one"]
 

@@ -131,7 +131,7 @@ def _text(path: Path) -> None:
     path.write_text("Dear diary,\n" * 1000)
 
 
-NOT_OURS = "{}: not a batchgen database. Name another file with --db."
+NOT_OURS = "{}: not a batchgen database."
 TOO_OLD = (
     "{}: made by an older batchgen, whose tables this one does not know. Finish it "
     "with the version that made it, or enqueue the pool anew into another database."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason, Recipe, Retry
 from batchgen.store import EndedAnswer, EndedItem, OtherRecipe, Reparsed, open_store
 from batchgen.store.sqlite import admin, repair
@@ -396,9 +396,8 @@ def test_an_experiment_that_is_worked_on_is_not_deleted(table: Table) -> None:
     table.claim(table.join(), 1)
     with pytest.raises(UsageError) as caught:
         table.delete(1)
-    assert str(caught.value) == (
-        "1 of its items are being worked on; stop the worker first (batchgen status)."
-    )
+    assert str(caught.value) == "1 of its items are being worked on."
+    assert caught.value.remedy is Remedy.STOP_WORKERS
     assert table.states() == {1: "running", 2: "pending"}
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import ExportRecord
 
@@ -20,9 +20,7 @@ def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
     which = {"experiment_id": experiment_id}
     (running,) = db.execute(QUERIES["count_running"], which).fetchone()
     if running:
-        raise UsageError(
-            f"{running} of its items are being worked on; stop the worker first (batchgen status)."
-        )
+        raise UsageError(f"{running} of its items are being worked on.", Remedy.STOP_WORKERS)
     for query in (
         "delete_keys", "delete_results", "delete_items", "delete_counters", "delete_totals",
         "delete_experiment",

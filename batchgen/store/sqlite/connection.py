@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from batchgen.errors import (
+    Remedy,
     SchemaError,
     StoreBusyError,
     StoreError,
@@ -94,7 +95,8 @@ class Database:
         if not lock.acquire():
             raise UsageError(
                 f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
-                "Wait until it is done, then run the same command."
+                "Wait until it is done.",
+                Remedy.RUN_AGAIN,
             )
         try:
             yield
@@ -217,12 +219,13 @@ def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     text = str(exc)
     if "disk is full" in text or "disk I/O error" in text:
         return StoreFullError(
-            f"{path}: {text}. Everything committed is safe; make room and run the same command."
+            f"{path}: {text}. Everything committed is safe; make room.", Remedy.RUN_AGAIN
         )
     if "locked" in text or "busy" in text:
         return StoreBusyError(
             f"{path}: locked by another program that is not batchgen ({text}). "
-            "Close it (a SQL shell with an open transaction?) and run the same command."
+            "Close it (a SQL shell with an open transaction?).",
+            Remedy.RUN_AGAIN,
         )
     if "readonly" in text or "unable to open" in text:
         return StoreError(f"{path}: cannot write to it ({text}). Check its permissions.")
@@ -237,18 +240,15 @@ def _check_place(path: Path, *, create: bool) -> None:
             f"this Python has SQLite {sqlite3.sqlite_version}; batchgen needs 3.37 or newer."
         )
     if path.is_dir():
-        raise UsageError(f"{path}: is a directory, not a database. Name a file with --db.")
+        raise UsageError(f"{path}: is a directory, not a database.", Remedy.NAME_DATABASE)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no directory {path.parent}.")
     if not create and not path.exists():
-        raise UsageError(
-            f"{path}: no such database. Enqueue a data pool first (batchgen enqueue), "
-            "or name the file with --db."
-        )
+        raise UsageError(f"{path}: no such database.", Remedy.ENQUEUE_FIRST)
     if kind := network_file_system(path.parent):
         raise StoreError(
-            f"{path}: is on a network file system ({kind}), where SQLite cannot keep its promises. "
-            "Put it on a local disk with --db; prompts and output may stay where they are."
+            f"{path}: is on a network file system ({kind}), where SQLite cannot keep its promises.",
+            Remedy.MOVE_DATABASE,
         )
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from batchgen.errors import StoreBusyError, StoreError
+from batchgen.errors import Remedy, StoreBusyError, StoreError
 
 _RETRY_S = (0.0002, 0.002)  # random within: as fair as a queue, and gentler than SQLite's handler
 _ONCE_MORE_S = 0.5
@@ -123,7 +123,8 @@ def _open_lock_file(path: Path) -> IO[bytes]:
     except OSError as exc:
         raise StoreError(
             f"{path}: cannot make this lock file ({exc.strerror}). "
-            "batchgen needs to write in the directory of the database; choose another with --db."
+            "batchgen needs to write in the directory of the database.",
+            Remedy.NAME_DATABASE,
         ) from exc
 
 

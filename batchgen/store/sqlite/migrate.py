@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchgen.errors import SchemaError
+from batchgen.errors import Remedy, SchemaError
 from batchgen.shipped import shipped_path
 
 APPLICATION_ID = 0x62617467  # "batg"
@@ -48,7 +48,7 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
             "with the version that made it, or enqueue the pool anew into another database."
         )
     if application_id != APPLICATION_ID and (tables or application_id):
-        raise SchemaError(f"{path}: not a batchgen database. Name another file with --db.")
+        raise SchemaError(f"{path}: not a batchgen database.", Remedy.NAME_DATABASE)
     return int(version)
 
 
