@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import json
-import socket
 import struct
 import time
 from collections import Counter, deque
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 from weakref import WeakSet
 
 from aiohttp import web
@@ -27,12 +26,12 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
+from batchgen.simulate.faults import cut, reset, trickle, until_disconnected
 from batchgen.simulate.limiter import Limiter
 
 _KEPT_REQUESTS = 10_000
 # Far more calls than come between a call and its retry; about 25 MB.
 _KEPT_TRIES = 200_000
-_TRICKLE_S = 0.2
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -196,7 +195,7 @@ class Simulator:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport in self._stale:
             self.dropped += 1
-            return await _reset(request)
+            return await reset(request)
         if request.method != "POST":
             return self._get(request)
         # Not request.read(), which refuses more than a megabyte.
@@ -213,7 +212,7 @@ class Simulator:
             return response
         except ConnectionError:
             # The client left while we wrote; if it were raised, aiohttp would log it as our fault.
-            return await _until_disconnected()
+            return await until_disconnected()
         finally:
             self.in_flight -= 1
 
@@ -316,18 +315,18 @@ class Simulator:
             page = "<html><body><h1>Welcome</h1></body></html>"
             return web.Response(text=page, content_type="text/html")
         if kind == "reset":
-            return await _reset(request)
+            return await reset(request)
         if kind == "hang":
-            return await _until_disconnected()
+            return await until_disconnected()
         if kind == "trickle":
-            return await _trickle(request, headers)
+            return await trickle(request, headers)
         # Only a valid chat gets any further than `status`.
         assert call.chat is not None
         scripted = call.behaviour.body
         text = scripted.decode() if isinstance(scripted, bytes) else scripted
         body = completion(call.chat, kind, text)
         if kind == "cut":
-            return await _cut(request, headers, body)
+            return await cut(request, headers, body)
         if kind == "bad_json":
             body = body[: len(body) // 2]
         if kind == "stale" and request.transport is not None:
@@ -389,36 +388,3 @@ def _rolls(seed: int, chat: Chat | None, tries: int) -> tuple[float, float]:
 
 def _as_bytes(body: bytes | str) -> bytes:
     return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-
-
-async def _until_disconnected() -> NoReturn:
-    """Wait until the connection is gone, when aiohttp cancels the handler."""
-    await asyncio.Event().wait()
-    raise AssertionError("nothing sets this event")
-
-
-async def _reset(request: web.BaseRequest) -> NoReturn:
-    if request.transport is not None:
-        # Lingering for zero seconds makes the close an RST instead of a FIN.
-        connection = request.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
-    await _until_disconnected()
-
-
-async def _trickle(request: web.BaseRequest, headers: Mapping[str, str]) -> NoReturn:
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    while True:
-        # White space may precede JSON, so no client can know that nothing will follow.
-        await response.write(b" ")
-        await asyncio.sleep(_TRICKLE_S)
-
-
-async def _cut(request: web.BaseRequest, headers: Mapping[str, str], body: bytes) -> NoReturn:
-    response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    await _until_disconnected()
