@@ -1,14 +1,16 @@
 """From a bare checkout to a result, with Python 3.11+ and nothing else.
 
     python3 dev.py demo     set up, and run the whole job on the built-in simulated model
-    python3 dev.py test     set up, and run every check: format, lint, types, architecture, tests
+    python3 dev.py test     set up, and check everything: format, lint, types, architecture, tests
+    python3 dev.py fix      set up, and mend what can be mended: format and lint
     python3 dev.py chaos    set up, and kill, suspend and stop workers at random for a minute
     python3 dev.py bench    set up, and measure everything; see bench/README.md
     python3 dev.py docs     set up, and write the pages of docs/ that are made from the code
     python3 dev.py pictures set up, and draw the displays anew, from a run of a minute
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
-change. Further arguments go on: `python3 dev.py test -k retry` runs only those tests, and
+change. `python3 dev.py test --slow` adds what is proven by quantity, and takes most of an hour.
+Other arguments go on: `python3 dev.py test -k retry` runs only those tests, and
 `python3 dev.py chaos --seconds 600 --workers 8 --seed 7` goes on for longer, and repeats a run.
 """
 
@@ -16,6 +18,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -23,12 +26,19 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 
-CHECKS = (
-    ("ruff", "format", "--check", "."),
-    ("ruff", "check", "."),
-    ("mypy",),
-    ("lint-imports",),
-)
+CHECKS = {
+    "format": ("ruff", "format", "--check", "."),
+    "lint": ("ruff", "check", "."),
+    "types": ("mypy",),
+    "architecture": ("lint-imports",),
+}
+FIXES = {
+    "lint": ("ruff", "check", "--fix", "."),
+    "format": ("ruff", "format", "."),
+}
+# Many tests wait for something, so one more of them than a small machine has cores; and whoever is
+# done takes over from the others.
+TESTS = ("pytest", "-n", str((os.cpu_count() or 2) + 1), "--dist", "worksteal")
 
 
 def main() -> int:
@@ -38,12 +48,12 @@ def main() -> int:
         return run(PYTHON, "-m", "batchgen", "demo", *arguments)
     if task == "test":
         set_up("[dev]")
-        checks = () if arguments else CHECKS
-        failed = [check[0] for check in checks if run(BIN / check[0], *check[1:])]
-        if failed:
-            print(f"failed: {', '.join(failed)}", file=sys.stderr)
-            return 1
+        if arguments in ([], ["--slow"]):
+            return run_all(CHECKS) or run_all({"tests": (*TESTS, *arguments)})
         return run(PYTHON, "-m", "pytest", *arguments)
+    if task == "fix":
+        set_up("[dev]")
+        return run_all(FIXES)
     if task == "chaos":
         set_up("[dev]")
         return run(PYTHON, "-m", "tests.crash.chaos", *arguments)
@@ -78,6 +88,18 @@ def set_up(extras: str) -> None:
     ):  # fmt: skip
         sys.exit("installing failed; the lines above say why.")
     stamp.write_text(wanted)
+
+
+def run_all(steps: dict[str, tuple[str, ...]]) -> int:
+    """Every step, even after one that failed, and what it took; 1 if any failed."""
+    failed = False
+    for name, (tool, *arguments) in steps.items():
+        started_at = time.monotonic()
+        code = run(BIN / tool, *arguments)
+        failed = failed or code != 0
+        word = "failed" if code else "ok"
+        print(f"{name}: {word}, {time.monotonic() - started_at:.1f} s", file=sys.stderr)
+    return int(failed)
 
 
 def fingerprint() -> str:

@@ -11,16 +11,42 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from batchgen.simulate import Simulator
 from tests.kits.project import Project
 from tests.kits.terminal import Terminal
+from tests.kits.typist import Typist
+
+# A busy machine is no failure, so nothing has a deadline.
+settings.register_profile("fast", max_examples=40, deadline=None)
+settings.register_profile("slow", max_examples=400, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-await", action="store_true", help="cancel a run at each of its steps")
-    parser.addoption("--whole-matrix", action="store_true", help="every cell of the kill matrix")
-    parser.addoption("--storm-items", type=int, default=300, help="items of the fault storm")
+    parser.addoption("--slow", action="store_true", help="also what is proven by quantity")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its option
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: runs with --slow only")
+    settings.load_profile("slow" if config.getoption("--slow") else "fast")
+    if config.getoption("--slow"):
+        config.option.timeout = 1800
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture
+def slow(request: pytest.FixtureRequest) -> bool:
+    """Whether to prove by quantity."""
+    return bool(request.config.getoption("--slow"))
 
 
 def pytest_report_header() -> str:
@@ -60,6 +86,12 @@ async def terminal() -> AsyncIterator[Terminal]:
     made = Terminal()
     yield made
     made.close()
+
+
+@pytest.fixture
+def batchgen(project: Project) -> Typist:
+    """Commands typed in the project's directory, in this process."""
+    return Typist(project.path, project.env)
 
 
 @pytest.fixture

@@ -526,7 +526,7 @@ async def test_without_pyarrow_nothing_is_written_and_one_line_says_what_to_inst
     labelled.env["PYTHONPATH"] = str(labelled.path)
     for command in (["export", "-o", "out.parquet"], ["enqueue", "data.parquet"]):
         labelled.write("data.parquet", "")
-        refused = await labelled.batchgen(*command)
+        refused = await labelled.process(*command)
         assert (refused.code, refused.err) == (
             2,
             "error: Parquet needs pyarrow, which is not installed: "

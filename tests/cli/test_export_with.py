@@ -36,13 +36,6 @@ BODIES = {
 
 
 @pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    return Typist(project.path, monkeypatch, capsys)
-
-
-@pytest.fixture
 async def answered(project: Project, simulator: Simulator, batchgen: Typist) -> Project:
     for word, body in BODIES.items():
         simulator.script(f"Say {word}", Behaviour.response(200, json.dumps(body)))

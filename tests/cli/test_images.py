@@ -35,13 +35,6 @@ def data_url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-@pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    return Typist(project.path, monkeypatch, capsys)
-
-
 # Pure, but for the file
 
 

@@ -378,10 +378,8 @@ async def test_a_database_of_several_experiments_must_be_told_whose(
 
 
 @pytest.fixture
-def typist(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    return Typist(project.path, monkeypatch, capsys)
+def typist(project: Project) -> Typist:
+    return Typist(project.path, project.env)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,6 @@ from tests.kits.table import answered, open_table
 from tests.kits.typist import Typist
 
 
-@pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    """Commands typed in this process; those that work take signals, and need one of their own."""
-    return Typist(project.path, monkeypatch, capsys)
-
-
 async def answer(
     project: Project, simulator: Simulator, answers: Mapping[str, str | Behaviour], parser: str
 ) -> None:
@@ -171,7 +163,7 @@ async def test_a_parser_that_kills_the_process_costs_nothing(
         "import os\ndef parse_response(text):\n    os._exit(9) if 'n' in text else None\n",
     )
     before = results(project)
-    assert (await project.batchgen("reparse", "--all", "--parser", "mine.py")).code == 9
+    assert (await project.process("reparse", "--all", "--parser", "mine.py")).code == 9
     assert results(project) == before
     assert (await batchgen("verify")).code == 0
     project.write("mine.py", "def parse_response(text, item):\n    return item['word']\n")
@@ -190,7 +182,7 @@ async def test_a_parser_that_hangs_fails_its_item_and_holds_up_no_other(
         "def parse_response(text):\n"
         "    return threading.Event().wait() if text == 'nothing' else 1\n",
     )
-    assert (await project.batchgen("reparse")).code == 3
+    assert (await project.process("reparse")).code == 3
     assert results(project) == {
         "one": ("done", '["1"]'),
         "two": ("done", "1"),
@@ -203,7 +195,7 @@ async def test_a_parser_that_always_hangs_stops_the_job(project: Project) -> Non
     project.config("parser: mine.py\nwork: {parse_timeout_s: 0.02}\n")
     project.write("mine.py", "import threading\ndef parse_response(_):\n"
                              "    threading.Event().wait()\n")  # fmt: skip
-    done = await project.batchgen("reparse")
+    done = await project.process("reparse")
     assert (done.code, done.err) == (
         1,
         "error: parser 'mine.py' did not end for 101 answers. What was parsed so far is kept; "
@@ -359,7 +351,7 @@ async def test_pages_that_were_written_stay_when_a_later_one_dies(
         "    os._exit(9) if text == '[650]' and not os.path.exists('mended') else None\n"
         "    return json.loads(text)\n",
     )
-    assert (await project.batchgen("reparse", "--parser", "mine.py")).code == 9
+    assert (await project.process("reparse", "--parser", "mine.py")).code == 9
     assert parsed_of(project) == [*[f"[{n}]" for n in range(500)], *[None] * 200]
     project.write("mended", "")
     again = await batchgen("reparse", "--parser", "mine.py", "--json")

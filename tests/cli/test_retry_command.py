@@ -9,14 +9,6 @@ from tests.kits.project import Project
 from tests.kits.typist import Typist
 
 
-@pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    """Commands typed in this process; those that work take signals, and need one of their own."""
-    return Typist(project.path, monkeypatch, capsys)
-
-
 def sent(simulator: Simulator) -> list[tuple[str, Any, Any]]:
     """(prompt, model, max_tokens) of each call, in order."""
     bodies = [request.body for request in simulator.requests]

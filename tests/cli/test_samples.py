@@ -25,13 +25,11 @@ WORDS = [{"word": "one"}, {"word": "two"}]
 
 
 @pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
+def batchgen(project: Project) -> Typist:
     """Commands typed in this process; those that work take signals, and need one of their own."""
     project.config()
     project.pool(WORDS)
-    return Typist(project.path, monkeypatch, capsys)
+    return Typist(project.path, project.env)
 
 
 async def enqueued(batchgen: Typist, *arguments: str) -> tuple[int, int]:

@@ -12,8 +12,8 @@ import pytest
 
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
-from tests.kits.project import KEY, Ended, Project
-from tests.kits.typist import Typist
+from tests.kits.project import KEY, Project
+from tests.kits.typist import Ended, Typist
 
 WRITTEN_BY_THE_USER = "config.yaml"
 AUTHORIZATION = f"Authorization: Bearer {KEY}"
@@ -55,13 +55,6 @@ async def look_at_everything(batchgen: Typist, items: int) -> list[Ended]:
             ["verify"],
         ]
     ]
-
-
-@pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    return Typist(project.path, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ MOST = 1.0  # what such a call can cost
 SLOTS = 3
 
 
-@pytest.fixture
-def batchgen(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
-    return Typist(project.path, monkeypatch, capsys)
-
-
 async def killed(project: Project, simulator: Simulator, *options: str) -> None:
     """A worker died with all its calls in flight."""
     project.pool({"word": f"w{number}"} for number in range(SLOTS))

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.store.sqlite.migrate import migrations
-from tests.kits.project import Ended
-from tests.kits.typist import Typist
+from tests.kits.typist import Ended, Typist
 
 CONFIG = 'model: {base_url: "http://127.0.0.1:9/v1", api_key: k, model: m}\n'
 TEMPLATE = "prompts/user_prompts/default.txt"
@@ -570,14 +569,11 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def run(directory: Path) -> Run:
     """Type a command, in this process."""
-    typist = Typist(directory, monkeypatch, capsys)
 
     def typed(command: str, stdin: str = "", env: Mapping[str, str] = {}) -> Ended:
-        return typist.type(*arguments(command), stdin=stdin.encode(), env=env)
+        return Typist(directory, env).type(*arguments(command), stdin=stdin.encode())
 
     return typed
 

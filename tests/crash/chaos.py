@@ -33,7 +33,8 @@ from batchgen.simulate import Simulator
 from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
 from tests.kits.crashes import contradictions, look, send
-from tests.kits.project import Ended, Project, ended
+from tests.kits.project import Project, ended
+from tests.kits.typist import Ended
 
 ERRORS = "429=0.02,500=0.01,reset=0.01,cut=0.01,stale=0.02,html=0.005,bad_json=0.005"
 ACTS = {"kill": 6, "suspend": 2, "term": 1, "interrupt": 1, "interrupt twice": 1}
@@ -213,7 +214,7 @@ class _Chaos:
             send(process, signal.SIGKILL)
             self._said.append(await ended(process))
             self.result.acts["kill enqueue"] += 1
-        done = await self._project.batchgen("enqueue", "pool.jsonl")
+        done = await self._project.process("enqueue", "pool.jsonl")
         self._said.append(done)
         if done.code != 0:
             self.result.problems.append(f"enqueue ended with {done.code}: {done.err}")
@@ -221,11 +222,11 @@ class _Chaos:
     async def _finish(self) -> None:
         """The rest of the job, and the proof."""
         result, project = self.result, self._project
-        rest = await project.batchgen("-q", "run", "pool.jsonl", "-c", "20")
+        rest = await project.process("-q", "run", "pool.jsonl", "-c", "20")
         self._said.append(rest)
         if rest.code != 0:
             result.problems.append(f"the last run ended with {rest.code}: {rest.err}")
-        result.problems += contradictions(project, await project.batchgen("verify"))
+        result.problems += contradictions(project, await project.process("verify"))
         self._count()
         exported = [line["input"]["word"] for line in project.export()]
         if exported != [f"w{number:06}" for number in range(result.items)]:

@@ -5,8 +5,8 @@ must be true after any end is true.
     in flight was made twice, and each is on record; the file and the tables are sound; nobody is
     left running
 
-The two tables below are the matrix: a row a moment, a column an end. `--whole-matrix` runs all of
-it, each cell at work with one, two and four workers.
+The two tables below are the matrix: a row a moment, a column an end. `--slow` runs all of it,
+each cell at work with one, two and four workers.
 """
 
 import asyncio
@@ -132,13 +132,8 @@ def without_attempts(line: Line) -> Line:
 
 
 @pytest.fixture
-def job(
-    project: Project,
-    simulator: Simulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Job:
-    return Job(project, simulator, Typist(project.path, monkeypatch, capsys))
+def job(project: Project, simulator: Simulator) -> Job:
+    return Job(project, simulator, Typist(project.path, project.env))
 
 
 # --- at work: the moments -----------------------------------------------------------------------
@@ -340,22 +335,30 @@ ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    whole = metafunc.config.getoption("--whole-matrix")
     if "at_work" in metafunc.fixturenames:
         cells = [
-            pytest.param(moment, end, n, id=f"{moment.__name__}-{end.value}-{n}")
+            pytest.param(
+                moment,
+                end,
+                n,
+                id=f"{moment.__name__}-{end.value}-{n}",
+                marks=() if n == in_fast else pytest.mark.slow,
+            )
             for moment, row in AT_WORK.items()
-            for end, in_suite in zip(End, row, strict=True)
+            for end, in_fast in zip(End, row, strict=True)
             for n in MANY
-            if whole or n == in_suite
         ]
         metafunc.parametrize(("at_work", "end", "n"), cells)
     if "one_command" in metafunc.fixturenames:
         cells = [
-            pytest.param(moment, end, id=f"{moment.__name__}-{end.value}")
+            pytest.param(
+                moment,
+                end,
+                id=f"{moment.__name__}-{end.value}",
+                marks=() if in_fast else pytest.mark.slow,
+            )
             for moment, row in ONE_COMMAND.items()
-            for end, in_suite in zip(End, row, strict=True)
-            if whole or in_suite
+            for end, in_fast in zip(End, row, strict=True)
         ]
         metafunc.parametrize(("one_command", "end"), cells)
 

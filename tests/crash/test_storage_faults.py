@@ -43,11 +43,9 @@ main()
 
 
 @pytest.fixture
-def typist(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typist:
+def typist(project: Project) -> Typist:
     """Types in the project's directory, in this process."""
-    return Typist(project.path, monkeypatch, capsys)
+    return Typist(project.path, project.env)
 
 
 def pool(n: int = ITEMS) -> list[dict[str, str]]:

@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from tests.kits.project import Ended, ended
+from tests.kits.project import ended
+from tests.kits.typist import Ended
 
 ROOT = Path(__file__).parents[2]
 

@@ -28,14 +28,13 @@ def reader(
     tmp_path: Path,
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Reader:
     """In an empty directory, with a key, and the simulated model as a server with a price."""
     price = "{input_usd_per_mtok: 1, output_usd_per_mtok: 1}"
     monkeypatch.setenv("BATCHGEN_MODEL_PRICE", price)
     monkeypatch.setenv("BATCHGEN_MODEL_BASE_URL", simulator.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    return Reader(Typist(tmp_path, monkeypatch, capsys))
+    return Reader(Typist(tmp_path))
 
 
 @each_page

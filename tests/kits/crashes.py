@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.kits.project import Ended, Project, without_times
+from tests.kits.project import Project, without_times
+from tests.kits.typist import Ended
 
 _LOOK_EVERY_S = 0.005
 # Looks in a row at which the gate must have the same holder: longer than any transaction of ours.

@@ -6,14 +6,12 @@ line is a command, and `cat > NAME <<'END'` writes a file. batchgen runs in the 
 
 import asyncio
 import re
-import runpy
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.kits.project import Ended
-from tests.kits.typist import Typist
+from tests.kits.typist import Ended, Typist
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -82,8 +80,7 @@ class Reader:
             case "cd", [name]:
                 self.typist = replace(self.typist, directory=self.directory / name)
             case "python", [name]:
-                self.typist.monkeypatch.chdir(self.directory)
-                await asyncio.to_thread(runpy.run_path, name, None, "__main__")
+                await asyncio.to_thread(self.typist.script, name)
             case "batchgen", _:
                 self.ran.append((line, await self.typist(*arguments)))
             case _:

@@ -1,4 +1,4 @@
-"""A directory with a job in it, and batchgen as a process to run there."""
+"""A directory with a job in it, and commands to run there."""
 
 import asyncio
 import json
@@ -10,20 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.kits.typist import Ended, Typist
+
 KEY = "sk-secret-0123456789"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A batchgen process that ended. A negative code is the signal that killed it."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass
@@ -59,7 +48,7 @@ class Project:
     async def start(
         self, *arguments: str, stdin: bytes | None = None
     ) -> asyncio.subprocess.Process:
-        """Start batchgen here, and return the process."""
+        """Start a command in a process of its own."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "batchgen", *arguments,
             cwd=self.path,
@@ -71,8 +60,12 @@ class Project:
         self.running.append(process)
         return process
 
-    async def batchgen(self, *arguments: str, stdin: bytes | None = None) -> Ended:
-        """Run batchgen here to its end."""
+    async def batchgen(self, *arguments: str, stdin: bytes = b"") -> Ended:
+        """Run a command to its end, in this process."""
+        return await Typist(self.path, self.env)(*arguments, stdin=stdin)
+
+    async def process(self, *arguments: str, stdin: bytes | None = None) -> Ended:
+        """Run a command to its end, in a process of its own."""
         return await ended(await self.start(*arguments, stdin=stdin), stdin)
 
     def export(self, name: str = "default") -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ async def test_what_a_server_says_of_its_limit_keeps_the_429_from_coming(
         project.write("prompts/user_prompts/default.txt", "Say {word}\n")
         project.pool(words(40))
         await project.batchgen("enqueue", "pool.jsonl")
-        work = await project.batchgen("work", "-c", "20")
+        work = await project.process("work", "-c", "20")
     assert work.code == 0
     assert simulator.calls == 40
 
@@ -74,7 +74,7 @@ async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> N
         project.write("prompts/user_prompts/default.txt", "Say {word}\n")
         project.pool(words(60))
         await project.batchgen("enqueue", "pool.jsonl")
-        work = await project.batchgen("work", "-c", "20", "--processes", "2", "--adaptive")
+        work = await project.process("work", "-c", "20", "--processes", "2", "--adaptive")
         assert work.code == 0, work.err
         status = await project.batchgen("status")
         found = (await project.batchgen("status", "--json")).json["learned_requests_per_minute"]

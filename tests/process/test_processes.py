@@ -53,7 +53,7 @@ async def test_they_share_the_slots_and_each_item_is_answered_once(
 
 async def test_run_takes_processes_too_and_exports(project: Project, simulator: Simulator) -> None:
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
-    run = await project.batchgen("run", "pool.jsonl", "--processes", "3", "-c", "6")
+    run = await project.process("run", "pool.jsonl", "--processes", "3", "-c", "6")
     assert run.code == 0, run.err
     assert [line["input"]["word"] for line in project.export()] == [f"w{n}" for n in range(ITEMS)]
     assert simulator.calls == ITEMS
@@ -195,7 +195,7 @@ async def test_what_a_part_logs_is_said_once_by_the_parent(
     simulator.script("Say w3", "500")
     project.pool({"word": f"w{number}"} for number in range(5))
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    work = await project.batchgen("-v", "work", "--processes", "2", "-c", "4")
+    work = await project.process("-v", "work", "--processes", "2", "-c", "4")
     assert work.code == 0
     assert work.err.count("item 4") == 1, work.err
     assert len(list((project.path / "logs").iterdir())) == 2

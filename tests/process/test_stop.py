@@ -10,8 +10,9 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.crashes import said, send
-from tests.kits.project import Ended, Project, ended
+from tests.kits.project import Project, ended
 from tests.kits.terminal import CTRL_C, HIDE_CURSOR, SHOW_CURSOR, Terminal
+from tests.kits.typist import Ended
 
 ITEMS = 30
 SLOTS = 4
@@ -201,7 +202,7 @@ async def test_a_parser_that_hangs_does_not_keep_the_process_from_ending(
     project.write("slow.py", SLOW_PARSER)
     project.config("parser: slow.py\nwork: {parse_timeout_s: 0.3}\n")
     project.pool([{"word": "a"}])
-    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    assert (await project.process("run", "pool.jsonl")).code == 3
     assert project.query("select reason, error from results") == [
         ("parse", "took longer than 0.3 s")
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import UsageError
@@ -92,7 +92,6 @@ def test_a_pass_that_was_cut_off_is_completed_by_the_next(table: Table, chunks_d
     assert table.inputs() == pool
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     pool=st.lists(st.sampled_from("abc"), max_size=12),
     chunks=st.tuples(st.integers(1, 5), st.integers(1, 5)),

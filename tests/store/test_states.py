@@ -340,9 +340,7 @@ def chosen(some: Sequence[T], which: int) -> T:
 
 
 Life.TestCase.settings = settings(
-    max_examples=200,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestLife = Life.TestCase

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import ConfigError, ParseError
@@ -147,7 +147,6 @@ def test_hostile_answers_take_linear_time(spec: str, unit: str) -> None:
 
 
 @given(st.text('<>/draftDRAFT "=\n', max_size=60) | st.text())
-@settings(max_examples=200)
 def test_the_tag_parser_raises_nothing_but_parse_errors(text: str) -> None:
     try:
         found = parsed("tag:draft", text)
@@ -157,7 +156,6 @@ def test_the_tag_parser_raises_nothing_but_parse_errors(text: str) -> None:
 
 
 @given(st.text('{}[]",:\\`json 12-.e\nutf', max_size=60) | st.text())
-@settings(max_examples=300)
 def test_the_json_parser_raises_nothing_but_parse_errors(text: str) -> None:
     try:
         value = parsed("json", text)

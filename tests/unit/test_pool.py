@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import ConfigError, InputError, UsageError
@@ -206,7 +206,6 @@ json_values = st.recursive(
     indent=st.sampled_from([None, 0, 2, 30]),
     ascii_only=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
 def test_a_json_list_in_chunks_is_what_json_reads(
     objects: list[dict[str, Any]], chunk: int, indent: int | None, ascii_only: bool
 ) -> None:
@@ -218,7 +217,6 @@ def test_a_json_list_in_chunks_is_what_json_reads(
 
 
 @given(numbers=st.lists(st.integers() | st.floats(-1e300, 1e300)), chunk=st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
 def test_numbers_cut_by_a_chunk_stay_whole(numbers: list[float], chunk: int) -> None:
     text = json.dumps(numbers)
     entries = list(JsonList(io.StringIO(text).read, "pool.json", chunk))
@@ -226,7 +224,6 @@ def test_numbers_cut_by_a_chunk_stay_whole(numbers: list[float], chunk: int) -> 
 
 
 @given(text=st.text('[]{}",:0 \n\\ua.e-tN', max_size=30), chunk=st.integers(1, 5))
-@settings(max_examples=200, deadline=None)
 def test_any_text_is_a_list_exactly_when_json_says_so(text: str, chunk: int) -> None:
     entries = list(JsonList(io.StringIO(text, newline="").read, "pool.json", chunk))
     try:

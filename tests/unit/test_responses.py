@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
@@ -718,7 +718,6 @@ def check_it_is_usable(verdict: Answer | Failure) -> None:
         assert count is None or 0 <= count < 2**53
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(STATUSES, st.binary().map(lambda raw: raw.decode(errors="replace")) | JSON.map(json.dumps))
 @example(200, "1" * 5000)
 @example(200, '{"choices": [{"message": {"content": "x"}}], "n": ' + "1" * 5000 + "}")
@@ -726,13 +725,11 @@ def test_no_body_raises(status: int, body: str) -> None:
     check_it_is_usable(read_reply(reply(status, body)))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(nearly_completions(), STATUSES)
 def test_nothing_that_looks_like_a_completion_raises(body: str, status: int) -> None:
     check_it_is_usable(read_reply(reply(status, body)))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset"]),

@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.items import (
@@ -151,7 +151,6 @@ def test_the_backoff_grows_with_the_attempts_used() -> None:
         assert wait_ms <= low < high <= wait_ms + 500
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.floats(0, 21600), st.integers(0, 10), st.sampled_from([Reason.RATE_LIMIT, Reason.SERVER]),
     st.integers(),

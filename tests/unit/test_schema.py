@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen import DataGenerationPipeline, config
@@ -583,13 +583,11 @@ odd = st.recursive(
 
 
 @given(st.dictionaries(keywords, odd), st.binary(min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
 def test_no_schema_makes_the_simulated_model_fail(schema: Any, seed: bytes) -> None:
     json.dumps(fitting_value(schema, sha256(seed).digest(), bytes.hex))
 
 
 @given(st.dictionaries(keywords | st.sampled_from(["$id", "$schema", "$anchor", "pattern"]), odd))
-@settings(max_examples=300, deadline=None)
 def test_a_schema_is_usable_or_refused_in_one_line(schema: Any) -> None:
     try:
         parser = load_parser(inline(schema))

@@ -15,8 +15,9 @@ from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
 from batchgen.store.sqlite.budget import reserve
-from tests.kits.project import Ended, Project
+from tests.kits.project import Project
 from tests.kits.table import open_table
+from tests.kits.typist import Ended
 
 OWN = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}  # a cent for a token of the answer
 MAX_TOKENS = 100  # more than any answer of the simulated model has
@@ -162,7 +163,7 @@ async def test_two_workers_share_a_budget(priced: Project) -> None:
     one = await cost_of_one(priced)
     budget = round(12 * one + MOST, 4)
     command = ("work", "-c", "6", "--max-cost", str(budget))
-    ended = await asyncio.gather(priced.batchgen(*command), priced.batchgen(*command))
+    ended = await asyncio.gather(priced.process(*command), priced.process(*command))
     assert {work.code for work in ended} == {4}
     assert spent(priced)[0] <= budget
 

@@ -2,7 +2,7 @@
 
 Python cancels where it will: Ctrl-C in a notebook, a caller's `asyncio.timeout`, a task group in
 which another task failed. Here each step that any task of a run takes is one place to cancel it
-at; `--every-await` tries them all, and without it every STRIDEth is tried.
+at; `--slow` tries them all, and without it every STRIDEth is tried.
 """
 
 import asyncio
@@ -209,9 +209,9 @@ def upper(response: str) -> str:
 @pytest.mark.parametrize("parse", [None, upper], ids=["raw", "function"])
 @pytest.mark.parametrize("cancels", ["once", "again and again"])
 async def test_a_run_cancelled_at_any_await_loses_nothing_and_leaves_nothing_behind(
-    tmp_path: Path, request: pytest.FixtureRequest, parse: Any, cancels: Cancels
+    tmp_path: Path, slow: bool, parse: Any, cancels: Cancels
 ) -> None:
-    stride = 1 if request.config.getoption("--every-await") else STRIDE
+    stride = 1 if slow else STRIDE
     sweep = Sweep(tmp_path, parse)
     await sweep.enqueue()
     with counted_tasks():

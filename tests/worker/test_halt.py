@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
-from tests.kits.project import KEY, Ended, Project
+from tests.kits.project import KEY, Project
+from tests.kits.typist import Ended
 
 ITEMS = 200
 HANDFUL = 8

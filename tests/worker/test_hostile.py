@@ -26,9 +26,9 @@ from batchgen.pool import BadLine, open_pool, read_objects
 from batchgen.prompts import compile_template
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.job import Job
-from tests.kits.project import KEY, Ended, Project, ended
+from tests.kits.project import KEY, Project, ended
 from tests.kits.tcp import listening
-from tests.kits.typist import Typist
+from tests.kits.typist import Ended, Typist
 
 MB = 1 << 20
 PEAK_MB = 450  # Python and our imports take 60, an item as large as they get a few times 64
@@ -236,7 +236,6 @@ def json_values() -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     status=st.sampled_from([200, 201, 302, 400, 401, 403, 404, 429, 500, 503]),
     body=json_values().map(json.dumps) | st.text(),
@@ -273,7 +272,6 @@ WIRE_BYTES = st.binary(max_size=200) | st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
 @given(raw=WIRE_BYTES)
 def test_any_bytes_on_the_wire_are_a_reply(raw: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -386,9 +384,7 @@ POOL_BYTES = st.binary(max_size=200) | st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=POOL_BYTES, suffix=st.sampled_from(["jsonl", "json", "csv"]))
 def test_any_bytes_are_items_or_bad_lines(tmp_path: Path, content: bytes, suffix: str) -> None:
     pool = tmp_path / f"pool.{suffix}"
@@ -398,7 +394,6 @@ def test_any_bytes_are_items_or_bad_lines(tmp_path: Path, content: bytes, suffix
             json.dumps(entry.input.given, ensure_ascii=False, allow_nan=False).encode()
 
 
-@settings(max_examples=200, deadline=None)
 @given(objects=st.lists(json_values(), max_size=5))
 def test_any_objects_are_items_or_bad_lines(objects: list[Any]) -> None:
     assert len(list(read_objects(objects))) == len(objects)
@@ -423,9 +418,7 @@ def test_an_experiments_name_cannot_be_a_path(tmp_path: Path, name: str) -> None
         load(None, env={}, overrides={"experiment_name": name}, cwd=tmp_path)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=200)
     | st.lists(
@@ -468,7 +461,6 @@ def test_a_template_that_reaches_beyond_its_item_is_an_error(text: str) -> None:
         compile_template(Template(text, "jinja2", "p.j2")).check(VARIABLES)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     text=st.text(max_size=50)
     | st.lists(
@@ -492,9 +484,7 @@ def test_any_template_is_rendered_or_a_template_error(text: str, syntax: Any) ->
 # All of it together
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pool=POOL_BYTES,
     template=st.sampled_from(["Say {word}", "{", "{word", "{{word}}", "{id}", "\0", "{word}" * 99])
@@ -506,7 +496,7 @@ def test_any_template_is_rendered_or_a_template_error(text: str, syntax: Any) ->
     skip=st.booleans(),
 )
 def test_any_project_is_enqueued_or_refused_with_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     pool: bytes, template: str, parser: str, suffix: str, skip: bool,
 ) -> None:  # fmt: skip
     for database in tmp_path.glob("batchgen.db*"):
@@ -517,7 +507,7 @@ def test_any_project_is_enqueued_or_refused_with_words(
         f"model: {{model: m}}\nparser: {parser}\nprompts: {{user_prompt_path: template.txt}}\n"
     )
     options = ["--skip-invalid", "bad.jsonl"] if skip else []
-    type_ = Typist(tmp_path, monkeypatch, capsys).type
+    type_ = Typist(tmp_path).type
     enqueued = type_("enqueue", f"pool.{suffix}", *options)
     assert enqueued.code in (0, 2), enqueued.err
     assert "Traceback" not in enqueued.err

@@ -108,7 +108,7 @@ async def test_several_processes_and_workers_do_not_overshoot(
     await enqueue(project, 60)
     command = ("work", "-c", "6", "--until", "31")
     ends = await asyncio.gather(
-        project.batchgen(*command, "--processes", "2"), project.batchgen(*command)
+        project.process(*command, "--processes", "2"), project.process(*command)
     )
     assert [end.code for end in ends] == [0, 0], ends
     assert states(project) == {"done": 31, "pending": 29}
