@@ -1,0 +1,96 @@
+"""The objects of `status`, `show` and `failures` with `--json`: scripts rely on their keys."""
+
+from collections import Counter
+
+from batchgen.jobs.failures import Failures
+from batchgen.jobs.show import ItemDetails
+from batchgen.jobs.status import ExperimentStatus, Status
+from batchgen.jobs.unknown_cost import UnknownCost
+from batchgen.store import Counts, FailureGroup, StoredAttempt, StoredItem
+from batchgen.worker.report import ReportedStraggler
+from tests.kits.looks import NOON_MS, worker
+
+NOON = "2025-11-25T12:00:00.000Z"
+COUNTS = Counts(
+    pending=4, running=3, done=2, failed=1, reasons=Counter(parse=1), calls=5, unknown_calls=1,
+    retried=1, latency_ms=900, prompt_tokens=20, completion_tokens=30, cached_tokens=6,
+    reasoning_tokens=8, cost_usd=0.1234567,
+)  # fmt: skip
+COUNTS_OBJECT = {
+    "total": 10, "pending": 4, "running": 3, "done": 2, "failed": 1, "reasons": {"parse": 1},
+    "calls": 5, "unknown_calls": 1, "latency_ms": 900, "prompt_tokens": 20,
+    "completion_tokens": 30, "cached_tokens": 6, "reasoning_tokens": 8, "cost_usd": 0.123457,
+}  # fmt: skip
+WORKER_OBJECT = {
+    "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,
+    "paused": False, "in_flight": 12, "waits_for": "waiting", "late_after_s": 1.5,
+    "stragglers": [{"item": 17, "for_s": 95.2}],
+}  # fmt: skip
+CALL = StoredAttempt(
+    seq=9, finished_at=NOON_MS, latency_ms=300, outcome="answered", reason=None, error=None,
+    http_status=200, request_id="r", model="m", finish_reason="stop", prompt_tokens=10,
+    completion_tokens=5, cost_usd=0.01, response="an answer", body="{}",
+)  # fmt: skip
+ITEM = StoredItem(
+    id=7, experiment="e", custom_id="mine", sample=None, input='{"word": "a"}', recipe_id=1,
+    state="done", reason=None, error=None, parsed=None, finished_at=NOON_MS,
+)  # fmt: skip
+
+
+def test_the_object_of_a_status() -> None:
+    busy = worker(
+        waits_for="waiting", late_after_ms=1500,
+        stragglers=(ReportedStraggler(17, NOON_MS - 95_204),),
+    )  # fmt: skip
+    status = Status(
+        at_ms=NOON_MS, experiments=(ExperimentStatus("e", NOON_MS, COUNTS),), total=COUNTS,
+        items_per_s=1.23456, latency_p50_s=0.5, latency_p95_s=1.5, learned_rpm=99.96,
+        workers=(busy, worker(2, alive=False)), unknown=UnknownCost(4, 3, 700, 0.02),
+    )  # fmt: skip
+    gone = {name: WORKER_OBJECT[name] for name in list(WORKER_OBJECT)[:7]}
+    assert status.to_json() == {
+        "experiments": [{"name": "e", "created_at": NOON, **COUNTS_OBJECT}],
+        "total": {
+            **COUNTS_OBJECT, "unknown_calls": 4, "unknown_max_tokens": 700,
+            "unknown_max_cost_usd": 0.02, "unknown_max_calls": 3,
+        },
+        "items_per_s": 1.235,
+        "learned_requests_per_minute": 100.0,
+        "latency_p50_s": 0.5,
+        "latency_p95_s": 1.5,
+        "workers": [WORKER_OBJECT, gone | {"id": 2, "alive": False}],
+    }  # fmt: skip
+
+
+def test_a_paused_worker_says_how_it_goes_on() -> None:
+    paused = worker(paused=True, waits_for="waiting").to_json(NOON_MS)
+    assert (paused["paused"], paused["waits_for"]) == (True, "paused (batchgen resume goes on)")
+
+
+def test_the_object_of_an_item() -> None:
+    shown = ItemDetails(ITEM, [{"role": "user", "content": "Say a"}], (CALL,)).to_json()
+    assert shown == {
+        "id": "mine", "number": 7, "experiment": "e", "state": "done", "reason": None,
+        "error": None, "input": {"word": "a"}, "messages": [{"role": "user", "content": "Say a"}],
+        "parsed": "an answer", "finished_at": NOON,
+        "attempts": [CALL._asdict() | {"finished_at": NOON}],
+    }  # fmt: skip
+
+
+def test_what_an_item_may_lack() -> None:
+    dropped = ITEM._replace(custom_id=None, sample=2, state=None, finished_at=None)
+    shown = ItemDetails(dropped, [], ()).to_json()
+    assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "dropped")
+    assert (shown["parsed"], shown["finished_at"]) == (None, None)
+
+
+def test_what_was_parsed_is_a_value() -> None:
+    done = ITEM._replace(parsed='{"a": [1]}')
+    assert ItemDetails(done, [], (CALL,)).parsed == {"a": [1]}
+
+
+def test_the_objects_of_failures() -> None:
+    failures = Failures("e", (FailureGroup("parse", "no JSON", 3, 17),))
+    assert failures.to_json() == [
+        {"experiment": "e", "reason": "parse", "error": "no JSON", "count": 3, "example": 17}
+    ]
