@@ -1,28 +1,23 @@
-"""What a worker did so far, and where it tells what happens."""
+"""What a worker knows of its work so far, and where it tells what happens."""
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from batchgen.items import Answer, Attempt, Decision, Done, Fail, Failure, Item, Reply, Retry
+from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply, Retry
 
 _LATENCIES_KEPT = 1000
 
 
 @dataclass(slots=True)
 class Stats:
-    """Read by the display while the worker runs."""
+    """What it reports is made of these, and so is what is said in the end. How many items are done
+    is the database's to say."""
 
-    done: int = 0
-    failed: int = 0
-    retried: int = 0
     calls: int = 0
+    retried: int = 0
     in_flight: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
-    reasons: Counter[str] = field(default_factory=Counter)
-    paused_until: int = 0  # of `clock_ms`
     paused: bool = False  # by another terminal
     limited_to_rpm: float | None = None  # what a limit holds claims to
     trouble: str = ""  # the latest, while it may last
@@ -31,8 +26,6 @@ class Stats:
     def count_call(self, verdict: Answer | Failure, reply: Reply, *, paused: bool) -> None:
         """A call has ended. `paused`: an answer that comes now does not end the trouble."""
         self.calls += 1
-        self.prompt_tokens += verdict.usage.prompt_tokens or 0
-        self.completion_tokens += verdict.usage.completion_tokens or 0
         if isinstance(verdict, Failure):
             self.trouble = verdict.message
             return
@@ -42,16 +35,7 @@ class Stats:
 
     def count_end(self, decision: Decision) -> None:
         """A claim has ended."""
-        match decision:
-            case Done():
-                self.done += 1
-            case Fail(reason=reason):
-                self.failed += 1
-                self.reasons[reason] += 1
-            case Retry():
-                self.retried += 1
-            case _:
-                pass  # given back
+        self.retried += isinstance(decision, Retry)
 
 
 class RunLog(Protocol):

@@ -67,7 +67,7 @@ async def test_what_will_never_work_fails_at_once(job: Job, simulator: Simulator
     result = await job.run([*FINAL, "ok"], slots=20)
     assert job.ends() == [*(failed(reason) for reason in FINAL.values()), done()]
     assert simulator.calls == len(FINAL) + 1
-    assert (result.exit_code, result.stats.done, result.stats.failed) == (3, 1, len(FINAL))
+    assert (result.exit_code, result.counts.done, result.counts.failed) == (3, 1, len(FINAL))
 
 
 async def test_what_may_work_is_tried_max_attempts_times(job: Job, simulator: Simulator) -> None:
@@ -393,7 +393,7 @@ async def test_a_parser_that_always_kills_the_process_fails_its_item_in_the_end(
 
 async def test_max_items_claims_no_more(job: Job, simulator: Simulator) -> None:
     result = await job.run([f"w{n}" for n in range(10)], max_items=3)
-    assert (simulator.calls, result.stats.done, result.counts.pending) == (3, 3, 7)
+    assert (simulator.calls, result.counts.done, result.counts.pending) == (3, 3, 7)
     assert job.ends() == [done()] * 3 + [("pending", None, 0)] * 7
 
 
