@@ -5,6 +5,7 @@ one snapshot, and its docstring is its promise. Behind it:
 
     values    what goes in and out, whatever keeps it
     keys      by what an item is known again
+    plan      what an exchange writes, decided before: outcomes become rows, and deltas
     sqlite/   the engine that keeps it in one SQLite file
 """
 

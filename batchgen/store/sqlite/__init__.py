@@ -9,10 +9,11 @@ and the transactions, each file by who runs them:
 
     intake       enqueueing
     seat         a worker's place: lease, lock, exchanges; who is dead
-    queue        claim, and take over       finish   how a claim ends
-    budget       what may be spent          ledger   counters and totals
-    limiter      what all may send          steering orders for workers
-    repair       retry and reparse          admin    whole experiments, exported files
-    look         how it goes                results  what export reads
-    live         files that follow          verify   the proof
+    queue        claim, exchange, take over  finish    how claims end, as planned
+    claims       which claims hold           deltas    counters and totals
+    budget       what may be spent           limiter   what all may send
+    steering     orders for workers          repair    retry and reparse
+    admin        experiments, exported files look      how it goes
+    results      what export reads           live      files that follow
+    verify       the proof
 """

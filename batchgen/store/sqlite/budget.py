@@ -1,9 +1,12 @@
 """A hard budget, for all workers of a database together: the most that a call can cost is reserved
 before it is sent, and settled in the transaction that writes its answer."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from batchgen.store.plan import Claim, claim_of, plan_grants
+from batchgen.store.sqlite.claims import held_claims
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 
@@ -12,28 +15,19 @@ def reserve(
     db: sqlite3.Connection, worker_id: int, wanted: Sequence[Reservation], budget: Budget
 ) -> list[Grant]:
     """One answer each, in their order."""
-    spent = spent_of(db, budget)
-    booked = spent + _sum(db, "reserved", budget)
-    grants = []
-    for one in wanted:
-        most = Spent(one.tokens, one.cost_usd)
-        if budget.is_exceeded_by(spent + most):
-            grants.append(Grant.NEVER)
-        elif budget.is_exceeded_by(booked + most) or not _reserve_one(db, worker_id, one):
-            grants.append(Grant.WAIT)
-        else:
-            booked += most
-            grants.append(Grant.YES)
+    held = held_claims(db, {claim_of(one.item) for one in wanted})
+    spent, reserved = spent_of(db, budget), _sum(db, "reserved", budget)
+    grants, made = plan_grants(wanted, budget, spent, reserved, held)
+    rows = [
+        {
+            "item_id": one.item.id, "epoch": one.item.epoch, "worker_id": worker_id,
+            "experiment_id": one.item.experiment_id,
+            "tokens": one.tokens, "cost_usd": one.cost_usd,
+        }
+        for one in made
+    ]  # fmt: skip
+    db.executemany(QUERIES["reserve"], rows)
     return grants
-
-
-def _reserve_one(db: sqlite3.Connection, worker_id: int, one: Reservation) -> bool:
-    """False: the claim is no longer this worker's."""
-    row = {
-        "item_id": one.item.id, "epoch": one.item.epoch, "worker_id": worker_id,
-        "tokens": one.tokens, "cost_usd": one.cost_usd,
-    }  # fmt: skip
-    return db.execute(QUERIES["reserve"], row).rowcount == 1
 
 
 def spent_of(db: sqlite3.Connection, budget: Budget) -> Spent:
@@ -41,11 +35,19 @@ def spent_of(db: sqlite3.Connection, budget: Budget) -> Spent:
     return _sum(db, "spent", budget)
 
 
-def settle(db: sqlite3.Connection, item_id: int, epoch: int) -> Spent:
-    """Remove what was reserved for a claim; nothing when nothing was."""
-    row = db.execute(QUERIES["settle_reservation"], {"item_id": item_id, "epoch": epoch})
-    found = row.fetchall()
-    return Spent(*found[0]) if found else Spent()
+def take_reserved(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, Spent]:
+    """Remove what was reserved for these claims, those for which anything was."""
+    if db.execute(QUERIES["any_reservation"]).fetchone() is None:
+        return {}
+    ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
+    found = {
+        (item_id, epoch): Spent(tokens, cost_usd)
+        for item_id, epoch, tokens, cost_usd in db.execute(QUERIES["reservations_of"], ids)
+        if (item_id, epoch) in claims
+    }
+    rows = [{"item_id": item_id, "epoch": epoch} for item_id, epoch in found]
+    db.executemany(QUERIES["settle_reservation"], rows)
+    return found
 
 
 def _sum(db: sqlite3.Connection, query: str, budget: Budget) -> Spent:

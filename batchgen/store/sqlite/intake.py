@@ -5,11 +5,12 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
-from batchgen.items import NewItem, Recipe
+from batchgen.items import NewItem, Recipe, State
 from batchgen.json_text import canonical_json
+from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
-from batchgen.store.sqlite.ledger import Ledger
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, Intake, OtherRecipe
 
 
@@ -61,8 +62,7 @@ def add_items(
     `taken` is called when SQLite has the rows: what follows needs no Python, so another thread can
     use it meanwhile.
     """
-    (base,) = db.execute(QUERIES["last_id"], {"name": "items"}).fetchone()
-    first = base + 1
+    first = last_id(db, "items") + 1
     ids = range(first, first + len(items) * intake.samples)
     db.execute("savepoint all_new")  # the usual case
     _add_rows(db, intake, _all_rows(intake, items, first))
@@ -75,9 +75,9 @@ def add_items(
         added = _add_new_of(db, intake, items, first)
     db.execute("release all_new")
     db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
-    ledger = Ledger()
-    ledger.move(intake.experiment_id, "pending", added.new)
-    ledger.write(db)
+    deltas = CounterDeltas()
+    deltas.move(intake.experiment_id, State.PENDING, added.new)
+    write_deltas(db, deltas)
     return added
 
 
@@ -109,9 +109,9 @@ def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: i
     db.execute(QUERIES["drop_keys_of_other_recipes"], which)
     dropped = db.execute(QUERIES["drop_work_of_other_recipes"], which).rowcount
     db.execute(QUERIES["forget_other_recipes"], which)
-    ledger = Ledger()
-    ledger.move(experiment_id, "pending", -dropped)
-    ledger.write(db)
+    deltas = CounterDeltas()
+    deltas.move(experiment_id, State.PENDING, -dropped)
+    write_deltas(db, deltas)
     return dropped
 
 

@@ -7,9 +7,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchgen.items import Attempt, Item, Outcome, Reason
+from batchgen.items import Item
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
-from batchgen.store.sqlite.finish import may_have_cost_all
 from batchgen.store.sqlite.sql import QUERIES
 
 
@@ -42,30 +41,11 @@ class Limiter:
         self._changed = now < self._seen_at  # the clock was set back
         self._allowance = Allowance(0)
 
-    def settle(self, outcomes: Sequence[Outcome], pause_ms: int) -> None:
-        """Put back what calls that ended, or were never sent, did not use. The server wants no more
-        calls for `pause_ms` from now on."""
-        counts_tokens = self._limits.tokens_per_minute is not None
-        returned = Returned(
-            requests=sum(map(_was_not_sent, outcomes)),
-            tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
-            refused_at=self._refused_at(outcomes),
-            pause_ms=pause_ms,
-        )
+    def settle(self, returned: Returned) -> None:
+        """Put back what calls that ended, or were never sent, did not use."""
         if returned != Returned():
             self._shared = self._shared.settled(returned, self._now)
             self._changed = True
-
-    def _refused_at(self, outcomes: Sequence[Outcome]) -> tuple[int, ...]:
-        """When the calls were sent that got a 429, if that is to be learned from."""
-        if not self._limits.adaptive:
-            return ()
-        return tuple(
-            attempt.finished_at - (attempt.latency_ms or 0)
-            for outcome in outcomes
-            for attempt in outcome.attempts
-            if attempt.reason is Reason.RATE_LIMIT
-        )
 
     def allowance(self, want: int) -> Allowance:
         self._shared = self._shared.filled(self._limits, self._call_tokens, self._now)
@@ -100,22 +80,3 @@ class Limiter:
             "cut_at": learned.cut_at, "cut_effective_at": learned.cut_effective_at,
             "taken_since_cut": learned.taken_since_cut,
         })  # fmt: skip
-
-
-def _was_not_sent(outcome: Outcome) -> bool:
-    """Claimed for a call, which never went out."""
-    return not outcome.attempts and outcome.item.answer is None
-
-
-def _unused_tokens(outcome: Outcome) -> int:
-    """Of those reserved for the call; below zero when it used more."""
-    reserved = outcome.item.reserved_tokens
-    if _was_not_sent(outcome):
-        return reserved
-    return sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
-
-
-def _used_tokens(attempt: Attempt, reserved: int) -> int:
-    if may_have_cost_all(attempt):
-        return reserved
-    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)

@@ -181,10 +181,9 @@ update work set attempts = attempts + 1 where item_id = :item_id;
 ------------------------------------------------------------------------------- budget
 
 -- name: reserve
--- Fenced: nothing when the claim is not this worker's any more.
+-- For a claim that holds.
 insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)
-select item_id, epoch, experiment_id, worker_id, :tokens, :cost_usd from work
- where item_id = :item_id and epoch = :epoch and state = 'running' and worker_id = :worker_id
+values (:item_id, :epoch, :experiment_id, :worker_id, :tokens, :cost_usd)
 on conflict (item_id) do update
    set epoch = excluded.epoch, worker_id = excluded.worker_id, tokens = excluded.tokens,
        cost_usd = excluded.cost_usd;
@@ -198,14 +197,31 @@ select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_u
 -- name: any_reservation
 select 1 from reservations limit 1;
 
+-- name: reservations_of
+select r.item_id, r.epoch, r.tokens, r.cost_usd
+  from json_each(:ids) claim cross join reservations r on r.item_id = claim.value;
+
 -- name: settle_reservation
-delete from reservations where item_id = :item_id and epoch = :epoch returning tokens, cost_usd;
+delete from reservations where item_id = :item_id and epoch = :epoch;
 
 -- name: drop_reservations
 -- Of a worker that is gone: calls it never sent.
 delete from reservations where worker_id = :worker_id;
 
 ------------------------------------------------------------------------------- exchange: finish
+
+-- name: running_claims
+-- Of items, with the epochs of the claims that they are running by.
+select w.item_id, w.epoch
+  from json_each(:ids) claim cross join work w on w.item_id = claim.value
+ where w.state = 'running';
+
+-- name: unknown_calls_of_claim
+-- As many as `forget_unknown_call` finds; no row when the item is gone.
+select (select count(*) from attempts a
+         where a.item_id = i.id and a.epoch = :epoch and a.outcome = 'unknown'
+           and a.cost_usd is null)
+  from items i where i.id = :item_id;
 
 -- name: forget_unknown_call
 -- One that came after all: of a worker that was taken for dead, or the second call for a straggler.

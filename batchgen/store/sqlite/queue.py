@@ -5,19 +5,22 @@ claimed, in one transaction. So the fsync is shared by every result and claim of
 its next item in the very transaction that made its last answer durable, and the rows in state
 `running` are exactly the calls that may be in flight.
 
-Fencing: every claim has its epoch, and an outcome is written only where the row still has it. A
-worker that was taken for dead changes nothing; its paid answers are still appended to `attempts`.
+Fencing: every claim has its epoch, and an outcome counts only while the row still has it (plan.py).
+A worker that was taken for dead changes nothing; its paid answers are still appended to `attempts`.
 """
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from batchgen.items import Item, Outcome, State, StoredAnswer
 from batchgen.limits import Allowance, Limits
-from batchgen.store.sqlite.finish import fail_crashed, finish, keep_unknown
-from batchgen.store.sqlite.ledger import Ledger
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.plan import plan_returned
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
@@ -60,33 +63,11 @@ def _count_calls(db: sqlite3.Connection, worker_id: int) -> int:
 def remove_worker(
     db: sqlite3.Connection, worker_id: int, *, crashed: bool, max_crashes: int, now: int
 ) -> int:
-    """Remove a worker and give its claims back to the others; how many these were.
-
-    After a crash each of them may have been sent: an attempt with unknown outcome is kept for it,
-    and one more where a second call was under way.
-    Answers that are waiting to be parsed stay with their items. An item that saw `max_crashes`
-    workers die fails; but while a parser was at work, only the items it had are suspected of it.
-    """
-    ledger, unknown, given_up = Ledger(), [], []
-    claims = db.execute(QUERIES["claims_of_worker"], {"worker_id": worker_id}).fetchall()
-    parsing = any(answer_seq is not None for *_, answer_seq in claims)
-    for item_id, experiment_id, epoch, crashes, second_call, answer_seq in claims:
-        suspect = crashed and (answer_seq is not None or not parsing)
-        item = Item(item_id, epoch, experiment_id, 0, None, "")
-        calls = int(crashed and answer_seq is None) + second_call
-        unknown += [item] * calls
-        if suspect and crashes + 1 >= max_crashes:
-            given_up.append((item, answer_seq))
-        else:
-            db.execute(QUERIES["take_back"], {"item_id": item_id, "crashed": int(suspect)})
-            ledger.move(experiment_id, State.RUNNING, -1)
-            ledger.move(experiment_id, State.PENDING, +1)
-    keep_unknown(db, worker_id, unknown, now, ledger)
-    fail_crashed(db, given_up, max_crashes, now, ledger)
+    """Remove a worker, and give its claims back to the others; how many these were."""
+    n = give_back(db, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
     db.execute(QUERIES["drop_reservations"], {"worker_id": worker_id})
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
-    ledger.write(db)
-    return len(claims)
+    return n
 
 
 def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
@@ -130,13 +111,11 @@ def exchange(
     now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
-    ledger = Ledger()
-    seqs, lost = finish(db, worker_id, outcomes, now, ledger)
-    ledger.write(db)  # claiming goes by the counters
+    finished = finish(db, worker_id, outcomes, now)
     orders = orders_of(db, worker_id)
     limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
     if limiter:
-        limiter.settle(outcomes, want.pause_ms)
+        limiter.settle(plan_returned(outcomes, want.limits, want.pause_ms))
     claims_nothing = orders is None or orders.claims_nothing
     allowance = Allowance(0 if claims_nothing else want.slots)
     if limiter and not claims_nothing:
@@ -146,12 +125,17 @@ def exchange(
     if limiter:
         limiter.take(items)
         limiter.write()
+    done = Exchange(items, finished.attempt_seqs, orders, finished.lost)
     if len(items) == want.slots:
-        return Exchange(items, seqs, orders, lost)
-    left = _count(db, want, State.PENDING, State.RUNNING)
-    enough = want.until is not None and _count(db, want, State.DONE) >= want.until
-    limited_to_rpm = allowance.limited_to_rpm if len(items) == allowance.calls else None
-    return Exchange(items, seqs, orders, lost, left, next_at, enough, limited_to_rpm)
+        return done
+    counts = _counts(db, want)
+    return replace(
+        done,
+        open=counts[State.PENDING] + counts[State.RUNNING],
+        next_at=next_at,
+        enough=want.until is not None and counts[State.DONE] >= want.until,
+        limited_to_rpm=allowance.limited_to_rpm if len(items) == allowance.calls else None,
+    )
 
 
 def _claim(
@@ -159,11 +143,12 @@ def _claim(
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
-        taken = _count(db, want, State.DONE, State.RUNNING)
+        counts = _counts(db, want)
+        taken = counts[State.DONE] + counts[State.RUNNING]
         want = replace(want, slots=max(0, min(want.slots, want.until - taken)))
     if want.slots == 0:
         return [], None
-    ledger = Ledger()
+    deltas = CounterDeltas()
     next_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
@@ -176,10 +161,10 @@ def _claim(
                 }  # fmt: skip
                 ids = [id_ for (id_,) in db.execute(QUERIES[query], row).fetchall()]
                 claimed += ids
-                ledger.move(experiment_id, State.PENDING, -len(ids))
-                ledger.move(experiment_id, State.RUNNING, +len(ids))
+                deltas.move(experiment_id, State.PENDING, -len(ids))
+                deltas.move(experiment_id, State.RUNNING, +len(ids))
         next_at = _earlier(next_at, _next_available_at(db, experiment_id))
-    ledger.write(db)
+    write_deltas(db, deltas)
     # While a limit holds claims back, what comes due before it allows more is worth no look.
     limited = allowance.next_at is not None and len(claimed) == allowance.calls
     return claimed, allowance.next_at if limited else next_at
@@ -216,10 +201,10 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> li
     ]  # fmt: skip
 
 
-def _count(db: sqlite3.Connection, want: ClaimRequest, *states: State) -> int:
-    """Items in these states, in the experiments wanted."""
-    return sum(
-        n
-        for experiment_id, state, _, n in db.execute(QUERIES["counters"])
-        if state in states and (want.experiments is None or experiment_id in want.experiments)
-    )
+def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counter[str]:
+    """Items by state, in the experiments wanted."""
+    counts: Counter[str] = Counter()
+    for experiment_id, state, _, n in db.execute(QUERIES["counters"]):
+        if want.experiments is None or experiment_id in want.experiments:
+            counts[state] += n
+    return counts

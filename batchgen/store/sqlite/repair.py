@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from batchgen.items import Done, Fail, Recipe, State
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
-from batchgen.store.sqlite.ledger import Ledger
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
 
@@ -54,7 +55,7 @@ def reopen(
     Those that did not end for the reason given any more are left: another retry was faster.
     `change` gives them another recipe; they stay the same items.
     """
-    ledger, recipes = Ledger(), _Recipes(db, change, now)
+    deltas, recipes = CounterDeltas(), _Recipes(db, change, now)
     reopened = 0
     for item in items:
         found = ended_item(db, item.item_id)
@@ -63,13 +64,13 @@ def reopen(
         db.execute(QUERIES["reopen"], {"item_id": item.item_id})
         recipes.change(item.item_id)
         reopened += 1
-        ledger.move(
+        deltas.move(
             item.experiment_id, State.FAILED if item.reason else State.DONE, -1, item.reason
         )
-        ledger.move(item.experiment_id, State.PENDING, +1)
+        deltas.move(item.experiment_id, State.PENDING, +1)
         if not item.reason:
-            ledger.supersede(item.experiment_id)
-    ledger.write(db)
+            deltas.supersede(item.experiment_id)
+    write_deltas(db, deltas)
     return reopened
 
 
@@ -109,7 +110,10 @@ def write_reparsed(
 ) -> set[int]:
     """New results beside the old ones, and recipes with the new parser; the items that it left, as
     they have another result by now. The experiments accept the new recipes for the same items."""
-    ledger, recipes = Ledger(), _Recipes(db, lambda recipe: replace(recipe, parser=parser), now)
+    deltas, recipes = (
+        CounterDeltas(),
+        _Recipes(db, lambda recipe: replace(recipe, parser=parser), now),
+    )
     left = set()
     (seq,) = db.execute(QUERIES["last_id"], {"name": "results"}).fetchone()
     for one in reparsed:
@@ -121,10 +125,10 @@ def write_reparsed(
         if one.now is not None:
             seq += 1
             _end_otherwise(db, was, one.now, seq, now)
-            _count(ledger, was, one.now)
+            _count(deltas, was, one.now)
     for experiment_id in {one.was.experiment_id for one in reparsed if one.was.item_id not in left}:
         recipes.accept(experiment_id)
-    ledger.write(db)
+    write_deltas(db, deltas)
     return left
 
 
@@ -147,14 +151,14 @@ def _end_otherwise(
     db.execute(QUERIES["end_otherwise"], {**moved, "item_id": was.item_id})
 
 
-def _count(ledger: Ledger, was: EndedAnswer, now: Done | Fail) -> None:
-    ledger.move(was.experiment_id, State.FAILED if was.reason else State.DONE, -1, was.reason or "")
+def _count(deltas: CounterDeltas, was: EndedAnswer, now: Done | Fail) -> None:
+    deltas.move(was.experiment_id, State.FAILED if was.reason else State.DONE, -1, was.reason or "")
     if was.reason is None:
-        ledger.supersede(was.experiment_id)
+        deltas.supersede(was.experiment_id)
     if isinstance(now, Done):
-        ledger.move(was.experiment_id, State.DONE, +1)
+        deltas.move(was.experiment_id, State.DONE, +1)
     else:
-        ledger.move(was.experiment_id, State.FAILED, +1, now.reason)
+        deltas.move(was.experiment_id, State.FAILED, +1, now.reason)
 
 
 class _Recipes:

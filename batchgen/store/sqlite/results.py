@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from batchgen.items import State
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import AnswerDetails, ResultRow
 
 _PAGE_CHARS = 4 << 20  # so that memory stays bounded
@@ -72,5 +72,4 @@ def answer_details(
 
 
 def newest_result(db: sqlite3.Connection) -> int:
-    (seq,) = db.execute(QUERIES["last_id"], {"name": "results"}).fetchone()
-    return int(seq)
+    return last_id(db, "results")

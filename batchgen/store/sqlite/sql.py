@@ -1,6 +1,7 @@
 """The statements of queries.sql, by name."""
 
 import re
+import sqlite3
 from importlib.resources import files
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\n", re.MULTILINE)
@@ -17,3 +18,9 @@ def load_queries(text: str) -> dict[str, str]:
 
 
 QUERIES = load_queries((files("batchgen.store.sqlite") / "queries.sql").read_text(encoding="utf-8"))
+
+
+def last_id(db: sqlite3.Connection, table: str) -> int:
+    """The highest id ever given out in a table, also to rows deleted since."""
+    (seq,) = db.execute(QUERIES["last_id"], {"name": table}).fetchone()
+    return int(seq)

@@ -1,0 +1,65 @@
+"""How a transaction changes the counters and totals: gathered, then written once. Pure."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from batchgen.items import Attempt
+
+
+@dataclass(slots=True)
+class TotalsDelta:
+    """What more of an experiment's calls there are, by the columns of the totals."""
+
+    calls: int = 0
+    unknown_calls: int = 0
+    unknown_tokens: int = 0
+    latency_ms: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+    retried: int = 0
+
+    def spend(self, attempt: Attempt, unknown_tokens: int) -> None:
+        usage = attempt.usage
+        self.calls += 1
+        self.unknown_calls += attempt.outcome == "unknown"
+        self.unknown_tokens += unknown_tokens
+        self.latency_ms += attempt.latency_ms or 0
+        self.prompt_tokens += usage.prompt_tokens or 0
+        self.completion_tokens += usage.completion_tokens or 0
+        self.cached_tokens += usage.cached_tokens or 0
+        self.reasoning_tokens += usage.reasoning_tokens or 0
+        self.cost_usd += attempt.cost_usd or 0.0
+
+
+@dataclass(slots=True)
+class CounterDeltas:
+    """`moved` is by (experiment, state, reason), the others by experiment."""
+
+    moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
+    superseded: Counter[int] = field(default_factory=Counter)
+
+    def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
+        """`delta` more items of the experiment are in this state."""
+        self.moved[experiment_id, state, reason] += delta
+
+    def supersede(self, experiment_id: int) -> None:
+        """A result that was done is its item's no more."""
+        self.superseded[experiment_id] += 1
+
+    def spend(self, experiment_id: int, attempt: Attempt, unknown_tokens: int = 0) -> None:
+        """One more call was made for the experiment. `unknown_tokens`: the most it can have used,
+        where the server did not say."""
+        self.totals[experiment_id].spend(attempt, unknown_tokens)
+
+    def forget_unknown(self, experiment_id: int, calls: int) -> None:
+        """So many calls that were counted as unknown are not any more; each is spent anew."""
+        self.totals[experiment_id].calls -= calls
+        self.totals[experiment_id].unknown_calls -= calls
+
+    def retry(self, experiment_id: int) -> None:
+        """A call of the experiment is to be repeated."""
+        self.totals[experiment_id].retried += 1

@@ -1,0 +1,343 @@
+"""What a transaction of a worker will write, decided before anything is written: pure, and the same
+for every engine.
+
+The engine reads what it knows of the claims (`Known`), asks for the plan, and writes its rows
+by the set: a handful of statements, however many outcomes there are. Rows are dicts by the
+names of the columns.
+
+Fencing is decided here: an outcome counts only while its claim holds, that is while the row has the
+epoch of the claim and is running. Of one that came too late nothing moves; its attempts are kept
+all the same, in the places of the unknown ones that others have written for them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from batchgen.items import (
+    Attempt,
+    Decision,
+    Done,
+    Fail,
+    Item,
+    KeepAnswer,
+    Outcome,
+    Reason,
+    Release,
+    Retry,
+    State,
+    StoredAnswer,
+)
+from batchgen.limits import Limits, Returned
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.values import Budget, Grant, Reservation, Spent
+
+Row = dict[str, object]
+Claim = tuple[int, int]
+"""The number of the item, and the epoch that the claim has."""
+
+
+def claim_of(item: Item) -> Claim:
+    return item.id, item.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the engine knows before it writes. `late` has the other claims, those that do not hold,
+    as far as their items are still there: how many attempts of unknown outcome, which no budget has
+    booked, are kept for each. `reserved` is what budgets hold back for the calls."""
+
+    held: AbstractSet[Claim] = frozenset()
+    late: Mapping[Claim, int] = field(default_factory=dict)
+    reserved: Mapping[Claim, Spent] = field(default_factory=dict)
+    last_attempt_seq: int = 0
+    last_result_seq: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """Rows to write, in the order of the lists, and what that changes in the counters.
+
+    `attempt_seqs` and `lost` belong to the outcomes, as in `Exchange`.
+    """
+
+    attempt_seq: int  # the last one given out, as the next
+    result_seq: int
+    replaced: list[Row] = field(default_factory=list)  # one unknown attempt of a claim each
+    attempts: list[Row] = field(default_factory=list)
+    parse_errors: list[Row] = field(default_factory=list)
+    results: list[Row] = field(default_factory=list)
+    settled: list[Row] = field(default_factory=list)  # claims that end
+    kept_answers: list[Row] = field(default_factory=list)
+    taken_back: list[Row] = field(default_factory=list)
+    deltas: CounterDeltas = field(default_factory=CounterDeltas)
+    attempt_seqs: list[int | None] = field(default_factory=list)
+    lost: list[Outcome] = field(default_factory=list)
+
+    def keep_attempt(self, worker_id: int, item: Item, attempt: Attempt, reserved: Spent) -> int:
+        """Its sequence number. What nobody saw the end of is booked with what was reserved."""
+        unknown_tokens = 0
+        if may_have_cost_all(attempt) and reserved != Spent():
+            attempt = replace(attempt, cost_usd=reserved.cost_usd)
+            unknown_tokens = reserved.tokens
+        self.attempt_seq += 1
+        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt))
+        self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
+        return self.attempt_seq
+
+    def replace_unknown(self, item: Item, calls: int) -> int:
+        """So many unknown attempts of a claim give their places to what came after all."""
+        self.replaced += [{"item_id": item.id, "epoch": item.epoch}] * calls
+        self.deltas.forget_unknown(item.experiment_id, calls)
+        return calls
+
+    def move(self, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
+        """What was decided of a claim that holds."""
+        if isinstance(outcome.decision, KeepAnswer):
+            claim = {"item_id": outcome.item.id, "epoch": outcome.item.epoch}
+            self.kept_answers.append(claim | {"answer_seq": attempt_seq})
+        else:
+            self.end(outcome, attempt_seq, now)
+
+    def end(self, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
+        """The claim ends as decided."""
+        item, decision = outcome.item, outcome.decision
+        state, retry = _state_after(decision), decision if isinstance(decision, Retry) else None
+        result_seq = None
+        if isinstance(decision, Done | Fail):
+            result_seq = self._append_result(item, decision, attempt_seq, now)
+        self.settled.append({
+            "item_id": item.id, "epoch": item.epoch, "state": state,
+            "available_at": retry and retry.available_at,
+            "charged": retry.charged if retry else result_seq is not None,
+            "parse_failed": retry is not None and retry.parse_failed,
+            "answer_seq": _answer_seq(item) if isinstance(decision, Release) else None,
+            "result_seq": result_seq,
+        })  # fmt: skip
+        reason = decision.reason if isinstance(decision, Fail) else ""
+        self.deltas.move(item.experiment_id, State.RUNNING, -1)
+        self.deltas.move(item.experiment_id, state, +1, reason)
+        if isinstance(decision, Retry):
+            self.deltas.retry(item.experiment_id)
+
+    def _append_result(
+        self, item: Item, decision: Done | Fail, attempt_seq: int | None, now: int
+    ) -> int:
+        self.result_seq += 1
+        seq = attempt_seq if attempt_seq is not None else _answer_seq(item)
+        self.results.append(result_row(self.result_seq, item.id, seq, decision, now))
+        return self.result_seq
+
+
+def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: int) -> Plan:
+    """What the slots finished."""
+    plan = Plan(known.last_attempt_seq, known.last_result_seq)
+    held, late = set(known.held), dict(known.late)
+    for outcome in outcomes:
+        item, claim = outcome.item, claim_of(outcome.item)
+        attempts = _with_parse_error(outcome, plan.parse_errors)
+        if claim not in held:
+            plan.lost.append(outcome)
+            unknown = late.get(claim, 0 if claim in known.held else None)
+            if unknown is None:  # its experiment was deleted meanwhile
+                plan.attempt_seqs.append(None)
+                continue
+            late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
+        reserved = known.reserved.get(claim, Spent())
+        seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
+        plan.attempt_seqs.append(seqs[0] if seqs else None)
+        if claim in held:
+            plan.move(outcome, plan.attempt_seqs[-1], now)
+            if not isinstance(outcome.decision, KeepAnswer):
+                held.discard(claim)
+    return plan
+
+
+class ClaimRow(NamedTuple):
+    """A claim of a worker that is gone. `answer_seq` is its answer that waits for its parser."""
+
+    item_id: int
+    experiment_id: int
+    epoch: int
+    crashes: int
+    second_call: int
+    answer_seq: int | None
+
+    @property
+    def item(self) -> Item:
+        answer = None if self.answer_seq is None else StoredAnswer(self.answer_seq, "")
+        return Item(self.item_id, self.epoch, self.experiment_id, 0, None, "", answer=answer)
+
+
+def plan_removal(
+    claims: Sequence[ClaimRow],
+    known: Known,
+    worker_id: int,
+    *,
+    crashed: bool,
+    max_crashes: int,
+    now: int,
+) -> Plan:
+    """The claims of a worker go back to the others.
+
+    After a crash each of its calls may have been sent, and answered: an attempt with unknown
+    outcome is kept for each. Answers that wait to be parsed stay with their items. An item that saw
+    `max_crashes` workers die fails; but while a parser was at work, only the items it had are
+    suspected of it.
+    """
+    plan = Plan(known.last_attempt_seq, known.last_result_seq)
+    parsing = any(claim.answer_seq is not None for claim in claims)
+    fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
+    for claim in claims:
+        item, reserved = claim.item, known.reserved.get((claim.item_id, claim.epoch), Spent())
+        calls = int(crashed and item.answer is None) + claim.second_call
+        for _ in range(calls):
+            plan.keep_attempt(worker_id, item, Attempt(finished_at=now), reserved)
+        suspect = crashed and (item.answer is not None or not parsing)
+        if suspect and claim.crashes + 1 >= max_crashes:
+            plan.end(Outcome(item, (), fail), None, now)
+        else:
+            plan.taken_back.append({"item_id": item.id, "crashed": int(suspect)})
+            plan.deltas.move(item.experiment_id, State.RUNNING, -1)
+            plan.deltas.move(item.experiment_id, State.PENDING, +1)
+    return plan
+
+
+def plan_grants(
+    wanted: Sequence[Reservation],
+    budget: Budget,
+    spent: Spent,
+    reserved: Spent,
+    held: AbstractSet[Claim],
+) -> tuple[list[Grant], list[Reservation]]:
+    """What may be sent, an answer each, and the reservations that this makes."""
+    grants, made = [], []
+    booked = spent + reserved
+    for one in wanted:
+        most = Spent(one.tokens, one.cost_usd)
+        if budget.is_exceeded_by(spent + most):
+            grants.append(Grant.NEVER)
+        elif budget.is_exceeded_by(booked + most) or claim_of(one.item) not in held:
+            grants.append(Grant.WAIT)
+        else:
+            booked += most
+            made.append(one)
+            grants.append(Grant.YES)
+    return grants, made
+
+
+def plan_returned(outcomes: Sequence[Outcome], limits: Limits, pause_ms: int) -> Returned:
+    """What calls that ended, or were never sent, give back of what they took from the limits. The
+    server wants no more calls for `pause_ms` from now on."""
+    counts_tokens = limits.tokens_per_minute is not None
+    return Returned(
+        requests=sum(map(_was_not_sent, outcomes)),
+        tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
+        refused_at=tuple(_refused_at(outcomes)) if limits.adaptive else (),
+        pause_ms=pause_ms,
+    )
+
+
+def may_have_cost_all(attempt: Attempt) -> bool:
+    """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
+    if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
+        return False
+    return attempt.outcome != "failed" or attempt.may_be_charged
+
+
+def result_row(
+    seq: int, item_id: int, attempt_seq: int | None, end: Done | Fail, finished_at: int
+) -> Row:
+    done = isinstance(end, Done)
+    return {
+        "seq": seq,
+        "item_id": item_id,
+        "attempt_seq": attempt_seq,
+        "state": State.DONE if done else State.FAILED,
+        "reason": None if isinstance(end, Done) else end.reason,
+        "error": None if isinstance(end, Done) else end.error,
+        "parsed": end.parsed_json if isinstance(end, Done) else None,
+        "finished_at": finished_at,
+    }
+
+
+def _refused_at(outcomes: Iterable[Outcome]) -> Iterator[int]:
+    """When the calls were sent that got a 429."""
+    for outcome in outcomes:
+        for attempt in outcome.attempts:
+            if attempt.reason is Reason.RATE_LIMIT:
+                yield attempt.finished_at - (attempt.latency_ms or 0)
+
+
+def _was_not_sent(outcome: Outcome) -> bool:
+    """Claimed for a call, which never went out."""
+    return not outcome.attempts and outcome.item.answer is None
+
+
+def _unused_tokens(outcome: Outcome) -> int:
+    """Of those reserved for the calls; below zero when they used more."""
+    reserved = outcome.item.reserved_tokens
+    if _was_not_sent(outcome):
+        return reserved
+    return sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
+
+
+def _used_tokens(attempt: Attempt, reserved: int) -> int:
+    if may_have_cost_all(attempt):
+        return reserved
+    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
+
+
+def _with_parse_error(outcome: Outcome, parse_errors: list[Row]) -> tuple[Attempt, ...]:
+    """The attempts as they are kept. An answer that its parser could not use says so, also one that
+    was kept before, and another one is asked for."""
+    attempts, decision = outcome.attempts, outcome.decision
+    if not isinstance(decision, Retry) or not decision.error:
+        return attempts
+    if attempts:
+        return (replace(attempts[0], error=decision.error), *attempts[1:])
+    parse_errors.append({"seq": _answer_seq(outcome.item), "error": decision.error})
+    return attempts
+
+
+def _state_after(decision: Decision) -> State:
+    match decision:
+        case Done():
+            return State.DONE
+        case Fail():
+            return State.FAILED
+        case Retry() | Release():
+            return State.PENDING
+        case KeepAnswer():
+            return State.RUNNING
+
+
+def _answer_seq(item: Item) -> int | None:
+    return None if item.answer is None else item.answer.attempt_seq
+
+
+def _attempt_row(seq: int, worker_id: int, item: Item, attempt: Attempt) -> Row:
+    usage = attempt.usage
+    return {
+        "seq": seq,
+        "item_id": item.id,
+        "epoch": item.epoch,
+        "worker_id": worker_id,
+        "finished_at": attempt.finished_at,
+        "latency_ms": attempt.latency_ms,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "error": attempt.error,
+        "http_status": attempt.http_status,
+        "request_id": attempt.request_id,
+        "model": attempt.model,
+        "finish_reason": attempt.finish_reason,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost_usd": attempt.cost_usd,
+        "response": attempt.response,
+        "body": attempt.body,
+    }

@@ -1,0 +1,25 @@
+"""What is known of claims before a transaction writes: which hold, and what is kept for them."""
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+from batchgen.store.plan import Claim
+from batchgen.store.sqlite.sql import QUERIES
+
+
+def held_claims(db: sqlite3.Connection, claims: Collection[Claim]) -> set[Claim]:
+    """Those that still hold: the item is running, and nobody has claimed it since."""
+    ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
+    return set(db.execute(QUERIES["running_claims"], ids)).intersection(claims)
+
+
+def unknown_calls_of(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, int]:
+    """How many attempts of unknown outcome are kept for each, as far as its item is still there."""
+    found = {}
+    for item_id, epoch in claims:  # few: of workers that were taken for dead
+        which = {"item_id": item_id, "epoch": epoch}
+        row = db.execute(QUERIES["unknown_calls_of_claim"], which).fetchone()
+        if row is not None:
+            found[item_id, epoch] = int(row[0])
+    return found

@@ -1,0 +1,27 @@
+"""Writes the deltas of a transaction into the counters and totals."""
+
+import sqlite3
+from dataclasses import asdict
+
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.sqlite.sql import QUERIES
+
+
+def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
+    """Within the caller's transaction, at its end."""
+    db.executemany(
+        QUERIES["move_counter"],
+        [
+            {"experiment_id": experiment_id, "state": state, "reason": reason, "delta": delta}
+            for (experiment_id, state, reason), delta in deltas.moved.items()
+            if delta
+        ],
+    )
+    db.executemany(
+        QUERIES["add_to_totals"],
+        [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
+    )
+    db.executemany(
+        QUERIES["count_superseded"],
+        [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()],
+    )
