@@ -31,7 +31,7 @@ from batchgen.config import Config, ModelConfig
 from batchgen.errors import BatchgenError, StoreError
 from batchgen.jobs.work import WorkResult, result_of, work_with_log
 from batchgen.llm.client import check_settings
-from batchgen.shutdown import Stop, stop_on_signal
+from batchgen.shutdown import Stop
 from batchgen.store import Store, open_store
 from batchgen.worker import Stats, WorkSpec
 from batchgen.worker.report import WorkerReport
@@ -210,11 +210,12 @@ class WorkerProcesses:
     async def _follow(self, child: _Child) -> None:
         """Until it has ended."""
         assert child.process.stdout is not None
-        if result := await child.process.stdout.read():
+        result = await child.process.stdout.read()
+        code = await child.process.wait()
+        if code in _ENDED_WELL:  # else what it reported last is all that is known
             found = json.loads(result)
             child.calls, child.retried = found["calls"], found["retried"]
             child.halted = found["halted"]
-        code = await child.process.wait()
         child.in_flight = 0
         self._add_up()
         if child.halted:  # the reason holds for all
@@ -305,7 +306,7 @@ class Parent:
 
     @contextmanager
     def obeyed(self, stop: Stop) -> Iterator[None]:
-        """While inside, `stop` follows what it says."""
+        """While inside, `stop` follows what it says, and SIGTERM as anywhere: drain, then now."""
         loop = asyncio.get_running_loop()
 
         def drain() -> None:  # nothing more comes on stdin but its end
@@ -316,8 +317,15 @@ class Parent:
             stop.drain.set()
             stop.now.set()
 
+        def terminate() -> None:  # the parent's word does not make it the second one
+            if stop.signum is not None:
+                stop.now.set()
+            stop.signum = signal.SIGTERM
+            stop.drain.set()
+
         loop.add_reader(self._stdin, drain)
         loop.add_signal_handler(signal.SIGUSR1, leave)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
         try:
             yield
         finally:
@@ -346,7 +354,7 @@ async def work_for_parent(parent: Parent) -> int:
     if task is None:
         return 1
     stop, stats = Stop(), Stats()
-    with parent.obeyed(stop), stop_on_signal(stop, lambda: None):
+    with parent.obeyed(stop):
         try:
             async with open_store(task.config.database) as store:
                 result = await work_with_log(

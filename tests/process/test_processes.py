@@ -25,12 +25,12 @@ async def start(project: Project, *options: str, items: int = ITEMS) -> asyncio.
 async def with_calls_in_flight(
     project: Project, simulator: Simulator, *options: str
 ) -> tuple[asyncio.subprocess.Process, dict[int, int]]:
-    """The parent, and the parts' pids with their slots; each part holds its share of calls."""
+    """The parent, and the workers' pids with their slots; each holds its share of calls."""
     simulator.hold()
     process = await start(project, *options)
     await simulator.received(SLOTS)
-    parts = dict(project.query("select pid, slots from workers"))
-    return process, parts
+    children = dict(project.query("select pid, slots from workers"))
+    return process, children
 
 
 def states(project: Project) -> list[Any]:
@@ -40,9 +40,9 @@ def states(project: Project) -> list[Any]:
 async def test_they_share_the_slots_and_each_item_is_answered_once(
     project: Project, simulator: Simulator
 ) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
-    assert sorted(parts.values()) == [2, 3]
-    assert process.pid not in parts
+    process, children = await with_calls_in_flight(project, simulator)
+    assert sorted(children.values()) == [2, 3]
+    assert process.pid not in children
     simulator.release()
     work = await ended(process)
     assert work.code == 0, work.err
@@ -62,20 +62,20 @@ async def test_run_takes_processes_too_and_exports(project: Project, simulator: 
 async def test_one_that_is_killed_leaves_its_items_to_the_others(
     project: Project, simulator: Simulator
 ) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
-    killed = min(parts)
+    process, children = await with_calls_in_flight(project, simulator)
+    killed = min(children)
     os.kill(killed, signal.SIGKILL)
     await said(process, f"warning: worker process {killed} was killed (signal 9)")
     simulator.release()
     work = await ended(process)
     assert work.code == 0, work.err
     assert states(project) == [("done", 1, ITEMS)]
-    assert simulator.calls == ITEMS + parts[killed]
+    assert simulator.calls == ITEMS + children[killed]
 
 
 async def test_when_all_are_killed_it_is_an_error(project: Project, simulator: Simulator) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
-    for pid in parts:
+    process, children = await with_calls_in_flight(project, simulator)
+    for pid in children:
         os.kill(pid, signal.SIGKILL)
     work = await ended(process)
     assert work.code == 1
@@ -88,12 +88,25 @@ async def test_when_all_are_killed_it_is_an_error(project: Project, simulator: S
 async def test_a_first_signal_drains_them_all(
     project: Project, simulator: Simulator, to: str
 ) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
-    for pid in [process.pid, *(parts if to == "terminal" else [])]:
+    process, children = await with_calls_in_flight(project, simulator)
+    for pid in [process.pid, *(children if to == "terminal" else [])]:
         os.kill(pid, signal.SIGINT)
     await said(process, "stopping: ")
     simulator.release()
     assert (await ended(process)).code == 130
+    assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
+    assert project.query("select sum(unknown_calls) from totals") == [(0,)]
+
+
+async def test_a_sigterm_to_all_processes_at_once_drains_them(
+    project: Project, simulator: Simulator
+) -> None:
+    process, children = await with_calls_in_flight(project, simulator)
+    for pid in [process.pid, *children]:
+        os.kill(pid, signal.SIGTERM)
+    await said(process, "stopping: ")
+    simulator.release()
+    assert (await ended(process)).code == 143
     assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
     assert project.query("select sum(unknown_calls) from totals") == [(0,)]
 
@@ -112,15 +125,15 @@ async def test_a_second_signal_leaves_the_calls_in_flight(
     assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
 
 
-async def test_when_the_parent_is_killed_the_parts_drain_and_go(
+async def test_when_the_parent_is_killed_the_children_drain_and_go(
     project: Project, simulator: Simulator
 ) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
+    process, children = await with_calls_in_flight(project, simulator)
     process.kill()
     await process.wait()
     simulator.release()
     await until(project.database, "select count(*) = 0 from workers")
-    for pid in parts:
+    for pid in children:
         await _gone(pid)
     assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
     assert simulator.calls == SLOTS
@@ -156,8 +169,8 @@ async def test_max_items_and_failures_are_those_of_all(
 async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
     project: Project, simulator: Simulator
 ) -> None:
-    process, parts = await with_calls_in_flight(project, simulator, "--max-items", "9")
-    os.kill(min(parts), signal.SIGKILL)
+    process, children = await with_calls_in_flight(project, simulator, "--max-items", "9")
+    os.kill(min(children), signal.SIGKILL)
     await said(process, "what is missing of its share of --max-items is left: run the command ag")
     simulator.release()
     work = await ended(process)
@@ -182,14 +195,14 @@ async def test_more_processes_than_slots_are_refused(project: Project) -> None:
 
 
 async def test_the_key_is_in_no_process_list(project: Project, simulator: Simulator) -> None:
-    process, parts = await with_calls_in_flight(project, simulator)
-    for pid in [process.pid, *parts]:
+    process, children = await with_calls_in_flight(project, simulator)
+    for pid in [process.pid, *children]:
         assert b"sk-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     simulator.release()
     assert (await ended(process)).code == 0
 
 
-async def test_what_a_part_logs_is_said_once_by_the_parent(
+async def test_what_a_child_logs_is_said_once_by_the_parent(
     project: Project, simulator: Simulator
 ) -> None:
     simulator.script("Say w3", "500")

@@ -1,4 +1,4 @@
-"""What a worker is to do, as one value: it comes whole out of its JSON."""
+"""What a worker is to do, as one value: it comes whole out of its JSON, and can be shared out."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.config import Config, ModelConfig
+from batchgen.items import Price
+from batchgen.jobs.processes import WorkerTask, split
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget
@@ -41,3 +44,33 @@ specs = st.builds(
 @given(specs)
 def test_it_comes_whole_out_of_its_json(spec: WorkSpec) -> None:
     assert WorkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_task_comes_whole_out_of_its_json_with_the_key_apart() -> None:
+    price = Price(1.0, 2.0, 0.5, larger=(200_000, Price(2.0, 4.0, 1.0)))
+    params = {"temperature": 0.5, "response_format": {"type": "json_object"}}
+    spec = WorkSpec(slots=3, directory=Path("/here"))
+    config = Config(
+        model=ModelConfig(api_key="sk-secret", model="m", price=price, params=params),
+        database=Path("/here/batchgen.db"), log_dir=Path("/here/logs"), directory=Path("/here"),
+    )  # fmt: skip
+    task = WorkerTask(spec, config, verbose=True)
+    text = json.dumps(task.to_json())
+    assert WorkerTask.from_json(json.loads(text)) == task
+    assert [name for name, value in task.to_json().items() if "sk-secret" in str(value)] == [
+        "api_key"
+    ]
+
+
+@given(st.integers(1, 200), st.none() | st.integers(1, 200), st.integers(1, 200))
+def test_processes_share_all_slots_and_items(
+    slots: int, max_items: int | None, processes: int
+) -> None:
+    parts = split(WorkSpec(slots=slots, max_items=max_items, until=7), processes)
+    assert len(parts) == processes
+    assert sum(part.slots for part in parts) == slots
+    assert {part.until for part in parts} == {7}
+    if max_items is None:
+        assert {part.max_items for part in parts} == {None}
+    else:
+        assert sum(part.max_items or 0 for part in parts) == max_items

@@ -1,0 +1,139 @@
+"""Every option of `work` reaches the processes of --processes, each shown by what it does."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from signal import SIGTERM
+
+import pytest
+
+from batchgen.cli.work import work
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.crashes import until
+from tests.kits.project import Project, ended
+from tests.kits.typist import Ended
+
+PRICE = {"input_usd_per_mtok": 1000, "output_usd_per_mtok": 1000}
+OTHERS = 80  # answers, so that each of two processes knows after thirty what is late
+
+
+async def enqueue(project: Project, words: list[str], experiment: str = "default") -> None:
+    project.pool({"word": word} for word in words)
+    done = await project.batchgen("enqueue", "pool.jsonl", "--experiment", experiment)
+    assert done.code == 0, done.err
+
+
+async def work_in_two(project: Project, *options: str) -> Ended:
+    return await project.batchgen("work", "--processes", "2", *options)
+
+
+async def share_limits_and_items_of_one_experiment(project: Project, _: Simulator) -> None:
+    await enqueue(project, ["a", "b"])
+    await enqueue(project, list("cdefghij"), "other")
+    done = await work_in_two(
+        project, "-c", "5", "--experiment", "other", "--max-items", "6", "--rpm", "6000",
+        "--tpm", "6000000", "-o", "live.jsonl",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    live = (project.path / "live.jsonl").read_text().splitlines()
+    assert {json.loads(line)["input"]["word"] for line in live} < set("cdefghij")
+    assert len(live) == 6
+    logs = (project.path / "logs").iterdir()
+    started = [json.loads(log.read_text().splitlines()[0]) for log in logs]
+    assert sorted(event["slots"] for event in started) == [2, 3]
+    ((requests, tokens),) = project.query("select requests, tokens from shared_rate")
+    assert requests > 0 < tokens
+
+
+async def stop_at_so_many(project: Project, _: Simulator) -> None:
+    await enqueue(project, list("abcdefghij"))
+    done = await work_in_two(project, "--until", "7", "--adaptive")
+    assert done.code == 0, done.err
+    assert project.query("select count(*) from work where state = 'done'") == [(7,)]
+    ((requests,),) = project.query("select requests from shared_rate")
+    assert requests > 0  # there is a rate, though no limit is given
+
+
+async def wait_for_more_and_leave_it_after_the_grace(
+    project: Project, simulator: Simulator
+) -> None:
+    await enqueue(project, ["a"])
+    process = await project.start(
+        "work", "--processes", "2", "-c", "4", "--watch", "--grace", "0.1"
+    )  # fmt: skip
+    await until(project.database, "select count(*) from work where state = 'done'", 1)
+    simulator.hold()
+    await enqueue(project, ["b", "c"])
+    await simulator.received(3)
+    process.send_signal(SIGTERM)
+    assert (await ended(process)).code == 143
+    assert project.query("select sum(unknown_calls) from totals") == [(2,)]
+
+
+async def send_a_straggler_once_more(project: Project, simulator: Simulator) -> None:
+    for number in range(OTHERS):
+        simulator.script(f"Say w{number}", Behaviour.ok("Hello", delay_s=0.1))
+    simulator.script("Say late", "hang", Behaviour.ok("at last"))
+    await enqueue(project, [*(f"w{number}" for number in range(OTHERS)), "late"])
+    done = await work_in_two(project, "-c", "4", "--hedge")
+    assert done.code == 0, done.err
+    assert simulator.calls_of("late") == 2
+
+
+async def spend_no_more_dollars(project: Project, _: Simulator) -> None:
+    project.config(price=PRICE, max_tokens=10)
+    await enqueue(project, ["a", "b"])
+    done = await work_in_two(project, "--max-cost", "0.001")
+    assert (done.code, done.err.count("halted: the budget is used up: $")) == (4, 1), done.err
+
+
+async def spend_no_more_tokens(project: Project, _: Simulator) -> None:
+    project.config(max_tokens=10)
+    await enqueue(project, ["a", "b"])
+    done = await work_in_two(project, "--max-tokens-total", "5")
+    assert (done.code, done.err.count("halted: the budget is used up: 0 of 5 tok")) == (4, 1)
+
+
+Run = Callable[[Project, Simulator], Awaitable[None]]
+
+# A new option of `work` must be given its place here: what the processes do with it.
+SHOWN_BY: dict[str, Run] = {
+    "slots": share_limits_and_items_of_one_experiment,
+    "processes": share_limits_and_items_of_one_experiment,
+    "rpm": share_limits_and_items_of_one_experiment,
+    "tpm": share_limits_and_items_of_one_experiment,
+    "experiment": share_limits_and_items_of_one_experiment,
+    "max_items": share_limits_and_items_of_one_experiment,
+    "output": share_limits_and_items_of_one_experiment,
+    "until": stop_at_so_many,
+    "adaptive": stop_at_so_many,
+    "wait_for_more": wait_for_more_and_leave_it_after_the_grace,
+    "grace_s": wait_for_more_and_leave_it_after_the_grace,
+    "hedge": send_a_straggler_once_more,
+    "max_cost_usd": spend_no_more_dollars,
+    "max_tokens": spend_no_more_tokens,
+}
+
+
+def test_every_option_has_its_place() -> None:
+    assert set(SHOWN_BY) == {option.name for option in work.params}
+
+
+@pytest.mark.parametrize("run", dict.fromkeys(SHOWN_BY.values()), ids=lambda run: run.__name__)
+async def test_the_processes(run: Run, project: Project, simulator: Simulator) -> None:
+    await run(project, simulator)
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_they_do_not_read_the_config_anew(project: Project, simulator: Simulator) -> None:
+    await enqueue(project, ["a", "b", "c"])
+    config = project.path / "config.yaml"
+    text = config.read_bytes()
+    config.unlink()
+    os.mkfifo(config)  # which can be read but once
+    process = await project.start("work", "--processes", "2", "-c", "4")
+    with config.open("wb") as file:
+        file.write(text)
+    done = await ended(process)
+    assert done.code == 0, done.err
+    assert simulator.calls == 3
