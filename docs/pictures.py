@@ -1,6 +1,6 @@
 """Draw live.svg and dashboard.svg: how a run looks on a terminal, from a real one.
 
-    python docs/pictures.py
+    python docs/pictures.py [DIRECTORY]    default: beside this file
 
 `python3 dev.py pictures` runs it with the project's own Python. It takes about a minute: two worker
 processes do a job on the simulated model, and what the displays show of it in the end is drawn. The
@@ -30,7 +30,7 @@ from batchgen.jobs.status import Status, status_of, watch_run
 from batchgen.simulate import Simulator
 from batchgen.store import open_store
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 COLUMNS = 92
 EVERY_S = 2.0
 LOOKS = 30
@@ -93,7 +93,7 @@ SVG = """\
 """
 
 
-async def main() -> None:
+async def main(directory: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch)
         simulator = Simulator(
@@ -105,10 +105,10 @@ async def main() -> None:
         async with simulator.running() as url:
             (project / "config.yaml").write_text(CONFIG.format(url=url))
             (project / "prompt.txt").write_text(PROMPT)
-            await draw_a_run(project)
+            await draw_a_run(project, directory)
 
 
-async def draw_a_run(project: Path) -> None:
+async def draw_a_run(project: Path, directory: Path) -> None:
     write_pool(project / "trial.jsonl", range(100, 160))
     write_pool(project / "tickets.jsonl", range(200, 2000))
     await batchgen(project, "enqueue", "trial.jsonl", "--experiment", "trial")
@@ -116,11 +116,11 @@ async def draw_a_run(project: Path) -> None:
     await batchgen(project, "enqueue", "tickets.jsonl")
     config = load(project / "config.yaml", env={}, overrides={}, cwd=project)
     async with running(project, "work", "--processes", "2"):
-        await look_and_draw(project, config)
+        await look_and_draw(project, config, directory)
         await batchgen(project, "stop", "--now", "--wait")
 
 
-async def look_and_draw(project: Path, config: Config) -> None:
+async def look_and_draw(project: Path, config: Config, directory: Path) -> None:
     run, watch = History(), History()
     async with open_store(config.database) as store:
         tickets = next(one.id for one in await store.experiments() if one.name == "tickets")
@@ -137,9 +137,9 @@ async def look_and_draw(project: Path, config: Config) -> None:
         Text("$ batchgen run tickets.jsonl --processes 2", style="bold"),
         Text(f"tickets: {live.total.total} items read, {live.total.total} new"),
     ]
-    draw("live", "batchgen run", Group(*shell, LiveDisplay(live, run)))
+    draw(directory, "live", "batchgen run", Group(*shell, LiveDisplay(live, run)))
     dashboard = Dashboard("batchgen.db", "21:14:07", elsewhere(status), watch)
-    draw("dashboard", "batchgen status --watch", dashboard)
+    draw(directory, "dashboard", "batchgen status --watch", dashboard)
 
 
 def write_pool(path: Path, numbers: range) -> None:
@@ -156,18 +156,18 @@ def elsewhere(status: Status) -> Status:
     return replace(status, workers=tuple(workers))
 
 
-def draw(name: str, title: str, drawing: RenderableType) -> None:
+def draw(directory: Path, name: str, title: str, drawing: RenderableType) -> None:
     console = Console(
         file=io.StringIO(), record=True, width=COLUMNS, height=40, force_terminal=True,
         color_system="truecolor",
     )  # fmt: skip
     console.print(drawing)
-    path = DOCS / f"{name}.svg"
+    path = directory / f"{name}.svg"
     svg = console.export_svg(
         title=title, theme=THEME, unique_id=f"batchgen-{name}", code_format=SVG
     )
     path.write_text(svg, encoding="utf-8")
-    print(f"written  docs/{path.name}")
+    print(f"written  {path}")
 
 
 async def batchgen(project: Path, *arguments: str) -> None:
@@ -181,11 +181,11 @@ async def running(project: Path, *arguments: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "batchgen", "-q", *arguments,
         cwd=project, stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     yield
     await process.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs"))
