@@ -36,8 +36,6 @@ def set_(
     return steer(
         session,
         as_json,
-        lambda store: set_limits(
-            store, worker_id, slots=slots, requests_per_minute=rpm, tokens_per_minute=tpm
-        ),
+        lambda store: set_limits(store, worker_id, slots=slots, rpm=rpm, tpm=tpm),
         "told",
     )

@@ -63,8 +63,8 @@ def latency_text(status: Status, width: int = 0) -> str | None:
     return f"p50 {p50_s:>{width}.2f} s, p95 {p95_s:>{width}.2f} s"
 
 
-def learned_line(requests_per_minute: float) -> str:
-    return f"the server takes about {requests_per_minute:,.0f} requests/min (found by --adaptive)"
+def learned_line(rpm: float) -> str:
+    return f"the server takes about {rpm:,.0f} requests/min (found by --adaptive)"
 
 
 def unknown_line(unknown: UnknownCost) -> str:

@@ -40,8 +40,8 @@ async def set_limits(
     worker_id: int | None = None,
     *,
     slots: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
+    rpm: int | None = None,
+    tpm: int | None = None,
 ) -> Steered:
     """Change the `slots`, which the workers share, and the limits (0: none) of running workers;
     None leaves a thing as it is.
@@ -51,7 +51,7 @@ async def set_limits(
     workers = await _running(store, worker_id)
     parts = [None] * len(workers) if slots is None else _shared(slots, len(workers))
     change = {
-        worker: OrderChange(part, None, requests_per_minute, tokens_per_minute)
+        worker: OrderChange(part, None, rpm, tpm)
         for worker, part in zip(workers, parts, strict=True)
     }
     return await _order(store, worker_id, change)

@@ -80,11 +80,11 @@ class _Bucket:
 class ServerAllowance:
     """How many calls the server would take from this worker; each worker has one. Calls are
     numbered as they go out; times are of `clock_ms`. `workers` share what the server allows.
-    `requests_per_minute` is the server's limit, where it has announced one for a minute."""
+    `rpm` is the server's limit, where it has announced one for a minute."""
 
     calls: int = 0
     workers: int = 1
-    requests_per_minute: int | None = None
+    rpm: int | None = None
     _requests: _Bucket = field(default_factory=_Bucket)
     _tokens: _Bucket = field(default_factory=_Bucket)
 
@@ -104,7 +104,7 @@ class ServerAllowance:
         if requests is not None:
             self._requests.observe(requests, call, sent_at)
             if requests.is_per_minute:
-                self.requests_per_minute = max(1, int(requests.limit))
+                self.rpm = max(1, int(requests.limit))
         if tokens is not None:
             self._tokens.observe(tokens, call, sent_at)
 

@@ -27,31 +27,32 @@ _ADAPTIVE_BURST_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user allows; None: no limit. `adaptive`: and no more than the server takes."""
+    """What the user allows: requests and tokens a minute; None: no limit. `adaptive`: and no more
+    than the server takes."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
     adaptive: bool = False
 
     @property
     def any(self) -> bool:
         return self != NO_LIMITS
 
-    def overruled(self, requests_per_minute: int | None, tokens_per_minute: int | None) -> "Limits":
+    def overruled(self, rpm: int | None, tpm: int | None) -> "Limits":
         """With these limits in place of its own, where they are not None; 0: no limit."""
         limits = self
-        if requests_per_minute is not None:
-            limits = replace(limits, requests_per_minute=requests_per_minute or None)
-        if tokens_per_minute is not None:
-            limits = replace(limits, tokens_per_minute=tokens_per_minute or None)
+        if rpm is not None:
+            limits = replace(limits, rpm=rpm or None)
+        if tpm is not None:
+            limits = replace(limits, tpm=tpm or None)
         return limits
 
     def below(self, announced: int | None) -> "Limits":
         """With `adaptive`: at most as many requests a minute as the server announces."""
         if not self.adaptive or announced is None:
             return self
-        own = self.requests_per_minute
-        return replace(self, requests_per_minute=announced if own is None else min(own, announced))
+        own = self.rpm
+        return replace(self, rpm=announced if own is None else min(own, announced))
 
 
 NO_LIMITS = Limits()
@@ -157,7 +158,7 @@ def allowance(
         wait_s = (batch - (shared.requests - calls)) / flow.per_s
         if calls < want:
             learned = is_learning(limits, shared.learned)
-            rpm = flow.per_s * 60 if learned else limits.requests_per_minute
+            rpm = flow.per_s * 60 if learned else limits.rpm
             found = Allowance(calls, _after(wait_s, now), rpm, learned)
     if flow := tokens_flow(limits, call_tokens):
         calls = max(0, ceil(shared.tokens / call_tokens))
@@ -180,7 +181,7 @@ def _after(wait_s: float, now: int) -> int:
 
 def requests_flow(limits: Limits, learned: LearnedRate) -> Flow | None:
     """None: no limit."""
-    flow = None if limits.requests_per_minute is None else _spread(limits.requests_per_minute)
+    flow = None if limits.rpm is None else _spread(limits.rpm)
     if limits.adaptive and (flow is None or learned.per_s < flow.per_s):
         flow = Flow(learned.per_s, max(1.0, learned.per_s * _ADAPTIVE_BURST_S))
     return flow
@@ -189,10 +190,9 @@ def requests_flow(limits: Limits, learned: LearnedRate) -> Flow | None:
 def tokens_flow(limits: Limits, call_tokens: float) -> Flow | None:
     """None: no limit. A claim may take up to one call's tokens more than there are, so the rate is
     lower by that much."""
-    if limits.tokens_per_minute is None:
+    if limits.tpm is None:
         return None
-    per_minute = limits.tokens_per_minute
-    per_s = max(per_minute - call_tokens, per_minute / 2) / (_WINDOW_S + _BURST_S)
+    per_s = max(limits.tpm - call_tokens, limits.tpm / 2) / (_WINDOW_S + _BURST_S)
     return Flow(per_s, per_s * _BURST_S)
 
 
@@ -200,16 +200,16 @@ def is_learning(limits: Limits, learned: LearnedRate) -> bool:
     """Whether the learned rate is the one in force, not a limit of the user's."""
     if not limits.adaptive:
         return False
-    fixed = limits.requests_per_minute
+    fixed = limits.rpm
     return fixed is None or learned.per_s < _spread(fixed).per_s
 
 
-def _spread(per_minute: int) -> Flow:
+def _spread(rpm: int) -> Flow:
     """In any window fewer than `burst + window * per_s` calls go out, and that is one more than
     allowed."""
-    per_s = (per_minute + 1) / (_WINDOW_S + _BURST_S)
+    per_s = (rpm + 1) / (_WINDOW_S + _BURST_S)
     if per_s * _BURST_S < 1:
-        return Flow(per_minute / _WINDOW_S, 1.0)
+        return Flow(rpm / _WINDOW_S, 1.0)
     return Flow(per_s, per_s * _BURST_S)
 
 

@@ -230,7 +230,7 @@ def plan_grants(
 def plan_returned(outcomes: Sequence[Outcome], limits: Limits, pause_ms: int) -> Returned:
     """What calls that ended, or were never sent, give back of what they took from the limits. The
     server wants no more calls for `pause_ms` from now on."""
-    counts_tokens = limits.tokens_per_minute is not None
+    counts_tokens = limits.tpm is not None
     return Returned(
         requests=sum(map(_was_not_sent, outcomes)),
         tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,

@@ -67,8 +67,8 @@ class Orders:
 
     slots: int
     paused: bool = False
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
     stop: Literal["drain", "now"] | None = None
 
     @property
@@ -82,8 +82,8 @@ class OrderChange:
 
     slots: int | None = None
     paused: bool | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
     stop: Literal["drain", "now"] | None = None
 
 

@@ -91,7 +91,7 @@ async def run_worker(
 
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
     meter = TokenMeter(spec.max_answer_tokens)
-    if spec.limits.tokens_per_minute is not None:
+    if spec.limits.tpm is not None:
         for item_bytes, tokens in await store.recent_usage():
             meter.observe(item_bytes, tokens)
     return meter

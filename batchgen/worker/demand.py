@@ -54,8 +54,8 @@ class Demand:
 
     def request(self, free_slots: int, limits: Limits, now: int) -> ClaimRequest:
         """The claim, to be sent with the outcomes; for none it still says what the limits are."""
-        limits = limits.below(self._pacer.server.requests_per_minute)
-        counts_tokens = limits.tokens_per_minute is not None
+        limits = limits.below(self._pacer.server.rpm)
+        counts_tokens = limits.tpm is not None
         return ClaimRequest(
             self.claims(free_slots, now), self._spec.experiments, limits, self._spec.until,
             call_tokens=self._meter.estimate if counts_tokens else UNKNOWN_CALL,
@@ -107,7 +107,7 @@ class Demand:
 
     def learn_tokens(self, outcomes: Sequence[Outcome], limits: Limits) -> None:
         """What calls use, where anybody counts it."""
-        if limits.tokens_per_minute is None and not self._pacer.server.counts_tokens:
+        if limits.tpm is None and not self._pacer.server.counts_tokens:
             return
         for outcome in outcomes:
             for attempt in outcome.attempts:

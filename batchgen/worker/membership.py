@@ -131,7 +131,5 @@ class Membership:
         self._pacer.slots = orders.slots
         self._demand.paused = orders.paused
         self._demand.look_now()
-        self.limits = self._spec.limits.overruled(
-            orders.requests_per_minute, orders.tokens_per_minute
-        )
+        self.limits = self._spec.limits.overruled(orders.rpm, orders.tpm)
         self._orders_changed.set()

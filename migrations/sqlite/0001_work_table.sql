@@ -184,13 +184,13 @@ create table workers (
   lease_until         integer not null,
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
-  requests_per_minute integer,                     -- 0: no limit, as in the next
-  tokens_per_minute   integer,
+  rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
+  tpm                 integer,                     -- tokens a minute
   stop                text,                        -- drain: finish the calls under way; now: do not
   report              text,                        -- JSON: what the worker tells of itself
   constraint paused_or_not         check (paused in (0, 1)),
-  constraint requests_not_negative check (requests_per_minute >= 0),
-  constraint tokens_not_negative   check (tokens_per_minute >= 0),
+  constraint requests_not_negative check (rpm >= 0),
+  constraint tokens_not_negative   check (tpm >= 0),
   constraint stop_known            check (stop in ('drain', 'now')),
   constraint report_is_json        check (report is null or json_valid(report))
 ) strict;

@@ -203,13 +203,11 @@ def test_an_order_changes_only_what_it_names(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         worker, other = table.join(slots=3), table.join(slots=5)
         assert orders_of(table.db, worker) == Orders(3)
-        assert (
-            table.run(change_orders, {worker: OrderChange(paused=True, requests_per_minute=0)}) == 1
-        )
+        assert table.run(change_orders, {worker: OrderChange(paused=True, rpm=0)}) == 1
         assert (
             table.run(
                 change_orders,
-                {worker: OrderChange(slots=9, tokens_per_minute=7), 99: OrderChange()},
+                {worker: OrderChange(slots=9, tpm=7), 99: OrderChange()},
             )
             == 1
         )

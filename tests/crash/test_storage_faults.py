@@ -432,20 +432,20 @@ def test_after_the_clock_is_set_back_the_rate_limit_does_not_wait_for_the_old_ti
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue("a", "b", "c", "d")
         worker = table.join()
-        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 1
+        assert len(table.exchange(worker, want=2, rpm=2).items) == 1
         table.now -= HOUR_MS
-        assert table.exchange(worker, want=2, requests_per_minute=2).items == []
+        assert table.exchange(worker, want=2, rpm=2).items == []
         table.now += 31_000
-        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 1
+        assert len(table.exchange(worker, want=2, rpm=2).items) == 1
 
 
 def test_a_clock_set_on_lets_no_more_out_at_once_than_ever(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue("a", "b", "c", "d")
         worker = table.join()
-        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 1
+        assert len(table.exchange(worker, want=2, rpm=2).items) == 1
         table.now += HOUR_MS
-        assert len(table.exchange(worker, want=2, requests_per_minute=2).items) == 1
+        assert len(table.exchange(worker, want=2, rpm=2).items) == 1
 
 
 # The command on a machine whose clock is set back while the file "set-back" is there.

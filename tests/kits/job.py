@@ -75,15 +75,13 @@ class Job:
         parse: Callable[..., Any] | None = None,
         max_items: int | None = None,
         wait_for_more: bool = False,
-        requests_per_minute: int | None = None,
+        rpm: int | None = None,
         **settings: Any,
     ) -> WorkResult:
         overrides = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **settings}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         parser = parse and parser_from_callable(parse)
-        flags = WorkFlags(
-            slots=slots, rpm=requests_per_minute, max_items=max_items, wait_for_more=wait_for_more
-        )
+        flags = WorkFlags(slots=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more)
         parsers = {"python:test": parser} if parser else {}
         return await work(
             store, config, spec_of(config, None, flags),

@@ -128,9 +128,9 @@ class Table:
         outcomes: Sequence[Outcome] = (),
         want: int = 0,
         experiments: tuple[int, ...] | None = None,
-        requests_per_minute: int | None = None,
+        rpm: int | None = None,
     ) -> Exchange:
-        wanted = ClaimRequest(want, experiments, Limits(requests_per_minute))
+        wanted = ClaimRequest(want, experiments, Limits(rpm))
         return self.exchange_want(worker_id, wanted, outcomes)
 
     def exchange_want(

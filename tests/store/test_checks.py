@@ -81,8 +81,8 @@ IMPOSSIBLE = [
     ("first_of_none", "update items set sample = 2 where id = 1"),
     ("of_another", "update items set sample = 2, sample_of = 1 where id = 1"),
     ("paused_or_not", "update workers set paused = 2"),
-    ("requests_not_negative", "update workers set requests_per_minute = -1"),
-    ("tokens_not_negative", "update workers set tokens_per_minute = -1"),
+    ("requests_not_negative", "update workers set rpm = -1"),
+    ("tokens_not_negative", "update workers set tpm = -1"),
     ("stop_known", "update workers set stop = 'later'"),
     ("report_is_json", "update workers set report = '{'"),
 ]  # fmt: skip

@@ -35,7 +35,7 @@ def sent_at(
 ) -> tuple[int, int | None]:
     """(items claimed, next_at in seconds since the start)."""
     table.now = START + int(seconds * 1000)
-    done = table.exchange(worker, want=want, requests_per_minute=rpm)
+    done = table.exchange(worker, want=want, rpm=rpm)
     return len(done.items), None if done.next_at is None else (done.next_at - START) // 1000
 
 
@@ -50,32 +50,32 @@ def test_two_workers_share_the_requests_of_a_minute(table: Table, worker: int) -
 
 def test_the_limit_that_holds_claims_back_is_told(table: Table, worker: int) -> None:
     table.enqueue(*range(20))
-    done = table.exchange(worker, want=9, requests_per_minute=600)
+    done = table.exchange(worker, want=9, rpm=600)
     assert done.limited_to_rpm == 600
     table.now += 60_000
-    assert table.exchange(worker, want=1, requests_per_minute=600).limited_to_rpm is None
+    assert table.exchange(worker, want=1, rpm=600).limited_to_rpm is None
 
 
 def test_claims_that_were_never_sent_are_no_requests(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
-    (item,) = table.exchange(worker, want=2, requests_per_minute=2).items
+    (item,) = table.exchange(worker, want=2, rpm=2).items
     never_sent = Outcome(item, (), Release())
-    again = table.exchange(worker, [never_sent], want=2, requests_per_minute=2)
+    again = table.exchange(worker, [never_sent], want=2, rpm=2)
     assert [one.id for one in again.items] == [item.id]
     (item,) = again.items
     sent = Outcome(item, (answered(),), Done())
-    assert table.exchange(worker, [sent], want=2, requests_per_minute=2).items == []
+    assert table.exchange(worker, [sent], want=2, rpm=2).items == []
 
 
 def test_an_answer_that_waits_for_its_parser_needs_no_request(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
-    (item,) = table.exchange(worker, want=1, requests_per_minute=2).items
+    (item,) = table.exchange(worker, want=1, rpm=2).items
     table.finish(worker, item, KeepAnswer(), answered())
     table.leave(worker)
     worker = table.join()
     table.now += 31_000
-    assert len(table.exchange(worker, want=1, requests_per_minute=2).items) == 1
-    assert len(table.exchange(worker, want=1, requests_per_minute=2).items) == 1
+    assert len(table.exchange(worker, want=1, rpm=2).items) == 1
+    assert len(table.exchange(worker, want=1, rpm=2).items) == 1
 
 
 def test_while_the_limit_holds_claims_back_a_due_retry_is_no_reason_to_look_again(
@@ -83,7 +83,7 @@ def test_while_the_limit_holds_claims_back_a_due_retry_is_no_reason_to_look_agai
 ) -> None:
     """Otherwise a worker would ask in every millisecond until then."""
     table.enqueue("a")
-    (item,) = table.exchange(worker, want=2, requests_per_minute=2).items
+    (item,) = table.exchange(worker, want=2, rpm=2).items
     table.finish(worker, item, Retry(START + 1000, charged=True), broken())
     assert sent_at(table, worker, 5, want=2, rpm=2) == (0, 30)
 
@@ -92,17 +92,17 @@ def test_room_is_no_reason_to_look_again_when_nothing_is_due_then(
     table: Table, worker: int
 ) -> None:
     table.enqueue("a")
-    (item,) = table.exchange(worker, want=1, requests_per_minute=2).items
+    (item,) = table.exchange(worker, want=1, rpm=2).items
     table.finish(worker, item, Retry(START + 90_000, charged=True), broken())
     assert sent_at(table, worker, 31, want=9, rpm=2) == (0, 90)
 
 
 def test_an_exchange_that_only_waits_writes_nothing(table: Table, worker: int) -> None:
     table.enqueue("a", "b")
-    table.exchange(worker, want=2, requests_per_minute=2)
+    table.exchange(worker, want=2, rpm=2)
     before = table.query("select * from shared_rate")
     table.now += 1000
-    assert table.exchange(worker, want=2, requests_per_minute=2).items == []
+    assert table.exchange(worker, want=2, rpm=2).items == []
     assert table.query("select * from shared_rate") == before
 
 
@@ -123,7 +123,7 @@ def test_tokens_are_reserved_by_estimate_and_settled_by_what_was_used(
     table: Table, worker: int
 ) -> None:
     table.enqueue(*["x" * 98] * 9)  # 100 bytes as JSON
-    limits = Limits(tokens_per_minute=12_300)
+    limits = Limits(tpm=12_300)
     want = ClaimRequest(9, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (*_, last), full = table.exchange_want(worker, want).items, tokens_flow(limits, 60)
     assert full is not None
@@ -154,7 +154,7 @@ def test_a_call_without_an_answer_keeps_the_tokens_that_it_may_have_used(
     table: Table, worker: int, attempt: Attempt | None, kept: int
 ) -> None:
     table.enqueue("x" * 98)
-    limits = Limits(tokens_per_minute=12_300)
+    limits = Limits(tpm=12_300)
     want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (item,) = table.exchange_want(worker, want).items
     left = tokens(table)
@@ -167,7 +167,7 @@ def test_a_second_call_takes_its_share_and_puts_back_what_it_did_not_use(
     table: Table, worker: int
 ) -> None:
     table.enqueue("x" * 98)
-    limits = Limits(600, tokens_per_minute=12_300)
+    limits = Limits(600, tpm=12_300)
     want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
     (item,) = table.exchange_want(worker, want).items
     before = table.query("select requests, tokens from shared_rate")[0]

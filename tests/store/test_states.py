@@ -154,17 +154,17 @@ class Life(RuleBasedStateMachine):
         which=WHICH,
         want=st.integers(1, 4),
         experiments=st.sampled_from([None, (1,), (1, 2)]),
-        requests_per_minute=st.sampled_from([None, None, 3]),
+        rpm=st.sampled_from([None, None, 3]),
     )
     def claim(
         self,
         which: int,
         want: int,
         experiments: tuple[int, ...] | None,
-        requests_per_minute: int | None,
+        rpm: int | None,
     ) -> None:
         worker_id = self.worker(which)
-        done = self.table.exchange(worker_id, (), want, experiments, requests_per_minute)
+        done = self.table.exchange(worker_id, (), want, experiments, rpm)
         self.note_claims(worker_id, done)
         if done.open is not None and experiments is None:
             assert done.open == sum(

@@ -72,7 +72,7 @@ def test_a_server_that_refused_everything_for_a_while_is_soon_used_again(
 
 @pytest.mark.parametrize("server", [tight, window])
 def test_a_limit_of_the_users_is_never_exceeded(server: MakeServer) -> None:
-    limits = Limits(requests_per_minute=300, adaptive=True)
+    limits = Limits(rpm=300, adaptive=True)
     seen = run(server(600), limits, seconds=180)
     assert seen.refused(0, 180) == 0
     sent = [at_s for at_s, _ in seen.calls]

@@ -95,7 +95,7 @@ def test_a_limit_for_a_minute_bounds_the_rate_that_is_learned(
     expected: AnnouncedLimit, per_minute: int | None
 ) -> None:
     allowance = after_reply(expected)
-    assert allowance.requests_per_minute == per_minute
+    assert allowance.rpm == per_minute
     assert Limits(adaptive=True).below(per_minute) == Limits(per_minute, adaptive=True)
     assert Limits(50, adaptive=True).below(per_minute) == Limits(50, adaptive=True)
     assert Limits().below(per_minute) == Limits()

@@ -28,7 +28,7 @@ def busiest(sent: list[tuple[float, float]], window_s: float = 60.0) -> float:
 @pytest.mark.parametrize("rpm", [1, 2, 3, 7, 30, 60, 121, 122, 123, 600, 6000])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_no_sixty_seconds_see_more_requests_than_allowed(rpm: int, workers: int) -> None:
-    limits = Limits(requests_per_minute=rpm)
+    limits = Limits(rpm=rpm)
     seen = run(tight(1e9), limits, seconds=600, workers=workers, slots=rpm, latency_s=1.0)
     sent = [(at_s, 1.0) for at_s, _ in seen.calls]
     assert busiest(sent) <= rpm
@@ -37,13 +37,13 @@ def test_no_sixty_seconds_see_more_requests_than_allowed(rpm: int, workers: int)
 
 @pytest.mark.parametrize("rpm", [60, 600, 6000])
 def test_requests_are_spread_over_the_minute(rpm: int) -> None:
-    seen = run(tight(1e9), Limits(requests_per_minute=rpm), seconds=60, workers=4)
+    seen = run(tight(1e9), Limits(rpm=rpm), seconds=60, workers=4)
     sent = [(at_s, 1.0) for at_s, _ in seen.calls]
     assert busiest(sent, window_s=1.0) <= max(2, rpm / 60 * 1.55)
 
 
 def test_claims_are_in_batches_no_more_than_ten_a_second() -> None:
-    limits, shared, looks = Limits(requests_per_minute=60_000), SharedRate(), 0
+    limits, shared, looks = Limits(rpm=60_000), SharedRate(), 0
     now = START_MS
     while now < START_MS + 10_000:
         shared = shared.filled(limits, 1, now)
@@ -55,7 +55,7 @@ def test_claims_are_in_batches_no_more_than_ten_a_second() -> None:
 
 
 def test_a_clock_set_back_neither_gives_nor_takes() -> None:
-    limits = Limits(requests_per_minute=60)
+    limits = Limits(rpm=60)
     before = SharedRate().filled(limits, 1, START_MS).taken(1, 0)
     before = replace(before, paused_until=START_MS + 5000)
     back = before.filled(limits, 1, START_MS - 3_600_000)
@@ -65,7 +65,7 @@ def test_a_clock_set_back_neither_gives_nor_takes() -> None:
 
 
 def test_the_wait_is_over_when_there_is_room() -> None:
-    limits = Limits(requests_per_minute=30)
+    limits = Limits(rpm=30)
     empty = SharedRate().filled(limits, 1, START_MS).taken(1, 0)
     wait = allowance(empty, limits, 9, 1, START_MS)
     assert wait.calls == 0
@@ -83,7 +83,7 @@ def used_tokens(
 ) -> list[tuple[float, float]]:
     """(second sent, tokens used) of calls that use 150 tokens, one more for each two bytes of the
     item, and an answer of 50 to 350."""
-    rng, limits, shared = random.Random(3), Limits(tokens_per_minute=per_minute), SharedRate()
+    rng, limits, shared = random.Random(3), Limits(tpm=per_minute), SharedRate()
     meter, idle, now = TokenMeter(max_tokens), 200, float(START_MS)
     under_way: list[tuple[float, int, int, int]] = []  # ends, bytes, reserved, used
     sent: list[tuple[float, float]] = []
@@ -124,7 +124,7 @@ def test_a_call_larger_than_the_limit_is_sent_all_the_same() -> None:
 
 
 def test_no_call_is_claimed_while_tokens_are_owed() -> None:
-    limits = Limits(tokens_per_minute=61_500)
+    limits = Limits(tpm=61_500)
     owed = SharedRate().filled(limits, 1, START_MS).taken(1, 5000)
     wait = allowance(owed, limits, 9, 1, START_MS)
     assert wait.calls == 0

@@ -183,14 +183,14 @@ def test_when_all_is_done(exchange: Exchange, wait_for_more: bool, is_met: bool)
 def test_a_request_says_what_limits_the_claim() -> None:
     worker = Worker(experiments=(3,), until=500)
     limited(worker)
-    want = worker.demand.request(7, Limits(requests_per_minute=60), NOW)
+    want = worker.demand.request(7, Limits(rpm=60), NOW)
     assert (want.slots, want.experiments, want.until) == (0, (3,), 500)
     assert (want.limits, want.pause_ms) == (Limits(60), 7000)
     assert want.call_tokens == UNKNOWN_CALL
 
 
 def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
-    limits = Limits(tokens_per_minute=10_000)
+    limits = Limits(tpm=10_000)
     used = Attempt(1, usage=Usage(100, 20), response="Hello")
     outcome = Outcome(ITEM, (used,), Done())
     worker = Worker()

@@ -414,7 +414,7 @@ async def test_a_worker_that_waits_takes_what_is_enqueued_later(
 async def test_a_rate_limit_is_one_for_all_workers(job: Job, simulator: Simulator) -> None:
     async with open_store(job.database, create=True) as store:
         await job.enqueue(store, [f"w{n}" for n in range(12)])
-        running = asyncio.create_task(job.work(store, slots=20, requests_per_minute=5))
+        running = asyncio.create_task(job.work(store, slots=20, rpm=5))
         await simulator.received(1)
         async with store.seat(slots=20, lease_s=60, max_crashes=5) as other:
             assert (await other.exchange([], ClaimRequest(20, limits=Limits(5)))).items == []

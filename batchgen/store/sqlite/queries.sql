@@ -128,15 +128,15 @@ update workers set lease_until = :lease_until where id = :worker_id;
 
 -- name: orders
 -- What others want of a worker; no row when it was taken for dead.
-select slots, paused, requests_per_minute, tokens_per_minute, stop from workers
+select slots, paused, rpm, tpm, stop from workers
  where id = :worker_id;
 
 -- name: change_orders
 -- Null leaves a thing as it is. A stop is never taken back, and only becomes more urgent.
 update workers
    set slots = coalesce(:slots, slots), paused = coalesce(:paused, paused),
-       requests_per_minute = coalesce(:requests_per_minute, requests_per_minute),
-       tokens_per_minute = coalesce(:tokens_per_minute, tokens_per_minute),
+       rpm = coalesce(:rpm, rpm),
+       tpm = coalesce(:tpm, tpm),
        stop = iif(stop = 'now', stop, coalesce(:stop, stop))
  where id = :worker_id;
 

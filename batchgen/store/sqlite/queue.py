@@ -188,7 +188,7 @@ def _earlier(one: int | None, other: int | None) -> int | None:
 def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:
     if not claimed:
         return []
-    counts_tokens = want.limits.tokens_per_minute is not None
+    counts_tokens = want.limits.tpm is not None
     rows = db.execute(QUERIES["claimed_items"], {"ids": json.dumps(claimed)}).fetchall()
     return [
         Item(

@@ -18,8 +18,8 @@ def change_orders(db: sqlite3.Connection, given: Mapping[int, OrderChange | Orde
     rows = [
         {
             "worker_id": worker_id, "slots": order.slots, "paused": order.paused,
-            "requests_per_minute": order.requests_per_minute,
-            "tokens_per_minute": order.tokens_per_minute, "stop": order.stop,
+            "rpm": order.rpm,
+            "tpm": order.tpm, "stop": order.stop,
         }
         for worker_id, order in given.items()
     ]  # fmt: skip
