@@ -8,13 +8,13 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, load
-from batchgen.errors import BatchgenError, ConfigError, UsageError
+from batchgen.errors import BatchgenError, ConfigError, Remedy, UsageError
 from batchgen.export import export_file, output_path, result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
@@ -23,6 +23,17 @@ from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
+
+# What the user can do about an error, in Python's words.
+_REMEDIES = {
+    Remedy.CHOOSE_RECIPE: 'Pass recipe="add" (mix both) or recipe="replace" (drop the old one\'s '
+    "unfinished items), or choose another experiment_name.",
+    Remedy.NAME_DATABASE: "Name another file with database=...",
+    Remedy.MOVE_DATABASE: "Put it on a local disk with database=...; prompts and output may stay "
+    "where they are.",
+    Remedy.STOP_WORKERS: "Stop the worker first.",
+    Remedy.RUN_AGAIN: "Then run the same script again.",
+}
 
 _PAGE_ITEMS = 500
 
@@ -87,8 +98,19 @@ class DataGenerationPipeline:
         slots = self._slots(concurrency_limit)
         parser = self._parser(extract_function)
         chosen = recipe_of(self.config, parser)
+        with _remedies_in_python():
+            return await self._run(data_pool, chosen, other_recipe, slots, parser)
+
+    async def _run(
+        self,
+        data_pool: Iterable[Any],
+        recipe: Recipe,
+        other_recipe: OtherRecipe,
+        slots: int,
+        parser: Parser,
+    ) -> list[dict[str, Any]]:
         async with open_store(self.config.database, create=True) as store:
-            enqueued = await self._enqueue(store, data_pool, chosen, other_recipe)
+            enqueued = await self._enqueue(store, data_pool, recipe, other_recipe)
             experiment = await self._experiment(store)
             result = await self._work(store, experiment, slots, parser)
             self.experiment_path = output_path(self.config.output_data, experiment)
@@ -152,6 +174,17 @@ class DataGenerationPipeline:
             )  # fmt: skip
 
 
+@contextmanager
+def _remedies_in_python() -> Iterator[None]:
+    """An error's message says what to do, too."""
+    try:
+        yield
+    except BatchgenError as exc:
+        if exc.remedy in _REMEDIES:
+            exc.args = (f"{exc} {_REMEDIES[exc.remedy]}",)
+        raise
+
+
 @asynccontextmanager
 async def _turn_to_enqueue() -> AsyncIterator[None]:
     while not _ENQUEUEING.acquire(blocking=False):  # noqa: ASYNC110  no asyncio lock spans threads
@@ -172,7 +205,8 @@ async def _results(store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 def _unfinished(result: WorkResult) -> str:
     counts = result.counts
-    why = result.stats.halted or "the run was stopped by a signal."
+    halted = result.stats.halted
+    why = halted.why if halted else "the run was stopped by a signal."
     return (
         f"{why} {counts.done} of {counts.total} items are done and kept; "
         "run the same script again to go on."

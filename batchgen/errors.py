@@ -39,6 +39,8 @@ class Remedy(Enum):
     NAME_FILE = auto()
     LEAVE_OUT_ITEM = auto()
     FOLLOW_TO_STDOUT = auto()
+    RAISE_COST_BUDGET = auto()
+    RAISE_TOKEN_BUDGET = auto()
 
 
 class BatchgenError(Exception):

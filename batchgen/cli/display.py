@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import click
 from rich.console import Console
 
+from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, counted
 from batchgen.display.live import show
 from batchgen.jobs.status import watch_run
@@ -72,7 +73,7 @@ def say_result(session: Session, result: WorkResult) -> None:
     if stats.halted:
         waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
         click.echo(
-            f"halted: {stats.halted}\n"
+            f"halted: {with_hint(stats.halted.why, stats.halted.remedy)}\n"
             f"Nothing is lost: {waiting}. Fix that, then run the same command again.",
             err=True,
         )

@@ -24,11 +24,15 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_FILE: "Name one with -o.",
     Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",
     Remedy.FOLLOW_TO_STDOUT: "To stdout: batchgen export --follow -o -",
+    Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
+    Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
 }  # fmt: skip
 
 
+def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
+    """The message, and what to type about it."""
+    return message if remedy is None else f"{message} {HINTS[remedy].format(**facts)}"
+
+
 def error_line(exc: BatchgenError) -> str:
-    """The error, and what to type about it."""
-    if exc.remedy is None:
-        return str(exc)
-    return f"{exc} {HINTS[exc.remedy].format(**exc.facts)}"
+    return with_hint(str(exc), exc.remedy, exc.facts)

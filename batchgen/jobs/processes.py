@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, ModelConfig
-from batchgen.errors import BatchgenError, StoreError
+from batchgen.errors import BatchgenError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of, work_with_log
 from batchgen.llm.client import check_settings
 from batchgen.shutdown import Stop
 from batchgen.store import Store, open_store
-from batchgen.worker import Stats, WorkSpec
+from batchgen.worker import Halt, Stats, WorkSpec
 from batchgen.worker.report import WorkerReport
 
 _LOOK_EVERY_S = 0.5
@@ -125,7 +125,7 @@ class _Child:
     calls: int = 0
     retried: int = 0
     in_flight: int = 0
-    halted: str | None = None
+    halted: Halt | None = None
 
     def drain(self) -> None:
         if self.process.stdin is not None:
@@ -177,7 +177,8 @@ class WorkerProcesses:
         if not ended_well:
             raise BatchgenError(
                 f"all {len(self._children)} worker processes failed; the lines above say why. "
-                "Nothing that was answered is lost; run the same command to go on."
+                "Nothing that was answered is lost.",
+                Remedy.RUN_AGAIN,
             )
 
     def _good_codes(self) -> set[int]:
@@ -215,7 +216,7 @@ class WorkerProcesses:
         if code in _ENDED_WELL:  # else what it reported last is all that is known
             found = json.loads(result)
             child.calls, child.retried = found["calls"], found["retried"]
-            child.halted = found["halted"]
+            child.halted = found["halted"] and Halt.from_json(found["halted"])
         child.in_flight = 0
         self._add_up()
         if child.halted:  # the reason holds for all
@@ -226,10 +227,7 @@ class WorkerProcesses:
 
     def _who_goes_on(self) -> str:
         if self._shares_items:
-            return (
-                "what is missing of its share of --max-items is left: run the command again, with "
-                "so many"
-            )
+            return "what is missing of its share of the items is left: run it again, with so many"
         return "the others do its items"
 
     async def _pass_on_lines(self, child: _Child) -> None:
@@ -343,7 +341,8 @@ class Parent:
         self.say(f"warning: {message}")
 
     def tell_result(self, stats: Stats) -> None:
-        result = {"calls": stats.calls, "retried": stats.retried, "halted": stats.halted}
+        halted = stats.halted and stats.halted.to_json()
+        result = {"calls": stats.calls, "retried": stats.retried, "halted": halted}
         with suppress(OSError):
             self._stdout.write(json.dumps(result).encode())
 

@@ -44,10 +44,10 @@ from batchgen.worker.reporting import make_report
 from batchgen.worker.requests import Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import RunLog, Stats
+from batchgen.worker.stats import Halt, RunLog, Stats
 from batchgen.worker.stragglers import CallsUnderWay
 
-__all__ = ["RunLog", "Stats", "WorkSpec", "run_worker"]
+__all__ = ["Halt", "RunLog", "Stats", "WorkSpec", "run_worker"]
 
 
 async def run_worker(

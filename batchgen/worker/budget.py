@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from batchgen.errors import ConfigError, InputError
+from batchgen.errors import ConfigError, InputError, Remedy
 from batchgen.items import Item
 from batchgen.llm.prices import Prices, WorstCase
 from batchgen.store import Budget, Grant, Reservation, Spent, Store
 from batchgen.worker.requests import Prepared
+from batchgen.worker.stats import Halt
 
 
 class BudgetGuard:
@@ -21,7 +22,7 @@ class BudgetGuard:
         store: Store,
         *,
         reserve: Callable[[Reservation], Awaitable[Grant]],
-        halt: Callable[[str], None],
+        halt: Callable[[Halt], None],
     ) -> None:
         self._budget = budget
         self._prices = prices
@@ -60,14 +61,16 @@ class BudgetGuard:
         return True
 
 
-def _used_up(budget: Budget, spent: Spent, worst: WorstCase) -> str:
+def _used_up(budget: Budget, spent: Spent, worst: WorstCase) -> Halt:
     cost_usd = worst.cost_usd or 0.0
     if budget.max_cost_usd is not None and spent.cost_usd + cost_usd > budget.max_cost_usd:
-        return (
+        return Halt(
             f"the budget is used up: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are "
-            f"spent, and the next call may cost ${cost_usd:,.4f}. Raise --max-cost to go on."
+            f"spent, and the next call may cost ${cost_usd:,.4f}.",
+            Remedy.RAISE_COST_BUDGET,
         )
-    return (
+    return Halt(
         f"the budget is used up: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and "
-        f"the next call may need {worst.tokens:,}. Raise --max-tokens-total to go on."
+        f"the next call may need {worst.tokens:,}.",
+        Remedy.RAISE_TOKEN_BUDGET,
     )

@@ -20,7 +20,7 @@ from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.membership import Membership
 from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import Halt, Stats
 from batchgen.worker.waiting import Asked, FreeSlots
 
 
@@ -104,10 +104,10 @@ class Committer:
         self._free_slots.release()
         self._wake.set()
 
-    def halt(self, why: str) -> None:
+    def halt(self, halt: Halt) -> None:
         """Claim no more: no request would work."""
         if self._stats.halted is None:
-            self._stats.halted = why
+            self._stats.halted = halt
             self.drain()
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from batchgen.worker.calls import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import Halt, Stats
 
 # The server may have finished what we did not see the end of.
 _MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
@@ -53,7 +53,7 @@ class Judge:
         stats: Stats,
         rejected_parameters: RejectedParameters,
         *,
-        halt: Callable[[str], None],
+        halt: Callable[[Halt], None],
         charge_late: Callable[[Item], None],
     ) -> None:
         self._policy = policy
@@ -84,7 +84,7 @@ class Judge:
 
     def halt_if_stalled(self, now: int) -> None:
         if stalled := self._pacer.stalled(now):
-            self._halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}")
+            self._halt(Halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}"))
 
     def _other_attempt(self, called: Called | None, prepared: Prepared) -> Attempt:
         if called is None:
@@ -114,7 +114,7 @@ class Judge:
         owed = self._charge_late(item)
         self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
         if isinstance(verdict, Failure) and verdict.halt:
-            self._halt(f"{verdict.halt} The server said: {verdict.message}")
+            self._halt(Halt(f"{verdict.halt} The server said: {verdict.message}"))
         else:
             self.halt_if_stalled(now)
         owing = replace(item, attempts=item.attempts + owed) if owed else item

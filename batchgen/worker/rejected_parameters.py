@@ -46,7 +46,7 @@ class RejectedParameters:
             return replace(
                 verdict,
                 halt=f"the server does not take {place}, which is sent with every item. Remove it "
-                "from the config, then enqueue the pool again with --recipe replace.",
+                "from the config, then enqueue the pool again, replacing the old recipe.",
             )
         return named
 

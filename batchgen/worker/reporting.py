@@ -16,7 +16,7 @@ def make_report(stats: Stats, calls: CallsUnderWay, pacer: Pacer) -> WorkerRepor
     late = calls.stragglers(now)[:_MOST_STRAGGLERS]
     return WorkerReport(
         paused=stats.paused,
-        halted=stats.halted,
+        halted=stats.halted.why if stats.halted else None,
         waits_for=_waits_for(stats, pacer, now),
         limited_to_rpm=stats.limited_to_rpm,
         paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,

@@ -2,11 +2,28 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from batchgen.errors import Remedy
 from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply, Retry
 
 _LATENCIES_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why no request would work, and what the user can do about it besides what that says."""
+
+    why: str
+    remedy: Remedy | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"why": self.why, "remedy": self.remedy and self.remedy.name}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Halt":
+        name = values["remedy"]
+        return cls(values["why"], Remedy[name] if name else None)
 
 
 @dataclass(slots=True)
@@ -21,7 +38,7 @@ class Stats:
     paused: bool = False  # by another terminal
     limited_to_rpm: float | None = None  # what a limit holds claims to
     trouble: str = ""  # the latest, while it may last
-    halted: str | None = None
+    halted: Halt | None = None
 
     def count_call(self, verdict: Answer | Failure, reply: Reply, *, paused: bool) -> None:
         """A call has ended. `paused`: an answer that comes now does not end the trouble."""

@@ -36,7 +36,7 @@ from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import Halt, Stats
 
 POLICY = RetryPolicy(max_attempts=2, parse_attempts=2)
 PRICES = Prices(ModelConfig(base_url="http://127.0.0.1/v1", model="m", price=Price(1.0, 2.0, 0.5)))
@@ -70,7 +70,7 @@ class Court:
     """A judge, and what it says to the worker around it."""
 
     def __init__(self) -> None:
-        self.halts: list[str] = []
+        self.halts: list[Halt] = []
         self.late: list[Item] = []
         self.left_out: list[tuple[int, str]] = []
         self.warnings: list[str] = []
@@ -135,7 +135,7 @@ def test_what_no_request_can_help_halts_and_gives_the_item_back() -> None:
     court = Court()
     failure = Failure(Reason.REJECTED, "401 no", halt="the key is wrong.")
     assert court.decide(failure) == Release()
-    assert court.halts == ["the key is wrong. The server said: 401 no"]
+    assert court.halts == [Halt("the key is wrong. The server said: 401 no")]
 
 
 def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:

@@ -178,7 +178,9 @@ async def test_a_redirect_to_another_host_is_not_followed_with_the_key(
         simulator.script("Say", Behaviour.redirect(f"{url}/chat/completions", status))
         job = Job(tmp_path, simulator.base_url)
         result = await job.run(["a", "b"], slots=1)
-    assert (result.stats.halted or "").startswith("the server sends us elsewhere.")
+    assert str(result.stats.halted and result.stats.halted.why).startswith(
+        "the server sends us elsewhere."
+    )
     assert [received.headers["Authorization"] for received in simulator.requests] == [
         f"Bearer {KEY}"
     ]

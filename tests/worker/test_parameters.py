@@ -54,7 +54,7 @@ async def test_one_that_every_item_sends_halts_after_a_handful_of_calls(
     assert halted.code == 4
     assert (
         "halted: the server does not take model.logit_bias, which is sent with every item. Remove "
-        "it from the config, then enqueue the pool again with --recipe replace. "
+        "it from the config, then enqueue the pool again, replacing the old recipe. "
         "The server said: 400 Unknown parameter: 'logit_bias'.\n"
     ) in halted.err
     assert 1 <= simulator.calls <= HANDFUL

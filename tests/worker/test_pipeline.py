@@ -390,7 +390,7 @@ async def test_a_changed_template_stops_until_told_what_to_do(
 ) -> None:
     await DataGenerationPipeline().run(words(2))
     here.write("prompts/user_prompts/default.txt", "Shout {word}\n")
-    with pytest.raises(UsageError, match="the user template changed"):
+    with pytest.raises(UsageError, match=r"the user template changed.* recipe=\"add\""):
         await DataGenerationPipeline().run(words(2))
     assert simulator.calls == 2
     results = await DataGenerationPipeline().run(words(2), recipe="add")

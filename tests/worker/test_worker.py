@@ -194,9 +194,8 @@ async def test_a_worker_that_gets_nowhere_halts_and_gives_its_items_back(
         await simulator.stop()
     result = await job.run(["a", "b"], stall_s=0.5)
     what = "the server answered only 429" if limited else "the server was down"
-    assert (result.stats.halted or "").startswith(
-        f"{what} for 0.5 s (work.stall_s). The last reply"
-    )
+    assert result.stats.halted is not None
+    assert result.stats.halted.why.startswith(f"{what} for 0.5 s (work.stall_s). The last reply")
     assert result.exit_code == 4
     assert job.ends() == [("pending", None, 0)] * 2
 
