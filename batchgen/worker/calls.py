@@ -15,15 +15,16 @@ attempts of one outcome.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from batchgen.clock import clock_ms
-from batchgen.items import Answer, Failure, Item, Reply
+from batchgen.items import Answer, Item, Reply
 from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.worker.committer import Committer
+from batchgen.worker.judge import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsUnderWay
@@ -34,25 +35,8 @@ _LOOK_EVERY_MS = 1000
 _Send = Callable[[], Awaitable[Reply]]
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
-    """What a call brought, and what that is by itself."""
-
-    reply: Reply
-    verdict: Answer | Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What came of an item's calls: the one that counts, and a second one, if there was one; None:
-    that one was left, and nobody knows its answer."""
-
-    counts: Called
-    others: tuple[Called | None, ...] = ()
-
-
 class Calls:
-    """Those of one worker."""
+    """Those of one worker. With `hedge`, stragglers get a second one."""
 
     def __init__(
         self, client: Client, committer: Committer, pacer: Pacer, under_way: CallsUnderWay,

@@ -1,10 +1,10 @@
 """The work on one item, from its claim to its outcome: prepare, send, judge, parse.
 
-    Item ─prepare─▶ Prepared ─[budget]─send─▶ Called ─judge─▶ Judgement ─[answer durable]─parse─▶
-    Outcome
+    Item ─prepare▶ Prepared ─[budget]─send▶ Sent ─judge▶ Judgement ─[durable]─parse▶ Outcome
 
 Each step is a module of its own and hands the next one a value (requests, calls, judge, parsing);
-here is their order, and what is handed in for an item whose work was broken off.
+here is their order, and what is handed in for an item whose work was broken off. Only this module
+and `calls` know that there are slots and a committer.
 """
 
 from dataclasses import dataclass, replace

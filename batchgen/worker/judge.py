@@ -23,7 +23,6 @@ from batchgen.items import (
 from batchgen.llm.decide import RetryPolicy, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL, storable
-from batchgen.worker.calls import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
@@ -31,6 +30,23 @@ from batchgen.worker.stats import Halt, Stats
 
 # The server may have finished what we did not see the end of.
 _MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A reply, and what it is by itself."""
+
+    reply: Reply
+    verdict: Answer | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of an item's calls: of the one that counts, and of a second one if there was one;
+    None stands for a call that was left, whose answer nobody knows."""
+
+    counts: Called
+    others: tuple[Called | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

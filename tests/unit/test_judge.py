@@ -30,8 +30,7 @@ from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
-from batchgen.worker.calls import Called, Sent
-from batchgen.worker.judge import Judge
+from batchgen.worker.judge import Called, Judge, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.rejected_parameters import RejectedParameters

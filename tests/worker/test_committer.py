@@ -1,0 +1,141 @@
+"""The committer on a real database: items given out, second calls permitted, answers durable."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.clock import clock_ms
+from batchgen.items import Attempt, Done, Item, NewItem, Outcome, Recipe, Release, Template
+from batchgen.limits import TokenMeter
+from batchgen.store import OtherRecipe, key_of_content, open_store
+from batchgen.worker.committer import Committer
+from batchgen.worker.demand import Demand
+from batchgen.worker.membership import Membership
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.patience import Patience
+from batchgen.worker.permits import Permits
+from batchgen.worker.report import WorkerReport
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Stats
+
+ITEMS = 3
+
+
+@dataclass
+class Desk:
+    """A committer that runs, and what it goes by."""
+
+    committer: Committer
+    permits: Permits
+    demand: Demand
+    database: Path
+
+    def query(self, sql: str) -> list[Any]:
+        connection = sqlite3.connect(self.database)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+
+@asynccontextmanager
+async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
+    """One worker of three slots, on three items. It is left when all is handed in."""
+    database = path / "batchgen.db"
+    work = WorkSpec(slots=3, **spec)
+    pacer = Pacer(work.slots, 1800, clock_ms())
+    permits = Permits(pacer)
+    patience = Patience(permits, 5, print)
+    demand = Demand(work, pacer, permits, TokenMeter(None))
+    async with open_store(database, create=True) as store:
+        recipe = Recipe(None, Template("Say {word}"), "m", {})
+        async with store.enqueueing("e", recipe, OtherRecipe.STOP) as into:
+            texts = [f'{{"word": "w{number}"}}' for number in range(ITEMS)]
+            key = partial(key_of_content, into.experiment_id, into.recipe_id)
+            await store.add_items(into, [NewItem(key(text), text, None, "here") for text in texts])
+        async with store.seat(work.slots, 60, 3) as seat:
+            membership = Membership(
+                seat, work, pacer, demand, patience, report=WorkerReport, warn=print
+            )
+            committer = Committer(seat, demand, membership, permits, patience, None, Stats())
+            running = asyncio.create_task(committer.run())
+            yield Desk(committer, permits, demand, database)
+            committer.close()
+            await running
+
+
+async def claimed(committer: Committer) -> Item:
+    item = await committer.next_item()
+    assert item is not None
+    return item
+
+
+def answered(item: Item, *more: Attempt) -> Outcome:
+    return Outcome(item, (Attempt(1, response="Hello", body="{}"), *more), Done())
+
+
+@pytest.mark.parametrize("second", [Attempt(1), Attempt(1, response="Hi", body="{}")])
+async def test_both_calls_are_on_record_before_the_second_goes_out_and_after(
+    tmp_path: Path, second: Attempt
+) -> None:
+    async with desk(tmp_path) as worker:
+        item = await claimed(worker.committer)
+        assert await worker.committer.second_call_permit(item)
+        assert worker.permits.in_flight == 2
+        assert worker.query("select second_call from work where item_id = 1") == [(1,)]
+        worker.committer.give_back_permit()
+        assert await worker.committer.hand_in(answered(item, second)) == 1
+        assert worker.permits.in_flight == 0
+    assert worker.query("select outcome from attempts order by seq") == [
+        ("answered",), (second.outcome,)
+    ]  # fmt: skip
+    assert worker.query("select state, second_call from work where item_id = 1") == [("done", 0)]
+
+
+async def test_an_item_that_is_anothers_by_now_gets_no_second_call(tmp_path: Path) -> None:
+    async with desk(tmp_path) as worker:
+        item = await claimed(worker.committer)
+        earlier = replace(item, epoch=item.epoch - 1)
+        assert not await worker.committer.second_call_permit(earlier)
+        assert worker.permits.in_flight == 1
+        assert worker.query("select sum(second_call) from work") == [(0,)]
+        await worker.committer.hand_in(Outcome(item, (), Release()))
+
+
+async def test_a_second_call_whose_first_has_ended_meanwhile_gives_its_permit_back(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as worker:
+        item, other = await claimed(worker.committer), await claimed(worker.committer)
+        waiting = asyncio.create_task(worker.committer.second_call_permit(item))
+        while worker.permits.in_flight < 3:  # taken, and being written
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await worker.committer.hand_in(answered(item))
+        await worker.committer.hand_in(answered(other))
+        assert worker.permits.in_flight == 0
+    assert worker.query("select count(*), sum(outcome = 'unknown') from attempts") == [(2, 0)]
+    assert worker.query("select sum(second_call) from work") == [(0,)]
+
+
+async def test_a_slot_has_its_next_item_when_its_answer_is_durable(tmp_path: Path) -> None:
+    async with desk(tmp_path, max_items=2) as worker:
+        first = await claimed(worker.committer)
+        durable = worker.committer.hand_in(answered(first))
+        second = await claimed(worker.committer)
+        assert durable.done()
+        assert worker.query("select item_id, state from work where state <> 'pending'") == [
+            (first.id, "done"), (second.id, "running")
+        ]  # fmt: skip
+        await worker.committer.hand_in(answered(second))
+        assert await worker.committer.next_item() is None  # as many as it was to claim
+        assert worker.demand.draining
