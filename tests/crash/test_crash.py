@@ -63,7 +63,11 @@ async def test_a_worker_killed_while_waiting_repeats_only_what_was_in_flight(
 
 @pytest.mark.timeout(300)
 async def test_runs_killed_at_random_moments_lose_nothing_and_export_the_same_bytes(
-    project: Project, simulator: Simulator, words: Words, calm_lines: Callable[[Project], Any]
+    project: Project,
+    simulator: Simulator,
+    words: Words,
+    slow: bool,
+    calm_lines: Callable[[Project], Any],
 ) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
@@ -73,7 +77,7 @@ async def test_runs_killed_at_random_moments_lose_nothing_and_export_the_same_by
     calls_before = simulator.calls
     kills = 0
     await project.batchgen("enqueue", "pool.jsonl")
-    while kills < 5:
+    while kills < (10 if slow else 2):
         worker = await project.start("work", "-c", str(SLOTS))
         done_before = simulator.calls
         await simulator.received(done_before + rng.randrange(1, 30))

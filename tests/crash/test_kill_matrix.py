@@ -175,12 +175,12 @@ async def waiting_to_try_again(job: Job, workers: list[Process]) -> AsyncIterato
 
 AtWork = Callable[[Job, list[Process]], AbstractAsyncContextManager[list[Process]]]
 
-# The number of workers with which the suite runs a cell.
+# The number of workers with which the fast set runs a cell; 0: `--slow` alone does, as all others.
 AT_WORK: dict[AtWork, tuple[int, ...]] = {
     #                          KILL TERM INT TWICE SUSPEND
-    waiting_for_the_model:      (4,   1,   2,   2,   1),
-    answered_but_not_committed: (2,   1,   4,   1,   2),
-    between_commits:            (1,   2,   1,   2,   2),
+    waiting_for_the_model:      (4,   1,   0,   2,   1),
+    answered_but_not_committed: (2,   0,   1,   0,   2),
+    between_commits:            (1,   2,   0,   1,   0),
     waiting_to_try_again:       (2,   0,   1,   0,   0),
 }  # fmt: skip
 
@@ -318,16 +318,16 @@ async def export_before_it_is_recorded(job: Job, end: End) -> AsyncIterator[Proc
 
 OneCommand = Callable[[Job, End], AbstractAsyncContextManager[Process]]
 
-# 1: the suite runs it.
+# 1: the fast set runs it too.
 ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
     #                                        KILL TERM INT TWICE SUSPEND
-    enqueue_between_two_chunks:               (1,   0,   1,   1,   0),
-    enqueue_while_it_writes:                  (1,   0,   1,   1,   1),
-    first_command_before_it_makes_its_tables: (1,   1,   0,   0,   0),
-    first_command_while_it_makes_its_tables:  (1,   0,   1,   0,   1),
-    retry_while_it_writes:                    (1,   1,   1,   0,   0),
-    export_while_it_writes:                   (1,   1,   1,   0,   0),
-    export_before_it_is_recorded:             (1,   0,   0,   1,   0),
+    enqueue_between_two_chunks:               (1,   0,   0,   1,   0),
+    enqueue_while_it_writes:                  (1,   0,   1,   0,   0),
+    first_command_before_it_makes_its_tables: (1,   0,   0,   0,   0),
+    first_command_while_it_makes_its_tables:  (1,   0,   0,   0,   1),
+    retry_while_it_writes:                    (1,   1,   0,   0,   0),
+    export_while_it_writes:                   (1,   0,   1,   0,   0),
+    export_before_it_is_recorded:             (1,   0,   0,   0,   0),
 }  # fmt: skip
 
 

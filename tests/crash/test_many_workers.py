@@ -33,10 +33,11 @@ def plan(seconds: float, workers: int, *acts: str, errors: str = ERRORS, chunk: 
     "plan",
     [
         plan(3, 3, *ACTS),
-        plan(2, 6, "kill", errors="", chunk=200),
-        plan(2, 6, errors="", chunk=800),
+        pytest.param(plan(60, 4, *ACTS), marks=pytest.mark.slow),
+        pytest.param(plan(2, 6, "kill", errors="", chunk=200), marks=pytest.mark.slow),
+        pytest.param(plan(2, 6, errors="", chunk=800), marks=pytest.mark.slow),
     ],
-    ids=["everything happens", "some are killed", "each gets a fair share"],
+    ids=["everything happens", "for a minute", "some are killed", "each gets a fair share"],
 )
 async def test_chaos_loses_nothing_and_asks_nothing_twice(plan: Plan, tmp_path: Path) -> None:
     print(plan)  # with its seed

@@ -9,6 +9,8 @@ import pytest
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import Project
 
+pytestmark = pytest.mark.slow  # importing it takes seconds
+
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -76,16 +76,19 @@ def test_the_wheel_has_every_file_of_the_package_and_what_ships_with_it(wheel: P
     assert files == package | shipped
 
 
+@pytest.mark.slow
 def test_the_installed_package_is_not_the_checkout(home: Path, tmp_path: Path) -> None:
     code = "import batchgen.shipped as s; print(s.__file__); print(s.shipped_path('migrations'))"
     for path in run(tmp_path, str(home / "bin/python"), "-c", code).splitlines():
         assert path.startswith(str(home))
 
 
+@pytest.mark.slow
 def test_the_command_tells_its_version(home: Path, tmp_path: Path) -> None:
     assert batchgen(home, tmp_path, "--version") == f"batchgen {__version__}"
 
 
+@pytest.mark.slow
 def test_pip_names_the_version_and_the_licence(home: Path, tmp_path: Path) -> None:
     shown = run(
         tmp_path, sys.executable, "-m", "pip", "--python", str(home / "bin/python"),
@@ -94,12 +97,14 @@ def test_pip_names_the_version_and_the_licence(home: Path, tmp_path: Path) -> No
     assert {f"Version: {__version__}", "License: Apache-2.0"} <= set(shown.splitlines())
 
 
+@pytest.mark.slow
 def test_init_writes_the_shipped_files(home: Path, tmp_path: Path) -> None:
     batchgen(home, tmp_path, "init", "x")
     for name in STARTER:
         assert (tmp_path / "x" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_demo_does_the_whole_job(home: Path, tmp_path: Path) -> None:
     batchgen(home, tmp_path, "demo")
     assert "5 done" in batchgen(home, tmp_path, "--db", "batchgen-demo/batchgen.db", "verify")
@@ -107,6 +112,7 @@ def test_the_demo_does_the_whole_job(home: Path, tmp_path: Path) -> None:
     assert len(export.read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_python_script_finds_the_pipeline_and_its_types(home: Path, tmp_path: Path) -> None:
     code = "from batchgen import DataGenerationPipeline as P; print(P().config.directory)"
     assert run(tmp_path, str(home / "bin/python"), "-c", code) == str(tmp_path)
