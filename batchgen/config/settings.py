@@ -116,6 +116,7 @@ class WorkConfig:
     timeout_s: float = 600.0
     max_attempts: int = 5
     parse_attempts: int = 1
+    retry_wait_s: float = 1.0
     parse_feedback: bool = False
     parse_timeout_s: float = 30.0
     stall_s: float = 1800.0
@@ -189,6 +190,10 @@ _TABLE = {
     "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
     "work.max_attempts": (POSITIVE, "calls per item that may fail before the item does"),
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
+    "work.retry_wait_s": (
+        SECONDS,
+        "seconds before the first retry; each later wait is twice as long",
+    ),
     "work.parse_feedback": (BOOL, "say, when asking again, what was wrong with the last answer"),
     "work.parse_timeout_s": (SECONDS, "seconds that a parser may take over one answer"),
     "work.stall_s": (SECONDS, "seconds without any success until a worker halts"),

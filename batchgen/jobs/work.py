@@ -86,7 +86,9 @@ def spec_of(config: Config, experiments: tuple[int, ...] | None, flags: WorkFlag
         until=flags.until,
         wait_for_more=flags.wait_for_more,
         hedge=flags.hedge,
-        retry_policy=RetryPolicy(settings.max_attempts, settings.parse_attempts),
+        retry_policy=RetryPolicy(
+            settings.max_attempts, settings.parse_attempts, settings.retry_wait_s
+        ),
         timeout_s=settings.timeout_s,
         parse_timeout_s=settings.parse_timeout_s,
         parse_feedback=settings.parse_feedback,

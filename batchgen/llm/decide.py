@@ -25,7 +25,6 @@ from batchgen.items import (
     Trouble,
 )
 
-_FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _COSTS_NO_ATTEMPT = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
@@ -43,10 +42,12 @@ class Blame(Enum):
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often an item is tried: `max_attempts` calls, of which `parse_attempts` may bring answers
-    that its parser cannot use."""
+    that its parser cannot use. `first_wait_s` is the wait before the first retry, in seconds; each
+    later one is twice as long."""
 
     max_attempts: int = 5
     parse_attempts: int = 1
+    first_wait_s: float = 1.0
 
 
 def decide(
@@ -68,10 +69,10 @@ def decide(
     if verdict.halt is not None:
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
-        return Retry(_at(now, verdict.retry_after_s, 0, rng), charged=False)
+        return Retry(_at(now, verdict.retry_after_s, policy.first_wait_s, rng), charged=False)
     if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_ATTEMPT:
         return Retry(None, charged=False)
-    again_at = _at(now, verdict.retry_after_s, item.attempts, rng)
+    again_at = _at(now, verdict.retry_after_s, wait_s(item.attempts, policy.first_wait_s), rng)
     if blame is Blame.UNDECIDED:
         return Retry(again_at, charged=False)
     if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
@@ -102,14 +103,15 @@ def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decisio
     return Fail(Reason.PARSE, error)
 
 
-def wait_s(failures: int, longest_s: float = _LONGEST_WAIT_S) -> float:
-    """The wait after `failures` earlier failures in a row: 1, 2, 4... seconds, or `longest_s`."""
-    waits = backoff.expo(base=2, factor=_FIRST_WAIT_S, max_value=longest_s)
+def wait_s(failures: int, first_s: float, longest_s: float = _LONGEST_WAIT_S) -> float:
+    """The wait after `failures` earlier failures in a row: `first_s` seconds, twice, four times as
+    many and so on, at most `longest_s`."""
+    waits = backoff.expo(base=2, factor=first_s, max_value=longest_s)
     # The generator's first value is not a wait; past 10 doublings nothing changes.
     return float(next(islice(waits, 1 + min(failures, 10), None)))
 
 
-def _at(now: int, retry_after_s: float | None, failures: int, rng: Random) -> int:
+def _at(now: int, retry_after_s: float | None, otherwise_s: float, rng: Random) -> int:
     """Never before the wait is over: jitter is added, as full jitter would undercut Retry-After."""
-    seconds = wait_s(failures) if retry_after_s is None else retry_after_s
+    seconds = otherwise_s if retry_after_s is None else retry_after_s
     return now + ceil((seconds + rng.uniform(0, min(0.5, seconds / 4))) * 1000)

@@ -60,7 +60,10 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    pacer = Pacer(spec.slots, spec.stall_s, clock_ms(), cuts_slots=not spec.limits.adaptive)
+    pacer = Pacer(
+        spec.slots, spec.stall_s, clock_ms(),
+        first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
+    )  # fmt: skip
     permits = Permits(pacer)
     patience = Patience(permits, spec.patience_s, log.warn)
     demand = Demand(spec, pacer, permits, await _token_meter(store, spec))

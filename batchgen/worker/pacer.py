@@ -42,8 +42,12 @@ LateCharge = tuple[Item, Failure]
 class Pacer:
     """`slots` may be changed at any time."""
 
-    def __init__(self, slots: int, stall_s: float, now: int, *, cuts_slots: bool = True) -> None:
+    def __init__(
+        self, slots: int, stall_s: float, now: int, *,
+        first_wait_s: float = 1.0, cuts_slots: bool = True,
+    ) -> None:  # fmt: skip
         self.slots = slots
+        self._first_wait_s = first_wait_s
         self._cuts_slots = cuts_slots
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
@@ -127,7 +131,7 @@ class Pacer:
         self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:
-            asked_s = 0.0 if same_burst else wait_s(self._bursts - 1)
+            asked_s = 0.0 if same_burst else wait_s(self._bursts - 1, self._first_wait_s)
         self._pause(now, asked_s)
         self.limited_until = max(self.limited_until, now + ceil(asked_s * 1000))
 
@@ -150,7 +154,7 @@ class Pacer:
         if sent_at > self._paused_at:
             self._paused_at = now
             self._note_trouble(now)
-            probe_in_s = wait_s(self._failed_probes, _LONGEST_PROBE_WAIT_S)
+            probe_in_s = wait_s(self._failed_probes, self._first_wait_s, _LONGEST_PROBE_WAIT_S)
             self._pause(now, max(probe_in_s, failure.retry_after_s or 0.0))
             self._failed_probes += 1
         return Blame.SERVER

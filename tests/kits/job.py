@@ -78,7 +78,10 @@ class Job:
         rpm: int | None = None,
         **settings: Any,
     ) -> WorkResult:
-        overrides = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **settings}
+        overrides = {
+            "base_url": self.base_url, "api_key": KEY, "model": "simulated",
+            "retry_wait_s": 0.05, **settings,
+        }  # fmt: skip
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         parser = parse and parser_from_callable(parse)
         flags = WorkFlags(slots=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more)

@@ -140,8 +140,10 @@ def test_a_stale_connection_costs_no_attempt_and_no_wait() -> None:
 
 
 def test_the_waits_double_up_to_the_longest() -> None:
-    assert [wait_s(n) for n in (0, 1, 2, 3, 4, 5, 6, 7, 1000)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert [wait_s(n, 30) for n in (0, 4, 5, 1000)] == [1, 16, 30, 30]
+    doubled = [wait_s(n, 1.0) for n in (0, 1, 2, 3, 4, 5, 6, 7, 1000)]
+    assert doubled == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert wait_s(3, 0.5) == 4
+    assert [wait_s(n, 1, 30) for n in (0, 4, 5, 1000)] == [1, 16, 30, 30]
 
 
 def test_the_backoff_grows_with_the_attempts_used() -> None:
