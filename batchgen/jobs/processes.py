@@ -123,7 +123,6 @@ class _Child:
 
     process: asyncio.subprocess.Process
     calls: int = 0
-    retried: int = 0
     in_flight: int = 0
     halted: Halt | None = None
 
@@ -203,7 +202,7 @@ class WorkerProcesses:
                     child = by_pid.get(row.pid)
                     if child is not None and row.alive:
                         report = WorkerReport.from_json(row.report)
-                        child.calls, child.retried = report.calls, report.retried
+                        child.calls = report.calls
                         child.in_flight = row.calls
                 self._add_up()
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -215,7 +214,7 @@ class WorkerProcesses:
         code = await child.process.wait()
         if code in _ENDED_WELL:  # else what it reported last is all that is known
             found = json.loads(result)
-            child.calls, child.retried = found["calls"], found["retried"]
+            child.calls = found["calls"]
             child.halted = found["halted"] and Halt.from_json(found["halted"])
         child.in_flight = 0
         self._add_up()
@@ -248,7 +247,6 @@ class WorkerProcesses:
 
     def _add_up(self) -> None:
         self._stats.calls = sum(child.calls for child in self._children)
-        self._stats.retried = sum(child.retried for child in self._children)
         self._stats.in_flight = sum(child.in_flight for child in self._children)
         self._stats.halted = next((one.halted for one in self._children if one.halted), None)
 
@@ -342,7 +340,7 @@ class Parent:
 
     def tell_result(self, stats: Stats) -> None:
         halted = stats.halted and stats.halted.to_json()
-        result = {"calls": stats.calls, "retried": stats.retried, "halted": halted}
+        result = {"calls": stats.calls, "halted": halted}
         with suppress(OSError):
             self._stdout.write(json.dumps(result).encode())
 

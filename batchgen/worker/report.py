@@ -23,7 +23,7 @@ class WorkerReport:
     limited_to_rpm    the calls a minute that a limit holds it to
     paused_until_ms   when it sends again (epoch ms), while it gives the server time
     trouble           the newest thing that went wrong, until something goes well
-    calls, retried    of this worker so far: how many calls, and how many were to be repeated
+    calls             of this worker so far
     late_after_ms     how long a call takes before it is late; None: too few answers to say
     stragglers        the calls that are late, the longest under way first, a few at most
     """
@@ -35,7 +35,6 @@ class WorkerReport:
     paused_until_ms: int | None = None
     trouble: str = ""
     calls: int = 0
-    retried: int = 0
     late_after_ms: int | None = None
     stragglers: tuple[ReportedStraggler, ...] = ()
 

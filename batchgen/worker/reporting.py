@@ -22,7 +22,6 @@ def make_report(stats: Stats, calls: CallsUnderWay, pacer: Pacer) -> WorkerRepor
         paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,
         trouble=stats.trouble,
         calls=stats.calls,
-        retried=stats.retried,
         late_after_ms=calls.late_after_ms(now),
         stragglers=tuple(ReportedStraggler(one.item_id, one.began_at + ahead) for one in late),
     )

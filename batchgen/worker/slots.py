@@ -139,7 +139,6 @@ class Slots:
     def _hand_in(self, outcome: Outcome) -> None:
         self._committer.hand_in(outcome)
         self._stats.in_flight = self._permits.in_flight
-        self._stats.count_end(outcome.decision)
         for attempt in outcome.attempts:
             self._log.attempt(outcome.item, attempt, outcome.decision)
         if not (outcome.attempts or isinstance(outcome.decision, Release)):

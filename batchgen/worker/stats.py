@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from batchgen.errors import Remedy
-from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply, Retry
+from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply
 
 _LATENCIES_KEPT = 1000
 
@@ -32,7 +32,6 @@ class Stats:
     is the database's to say."""
 
     calls: int = 0
-    retried: int = 0
     in_flight: int = 0
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     paused: bool = False  # by another terminal
@@ -49,10 +48,6 @@ class Stats:
         self.latencies_ms.append(reply.latency_ms)
         if not paused:
             self.trouble = ""
-
-    def count_end(self, decision: Decision) -> None:
-        """A claim has ended."""
-        self.retried += isinstance(decision, Retry)
 
 
 class RunLog(Protocol):

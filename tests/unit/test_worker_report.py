@@ -9,7 +9,7 @@ from batchgen.worker.report import ReportedStraggler, WorkerReport
 
 REPORT = WorkerReport(
     paused=True, halted="no quota", waits_for="waiting", limited_to_rpm=120.5,
-    paused_until_ms=1_700_000_000_000, trouble="429 慢", calls=17, retried=3, late_after_ms=900,
+    paused_until_ms=1_700_000_000_000, trouble="429 慢", calls=17, late_after_ms=900,
     stragglers=(ReportedStraggler(7, 1_699_999_999_000), ReportedStraggler(9, 5)),
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def test_what_another_version_added_is_left_out() -> None:
         ({"limited_to_rpm": None}, True),
         ({"paused_until_ms": None}, True),
         ({"paused_until_ms": 1_700_000_009_000}, False),
-        ({"trouble": "503", "calls": 18, "retried": 4, "stragglers": ()}, False),
+        ({"trouble": "503", "calls": 18, "stragglers": ()}, False),
     ],
 )
 def test_what_holds_a_worker_is_urgent_and_how_far_it_is_is_not(

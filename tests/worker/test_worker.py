@@ -125,7 +125,7 @@ async def test_a_429_uses_up_no_attempt(job: Job, simulator: Simulator) -> None:
     result = await job.run(["a"], max_attempts=1)
     assert (job.ends(), simulator.calls) == ([done(1)], 8)
     assert job.calls() == [("failed", "rate_limit", 429)] * 7 + [ANSWERED]
-    assert (result.exit_code, result.stats.retried) == (0, 7)
+    assert (result.exit_code, result.counts.retried) == (0, 7)
 
 
 async def test_a_kept_alive_connection_that_was_closed_costs_nothing(
