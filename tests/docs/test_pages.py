@@ -111,8 +111,8 @@ def test_every_command_and_exit_code_is_named() -> None:
 def test_every_task_of_dev_py_is_named() -> None:
     tasks = re.findall(r"^    python3 dev.py (\w+)", (ROOT / "dev.py").read_text("utf-8"), re.M)
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(set(tasks)) == sorted(named)
+    named = re.findall(r"^\| `(\w+)(?: [^`]*)?` \|", text, re.MULTILINE)
+    assert set(tasks) == set(named)
 
 
 def test_every_reason_is_explained() -> None:
