@@ -33,6 +33,9 @@ class TotalsDelta:
         self.reasoning_tokens += usage.reasoning_tokens or 0
         self.cost_usd += attempt.cost_usd or 0.0
 
+    def by_column(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(slots=True)
 class CounterDeltas:

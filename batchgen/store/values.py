@@ -384,6 +384,7 @@ class ResultRow(NamedTuple):
 class AnswerDetails(NamedTuple):
     """What only some formats of the export need of an item that ended."""
 
+    item_id: int
     recipe_id: int
     http_status: int | None
     request_id: str | None

@@ -17,6 +17,7 @@ from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe
 from batchgen.store.sqlite import results
+from batchgen.store.sqlite import rows as rows_of_store
 from tests.kits.project import Project
 from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_database, new_item
 from tests.kits.typist import Typist
@@ -353,7 +354,7 @@ async def test_groups_that_are_read_in_many_pages_are_whole(
     project: Project, batchgen: Typist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups_of_export, "_PAGE_ROWS", 3)
-    monkeypatch.setattr(results, "_PAGE_CHARS", 200)
+    monkeypatch.setattr(rows_of_store, "PAGE_CHARS", 200)
     project.pool({"word": f"w{n}"} for n in range(300))
     assert (await project.batchgen("run", "pool.jsonl", "--samples", "5")).code == 0
     assert (await batchgen("export", "--group")).code == 0

@@ -37,8 +37,9 @@ def strings_in(file: Path) -> set[str]:
 
 
 def names_looked_up(file: Path) -> set[str]:
-    """The literals in QUERIES["..."]."""
-    return set(re.findall(r'QUERIES\["(\w+)"\]', file.read_text(encoding="utf-8")))
+    """The literals in QUERIES["..."] and rows_of(db, "...")."""
+    by_name = r'(?:QUERIES\[|rows?_of\(db, |dicts_of\(db, )"(\w+)"'
+    return set(re.findall(by_name, file.read_text(encoding="utf-8")))
 
 
 def store_modules() -> list[Path]:

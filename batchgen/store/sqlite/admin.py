@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from batchgen.errors import Remedy, UsageError
+from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import ExportRecord
 
@@ -53,4 +54,4 @@ def record_export(
 
 
 def exports(db: sqlite3.Connection) -> list[ExportRecord]:
-    return [ExportRecord(*row) for row in db.execute(QUERIES["exports"])]
+    return list(rows_of(db, "exports", ExportRecord))

@@ -1,7 +1,6 @@
 """Writes the deltas of a transaction into the counters and totals."""
 
 import sqlite3
-from dataclasses import asdict
 
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.sql import QUERIES
@@ -19,9 +18,8 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
     )
     db.executemany(
         QUERIES["add_to_totals"],
-        [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
+        [{"experiment_id": id_, **delta.by_column()} for id_, delta in deltas.totals.items()],
     )
-    db.executemany(
-        QUERIES["count_superseded"],
-        [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()],
-    )
+    if deltas.superseded:
+        rows = [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()]
+        db.executemany(QUERIES["count_superseded"], rows)

@@ -15,6 +15,7 @@ from batchgen.store.plan import (
 from batchgen.store.sqlite.budget import take_reserved
 from batchgen.store.sqlite.claims import held_claims, unknown_calls_of
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 
 
@@ -31,8 +32,7 @@ def give_back(
     db: sqlite3.Connection, worker_id: int, *, crashed: bool, max_crashes: int, now: int
 ) -> int:
     """The claims of a worker that is gone, or goes, to the others; how many these were."""
-    rows = db.execute(QUERIES["claims_of_worker"], {"worker_id": worker_id}).fetchall()
-    claims = [ClaimRow(*row) for row in rows]
+    claims = list(rows_of(db, "claims_of_worker", ClaimRow, {"worker_id": worker_id}))
     reserved = take_reserved(db, [(claim.item_id, claim.epoch) for claim in claims])
     known = Known(
         reserved=reserved if crashed else {},
@@ -59,7 +59,7 @@ def _known(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Known:
 
 def _write(db: sqlite3.Connection, plan: Plan) -> None:
     statements = (
-        ("forget_unknown_call", plan.replaced),
+        ("remove_unknown_attempt", plan.replaced),
         ("append_attempt", plan.attempts),
         ("note_parse_error", plan.parse_errors),
         ("append_result", plan.results),

@@ -6,18 +6,38 @@ Where nothing is limited, it is neither read nor written. The arithmetic is in b
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from batchgen.items import Item
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
+from batchgen.store.sqlite.rows import row_of
 from batchgen.store.sqlite.sql import QUERIES
 
 
 def read_shared_rate(db: sqlite3.Connection) -> SharedRate:
-    row = db.execute(QUERIES["shared_rate"]).fetchone()
-    if row is None:
-        return SharedRate()
-    at, requests, tokens, paused_until, *learned = row
-    return SharedRate(at, requests, tokens, paused_until, LearnedRate(*learned))
+    row = row_of(db, "shared_rate", _SharedRateRow, {})
+    return SharedRate() if row is None else row.shared_rate
+
+
+class _SharedRateRow(NamedTuple):
+    updated_at: int
+    requests: float
+    tokens: float
+    paused_until: int
+    ceiling_per_s: float | None
+    cut_share: float
+    limited_s: float
+    cut_at: int
+    cut_effective_at: int
+    taken_since_cut: int
+
+    @property
+    def shared_rate(self) -> SharedRate:
+        learned = LearnedRate(
+            self.ceiling_per_s, self.cut_share, self.limited_s, self.cut_at,
+            self.cut_effective_at, self.taken_since_cut,
+        )  # fmt: skip
+        return SharedRate(self.updated_at, self.requests, self.tokens, self.paused_until, learned)
 
 
 def learned_rate(db: sqlite3.Connection) -> float | None:

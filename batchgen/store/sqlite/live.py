@@ -9,10 +9,10 @@ import sqlite3
 from dataclasses import asdict
 from pathlib import Path
 
+from batchgen.store.sqlite.results import chars_of
+from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import LiveFileRecord, LivePage, ResultRow
-
-_PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 
 def live_page(
@@ -25,23 +25,21 @@ def live_page(
     if found is None:
         return None
     superseded, results, newest = found
-    rows, chars = [], 0
-    if results:
-        for columns in db.execute(QUERIES["live_rows"], {**which, "upto": newest}):
-            rows.append(ResultRow(*columns))
-            chars += len(rows[-1].input) + len(rows[-1].response)
-            if chars > _PAGE_CHARS:
-                return LivePage(rows, rows[-1].result_seq, False, superseded)
-    return LivePage(rows, newest or after, results < limit, superseded)
+    if not results:
+        return LivePage([], after, True, superseded)
+    done = rows_of(db, "live_rows", ResultRow, {**which, "upto": newest})
+    rows, is_all = bounded(done, chars_of)
+    if not is_all:
+        return LivePage(rows, rows[-1].result_seq, False, superseded)
+    return LivePage(rows, newest, results < limit, superseded)
 
 
 def live_file(db: sqlite3.Connection, path: Path) -> LiveFileRecord | None:
-    found = db.execute(QUERIES["live_file"], {"path": str(path)}).fetchone()
-    return found and LiveFileRecord(*found)
+    return row_of(db, "live_file", LiveFileRecord, {"path": str(path)})
 
 
 def live_files(db: sqlite3.Connection) -> list[LiveFileRecord]:
-    return [LiveFileRecord(*row) for row in db.execute(QUERIES["live_files"])]
+    return list(rows_of(db, "live_files", LiveFileRecord))
 
 
 def start_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> None:

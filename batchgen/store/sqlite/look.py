@@ -4,11 +4,11 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from batchgen.items import State
 from batchgen.store.keys import key_of_id
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
+from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import (
     Counts,
     Experiment,
@@ -18,8 +18,6 @@ from batchgen.store.values import (
     StoredItem,
     UnknownCall,
 )
-
-_PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 
 def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:
@@ -35,7 +33,7 @@ def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | N
 
 
 def experiments(db: sqlite3.Connection) -> list[Experiment]:
-    return [Experiment(*row) for row in db.execute(QUERIES["experiments"])]
+    return list(rows_of(db, "experiments", Experiment))
 
 
 def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
@@ -46,7 +44,7 @@ def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
         setattr(counts, state, getattr(counts, state) + n)
         if state == State.FAILED:
             counts.reasons[reason] += n
-    for columns in _dicts(db, "totals", {}):
+    for columns in dicts_of(db, "totals"):
         counts = found[columns.pop("experiment_id")]
         for name, n in columns.items():
             setattr(counts, name, n)
@@ -62,23 +60,16 @@ def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) 
 def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:
     """The next ones after attempt `after`: `limit` of them, or fewer when their items are big. Ends
     with an empty page."""
-    which = {"after": after, "limit": limit}
-    return _page_of_calls(db.execute(QUERIES["unknown_calls"], which))
+    return _page_of_calls(db, "unknown_calls", {"after": after, "limit": limit})
 
 
 def calls_of_worker(db: sqlite3.Connection, worker_id: int, limit: int) -> list[UnknownCall]:
     """What a worker that died had under way, as far as nobody has taken over from it."""
-    which = {"worker_id": worker_id, "limit": limit}
-    return _page_of_calls(db.execute(QUERIES["calls_of_worker"], which))
+    return _page_of_calls(db, "calls_of_worker", {"worker_id": worker_id, "limit": limit})
 
 
-def _page_of_calls(rows: sqlite3.Cursor) -> list[UnknownCall]:
-    page, chars = [], 0
-    for columns in rows:
-        page.append(UnknownCall(*columns))
-        chars += len(page[-1].input)
-        if chars > _PAGE_CHARS:
-            break
+def _page_of_calls(db: sqlite3.Connection, query: str, which: dict[str, int]) -> list[UnknownCall]:
+    page, _ = bounded(rows_of(db, query, UnknownCall, which), lambda call: len(call.input))
     return page
 
 
@@ -102,8 +93,7 @@ def latencies_ms(
 
 
 def newest_attempt(db: sqlite3.Connection) -> int:
-    (seq,) = db.execute(QUERIES["last_id"], {"name": "attempts"}).fetchone()
-    return int(seq)
+    return last_id(db, "attempts")
 
 
 def recent_usage(db: sqlite3.Connection) -> list[tuple[int, int]]:
@@ -114,7 +104,7 @@ def failures(
     db: sqlite3.Connection, experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:
     which = {"experiment_id": experiment_id, "reason": reason, "limit": limit}
-    return [FailureGroup(*row) for row in db.execute(QUERIES["failures_by_message"], which)]
+    return list(rows_of(db, "failures_by_message", FailureGroup, which))
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
@@ -136,22 +126,14 @@ def _other_samples(db: sqlite3.Connection, item_id: int) -> list[int]:
 
 
 def item(db: sqlite3.Connection, item_id: int) -> StoredItem | None:
-    rows = _dicts(db, "item", {"item_id": item_id})
-    return StoredItem(**rows[0]) if rows else None
+    return row_of(db, "item", StoredItem, {"item_id": item_id})
 
 
 def attempts_of(db: sqlite3.Connection, item_id: int) -> list[StoredAttempt]:
     """Oldest first."""
-    rows = _dicts(db, "attempts_of_item", {"item_id": item_id})
-    return [StoredAttempt(**row) for row in rows]
+    return list(rows_of(db, "attempts_of_item", StoredAttempt, {"item_id": item_id}))
 
 
 def recipe_json(db: sqlite3.Connection, recipe_id: int) -> str:
     (body,) = db.execute(QUERIES["recipe"], {"recipe_id": recipe_id}).fetchone()
     return str(body)
-
-
-def _dicts(db: sqlite3.Connection, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    cursor = db.execute(QUERIES[query], parameters)
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -170,7 +170,7 @@ update work
 -- name: newest_attempt_at
 select finished_at from attempts order by seq desc limit 1;
 
--- name: wait_less
+-- name: shift_retry_times
 update work set available_at = available_at - :back
  where state = 'pending' and available_at > :after;
 
@@ -217,14 +217,14 @@ select w.item_id, w.epoch
  where w.state = 'running';
 
 -- name: unknown_calls_of_claim
--- As many as `forget_unknown_call` finds; no row when the item is gone.
+-- As many as `remove_unknown_attempt` finds; no row when the item is gone.
 select (select count(*) from attempts a
          where a.item_id = i.id and a.epoch = :epoch and a.outcome = 'unknown'
            and a.cost_usd is null)
   from items i where i.id = :item_id;
 
--- name: forget_unknown_call
--- One that came after all: of a worker that was taken for dead, or the second call for a straggler.
+-- name: remove_unknown_attempt
+-- Of a worker that was taken for dead: what came after all takes its place.
 -- What a budget has counted for it stays.
 delete from attempts
  where seq = (select max(seq) from attempts
@@ -348,10 +348,12 @@ select w.item_id, w.experiment_id, r.reason, r.error
    and (:reason is null or r.reason = :reason)
  order by w.item_id limit :limit;
 
--- name: ended_item
+-- name: ended_items
+-- Those of some items that are done or failed.
 select w.item_id, w.experiment_id, coalesce(r.reason, '') as reason, r.error
-  from work w join results r on r.seq = w.result_seq
- where w.state in ('done', 'failed') and w.item_id = :item_id;
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value
+  cross join results r on r.seq = w.result_seq;
 
 -- name: reopen
 -- Back to pending with all tries; the attempts made stay, and the results.
@@ -376,8 +378,8 @@ select i.id
         and exists (select 1 from json_each(i.input, '$.body') param
                      where param.key in (select value from json_each(:names))));
 
--- name: recipe_of_item
-select recipe_id from items where id = :item_id;
+-- name: recipes_of_items
+select i.id, i.recipe_id from json_each(:ids) chosen cross join items i on i.id = chosen.value;
 
 -- name: set_recipe
 update items set recipe_id = :recipe_id where id = :item_id;
@@ -415,12 +417,15 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
   join items i on i.id = w.item_id
  where w.item_id = :item_id and w.state in ('done', 'failed');
 
--- name: still_ended_so
-select 1 from work where item_id = :item_id and result_seq = :result_seq;
+-- name: results_of_items
+-- The results by which some items have ended.
+select w.item_id, w.result_seq
+  from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
+ where w.result_seq is not null;
 
--- name: end_otherwise
+-- name: replace_result
 -- Another result from the same answer; the earlier one stays in `results`.
-update work set state = :state, result_seq = :new_seq
+update work set state = :state, result_seq = :new_result_seq
  where item_id = :item_id and result_seq = :result_seq;
 
 -- name: accept_recipe_as
@@ -477,15 +482,15 @@ select response, error from attempts
  order by seq desc limit 1;
 
 -- name: unknown_calls
--- Sent, answer unknown, oldest first. `booked` is what a budget has counted for it.
-select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked
+-- Sent, answer unknown, oldest first. `booked_usd` is what a budget has counted for it.
+select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked_usd
   from attempts a indexed by attempts_unknown
   cross join items i on i.id = a.item_id
  where a.outcome = 'unknown' and a.seq > :after order by a.seq limit :limit;
 
 -- name: calls_of_worker
 -- Those that it had under way, when it has died; two where a second call was.
-select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked
+select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
   from work w indexed by work_claimed
   cross join json_each(iif(w.second_call, '[1, 2]', '[1]'))
   cross join items i on i.id = w.item_id
@@ -583,7 +588,7 @@ select w.item_id, i.recipe_id, a.http_status, a.request_id,
   left join attempts a on a.seq = r.attempt_seq;
 
 -- name: exports
-select x.experiment_id, e.name, x.path, x.rows, x.sha256, x.result_seq
+select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
   from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
 
 ------------------------------------------------------------------------------- live files

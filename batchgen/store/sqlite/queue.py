@@ -14,6 +14,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from batchgen.items import Item, Outcome, State, StoredAnswer
 from batchgen.limits import Allowance, Limits
@@ -22,6 +23,7 @@ from batchgen.store.plan import plan_returned
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
+from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
@@ -51,7 +53,7 @@ def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
     """Those that joined and did not leave. `report` is JSON, what a worker last told of itself."""
-    rows = [WorkerRow(*row) for row in db.execute(QUERIES["workers"])]
+    rows = list(rows_of(db, "workers", WorkerRow))
     return [replace(row, calls=_count_calls(db, row.id)) for row in rows]
 
 
@@ -80,7 +82,7 @@ def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None)
         (newest,) = db.execute(QUERIES["newest_attempt_at"]).fetchone() or (0,)
         back = newest - now
     if back > _CLOCK_SET_BACK_MS:
-        db.execute(QUERIES["wait_less"], {"back": back, "after": now + back // 2})
+        db.execute(QUERIES["shift_retry_times"], {"back": back, "after": now + back // 2})
 
 
 def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
@@ -183,6 +185,29 @@ def _next_available_at(db: sqlite3.Connection, experiment_id: int) -> int | None
 
 def _earlier(one: int | None, other: int | None) -> int | None:
     return min((at for at in (one, other) if at is not None), default=None)
+
+
+class _ClaimedRow(NamedTuple):
+    item_id: int
+    epoch: int
+    experiment_id: int
+    recipe_id: int
+    custom_id: str | None
+    input: str
+    attempts: int
+    parse_failures: int
+    sample: int | None
+    answer_seq: int | None
+    response: str
+
+    def item(self, reserved_tokens: int) -> Item:
+        answer = None if self.answer_seq is None else StoredAnswer(self.answer_seq, self.response)
+        return Item(
+            id=self.item_id, epoch=self.epoch, experiment_id=self.experiment_id,
+            recipe_id=self.recipe_id, custom_id=self.custom_id, input_json=self.input,
+            attempts=self.attempts, parse_failures=self.parse_failures, sample=self.sample,
+            answer=answer, reserved_tokens=reserved_tokens,
+        )  # fmt: skip
 
 
 def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:

@@ -2,17 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from batchgen.items import Done, Fail, Recipe, State
-from batchgen.store.deltas import CounterDeltas
+from batchgen.items import Recipe
+from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.rows import bounded, row_of, rows_of
+from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
-
-_PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 
 def failed_page(
@@ -26,22 +25,24 @@ def failed_page(
     """The next failed items after item `after`, those with `message` in their error. Ends with an
     empty page."""
     which = {"experiment_id": experiment_id, "reason": reason, "after": after, "limit": limit}
-    while rows := db.execute(QUERIES["failed_items"], which).fetchall():
-        page = [EndedItem(*row) for row in rows]
-        if found := [item for item in page if says(item, message)]:
+    while page := list(rows_of(db, "failed_items", EndedItem, which)):
+        if found := [item for item in page if _says(item, message)]:
             return found
         which["after"] = page[-1].item_id
     return []
 
 
-def says(item: EndedItem, message: str | None) -> bool:
+def _says(item: EndedItem, message: str | None) -> bool:
     """Whether its error contains `message`, in whatever case. None is in every one."""
     return message is None or message.casefold() in (item.error or "").casefold()
 
 
 def ended_item(db: sqlite3.Connection, item_id: int) -> EndedItem | None:
-    found = db.execute(QUERIES["ended_item"], {"item_id": item_id}).fetchone()
-    return found and EndedItem(*found)
+    return next(_ended_items(db, [item_id]), None)
+
+
+def _ended_items(db: sqlite3.Connection, item_ids: Sequence[int]) -> Iterator[EndedItem]:
+    return rows_of(db, "ended_items", EndedItem, {"ids": json.dumps(item_ids)})
 
 
 def reopen(
@@ -55,23 +56,13 @@ def reopen(
     Those that did not end for the reason given any more are left: another retry was faster.
     `change` gives them another recipe; they stay the same items.
     """
-    deltas, recipes = CounterDeltas(), _Recipes(db, change, now)
-    reopened = 0
-    for item in items:
-        found = ended_item(db, item.item_id)
-        if found is None or found.reason != item.reason:
-            continue
-        db.execute(QUERIES["reopen"], {"item_id": item.item_id})
-        recipes.change(item.item_id)
-        reopened += 1
-        deltas.move(
-            item.experiment_id, State.FAILED if item.reason else State.DONE, -1, item.reason
-        )
-        deltas.move(item.experiment_id, State.PENDING, +1)
-        if not item.reason:
-            deltas.supersede(item.experiment_id)
-    write_deltas(db, deltas)
-    return reopened
+    ended = _ended_items(db, [item.item_id for item in items])
+    plan = plan_reopened(items, {item.item_id: item.reason for item in ended})
+    db.executemany(QUERIES["reopen"], plan.reopened)
+    if change is not None:
+        _Recipes(db, change, now).change(plan.items)
+    write_deltas(db, plan.deltas)
+    return len(plan.items)
 
 
 def items_with_own(
@@ -89,20 +80,17 @@ def answer_page(
     `limit` of them, or fewer when they are big. Ends with an empty page."""
     query = "all_answers" if done_too else "unparsed_answers"
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
-    page, chars = [], 0
-    for columns in db.execute(QUERIES[query], which):
-        row = EndedAnswer(*columns)
-        page.append(row)
-        chars += len(row.input) + len(row.response) + len(row.parsed or "")
-        if chars > _PAGE_CHARS:
-            break
+    page, _ = bounded(rows_of(db, query, EndedAnswer, which), _chars_of)
     return page
+
+
+def _chars_of(answer: EndedAnswer) -> int:
+    return len(answer.input) + len(answer.response) + len(answer.parsed or "")
 
 
 def answer_of(db: sqlite3.Connection, item_id: int) -> EndedAnswer | None:
     """None when it has not ended with an answer that was for a parser."""
-    found = db.execute(QUERIES["answer_of_item"], {"item_id": item_id}).fetchone()
-    return found and EndedAnswer(*found)
+    return row_of(db, "answer_of_item", EndedAnswer, {"item_id": item_id})
 
 
 def write_reparsed(
@@ -110,76 +98,42 @@ def write_reparsed(
 ) -> set[int]:
     """New results beside the old ones, and recipes with the new parser; the items that it left, as
     they have another result by now. The experiments accept the new recipes for the same items."""
-    deltas, recipes = (
-        CounterDeltas(),
+    ids = {"ids": json.dumps([one.was.item_id for one in reparsed])}
+    result_seqs = dict(db.execute(QUERIES["results_of_items"], ids).fetchall())
+    plan = plan_reparsed(reparsed, result_seqs, last_id(db, "results"), now)
+    db.executemany(QUERIES["append_result"], plan.results)
+    db.executemany(QUERIES["replace_result"], plan.replaced)
+    recipes, kept = (
         _Recipes(db, lambda recipe: replace(recipe, parser=parser), now),
+        set(plan.items),
     )
-    left = set()
-    (seq,) = db.execute(QUERIES["last_id"], {"name": "results"}).fetchone()
-    for one in reparsed:
-        was = one.was
-        if not db.execute(QUERIES["still_ended_so"], was._asdict()).fetchone():
-            left.add(was.item_id)
-            continue
-        recipes.change(was.item_id)
-        if one.now is not None:
-            seq += 1
-            _end_otherwise(db, was, one.now, seq, now)
-            _count(deltas, was, one.now)
-    for experiment_id in {one.was.experiment_id for one in reparsed if one.was.item_id not in left}:
+    recipes.change(plan.items)
+    for experiment_id in {one.was.experiment_id for one in reparsed if one.was.item_id in kept}:
         recipes.accept(experiment_id)
-    write_deltas(db, deltas)
-    return left
-
-
-def _end_otherwise(
-    db: sqlite3.Connection, was: EndedAnswer, now: Done | Fail, seq: int, at: int
-) -> None:
-    done = isinstance(now, Done)
-    result = {
-        "seq": seq,
-        "item_id": was.item_id,
-        "attempt_seq": was.attempt_seq,
-        "state": "done" if done else "failed",
-        "reason": None if isinstance(now, Done) else now.reason,
-        "error": None if isinstance(now, Done) else now.error,
-        "parsed": now.parsed_json if isinstance(now, Done) else None,
-        "finished_at": at,
-    }
-    db.execute(QUERIES["append_result"], result)
-    moved = {"state": result["state"], "new_seq": seq, "result_seq": was.result_seq}
-    db.execute(QUERIES["end_otherwise"], {**moved, "item_id": was.item_id})
-
-
-def _count(deltas: CounterDeltas, was: EndedAnswer, now: Done | Fail) -> None:
-    deltas.move(was.experiment_id, State.FAILED if was.reason else State.DONE, -1, was.reason or "")
-    if was.reason is None:
-        deltas.supersede(was.experiment_id)
-    if isinstance(now, Done):
-        deltas.move(was.experiment_id, State.DONE, +1)
-    else:
-        deltas.move(was.experiment_id, State.FAILED, +1, now.reason)
+    write_deltas(db, plan.deltas)
+    return {one.was.item_id for one in reparsed} - kept
 
 
 class _Recipes:
     """Items get another recipe, made of their own by `change`."""
 
     def __init__(
-        self, db: sqlite3.Connection, change: Callable[[Recipe], Recipe] | None, now: int
+        self, db: sqlite3.Connection, change: Callable[[Recipe], Recipe], now: int
     ) -> None:
         self._db = db
         self._change = change
         self._now = now
         self._changed: dict[int, int] = {}
 
-    def change(self, item_id: int) -> None:
-        if self._change is None:
-            return
-        (old,) = self._db.execute(QUERIES["recipe_of_item"], {"item_id": item_id}).fetchone()
-        new = self._changed_recipe(old)
-        if new != old:
-            row = {"item_id": item_id, "recipe_id": new}
-            self._db.execute(QUERIES["set_recipe"], row)
+    def change(self, item_ids: Sequence[int]) -> None:
+        ids = {"ids": json.dumps(item_ids)}
+        recipes = self._db.execute(QUERIES["recipes_of_items"], ids).fetchall()
+        rows = [
+            {"item_id": item_id, "recipe_id": self._changed_recipe(recipe_id)}
+            for item_id, recipe_id in recipes
+            if self._changed_recipe(recipe_id) != recipe_id
+        ]
+        self._db.executemany(QUERIES["set_recipe"], rows)
 
     def accept(self, experiment_id: int) -> None:
         """All recipes that the experiment accepts, changed: for the same items."""
@@ -190,7 +144,6 @@ class _Recipes:
 
     def _changed_recipe(self, recipe_id: int) -> int:
         if recipe_id not in self._changed:
-            assert self._change is not None
             (body,) = self._db.execute(QUERIES["recipe"], {"recipe_id": recipe_id}).fetchone()
             changed = self._change(Recipe.from_json(body))
             self._changed[recipe_id] = recipe_number(self._db, changed, self._now)

@@ -2,13 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from batchgen.items import State
+from batchgen.store.sqlite.rows import bounded, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import AnswerDetails, ResultRow
-
-_PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 
 def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:
@@ -23,34 +22,29 @@ def result_page(
     they are big. Ends with an empty page."""
     query = "done_rows" if state is State.DONE else "failed_rows"
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
-    page, chars = [], 0
-    for columns in db.execute(QUERIES[query], which):
-        row = ResultRow(*columns)
-        page.append(row)
-        chars += len(row.input) + len(row.response)
-        if chars > _PAGE_CHARS:
-            break
+    page, _ = bounded(rows_of(db, query, ResultRow, which), chars_of)
     return page
 
 
 def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRow]:
     """The results of chosen items, those that have ended."""
-    which = {"ids": json.dumps(list(item_ids))}
-    return [ResultRow(*row) for row in db.execute(QUERIES["result_rows"], which)]
+    return list(_chosen(db, item_ids))
 
 
 def results_in_order(
     db: sqlite3.Connection, item_ids: Sequence[int]
 ) -> tuple[list[ResultRow], list[int]]:
     """The same in the order given; and those that are left for another time, when they are big."""
-    page, chars = [], 0
-    for columns in db.execute(QUERIES["result_rows"], {"ids": json.dumps(list(item_ids))}):
-        row = ResultRow(*columns)
-        page.append(row)
-        chars += len(row.input) + len(row.response)
-        if chars > _PAGE_CHARS:
-            return page, list(item_ids[item_ids.index(row.id) + 1 :])
-    return page, []
+    page, is_all = bounded(_chosen(db, item_ids), chars_of)
+    return page, [] if is_all else list(item_ids[item_ids.index(page[-1].id) + 1 :])
+
+
+def chars_of(row: ResultRow) -> int:
+    return len(row.input) + len(row.response)
+
+
+def _chosen(db: sqlite3.Connection, item_ids: Sequence[int]) -> Iterator[ResultRow]:
+    return rows_of(db, "result_rows", ResultRow, {"ids": json.dumps(list(item_ids))})
 
 
 def sample_page(
@@ -67,8 +61,7 @@ def answer_details(
 ) -> dict[int, AnswerDetails]:
     """By item. Without `bodies`, only those of answers that have no text."""
     which = {"ids": json.dumps(list(item_ids)), "bodies": bodies}
-    rows = db.execute(QUERIES["answer_details"], which)
-    return {item_id: AnswerDetails(*columns) for item_id, *columns in rows}
+    return {row.item_id: row for row in rows_of(db, "answer_details", AnswerDetails, which)}
 
 
 def newest_result(db: sqlite3.Connection) -> int:

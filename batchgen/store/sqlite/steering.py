@@ -2,15 +2,17 @@
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 
+from batchgen.store.sqlite.rows import row_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import OrderChange, Orders
 
 
 def orders_of(db: sqlite3.Connection, worker_id: int) -> Orders | None:
     """None: this worker was taken for dead."""
-    row = db.execute(QUERIES["orders"], {"worker_id": worker_id}).fetchone()
-    return None if row is None else Orders(row[0], bool(row[1]), *row[2:])
+    orders = row_of(db, "orders", Orders, {"worker_id": worker_id})
+    return orders and replace(orders, paused=bool(orders.paused))
 
 
 def change_orders(db: sqlite3.Connection, given: Mapping[int, OrderChange | Orders]) -> int:

@@ -1,0 +1,74 @@
+"""What `retry` and `reparse` will write, decided before anything is written. Pure, as `plan`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batchgen.items import Done, Fail, State
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.plan import Row, result_row
+from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
+
+
+@dataclass(slots=True)
+class RepairPlan:
+    """Rows to write, in the order of the lists, and what that changes in the counters. `items` are
+    those that it is about; the others were left, as something else became of them meanwhile."""
+
+    items: list[int] = field(default_factory=list)
+    reopened: list[Row] = field(default_factory=list)
+    results: list[Row] = field(default_factory=list)
+    replaced: list[Row] = field(default_factory=list)  # results by which items ended
+    deltas: CounterDeltas = field(default_factory=CounterDeltas)
+
+
+def plan_reopened(items: Sequence[EndedItem], reasons: Mapping[int, str]) -> RepairPlan:
+    """Items that ended back to pending, with all their tries. `reasons` are those for which they
+    have ended by now ("": done): who ended otherwise is left, as another retry was faster."""
+    plan, ended = RepairPlan(), dict(reasons)
+    for item in items:
+        if ended.pop(item.item_id, None) != item.reason:
+            continue
+        plan.items.append(item.item_id)
+        plan.reopened.append({"item_id": item.item_id})
+        _leave(plan.deltas, item.experiment_id, item.reason)
+        plan.deltas.move(item.experiment_id, State.PENDING, +1)
+    return plan
+
+
+def plan_reparsed(
+    reparsed: Sequence[Reparsed], result_seqs: Mapping[int, int], last_seq: int, now: int
+) -> RepairPlan:
+    """Another result from the same answer, where the parser made one; the earlier ones stay.
+    `result_seqs` are the results that the items have now."""
+    plan, seqs = RepairPlan(), dict(result_seqs)
+    for one in reparsed:
+        was = one.was
+        if seqs.get(was.item_id) != was.result_seq:
+            continue
+        plan.items.append(was.item_id)
+        if one.now is not None:
+            last_seq += 1
+            seqs[was.item_id] = last_seq
+            _replace_result(plan, was, one.now, last_seq, now)
+    return plan
+
+
+def _replace_result(
+    plan: RepairPlan, was: EndedAnswer, end: Done | Fail, seq: int, now: int
+) -> None:
+    result = result_row(seq, was.item_id, was.attempt_seq, end, now)
+    plan.results.append(result)
+    plan.replaced.append({
+        "item_id": was.item_id, "state": result["state"], "result_seq": was.result_seq,
+        "new_result_seq": seq,
+    })  # fmt: skip
+    _leave(plan.deltas, was.experiment_id, was.reason or "")
+    reason = "" if isinstance(end, Done) else end.reason
+    plan.deltas.move(was.experiment_id, State.FAILED if reason else State.DONE, +1, reason)
+
+
+def _leave(deltas: CounterDeltas, experiment_id: int, reason: str) -> None:
+    """An item is not what it was when it had ended for this reason ("": done)."""
+    deltas.move(experiment_id, State.FAILED if reason else State.DONE, -1, reason)
+    if not reason:
+        deltas.supersede(experiment_id)
