@@ -12,8 +12,8 @@ from batchgen.worker.stats import Halt
 
 
 class BudgetGuard:
-    """Of one worker. `reserve` resolves when the reservation is durable, or refused; `halt` is
-    called when the budget has nothing for any call."""
+    """The guard of one worker. `reserve` returns when the reservation is durable, or refused; it
+    calls `halt` when the budget has nothing left for a call."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ _Send = Callable[[], Awaitable[Reply]]
 
 
 class Calls:
-    """Those of one worker. With `hedge`, stragglers get a second one."""
+    """The calls of one worker. With `hedge`, a straggler's request is sent once more."""
 
     def __init__(
         self, client: Client, committer: Committer, pacer: Pacer, under_way: CallsUnderWay,

@@ -25,7 +25,7 @@ from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
-    """One a worker. `budget` is what the reservations have to keep to, where there is one."""
+    """The committer of one worker. Reservations have to keep to `budget`, if there is one."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Committer:
         return self._reservations.add(reservation)
 
     def charge_late(self, item: Item) -> None:
-        """Its last call, handed in without being charged, was its own fault after all."""
+        """Use up one more try of an item that was handed in without: the fault was its own."""
         self._late_charges.append(item)
         self._wake.set()
 

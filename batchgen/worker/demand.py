@@ -1,9 +1,10 @@
 """What to claim now, and when to look again. Pure: time is passed in (of `clock_ms`).
 
 A claim is worth a transaction when a slot is free, its call has a permit and room at the server,
-and there may be something to claim. Was there less than asked for, then it is time to look again
-when an item comes due, when a call of our own ends, or after a second, as others add items and give
-them back. Where a budget has nothing left but reservations, it is time when one of them is settled.
+and there may be something to claim. If there was less than asked for, it is time to look again when
+an item comes due, when a call of this worker ends, or after a second, since other workers add items
+and give them back. If all that is left of a budget is reserved by calls under way, it is time when
+one of them is settled.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ _CLAIMS_AT_A_TIME = 100
 
 
 class Demand:
-    """Of one worker. `draining`: it claims no more; `paused`: not now, as another terminal says."""
+    """What one worker demands. While `draining` it claims no more; while `paused`, by an order from
+    another terminal, it claims nothing."""
 
     def __init__(self, spec: WorkSpec, pacer: Pacer, permits: Permits, meter: TokenMeter) -> None:
         self._spec = spec
@@ -77,7 +79,7 @@ class Demand:
         self._look_at = 0
 
     def call_was_settled(self) -> None:
-        """What it did not use of the budget is there for others."""
+        """What the call did not use of the budget is there for other calls."""
         self._budget_look_at = 0
 
     def budget_was_short(self, now: int) -> None:
@@ -106,7 +108,8 @@ class Demand:
         self._look_at = now + min(LOOK_EVERY_MS, wait_ms)
 
     def learn_tokens(self, outcomes: Sequence[Outcome], limits: Limits) -> None:
-        """What calls use, where anybody counts it."""
+        """Learn how many tokens a call uses, where a limit of the user or of the server counts
+        them."""
         if limits.tpm is None and not self._pacer.server.counts_tokens:
             return
         for outcome in outcomes:

@@ -58,8 +58,8 @@ class Judgement:
 
 
 class Judge:
-    """One a worker. It calls `halt` when no request would work, and `charge_late` for an item whose
-    last call, handed in uncharged, was its own fault after all."""
+    """The judge of one worker. It calls `halt` when no request would work, and `charge_late` for an
+    item whose last call was handed in without using up a try and was its own fault after all."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """One worker among the others: what they want of it, and what it tells them.
 
-It extends its lease with a beat, in which it also takes over from those that died, and joins again
-when it was taken for dead itself. Orders come with every exchange or, where there is none, once a
-second; the worker's report goes out beside them when it has changed.
+It extends its lease with a beat, in which it also takes over from workers that died, and it joins
+again when it was taken for dead itself. Orders come with every exchange or, where there is none,
+once a second; the worker's report is written in the same transactions when it has changed.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ _BEATS_IN_A_LEASE = 6
 
 
 class Membership:
-    """`limits` are those of the newest orders."""
+    """The membership of one worker. It applies orders to the pacer and the demand; `limits` are
+    those of the newest orders."""
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class Membership:
             await self._look_for_orders()
 
     def beat_by(self, at: int) -> None:
-        """Somebody else has what is wanted: the beat finds out whether they live."""
+        """Beat at `at`, if not before: other workers have the items that are left, and the beat
+        finds out whether they live."""
         self._beat_at = min(self._beat_at, at)
 
     async def new_orders(self) -> Orders:
@@ -78,7 +80,7 @@ class Membership:
         return self._orders
 
     async def hear(self, done: Exchange) -> None:
-        """What an exchange brought: orders, or that we were taken for dead."""
+        """Follow what an exchange brought: orders, or that this worker was taken for dead."""
         if done.lost:
             self._warn(
                 f"{len(done.lost)} answers came after this worker had been taken for dead; "

@@ -106,7 +106,8 @@ class Pacer:
         return Blame.ITEM
 
     def take_late_charges(self) -> list[LateCharge]:
-        """Items whose fault was left open and turned out to be theirs, each told once."""
+        """The items whose fault was undecided and turned out to be their own; each is returned
+        once."""
         charges, self._late_charges = self._late_charges, []
         return charges
 

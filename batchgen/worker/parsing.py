@@ -8,7 +8,7 @@ from batchgen.worker.requests import Prepared
 
 
 class AnswerParser:
-    """One a worker; to be closed in the end."""
+    """Parses for one worker; to be closed in the end."""
 
     def __init__(self, policy: RetryPolicy, timeout_s: float) -> None:
         self._policy = policy

@@ -15,7 +15,7 @@ _SecondCall = tuple[Item, asyncio.Future[bool]]
 
 
 class Permits:
-    """Of one worker; time is passed in (of `clock_ms`). `in_flight` counts the permits taken."""
+    """The permits of one worker; time is passed in (of `clock_ms`). `in_flight` are taken."""
 
     def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
@@ -46,7 +46,8 @@ class Permits:
         return may_go_out
 
     def take_for_second_calls(self, now: int) -> list[_SecondCall]:
-        """Those who may go out now, with their permits taken; to be answered."""
+        """The second calls that may go out now. Their permits are taken; the caller resolves their
+        futures."""
         calls = [self._waiting.popleft() for _ in range(self.for_second_calls(now))]
         self.take(len(calls))
         return calls

@@ -15,8 +15,8 @@ _STATUSES = frozenset({400, 404, 422})
 
 
 class RejectedParameters:
-    """Of one worker: it learns which recipes had an answer. `leave_out(recipe_id, name)` is False
-    when that parameter was left out before."""
+    """What one worker knows of them: it learns which recipes had an answer. `leave_out(recipe_id,
+    name)` returns False when that parameter was left out before."""
 
     def __init__(self, leave_out: Callable[[int, str], bool], warn: Callable[[str], None]) -> None:
         self._leave_out = leave_out

@@ -37,7 +37,7 @@ class Request:
 
 
 class Requests:
-    """`parsers` are those that no name can load, by their spec."""
+    """The requests of one worker. `parsers` are those that no name can load, by their spec."""
 
     def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[str, Parser]) -> None:
         self._store = store

@@ -22,7 +22,7 @@ class Straggler:
 
 
 class CallsUnderWay:
-    """Those of one worker. `latencies_ms` are its newest answers', and grow beside it."""
+    """The calls of one worker. `latencies_ms` of its newest answers is added to elsewhere."""
 
     def __init__(self, latencies_ms: Collection[int]) -> None:
         self._latencies_ms = latencies_ms
