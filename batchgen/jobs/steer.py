@@ -68,7 +68,7 @@ async def stop(
     change = OrderChange(stop="now" if now else "drain")
     if not wait:
         return await _order(store, worker_id, dict.fromkeys(workers, change))
-    given = await store.order(dict.fromkeys(workers, change)) if workers else 0
+    given = await store.change_orders(dict.fromkeys(workers, change)) if workers else 0
     while not set(workers).isdisjoint(await _running(store, None)):  # noqa: ASYNC110  others' doing
         await asyncio.sleep(_LOOK_EVERY_S)
     return Steered(given)
@@ -81,7 +81,7 @@ async def _order_all(store: Store, worker_id: int | None, change: OrderChange) -
 async def _order(
     store: Store, worker_id: int | None, changes: Mapping[int, OrderChange]
 ) -> Steered:
-    given = await store.order(changes) if changes else 0
+    given = await store.change_orders(changes) if changes else 0
     if not given:
         which = "worker" if worker_id is None else f"worker {worker_id}"
         raise BatchgenError(f"no {which} is running on {store.name}.", Remedy.LOOK_AT_STATUS)

@@ -3,7 +3,7 @@
 This is the door; other modules use nothing else of this folder. Each method is one transaction, or
 one snapshot, and its docstring is its promise. Behind it:
 
-    values    what goes in and out, whatever keeps it
+    values    what it is asked with, and what it answers      records   what is only read of it
     keys      by what an item is known again
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
     sqlite/   the engine that keeps it in one SQLite file
@@ -16,6 +16,20 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.items import NewItem, Recipe, State
 from batchgen.store.keys import key_of_content, key_of_id
+from batchgen.store.records import (
+    AnswerDetails,
+    Counts,
+    Experiment,
+    ExportRecord,
+    FailureGroup,
+    LiveFileRecord,
+    LivePage,
+    Pace,
+    ResultRow,
+    StoredAttempt,
+    StoredItem,
+    UnknownCall,
+)
 from batchgen.store.sqlite import (
     admin,
     budget,
@@ -33,31 +47,19 @@ from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.seat import Seat
 from batchgen.store.values import (
     Added,
-    AnswerDetails,
     Budget,
     ClaimRequest,
-    Counts,
     EndedAnswer,
     EndedItem,
     Exchange,
-    Experiment,
-    ExportRecord,
-    FailureGroup,
     Grant,
     Intake,
-    LiveFileRecord,
-    LivePage,
     OrderChange,
     Orders,
     OtherRecipe,
-    Pace,
     Reparsed,
     Reservation,
-    ResultRow,
     Spent,
-    StoredAttempt,
-    StoredItem,
-    UnknownCall,
     WorkerRow,
 )
 
@@ -201,10 +203,10 @@ class Store:
 
     # Admin: workers and experiments as a whole
 
-    async def order(self, orders: Mapping[int, OrderChange]) -> int:
-        """Give orders to workers, by their numbers; how many were still there. Each obeys in a
-        second or two."""
-        return await self._db.write(steering.change_orders, orders)
+    async def change_orders(self, changes: Mapping[int, OrderChange]) -> int:
+        """Give other orders to workers, by their numbers; how many of them were still there. Each
+        obeys in a second or two."""
+        return await self._db.write(steering.change_orders, changes)
 
     async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
         await self._db.write(admin.rename_experiment, experiment_id, new_name)

@@ -244,7 +244,7 @@ async def test_a_worker_that_was_taken_for_dead_keeps_its_orders(tmp_path: Path)
         open_store(tmp_path / "batchgen.db", create=True) as store,
         store.seat(4, 60.0, 5) as worker,
     ):
-        await store.order({worker.id: OrderChange(slots=9, paused=True)})
+        await store.change_orders({worker.id: OrderChange(slots=9, paused=True)})
         assert await worker.orders() == Orders(9, paused=True)
         await worker.leave()
         assert await worker.orders() is None

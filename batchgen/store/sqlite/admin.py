@@ -4,9 +4,9 @@ import sqlite3
 from pathlib import Path
 
 from batchgen.errors import Remedy, UsageError
+from batchgen.store.records import ExportRecord
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import ExportRecord
 
 
 def rename_experiment(db: sqlite3.Connection, experiment_id: int, new_name: str) -> None:

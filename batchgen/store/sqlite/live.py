@@ -9,10 +9,10 @@ import sqlite3
 from dataclasses import asdict
 from pathlib import Path
 
+from batchgen.store.records import LiveFileRecord, LivePage, ResultRow
 from batchgen.store.sqlite.results import chars_of
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import LiveFileRecord, LivePage, ResultRow
 
 
 def live_page(

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from batchgen.items import State
 from batchgen.store.keys import key_of_id
-from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
-from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import (
+from batchgen.store.records import (
     Counts,
     Experiment,
     FailureGroup,
@@ -18,6 +16,8 @@ from batchgen.store.values import (
     StoredItem,
     UnknownCall,
 )
+from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
+from batchgen.store.sqlite.sql import QUERIES, last_id
 
 
 def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:

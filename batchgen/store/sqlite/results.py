@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from batchgen.items import State
+from batchgen.store.records import AnswerDetails, ResultRow
 from batchgen.store.sqlite.rows import bounded, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import AnswerDetails, ResultRow
 
 
 def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:

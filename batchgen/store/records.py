@@ -1,0 +1,212 @@
+"""What is read of the store, whatever engine keeps it: how it goes, and what came of it.
+
+Times that end in `_at` are milliseconds since 1970, UTC. Pages are bounded in rows and characters,
+and an empty page is the end.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    id: int
+    name: str
+    created_at: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
+    calls after which their item was to be asked again."""
+
+    pending: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    unknown_calls: int = 0
+    retried: int = 0
+    latency_ms: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.pending + self.running + self.done + self.failed
+
+    @property
+    def open(self) -> int:
+        """Those that still need work."""
+        return self.pending + self.running
+
+    @property
+    def finished(self) -> int:
+        return self.done + self.failed
+
+    @property
+    def percent(self) -> int:
+        """Of the items that are finished, rounded down: 100 only when nothing is left."""
+        return 100 * self.finished // self.total if self.total else 100
+
+    @classmethod
+    def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":
+        found = cls()
+        for one in counts:
+            for name in cls.__slots__:
+                setattr(found, name, getattr(found, name) + getattr(one, name))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Items finished lately: `items` in the last `span_s` seconds."""
+
+    items: int
+    span_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """`n` failed items of one message, and the number of the first of them."""
+
+    reason: str
+    error: str
+    n: int
+    example: int
+
+
+class StoredAttempt(NamedTuple):
+    """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
+    call that failed, all that came back."""
+
+    seq: int
+    finished_at: int
+    latency_ms: int | None
+    outcome: str
+    reason: str | None
+    error: str | None
+    http_status: int | None
+    request_id: str | None
+    model: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    response: str | None
+    body: str | None
+
+
+class StoredItem(NamedTuple):
+    """An item and how it stands. `state` is None when it was dropped; `sample` is None of an
+    ordinary item. `input` and `parsed` are JSON text, `parsed` None when it is the response."""
+
+    id: int
+    experiment: str
+    custom_id: str | None
+    sample: int | None
+    input: str
+    recipe_id: int
+    state: str | None
+    reason: str | None
+    error: str | None
+    parsed: str | None
+    finished_at: int | None
+
+
+class UnknownCall(NamedTuple):
+    """A call that was sent, and whose answer nobody knows. `booked_usd`: what a budget has counted
+    for it, if there was one. `seq` is 0 while its worker is only known to be dead."""
+
+    seq: int
+    item_id: int
+    recipe_id: int
+    input: str
+    booked_usd: float | None
+
+
+# Results
+
+
+class ResultRow(NamedTuple):
+    """An item that ended, as exported. `input`, `response`, `parsed` and `metadata` are JSON text;
+    `parsed` is None when it is the response; `sample` is None of an ordinary item."""
+
+    id: int
+    custom_id: str | None
+    input: str
+    response: str
+    parsed: str | None
+    metadata: str | None
+    model: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: float | None
+    attempts: int
+    finished_at: int
+    sample: int | None = None
+    reason: str | None = None
+    error: str | None = None
+    experiment_id: int = 0
+    state: str = "done"
+    result_seq: int = 0
+
+
+class AnswerDetails(NamedTuple):
+    """What only some formats of the export need of an item that ended."""
+
+    item_id: int
+    recipe_id: int
+    http_status: int | None
+    request_id: str | None
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    """A file that an export wrote, as it was then: `result_seq` is the newest result that it could
+    hold, or -1 when the file cannot be compared with the table."""
+
+    experiment_id: int
+    experiment: str
+    path: str
+    rows: int
+    sha256: str
+    result_seq: int
+
+
+# Live files
+
+
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """`rows` are what is done of the results up to `result_seq`; `is_last`: there were no more at
+    that moment. `superseded_results`: done results of the experiment
+    that are their items' no more."""
+
+    rows: list[ResultRow]
+    result_seq: int
+    is_last: bool
+    superseded_results: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFileRecord:
+    """A file that has the results up to `result_seq`, and how it can be told to be that file."""
+
+    path: str
+    experiment_id: int
+    result_seq: int
+    rows: int
+    size_bytes: int
+    tail_sha256: str
+    superseded_results: int

@@ -1,0 +1,175 @@
+"""What a transaction will write, decided without a database."""
+
+from batchgen.items import (
+    Attempt,
+    Done,
+    Fail,
+    Item,
+    KeepAnswer,
+    Outcome,
+    Reason,
+    Release,
+    Retry,
+    StoredAnswer,
+    Usage,
+)
+from batchgen.limits import Limits
+from batchgen.store import Budget, EndedAnswer, EndedItem, Grant, Reparsed, Reservation, Spent
+from batchgen.store.plan import (
+    ClaimRow,
+    Known,
+    Plan,
+    plan_finish,
+    plan_grants,
+    plan_removal,
+    plan_returned,
+)
+from batchgen.store.plan_repair import plan_reopened, plan_reparsed
+
+NOW = 1_700_000_000_000
+ITEM = Item(1, 3, 7, 1, None, "{}")  # in its third claim, of experiment 7
+ANSWERED = Attempt(finished_at=NOW, latency_ms=5, response="yes", usage=Usage(10, 20))
+UNKNOWN = Attempt(finished_at=NOW)
+REFUSED = Attempt(finished_at=NOW, latency_ms=5, reason=Reason.RATE_LIMIT, error="429")
+HELD = Known(held={(1, 3)}, last_attempt_seq=40, last_result_seq=30)
+
+
+def finish(outcome: Outcome, *more: Outcome, known: Known = HELD) -> Plan:
+    return plan_finish([outcome, *more], known, worker_id=9, now=NOW)
+
+
+def moved(plan: Plan) -> dict[tuple[int, str, str], int]:
+    return {key: n for key, n in plan.deltas.moved.items() if n}
+
+
+def test_an_answer_ends_its_item() -> None:
+    plan = finish(Outcome(ITEM, (ANSWERED,), Done("[1]")))
+    assert [(row["seq"], row["response"]) for row in plan.attempts] == [(41, "yes")]
+    assert [(row["seq"], row["attempt_seq"], row["parsed"]) for row in plan.results] == [
+        (31, 41, "[1]")
+    ]
+    (settled,) = plan.settled
+    assert (settled["state"], settled["result_seq"], settled["charged"]) == ("done", 31, True)
+    assert moved(plan) == {(7, "running", ""): -1, (7, "done", ""): 1}
+    assert (plan.deltas.totals[7].calls, plan.deltas.totals[7].completion_tokens) == (1, 20)
+    assert (plan.attempt_seqs, plan.lost) == ([41], [])
+
+
+def test_the_first_attempt_of_two_is_the_one_that_counts() -> None:
+    plan = finish(Outcome(ITEM, (ANSWERED, UNKNOWN), KeepAnswer()))
+    assert [row["outcome"] for row in plan.attempts] == ["answered", "unknown"]
+    assert plan.kept_answers == [{"item_id": 1, "epoch": 3, "answer_seq": 41}]
+    assert (plan.attempt_seqs, plan.settled, moved(plan)) == ([41], [], {})
+    assert plan.deltas.totals[7].unknown_calls == 1
+
+
+def test_an_answer_that_was_kept_before_is_the_one_that_the_result_names() -> None:
+    parsed = Item(1, 3, 7, 1, None, "{}", answer=StoredAnswer(12, "yes"))
+    plan = finish(Outcome(parsed, (), Done()))
+    assert [row["attempt_seq"] for row in plan.results] == [12]
+    again = finish(Outcome(parsed, (), Retry(None, charged=True, error="no JSON")))
+    assert again.parse_errors == [{"seq": 12, "error": "no JSON"}]
+
+
+def test_a_retry_gives_the_item_back_with_its_time() -> None:
+    plan = finish(Outcome(ITEM, (REFUSED,), Retry(NOW + 9, charged=False)))
+    (settled,) = plan.settled
+    assert (settled["state"], settled["available_at"]) == ("pending", NOW + 9)
+    assert (settled["charged"], settled["result_seq"]) == (False, None)
+    assert plan.deltas.totals[7].retried == 1
+
+
+def test_what_comes_too_late_moves_nothing_and_takes_the_place_of_an_unknown_call() -> None:
+    late = Outcome(ITEM, (ANSWERED,), Done())
+    plan = finish(late, known=Known(late={(1, 3): 1}))
+    assert (plan.lost, plan.settled, plan.results, moved(plan)) == ([late], [], [], {})
+    assert plan.replaced == [{"item_id": 1, "epoch": 3}]
+    totals = plan.deltas.totals[7]
+    assert (totals.calls, totals.unknown_calls, totals.prompt_tokens) == (0, -1, 10)
+
+
+def test_of_an_item_that_is_gone_nothing_is_written() -> None:
+    plan = finish(Outcome(ITEM, (ANSWERED,), Done()), known=Known())
+    assert (plan.attempts, plan.results, plan.settled, plan.attempt_seqs) == ([], [], [], [None])
+
+
+def test_the_second_outcome_of_a_claim_that_has_ended_is_lost() -> None:
+    outcome = Outcome(ITEM, (ANSWERED,), Done())
+    plan = finish(outcome, outcome)
+    assert (len(plan.settled), plan.lost, plan.attempt_seqs) == (1, [outcome], [41, 42])
+
+
+def test_an_unknown_call_is_booked_with_what_was_reserved_for_it() -> None:
+    known = Known(held={(1, 3)}, reserved={(1, 3): Spent(500, 0.25)})
+    plan = finish(Outcome(ITEM, (UNKNOWN,), Release()), known=known)
+    assert [row["cost_usd"] for row in plan.attempts] == [0.25]
+    assert plan.deltas.totals[7].unknown_tokens == 500
+    whole = finish(Outcome(ITEM, (ANSWERED,), Done()), known=known)
+    assert (whole.attempts[0]["cost_usd"], whole.deltas.totals[7].unknown_tokens) == (None, 0)
+
+
+def removal(*claims: ClaimRow, crashed: bool = True) -> Plan:
+    return plan_removal(claims, Known(), 9, crashed=crashed, max_crashes=3, now=NOW)
+
+
+def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> None:
+    plan = removal(ClaimRow(1, 7, 3, 0, 0, None), ClaimRow(2, 7, 1, 0, 1, None))
+    assert [row["item_id"] for row in plan.attempts] == [1, 2, 2]
+    assert plan.taken_back == [{"item_id": 1, "crashed": 1}, {"item_id": 2, "crashed": 1}]
+    assert moved(plan) == {(7, "running", ""): -2, (7, "pending", ""): 2}
+
+
+def test_who_leaves_in_order_gives_back_untouched_items() -> None:
+    plan = removal(ClaimRow(1, 7, 3, 2, 0, None), crashed=False)
+    assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
+
+
+def test_an_item_that_saw_too_many_workers_die_fails() -> None:
+    plan = removal(ClaimRow(1, 7, 3, 2, 0, None))
+    assert [row["reason"] for row in plan.results] == ["crash"]
+    assert moved(plan) == {(7, "running", ""): -1, (7, "failed", "crash"): 1}
+
+
+def test_while_a_parser_ran_only_its_items_are_suspected() -> None:
+    plan = removal(ClaimRow(1, 7, 3, 2, 0, None), ClaimRow(2, 7, 1, 2, 0, 12))
+    assert plan.taken_back == [{"item_id": 1, "crashed": 0}]
+    assert [(row["item_id"], row["attempt_seq"]) for row in plan.results] == [(2, 12)]
+
+
+def test_a_budget_grants_what_fits_and_tells_waiting_from_never() -> None:
+    item = Item(1, 3, 7, 1, None, "{}")
+    wanted = [Reservation(item, tokens, 0.0) for tokens in (30, 30, 90)]
+    wanted.append(Reservation(Item(2, 1, 7, 1, None, "{}"), 1, 0.0))  # another's by now
+    grants, made = plan_grants(wanted, Budget(max_tokens=100), Spent(20), Spent(30), {(1, 3)})
+    assert grants == [Grant.YES, Grant.WAIT, Grant.NEVER, Grant.WAIT]
+    assert made == wanted[:1]
+
+
+def test_calls_that_were_not_sent_and_tokens_that_were_not_used_are_given_back() -> None:
+    item = Item(1, 3, 7, 1, None, "{}", reserved_tokens=100)
+    outcomes = [
+        Outcome(item, (), Release()),
+        Outcome(item, (ANSWERED,), Done()),
+        Outcome(item, (UNKNOWN,), Release()),
+        Outcome(item, (REFUSED,), Retry(None, charged=False)),
+    ]
+    returned = plan_returned(outcomes, Limits(tpm=1000, adaptive=True), pause_ms=5)
+    assert (returned.requests, returned.tokens) == (1, 100 + 70 + 0 + 100)
+    assert (returned.refused_at, returned.pause_ms) == ((NOW - 5,), 5)
+
+
+def test_only_items_that_still_ended_so_are_reopened() -> None:
+    items = [EndedItem(1, 7, "parse", "no"), EndedItem(2, 7, "", None), EndedItem(3, 7, "", None)]
+    plan = plan_reopened(items, {1: "server", 2: ""})
+    assert plan.reopened == [{"item_id": 2}]
+    assert (plan.deltas.superseded[7], plan.deltas.moved[7, "pending", ""]) == (1, 1)
+
+
+def test_another_result_replaces_the_one_that_was_parsed_anew() -> None:
+    was = EndedAnswer(1, 7, None, 30, 40, "parse", "no", None, "{}", "yes", "stop")
+    done, same = Reparsed(was, Done("1")), Reparsed(was, None)
+    plan = plan_reparsed([done, done, same], {1: 30}, 30, NOW)
+    assert [(row["seq"], row["state"]) for row in plan.results] == [(31, "done")]
+    assert plan.items == [1]  # the others are about a result that is not the item's any more
+    still = plan_reparsed([Reparsed(was, Fail(Reason.PARSE, "yes"))], {1: 31}, 31, NOW)
+    assert (still.items, still.results) == ([], [])
