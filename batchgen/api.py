@@ -15,9 +15,10 @@ from typing import Any
 
 from batchgen.config import Config, load
 from batchgen.errors import BatchgenError, ConfigError, Remedy, UsageError
-from batchgen.export import export_file, output_path, result_object
+from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
+from batchgen.jobs.export import export
 from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work_with_log
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
@@ -113,8 +114,8 @@ class DataGenerationPipeline:
             enqueued = await self._enqueue(store, data_pool, recipe, other_recipe)
             experiment = await self._experiment(store)
             result = await self._work(store, experiment, slots, parser)
-            self.experiment_path = output_path(self.config.output_data, experiment)
-            await export_file(store, experiment, self.experiment_path)
+            exported = await export(store, self.config.output_data, experiment)
+            self.experiment_path = exported.path
             if result.exit_code not in (0, 3):
                 raise BatchgenError(_unfinished(result))
             return await _results(store, enqueued.ids or [])

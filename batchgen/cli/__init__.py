@@ -12,7 +12,6 @@ the file of its name. Beside them:
     working      what work, run and demo show while they work
     exporting    what export, run and demo say of a file
     steering     what pause, resume, set and stop are made of
-    follow       files that are written while items finish
     display      the live display, and the closing lines
     starter      the files of init and demo
 

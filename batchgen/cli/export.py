@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from batchgen.cli.exporting import export_to
-from batchgen.cli.follow import follow as follow_work
+from batchgen.cli.exporting import export_to, follow_to
 from batchgen.cli.group import epilog
 from batchgen.cli.options import experiment_option, json_option
 from batchgen.cli.session import Session, run_async
@@ -93,7 +92,7 @@ def export(
     async def job() -> int:
         async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
             if follow:
-                await follow_work(session, store, config, chosen[0], path, as_json=as_json)
+                await follow_to(session, store, config, chosen[0], path, as_json=as_json)
                 return 0
             await export_to(session, store, config, chosen[0], path, wanted, as_json=as_json)
         return 0

@@ -1,7 +1,9 @@
-"""How the finished rows become a file, and what is said of it: for export, run and demo."""
+"""What export, run and demo say of the file that they write."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -9,35 +11,52 @@ import click
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.errors import BatchgenError
-from batchgen.export import ExportRequest, export_file, export_stream, format_by_name, output_path
+from batchgen.export import ExportRequest, export_stream, follow_to_stream, format_by_name
+from batchgen.jobs.export import ExportResult, export, follow
 from batchgen.store import Experiment, Store
+
+_STDOUT = Path("-")
 
 
 async def export_to(
     session: Session, store: Store, config: Config, experiment: Experiment,
-    path: Path | None, wanted: ExportRequest | None = None, *, as_json: bool = False,
+    path: Path | None, request: ExportRequest | None = None, *, as_json: bool = False,
 ) -> None:  # fmt: skip
-    """The last step: the finished rows (or what is wanted of them) as a file. Without `wanted`, its
-    name says the format."""
-    wanted = wanted or ExportRequest(format_by_name(path))
-    if path is None:
-        path = output_path(config.output_data, experiment, wanted)
-    if path == Path("-"):
-        await _export_to_stdout(store, experiment, wanted)
+    """Write the finished rows, or what is requested of them, and say how many went where."""
+    if path == _STDOUT:
+        with _writing_to_stdout():
+            request = request or ExportRequest(format_by_name(path))
+            await export_stream(store, experiment, sys.stdout.buffer, request)
         return
-    exported = await export_file(store, experiment, path, wanted)
+    exported = await export(store, config.output_data, experiment, path, request)
+    _say_result(session, exported, as_json=as_json)
+
+
+async def follow_to(
+    session: Session, store: Store, config: Config, experiment: Experiment,
+    path: Path | None, *, as_json: bool,
+) -> None:  # fmt: skip
+    """The same while items finish, until nothing is left to be done."""
+    if path == _STDOUT:
+        with _writing_to_stdout():
+            await follow_to_stream(store, experiment, sys.stdout.buffer, session.warn)
+        return
+    followed = await follow(store, config.output_data, experiment, path, say=session.say)
+    _say_result(session, followed, as_json=as_json)
+
+
+def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> None:
     if as_json:
-        shards = {"files": [str(file.path) for file in exported.files]}
-        said = {"path": str(path), "rows": exported.rows, **(shards if wanted.shards > 1 else {})}
-        click.echo(json.dumps(said, ensure_ascii=False))
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
     else:
-        files = f" in {wanted.shards} files" if wanted.shards > 1 else ""
-        session.say(f"{counted(exported.rows, 'row')}{files} -> {path}")
+        files = f" in {len(result.shards)} files" if result.shards else ""
+        session.say(f"{counted(result.rows, 'row')}{files} -> {result.path}")
 
 
-async def _export_to_stdout(store: Store, experiment: Experiment, wanted: ExportRequest) -> None:
+@contextmanager
+def _writing_to_stdout() -> Iterator[None]:
     try:
-        await export_stream(store, experiment, sys.stdout.buffer, wanted)
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -1,9 +1,9 @@
 """How work, run and demo answer the pending items, and what they show meanwhile."""
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from batchgen.cli.display import Display, say_result, stopping_line
-from batchgen.cli.follow import kept_up_to_date, live_file
 from batchgen.cli.options import (
     adaptive_option,
     gathered,
@@ -21,6 +21,8 @@ from batchgen.cli.process import tune_for_work
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.errors import UsageError
+from batchgen.export import LiveFile, keep_live_file
+from batchgen.jobs.export import live_file_of
 from batchgen.jobs.processes import split, work_in_processes
 from batchgen.jobs.work import WorkFlags, WorkResult, work_with_log
 from batchgen.shutdown import Stop, stop_on_signal
@@ -51,13 +53,13 @@ async def work_on(
     kept up to date meanwhile."""
     specs = _split(spec, processes)
     stop, stats, display = Stop(), Stats(), Display(session)
-    live = await live_file(store, spec.experiments, output, display) if output else None
+    live = await live_file_of(store, spec.experiments, output, say=display.say) if output else None
 
     def announce() -> None:
         display.say(stopping_line(stop.now.is_set(), stats.in_flight, spec.grace_s))
 
     with stop_on_signal(stop, announce):
-        async with kept_up_to_date(live, stop, display), display.showing(store, spec):
+        async with _kept_up_to_date(live, stop, display), display.showing(store, spec):
             if len(specs) == 1:
                 tune_for_work()
                 result = await work_with_log(
@@ -73,6 +75,14 @@ async def work_on(
     if live is not None and live.is_complete:
         session.say(f"{counted(live.rows, 'row')} -> {live.path}")
     return result
+
+
+def _kept_up_to_date(
+    live: LiveFile | None, stop: Stop, display: Display
+) -> AbstractAsyncContextManager[None]:
+    """While inside, the file follows the work; a second signal leaves the last of it to the next
+    run."""
+    return keep_live_file(live, stop.now, display.warn) if live else nullcontext()
 
 
 def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:

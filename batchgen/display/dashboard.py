@@ -35,6 +35,7 @@ from batchgen.display.texts import (
     reasons_text,
     status_text,
     unknown_line,
+    worker_held_back,
 )
 from batchgen.jobs.status import ExperimentStatus, Status, WorkerStatus
 from batchgen.shutdown import Stop, stop_on_signal
@@ -168,7 +169,7 @@ def _worker(worker: WorkerStatus, at_ms: int, width: int) -> list[Text]:
         slots = f"{worker.in_flight}/{worker.slots} in flight"
     else:
         slots = f"{worker.slots} slots"
-    state = worker.waits_for or "alive" if worker.alive else GONE
+    state = worker_held_back(worker) or "alive" if worker.alive else GONE
     text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {slots}, {state}"
     lines = sentence(text, width, "" if worker.alive else "dim")
     for late in worker.report.stragglers if worker.alive else ():

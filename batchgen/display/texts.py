@@ -85,11 +85,16 @@ def _may_have_cost(unknown: UnknownCost) -> str:
     return "how much is not known, as max_tokens is not set"
 
 
+def worker_held_back(worker: WorkerStatus) -> str | None:
+    """Why it sends less than it could; None: it does not."""
+    return "paused (batchgen resume goes on)" if worker.paused else worker.waits_for
+
+
 def _worker_lines(worker: WorkerStatus, at_ms: int) -> list[str]:
     head = f"worker {worker.id}: pid {worker.pid} on {worker.host}, "
     if not worker.alive:
         return [f"{head}{worker.slots} slots, {GONE}"]
-    why = f", {worker.waits_for}" if worker.waits_for else ""
+    why = f", {held}" if (held := worker_held_back(worker)) else ""
     lines = [f"{head}{worker.in_flight} of {worker.slots} slots in use, alive{why}"]
     if late_after_ms := worker.report.late_after_ms:
         lines += [

@@ -9,6 +9,7 @@ reparse        stored answers parsed once more
 status         how it stands: what is shown of a run and of the whole database
 failures       what failed, grouped
 show           one item, with all that was sent and came back
+export         the finished rows as a file, also one that follows the work
 verify         the proof that a database is whole
 steer          running workers: pause, resume, set, stop
 lookup         from a name, an id or a number to the experiment or the items

@@ -16,7 +16,7 @@ from batchgen.store import Counts, Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
-PAUSED = "paused (batchgen resume goes on)"
+PAUSED = "paused"
 _STATES = ("pending", "running", "done", "failed")
 
 

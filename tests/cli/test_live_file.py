@@ -367,7 +367,7 @@ async def test_a_database_of_several_experiments_must_be_told_whose(
     unclear = await project.batchgen("work", "-o", "live.jsonl")
     assert (unclear.code, unclear.err) == (
         2,
-        "error: -o live.jsonl: holds one experiment, and there is: default, b. "
+        "error: live.jsonl: holds one experiment, and there is: default, b. "
         "Choose with --experiment.\n",
     )
     assert simulator.calls == 0

@@ -45,7 +45,7 @@ async def test_a_paused_worker_sends_no_more_until_it_is_resumed(
     assert (simulator.calls, process.returncode) == (4, None)
     status = await enqueued.batchgen("status", "--json")
     (worker,) = status.json["workers"]
-    assert (worker["paused"], worker["waits_for"]) == (True, "paused (batchgen resume goes on)")
+    assert (worker["paused"], worker["waits_for"]) == (True, "paused")
     assert "paused (batchgen resume goes on)" in (await enqueued.batchgen("status")).out
     resumed = await enqueued.batchgen("resume", "--json")
     assert (resumed.code, resumed.json) == (0, {"workers": 1})

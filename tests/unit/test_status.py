@@ -64,7 +64,7 @@ def test_the_object_of_a_status() -> None:
 
 def test_a_paused_worker_says_how_it_goes_on() -> None:
     paused = worker(paused=True, waits_for="waiting").to_json(NOON_MS)
-    assert (paused["paused"], paused["waits_for"]) == (True, "paused (batchgen resume goes on)")
+    assert (paused["paused"], paused["waits_for"]) == (True, "paused")
 
 
 def test_the_object_of_an_item() -> None:

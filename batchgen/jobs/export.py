@@ -1,0 +1,97 @@
+"""The finished rows as a file: written once, or kept up to date while items finish."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.config import OutputConfig
+from batchgen.errors import BatchgenError, Remedy, UsageError
+from batchgen.export import (
+    ExportRequest,
+    LiveFile,
+    export_file,
+    follow_to_file,
+    format_by_name,
+    live_path,
+    output_path,
+)
+from batchgen.store import Experiment, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """`rows` went to `path`, or to the `shards` that it was split into."""
+
+    path: Path
+    rows: int
+    shards: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        shards = {"files": [str(shard) for shard in self.shards]} if self.shards else {}
+        return {"path": str(self.path), "rows": self.rows, **shards}
+
+
+async def export(
+    store: Store,
+    output: OutputConfig,
+    experiment: Experiment,
+    path: Path | None = None,
+    request: ExportRequest | None = None,
+) -> ExportResult:
+    """Write what is requested of an experiment (None: all done rows, in the format that the name of
+    `path` says) to `path` (None: where the config's `output` says). It appears whole or not at all.
+
+    Raises UsageError for a path or a request that cannot be, BatchgenError when the file cannot be
+    written.
+    """
+    request = request or ExportRequest(format_by_name(path))
+    path = path or output_path(output, experiment, request)
+    exported = await export_file(store, experiment, path, request)
+    shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
+    return ExportResult(path, exported.rows, shards)
+
+
+async def follow(
+    store: Store,
+    output: OutputConfig,
+    experiment: Experiment,
+    path: Path | None = None,
+    *,
+    say: Callable[[str], None],
+) -> ExportResult:
+    """Keep a live file up to date until the experiment has nothing pending or running; `say` tells
+    when it is rewritten. Raises UsageError and BatchgenError as `export`."""
+    live = LiveFile(store, experiment, path or live_path(output, experiment), say)
+    await follow_to_file(live, store, experiment)
+    return ExportResult(live.path, live.rows)
+
+
+async def live_file_of(
+    store: Store,
+    experiments: tuple[int, ...] | None,
+    path: Path,
+    *,
+    say: Callable[[str], None],
+) -> LiveFile:
+    """The live file at `path` for the one of these experiments (None: of all) that there is.
+
+    Raises UsageError when there are several or none, or for a file that cannot be a live one;
+    BatchgenError when it cannot be written.
+    """
+    chosen = [
+        one for one in await store.experiments() if experiments is None or one.id in experiments
+    ]
+    if not chosen:
+        raise UsageError(f"{store.name}: nothing is enqueued yet.", Remedy.ENQUEUE_FIRST)
+    if len(chosen) != 1:
+        names = ", ".join(one.name for one in chosen)
+        raise UsageError(
+            f"{path}: holds one experiment, and there is: {names}.", Remedy.NAME_EXPERIMENT
+        )
+    live = LiveFile(store, chosen[0], path, say)
+    try:
+        await live.acquire()
+    except OSError as exc:
+        raise BatchgenError(f"{path}: cannot be written ({exc.strerror or exc}).") from exc
+    return live
