@@ -12,7 +12,7 @@ from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
 from batchgen.where import Where
 
-_PAGE_ROWS = 500
+PAGE_ROWS = 500
 _GROUP_END = "]}\n"
 
 
@@ -26,8 +26,8 @@ async def write_groups(
         numbers = list(firsts)
         after = firsts[numbers[-1]]
         while numbers:
-            rows, left = await store.results_in_order(numbers[:_PAGE_ROWS])
-            numbers[:_PAGE_ROWS] = left
+            rows, left = await store.results_in_order(numbers[:PAGE_ROWS])
+            numbers[:PAGE_ROWS] = left
             await uninterrupted(asyncio.to_thread(groups.write, rows, firsts))
     groups.close()
     return groups.lines

@@ -31,7 +31,7 @@ from batchgen.simulate.limiter import Limiter
 
 _KEPT_REQUESTS = 10_000
 # Far more calls than come between a call and its retry; about 25 MB.
-_KEPT_TRIES = 200_000
+KEPT_TRIES = 200_000
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -235,8 +235,8 @@ class Simulator:
         """Enter the call in the ledger, and return which try of its request it is."""
         if self._keep_ledger:
             self.ledger[chat.text] += 1
-        elif len(self._tries) >= _KEPT_TRIES:
-            for oldest in list(islice(self._tries, _KEPT_TRIES // 2)):
+        elif len(self._tries) >= KEPT_TRIES:
+            for oldest in list(islice(self._tries, KEPT_TRIES // 2)):
                 del self._tries[oldest]
         tries = self._tries.get(chat.digest, 0) + 1
         self._tries[chat.digest] = tries

@@ -353,7 +353,7 @@ async def test_where_chooses_samples_before_they_are_grouped(
 async def test_groups_that_are_read_in_many_pages_are_whole(
     project: Project, batchgen: Typist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups_of_export, "_PAGE_ROWS", 3)
+    monkeypatch.setattr(groups_of_export, "PAGE_ROWS", 3)
     monkeypatch.setattr(rows_of_store, "PAGE_CHARS", 200)
     project.pool({"word": f"w{n}"} for n in range(300))
     assert (await project.batchgen("run", "pool.jsonl", "--samples", "5")).code == 0

@@ -78,7 +78,7 @@ async def calm(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
 
 
 @dataclass
-class Job:
+class WholeJob:
     """A pool that is to be answered, whatever happens. What is typed runs in this process."""
 
     project: Project
@@ -132,8 +132,8 @@ def without_attempts(line: Line) -> Line:
 
 
 @pytest.fixture
-def job(project: Project, simulator: Simulator) -> Job:
-    return Job(project, simulator, Typist(project.path, project.env))
+def job(project: Project, simulator: Simulator) -> WholeJob:
+    return WholeJob(project, simulator, Typist(project.path, project.env))
 
 
 # --- at work: the moments -----------------------------------------------------------------------
@@ -142,14 +142,16 @@ def job(project: Project, simulator: Simulator) -> Job:
 
 
 @asynccontextmanager
-async def waiting_for_the_model(job: Job, workers: list[Process]) -> AsyncIterator[list[Process]]:
+async def waiting_for_the_model(
+    job: WholeJob, workers: list[Process]
+) -> AsyncIterator[list[Process]]:
     yield workers
     job.simulator.release()
 
 
 @asynccontextmanager
 async def answered_but_not_committed(
-    job: Job, workers: list[Process]
+    job: WholeJob, workers: list[Process]
 ) -> AsyncIterator[list[Process]]:
     """The one that waits for the write lock with its answers comes first."""
     with locked(job.project.database):
@@ -159,7 +161,7 @@ async def answered_but_not_committed(
 
 
 @asynccontextmanager
-async def between_commits(job: Job, workers: list[Process]) -> AsyncIterator[list[Process]]:
+async def between_commits(job: WholeJob, workers: list[Process]) -> AsyncIterator[list[Process]]:
     """In full flow: at a moment that is another one each time."""
     job.simulator.release()
     await job.simulator.received(SLOTS * len(workers) + 6)
@@ -167,13 +169,15 @@ async def between_commits(job: Job, workers: list[Process]) -> AsyncIterator[lis
 
 
 @asynccontextmanager
-async def waiting_to_try_again(job: Job, workers: list[Process]) -> AsyncIterator[list[Process]]:
+async def waiting_to_try_again(
+    job: WholeJob, workers: list[Process]
+) -> AsyncIterator[list[Process]]:
     job.simulator.release()
     await until(job.project.database, "select count(*) from work where available_at > 0", RETRIED)
     yield workers
 
 
-AtWork = Callable[[Job, list[Process]], AbstractAsyncContextManager[list[Process]]]
+AtWork = Callable[[WholeJob, list[Process]], AbstractAsyncContextManager[list[Process]]]
 
 # The number of workers with which the fast set runs a cell; 0: `--slow` alone does, as all others.
 AT_WORK: dict[AtWork, tuple[int, ...]] = {
@@ -200,7 +204,7 @@ async def has_ended(process: Process, end: End) -> None:
 
 
 @asynccontextmanager
-async def stuck(job: Job, end: End, *command: str) -> AsyncIterator[Process]:
+async def stuck(job: WholeJob, end: End, *command: str) -> AsyncIterator[Process]:
     """A command that has to write and cannot, as a stranger has the write lock."""
     stranger = Stranger(job.project.database)
     process = await job.project.start(*command)
@@ -210,7 +214,7 @@ async def stuck(job: Job, end: End, *command: str) -> AsyncIterator[Process]:
     await has_ended(process, end)
 
 
-async def pinned(job: Job, there: Callable[[], bool], *command: str) -> Process | None:
+async def pinned(job: WholeJob, there: Callable[[], bool], *command: str) -> Process | None:
     """A command that is suspended while something is there that is there for a moment only; None
     when it was too fast."""
     process = await job.project.start(*command)
@@ -231,7 +235,7 @@ def wait_until_suspended(pid: int) -> None:
 
 
 @asynccontextmanager
-async def enqueue_between_two_chunks(job: Job, end: End) -> AsyncIterator[Process]:
+async def enqueue_between_two_chunks(job: WholeJob, end: End) -> AsyncIterator[Process]:
     """The pool comes by a pipe, so that the process is where the test wants it."""
     job.big = True
     lines = job.project.pool(pool(big=True)).read_bytes()
@@ -250,7 +254,7 @@ async def enqueue_between_two_chunks(job: Job, end: End) -> AsyncIterator[Proces
 
 
 @asynccontextmanager
-async def enqueue_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
+async def enqueue_while_it_writes(job: WholeJob, end: End) -> AsyncIterator[Process]:
     job.project.pool([], "empty.jsonl")
     await job.type("enqueue", "empty.jsonl")  # makes the tables
     job.project.pool(pool())
@@ -260,7 +264,9 @@ async def enqueue_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def first_command_before_it_makes_its_tables(job: Job, end: End) -> AsyncIterator[Process]:
+async def first_command_before_it_makes_its_tables(
+    job: WholeJob, end: End
+) -> AsyncIterator[Process]:
     job.project.pool(pool())
     job.project.database.touch()
     async with stuck(job, end, "enqueue", "pool.jsonl") as process:
@@ -269,7 +275,9 @@ async def first_command_before_it_makes_its_tables(job: Job, end: End) -> AsyncI
 
 
 @asynccontextmanager
-async def first_command_while_it_makes_its_tables(job: Job, end: End) -> AsyncIterator[Process]:
+async def first_command_while_it_makes_its_tables(
+    job: WholeJob, end: End
+) -> AsyncIterator[Process]:
     job.project.pool(pool())
     journal = Path(f"{job.project.database}-journal")
     while (process := await pinned(job, journal.exists, "enqueue", "pool.jsonl")) is None:
@@ -279,7 +287,7 @@ async def first_command_while_it_makes_its_tables(job: Job, end: End) -> AsyncIt
 
 
 @asynccontextmanager
-async def retry_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
+async def retry_while_it_writes(job: WholeJob, end: End) -> AsyncIterator[Process]:
     await job.run_but_for_some_that_are_refused()
     async with stuck(job, end, "retry") as process:
         yield process
@@ -289,7 +297,7 @@ async def retry_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def export_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
+async def export_while_it_writes(job: WholeJob, end: End) -> AsyncIterator[Process]:
     """The items are big, so that there is a file to see before it is whole."""
     job.big = True
     await job.enqueue()
@@ -305,7 +313,7 @@ async def export_while_it_writes(job: Job, end: End) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def export_before_it_is_recorded(job: Job, end: End) -> AsyncIterator[Process]:
+async def export_before_it_is_recorded(job: WholeJob, end: End) -> AsyncIterator[Process]:
     """The new file is there, and the record of it is not."""
     await job.run_but_for_some_that_are_refused()
     before = len(exported(job.project))
@@ -316,7 +324,7 @@ async def export_before_it_is_recorded(job: Job, end: End) -> AsyncIterator[Proc
     assert (before, len(exported(job.project))) == (ITEMS - REFUSED, ITEMS)
 
 
-OneCommand = Callable[[Job, End], AbstractAsyncContextManager[Process]]
+OneCommand = Callable[[WholeJob, End], AbstractAsyncContextManager[Process]]
 
 # 1: the fast set runs it too.
 ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
@@ -364,7 +372,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 async def test_workers_that_are_ended_lose_nothing(
-    job: Job, calm: list[Line], at_work: AtWork, end: End, n: int
+    job: WholeJob, calm: list[Line], at_work: AtWork, end: End, n: int
 ) -> None:
     """With several workers the last one is left alone, and takes over from the others."""
     if end is End.SUSPEND:
@@ -400,7 +408,7 @@ async def test_workers_that_are_ended_lose_nothing(
         assert job.simulator.calls == ITEMS + repeated
 
 
-async def end_workers(job: Job, victims: list[Process], end: End, at_work: AtWork) -> None:
+async def end_workers(job: WholeJob, victims: list[Process], end: End, at_work: AtWork) -> None:
     """Until they are gone or suspended past their leases; or have been told to drain."""
     first = {End.KILL: SIGKILL, End.TERM: SIGTERM, End.SUSPEND: SIGSTOP}.get(end, SIGINT)
     for victim in victims:
@@ -418,7 +426,7 @@ async def end_workers(job: Job, victims: list[Process], end: End, at_work: AtWor
         await leases_are_over(job, victims)
 
 
-async def leases_are_over(job: Job, workers: list[Process]) -> None:
+async def leases_are_over(job: WholeJob, workers: list[Process]) -> None:
     now = "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
     pids = ", ".join(str(worker.pid) for worker in workers)
     await until(
@@ -427,7 +435,9 @@ async def leases_are_over(job: Job, workers: list[Process]) -> None:
     )
 
 
-async def wake(job: Job, victims: list[Process], others: list[Process], at_work: AtWork) -> None:
+async def wake(
+    job: WholeJob, victims: list[Process], others: list[Process], at_work: AtWork
+) -> None:
     """When the others have done all; but one that was suspended while it wrote holds them up."""
     if not await gate_is_stuck(job.project.database):
         assert [await other.wait() for other in others] == [0] * len(others)
@@ -442,7 +452,7 @@ async def wake(job: Job, victims: list[Process], others: list[Process], at_work:
 
 
 async def test_a_command_that_is_ended_loses_nothing(
-    job: Job, calm: list[Line], one_command: OneCommand, end: End
+    job: WholeJob, calm: list[Line], one_command: OneCommand, end: End
 ) -> None:
     """What it had to do is done or not, and never by halves."""
     async with one_command(job, end) as process:
@@ -472,7 +482,7 @@ async def interrupt_until_it_ends(process: Process) -> None:
 
 @pytest.mark.parametrize("then", [SIGCONT, SIGKILL])
 async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_and_no_more(
-    job: Job, calm: list[Line], then: Any
+    job: WholeJob, calm: list[Line], then: Any
 ) -> None:
     """For less than its lease."""
     await job.enqueue()
@@ -489,7 +499,9 @@ async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_an
 
 
 # The sleeper, in the beat that it wakes up in, finds that the leases of all have run out.
-async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dead(job: Job) -> None:
+async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dead(
+    job: WholeJob,
+) -> None:
     """By one of them, which was suspended while it wrote; only what that one had goes out again."""
     job.project.config(f"work: {{lease_s: {LEASE_S}}}\n")
     await job.enqueue()

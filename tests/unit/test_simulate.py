@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from batchgen.errors import BatchgenError, ConfigError
-from batchgen.simulate import Behaviour, ErrorMix, Latency, Simulator, serve
+from batchgen.simulate import Behaviour, ErrorMix, Latency, Simulator, serve, server
 
 Client = aiohttp.ClientSession
 
@@ -468,7 +468,7 @@ async def test_without_a_ledger_no_prompt_is_kept(client: Client) -> None:
 async def test_try_numbers_kept_without_a_ledger_are_bounded(
     client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("batchgen.simulate.server._KEPT_TRIES", 4)
+    monkeypatch.setattr(server, "KEPT_TRIES", 4)
     simulator = Simulator(keep_ledger=False, ledger_path=tmp_path / "ledger")
     async with simulator.running() as url:
         await statuses(client, url, [*"aabcdef", "f", "a"])
