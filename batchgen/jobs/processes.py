@@ -212,7 +212,7 @@ class WorkerProcesses:
         assert child.process.stdout is not None
         result = await child.process.stdout.read()
         code = await child.process.wait()
-        if code in _ENDED_WELL:  # else what it reported last is all that is known
+        if result.endswith(b"\n"):  # else what it reported last is all that is known
             found = json.loads(result)
             child.calls = found["calls"]
             child.halted = found["halted"] and Halt.from_json(found["halted"])
@@ -279,6 +279,18 @@ def _signals_of_the_terminal_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _on_signal(signum: signal.Signals, act: Callable[[], None]) -> None:
+    """Like the loop's `add_signal_handler`, but it stays when the loop is closed: a signal that
+    comes as the process ends must not make another end of it."""
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(signum, handle)
+
+
 class Parent:
     """In a worker process: what there is between it and its parent.
 
@@ -320,8 +332,8 @@ class Parent:
             stop.drain.set()
 
         loop.add_reader(self._stdin, drain)
-        loop.add_signal_handler(signal.SIGUSR1, leave)
-        loop.add_signal_handler(signal.SIGTERM, terminate)
+        _on_signal(signal.SIGUSR1, leave)
+        _on_signal(signal.SIGTERM, terminate)
         try:
             yield
         finally:
@@ -342,7 +354,7 @@ class Parent:
         halted = stats.halted and stats.halted.to_json()
         result = {"calls": stats.calls, "halted": halted}
         with suppress(OSError):
-            self._stdout.write(json.dumps(result).encode())
+            self._stdout.write(json.dumps(result).encode() + b"\n")
 
 
 async def work_for_parent(parent: Parent) -> int:
