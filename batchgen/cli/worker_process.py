@@ -4,7 +4,7 @@ import asyncio
 from typing import NoReturn
 
 from batchgen.cli.process import run_process, tune_for_work
-from batchgen.jobs.processes import Parent, work_for_parent
+from batchgen.jobs.worker_process import Parent, work_for_parent
 
 
 def main() -> NoReturn:

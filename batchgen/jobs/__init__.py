@@ -4,6 +4,7 @@ enqueue        the items of a pool become rows
 dry_run        what enqueueing a pool would come to
 work           one worker, until nothing is left
 processes      several worker processes under one command
+worker_process   one of them, seen from inside
 retry          items that ended go back to pending
 reparse        stored answers parsed once more
 status         how it stands: what is shown of a run and of the whole database

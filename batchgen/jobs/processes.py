@@ -17,72 +17,29 @@ parent's would be the second one, which leaves what is in flight.
 
 import asyncio
 import json
-import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from batchgen.config import Config, ModelConfig
+from batchgen.config import Config
 from batchgen.errors import BatchgenError, Remedy, StoreError
-from batchgen.jobs.work import WorkResult, result_of, work_with_log
+from batchgen.jobs.work import WorkResult, result_of
+from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, WorkerTask
 from batchgen.llm.client import check_settings
 from batchgen.shutdown import Stop
-from batchgen.store import Store, open_store
+from batchgen.store import Store
 from batchgen.worker import Halt, Stats, WorkSpec
 from batchgen.worker.report import WorkerReport
 
 _LOOK_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
-_WRITABLE = 4096  # PIPE_BUF: what a pipe that can be written to takes whole
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM  # or by `batchgen stop`; what the parent does gives 0 or 3
 _ENDED_WELL = {0, 3, 4, _ENDED_BY_SIGTERM}
 _STOPPED_AS_IT_BEGAN = {-signal.SIGTERM, -signal.SIGUSR1}
-_SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerTask:
-    """What a worker process is to do. `verbose`: it tells of every failed attempt."""
-
-    spec: WorkSpec
-    config: Config
-    verbose: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values. The API key stands beside the config, and is for a private pipe alone."""
-        config = self.config
-        return {
-            "spec": self.spec.to_json(),
-            "config": {
-                "model": config.model.to_json(),
-                "database": str(config.database),
-                "log_dir": str(config.log_dir),
-            },
-            "api_key": config.model.api_key,
-            "verbose": self.verbose,
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "WorkerTask":
-        """The task, its config being as far as a worker needs one."""
-        spec, config = WorkSpec.from_json(values["spec"]), values["config"]
-        return cls(
-            spec,
-            Config(
-                model=ModelConfig.from_json(config["model"], values["api_key"]),
-                database=Path(config["database"]),
-                log_dir=Path(config["log_dir"]),
-                directory=spec.directory,
-            ),
-            values["verbose"],
-        )
 
 
 def shares(total: int, parts: int) -> list[int]:
@@ -210,12 +167,11 @@ class WorkerProcesses:
     async def _follow(self, child: _Child) -> None:
         """Until it has ended."""
         assert child.process.stdout is not None
-        result = await child.process.stdout.read()
+        result = TaskResult.from_line(await child.process.stdout.read())
         code = await child.process.wait()
-        if result.endswith(b"\n"):  # else what it reported last is all that is known
-            found = json.loads(result)
-            child.calls = found["calls"]
-            child.halted = found["halted"] and Halt.from_json(found["halted"])
+        if result is not None:  # else what it reported last is all that is known
+            child.calls = result.calls
+            child.halted = result.halted
         child.in_flight = 0
         self._add_up()
         if child.halted:  # the reason holds for all
@@ -272,104 +228,8 @@ async def _start(task: WorkerTask) -> asyncio.subprocess.Process:
 
 @contextmanager
 def _signals_of_the_terminal_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_THE_TERMINAL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_THE_TERMINAL)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _on_signal(signum: signal.Signals, act: Callable[[], None]) -> None:
-    """Like the loop's `add_signal_handler`, but it stays when the loop is closed: a signal that
-    comes as the process ends must not make another end of it."""
-    loop = asyncio.get_running_loop()
-
-    def handle(*_: object) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(act)
-
-    signal.signal(signum, handle)
-
-
-class Parent:
-    """In a worker process: what there is between it and its parent.
-
-    Made before any code of the user's is loaded: from then on stdin is empty and stdout is stderr,
-    so that a parser which prints or reads does not get in between.
-    """
-
-    def __init__(self) -> None:
-        for signum in _SIGNALS_OF_THE_TERMINAL:
-            signal.signal(signum, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS_OF_THE_TERMINAL)
-        self._stdin = os.fdopen(os.dup(0), "rb", buffering=0)
-        self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)
-
-    def task(self) -> WorkerTask | None:
-        """What it gives to do; None: it is gone."""
-        line = self._stdin.readline()
-        return WorkerTask.from_json(json.loads(line)) if line.endswith(b"\n") else None
-
-    @contextmanager
-    def obeyed(self, stop: Stop) -> Iterator[None]:
-        """While inside, `stop` follows what it says, and SIGTERM as anywhere: drain, then now."""
-        loop = asyncio.get_running_loop()
-
-        def drain() -> None:  # nothing more comes on stdin but its end
-            loop.remove_reader(self._stdin)
-            stop.drain.set()
-
-        def leave() -> None:
-            stop.drain.set()
-            stop.now.set()
-
-        def terminate() -> None:  # the parent's word does not make it the second one
-            if stop.signum is not None:
-                stop.now.set()
-            stop.signum = signal.SIGTERM
-            stop.drain.set()
-
-        loop.add_reader(self._stdin, drain)
-        _on_signal(signal.SIGUSR1, leave)
-        _on_signal(signal.SIGTERM, terminate)
-        try:
-            yield
-        finally:
-            loop.remove_reader(self._stdin)
-
-    def say(self, message: str) -> None:
-        """A line for the user, unless the parent does not read: a suspended one must not hold the
-        work up."""
-        line = message.replace("\n", " ").encode(errors="replace")
-        if select.select([], [2], [], 0)[1]:
-            with suppress(OSError):  # it is gone; the end of stdin says so too
-                os.write(2, line[: _WRITABLE - 1] + b"\n")
-
-    def warn(self, message: str) -> None:
-        self.say(f"warning: {message}")
-
-    def tell_result(self, stats: Stats) -> None:
-        halted = stats.halted and stats.halted.to_json()
-        result = {"calls": stats.calls, "halted": halted}
-        with suppress(OSError):
-            self._stdout.write(json.dumps(result).encode() + b"\n")
-
-
-async def work_for_parent(parent: Parent) -> int:
-    """Do what the parent gives to do; the exit code of that."""
-    task = parent.task()
-    if task is None:
-        return 1
-    stop, stats = Stop(), Stats()
-    with parent.obeyed(stop):
-        try:
-            async with open_store(task.config.database) as store:
-                result = await work_with_log(
-                    store, task.config, task.spec, stop=stop, stats=stats,
-                    show=parent.warn, show_attempt=parent.say if task.verbose else None,
-                )  # fmt: skip
-        finally:
-            parent.tell_result(stats)
-    return result.exit_code

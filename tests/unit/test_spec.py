@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from batchgen.config import Config, ModelConfig
 from batchgen.items import Price
-from batchgen.jobs.processes import WorkerTask, split
+from batchgen.jobs.processes import split
+from batchgen.jobs.worker_process import WorkerTask
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget

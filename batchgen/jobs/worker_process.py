@@ -1,0 +1,176 @@
+"""One of several worker processes, seen from inside: it is given a task, obeys its parent, and says
+what came of it. What passes between the two is in `processes`."""
+
+import asyncio
+import json
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.config import Config, ModelConfig
+from batchgen.jobs.work import work_with_log
+from batchgen.shutdown import Stop
+from batchgen.store import open_store
+from batchgen.worker import Halt, Stats, WorkSpec
+
+SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+_PIPE_BUF = 4096  # what a pipe that can be written to takes whole
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTask:
+    """What a worker process is to do. `verbose`: it tells of every failed attempt."""
+
+    spec: WorkSpec
+    config: Config
+    verbose: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values. The API key stands beside the config, and is for a private pipe alone."""
+        config = self.config
+        return {
+            "spec": self.spec.to_json(),
+            "config": {
+                "model": config.model.to_json(),
+                "database": str(config.database),
+                "log_dir": str(config.log_dir),
+            },
+            "api_key": config.model.api_key,
+            "verbose": self.verbose,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "WorkerTask":
+        """The task, its config being as far as a worker needs one."""
+        spec, config = WorkSpec.from_json(values["spec"]), values["config"]
+        return cls(
+            spec,
+            Config(
+                model=ModelConfig.from_json(config["model"], values["api_key"]),
+                database=Path(config["database"]),
+                log_dir=Path(config["log_dir"]),
+                directory=spec.directory,
+            ),
+            values["verbose"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What came of a task, beside what the database has."""
+
+    calls: int
+    halted: Halt | None
+
+    def to_line(self) -> bytes:
+        halted = self.halted and self.halted.to_json()
+        values = {"calls": self.calls, "halted": halted}
+        return json.dumps(values).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "TaskResult | None":
+        """None: it is no whole line, as the process died."""
+        if not line.endswith(b"\n"):
+            return None
+        values = json.loads(line)
+        halted = values["halted"] and Halt.from_json(values["halted"])
+        return cls(values["calls"], halted)
+
+
+def _on_signal(signum: signal.Signals, act: Callable[[], None]) -> None:
+    """Like the loop's `add_signal_handler`, but it stays when the loop is closed: a signal that
+    comes as the process ends must not make another end of it."""
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(signum, handle)
+
+
+class Parent:
+    """In a worker process: what there is between it and its parent.
+
+    Made before any code of the user's is loaded: from then on stdin is empty and stdout is stderr,
+    so that a parser which prints or reads does not get in between.
+    """
+
+    def __init__(self) -> None:
+        for signum in SIGNALS_OF_THE_TERMINAL:
+            signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS_OF_THE_TERMINAL)
+        self._stdin = os.fdopen(os.dup(0), "rb", buffering=0)
+        self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+
+    def task(self) -> WorkerTask | None:
+        """What it gives to do; None: it is gone."""
+        line = self._stdin.readline()
+        return WorkerTask.from_json(json.loads(line)) if line.endswith(b"\n") else None
+
+    @contextmanager
+    def obeyed(self, stop: Stop) -> Iterator[None]:
+        """While inside, `stop` follows what it says, and SIGTERM as anywhere: drain, then now."""
+        loop = asyncio.get_running_loop()
+
+        def drain() -> None:  # nothing more comes on stdin but its end
+            loop.remove_reader(self._stdin)
+            stop.drain.set()
+
+        def leave() -> None:
+            stop.drain.set()
+            stop.now.set()
+
+        def terminate() -> None:  # the parent's word does not make it the second one
+            if stop.signum is not None:
+                stop.now.set()
+            stop.signum = signal.SIGTERM
+            stop.drain.set()
+
+        loop.add_reader(self._stdin, drain)
+        _on_signal(signal.SIGUSR1, leave)
+        _on_signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._stdin)
+
+    def say(self, message: str) -> None:
+        """A line for the user, unless the parent does not read: a suspended one must not hold the
+        work up."""
+        line = message.replace("\n", " ").encode(errors="replace")
+        if select.select([], [2], [], 0)[1]:
+            with suppress(OSError):  # it is gone; the end of stdin says so too
+                os.write(2, line[: _PIPE_BUF - 1] + b"\n")
+
+    def warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
+
+    def tell_result(self, stats: Stats) -> None:
+        with suppress(OSError):
+            self._stdout.write(TaskResult(stats.calls, stats.halted).to_line())
+
+
+async def work_for_parent(parent: Parent) -> int:
+    """Do what the parent gives to do; the exit code of that."""
+    task = parent.task()
+    if task is None:
+        return 1
+    stop, stats = Stop(), Stats()
+    with parent.obeyed(stop):
+        try:
+            async with open_store(task.config.database) as store:
+                result = await work_with_log(
+                    store, task.config, task.spec, stop=stop, stats=stats,
+                    show=parent.warn, show_attempt=parent.say if task.verbose else None,
+                )  # fmt: skip
+        finally:
+            parent.tell_result(stats)
+    return result.exit_code
