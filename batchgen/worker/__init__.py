@@ -20,10 +20,10 @@ with an answer and no parse is parsed, not asked for again.
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
-from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
@@ -47,11 +47,15 @@ from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, RunLog, Stats
 from batchgen.worker.stragglers import CallsUnderWay
 
+if TYPE_CHECKING:  # loading it takes as long as all of `status`, which reads what workers report
+    from batchgen.llm.client import Client
+
 __all__ = ["Halt", "RunLog", "Stats", "WorkSpec", "run_worker"]
 
 
 async def run_worker(
-    store: Store, client: Client, spec: WorkSpec, *, prices: Prices, parsers: Mapping[str, Parser],
+    store: Store, client: "Client", spec: WorkSpec, *,
+    prices: Prices, parsers: Mapping[str, Parser],
     stop: Stop, stats: Stats, log: RunLog,
 ) -> None:  # fmt: skip
     """Work until nothing is left, or `stop`, or a halt (`stats.halted` says why). `parsers` are

@@ -90,6 +90,18 @@ def test_neither_the_import_nor_the_help_loads_what_a_job_needs(code: str) -> No
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.parametrize("command", ["status", "failures", "show"])
+def test_what_only_reads_loads_neither_the_client_nor_a_display(command: str) -> None:
+    script = (
+        f"import sys, batchgen.cli.{command}\n"
+        "print({'openai', 'aiohttp', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
 def test_the_short_help_of_a_command_is_how_its_own_help_begins(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
