@@ -4,19 +4,17 @@ import asyncio
 import json
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
+from batchgen.display.dashboard import show_dashboard
 from batchgen.display.texts import status_text
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @click.command(
@@ -36,8 +34,6 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
     async def job() -> int:
         async with open_store(config.database) as store:
             if watch and not as_json and (console := _screen()):
-                from batchgen.display.dashboard import show_dashboard  # a text needs none of it
-
                 return await show_dashboard(
                     partial(status_of, store, config), str(config.database), console
                 )
@@ -60,12 +56,10 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
     return run_async(job())
 
 
-def _screen() -> "Console | None":
+def _screen() -> Console | None:
     """What a dashboard can be drawn on."""
     if not sys.stdout.isatty():
         return None
-    from rich.console import Console  # as above
-
     console = Console()
     drawable = console.is_terminal and not console.is_dumb_terminal
     return console if drawable and not console.options.ascii_only else None

@@ -1,0 +1,42 @@
+"""Only the command line prints, exits, starts an event loop, and says which flag or command to
+type: what stands below it is used from Python too, and by pages to come."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batchgen.cli import cli
+
+PACKAGE = Path(__file__).parents[2] / "batchgen"
+SPEAKS_OF_COMMANDS = ("cli", "display", "simulate")  # a display is the command line's
+BELOW = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "cli"
+)
+TYPED = re.compile(rf"(?<!\w)--[a-z]|\bbatchgen ({'|'.join(cli.commands)})\b")
+IS_THE_COMMAND_LINES = {"print", "sys.exit", "os._exit", "asyncio.run", "exit", "click.echo"}
+RUNS_A_LOOP = {("api.py", "asyncio.run")}  # run_sync
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every text in the code, with its line; docstrings are not in the code."""
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in docstrings:
+            yield node.lineno, str(node.value)
+
+
+@pytest.mark.parametrize("path", BELOW, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_prints_exits_and_says_what_to_type(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.relative_to(PACKAGE).parts[0] not in SPEAKS_OF_COMMANDS:
+        assert [(line, text) for line, text in texts(tree) if TYPED.search(text)] == []
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    allowed = {name for file, name in RUNS_A_LOOP if file == path.name}
+    assert calls & IS_THE_COMMAND_LINES <= allowed
