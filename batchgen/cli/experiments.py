@@ -7,9 +7,9 @@ import click
 from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.clock import timestamp
 from batchgen.display.texts import experiments_text
-from batchgen.jobs.lookup import open_experiments
+from batchgen.jobs import experiments as jobs
+from batchgen.store import open_store
 
 
 @click.group(
@@ -25,17 +25,12 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
     config = ctx.obj.config()
 
     async def job() -> int:
-        async with open_experiments(config, None) as (store, chosen):
-            rows = [(e, await store.counts([e.id])) for e in chosen]
+        async with open_store(config.database) as store:
+            found = await jobs.list_experiments(store)
         if as_json:
-            listed = [
-                {"name": e.name, "created_at": timestamp(e.created_at), "total": counts.total,
-                 "done": counts.done, "failed": counts.failed}
-                for e, counts in rows
-            ]  # fmt: skip
-            click.echo(json.dumps(listed, ensure_ascii=False))
+            click.echo(json.dumps([one.to_json() for one in found], ensure_ascii=False))
         else:
-            click.echo(experiments_text(rows))
+            click.echo(experiments_text(found))
         return 0
 
     return run_async(job())
@@ -51,8 +46,8 @@ def rename(session: Session, name: str, new_name: str) -> int:
     config = session.config()
 
     async def job() -> int:
-        async with open_experiments(config, name) as (store, chosen):
-            await store.rename_experiment(chosen[0].id, new_name)
+        async with open_store(config.database) as store:
+            await jobs.rename(store, name, new_name)
         click.echo(f"{name} is now {new_name}.")
         return 0
 
@@ -68,12 +63,12 @@ def delete(session: Session, name: str, yes: bool) -> int:
     config = session.config()
 
     async def job() -> int:
-        async with open_experiments(config, name) as (store, chosen):
-            counts = await store.counts([chosen[0].id])
-            what = f"{name}: {counted(counts.total, 'item')}, {counts.done} answered"
+        async with open_store(config.database) as store:
+            found = await jobs.summary_of(store, name)
+            what = f"{name}: {counted(found.counts.total, 'item')}, {found.counts.done} answered"
             if not yes:
                 click.confirm(f"Delete {what}? This cannot be undone.", abort=True, err=True)
-            await store.delete_experiment(chosen[0].id)
+            await jobs.delete(store, found)
         click.echo(f"Deleted {what}.")
         return 0
 

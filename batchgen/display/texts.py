@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchgen.clock import timestamp
+from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.limits import limit_in_words
 from batchgen.llm.responses import parts_beside_text
-from batchgen.store import Counts, Experiment, StoredAttempt
+from batchgen.store import Counts, StoredAttempt
 
 GONE = "gone: the next worker takes over its items"
 _STATES = ("pending", "running", "done", "failed")
@@ -224,14 +225,14 @@ def _call_line(number: int, call: StoredAttempt) -> str:
     return ", ".join(parts) + f"  ({timestamp(call.finished_at)})"
 
 
-def experiments_text(rows: Sequence[tuple[Experiment, Counts]]) -> str:
-    if not rows:
+def experiments_text(found: Sequence[ExperimentSummary]) -> str:
+    if not found:
         return "No experiments yet: enqueue a data pool first (batchgen enqueue)."
-    width = max(len(experiment.name) for experiment, _ in rows)
+    width = max(len(one.name) for one in found)
     return "\n".join(
-        f"{experiment.name:<{width}}  {_local(experiment.created_at)}  total {counts.total}, "
-        f"done {counts.done}, failed {counts.failed}"
-        for experiment, counts in rows
+        f"{one.name:<{width}}  {_local(one.experiment.created_at)}  total {one.counts.total}, "
+        f"done {one.counts.done}, failed {one.counts.failed}"
+        for one in found
     )
 
 

@@ -12,6 +12,7 @@ failures       what failed, grouped
 show           one item, with all that was sent and came back
 export         the finished rows as a file, also one that follows the work
 verify         the proof that a database is whole
+experiments    listed, renamed, deleted
 steer          running workers: pause, resume, set, stop
 lookup         from a name, an id or a number to the experiment or the items
 unknown_cost   the most that calls with unknown outcome can have cost

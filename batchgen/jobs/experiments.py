@@ -1,0 +1,51 @@
+"""The experiments of a database: listed, renamed, deleted. Raises UsageError for a name that is not
+there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.clock import timestamp
+from batchgen.jobs.lookup import experiment_named
+from batchgen.store import Counts, Experiment, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSummary:
+    experiment: Experiment
+    counts: Counts
+
+    @property
+    def name(self) -> str:
+        return self.experiment.name
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "created_at": timestamp(self.experiment.created_at),
+            "total": self.counts.total,
+            "done": self.counts.done,
+            "failed": self.counts.failed,
+        }
+
+
+async def list_experiments(store: Store) -> list[ExperimentSummary]:
+    """All of them, the oldest first."""
+    return [await _summary(store, experiment) for experiment in await store.experiments()]
+
+
+async def summary_of(store: Store, name: str) -> ExperimentSummary:
+    return await _summary(store, await experiment_named(store, name))
+
+
+async def rename(store: Store, name: str, new_name: str) -> None:
+    """Raises UsageError when another experiment has the new name."""
+    await store.rename_experiment((await experiment_named(store, name)).id, new_name)
+
+
+async def delete(store: Store, summary: ExperimentSummary) -> None:
+    """With all its items and answers. Raises UsageError while a worker is at work on it."""
+    await store.delete_experiment(summary.experiment.id)
+
+
+async def _summary(store: Store, experiment: Experiment) -> ExperimentSummary:
+    return ExperimentSummary(experiment, await store.counts([experiment.id]))
