@@ -1,6 +1,7 @@
 """The write gate and the workers' locks, between real processes."""
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -185,8 +186,7 @@ def test_a_place_where_no_lock_file_can_be_made_is_an_error_with_words(tmp_path:
         Gate(tmp_path / "missing" / "batchgen.db")
     assert str(caught.value) == (
         f"{tmp_path}/missing/batchgen.db-gate: cannot make this lock file (No such file or "
-        "directory). batchgen needs to write in the directory of the database; choose another "
-        "with --db."
+        "directory). batchgen needs to write in the directory of the database."
     )
 
 
@@ -201,6 +201,18 @@ def test_an_owner_lock_is_held_by_one(path: Path) -> None:
     one.release()
     assert other.acquire() is True
     other.release()
+
+
+def test_who_asks_whether_a_lock_is_held_neither_takes_nor_makes_it(path: Path) -> None:
+    lock = OwnerLock(path)
+    assert (OwnerLock(path).is_held(), path.exists()) == (False, False)
+    assert lock.acquire()
+    assert (OwnerLock(path).is_held(), lock.is_held()) == (True, True)
+    lock.release()
+    path.touch()  # as its owner's death leaves it
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert OwnerLock(path).is_held() is False
 
 
 def test_an_owner_lock_is_refused_to_another_process_while_its_owner_lives(path: Path) -> None:

@@ -106,6 +106,19 @@ class OwnerLock:
         _note_holder(file)
         return True
 
+    def is_held(self) -> bool:
+        """Whether its owner lives. Any number may ask at once, and none is taken for the owner."""
+        try:
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as exc:
+            raise StoreError(f"{self._path}: cannot look at this lock ({exc.strerror}).") from exc
+        return False
+
     def holder(self) -> str:
         return _holder(self._path)
 

@@ -209,10 +209,7 @@ def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> boo
         return True
     if row.boot_id != boot_id:
         return row.host == host
-    lock = _owner_lock(database, row.id)
-    free = lock.acquire()
-    lock.release()
-    return free
+    return not _owner_lock(database, row.id).is_held()
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
