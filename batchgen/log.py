@@ -20,7 +20,7 @@ from batchgen.items import Attempt, Decision, Done, Fail, Item, KeepAnswer, Rele
 _FLUSH_EVERY_S = 1.0
 
 
-class RunLog:
+class LogFile:
     """Writes a file of its own, `logs/batchgen-<time>-<pid>.jsonl`. Warnings are also shown to the
     user (`show`), and so is every failed attempt if `show_attempt` is given."""
 

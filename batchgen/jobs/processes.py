@@ -27,7 +27,6 @@ from batchgen.config import Config
 from batchgen.errors import BatchgenError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, WorkerTask
-from batchgen.llm.client import check_settings
 from batchgen.shutdown import Stop
 from batchgen.store import Store
 from batchgen.worker import Halt, Stats, WorkSpec
@@ -66,7 +65,6 @@ async def work_in_processes(
     One that dies leaves its items to the others. Raises BatchgenError when all have failed. Who is
     cancelled has drained them first.
     """
-    check_settings(config.model)
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
     )

@@ -12,7 +12,7 @@ from batchgen.limits import Limits
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.decide import RetryPolicy
 from batchgen.llm.prices import Prices, max_tokens
-from batchgen.log import RunLog as LogFile
+from batchgen.log import LogFile
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
@@ -69,9 +69,10 @@ class WorkResult:
 def spec_of(config: Config, experiments: tuple[int, ...] | None, flags: WorkFlags) -> WorkSpec:
     """What one worker is to do; `experiments` are ids, None: all.
 
-    Raises UsageError for flags that exclude each other, ConfigError for a budget when the most that
-    a call can cost is not known.
+    Raises UsageError for flags that exclude each other; ConfigError for settings with which nothing
+    can be asked (no API key), and for a budget when the most that a call can cost is not known.
     """
+    check_settings(config.model)
     model, settings = config.model, config.work
     return WorkSpec(
         slots=settings.concurrency if flags.slots is None else flags.slots,
@@ -106,8 +107,7 @@ async def work_with_log(
     parsers: Mapping[str, Parser] | None = None,
 ) -> WorkResult:  # fmt: skip
     """`work`, with a log of it in a file of its own. `show` gets the warnings, `show_attempt` every
-    failed attempt. Raises ConfigError for settings that cannot work, before there is a log."""
-    check_settings(config.model)
+    failed attempt."""
     log = LogFile(config.log_dir, show, show_attempt)
     log.event("run_started", version=__version__, slots=spec.slots, pid=os.getpid())
     try:

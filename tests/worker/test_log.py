@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchgen import DataGenerationPipeline, __version__
-from batchgen.log import RunLog
+from batchgen.log import LogFile
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import KEY, Project, ended
 
@@ -199,7 +199,7 @@ async def test_a_run_from_python_is_logged_like_one_from_the_command_line(
 
 
 def test_runs_of_one_process_in_one_second_have_logs_of_their_own(tmp_path: Path) -> None:
-    logs = [RunLog(tmp_path, print) for _ in range(12)]
+    logs = [LogFile(tmp_path, print) for _ in range(12)]
     for number, log in enumerate(logs):
         log.event("run_started", number=number)
         log.close()
@@ -209,7 +209,7 @@ def test_runs_of_one_process_in_one_second_have_logs_of_their_own(tmp_path: Path
 
 def test_warnings_and_bugs_are_logged_and_shown(tmp_path: Path) -> None:
     shown: list[str] = []
-    run_log = RunLog(tmp_path, shown.append)
+    run_log = LogFile(tmp_path, shown.append)
     run_log.warn("still in flight")
     run_log.bug("item 7: oops", "Traceback ...")
     run_log.close()
