@@ -119,7 +119,10 @@ def fill(database: Path, rows: int) -> None:
         for first in range(1, rows, 100_000):
             numbers = range(first, min(rows, first + 100_000))
             inputs = [(n + 1, dump_json({"text": item_text(n)})) for n in numbers]
-            db.executemany("insert into items values (?, 1, 1, null, ?)", inputs)
+            db.executemany(
+                "insert into items (id, experiment_id, recipe_id, input) values (?, 1, 1, ?)",
+                inputs,
+            )
             keys = [(key_of_content(1, 1, canonical_json({"text": item_text(n)})), n + 1)
                     for n in numbers]  # fmt: skip
             db.executemany("insert into keys values (?, ?)", keys)
