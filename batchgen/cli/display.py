@@ -10,6 +10,7 @@ from rich.console import Console
 from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, counted
 from batchgen.display.live import show
+from batchgen.display.texts import reasons_text
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult
 from batchgen.store import Counts, Store
@@ -81,8 +82,7 @@ def say_result(session: Session, result: WorkResult) -> None:
     if result.until is not None:
         session.say(_until_line(counts, result.until))
     if counts.failed:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in counts.reasons.most_common())
-        session.say(f"failed because of: {reasons}. See them: batchgen failures. "
+        session.say(f"failed because of: {reasons_text(counts)}. See them: batchgen failures. "
                     "Ask again: batchgen retry, then work.")  # fmt: skip
     if left and (result.until is None or counts.done < result.until):
         session.say("Run the same command to go on.")

@@ -37,7 +37,7 @@ from batchgen.display.texts import (
     unknown_line,
     worker_held_back,
 )
-from batchgen.jobs.status import ExperimentStatus, Status, WorkerStatus
+from batchgen.jobs.status import Status, WorkerStatus
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Counts
 
@@ -135,15 +135,16 @@ def _head(database: str, clock: str, width: int) -> Text:
 
 def _experiments(status: Status, width: int) -> list[list[Text]]:
     """A block of lines each, those that still need work first; above them one for all."""
-    rows = sorted(status.experiments, key=lambda row: not row.counts.open)
+    rows = [(one.name, one.counts) for one in status.experiments]
+    rows.sort(key=lambda row: not row[1].open)
     if len(rows) > 1:
-        rows.insert(0, ExperimentStatus("all", 0, status.total))
-    names = min(max(cell_len(row.name) for row in rows), _LONGEST_NAME, width // 3)
-    shares = max(len(share(row.counts)) for row in rows)
+        rows.insert(0, ("all", status.total))
+    names = min(max(cell_len(name) for name, _ in rows), _LONGEST_NAME, width // 3)
+    shares = max(len(share(counts)) for _, counts in rows)
     if width - names - shares - 2 < SHORTEST_BAR:
         shares = len("100%")
-    digits = max(len(f"{row.counts.total:,}") for row in rows)
-    return [_experiment(row.name, row.counts, names, shares, digits, width) for row in rows]
+    digits = max(len(f"{counts.total:,}") for _, counts in rows)
+    return [_experiment(name, counts, names, shares, digits, width) for name, counts in rows]
 
 
 def _experiment(

@@ -11,6 +11,8 @@ from batchgen.store import Counts, Experiment, Store
 
 @dataclass(frozen=True, slots=True)
 class ExperimentSummary:
+    """An experiment, and how its items stand."""
+
     experiment: Experiment
     counts: Counts
 
@@ -30,11 +32,13 @@ class ExperimentSummary:
 
 async def list_experiments(store: Store) -> list[ExperimentSummary]:
     """All of them, the oldest first."""
-    return [await _summary(store, experiment) for experiment in await store.experiments()]
+    experiments, counts = await store.experiments(), await store.counts_by_experiment()
+    return [ExperimentSummary(one, counts.get(one.id, Counts())) for one in experiments]
 
 
 async def summary_of(store: Store, name: str) -> ExperimentSummary:
-    return await _summary(store, await experiment_named(store, name))
+    experiment = await experiment_named(store, name)
+    return ExperimentSummary(experiment, await store.counts([experiment.id]))
 
 
 async def rename(store: Store, name: str, new_name: str) -> None:
@@ -45,7 +49,3 @@ async def rename(store: Store, name: str, new_name: str) -> None:
 async def delete(store: Store, summary: ExperimentSummary) -> None:
     """With all its items and answers. Raises UsageError while a worker is at work on it."""
     await store.delete_experiment(summary.experiment.id)
-
-
-async def _summary(store: Store, experiment: Experiment) -> ExperimentSummary:
-    return ExperimentSummary(experiment, await store.counts([experiment.id]))

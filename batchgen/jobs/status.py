@@ -10,6 +10,7 @@ from typing import Any
 
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
+from batchgen.jobs.experiments import ExperimentSummary, list_experiments
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
 from batchgen.store import Counts, Store, WorkerRow
@@ -18,20 +19,6 @@ from batchgen.worker.stragglers import percentile
 
 PAUSED = "paused"
 _STATES = ("pending", "running", "done", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentStatus:
-    name: str
-    created_at: int
-    counts: Counts
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "created_at": timestamp(self.created_at),
-            **_counts_json(self.counts),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +84,7 @@ class Status:
     """
 
     at_ms: int
-    experiments: tuple[ExperimentStatus, ...]
+    experiments: tuple[ExperimentSummary, ...]
     total: Counts
     items_per_s: float = 0.0
     latency_p50_s: float | None = None
@@ -126,7 +113,14 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """The object of `status --json`."""
         return {
-            "experiments": [experiment.to_json() for experiment in self.experiments],
+            "experiments": [
+                {
+                    "name": one.name,
+                    "created_at": timestamp(one.experiment.created_at),
+                    **_counts_json(one.counts),
+                }
+                for one in self.experiments
+            ],
             "total": _counts_json(self.total) | _unknown_json(self.unknown),
             "items_per_s": round(self.items_per_s, 3),
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
@@ -138,9 +132,9 @@ class Status:
 
 async def status_of(store: Store, config: Config) -> Status:
     """All there is to know. The config has the prices. Raises StoreError."""
-    rows, counts = await store.experiments(), await store.counts_by_experiment()
-    experiments = [ExperimentStatus(e.name, e.created_at, counts.get(e.id, Counts())) for e in rows]
-    total, workers, pace = Counts.sum_of(counts.values()), await store.workers(), await store.pace()
+    experiments = await list_experiments(store)
+    total = Counts.sum_of(one.counts for one in experiments)
+    workers, pace = await store.workers(), await store.pace()
     dead = [worker for worker in workers if not worker.alive]
     unknown = await max_cost_of_unknown(
         store, Prices(config.model), total.unknown_calls + sum(worker.calls for worker in dead),

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from batchgen.display.history import History, Step
-from batchgen.jobs.status import ExperimentStatus, Status, WorkerStatus
-from batchgen.store import Counts
+from batchgen.jobs.experiments import ExperimentSummary
+from batchgen.jobs.status import Status, WorkerStatus
+from batchgen.store import Counts, Experiment
 from batchgen.worker.report import WorkerReport
 from tests.kits.terminal import plain
 
@@ -26,6 +27,10 @@ def counts(done: int = 0, failed: int = 0, running: int = 0, pending: int = 0) -
     )  # fmt: skip
 
 
+def experiment(name: str, standing: Counts) -> ExperimentSummary:
+    return ExperimentSummary(Experiment(1, name, NOON_MS), standing)
+
+
 def worker(number: int = 3, **change: Any) -> WorkerStatus:
     """Of 20 slots; what it reports may be given too."""
     reported = (set(WorkerReport.__slots__) & change.keys()) - {"paused"}
@@ -39,10 +44,7 @@ def worker(number: int = 3, **change: Any) -> WorkerStatus:
 
 def status(*experiments: Counts, **change: Any) -> Status:
     """Of experiments e1, e2 ... with these counts."""
-    named = [
-        ExperimentStatus(f"e{number}", NOON_MS, one)
-        for number, one in enumerate(experiments, start=1)
-    ]
+    named = [experiment(f"e{number}", one) for number, one in enumerate(experiments, start=1)]
     look: dict[str, Any] = {
         "at_ms": NOON_MS, "experiments": tuple(named), "total": Counts.sum_of(experiments),
         "latency_p50_s": 0.5, "latency_p95_s": 12.5, "workers": (worker(),),

@@ -5,11 +5,11 @@ from rich.console import Console
 
 from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
-from batchgen.jobs.status import ExperimentStatus, Status
+from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.worker.report import ReportedStraggler
 from tests.kits import looks
-from tests.kits.looks import NOON_MS, counts, status, watched, worker
+from tests.kits.looks import NOON_MS, counts, experiment, status, watched, worker
 
 BUSY = worker(
     waits_for="waiting", late_after_ms=30_000,
@@ -87,7 +87,7 @@ def test_at_40_columns_no_number_is_torn() -> None:
 
 def test_numbers_too_long_for_the_width_leave_the_bar_and_the_percentage() -> None:
     total = counts(1_000_000, pending=9_000_000)
-    seen = status(total, experiments=(ExperimentStatus("对话" * 20, NOON_MS, total),))
+    seen = status(total, experiments=(experiment("对话" * 20, total),))
     assert drawn(seen, 40)[2] == f"对话对话对话… {'━' * 2}{'─' * 19}  10%"
 
 

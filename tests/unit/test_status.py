@@ -4,11 +4,11 @@ from collections import Counter
 
 from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
-from batchgen.jobs.status import ExperimentStatus, Status
+from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import Counts, FailureGroup, StoredAttempt, StoredItem
 from batchgen.worker.report import ReportedStraggler
-from tests.kits.looks import NOON_MS, worker
+from tests.kits.looks import NOON_MS, experiment, worker
 
 NOON = "2025-11-25T12:00:00.000Z"
 COUNTS = Counts(
@@ -43,7 +43,7 @@ def test_the_object_of_a_status() -> None:
         stragglers=(ReportedStraggler(17, NOON_MS - 95_204),),
     )  # fmt: skip
     status = Status(
-        at_ms=NOON_MS, experiments=(ExperimentStatus("e", NOON_MS, COUNTS),), total=COUNTS,
+        at_ms=NOON_MS, experiments=(experiment("e", COUNTS),), total=COUNTS,
         items_per_s=1.23456, latency_p50_s=0.5, latency_p95_s=1.5, learned_rpm=99.96,
         workers=(busy, worker(2, alive=False)), unknown=UnknownCost(4, 3, 700, 0.02),
     )  # fmt: skip
