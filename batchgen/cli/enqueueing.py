@@ -24,7 +24,7 @@ from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import Enqueued, enqueue
+from batchgen.jobs.enqueue import Enqueued, EnqueueProgress, enqueue
 from batchgen.pool import open_pool
 from batchgen.store import OtherRecipe, Store
 
@@ -85,20 +85,20 @@ async def enqueue_pool(
     flags: PoolFlags, *, as_json: bool = False,
 ) -> None:  # fmt: skip
     """The first step: the items of the pool become rows."""
-    done = Enqueued()
+    progress = EnqueueProgress()
     name = config.output_data.experiment_name
     mode = OtherRecipe(flags.other_recipe or "stop")
     try:
         with skipping(flags.skip_path) as skip:
-            await enqueue(
+            done = await enqueue(
                 store, pool, recipe, name,
                 other_recipe=mode, samples=flags.samples, priority=flags.priority,
-                skip_invalid=skip, done=done, directory=config.directory,
+                skip_invalid=skip, progress=progress, directory=config.directory,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
-        if done.new:
+        if progress.new:
             what = "row" if flags.samples > 1 else "item"
-            session.say(f"{name}: enqueued and kept {counted(done.new, what)} before that.")
+            session.say(f"{name}: enqueued and kept {counted(progress.new, what)} before that.")
         raise
     _warn_of_pool(session, flags, done)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchgen.config import Config
 from batchgen.items import PoolItem
-from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, recipe_of
+from batchgen.jobs.enqueue import Enqueued, EnqueueProgress, PoolReader, SkipInvalid, recipe_of
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
 from batchgen.store import open_store
@@ -54,17 +54,17 @@ async def dry_run(
     takes it; ConfigError or TemplateError for what the config names.
     """
     recipe = recipe_of(config)
-    enqueued = Enqueued(samples)
+    progress = EnqueueProgress(samples)
     measured = await _tokens_of_an_answer(config)
     estimate = Estimate(Prices(config.model), measured, samples)
-    reader = PoolReader(pool, recipe, skip_invalid, enqueued, config.directory)
+    reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
     first = None
     for item in reader:
         body = reader.renderer.request_body(item.input)
         first = body["messages"] if first is None else first
         estimate.add(body)
     return DryRun(
-        enqueued,
+        progress.result(),
         first,
         estimate.prompt_tokens,
         estimate.completion_tokens,

@@ -7,7 +7,7 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -38,11 +38,30 @@ _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite mak
 SkipInvalid = Callable[[BadLine], None]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Enqueued:
     """What an enqueueing did: it read `read` items and made `new` rows of them, one for each of
-    their `samples`. `ids` are the items' numbers in the order of the pool, if they were asked
-    for."""
+    their `samples`. `unused` are the variables that no template uses, `ids` the items' numbers in
+    the order of the pool, if they were asked for."""
+
+    samples: int
+    read: int
+    new: int
+    skipped: int
+    dropped: int
+    unused: frozenset[str]
+    ids: Sequence[int] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON; `samples` is there only if several answers are wanted of each item."""
+        samples = {"samples": self.samples} if self.samples > 1 else {}
+        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
+        return {"read": self.read, **samples, **counted}
+
+
+@dataclass(slots=True)
+class EnqueueProgress:
+    """What an enqueueing has done so far: up to date also when an error ends it."""
 
     samples: int = 1
     read: int = 0
@@ -52,11 +71,11 @@ class Enqueued:
     unused: set[str] = field(default_factory=set)
     ids: list[int] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON; `samples` is there only if several answers are wanted of each item."""
-        samples = {"samples": self.samples} if self.samples > 1 else {}
-        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
-        return {"read": self.read, **samples, **counted}
+    def result(self) -> Enqueued:
+        return Enqueued(
+            self.samples, self.read, self.new, self.skipped, self.dropped,
+            frozenset(self.unused), self.ids,
+        )  # fmt: skip
 
 
 def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
@@ -98,25 +117,25 @@ async def enqueue(
     priority: int = 0,
     skip_invalid: SkipInvalid | None = None,
     keep_ids: bool = False,
-    done: Enqueued | None = None,
+    progress: EnqueueProgress | None = None,
     directory: Path = Path(),
 ) -> Enqueued:
     """Add the items of the pool that the experiment does not have; `samples` answers are wanted of
     each.
 
     Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
-    UsageError when the experiment has another recipe. `done` is kept up to date, also when it
-    raises. Local images are looked for in `directory`.
+    UsageError when the experiment has another recipe. `progress` is kept up to date, also when
+    it raises. Local images are looked for in `directory`.
     """
-    done = Enqueued() if done is None else done
-    done.samples, done.ids = samples, [] if keep_ids else None
-    reader = PoolReader(pool, recipe, skip_invalid, done, directory)
+    progress = EnqueueProgress() if progress is None else progress
+    progress.samples, progress.ids = samples, [] if keep_ids else None
+    reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
     reader.read_ahead()
     async with store.enqueueing(experiment, recipe, other_recipe, samples) as intake:
         _refuse_other_recipe(intake, recipe, experiment)
-        done.dropped = intake.dropped
-        await _add_chunks(store, intake, reader, priority, done)
-    return done
+        progress.dropped = intake.dropped
+        await _add_chunks(store, intake, reader, priority, progress)
+    return progress.result()
 
 
 class PoolReader:
@@ -127,13 +146,13 @@ class PoolReader:
         pool: Iterable[PoolItem | BadLine],
         recipe: Recipe,
         skip_invalid: SkipInvalid | None,
-        done: Enqueued,
+        progress: EnqueueProgress,
         directory: Path,
     ) -> None:
         self._pool = iter(pool)
         self._ahead: list[PoolItem] = []
         self._skip_invalid = skip_invalid
-        self._done = done
+        self._progress = progress
         self._directory = directory
         self.renderer = Renderer(recipe)
 
@@ -151,8 +170,8 @@ class PoolReader:
         for entry in self._pool:
             bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
             if bad is None and isinstance(entry, PoolItem):
-                self._done.read += 1
-                self._done.unused |= self.renderer.unused_variables(entry.input)
+                self._progress.read += 1
+                self._progress.unused |= self.renderer.unused_variables(entry.input)
                 yield entry
             elif bad is not None:
                 self.refuse(bad)
@@ -161,7 +180,7 @@ class PoolReader:
         """Give a bad line to `skip_invalid`, or raise InputError with the remedy."""
         if self._skip_invalid is None or bad.fatal:
             raise InputError(f"{bad.where}: {bad.problem}", remedy, **facts)
-        self._done.skipped += 1
+        self._progress.skipped += 1
         self._skip_invalid(bad)
 
     def _problem_of(self, item: PoolItem) -> BadLine | None:
@@ -179,10 +198,10 @@ class PoolReader:
 
 
 async def _add_chunks(
-    store: Store, intake: Intake, reader: PoolReader, priority: int, done: Enqueued
+    store: Store, intake: Intake, reader: PoolReader, priority: int, progress: EnqueueProgress
 ) -> None:
     """Read the next chunk while SQLite writes the last one. An error is raised only after the good
-    items before it have been added, and so is a cancellation: `done` counts all that was
+    items before it have been added, and so is a cancellation: `progress` counts all that was
     written."""
     items = iter(reader)
     writing: asyncio.Task[None] | None = None
@@ -196,7 +215,7 @@ async def _add_chunks(
                 break
             handed_over = asyncio.Event()
             writing = asyncio.create_task(
-                _add_rows(store, intake, rows, reader, priority, done, handed_over),
+                _add_rows(store, intake, rows, reader, priority, progress, handed_over),
                 name="enqueue chunk",
             )
             await handed_over.wait()  # until then both would only wait for each other's GIL
@@ -234,7 +253,7 @@ async def _add_rows(
     rows: list[NewItem],
     reader: PoolReader,
     priority: int,
-    done: Enqueued,
+    progress: EnqueueProgress,
     handed_over: asyncio.Event,
 ) -> None:
     """Add the rows. `handed_over` is set when SQLite has them and works without the GIL, and in any
@@ -243,13 +262,13 @@ async def _add_rows(
     try:
         while rows:
             added = await store.add_items(intake, rows, priority, say_handed_over)
-            done.new += added.new
-            if done.ids is not None:
-                done.ids += added.ids
+            progress.new += added.new
+            if progress.ids is not None:
+                progress.ids += added.ids
             if added.conflict is None:
                 return
             bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
-            done.read -= 1
+            progress.read -= 1
             reader.refuse(_conflict(bad, added.conflict), Remedy.SHOW_ITEM, item=added.conflict)
     finally:
         handed_over.set()
