@@ -237,7 +237,7 @@ async def test_alpaca_has_one_instruction(labelled: Project) -> None:
     refused = await labelled.batchgen("export", "--format", "alpaca")
     assert (refused.code, refused.err) == (
         2,
-        "error: item 4: alpaca has no place for a conversation of several turns; use --format "
+        "error: item 4: alpaca has no place for a conversation of several turns. Use --format "
         "messages, or leave the item out with --where.\n",
     )
     assert list((labelled.path / "output").iterdir()) == [labelled.path / "output/default.jsonl"]
