@@ -171,6 +171,7 @@ async def test_no_results_are_an_empty_table(project: Project, words: Words) -> 
     assert (project.path / "out.jsonl").read_bytes() == b""
 
 
+@pytest.mark.slow
 async def test_a_big_table_is_written_in_groups(project: Project, words: Words) -> None:
     project.pool(words(11_000))
     assert (await project.batchgen("run", "pool.jsonl", "-o", "out.parquet", "-c", "200")).code == 0

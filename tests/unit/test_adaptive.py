@@ -15,7 +15,7 @@ MakeServer = Callable[[float], Server]
 @pytest.mark.parametrize(
     ("workers", "latency_s"), [(1, 0.05), (4, 1.0), (4, 20.0)], ids=lambda value: f"{value:g}"
 )
-@pytest.mark.parametrize("rpm", [60, 300, 1200, 6000])
+@pytest.mark.parametrize("rpm", [60, 300, 1200, pytest.param(6000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("server", [tight, silent, deep, window])
 def test_a_minute_after_the_start_the_limit_is_used_and_hardly_ever_hit(
     server: MakeServer, rpm: int, workers: int, latency_s: float
@@ -38,6 +38,7 @@ def test_with_20_calls_a_minute_one_429_is_much_and_learning_takes_longer(
     assert seen.refused(60, 480) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [tight, deep])
 def test_a_limit_of_a_thousand_calls_a_second_is_found(server: MakeServer) -> None:
     seen = run(server(60_000), ADAPTIVE, seconds=90, workers=4, slots=1000)

@@ -219,6 +219,7 @@ def test_without_pyarrow_one_line_says_what_to_install(
         open_pool(str(path))
 
 
+@pytest.mark.slow
 def test_one_row_group_of_a_hundred_megabytes_is_not_in_memory_at_once(path: Path) -> None:
     texts = [f"{number:06}" * 300 for number in range(60_000)]
     pq.write_table(

@@ -128,12 +128,14 @@ def endless_trailers() -> Iterator[bytes]:
     ("send", "reasons"),
     [
         (huge_answer, {"bad_response"}),
-        (endless_chunks, {"bad_response"}),
+        pytest.param(endless_chunks, {"bad_response"}, marks=pytest.mark.slow),
         (gzip_bomb, {"bad_response", "connection"}),
         (endless_headers, {"connection"}),
         (one_endless_header, {"connection"}),
-        (endless_continues, {"timeout"}),
-        (endless_trailers, {"connection", "bad_response", "timeout"}),
+        pytest.param(endless_continues, {"timeout"}, marks=pytest.mark.slow),
+        pytest.param(
+            endless_trailers, {"connection", "bad_response", "timeout"}, marks=pytest.mark.slow
+        ),
     ],
 )
 async def test_a_server_that_sends_without_end_costs_its_item_and_little_memory(
