@@ -23,7 +23,7 @@ from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.export import LiveFile, keep_live_file
 from batchgen.jobs.export import live_file_of
-from batchgen.jobs.processes import split, work_in_processes
+from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.work import WorkFlags, WorkResult, work_with_log
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Store
@@ -93,4 +93,4 @@ def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:
             f"--processes {processes}: there are only {spec.slots} slots (-c) "
             "to share. Take fewer processes, or more slots."
         )
-    return split(spec, processes)
+    return spec.split(processes)

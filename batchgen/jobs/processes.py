@@ -21,7 +21,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from batchgen.config import Config
 from batchgen.errors import BatchgenError, Remedy, StoreError
@@ -39,20 +39,6 @@ _ENDED_WELL = {0, 3, 4, _ENDED_BY_SIGTERM}
 _STOPPED_AS_IT_BEGAN = {-signal.SIGTERM, -signal.SIGUSR1}
 
 Say = Callable[[str], None]
-
-
-def shares(total: int, parts: int) -> list[int]:
-    """`total` in so many parts, as even as can be."""
-    return [total // parts + (number < total % parts) for number in range(parts)]
-
-
-def split(spec: WorkSpec, processes: int) -> list[WorkSpec]:
-    """What each of them is to do: a share of the slots and, if they are limited, of the items."""
-    slots = shares(spec.slots, processes)
-    if spec.max_items is None:
-        return [replace(spec, slots=share) for share in slots]
-    items = shares(spec.max_items, processes)
-    return [replace(spec, slots=s, max_items=i) for s, i in zip(slots, items, strict=True)]
 
 
 async def work_in_processes(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
-from batchgen.jobs.processes import shares
 from batchgen.store import OrderChange, Store
+from batchgen.worker.spec import shares
 
 _LOOK_EVERY_S = 0.2
 

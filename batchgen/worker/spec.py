@@ -2,7 +2,7 @@
 another process as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ class WorkSpec:
     max_answer_tokens: int | None = None
     directory: Path = Path()
 
+    def split(self, parts: int) -> "list[WorkSpec]":
+        """For so many workers: each with a share of the slots and, if they are limited, of the
+        items."""
+        slots = shares(self.slots, parts)
+        if self.max_items is None:
+            return [replace(self, slots=share) for share in slots]
+        items = shares(self.max_items, parts)
+        return [replace(self, slots=s, max_items=i) for s, i in zip(slots, items, strict=True)]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
         return asdict(self) | {"directory": str(self.directory)}
@@ -60,6 +69,11 @@ class WorkSpec:
             "directory": Path(values["directory"]),
         }
         return cls(**{one.name: values[one.name] for one in fields(cls)} | made)
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` in so many parts, as even as can be."""
+    return [total // parts + (number < total % parts) for number in range(parts)]
 
 
 def _ids(values: list[int] | None) -> tuple[int, ...] | None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from batchgen.config import Config, ModelConfig
 from batchgen.items import Price
-from batchgen.jobs.processes import split
 from batchgen.jobs.worker_process import WorkerTask
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
@@ -67,7 +66,7 @@ def test_a_task_comes_whole_out_of_its_json_with_the_key_apart() -> None:
 def test_processes_share_all_slots_and_items(
     slots: int, max_items: int | None, processes: int
 ) -> None:
-    parts = split(WorkSpec(slots=slots, max_items=max_items, until=7), processes)
+    parts = WorkSpec(slots=slots, max_items=max_items, until=7).split(processes)
     assert len(parts) == processes
     assert sum(part.slots for part in parts) == slots
     assert {part.until for part in parts} == {7}
