@@ -337,6 +337,8 @@ async def test_an_experiment_that_is_deleted_ends_the_following(
         await project.start("export", "--follow", "-o", name) for name in ("live.jsonl", "-")
     ]
     await until(project.database, "select total(rows) from live_files", 3)
+    assert followers[1].stdout is not None
+    await followers[1].stdout.readline()  # both have begun
     assert (await project.batchgen("experiments", "delete", "default", "--yes")).code == 0
     for follower in followers:
         gone = await ended(follower)
