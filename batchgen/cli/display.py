@@ -14,7 +14,7 @@ from batchgen.display.texts import reasons_text
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult
 from batchgen.store import Counts, Store
-from batchgen.worker import WorkSpec
+from batchgen.worker.spec import WorkSpec
 
 
 class Display:

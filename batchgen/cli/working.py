@@ -27,7 +27,8 @@ from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.work import WorkFlags, WorkResult, work_with_log
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Store
-from batchgen.worker import Stats, WorkSpec
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Stats
 
 work_options = gathered(
     "flags",

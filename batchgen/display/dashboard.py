@@ -47,6 +47,13 @@ _LONGEST_NAME = 24
 _SHORTEST_BAR_BESIDE = 30  # with the counts on the same line
 
 
+def screen() -> Console | None:
+    """What a dashboard can be drawn on, if stdout is that."""
+    console = Console()
+    drawable = console.is_terminal and not console.is_dumb_terminal
+    return console if drawable and not console.options.ascii_only else None
+
+
 async def show_dashboard(look: Look, database: str, console: Console) -> int:
     """Draw every look on a screen of its own, until a signal; its exit code. The terminal is then
     as it was."""

@@ -29,8 +29,9 @@ from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, WorkerTask
 from batchgen.shutdown import Stop
 from batchgen.store import Store
-from batchgen.worker import Halt, Stats, WorkSpec
 from batchgen.worker.report import WorkerReport
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Halt, Stats
 
 _LOOK_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024

@@ -16,7 +16,9 @@ from batchgen.log import LogFile
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Budget, Counts, Store
-from batchgen.worker import RunLog, Stats, WorkSpec, run_worker
+from batchgen.worker.run import run_worker
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import RunLog, Stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

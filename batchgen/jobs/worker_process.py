@@ -16,7 +16,8 @@ from batchgen.config import Config, ModelConfig
 from batchgen.jobs.work import work_with_log
 from batchgen.shutdown import Stop
 from batchgen.store import open_store
-from batchgen.worker import Halt, Stats, WorkSpec
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Halt, Stats
 
 SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 _PIPE_BUF = 4096  # what a pipe that can be written to takes whole

@@ -12,7 +12,7 @@ from batchgen.jobs.worker_process import WorkerTask
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget
-from batchgen.worker import WorkSpec
+from batchgen.worker.spec import WorkSpec
 
 counts = st.integers(1, 2**40)
 seconds = st.floats(0, 1e8)
