@@ -17,19 +17,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchgen.clock import clock_ms
 from batchgen.items import Answer, Item, Reply
+from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.worker.committer import Committer
 from batchgen.worker.judge import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsUnderWay
-
-if TYPE_CHECKING:  # as in the door
-    from batchgen.llm.client import Client
 
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
@@ -41,7 +39,7 @@ class Calls:
     """The calls of one worker. With `hedge`, a straggler's request is sent once more."""
 
     def __init__(
-        self, client: "Client", committer: Committer, pacer: Pacer, under_way: CallsUnderWay,
+        self, client: Client, committer: Committer, pacer: Pacer, under_way: CallsUnderWay,
         *, hedge: bool,
     ) -> None:  # fmt: skip
         self._client = client
@@ -91,7 +89,7 @@ class Calls:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            if permit.done() and not permit.cancelled() and permit.result():
+            if not permit.cancelled() and permit.exception() is None and permit.result():
                 self._committer.give_back_permit()
 
     async def _permit(self, item: Item) -> bool:

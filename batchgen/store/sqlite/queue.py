@@ -198,10 +198,12 @@ class _ClaimedRow(NamedTuple):
     parse_failures: int
     sample: int | None
     answer_seq: int | None
-    response: str
+    response: str | None
 
     def item(self, reserved_tokens: int) -> Item:
-        answer = None if self.answer_seq is None else StoredAnswer(self.answer_seq, self.response)
+        answer = None
+        if self.answer_seq is not None:
+            answer = StoredAnswer(self.answer_seq, self.response or "")
         return Item(
             id=self.item_id, epoch=self.epoch, experiment_id=self.experiment_id,
             recipe_id=self.recipe_id, custom_id=self.custom_id, input_json=self.input,
@@ -214,16 +216,10 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> li
     if not claimed:
         return []
     counts_tokens = want.limits.tpm is not None
-    rows = db.execute(QUERIES["claimed_items"], {"ids": json.dumps(claimed)}).fetchall()
     return [
-        Item(
-            id=row[0], epoch=row[1], experiment_id=row[2], recipe_id=row[3], custom_id=row[4],
-            input_json=row[5], attempts=row[6], parse_failures=row[7], sample=row[8],
-            answer=None if row[9] is None else StoredAnswer(row[9], row[10]),
-            reserved_tokens=want.call_tokens.of(len(row[5].encode())) if counts_tokens else 0,
-        )
-        for row in rows
-    ]  # fmt: skip
+        row.item(want.call_tokens.of(len(row.input.encode())) if counts_tokens else 0)
+        for row in rows_of(db, "claimed_items", _ClaimedRow, {"ids": json.dumps(claimed)})
+    ]
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counter[str]:
