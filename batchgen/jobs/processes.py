@@ -49,8 +49,8 @@ async def work_in_processes(
     """Run a worker process for each spec, until all have ended, one halts, or `stop`. `stats` tells
     meanwhile what the processes report.
 
-    One that dies leaves its items to the others. Raises BatchgenError when all have failed. Who is
-    cancelled has drained them first.
+    One that dies leaves its items to the others. Raises BatchgenError when all have failed. A
+    caller that is cancelled drains them first.
     """
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
@@ -118,7 +118,7 @@ class WorkerProcesses:
         if not ended_well:
             raise BatchgenError(
                 f"all {len(self._children)} worker processes failed; the lines above say why. "
-                "Nothing that was answered is lost.",
+                "Nothing that was answered is lost. Mend what they name.",
                 Remedy.RUN_AGAIN,
             )
 
@@ -167,7 +167,7 @@ class WorkerProcesses:
 
     def _who_goes_on(self) -> str:
         if self._shares_items:
-            return "what is missing of its share of the items is left: run it again, with so many"
+            return "the rest of its share of the items is left; run it again for that many"
         return "the others do its items"
 
     async def _pass_on_lines(self, child: _Child) -> None:

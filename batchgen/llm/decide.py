@@ -1,4 +1,4 @@
-"""Decides what follows from a reply: done, try again (and when), failed, or halt. Pure.
+"""Decides what follows for an item from its reply: parse it, try again (and when), or fail. Pure.
 
 Whatever happened becomes one frozen value here, and the store writes it later. So each rule of
 the table "Why items fail" of docs/failures.md can be tested without a server or a database.

@@ -5,8 +5,8 @@
 What slots finish goes through one task, the committer: what has gathered is one transaction, in
 which the freed slots get their next items. A user's parser runs only after the raw answer is
 durable, off the event loop and with a deadline, so that nothing it does can cost the answer. The
-built-in parsers cannot fail the process; they run first and share the commit. After a crash an item
-with an answer and no parse is parsed, not asked for again.
+parsers that can neither hang nor fail the process run first and share the commit. After a crash an
+item with an answer and no parse is parsed, not asked for again.
 
     item        the steps for one item: requests (prepare), budget, calls (send),
                 judge (with rejected_parameters), parsing

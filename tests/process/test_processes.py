@@ -171,9 +171,7 @@ async def test_the_share_of_one_that_is_killed_is_left_and_said_to_be(
 ) -> None:
     process, children = await with_calls_in_flight(project, simulator, "--max-items", "9")
     os.kill(min(children), signal.SIGKILL)
-    await said(
-        process, "what is missing of its share of the items is left: run it again, with so many"
-    )
+    await said(process, "the rest of its share of the items is left; run it again for that many")
     simulator.release()
     work = await ended(process)
     assert work.code == 0, work.err

@@ -135,8 +135,7 @@ select slots, paused, rpm, tpm, stop from workers
 -- Null leaves a thing as it is. A stop is never taken back, and only becomes more urgent.
 update workers
    set slots = coalesce(:slots, slots), paused = coalesce(:paused, paused),
-       rpm = coalesce(:rpm, rpm),
-       tpm = coalesce(:tpm, tpm),
+       rpm = coalesce(:rpm, rpm), tpm = coalesce(:tpm, tpm),
        stop = iif(stop = 'now', stop, coalesce(:stop, stop))
  where id = :worker_id;
 

@@ -20,8 +20,7 @@ def change_orders(db: sqlite3.Connection, given: Mapping[int, OrderChange | Orde
     rows = [
         {
             "worker_id": worker_id, "slots": order.slots, "paused": order.paused,
-            "rpm": order.rpm,
-            "tpm": order.tpm, "stop": order.stop,
+            "rpm": order.rpm, "tpm": order.tpm, "stop": order.stop,
         }
         for worker_id, order in given.items()
     ]  # fmt: skip
