@@ -4,7 +4,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session
+from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
 from batchgen.jobs.steer import set_limits
 
@@ -37,5 +37,13 @@ def set_(
         session,
         as_json,
         lambda store: set_limits(store, worker_id, slots=slots, rpm=rpm, tpm=tpm),
-        "told",
+        f"set: {_settings(slots, rpm, tpm)}",
     )
+
+
+def _settings(slots: int | None, rpm: int | None, tpm: int | None) -> str:
+    words = [] if slots is None else [f"{counted(slots, 'slot')} in all"]
+    for limit, unit in ((rpm, "request"), (tpm, "token")):
+        if limit is not None:
+            words.append(f"{limit:,} {unit}s/min" if limit else f"no limit of {unit}s")
+    return ", ".join(words)

@@ -58,7 +58,7 @@ async def test_more_and_fewer_slots(enqueued: Project, simulator: Simulator) -> 
     simulator.hold()
     process = await enqueued.start("work", "-c", "2")
     await simulator.received(2)
-    assert (await enqueued.batchgen("set", "-c", "30")).out == "1 worker told.\n"
+    assert (await enqueued.batchgen("set", "-c", "30")).out == "1 worker set: 30 slots in all.\n"
     await simulator.received(30)
     assert simulator.in_flight == 30
     assert (await enqueued.batchgen("set", "-c", "1")).code == 0
@@ -86,10 +86,12 @@ async def test_the_slots_are_shared_by_all_that_run(
         2, "error: too few slots: 2 workers run, each with one at least, to share 1. "
         "Stop one (batchgen stop --worker ID), or take more.\n",
     )  # fmt: skip
-    assert (await enqueued.batchgen("set", "-c", "7")).out == "2 workers told.\n"
+    assert (await enqueued.batchgen("set", "-c", "7")).out == "2 workers set: 7 slots in all.\n"
     assert look(enqueued.database, "select slots from workers order by id") == [(4,), (3,)]
     await simulator.received(7)
-    assert (await enqueued.batchgen("set", "-c", "9", "--worker", "1")).out == "1 worker told.\n"
+    assert (await enqueued.batchgen("set", "-c", "9", "--worker", "1")).out == (
+        "1 worker set: 9 slots in all.\n"
+    )
     await simulator.received(12)
     assert simulator.in_flight == 12
     simulator.release()
