@@ -9,7 +9,7 @@ parsers that can neither hang nor fail the process run first and share the commi
 item with an answer and no parse is parsed, not asked for again.
 
     item        the steps for one item: requests (prepare), budget, calls (send),
-                judge (with rejected_parameters), parsing
+                judge (with rejected_parameters), parsing; fallback is kept after a bug
     slots       the tasks that work on items; stopping
     committer   what is written and claimed: demand (what to claim, and when), waiting (slots and
                 others that wait), permits (calls in flight), patience (with a full disk)

@@ -10,6 +10,8 @@ charged late, and its membership.
 """
 
 import asyncio
+import traceback
+from collections.abc import Callable
 from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
@@ -17,6 +19,7 @@ from batchgen.errors import StoreError
 from batchgen.items import Item, KeepAnswer, Outcome
 from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
+from batchgen.worker.fallback import with_failed_item, with_unknown_calls
 from batchgen.worker.membership import Membership
 from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
@@ -25,7 +28,8 @@ from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
-    """The committer of one worker. Reservations have to keep to `budget`, if there is one."""
+    """The committer of one worker. Reservations have to keep to `budget`, if there is one. `bug` is
+    told of each outcome that the database refuses, and its trace."""
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Committer:
         patience: Patience,
         budget: Budget | None,
         stats: Stats,
+        bug: Callable[[str, str], None],
     ) -> None:
         self._seat = seat
         self._demand = demand
@@ -44,6 +49,7 @@ class Committer:
         self._patience = patience
         self._budget = budget
         self._stats = stats
+        self._bug = bug
         self._wake = asyncio.Event()
         self._outcomes = Asked[Outcome, int | None]()
         self._reservations = Asked[Reservation, Grant]()
@@ -117,7 +123,7 @@ class Committer:
 
     async def run(self) -> None:
         """Until closed. Raises StoreError when the database cannot be written for longer than there
-        is patience."""
+        is patience; an outcome that it refuses fails its item, and the others go on."""
         while True:
             await self._wait()
             await self._begin_second_calls()
@@ -131,10 +137,20 @@ class Committer:
     async def write_rest(self) -> None:
         """Once `run` has failed: write what was handed in, since it is paid for. If that cannot be
         either, leave as one that died: whoever takes over keeps the calls as unknown ones."""
+        outcomes = self._outcomes.asks()
         try:
-            await self._seat.exchange(self._outcomes.asks(), ClaimRequest())
+            await self._seat.exchange(outcomes, ClaimRequest())
         except StoreError:
             self._seat.abandon()
+        except Exception:
+            await self._write_rest_apart(outcomes)
+
+    async def _write_rest_apart(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            try:
+                await self._write_alone(outcome, ClaimRequest())
+            except Exception:
+                self._seat.abandon()
 
     async def _wait(self) -> None:
         """Until something is to be written, a claim may succeed, or the membership is due."""
@@ -184,7 +200,15 @@ class Committer:
             return
         self._demand.learn_tokens(outcomes, limits)
         exchange = partial(self._seat.exchange, outcomes, want, self._membership.changed_report())
-        done = await self._patience.run(exchange, has_answers=bool(outcomes))
+        try:
+            done = await self._patience.run(exchange, has_answers=bool(outcomes))
+        except StoreError:
+            raise
+        except Exception:
+            if not outcomes:
+                raise
+            await self._write_apart(outcomes)
+            return
         self._outcomes.answer(done.attempt_seqs)
         await self._membership.hear(done)
         self._give_out(done.items)
@@ -192,6 +216,30 @@ class Committer:
             self._stats.limited_to_rpm = done.limited_to_rpm
         if len(done.items) < want.slots:
             self._plan_next_look(done)
+
+    async def _write_apart(self, outcomes: list[Outcome]) -> None:
+        """Each in a transaction of its own, as one of them is refused."""
+        for outcome in outcomes:
+            claims_nothing = self._demand.request(0, self._membership.limits, clock_ms())
+            done = await self._write_alone(outcome, claims_nothing)
+            self._outcomes.answer(done.attempt_seqs)
+            await self._membership.hear(done)
+
+    async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
+        """As much of it as the database takes."""
+        for reduced in (with_failed_item, with_unknown_calls):
+            try:
+                return await self._write(outcome, claims_nothing)
+            except StoreError:
+                raise
+            except Exception as exc:
+                self._bug(f"item {outcome.item.id}: {exc}", traceback.format_exc())
+                outcome = reduced(outcome, exc)
+        return await self._write(outcome, claims_nothing)
+
+    async def _write(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
+        exchange = partial(self._seat.exchange, [outcome], claims_nothing)
+        return await self._patience.run(exchange, has_answers=True)
 
     def _give_out(self, items: list[Item]) -> None:
         self._permits.take(len(items))

@@ -25,7 +25,8 @@ from batchgen.items import (
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
-from batchgen.worker.judge import Judge, unknown_attempt
+from batchgen.worker.fallback import internal_error, unknown_attempt
+from batchgen.worker.judge import Judge
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
@@ -79,8 +80,7 @@ class ItemRun:
 
     def broken(self, exc: Exception) -> Outcome:
         """A bug costs one item, not the run."""
-        said = f"internal error, please report it: {type(exc).__name__}: {exc}"
-        return self._outcome(Fail(Reason.REJECTED, said))
+        return self._outcome(internal_error(exc))
 
     def left(self) -> Outcome | None:
         """When it is cancelled: a call under way is kept as one with unknown outcome. None: there

@@ -23,6 +23,7 @@ from batchgen.items import (
 from batchgen.llm.decide import RetryPolicy, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL, storable
+from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
@@ -153,11 +154,6 @@ class Judge:
                 fail = Fail(failure.reason, failure.message)
                 self._out_of_tries[late.id, late.attempts] = fail
         return owed
-
-
-def unknown_attempt() -> Attempt:
-    """A call that was sent, and left."""
-    return Attempt(finished_at=now_ms())
 
 
 def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:

@@ -55,7 +55,7 @@ async def run_worker(
             report=partial(make_report, stats, under_way, pacer), warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, patience, spec.budget, stats
+            seat, demand, membership, permits, patience, spec.budget, stats, log.bug
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         steps = Steps(

@@ -9,7 +9,7 @@ import signal
 import traceback
 
 from batchgen.clock import clock_ms
-from batchgen.errors import ConfigError, StoreError
+from batchgen.errors import ConfigError
 from batchgen.items import Outcome, Release
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
@@ -79,7 +79,7 @@ class Slots:
         self._steps.parser.close()
         try:
             await committing
-        except StoreError:
+        except Exception:
             await self._committer.write_rest()
             raise
 

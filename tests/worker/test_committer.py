@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 from batchgen.clock import clock_ms
-from batchgen.items import Attempt, Done, Item, NewItem, Outcome, Recipe, Release, Template
+from batchgen.items import (
+    Attempt,
+    Decision,
+    Done,
+    Item,
+    KeepAnswer,
+    NewItem,
+    Outcome,
+    Recipe,
+    Release,
+    Template,
+)
 from batchgen.limits import TokenMeter
 from batchgen.store import OtherRecipe, key_of_content, open_store
 from batchgen.worker.committer import Committer
@@ -36,6 +47,8 @@ class Desk:
     permits: Permits
     demand: Demand
     database: Path
+    running: asyncio.Task[None]
+    bugs: list[str]
 
     def query(self, sql: str) -> list[Any]:
         connection = sqlite3.connect(self.database)
@@ -64,11 +77,16 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             membership = Membership(
                 seat, work, pacer, demand, patience, report=WorkerReport, warn=print
             )
-            committer = Committer(seat, demand, membership, permits, patience, None, Stats())
+            bugs: list[str] = []
+            committer = Committer(
+                seat, demand, membership, permits, patience, None, Stats(),
+                bug=lambda message, trace: bugs.append(f"{message}\n{trace}"),
+            )  # fmt: skip
             running = asyncio.create_task(committer.run())
-            yield Desk(committer, permits, demand, database)
+            yield Desk(committer, permits, demand, database, running, bugs)
             committer.close()
-            await running
+            if not running.done():  # else the test has seen why
+                await running
 
 
 async def claimed(committer: Committer) -> Item:
@@ -139,3 +157,52 @@ async def test_a_slot_has_its_next_item_when_its_answer_is_durable(tmp_path: Pat
         await worker.committer.hand_in(answered(second))
         assert await worker.committer.next_item() is None  # as many as it was to claim
         assert worker.demand.draining
+
+
+SURROGATE = "half \ud83d"  # which is no text that SQLite could keep
+
+
+@pytest.mark.parametrize(
+    ("refused", "kept"),
+    [
+        # The attempt is kept, if it is not what is refused.
+        (((Attempt(1, response="Hi", body="{}"),), Done(f'"{SURROGATE}"')), ("answered", "Hi")),
+        (((Attempt(1, response=SURROGATE, body="{}"),), Done()), ("unknown", None)),
+        (((Attempt(1, latency_ms=1 << 64, response="Hi"),), KeepAnswer()), ("unknown", None)),
+    ],
+)
+async def test_an_outcome_that_the_database_refuses_costs_its_item_only(
+    tmp_path: Path, refused: tuple[tuple[Attempt, ...], Decision], kept: tuple[str, str | None]
+) -> None:
+    async with desk(tmp_path) as worker:
+        items = [await claimed(worker.committer) for _ in range(ITEMS)]
+        outcomes = [answered(item) for item in items]
+        outcomes[1] = Outcome(items[1], *refused)
+        durable = [worker.committer.hand_in(outcome) for outcome in outcomes]
+        assert await asyncio.gather(*durable) == [1, 2, 3]
+        assert not worker.running.done()
+    assert worker.query("select state from work order by item_id") == [
+        ("done",), ("failed",), ("done",)
+    ]  # fmt: skip
+    assert worker.query("select outcome, response from attempts where item_id = 2") == [kept]
+    [(reason, error)] = worker.query("select reason, error from results where item_id = 2")
+    assert reason == "rejected"
+    assert error.startswith("internal error, please report it: ")
+    assert worker.bugs[0].startswith("item 2: ")
+
+
+async def test_the_answers_in_hand_are_written_when_the_committer_has_failed(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as worker:
+        item, other = await claimed(worker.committer), await claimed(worker.committer)
+        worker.committer.charge_late(replace(other, id=1 << 64))  # ends it, as a bug would
+        worker.committer.close()
+        with pytest.raises(OverflowError):
+            await worker.running
+        worker.committer.hand_in(Outcome(other, (Attempt(1, response=SURROGATE),), Done()))
+        worker.committer.hand_in(answered(item))
+        await worker.committer.write_rest()
+        assert worker.query("select item_id, outcome, response from attempts") == [
+            (other.id, "unknown", None), (item.id, "answered", "Hello")
+        ]  # fmt: skip

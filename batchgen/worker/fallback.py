@@ -1,0 +1,30 @@
+"""What is kept of an item when its own outcome cannot be: after a bug, or when the database refuses
+a value in it. A bug costs its item, never the others' answers, and it is not met again for ever."""
+
+from dataclasses import replace
+
+from batchgen.clock import now_ms
+from batchgen.items import Attempt, Fail, Outcome, Reason
+from batchgen.llm.responses import storable
+
+
+def unknown_attempt() -> Attempt:
+    """A call that was sent, and left."""
+    return Attempt(finished_at=now_ms())
+
+
+def internal_error(exc: Exception) -> Fail:
+    """The end of an item that met a bug."""
+    said = f"internal error, please report it: {type(exc).__name__}: {exc}"
+    return Fail(Reason.REJECTED, storable(said))
+
+
+def with_failed_item(outcome: Outcome, exc: Exception) -> Outcome:
+    """Its attempts are kept as they are; `exc` ends the item."""
+    return replace(outcome, decision=internal_error(exc))
+
+
+def with_unknown_calls(outcome: Outcome, exc: Exception) -> Outcome:
+    """Its calls are kept, but not what they brought; `exc` ends the item."""
+    calls = tuple(unknown_attempt() for _ in outcome.attempts)
+    return replace(with_failed_item(outcome, exc), attempts=calls)
