@@ -1,4 +1,4 @@
-"""JSON as it is stored, compared and exported: one line of UTF-8 text."""
+"""Text as it is stored, compared and exported: UTF-8, and JSON on one line."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,25 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _encode_canonically = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
 ).encode
+
+
+def is_storable(text: str) -> bool:
+    """False: it has a surrogate, which UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 can hold it: a surrogate pair becomes its character, half a pair U+FFFD.
+
+    Whatever comes from outside passes here before it is kept: SQLite refuses half a pair.
+    """
+    if is_storable(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def dump_json(value: Any) -> str:

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from batchgen.errors import ConfigError
+from batchgen.json_text import storable
 
 # Frames in these folders are not of the user's code: the standard library, and batchgen.
 _FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
@@ -70,15 +71,16 @@ def raised_at(exc: BaseException) -> str:
 
 def describe(exc: BaseException) -> str:
     """What the user's code raised, in one line: `ValueError: no title (my_parser.py:12)`."""
-    message = exc.msg if isinstance(exc, SyntaxError) else _text_of(exc)
+    message = storable(exc.msg) if isinstance(exc, SyntaxError) else text_of(exc)
     error = f"{type(exc).__name__}: {message}" if message else type(exc).__name__
     place = raised_at(exc)
-    return f"{error} ({place})" if place else error
+    return f"{error} ({storable(place)})" if place else error
 
 
-def _text_of(exc: BaseException) -> str:
+def text_of(exc: BaseException) -> str:
+    """Its message in one line that can be stored, whatever the user's code put into it."""
     try:
-        return " ".join(str(exc).split())
+        return storable(" ".join(str(exc).split()))
     except Exception:  # an exception's __str__ is the user's code too
         return "(its message cannot be shown)"
 

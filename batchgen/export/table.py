@@ -11,8 +11,7 @@ from batchgen.errors import BatchgenError
 from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
 from batchgen.items import State
-from batchgen.json_text import dump_json
-from batchgen.llm.responses import storable
+from batchgen.json_text import dump_json, storable
 from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
+from batchgen.json_text import is_storable, storable
 from batchgen.limits import AnnouncedLimit
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
@@ -241,7 +242,7 @@ def _dump(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         return _dump(json.loads(json.dumps(value), parse_constant=lambda _: None))
-    return text if _is_storable(text) else json.dumps(value, separators=(",", ":"))
+    return text if is_storable(text) else json.dumps(value, separators=(",", ":"))
 
 
 def _content(content: Any) -> str:
@@ -252,23 +253,6 @@ def _content(content: Any) -> str:
     if not isinstance(content, str):
         return ""
     return storable(content)
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def storable(text: str) -> str:
-    """The text as UTF-8 can hold it: a surrogate pair becomes its character, half a pair U+FFFD."""
-    return text if _is_storable(text) else _replace_surrogates(text)
-
-
-def _replace_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _usage(body: Any) -> Usage:
@@ -333,7 +317,7 @@ def _shorten(text: str | None) -> str:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and _is_storable(value) else None
+    return value if isinstance(value, str) and is_storable(value) else None
 
 
 def _number(text: str | None, unit_s: float) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from batchgen.errors import ParseError
 from batchgen.json_text import dump_json
+from batchgen.userfunctions import text_of
 
 Parse = Callable[[str, Mapping[str, Any], float | None], Any]
 
@@ -36,5 +37,5 @@ def to_json(value: Any) -> str:
     except UnicodeEncodeError:
         problem = "a lone surrogate in a text"
     except Exception as exc:  # a subclass of dict or list may run the user's code
-        problem = str(exc)
+        problem = text_of(exc)
     raise ParseError(f"the parser returned a {type(value).__name__} JSON cannot hold: {problem}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from batchgen.json_text import dump_json
+from batchgen.json_text import dump_json, storable
 
 MAX_PROBLEMS = 3  # more than that are better seen in the answer
 _MAX_CHARS = 160
@@ -19,7 +19,7 @@ def place(path: Iterable[str | int]) -> str:
         if isinstance(part, str) and _PLAIN_KEY.fullmatch(part):
             text += f".{_cut(part, _MAX_KEY_CHARS)}"
         else:
-            key = _storable(_cut(part, _MAX_KEY_CHARS)) if isinstance(part, str) else part
+            key = storable(_cut(part, _MAX_KEY_CHARS)) if isinstance(part, str) else part
             text += f"[{dump_json(key)}]"
     return text.removeprefix(".")
 
@@ -38,12 +38,7 @@ def listed(problems: Iterable[tuple[Sequence[str | int], str]]) -> str:
 
 
 def _short(problem: str) -> str:
-    return _storable(_cut(" ".join(problem.split()), _MAX_CHARS))
-
-
-def _storable(text: str) -> str:
-    """The text without lone surrogates, which a model's keys and values may have."""
-    return text.encode(errors="replace").decode()
+    return storable(_cut(" ".join(problem.split()), _MAX_CHARS))
 
 
 def _cut(text: str, most: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from batchgen.errors import ParseError
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.patterns import RegexTimeoutError
-from batchgen.userfunctions import describe
+from batchgen.userfunctions import describe, text_of
 
 FAST_REGEX_S = 0.02  # how long a pattern may hold the event loop; nearly all need less
 THREADS = 4  # parsers share the GIL, so more at once would gain nothing
@@ -153,4 +153,4 @@ def _took_too_long(timeout_s: float) -> ParseError:
 
 
 def _parse_error(exc: BaseException) -> ParseError:
-    return exc if isinstance(exc, ParseError) else ParseError(describe(exc))
+    return ParseError(text_of(exc) if isinstance(exc, ParseError) else describe(exc))

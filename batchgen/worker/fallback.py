@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Fail, Outcome, Reason
-from batchgen.llm.responses import storable
+from batchgen.userfunctions import text_of
 
 
 def unknown_attempt() -> Attempt:
@@ -15,8 +15,8 @@ def unknown_attempt() -> Attempt:
 
 def internal_error(exc: Exception) -> Fail:
     """The end of an item that met a bug."""
-    said = f"internal error, please report it: {type(exc).__name__}: {exc}"
-    return Fail(Reason.REJECTED, storable(said))
+    said = f"internal error, please report it: {type(exc).__name__}: {text_of(exc)}"
+    return Fail(Reason.REJECTED, said)
 
 
 def with_failed_item(outcome: Outcome, exc: Exception) -> Outcome:

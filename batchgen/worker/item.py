@@ -22,6 +22,7 @@ from batchgen.items import (
     Release,
     StoredAnswer,
 )
+from batchgen.userfunctions import text_of
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
@@ -71,7 +72,7 @@ class ItemRun:
                 return self._outcome(Release())
             request = await steps.requests.complete(prepared)
         except (TemplateError, InputError) as exc:
-            return self._outcome(Fail(Reason.REJECTED, str(exc)))
+            return self._outcome(Fail(Reason.REJECTED, text_of(exc)))
         return await self._ask(prepared, request)
 
     def given_back(self) -> Outcome:

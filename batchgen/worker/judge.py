@@ -20,9 +20,10 @@ from batchgen.items import (
     Reply,
     Trouble,
 )
+from batchgen.json_text import storable
 from batchgen.llm.decide import RetryPolicy, decide
 from batchgen.llm.prices import Prices
-from batchgen.llm.responses import UNKNOWN_MODEL, storable
+from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
