@@ -37,11 +37,8 @@ class ItemDetails:
     def parsed(self) -> Any:
         """What the parser made of the answer; None of an item that is not done."""
         if self.item.state != "done":
-            return self.item.parsed
-        if self.item.parsed is not None:
-            return json.loads(self.item.parsed)
-        answers = [call.response for call in self.attempts if call.outcome == "answered"]
-        return answers[-1]
+            return None
+        return self.item.response if self.item.parsed is None else json.loads(self.item.parsed)
 
     def to_json(self) -> dict[str, Any]:
         """The object of `show --json`."""

@@ -66,7 +66,7 @@ class Plan:
     result_seq: int
     replaced: list[Row] = field(default_factory=list)  # one unknown attempt of a claim each
     attempts: list[Row] = field(default_factory=list)
-    parse_errors: list[Row] = field(default_factory=list)
+    parse_errors: list[Row] = field(default_factory=list)  # of answers that were kept before
     results: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)  # claims that end
     kept_answers: list[Row] = field(default_factory=list)
@@ -120,6 +120,8 @@ class Plan:
         self.deltas.move(item.experiment_id, state, +1, reason)
         if isinstance(decision, Retry):
             self.deltas.retry(item.experiment_id)
+            if decision.error and not outcome.attempts:
+                self.parse_errors.append({"seq": _answer_seq(item), "error": decision.error})
 
     def _append_result(
         self, item: Item, decision: Done | Fail, attempt_seq: int | None, now: int
@@ -136,7 +138,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
     held, late = set(known.held), dict(known.late)
     for outcome in outcomes:
         item, claim = outcome.item, claim_of(outcome.item)
-        attempts = _with_parse_error(outcome, plan.parse_errors)
+        attempts = _with_parse_error(outcome)
         if claim not in held:
             plan.lost.append(outcome)
             unknown = late.get(claim, 0 if claim in known.held else None)
@@ -182,16 +184,16 @@ def plan_removal(
     """The claims of a worker go back to the others.
 
     After a crash each of its calls may have been sent, and answered: an attempt with unknown
-    outcome is kept for each. Answers that wait to be parsed stay with their items. An item that saw
-    `max_crashes` workers die fails; but while a parser was at work, only the items it had are
-    suspected of it.
+    outcome is kept for each. Who leaves in order has handed in what was sent before. Answers that
+    wait to be parsed stay with their items. An item that saw `max_crashes` workers die fails; but
+    while a parser was at work, only the items it had are suspected of it.
     """
     plan = Plan(known.last_attempt_seq, known.last_result_seq)
     parsing = any(claim.answer_seq is not None for claim in claims)
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for claim in claims:
         item, reserved = claim.item, known.reserved.get((claim.item_id, claim.epoch), Spent())
-        calls = int(crashed and item.answer is None) + claim.second_call
+        calls = int(item.answer is None) + claim.second_call if crashed else 0
         for _ in range(calls):
             plan.keep_attempt(worker_id, item, Attempt(finished_at=now), reserved)
         suspect = crashed and (item.answer is not None or not parsing)
@@ -289,16 +291,13 @@ def _used_tokens(attempt: Attempt, reserved: int) -> int:
     return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
 
 
-def _with_parse_error(outcome: Outcome, parse_errors: list[Row]) -> tuple[Attempt, ...]:
-    """The attempts as they are kept. An answer that its parser could not use says so, also one that
-    was kept before, and another one is asked for."""
+def _with_parse_error(outcome: Outcome) -> tuple[Attempt, ...]:
+    """The attempts as they are kept: an answer that its parser could not use says so, where another
+    one is asked for."""
     attempts, decision = outcome.attempts, outcome.decision
-    if not isinstance(decision, Retry) or not decision.error:
+    if not attempts or not isinstance(decision, Retry) or not decision.error:
         return attempts
-    if attempts:
-        return (replace(attempts[0], error=decision.error), *attempts[1:])
-    parse_errors.append({"seq": _answer_seq(outcome.item), "error": decision.error})
-    return attempts
+    return (replace(attempts[0], error=decision.error), *attempts[1:])
 
 
 def _state_after(decision: Decision) -> State:

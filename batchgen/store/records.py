@@ -105,7 +105,8 @@ class StoredAttempt(NamedTuple):
 
 class StoredItem(NamedTuple):
     """An item and how it stands. `state` is None when it was dropped; `sample` is None of an
-    ordinary item. `input` and `parsed` are JSON text, `parsed` None when it is the response."""
+    ordinary item. `input` and `parsed` are JSON text, `parsed` None when it is the response: the
+    answer's text, of the call that the result is from."""
 
     id: int
     experiment: str
@@ -118,6 +119,7 @@ class StoredItem(NamedTuple):
     error: str | None
     parsed: str | None
     finished_at: int | None
+    response: str | None
 
 
 class UnknownCall(NamedTuple):

@@ -263,6 +263,35 @@ def test_a_stored_answer_survives_takeover_and_is_offered_for_parsing(table: Tab
     assert table.query("select attempt_seq, parsed from results") == [(1, "[1]")]
 
 
+def test_what_a_parser_says_too_late_leaves_the_answer_as_it_is(table: Table) -> None:
+    table.enqueue("a")
+    late = table.join()
+    (item,) = table.claim(late, 1)
+    table.finish(late, item, KeepAnswer(), answered("paid for"))
+    table.take_over(late)
+    worker = table.join()
+    (theirs,) = table.claim(worker, 1)
+    table.finish(worker, theirs, Done("[1]"))
+    parsed = replace(item, answer=StoredAnswer(1, "paid for"))
+    retry = Retry(None, charged=True, parse_failed=True, error="took longer than 4 s")
+    assert len(table.finish(late, parsed, retry).lost) == 1
+    assert table.query("select outcome, error from attempts") == [("answered", None)]
+
+
+def test_the_answer_of_an_item_is_the_one_that_its_result_names(table: Table) -> None:
+    table.enqueue("a")
+    late = table.join()
+    (item,) = table.claim(late, 1)
+    table.take_over(late)
+    worker = table.join()
+    (theirs,) = table.claim(worker, 1)
+    table.finish(worker, theirs, Done(), answered("theirs"))
+    table.finish(late, item, Done(), answered("too late"))
+    shown = look.item(table.db, 1)
+    assert shown is not None
+    assert (shown.state, shown.parsed, shown.response) == ("done", None, "theirs")
+
+
 def test_an_answer_whose_parser_kills_every_worker_stays_with_the_failure(table: Table) -> None:
     table.enqueue("a")
     worker = table.join()

@@ -88,6 +88,14 @@ def test_what_comes_too_late_moves_nothing_and_takes_the_place_of_an_unknown_cal
     assert (totals.calls, totals.unknown_calls, totals.prompt_tokens) == (0, -1, 10)
 
 
+def test_a_parse_error_that_comes_too_late_says_nothing_of_the_answer() -> None:
+    parsed = Item(1, 3, 7, 1, None, "{}", answer=StoredAnswer(12, "yes"))
+    retry = Outcome(parsed, (), Retry(None, charged=True, parse_failed=True, error="no JSON"))
+    assert finish(retry, known=Known(late={(1, 3): 0})).parse_errors == []
+    done = Outcome(parsed, (), Done("[1]"))
+    assert finish(done, retry).parse_errors == []
+
+
 def test_of_an_item_that_is_gone_nothing_is_written() -> None:
     plan = finish(Outcome(ITEM, (ANSWERED,), Done()), known=Known())
     assert (plan.attempts, plan.results, plan.settled, plan.attempt_seqs) == ([], [], [], [None])
@@ -121,6 +129,11 @@ def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> No
 
 def test_who_leaves_in_order_gives_back_untouched_items() -> None:
     plan = removal(ClaimRow(1, 7, 3, 2, 0, None), crashed=False)
+    assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
+
+
+def test_who_leaves_in_order_has_handed_in_what_it_sent_also_second_calls() -> None:
+    plan = removal(ClaimRow(1, 7, 3, 0, 1, None), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 

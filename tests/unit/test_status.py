@@ -34,6 +34,7 @@ CALL = StoredAttempt(
 ITEM = StoredItem(
     id=7, experiment="e", custom_id="mine", sample=None, input='{"word": "a"}', recipe_id=1,
     state="done", reason=None, error=None, parsed=None, finished_at=NOON_MS,
+    response="the answer",
 )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def test_the_object_of_an_item() -> None:
     assert shown == {
         "id": "mine", "number": 7, "experiment": "e", "state": "done", "reason": None,
         "error": None, "input": {"word": "a"}, "messages": [{"role": "user", "content": "Say a"}],
-        "parsed": "an answer", "finished_at": NOON,
+        "parsed": "the answer", "finished_at": NOON,
         "attempts": [CALL._asdict() | {"finished_at": NOON}],
     }  # fmt: skip
 

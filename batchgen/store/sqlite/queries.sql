@@ -540,11 +540,12 @@ select 1 from items indexed by items_by_sample
 
 -- name: item
 select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, r.reason,
-       r.error, r.parsed, r.finished_at
+       r.error, r.parsed, r.finished_at, a.response
   from items i
   join experiments e on e.id = i.experiment_id
   left join work w on w.item_id = i.id
   left join results r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
  where i.id = :item_id;
 
 -- name: attempts_of_item
