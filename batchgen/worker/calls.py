@@ -14,7 +14,7 @@ attempts of one outcome.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from batchgen.clock import clock_ms
 from batchgen.items import Answer, Item, Reply
 from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
+from batchgen.shutdown import uninterrupted
 from batchgen.worker.committer import Committer
 from batchgen.worker.judge import Called, Sent
 from batchgen.worker.pacer import Pacer
@@ -32,7 +33,7 @@ from batchgen.worker.stragglers import CallsUnderWay
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
 
-_Send = Callable[[], Awaitable[Reply]]
+_Send = Callable[[], Coroutine[Any, Any, Called]]
 
 
 class Calls:
@@ -48,19 +49,29 @@ class Calls:
         self._under_way = under_way
         self._hedge = hedge
 
-    async def send(
-        self, item: Item, request: Request, second_call_began: Callable[[], None]
-    ) -> Sent:
-        """Ask. Whoever cancels it leaves the call, or both; `second_call_began` is called when
-        there are two."""
-        send = partial(self._complete, request)
+    async def send(self, item: Item, request: Request, calls: list[Called | None]) -> Sent:
+        """Ask. `calls` gets a None for each call as it goes out, and then in its place what it
+        brought. Whoever cancels it leaves the call, or both; then `calls` has what ended before.
+        """
+        send = partial(self._call, request, calls)
         self._under_way.began(item.id, clock_ms())
         try:
             if self._hedge:
-                return await self._send_hedged(item, send, second_call_began)
-            return Sent(await _called(send))
+                await self._send_hedged(item, send)
+            else:
+                await send()
         finally:
             self._under_way.ended(item.id)
+        sent = Sent.of(calls)
+        assert sent is not None
+        return sent
+
+    async def _call(self, request: Request, calls: list[Called | None]) -> Called:
+        place = len(calls)
+        calls.append(None)
+        reply = await self._complete(request)
+        called = calls[place] = Called(reply, read_reply(reply))
+        return called
 
     async def _complete(self, request: Request) -> Reply:
         number = self._pacer.server.sent()
@@ -71,26 +82,27 @@ class Calls:
             self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
         return _with_paths(reply, request.image_paths) if request.image_paths else reply
 
-    async def _send_hedged(
-        self, item: Item, send: _Send, second_call_began: Callable[[], None]
-    ) -> Sent:
-        first = asyncio.create_task(_called(send), name=f"call of item {item.id}")
+    async def _send_hedged(self, item: Item, send: _Send) -> None:
+        first = asyncio.create_task(send(), name=f"call of item {item.id}")
         permit = asyncio.create_task(self._permit(item), name=f"permit of item {item.id}")
         tasks: list[asyncio.Task[Any]] = [first, permit]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if first.done() or not permit.result():
-                return Sent(await first)
-            second_call_began()
-            second = asyncio.create_task(_called(send), name=f"second call of item {item.id}")
+                await first
+                return
+            second = asyncio.create_task(send(), name=f"second call of item {item.id}")
             tasks.append(second)
-            return await _better(first, second)
+            await _answered(first, second)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            if not permit.cancelled() and permit.exception() is None and permit.result():
-                self._committer.give_back_permit()
+            await uninterrupted(self._leave(tasks, permit))
+
+    async def _leave(self, tasks: list[asyncio.Task[Any]], permit: asyncio.Task[bool]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if not permit.cancelled() and permit.exception() is None and permit.result():
+            self._committer.give_back_permit()
 
     async def _permit(self, item: Item) -> bool:
         """Whether a second call may be sent, once this one is late."""
@@ -109,20 +121,11 @@ class Calls:
             await asyncio.sleep(left_ms / 1000)
 
 
-async def _called(send: _Send) -> Called:
-    reply = await send()
-    return Called(reply, read_reply(reply))
-
-
-async def _better(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> Sent:
-    """The first answer or, if there is none, what the first call brought."""
+async def _answered(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> None:
+    """Until one of them is an answer, or both have ended."""
     done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     if not any(isinstance(task.result().verdict, Answer) for task in done):
-        await asyncio.wait([first, second])
-    ended = [task.result() if task.done() else None for task in (first, second)]
-    answers = [one for one in ended if one is not None and isinstance(one.verdict, Answer)]
-    counts = answers[0] if answers else first.result()
-    return Sent(counts, tuple(one for one in ended if one is not counts))
+        await asyncio.gather(first, second)
 
 
 def _with_paths(reply: Reply, paths: Mapping[str, str]) -> Reply:

@@ -1,17 +1,19 @@
 """The work on one item, from its claim to its outcome: prepare, send, judge, parse.
 
-    Item ─prepare▶ Prepared ─[budget]─send▶ Sent ─judge▶ Judgement ─[durable]─parse▶ Outcome
+    Item ─prepare▶ Prepared ─[budget]─send▶ Sent ─judge▶ Record ─[durable]─parse▶ Outcome
 
 Each step is a module of its own and hands the next one a value (requests, calls, judge, parsing);
 here is their order, and what is handed in for an item whose work was broken off. Only this module
 and `calls` know that there are slots and a committer.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from batchgen.clock import clock_ms
 from batchgen.errors import InputError, TemplateError
 from batchgen.items import (
+    Answer,
     Attempt,
     Decision,
     Fail,
@@ -27,7 +29,7 @@ from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
 from batchgen.worker.fallback import internal_error, unknown_attempt
-from batchgen.worker.judge import Judge
+from batchgen.worker.judge import Called, Judge, Record, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
@@ -54,7 +56,8 @@ class ItemRun:
     def __init__(self, item: Item, steps: Steps) -> None:
         self._item = item
         self._steps = steps
-        self._calls_out = 0
+        self._prepared: Prepared | None = None
+        self._calls: list[Called | None] = []  # sent, and not among the attempts yet
         self._attempts: tuple[Attempt, ...] = ()  # made, and not handed in yet
 
     async def work(self) -> Outcome:
@@ -77,18 +80,44 @@ class ItemRun:
 
     def given_back(self) -> Outcome:
         """To others, or for another time."""
-        return self._outcome(Release())
+        return self._broken_off(Release())
 
     def broken(self, exc: Exception) -> Outcome:
-        """A bug costs one item, not the run."""
-        return self._outcome(internal_error(exc))
+        """A bug costs one item, not the run; and not what its calls brought."""
+        with suppress(Exception):  # if that is what is broken, their outcomes are unknown
+            self._record_replies()
+        return self._broken_off(internal_error(exc))
 
     def left(self) -> Outcome | None:
-        """When it is cancelled: a call under way is kept as one with unknown outcome. None: there
-        is no call, and the item goes back as the worker leaves."""
-        if not self._calls_out:
+        """When it is cancelled: a call under way is kept as one with unknown outcome, and an answer
+        that came meanwhile as such. None: there is no call, and the item goes back as the worker
+        leaves."""
+        decision: Decision = Release()
+        with suppress(Exception):  # a bug: what is not recorded then is unknown
+            decision = self._decide_on_answer()
+        return self._broken_off(decision) if self._calls or self._attempts else None
+
+    def _broken_off(self, decision: Decision) -> Outcome:
+        unknown = tuple(unknown_attempt() for _ in self._calls)
+        return Outcome(self._item, self._attempts + unknown, decision)
+
+    def _decide_on_answer(self) -> Decision:
+        """What becomes of an item whose call was answered just as it was left."""
+        record, prepared = self._record_replies(), self._prepared
+        if record is None or prepared is None or not isinstance(record.counts.verdict, Answer):
+            return Release()
+        return self._steps.judge.decide(self._item, prepared, record.counts)
+
+    def _record_replies(self) -> Record | None:
+        sent = Sent.of(self._calls)
+        if sent is None or self._prepared is None:
             return None
-        return Outcome(self._item, (unknown_attempt(),) * self._calls_out, Release())
+        return self._record(self._prepared, sent)
+
+    def _record(self, prepared: Prepared, sent: Sent) -> Record:
+        record = self._steps.judge.record(self._item, prepared, sent)
+        self._attempts, self._calls = record.attempts, []
+        return record
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:
         if clock_ms() < self._steps.pacer.paused_until:
@@ -98,27 +127,22 @@ class ItemRun:
 
     async def _ask(self, prepared: Prepared, request: Request) -> Outcome:
         steps, item = self._steps, self._item
-        self._calls_out = 1
-        sent = await steps.calls.send(item, request, self._second_call_began)
-        self._calls_out = 0
-        judged = steps.judge.judge(item, prepared, sent)
-        self._attempts = judged.attempts
-        if not isinstance(judged.decision, KeepAnswer):
-            return self._outcome(judged.decision)
+        self._prepared = prepared
+        record = self._record(prepared, await steps.calls.send(item, request, self._calls))
+        decision = steps.judge.decide(item, prepared, record.counts)
+        if not isinstance(decision, KeepAnswer):
+            return self._outcome(decision)
         text = self._attempts[0].response or ""
         if prepared.parser.kind != "inline":
             await self._keep_answer(text)
         return await self._parse(prepared, text)
 
-    def _second_call_began(self) -> None:
-        self._calls_out = 2
-
     async def _keep_answer(self, text: str) -> None:
         """Until it is durable: what runs next may hang or kill the process."""
         steps, item, attempts = self._steps, self._item, self._attempts
-        seq = await steps.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
-        self._item = replace(item, answer=StoredAnswer(seq or 0, text))
+        durable = steps.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
         self._attempts = ()
+        self._item = replace(item, answer=StoredAnswer(await durable or 0, text))
         for attempt in attempts:
             steps.log.attempt(item, attempt, KeepAnswer())
 

@@ -3,7 +3,7 @@ worker has seen of the server, of the recipe and of the item before.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,13 +50,23 @@ class Sent:
     counts: Called
     others: tuple[Called | None, ...] = ()
 
+    @classmethod
+    def of(cls, calls: Sequence[Called | None]) -> "Sent | None":
+        """Of two calls the first answer counts or, if there is none, the first reply. None: there
+        was no reply."""
+        ended = [call for call in calls if call is not None]
+        if not ended:
+            return None
+        counts = next((call for call in ended if isinstance(call.verdict, Answer)), ended[0])
+        return cls(counts, tuple(call for call in calls if call is not counts))
+
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """The calls as they are kept, and what becomes of the item: `KeepAnswer` means, parse it."""
+class Record:
+    """An item's calls as they are kept, and the one that counts."""
 
     attempts: tuple[Attempt, ...]
-    decision: Decision
+    counts: Called
 
 
 class Judge:
@@ -85,15 +95,19 @@ class Judge:
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
         self._rng = random.Random()
 
-    def judge(self, item: Item, prepared: Prepared, sent: Sent) -> Judgement:
-        """What the call that counts means for its item."""
+    def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
+        """The calls as they are kept, whatever is decided then."""
         reply = sent.counts.reply
         verdict = self._rejected_parameters.interpret(item, prepared, sent.counts.verdict, reply)
         others = [self._other_attempt(call, prepared) for call in sent.others]
         attempts = (self._attempt(reply, verdict, prepared), *others)
-        verdict = _blame_the_item(self._stale_but_once(verdict, item), prepared.input)
+        return Record(attempts, Called(reply, verdict))
+
+    def decide(self, item: Item, prepared: Prepared, called: Called) -> Decision:
+        """What the call that counts means for its item: `KeepAnswer` means, parse it."""
+        verdict = _blame_the_item(self._stale_but_once(called.verdict, item), prepared.input)
         needs_whole = prepared.parser.needs_whole
-        return Judgement(attempts, self._decide(item, verdict, reply, needs_whole=needs_whole))
+        return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
 
     def take_failure(self, item: Item) -> Fail | None:
         """How the item ends without another call: it had gone back for one when its last try was

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from batchgen.config import ModelConfig
 from batchgen.items import (
     Answer,
+    Attempt,
+    Decision,
     Done,
     Fail,
     Failure,
@@ -85,13 +87,22 @@ class Court:
         return True
 
     def decide(self, verdict: Answer | Failure, of: Item | None = None, **reply: Any) -> Any:
-        return self.judge.judge(of or item(), prepared(), sent(verdict, **reply)).decision
+        return self.judged(of or item(), prepared(), sent(verdict, **reply)).decision
+
+    def judged(self, of: Item, request: Prepared, what: Sent) -> "Judged":
+        record = self.judge.record(of, request, what)
+        return Judged(record.attempts, self.judge.decide(of, request, record.counts))
+
+
+class Judged(NamedTuple):
+    attempts: tuple[Attempt, ...]
+    decision: Decision
 
 
 def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
     court = Court()
     reply = sent(ANSWER, status=200, headers={"x-request-id": "r-1"})
-    judged = court.judge.judge(item(), prepared(), reply)
+    judged = court.judged(item(), prepared(), reply)
     assert judged.decision == KeepAnswer()
     (kept,) = judged.attempts
     assert (kept.outcome, kept.response, kept.body) == ("answered", "Hello", ANSWER.rest)
@@ -107,9 +118,18 @@ def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
 )
 def test_of_two_calls_the_one_that_counts_comes_first(second: Called | None, outcome: str) -> None:
     both = Sent(called(ANSWER, status=200), (second,))
-    judged = Court().judge.judge(item(), prepared(), both)
+    judged = Court().judged(item(), prepared(), both)
     assert judged.decision == KeepAnswer()
     assert [attempt.outcome for attempt in judged.attempts] == ["answered", outcome]
+
+
+def test_the_first_answer_counts_or_else_the_first_reply() -> None:
+    answer, failure = called(ANSWER), called(Failure(Reason.SERVER, "500"))
+    assert Sent.of([failure, answer]) == Sent(answer, (failure,))
+    assert Sent.of([failure, None]) == Sent(failure, (None,))
+    assert Sent.of([None, failure]) == Sent(failure, (None,))
+    assert Sent.of([answer]) == Sent(answer)
+    assert Sent.of([None, None]) is None
 
 
 @pytest.mark.parametrize(
@@ -124,7 +144,7 @@ def test_of_two_calls_the_one_that_counts_comes_first(second: Called | None, out
 def test_a_call_of_which_we_did_not_see_the_end_may_be_charged(
     reason: Reason, was_sent: bool, may_be_charged: bool
 ) -> None:
-    judged = Court().judge.judge(item(), prepared(), sent(Failure(reason, "so"), sent=was_sent))
+    judged = Court().judged(item(), prepared(), sent(Failure(reason, "so"), sent=was_sent))
     (kept,) = judged.attempts
     assert (kept.outcome, kept.reason, kept.error) == ("failed", reason, "so")
     assert kept.may_be_charged is may_be_charged
@@ -140,7 +160,7 @@ def test_what_no_request_can_help_halts_and_gives_the_item_back() -> None:
 def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:
     court = Court()
     failure = Failure(Reason.REJECTED, "404 no model", halt=UNKNOWN_MODEL)
-    judged = court.judge.judge(item(), prepared(model="m-9"), sent(failure, status=404))
+    judged = court.judged(item(), prepared(model="m-9"), sent(failure, status=404))
     assert judged.decision == Fail(Reason.REJECTED, "404 no model")
     assert court.halts == []
 
@@ -196,7 +216,7 @@ def test_a_parameter_that_the_server_takes_from_nobody_halts(
         court.decide(ANSWER)
     failure = sent(Failure(Reason.REJECTED, "400 no"), status=400, body=REFUSED_PARAMETER)
     request = prepared(shared_recipe=shared_recipe, **params)
-    judged = court.judge.judge(item(), request, failure)
+    judged = court.judged(item(), request, failure)
     assert (bool(court.halts), judged.decision == Release()) == (halts, halts)
     if isinstance(judged.decision, Fail):
         assert judged.decision.error.startswith("the server rejects ")

@@ -1,0 +1,76 @@
+"""A bug in batchgen itself costs the items that meet it, and nothing that was paid for."""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.config import load
+from batchgen.items import Price
+from batchgen.jobs.work import WorkFlags, spec_of
+from batchgen.llm.client import open_client
+from batchgen.llm.prices import Prices
+from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import open_store
+from batchgen.worker.run import run_worker
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Stats
+from tests.kits.job import Job
+from tests.kits.project import KEY
+
+NOT_A_NUMBER: Any = "not a number"
+
+
+@pytest.fixture
+def job(tmp_path: Path, simulator: Simulator) -> Job:
+    return Job(tmp_path, simulator.base_url)
+
+
+async def run(
+    job: Job, words: list[str], stats: Stats, price: Price | None = None, **spec: Any
+) -> None:
+    """One worker, put together with what it cannot work with."""
+    given = {"base_url": job.base_url, "api_key": KEY, "model": "simulated"}
+    config = load(None, env={}, overrides=given, cwd=job.path)
+    what: WorkSpec = replace(spec_of(config, None, WorkFlags(slots=3)), **spec)
+    prices = Prices(replace(config.model, price=price))
+    async with open_store(job.database, create=True) as store:
+        await job.enqueue(store, words)
+        async with open_client(config.model, timeout_s=60) as client:
+            await run_worker(
+                store, client, what, prices=prices, parsers={},
+                stop=job.stop, stats=stats, log=job.log,
+            )  # fmt: skip
+        assert await store.verify() == []
+
+
+async def test_an_answer_is_kept_when_what_follows_from_it_cannot_be_decided(job: Job) -> None:
+    await run(job, ["a", "b"], Stats(calls=NOT_A_NUMBER))
+    assert job.ends() == [("failed", "rejected", 1)] * 2
+    assert [job.calls(1), job.calls(2)] == [[("answered", None, 200)]] * 2
+    assert job.error().startswith("internal error, please report it: TypeError: ")
+    assert len(job.log.bugs) == 2
+
+
+async def test_a_call_whose_reply_cannot_be_recorded_is_known_as_one(job: Job) -> None:
+    price = Price(NOT_A_NUMBER, NOT_A_NUMBER, NOT_A_NUMBER)
+    await run(job, ["a", "b"], Stats(), price)
+    assert job.ends() == [("failed", "rejected", 1)] * 2
+    assert [job.calls(1), job.calls(2)] == [[("unknown", None, None)]] * 2
+
+
+async def test_a_first_call_that_has_failed_is_known_when_the_second_is_left(
+    job: Job, simulator: Simulator
+) -> None:
+    simulator.script("Say late", Behaviour.error(500, delay_s=0.5), "hang")
+    simulator.script("Say other", Behaviour.ok("Hello", delay_s=3))  # long after the first failed
+    stats = Stats(latencies_ms=deque([10] * 30))  # so that each call is late at once
+    working = asyncio.create_task(run(job, ["late", "other"], stats, hedge=True, grace_s=0))
+    await job.log.first(None).wait()
+    job.stop.drain.set()
+    await working
+    assert job.calls(1) == [("failed", "server", 500), ("unknown", None, None)]
+    assert job.ends()[0] == ("pending", None, 0)
