@@ -81,9 +81,11 @@ class Membership:
 
     async def hear(self, done: Exchange) -> None:
         """Follow what an exchange brought: orders, or that this worker was taken for dead."""
-        if done.lost:
+        attempts = [attempt for outcome in done.lost for attempt in outcome.attempts]
+        late = sum(attempt.outcome != "unknown" for attempt in attempts)
+        if late:
             self._warn(
-                f"{len(done.lost)} answers came after this worker had been taken for dead; "
+                f"{late} replies came after this worker had been taken for dead; "
                 "they are kept as attempts, but others have the items now"
             )
         if not self._warned_of_danger and (warning := self._seat.warning):

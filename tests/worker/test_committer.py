@@ -13,6 +13,7 @@ from batchgen.items import (
     Item,
     KeepAnswer,
     Outcome,
+    Reason,
     Release,
 )
 from tests.kits.desk import ITEMS, claimed, desk
@@ -80,6 +81,22 @@ async def test_a_slot_has_its_next_item_when_its_answer_is_durable(tmp_path: Pat
         await worker.committer.hand_in(answered(second))
         assert await worker.committer.next_item() is None  # as many as it was to claim
         assert worker.demand.draining
+
+
+async def test_only_replies_that_came_too_late_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with desk(tmp_path) as worker:
+        item, other = await claimed(worker.committer), await claimed(worker.committer)
+        anothers = replace(item, epoch=item.epoch - 1)
+        await worker.committer.hand_in(Outcome(anothers, (), Release()))
+        await worker.committer.hand_in(Outcome(anothers, (Attempt(1),), Release()))
+        assert capsys.readouterr().out == ""
+        two = answered(anothers, Attempt(1, reason=Reason.SERVER))
+        worker.committer.hand_in(two)
+        await worker.committer.hand_in(answered(other))
+        assert capsys.readouterr().out.startswith("2 replies came after this worker had been taken")
+        await worker.committer.hand_in(Outcome(item, (), Release()))
 
 
 SURROGATE = "half \ud83d"  # which is no text that SQLite could keep
