@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,8 @@ _FLUSH_EVERY_S = 1.0
 
 class LogFile:
     """Writes a file of its own, `logs/batchgen-<time>-<pid>.jsonl`. Warnings are also shown to the
-    user (`show`), and so is every failed attempt if `show_attempt` is given."""
+    user (`show`), and so is every failed attempt if `show_attempt` is given. Whatever is in a
+    message, and whatever becomes of the disk and the terminal, it does not end the run."""
 
     def __init__(
         self,
@@ -62,26 +64,27 @@ class LogFile:
         if reason is None and isinstance(decision, Fail):  # an answer, but its parser failed
             reason, error = decision.reason, decision.error
         if self._show_attempt and reason is not None:
-            self._show_attempt(
-                f"item {item.id}, try {item.attempts + 1}: {reason}: {error} -> {_name(decision)}"
+            self._tell(
+                self._show_attempt,
+                f"item {item.id}, try {item.attempts + 1}: {reason}: {error} -> {_name(decision)}",
             )
 
     def parsed(self, item: Item, decision: Decision) -> None:
         """What the parser made of an answer that was stored before."""
         self._log.info("parsed", item=item.id, decision=_name(decision))
         if self._show_attempt and isinstance(decision, Fail):
-            self._show_attempt(f"item {item.id}: {decision.reason}: {decision.error}")
+            self._tell(self._show_attempt, f"item {item.id}: {decision.reason}: {decision.error}")
 
     def event(self, name: str, **fields: Any) -> None:
         self._log.info(name, **fields)
 
     def warn(self, message: str) -> None:
         self._log.info("warning", message=message)
-        self._show(message)
+        self._tell(self._show, message)
 
     def bug(self, message: str, trace: str) -> None:
         self._log.info("bug", message=message, trace=trace)
-        self._show(f"{message} (internal error; the trace is in {self.path})")
+        self._tell(self._show, f"{message} (internal error; the trace is in {self.path})")
 
     def close(self) -> None:
         try:
@@ -91,7 +94,15 @@ class LogFile:
 
     def _cannot_write(self, exc: OSError) -> None:
         """A full disk ends the log, not the run, as the database has everything anyway."""
-        self._show(f"{self.path}: cannot write the log ({exc.strerror}); going on without it")
+        said = f"{self.path}: cannot write the log ({exc.strerror}); going on without it"
+        self._tell(self._show, said)
+
+    @staticmethod
+    def _tell(show: Callable[[str], None], message: str) -> None:
+        """Of what no encoding has (half a surrogate pair) the code point is shown. A terminal that
+        is gone ends no run."""
+        with suppress(OSError):
+            show(message.encode(errors="backslashreplace").decode())
 
 
 # Made once: `json.dumps` makes an encoder for each line.
@@ -136,7 +147,7 @@ def _new_file(directory: Path) -> TextIO:
         for number in count(1):  # two runs of one process may start in the same second
             path = directory / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
             try:
-                return path.open("x", encoding="utf-8")
+                return path.open("x", encoding="utf-8", errors="backslashreplace")
             except FileExistsError:
                 pass
     except OSError as exc:

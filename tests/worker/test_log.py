@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batchgen import DataGenerationPipeline, __version__
+from batchgen.items import Fail, Item, Reason
 from batchgen.log import LogFile
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import KEY, Project, ended
@@ -223,3 +224,22 @@ def test_warnings_and_bugs_are_logged_and_shown(tmp_path: Path) -> None:
         ("bug", "item 7: oops"),
     ]
     assert lines[1]["trace"] == "Traceback ..."
+
+
+def test_what_no_encoding_has_and_a_terminal_that_is_gone_end_no_run(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    def show(message: str) -> None:
+        shown.append(message.encode().decode())
+        raise BrokenPipeError
+
+    run_log = LogFile(tmp_path, show, show)
+    run_log.warn("half \ud83d")
+    run_log.bug("item 7: half \ud83d", "Traceback: half \ud83d")
+    run_log.parsed(Item(1, 1, 1, 1, None, "{}"), Fail(Reason.PARSE, "half \ud83d"))
+    run_log.close()
+    assert [message.split(" (")[0] for message in shown] == [
+        "half \\ud83d", "item 7: half \\ud83d", "item 1: parse: half \\ud83d"
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in run_log.path.read_text(encoding="utf-8").splitlines()]
+    assert lines[1]["trace"] == "Traceback: half \ud83d"
