@@ -24,8 +24,8 @@ _LOOK_FOR_STALL_S = 10.0
 
 
 class Slots:
-    """They raise StoreError when the committer did, and ConfigError when an item's recipe cannot be
-    used."""
+    """They raise what the committer or a watch raised, StoreError among it, and ConfigError when an
+    item's recipe cannot be used."""
 
     def __init__(
         self,
@@ -58,12 +58,15 @@ class Slots:
             asyncio.create_task(self._watch_for_stall(), name="watch for stall"),
         ]
         working = asyncio.create_task(_all_done(self._tasks), name="slots")
+        watching = asyncio.create_task(_all_done(watches), name="watches")
+        parts = [working, watching, committing]
         try:
-            await asyncio.wait([working, committing], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await uninterrupted(self._end([*watches, working], committing))
-        if not working.cancelled():
-            working.result()
+            await uninterrupted(self._end([*watches, watching, working], committing))
+        for part in parts:
+            if not part.cancelled():
+                part.result()
         if self._unusable_config:
             raise self._unusable_config
 
@@ -130,11 +133,12 @@ class Slots:
             except ConfigError as exc:
                 self._unusable_config = exc
                 self._committer.drain()
-                outcome = run.given_back()
+                self._hand_in(run.given_back())
             except Exception as exc:  # a bug costs one item, not the run
+                self._hand_in(run.broken(exc))
                 self._log.bug(f"item {item.id}: {exc}", traceback.format_exc())
-                outcome = run.broken(exc)
-            self._hand_in(outcome)
+            else:
+                self._hand_in(outcome)
 
     def _hand_in(self, outcome: Outcome) -> None:
         self._committer.hand_in(outcome)

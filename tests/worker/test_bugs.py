@@ -18,7 +18,7 @@ from batchgen.store import open_store
 from batchgen.worker.run import run_worker
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
-from tests.kits.job import Job
+from tests.kits.job import Job, Log
 from tests.kits.project import KEY
 
 NOT_A_NUMBER: Any = "not a number"
@@ -74,3 +74,26 @@ async def test_a_first_call_that_has_failed_is_known_when_the_second_is_left(
     await working
     assert job.calls(1) == [("failed", "server", 500), ("unknown", None, None)]
     assert job.ends()[0] == ("pending", None, 0)
+
+
+async def test_a_watch_that_fails_ends_the_run_and_says_why(job: Job, simulator: Simulator) -> None:
+    simulator.script("Say a", "hang")
+    working = asyncio.create_task(run(job, ["a"], Stats(), grace_s=NOT_A_NUMBER))
+    await simulator.received(1)
+    job.stop.drain.set()
+    async with asyncio.timeout(20):  # else the call would be waited for
+        with pytest.raises(TypeError):
+            await working
+    assert job.calls() == [("unknown", None, None)]
+
+
+class LogThatFails(Log):
+    def bug(self, message: str, trace: str) -> None:
+        raise OSError(message)
+
+
+async def test_an_outcome_is_handed_in_before_it_is_logged(job: Job) -> None:
+    job.log = LogThatFails()
+    with pytest.raises(OSError, match="item 1: "):
+        await run(job, ["a"], Stats(calls=NOT_A_NUMBER))
+    assert job.calls() == [("answered", None, 200)]
