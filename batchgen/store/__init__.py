@@ -10,10 +10,11 @@ one snapshot, and its docstring is its promise. Behind it:
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from batchgen.clock import now_ms
+from batchgen.errors import StoreError
 from batchgen.items import NewItem, Recipe, State
 from batchgen.store.keys import key_of_content, key_of_id
 from batchgen.store.records import (
@@ -133,12 +134,18 @@ class Store:
 
     @asynccontextmanager
     async def seat(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator[Seat]:
-        """Join as a worker, and leave in the end: what is still claimed goes back untouched."""
+        """Join as a worker, and leave in the end: what is still claimed goes back untouched. When
+        that cannot be written, it is as if the worker had died. Then, too, the error that ended the
+        work is the one that is raised, if there was one."""
         seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes)
         try:
             await seat.join()
             yield seat
-        finally:
+        except BaseException:
+            with suppress(StoreError):
+                await seat.leave()
+            raise
+        else:
             await seat.leave()
 
     async def recipe(self, recipe_id: int) -> Recipe:

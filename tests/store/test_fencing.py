@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from batchgen.clock import now_ms
+from batchgen.errors import StoreError
 from batchgen.items import (
     Attempt,
     Done,
@@ -136,7 +137,7 @@ def test_a_worker_that_dies_with_two_calls_for_an_item_leaves_two_unknown_ones(
     one, _ = table.claim(dead, 2)
     assert table.begin_second_calls(one) == {1}
     (row,) = queue.workers(table.db)
-    assert row.calls == 3
+    assert (row.calls, row.paused is False) == (3, True)
     assert [call.item_id for call in look.calls_of_worker(table.db, dead, 9)] == [1, 1, 2]
     table.take_over(dead)
     assert [len(table.attempts(number)) for number in (1, 2)] == [2, 1]
@@ -457,3 +458,25 @@ async def test_a_worker_from_before_the_machine_was_started_anew_is_dead(tmp_pat
             assert [w.host for w in await store.workers() if w.boot_id == "an earlier boot"] == [
                 "another-host"
             ]
+
+
+async def test_what_failed_first_is_told_when_a_worker_cannot_leave_either(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+
+    async def fail() -> None:
+        async with open_store(path, create=True) as store, store.seat(1, 60, 3):
+            path.unlink()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+
+async def test_who_could_not_join_does_not_leave(tmp_path: Path) -> None:
+    path = tmp_path / "batchgen.db"
+    async with open_store(path, create=True) as store:
+        path.unlink()
+        with pytest.raises(StoreError) as caught:
+            async with store.seat(1, 60, 3):
+                raise AssertionError("it joined")
+        assert caught.value.__context__ is None

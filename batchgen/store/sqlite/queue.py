@@ -54,7 +54,7 @@ def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
     """Those that joined and did not leave. `report` is JSON, what a worker last told of itself."""
     rows = list(rows_of(db, "workers", WorkerRow))
-    return [replace(row, calls=_count_calls(db, row.id)) for row in rows]
+    return [replace(row, paused=bool(row.paused), calls=_count_calls(db, row.id)) for row in rows]
 
 
 def _count_calls(db: sqlite3.Connection, worker_id: int) -> int:

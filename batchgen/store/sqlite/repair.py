@@ -103,11 +103,9 @@ def write_reparsed(
     plan = plan_reparsed(reparsed, result_seqs, last_id(db, "results"), now)
     db.executemany(QUERIES["append_result"], plan.results)
     db.executemany(QUERIES["replace_result"], plan.replaced)
-    recipes, kept = (
-        _Recipes(db, lambda recipe: replace(recipe, parser=parser), now),
-        set(plan.items),
-    )
+    recipes = _Recipes(db, lambda recipe: replace(recipe, parser=parser), now)
     recipes.change(plan.items)
+    kept = set(plan.items)
     for experiment_id in {one.was.experiment_id for one in reparsed if one.was.item_id in kept}:
         recipes.accept(experiment_id)
     write_deltas(db, plan.deltas)

@@ -40,6 +40,7 @@ class Seat:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
+        self._joined = False
         self._abandoned = False
         self.id = 0
         self.live_workers = 1  # the workers that lived at the last beat, this one included
@@ -61,8 +62,10 @@ class Seat:
             self._lock.acquire()
             queue.shift_retry_times(db, now_ms())
 
-        self._release_lock()  # of its previous registration, when it was taken for dead
+        self._joined = False  # when it was taken for dead; its lock was of that registration
+        self._release_lock()
         await self._db.write(transaction)
+        self._joined = True
         await self.beat()
 
     async def beat(self) -> bool:
@@ -148,7 +151,8 @@ class Seat:
         self._abandoned = True
 
     async def leave(self) -> None:
-        """Give back what is still claimed, untouched, and be gone."""
+        """Give back what is still claimed, untouched, and be gone. When that cannot be written,
+        whoever takes over keeps an unknown call for each claim, as after a crash."""
 
         def transaction(db: sqlite3.Connection) -> None:
             queue.remove_worker(
@@ -159,8 +163,9 @@ class Seat:
             self._release_lock()
 
         try:
-            if not self._abandoned:
+            if self._joined and not self._abandoned:
                 await self._db.write(transaction)
+                self._joined = False
         finally:
             self._release_lock()
 
