@@ -234,7 +234,7 @@ def plan_returned(outcomes: Sequence[Outcome], limits: Limits, pause_ms: int) ->
     server wants no more calls for `pause_ms` from now on."""
     counts_tokens = limits.tpm is not None
     return Returned(
-        requests=sum(map(_was_not_sent, outcomes)),
+        requests=sum(map(_calls_not_sent, outcomes)),
         tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
         refused_at=tuple(_refused_at(outcomes)) if limits.adaptive else (),
         pause_ms=pause_ms,
@@ -272,6 +272,10 @@ def _refused_at(outcomes: Iterable[Outcome]) -> Iterator[int]:
                 yield attempt.finished_at - (attempt.latency_ms or 0)
 
 
+def _calls_not_sent(outcome: Outcome) -> int:
+    return int(_was_not_sent(outcome)) + int(outcome.second_call_unsent)
+
+
 def _was_not_sent(outcome: Outcome) -> bool:
     """Claimed for a call, which never went out."""
     return not outcome.attempts and outcome.item.answer is None
@@ -280,9 +284,8 @@ def _was_not_sent(outcome: Outcome) -> bool:
 def _unused_tokens(outcome: Outcome) -> int:
     """Of those reserved for the calls; below zero when they used more."""
     reserved = outcome.item.reserved_tokens
-    if _was_not_sent(outcome):
-        return reserved
-    return sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
+    unused = sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
+    return unused + reserved * _calls_not_sent(outcome)
 
 
 def _used_tokens(attempt: Attempt, reserved: int) -> int:

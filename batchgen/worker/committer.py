@@ -12,6 +12,7 @@ charged late, and its membership.
 import asyncio
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
@@ -54,6 +55,7 @@ class Committer:
         self._outcomes = Asked[Outcome, int | None]()
         self._reservations = Asked[Reservation, Grant]()
         self._late_charges: list[Item] = []
+        self._second_calls: set[int] = set()  # of which items they were begun
         self._free_slots = FreeSlots()
         self._closed = False
 
@@ -185,6 +187,7 @@ class Committer:
         items = [item for item, _ in calls]
         begin = partial(self._seat.begin_second_calls, items, self._membership.limits)
         ours = await self._patience.run(begin)
+        self._second_calls |= ours
         for item, may_go_out in calls:
             has_ended = may_go_out.done()  # its first call has, meanwhile
             if not has_ended:
@@ -195,7 +198,7 @@ class Committer:
     async def _exchange(self) -> None:
         limits = self._membership.limits
         want = self._demand.request(len(self._free_slots), limits, clock_ms())
-        outcomes = self._outcomes.asks()
+        outcomes = [self._with_unsent(outcome) for outcome in self._outcomes.asks()]
         if not (outcomes or want.slots):
             return
         self._demand.learn_tokens(outcomes, limits)
@@ -216,6 +219,13 @@ class Committer:
             self._stats.limited_to_rpm = done.limited_to_rpm
         if len(done.items) < want.slots:
             self._plan_next_look(done)
+
+    def _with_unsent(self, outcome: Outcome) -> Outcome:
+        """Where a second call was begun and its first ended before it went out, or it was left."""
+        if outcome.item.id not in self._second_calls:
+            return outcome
+        self._second_calls.discard(outcome.item.id)
+        return replace(outcome, second_call_unsent=len(outcome.attempts) < 2)
 
     async def _write_apart(self, outcomes: list[Outcome]) -> None:
         """Each in a transaction of its own, as one of them is refused."""

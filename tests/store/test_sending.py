@@ -179,6 +179,21 @@ def test_a_second_call_takes_its_share_and_puts_back_what_it_did_not_use(
     assert tokens(table) == pytest.approx(before[1] - 30)
 
 
+def test_a_second_call_that_was_begun_and_never_sent_puts_all_back(
+    table: Table, worker: int
+) -> None:
+    table.enqueue("x" * 98)
+    limits = Limits(600, tpm=12_300)
+    want = ClaimRequest(1, limits=limits, call_tokens=CallTokens(mean=60, base=10, per_byte=0.5))
+    (item,) = table.exchange_want(worker, want).items
+    before = table.query("select requests, tokens from shared_rate")[0]
+    assert table.begin_second_calls(item, limits=limits) == {item.id}
+    outcome = Outcome(item, (answered(),), Done(), second_call_unsent=True)
+    table.exchange_want(worker, replace(want, slots=0), [outcome])
+    after = table.query("select requests, tokens from shared_rate")[0]
+    assert after == pytest.approx((before[0], before[1] + 60 - 30))
+
+
 def test_a_second_call_without_limits_writes_none(table: Table, worker: int) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)

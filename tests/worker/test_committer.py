@@ -16,6 +16,7 @@ from batchgen.items import (
     Reason,
     Release,
 )
+from batchgen.limits import Limits
 from tests.kits.desk import ITEMS, claimed, desk
 
 
@@ -67,6 +68,23 @@ async def test_a_second_call_whose_first_has_ended_meanwhile_gives_its_permit_ba
         assert worker.permits.in_flight == 0
     assert worker.query("select count(*), sum(outcome = 'unknown') from attempts") == [(2, 0)]
     assert worker.query("select sum(second_call) from work") == [(0,)]
+
+
+async def test_a_second_call_that_never_went_out_takes_nothing_from_the_limits(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, limits=Limits(rpm=1)) as worker:
+        item = await claimed(worker.committer)
+        waiting = asyncio.create_task(worker.committer.second_call_permit(item))
+        while worker.permits.in_flight < 2:  # taken, and being written
+            await asyncio.sleep(0)
+        durable = worker.committer.hand_in(answered(item))  # its first call has ended meanwhile
+        waiting.cancel()
+        await durable
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    [(requests,)] = worker.query("select requests from shared_rate")
+    assert requests == pytest.approx(0, abs=0.5)  # of one for a minute, the first call had it
 
 
 async def test_a_slot_has_its_next_item_when_its_answer_is_durable(tmp_path: Path) -> None:
