@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from batchgen.errors import UsageError
+from batchgen.json_text import is_storable, storable
 from batchgen.store import Store
 
 
@@ -40,13 +41,18 @@ class Hashed:
 
 
 def checked_target(path: Path, store: Store) -> Path:
-    """`path` with its links followed. Raises UsageError for a directory, and for a file of the
-    database itself."""
+    """`path` with its links followed. Raises UsageError for a directory, for a file of the database
+    itself, and for a name that the database cannot hold, which remembers its exports."""
     if path.is_dir():
         raise UsageError(f"{path}: is a directory; name a file for the export.")
     if store.owns(path):
         raise UsageError(f"{path}: belongs to the work database; name another file for the export.")
-    return path.resolve()
+    target = path.resolve()
+    if not is_storable(str(target)):
+        raise UsageError(
+            f"{storable(str(target))}: not valid Unicode; name another file for the export."
+        )
+    return target
 
 
 def is_special(path: Path) -> bool:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from batchgen.errors import ConfigError
+from batchgen.json_text import is_storable
 from batchgen.parsers.function import function_parser, parser_from_callable
 from batchgen.parsers.json_value import parse_json
 from batchgen.parsers.parser import Parser, to_json
@@ -41,6 +42,8 @@ __all__ = [
 
 def load_parser(spec: str) -> Parser:
     """The parser that `spec` names. Raises ConfigError, in one line, when there is none."""
+    if not is_storable(spec):
+        raise ConfigError(f"parser {spec!r}: must be valid Unicode")
     prefix, colon, rest = spec.partition(":")
     if spec == "raw":
         return Parser(spec, "inline", _parse_raw, needs_whole=False)

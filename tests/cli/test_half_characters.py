@@ -95,3 +95,35 @@ async def test_half_a_character_in_what_a_parser_says_costs_its_item_only(
     assert [text for (text,) in errors if text and not text.startswith(error)] == []
     assert simulator.calls == 4
     assert (await batchgen("verify")).code == 0
+
+
+NOT_UTF8 = "caf\udce9"  # as Python reads an argument in Latin-1
+NOTHING_CALLED = f"error: no item has the id or number {NOT_UTF8!r}.\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (["show", NOT_UTF8], NOTHING_CALLED),
+        (["retry", "--id", NOT_UTF8], NOTHING_CALLED),
+        (["reparse", "--id", NOT_UTF8, "--parser", "json"], NOTHING_CALLED),
+        (["reparse", "--all", "--parser", f"regex:{NOT_UTF8}"],
+         f"error: parser 'regex:{NOT_UTF8[:3]}\\udce9': must be valid Unicode\n"),
+        (["export", "-o", f"{NOT_UTF8}.jsonl"],
+         f"/caf{HALF}.jsonl: not valid Unicode; name another file for the export.\n"),
+        (["export", "-o", f"{NOT_UTF8}/a.csv"],
+         f"/caf{HALF}/a.csv: not valid Unicode; name another file for the export.\n"),
+        (["export", "--follow", "-o", f"{NOT_UTF8}.jsonl"],
+         f"/caf{HALF}.jsonl: not valid Unicode; name another file for the export.\n"),
+    ],
+)  # fmt: skip
+async def test_an_argument_that_is_not_utf8_is_refused_in_one_line(
+    project: Project, batchgen: Typist, command: list[str], error: str
+) -> None:
+    project.pool([{"word": "a"}])
+    assert (await batchgen("run", "pool.jsonl")).code == 0
+    before = sorted(file.name for file in project.path.iterdir())
+    refused = await batchgen(*command)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert refused.err.endswith(error)
+    assert sorted(file.name for file in project.path.iterdir()) == before

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from batchgen.items import State
+from batchgen.json_text import is_storable
 from batchgen.store.keys import key_of_id
 from batchgen.store.records import (
     Counts,
@@ -110,6 +111,8 @@ def failures(
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
     """The numbers of the items that `given` names: by the user's id in any experiment, with all
     their samples, or, if there is none, by the number of the one. `#17` is always a number."""
+    if not is_storable(given):
+        return []
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
     keys = [key_of_id(id_, given) for id_ in ids]
     found = [db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() for key in keys]
