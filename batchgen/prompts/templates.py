@@ -12,7 +12,7 @@ from typing import Any
 
 from batchgen.errors import TemplateError
 from batchgen.items import Template
-from batchgen.json_text import dump_json
+from batchgen.json_text import dump_json, storable
 
 _NAMES_SHOWN = 20
 
@@ -169,11 +169,11 @@ class JinjaTemplate:
         self.render(variables)
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """Raises TemplateError, whatever went wrong."""
+        """Text that can be sent and stored. Raises TemplateError, whatever went wrong."""
         import jinja2
 
         try:
-            return "".join(self._template.generate(variables))
+            return storable("".join(self._template.generate(variables)))
         except jinja2.UndefinedError as exc:
             missing = self.variables - variables.keys()
             names = [name for name in missing if exc.message == f"{name!r} is undefined"]

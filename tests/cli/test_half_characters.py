@@ -127,3 +127,19 @@ async def test_an_argument_that_is_not_utf8_is_refused_in_one_line(
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert refused.err.endswith(error)
     assert sorted(file.name for file in project.path.iterdir()) == before
+
+
+async def test_half_a_character_in_a_template_is_shown_and_exported_as_it_is_sent(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.write("template.j2", '{{ "half \\ud83d" }} {{ word }}')
+    project.config("prompts:\n  user_prompt_path: template.j2\nparser: raw\n")
+    project.pool([{"word": "a"}])
+    said = f"half {HALF} a"
+    assert said in (await batchgen("enqueue", "pool.jsonl", "--dry-run")).out
+    assert (await batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.ledger == {said: 1}
+    asked = {"role": "user", "content": said}
+    assert (await batchgen("show", "1", "--json")).json["messages"] == [asked]
+    exported = await batchgen("export", "--format", "messages", "-o", "-")
+    assert json.loads(exported.out)["messages"][0] == asked
