@@ -34,8 +34,10 @@ def test_the_pictures_show_a_run_and_load_nothing(name: str) -> None:
 @pytest.mark.timeout(300)
 async def test_they_can_be_drawn_anew(tmp_path: Path) -> None:
     drawing = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "docs/pictures.py"), str(tmp_path)
-    )
-    assert (await ended(drawing)).code == 0
+        sys.executable, str(ROOT / "docs/pictures.py"), str(tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    drawn = await ended(drawing)
+    assert drawn.code == 0, drawn.err
     for name in SHOWN:
         shows_a_run(tmp_path, name)
