@@ -28,6 +28,8 @@ from batchgen.items import (
 _LONGEST_WAIT_S = 60.0
 _COSTS_NO_ATTEMPT = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
+# The server may have finished, and charge for, what we did not see the end of.
+MAY_BE_CHARGED = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE})
 
 
 class Blame(Enum):

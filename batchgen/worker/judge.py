@@ -21,7 +21,7 @@ from batchgen.items import (
     Trouble,
 )
 from batchgen.json_text import storable
-from batchgen.llm.decide import RetryPolicy, decide
+from batchgen.llm.decide import MAY_BE_CHARGED, RetryPolicy, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.worker.fallback import unknown_attempt
@@ -29,9 +29,6 @@ from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
 from batchgen.worker.stats import Halt, Stats
-
-# The server may have finished what we did not see the end of.
-_MAY_BE_CHARGED = (Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) ->
             "reason": verdict.reason,
             "error": verdict.message,
             "body": reply.body,
-            "may_be_charged": reply.sent and verdict.reason in _MAY_BE_CHARGED,
+            "may_be_charged": reply.sent and verdict.reason in MAY_BE_CHARGED,
         }
     )
     return Attempt(
