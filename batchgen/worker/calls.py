@@ -74,7 +74,7 @@ class Calls:
         return called
 
     async def _complete(self, request: Request) -> Reply:
-        number = self._pacer.server.sent()
+        number = self._pacer.call_sent(clock_ms())
         reply = await self._client.complete(request.body)
         requests = announced_limit(reply.headers, "requests")
         tokens = announced_limit(reply.headers, "tokens")

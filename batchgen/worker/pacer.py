@@ -74,6 +74,12 @@ class Pacer:
             return min(self.slots, _START_CALLS)
         return max(1, int(self.slots * self._share))
 
+    def call_sent(self, now: int) -> int:
+        """A call goes out; returns its number. What the start allows counts from the first one."""
+        if not self.server.calls:
+            self._started_at = now
+        return self.server.sent()
+
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
         if now < self.paused_until:

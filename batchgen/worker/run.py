@@ -41,15 +41,15 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    pacer = Pacer(
-        spec.slots, spec.stall_s, clock_ms(),
-        first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
-    )  # fmt: skip
-    permits = Permits(pacer)
-    patience = Patience(permits, spec.patience_s, log.warn)
-    demand = Demand(spec, pacer, permits, await _token_meter(store, spec))
-    under_way = CallsUnderWay(stats.latencies_ms)
     async with store.seat(spec.slots, spec.lease_s, spec.retry_policy.max_attempts) as seat:
+        pacer = Pacer(
+            spec.slots, spec.stall_s, clock_ms(),
+            first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
+        )  # fmt: skip
+        permits = Permits(pacer)
+        patience = Patience(permits, spec.patience_s, log.warn)
+        demand = Demand(spec, pacer, permits, await _token_meter(store, spec))
+        under_way = CallsUnderWay(stats.latencies_ms)
         membership = Membership(
             seat, spec, pacer, demand, patience,
             report=partial(make_report, stats, under_way, pacer), warn=log.warn,

@@ -431,6 +431,8 @@ async def test_a_cancelled_run_leaves_nothing_open_and_the_next_one_completes(
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=10)  # it was told to end
     assert set(threading.enumerate()) == threads
     assert tasks >= asyncio.all_tasks() - {run}
     assert here.query("select count(*) from work where state = 'running'") == [(0,)]
