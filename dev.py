@@ -36,9 +36,9 @@ FIXES = {
     "lint": ("ruff", "check", "--fix", "."),
     "format": ("ruff", "format", "."),
 }
-# Many tests wait for something, so one more of them than a small machine has cores; and whoever is
-# done takes over from the others.
-TESTS = ("pytest", "-n", str((os.cpu_count() or 2) + 1), "--dist", "worksteal")
+# Most tests wait for something, so twice as many run at once as there are cores; a worker that has
+# run all of its own takes over from the others.
+TESTS = ("pytest", "-n", str(2 * (os.cpu_count() or 2)), "--dist", "worksteal")
 
 
 def main() -> int:

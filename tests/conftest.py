@@ -19,7 +19,7 @@ from tests.kits.terminal import Terminal
 from tests.kits.typist import Typist
 
 # A busy machine is no failure, so nothing has a deadline.
-settings.register_profile("fast", max_examples=40, deadline=None)
+settings.register_profile("fast", max_examples=20, deadline=None)
 settings.register_profile("slow", max_examples=400, deadline=None)
 
 
