@@ -54,16 +54,17 @@ async def test_tokens_of_all_workers_together_stay_within_the_limit(
 async def test_what_a_server_says_of_its_limit_keeps_the_429_from_coming(
     tmp_path: Path, words: Words
 ) -> None:
-    simulator = Simulator(rpm=600, burst=5)
+    # So slow that a busy machine is done with a reply long before what it announces is out of date.
+    simulator = Simulator(rpm=120, burst=5)
     async with simulator.running() as url:
         project = Project(tmp_path, url)
         project.config()
         project.write("prompts/user_prompts/default.txt", "Say {word}\n")
-        project.pool(words(40))
+        project.pool(words(12))
         await project.batchgen("enqueue", "pool.jsonl")
         work = await project.process("work", "-c", "20")
     assert work.code == 0
-    assert simulator.calls == 40
+    assert simulator.calls == 12
 
 
 async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> None:
