@@ -149,7 +149,7 @@ class StoredAnswer:
 @dataclass(frozen=True, slots=True)
 class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
-    the row still has the same epoch. `attempts` is the number of tries used up so far. `sample` is
+    the row still has the same epoch. `tries` are those used up so far. `sample` is
     the number of the answer among those wanted of an item, from 1; None for an ordinary item.
     `reserved_tokens` is the estimate of what its call uses, where tokens are limited."""
 
@@ -159,7 +159,7 @@ class Item:
     recipe_id: int
     custom_id: str | None
     input_json: str
-    attempts: int = 0
+    tries: int = 0
     parse_failures: int = 0
     answer: StoredAnswer | None = None
     sample: int | None = None
@@ -304,7 +304,7 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Back to pending, to be tried from `available_at` on (epoch ms; None: at once). `charged`:
-    this uses up one of the item's attempts. `error`: why the parser could not use the answer."""
+    this uses up one of the item's tries. `error`: why the parser could not use the answer."""
 
     available_at: int | None
     charged: bool

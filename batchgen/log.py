@@ -50,7 +50,7 @@ class LogFile:
         self._log.info(
             "attempt",
             item=item.id,
-            try_number=item.attempts + 1,
+            try_number=item.tries + 1,
             outcome=attempt.outcome,
             reason=attempt.reason,
             http_status=attempt.http_status,
@@ -66,7 +66,7 @@ class LogFile:
         if self._show_attempt and reason is not None:
             self._tell(
                 self._show_attempt,
-                f"item {item.id}, try {item.attempts + 1}: {reason}: {error} -> {_name(decision)}",
+                f"item {item.id}, try {item.tries + 1}: {reason}: {error} -> {_name(decision)}",
             )
 
     def parsed(self, item: Item, decision: Decision) -> None:

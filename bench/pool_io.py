@@ -199,7 +199,7 @@ _SELECT = {
 select w.item_id, i.input, json_quote(a.response) as response, r.parsed,
        'null', json_quote(a.model), json_quote(a.finish_reason),
        '{"prompt_tokens": ' || a.prompt_tokens || ', "completion_tokens": '
-       || a.completion_tokens || '}', w.attempts, r.finished_at
+       || a.completion_tokens || '}', w.tries, r.finished_at
   from work w
   cross join results r on r.seq = w.result_seq
   cross join attempts a on a.seq = r.attempt_seq
@@ -249,7 +249,7 @@ def _finish_all(database: Path) -> None:
             insert into results (item_id, attempt_seq, state, finished_at)
             select item_id, seq, 'done', finished_at from attempts;
             drop index work_fresh;
-            update work set state = 'done', epoch = 1, attempts = 1, result_seq = item_id;
+            update work set state = 'done', epoch = 1, tries = 1, result_seq = item_id;
             create index work_fresh on work (experiment_id, priority desc, item_id)
               where state = 'pending' and available_at is null;
             update counters set state = 'done';

@@ -148,7 +148,7 @@ def finish(database: Path, rows: int) -> None:
             (now, rows),
         )
         db.execute(
-            "update work set state = 'done', epoch = 1, attempts = 1, result_seq = item_id"
+            "update work set state = 'done', epoch = 1, tries = 1, result_seq = item_id"
             " where item_id <= ?",
             (rows,),
         )

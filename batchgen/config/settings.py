@@ -188,7 +188,7 @@ _TABLE = {
     "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
     "work.adaptive": (BOOL, "find out how many requests the server takes, and send no more"),
     "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
-    "work.max_attempts": (POSITIVE, "calls per item that may fail before the item does"),
+    "work.max_attempts": (POSITIVE, "tries per item that may fail before the item does"),
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
     "work.retry_wait_s": (
         SECONDS,

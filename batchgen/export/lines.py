@@ -58,7 +58,7 @@ def _call(row: ResultRow) -> str:
     return (
         f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
         f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
-        f'"attempts": {row.attempts}, "timestamp": "{timestamp(row.finished_at)}"'
+        f'"attempts": {row.tries}, "timestamp": "{timestamp(row.finished_at)}"'
     )
 
 

@@ -122,7 +122,7 @@ def _scalars(row: ResultRow) -> dict[str, Any]:
         "cached_tokens": row.cached_tokens,
         "reasoning_tokens": row.reasoning_tokens,
         "cost_usd": row.cost_usd,
-        "attempts": row.attempts,
+        "attempts": row.tries,
         "timestamp": timestamp(row.finished_at),
         "reason": row.reason,
         "error": row.error,

@@ -26,7 +26,7 @@ from batchgen.items import (
 )
 
 _LONGEST_WAIT_S = 60.0
-_COSTS_NO_ATTEMPT = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
+_COSTS_NO_TRY = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
 # The server may have finished, and charge for, what we did not see the end of.
 MAY_BE_CHARGED = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPONSE})
@@ -34,7 +34,7 @@ MAY_BE_CHARGED = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPON
 
 class Blame(Enum):
     """Whose fault it is that a call failed. UNDECIDED: it is too early to say; if it was the item's
-    after all, the attempt is charged later."""
+    after all, the try is charged later."""
 
     ITEM = "item"
     SERVER = "server"
@@ -43,7 +43,7 @@ class Blame(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often an item is tried: `max_attempts` calls, of which `parse_attempts` may bring answers
+    """How often an item is tried: `max_attempts` tries, of which `parse_attempts` may bring answers
     that its parser cannot use. `first_wait_s` is the wait before the first retry, in seconds; each
     later one is twice as long."""
 
@@ -72,12 +72,12 @@ def decide(
         return Release()
     if verdict.reason is Reason.RATE_LIMIT:
         return Retry(_at(now, verdict.retry_after_s, policy.first_wait_s, rng), charged=False)
-    if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_ATTEMPT:
+    if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_TRY:
         return Retry(None, charged=False)
-    again_at = _at(now, verdict.retry_after_s, wait_s(item.attempts, policy.first_wait_s), rng)
+    again_at = _at(now, verdict.retry_after_s, wait_s(item.tries, policy.first_wait_s), rng)
     if blame is Blame.UNDECIDED:
         return Retry(again_at, charged=False)
-    if verdict.reason in _RETRYABLE and item.attempts + 1 < policy.max_attempts:
+    if verdict.reason in _RETRYABLE and item.tries + 1 < policy.max_attempts:
         return Retry(again_at, charged=True)
     return Fail(verdict.reason, verdict.message)
 
@@ -98,7 +98,7 @@ def fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
 def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decision:
     """The answer is there but its parser failed: ask again if the policy allows, at once."""
     tries_left = (
-        item.parse_failures + 1 < policy.parse_attempts and item.attempts + 1 < policy.max_attempts
+        item.parse_failures + 1 < policy.parse_attempts and item.tries + 1 < policy.max_attempts
     )
     if tries_left:
         return Retry(None, charged=True, parse_failed=True, error=error)

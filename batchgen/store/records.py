@@ -153,7 +153,7 @@ class ResultRow(NamedTuple):
     cached_tokens: int | None
     reasoning_tokens: int | None
     cost_usd: float | None
-    attempts: int
+    tries: int
     finished_at: int
     sample: int | None = None
     reason: str | None = None

@@ -109,7 +109,7 @@ class Judge:
     def take_failure(self, item: Item) -> Fail | None:
         """How the item ends without another call: it had gone back for one when its last try was
         charged late."""
-        return self._out_of_tries.pop((item.id, item.attempts), None)
+        return self._out_of_tries.pop((item.id, item.tries), None)
 
     def halt_if_stalled(self, now: int) -> None:
         if stalled := self._pacer.stalled(now):
@@ -146,7 +146,7 @@ class Judge:
             self._halt(Halt(f"{verdict.halt} The server said: {verdict.message}"))
         else:
             self.halt_if_stalled(now)
-        owing = replace(item, attempts=item.attempts + owed) if owed else item
+        owing = replace(item, tries=item.tries + owed) if owed else item
         decision = decide(
             verdict, owing, self._policy, needs_whole=needs_whole,
             blame=blame, now=now_ms(), rng=self._rng,
@@ -160,11 +160,11 @@ class Judge:
         owed = 0
         for late, failure in self._pacer.take_late_charges():
             owed += late.id == item.id
-            if late.attempts + 1 < self._policy.max_attempts:
+            if late.tries + 1 < self._policy.max_attempts:
                 self._charge_item_late(late)
             elif late.id != item.id:  # its next claim ends it, without a call
                 fail = Fail(failure.reason, failure.message)
-                self._out_of_tries[late.id, late.attempts] = fail
+                self._out_of_tries[late.id, late.tries] = fail
         return owed
 
 

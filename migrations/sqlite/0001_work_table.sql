@@ -72,7 +72,7 @@ create table work (
   epoch          integer not null default 0,       -- fencing token: +1 at every claim and reset
   worker_id      integer,
   second_call    integer not null default 0,       -- 1: a second call is under way beside the first
-  attempts       integer not null default 0,       -- tries used up
+  tries          integer not null default 0,       -- those used up
   crashes        integer not null default 0,       -- times its worker died
   parse_failures integer not null default 0,
   answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
@@ -82,7 +82,7 @@ create table work (
   constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
   constraint waits_only_if_pending check (available_at is null or state = 'pending'),
   constraint two_calls_at_most     check (second_call = 0 or (second_call = 1 and state = 'running')),
-  constraint counts_not_negative   check (attempts >= 0 and crashes >= 0 and parse_failures >= 0)
+  constraint counts_not_negative   check (tries >= 0 and crashes >= 0 and parse_failures >= 0)
 ) strict;
 
 create index work_fresh   on work (experiment_id, priority desc, item_id)
@@ -268,7 +268,7 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
        as cost_usd,
-       w.attempts, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq
+       w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq
   from work w
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
@@ -276,7 +276,7 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
 
 -- For people with a SQL shell: one row an item, all that came of it so far.
 create view item_overview as
-select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.attempts,
+select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.tries,
        i.input, a.response,
        case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,

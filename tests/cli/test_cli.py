@@ -623,7 +623,7 @@ async def test_retry_by_reason_by_id_and_only_to_see(
         "2 failed items went back to pending.\n"
     )
     assert (await project.batchgen("work")).code == 0
-    assert [row[0] for row in project.query("select attempts from work")] == [1, 1, 1]
+    assert [row[0] for row in project.query("select tries from work")] == [1, 1, 1]
     assert project.query("select count(*) from attempts") == [(6,)]
 
 

@@ -246,7 +246,7 @@ async def test_a_seed_that_the_server_rejects_by_name_is_left_out(
     assert "the server rejects the seed of a sample: " in done.err
     assert "It is left out from now on." in done.err
     assert seeds(simulator, "one") == [None, None, None, 2]
-    assert project.query("select attempts from work") == [(1,), (1,), (1,)]
+    assert project.query("select tries from work") == [(1,), (1,), (1,)]
 
 
 # --- export ----------------------------------------------------------------------------------

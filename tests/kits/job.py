@@ -112,9 +112,9 @@ class Job:
             connection.close()
 
     def ends(self) -> list[tuple[str, str | None, int]]:
-        """(state, reason, attempts used) of each item."""
+        """(state, reason, tries used up) of each item."""
         return self.query(
-            "select w.state, r.reason, w.attempts from work w"
+            "select w.state, r.reason, w.tries from work w"
             " left join results r on r.seq = w.result_seq order by w.item_id"
         )
 

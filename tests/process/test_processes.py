@@ -34,7 +34,7 @@ async def with_calls_in_flight(
 
 
 def states(project: Project) -> list[Any]:
-    return project.query("select state, attempts, count(*) from work group by 1, 2 order by 1")
+    return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
 async def test_they_share_the_slots_and_each_item_is_answered_once(

@@ -45,7 +45,7 @@ async def resumed(project: Project) -> Ended:
 
 
 def states(project: Project) -> list[Any]:
-    return project.query("select state, attempts, count(*) from work group by 1, 2 order by 1")
+    return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(SIGINT, 130), (SIGTERM, 143)])

@@ -38,7 +38,7 @@ IMPOSSIBLE = [
     ("waits_only_if_pending", "update work set state = 'done', result_seq = 1, available_at = 5"),
     ("two_calls_at_most", "update work set second_call = 1"),
     ("two_calls_at_most", "update work set state = 'running', worker_id = 1, second_call = 2"),
-    ("counts_not_negative", "update work set attempts = -1"),
+    ("counts_not_negative", "update work set tries = -1"),
     ("counts_not_negative", "update work set crashes = -1"),
     ("counts_not_negative", "update work set parse_failures = -1"),
     ("outcome_known", "update attempts set outcome = 'lost', response = null"),
@@ -137,7 +137,7 @@ def test_every_named_constraint_is_violated_above() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["update work set attempts = 'many'", "update items set input = x'00'"]
+    "statement", ["update work set tries = 'many'", "update items set input = x'00'"]
 )
 def test_value_of_another_type_is_refused(db: sqlite3.Connection, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="cannot store"):

@@ -58,11 +58,11 @@ def test_a_claimed_item_is_all_that_is_known_of_it(table: Table, worker: int) ->
     assert table.claim(worker, 1) == [
         Item(
             id=1, epoch=1, experiment_id=1, recipe_id=1, custom_id="x", input_json='{"v": "ü"}',
-            attempts=0, parse_failures=0, answer=None,
+            tries=0, parse_failures=0, answer=None,
         )
     ]  # fmt: skip
     assert table.work(1) == {
-        "state": "running", "available_at": None, "epoch": 1, "worker_id": worker, "attempts": 0,
+        "state": "running", "available_at": None, "epoch": 1, "worker_id": worker, "tries": 0,
         "second_call": 0,
         "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
@@ -188,7 +188,7 @@ def test_an_answer_is_kept_with_all_that_came_with_it(table: Table, worker: int)
         (1, 1, 1, "done", None, None, '{"p": 1}', START)
     ]
     assert table.work(1) == {
-        "state": "done", "available_at": None, "epoch": 1, "worker_id": None, "attempts": 1,
+        "state": "done", "available_at": None, "epoch": 1, "worker_id": None, "tries": 1,
         "second_call": 0, "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": 1,
     }  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_a_failed_item_keeps_why(table: Table, worker: int) -> None:
         (1, 1, 1, "failed", "rejected", "too long", None, START)
     ]
     assert table.counters() == {(1, "failed", "rejected"): 1}
-    assert table.work(1)["attempts"] == 1
+    assert table.work(1)["tries"] == 1
 
 
 def test_an_item_can_fail_without_a_call(table: Table, worker: int) -> None:
@@ -230,7 +230,7 @@ def test_a_kept_answer_becomes_the_result_without_another_call(table: Table, wor
     assert table.query("select item_id, attempt_seq, state, parsed from results") == [
         (1, 1, "done", "[1]")
     ]
-    assert (table.work(1)["answer_seq"], table.work(1)["attempts"]) == (None, 1)
+    assert (table.work(1)["answer_seq"], table.work(1)["tries"]) == (None, 1)
     assert len(table.attempts(1)) == 1
 
 
@@ -254,7 +254,7 @@ def test_asking_again_after_a_parse_failure_forgets_the_answer_but_keeps_its_att
     parsed = replace(item, answer=StoredAnswer(1, "text"))
     table.finish(worker, parsed, Retry(None, charged=True, parse_failed=True))
     (again,) = table.claim(worker, 1)
-    assert again == replace(item, epoch=2, attempts=1, parse_failures=1)
+    assert again == replace(item, epoch=2, tries=1, parse_failures=1)
     assert table.attempts(1) == [(worker, 1, "answered", "text")]
 
 
@@ -272,7 +272,7 @@ def test_a_released_item_keeps_the_call_that_was_made(table: Table, worker: int)
     table.finish(worker, item, Release(), Attempt(finished_at=START))
     assert table.attempts(1) == [(worker, 1, "unknown", None)]
     assert table.query("select calls, unknown_calls from totals") == [(1, 1)]
-    assert table.work(1)["attempts"] == 0
+    assert table.work(1)["tries"] == 0
 
 
 def test_a_released_item_keeps_its_answer(table: Table, worker: int) -> None:
@@ -284,14 +284,14 @@ def test_a_released_item_keeps_its_answer(table: Table, worker: int) -> None:
     assert table.claim(worker, 1) == [replace(kept, epoch=2)]
 
 
-@pytest.mark.parametrize(("charged", "attempts"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("charged", "tries"), [(True, 1), (False, 0)])
 def test_a_retry_uses_up_an_attempt_only_when_charged(
-    table: Table, worker: int, charged: bool, attempts: int
+    table: Table, worker: int, charged: bool, tries: int
 ) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, Retry(None, charged=charged), broken(Reason.RATE_LIMIT))
-    assert table.claim(worker, 1) == [replace(item, epoch=2, attempts=attempts)]
+    assert table.claim(worker, 1) == [replace(item, epoch=2, tries=tries)]
 
 
 def test_a_retry_is_not_claimed_before_its_time(table: Table, worker: int) -> None:

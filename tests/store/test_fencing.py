@@ -73,7 +73,7 @@ def test_taken_over_items_were_sent_with_unknown_answer_and_cost_no_attempt(tabl
     assert table.attempts(3) == []
     assert table.query("select calls, unknown_calls from totals") == [(2, 2)]
     assert table.work(1) == {
-        "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "attempts": 0,
+        "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "tries": 0,
         "second_call": 0,
         "crashes": 1, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_try_can_be_charged_later_whoever_has_the_item(table: Table) -> None:
     (again,) = table.claim(worker, 1)
     table.run(queue.charge, [first, second])
     assert again.id == first.id
-    assert [table.work(n)["attempts"] for n in (1, 2)] == [1, 1]
+    assert [table.work(n)["tries"] for n in (1, 2)] == [1, 1]
     assert [table.work(n)["state"] for n in (1, 2)] == ["running", "pending"]
 
 
@@ -247,7 +247,7 @@ def test_crashes_and_charged_attempts_are_counted_apart(table: Table) -> None:
         table.finish(worker, item, Retry(None, charged=True), broken())
         table.claim(worker, 1)
         table.take_over(worker)
-    assert (table.work(1)["attempts"], table.work(1)["crashes"]) == (2, 2)
+    assert (table.work(1)["tries"], table.work(1)["crashes"]) == (2, 2)
 
 
 def test_a_stored_answer_survives_takeover_and_is_offered_for_parsing(table: Table) -> None:
@@ -313,7 +313,7 @@ def test_a_clean_leave_gives_claims_back_without_a_trace(table: Table) -> None:
     table.finish(worker, items[1], KeepAnswer(), answered("paid for"))
     assert table.leave(worker) == 2
     assert table.attempts(1) == []
-    assert (table.work(1)["crashes"], table.work(1)["attempts"]) == (0, 0)
+    assert (table.work(1)["crashes"], table.work(1)["tries"]) == (0, 0)
     assert table.query("select * from workers") == []
     assert table.claim(table.join(), 2) == [
         replace(items[0], epoch=3),

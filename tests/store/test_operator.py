@@ -83,7 +83,7 @@ def test_reopened_items_have_all_their_tries_again_and_keep_their_attempts(table
     }  # fmt: skip
     assert (table.query("select * from attempts"), table.query("select * from results")) == before
     assert table.work(1) == {
-        "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "attempts": 0,
+        "state": "pending", "available_at": None, "epoch": 2, "worker_id": None, "tries": 0,
         "second_call": 0,
         "crashes": 0, "parse_failures": 0, "answer_seq": None, "result_seq": None,
     }  # fmt: skip
@@ -101,7 +101,7 @@ def test_a_reopened_item_has_its_crashes_and_parse_failures_forgiven(table: Tabl
     assert table.states() == {1: "failed"}
     assert table.reopen_all() == 1
     (again,) = table.claim(table.join(), 1)
-    assert (again.attempts, again.parse_failures, table.work(1)["crashes"]) == (0, 0, 0)
+    assert (again.tries, again.parse_failures, table.work(1)["crashes"]) == (0, 0, 0)
 
 
 def test_only_the_failures_of_one_reason_are_reopened(table: Table) -> None:

@@ -46,8 +46,8 @@ REFUSED_PARAMETER = '{"error": {"message": "no", "param": "seed", "code": "unkno
 CUT_OFF = Failure(Reason.CONNECTION, "reset")
 
 
-def item(number: int = 1, attempts: int = 0) -> Item:
-    return Item(number, 1, 1, 1, None, '{"word": "a"}', attempts=attempts)
+def item(number: int = 1, tries: int = 0) -> Item:
+    return Item(number, 1, 1, 1, None, '{"word": "a"}', tries=tries)
 
 
 def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) -> Prepared:
@@ -165,9 +165,9 @@ def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:
     assert court.halts == []
 
 
-@pytest.mark.parametrize(("attempts", "kind"), [(0, Retry), (1, Fail)])
-def test_a_try_is_used_up_until_none_is_left(attempts: int, kind: type) -> None:
-    decision = Court().decide(Failure(Reason.SERVER, "500"), item(attempts=attempts))
+@pytest.mark.parametrize(("tries", "kind"), [(0, Retry), (1, Fail)])
+def test_a_try_is_used_up_until_none_is_left(tries: int, kind: type) -> None:
+    decision = Court().decide(Failure(Reason.SERVER, "500"), item(tries=tries))
     assert isinstance(decision, kind)
 
 
@@ -182,7 +182,7 @@ def test_an_item_whose_call_was_cut_off_is_charged_when_others_are_served() -> N
 
 def test_one_whose_last_try_that_was_ends_without_another_call() -> None:
     court = Court()
-    last = item(1, attempts=POLICY.max_attempts - 1)
+    last = item(1, tries=POLICY.max_attempts - 1)
     court.decide(CUT_OFF, last)
     assert court.judge.take_failure(last) is None
     court.decide(ANSWER, item(2))
@@ -252,7 +252,7 @@ async def test_one_that_cannot_be_is_asked_for_again_while_tries_are_left(
     error = "no JSON in the answer"
     again = Retry(None, charged=True, parse_failed=True, error=error)
     assert await parse(item(), prepared("json"), "no") == again
-    assert await parse(item(attempts=1), prepared("json"), "no") == Fail(Reason.PARSE, error)
+    assert await parse(item(tries=1), prepared("json"), "no") == Fail(Reason.PARSE, error)
 
 
 async def test_a_function_gets_the_item_as_it_was_given(

@@ -28,31 +28,31 @@ RETRYABLE = (Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPON
 FINAL = (Reason.REFUSAL, Reason.REJECTED)
 
 
-def item(attempts: int = 0, parse_failures: int = 0) -> Item:
-    return Item(1, 1, 1, 1, None, "{}", attempts, parse_failures)
+def item(tries: int = 0, parse_failures: int = 0) -> Item:
+    return Item(1, 1, 1, 1, None, "{}", tries, parse_failures)
 
 
 def answer(text: str = "Hello", finish_reason: str | None = "stop") -> Answer:
     return Answer(text, "{}", finish_reason, "m-1", Usage())
 
 
-def decided(verdict: Answer | Failure, attempts: int = 0, seed: int = 0, **more: Any) -> Decision:
+def decided(verdict: Answer | Failure, tries: int = 0, seed: int = 0, **more: Any) -> Decision:
     options = {"needs_whole": False, "blame": Blame.ITEM, **more}
     policy = options.pop("policy", RetryPolicy())
-    return decide(verdict, item(attempts), policy, now=NOW, rng=Random(seed), **options)
+    return decide(verdict, item(tries), policy, now=NOW, rng=Random(seed), **options)
 
 
-def waits(verdict: Failure, attempts: int = 0) -> Iterator[int]:
+def waits(verdict: Failure, tries: int = 0) -> Iterator[int]:
     """Milliseconds until the next try, as a hundred seeds have it."""
     for seed in range(100):
-        decision = decided(verdict, attempts, seed)
+        decision = decided(verdict, tries, seed)
         assert isinstance(decision, Retry)
         assert decision.available_at is not None
         yield decision.available_at - NOW
 
 
-def charged(verdict: Failure, attempts: int = 0, **more: Any) -> bool:
-    decision = decided(verdict, attempts, **more)
+def charged(verdict: Failure, tries: int = 0, **more: Any) -> bool:
+    decision = decided(verdict, tries, **more)
     assert isinstance(decision, Retry)
     return decision.charged
 
@@ -89,7 +89,7 @@ def test_an_answer_counts_though_the_server_is_down() -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_halt_gives_the_item_back_whatever_the_reason(reason: Reason) -> None:
-    assert decided(Failure(reason, "no", halt="Mend it."), attempts=4) == Release()
+    assert decided(Failure(reason, "no", halt="Mend it."), tries=4) == Release()
 
 
 @pytest.mark.parametrize("reason", FINAL)
@@ -100,9 +100,9 @@ def test_what_will_never_work_fails_at_once(reason: Reason) -> None:
 @pytest.mark.parametrize("reason", RETRYABLE)
 def test_what_may_work_is_tried_again_until_max_attempts(reason: Reason) -> None:
     failure = Failure(reason, "broken")
-    assert [charged(failure, attempts) for attempts in range(4)] == [True] * 4
-    assert decided(failure, attempts=4) == Fail(reason, "broken")
-    assert decided(failure, attempts=99) == Fail(reason, "broken")
+    assert [charged(failure, tries) for tries in range(4)] == [True] * 4
+    assert decided(failure, tries=4) == Fail(reason, "broken")
+    assert decided(failure, tries=99) == Fail(reason, "broken")
 
 
 @pytest.mark.parametrize("reason", RETRYABLE)
@@ -112,12 +112,12 @@ def test_with_one_attempt_the_first_failure_is_the_last(reason: Reason) -> None:
 
 
 def test_a_rate_limit_costs_no_attempt_and_never_fails_the_item() -> None:
-    assert not charged(Failure(Reason.RATE_LIMIT, "slow down", retry_after_s=3.0), attempts=0)
-    assert not charged(Failure(Reason.RATE_LIMIT, "slow down"), attempts=99)
+    assert not charged(Failure(Reason.RATE_LIMIT, "slow down", retry_after_s=3.0), tries=0)
+    assert not charged(Failure(Reason.RATE_LIMIT, "slow down"), tries=99)
 
 
 def test_while_it_is_open_whose_fault_it_was_an_item_waits_but_is_not_charged() -> None:
-    decision = decided(Failure(Reason.CONNECTION, "reset"), attempts=99, blame=Blame.UNDECIDED)
+    decision = decided(Failure(Reason.CONNECTION, "reset"), tries=99, blame=Blame.UNDECIDED)
     assert isinstance(decision, Retry)
     assert decision.charged is False
     assert decision.available_at is not None
@@ -126,14 +126,14 @@ def test_while_it_is_open_whose_fault_it_was_an_item_waits_but_is_not_charged() 
 @pytest.mark.parametrize("reason", RETRYABLE)
 def test_a_server_that_is_down_costs_no_attempt(reason: Reason) -> None:
     down = decided(
-        Failure(reason, "refused", trouble=Trouble.UNREACHABLE), attempts=99, blame=Blame.SERVER
+        Failure(reason, "refused", trouble=Trouble.UNREACHABLE), tries=99, blame=Blame.SERVER
     )
     assert down == Retry(None, charged=False)
 
 
 def test_a_stale_connection_costs_no_attempt_and_no_wait() -> None:
     stale = Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION)
-    assert decided(stale, attempts=99) == Retry(None, charged=False)
+    assert decided(stale, tries=99) == Retry(None, charged=False)
 
 
 # Waiting
@@ -158,11 +158,11 @@ def test_the_backoff_grows_with_the_attempts_used() -> None:
     st.integers(),
 )  # fmt: skip
 def test_jitter_never_undercuts_what_the_server_asked(
-    asked_s: float, attempts: int, reason: Reason, seed: int
+    asked_s: float, tries: int, reason: Reason, seed: int
 ) -> None:
     policy = RetryPolicy(max_attempts=100)
     failure = Failure(reason, "wait", retry_after_s=asked_s)
-    decision = decided(failure, attempts, seed, policy=policy)
+    decision = decided(failure, tries, seed, policy=policy)
     assert isinstance(decision, Retry)
     assert decision.available_at is not None
     waited_ms = decision.available_at - NOW
@@ -175,7 +175,7 @@ def test_jitter_spreads_the_retries_of_one_burst() -> None:
 
 def test_a_wait_is_what_the_server_asks_not_the_backoff() -> None:
     failure = Failure(Reason.SERVER, "busy", retry_after_s=0.0)
-    assert set(waits(failure, attempts=3)) == {0}
+    assert set(waits(failure, tries=3)) == {0}
 
 
 # Parse failures
@@ -185,7 +185,7 @@ AGAIN = Retry(None, charged=True, parse_failed=True, error="no tag")
 
 
 @pytest.mark.parametrize(
-    ("parse_failures", "attempts", "policy", "decision"),
+    ("parse_failures", "tries", "policy", "decision"),
     [
         (0, 0, RetryPolicy(), Fail(Reason.PARSE, "no tag")),
         (0, 0, RetryPolicy(parse_attempts=2), AGAIN),
@@ -197,6 +197,6 @@ AGAIN = Retry(None, charged=True, parse_failed=True, error="no tag")
     ],
 )
 def test_an_answer_that_cannot_be_parsed_is_asked_for_again_as_the_policy_allows(
-    parse_failures: int, attempts: int, policy: RetryPolicy, decision: Decision
+    parse_failures: int, tries: int, policy: RetryPolicy, decision: Decision
 ) -> None:
-    assert decide_parse_failure(item(attempts, parse_failures), "no tag", policy) == decision
+    assert decide_parse_failure(item(tries, parse_failures), "no tag", policy) == decision

@@ -76,7 +76,7 @@ async def test_a_halt_costs_a_handful_of_calls_and_no_item_anything(
         f"Nothing is lost: {ITEMS} items wait. Fix that, then run the same command again.\n"
     ) in halted.err
     assert 1 <= simulator.calls <= HANDFUL
-    assert project.query("select state, attempts, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
         ("pending", 0, ITEMS)
     ]
     assert project.query("select count(*) from results") == [(0,)]
@@ -96,7 +96,7 @@ async def test_with_the_right_key_the_same_command_does_the_rest(project: Projec
         project.config(api_key="sk-the-right-one-0123")
         mended = await project.batchgen("run", "pool.jsonl")
     assert (halted.code, mended.code) == (4, 0), mended.err
-    assert project.query("select state, attempts, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
         ("done", 1, 20)
     ]
     assert_nothing_holds_the_key(project, halted, mended)
@@ -126,7 +126,7 @@ async def test_a_key_that_is_withdrawn_in_the_middle_loses_no_answer(
     answered = simulator.calls - 1
     # In flight were at most nine others; they were answered, and nothing was sent after them.
     assert 30 - 9 <= answered <= 30 + 9
-    assert project.query("select state, attempts, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
         ("done", 1, answered),
         ("pending", 0, ITEMS - answered),
     ]

@@ -65,7 +65,7 @@ async def test_a_first_call_that_fails_leaves_it_to_the_second(
     assert work.code == 0, work.err
     assert calls_of_late(slow) == [("answered", "the second"), ("failed", "server")]
     assert slow.query("select unknown_calls, calls from totals") == [(0, OTHERS + 2)]
-    assert slow.query("select attempts from work where item_id = ?", (OTHERS + 1,)) == [(1,)]
+    assert slow.query("select tries from work where item_id = ?", (OTHERS + 1,)) == [(1,)]
 
 
 async def test_when_both_fail_the_item_is_tried_again(slow: Project, simulator: Simulator) -> None:

@@ -34,7 +34,7 @@ def words(n: int = ITEMS, **more: Any) -> list[dict[str, Any]]:
 
 def ends(project: Project) -> list[Any]:
     return project.query(
-        "select w.state, coalesce(r.reason, ''), w.attempts, count(*) from work w"
+        "select w.state, coalesce(r.reason, ''), w.tries, count(*) from work w"
         " left join results r on r.seq = w.result_seq group by 1, 2, 3 order by 1"
     )
 

@@ -28,12 +28,12 @@ def job(tmp_path: Path, simulator: Simulator) -> Job:
 ANSWERED = ("answered", None, 200)
 
 
-def done(attempts: int = 1) -> tuple[str, None, int]:
-    return ("done", None, attempts)
+def done(tries: int = 1) -> tuple[str, None, int]:
+    return ("done", None, tries)
 
 
-def failed(reason: str, attempts: int = 1) -> tuple[str, str, int]:
-    return ("failed", reason, attempts)
+def failed(reason: str, tries: int = 1) -> tuple[str, str, int]:
+    return ("failed", reason, tries)
 
 
 # From the reply to the end

@@ -11,8 +11,8 @@ from pathlib import Path
 from batchgen.errors import Remedy, SchemaError
 from batchgen.shipped import shipped_path
 
-APPLICATION_ID = 0x62617467  # "batg"
-_APPLICATION_ID_BEFORE_RELEASE = 0x62617463  # its tables had other names
+APPLICATION_ID = 0x62617468  # "bath"
+_IDS_BEFORE_RELEASE = (0x62617463, 0x62617467)  # their tables and columns had other names
 PAGE_SIZE = 8192  # a 2.4 KB answer takes 3.0 KB in such pages, 3.2 KB in SQLite's default of 4096
 
 
@@ -42,7 +42,7 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     (application_id,) = connection.execute("pragma application_id").fetchone()
     (version,) = connection.execute("pragma user_version").fetchone()
     (tables,) = connection.execute("select count(*) from sqlite_master").fetchone()
-    if application_id == _APPLICATION_ID_BEFORE_RELEASE:
+    if application_id in _IDS_BEFORE_RELEASE:
         raise SchemaError(
             f"{path}: made by an older batchgen, whose tables this one does not know. Finish it "
             "with the version that made it, or enqueue the pool anew into another database."

@@ -175,7 +175,7 @@ update work set available_at = available_at - :back
 
 -- name: charge
 -- One more try used up, whoever has the item by now.
-update work set attempts = attempts + 1 where item_id = :item_id;
+update work set tries = tries + 1 where item_id = :item_id;
 
 ------------------------------------------------------------------------------- budget
 
@@ -257,7 +257,7 @@ returning item_id;
 -- The end of a claim. Fenced: changes nothing when the item was taken back meanwhile.
 update work
    set state = :state, available_at = :available_at, worker_id = null, second_call = 0,
-       attempts = attempts + :charged, parse_failures = parse_failures + :parse_failed,
+       tries = tries + :charged, parse_failures = parse_failures + :parse_failed,
        answer_seq = :answer_seq, result_seq = :result_seq
  where item_id = :item_id and epoch = :epoch and state = 'running';
 
@@ -308,7 +308,7 @@ returning item_id;
 
 -- name: claimed_items
 select w.item_id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input,
-       w.attempts, w.parse_failures, i.sample, w.answer_seq, a.response
+       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response
   from json_each(:ids) claimed
   cross join work w on w.item_id = claimed.value
   cross join items i on i.id = w.item_id
@@ -357,7 +357,7 @@ select w.item_id, w.experiment_id, coalesce(r.reason, '') as reason, r.error
 -- name: reopen
 -- Back to pending with all tries; the attempts made stay, and the results.
 update work
-   set state = 'pending', epoch = epoch + 1, attempts = 0, crashes = 0, parse_failures = 0,
+   set state = 'pending', epoch = epoch + 1, tries = 0, crashes = 0, parse_failures = 0,
        answer_seq = null, result_seq = null
  where item_id = :item_id and state in ('done', 'failed');
 

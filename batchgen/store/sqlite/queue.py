@@ -194,7 +194,7 @@ class _ClaimedRow(NamedTuple):
     recipe_id: int
     custom_id: str | None
     input: str
-    attempts: int
+    tries: int
     parse_failures: int
     sample: int | None
     answer_seq: int | None
@@ -207,7 +207,7 @@ class _ClaimedRow(NamedTuple):
         return Item(
             id=self.item_id, epoch=self.epoch, experiment_id=self.experiment_id,
             recipe_id=self.recipe_id, custom_id=self.custom_id, input_json=self.input,
-            attempts=self.attempts, parse_failures=self.parse_failures, sample=self.sample,
+            tries=self.tries, parse_failures=self.parse_failures, sample=self.sample,
             answer=answer, reserved_tokens=reserved_tokens,
         )  # fmt: skip
 
