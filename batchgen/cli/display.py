@@ -84,14 +84,14 @@ def say_result(session: Session, result: WorkResult) -> None:
     if counts.failed:
         session.say(f"failed because of: {reasons_text(counts)}. See them: batchgen failures. "
                     "Ask again: batchgen retry, then work.")  # fmt: skip
-    if left and (result.until is None or counts.done < result.until):
+    if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 
 
 def _until_line(counts: Counts, until: int) -> str:
     """How far --until came."""
     line = f"{counts.done} of {until} wanted {'is' if until == 1 else 'are'} done"
-    if counts.done >= until:
+    if counts.is_enough(until):
         return f"{line}; {counts.pending} left pending"
     missing = f"{line}, {until - counts.done} missing"
     if counts.open:

@@ -162,9 +162,7 @@ async def watch_run(
 
     async def look() -> Status:
         total = await store.counts(experiments)
-        if until is not None:
-            missing = max(0, until - total.done - total.running)
-            total = replace(total, pending=min(total.pending, missing))
+        total = replace(total, pending=total.wanted(until))
         latencies_ms = await store.latencies_ms(experiments, calls_before)
         return _status(total, latencies_ms, await store.workers())
 

@@ -64,7 +64,7 @@ class WorkResult:
         if self.stats.halted:
             return 4
         if self.until is not None:
-            return 0 if self.counts.done >= self.until else 3
+            return 0 if self.counts.is_enough(self.until) else 3
         return 3 if self.counts.failed else 0
 
 

@@ -55,6 +55,17 @@ class Counts:
         """Of the items that are finished, rounded down: 100 only when nothing is left."""
         return 100 * self.finished // self.total if self.total else 100
 
+    def is_enough(self, until: int | None) -> bool:
+        """Whether `until` items are done; never, if no number is wanted (None)."""
+        return until is not None and self.done >= until
+
+    def wanted(self, until: int | None) -> int:
+        """How many of the pending ones may be begun (None: all), so that no more than `until` items
+        can be done in the end."""
+        if until is None:
+            return self.pending
+        return max(0, min(self.pending, until - self.done - self.running))
+
     @classmethod
     def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":
         found = cls()

@@ -9,7 +9,7 @@ import pytest
 
 from batchgen.items import Done, Fail, Outcome, Reason, Retry
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import ClaimRequest, Exchange
+from batchgen.store import ClaimRequest, Counts, Exchange
 from batchgen.store.sqlite import queue
 from tests.kits.crashes import until
 from tests.kits.project import Project, ended
@@ -25,6 +25,15 @@ async def enqueue(project: Project, items: int, *options: str) -> None:
 
 def states(project: Project) -> dict[str, int]:
     return dict(project.query("select state, count(*) from work group by 1"))
+
+
+@pytest.mark.parametrize(
+    ("until", "wanted", "is_enough"),
+    [(None, 5, False), (100, 5, False), (8, 3, False), (5, 0, False), (3, 0, True), (2, 0, True)],
+)
+def test_the_rule(until: int | None, wanted: int, is_enough: bool) -> None:
+    counts = Counts(pending=5, running=2, done=3, failed=9)
+    assert (counts.wanted(until), counts.is_enough(until)) == (wanted, is_enough)
 
 
 # The transaction

@@ -11,7 +11,6 @@ A worker that was taken for dead changes nothing; its paid answers are still app
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from batchgen.items import Item, Outcome, State, StoredAnswer
 from batchgen.limits import Allowance, Limits
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import plan_returned
+from batchgen.store.records import Counts
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
@@ -133,9 +133,9 @@ def exchange(
     counts = _counts(db, want)
     return replace(
         done,
-        open=counts[State.PENDING] + counts[State.RUNNING],
+        open=counts.open,
         next_at=next_at,
-        enough=want.until is not None and counts[State.DONE] >= want.until,
+        enough=counts.is_enough(want.until),
         limited_to_rpm=allowance.limited_to_rpm if len(items) == allowance.calls else None,
     )
 
@@ -145,9 +145,7 @@ def _claim(
 ) -> tuple[list[int], int | None]:
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
-        counts = _counts(db, want)
-        taken = counts[State.DONE] + counts[State.RUNNING]
-        want = replace(want, slots=max(0, min(want.slots, want.until - taken)))
+        want = replace(want, slots=min(want.slots, _counts(db, want).wanted(want.until)))
     if want.slots == 0:
         return [], None
     deltas = CounterDeltas()
@@ -222,10 +220,10 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> li
     ]
 
 
-def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counter[str]:
+def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
     """Items by state, in the experiments wanted."""
-    counts: Counter[str] = Counter()
+    counts = Counts()
     for experiment_id, state, _, n in db.execute(QUERIES["counters"]):
         if want.experiments is None or experiment_id in want.experiments:
-            counts[state] += n
+            setattr(counts, state, getattr(counts, state) + n)
     return counts
