@@ -3,7 +3,6 @@
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
-from batchgen.cli.display import Display, say_result, stopping_line
 from batchgen.cli.options import (
     adaptive_option,
     gathered,
@@ -18,12 +17,15 @@ from batchgen.cli.options import (
     until_option,
 )
 from batchgen.cli.process import tune_for_work
+from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
+from batchgen.display.live import RunDisplay
 from batchgen.errors import UsageError
 from batchgen.export import LiveFile, keep_live_file
 from batchgen.jobs.export import live_file_of
 from batchgen.jobs.processes import work_in_processes
+from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkFlags, WorkResult, work_with_log
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Store
@@ -53,14 +55,17 @@ async def work_on(
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
     kept up to date meanwhile."""
     specs = _split(spec, processes)
-    stop, stats, display = Stop(), Stats(), Display(session)
+    stop, stats, display = Stop(), Stats(), RunDisplay()
     live = await live_file_of(store, spec.experiments, output, say=display.say) if output else None
+
+    look = await watch_run(store, spec.experiments, spec.until)
+    showing = nullcontext() if session.quiet else display.showing(look)
 
     def announce() -> None:
         display.say(stopping_line(stop.now.is_set(), stats.in_flight, spec.grace_s))
 
     with stop_on_signal(stop, announce):
-        async with _kept_up_to_date(live, stop, display), display.showing(store, spec):
+        async with _kept_up_to_date(live, stop, display), showing:
             if len(specs) == 1:
                 tune_for_work()
                 result = await work_with_log(
@@ -79,7 +84,7 @@ async def work_on(
 
 
 def _kept_up_to_date(
-    live: LiveFile | None, stop: Stop, display: Display
+    live: LiveFile | None, stop: Stop, display: RunDisplay
 ) -> AbstractAsyncContextManager[None]:
     """While inside, the file follows the work; a second signal leaves the last of it to the next
     run."""

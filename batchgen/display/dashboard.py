@@ -121,13 +121,13 @@ class Dashboard:
 
     def _courses(self, rate: float, width: int) -> Iterator[Text]:
         """Now, and how it came to that; what happened at one time stands below each other."""
-        steps = self.history.steps
+        intervals = self.history.intervals
         texts = [f"{rate:>6.1f} items/s"]
         if latency := latency_text(self.status, width=5):
             texts.append(latency)
         rows: list[tuple[str, str, list[float | None]]] = [
-            ("rate", "cyan", [step.items_per_s for step in steps]),
-            ("latency", "magenta", [step.latency_s for step in steps]),
+            ("rate", "cyan", [one.items_per_s for one in intervals]),
+            ("latency", "magenta", [one.latency_s for one in intervals]),
         ]
         longest = max(map(len, texts))
         for text, (name, style, values) in zip(texts, rows, strict=False):

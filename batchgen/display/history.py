@@ -7,6 +7,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from batchgen.jobs.status import Status
+from batchgen.store import Counts
 
 Look = Callable[[], Awaitable[Status]]
 
@@ -14,12 +15,12 @@ Look = Callable[[], Awaitable[Status]]
 # short look would jump.
 _SHORTEST_WINDOW_S = 30.0
 _LONGEST_WINDOW_S = 600.0
-_STEPS_KEPT = 1200  # the longest window, with a look every half second
+_INTERVALS_KEPT = 1200  # the longest window, with a look every half second
 
 
-class Step(NamedTuple):
-    """What changed within `span_s`. `calls` are those whose end is known, `tokens` those of
-    answers."""
+class Interval(NamedTuple):
+    """What changed between two looks, `span_s` apart. `calls` are those whose end is known,
+    `tokens` those of answers."""
 
     span_s: float
     items: int
@@ -46,15 +47,15 @@ class Step(NamedTuple):
 
 
 class History:
-    """The newest steps, oldest first. One in which a total went back says nothing and is left out:
-    items were put back to pending, or an experiment was deleted."""
+    """The newest intervals, oldest first. One in which a total went back says nothing and is left
+    out: items were put back to pending, or an experiment was deleted."""
 
     def __init__(self) -> None:
-        self.steps: deque[Step] = deque(maxlen=_STEPS_KEPT)
+        self.intervals: deque[Interval] = deque(maxlen=_INTERVALS_KEPT)
         self.elapsed_s = 0.0
         self.retried = 0  # calls that had to be repeated since the first look
-        self._began: tuple[float, int] | None = None  # when, and how often was retried by then
-        self._before: Step | None = None
+        self._first: tuple[float, Counts] | None = None  # when, and what was counted
+        self._last: tuple[float, Counts] | None = None
 
     async def follow(self, look: Look) -> Status:
         """Look once more."""
@@ -65,30 +66,25 @@ class History:
     def add(self, status: Status, now_s: float) -> None:
         """`now_s` is of a clock that nobody sets."""
         total = status.total
-        if self._began is None:
-            self._began = now_s, total.retried
-        began_s, retried_before = self._began
-        self.elapsed_s, self.retried = now_s - began_s, max(0, total.retried - retried_before)
-        seen = Step(
-            now_s, total.finished, total.calls - total.unknown_calls, total.latency_ms,
-            total.completion_tokens, total.cost_usd,
-        )  # fmt: skip
-        before, self._before = self._before, seen
-        if before is not None and now_s > before.span_s:
-            step = Step._make(now - then for now, then in zip(seen, before, strict=True))
-            if min(step) >= 0:
-                self.steps.append(step)
+        first_s, first = self._first = self._first or (now_s, total)
+        last_s, last = self._last or (now_s, total)
+        self._last = now_s, total
+        self.elapsed_s, self.retried = now_s - first_s, max(0, total.retried - first.retried)
+        if now_s > last_s:
+            interval = _interval(now_s - last_s, last, total)
+            if min(interval) >= 0:
+                self.intervals.append(interval)
 
     @property
-    def lately(self) -> Step | None:
+    def lately(self) -> Interval | None:
         """All that changed within the time that rates look back; None before the second look."""
         window_s = min(max(_SHORTEST_WINDOW_S, self.elapsed_s / 4), _LONGEST_WINDOW_S)
         span_s = 0.0
-        for n, step in enumerate(reversed(self.steps), start=1):
-            span_s += step.span_s
+        for n, interval in enumerate(reversed(self.intervals), start=1):
+            span_s += interval.span_s
             if span_s >= window_s:
-                return _sum(islice(reversed(self.steps), n))
-        return _sum(self.steps) if self.steps else None
+                return _sum(islice(reversed(self.intervals), n))
+        return _sum(self.intervals) if self.intervals else None
 
     @property
     def items_per_s(self) -> float:
@@ -99,5 +95,16 @@ class History:
         return self.lately.tokens_per_s if self.lately else 0.0
 
 
-def _sum(steps: Iterable[Step]) -> Step:
-    return Step._make(map(sum, zip(*steps, strict=True)))
+def _interval(span_s: float, before: Counts, after: Counts) -> Interval:
+    return Interval(
+        span_s=span_s,
+        items=after.finished - before.finished,
+        calls=after.ended_calls - before.ended_calls,
+        latency_ms=after.latency_ms - before.latency_ms,
+        tokens=after.completion_tokens - before.completion_tokens,
+        cost_usd=after.cost_usd - before.cost_usd,
+    )
+
+
+def _sum(intervals: Iterable[Interval]) -> Interval:
+    return Interval._make(map(sum, zip(*intervals, strict=True)))

@@ -6,7 +6,8 @@ and for workers in other terminals.
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions
@@ -31,6 +32,38 @@ LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 _LONGEST_PLAIN_EVERY_S = 60.0  # a night then fills a thousand lines, not six thousand
 _CLOCK = 16  # room for the longest remaining time
+
+
+class RunDisplay:
+    """The display of a run on stderr, and messages that do not tear it. When nobody reads stderr
+    any more, the run goes on without."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    @asynccontextmanager
+    async def showing(self, look: Look) -> AsyncIterator[None]:
+        """While inside, it shows how the run goes; it has had its last look on leaving, which
+        raises what a look raised."""
+        showing = asyncio.create_task(self._show(look), name="display")
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+            if not showing.cancelled():
+                showing.result()
+
+    async def _show(self, look: Look) -> None:
+        with suppress(OSError, SystemExit):  # rich exits when nobody reads
+            await show(look, self._console)
+
+    def say(self, message: str) -> None:
+        with suppress(OSError, SystemExit):
+            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
 
 
 async def show(look: Look, console: Console, *, plain_every_s: float = PLAIN_EVERY_S) -> None:

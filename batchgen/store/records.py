@@ -51,6 +51,11 @@ class Counts:
         return self.done + self.failed
 
     @property
+    def ended_calls(self) -> int:
+        """Those whose end is known."""
+        return self.calls - self.unknown_calls
+
+    @property
     def percent(self) -> int:
         """Of the items that are finished, rounded down: 100 only when nothing is left."""
         return 100 * self.finished // self.total if self.total else 100

@@ -8,7 +8,7 @@ durable, off the event loop and with a deadline, so that nothing it does can cos
 parsers that can neither hang nor fail the process run first and share the commit. After a crash an
 item with an answer and no parse is parsed, not asked for again.
 
-    item        the steps for one item: requests (prepare), budget, calls (send),
+    item        the stages for one item: requests (prepare), budget, calls (send),
                 judge (with rejected_parameters), parsing; fallback is kept after a bug
     slots       the tasks that work on items; stopping
     committer   what is written and claimed: demand (what to claim, and when), waiting (slots and

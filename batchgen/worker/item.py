@@ -2,7 +2,7 @@
 
     Item ─prepare▶ Prepared ─[budget]─send▶ Sent ─judge▶ Record ─[durable]─parse▶ Outcome
 
-Each step is a module of its own and hands the next one a value (requests, calls, judge, parsing);
+Each stage is a module of its own and hands the next one a value (requests, calls, judge, parsing);
 here is their order, and what is handed in for an item whose work was broken off. Only this module
 and `calls` know that there are slots and a committer.
 """
@@ -37,7 +37,7 @@ from batchgen.worker.stats import RunLog
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class Stages:
     """What a worker's items go through. `budget` is None where there is none."""
 
     requests: Requests
@@ -53,9 +53,9 @@ class Steps:
 class ItemRun:
     """One claim of an item."""
 
-    def __init__(self, item: Item, steps: Steps) -> None:
+    def __init__(self, item: Item, stages: Stages) -> None:
         self._item = item
-        self._steps = steps
+        self._stages = stages
         self._prepared: Prepared | None = None
         self._calls: list[Called | None] = []  # sent, and not among the attempts yet
         self._attempts: tuple[Attempt, ...] = ()  # made, and not handed in yet
@@ -64,16 +64,16 @@ class ItemRun:
         """What became of the item, to be handed in. Raises ConfigError when its recipe cannot be
         used; whoever gets that, another exception or a cancellation hands in `given_back`, `broken`
         or `left`."""
-        steps, item = self._steps, self._item
+        stages, item = self._stages, self._item
         try:
-            prepared = await steps.requests.prepare(item)
+            prepared = await stages.requests.prepare(item)
             if item.answer is not None:
                 return await self._parse(prepared, item.answer.text)
-            if failure := steps.judge.take_failure(item):
+            if failure := stages.judge.take_failure(item):
                 return self._outcome(failure)
             if not await self._may_be_sent(prepared):
                 return self._outcome(Release())
-            request = await steps.requests.complete(prepared)
+            request = await stages.requests.complete(prepared)
         except (TemplateError, InputError) as exc:
             return self._outcome(Fail(Reason.REJECTED, text_of(exc)))
         return await self._ask(prepared, request)
@@ -106,7 +106,7 @@ class ItemRun:
         record, prepared = self._record_replies(), self._prepared
         if record is None or prepared is None or not isinstance(record.counts.verdict, Answer):
             return Release()
-        return self._steps.judge.decide(self._item, prepared, record.counts)
+        return self._stages.judge.decide(self._item, prepared, record.counts)
 
     def _record_replies(self) -> Record | None:
         sent = Sent.of(self._calls)
@@ -115,21 +115,21 @@ class ItemRun:
         return self._record(self._prepared, sent)
 
     def _record(self, prepared: Prepared, sent: Sent) -> Record:
-        record = self._steps.judge.record(self._item, prepared, sent)
+        record = self._stages.judge.record(self._item, prepared, sent)
         self._attempts, self._calls = record.attempts, []
         return record
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:
-        if clock_ms() < self._steps.pacer.paused_until:
+        if clock_ms() < self._stages.pacer.paused_until:
             return False  # a 429 came while this item was being claimed
-        budget = self._steps.budget
+        budget = self._stages.budget
         return budget is None or await budget.grants(self._item, prepared)
 
     async def _ask(self, prepared: Prepared, request: Request) -> Outcome:
-        steps, item = self._steps, self._item
+        stages, item = self._stages, self._item
         self._prepared = prepared
-        record = self._record(prepared, await steps.calls.send(item, request, self._calls))
-        decision = steps.judge.decide(item, prepared, record.counts)
+        record = self._record(prepared, await stages.calls.send(item, request, self._calls))
+        decision = stages.judge.decide(item, prepared, record.counts)
         if not isinstance(decision, KeepAnswer):
             return self._outcome(decision)
         text = self._attempts[0].response or ""
@@ -139,15 +139,15 @@ class ItemRun:
 
     async def _keep_answer(self, text: str) -> None:
         """Until it is durable: what runs next may hang or kill the process."""
-        steps, item, attempts = self._steps, self._item, self._attempts
-        durable = steps.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
+        stages, item, attempts = self._stages, self._item, self._attempts
+        durable = stages.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
         self._attempts = ()
         self._item = replace(item, answer=StoredAnswer(await durable or 0, text))
         for attempt in attempts:
-            steps.log.attempt(item, attempt, KeepAnswer())
+            stages.log.attempt(item, attempt, KeepAnswer())
 
     async def _parse(self, prepared: Prepared, text: str) -> Outcome:
-        return self._outcome(await self._steps.parser.parse(self._item, prepared, text))
+        return self._outcome(await self._stages.parser.parse(self._item, prepared, text))
 
     def _outcome(self, decision: Decision) -> Outcome:
         return Outcome(self._item, self._attempts, decision)

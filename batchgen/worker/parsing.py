@@ -1,4 +1,4 @@
-"""The last step of the work on an item: its answer is read by its parser."""
+"""The last stage of the work on an item: its answer is read by its parser."""
 
 from batchgen.errors import ParseError
 from batchgen.items import Decision, Done, Item

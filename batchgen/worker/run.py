@@ -14,7 +14,7 @@ from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
 from batchgen.worker.demand import Demand
-from batchgen.worker.item import Steps
+from batchgen.worker.item import Stages
 from batchgen.worker.judge import Judge
 from batchgen.worker.membership import Membership
 from batchgen.worker.pacer import Pacer
@@ -58,7 +58,7 @@ async def run_worker(
             seat, demand, membership, permits, patience, spec.budget, stats, log.bug
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
-        steps = Steps(
+        stages = Stages(
             requests,
             _budget_guard(spec, prices, store, committer),
             Calls(client, committer, pacer, under_way, hedge=spec.hedge),
@@ -70,7 +70,7 @@ async def run_worker(
             AnswerParser(spec.retry_policy, spec.parse_timeout_s),
             committer, pacer, log,
         )  # fmt: skip
-        await Slots(steps, spec, committer, membership, permits, stats, log).run(stop)
+        await Slots(stages, spec, committer, membership, permits, stats, log).run(stop)
 
 
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:

@@ -14,7 +14,7 @@ from batchgen.items import Outcome, Release
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
 from batchgen.worker.committer import Committer
-from batchgen.worker.item import ItemRun, Steps
+from batchgen.worker.item import ItemRun, Stages
 from batchgen.worker.membership import Membership
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
@@ -29,7 +29,7 @@ class Slots:
 
     def __init__(
         self,
-        steps: Steps,
+        stages: Stages,
         spec: WorkSpec,
         committer: Committer,
         membership: Membership,
@@ -37,7 +37,7 @@ class Slots:
         stats: Stats,
         log: RunLog,
     ) -> None:
-        self._steps = steps
+        self._stages = stages
         self._spec = spec
         self._committer = committer
         self._membership = membership
@@ -79,7 +79,7 @@ class Slots:
     async def _end(self, watches: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:
         await _cancel([*self._tasks, *watches])
         self._committer.close()
-        self._steps.parser.close()
+        self._stages.parser.close()
         try:
             await committing
         except Exception:
@@ -117,13 +117,13 @@ class Slots:
         while True:
             await asyncio.sleep(min(self._spec.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
-            if now < self._steps.pacer.paused_until and not self._stats.paused:
-                self._steps.judge.halt_if_stalled(now)
+            if now < self._stages.pacer.paused_until and not self._stats.paused:
+                self._stages.judge.halt_if_stalled(now)
 
     async def _slot(self) -> None:
         while (item := await self._committer.next_item()) is not None:
             self._stats.in_flight = self._permits.in_flight
-            run = ItemRun(item, self._steps)
+            run = ItemRun(item, self._stages)
             try:
                 outcome = await run.work()
             except asyncio.CancelledError:

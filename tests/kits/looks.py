@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from batchgen.display.history import History, Step
+from batchgen.display.history import History, Interval
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, WorkerStatus
 from batchgen.store import Counts, Experiment
@@ -61,10 +61,10 @@ def watched(*finished: int, every_s: float = 2.0) -> History:
     return history
 
 
-def going(step: Step, elapsed_s: float, retried: int = 0) -> History:
+def going(interval: Interval, elapsed_s: float, retried: int = 0) -> History:
     """A run that goes like this lately."""
     history = History()
-    history.steps.append(step)
+    history.intervals.append(interval)
     history.elapsed_s, history.retried = elapsed_s, retried
     return history
 

@@ -5,23 +5,25 @@ from dataclasses import replace
 import pytest
 
 from batchgen.display.drawing import sparkline
-from batchgen.display.history import History, Step
+from batchgen.display.history import History, Interval
 from batchgen.store import Counts
 from tests.kits.looks import counts, status, watched
 
 
 def test_the_first_look_knows_no_change() -> None:
     history = watched(40)
-    assert (list(history.steps), history.lately, history.items_per_s) == ([], None, 0.0)
+    assert (list(history.intervals), history.lately, history.items_per_s) == ([], None, 0.0)
     assert (history.tokens_per_s, history.elapsed_s, history.retried) == (0.0, 0.0, 0)
 
 
-def test_a_step_is_what_changed_since_the_look_before() -> None:
+def test_an_interval_is_what_changed_since_the_look_before() -> None:
     history = watched(40, 46)
-    (step,) = history.steps
-    assert step._replace(cost_usd=round(step.cost_usd, 6)) == Step(2.0, 6, 6, 3000, 600, 0.06)
-    assert (step.items_per_s, step.tokens_per_s, step.latency_s) == (3.0, 300.0, 0.5)
-    assert step.usd_per_h == pytest.approx(108)
+    (interval,) = history.intervals
+    assert interval._replace(cost_usd=round(interval.cost_usd, 6)) == Interval(
+        2.0, 6, 6, 3000, 600, 0.06
+    )
+    assert (interval.items_per_s, interval.tokens_per_s, interval.latency_s) == (3.0, 300.0, 0.5)
+    assert interval.usd_per_h == pytest.approx(108)
     assert (history.items_per_s, history.tokens_per_s) == (3.0, 300.0)
 
 
@@ -51,27 +53,27 @@ def test_an_old_one_looks_back_a_quarter_of_its_time_up_to_ten_minutes() -> None
     assert watched(*done, every_s=10).items_per_s == 1.0  # 600 in the last 600 seconds
 
 
-def test_a_bounded_number_of_steps_is_kept() -> None:
-    assert len(watched(*[0] * 5000, every_s=0.5).steps) == 1200
+def test_a_bounded_number_of_intervals_is_kept() -> None:
+    assert len(watched(*[0] * 5000, every_s=0.5).intervals) == 1200
 
 
-def test_a_step_in_which_a_total_went_back_is_left_out() -> None:
+def test_an_interval_in_which_a_total_went_back_is_left_out() -> None:
     history = watched(40, 46, 10, 14)  # failed ones were put back
-    assert [step.items for step in history.steps] == [6, 4]
+    assert [interval.items for interval in history.intervals] == [6, 4]
 
 
 def test_two_looks_at_one_instant_are_one() -> None:
     history = watched(40, 40, every_s=0.0)
-    assert list(history.steps) == []
+    assert list(history.intervals) == []
     history.add(status(counts(done=44)), 102.0)
-    assert [step.items_per_s for step in history.steps] == [2.0]
+    assert [interval.items_per_s for interval in history.intervals] == [2.0]
 
 
 def test_calls_whose_end_nobody_saw_do_not_make_the_latency_smaller() -> None:
     history = watched(10)
     seen = replace(counts(done=12), calls=32, unknown_calls=20)
     history.add(status(seen), 102.0)
-    assert history.steps[0].latency_s == 0.5
+    assert history.intervals[0].latency_s == 0.5
 
 
 @pytest.mark.parametrize(

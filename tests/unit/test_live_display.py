@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.display.history import Step
+from batchgen.display.history import Interval
 from batchgen.display.live import LiveDisplay, plain_line
 from batchgen.display.texts import duration, left_s, why_held
 from batchgen.jobs.status import Status
@@ -18,7 +18,7 @@ TOTAL = Counts(
     completion_tokens=1_700_000,
 )  # fmt: skip
 LOOK = status(TOTAL, latency_p50_s=0.931)
-HISTORY = going(Step(100.0, 1234, 1234, 0, 123_440, 0.0), elapsed_s=271, retried=5)
+HISTORY = going(Interval(100.0, 1234, 1234, 0, 123_440, 0.0), elapsed_s=271, retried=5)
 PAUSED = {"paused_until_ms": NOON_MS + 3000, "trouble": "429 slow down"}
 
 
@@ -109,7 +109,7 @@ def test_the_plain_line() -> None:
 def test_the_plain_line_has_only_what_there_is() -> None:
     total = replace(TOTAL, cost_usd=1.239)
     look = reporting(PAUSED, total=total, latency_p50_s=None, latency_p95_s=None)
-    assert plain_line(look, going(Step(100.0, 0, 0, 0, 0, 0.0), elapsed_s=271)) == (
+    assert plain_line(look, going(Interval(100.0, 0, 0, 0, 0, 0.0), elapsed_s=271)) == (
         "3417/12000 (28%) | done 3400 | failed 17 | in flight 20 | 0.0 items/s | 0 tokens/s | "
         "tokens 340000 in, 1700000 out | $1.24 | 4 min 31 s so far | paused for 3 s: 429 slow down"
     )
@@ -163,7 +163,7 @@ def test_no_terminal_is_too_narrow(width: int) -> None:
 
 def test_numbers_keep_their_places_while_they_grow() -> None:
     young = replace(TOTAL, done=5, failed=0, pending=11_975, prompt_tokens=50)
-    history = going(Step(10.0, 12, 12, 0, 600, 0.0), elapsed_s=8, retried=1)
+    history = going(Interval(10.0, 12, 12, 0, 600, 0.0), elapsed_s=8, retried=1)
     before = drawn(LiveDisplay(status(young), history), 80)
     now = drawn(LiveDisplay(LOOK, HISTORY), 80)
     for earlier, later in zip(before, now, strict=True):

@@ -1,58 +1,12 @@
-"""What a run shows while it works, and how it says that it is stopping or over."""
-
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+"""What work, run and demo say as they are stopped, and in the end."""
 
 import click
-from rich.console import Console
 
 from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, counted
-from batchgen.display.live import show
 from batchgen.display.texts import reasons_text
-from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult
-from batchgen.store import Counts, Store
-from batchgen.worker.spec import WorkSpec
-
-
-class Display:
-    """The live display or the plain lines, and messages that do not tear them."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._console = Console(stderr=True)
-
-    @asynccontextmanager
-    async def showing(self, store: Store, spec: WorkSpec) -> AsyncIterator[None]:
-        """While inside, it shows how the run goes; it has had its last look on leaving."""
-        if self._session.quiet:
-            yield
-            return
-        showing = asyncio.create_task(self._show(store, spec), name="display")
-        try:
-            yield
-        finally:
-            showing.cancel()
-            await asyncio.wait([showing])
-            if not showing.cancelled():
-                showing.result()
-
-    async def _show(self, store: Store, spec: WorkSpec) -> None:
-        try:
-            await show(await watch_run(store, spec.experiments, spec.until), self._console)
-        except (OSError, SystemExit):  # rich exits when nobody reads it any more
-            pass  # the work goes on without a display
-
-    def say(self, message: str) -> None:
-        try:
-            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
-        except (OSError, SystemExit):
-            pass  # as above
-
-    def warn(self, message: str) -> None:
-        self.say(f"warning: {message}")
+from batchgen.store import Counts
 
 
 def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
