@@ -27,6 +27,7 @@ from batchgen.display.drawing import (
 from batchgen.display.history import History, Look
 from batchgen.display.texts import duration, latency_text, left_s, why_held
 from batchgen.jobs.status import Status
+from batchgen.shutdown import uninterrupted
 
 LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
@@ -49,10 +50,7 @@ class RunDisplay:
         try:
             yield
         finally:
-            showing.cancel()
-            await asyncio.wait([showing])
-            if not showing.cancelled():
-                showing.result()
+            await uninterrupted(_end(showing))
 
     async def _show(self, look: Look) -> None:
         with suppress(OSError, SystemExit):  # rich exits when nobody reads
@@ -64,6 +62,13 @@ class RunDisplay:
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")
+
+
+async def _end(showing: asyncio.Task[None]) -> None:
+    showing.cancel()
+    await asyncio.wait([showing])  # for its last look, which needs the store
+    if not showing.cancelled():
+        showing.result()
 
 
 async def show(look: Look, console: Console, *, plain_every_s: float = PLAIN_EVERY_S) -> None:

@@ -1,14 +1,15 @@
 """Follows the work: keeps a live file up to date while workers work, or until nothing is left."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from batchgen.errors import BatchgenError, StoreError, UsageError
 from batchgen.export.live_file import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread, page_lines
 from batchgen.export.tail import lock_holder
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, Store
 
 
@@ -17,7 +18,8 @@ async def keep_live_file(
     live: LiveFile, give_up: asyncio.Event, warn: Callable[[str], None]
 ) -> AsyncIterator[None]:
     """Inside the block, the file follows what is done. When the block ends it is completed, unless
-    an error ended the block or `give_up` is set meanwhile. A problem with the file is a warning."""
+    an error ended the block or `give_up` is set meanwhile; then it is unlocked, also when all of
+    this is cancelled. A problem with the file is a warning."""
     work_over = asyncio.Event()
     following = asyncio.create_task(_append_until(work_over, live, warn), name="live file")
     giving_up = asyncio.create_task(give_up.wait(), name="give up the live file")
@@ -26,12 +28,16 @@ async def keep_live_file(
         work_over.set()
         await asyncio.wait([following, giving_up], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        following.cancel()
-        giving_up.cancel()
-        await asyncio.wait([following, giving_up])
-        live.release()
+        await uninterrupted(_end_following([following, giving_up], live))
     if not following.cancelled():
         following.result()
+
+
+async def _end_following(tasks: Sequence[asyncio.Task[Any]], live: LiveFile) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    live.release()
 
 
 async def _append_until(

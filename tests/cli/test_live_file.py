@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from batchgen.export import LiveFile, keep_live_file
 from batchgen.items import Done
 from batchgen.simulate import Simulator
+from batchgen.store import open_store
 from batchgen.store.sqlite import live, repair
 from tests.kits.crashes import locked, look, said, until
 from tests.kits.project import Project, ended
@@ -445,3 +447,33 @@ def test_only_what_is_its_items_result_counts(tmp_path: Path) -> None:
         assert table.one("select superseded_results from experiments") == 1
         assert page(table, 0) == ([1, 3], 3, True)
         assert live.live_page(table.db, 2, 0, 500) is None
+
+
+async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_cancelled(
+    project: Project,
+) -> None:
+    await enqueue(project)
+    assert (await project.batchgen("work")).code == 0
+    at_its_end: set[str] = set()
+    async with open_store(project.database) as store:
+        [experiment] = await store.experiments()
+        live = LiveFile(store, experiment, project.path / "live.jsonl", print)
+
+        async def keep() -> None:
+            try:
+                async with keep_live_file(live, asyncio.Event(), print):
+                    await asyncio.Event().wait()
+            finally:
+                at_its_end.update(task.get_name() for task in asyncio.all_tasks())
+
+        with locked(project.database):
+            keeping = asyncio.create_task(keep())
+            await grown(project, ITEMS)  # and its record waits for the database
+            for _ in range(3):
+                keeping.cancel()
+                await asyncio.sleep(0)
+        await asyncio.wait([keeping])
+        assert keeping.cancelled()
+        assert "live file" not in at_its_end
+        assert await live.acquire()
+        live.release()

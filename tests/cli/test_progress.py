@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.display.live import show
+from batchgen.display.live import RunDisplay, show
 from batchgen.jobs.status import watch_run
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
 from tests.kits.project import Project
-from tests.kits.terminal import COLOUR, Terminal
+from tests.kits.terminal import COLOUR, SHOW_CURSOR, Terminal
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
 
@@ -75,6 +75,33 @@ async def test_quiet_is_quiet(project: Project, words: Words) -> None:
     project.pool(words(3))
     run = await project.batchgen("-q", "run", "pool.jsonl")
     assert (run.code, run.out, run.err) == (0, "", "")
+
+
+async def test_the_display_has_drawn_its_last_frame_however_often_the_run_is_cancelled(
+    project: Project, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.pool(words(3))
+    await project.batchgen("enqueue", "pool.jsonl")
+    drawn = Lines()
+    monkeypatch.setattr(sys, "stderr", drawn)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # it takes the file for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+
+    async def run() -> None:
+        async with RunDisplay().showing(await watch_run(store, None)):
+            await asyncio.Event().wait()
+
+    async with open_store(project.database) as store:
+        running = asyncio.create_task(run())
+        async with asyncio.timeout(10):
+            await drawn.written.wait()
+        for _ in range(3):
+            running.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert "display" not in {task.get_name() for task in asyncio.all_tasks()}
+    assert drawn.getvalue().rstrip().endswith(SHOW_CURSOR)
 
 
 # --- a real terminal --------------------------------------------------------------------------
