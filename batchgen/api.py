@@ -216,7 +216,7 @@ def _unfinished(result: WorkResult) -> str:
 
 def _stopping(stop: Stop) -> str:
     if stop.now.is_set():
-        return "stopping now; the calls in flight are left"
+        return "stopping now; the calls in flight are abandoned"
     return "stopping: waiting for the calls in flight; a second signal stops at once"
 
 

@@ -337,8 +337,8 @@ Decision = Done | Retry | Fail | Release | KeepAnswer
 class Outcome:
     """What became of a claim: written by the next exchange. `attempts` are the calls that were made
     for it: none, one, or two where a second call was begun. The first of them is the one that
-    counts; the other may have been left, with its answer unknown. `second_call_unsent`: one was
-    begun, but never went out."""
+    counts; the other may have been abandoned, with its answer unknown. `second_call_unsent`: one
+    was begun, but never went out."""
 
     item: Item
     attempts: tuple[Attempt, ...]

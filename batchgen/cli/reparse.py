@@ -76,7 +76,7 @@ def _text(result: ReparseResult, parser: str) -> str:
         "unchanged": result.unchanged,
         "failed as before": result.failing,
         "failed that were done": result.broken,
-        "left, as something else became of them meanwhile": result.left,
+        "skipped, as something else became of them meanwhile": result.skipped,
     }
     found = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
     line = f"{counted(result.answers, 'answer')} parsed with {parser}"

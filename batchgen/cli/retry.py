@@ -32,7 +32,7 @@ from batchgen.store import open_store
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True,
     help="Ask these items with another parameter or model, as in the config's model section; "
-         "null: without it. Items whose own `params` say otherwise are left.",
+         "null: without it. Items whose own `params` say otherwise are skipped.",
 )  # fmt: skip
 @only_experiment_option
 @click.option("--dry-run", is_flag=True, help="Only say how many.")

@@ -26,8 +26,7 @@ async def write_groups(
         numbers = list(firsts)
         after = firsts[numbers[-1]]
         while numbers:
-            rows, left = await store.results_in_order(numbers[:PAGE_ROWS])
-            numbers[:PAGE_ROWS] = left
+            rows, numbers[:PAGE_ROWS] = await store.results_in_order(numbers[:PAGE_ROWS])
             await uninterrupted(asyncio.to_thread(groups.write, rows, firsts))
     groups.close()
     return groups.lines

@@ -55,7 +55,7 @@ class ReparseResult:
     changed, unchanged   were done and still are
     failing              had failed and still do
     broken               were done and fail now
-    left                 something else became of the item meanwhile
+    skipped              something else became of the item meanwhile
     """
 
     done: int
@@ -63,13 +63,13 @@ class ReparseResult:
     unchanged: int
     failing: int
     broken: int
-    left: int
+    skipped: int
     differences: tuple[Difference, ...]
     dry_run: bool
 
     @property
     def answers(self) -> int:
-        still = self.changed + self.unchanged + self.failing + self.left
+        still = self.changed + self.unchanged + self.failing + self.skipped
         return self.done + self.broken + still
 
     @property
@@ -119,8 +119,8 @@ async def reparse_pages(
                 Reparsed(was, None if _is_same(was, now) else now)
                 for was, now in zip(page, parsed, strict=True)
             ]
-            left = set() if dry_run else await store.write_reparsed(written, parser.spec)
-            found.add(zip(page, parsed, strict=True), left)
+            skipped = set() if dry_run else await store.write_reparsed(written, parser.spec)
+            found.add(zip(page, parsed, strict=True), skipped)
             if runner.stuck >= _MOST_STUCK:
                 raise BatchgenError(
                     f"parser {_short(parser.spec)!r} did not end for {runner.stuck} answers. What "
@@ -218,16 +218,16 @@ class _Found:
         self._kinds: Counter[str] = Counter()
         self._differences: list[Difference] = []
 
-    def add(self, page: Iterable[tuple[EndedAnswer, Done | Fail]], left: set[int]) -> None:
+    def add(self, page: Iterable[tuple[EndedAnswer, Done | Fail]], skipped: set[int]) -> None:
         for was, now in page:
-            kind = "left" if was.item_id in left else _kind(was, now)
+            kind = "skipped" if was.item_id in skipped else _kind(was, now)
             self._kinds[kind] += 1
             is_other = kind in ("done", "changed", "broken")
             if is_other and len(self._differences) < _MOST_DIFFERENCES:
                 self._differences.append(_difference(was, now))
 
     def result(self, dry_run: bool) -> ReparseResult:
-        kinds = ("done", "changed", "unchanged", "failing", "broken", "left")
+        kinds = ("done", "changed", "unchanged", "failing", "broken", "skipped")
         return ReparseResult(
             **{kind: self._kinds[kind] for kind in kinds},
             differences=tuple(self._differences),

@@ -39,7 +39,7 @@ class RetryRequest:
 @dataclass(frozen=True, slots=True)
 class RetryResult:
     """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
-    were left, as params of their own win over the settings."""
+    were skipped, as params of their own win over the settings."""
 
     retried: int
     overridden: int
@@ -58,9 +58,9 @@ async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -
     retried = overridden = 0
     change = _recipe_change(request.settings)
     async for page in _pages(store, request):
-        left = await _with_own_params(store, page, request.settings)
-        items = [item for item in page if item.item_id not in left]
-        overridden += len(left)
+        skipped = await _with_own_params(store, page, request.settings)
+        items = [item for item in page if item.item_id not in skipped]
+        overridden += len(skipped)
         retried += len(items) if dry_run else await store.reopen(items, change)
     return RetryResult(retried, overridden, dry_run)
 
@@ -88,13 +88,11 @@ async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
         if not failed:
             raise UsageError(f"item {given} is done.", Remedy.ASK_DONE_AGAIN)
         chosen |= {one.item_id: one for one in failed}
-    return [one for one in chosen.values() if _is_chosen(one, request)]
-
-
-def _is_chosen(item: EndedItem, request: RetryRequest) -> bool:
-    if request.reasons and item.reason not in request.reasons:
-        return False
-    return (request.message or "").casefold() in (item.error or "").casefold()
+    return [
+        one
+        for one in chosen.values()
+        if one.reason in (request.reasons or (one.reason,)) and one.has_message(request.message)
+    ]
 
 
 async def _with_own_params(

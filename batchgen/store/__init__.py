@@ -205,7 +205,7 @@ class Store:
 
     async def write_reparsed(self, reparsed: Sequence[Reparsed], parser: str) -> set[int]:
         """Replace what was parsed, keeping the earlier results; name the parser in the recipes. The
-        numbers of those items that were left, as something else became of them meanwhile."""
+        numbers of those items that were skipped, as something else became of them meanwhile."""
         return await self._db.write(repair.write_reparsed, reparsed, parser, now_ms())
 
     # Admin: workers and experiments as a whole

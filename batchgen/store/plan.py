@@ -13,7 +13,6 @@ all the same, in the places of the unknown ones that others have written for the
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from batchgen.items import (
     Attempt,
@@ -27,7 +26,6 @@ from batchgen.items import (
     Release,
     Retry,
     State,
-    StoredAnswer,
 )
 from batchgen.limits import Limits, Returned
 from batchgen.store.deltas import CounterDeltas
@@ -40,6 +38,21 @@ Claim = tuple[int, int]
 
 def claim_of(item: Item) -> Claim:
     return item.id, item.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An item of a claim. `answer_seq` is its answer that waits for its parser."""
+
+    item_id: int
+    experiment_id: int
+    epoch: int
+    answer_seq: int | None
+
+    @classmethod
+    def of(cls, item: Item) -> "Claimed":
+        answer_seq = None if item.answer is None else item.answer.attempt_seq
+        return cls(item.id, item.experiment_id, item.epoch, answer_seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Plan:
     attempt_seqs: list[int | None] = field(default_factory=list)
     lost: list[Outcome] = field(default_factory=list)
 
-    def keep_attempt(self, worker_id: int, item: Item, attempt: Attempt, reserved: Spent) -> int:
+    def keep_attempt(self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Spent) -> int:
         """Its sequence number. What nobody saw the end of is booked with what was reserved."""
         unknown_tokens = 0
         if may_have_cost_all(attempt) and reserved != Spent():
@@ -86,33 +99,32 @@ class Plan:
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
         return self.attempt_seq
 
-    def replace_unknown(self, item: Item, calls: int) -> int:
+    def replace_unknown(self, item: Claimed, calls: int) -> int:
         """So many unknown attempts of a claim give their places to what came after all."""
-        self.replaced += [{"item_id": item.id, "epoch": item.epoch}] * calls
+        self.replaced += [{"item_id": item.item_id, "epoch": item.epoch}] * calls
         self.deltas.forget_unknown(item.experiment_id, calls)
         return calls
 
-    def move(self, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
-        """What was decided of a claim that holds."""
-        if isinstance(outcome.decision, KeepAnswer):
-            claim = {"item_id": outcome.item.id, "epoch": outcome.item.epoch}
+    def move(self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int) -> None:
+        """What was decided of a claim that holds. `attempt_seq`: the call that counts, if any."""
+        if isinstance(decision, KeepAnswer):
+            claim = {"item_id": item.item_id, "epoch": item.epoch}
             self.kept_answers.append(claim | {"answer_seq": attempt_seq})
         else:
-            self.end(outcome, attempt_seq, now)
+            self.end(item, decision, attempt_seq, now)
 
-    def end(self, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
+    def end(self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int) -> None:
         """The claim ends as decided."""
-        item, decision = outcome.item, outcome.decision
         state, retry = _state_after(decision), decision if isinstance(decision, Retry) else None
         result_seq = None
         if isinstance(decision, Done | Fail):
             result_seq = self._append_result(item, decision, attempt_seq, now)
         self.settled.append({
-            "item_id": item.id, "epoch": item.epoch, "state": state,
+            "item_id": item.item_id, "epoch": item.epoch, "state": state,
             "available_at": retry and retry.available_at,
             "charged": retry.charged if retry else result_seq is not None,
             "parse_failed": retry is not None and retry.parse_failed,
-            "answer_seq": _answer_seq(item) if isinstance(decision, Release) else None,
+            "answer_seq": item.answer_seq if isinstance(decision, Release) else None,
             "result_seq": result_seq,
         })  # fmt: skip
         reason = decision.reason if isinstance(decision, Fail) else ""
@@ -120,15 +132,15 @@ class Plan:
         self.deltas.move(item.experiment_id, state, +1, reason)
         if isinstance(decision, Retry):
             self.deltas.retry(item.experiment_id)
-            if decision.error and not outcome.attempts:
-                self.parse_errors.append({"seq": _answer_seq(item), "error": decision.error})
+            if decision.error and attempt_seq is None:
+                self.parse_errors.append({"seq": item.answer_seq, "error": decision.error})
 
     def _append_result(
-        self, item: Item, decision: Done | Fail, attempt_seq: int | None, now: int
+        self, item: Claimed, decision: Done | Fail, attempt_seq: int | None, now: int
     ) -> int:
         self.result_seq += 1
-        seq = attempt_seq if attempt_seq is not None else _answer_seq(item)
-        self.results.append(result_row(self.result_seq, item.id, seq, decision, now))
+        seq = attempt_seq if attempt_seq is not None else item.answer_seq
+        self.results.append(result_row(self.result_seq, item.item_id, seq, decision, now))
         return self.result_seq
 
 
@@ -137,7 +149,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
     plan = Plan(known.last_attempt_seq, known.last_result_seq)
     held, late = set(known.held), dict(known.late)
     for outcome in outcomes:
-        item, claim = outcome.item, claim_of(outcome.item)
+        item, claim = Claimed.of(outcome.item), claim_of(outcome.item)
         attempts = _with_parse_error(outcome)
         if claim not in held:
             plan.lost.append(outcome)
@@ -150,26 +162,18 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
         seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
-            plan.move(outcome, plan.attempt_seqs[-1], now)
+            plan.move(item, outcome.decision, plan.attempt_seqs[-1], now)
             if not isinstance(outcome.decision, KeepAnswer):
                 held.discard(claim)
     return plan
 
 
-class ClaimRow(NamedTuple):
-    """A claim of a worker that is gone. `answer_seq` is its answer that waits for its parser."""
+@dataclass(frozen=True, slots=True)
+class ClaimRow(Claimed):
+    """A claim of a worker that is gone."""
 
-    item_id: int
-    experiment_id: int
-    epoch: int
     crashes: int
     second_call: int
-    answer_seq: int | None
-
-    @property
-    def item(self) -> Item:
-        answer = None if self.answer_seq is None else StoredAnswer(self.answer_seq, "")
-        return Item(self.item_id, self.epoch, self.experiment_id, 0, None, "", answer=answer)
 
 
 def plan_removal(
@@ -192,17 +196,17 @@ def plan_removal(
     parsing = any(claim.answer_seq is not None for claim in claims)
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for claim in claims:
-        item, reserved = claim.item, known.reserved.get((claim.item_id, claim.epoch), Spent())
-        calls = int(item.answer is None) + claim.second_call if crashed else 0
+        reserved = known.reserved.get((claim.item_id, claim.epoch), Spent())
+        calls = int(claim.answer_seq is None) + claim.second_call if crashed else 0
         for _ in range(calls):
-            plan.keep_attempt(worker_id, item, Attempt(finished_at=now), reserved)
-        suspect = crashed and (item.answer is not None or not parsing)
+            plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
+        suspect = crashed and (claim.answer_seq is not None or not parsing)
         if suspect and claim.crashes + 1 >= max_crashes:
-            plan.end(Outcome(item, (), fail), None, now)
+            plan.end(claim, fail, None, now)
         else:
-            plan.taken_back.append({"item_id": item.id, "crashed": int(suspect)})
-            plan.deltas.move(item.experiment_id, State.RUNNING, -1)
-            plan.deltas.move(item.experiment_id, State.PENDING, +1)
+            plan.taken_back.append({"item_id": claim.item_id, "crashed": int(suspect)})
+            plan.deltas.move(claim.experiment_id, State.RUNNING, -1)
+            plan.deltas.move(claim.experiment_id, State.PENDING, +1)
     return plan
 
 
@@ -315,15 +319,11 @@ def _state_after(decision: Decision) -> State:
             return State.RUNNING
 
 
-def _answer_seq(item: Item) -> int | None:
-    return None if item.answer is None else item.answer.attempt_seq
-
-
-def _attempt_row(seq: int, worker_id: int, item: Item, attempt: Attempt) -> Row:
+def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt) -> Row:
     usage = attempt.usage
     return {
         "seq": seq,
-        "item_id": item.id,
+        "item_id": item.item_id,
         "epoch": item.epoch,
         "worker_id": worker_id,
         "finished_at": attempt.finished_at,

@@ -12,7 +12,7 @@ from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
 @dataclass(slots=True)
 class RepairPlan:
     """Rows to write, in the order of the lists, and what that changes in the counters. `items` are
-    those that it is about; the others were left, as something else became of them meanwhile."""
+    those that it is about; the others are skipped, as something else became of them meanwhile."""
 
     items: list[int] = field(default_factory=list)
     reopened: list[Row] = field(default_factory=list)
@@ -23,7 +23,7 @@ class RepairPlan:
 
 def plan_reopened(items: Sequence[EndedItem], reasons: Mapping[int, str]) -> RepairPlan:
     """Items that ended back to pending, with all their tries. `reasons` are those for which they
-    have ended by now ("": done): who ended otherwise is left, as another retry was faster."""
+    have ended by now ("": done): who ended otherwise is skipped, as another retry was faster."""
     plan, ended = RepairPlan(), dict(reasons)
     for item in items:
         if ended.pop(item.item_id, None) != item.reason:

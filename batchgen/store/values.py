@@ -196,6 +196,10 @@ class EndedItem(NamedTuple):
     reason: str
     error: str | None
 
+    def has_message(self, message: str | None) -> bool:
+        """Whether its error contains `message`, in whatever case. None is in every one."""
+        return (message or "").casefold() in (self.error or "").casefold()
+
 
 class EndedAnswer(NamedTuple):
     """An item that ended, and the answer that it ended with. `reason` is None when it is done;

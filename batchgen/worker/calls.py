@@ -7,7 +7,8 @@ soon. If both are answered, both are paid for.
 
     first call ──────────────────────────────▶ ...
                     │ late, and there is a permit
-                    └─ durable that there are two ─▶ second call ──▶ answered: the first is left
+                    └─ durable that there are two ─▶ second call ──▶ answered: the first
+                                                                           is abandoned
 
 It is durable before the second call goes out, so that a crash forgets neither; in the end both are
 attempts of one outcome.

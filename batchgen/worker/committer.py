@@ -221,7 +221,7 @@ class Committer:
             self._plan_next_look(done)
 
     def _with_unsent(self, outcome: Outcome) -> Outcome:
-        """Where a second call was begun and its first ended before it went out, or it was left."""
+        """Where a second call was begun but never went out, as the first ended or was abandoned."""
         if outcome.item.id not in self._second_calls:
             return outcome
         self._second_calls.discard(outcome.item.id)

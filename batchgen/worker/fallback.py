@@ -9,7 +9,7 @@ from batchgen.userfunctions import text_of
 
 
 def unknown_attempt() -> Attempt:
-    """A call that was sent, and left."""
+    """A call that was sent, and abandoned."""
     return Attempt(finished_at=now_ms())
 
 

@@ -63,7 +63,7 @@ class ItemRun:
     async def work(self) -> Outcome:
         """What became of the item, to be handed in. Raises ConfigError when its recipe cannot be
         used; whoever gets that, another exception or a cancellation hands in `given_back`, `broken`
-        or `left`."""
+        or `abandoned`."""
         stages, item = self._stages, self._item
         try:
             prepared = await stages.requests.prepare(item)
@@ -88,7 +88,7 @@ class ItemRun:
             self._record_replies()
         return self._broken_off(internal_error(exc))
 
-    def left(self) -> Outcome | None:
+    def abandoned(self) -> Outcome | None:
         """When it is cancelled: a call under way is kept as one with unknown outcome, and an answer
         that came meanwhile as such. None: there is no call, and the item goes back as the worker
         leaves."""
@@ -102,7 +102,7 @@ class ItemRun:
         return Outcome(self._item, self._attempts + unknown, decision)
 
     def _decide_on_answer(self) -> Decision:
-        """What becomes of an item whose call was answered just as it was left."""
+        """What becomes of an item whose call was answered just as it was abandoned."""
         record, prepared = self._record_replies(), self._prepared
         if record is None or prepared is None or not isinstance(record.counts.verdict, Answer):
             return Release()

@@ -42,7 +42,7 @@ class Called:
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What came of an item's calls: of the one that counts, and of a second one if there was one;
-    None stands for a call that was left, whose answer nobody knows."""
+    None stands for a call that was abandoned, whose answer nobody knows."""
 
     counts: Called
     others: tuple[Called | None, ...] = ()

@@ -93,7 +93,7 @@ class Slots:
             async with asyncio.timeout(self._spec.grace_s):
                 await stop.now.wait()
         except TimeoutError:
-            self._log.warn(f"still in flight after {self._spec.grace_s:g} s: left")
+            self._log.warn(f"still in flight after {self._spec.grace_s:g} s: abandoned")
         for slot in self._tasks:
             slot.cancel()
 
@@ -127,7 +127,7 @@ class Slots:
             try:
                 outcome = await run.work()
             except asyncio.CancelledError:
-                if (lost := run.left()) is not None:
+                if (lost := run.abandoned()) is not None:
                     self._hand_in(lost)
                 raise
             except ConfigError as exc:

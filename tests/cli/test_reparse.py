@@ -142,7 +142,8 @@ async def test_a_dry_run_shows_differences_and_writes_nothing(
     )
     dry = await batchgen("reparse", "--parser", "json", "--dry-run", "--json")
     assert dry.json == {
-        "answers": 3, "done": 2, "changed": 0, "unchanged": 0, "failing": 1, "broken": 0, "left": 0,
+        "answers": 3, "done": 2, "changed": 0, "unchanged": 0, "failing": 1, "broken": 0,
+        "skipped": 0,
         "differences": [
             {"id": "one", "before": "parse: no <a>...</a> in the answer", "after": "[1]"},
             {"id": "four", "before": "parse: no <a>...</a> in the answer",
@@ -402,7 +403,7 @@ async def test_an_item_that_moved_on_while_it_was_parsed_is_left(project: Projec
                 yield page
 
         result = await reparse_pages(store, pages(), load_parser("json"), 1.0)
-        assert (result.done, result.left, result.answers, result.exit_code) == (1, 1, 2, 0)
+        assert (result.done, result.skipped, result.answers, result.exit_code) == (1, 1, 2, 0)
         assert result.differences == (Difference(2, "parse: no tag", "[2]"),)
         assert (await store.counts()).pending == 1
 

@@ -370,8 +370,8 @@ async def test_samples_whose_first_was_dropped_are_a_group(tmp_path: Path) -> No
     assert add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 1).new == 1
     firsts = results.sample_page(db.db, 1, 0, 10)
     assert {number: firsts[number] for number in (2, 4)} == {2: 1, 4: 4}
-    rows, left = results.results_in_order(db.db, list(firsts))
-    assert ([row.id for row in rows], left) == ([2], [])
+    rows, later = results.results_in_order(db.db, list(firsts))
+    assert ([row.id for row in rows], later) == ([2], [])
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ async def test_a_stop_waits_no_longer_than_the_grace(
     send(process, SIGINT)
     stopped = await ended(process)
     assert stopped.code == 130
-    assert "warning: still in flight after 0.2 s: left" in stopped.err
+    assert "warning: still in flight after 0.2 s: abandoned" in stopped.err
     assert states(project) == [("pending", 0, ITEMS)]
     assert project.query("select outcome, count(*) from attempts group by 1") == [
         ("unknown", SLOTS)

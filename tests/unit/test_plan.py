@@ -121,30 +121,30 @@ def removal(*claims: ClaimRow, crashed: bool = True) -> Plan:
 
 
 def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> None:
-    plan = removal(ClaimRow(1, 7, 3, 0, 0, None), ClaimRow(2, 7, 1, 0, 1, None))
+    plan = removal(ClaimRow(1, 7, 3, None, 0, 0), ClaimRow(2, 7, 1, None, 0, 1))
     assert [row["item_id"] for row in plan.attempts] == [1, 2, 2]
     assert plan.taken_back == [{"item_id": 1, "crashed": 1}, {"item_id": 2, "crashed": 1}]
     assert moved(plan) == {(7, "running", ""): -2, (7, "pending", ""): 2}
 
 
 def test_who_leaves_in_order_gives_back_untouched_items() -> None:
-    plan = removal(ClaimRow(1, 7, 3, 2, 0, None), crashed=False)
+    plan = removal(ClaimRow(1, 7, 3, None, 2, 0), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_who_leaves_in_order_has_handed_in_what_it_sent_also_second_calls() -> None:
-    plan = removal(ClaimRow(1, 7, 3, 0, 1, None), crashed=False)
+    plan = removal(ClaimRow(1, 7, 3, None, 0, 1), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_an_item_that_saw_too_many_workers_die_fails() -> None:
-    plan = removal(ClaimRow(1, 7, 3, 2, 0, None))
+    plan = removal(ClaimRow(1, 7, 3, None, 2, 0))
     assert [row["reason"] for row in plan.results] == ["crash"]
     assert moved(plan) == {(7, "running", ""): -1, (7, "failed", "crash"): 1}
 
 
 def test_while_a_parser_ran_only_its_items_are_suspected() -> None:
-    plan = removal(ClaimRow(1, 7, 3, 2, 0, None), ClaimRow(2, 7, 1, 2, 0, 12))
+    plan = removal(ClaimRow(1, 7, 3, None, 2, 0), ClaimRow(2, 7, 1, 12, 2, 0))
     assert plan.taken_back == [{"item_id": 1, "crashed": 0}]
     assert [(row["item_id"], row["attempt_seq"]) for row in plan.results] == [(2, 12)]
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from batchgen.store.plan import Claim, claim_of, plan_grants
-from batchgen.store.sqlite.claims import held_claims
+from batchgen.store.sqlite.fencing import held_claims
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 

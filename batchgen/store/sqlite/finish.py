@@ -13,8 +13,8 @@ from batchgen.store.plan import (
     plan_removal,
 )
 from batchgen.store.sqlite.budget import take_reserved
-from batchgen.store.sqlite.claims import held_claims, unknown_calls_of
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.fencing import held_claims, unknown_calls_of
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 

@@ -155,7 +155,7 @@ select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
 delete from workers where id = :worker_id;
 
 -- name: claims_of_worker
-select w.item_id, w.experiment_id, w.epoch, w.crashes, w.second_call, w.answer_seq
+select w.item_id, w.experiment_id, w.epoch, w.answer_seq, w.crashes, w.second_call
   from work w indexed by work_claimed
  where w.state = 'running' and w.worker_id = :worker_id;
 

@@ -26,15 +26,10 @@ def failed_page(
     empty page."""
     which = {"experiment_id": experiment_id, "reason": reason, "after": after, "limit": limit}
     while page := list(rows_of(db, "failed_items", EndedItem, which)):
-        if found := [item for item in page if _says(item, message)]:
+        if found := [item for item in page if item.has_message(message)]:
             return found
         which["after"] = page[-1].item_id
     return []
-
-
-def _says(item: EndedItem, message: str | None) -> bool:
-    """Whether its error contains `message`, in whatever case. None is in every one."""
-    return message is None or message.casefold() in (item.error or "").casefold()
 
 
 def ended_item(db: sqlite3.Connection, item_id: int) -> EndedItem | None:
@@ -53,7 +48,7 @@ def reopen(
 ) -> int:
     """Items that ended back to pending, with all their tries; what they brought so far is kept.
 
-    Those that did not end for the reason given any more are left: another retry was faster.
+    Those that did not end for the reason given any more are skipped: another retry was faster.
     `change` gives them another recipe; they stay the same items.
     """
     ended = _ended_items(db, [item.item_id for item in items])
@@ -96,8 +91,9 @@ def answer_of(db: sqlite3.Connection, item_id: int) -> EndedAnswer | None:
 def write_reparsed(
     db: sqlite3.Connection, reparsed: Sequence[Reparsed], parser: str, now: int
 ) -> set[int]:
-    """New results beside the old ones, and recipes with the new parser; the items that it left, as
-    they have another result by now. The experiments accept the new recipes for the same items."""
+    """New results beside the old ones, and recipes with the new parser; the items that were
+    skipped, as they have another result by now. The experiments accept the new recipes for the
+    same items."""
     ids = {"ids": json.dumps([one.was.item_id for one in reparsed])}
     result_seqs = dict(db.execute(QUERIES["results_of_items"], ids).fetchall())
     plan = plan_reparsed(reparsed, result_seqs, last_id(db, "results"), now)

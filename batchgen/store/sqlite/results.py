@@ -34,7 +34,7 @@ def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRo
 def results_in_order(
     db: sqlite3.Connection, item_ids: Sequence[int]
 ) -> tuple[list[ResultRow], list[int]]:
-    """The same in the order given; and those that are left for another time, when they are big."""
+    """The same in the order given; and those for another time, when they are big."""
     page, is_all = bounded(_chosen(db, item_ids), chars_of)
     return page, [] if is_all else list(item_ids[item_ids.index(page[-1].id) + 1 :])
 

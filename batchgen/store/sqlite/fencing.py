@@ -1,4 +1,4 @@
-"""What is known of claims before a transaction writes: which hold, and what is kept for them."""
+"""Which claims still hold, and what is kept for those that do not."""
 
 import json
 import sqlite3
