@@ -10,14 +10,13 @@ from batchgen.clock import timestamp
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
-from batchgen.jobs.status import Status, WorkerStatus
+from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.limits import limit_in_words
 from batchgen.llm.responses import parts_beside_text
 from batchgen.store import Counts, StoredAttempt
 
 GONE = "gone: the next worker takes over its items"
-_STATES = ("pending", "running", "done", "failed")
 
 
 # --- status ---
@@ -27,13 +26,7 @@ def status_text(status: Status) -> str:
     """`batchgen status`."""
     if not status.experiments:
         return "The database is empty: enqueue a data pool first (batchgen enqueue)."
-    width = max(len("experiment"), *(len(one.name) for one in status.experiments))
-    lines = [f"{'experiment':<{width}}  {'total':>8}" + "".join(f"{s:>10}" for s in _STATES)]
-    lines += [
-        f"{one.name:<{width}}  {one.counts.total:>8}"
-        + "".join(f"{getattr(one.counts, state):>10}" for state in _STATES)
-        for one in status.experiments
-    ]
+    lines = _experiments_table(status.experiments)
     total = status.total
     if total.reasons:
         lines.append(f"\nfailed because of: {reasons_text(total)}   (batchgen failures)")
@@ -50,6 +43,18 @@ def status_text(status: Status) -> str:
         lines.append(unknown_line(status.unknown))
     lines += [line for worker in status.workers for line in _worker_lines(worker, status.at_ms)]
     return "\n".join(lines)
+
+
+def _experiments_table(experiments: Sequence[ExperimentSummary]) -> list[str]:
+    """A line each, below the names of the columns."""
+    values = ITEM_COLUMNS.values()
+    rows = [["experiment", *ITEM_COLUMNS]]
+    rows += [[one.name, *(str(value(one.counts)) for value in values)] for one in experiments]
+    width, *widths = (max(8, *map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        "  ".join([f"{name:<{width}}", *(f"{n:>{w}}" for n, w in zip(cells, widths, strict=True))])
+        for name, *cells in rows
+    ]
 
 
 def reasons_text(counts: Counts) -> str:

@@ -4,21 +4,28 @@ One value, `Status`: it is what `status` prints, and what the dashboard and the 
 run are drawn from.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
+from batchgen.items import State
 from batchgen.jobs.experiments import ExperimentSummary, list_experiments
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
-from batchgen.store import Counts, Store, WorkerRow
+from batchgen.store import CallTotals, Counts, Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
 PAUSED = "paused"
-_STATES = ("pending", "running", "done", "failed")
+
+Columns = Mapping[str, Callable[[Counts], int | float]]
+
+# The columns of `status`, an experiment a row: how each value is made of its counts.
+ITEM_COLUMNS: Columns = {name: attrgetter(name) for name in ("total", *State)}
+CALL_COLUMNS: Columns = {one.name: attrgetter(one.name) for one in fields(CallTotals)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +189,14 @@ def _status(total: Counts, latencies_ms: Sequence[int], workers: Sequence[Worker
 
 def _counts_json(counts: Counts) -> dict[str, Any]:
     return {
-        "total": counts.total,
-        **{state: getattr(counts, state) for state in _STATES},
+        **_values(ITEM_COLUMNS, counts),
         "reasons": dict(counts.reasons.most_common()),
-        "calls": counts.calls,
-        "unknown_calls": counts.unknown_calls,
-        "latency_ms": counts.latency_ms,
-        "prompt_tokens": counts.prompt_tokens,
-        "completion_tokens": counts.completion_tokens,
-        "cached_tokens": counts.cached_tokens,
-        "reasoning_tokens": counts.reasoning_tokens,
-        "cost_usd": round(counts.cost_usd, 6),
+        **_values(CALL_COLUMNS, counts),
     }
+
+
+def _values(columns: Columns, counts: Counts) -> dict[str, int | float]:
+    return {name: round(value(counts), 6) for name, value in columns.items()}
 
 
 def _unknown_json(unknown: UnknownCost) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from batchgen.items import NewItem, Recipe, State
 from batchgen.store.keys import key_of_content, key_of_id
 from batchgen.store.records import (
     AnswerDetails,
+    CallTotals,
     Counts,
     Experiment,
     ExportRecord,
@@ -65,11 +66,11 @@ from batchgen.store.values import (
 )
 
 __all__ = [
-    "Added", "AnswerDetails", "Budget", "ClaimRequest", "Counts", "EndedAnswer", "EndedItem",
-    "Exchange", "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake", "LiveFileRecord",
-    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation",
-    "ResultRow", "Seat", "Spent", "Store", "StoredAttempt", "StoredItem", "UnknownCall",
-    "WorkerRow", "key_of_content", "key_of_id", "open_store",
+    "Added", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Counts", "EndedAnswer",
+    "EndedItem", "Exchange", "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake",
+    "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "Reparsed",
+    "Reservation", "ResultRow", "Seat", "Spent", "Store", "StoredAttempt", "StoredItem",
+    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "open_store",
 ]  # fmt: skip
 
 

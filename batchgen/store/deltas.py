@@ -4,21 +4,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from batchgen.items import Attempt
+from batchgen.store.records import CallTotals
 
 
 @dataclass(slots=True)
-class TotalsDelta:
+class TotalsDelta(CallTotals):
     """What more of an experiment's calls there are, by the columns of the totals."""
 
-    calls: int = 0
-    unknown_calls: int = 0
     unknown_tokens: int = 0
-    latency_ms: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float = 0.0
     retried: int = 0
 
     def spend(self, attempt: Attempt, unknown_tokens: int) -> None:
@@ -32,9 +25,6 @@ class TotalsDelta:
         self.cached_tokens += usage.cached_tokens or 0
         self.reasoning_tokens += usage.reasoning_tokens or 0
         self.cost_usd += attempt.cost_usd or 0.0
-
-    def by_column(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ and an empty page is the end.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 
@@ -18,7 +18,22 @@ class Experiment:
 
 
 @dataclass(slots=True)
-class Counts:
+class CallTotals:
+    """What the calls of an experiment used together. This is the one list of it: what is kept, what
+    `status` says and what `verify` counts again goes by these names."""
+
+    calls: int = 0
+    unknown_calls: int = 0
+    latency_ms: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(slots=True)
+class Counts(CallTotals):
     """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
     calls after which their item was to be asked again."""
 
@@ -27,15 +42,7 @@ class Counts:
     done: int = 0
     failed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    calls: int = 0
-    unknown_calls: int = 0
     retried: int = 0
-    latency_ms: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float = 0.0
 
     @property
     def total(self) -> int:
@@ -75,7 +82,8 @@ class Counts:
     def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":
         found = cls()
         for one in counts:
-            for name in cls.__slots__:
+            for column in fields(cls):
+                name = column.name
                 setattr(found, name, getattr(found, name) + getattr(one, name))
         return found
 

@@ -1,6 +1,7 @@
 """Writes the deltas of a transaction into the counters and totals."""
 
 import sqlite3
+from dataclasses import asdict
 
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.sql import QUERIES
@@ -18,7 +19,7 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
     )
     db.executemany(
         QUERIES["add_to_totals"],
-        [{"experiment_id": id_, **delta.by_column()} for id_, delta in deltas.totals.items()],
+        [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
     )
     if deltas.superseded:
         rows = [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()]

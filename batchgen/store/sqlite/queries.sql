@@ -645,9 +645,10 @@ select experiment_id, state, reason, n from (
 
 -- name: recount_calls
 -- What the calls of each experiment used, those of dropped items too.
-select i.experiment_id, count(*), sum(a.outcome = 'unknown'), sum(a.latency_ms),
-       sum(a.prompt_tokens), sum(a.completion_tokens), sum(a.cached_tokens),
-       sum(a.reasoning_tokens), sum(a.cost_usd)
+select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown_calls,
+       sum(a.latency_ms) as latency_ms, sum(a.prompt_tokens) as prompt_tokens,
+       sum(a.completion_tokens) as completion_tokens, sum(a.cached_tokens) as cached_tokens,
+       sum(a.reasoning_tokens) as reasoning_tokens, sum(a.cost_usd) as cost_usd
   from attempts a cross join items i on i.id = a.item_id group by i.experiment_id;
 
 -- name: stale_reservations

@@ -2,8 +2,11 @@
 
 import sqlite3
 from collections import Counter, defaultdict
+from dataclasses import fields
 from math import isclose
 
+from batchgen.store.records import CallTotals
+from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
 
 _CHECKS = {
@@ -22,7 +25,10 @@ _CHECKS = {
     "unreadable_inputs": "item {0}: its input is not JSON",
 }
 
-
+_WORDS = {one.name: one.name.replace("_", " ") for one in fields(CallTotals)} | {
+    "latency_ms": "ms of latency",
+    "cost_usd": "dollars",
+}
 _TOLERANCE = 1e-6  # dollars are added in another order
 
 
@@ -52,36 +58,31 @@ def _wrong_counters(db: sqlite3.Connection) -> list[str]:
     ]
 
 
-_SUMS = (
-    "calls", "unknown calls", "ms of latency", "prompt tokens", "completion tokens",
-    "cached tokens", "reasoning tokens", "dollars",
-)  # fmt: skip
-
-
 def _wrong_totals(db: sqlite3.Connection) -> list[str]:
-    """`unknown_tokens` cannot be told from the calls."""
-    kept, counted = _sums(db, "totals"), _sums(db, "recount_calls")
+    """`retried` and `unknown_tokens` cannot be told from the calls."""
+    kept, counted = _totals(db, "totals"), _totals(db, "recount_calls")
     problems = []
     for experiment_id in sorted(kept.keys() | counted.keys()):
-        pairs = zip(_SUMS, kept[experiment_id], counted[experiment_id], strict=True)
-        wrong = [
-            (f"{said:.10g} {name}", f"{are:.10g}")
-            for name, said, are in pairs
-            if not isclose(said, are, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-        ]
+        said, are = kept[experiment_id], counted[experiment_id]
+        wrong = [name for name in said if not _is_equal(said[name], are[name])]
         if wrong:
-            said, are = (", ".join(numbers) for numbers in zip(*wrong, strict=True))
-            line = f"its totals say {said}, but its attempts add up to {are}"
+            said_words = ", ".join(f"{said[name]:.10g} {_WORDS[name]}" for name in wrong)
+            numbers = ", ".join(f"{are[name]:.10g}" for name in wrong)
+            line = f"its totals say {said_words}, but its attempts add up to {numbers}"
             problems.append(f"experiment {experiment_id}: {line}")
     return problems
 
 
-def _sums(db: sqlite3.Connection, query: str) -> defaultdict[int, list[float]]:
-    found: defaultdict[int, list[float]] = defaultdict(lambda: [0.0] * len(_SUMS))
-    for experiment_id, *sums in db.execute(QUERIES[query]):
-        # What a decision made of a call (`retried`) is not kept with it, so it cannot be recounted.
-        found[experiment_id] = [n or 0 for n in sums[: len(_SUMS)]]
+def _totals(db: sqlite3.Connection, query: str) -> defaultdict[int, dict[str, float]]:
+    found: defaultdict[int, dict[str, float]]
+    found = defaultdict(lambda: dict.fromkeys(_WORDS, 0.0))
+    for row in dicts_of(db, query):
+        found[row["experiment_id"]] = {name: row[name] or 0 for name in _WORDS}
     return found
+
+
+def _is_equal(a: float, b: float) -> bool:
+    return isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 
 
 def _counts(db: sqlite3.Connection, query: str) -> Counter[tuple[int, str, str]]:
