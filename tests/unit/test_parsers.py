@@ -185,11 +185,15 @@ def test_a_parser_knows_its_kind(spec: str, kind: str, needs_whole: bool) -> Non
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ("", "unknown parser ''; there are raw, tag:NAME"),
+        (
+            "",
+            "unknown parser ''; there are raw, tag:NAME, regex:PATTERN, json, json_schema:FILE,"
+            " module:function and path/to/file.py:function",
+        ),
         ("rwa", "unknown parser 'rwa'"),
         ("tag:", "'' is not the name of a tag"),
-        ("tag:a b", "'a b' is not the name of a tag"),
-        ("regex:(", "parser 'regex:(': missing )"),
+        ("tag:a b", "parser 'tag:a b': 'a b' is not the name of a tag; write tag:draft"),
+        ("regex:(a", "parser 'regex:(a': missing ) at position 2"),
         (
             "python:mine.parse",
             "only the Python script that enqueued these items has its mine.parse",
@@ -197,7 +201,12 @@ def test_a_parser_knows_its_kind(spec: str, kind: str, needs_whole: bool) -> Non
         ("json:JSONDecoder", "a class must be a pydantic model; or give a function"),
         ("json:lods", "json has no lods; did you mean loads?"),
         ("no_such_module_here:f", "no module named 'no_such_module_here'"),
-        ("platform:node", "must take (response) or (response, item), not ()"),
+        ("nothere.py:parse", "parser 'nothere.py:parse': nothere.py: no such file"),
+        (
+            "platform:node",
+            "parser 'platform:node' must take (response) or (response, item), not ():"
+            " too many positional arguments",
+        ),
     ],
 )
 def test_a_parser_that_does_not_exist_is_one_line(spec: str, problem: str) -> None:

@@ -332,7 +332,9 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
     assert list(open_pool(f"{code}:number")) == [
         bad(f"{code}:number", "returned 7; it must return or yield items", fatal=True)
     ]
-    with pytest.raises(UsageError, match="later is async; a data pool must be a plain function"):
+    with pytest.raises(
+        UsageError, match=r"later is async; a data pool must be a plain function or generator$"
+    ):
         open_pool(f"{code}:later")
     with pytest.raises(ConfigError, match=r"source\.py has no item; did you mean items\?$"):
         open_pool(f"{code}:item")
@@ -395,23 +397,36 @@ def test_python_objects_are_copied() -> None:
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("", "the data pool's name is empty"),
+        ("", "the data pool's name is empty; give a file, - or module:function"),
         ("missing.jsonl", "missing.jsonl: no such data pool"),
+        ("folder", "folder: is a directory"),
         ("folder.csv", "folder.csv: is a directory"),
-        ("pool.txt", r"pool.txt: unknown kind of data pool; it must end in .jsonl"),
-        ("no_such_module:items", "no module named 'no_such_module'"),
+        (
+            "pool.txt",
+            "pool.txt: unknown kind of data pool; it must end in .jsonl, .json, .csv or .parquet,"
+            " be - (JSONL on stdin), or module:function",
+        ),
+        (
+            "no_such_module:items",
+            "no module named 'no_such_module', neither installed nor in <here>",
+        ),
         ("missing.py:items", "missing.py: no such file"),
-        ("missing.py", "'missing.py' names no function"),
+        (
+            "missing.py",
+            "'missing.py' names no function; write module:function or path/to/file.py:function",
+        ),
     ],
 )
 def test_a_source_that_cannot_be_read_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "pool.txt").touch()
-    with pytest.raises(UsageError, match=problem):
+    with pytest.raises(UsageError) as caught:
         open_pool(source)
+    assert str(caught.value) == problem.replace("<here>", str(tmp_path))
 
 
 # --- the shapes of an item -------------------------------------------------------------------
@@ -451,6 +466,7 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
     [
         ([], "an item must be an object, not an empty list"),
         ({"messages": []}, "messages must be a list with at least one message, not an empty list"),
+        ({"messages": "hi"}, "messages must be a list with at least one message, not 'hi'"),
         ({"messages": ["hi"]}, "messages[0] must be an object, not 'hi'"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role must be text, not null"),
         (
@@ -467,6 +483,7 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ),
         ({"user_prompt_kwargs": "x"}, "user_prompt_kwargs must be an object, not 'x'"),
         ({"id": ""}, "id must be a text that is not empty, not ''"),
+        ({"id": [1]}, "id must be a text that is not empty, not a list"),
         ({"id": None}, "id must be a text that is not empty, not null"),
         ({"id": True}, "id must be a text that is not empty, not true"),
         ({"id": 1.5}, "id must be a text that is not empty, not 1.5"),
