@@ -19,7 +19,7 @@ from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
 from batchgen.jobs.export import export
-from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work_with_log
+from batchgen.jobs.work import WorkResult, spec_of, work_with_log
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop, stop_on_signal
@@ -96,24 +96,27 @@ class DataGenerationPipeline:
         goes on from there. Cancelling it leaves the calls in flight.
         """
         other_recipe = _other_recipe(recipe)
-        slots = self._slots(concurrency_limit)
+        if concurrency_limit is not None and concurrency_limit < 1:
+            raise ConfigError(
+                f"concurrency_limit: must be an integer >= 1, not {concurrency_limit}"
+            )
         parser = self._parser(extract_function)
         chosen = recipe_of(self.config, parser)
         with _remedies_in_python():
-            return await self._run(data_pool, chosen, other_recipe, slots, parser)
+            return await self._run(data_pool, chosen, other_recipe, concurrency_limit, parser)
 
     async def _run(
         self,
         data_pool: Iterable[Any],
         recipe: Recipe,
         other_recipe: OtherRecipe,
-        slots: int,
+        concurrency: int | None,
         parser: Parser,
     ) -> list[dict[str, Any]]:
         async with open_store(self.config.database, create=True) as store:
             enqueued = await self._enqueue(store, data_pool, recipe, other_recipe)
             experiment = await self._experiment(store)
-            result = await self._work(store, experiment, slots, parser)
+            result = await self._work(store, experiment, concurrency, parser)
             exported = await export(store, self.config.output_data, experiment)
             self.experiment_path = exported.path
             if result.exit_code not in (0, 3):
@@ -125,13 +128,6 @@ class DataGenerationPipeline:
         if _in_async_code():
             raise UsageError("run_sync: this code is async already; write await pipeline.run(...)")
         return asyncio.run(self.run(data_pool, **options))
-
-    def _slots(self, limit: int | None) -> int:
-        if limit is None:
-            return self.config.work.concurrency
-        if limit < 1:
-            raise ConfigError(f"concurrency_limit: must be an integer >= 1, not {limit}")
-        return limit
 
     def _parser(self, extract_function: Any) -> Parser:
         if extract_function is None:
@@ -161,12 +157,12 @@ class DataGenerationPipeline:
         return next(e for e in await store.experiments() if e.name == name)
 
     async def _work(
-        self, store: Store, experiment: Experiment, slots: int, parser: Parser
+        self, store: Store, experiment: Experiment, concurrency: int | None, parser: Parser
     ) -> WorkResult:
         counts = await store.counts([experiment.id])
         if not counts.open:
             return WorkResult.nothing_to_do(counts)
-        spec = spec_of(self.config, (experiment.id,), WorkFlags(slots=slots))
+        spec = spec_of(self.config, experiments=(experiment.id,), concurrency=concurrency)
         stop = Stop()
         with stop_on_signal(stop, lambda: _tell(_stopping(stop))):
             return await work_with_log(

@@ -10,7 +10,6 @@ from batchgen.cli.run import run_pool
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.starter import STARTER_FILES, copy_starter_file
 from batchgen.config import load
-from batchgen.jobs.work import WorkFlags
 from batchgen.simulate import Simulator
 
 
@@ -40,6 +39,6 @@ async def _demo(session: Session, directory: Path, slots: int) -> int:
         }  # fmt: skip
         config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
         pool = str(directory / "data_pool.jsonl")
-        code = await run_pool(session, config, PoolFlags(source=pool), WorkFlags())
+        code = await run_pool(session, config, PoolFlags(source=pool), {})
     session.say(f"\nLook around:  batchgen --db {config.database} status")
     return code

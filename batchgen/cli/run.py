@@ -1,6 +1,8 @@
 """run: enqueue, work and export, all in one."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,11 +10,11 @@ from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, readi
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
 from batchgen.cli.session import Session, run_async
-from batchgen.cli.working import work_on, work_options
+from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.config import Config
 from batchgen.jobs.enqueue import recipe_of
 from batchgen.jobs.lookup import experiment_named
-from batchgen.jobs.work import WorkFlags, spec_of
+from batchgen.jobs.work import spec_of
 from batchgen.store import open_store
 
 
@@ -23,29 +25,33 @@ from batchgen.store import open_store
 ))  # fmt: skip
 @pool_options
 @work_options
+@processes_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Default: as export.")  # fmt: skip
 @click.pass_obj
-def run(session: Session, pool: PoolFlags, flags: WorkFlags, output: Path | None) -> int:
+def run(
+    session: Session, pool: PoolFlags, options: dict[str, Any], processes: int, output: Path | None
+) -> int:
     """Enqueue a pool, answer it and export: all in one.
 
     The same as enqueue, work and export one after another; run it again to go on.
     """
     config = session.config(experiment_name=pool.experiment)
-    return run_async(run_pool(session, config, pool, flags, output))
+    return run_async(run_pool(session, config, pool, options, processes, output))
 
 
 async def run_pool(
-    session: Session, config: Config, pool: PoolFlags, flags: WorkFlags, output: Path | None = None
-) -> int:
-    """All three steps, on one open database."""
+    session: Session, config: Config, pool: PoolFlags, options: Mapping[str, Any],
+    processes: int = 1, output: Path | None = None,
+) -> int:  # fmt: skip
+    """All three steps, on one open database. `options` are those of `spec_of`."""
     recipe = recipe_of(config)
     with reading_pool(pool) as entries:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, recipe, entries, pool)
             experiment = await experiment_named(store, config.output_data.experiment_name)
-            spec = spec_of(config, (experiment.id,), flags)
-            result = await work_on(session, store, config, spec, flags.processes)
+            spec = spec_of(config, experiments=(experiment.id,), **options)
+            result = await work_on(session, store, config, spec, processes)
             if result.exit_code in (0, 3):
                 await export_to(session, store, config, experiment, output)
     return result.exit_code

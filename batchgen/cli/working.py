@@ -1,21 +1,12 @@
 """How work, run and demo answer the pending items, and what they show meanwhile."""
 
 from contextlib import AbstractAsyncContextManager, nullcontext
+from math import isfinite
 from pathlib import Path
 
-from batchgen.cli.options import (
-    adaptive_option,
-    gathered,
-    grace_option,
-    hedge_option,
-    max_cost_option,
-    max_tokens_option,
-    processes_option,
-    rpm_option,
-    slots_option,
-    tpm_option,
-    until_option,
-)
+import click
+
+from batchgen.cli.options import gathered
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
@@ -26,26 +17,72 @@ from batchgen.export import LiveFile, keep_live_file
 from batchgen.jobs.export import live_file_of
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
-from batchgen.jobs.work import WorkFlags, WorkResult, work_with_log
+from batchgen.jobs.work import WorkResult, work_with_log
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Store
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
+        raise click.BadParameter("must be a finite number.")
+    return value
+
+
+# Each sets the field of the WorkSpec that has its name, and so does an option that one command
+# declares for itself. One that is not given (None) leaves it as the config says.
 work_options = gathered(
-    "flags",
-    WorkFlags,
-    slots_option,
-    rpm_option,
-    tpm_option,
-    adaptive_option,
-    processes_option,
-    until_option,
-    max_cost_option,
-    max_tokens_option,
-    hedge_option,
-    grace_option,
-)
+    "options",
+    WorkSpec,
+    click.option(
+        "-c", "--concurrency", type=click.IntRange(1, 10_000),
+        help="Calls in flight at once, of all processes together; default: work.concurrency of the "
+             "config.",
+    ),
+    click.option(
+        "--rpm", type=click.IntRange(0),
+        help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
+    ),
+    click.option(
+        "--tpm", type=click.IntRange(0),
+        help="Tokens a minute, in and out, of all workers together; 0: no limit. Default: "
+             "model.token_limit.",
+    ),
+    click.option(
+        "--adaptive/--no-adaptive", default=None,
+        help="Find out how many requests the server takes, and send no more. With --rpm and --tpm: "
+             "never more than these. Default: work.adaptive.",
+    ),
+    click.option(
+        "--until", type=click.IntRange(1), metavar="N",
+        help="Stop when N items are done, those of earlier runs and other workers included; never "
+             "more than N, and whatever fails on the way.",
+    ),
+    click.option(
+        "--max-cost", "max_cost_usd", type=click.FloatRange(0, min_open=True), metavar="USD",
+        callback=_finite,
+        help="Halt before the experiment's calls, those of earlier runs included, can cost more.",
+    ),
+    click.option(
+        "--max-tokens-total", type=click.IntRange(1), metavar="N",
+        help="The same in tokens, in and out.",
+    ),
+    click.option(
+        "--hedge", is_flag=True,
+        help="Send a call that takes over three times as long as nearly all others once more, when "
+             "a slot is free, and take the first answer. Both may be charged.",
+    ),
+    click.option(
+        "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
+        help="How long a stop waits for calls in flight; default: work.grace_s of the config.",
+    ),
+    make=dict,
+)  # fmt: skip
+processes_option = click.option(
+    "--processes", type=click.IntRange(1, 256), default=1, metavar="P",
+    help="Worker processes that share the slots, for more than one core can send.",
+)  # fmt: skip
 
 
 async def work_on(
@@ -94,9 +131,9 @@ def _kept_up_to_date(
 def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:
     """What each of the processes is to do, or of fewer when there are not so many items."""
     processes = min(processes, spec.max_items or processes)
-    if processes > spec.slots:
+    if processes > spec.concurrency:
         raise UsageError(
-            f"--processes {processes}: there are only {spec.slots} slots (-c) "
+            f"--processes {processes}: there are only {spec.concurrency} slots (-c) "
             "to share. Take fewer processes, or more slots."
         )
     return spec.split(processes)

@@ -1,44 +1,23 @@
-"""Working on the pending items: what is to be done, from config and flags, and one worker that does
-it. What the command line and the Python API both run."""
+"""Working on the pending items: what is to be done, from config and options, and one worker that
+does it. What the command line and the Python API both run."""
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from batchgen import __version__
 from batchgen.config import Config, ModelConfig
 from batchgen.errors import UsageError
-from batchgen.limits import Limits
 from batchgen.llm.client import check_settings, open_client
-from batchgen.llm.decide import RetryPolicy
 from batchgen.llm.prices import Prices, max_tokens
 from batchgen.log import LogFile
 from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
-from batchgen.store import Budget, Counts, Store
+from batchgen.store import Counts, Store
 from batchgen.worker.run import run_worker
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkFlags:
-    """What is asked of one run, over the config; None: as the config says, or no limit. `rpm` and
-    `tpm` are requests and tokens a minute, 0: no limit. `max_cost_usd` and `max_tokens` are those
-    of all runs of the experiments together."""
-
-    slots: int | None = None
-    rpm: int | None = None
-    tpm: int | None = None
-    adaptive: bool | None = None
-    processes: int = 1
-    max_items: int | None = None
-    until: int | None = None
-    wait_for_more: bool = False
-    max_cost_usd: float | None = None
-    max_tokens: int | None = None
-    hedge: bool = False
-    grace_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +47,26 @@ class WorkResult:
         return 3 if self.counts.failed else 0
 
 
-def spec_of(config: Config, experiments: tuple[int, ...] | None, flags: WorkFlags) -> WorkSpec:
-    """What one worker is to do; `experiments` are ids, None: all.
+def spec_of(config: Config, **options: Any) -> WorkSpec:
+    """What one worker is to do: the `options` are fields of the spec, those that are None are as
+    the config says.
 
-    Raises UsageError for flags that exclude each other; ConfigError for settings with which nothing
-    can be asked (no API key), and for a budget when the most that a call can cost is not known.
+    Raises UsageError for options that exclude each other; ConfigError for settings with which
+    nothing can be asked (no API key), and for a budget when the most that a call can cost is not
+    known.
     """
-    check_settings(config.model)
-    model, settings = config.model, config.work
-    return WorkSpec(
-        slots=settings.concurrency if flags.slots is None else flags.slots,
-        experiments=experiments,
-        limits=Limits(
-            model.rate_limit if flags.rpm is None else flags.rpm or None,
-            model.token_limit if flags.tpm is None else flags.tpm or None,
-            settings.adaptive if flags.adaptive is None else flags.adaptive,
-        ),
-        budget=_budget_of(model, experiments, flags),
-        max_items=flags.max_items,
-        until=flags.until,
-        wait_for_more=flags.wait_for_more,
-        hedge=flags.hedge,
-        retry_policy=RetryPolicy(
-            settings.max_attempts, settings.parse_attempts, settings.retry_wait_s
-        ),
-        timeout_s=settings.timeout_s,
-        parse_timeout_s=settings.parse_timeout_s,
-        parse_feedback=settings.parse_feedback,
-        stall_s=settings.stall_s,
-        grace_s=settings.grace_s if flags.grace_s is None else flags.grace_s,
-        lease_s=settings.lease_s,
+    model = config.model
+    check_settings(model)
+    spec = WorkSpec(
+        **vars(config.work),
+        rpm=model.rate_limit,
+        tpm=model.token_limit,
         max_answer_tokens=max_tokens(model.params),
         directory=config.directory,
     )
+    spec = replace(spec, **{name: to for name, to in options.items() if to is not None})
+    _check_budget(spec, model)
+    return spec
 
 
 async def work_with_log(
@@ -111,7 +77,7 @@ async def work_with_log(
     """`work`, with a log of it in a file of its own. `show` gets the warnings, `show_attempt` every
     failed attempt."""
     log = LogFile(config.log_dir, show, show_attempt)
-    log.event("run_started", version=__version__, slots=spec.slots, pid=os.getpid())
+    log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     try:
         result = await work(store, config, spec, stop=stop, log=log, stats=stats, parsers=parsers)
         log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
@@ -145,15 +111,12 @@ async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> W
     return WorkResult(stats, counts, signum, spec.until)
 
 
-def _budget_of(
-    model: ModelConfig, experiments: tuple[int, ...] | None, flags: WorkFlags
-) -> Budget | None:
-    if flags.max_cost_usd is None and flags.max_tokens is None:
-        return None
-    if flags.hedge:
+def _check_budget(spec: WorkSpec, model: ModelConfig) -> None:
+    if spec.budget is None:
+        return
+    if spec.hedge:
         raise UsageError(
             "hedging pays for some answers twice, so it does not go with a budget; leave out one."
         )
     body = {"model": model.model, **model.params}
-    Prices(model).worst_case(body, needs_cost=flags.max_cost_usd is not None)
-    return Budget(experiments, flags.max_cost_usd, flags.max_tokens)
+    Prices(model).worst_case(body, needs_cost=spec.max_cost_usd is not None)

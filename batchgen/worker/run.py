@@ -41,9 +41,9 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    async with store.seat(spec.slots, spec.lease_s, spec.retry_policy.max_attempts) as seat:
+    async with store.seat(spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts) as seat:
         pacer = Pacer(
-            spec.slots, spec.stall_s, clock_ms(),
+            spec.concurrency, spec.stall_s, clock_ms(),
             first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
         )  # fmt: skip
         permits = Permits(pacer)

@@ -51,7 +51,7 @@ class Slots:
         """Until nothing is left, or `stop`. One that is cancelled, however often, first writes what
         it has."""
         committing = asyncio.create_task(self._committer.run(), name="committer")
-        self._ensure_slots(self._spec.slots)
+        self._ensure_slots(self._spec.concurrency)
         watches = [
             asyncio.create_task(self._watch(stop), name="watch"),
             asyncio.create_task(self._watch_for_orders(stop), name="watch for orders"),

@@ -1,57 +1,70 @@
-"""What a worker is to do: one frozen value, made once from the config and the flags. It can go to
-another process as JSON."""
+"""What a worker is to do: one frozen value, made once from the config and the options of a run. It
+can go to another process as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.limits import NO_LIMITS, Limits
+from batchgen.config import WorkConfig
+from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkSpec:
-    """`slots` calls at most are in flight at once. None means no limit, and of `experiments`: all.
+@dataclass(frozen=True, kw_only=True)
+class WorkSpec(WorkConfig):
+    """The settings of the section `work`, and what one run adds to them. An option of `work` has
+    the name of the field that it sets. None means no limit, and of `experiments`: all.
 
-    `max_items` is the most that this worker claims; it claims nothing more once `until` items are
-    done, by all workers together. With `wait_for_more` it stays when nothing is left. `limits` are
-    those at its start, before other terminals change them. With `hedge` a straggler's request is
-    sent once more. No answer has more than `max_answer_tokens`, where the config says it; local
-    images are looked for in `directory`. For `patience_s` a database that cannot be written is
-    tried again, with the answers in memory.
+    `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
+    other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
+    calls of all runs together may use. `max_items` is the most that this worker claims; it claims
+    nothing more once `until` items are done, by all workers together. With `wait_for_more` it stays
+    when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
+    than `max_answer_tokens`, where the config says it; local images are looked for in `directory`.
+    For `patience_s` a database that cannot be written is tried again, with the answers in memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
 
-    slots: int
     experiments: tuple[int, ...] | None = None
-    limits: Limits = NO_LIMITS
-    budget: Budget | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    max_cost_usd: float | None = None
+    max_tokens_total: int | None = None
     max_items: int | None = None
     until: int | None = None
     wait_for_more: bool = False
     hedge: bool = False
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    timeout_s: float = 600.0
-    parse_timeout_s: float = 30.0
-    parse_feedback: bool = False
-    stall_s: float = 1800.0
-    grace_s: float = 30.0
-    lease_s: float = 60.0
     patience_s: float = 60.0
     max_answer_tokens: int | None = None
     directory: Path = Path()
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.rpm or None, self.tpm or None, self.adaptive)
+
+    @property
+    def budget(self) -> Budget | None:
+        if self.max_cost_usd is None and self.max_tokens_total is None:
+            return None
+        return Budget(self.experiments, self.max_cost_usd, self.max_tokens_total)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(self.max_attempts, self.parse_attempts, self.retry_wait_s)
+
     def split(self, parts: int) -> "list[WorkSpec]":
         """For so many workers: each with a share of the slots and, if they are limited, of the
         items."""
-        slots = shares(self.slots, parts)
+        slots = shares(self.concurrency, parts)
         if self.max_items is None:
-            return [replace(self, slots=share) for share in slots]
+            return [replace(self, concurrency=share) for share in slots]
         items = shares(self.max_items, parts)
-        return [replace(self, slots=s, max_items=i) for s, i in zip(slots, items, strict=True)]
+        return [
+            replace(self, concurrency=s, max_items=i) for s, i in zip(slots, items, strict=True)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
@@ -60,21 +73,11 @@ class WorkSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "WorkSpec":
         """The spec that `to_json` was called on. Raises KeyError or TypeError for anything else."""
-        budget = values["budget"]
-        made = {
-            "experiments": _ids(values["experiments"]),
-            "limits": Limits(**values["limits"]),
-            "budget": budget and Budget(**budget | {"experiments": _ids(budget["experiments"])}),
-            "retry_policy": RetryPolicy(**values["retry_policy"]),
-            "directory": Path(values["directory"]),
-        }
-        return cls(**{one.name: values[one.name] for one in fields(cls)} | made)
+        ids, directory = values["experiments"], Path(values["directory"])
+        experiments = None if ids is None else tuple(ids)
+        return cls(**{**values, "experiments": experiments, "directory": directory})
 
 
 def shares(total: int, parts: int) -> list[int]:
     """`total` in so many parts, as even as can be."""
     return [total // parts + (number < total % parts) for number in range(parts)]
-
-
-def _ids(values: list[int] | None) -> tuple[int, ...] | None:
-    return None if values is None else tuple(values)

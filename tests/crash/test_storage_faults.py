@@ -35,7 +35,7 @@ from dataclasses import replace
 import batchgen.jobs.work, batchgen.worker.patience, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
 made = batchgen.jobs.work.spec_of
-batchgen.jobs.work.spec_of = lambda *a: replace(made(*a), patience_s={patience_s})
+batchgen.jobs.work.spec_of = lambda *a, **k: replace(made(*a, **k), patience_s={patience_s})
 batchgen.worker.patience._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()

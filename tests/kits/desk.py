@@ -49,8 +49,8 @@ class Desk:
 async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
     """One worker of three slots, on three items. It is left when all is handed in."""
     database = path / "batchgen.db"
-    work = WorkSpec(slots=3, **spec)
-    pacer = Pacer(work.slots, 1800, clock_ms())
+    work = WorkSpec(concurrency=3, **spec)
+    pacer = Pacer(work.concurrency, 1800, clock_ms())
     permits = Permits(pacer)
     patience = Patience(permits, 5, print)
     demand = Demand(work, pacer, permits, TokenMeter(None))
@@ -60,7 +60,7 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             texts = [f'{{"word": "w{number}"}}' for number in range(ITEMS)]
             key = partial(key_of_content, into.experiment_id, into.recipe_id)
             await store.add_items(into, [NewItem(key(text), text, None, "here") for text in texts])
-        async with store.seat(work.slots, 60, 3) as seat:
+        async with store.seat(work.concurrency, 60, 3) as seat:
             membership = Membership(
                 seat, work, pacer, demand, patience, report=WorkerReport, warn=print
             )

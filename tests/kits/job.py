@@ -11,7 +11,7 @@ from typing import Any
 from batchgen.config import load
 from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
 from batchgen.jobs.enqueue import enqueue
-from batchgen.jobs.work import WorkFlags, WorkResult, spec_of, work
+from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
@@ -84,10 +84,12 @@ class Job:
         }  # fmt: skip
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         parser = parse and parser_from_callable(parse)
-        flags = WorkFlags(slots=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more)
+        spec = spec_of(
+            config, concurrency=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more
+        )
         parsers = {"python:test": parser} if parser else {}
         return await work(
-            store, config, spec_of(config, None, flags),
+            store, config, spec,
             stop=self.stop, log=self.log, parsers=parsers,
         )  # fmt: skip
 

@@ -98,7 +98,7 @@ Run = Callable[[Project, Simulator], Awaitable[None]]
 
 # A new option of `work` must be given its place here: what the processes do with it.
 SHOWN_BY: dict[str, Run] = {
-    "slots": share_limits_and_items_of_one_experiment,
+    "concurrency": share_limits_and_items_of_one_experiment,
     "processes": share_limits_and_items_of_one_experiment,
     "rpm": share_limits_and_items_of_one_experiment,
     "tpm": share_limits_and_items_of_one_experiment,
@@ -111,7 +111,7 @@ SHOWN_BY: dict[str, Run] = {
     "grace_s": wait_for_more_and_leave_it_after_the_grace,
     "hedge": send_a_straggler_once_more,
     "max_cost_usd": spend_no_more_dollars,
-    "max_tokens": spend_no_more_tokens,
+    "max_tokens_total": spend_no_more_tokens,
 }
 
 

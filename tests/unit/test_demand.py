@@ -23,7 +23,7 @@ class Worker:
     """A demand and what it goes by. The server was heard, so that all slots may be used."""
 
     def __init__(self, **spec: object) -> None:
-        self.spec = WorkSpec(slots=SLOTS, **spec)  # type: ignore[arg-type]
+        self.spec = WorkSpec(concurrency=SLOTS, **spec)  # type: ignore[arg-type]
         self.pacer = Pacer(SLOTS, 1800, 0)
         self.pacer.observe(ANSWER, ITEM, 0, 0)
         self.permits = Permits(self.pacer)

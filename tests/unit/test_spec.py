@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,35 +11,27 @@ from hypothesis import strategies as st
 from batchgen.config import Config, ModelConfig
 from batchgen.items import Price
 from batchgen.jobs.worker_process import WorkerTask
-from batchgen.limits import Limits
-from batchgen.llm.decide import RetryPolicy
-from batchgen.store import Budget
 from batchgen.worker.spec import WorkSpec
 
 counts = st.integers(1, 2**40)
 seconds = st.floats(0, 1e8)
-experiments = st.none() | st.lists(counts).map(tuple)
-budgets = st.builds(Budget, experiments, st.none() | st.floats(0, 1e9), st.none() | counts)
+SOME: dict[Any, st.SearchStrategy[Any]] = {
+    int: counts,
+    float: seconds,
+    bool: st.booleans(),
+    tuple[int, ...]: st.lists(counts).map(tuple),
+    Path: st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(Path),
+    NoneType: st.none(),
+}
+
+
+def of_type(hint: Any) -> st.SearchStrategy[Any]:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return st.one_of([SOME[kind] for kind in kinds])
+
+
 specs = st.builds(
-    WorkSpec,
-    slots=counts,
-    experiments=experiments,
-    limits=st.builds(Limits, st.none() | counts, st.none() | counts, st.booleans()),
-    budget=st.none() | budgets,
-    max_items=st.none() | counts,
-    until=st.none() | counts,
-    wait_for_more=st.booleans(),
-    hedge=st.booleans(),
-    retry_policy=st.builds(RetryPolicy, counts, counts, seconds),
-    timeout_s=seconds,
-    parse_timeout_s=seconds,
-    parse_feedback=st.booleans(),
-    stall_s=seconds,
-    grace_s=seconds,
-    lease_s=seconds,
-    patience_s=seconds,
-    max_answer_tokens=st.none() | counts,
-    directory=st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(Path),
+    WorkSpec, **{name: of_type(hint) for name, hint in get_type_hints(WorkSpec).items()}
 )
 
 
@@ -49,7 +43,7 @@ def test_it_comes_whole_out_of_its_json(spec: WorkSpec) -> None:
 def test_a_task_comes_whole_out_of_its_json_with_the_key_apart() -> None:
     price = Price(1.0, 2.0, 0.5, larger=(200_000, Price(2.0, 4.0, 1.0)))
     params = {"temperature": 0.5, "response_format": {"type": "json_object"}}
-    spec = WorkSpec(slots=3, directory=Path("/here"))
+    spec = WorkSpec(concurrency=3, directory=Path("/here"))
     config = Config(
         model=ModelConfig(api_key="sk-secret", model="m", price=price, params=params),
         database=Path("/here/batchgen.db"), log_dir=Path("/here/logs"), directory=Path("/here"),
@@ -66,9 +60,9 @@ def test_a_task_comes_whole_out_of_its_json_with_the_key_apart() -> None:
 def test_processes_share_all_slots_and_items(
     slots: int, max_items: int | None, processes: int
 ) -> None:
-    parts = WorkSpec(slots=slots, max_items=max_items, until=7).split(processes)
+    parts = WorkSpec(concurrency=slots, max_items=max_items, until=7).split(processes)
     assert len(parts) == processes
-    assert sum(part.slots for part in parts) == slots
+    assert sum(part.concurrency for part in parts) == slots
     assert {part.until for part in parts} == {7}
     if max_items is None:
         assert {part.max_items for part in parts} == {None}

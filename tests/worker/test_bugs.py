@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.config import load
 from batchgen.items import Price
-from batchgen.jobs.work import WorkFlags, spec_of
+from batchgen.jobs.work import spec_of
 from batchgen.llm.client import open_client
 from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
@@ -35,7 +35,7 @@ async def run(
     """One worker, put together with what it cannot work with."""
     given = {"base_url": job.base_url, "api_key": KEY, "model": "simulated"}
     config = load(None, env={}, overrides=given, cwd=job.path)
-    what: WorkSpec = replace(spec_of(config, None, WorkFlags(slots=3)), **spec)
+    what: WorkSpec = replace(spec_of(config, concurrency=3), **spec)
     prices = Prices(replace(config.model, price=price))
     async with open_store(job.database, create=True) as store:
         await job.enqueue(store, words)

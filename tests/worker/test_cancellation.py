@@ -22,7 +22,7 @@ import pytest
 from batchgen.config import load
 from batchgen.items import Recipe, Template
 from batchgen.jobs.enqueue import enqueue
-from batchgen.jobs.work import WorkFlags, spec_of, work
+from batchgen.jobs.work import spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop
@@ -127,7 +127,7 @@ class Sweep:
     async def run(self, base_url: str) -> None:
         overrides = {"base_url": base_url, "api_key": KEY, "model": "simulated", "timeout_s": 60}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
-        spec = spec_of(config, None, WorkFlags(slots=SLOTS))
+        spec = spec_of(config, concurrency=SLOTS)
         parsers = {"python:test": self.parser} if self.parser else {}
         async with open_store(self.database) as store:
             await work(store, config, spec, stop=Stop(), log=Log(), parsers=parsers)

@@ -16,7 +16,6 @@ from batchgen.items import (
     Reason,
     Release,
 )
-from batchgen.limits import Limits
 from tests.kits.desk import ITEMS, claimed, desk
 
 
@@ -73,7 +72,7 @@ async def test_a_second_call_whose_first_has_ended_meanwhile_gives_its_permit_ba
 async def test_a_second_call_that_never_went_out_takes_nothing_from_the_limits(
     tmp_path: Path,
 ) -> None:
-    async with desk(tmp_path, limits=Limits(rpm=1)) as worker:
+    async with desk(tmp_path, rpm=1) as worker:
         item = await claimed(worker.committer)
         waiting = asyncio.create_task(worker.committer.second_call_permit(item))
         while worker.permits.in_flight < 2:  # taken, and being written
