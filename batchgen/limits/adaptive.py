@@ -43,7 +43,7 @@ _MOSTLY_PAUSED = 1 / 4
 class LearnedRate:
     """What is known of the server's limit.
 
-    ceiling           about as many calls a second as the server takes; None before the first 429
+    ceiling_per_s     about as many calls a second as the server takes; None before the first 429
     cut_share         how far below the ceiling the last cut set the rate, as a share of it
     limited_s         for how long the rate has limited the calls since that cut
     cut_at            when the cut was made; epoch ms, as all times here
@@ -51,7 +51,7 @@ class LearnedRate:
     taken_since_cut   calls that were sent since then and not refused
     """
 
-    ceiling: float | None = None
+    ceiling_per_s: float | None = None
     cut_share: float = 0.0
     limited_s: float = 0.0
     cut_at: int = 0
@@ -61,13 +61,13 @@ class LearnedRate:
     @property
     def per_s(self) -> float:
         """The rate: calls a second."""
-        if self.ceiling is None:
+        if self.ceiling_per_s is None:
             return _doubled(_START_PER_S, self.limited_s / _DOUBLING_S)
         if self._is_searching:
-            doubling_s = max(_DOUBLING_S, _DOUBLING_CALLS / self.ceiling)
-            return _doubled(2 * self.ceiling, (self.limited_s - self._risen_s) / doubling_s)
+            doubling_s = max(_DOUBLING_S, _DOUBLING_CALLS / self.ceiling_per_s)
+            return _doubled(2 * self.ceiling_per_s, (self.limited_s - self._risen_s) / doubling_s)
         x = self.limited_s / self._period_s - 1
-        return self.ceiling * (1 + (self.cut_share if x < 0 else _RISE) * x**3)
+        return self.ceiling_per_s * (1 + (self.cut_share if x < 0 else _RISE) * x**3)
 
     def limited_for(self, seconds: float) -> "LearnedRate":
         """The rate kept calls from going out for `seconds`. What lies further back than two calls
@@ -100,8 +100,8 @@ class LearnedRate:
 
     @property
     def _period_s(self) -> float:
-        assert self.ceiling is not None
-        return max(_PERIOD_S, _PERIOD_CALLS / self.ceiling)
+        assert self.ceiling_per_s is not None
+        return max(_PERIOD_S, _PERIOD_CALLS / self.ceiling_per_s)
 
     @property
     def _risen_s(self) -> float:
@@ -110,7 +110,7 @@ class LearnedRate:
 
     @property
     def _is_searching(self) -> bool:
-        return self.ceiling is None or self.limited_s > self._risen_s
+        return self.ceiling_per_s is None or self.limited_s > self._risen_s
 
     def _next_ceiling(self, taken: int, elapsed_s: float) -> float:
         rate = self.per_s

@@ -68,9 +68,9 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class SharedRate:
-    """The state that all workers share: what was in the buckets at `at` (epoch ms)."""
+    """The state that all workers share: what was in the buckets at `updated_at` (epoch ms)."""
 
-    at: int = 0
+    updated_at: int = 0
     requests: float = 0.0
     tokens: float = 0.0
     paused_until: int = 0
@@ -92,14 +92,14 @@ class SharedRate:
         )
 
     def filled(self, limits: Limits, call_tokens: float, now: int) -> "SharedRate":
-        """With what has flowed into the buckets since `at`."""
+        """With what has flowed into the buckets since `updated_at`."""
         shared = self._at_latest(now)
-        seconds = (now - shared.at) / 1000
+        seconds = (now - shared.updated_at) / 1000
         requests = requests_flow(limits, shared.learned)
         tokens = tokens_flow(limits, call_tokens)
         return replace(
             shared,
-            at=now,
+            updated_at=now,
             requests=_fill(shared.requests, requests, seconds),
             tokens=_fill(shared.tokens, tokens, seconds),
         )
@@ -115,11 +115,11 @@ class SharedRate:
 
     def _at_latest(self, now: int) -> "SharedRate":
         """When the clock was set back, all times move with it, so that a wait stays as long."""
-        shift_ms = now - self.at
+        shift_ms = now - self.updated_at
         if shift_ms >= 0:
             return self
         paused_until, learned = self.paused_until + shift_ms, self.learned.shifted(shift_ms)
-        return replace(self, at=now, paused_until=paused_until, learned=learned)
+        return replace(self, updated_at=now, paused_until=paused_until, learned=learned)
 
 
 @dataclass(frozen=True, slots=True)

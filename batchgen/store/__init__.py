@@ -179,13 +179,15 @@ class Store:
         return await self._db.read(repair.failed_page, experiment_id, reason, message, after, limit)
 
     async def ended_item(self, item_id: int) -> EndedItem | None:
+        """None when it has not ended."""
         return await self._db.read(repair.ended_item, item_id)
 
     async def reopen(
         self, items: Sequence[EndedItem], change: Callable[[Recipe], Recipe] | None = None
     ) -> int:
-        """Items that ended back to pending, old attempts and results kept; how many still had
-        ended so. `change` gives them another recipe, and they stay the same items."""
+        """Items that ended back to pending with all their tries, old attempts and results kept;
+        how many still had ended so. `change` gives them another recipe, and they stay the same
+        items."""
         return await self._db.write(repair.reopen, items, change, now_ms())
 
     async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
@@ -201,7 +203,8 @@ class Store:
         return await self._db.read(repair.answer_page, experiment_id, done_too, after, limit)
 
     async def answer_of(self, item_id: int) -> EndedAnswer | None:
-        """The same of one item; also of one whose parser killed its worker."""
+        """The same of one item; also of one whose parser killed its worker. None when it has not
+        ended with an answer that was for a parser."""
         return await self._db.read(repair.answer_of, item_id)
 
     async def write_reparsed(self, reparsed: Sequence[Reparsed], parser: str) -> set[int]:
@@ -217,6 +220,7 @@ class Store:
         return await self._db.write(steering.change_orders, changes)
 
     async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
+        """Raises UsageError when the name is taken."""
         await self._db.write(admin.rename_experiment, experiment_id, new_name)
 
     async def delete_experiment(self, experiment_id: int) -> None:
@@ -245,7 +249,8 @@ class Store:
         return await self._db.read(look.unknown_calls, after, limit)
 
     async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
-        """What a worker that died had under way; the first of them, when they are many or big."""
+        """What a worker that died had under way, while nobody has taken over from it; the first of
+        them, when they are many or big."""
         return await self._db.read(look.calls_of_worker, worker_id, limit)
 
     async def pace(self) -> Pace:
@@ -276,8 +281,8 @@ class Store:
         return await self._db.read(look.failures, experiment_id, reason, limit)
 
     async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
-        """The numbers of the items with this id, all samples of them; or, if there is none, of the
-        one with this number."""
+        """The numbers of the items with this id in any experiment, or in one, with all their
+        samples; or, if there is none, of the one with this number. `#17` is always a number."""
         return await self._db.read(look.find_items, given, experiment_id)
 
     async def item(self, item_id: int) -> StoredItem | None:
@@ -342,7 +347,8 @@ class Store:
         await self._db.write(live.start_live_file, record)
 
     async def move_live_file(self, record: LiveFileRecord) -> bool:
-        """The file grew. False: it became another's meanwhile."""
+        """The file grew. False: it was made another's meanwhile, by an export or for another
+        experiment."""
         return await self._db.write(live.move_live_file, record)
 
     async def forget_live_file(self, path: Path) -> None:

@@ -212,7 +212,7 @@ class _Crew:
         heapq.heappush(self._events, (at_s, next(self._order), worker, sent_s, refused))
 
     def _exchange(self, worker: Worker, now_s: float) -> None:
-        now, seen_at = round(now_s * 1000), self._shared.at
+        now, seen_at = round(now_s * 1000), self._shared.updated_at
         pause_ms = max(0, round((worker.paused_until_s - now_s) * 1000))
         returned = Returned(refused_at=tuple(worker.refused_at), pause_ms=pause_ms)
         worker.refused_at.clear()

@@ -256,6 +256,6 @@ def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
         table.exchange_want(seat, replace(want, slots=0), outcomes)
         table.now += 10
     learned = read_shared_rate(table.db).learned
-    assert learned.ceiling is not None
-    assert learned.per_s == pytest.approx(learned.ceiling / 2)
+    assert learned.ceiling_per_s is not None
+    assert learned.per_s == pytest.approx(learned.ceiling_per_s / 2)
     assert learned.cut_at == sent_at + 50

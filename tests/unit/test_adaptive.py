@@ -100,9 +100,9 @@ def test_a_long_time_without_a_look_is_no_long_time_of_growth() -> None:
 
 def test_the_first_burst_halves_the_rate_and_the_others_take_a_little() -> None:
     first = LearnedRate(limited_s=5.0).refused([1000], now=1100, paused_until=0)
-    assert (first.ceiling, first.per_s) == (32, 16)
+    assert (first.ceiling_per_s, first.per_s) == (32, 16)
     grown = LearnedRate(
-        ceiling=32,
+        ceiling_per_s=32,
         cut_share=0.5,
         limited_s=20,
         cut_at=1100,
@@ -110,7 +110,7 @@ def test_the_first_burst_halves_the_rate_and_the_others_take_a_little() -> None:
         taken_since_cut=600,
     )
     second = grown.refused([21_000], now=21_100, paused_until=0)
-    assert second.ceiling == pytest.approx(31, rel=0.02)
+    assert second.ceiling_per_s == pytest.approx(31, rel=0.02)
     assert second.per_s == pytest.approx(31 * 0.92, rel=0.02)
 
 
@@ -124,7 +124,7 @@ def test_calls_sent_before_a_cut_took_effect_belong_to_its_burst() -> None:
 def test_a_burst_right_after_a_cut_shows_how_much_too_high_the_rate_was() -> None:
     """As after a slow start against a bucket that had a minute's worth in it."""
     cut = LearnedRate(
-        ceiling=512,
+        ceiling_per_s=512,
         cut_share=0.5,
         limited_s=0.05,
         cut_at=1000,

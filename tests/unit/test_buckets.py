@@ -61,7 +61,7 @@ def test_a_clock_set_back_neither_gives_nor_takes() -> None:
     back = before.filled(limits, 1, START_MS - 3_600_000)
     assert (back.requests, back.paused_until) == (before.requests, START_MS - 3_595_000)
     again = back.filled(limits, 1, START_MS - 3_590_000)
-    assert allowance(again, limits, 9, 1, again.at).calls == 1
+    assert allowance(again, limits, 9, 1, again.updated_at).calls == 1
 
 
 def test_the_wait_is_over_when_there_is_room() -> None:

@@ -5,12 +5,13 @@
     migrate      the schema, from migrations/sqlite/*.sql
     sql          queries.sql by name
 
-and the transactions, each file by who runs them:
+and the transactions, each file by who runs them. What each promises is said where it is asked for,
+at the door (store/__init__.py) or by the seat; here, only how SQLite keeps it.
 
     intake       enqueueing
     seat         a worker's place: lease, lock, exchanges; who is dead
     queue        claim, exchange, take over  finish    how claims end, as planned
-    claims       which claims hold           deltas    counters and totals
+    fencing      which claims hold           deltas    counters and totals
     budget       what may be spent           limiter   what all may send
     steering     orders for workers          repair    retry and reparse
     admin        experiments, exported files look      how it goes

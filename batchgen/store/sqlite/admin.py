@@ -10,14 +10,12 @@ from batchgen.store.sqlite.sql import QUERIES
 
 
 def rename_experiment(db: sqlite3.Connection, experiment_id: int, new_name: str) -> None:
-    """Raises UsageError when the name is taken."""
     if db.execute(QUERIES["find_experiment"], {"name": new_name}).fetchone():
         raise UsageError(f"experiment {new_name!r} exists already; choose another name.")
     db.execute(QUERIES["rename_experiment"], {"experiment_id": experiment_id, "new_name": new_name})
 
 
 def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
-    """All of it, answers too. Raises UsageError while a worker is at work on it."""
     which = {"experiment_id": experiment_id}
     (running,) = db.execute(QUERIES["count_running"], which).fetchone()
     if running:

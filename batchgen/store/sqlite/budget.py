@@ -14,7 +14,6 @@ from batchgen.store.values import Budget, Grant, Reservation, Spent
 def reserve(
     db: sqlite3.Connection, worker_id: int, wanted: Sequence[Reservation], budget: Budget
 ) -> list[Grant]:
-    """One answer each, in their order."""
     held = held_claims(db, {claim_of(one.item) for one in wanted})
     spent, reserved = spent_of(db, budget), _sum(db, "reserved", budget)
     grants, made = plan_grants(wanted, budget, spent, reserved, held)

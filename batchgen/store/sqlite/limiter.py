@@ -5,44 +5,25 @@ Where nothing is limited, it is neither read nor written. The arithmetic is in b
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import asdict, replace
 
 from batchgen.items import Item
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
-from batchgen.store.sqlite.rows import row_of
+from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
 
 
 def read_shared_rate(db: sqlite3.Connection) -> SharedRate:
-    row = row_of(db, "shared_rate", _SharedRateRow, {})
-    return SharedRate() if row is None else row.shared_rate
-
-
-class _SharedRateRow(NamedTuple):
-    updated_at: int
-    requests: float
-    tokens: float
-    paused_until: int
-    ceiling_per_s: float | None
-    cut_share: float
-    limited_s: float
-    cut_at: int
-    cut_effective_at: int
-    taken_since_cut: int
-
-    @property
-    def shared_rate(self) -> SharedRate:
-        learned = LearnedRate(
-            self.ceiling_per_s, self.cut_share, self.limited_s, self.cut_at,
-            self.cut_effective_at, self.taken_since_cut,
-        )  # fmt: skip
-        return SharedRate(self.updated_at, self.requests, self.tokens, self.paused_until, learned)
+    columns = next(dicts_of(db, "shared_rate"), None)
+    if columns is None:
+        return SharedRate()
+    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__slots__})
+    return SharedRate(**columns, learned=learned)
 
 
 def learned_rate(db: sqlite3.Connection) -> float | None:
     learned = read_shared_rate(db).learned
-    return None if learned.ceiling is None else learned.per_s * 60
+    return None if learned.ceiling_per_s is None else learned.per_s * 60
 
 
 class Limiter:
@@ -57,7 +38,7 @@ class Limiter:
         self._call_tokens = call_tokens
         self._now = now
         self._shared = read_shared_rate(db)
-        self._seen_at = self._shared.at
+        self._seen_at = self._shared.updated_at
         self._changed = now < self._seen_at  # the clock was set back
         self._allowance = Allowance(0)
 
@@ -92,11 +73,6 @@ class Limiter:
         """Unless nothing but time has passed."""
         if not self._changed:
             return
-        shared, learned = self._shared, self._shared.learned
-        self._db.execute(QUERIES["write_shared_rate"], {
-            "updated_at": shared.at, "requests": shared.requests, "tokens": shared.tokens,
-            "paused_until": shared.paused_until, "ceiling_per_s": learned.ceiling,
-            "cut_share": learned.cut_share, "limited_s": learned.limited_s,
-            "cut_at": learned.cut_at, "cut_effective_at": learned.cut_effective_at,
-            "taken_since_cut": learned.taken_since_cut,
-        })  # fmt: skip
+        columns = asdict(self._shared)
+        learned = columns.pop("learned")
+        self._db.execute(QUERIES["write_shared_rate"], columns | learned)

@@ -18,8 +18,6 @@ from batchgen.store.sqlite.sql import QUERIES
 def live_page(
     db: sqlite3.Connection, experiment_id: int, after: int, limit: int
 ) -> LivePage | None:
-    """What came after result `after`: of the next `limit` results, or fewer when they are big.
-    None when there is no such experiment."""
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     found = db.execute(QUERIES["live_window"], which).fetchone()
     if found is None:
@@ -53,6 +51,4 @@ def forget_live_file(db: sqlite3.Connection, path: Path) -> None:
 
 
 def move_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> bool:
-    """A file that grew. False: it was made another's meanwhile, by an export or for another
-    experiment."""
     return db.execute(QUERIES["move_live_file"], asdict(record)).rowcount == 1

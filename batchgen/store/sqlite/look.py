@@ -22,13 +22,11 @@ from batchgen.store.sqlite.sql import QUERIES, last_id
 
 
 def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:
-    """Whether the experiment accepts items with this recipe."""
     which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
     return db.execute(QUERIES["identity_recipe"], which).fetchone() is not None
 
 
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
-    """The newest answer of an item that its parser could not use, and why."""
     row = db.execute(QUERIES["last_bad_answer"], {"item_id": item_id}).fetchone()
     return None if row is None else (row[0], row[1])
 
@@ -59,13 +57,10 @@ def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) 
 
 
 def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:
-    """The next ones after attempt `after`: `limit` of them, or fewer when their items are big. Ends
-    with an empty page."""
     return _page_of_calls(db, "unknown_calls", {"after": after, "limit": limit})
 
 
 def calls_of_worker(db: sqlite3.Connection, worker_id: int, limit: int) -> list[UnknownCall]:
-    """What a worker that died had under way, as far as nobody has taken over from it."""
     return _page_of_calls(db, "calls_of_worker", {"worker_id": worker_id, "limit": limit})
 
 
@@ -85,7 +80,6 @@ def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
 def latencies_ms(
     db: sqlite3.Connection, experiment_ids: Sequence[int] | None, after: int
 ) -> list[int]:
-    """Of answers among the newest thousand calls after attempt `after`, in rising order."""
     which = {
         "experiment_ids": None if experiment_ids is None else json.dumps(list(experiment_ids)),
         "after": after, "limit": 1000,
@@ -109,8 +103,6 @@ def failures(
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
-    """The numbers of the items that `given` names: by the user's id in any experiment, with all
-    their samples, or, if there is none, by the number of the one. `#17` is always a number."""
     if not is_storable(given):
         return []
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
@@ -133,7 +125,6 @@ def item(db: sqlite3.Connection, item_id: int) -> StoredItem | None:
 
 
 def attempts_of(db: sqlite3.Connection, item_id: int) -> list[StoredAttempt]:
-    """Oldest first."""
     return list(rows_of(db, "attempts_of_item", StoredAttempt, {"item_id": item_id}))
 
 

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 from batchgen.items import Item, Outcome, State, StoredAnswer
 from batchgen.limits import Allowance, Limits
@@ -23,7 +23,7 @@ from batchgen.store.records import Counts
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
-from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.rows import dicts_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
@@ -52,7 +52,6 @@ def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
-    """Those that joined and did not leave. `report` is JSON, what a worker last told of itself."""
     rows = list(rows_of(db, "workers", WorkerRow))
     return [replace(row, paused=bool(row.paused), calls=_count_calls(db, row.id)) for row in rows]
 
@@ -86,15 +85,12 @@ def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None)
 
 
 def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
-    """One more try used up by each of these, which went back to pending without."""
     db.executemany(QUERIES["charge"], [{"item_id": item.id} for item in items])
 
 
 def begin_second_calls(
     db: sqlite3.Connection, items: Sequence[Item], limits: Limits, now: int
 ) -> set[int]:
-    """Note that each of these items has a second call under way from now on, and take what that
-    needs from what all workers may send; those whose claims still hold."""
     claims = json.dumps({item.id: item.epoch for item in items})
     begun = db.execute(QUERIES["begin_second_calls"], {"claims": claims}).fetchall()
     ours = {item_id for (item_id,) in begun}
@@ -185,39 +181,21 @@ def _earlier(one: int | None, other: int | None) -> int | None:
     return min((at for at in (one, other) if at is not None), default=None)
 
 
-class _ClaimedRow(NamedTuple):
-    item_id: int
-    epoch: int
-    experiment_id: int
-    recipe_id: int
-    custom_id: str | None
-    input: str
-    tries: int
-    parse_failures: int
-    sample: int | None
-    answer_seq: int | None
-    response: str | None
-
-    def item(self, reserved_tokens: int) -> Item:
-        answer = None
-        if self.answer_seq is not None:
-            answer = StoredAnswer(self.answer_seq, self.response or "")
-        return Item(
-            id=self.item_id, epoch=self.epoch, experiment_id=self.experiment_id,
-            recipe_id=self.recipe_id, custom_id=self.custom_id, input_json=self.input,
-            tries=self.tries, parse_failures=self.parse_failures, sample=self.sample,
-            answer=answer, reserved_tokens=reserved_tokens,
-        )  # fmt: skip
-
-
 def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:
     if not claimed:
         return []
-    counts_tokens = want.limits.tpm is not None
-    return [
-        row.item(want.call_tokens.of(len(row.input.encode())) if counts_tokens else 0)
-        for row in rows_of(db, "claimed_items", _ClaimedRow, {"ids": json.dumps(claimed)})
-    ]
+    rows = dicts_of(db, "claimed_items", {"ids": json.dumps(claimed)})
+    return [_item(row, want) for row in rows]
+
+
+def _item(row: dict[str, Any], want: ClaimRequest) -> Item:
+    """`row`: its fields, and the stored answer that waits for its parser, if there is one."""
+    attempt_seq, text = row.pop("attempt_seq"), row.pop("text")
+    reserved_tokens = 0
+    if want.limits.tpm is not None:
+        reserved_tokens = want.call_tokens.of(len(row["input_json"].encode()))
+    answer = None if attempt_seq is None else StoredAnswer(attempt_seq, text or "")
+    return Item(**row, answer=answer, reserved_tokens=reserved_tokens)
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:

@@ -22,8 +22,6 @@ def failed_page(
     after: int,
     limit: int,
 ) -> list[EndedItem]:
-    """The next failed items after item `after`, those with `message` in their error. Ends with an
-    empty page."""
     which = {"experiment_id": experiment_id, "reason": reason, "after": after, "limit": limit}
     while page := list(rows_of(db, "failed_items", EndedItem, which)):
         if found := [item for item in page if item.has_message(message)]:
@@ -46,11 +44,6 @@ def reopen(
     change: Callable[[Recipe], Recipe] | None,
     now: int,
 ) -> int:
-    """Items that ended back to pending, with all their tries; what they brought so far is kept.
-
-    Those that did not end for the reason given any more are skipped: another retry was faster.
-    `change` gives them another recipe; they stay the same items.
-    """
     ended = _ended_items(db, [item.item_id for item in items])
     plan = plan_reopened(items, {item.item_id: item.reason for item in ended})
     db.executemany(QUERIES["reopen"], plan.reopened)
@@ -63,7 +56,6 @@ def reopen(
 def items_with_own(
     db: sqlite3.Connection, item_ids: Sequence[int], names: Sequence[str]
 ) -> set[int]:
-    """Those of the items that have one of these parameters themselves."""
     which = {"ids": json.dumps(list(item_ids)), "names": json.dumps(list(names))}
     return {item_id for (item_id,) in db.execute(QUERIES["items_with_own"], which)}
 
@@ -71,8 +63,6 @@ def items_with_own(
 def answer_page(
     db: sqlite3.Connection, experiment_id: int, done_too: bool, after: int, limit: int
 ) -> list[EndedAnswer]:
-    """The next answers after item `after` that a parser could not use (`done_too`: or could):
-    `limit` of them, or fewer when they are big. Ends with an empty page."""
     query = "all_answers" if done_too else "unparsed_answers"
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     page, _ = bounded(rows_of(db, query, EndedAnswer, which), _chars_of)
@@ -84,7 +74,6 @@ def _chars_of(answer: EndedAnswer) -> int:
 
 
 def answer_of(db: sqlite3.Connection, item_id: int) -> EndedAnswer | None:
-    """None when it has not ended with an answer that was for a parser."""
     return row_of(db, "answer_of_item", EndedAnswer, {"item_id": item_id})
 
 

@@ -18,8 +18,6 @@ def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:
 def result_page(
     db: sqlite3.Connection, experiment_id: int, state: State, after: int, limit: int
 ) -> list[ResultRow]:
-    """The next results after item `after`, in the order of the pool: `limit` of them, or fewer when
-    they are big. Ends with an empty page."""
     query = "done_rows" if state is State.DONE else "failed_rows"
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     page, _ = bounded(rows_of(db, query, ResultRow, which), chars_of)
@@ -27,14 +25,12 @@ def result_page(
 
 
 def results_of(db: sqlite3.Connection, item_ids: Sequence[int]) -> list[ResultRow]:
-    """The results of chosen items, those that have ended."""
     return list(_chosen(db, item_ids))
 
 
 def results_in_order(
     db: sqlite3.Connection, item_ids: Sequence[int]
 ) -> tuple[list[ResultRow], list[int]]:
-    """The same in the order given; and those for another time, when they are big."""
     page, is_all = bounded(_chosen(db, item_ids), chars_of)
     return page, [] if is_all else list(item_ids[item_ids.index(page[-1].id) + 1 :])
 
@@ -50,7 +46,6 @@ def _chosen(db: sqlite3.Connection, item_ids: Sequence[int]) -> Iterator[ResultR
 def sample_page(
     db: sqlite3.Connection, experiment_id: int, after: int, limit: int
 ) -> dict[int, int]:
-    """The number of an item's first sample, by that of each; the next `limit` items."""
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     rows = db.execute(QUERIES["sample_numbers"], which)
     return {number: first for number, first, _ in rows}

@@ -201,7 +201,6 @@ def _clock_offset_ms() -> int:
 
 
 async def workers(database: Database) -> list[WorkerRow]:
-    """Those that joined and did not leave, told whether they still live."""
     rows = await database.read(queue.workers)
     return [replace(row, alive=not is_dead(database.path, row)) for row in rows]
 
