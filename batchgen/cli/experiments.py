@@ -5,6 +5,7 @@ import json
 import click
 
 from batchgen.cli.group import OrderedGroup, epilog
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.display.texts import experiments_text
@@ -30,7 +31,7 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
         if as_json:
             click.echo(json.dumps([one.to_json() for one in found], ensure_ascii=False))
         else:
-            click.echo(experiments_text(found))
+            click.echo(experiments_text(found, COMMANDS))
         return 0
 
     return run_async(job())

@@ -5,6 +5,7 @@ import json
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, run_async
 from batchgen.display.texts import failures_text
@@ -31,7 +32,7 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
             rows = [row for one in found for row in one.to_json()]
             click.echo(json.dumps(rows, ensure_ascii=False))
         else:
-            click.echo("\n".join(map(failures_text, found)))
+            click.echo("\n".join(failures_text(one, COMMANDS) for one in found))
         return 0
 
     return run_async(job())

@@ -1,7 +1,9 @@
-"""What the user can type about an error or a halt: the command line's words for each remedy."""
+"""What the user can type: the command line's words for the remedy of an error or a halt, and for
+what a display suggests."""
 
 from collections.abc import Mapping
 
+from batchgen.display.texts import Commands
 from batchgen.errors import BatchgenError, Remedy
 
 HINTS: Mapping[Remedy, str] = {
@@ -27,6 +29,13 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
 }  # fmt: skip
+
+COMMANDS = Commands(
+    enqueue="batchgen enqueue",
+    failures="batchgen failures",
+    show="batchgen show",
+    resume="batchgen resume",
+)
 
 
 def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:

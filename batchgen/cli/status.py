@@ -8,9 +8,10 @@ from functools import partial
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
-from batchgen.display.texts import status_text
+from batchgen.display.texts import status_text, waits_for
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
 
@@ -37,15 +38,15 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
 
                 if console := screen():
                     look = partial(status_of, store, config)
-                    return await show_dashboard(look, str(config.database), console)
+                    return await show_dashboard(look, str(config.database), console, COMMANDS)
             while True:
                 seen = await status_of(store, config)
                 if watch and not as_json:
                     click.clear()
-                as_text = (
-                    json.dumps(seen.to_json(), ensure_ascii=False) if as_json else status_text(seen)
-                )
-                click.echo(as_text)
+                if as_json:
+                    click.echo(json.dumps(seen.to_json(waits_for), ensure_ascii=False))
+                else:
+                    click.echo(status_text(seen, COMMANDS))
                 if not watch:
                     break
                 await asyncio.sleep(2)

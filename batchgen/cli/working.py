@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import gathered
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
@@ -92,7 +93,7 @@ async def work_on(
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
     kept up to date meanwhile."""
     specs = _split(spec, processes)
-    stop, stats, display = Stop(), Stats(), RunDisplay()
+    stop, stats, display = Stop(), Stats(), RunDisplay(COMMANDS)
     live = await live_file_of(store, spec.experiments, output, say=display.say) if output else None
 
     look = await watch_run(store, spec.experiments, spec.until)

@@ -28,6 +28,7 @@ from batchgen.display.drawing import (
 from batchgen.display.history import History, Look
 from batchgen.display.texts import (
     GONE,
+    Commands,
     duration,
     latency_text,
     learned_line,
@@ -54,7 +55,7 @@ def screen() -> Console | None:
     return console if drawable and not console.options.ascii_only else None
 
 
-async def show_dashboard(look: Look, database: str, console: Console) -> int:
+async def show_dashboard(look: Look, database: str, console: Console, commands: Commands) -> int:
     """Draw every look on a screen of its own, until a signal; its exit code. The terminal is then
     as it was."""
     history, stop = History(), Stop()
@@ -63,7 +64,7 @@ async def show_dashboard(look: Look, database: str, console: Console) -> int:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while not stop.drain.is_set():
                 clock = f"{datetime.now().astimezone():%H:%M:%S}"
-                live.update(Dashboard(database, clock, status, history), refresh=True)
+                live.update(Dashboard(database, clock, status, history, commands), refresh=True)
                 try:
                     await asyncio.wait_for(stop.drain.wait(), EVERY_S)
                 except TimeoutError:
@@ -79,18 +80,19 @@ class Dashboard:
     clock: str
     status: Status
     history: History
+    commands: Commands
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         width = options.max_width
         head = [_head(self.database, self.clock, width), Text()]
         if not self.status.experiments:
             yield from head
-            yield from sentence(status_text(self.status), width)
+            yield from sentence(status_text(self.status, self.commands), width)
             return
         middle = [Text(), *self._middle(width)]
         room = options.max_height - len(head) - len(middle)
         experiments = _experiments(self.status, width)
-        workers = [_worker(worker, self.status.at_ms, width) for worker in self.status.workers]
+        workers = [self._worker(worker, width) for worker in self.status.workers]
         for_workers = max(room // 2, room - sum(map(len, experiments))) - 1
         cut_workers = [Text(), *_cut(workers, for_workers)] if workers else []
         yield from head
@@ -133,6 +135,20 @@ class Dashboard:
         for text, (name, style, values) in zip(texts, rows, strict=False):
             yield from _spark_row(name, text.ljust(longest), values, style, width)
 
+    def _worker(self, worker: WorkerStatus, width: int) -> list[Text]:
+        if worker.alive:
+            slots = f"{worker.in_flight}/{worker.slots} in flight"
+        else:
+            slots = f"{worker.slots} slots"
+        state = worker_held_back(worker, self.commands) or "alive" if worker.alive else GONE
+        text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {slots}, {state}"
+        lines = sentence(text, width, "" if worker.alive else "dim")
+        for late in worker.report.stragglers if worker.alive else ():
+            for_s = (self.status.at_ms - late.began_at) / 1000
+            text = f"  item {late.item_id}: under way for {duration(for_s)}"
+            lines.append(line(Text(text, style="yellow")))
+        return lines
+
 
 def _head(database: str, clock: str, width: int) -> Text:
     name = Text(database, style="bold")
@@ -170,20 +186,6 @@ def _experiment(
         return [line(title, Text(" "), bar(counts, room - beside), right, *gaps)]
     head = line(title, Text(" "), bar(counts, max(0, room)), right)
     return [head, *_row("", cells, width, names + 1)]
-
-
-def _worker(worker: WorkerStatus, at_ms: int, width: int) -> list[Text]:
-    if worker.alive:
-        slots = f"{worker.in_flight}/{worker.slots} in flight"
-    else:
-        slots = f"{worker.slots} slots"
-    state = worker_held_back(worker) or "alive" if worker.alive else GONE
-    text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {slots}, {state}"
-    lines = sentence(text, width, "" if worker.alive else "dim")
-    for late in worker.report.stragglers if worker.alive else ():
-        text = f"item {late.item_id}: under way for {duration((at_ms - late.began_at) / 1000)}"
-        lines.append(line(Text(f"  {text}", style="yellow")))
-    return lines
 
 
 def _cut(blocks: Sequence[list[Text]], room: int) -> Iterator[Text]:

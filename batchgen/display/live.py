@@ -25,7 +25,7 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History, Look
-from batchgen.display.texts import duration, latency_text, left_s, why_held
+from batchgen.display.texts import Commands, duration, latency_text, left_s, why_held
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
 
@@ -36,16 +36,31 @@ _CLOCK = 16  # room for the longest remaining time
 
 
 class RunDisplay:
-    """The display of a run on stderr, and messages that do not tear it. When nobody reads stderr
-    any more, the run goes on without."""
+    """The display of a run, and messages that do not tear it; on stderr, unless `console` is given.
+    When nobody reads it any more, the run goes on without."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(
+        self,
+        commands: Commands,
+        console: Console | None = None,
+        *,
+        plain_every_s: float = PLAIN_EVERY_S,
+    ) -> None:
+        self._commands = commands
+        self._console = console or Console(stderr=True)
+        self._plain_every_s = plain_every_s
+
+    def say(self, message: str) -> None:
+        with suppress(OSError, SystemExit):  # rich exits when nobody reads
+            self._print(message)
+
+    def warn(self, message: str) -> None:
+        self.say(f"warning: {message}")
 
     @asynccontextmanager
     async def showing(self, look: Look) -> AsyncIterator[None]:
-        """While inside, it shows how the run goes; it has had its last look on leaving, which
-        raises what a look raised."""
+        """While inside, it shows how the run goes that begins now. On leaving it has its last look,
+        which stays on the terminal; it raises what a look raised."""
         showing = asyncio.create_task(self._show(look), name="display")
         try:
             yield
@@ -53,15 +68,38 @@ class RunDisplay:
             await uninterrupted(_end(showing))
 
     async def _show(self, look: Look) -> None:
-        with suppress(OSError, SystemExit):  # rich exits when nobody reads
-            await show(look, self._console)
+        history = History()
+        status = await history.follow(look)
+        with suppress(OSError, SystemExit):  # as above
+            if self._console.is_terminal and not self._console.is_dumb_terminal:
+                await self._show_live(look, history, status)
+            else:
+                await self._show_lines(look, history)
 
-    def say(self, message: str) -> None:
-        with suppress(OSError, SystemExit):
-            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+    async def _show_lines(self, look: Look, history: History) -> None:
+        """A line every few seconds, in a long run less often, until cancelled."""
+        while True:
+            pause_s = min(history.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)
+            await asyncio.sleep(max(self._plain_every_s, pause_s))
+            self._print(plain_line(await history.follow(look), history, self._commands))
 
-    def warn(self, message: str) -> None:
-        self.say(f"warning: {message}")
+    async def _show_live(self, look: Look, history: History, status: Status) -> None:
+        """A display that is drawn anew in place, until cancelled."""
+        # What a user's parser prints goes above the display, unless it goes somewhere else anyway.
+        redirects = sys.stdout.isatty()
+        with Live(console=self._console, auto_refresh=False, redirect_stdout=redirects) as live:
+            try:
+                while True:
+                    live.update(LiveDisplay(status, history, self._commands), refresh=True)
+                    await asyncio.sleep(LIVE_EVERY_S)
+                    status = await history.follow(look)
+            finally:
+                status = await history.follow(look)
+                last = LiveDisplay(status, history, self._commands, is_last=True)
+                live.update(last, refresh=True)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 async def _end(showing: asyncio.Task[None]) -> None:
@@ -71,41 +109,7 @@ async def _end(showing: asyncio.Task[None]) -> None:
         showing.result()
 
 
-async def show(look: Look, console: Console, *, plain_every_s: float = PLAIN_EVERY_S) -> None:
-    """Show how the run goes that begins now, until cancelled. Then the last frame stays on the
-    terminal, and it is true. Raises OSError or SystemExit when nobody reads the terminal any
-    more."""
-    history = History()
-    status = await history.follow(look)
-    if console.is_terminal and not console.is_dumb_terminal:
-        await _draw(look, history, status, console)
-    else:
-        await _print(look, history, console, plain_every_s)
-
-
-async def _print(look: Look, history: History, console: Console, every_s: float) -> None:
-    """A line every few seconds, in a long run less often, until cancelled."""
-    while True:
-        await asyncio.sleep(max(every_s, min(history.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)))
-        text = plain_line(await history.follow(look), history)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-async def _draw(look: Look, history: History, status: Status, console: Console) -> None:
-    """A display that is drawn anew in place, until cancelled."""
-    # What a user's parser prints goes above the display, unless it goes somewhere else anyway.
-    with Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty()) as live:
-        try:
-            while True:
-                live.update(LiveDisplay(status, history), refresh=True)
-                await asyncio.sleep(LIVE_EVERY_S)
-                status = await history.follow(look)
-        finally:
-            status = await history.follow(look)
-            live.update(LiveDisplay(status, history, is_last=True), refresh=True)
-
-
-def plain_line(status: Status, history: History) -> str:
+def plain_line(status: Status, history: History, commands: Commands) -> str:
     """The newest look as one line, for a log file or a pipe."""
     total = status.total
     parts = [
@@ -127,7 +131,7 @@ def plain_line(status: Status, history: History) -> str:
     remaining_s = left_s(status, history.items_per_s)
     if remaining_s is not None:
         parts.append(f"{duration(remaining_s)} left")
-    if held := why_held(status, history.items_per_s):
+    if held := why_held(status, history.items_per_s, commands):
         parts.append(printable(held))
     return " | ".join(parts)
 
@@ -139,6 +143,7 @@ class LiveDisplay:
 
     status: Status
     history: History
+    commands: Commands
     is_last: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
@@ -153,7 +158,7 @@ class LiveDisplay:
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
         if not self.is_last:  # the line is there with nothing to say too, or the display would jump
-            held = why_held(self.status, self.history.items_per_s)
+            held = why_held(self.status, self.history.items_per_s, self.commands)
             yield line(Text(printable(held) or " ", style="yellow"))
 
     def _clock(self) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.clock import timestamp
 from batchgen.jobs.experiments import ExperimentSummary
@@ -12,24 +12,32 @@ from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
-from batchgen.limits import limit_in_words
 from batchgen.llm.responses import parts_beside_text
 from batchgen.store import Counts, StoredAttempt
 
 GONE = "gone: the next worker takes over its items"
 
 
+class Commands(NamedTuple):
+    """What the reader can type about what is shown."""
+
+    enqueue: str
+    failures: str
+    show: str
+    resume: str
+
+
 # --- status ---
 
 
-def status_text(status: Status) -> str:
-    """`batchgen status`."""
+def status_text(status: Status, commands: Commands) -> str:
+    """`status`."""
     if not status.experiments:
-        return "The database is empty: enqueue a data pool first (batchgen enqueue)."
+        return f"The database is empty: enqueue a data pool first ({commands.enqueue})."
     lines = _experiments_table(status.experiments)
     total = status.total
     if total.reasons:
-        lines.append(f"\nfailed because of: {reasons_text(total)}   (batchgen failures)")
+        lines.append(f"\nfailed because of: {reasons_text(total)}   ({commands.failures})")
     cost = f", ${total.cost_usd:,.4f}" if total.cost_usd else ""
     lines.append(
         f"\ncalls {total.calls}, tokens {total.prompt_tokens} in, "
@@ -41,7 +49,8 @@ def status_text(status: Status) -> str:
         lines.append(learned_line(status.learned_rpm))
     if status.unknown.calls:
         lines.append(unknown_line(status.unknown))
-    lines += [line for worker in status.workers for line in _worker_lines(worker, status.at_ms)]
+    for worker in status.workers:
+        lines += _worker_lines(worker, status.at_ms, commands)
     return "\n".join(lines)
 
 
@@ -91,16 +100,32 @@ def _may_have_cost(unknown: UnknownCost) -> str:
     return "how much is not known, as max_tokens is not set"
 
 
-def worker_held_back(worker: WorkerStatus) -> str | None:
+def waits_for(worker: WorkerStatus) -> str | None:
     """Why it sends less than it could; None: it does not."""
-    return "paused (batchgen resume goes on)" if worker.paused else worker.waits_for
+    report = worker.report
+    if worker.paused:
+        return "paused"
+    if report.waits_for_server:
+        return f"waiting for the server: {report.trouble}" if report.trouble else "waiting"
+    return _limit_text(report.limited_to_rpm) if report.limited_to_rpm else None
 
 
-def _worker_lines(worker: WorkerStatus, at_ms: int) -> list[str]:
+def worker_held_back(worker: WorkerStatus, commands: Commands) -> str | None:
+    """The same, and what can be done about it."""
+    return f"paused ({commands.resume} goes on)" if worker.paused else waits_for(worker)
+
+
+def _limit_text(limited_to_rpm: float) -> str:
+    if limited_to_rpm < 1:
+        return f"limited to one call in {1 / limited_to_rpm:,.1f} min"
+    return f"limited to about {limited_to_rpm:,.0f} requests/min"
+
+
+def _worker_lines(worker: WorkerStatus, at_ms: int, commands: Commands) -> list[str]:
     head = f"worker {worker.id}: pid {worker.pid} on {worker.host}, "
     if not worker.alive:
         return [f"{head}{worker.slots} slots, {GONE}"]
-    why = f", {held}" if (held := worker_held_back(worker)) else ""
+    why = f", {held}" if (held := worker_held_back(worker, commands)) else ""
     lines = [f"{head}{worker.in_flight} of {worker.slots} slots in use, alive{why}"]
     if late_after_ms := worker.report.late_after_ms:
         lines += [
@@ -114,13 +139,13 @@ def _worker_lines(worker: WorkerStatus, at_ms: int) -> list[str]:
 # --- a run that goes on ---
 
 
-def why_held(status: Status, items_per_s: float) -> str:
+def why_held(status: Status, items_per_s: float, commands: Commands) -> str:
     """What the user should know right now: why nothing moves. Empty when all goes well."""
     reports = status.reports
     if any(report.halted for report in reports):
         return "halted: waiting for the calls in flight"
     if status.paused:
-        return "paused from another terminal: batchgen resume goes on"
+        return f"paused from another terminal: {commands.resume} goes on"
     trouble = next((report.trouble for report in reports if report.trouble), "")
     because = f": {trouble}" if trouble else ""
     paused_until_ms = min((report.paused_until_ms or 0 for report in reports), default=0)
@@ -129,7 +154,7 @@ def why_held(status: Status, items_per_s: float) -> str:
         return f"paused for {duration(math.ceil(wait_s))}{because}"
     if trouble and not items_per_s:
         return f"nothing finished lately{because}"
-    return limit_in_words(status.limited_to_rpm) if status.limited_to_rpm else ""
+    return _limit_text(status.limited_to_rpm) if status.limited_to_rpm else ""
 
 
 def left_s(status: Status, items_per_s: float) -> float | None:
@@ -161,20 +186,20 @@ def duration(seconds: float) -> str:
 # --- items ---
 
 
-def failures_text(failures: Failures) -> str:
-    """`batchgen failures`, of one experiment."""
+def failures_text(failures: Failures, commands: Commands) -> str:
+    """`failures`, of one experiment."""
     if not failures.groups:
         return f"{failures.experiment}: nothing failed."
     lines = [f"{failures.experiment}:"]
     lines += [
-        f"{group.n:>8}  {group.reason:<13} {group.error}   (batchgen show {group.example})"
+        f"{group.n:>8}  {group.reason:<13} {group.error}   ({commands.show} {group.example})"
         for group in failures.groups
     ]
     return "\n".join(lines)
 
 
 def item_text(details: ItemDetails) -> str:
-    """`batchgen show`."""
+    """`show`."""
     item = details.item
     head = f"item {item.id}"
     if item.custom_id:
@@ -230,9 +255,9 @@ def _call_line(number: int, call: StoredAttempt) -> str:
     return ", ".join(parts) + f"  ({timestamp(call.finished_at)})"
 
 
-def experiments_text(found: Sequence[ExperimentSummary]) -> str:
+def experiments_text(found: Sequence[ExperimentSummary], commands: Commands) -> str:
     if not found:
-        return "No experiments yet: enqueue a data pool first (batchgen enqueue)."
+        return f"No experiments yet: enqueue a data pool first ({commands.enqueue})."
     width = max(len(one.name) for one in found)
     return "\n".join(
         f"{one.name:<{width}}  {_local(one.experiment.created_at)}  total {one.counts.total}, "

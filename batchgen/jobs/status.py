@@ -19,8 +19,6 @@ from batchgen.store import CallTotals, Counts, Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
-PAUSED = "paused"
-
 Columns = Mapping[str, Callable[[Counts], int | float]]
 
 # The columns of `status`, an experiment a row: how each value is made of its counts.
@@ -51,12 +49,8 @@ class WorkerStatus:
             report=WorkerReport.from_json(row.report),
         )  # fmt: skip
 
-    @property
-    def waits_for(self) -> str | None:
-        """Why it sends less than it could, in words; None: it does not."""
-        return PAUSED if self.paused else self.report.waits_for
-
-    def to_json(self, at_ms: int) -> dict[str, Any]:
+    def to_json(self, at_ms: int, waits_for: str | None) -> dict[str, Any]:
+        """`waits_for`: why it sends less than it could, in words."""
         found = {
             "id": self.id, "host": self.host, "pid": self.pid, "slots": self.slots,
             "started_at": timestamp(self.started_at), "alive": self.alive, "paused": self.paused,
@@ -67,7 +61,7 @@ class WorkerStatus:
         return {
             **found,
             "in_flight": self.in_flight,
-            "waits_for": self.waits_for,
+            "waits_for": waits_for,
             "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
             "stragglers": [
                 {"item": late.item_id, "for_s": round((at_ms - late.began_at) / 1000, 1)}
@@ -117,8 +111,9 @@ class Status:
         held = (report.limited_to_rpm for report in self.reports)
         return next((rpm for rpm in held if rpm), None)
 
-    def to_json(self) -> dict[str, Any]:
-        """The object of `status --json`."""
+    def to_json(self, waits_for: Callable[[WorkerStatus], str | None]) -> dict[str, Any]:
+        """The object of `status --json`. `waits_for` says why a worker sends less than it could, in
+        words; None: it does not."""
         return {
             "experiments": [
                 {
@@ -133,7 +128,7 @@ class Status:
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
             "latency_p50_s": self.latency_p50_s,
             "latency_p95_s": self.latency_p95_s,
-            "workers": [worker.to_json(self.at_ms) for worker in self.workers],
+            "workers": [one.to_json(self.at_ms, waits_for(one)) for one in self.workers],
         }
 
 

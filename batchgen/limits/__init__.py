@@ -16,11 +16,10 @@ from batchgen.limits.buckets import (
     Returned,
     SharedRate,
     allowance,
-    limit_in_words,
 )
 from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
     "NO_LIMITS", "UNKNOWN_CALL", "Allowance", "AnnouncedLimit", "CallTokens", "LearnedRate",
-    "Limits", "Returned", "SharedRate", "TokenMeter", "allowance", "limit_in_words",
+    "Limits", "Returned", "SharedRate", "TokenMeter", "allowance",
 ]  # fmt: skip

@@ -168,13 +168,6 @@ def allowance(
     return found
 
 
-def limit_in_words(limited_to_rpm: float) -> str:
-    """For the display: "limited to about 60 requests/min"."""
-    if limited_to_rpm < 1:
-        return f"limited to one call in {1 / limited_to_rpm:,.1f} min"
-    return f"limited to about {limited_to_rpm:,.0f} requests/min"
-
-
 def _after(wait_s: float, now: int) -> int:
     return now + max(1, ceil(wait_s * 1000))
 

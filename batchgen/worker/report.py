@@ -19,7 +19,7 @@ class WorkerReport:
 
     paused            it has seen the order to pause, and sends nothing
     halted            why no request would work; it only waits for the calls in flight
-    waits_for         why else it sends less than it could, in words for people
+    waits_for_server  it sends nothing, or one call at a time, until the server takes calls again
     limited_to_rpm    the calls a minute that a limit holds it to
     paused_until_ms   when it sends again (epoch ms), while it gives the server time
     trouble           the newest thing that went wrong, until something goes well
@@ -30,7 +30,7 @@ class WorkerReport:
 
     paused: bool = False
     halted: str | None = None
-    waits_for: str | None = None
+    waits_for_server: bool = False
     limited_to_rpm: float | None = None
     paused_until_ms: int | None = None
     trouble: str = ""
@@ -44,8 +44,8 @@ class WorkerReport:
 
     def held_back_by(self) -> tuple[bool, ...]:
         """Which kinds of reason there are to send less than it could."""
-        held = self.halted, self.waits_for, self.limited_to_rpm, self.paused_until_ms
-        return (self.paused, *(one is not None for one in held))
+        held = self.halted, self.limited_to_rpm, self.paused_until_ms
+        return (self.paused, self.waits_for_server, *(one is not None for one in held))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -1,7 +1,6 @@
 """What a worker reports, gathered from its parts."""
 
 from batchgen.clock import clock_ms, now_ms
-from batchgen.limits import limit_in_words
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import ReportedStraggler, WorkerReport
 from batchgen.worker.stats import Stats
@@ -13,23 +12,16 @@ _MOST_STRAGGLERS = 5
 def make_report(stats: Stats, calls: CallsUnderWay, pacer: Pacer) -> WorkerReport:
     now = clock_ms()
     ahead = now_ms() - now
+    is_paused = now < pacer.paused_until
     late = calls.stragglers(now)[:_MOST_STRAGGLERS]
     return WorkerReport(
         paused=stats.paused,
         halted=stats.halted.why if stats.halted else None,
-        waits_for=_waits_for(stats, pacer, now),
+        waits_for_server=is_paused or pacer.down,
         limited_to_rpm=stats.limited_to_rpm,
-        paused_until_ms=pacer.paused_until + ahead if now < pacer.paused_until else None,
+        paused_until_ms=pacer.paused_until + ahead if is_paused else None,
         trouble=stats.trouble,
         calls=stats.calls,
         late_after_ms=calls.late_after_ms(now),
         stragglers=tuple(ReportedStraggler(one.item_id, one.began_at + ahead) for one in late),
     )
-
-
-def _waits_for(stats: Stats, pacer: Pacer, now: int) -> str | None:
-    if now < pacer.paused_until or pacer.down:
-        return f"waiting for the server: {stats.trouble}" if stats.trouble else "waiting"
-    if stats.limited_to_rpm:
-        return limit_in_words(stats.limited_to_rpm)
-    return None

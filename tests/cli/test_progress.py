@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.display.live import RunDisplay, show
+from batchgen.cli.hints import COMMANDS
+from batchgen.display.live import RunDisplay
 from batchgen.jobs.status import watch_run
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
@@ -49,12 +50,9 @@ async def test_plain_lines_come_at_their_interval(
     lines = Lines()
     console = Console(file=lines, width=20)
     async with open_store(project.database) as store:
-        showing = show(await watch_run(store, None, until), console, plain_every_s=0.01)
-        task = asyncio.create_task(showing, name="display")
-        async with asyncio.timeout(10):
+        display = RunDisplay(COMMANDS, console, plain_every_s=0.01)
+        async with display.showing(await watch_run(store, None, until)), asyncio.timeout(10):
             await lines.written.wait()
-        task.cancel()
-        await asyncio.wait([task])
     assert lines.getvalue().splitlines()[0] == (
         f"0/{total} (0%) | done 0 | failed 0 | in flight 0 | 0.0 items/s | 0 tokens/s | "
         "tokens 0 in, 0 out | 0 s so far"
@@ -88,7 +86,7 @@ async def test_the_display_has_drawn_its_last_frame_however_often_the_run_is_can
     monkeypatch.setenv("TERM", "xterm")
 
     async def run() -> None:
-        async with RunDisplay().showing(await watch_run(store, None)):
+        async with RunDisplay(COMMANDS).showing(await watch_run(store, None)):
             await asyncio.Event().wait()
 
     async with open_store(project.database) as store:

@@ -3,6 +3,7 @@
 import pytest
 from rich.console import Console
 
+from batchgen.cli.hints import COMMANDS
 from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
 from batchgen.jobs.status import Status
@@ -12,7 +13,7 @@ from tests.kits import looks
 from tests.kits.looks import NOON_MS, counts, experiment, status, watched, worker
 
 BUSY = worker(
-    waits_for="waiting", late_after_ms=30_000,
+    waits_for_server=True, late_after_ms=30_000,
     stragglers=(ReportedStraggler(17, NOON_MS - 95_200),),
 )  # fmt: skip
 GONE = worker(2, alive=False)
@@ -26,7 +27,7 @@ def everything() -> Status:
 
 
 def drawn(seen: Status, width: int, height: int = 40, history: History | None = None) -> list[str]:
-    dashboard = Dashboard("batchgen.db", "12:41:07", seen, history or History())
+    dashboard = Dashboard("batchgen.db", "12:41:07", seen, history or History(), COMMANDS)
     return looks.drawn(dashboard, width, height)
 
 
@@ -97,7 +98,7 @@ def test_no_terminal_is_too_small(width: int, height: int) -> None:
     history = watched(*range(80))
     console = Console(width=width, height=height)
     for seen in (everything(), status()):
-        lines = console.render_lines(Dashboard("batchgen.db", "12:41:07", seen, history))
+        lines = console.render_lines(Dashboard("batchgen.db", "12:41:07", seen, history, COMMANDS))
         assert {sum(segment.cell_length for segment in line) for line in lines} == {width}
 
 
@@ -121,9 +122,9 @@ def test_with_nothing_going_on_there_is_no_remaining_time() -> None:
 
 
 def test_what_a_server_says_does_not_steer_the_terminal() -> None:
-    seen = status(counts(5), workers=(worker(waits_for="waiting: \x1b[2J\r\nslow down"),))
-    assert (
-        drawn(seen, 80)[-1] == "worker 3: pid 71 on box, 12/20 in flight, waiting:  [2J  slow down"
+    waiting = worker(waits_for_server=True, trouble="\x1b[2J\r\nslow down")
+    assert drawn(status(counts(5), workers=(waiting,)), 100)[-1] == (
+        "worker 3: pid 71 on box, 12/20 in flight, waiting for the server:  [2J  slow down"
     )
 
 

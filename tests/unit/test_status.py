@@ -1,7 +1,11 @@
 """The objects of `status`, `show` and `failures` with `--json`: scripts rely on their keys."""
 
 from collections import Counter
+from typing import Any
 
+import pytest
+
+from batchgen.display.texts import waits_for
 from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
@@ -40,7 +44,7 @@ ITEM = StoredItem(
 
 def test_the_object_of_a_status() -> None:
     busy = worker(
-        waits_for="waiting", late_after_ms=1500,
+        waits_for_server=True, late_after_ms=1500,
         stragglers=(ReportedStraggler(17, NOON_MS - 95_204),),
     )  # fmt: skip
     status = Status(
@@ -49,7 +53,7 @@ def test_the_object_of_a_status() -> None:
         workers=(busy, worker(2, alive=False)), unknown=UnknownCost(4, 3, 700, 0.02),
     )  # fmt: skip
     gone = {name: WORKER_OBJECT[name] for name in list(WORKER_OBJECT)[:7]}
-    assert status.to_json() == {
+    assert status.to_json(waits_for) == {
         "experiments": [{"name": "e", "created_at": NOON, **COUNTS_OBJECT}],
         "total": {
             **COUNTS_OBJECT, "unknown_calls": 4, "unknown_max_tokens": 700,
@@ -63,9 +67,20 @@ def test_the_object_of_a_status() -> None:
     }  # fmt: skip
 
 
-def test_a_paused_worker_says_how_it_goes_on() -> None:
-    paused = worker(paused=True, waits_for="waiting").to_json(NOON_MS)
-    assert (paused["paused"], paused["waits_for"]) == (True, "paused")
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        ({}, None),
+        ({"paused": True, "waits_for_server": True}, "paused"),
+        ({"waits_for_server": True}, "waiting"),
+        ({"waits_for_server": True, "trouble": "429"}, "waiting for the server: 429"),
+        ({"trouble": "429"}, None),
+        ({"limited_to_rpm": 1234.5}, "limited to about 1,234 requests/min"),
+        ({"limited_to_rpm": 0.5}, "limited to one call in 2.0 min"),
+    ],
+)
+def test_why_a_worker_sends_less_than_it_could(report: dict[str, Any], words: str | None) -> None:
+    assert waits_for(worker(**report)) == words
 
 
 def test_the_object_of_an_item() -> None:

@@ -8,7 +8,7 @@ import pytest
 from batchgen.worker.report import ReportedStraggler, WorkerReport
 
 REPORT = WorkerReport(
-    paused=True, halted="no quota", waits_for="waiting", limited_to_rpm=120.5,
+    paused=True, halted="no quota", waits_for_server=True, limited_to_rpm=120.5,
     paused_until_ms=1_700_000_000_000, trouble="429 慢", calls=17, late_after_ms=900,
     stragglers=(ReportedStraggler(7, 1_699_999_999_000), ReportedStraggler(9, 5)),
 )  # fmt: skip
@@ -32,7 +32,7 @@ def test_what_another_version_added_is_left_out() -> None:
     [
         ({"paused": False}, True),
         ({"halted": None}, True),
-        ({"waits_for": None}, True),
+        ({"waits_for_server": False}, True),
         ({"limited_to_rpm": None}, True),
         ({"paused_until_ms": None}, True),
         ({"paused_until_ms": 1_700_000_009_000}, False),
