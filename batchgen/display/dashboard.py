@@ -102,14 +102,14 @@ class Dashboard:
 
     def _middle(self, width: int) -> Iterator[Text]:
         """What is known of all experiments together."""
-        total, lately = self.status.total, self.history.lately
-        rate = lately.items_per_s if lately else self.status.items_per_s
-        yield from self._courses(rate, width)
+        total, recent = self.status.total, self.history.recent
+        rate = recent.items_per_s if recent else self.status.items_per_s
+        yield from self._rate_and_latency(rate, width)
         tokens = f"{total.prompt_tokens:,} in, {total.completion_tokens:,} out"
         yield from _row("tokens", [(tokens, "")], width)
         if total.cost_usd:
             spent = [(f"${total.cost_usd:,.4f}", "")]
-            spent += [(f"${lately.usd_per_h:,.2f} per hour", "")] if lately else []
+            spent += [(f"${recent.usd_per_h:,.2f} per hour", "")] if recent else []
             yield from _row("spend", spent, width)
         remaining_s = left_s(self.status, rate)
         if remaining_s:
@@ -121,7 +121,7 @@ class Dashboard:
         if self.status.unknown.calls:
             yield from sentence(unknown_line(self.status.unknown), width, "yellow")
 
-    def _courses(self, rate: float, width: int) -> Iterator[Text]:
+    def _rate_and_latency(self, rate: float, width: int) -> Iterator[Text]:
         """Now, and how it came to that; what happened at one time stands below each other."""
         intervals = self.history.intervals
         texts = [f"{rate:>6.1f} items/s"]

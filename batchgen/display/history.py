@@ -76,7 +76,7 @@ class History:
                 self.intervals.append(interval)
 
     @property
-    def lately(self) -> Interval | None:
+    def recent(self) -> Interval | None:
         """All that changed within the time that rates look back; None before the second look."""
         window_s = min(max(_SHORTEST_WINDOW_S, self.elapsed_s / 4), _LONGEST_WINDOW_S)
         span_s = 0.0
@@ -88,11 +88,11 @@ class History:
 
     @property
     def items_per_s(self) -> float:
-        return self.lately.items_per_s if self.lately else 0.0
+        return self.recent.items_per_s if self.recent else 0.0
 
     @property
     def tokens_per_s(self) -> float:
-        return self.lately.tokens_per_s if self.lately else 0.0
+        return self.recent.tokens_per_s if self.recent else 0.0
 
 
 def _interval(span_s: float, before: Counts, after: Counts) -> Interval:

@@ -25,7 +25,7 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History, Look
-from batchgen.display.texts import Commands, duration, latency_text, left_s, why_held
+from batchgen.display.texts import Commands, duration, latency_text, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
 
@@ -131,7 +131,7 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
     remaining_s = left_s(status, history.items_per_s)
     if remaining_s is not None:
         parts.append(f"{duration(remaining_s)} left")
-    if held := why_held(status, history.items_per_s, commands):
+    if held := run_held_back(status, history.items_per_s, commands):
         parts.append(printable(held))
     return " | ".join(parts)
 
@@ -158,7 +158,7 @@ class LiveDisplay:
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
         if not self.is_last:  # the line is there with nothing to say too, or the display would jump
-            held = why_held(self.status, self.history.items_per_s, self.commands)
+            held = run_held_back(self.status, self.history.items_per_s, self.commands)
             yield line(Text(printable(held) or " ", style="yellow"))
 
     def _clock(self) -> str:

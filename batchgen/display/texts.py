@@ -139,7 +139,7 @@ def _worker_lines(worker: WorkerStatus, at_ms: int, commands: Commands) -> list[
 # --- a run that goes on ---
 
 
-def why_held(status: Status, items_per_s: float, commands: Commands) -> str:
+def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str:
     """What the user should know right now: why nothing moves. Empty when all goes well."""
     reports = status.reports
     if any(report.halted for report in reports):

@@ -29,7 +29,7 @@ CALL_COLUMNS: Columns = {one.name: attrgetter(one.name) for one in fields(CallTo
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """A worker that joined and did not leave. `paused` is what others ordered. `in_flight` are its
-    calls under way, or those that were when it died. `report` is some seconds old at most."""
+    calls in flight, or those that were when it died. `report` is some seconds old at most."""
 
     id: int
     host: str

@@ -44,7 +44,7 @@ _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
 class Client:
-    """Use `open_client`. Any number of calls may be under way at once."""
+    """Use `open_client`. Any number of calls may be in flight at once."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class _Progress:
         self.sent = False
 
 
-_progress: ContextVar[_Progress] = ContextVar("progress of the call that a task has under way")
+_progress: ContextVar[_Progress] = ContextVar("progress of the call that a task has in flight")
 
 
 class _Request(aiohttp.ClientRequest):

@@ -249,7 +249,7 @@ class Store:
         return await self._db.read(look.unknown_calls, after, limit)
 
     async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
-        """What a worker that died had under way, while nobody has taken over from it; the first of
+        """What a worker that died had in flight, while nobody has taken over from it; the first of
         them, when they are many or big."""
         return await self._db.read(look.calls_of_worker, worker_id, limit)
 

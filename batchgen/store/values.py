@@ -126,7 +126,7 @@ class Exchange:
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
     """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
-    `calls` are those that it has under way, or had when it died."""
+    `calls` are those that it has in flight, or had when it died."""
 
     id: int
     host: str

@@ -29,7 +29,7 @@ from batchgen.worker.committer import Committer
 from batchgen.worker.judge import Called, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
-from batchgen.worker.stragglers import CallsUnderWay
+from batchgen.worker.stragglers import CallsInFlight
 
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
@@ -41,13 +41,13 @@ class Calls:
     """The calls of one worker. With `hedge`, a straggler's request is sent once more."""
 
     def __init__(
-        self, client: Client, committer: Committer, pacer: Pacer, under_way: CallsUnderWay,
+        self, client: Client, committer: Committer, pacer: Pacer, calls_in_flight: CallsInFlight,
         *, hedge: bool,
     ) -> None:  # fmt: skip
         self._client = client
         self._committer = committer
         self._pacer = pacer
-        self._under_way = under_way
+        self._calls_in_flight = calls_in_flight
         self._hedge = hedge
 
     async def send(self, item: Item, request: Request, calls: list[Called | None]) -> Sent:
@@ -55,14 +55,14 @@ class Calls:
         brought. Whoever cancels it leaves the call, or both; then `calls` has what ended before.
         """
         send = partial(self._call, request, calls)
-        self._under_way.began(item.id, clock_ms())
+        self._calls_in_flight.began(item.id, clock_ms())
         try:
             if self._hedge:
                 await self._send_hedged(item, send)
             else:
                 await send()
         finally:
-            self._under_way.ended(item.id)
+            self._calls_in_flight.ended(item.id)
         sent = Sent.of(calls)
         assert sent is not None
         return sent
@@ -115,7 +115,7 @@ class Calls:
         began_at = clock_ms()
         while True:
             now = clock_ms()
-            late_after_ms = self._under_way.late_after_ms(now)
+            late_after_ms = self._calls_in_flight.late_after_ms(now)
             left_ms = _LOOK_EVERY_MS if late_after_ms is None else began_at + late_after_ms - now
             if left_ms <= 0:
                 return

@@ -22,15 +22,15 @@ from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Reservation, S
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.fallback import with_failed_item, with_unknown_calls
 from batchgen.worker.membership import Membership
-from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
 from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
     """The committer of one worker. Reservations have to keep to `budget`, if there is one. `bug` is
-    told of each outcome that the database refuses, and its trace."""
+    called with each outcome that the database refuses, and its trace."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Committer:
         demand: Demand,
         membership: Membership,
         permits: Permits,
-        patience: Patience,
+        store_retries: StoreRetries,
         budget: Budget | None,
         stats: Stats,
         bug: Callable[[str, str], None],
@@ -47,7 +47,7 @@ class Committer:
         self._demand = demand
         self._membership = membership
         self._permits = permits
-        self._patience = patience
+        self._store_retries = store_retries
         self._budget = budget
         self._stats = stats
         self._bug = bug
@@ -124,8 +124,8 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until closed. Raises StoreError when the database cannot be written for longer than there
-        is patience; an outcome that it refuses fails its item, and the others go on."""
+        """Until closed. Raises StoreError when the database could not be written for too
+        long; an outcome that it refuses fails its item, and the others go on."""
         while True:
             await self._wait()
             await self._begin_second_calls()
@@ -186,7 +186,7 @@ class Committer:
         calls = self._permits.take_for_second_calls(clock_ms())
         items = [item for item, _ in calls]
         begin = partial(self._seat.begin_second_calls, items, self._membership.limits)
-        ours = await self._patience.run(begin)
+        ours = await self._store_retries.run(begin)
         self._second_calls |= ours
         for item, may_go_out in calls:
             has_ended = may_go_out.done()  # its first call has, meanwhile
@@ -204,7 +204,7 @@ class Committer:
         self._demand.learn_tokens(outcomes, limits)
         exchange = partial(self._seat.exchange, outcomes, want, self._membership.changed_report())
         try:
-            done = await self._patience.run(exchange, has_answers=bool(outcomes))
+            done = await self._store_retries.run(exchange, has_answers=bool(outcomes))
         except StoreError:
             raise
         except Exception:
@@ -213,7 +213,7 @@ class Committer:
             await self._write_apart(outcomes)
             return
         self._outcomes.answer(done.attempt_seqs)
-        await self._membership.hear(done)
+        await self._membership.observe(done)
         self._give_out(done.items)
         if want.slots:
             self._stats.limited_to_rpm = done.limited_to_rpm
@@ -233,7 +233,7 @@ class Committer:
             claims_nothing = self._demand.request(0, self._membership.limits, clock_ms())
             done = await self._write_alone(outcome, claims_nothing)
             self._outcomes.answer(done.attempt_seqs)
-            await self._membership.hear(done)
+            await self._membership.observe(done)
 
     async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
         """As much of it as the database takes."""
@@ -249,7 +249,7 @@ class Committer:
 
     async def _write(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
         exchange = partial(self._seat.exchange, [outcome], claims_nothing)
-        return await self._patience.run(exchange, has_answers=True)
+        return await self._store_retries.run(exchange, has_answers=True)
 
     def _give_out(self, items: list[Item]) -> None:
         self._permits.take(len(items))
@@ -268,19 +268,19 @@ class Committer:
         now = clock_ms()
         due_in_ms = None if done.next_at is None else done.next_at - now_ms()
         self._demand.found_too_few(due_in_ms, now)
-        self._membership.beat_by(now + LOOK_EVERY_MS)
+        self._membership.heartbeat_by(now + LOOK_EVERY_MS)
 
     async def _charge(self) -> None:
         if self._late_charges:
             items, self._late_charges = self._late_charges, []
-            await self._patience.run(partial(self._seat.charge, items))
+            await self._store_retries.run(partial(self._seat.charge, items))
 
     async def _reserve(self) -> None:
         if not self._reservations:
             return
         assert self._budget is not None
         reserve = partial(self._seat.reserve, self._reservations.asks(), self._budget)
-        grants = await self._patience.run(reserve)
+        grants = await self._store_retries.run(reserve)
         if Grant.WAIT in grants:
             self._demand.budget_was_short(clock_ms())
         self._reservations.answer(grants)

@@ -3,7 +3,7 @@
 A claim is worth a transaction when a slot is free, its call has a permit and room at the server,
 and there may be something to claim. If there was less than asked for, it is time to look again when
 an item comes due, when a call of this worker ends, or after a second, since other workers add items
-and give them back. If all that is left of a budget is reserved by calls under way, it is time when
+and give them back. If all that is left of a budget is reserved by calls in flight, it is time when
 one of them is settled.
 """
 
@@ -83,7 +83,7 @@ class Demand:
         self._budget_look_at = 0
 
     def budget_was_short(self, now: int) -> None:
-        """What is left is reserved by calls under way, some of them perhaps other workers'."""
+        """What is left is reserved by calls in flight, some of them perhaps other workers'."""
         self._budget_look_at = now + LOOK_EVERY_MS
         self._budget_is_short = True
 

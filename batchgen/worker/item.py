@@ -89,7 +89,7 @@ class ItemRun:
         return self._broken_off(internal_error(exc))
 
     def abandoned(self) -> Outcome | None:
-        """When it is cancelled: a call under way is kept as one with unknown outcome, and an answer
+        """When it is cancelled: a call in flight is kept as one with unknown outcome, and an answer
         that came meanwhile as such. None: there is no call, and the item goes back as the worker
         leaves."""
         decision: Decision = Release()

@@ -1,8 +1,8 @@
-"""One worker among the others: what they want of it, and what it tells them.
+"""One worker among the others: what they want of it, and what it reports to them.
 
-It extends its lease with a beat, in which it also takes over from workers that died, and it joins
-again when it was taken for dead itself. Orders come with every exchange or, where there is none,
-once a second; the worker's report is written in the same transactions when it has changed.
+It extends its lease with a heartbeat, in which it also takes over from workers that died, and it
+joins again when it was taken for dead itself. Orders come with every exchange or, where there is
+none, once a second; the worker's report is written in the same transactions when it has changed.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from batchgen.clock import clock_ms
 from batchgen.store import Exchange, Orders, Seat
 from batchgen.worker.demand import Demand
 from batchgen.worker.pacer import Pacer
-from batchgen.worker.patience import Patience
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.spec import WorkSpec
+from batchgen.worker.store_retries import StoreRetries
 
 _LOOK_FOR_ORDERS_EVERY_MS = 1000
 _REPORT_EVERY_MS = 2000
-_BEATS_IN_A_LEASE = 6
+_HEARTBEATS_IN_A_LEASE = 6
 
 
 class Membership:
@@ -32,7 +32,7 @@ class Membership:
         spec: WorkSpec,
         pacer: Pacer,
         demand: Demand,
-        patience: Patience,
+        store_retries: StoreRetries,
         *,
         report: Callable[[], WorkerReport],
         warn: Callable[[str], None],
@@ -42,11 +42,11 @@ class Membership:
         self._spec = spec
         self._pacer = pacer
         self._demand = demand
-        self._patience = patience
+        self._store_retries = store_retries
         self._report = report
         self._warn = warn
-        self._beat_every_ms = int(spec.lease_s * 1000 / _BEATS_IN_A_LEASE)
-        self._beat_at = now + self._beat_every_ms
+        self._heartbeat_every_ms = int(spec.lease_s * 1000 / _HEARTBEATS_IN_A_LEASE)
+        self._heartbeat_at = now + self._heartbeat_every_ms
         self._orders_at = now + _LOOK_FOR_ORDERS_EVERY_MS  # if no exchange brings them before
         self._orders = seat.first_orders
         self._orders_changed = asyncio.Event()
@@ -59,19 +59,19 @@ class Membership:
     @property
     def due_at(self) -> int:
         """When `keep_up` has something to do."""
-        return min(self._beat_at, self._orders_at)
+        return min(self._heartbeat_at, self._orders_at)
 
     async def keep_up(self) -> None:
-        """Beat, and look for orders, as far as either is due."""
-        if clock_ms() >= self._beat_at:
-            await self._beat()
+        """Send a heartbeat, and look for orders, as far as either is due."""
+        if clock_ms() >= self._heartbeat_at:
+            await self._heartbeat()
         if clock_ms() >= self._orders_at:
             await self._look_for_orders()
 
-    def beat_by(self, at: int) -> None:
-        """Beat at `at`, if not before: other workers have the items that are left, and the beat
-        finds out whether they live."""
-        self._beat_at = min(self._beat_at, at)
+    def heartbeat_by(self, at: int) -> None:
+        """Send a heartbeat at `at`, if not before: other workers have the items that are left, and
+        it finds out whether they live."""
+        self._heartbeat_at = min(self._heartbeat_at, at)
 
     async def new_orders(self) -> Orders:
         """The newest orders, once they are others than those that were returned before."""
@@ -79,7 +79,7 @@ class Membership:
         self._orders_changed.clear()
         return self._orders
 
-    async def hear(self, done: Exchange) -> None:
+    async def observe(self, done: Exchange) -> None:
         """Follow what an exchange brought: orders, or that this worker was taken for dead."""
         attempts = [attempt for outcome in done.lost for attempt in outcome.attempts]
         late = sum(attempt.outcome != "unknown" for attempt in attempts)
@@ -107,21 +107,21 @@ class Membership:
         self._last_report, self._report_at = report, now + _REPORT_EVERY_MS
         return report.to_json()
 
-    async def _beat(self) -> None:
-        self._beat_at = clock_ms() + self._beat_every_ms
-        if not await self._patience.run(self._seat.beat):
+    async def _heartbeat(self) -> None:
+        self._heartbeat_at = clock_ms() + self._heartbeat_every_ms
+        if not await self._store_retries.run(self._seat.heartbeat):
             await self._join_again()
         self._pacer.server.workers = self._seat.live_workers
 
     async def _look_for_orders(self) -> None:
         self._orders_at = clock_ms() + _LOOK_FOR_ORDERS_EVERY_MS
-        orders = await self._patience.run(partial(self._seat.orders, self.changed_report()))
-        if orders is not None:  # else the next beat joins again
+        orders = await self._store_retries.run(partial(self._seat.orders, self.changed_report()))
+        if orders is not None:  # else the next heartbeat joins again
             self._take(orders)
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")
-        await self._patience.run(self._seat.join)
+        await self._store_retries.run(self._seat.join)
         self._last_report = None
         self._demand.look_now()
 

@@ -1,4 +1,4 @@
-"""How many calls a worker may have under way: all its slots, fewer, or none for a while.
+"""How many calls a worker may have in flight: all its slots, fewer, or none for a while.
 
 One `Pacer` a worker; time is passed in (of `clock_ms`). How many may go out in a minute, of all
 workers together, is not its matter (buckets.py). It knows four reasons to hold back:
@@ -12,10 +12,10 @@ workers together, is not its matter (buckets.py). It knows four reasons to hold 
                the slots stay: the rate is cut, for all workers, and both limits would apply.
     announced  The server says that it has no room for more calls now (announced.py).
     down       Nobody gets through: the server cannot be reached, or one item after another is
-               cut off or told 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send one
-               call to see. A call that times out tells nothing about that. Whether the first
+               cut off or refused with 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send
+               one call to see. A call that times out says nothing about that. Whether the first
                few are the server's fault or their items' is seen only after them: `observe` leaves
-               it open, and `take_late_charges` tells of those that were their items' after all.
+               it open, and `take_late_charges` returns those that were their items' after all.
 
 A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
 """
@@ -65,7 +65,7 @@ class Pacer:
         self.server = ServerAllowance()
 
     def allowed(self, now: int) -> int:
-        """How many calls may be under way at this moment."""
+        """How many calls may be in flight at this moment."""
         if now < self.paused_until:
             return 0
         if self.down:

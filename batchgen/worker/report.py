@@ -25,7 +25,7 @@ class WorkerReport:
     trouble           the newest thing that went wrong, until something goes well
     calls             of this worker so far
     late_after_ms     how long a call takes before it is late; None: too few answers to say
-    stragglers        the calls that are late, the longest under way first, a few at most
+    stragglers        the calls that are late, the longest in flight first, a few at most
     """
 
     paused: bool = False

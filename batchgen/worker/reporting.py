@@ -4,12 +4,12 @@ from batchgen.clock import clock_ms, now_ms
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import ReportedStraggler, WorkerReport
 from batchgen.worker.stats import Stats
-from batchgen.worker.stragglers import CallsUnderWay
+from batchgen.worker.stragglers import CallsInFlight
 
 _MOST_STRAGGLERS = 5
 
 
-def make_report(stats: Stats, calls: CallsUnderWay, pacer: Pacer) -> WorkerReport:
+def make_report(stats: Stats, calls: CallsInFlight, pacer: Pacer) -> WorkerReport:
     now = clock_ms()
     ahead = now_ms() - now
     is_paused = now < pacer.paused_until

@@ -19,7 +19,6 @@ from batchgen.worker.judge import Judge
 from batchgen.worker.membership import Membership
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
-from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.reporting import make_report
@@ -27,7 +26,8 @@ from batchgen.worker.requests import Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
-from batchgen.worker.stragglers import CallsUnderWay
+from batchgen.worker.store_retries import StoreRetries
+from batchgen.worker.stragglers import CallsInFlight
 
 
 async def run_worker(
@@ -47,21 +47,21 @@ async def run_worker(
             first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
         )  # fmt: skip
         permits = Permits(pacer)
-        patience = Patience(permits, spec.patience_s, log.warn)
+        store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
         demand = Demand(spec, pacer, permits, await _token_meter(store, spec))
-        under_way = CallsUnderWay(stats.latencies_ms)
+        calls_in_flight = CallsInFlight(stats.latencies_ms)
         membership = Membership(
-            seat, spec, pacer, demand, patience,
-            report=partial(make_report, stats, under_way, pacer), warn=log.warn,
+            seat, spec, pacer, demand, store_retries,
+            report=partial(make_report, stats, calls_in_flight, pacer), warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, patience, spec.budget, stats, log.bug
+            seat, demand, membership, permits, store_retries, spec.budget, stats, log.bug
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         stages = Stages(
             requests,
             _budget_guard(spec, prices, store, committer),
-            Calls(client, committer, pacer, under_way, hedge=spec.hedge),
+            Calls(client, committer, pacer, calls_in_flight, hedge=spec.hedge),
             Judge(
                 spec.retry_policy, prices, pacer, stats,
                 RejectedParameters(requests.leave_out, log.warn),

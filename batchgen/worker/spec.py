@@ -23,7 +23,8 @@ class WorkSpec(WorkConfig):
     nothing more once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
     than `max_answer_tokens`, where the config says it; local images are looked for in `directory`.
-    For `patience_s` a database that cannot be written is tried again, with the answers in memory.
+    For `store_retry_s` a database that cannot be written is tried again, with the answers in
+    memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
@@ -37,7 +38,7 @@ class WorkSpec(WorkConfig):
     until: int | None = None
     wait_for_more: bool = False
     hedge: bool = False
-    patience_s: float = 60.0
+    store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
     directory: Path = Path()
 

@@ -1,4 +1,4 @@
-"""What a worker knows of its work so far, and where it tells what happens."""
+"""What a worker knows of its work so far, and where it records what happens."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Stats:
 
 
 class RunLog(Protocol):
-    """Where a run tells what happens; never given a prompt, an answer or the key."""
+    """Where a run records what happens; never given a prompt, an answer or the key."""
 
     def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None: ...
     def parsed(self, item: Item, decision: Decision) -> None: ...

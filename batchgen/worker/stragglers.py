@@ -1,4 +1,4 @@
-"""Calls under way, and which of them are late: time is passed in (of `clock_ms`).
+"""Calls in flight, and which of them are late: time is passed in (of `clock_ms`).
 
 A straggler is a call that takes three times as long as 99 of 100 answers did. While fewer than
 thirty answers are known, nobody can say.
@@ -21,7 +21,7 @@ class Straggler:
     began_at: int
 
 
-class CallsUnderWay:
+class CallsInFlight:
     """The calls of one worker. `latencies_ms` of its newest answers is added to elsewhere."""
 
     def __init__(self, latencies_ms: Collection[int]) -> None:
@@ -45,7 +45,7 @@ class CallsUnderWay:
         return self._late_after_ms
 
     def stragglers(self, now: int) -> list[Straggler]:
-        """The calls that are late, the longest under way first."""
+        """The calls that are late, the longest in flight first."""
         late_after_ms = self.late_after_ms(now)
         if late_after_ms is None:
             return []

@@ -473,7 +473,7 @@ async def test_a_command_that_is_ended_loses_nothing(
 
 async def interrupt_until_it_ends(process: Process) -> None:
     """Two that come too close are one to the process, so there may have to be more."""
-    async with asyncio.timeout(5):  # less than the patience with a locked file
+    async with asyncio.timeout(5):  # less than the retries of a locked file
         while process.returncode is None:
             send(process, SIGINT)
             send(process, SIGCONT)
@@ -498,7 +498,7 @@ async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_an
     await job.assert_whole(calm, calls_repeated=SLOTS if then is SIGKILL else 0)
 
 
-# The sleeper, in the beat that it wakes up in, finds that the leases of all have run out.
+# The sleeper, in the heartbeat that it wakes up in, finds that the leases of all have run out.
 async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dead(
     job: WholeJob,
 ) -> None:

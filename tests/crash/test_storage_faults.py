@@ -29,14 +29,14 @@ ITEMS = 12
 SLOTS = 3
 HOUR_MS = 3_600_000
 
-# The command with less patience than it has: for SQLite's lock, and for a file that stays locked.
+# The command that gives up earlier: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
 from dataclasses import replace
-import batchgen.jobs.work, batchgen.worker.patience, batchgen.store.sqlite.connection
+import batchgen.jobs.work, batchgen.worker.store_retries, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
 made = batchgen.jobs.work.spec_of
-batchgen.jobs.work.spec_of = lambda *a, **k: replace(made(*a, **k), patience_s={patience_s})
-batchgen.worker.patience._TRY_AGAIN_S = 0.05
+batchgen.jobs.work.spec_of = lambda *a, **k: replace(made(*a, **k), store_retry_s={store_retry_s})
+batchgen.worker.store_retries._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()
 """
@@ -53,10 +53,10 @@ def pool(n: int = ITEMS) -> list[dict[str, str]]:
 
 
 async def start_impatient(
-    project: Project, *arguments: str, patience_s: float = 60
+    project: Project, *arguments: str, store_retry_s: float = 60
 ) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", IMPATIENT.format(patience_s=patience_s), *arguments,
+        sys.executable, "-c", IMPATIENT.format(store_retry_s=store_retry_s), *arguments,
         cwd=project.path,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -98,7 +98,7 @@ async def test_a_stranger_who_locks_the_file_for_a_while_costs_nothing(
 async def test_a_stranger_who_locks_the_file_while_calls_are_under_way_costs_none_of_them(
     project: Project, typist: Typist, simulator: Simulator
 ) -> None:
-    """There is nothing to write but the beat of the lease."""
+    """There is nothing to write but the heartbeat."""
     project.config("work: {lease_s: 1}\n")
     project.pool(pool())
     await typist("enqueue", "pool.jsonl")
@@ -120,7 +120,9 @@ async def test_a_stranger_who_locks_the_file_for_good_ends_the_worker_with_words
     project.pool(pool())
     await typist("enqueue", "pool.jsonl")
     simulator.hold()
-    process = await start_impatient(project, "run", "pool.jsonl", "-c", str(SLOTS), patience_s=0.5)
+    process = await start_impatient(
+        project, "run", "pool.jsonl", "-c", str(SLOTS), store_retry_s=0.5
+    )
     await simulator.received(SLOTS)
     with locked(project.database):
         simulator.release()
@@ -234,7 +236,7 @@ async def test_a_disk_that_stays_full_ends_the_worker_with_words_and_loses_nothi
     assert (await typist("enqueue", "pool.jsonl")).code == 0
     assert (await typist("work", "--max-items", "3")).code == 0
     simulator.hold()
-    process = await start_impatient(project, "work", "-c", str(SLOTS), patience_s=0.5)
+    process = await start_impatient(project, "work", "-c", str(SLOTS), store_retry_s=0.5)
     await simulator.received(3 + SLOTS)
     filler = fill(small_disk)
     simulator.script("Say w", *[Behaviour.ok("An answer that needs room. " * 2000)] * ITEMS)
@@ -566,8 +568,8 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
         async with one.seat(1, 60, 3) as worker, two.seat(1, 60, 3) as other:
             (item,) = (await worker.exchange([], ClaimRequest(1))).items
             for jumped_ms[0] in (HOUR_MS, -HOUR_MS):
-                assert await other.beat() is True
+                assert await other.heartbeat() is True
                 assert (await other.exchange([], ClaimRequest(1))).items == []
-                assert await worker.beat() is True
+                assert await worker.heartbeat() is True
             done = await worker.exchange([Outcome(item, (), Release())], ClaimRequest())
             assert done.lost == []

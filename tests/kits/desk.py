@@ -17,11 +17,11 @@ from batchgen.worker.committer import Committer
 from batchgen.worker.demand import Demand
 from batchgen.worker.membership import Membership
 from batchgen.worker.pacer import Pacer
-from batchgen.worker.patience import Patience
 from batchgen.worker.permits import Permits
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
+from batchgen.worker.store_retries import StoreRetries
 
 ITEMS = 3
 
@@ -52,7 +52,7 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
     work = WorkSpec(concurrency=3, **spec)
     pacer = Pacer(work.concurrency, 1800, clock_ms())
     permits = Permits(pacer)
-    patience = Patience(permits, 5, print)
+    store_retries = StoreRetries(permits, 5, print)
     demand = Demand(work, pacer, permits, TokenMeter(None))
     async with open_store(database, create=True) as store:
         recipe = Recipe(None, Template("Say {word}"), "m", {})
@@ -62,11 +62,11 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             await store.add_items(into, [NewItem(key(text), text, None, "here") for text in texts])
         async with store.seat(work.concurrency, 60, 3) as seat:
             membership = Membership(
-                seat, work, pacer, demand, patience, report=WorkerReport, warn=print
+                seat, work, pacer, demand, store_retries, report=WorkerReport, warn=print
             )
             bugs: list[str] = []
             committer = Committer(
-                seat, demand, membership, permits, patience, None, Stats(),
+                seat, demand, membership, permits, store_retries, None, Stats(),
                 bug=lambda message, trace: bugs.append(f"{message}\n{trace}"),
             )  # fmt: skip
             running = asyncio.create_task(committer.run())

@@ -48,12 +48,12 @@ def table(tmp_path: Path) -> Iterator[Table]:
         yield opened
 
 
-def test_a_beat_extends_the_lease_of_a_worker_that_is_known(table: Table) -> None:
+def test_a_heartbeat_extends_the_lease_of_a_worker_that_is_known(table: Table) -> None:
     worker = table.join()
-    assert table.run(queue.beat, worker, START + 2 * LEASE_MS) is True
+    assert table.run(queue.heartbeat, worker, START + 2 * LEASE_MS) is True
     assert table.query("select lease_until from workers") == [(START + 2 * LEASE_MS,)]
     table.take_over(worker)
-    assert table.run(queue.beat, worker, START + 3 * LEASE_MS) is False
+    assert table.run(queue.heartbeat, worker, START + 3 * LEASE_MS) is False
     assert table.query("select * from workers") == []
 
 
@@ -411,7 +411,7 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
                 [Outcome(item, (answered("late"),), Done())], ClaimRequest(1)
             )
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
-            assert await slow.beat() is False
+            assert await slow.heartbeat() is False
             (again,) = (await other.exchange([], ClaimRequest(1))).items
             assert (again.id, again.epoch, again.answer) == (1, 3, None)
             await other.exchange([Outcome(again, (answered("in time"),), Done())], ClaimRequest(0))
@@ -440,7 +440,7 @@ async def test_a_worker_that_lives_is_not_taken_over(tmp_path: Path) -> None:
         await worker.exchange([], ClaimRequest(1))
         async with two.seat(1, 60, 3) as other:
             assert (await other.exchange([], ClaimRequest(1))).items == []
-            assert await worker.beat() is True
+            assert await worker.heartbeat() is True
         (row,) = await two.workers()
         assert (row.id, row.boot_id, row.alive) == (worker.id, machine()[1], True)
         assert OwnerLock(path.with_name(f"batchgen.db-worker-{worker.id}")).acquire() is False

@@ -12,7 +12,7 @@ from tests.kits.looks import counts, status, watched
 
 def test_the_first_look_knows_no_change() -> None:
     history = watched(40)
-    assert (list(history.intervals), history.lately, history.items_per_s) == ([], None, 0.0)
+    assert (list(history.intervals), history.recent, history.items_per_s) == ([], None, 0.0)
     assert (history.tokens_per_s, history.elapsed_s, history.retried) == (0.0, 0.0, 0)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from batchgen.cli.hints import COMMANDS
 from batchgen.display.history import Interval
 from batchgen.display.live import LiveDisplay, plain_line
-from batchgen.display.texts import duration, left_s, why_held
+from batchgen.display.texts import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker
@@ -53,7 +53,7 @@ def reporting(*reports: dict[str, Any], **change: Any) -> Status:
     ],
 )  # fmt: skip
 def test_why_nothing_moves(reports: list[dict[str, Any]], rate: float, held: str) -> None:
-    assert why_held(reporting(*reports), rate, COMMANDS) == held
+    assert run_held_back(reporting(*reports), rate, COMMANDS) == held
 
 
 def test_what_is_left_goes_by_the_rate_or_by_what_a_limit_allows() -> None:

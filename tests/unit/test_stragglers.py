@@ -4,13 +4,13 @@ from collections import deque
 
 import pytest
 
-from batchgen.worker.stragglers import CallsUnderWay, Straggler, percentile
+from batchgen.worker.stragglers import CallsInFlight, Straggler, percentile
 
 ANSWERS = deque([100] * 98 + [200, 5000], maxlen=100)  # p99 is 200 ms
 
 
-def under_way(latencies_ms: "deque[int]" = ANSWERS) -> CallsUnderWay:
-    calls = CallsUnderWay(latencies_ms)
+def calls_in_flight(latencies_ms: "deque[int]" = ANSWERS) -> CallsInFlight:
+    calls = CallsInFlight(latencies_ms)
     calls.began(7, 10_000)
     calls.began(8, 10_300)
     return calls
@@ -18,17 +18,17 @@ def under_way(latencies_ms: "deque[int]" = ANSWERS) -> CallsUnderWay:
 
 @pytest.mark.parametrize(("now", "late"), [(10_600, []), (10_601, [7]), (10_901, [7, 8])])
 def test_a_call_is_late_after_three_times_the_p99(now: int, late: list[int]) -> None:
-    assert [straggler.item_id for straggler in under_way().stragglers(now)] == late
+    assert [straggler.item_id for straggler in calls_in_flight().stragglers(now)] == late
 
 
 def test_the_longest_under_way_comes_first_with_when_it_began() -> None:
-    calls = under_way()
+    calls = calls_in_flight()
     calls.began(7, 10_400)  # once more, later
     assert calls.stragglers(20_000) == [Straggler(8, 10_300), Straggler(7, 10_400)]
 
 
 def test_a_call_that_ended_is_late_no_more() -> None:
-    calls = under_way()
+    calls = calls_in_flight()
     calls.ended(7)
     calls.ended(99)  # never seen: no matter
     assert calls.stragglers(20_000) == [Straggler(8, 10_300)]
@@ -36,7 +36,7 @@ def test_a_call_that_ended_is_late_no_more() -> None:
 
 def test_with_fewer_than_thirty_answers_nobody_can_say() -> None:
     latencies_ms = deque([100] * 29)
-    calls = under_way(latencies_ms)
+    calls = calls_in_flight(latencies_ms)
     assert (calls.late_after_ms(60_000), calls.stragglers(60_000)) == (None, [])
     latencies_ms.append(100)
     assert calls.late_after_ms(61_000) == 300
@@ -44,7 +44,7 @@ def test_with_fewer_than_thirty_answers_nobody_can_say() -> None:
 
 def test_new_answers_count_within_a_second_and_not_for_each() -> None:
     latencies_ms = deque([100] * 30, maxlen=30)
-    calls = under_way(latencies_ms)
+    calls = calls_in_flight(latencies_ms)
     assert calls.late_after_ms(20_000) == 300
     latencies_ms.extend([400] * 30)
     assert [calls.late_after_ms(now) for now in (20_999, 21_000)] == [300, 1200]

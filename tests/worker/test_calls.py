@@ -14,7 +14,7 @@ from batchgen.worker.calls import Calls
 from batchgen.worker.judge import Called
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
-from batchgen.worker.stragglers import CallsUnderWay
+from batchgen.worker.stragglers import CallsInFlight
 from tests.kits.desk import claimed, desk
 from tests.kits.project import KEY
 
@@ -32,7 +32,7 @@ async def test_a_call_that_ended_before_it_was_left_is_known_and_nothing_stays_b
     calls: list[Called | None] = []
     async with desk(tmp_path) as worker, open_client(model, timeout_s=60) as client:
         item = await claimed(worker.committer)
-        sender = Calls(client, worker.committer, Pacer(3, 1800, 0), CallsUnderWay(LATENCIES_MS),
+        sender = Calls(client, worker.committer, Pacer(3, 1800, 0), CallsInFlight(LATENCIES_MS),
                        hedge=True)  # fmt: skip
         before = asyncio.all_tasks()
         sending = asyncio.create_task(sender.send(item, REQUEST, calls))

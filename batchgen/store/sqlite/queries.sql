@@ -122,7 +122,7 @@ on conflict (experiment_id, state, reason) do update set n = n + :delta;
 insert into workers (host, boot_id, pid, slots, started_at, lease_until)
 values (:host, :boot_id, :pid, :slots, :now, :lease_until);
 
--- name: beat
+-- name: heartbeat
 -- Changes nothing when this worker was taken for dead.
 update workers set lease_until = :lease_until where id = :worker_id;
 
@@ -147,7 +147,7 @@ select id, host, boot_id, pid, slots, started_at, lease_until, paused, report fr
  order by id;
 
 -- name: count_calls
--- The calls that may be under way, or may have been when the worker died.
+-- The calls that may be in flight, or may have been when the worker died.
 select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
  where state = 'running' and worker_id = :worker_id and answer_seq is null;
 
@@ -488,7 +488,7 @@ select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked_usd
  where a.outcome = 'unknown' and a.seq > :after order by a.seq limit :limit;
 
 -- name: calls_of_worker
--- Those that it had under way, when it has died; two where a second call was.
+-- Those that it had in flight, when it has died; two where a second call was.
 select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
   from work w indexed by work_claimed
   cross join json_each(iif(w.second_call, '[1, 2]', '[1]'))
@@ -652,7 +652,7 @@ select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown
   from attempts a cross join items i on i.id = a.item_id group by i.experiment_id;
 
 -- name: stale_reservations
--- Money that a budget holds back for a call that nobody has under way.
+-- Money that a budget holds back for a call that nobody has in flight.
 select r.item_id from reservations r
   left join work w on w.item_id = r.item_id and w.epoch = r.epoch and w.state = 'running'
    and w.worker_id = r.worker_id

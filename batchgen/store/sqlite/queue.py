@@ -45,10 +45,10 @@ def join(
     return worker_id
 
 
-def beat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
+def heartbeat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
     """Extend the lease. False: this worker was taken for dead, and its claims are others' now."""
     row = {"worker_id": worker_id, "lease_until": lease_until}
-    return db.execute(QUERIES["beat"], row).rowcount == 1
+    return db.execute(QUERIES["heartbeat"], row).rowcount == 1
 
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:

@@ -43,7 +43,7 @@ class Seat:
         self._joined = False
         self._abandoned = False
         self.id = 0
-        self.live_workers = 1  # the workers that lived at the last beat, this one included
+        self.live_workers = 1  # the workers that lived at the last heartbeat, this one included
 
     @property
     def first_orders(self) -> Orders:
@@ -66,9 +66,9 @@ class Seat:
         self._release_lock()
         await self._db.write(transaction)
         self._joined = True
-        await self.beat()
+        await self.heartbeat()
 
-    async def beat(self) -> bool:
+    async def heartbeat(self) -> bool:
         """Extend the lease and take over what dead workers had. False: we were taken for dead."""
 
         jumped_ms = self._watch_the_clock()
@@ -83,7 +83,7 @@ class Seat:
             others = [row for row in queue.workers(db) if row.id != self.id]
             were_dead = [self._take_over_if_dead(db, row) for row in others]
             self.live_workers = 1 + were_dead.count(False)
-            return queue.beat(db, self.id, now_ms() + self._lease_ms)
+            return queue.heartbeat(db, self.id, now_ms() + self._lease_ms)
 
         return await self._db.write(transaction)
 
@@ -175,7 +175,7 @@ class Seat:
             self._lock = None
 
     def _watch_the_clock(self) -> int:
-        """How far it jumped since the last beat: set by hand, or a laptop that slept."""
+        """How far it jumped since the last heartbeat: set by hand, or a laptop that slept."""
         jumped_ms = _clock_offset_ms() - self._clock_offset_ms
         self._clock_offset_ms += jumped_ms
         return jumped_ms if abs(jumped_ms) > _CLOCK_JUMP_MS else 0
@@ -183,7 +183,7 @@ class Seat:
     def _distrust_leases(self) -> None:
         """After a jump of the clock, or when somebody kept the gate for long (our own lease ran out
         too, or we are new and cannot know), the leases of all look run out, though everybody lives:
-        until they had the time to beat, leases tell nothing."""
+        until they had the time for a heartbeat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
     def _take_over_if_dead(self, db: sqlite3.Connection, row: WorkerRow) -> bool:

@@ -1,4 +1,5 @@
-"""Patience with a full disk or a locked file: answers are paid for, and so are calls under way."""
+"""Transactions are tried again while the disk is full or the file is locked: the answers in them
+are paid for, and so are the calls in flight."""
 
 import asyncio
 import time
@@ -13,19 +14,19 @@ T = TypeVar("T")
 _TRY_AGAIN_S = 2.0
 
 
-class Patience:
-    """`warn` is told once, as a transaction begins to be tried again."""
+class StoreRetries:
+    """`warn` is called once for a transaction, as it begins to be tried again."""
 
-    def __init__(self, permits: Permits, patience_s: float, warn: Callable[[str], None]) -> None:
+    def __init__(self, permits: Permits, store_retry_s: float, warn: Callable[[str], None]) -> None:
         self._permits = permits
-        self._patience_s = patience_s
+        self._store_retry_s = store_retry_s
         self._warn = warn
 
     async def run(self, transaction: Callable[[], Awaitable[T]], *, has_answers: bool = False) -> T:
-        """Its result; it is tried again for `patience_s` while the file is locked or the disk is
+        """Its result; it is tried again for `store_retry_s` while the file is locked or the disk is
         full. Raises StoreError then; and at once when the disk is full and there is nothing to
         lose: it writes no answer (`has_answers`), and no call is in flight."""
-        give_up_at = time.monotonic() + self._patience_s
+        give_up_at = time.monotonic() + self._store_retry_s
         warned = False
         while True:
             try:
@@ -40,7 +41,7 @@ class Patience:
                 raise problem
             if not warned:
                 self._warn(
-                    f"{problem} Trying again for {self._patience_s:g} s; answers wait in memory."
+                    f"{problem} Trying again for {self._store_retry_s:g} s; answers wait in memory."
                 )
                 warned = True
             await asyncio.sleep(_TRY_AGAIN_S)
