@@ -8,7 +8,7 @@ from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.display.texts import experiments_text
+from batchgen.display.items import experiments_text
 from batchgen.jobs import experiments as jobs
 from batchgen.store import open_store
 

@@ -8,7 +8,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, run_async
-from batchgen.display.texts import failures_text
+from batchgen.display.items import failures_text
 from batchgen.jobs.failures import failures_of
 from batchgen.jobs.lookup import open_experiments
 

@@ -3,7 +3,7 @@ what a display suggests."""
 
 from collections.abc import Mapping
 
-from batchgen.display.texts import Commands
+from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, Remedy
 
 HINTS: Mapping[Remedy, str] = {

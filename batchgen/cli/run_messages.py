@@ -4,7 +4,7 @@ import click
 
 from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, counted
-from batchgen.display.texts import reasons_text
+from batchgen.display.status import reasons_text
 from batchgen.jobs.work import WorkResult
 from batchgen.store import Counts
 

@@ -7,7 +7,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
-from batchgen.display.texts import item_text
+from batchgen.display.items import item_text
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import item_details
 from batchgen.store import open_store

@@ -11,7 +11,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
-from batchgen.display.texts import status_text, waits_for
+from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
 

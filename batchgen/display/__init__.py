@@ -4,5 +4,7 @@ live        how a run goes: a display on a terminal, plain lines elsewhere
 dashboard   `status --watch` on a terminal
 history     what changed between looks: the rates
 drawing     what both displays are drawn of
-texts       status, failures, show and experiments as text
+status      `status` as text, and what both displays say in words
+items       `failures`, `show` and `experiments` as text
+commands    what the reader can type, as the command line says it
 """

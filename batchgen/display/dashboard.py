@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
+from batchgen.display.commands import Commands
 from batchgen.display.drawing import (
     SHORTEST_BAR,
     STYLES,
@@ -26,9 +27,8 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History, Look
-from batchgen.display.texts import (
+from batchgen.display.status import (
     GONE,
-    Commands,
     duration,
     latency_text,
     learned_line,

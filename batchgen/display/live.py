@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
+from batchgen.display.commands import Commands
 from batchgen.display.drawing import (
     SHORTEST_BAR,
     Cell,
@@ -25,7 +26,7 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History, Look
-from batchgen.display.texts import Commands, duration, latency_text, left_s, run_held_back
+from batchgen.display.status import duration, latency_text, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from batchgen.cli.hints import COMMANDS
 from batchgen.display.history import Interval
 from batchgen.display.live import LiveDisplay, plain_line
-from batchgen.display.texts import duration, left_s, run_held_back
+from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.display.texts import waits_for
+from batchgen.display.status import waits_for
 from batchgen.jobs.failures import Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status

@@ -1,0 +1,13 @@
+"""What the reader can type about what is shown: in the words of the command line, which hands them
+in, since a display names no command."""
+
+from typing import NamedTuple
+
+
+class Commands(NamedTuple):
+    """Each as it is typed; `show` goes before an item's id."""
+
+    enqueue: str
+    failures: str
+    show: str
+    resume: str

@@ -1,0 +1,108 @@
+"""`failures`, `show` and `experiments` as text."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from batchgen.clock import timestamp
+from batchgen.display.commands import Commands
+from batchgen.jobs.experiments import ExperimentSummary
+from batchgen.jobs.failures import Failures
+from batchgen.jobs.show import ItemDetails
+from batchgen.llm.responses import parts_beside_text
+from batchgen.store import StoredAttempt
+
+
+def failures_text(failures: Failures, commands: Commands) -> str:
+    """`failures`, of one experiment."""
+    if not failures.groups:
+        return f"{failures.experiment}: nothing failed."
+    lines = [f"{failures.experiment}:"]
+    lines += [
+        f"{group.n:>8}  {group.reason:<13} {group.error}   ({commands.show} {group.example})"
+        for group in failures.groups
+    ]
+    return "\n".join(lines)
+
+
+def item_text(details: ItemDetails) -> str:
+    """`show`."""
+    item = details.item
+    head = f"item {item.id}"
+    if item.custom_id:
+        head += f" (id {item.custom_id})"
+    if item.sample is not None:
+        head += f", sample {item.sample},"
+    head += f" of {item.experiment}: {details.state}"
+    if item.reason:
+        head += f", {item.reason}: {item.error}"
+    lines = [head, "", "input:", _indent(_pretty(details.input))]
+    for message in details.messages:
+        content = message.get("content")
+        text = content if isinstance(content, str) else _pretty(content)
+        lines += ["", f"{message.get('role')}:", _indent(text)]
+    for number, call in enumerate(details.attempts, start=1):
+        lines += ["", _call_line(number, call)]
+        lines += map(_indent, _what_came_back(call))
+    if item.state == "done":
+        lines += ["", "parsed:", _indent(_pretty(details.parsed))]
+    return "\n".join(lines)
+
+
+def _what_came_back(call: StoredAttempt) -> list[str]:
+    """A text, and what came beside it; or the raw body."""
+    if call.response is None:
+        return [call.body] if call.body else []
+    beside = parts_beside_text(call.body)
+    texts = [call.response] if call.response else []
+    if "reasoning" in beside:
+        thought = ["reasoning:", _indent(_pretty(json.loads(beside["reasoning"])))]
+        texts = [*thought, "", *texts] if texts else thought
+    if "tool_calls" in beside:
+        texts += ["tool calls:", _indent(_pretty(json.loads(beside["tool_calls"])))]
+    return texts
+
+
+def _call_line(number: int, call: StoredAttempt) -> str:
+    parts = [f"attempt {number}: {call.outcome}"]
+    if call.reason:
+        parts.append(f"{call.reason}: {call.error}")
+    elif call.error:
+        parts.append(f"but not parsed: {call.error}")
+    if call.http_status is not None:
+        parts.append(f"HTTP {call.http_status}")
+    if call.latency_ms is not None:
+        parts.append(f"{call.latency_ms / 1000:.2f} s")
+    if call.finish_reason:
+        parts.append(f"finish_reason {call.finish_reason}")
+    if call.prompt_tokens is not None:
+        parts.append(f"tokens {call.prompt_tokens}+{call.completion_tokens}")
+    if call.cost_usd is not None:
+        parts.append(f"${call.cost_usd:.6f}")
+    return ", ".join(parts) + f"  ({timestamp(call.finished_at)})"
+
+
+def experiments_text(found: Sequence[ExperimentSummary], commands: Commands) -> str:
+    if not found:
+        return f"No experiments yet: enqueue a data pool first ({commands.enqueue})."
+    width = max(len(one.name) for one in found)
+    return "\n".join(
+        f"{one.name:<{width}}  {_local(one.experiment.created_at)}  total {one.counts.total}, "
+        f"done {one.counts.done}, failed {one.counts.failed}"
+        for one in found
+    )
+
+
+def _local(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
