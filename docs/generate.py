@@ -1,4 +1,5 @@
-"""Write config.md and commands.md from the code: the table of settings, and the commands' own help.
+"""Write what docs/ has from the code: config.md, the table of settings; commands.md, the commands'
+own help; and the table of formats in exports.md.
 
     python docs/generate.py            write them
     python docs/generate.py --check    only name those that are out of date; exit 1 if there are any
@@ -14,6 +15,7 @@ import click
 
 from batchgen.cli import cli
 from batchgen.config import CHAT_PARAMETERS, Leaf, leaf_table
+from batchgen.export import FORMATS
 
 DOCS = Path(__file__).parent
 WIDTH = 96
@@ -43,6 +45,10 @@ COMMANDS = """\
 What `--help` prints. The options of `batchgen` itself stand before the command.
 """
 
+FORMATS_BEGIN = (
+    "<!-- Made from batchgen/export/formats.py by `python3 dev.py docs`; change it there. -->\n"
+)
+
 
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
@@ -65,7 +71,21 @@ def made_pages() -> dict[str, str]:
     return {
         "config.md": "\n".join([CONFIG, *config_sections()]),
         "commands.md": "\n".join([COMMANDS, *command_sections("batchgen", cli, None)]),
+        "exports.md": with_table(written("exports.md"), FORMATS_BEGIN, format_table()),
     }
+
+
+def with_table(page: str, begin: str, table: str) -> str:
+    """The page, with `table` in place of the one that stands after the line `begin`."""
+    before, _, after = page.partition(begin)
+    _, _, rest = after.removeprefix("\n").partition("\n\n")
+    return f"{before}{begin}\n{table}\n{rest}"
+
+
+def format_table() -> str:
+    rows = ["| format | a row |", "|---|---|"]
+    rows += [f"| `{spec.name}` | {spec.row} |" for spec in FORMATS.values()]
+    return "\n".join(rows) + "\n"
 
 
 def config_sections() -> Iterator[str]:

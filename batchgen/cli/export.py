@@ -9,10 +9,13 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import experiment_option, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
-from batchgen.export import ExportRequest, Extra, Format, format_by_name
+from batchgen.export import FORMATS, ExportRequest, Extra, format_by_name
 from batchgen.items import State
 from batchgen.jobs.lookup import open_experiments
 from batchgen.where import Where
+
+_SUFFIXES = ", ".join(f".{name}" for name, spec in FORMATS.items() if spec.suffix == f".{name}")
+_TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_training)
 
 
 @click.command(epilog=epilog(
@@ -30,9 +33,8 @@ from batchgen.where import Where
     "-o", "--output", metavar="FILE", help="Default: in output_data.output_dir; - is stdout."
 )
 @click.option(
-    "--format", "format_name", type=click.Choice([one.value for one in Format]),
-    help="Default: by the suffix of FILE (.csv, .parquet), or jsonl. messages, alpaca and sharegpt "
-         "are for fine-tuning.",
+    "--format", "format_name", type=click.Choice(list(FORMATS)),
+    help=f"Default: by the suffix of FILE ({_SUFFIXES}), or jsonl. For fine-tuning: {_TRAINING}.",
 )  # fmt: skip
 @click.option("--failed", is_flag=True, help="The failed items instead, with reason and error.")
 @click.option(
@@ -77,7 +79,7 @@ def export(
     """
     path = Path(output) if output else None
     wanted = ExportRequest(
-        Format(format_name) if format_name else format_by_name(path),
+        FORMATS[format_name] if format_name else format_by_name(path),
         State.FAILED if failed else State.DONE,
         None if where is None else Where(where),
         shards,
@@ -109,7 +111,7 @@ def _refuse_with_follow(wanted: ExportRequest, format_name: str | None) -> None:
         "--summary": wanted.summary is not None,
         "--with": bool(wanted.extras),
         "--group": wanted.group,
-        f"--format {format_name}": format_name not in (None, "jsonl"),
+        f"--format {format_name}": format_name is not None and not wanted.format.is_export_line,
     }
     given = ", ".join(option for option, is_given in refused.items() if is_given)
     if given:

@@ -3,11 +3,12 @@
 This is the door. Behind it:
 
     request         what an export is asked for, and what came of it
+    formats         the formats, one entry each
     plain           all results as JSON lines; no stored text is parsed
     groups          the samples of an item in one line
     convert         everything else: other formats, chosen rows, several files
-    chat, table     the other formats
-    extras          what an answer has beside its text
+    chat, table     the rows of the other formats
+    writer, columns what these share
     summary         a file beside the export that describes it
     live_file       JSON lines in finishing order, kept up to date
     follow          keeps a live file up to date while workers work
@@ -29,25 +30,20 @@ from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, checked_target, is_special, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
+from batchgen.export.formats import FORMATS, FormatSpec, format_by_name
 from batchgen.export.groups import write_groups
 from batchgen.export.lines import export_line, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
-from batchgen.export.request import (
-    Exported,
-    ExportedFile,
-    ExportRequest,
-    Extra,
-    Format,
-    format_by_name,
-)
+from batchgen.export.request import Exported, ExportedFile, ExportRequest
 from batchgen.export.summary import summary_text
+from batchgen.export.writer import Extra
 from batchgen.items import State
-from batchgen.parquet import load_pyarrow
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "ExportRequest", "Exported", "ExportedFile", "Extra", "Format", "LiveFile", "check_export",
+    "FORMATS", "ExportRequest", "Exported", "ExportedFile", "Extra", "FormatSpec", "LiveFile",
+    "check_export",
     "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
     "follow_to_stream", "format_by_name", "keep_live_file", "live_path", "output_path",
     "result_object",
@@ -92,7 +88,7 @@ async def export_file(
     directory or a file of the database itself, and BatchgenError when the file cannot be written;
     then `path` is as it was.
     """
-    _check_installed(request)
+    request.format.check_installed()  # before there is a file
     result_seq = await store.newest_result() if request.is_all else _NOT_COMPARABLE
     targets = [
         await asyncio.to_thread(checked_target, shard, store)
@@ -132,7 +128,7 @@ async def export_stream(
     store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE
 ) -> int:
     """Write the export to an open file, and return the number of rows."""
-    _check_installed(request)
+    request.format.check_installed()
     if request.shards > 1 or request.summary:
         raise UsageError("shards and a summary need a file.", Remedy.NAME_FILE)
     ((rows, _),), _ = await _write(store, experiment, [file], request)
@@ -194,11 +190,6 @@ def _write_summary(path: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the summary ({exc.strerror or exc}).") from exc
-
-
-def _check_installed(request: ExportRequest) -> None:
-    if request.format is Format.PARQUET:
-        load_pyarrow()  # before there is a file
 
 
 def _sha256(path: Path) -> str | None:

@@ -3,29 +3,25 @@ memory. Each page is parsed and written on a thread."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from batchgen.export.chat import Chats
-from batchgen.export.extras import Extras
 from batchgen.export.files import Hashed
-from batchgen.export.lines import export_line, matches
-from batchgen.export.request import ExportRequest, Extra, Format
-from batchgen.export.table import Columns, CsvTable, ParquetTable
+from batchgen.export.lines import matches
+from batchgen.export.request import ExportRequest
+from batchgen.export.writer import Content
 from batchgen.items import Recipe
 from batchgen.shutdown import uninterrupted
-from batchgen.store import AnswerDetails, Experiment, ResultRow, Store
+from batchgen.store import Experiment, ResultRow, Store
 
 _PAGE_ROWS = 500
 _PAGE_ROWS_WITH_BODIES = 50  # a body with logprobs is a hundred times its answer
 
-_Details = Mapping[int, AnswerDetails]
-
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the rows that were written."""
+    """Sums over the rows that were written; `recipes` counts those of each recipe, where the
+    request needs to know them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -56,180 +52,110 @@ async def convert(
 ) -> Converted:
     """Write the results to the files, in the order of the pool and in shares as equal as possible.
     Raises UsageError for an item that the format cannot hold."""
-    pages = _Pages(store, experiment, request)
-    total = await _count(store, experiment, request) if len(files) > 1 else 0
-    columns = Columns(request.state, request.extras)
-    if request.format is Format.CSV or (len(files) > 1 and request.where):
-        total = await _scan(pages, request, columns)
-    has_samples = request.format is Format.PARQUET and await store.has_samples(experiment.id)
-    writer = _Writer(files, request, columns, total, pages.recipes, has_samples)
-    after = 0
+    has_samples = await store.has_samples(experiment.id)
+    content = Content(request.state, request.extras, has_samples=has_samples)
+    total = 0
+    if request.format.needs_columns or (len(files) > 1 and request.where):
+        total = await _scan(store, experiment, request, content)
+    elif len(files) > 1:
+        total = int(getattr(await store.counts([experiment.id]), request.state))
+    shares = _Shares(files, request, content, total)
     try:
-        while page := await pages.after(after):
-            after = page[-1].id
-            details = await pages.details(page)
-            await uninterrupted(asyncio.to_thread(writer.write, page, details))
-        await uninterrupted(asyncio.to_thread(writer.close))
+        async for page in _pages(store, experiment, request):
+            if request.needs_details:
+                await _read_details(store, page, request, content)
+            await uninterrupted(asyncio.to_thread(shares.write, page))
+        await uninterrupted(asyncio.to_thread(shares.close))
     except BaseException:
-        writer.abandon()
+        shares.abandon()
         raise
-    return Converted(writer.rows, writer.tally, pages.recipes)
+    return Converted(shares.rows, shares.tally, content.recipes)
 
 
-async def _count(store: Store, experiment: Experiment, request: ExportRequest) -> int:
-    counts = await store.counts([experiment.id])
-    return int(getattr(counts, request.state))
-
-
-async def _scan(pages: "_Pages", request: ExportRequest, columns: Columns) -> int:
+async def _scan(
+    store: Store, experiment: Experiment, request: ExportRequest, content: Content
+) -> int:
     """Read all results before any is written: how many are chosen, and the columns that they
     need."""
-    total, after = 0, 0
+    total = 0
 
     def scan(page: list[ResultRow]) -> int:
-        chosen = _chosen(page, request)
-        if request.format is Format.CSV:
-            for row in chosen:
-                columns.see(row)
-        return len(chosen)
+        rows = [row for row in page if matches(row, request.where)]
+        if request.format.needs_columns:
+            for row in rows:
+                content.columns.see(row)
+        return len(rows)
 
-    while page := await pages.after(after):
-        after = page[-1].id
+    async for page in _pages(store, experiment, request):
         total += await uninterrupted(asyncio.to_thread(scan, page))
     return total
 
 
-def _chosen(page: list[ResultRow], request: ExportRequest) -> list[ResultRow]:
-    return [row for row in page if matches(row, request.where)]
+async def _pages(
+    store: Store, experiment: Experiment, request: ExportRequest
+) -> AsyncIterator[list[ResultRow]]:
+    limit = _PAGE_ROWS_WITH_BODIES if request.needs_bodies else _PAGE_ROWS
+    after = 0
+    while page := await store.result_page(experiment.id, request.state, after, limit):
+        after = page[-1].id
+        yield page
 
 
-class _Pages:
-    """Reads the results, and what else the format needs of them."""
-
-    def __init__(self, store: Store, experiment: Experiment, request: ExportRequest) -> None:
-        self._store, self._experiment, self._request = store, experiment, request
-        self._bodies = request.format is Format.OPENAI_BATCH or bool(request.extras)
-        self._with_details = self._bodies or request.format.is_chat or request.summary is not None
-        self.recipes: dict[int, Recipe] = {}
-
-    async def after(self, item_id: int) -> list[ResultRow]:
-        limit = _PAGE_ROWS_WITH_BODIES if self._bodies else _PAGE_ROWS
-        return await self._store.result_page(
-            self._experiment.id, self._request.state, item_id, limit
-        )
-
-    async def details(self, page: list[ResultRow]) -> _Details | None:
-        if not self._with_details:
-            return None
-        found = await self._store.answer_details([row.id for row in page], bodies=self._bodies)
-        for recipe_id in {one.recipe_id for one in found.values()} - self.recipes.keys():
-            self.recipes[recipe_id] = await self._store.recipe(recipe_id)
-        return found
+async def _read_details(
+    store: Store, page: list[ResultRow], request: ExportRequest, content: Content
+) -> None:
+    ids = [row.id for row in page]
+    content.details = await store.answer_details(ids, bodies=request.needs_bodies)
+    recipe_ids = {details.recipe_id for details in content.details.values()}
+    for recipe_id in recipe_ids - content.recipes.keys():
+        content.recipes[recipe_id] = await store.recipe(recipe_id)
 
 
-class _Sink(Protocol):
-    """One file in one format."""
-
-    def write(self, rows: Sequence[ResultRow]) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-
-class _Lines:
-    def __init__(self, file: Hashed, extras: Extras) -> None:
-        self._file, self._extras = file, extras
-
-    def write(self, rows: Sequence[ResultRow]) -> None:
-        lines = [export_line(row, self._extras.of(row)) for row in rows]
-        self._file.write("".join(lines).encode())
-
-    def close(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-
-class _ChatLines:
-    """`details` are those of the page that is being written."""
-
-    def __init__(self, file: Hashed, chats: Chats, details: dict[int, AnswerDetails]) -> None:
-        self._file, self._chats, self._details = file, chats, details
-
-    def write(self, rows: Sequence[ResultRow]) -> None:
-        lines = [self._chats.line(row, self._details[row.id]) for row in rows]
-        self._file.write("".join(lines).encode())
-
-    def close(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-
-class _Writer:
+class _Shares:
     """Writes the chosen rows: each file gets its share, one file after another."""
 
     def __init__(
-        self, files: Sequence[Hashed], request: ExportRequest, columns: Columns, total: int,
-        recipes: Mapping[int, Recipe], has_samples: bool,
-    ) -> None:  # fmt: skip
-        self._request = request
-        self._has_samples = has_samples
-        self._details: dict[int, AnswerDetails] = {}
-        chats = Chats(request.format, recipes, with_reasoning=Extra.REASONING in request.extras)
-        extras = Extras(request.extras, self._details)
-        self._sinks = [self._sink(file, columns, chats, extras) for file in files]
+        self, files: Sequence[Hashed], request: ExportRequest, content: Content, total: int
+    ) -> None:
+        self._request, self._content = request, content
+        self._writers = [request.format.writer(file, content) for file in files]
         self._shares = [
             total * (n + 1) // len(files) - total * n // len(files) for n in range(len(files))
         ]
-        self.rows = [0] * len(files)
         self._current = 0
+        self.rows = [0] * len(files)
         self.tally = Tally()
 
-    def write(self, page: list[ResultRow], details: _Details | None) -> None:
-        rows = _chosen(page, self._request)
-        if details is not None:
+    def write(self, page: list[ResultRow]) -> None:
+        rows = [row for row in page if matches(row, self._request.where)]
+        if self._request.needs_details:
+            details = self._content.details
             # An item that was sent back to pending at this moment has no result any more.
             rows = [row for row in rows if row.id in details]
-            self._details.clear()
-            self._details.update(details)
+            self.tally.recipes.update(details[row.id].recipe_id for row in rows)
         for row in rows:
             self.tally.add(row)
-            if details is not None:
-                self.tally.recipes[details[row.id].recipe_id] += 1
         while rows:
             rows = rows[self._write_some(rows) :]
 
     def close(self) -> None:
-        for sink in self._sinks[self._current :]:
-            sink.close()
+        for writer in self._writers[self._current :]:
+            writer.close()
 
     def abandon(self) -> None:
-        for sink in self._sinks[self._current :]:
-            sink.abandon()
+        for writer in self._writers[self._current :]:
+            writer.abandon()
 
     def _write_some(self, rows: list[ResultRow]) -> int:
         """Write to the current file, and return how many rows it took. The last file also takes the
         rows that have come since they were counted."""
-        last = self._current == len(self._sinks) - 1
+        last = self._current == len(self._writers) - 1
         share_left = len(rows) if last else self._shares[self._current] - self.rows[self._current]
         if share_left == 0:
-            self._sinks[self._current].close()
+            self._writers[self._current].close()
             self._current += 1
             return 0
         some = rows[:share_left]
-        self._sinks[self._current].write(some)
+        self._writers[self._current].write(some)
         self.rows[self._current] += len(some)
         return len(some)
-
-    def _sink(self, file: Hashed, columns: Columns, chats: Chats, extras: Extras) -> _Sink:
-        if self._request.format is Format.JSONL:
-            return _Lines(file, extras)
-        if self._request.format is Format.CSV:
-            return CsvTable(file, columns, extras)
-        if self._request.format is Format.PARQUET:
-            return ParquetTable(file, self._request.state, extras, has_samples=self._has_samples)
-        return _ChatLines(file, chats, self._details)

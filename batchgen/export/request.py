@@ -1,49 +1,14 @@
 """What an export is asked for, and what came of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from batchgen.errors import UsageError
+from batchgen.export.formats import JSONL, FormatSpec, names_of
+from batchgen.export.writer import Extra
 from batchgen.items import State
 from batchgen.where import Where
-
-
-class Format(StrEnum):
-    JSONL = "jsonl"
-    CSV = "csv"
-    PARQUET = "parquet"
-    MESSAGES = "messages"
-    ALPACA = "alpaca"
-    SHAREGPT = "sharegpt"
-    OPENAI_BATCH = "openai-batch"
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of the file's name, when the user gives no name."""
-        if self in (Format.JSONL, Format.CSV, Format.PARQUET):
-            return f".{self}"
-        return f".{self}.jsonl"
-
-    @property
-    def is_chat(self) -> bool:
-        """A format of conversations to train on."""
-        return self in (Format.MESSAGES, Format.ALPACA, Format.SHAREGPT)
-
-
-class Extra(StrEnum):
-    """What a row can hold beside what it always holds."""
-
-    REASONING = "reasoning"
-    TOOL_CALLS = "tool_calls"
-    LOGPROBS = "logprobs"
-    BODY = "body"
-
-
-def format_by_name(path: Path | None) -> Format:
-    """The format that the suffix of a file's name means: CSV, Parquet, or else JSON lines."""
-    suffix = path.suffix.lower() if path else ""
-    return {".csv": Format.CSV, ".parquet": Format.PARQUET}.get(suffix, Format.JSONL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +17,7 @@ class ExportRequest:
     `summary` is a file that describes them; `extras` go into each row; `group` puts the samples of
     an item into one line. Raises UsageError for a combination that cannot be had."""
 
-    format: Format = Format.JSONL
+    format: FormatSpec = JSONL
     state: State = State.DONE
     where: Where | None = None
     shards: int = 1
@@ -61,19 +26,21 @@ class ExportRequest:
     group: bool = False
 
     def __post_init__(self) -> None:
-        self._check_extras()
-        if self.state is State.FAILED and self.format.is_chat:
+        place = f"format {self.format.name}"
+        if refused := [extra for extra in self.extras if extra not in self.format.extras]:
+            others = names_of(lambda spec: set(self.extras) <= set(spec.extras))
+            raise UsageError(f"{place}: it has no place for {refused[0]}; choose {_or(others)}.")
+        if self.state is State.FAILED and self.format.is_for_training:
+            others = names_of(lambda spec: not spec.is_for_training)
             raise UsageError(
-                f"format {self.format}: failed items have no answer to train on; "
-                "choose jsonl, csv, parquet or openai-batch."
+                f"{place}: failed items have no answer to train on; choose {_or(others)}."
             )
-
         if self.group:
             self._check_group()
 
     def _check_group(self) -> None:
         refused = {
-            f"format {self.format}": self.format is not Format.JSONL,
+            f"format {self.format.name}": not self.format.is_export_line,
             "failed items": self.state is State.FAILED,
             "shards": self.shards > 1,
             "a summary": self.summary is not None,
@@ -86,15 +53,15 @@ class ExportRequest:
                 f"do not go with {given}."
             )
 
-    def _check_extras(self) -> None:
-        if self.format in (Format.JSONL, Format.CSV, Format.PARQUET):
-            return
-        has_place = (Extra.REASONING,) if self.format is Format.MESSAGES else ()
-        if refused := [extra for extra in self.extras if extra not in has_place]:
-            raise UsageError(
-                f"format {self.format}: it has no place for {refused[0]}; "
-                "choose jsonl, csv or parquet."
-            )
+    @property
+    def needs_bodies(self) -> bool:
+        """What the server sent has to be read, for each row."""
+        return self.format.needs_bodies or bool(self.extras)
+
+    @property
+    def needs_details(self) -> bool:
+        """The recipe of each row, at least, has to be read."""
+        return self.needs_bodies or self.format.is_for_training or self.summary is not None
 
     @property
     def is_all(self) -> bool:
@@ -110,7 +77,7 @@ class ExportRequest:
     def _is_one_file_of_lines(self) -> bool:
         """All rows of the state, as they always are, as JSON lines in one file."""
         has_all_rows = self.where is None and self.shards == 1
-        has_usual_lines = self.format is Format.JSONL and not self.extras and not self.group
+        has_usual_lines = self.format.is_export_line and not self.extras and not self.group
         return has_all_rows and has_usual_lines
 
 
@@ -130,3 +97,9 @@ class Exported:
     @property
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
+
+
+def _or(names: Sequence[str]) -> str:
+    """As in `csv, parquet or jsonl`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -20,7 +20,7 @@ def summary_text(
     summary = {
         "experiment": experiment.name,
         "exported_at": timestamp(now),
-        "format": request.format,
+        "format": request.format.name,
         "state": request.state,
         "where": request.where.text if request.where else None,
         "rows": exported.rows,

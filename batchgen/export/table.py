@@ -2,85 +2,53 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from json import loads
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.errors import BatchgenError
-from batchgen.export.extras import Extras
+from batchgen.export.columns import cells_of, groups_of
 from batchgen.export.files import Hashed
+from batchgen.export.writer import Content, Writer
 from batchgen.items import State
 from batchgen.json_text import dump_json, storable
 from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow
 
-_Path = tuple[str, ...]
-_GROUPS = ("input", "response", "parsed", "metadata")
-_MAX_DEPTH = 3  # input.user_prompt_kwargs.topic
-_MAX_COLUMNS = 256  # of one group; a spreadsheet takes 16,384
 # Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
 # Injection"); the last four are the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# The columns about the call.
+_CALL = (
+    "model", "finish_reason", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "reasoning_tokens", "cost_usd", "attempts", "timestamp",
+)  # fmt: skip
 _ROW_GROUP_ROWS = 10_000
 _ROW_GROUP_CHARS = 16 << 20
 
 
-class Columns:
-    """The columns of a CSV, known when all results have been seen once: each field of an object in
-    input, parsed or metadata has a column of its own."""
-
-    def __init__(self, state: State, extras: Sequence[str]) -> None:
-        self._of_group: dict[str, dict[_Path, None]] = {group: {} for group in _GROUPS}
-        self._has_samples = False
-        self._after = ["model", "finish_reason", "prompt_tokens", "completion_tokens"]
-        self._after += ["cached_tokens", "reasoning_tokens", "cost_usd", "attempts", "timestamp"]
-        self._after += ["reason", "error"] if state is State.FAILED else []
-        self._after += extras
-
-    def see(self, row: ResultRow) -> None:
-        """Add the columns that a row needs."""
-        self._has_samples |= row.sample is not None
-        for group, value in _groups(row):
-            paths = self._of_group[group]
-            if len(paths) <= _MAX_COLUMNS and value is not None:
-                paths.update(dict.fromkeys(path for path, _ in _cells((group,), value)))
-
-    def paths(self) -> list[_Path]:
-        """The columns in their order, the ids first."""
-        chosen: list[_Path] = [("id",), ("sample",)] if self._has_samples else [("id",)]
-        for group, paths in self._of_group.items():
-            whole = not paths or len(paths) > _MAX_COLUMNS
-            chosen += [(group,)] if whole else list(paths)
-        return chosen + [(name,) for name in self._after]
-
-
-class CsvTable:
+class CsvTable(Writer):
     """UTF-8 with a byte order mark, without which Excel takes it for another encoding."""
 
-    def __init__(self, file: Hashed, columns: Columns, extras: Extras) -> None:
-        self._file, self._extras = file, extras
-        self._paths = columns.paths()
+    def __init__(self, file: Hashed, content: Content) -> None:
+        self._file, self._content = file, content
+        why = ("reason", "error") if content.state is State.FAILED else ()
+        self._paths = content.columns.paths([*_CALL, *why, *content.extras])
         self._places = {path: place for place, path in enumerate(self._paths)}
         file.write(b"\xef\xbb\xbf" + _csv([[_shown(".".join(path)) for path in self._paths]]))
 
     def write(self, rows: Sequence[ResultRow]) -> None:
         self._file.write(_csv(map(self._row, rows)))
 
-    def close(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
     def _row(self, row: ResultRow) -> list[str]:
         cells = [""] * len(self._paths)
         cells[0] = _shown(row.custom_id or row.id)
-        for group, value in _groups(row):
+        for group, value in groups_of(row):
             if value is None:
                 continue
             whole = self._places.get((group,))
-            for path, part in _cells((group,), value):
+            for path, part in cells_of((group,), value):
                 place = self._places.get(path)
                 if place is None and whole is None:
                     raise BatchgenError("results changed while they were exported; export again.")
@@ -88,28 +56,11 @@ class CsvTable:
                     cells[whole or 0] = _shown(value)
                     break
                 cells[place] = _shown(part)
-        extras = {name: _text_of(value) for name, value in self._extras.of(row).items()}
+        extras = {name: _text_of(value) for name, value in self._content.extras_of(row).items()}
         for name, value in (_scalars(row) | extras).items():
             if (place := self._places.get((name,))) is not None:
                 cells[place] = _shown(value)
         return cells
-
-
-def _groups(row: ResultRow) -> Iterator[tuple[str, Any]]:
-    response = loads(row.response)
-    yield "input", loads(row.input)
-    yield "response", response
-    if row.reason is None:
-        yield "parsed", loads(row.parsed) if row.parsed else response
-    yield "metadata", loads(row.metadata or "null")
-
-
-def _cells(path: _Path, value: Any) -> Iterator[tuple[_Path, Any]]:
-    if isinstance(value, dict) and value and len(path) < _MAX_DEPTH:
-        for name, part in value.items():
-            yield from _cells((*path, name), part)
-    else:
-        yield path, value
 
 
 def _scalars(row: ResultRow) -> dict[str, Any]:
@@ -149,21 +100,21 @@ def _csv(rows: Any) -> bytes:
     return text.getvalue().encode()
 
 
-class ParquetTable:
+class ParquetTable(Writer):
     """Typed columns; `input`, `parsed`, `metadata` and the extras, of which each row may have
     another shape, are JSON as text. Written in row groups, so memory does not grow."""
 
-    def __init__(self, file: Hashed, state: State, extras: Extras, *, has_samples: bool) -> None:
+    def __init__(self, file: Hashed, content: Content) -> None:
         self._pa, parquet = load_pyarrow()
-        self._extras = extras
-        self._schema = _schema(self._pa, state, extras.names, has_samples)
+        self._content = content
+        self._schema = _schema(self._pa, content)
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._records: list[dict[str, Any]] = []
         self._chars = 0
 
     def write(self, rows: Sequence[ResultRow]) -> None:
         for row in rows:
-            extras = self._extras.of(row)
+            extras = self._content.extras_of(row)
             self._records.append(_record(row) | extras)
             self._chars += len(row.input) + 2 * len(row.response)
             self._chars += sum(len(text or "") for text in extras.values())
@@ -186,7 +137,7 @@ class ParquetTable:
             self._records, self._chars = [], 0
 
 
-def _schema(pa: Any, state: State, extras: Sequence[str], has_samples: bool) -> Any:
+def _schema(pa: Any, content: Content) -> Any:
     text, count = pa.string(), pa.int64()
     columns = [
         ("id", text), ("input", text), ("response", text), ("parsed", text), ("metadata", text),
@@ -194,9 +145,9 @@ def _schema(pa: Any, state: State, extras: Sequence[str], has_samples: bool) -> 
         ("completion_tokens", count), ("cached_tokens", count), ("reasoning_tokens", count),
         ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
     ]  # fmt: skip
-    columns[1:1] = [("sample", count)] if has_samples else []
-    columns += [("reason", text), ("error", text)] if state is State.FAILED else []
-    columns += [(name, text) for name in extras]
+    columns[1:1] = [("sample", count)] if content.has_samples else []
+    columns += [("reason", text), ("error", text)] if content.state is State.FAILED else []
+    columns += [(name, text) for name in content.extras]
     return pa.schema(columns)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
 
+from batchgen.errors import UsageError
+from batchgen.export import ExportRequest, Extra, FormatSpec, export_file
+from batchgen.export.writer import Content, LineWriter
+from batchgen.items import State
 from batchgen.pool import open_pool
 from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import ResultRow, open_store
+from batchgen.where import Where
 from tests.kits.project import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -354,6 +361,24 @@ async def test_a_failed_batch_line_has_its_error_and_what_was_sent(
     assert (gone["response"], gone["error"]["code"]) == (None, "timeout")
     said = nothing["response"]["body"]["choices"][0]["message"]["content"]
     assert (said, nothing["error"]["code"]) == ("no JSON", "parse")
+
+
+async def test_a_format_is_one_entry_and_a_writer(labelled: Project) -> None:
+    def line(row: ResultRow, content: Content) -> str:
+        return f"{json.loads(row.response)} {len(content.messages_of(row))}\n"
+
+    writer = partial(LineWriter, line)
+    spec = FormatSpec(name="text", suffix=".txt", row="text", writer=writer, is_for_training=True)
+    where = Where("id == 'a-1'")
+    async with open_store(labelled.database) as store:
+        [experiment] = await store.experiments()
+        file = labelled.path / "out.txt"
+        exported = await export_file(store, experiment, file, ExportRequest(spec, where=where))
+    assert exported.rows == 1
+    assert file.read_text() == '{"label": "good", "score": 0.5} 2\n'
+    for refused in ({"extras": (Extra.BODY,)}, {"group": True}, {"state": State.FAILED}):
+        with pytest.raises(UsageError, match="format text"):
+            ExportRequest(spec, **refused)
 
 
 # --- several files, and a summary -------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""The formats of the export: one entry in FORMATS each, from which the command line takes its
+choices, requests their errors, and the documentation its table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from batchgen.export.chat import alpaca_line, batch_line, messages_line, sharegpt_line
+from batchgen.export.files import Hashed
+from batchgen.export.lines import export_line
+from batchgen.export.table import CsvTable, ParquetTable
+from batchgen.export.writer import Content, Extra, LineWriter, Writer
+from batchgen.parquet import load_pyarrow
+
+
+def _nothing_to_install() -> None:
+    """Most formats need no optional package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatSpec:
+    """A format: how it is asked for, what it can hold, and what its writer needs to know.
+
+    `suffix` is that of the file's name when the user gives none; a file whose name ends so is in
+    this format. `row` says what a row is, as Markdown. `check_installed` raises UsageError when an
+    optional package is missing.
+    """
+
+    name: str
+    suffix: str
+    row: str
+    writer: Callable[[Hashed, Content], Writer]
+    extras: tuple[Extra, ...] = ()  # those that a row has a place for
+    is_for_training: bool = False  # conversations as they were sent; so failed items have no place
+    is_export_line: bool = False  # so it can be followed, grouped, and compared by `verify`
+    needs_columns: bool = False  # of all rows, before the first is written: they are read twice
+    needs_bodies: bool = False  # what the server sent, in `Content.details`
+    check_installed: Callable[[], object] = _nothing_to_install
+
+
+JSONL = FormatSpec(
+    name="jsonl",
+    suffix=".jsonl",
+    row="the line below",
+    writer=partial(LineWriter, lambda row, content: export_line(row, content.extras_of(row))),
+    extras=tuple(Extra),
+    is_export_line=True,
+)
+_SPECS = (
+    JSONL,
+    FormatSpec(
+        name="csv",
+        suffix=".csv",
+        row="a sheet: a field of an object in `input`, `parsed` or `metadata` has its own column "
+        "(`input.topic`, `parsed.label`), a list is JSON text",
+        writer=CsvTable,
+        extras=tuple(Extra),
+        needs_columns=True,
+    ),
+    FormatSpec(
+        name="parquet",
+        suffix=".parquet",
+        row="typed columns; `input`, `parsed` and `metadata` are JSON as text, `id` is text, the "
+        "counts of `usage` are columns",
+        writer=ParquetTable,
+        extras=tuple(Extra),
+        check_installed=load_pyarrow,
+    ),
+    FormatSpec(
+        name="messages",
+        suffix=".messages.jsonl",
+        row='`{"messages": [...]}` with the answer as the last one, and `metadata` if there is any',
+        writer=partial(LineWriter, messages_line),
+        extras=(Extra.REASONING,),
+        is_for_training=True,
+    ),
+    FormatSpec(
+        name="alpaca",
+        suffix=".alpaca.jsonl",
+        row='`{"instruction", "input": "", "output"}`, and `system` if there is one',
+        writer=partial(LineWriter, alpaca_line),
+        is_for_training=True,
+    ),
+    FormatSpec(
+        name="sharegpt",
+        suffix=".sharegpt.jsonl",
+        row='`{"conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`, and '
+        "`system` if there is one",
+        writer=partial(LineWriter, sharegpt_line),
+        is_for_training=True,
+    ),
+    FormatSpec(
+        name="openai-batch",
+        suffix=".openai-batch.jsonl",
+        row="a line as in the output of OpenAI's batch API, the whole answer in it",
+        writer=partial(LineWriter, batch_line),
+        needs_bodies=True,
+    ),
+)
+
+FORMATS: Mapping[str, FormatSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def format_by_name(path: Path | None) -> FormatSpec:
+    """The format that the suffix of a file's name means; JSON lines if it means none."""
+    suffix = path.suffix.lower() if path else ""
+    return next((spec for spec in _SPECS if spec.suffix == suffix), JSONL)
+
+
+def names_of(which: Callable[[FormatSpec], bool]) -> list[str]:
+    """The names of the formats for which it holds."""
+    return [spec.name for spec in FORMATS.values() if which(spec)]

@@ -1,0 +1,101 @@
+"""What writes the rows of an export to one file, and what it can know of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from json import loads
+from typing import Any, Protocol
+
+from batchgen.export.columns import Columns
+from batchgen.export.files import Hashed
+from batchgen.items import Recipe, State
+from batchgen.json_text import dump_json
+from batchgen.llm.responses import parts_beside_text, with_text
+from batchgen.pool import read_item
+from batchgen.prompts import Renderer
+from batchgen.store import AnswerDetails, ResultRow
+
+
+class Extra(StrEnum):
+    """What a row can hold beside what it always holds."""
+
+    REASONING = "reasoning"
+    TOOL_CALLS = "tool_calls"
+    LOGPROBS = "logprobs"
+    BODY = "body"
+
+
+class Content:
+    """What there is about the rows of one export. `details` are those of the page that is being
+    written; `recipes` are those of all rows so far, by their id; `columns` are complete where the
+    format needs them. Which of it is filled, `FormatSpec` says."""
+
+    def __init__(self, state: State, extras: Sequence[Extra], *, has_samples: bool) -> None:
+        self.state, self.extras, self.has_samples = state, extras, has_samples
+        self.columns = Columns()
+        self.details: Mapping[int, AnswerDetails] = {}
+        self.recipes: dict[int, Recipe] = {}
+        self._renderers: dict[int, Renderer] = {}
+
+    def extras_of(self, row: ResultRow) -> dict[str, str | None]:
+        """The extras as JSON text, by name; None for one that the answer does not have."""
+        if not self.extras:
+            return {}
+        details = self.details[row.id]
+        found: dict[str, str | None] = {**parts_beside_text(details.body)}
+        if Extra.BODY in self.extras:
+            found[Extra.BODY] = self.body_of(row)
+        return {name: found.get(name) for name in self.extras}
+
+    def body_of(self, row: ResultRow) -> str | None:
+        """All that the server sent, as JSON; a body that is not JSON becomes a JSON text. None: the
+        server sent nothing."""
+        body = self.details[row.id].body
+        if body is None:
+            return None
+        if row.response != "null":
+            return with_text(body, loads(row.response))
+        return body if _is_json(body) else dump_json(body)
+
+    def messages_of(self, row: ResultRow) -> list[dict[str, Any]]:
+        """The messages that were sent, rendered again by the recipe of the item."""
+        recipe_id = self.details[row.id].recipe_id
+        renderer = self._renderers.get(recipe_id)
+        if renderer is None:
+            renderer = self._renderers[recipe_id] = Renderer(self.recipes[recipe_id])
+        return renderer.messages(read_item(loads(row.input), f"item {row.id}"))
+
+
+class Writer(Protocol):
+    """Writes one file in one format. Its methods block, so they are called on a thread."""
+
+    def write(self, rows: Sequence[ResultRow]) -> None: ...
+
+    def close(self) -> None:
+        """Write what is still to be written. The file itself stays open."""
+        return
+
+    def abandon(self) -> None:
+        """After an error, when nobody needs the file."""
+        return
+
+
+class LineWriter(Writer):
+    """Writes a line for each row."""
+
+    def __init__(
+        self, line: Callable[[ResultRow, Content], str], file: Hashed, content: Content
+    ) -> None:
+        self._line, self._file, self._content = line, file, content
+
+    def write(self, rows: Sequence[ResultRow]) -> None:
+        lines = [self._line(row, self._content) for row in rows]
+        self._file.write("".join(lines).encode())
+
+
+def _is_json(text: str) -> bool:
+    """Whether the text is JSON, on one line."""
+    try:
+        loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return "\n" not in text and "\r" not in text
