@@ -139,18 +139,11 @@ class NewItem:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """An answer that is durable but not parsed yet; `attempt_seq` names its attempt."""
-
-    attempt_seq: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
     the row still has the same epoch. `tries` are those used up so far. `sample` is
     the number of the answer among those wanted of an item, from 1; None for an ordinary item.
+    `answer_seq` names the attempt whose answer, `answer_text`, is durable but not parsed yet.
     `reserved_tokens` is the estimate of what its call uses, where tokens are limited."""
 
     id: int
@@ -161,8 +154,9 @@ class Item:
     input_json: str
     tries: int = 0
     parse_failures: int = 0
-    answer: StoredAnswer | None = None
     sample: int | None = None
+    answer_seq: int | None = None
+    answer_text: str | None = None
     reserved_tokens: int = 0
 
 

@@ -51,8 +51,7 @@ class Claimed:
 
     @classmethod
     def of(cls, item: Item) -> "Claimed":
-        answer_seq = None if item.answer is None else item.answer.attempt_seq
-        return cls(item.id, item.experiment_id, item.epoch, answer_seq)
+        return cls(item.id, item.experiment_id, item.epoch, item.answer_seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +281,7 @@ def _calls_not_sent(outcome: Outcome) -> int:
 
 def _was_not_sent(outcome: Outcome) -> bool:
     """Claimed for a call, which never went out."""
-    return not outcome.attempts and outcome.item.answer is None
+    return not outcome.attempts and outcome.item.answer_seq is None
 
 
 def _unused_tokens(outcome: Outcome) -> int:

@@ -22,7 +22,6 @@ from batchgen.items import (
     Outcome,
     Reason,
     Release,
-    StoredAnswer,
 )
 from batchgen.userfunctions import text_of
 from batchgen.worker.budget import BudgetGuard
@@ -67,8 +66,8 @@ class ItemRun:
         stages, item = self._stages, self._item
         try:
             prepared = await stages.requests.prepare(item)
-            if item.answer is not None:
-                return await self._parse(prepared, item.answer.text)
+            if item.answer_seq is not None:
+                return await self._parse(prepared, item.answer_text or "")
             if failure := stages.judge.take_failure(item):
                 return self._outcome(failure)
             if not await self._may_be_sent(prepared):
@@ -142,7 +141,7 @@ class ItemRun:
         stages, item, attempts = self._stages, self._item, self._attempts
         durable = stages.committer.hand_in(Outcome(item, attempts, KeepAnswer()))
         self._attempts = ()
-        self._item = replace(item, answer=StoredAnswer(await durable or 0, text))
+        self._item = replace(item, answer_seq=await durable or 0, answer_text=text)
         for attempt in attempts:
             stages.log.attempt(item, attempt, KeepAnswer())
 

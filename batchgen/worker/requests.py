@@ -52,7 +52,7 @@ class Requests:
         when the item cannot be asked for by it."""
         renderer, parser = await self._recipe(item.recipe_id)
         item_input = read_item(json.loads(item.input_json), f"item {item.id}")
-        body = renderer.request_body(item_input, item.sample) if item.answer is None else {}
+        body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
         if body and self._spec.parse_feedback and item.parse_failures:
             await self._tell_what_was_wrong(item, body)
         if body and self._left_out:

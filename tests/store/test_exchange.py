@@ -16,7 +16,6 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
-    StoredAnswer,
 )
 from tests.kits.table import (
     START,
@@ -58,7 +57,7 @@ def test_a_claimed_item_is_all_that_is_known_of_it(table: Table, worker: int) ->
     assert table.claim(worker, 1) == [
         Item(
             id=1, epoch=1, experiment_id=1, recipe_id=1, custom_id="x", input_json='{"v": "ü"}',
-            tries=0, parse_failures=0, answer=None,
+            tries=0, parse_failures=0, answer_seq=None,
         )
     ]  # fmt: skip
     assert table.work(1) == {
@@ -225,7 +224,7 @@ def test_a_kept_answer_becomes_the_result_without_another_call(table: Table, wor
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, KeepAnswer(), answered("text"))
-    parsed = replace(item, answer=StoredAnswer(1, "text"))
+    parsed = replace(item, answer_seq=1, answer_text="text")
     assert table.finish(worker, parsed, Done("[1]")).attempt_seqs == [None]
     assert table.query("select item_id, attempt_seq, state, parsed from results") == [
         (1, 1, "done", "[1]")
@@ -240,7 +239,7 @@ def test_a_kept_answer_that_will_not_parse_stays_with_the_failure(
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, KeepAnswer(), answered("text"))
-    parsed = replace(item, answer=StoredAnswer(1, "text"))
+    parsed = replace(item, answer_seq=1, answer_text="text")
     table.finish(worker, parsed, Fail(Reason.PARSE, "no tag"))
     assert table.query("select attempt_seq, state, reason from results") == [(1, "failed", "parse")]
 
@@ -251,7 +250,7 @@ def test_asking_again_after_a_parse_failure_forgets_the_answer_but_keeps_its_att
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, KeepAnswer(), answered("text"))
-    parsed = replace(item, answer=StoredAnswer(1, "text"))
+    parsed = replace(item, answer_seq=1, answer_text="text")
     table.finish(worker, parsed, Retry(None, charged=True, parse_failed=True))
     (again,) = table.claim(worker, 1)
     assert again == replace(item, epoch=2, tries=1, parse_failures=1)
@@ -279,7 +278,7 @@ def test_a_released_item_keeps_its_answer(table: Table, worker: int) -> None:
     table.enqueue("a")
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, KeepAnswer(), answered("text"))
-    kept = replace(item, answer=StoredAnswer(1, "text"))
+    kept = replace(item, answer_seq=1, answer_text="text")
     table.finish(worker, kept, Release())
     assert table.claim(worker, 1) == [replace(kept, epoch=2)]
 

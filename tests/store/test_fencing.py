@@ -23,7 +23,6 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
-    StoredAnswer,
 )
 from batchgen.store import ClaimRequest, OtherRecipe, open_store
 from batchgen.store.sqlite import look, queue
@@ -259,7 +258,7 @@ def test_a_stored_answer_survives_takeover_and_is_offered_for_parsing(table: Tab
     assert table.attempts(1) == [(dead, 1, "answered", "paid for")]
     worker = table.join()
     (again,) = table.claim(worker, 1)
-    assert again == replace(item, epoch=3, answer=StoredAnswer(1, "paid for"))
+    assert again == replace(item, epoch=3, answer_seq=1, answer_text="paid for")
     table.finish(worker, again, Done("[1]"))
     assert table.query("select attempt_seq, parsed from results") == [(1, "[1]")]
 
@@ -273,7 +272,7 @@ def test_what_a_parser_says_too_late_leaves_the_answer_as_it_is(table: Table) ->
     worker = table.join()
     (theirs,) = table.claim(worker, 1)
     table.finish(worker, theirs, Done("[1]"))
-    parsed = replace(item, answer=StoredAnswer(1, "paid for"))
+    parsed = replace(item, answer_seq=1, answer_text="paid for")
     retry = Retry(None, charged=True, parse_failed=True, error="took longer than 4 s")
     assert len(table.finish(late, parsed, retry).lost) == 1
     assert table.query("select outcome, error from attempts") == [("answered", None)]
@@ -317,7 +316,7 @@ def test_a_clean_leave_gives_claims_back_without_a_trace(table: Table) -> None:
     assert table.query("select * from workers") == []
     assert table.claim(table.join(), 2) == [
         replace(items[0], epoch=3),
-        replace(items[1], epoch=3, answer=StoredAnswer(1, "paid for")),
+        replace(items[1], epoch=3, answer_seq=1, answer_text="paid for"),
     ]
 
 
@@ -413,7 +412,7 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
             assert await slow.heartbeat() is False
             (again,) = (await other.exchange([], ClaimRequest(1))).items
-            assert (again.id, again.epoch, again.answer) == (1, 3, None)
+            assert (again.id, again.epoch, again.answer_seq) == (1, 3, None)
             await other.exchange([Outcome(again, (answered("in time"),), Done())], ClaimRequest(0))
         (row,) = await store.results_of([1])
         assert row.response == '"in time"'  # as JSON

@@ -256,7 +256,7 @@ def test_an_answer_whose_parser_killed_its_worker_can_be_parsed_again(table: Tab
     for _ in range(MAX_CRASHES):
         worker = table.join()
         (item,) = table.claim(worker, 1)
-        if item.answer is None:
+        if item.answer_seq is None:
             table.finish(worker, item, KeepAnswer(), answered("deadly"))
         table.take_over(worker)
     found = repair.answer_of(table.db, 1)

@@ -25,7 +25,6 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
-    StoredAnswer,
 )
 from batchgen.store import Exchange, OtherRecipe
 from tests.kits.table import (
@@ -199,8 +198,7 @@ class Life(RuleBasedStateMachine):
             case KeepAnswer():
                 (seq,) = done.attempt_seqs
                 assert seq is not None
-                answer = StoredAnswer(seq, "an answer")
-                item = replace(claim.item, answer=answer)
+                item = replace(claim.item, answer_seq=seq, answer_text="an answer")
                 self.held[number] = replace(claim, item=item, second_call=False)
                 return
             case Done():
@@ -230,7 +228,7 @@ class Life(RuleBasedStateMachine):
 
     def hand_in(self, claim: Claim, finish: Finish) -> Exchange:
         attempts = [finish.attempt] if finish.attempt is not None else []
-        if claim.item.answer is not None and isinstance(finish.decision, Done):
+        if claim.item.answer_seq is not None and isinstance(finish.decision, Done):
             attempts = []  # parsed, not called again
         if attempts and claim.second_call:
             attempts.append(Attempt(finished_at=0))  # which was left
@@ -244,7 +242,7 @@ class Life(RuleBasedStateMachine):
         mine = [
             claim
             for claim in self.held.values()
-            if claim.worker_id == worker_id and claim.item.answer is None
+            if claim.worker_id == worker_id and claim.item.answer_seq is None
         ]
         if mine:
             claim = chosen(mine, which)
@@ -263,13 +261,13 @@ class Life(RuleBasedStateMachine):
         """The worker does not know, and goes on when it wakes up."""
         worker_id = self.worker(which, busy=True)
         claims = self.give_back(worker_id)
-        suspects = [claim for claim in claims if claim.item.answer is not None] or claims
+        suspects = [claim for claim in claims if claim.item.answer_seq is not None] or claims
         crashes = {claim.item.id: self.table.work(claim.item.id)["crashes"] for claim in suspects}
         assert self.table.take_over(worker_id) == len(claims)
-        sent = sum((claim.item.answer is None) + claim.second_call for claim in claims)
+        sent = sum((claim.item.answer_seq is None) + claim.second_call for claim in claims)
         self.calls += sent
         self.unknown += sent
-        parsing = {claim.item.id for claim in claims if claim.item.answer}
+        parsing = {claim.item.id for claim in claims if claim.item.answer_seq is not None}
         for number, before in crashes.items():
             if number in (parsing or crashes) and before + 1 == MAX_CRASHES:
                 self.states[number] = "failed"

@@ -10,7 +10,6 @@ from batchgen.items import (
     Reason,
     Release,
     Retry,
-    StoredAnswer,
     Usage,
 )
 from batchgen.limits import Limits
@@ -64,7 +63,7 @@ def test_the_first_attempt_of_two_is_the_one_that_counts() -> None:
 
 
 def test_an_answer_that_was_kept_before_is_the_one_that_the_result_names() -> None:
-    parsed = Item(1, 3, 7, 1, None, "{}", answer=StoredAnswer(12, "yes"))
+    parsed = Item(1, 3, 7, 1, None, "{}", answer_seq=12, answer_text="yes")
     plan = finish(Outcome(parsed, (), Done()))
     assert [row["attempt_seq"] for row in plan.results] == [12]
     again = finish(Outcome(parsed, (), Retry(None, charged=True, error="no JSON")))
@@ -89,7 +88,7 @@ def test_what_comes_too_late_moves_nothing_and_takes_the_place_of_an_unknown_cal
 
 
 def test_a_parse_error_that_comes_too_late_says_nothing_of_the_answer() -> None:
-    parsed = Item(1, 3, 7, 1, None, "{}", answer=StoredAnswer(12, "yes"))
+    parsed = Item(1, 3, 7, 1, None, "{}", answer_seq=12, answer_text="yes")
     retry = Outcome(parsed, (), Retry(None, charged=True, parse_failed=True, error="no JSON"))
     assert finish(retry, known=Known(late={(1, 3): 0})).parse_errors == []
     done = Outcome(parsed, (), Done("[1]"))

@@ -55,7 +55,7 @@ class Limiter:
 
     def take(self, items: Sequence[Item]) -> None:
         """What these claims will need; nothing for one whose answer is there already."""
-        calls = [item.reserved_tokens for item in items if item.answer is None]
+        calls = [item.reserved_tokens for item in items if item.answer_seq is None]
         if calls:
             self._shared = self._shared.taken(len(calls), sum(calls))
             self._changed = True

@@ -308,7 +308,7 @@ returning item_id;
 
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
-       w.tries, w.parse_failures, i.sample, w.answer_seq as attempt_seq, a.response as text
+       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text
   from json_each(:ids) claimed
   cross join work w on w.item_id = claimed.value
   cross join items i on i.id = w.item_id

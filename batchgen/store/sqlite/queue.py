@@ -13,9 +13,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from batchgen.items import Item, Outcome, State, StoredAnswer
+from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import plan_returned
@@ -23,7 +22,7 @@ from batchgen.store.records import Counts
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
-from batchgen.store.sqlite.rows import dicts_of, rows_of
+from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
@@ -184,18 +183,13 @@ def _earlier(one: int | None, other: int | None) -> int | None:
 def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:
     if not claimed:
         return []
-    rows = dicts_of(db, "claimed_items", {"ids": json.dumps(claimed)})
-    return [_item(row, want) for row in rows]
-
-
-def _item(row: dict[str, Any], want: ClaimRequest) -> Item:
-    """`row`: its fields, and the stored answer that waits for its parser, if there is one."""
-    attempt_seq, text = row.pop("attempt_seq"), row.pop("text")
-    reserved_tokens = 0
-    if want.limits.tpm is not None:
-        reserved_tokens = want.call_tokens.of(len(row["input_json"].encode()))
-    answer = None if attempt_seq is None else StoredAnswer(attempt_seq, text or "")
-    return Item(**row, answer=answer, reserved_tokens=reserved_tokens)
+    items = list(rows_of(db, "claimed_items", Item, {"ids": json.dumps(claimed)}))
+    if want.limits.tpm is None:
+        return items
+    tokens_of = want.call_tokens.of
+    return [
+        replace(item, reserved_tokens=tokens_of(len(item.input_json.encode()))) for item in items
+    ]
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
