@@ -1,7 +1,6 @@
 """What enqueue, run and demo say of a data pool, and how it becomes rows."""
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from batchgen.cli.options import (
     samples_option,
     skip_option,
 )
-from batchgen.cli.session import Session, counted
+from batchgen.cli.session import Session, counted, print_json
 from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.items import Recipe
@@ -102,7 +101,7 @@ async def enqueue_pool(
         raise
     _warn_of_pool(session, flags, done)
     if as_json:
-        click.echo(json.dumps({"experiment": name, **done.to_json()}))
+        print_json({"experiment": name, **done.to_json()})
     else:
         session.say(_enqueued_line(name, done))
 
@@ -131,7 +130,7 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
         found = await dry_run(config, pool, samples=flags.samples, skip_invalid=skip)
     _warn_of_pool(session, flags, found.enqueued)
     if as_json:
-        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        print_json(found.to_json())
         return 0
     known = ", but for those it has already" if found.has_database else ""
     each = f", {flags.samples} samples each," if flags.samples > 1 else ""

@@ -1,13 +1,11 @@
 """experiments: list them, rename or delete one."""
 
-import json
-
 import click
 
 from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.display.items import experiments_text
 from batchgen.jobs import experiments as jobs
 from batchgen.store import open_store
@@ -29,7 +27,7 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
         async with open_store(config.database) as store:
             found = await jobs.list_experiments(store)
         if as_json:
-            click.echo(json.dumps([one.to_json() for one in found], ensure_ascii=False))
+            print_json([one.to_json() for one in found])
         else:
             click.echo(experiments_text(found, COMMANDS))
         return 0

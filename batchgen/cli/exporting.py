@@ -1,14 +1,11 @@
 """What export, run and demo say of the file that they write."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
-
-from batchgen.cli.session import Session, counted
+from batchgen.cli.session import Session, counted, print_json
 from batchgen.config import Config
 from batchgen.errors import BatchgenError
 from batchgen.export import ExportRequest, export_stream, follow_to_stream, format_by_name
@@ -47,7 +44,7 @@ async def follow_to(
 
 def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
     else:
         files = f" in {len(result.shards)} files" if result.shards else ""
         session.say(f"{counted(result.rows, 'row')}{files} -> {result.path}")

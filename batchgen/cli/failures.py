@@ -1,13 +1,11 @@
 """failures: what failed, grouped."""
 
-import json
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
-from batchgen.cli.session import Session, run_async
+from batchgen.cli.session import Session, print_json, run_async
 from batchgen.display.items import failures_text
 from batchgen.jobs.failures import failures_of
 from batchgen.jobs.lookup import open_experiments
@@ -30,7 +28,7 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
             found = await failures_of(store, chosen, reason)
         if as_json:
             rows = [row for one in found for row in one.to_json()]
-            click.echo(json.dumps(rows, ensure_ascii=False))
+            print_json(rows)
         else:
             click.echo("\n".join(failures_text(one, COMMANDS) for one in found))
         return 0

@@ -1,12 +1,10 @@
 """reparse: parse stored answers again."""
 
-import json
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.jobs.reparse import ReparseRequest, ReparseResult
 from batchgen.jobs.reparse import reparse as reparse_answers
 from batchgen.parsers import load_parser
@@ -58,7 +56,7 @@ def reparse(
             timeout_s = config.work.parse_timeout_s
             result = await reparse_answers(store, request, loaded, timeout_s, dry_run=dry_run)
         if as_json:
-            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+            print_json(result.to_json())
         else:
             click.echo(_text(result, name))
         if name != config.parser and result.answers and not dry_run:

@@ -1,12 +1,10 @@
 """retry: ask again for items that failed."""
 
-import json
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.config import model_setting
 from batchgen.items import Reason
 from batchgen.jobs.retry import RetryRequest
@@ -64,7 +62,7 @@ def retry(
             session.warn(f"not retried: {counted(result.overridden, 'item')} with params of their "
                          f"own, which win over --set {' '.join(settings)}")  # fmt: skip
         if as_json:
-            click.echo(json.dumps(result.to_json()))
+            print_json(result.to_json())
         else:
             went = "would go" if dry_run else "went"
             items = counted(result.retried, "item" if done_too else "failed item")

@@ -4,6 +4,7 @@ Nearly every command has a `Session` as its first argument.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Session:
     def warn(self, message: str) -> None:
         """What the user must know even when quiet."""
         click.echo(f"warning: {message}", err=True)
+
+
+def print_json(value: Any) -> None:
+    """What a script reads: one line on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def counted(n: int, noun: str) -> str:

@@ -1,12 +1,10 @@
 """show: one item, with all that was sent and came back."""
 
-import json
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, run_async
+from batchgen.cli.session import Session, print_json, run_async
 from batchgen.display.items import item_text
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import item_details
@@ -36,7 +34,7 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
         if as_json:
             objects = [details.to_json() for details in found]
             shown = objects[0] if len(objects) == 1 else objects
-            click.echo(json.dumps(shown, ensure_ascii=False))
+            print_json(shown)
         else:
             click.echo("\n\n".join(map(item_text, found)))
         return 0

@@ -1,7 +1,6 @@
 """status: counts, speed, failures and workers."""
 
 import asyncio
-import json
 import sys
 from functools import partial
 
@@ -10,7 +9,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, run_async
+from batchgen.cli.session import Session, print_json, run_async
 from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
@@ -44,7 +43,7 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
                 if watch and not as_json:
                     click.clear()
                 if as_json:
-                    click.echo(json.dumps(seen.to_json(waits_for), ensure_ascii=False))
+                    print_json(seen.to_json(waits_for))
                 else:
                     click.echo(status_text(seen, COMMANDS))
                 if not watch:

@@ -1,11 +1,10 @@
 """What pause, resume, set and stop share."""
 
-import json
 from collections.abc import Awaitable, Callable
 
 import click
 
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.jobs.steer import Steered
 from batchgen.store import Store, open_store
 
@@ -24,7 +23,7 @@ def steer(
         async with open_store(config.database) as store:
             steered = await order(store)
         if as_json:
-            click.echo(json.dumps(steered.to_json()))
+            print_json(steered.to_json())
         else:
             click.echo(f"{counted(steered.workers, 'worker')} {done}.")
         return 0

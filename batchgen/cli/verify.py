@@ -1,12 +1,10 @@
 """verify: prove that the database is whole."""
 
-import json
-
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
 
@@ -28,7 +26,7 @@ def verify(session: Session, as_json: bool) -> int:
         async with open_store(config.database) as store:
             result = await verify_all(store)
         if as_json:
-            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+            print_json(result.to_json())
         elif not result.ok:
             click.echo("\n".join(result.problems))
         else:

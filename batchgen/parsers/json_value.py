@@ -4,29 +4,14 @@ import json
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 from batchgen.errors import ParseError
+from batchgen.json_text import strict_decoder
 
 MAX_STARTS = 1000  # places where the JSON may begin that are tried; each costs a pass of the text
 
 
-class _NoNumberError(ValueError):
-    """NaN, an infinity, or a number beyond what a float can hold."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _NoNumberError(f"{name} is not JSON")
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        _refuse_constant(f"the number {text[:20]}")
-    return number
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
 _FENCE = re.compile(r"```[ \t]*json\b\s*", re.IGNORECASE)
 _FENCE_END = re.compile(r"\s*(```|\Z)")
 # What can begin an object or a list, unlike `{braces}` in a sentence.
@@ -38,7 +23,7 @@ def parse_json(text: str, _item: Mapping[str, Any], _timeout_s: float | None = N
     """The whole text, if it is JSON; else the first fenced block marked `json` that is JSON; or, if
     there is no such block, the first object or list in the text."""
     try:
-        return _decoder.decode(text)
+        return strict_decoder.decode(text)
     except json.JSONDecodeError:
         pass
     except (ValueError, RecursionError) as exc:
@@ -59,7 +44,7 @@ def _fenced_json(text: str, fences: list[re.Match[str]]) -> Any:
     problem = ""
     for fence in fences:
         try:
-            value, end = _decoder.raw_decode(text, fence.end())
+            value, end = strict_decoder.raw_decode(text, fence.end())
         except json.JSONDecodeError as exc:
             problem = problem or str(exc)
             continue
@@ -79,7 +64,7 @@ def _first_json(text: str) -> Any:
         if start is None:
             break
         try:
-            return _decoder.raw_decode(text, start.start())[0]
+            return strict_decoder.raw_decode(text, start.start())[0]
         except json.JSONDecodeError as exc:
             problem = problem or f"; what begins like it is broken: {exc}"
             began_well = exc.pos >= start.end()

@@ -18,10 +18,10 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from batchgen.errors import ConfigError, ParseError
-from batchgen.json_text import dump_json
+from batchgen.json_text import dump_json, strict_decoder
 from batchgen.parsers.json_value import parse_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import MAX_PROBLEMS, listed
@@ -87,16 +87,12 @@ def _read(path: Path) -> str:
 
 def _decode(text: str) -> dict[str, Any]:
     try:
-        schema = json.loads(text, parse_constant=_refuse_constant)
+        schema = strict_decoder.decode(text)
     except json.JSONDecodeError as exc:
         raise ValueError(f"not JSON: {exc}") from None
     if not isinstance(schema, dict):
         raise ValueError("a JSON Schema is an object")
     return schema
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _validator(schema: dict[str, Any]) -> "Validator":

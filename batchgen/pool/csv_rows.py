@@ -4,9 +4,10 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from batchgen.json_text import strict_decoder
 from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
-from batchgen.pool.strict_json import checked, decoder, problem_of
+from batchgen.pool.strict_json import checked, problem_of
 
 _LINE_OVERHEAD_BYTES = 100  # of a short line and its cells in Python, beyond their characters
 
@@ -112,7 +113,7 @@ def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
             del item[name]
     if "params" in item:
         try:
-            item["params"] = checked(decoder.decode(item["params"]), item["params"])
+            item["params"] = checked(strict_decoder.decode(item["params"]), item["params"])
         except (ValueError, RecursionError) as exc:
             return BadLine(where, f"params: {problem_of(exc)}", text)
     return entry_of(item, where, text)

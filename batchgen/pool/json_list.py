@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any, BinaryIO
 
+from batchgen.json_text import NotStorableError, strict_decoder
 from batchgen.pool.lines import CHUNK_CHARS, MAX_ITEM_BYTES, TEXT_KEPT_CHARS, not_utf8
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import (
-    NotStorableError,
     checked,
-    decoder,
     lenient_decoder,
     problem_of,
 )
@@ -59,7 +58,7 @@ class JsonList:
         self._next()
         where = f"{self.name}:{self.line}"
         try:
-            obj, end = self._decode(decoder)
+            obj, end = self._decode(strict_decoder)
         except ValueError as exc:
             _, end = self._decode(lenient_decoder)
             return BadLine(where, problem_of(exc), self._take(end))

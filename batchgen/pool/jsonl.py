@@ -2,9 +2,10 @@
 
 from typing import BinaryIO
 
+from batchgen.json_text import strict_decoder
 from batchgen.pool.lines import Lines
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of
-from batchgen.pool.strict_json import checked, decoder, problem_of
+from batchgen.pool.strict_json import checked, problem_of
 
 
 def read_json_lines(file: BinaryIO, name: str) -> Entries:
@@ -19,9 +20,9 @@ def read_json_lines(file: BinaryIO, name: str) -> Entries:
 def _json_line(line: str, lines: Lines) -> Entry:
     text = line.rstrip("\r\n")
     try:
-        obj, end = decoder.raw_decode(text)
+        obj, end = strict_decoder.raw_decode(text)
         if end < len(text):
-            obj = decoder.decode(text)
+            obj = strict_decoder.decode(text)
         obj = checked(obj, text)
     except (ValueError, RecursionError) as exc:
         hint = "; a JSON list must be in a .json file" if text.startswith("[") else ""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from batchgen.json_text import dump_json
+from batchgen.json_text import dump_json, strict_decoder
 from batchgen.parquet import load_pyarrow
 from batchgen.pool.shapes import BadLine, Entry, entry_of
-from batchgen.pool.strict_json import checked, decoder, problem_of
+from batchgen.pool.strict_json import checked, problem_of
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1000
@@ -187,7 +187,7 @@ def _restore_shape(item: dict[str, Any]) -> None:
     every field that any of them has."""
     if isinstance(item.get("params"), str):
         try:
-            item["params"] = checked(decoder.decode(item["params"]), item["params"])
+            item["params"] = checked(strict_decoder.decode(item["params"]), item["params"])
         except (ValueError, RecursionError) as exc:
             raise _RefusedError(f"params: {problem_of(exc)}") from None
     if isinstance(item.get("messages"), list):

@@ -2,28 +2,11 @@
 
 import json
 from json import JSONDecodeError
-from typing import Any, NoReturn
+from typing import Any
 
-from batchgen.json_text import dump_json
-
-
-class NotStorableError(ValueError):
-    """Python can read it as JSON, but it cannot be written as JSON again."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotStorableError(f"{name} is not JSON")
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise NotStorableError(f"the number {text[:20]} is too large")
-    return number
-
+from batchgen.json_text import NotStorableError, dump_json
 
 LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
-decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
 # Finds the end of a value that the strict decoder refuses.
 lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
 
