@@ -93,7 +93,7 @@ class DataGenerationPipeline:
 
         Raises InputError or TemplateError for an item that cannot be one, and BatchgenError when
         the run halts (wrong key, no quota) or is stopped; all answers are kept, and the next run
-        goes on from there. Cancelling it leaves the calls in flight.
+        goes on from there. Cancelling it abandons the calls in flight.
         """
         other_recipe = _other_recipe(recipe)
         if concurrency_limit is not None and concurrency_limit < 1:

@@ -21,8 +21,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """The stages of stopping. `drain`: claim no more, and finish what is in flight. `now`: leave
-    that too. `signum` is the first signal that came, or None.
+    """The stages of stopping. `drain`: claim no more, and finish what is in flight. `now`:
+    abandon that too. `signum` is the first signal that came, or None.
     """
 
     def __init__(self) -> None:

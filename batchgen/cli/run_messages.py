@@ -13,7 +13,7 @@ def stopping_line(now: bool, in_flight: int, grace_s: float) -> str:
     """What a signal does; `now`: it is the second."""
     calls = counted(in_flight, "call")
     if now:
-        return f"stopping now; leaving {calls} in flight, to be sent again by the next run"
+        return f"stopping now; abandoning {calls} in flight, to be sent again by the next run"
     return f"stopping: {calls} in flight, waiting up to {grace_s:g} s. Ctrl-C again stops at once."
 
 

@@ -10,7 +10,7 @@ from batchgen.jobs.steer import stop as stop_workers
 
 
 @click.command(epilog=epilog("batchgen stop", "batchgen stop --wait"))
-@click.option("--now", is_flag=True, help="Leave the calls in flight, to be sent again.")
+@click.option("--now", is_flag=True, help="Abandon the calls in flight, to be sent again.")
 @click.option("--wait", is_flag=True, help="Until they are gone.")
 @worker_option
 @json_option

@@ -11,23 +11,19 @@ An error is one line: the file or the variable, the key's path, what is wrong. N
 nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
-from batchgen.config.kinds import Kind, ValueContext
 from batchgen.config.settings import (
     CHAT_PARAMETERS,
     Config,
-    KeyPath,
     Leaf,
     ModelConfig,
     OutputConfig,
     PromptsConfig,
     WorkConfig,
-    leaf_path,
     leaf_table,
 )
-from batchgen.config.sources import load, model_setting, nest
+from batchgen.config.sources import load, model_setting
 
 __all__ = [
-    "CHAT_PARAMETERS", "Config", "KeyPath", "Kind", "Leaf", "ModelConfig", "OutputConfig",
-    "PromptsConfig", "ValueContext", "WorkConfig", "leaf_path", "leaf_table", "load",
-    "model_setting", "nest",
+    "CHAT_PARAMETERS", "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig",
+    "WorkConfig", "leaf_table", "load", "model_setting",
 ]  # fmt: skip

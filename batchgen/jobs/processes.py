@@ -6,13 +6,13 @@ other terminals, and what each of them reports. Between a process and its parent
 
     stdin     what it is to do, a line of JSON. The end of it says: claim no more, finish what is in
               flight; the parent is stopping, or gone
-    SIGUSR1   leave what is in flight too
+    SIGUSR1   abandon what is in flight too
     stdout    what came of it, as JSON, when the process ends
     stderr    lines for the user
 
 A Ctrl-C reaches every process of a terminal, so the workers ignore it: their parent alone stops
 them. It does not do so by SIGTERM: where one comes to all processes at once (systemd, Slurm), the
-parent's would be the second one, which leaves what is in flight.
+parent's would be the second one, which abandons what is in flight.
 """
 
 import asyncio

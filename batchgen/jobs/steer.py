@@ -60,7 +60,7 @@ async def set_limits(
 async def stop(
     store: Store, worker_id: int | None = None, *, now: bool = False, wait: bool = False
 ) -> Steered:
-    """Stop running workers: they finish the calls in flight, or leave them (`now`).
+    """Stop running workers: they finish the calls in flight, or abandon them (`now`).
 
     `wait`: return when they are gone; then it is no error if none runs. Else raises BatchgenError.
     """

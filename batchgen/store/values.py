@@ -103,7 +103,7 @@ class Exchange:
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when another try is worth it; `enough`: as many as wanted are done; `limited_to_rpm`: the calls
+    when it is time to look again; `enough`: as many as wanted are done; `limited_to_rpm`: the calls
     a minute that a limit held the claims to. All four are told only when fewer items were claimed
     than wanted. `orders` are those of other terminals; None: this worker was taken for dead, and
     claims nothing before it joins again.

@@ -1,7 +1,7 @@
 """The slots of a worker: each claims an item, works on it and hands in, until there is no more.
 
-Stopping: `drain` claims no more and finishes what is in flight, for `grace_s` at most; `now` leaves
-it: each call in flight is kept as one with unknown outcome, and its item goes back.
+Stopping: `drain` claims no more and finishes what is in flight, for `grace_s` at most; `now`
+abandons it: each call in flight is kept as one with unknown outcome, and its item goes back.
 """
 
 import asyncio

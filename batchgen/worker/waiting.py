@@ -8,20 +8,20 @@ from typing import Generic, TypeVar
 from batchgen.items import Item
 
 Ask = TypeVar("Ask")
-Reply = TypeVar("Reply")
+Result = TypeVar("Result")
 
 
-class Asked(Generic[Ask, Reply]):
+class Asked(Generic[Ask, Result]):
     """What was asked for and not answered yet, in its order."""
 
     def __init__(self) -> None:
-        self._asked: list[tuple[Ask, asyncio.Future[Reply]]] = []
+        self._asked: list[tuple[Ask, asyncio.Future[Result]]] = []
 
     def __len__(self) -> int:
         return len(self._asked)
 
-    def add(self, ask: Ask) -> asyncio.Future[Reply]:
-        """The future resolves to the reply."""
+    def add(self, ask: Ask) -> asyncio.Future[Result]:
+        """The future resolves to the result."""
         future = asyncio.get_running_loop().create_future()
         self._asked.append((ask, future))
         return future
@@ -29,12 +29,12 @@ class Asked(Generic[Ask, Reply]):
     def asks(self) -> list[Ask]:
         return [ask for ask, _ in self._asked]
 
-    def answer(self, replies: Sequence[Reply]) -> None:
-        """Reply to the first ones. Whoever was cancelled waits no more."""
-        answered, self._asked = self._asked[: len(replies)], self._asked[len(replies) :]
-        for (_, future), reply in zip(answered, replies, strict=True):
+    def answer(self, results: Sequence[Result]) -> None:
+        """Give the first ones their results. Whoever was cancelled waits no more."""
+        answered, self._asked = self._asked[: len(results)], self._asked[len(results) :]
+        for (_, future), result in zip(answered, results, strict=True):
             if not future.done():
-                future.set_result(reply)
+                future.set_result(result)
 
 
 class FreeSlots:

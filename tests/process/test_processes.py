@@ -120,7 +120,7 @@ async def test_a_second_signal_leaves_the_calls_in_flight(
     process.send_signal(signal.SIGTERM)
     stopped = await ended(process)
     assert stopped.code == 143
-    assert "stopping now; leaving " in stopped.err
+    assert "stopping now; abandoning " in stopped.err
     assert states(project) == [("pending", 0, ITEMS)]
     assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
 

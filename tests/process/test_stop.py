@@ -96,7 +96,7 @@ async def test_the_second_signal_stops_at_once_and_counts_the_calls_it_left(
     stopped = await ended(process)
     assert stopped.code == code
     assert (
-        f"stopping now; leaving {SLOTS} calls in flight, to be sent again by the next run"
+        f"stopping now; abandoning {SLOTS} calls in flight, to be sent again by the next run"
         in stopped.err
     )
     assert states(project) == [("pending", 0, ITEMS)]
@@ -238,7 +238,7 @@ async def test_ctrl_c_leaves_the_terminal_as_it_was(
     assert terminal.raw.rfind(SHOW_CURSOR) > terminal.raw.rfind(HIDE_CURSOR)
     assert terminal.raw.endswith("\n")  # the prompt starts on a line of its own
     if times == 2:
-        assert any("stopping now; leaving 4 calls in flight" in line for line in lines)
+        assert any("stopping now; abandoning 4 calls in flight" in line for line in lines)
     assert "Traceback" not in terminal.raw
     simulator.release()
     await resumed(project)

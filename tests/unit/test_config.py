@@ -15,6 +15,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 
 from batchgen import config, shipped
 from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
+from batchgen.config.settings import leaf_path
+from batchgen.config.sources import nest
 from batchgen.errors import ConfigError
 from batchgen.shipped import shipped_path
 
@@ -581,18 +583,16 @@ def test_one_answer_to_a_call_may_be_asked_for(
 def test_a_leaf_by_name_wins_over_its_section_wherever_it_stands() -> None:
     section = {"output_dir": "o", "need_time_stamp": True}
     merged = {"output_data": {"output_dir": "o", "need_time_stamp": False}}
-    assert config.nest({"output_data": section, "need_time_stamp": False}) == merged
-    assert config.nest({"need_time_stamp": False, "output_data": section}) == merged
-    assert config.nest(merged) == merged
+    assert nest({"output_data": section, "need_time_stamp": False}) == merged
+    assert nest({"need_time_stamp": False, "output_data": section}) == merged
+    assert nest(merged) == merged
     assert section == {"output_dir": "o", "need_time_stamp": True}
-    assert config.nest({"model": "m", "parser": "raw"}) == {
+    assert nest({"model": "m", "parser": "raw"}) == {
         "model": {"model": "m"},
         "parser": "raw",
     }
-    assert config.nest({"temperature": 0, "model": "m"}) == {
-        "model": {"temperature": 0, "model": "m"}
-    }
-    assert config.nest({"model": {"seed": 1}, "temperature": 0}) == {
+    assert nest({"temperature": 0, "model": "m"}) == {"model": {"temperature": 0, "model": "m"}}
+    assert nest({"model": {"seed": 1}, "temperature": 0}) == {
         "model": {"seed": 1, "temperature": 0}
     }
 
@@ -631,10 +631,10 @@ def test_a_wrong_override_is_named_by_its_path(
 def test_every_leaf_has_a_name_of_its_own_and_a_default_that_holds(tmp_path: Path) -> None:
     table = config.leaf_table()
     assert len({leaf.path[-1] for leaf in table}) == len(table)
-    assert all(config.leaf_path(leaf.path[-1]) == leaf.path for leaf in table)
+    assert all(leaf_path(leaf.path[-1]) == leaf.path for leaf in table)
     assert all(leaf.help and "\n" not in leaf.help for leaf in table)
-    assert config.leaf_path("model") == ("model", "model")
-    assert config.leaf_path("database") == ("database",)
+    assert leaf_path("model") == ("model", "model")
+    assert leaf_path("database") == ("database",)
     assert pickle.loads(pickle.dumps(load(tmp_path))) == load(tmp_path)
 
 

@@ -71,7 +71,7 @@ def remove_worker(
 
 
 def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
-    """When the clock was set back, tries that were due in a moment would wait as long as it was.
+    """When the clock was set back, retries that were due in a moment would wait as long as it was.
 
     `back` in ms; None: nobody knows, but the newest call must not lie ahead. Twice does no harm,
     but to a wait of more than half of it. A little is not worth it: waits are of up to a minute.
