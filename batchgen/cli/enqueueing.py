@@ -23,7 +23,7 @@ from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import Enqueued, EnqueueProgress, enqueue
+from batchgen.jobs.enqueue import Enqueued, enqueue
 from batchgen.pool import open_pool
 from batchgen.store import OtherRecipe, Store
 
@@ -84,7 +84,7 @@ async def enqueue_pool(
     flags: PoolFlags, *, as_json: bool = False,
 ) -> None:  # fmt: skip
     """The first step: the items of the pool become rows."""
-    progress = EnqueueProgress()
+    progress = Enqueued()
     name = config.output_data.experiment_name
     mode = OtherRecipe(flags.other_recipe or "stop")
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchgen.config import Config
 from batchgen.items import PoolItem
-from batchgen.jobs.enqueue import Enqueued, EnqueueProgress, PoolReader, SkipInvalid, recipe_of
+from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, recipe_of
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
 from batchgen.store import open_store
@@ -54,7 +54,7 @@ async def dry_run(
     takes it; ConfigError or TemplateError for what the config names.
     """
     recipe = recipe_of(config)
-    progress = EnqueueProgress(samples)
+    progress = Enqueued(samples)
     measured = await _tokens_of_an_answer(config)
     estimate = Estimate(Prices(config.model), measured, samples)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
@@ -64,7 +64,7 @@ async def dry_run(
         first = body["messages"] if first is None else first
         estimate.add(body)
     return DryRun(
-        progress.result(),
+        progress,
         first,
         estimate.prompt_tokens,
         estimate.completion_tokens,

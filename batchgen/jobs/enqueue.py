@@ -7,7 +7,7 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -38,30 +38,11 @@ _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite mak
 SkipInvalid = Callable[[BadLine], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What an enqueueing did: it read `read` items and made `new` rows of them, one for each of
-    their `samples`. `unused` are the variables that no template uses, `ids` the items' numbers in
-    the order of the pool, if they were asked for."""
-
-    samples: int
-    read: int
-    new: int
-    skipped: int
-    dropped: int
-    unused: frozenset[str]
-    ids: Sequence[int] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON; `samples` is there only if several answers are wanted of each item."""
-        samples = {"samples": self.samples} if self.samples > 1 else {}
-        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
-        return {"read": self.read, **samples, **counted}
-
-
 @dataclass(slots=True)
-class EnqueueProgress:
-    """What an enqueueing has done so far: up to date also when an error ends it."""
+class Enqueued:
+    """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
+    one for each of their `samples`. `unused` are the variables that no template uses, `ids` the
+    items' numbers in the order of the pool, if they were asked for."""
 
     samples: int = 1
     read: int = 0
@@ -71,11 +52,11 @@ class EnqueueProgress:
     unused: set[str] = field(default_factory=set)
     ids: list[int] | None = None
 
-    def result(self) -> Enqueued:
-        return Enqueued(
-            self.samples, self.read, self.new, self.skipped, self.dropped,
-            frozenset(self.unused), self.ids,
-        )  # fmt: skip
+    def to_json(self) -> dict[str, Any]:
+        """As JSON; `samples` is there only if several answers are wanted of each item."""
+        samples = {"samples": self.samples} if self.samples > 1 else {}
+        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
+        return {"read": self.read, **samples, **counted}
 
 
 def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
@@ -117,17 +98,17 @@ async def enqueue(
     priority: int = 0,
     skip_invalid: SkipInvalid | None = None,
     keep_ids: bool = False,
-    progress: EnqueueProgress | None = None,
+    progress: Enqueued | None = None,
     directory: Path = Path(),
 ) -> Enqueued:
     """Add the items of the pool that the experiment does not have; `samples` answers are wanted of
     each.
 
     Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
-    UsageError when the experiment has another recipe. `progress` is kept up to date, also when
-    it raises. Local images are looked for in `directory`.
+    UsageError when the experiment has another recipe. `progress` is what is returned, and kept up
+    to date also when it raises. Local images are looked for in `directory`.
     """
-    progress = EnqueueProgress() if progress is None else progress
+    progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
     reader.read_ahead()
@@ -135,7 +116,7 @@ async def enqueue(
         _refuse_other_recipe(intake, recipe, experiment)
         progress.dropped = intake.dropped
         await _add_chunks(store, intake, reader, priority, progress)
-    return progress.result()
+    return progress
 
 
 class PoolReader:
@@ -146,7 +127,7 @@ class PoolReader:
         pool: Iterable[PoolItem | BadLine],
         recipe: Recipe,
         skip_invalid: SkipInvalid | None,
-        progress: EnqueueProgress,
+        progress: Enqueued,
         directory: Path,
     ) -> None:
         self._pool = iter(pool)
@@ -198,7 +179,7 @@ class PoolReader:
 
 
 async def _add_chunks(
-    store: Store, intake: Intake, reader: PoolReader, priority: int, progress: EnqueueProgress
+    store: Store, intake: Intake, reader: PoolReader, priority: int, progress: Enqueued
 ) -> None:
     """Read the next chunk while SQLite writes the last one. An error is raised only after the good
     items before it have been added, and so is a cancellation: `progress` counts all that was
@@ -253,7 +234,7 @@ async def _add_rows(
     rows: list[NewItem],
     reader: PoolReader,
     priority: int,
-    progress: EnqueueProgress,
+    progress: Enqueued,
     handed_over: asyncio.Event,
 ) -> None:
     """Add the rows. `handed_over` is set when SQLite has them and works without the GIL, and in any

@@ -51,9 +51,9 @@ class Calls:
         self._hedge = hedge
 
     async def send(self, item: Item, request: Request, calls: list[Called | None]) -> Sent:
-        """Send the request. `calls` gets a None for each call as it goes out, and then in its place what it
-        brought. Whoever cancels it abandons the call, or both; then `calls` has what ended before.
-        """
+        """Send the request. `calls` gets a None for each call as it goes out, and then in its
+        place what it brought. Whoever cancels it abandons the call, or both; then `calls` has what
+        ended before."""
         send = partial(self._call, request, calls)
         self._calls_in_flight.began(item.id, clock_ms())
         try:
