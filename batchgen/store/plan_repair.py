@@ -21,12 +21,12 @@ class RepairPlan:
     deltas: CounterDeltas = field(default_factory=CounterDeltas)
 
 
-def plan_reopened(items: Sequence[EndedItem], reasons: Mapping[int, str]) -> RepairPlan:
+def plan_reopened(items: Sequence[EndedItem], reasons: Mapping[int, str | None]) -> RepairPlan:
     """Items that ended back to pending, with all their tries. `reasons` are those for which they
-    have ended by now ("": done): who ended otherwise is skipped, as another retry was faster."""
+    have ended by now (None: done): who ended otherwise is skipped, as another retry was faster."""
     plan, ended = RepairPlan(), dict(reasons)
     for item in items:
-        if ended.pop(item.item_id, None) != item.reason:
+        if item.item_id not in ended or ended.pop(item.item_id) != item.reason:
             continue
         plan.items.append(item.item_id)
         plan.reopened.append({"item_id": item.item_id})
@@ -62,13 +62,13 @@ def _replace_result(
         "item_id": was.item_id, "state": result["state"], "result_seq": was.result_seq,
         "new_result_seq": seq,
     })  # fmt: skip
-    _leave(plan.deltas, was.experiment_id, was.reason or "")
+    _leave(plan.deltas, was.experiment_id, was.reason)
     reason = "" if isinstance(end, Done) else end.reason
     plan.deltas.move(was.experiment_id, State.FAILED if reason else State.DONE, +1, reason)
 
 
-def _leave(deltas: CounterDeltas, experiment_id: int, reason: str) -> None:
-    """An item is not what it was when it had ended for this reason ("": done)."""
-    deltas.move(experiment_id, State.FAILED if reason else State.DONE, -1, reason)
+def _leave(deltas: CounterDeltas, experiment_id: int, reason: str | None) -> None:
+    """An item is not what it was when it had ended for this reason (None: done)."""
+    deltas.move(experiment_id, State.FAILED if reason else State.DONE, -1, reason or "")
     if not reason:
         deltas.supersede(experiment_id)

@@ -189,11 +189,11 @@ class Spent:
 
 
 class EndedItem(NamedTuple):
-    """An item that is done (`reason` is "") or failed."""
+    """An item that is done (`reason` is None) or failed."""
 
     item_id: int
     experiment_id: int
-    reason: str
+    reason: str | None
     error: str | None
 
     def has_message(self, message: str | None) -> bool:

@@ -66,7 +66,7 @@ def test_failed_items_by_their_message_however_far_apart(table: Table) -> None:
 def test_a_single_item_is_found_only_while_it_has_ended(table: Table) -> None:
     worker = with_failures(table)
     assert repair.ended_item(table.db, 2) == (2, 1, "parse", "why 2")
-    assert repair.ended_item(table.db, 4) == (4, 1, "", None)
+    assert repair.ended_item(table.db, 4) == (4, 1, None, None)
     assert repair.ended_item(table.db, 99) is None
     table.reopen_all(reason="parse")
     assert repair.ended_item(table.db, 2) is None

@@ -171,8 +171,12 @@ def test_calls_that_were_not_sent_and_tokens_that_were_not_used_are_given_back()
 
 
 def test_only_items_that_still_ended_so_are_reopened() -> None:
-    items = [EndedItem(1, 7, "parse", "no"), EndedItem(2, 7, "", None), EndedItem(3, 7, "", None)]
-    plan = plan_reopened(items, {1: "server", 2: ""})
+    items = [
+        EndedItem(1, 7, "parse", "no"),
+        EndedItem(2, 7, None, None),
+        EndedItem(3, 7, None, None),
+    ]
+    plan = plan_reopened(items, {1: "server", 2: None})
     assert plan.reopened == [{"item_id": 2}]
     assert (plan.deltas.superseded[7], plan.deltas.moved[7, "pending", ""]) == (1, 1)
 

@@ -349,7 +349,7 @@ select w.item_id, w.experiment_id, r.reason, r.error
 
 -- name: ended_items
 -- Those of some items that are done or failed.
-select w.item_id, w.experiment_id, coalesce(r.reason, '') as reason, r.error
+select w.item_id, w.experiment_id, r.reason, r.error
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
   cross join results r on r.seq = w.result_seq;
