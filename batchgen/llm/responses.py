@@ -159,12 +159,11 @@ _HALT = {
 
 def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     usage, model = _usage(body), _text_or_none(body.get("model"))
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    found = _first_choice(body)
+    if found is None:
         problem = f"{reply.status}, but no choices in it"
         return Failure(Reason.BAD_RESPONSE, problem, usage=usage, model=model)
+    choice, message = found
     if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
         return _read_error(reply, _status_inside(error), {**body, "error": error})
     finish_reason = _text_or_none(choice.get("finish_reason"))
@@ -185,6 +184,14 @@ def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
             finish_reason=finish_reason, usage=usage, model=model,
         )  # fmt: skip
     return Answer(text, rest, finish_reason, model, usage)
+
+
+def _first_choice(body: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The first choice of a chat completion, and its message."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    return (choice, message) if choice and isinstance(message, dict) else None
 
 
 # What a message may hold in place of text.
@@ -220,12 +227,10 @@ def parts_beside_text(rest: str | None) -> dict[str, str]:
 
     An old `function_call` becomes a list of one tool call.
     """
-    body = _load(rest)
-    choices = body.get("choices") if isinstance(body, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    first = _first_choice(_load(rest))
+    if first is None:
         return {}
+    choice, message = first
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     call = message.get("function_call")
     found = {

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 
-class ReportedStraggler(NamedTuple):
+class Straggler(NamedTuple):
     """A call that takes much longer than most did. It began at `began_at` (epoch ms)."""
 
     item_id: int
@@ -36,7 +36,7 @@ class WorkerReport:
     trouble: str = ""
     calls: int = 0
     late_after_ms: int | None = None
-    stragglers: tuple[ReportedStraggler, ...] = ()
+    stragglers: tuple[Straggler, ...] = ()
 
     def is_urgent_after(self, last: "WorkerReport") -> bool:
         """Whether it says why nothing moves and the last one did not, or the other way round."""
@@ -57,4 +57,4 @@ class WorkerReport:
         found: dict[str, Any] = json.loads(text or "{}")
         known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
         late = known.pop("stragglers", ())
-        return cls(**known, stragglers=tuple(ReportedStraggler(*one) for one in late))
+        return cls(**known, stragglers=tuple(Straggler(*one) for one in late))

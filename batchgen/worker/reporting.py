@@ -2,7 +2,7 @@
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.worker.pacer import Pacer
-from batchgen.worker.report import ReportedStraggler, WorkerReport
+from batchgen.worker.report import Straggler, WorkerReport
 from batchgen.worker.stats import Stats
 from batchgen.worker.stragglers import CallsInFlight
 
@@ -23,5 +23,5 @@ def make_report(stats: Stats, calls: CallsInFlight, pacer: Pacer) -> WorkerRepor
         trouble=stats.trouble,
         calls=stats.calls,
         late_after_ms=calls.late_after_ms(now),
-        stragglers=tuple(ReportedStraggler(one.item_id, one.began_at + ahead) for one in late),
+        stragglers=tuple(Straggler(item_id, began_at + ahead) for item_id, began_at in late),
     )

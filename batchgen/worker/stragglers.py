@@ -5,7 +5,6 @@ thirty answers are known, nobody can say.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil
 
@@ -13,12 +12,6 @@ LATE_BY = 3
 _ANSWERS_TO_JUDGE_BY = 30
 # Sorting a thousand latencies for each answer would cost as much as the answer.
 _JUDGE_ANEW_MS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Straggler:
-    item_id: int
-    began_at: int
 
 
 class CallsInFlight:
@@ -44,14 +37,13 @@ class CallsInFlight:
             self._late_after_ms = _late_after_ms(self._latencies_ms)
         return self._late_after_ms
 
-    def stragglers(self, now: int) -> list[Straggler]:
-        """The calls that are late, the longest in flight first."""
+    def stragglers(self, now: int) -> list[tuple[int, int]]:
+        """The calls that are late, the longest in flight first: the item, and when it began."""
         late_after_ms = self.late_after_ms(now)
         if late_after_ms is None:
             return []
         items = self._began_at.items()
-        late = takewhile(lambda call: now - call[1] > late_after_ms, items)
-        return [Straggler(item_id, began_at) for item_id, began_at in late]
+        return list(takewhile(lambda call: now - call[1] > late_after_ms, items))
 
 
 def _late_after_ms(latencies_ms: Collection[int]) -> int | None:

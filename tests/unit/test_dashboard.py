@@ -8,13 +8,13 @@ from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
-from batchgen.worker.report import ReportedStraggler
+from batchgen.worker.report import Straggler
 from tests.kits import looks
 from tests.kits.looks import NOON_MS, counts, experiment, status, watched, worker
 
 BUSY = worker(
     waits_for_server=True, late_after_ms=30_000,
-    stragglers=(ReportedStraggler(17, NOON_MS - 95_200),),
+    stragglers=(Straggler(17, NOON_MS - 95_200),),
 )  # fmt: skip
 GONE = worker(2, alive=False)
 

@@ -11,7 +11,7 @@ from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import Counts, FailureGroup, StoredAttempt, StoredItem
-from batchgen.worker.report import ReportedStraggler
+from batchgen.worker.report import Straggler
 from tests.kits.looks import NOON_MS, experiment, worker
 
 NOON = "2025-11-25T12:00:00.000Z"
@@ -45,7 +45,7 @@ ITEM = StoredItem(
 def test_the_object_of_a_status() -> None:
     busy = worker(
         waits_for_server=True, late_after_ms=1500,
-        stragglers=(ReportedStraggler(17, NOON_MS - 95_204),),
+        stragglers=(Straggler(17, NOON_MS - 95_204),),
     )  # fmt: skip
     status = Status(
         at_ms=NOON_MS, experiments=(experiment("e", COUNTS),), total=COUNTS,

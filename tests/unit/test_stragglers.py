@@ -4,7 +4,7 @@ from collections import deque
 
 import pytest
 
-from batchgen.worker.stragglers import CallsInFlight, Straggler, percentile
+from batchgen.worker.stragglers import CallsInFlight, percentile
 
 ANSWERS = deque([100] * 98 + [200, 5000], maxlen=100)  # p99 is 200 ms
 
@@ -18,20 +18,20 @@ def calls_in_flight(latencies_ms: "deque[int]" = ANSWERS) -> CallsInFlight:
 
 @pytest.mark.parametrize(("now", "late"), [(10_600, []), (10_601, [7]), (10_901, [7, 8])])
 def test_a_call_is_late_after_three_times_the_p99(now: int, late: list[int]) -> None:
-    assert [straggler.item_id for straggler in calls_in_flight().stragglers(now)] == late
+    assert [item_id for item_id, _ in calls_in_flight().stragglers(now)] == late
 
 
 def test_the_longest_under_way_comes_first_with_when_it_began() -> None:
     calls = calls_in_flight()
     calls.began(7, 10_400)  # once more, later
-    assert calls.stragglers(20_000) == [Straggler(8, 10_300), Straggler(7, 10_400)]
+    assert calls.stragglers(20_000) == [(8, 10_300), (7, 10_400)]
 
 
 def test_a_call_that_ended_is_late_no_more() -> None:
     calls = calls_in_flight()
     calls.ended(7)
     calls.ended(99)  # never seen: no matter
-    assert calls.stragglers(20_000) == [Straggler(8, 10_300)]
+    assert calls.stragglers(20_000) == [(8, 10_300)]
 
 
 def test_with_fewer_than_thirty_answers_nobody_can_say() -> None:

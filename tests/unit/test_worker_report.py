@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from batchgen.worker.report import ReportedStraggler, WorkerReport
+from batchgen.worker.report import Straggler, WorkerReport
 
 REPORT = WorkerReport(
     paused=True, halted="no quota", waits_for_server=True, limited_to_rpm=120.5,
     paused_until_ms=1_700_000_000_000, trouble="429 慢", calls=17, late_after_ms=900,
-    stragglers=(ReportedStraggler(7, 1_699_999_999_000), ReportedStraggler(9, 5)),
+    stragglers=(Straggler(7, 1_699_999_999_000), Straggler(9, 5)),
 )  # fmt: skip
 
 
