@@ -129,8 +129,8 @@ async def look_and_draw(project: Path, config: Config, directory: Path) -> None:
             await asyncio.sleep(0.1)
         look = await watch_run(store, [tickets])
         for number in range(LOOKS):
-            live = await run.follow(look)
-            status = await watch.follow(lambda: status_of(store, config))
+            live = await run.observe(look)
+            status = await watch.observe(lambda: status_of(store, config))
             if number == LOOKS // 3:
                 await batchgen(project, "set", "--rpm", "1500")
             await asyncio.sleep(EVERY_S)

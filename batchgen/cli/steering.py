@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from batchgen.cli.session import Session, counted, print_json, run_async
-from batchgen.jobs.steer import Steered
+from batchgen.jobs.steer import SteerResult
 from batchgen.store import Store, open_store
 
 worker_option = click.option(
@@ -14,7 +14,7 @@ worker_option = click.option(
 
 
 def steer(
-    session: Session, as_json: bool, order: Callable[[Store], Awaitable[Steered]], done: str
+    session: Session, as_json: bool, order: Callable[[Store], Awaitable[SteerResult]], done: str
 ) -> int:
     """Give the order, and say what the workers are now: `done`."""
     config = session.config()

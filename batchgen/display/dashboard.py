@@ -60,7 +60,7 @@ async def show_dashboard(look: Look, database: str, console: Console, commands: 
     as it was."""
     history, stop = History(), Stop()
     with stop_on_signal(stop, announce=lambda: None):
-        status = await history.follow(look)
+        status = await history.observe(look)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while not stop.drain.is_set():
                 clock = f"{datetime.now().astimezone():%H:%M:%S}"
@@ -68,7 +68,7 @@ async def show_dashboard(look: Look, database: str, console: Console, commands: 
                 try:
                     await asyncio.wait_for(stop.drain.wait(), EVERY_S)
                 except TimeoutError:
-                    status = await history.follow(look)
+                    status = await history.observe(look)
     return 128 + (stop.signum or 0)
 
 

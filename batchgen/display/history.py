@@ -57,8 +57,8 @@ class History:
         self._first: tuple[float, Counts] | None = None  # when, and what was counted
         self._last: tuple[float, Counts] | None = None
 
-    async def follow(self, look: Look) -> Status:
-        """Look once more."""
+    async def observe(self, look: Look) -> Status:
+        """Look once more, and remember what has changed."""
         status = await look()
         self.add(status, time.monotonic())
         return status

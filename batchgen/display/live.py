@@ -70,7 +70,7 @@ class RunDisplay:
 
     async def _show(self, look: Look) -> None:
         history = History()
-        status = await history.follow(look)
+        status = await history.observe(look)
         with suppress(OSError, SystemExit):  # as above
             if self._console.is_terminal and not self._console.is_dumb_terminal:
                 await self._show_live(look, history, status)
@@ -82,7 +82,7 @@ class RunDisplay:
         while True:
             pause_s = min(history.elapsed_s / 20, _LONGEST_PLAIN_EVERY_S)
             await asyncio.sleep(max(self._plain_every_s, pause_s))
-            self._print(plain_line(await history.follow(look), history, self._commands))
+            self._print(plain_line(await history.observe(look), history, self._commands))
 
     async def _show_live(self, look: Look, history: History, status: Status) -> None:
         """A display that is drawn anew in place, until cancelled."""
@@ -93,9 +93,9 @@ class RunDisplay:
                 while True:
                     live.update(LiveDisplay(status, history, self._commands), refresh=True)
                     await asyncio.sleep(LIVE_EVERY_S)
-                    status = await history.follow(look)
+                    status = await history.observe(look)
             finally:
-                status = await history.follow(look)
+                status = await history.observe(look)
                 last = LiveDisplay(status, history, self._commands, is_last=True)
                 live.update(last, refresh=True)
 

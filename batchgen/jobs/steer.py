@@ -1,6 +1,6 @@
 """Running workers steered from elsewhere: pause, resume, other slots and limits, stop.
 
-An order goes through the database, and a worker obeys it in a second or two.
+An order goes through the database, and a worker follows it in a second or two.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Steered:
+class SteerResult:
     """How many workers were given the order."""
 
     workers: int
@@ -25,12 +25,12 @@ class Steered:
         return {"workers": self.workers}
 
 
-async def pause(store: Store, worker_id: int | None = None) -> Steered:
+async def pause(store: Store, worker_id: int | None = None) -> SteerResult:
     """Let running workers (None: all of them) claim no more. Raises BatchgenError if none runs."""
     return await _order_all(store, worker_id, OrderChange(paused=True))
 
 
-async def resume(store: Store, worker_id: int | None = None) -> Steered:
+async def resume(store: Store, worker_id: int | None = None) -> SteerResult:
     """Let paused workers go on. Raises BatchgenError if none runs."""
     return await _order_all(store, worker_id, OrderChange(paused=False))
 
@@ -42,7 +42,7 @@ async def set_limits(
     slots: int | None = None,
     rpm: int | None = None,
     tpm: int | None = None,
-) -> Steered:
+) -> SteerResult:
     """Change the `slots`, which the workers share, and the limits (0: none) of running workers;
     None leaves a thing as it is.
 
@@ -59,7 +59,7 @@ async def set_limits(
 
 async def stop(
     store: Store, worker_id: int | None = None, *, now: bool = False, wait: bool = False
-) -> Steered:
+) -> SteerResult:
     """Stop running workers: they finish the calls in flight, or abandon them (`now`).
 
     `wait`: return when they are gone; then it is no error if none runs. Else raises BatchgenError.
@@ -71,21 +71,21 @@ async def stop(
     given = await store.change_orders(dict.fromkeys(workers, change)) if workers else 0
     while not set(workers).isdisjoint(await _running(store, None)):  # noqa: ASYNC110  others' doing
         await asyncio.sleep(_LOOK_EVERY_S)
-    return Steered(given)
+    return SteerResult(given)
 
 
-async def _order_all(store: Store, worker_id: int | None, change: OrderChange) -> Steered:
+async def _order_all(store: Store, worker_id: int | None, change: OrderChange) -> SteerResult:
     return await _order(store, worker_id, dict.fromkeys(await _running(store, worker_id), change))
 
 
 async def _order(
     store: Store, worker_id: int | None, changes: Mapping[int, OrderChange]
-) -> Steered:
+) -> SteerResult:
     given = await store.change_orders(changes) if changes else 0
     if not given:
         which = "worker" if worker_id is None else f"worker {worker_id}"
         raise BatchgenError(f"no {which} is running on {store.name}.", Remedy.LOOK_AT_STATUS)
-    return Steered(given)
+    return SteerResult(given)
 
 
 async def _running(store: Store, worker_id: int | None) -> list[int]:

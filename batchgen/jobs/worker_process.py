@@ -1,5 +1,5 @@
-"""One of several worker processes, seen from inside: it is given a task, obeys its parent, and says
-what came of it. What passes between the two is in `processes`."""
+"""One of several worker processes, seen from inside: it reads its task, follows the orders of its
+parent, and writes what came of it. What passes between the two is in `processes`."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _PIPE_BUF = 4096  # what a pipe that can be written to takes whole
 
 @dataclass(frozen=True, slots=True)
 class WorkerTask:
-    """What a worker process is to do. `verbose`: it tells of every failed attempt."""
+    """What a worker process is to do. `verbose`: it reports every failed attempt."""
 
     spec: WorkSpec
     config: Config
@@ -112,13 +112,14 @@ class Parent:
         os.dup2(2, 1)
 
     def task(self) -> WorkerTask | None:
-        """What it gives to do; None: it is gone."""
+        """The task that the parent gives; None: the parent is gone."""
         line = self._stdin.readline()
         return WorkerTask.from_json(json.loads(line)) if line.endswith(b"\n") else None
 
     @contextmanager
-    def obeyed(self, stop: Stop) -> Iterator[None]:
-        """While inside, `stop` follows what it says, and SIGTERM as anywhere: drain, then now."""
+    def controls(self, stop: Stop) -> Iterator[None]:
+        """While inside, the parent's orders set `stop`, and SIGTERM does as anywhere: drain, then
+        now."""
         loop = asyncio.get_running_loop()
 
         def drain() -> None:  # nothing more comes on stdin but its end
@@ -129,7 +130,7 @@ class Parent:
             stop.drain.set()
             stop.now.set()
 
-        def terminate() -> None:  # the parent's word does not make it the second one
+        def terminate() -> None:  # an order of the parent's is no first signal
             if stop.signum is not None:
                 stop.now.set()
             stop.signum = signal.SIGTERM
@@ -154,18 +155,18 @@ class Parent:
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")
 
-    def tell_result(self, stats: Stats) -> None:
+    def write_result(self, stats: Stats) -> None:
         with suppress(OSError):
             self._stdout.write(TaskResult(stats.calls, stats.halted).to_line())
 
 
 async def work_for_parent(parent: Parent) -> int:
-    """Do what the parent gives to do; the exit code of that."""
+    """Do the task that the parent gives; its exit code."""
     task = parent.task()
     if task is None:
         return 1
     stop, stats = Stop(), Stats()
-    with parent.obeyed(stop):
+    with parent.controls(stop):
         try:
             async with open_store(task.config.database) as store:
                 result = await work_with_log(
@@ -173,5 +174,5 @@ async def work_for_parent(parent: Parent) -> int:
                     show=parent.warn, show_attempt=parent.say if task.verbose else None,
                 )  # fmt: skip
         finally:
-            parent.tell_result(stats)
+            parent.write_result(stats)
     return result.exit_code

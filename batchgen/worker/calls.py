@@ -1,5 +1,5 @@
 """An item's call, or two: with `--hedge`, a straggler's request is sent once more, and the first
-answer counts.
+answer is taken.
 
 A call that takes much longer than the others has most likely met trouble of its own: a node that
 died, a connection that a gateway forgot. The same request, sent once more, is likely to be answered
@@ -26,7 +26,7 @@ from batchgen.llm.client import Client
 from batchgen.llm.responses import announced_limit, read_reply
 from batchgen.shutdown import uninterrupted
 from batchgen.worker.committer import Committer
-from batchgen.worker.judge import Called, Sent
+from batchgen.worker.judge import CallResult, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsInFlight
@@ -34,7 +34,7 @@ from batchgen.worker.stragglers import CallsInFlight
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
 
-_Send = Callable[[], Coroutine[Any, Any, Called]]
+_Send = Callable[[], Coroutine[Any, Any, CallResult]]
 
 
 class Calls:
@@ -50,7 +50,7 @@ class Calls:
         self._calls_in_flight = calls_in_flight
         self._hedge = hedge
 
-    async def send(self, item: Item, request: Request, calls: list[Called | None]) -> Sent:
+    async def send(self, item: Item, request: Request, calls: list[CallResult | None]) -> Sent:
         """Send the request. `calls` gets a None for each call as it goes out, and then in its
         place what it brought. Whoever cancels it abandons the call, or both; then `calls` has what
         ended before."""
@@ -67,11 +67,11 @@ class Calls:
         assert sent is not None
         return sent
 
-    async def _call(self, request: Request, calls: list[Called | None]) -> Called:
+    async def _call(self, request: Request, calls: list[CallResult | None]) -> CallResult:
         place = len(calls)
         calls.append(None)
         reply = await self._complete(request)
-        called = calls[place] = Called(reply, read_reply(reply))
+        called = calls[place] = CallResult(reply, read_reply(reply))
         return called
 
     async def _complete(self, request: Request) -> Reply:
@@ -122,7 +122,7 @@ class Calls:
             await asyncio.sleep(left_ms / 1000)
 
 
-async def _answered(first: asyncio.Task[Called], second: asyncio.Task[Called]) -> None:
+async def _answered(first: asyncio.Task[CallResult], second: asyncio.Task[CallResult]) -> None:
     """Until one of them is an answer, or both have ended."""
     done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     if not any(isinstance(task.result().verdict, Answer) for task in done):

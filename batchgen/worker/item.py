@@ -28,7 +28,7 @@ from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
 from batchgen.worker.fallback import internal_error, unknown_attempt
-from batchgen.worker.judge import Called, Judge, Record, Sent
+from batchgen.worker.judge import CallResult, Judge, Record, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
@@ -56,7 +56,7 @@ class ItemRun:
         self._item = item
         self._stages = stages
         self._prepared: Prepared | None = None
-        self._calls: list[Called | None] = []  # sent, and not among the attempts yet
+        self._calls: list[CallResult | None] = []  # sent, and not among the attempts yet
         self._attempts: tuple[Attempt, ...] = ()  # made, and not handed in yet
 
     async def work(self) -> Outcome:
@@ -103,9 +103,9 @@ class ItemRun:
     def _decide_on_answer(self) -> Decision:
         """What becomes of an item whose call was answered just as it was abandoned."""
         record, prepared = self._record_replies(), self._prepared
-        if record is None or prepared is None or not isinstance(record.counts.verdict, Answer):
+        if record is None or prepared is None or not isinstance(record.decisive.verdict, Answer):
             return Release()
-        return self._stages.judge.decide(self._item, prepared, record.counts)
+        return self._stages.judge.decide(self._item, prepared, record.decisive)
 
     def _record_replies(self) -> Record | None:
         sent = Sent.of(self._calls)
@@ -128,7 +128,7 @@ class ItemRun:
         stages, item = self._stages, self._item
         self._prepared = prepared
         record = self._record(prepared, await stages.calls.send(item, request, self._calls))
-        decision = stages.judge.decide(item, prepared, record.counts)
+        decision = stages.judge.decide(item, prepared, record.decisive)
         if not isinstance(decision, KeepAnswer):
             return self._outcome(decision)
         text = self._attempts[0].response or ""

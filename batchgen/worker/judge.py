@@ -32,8 +32,8 @@ from batchgen.worker.stats import Halt, Stats
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
-    """A reply, and what it is by itself."""
+class CallResult:
+    """What a call brought: a reply, and what it is by itself."""
 
     reply: Reply
     verdict: Answer | Failure
@@ -41,29 +41,29 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of an item's calls: of the one that counts, and of a second one if there was one;
-    None stands for a call that was abandoned, whose answer nobody knows."""
+    """What came of an item's calls: of the one that decides about the item, and of a second one if
+    there was one; None stands for a call that was abandoned, whose answer nobody knows."""
 
-    counts: Called
-    others: tuple[Called | None, ...] = ()
+    decisive: CallResult
+    others: tuple[CallResult | None, ...] = ()
 
     @classmethod
-    def of(cls, calls: Sequence[Called | None]) -> "Sent | None":
-        """Of two calls the first answer counts or, if there is none, the first reply. None: there
-        was no reply."""
+    def of(cls, calls: Sequence[CallResult | None]) -> "Sent | None":
+        """Of two calls the first answer is decisive or, if there is none, the first reply. None:
+        there was no reply."""
         ended = [call for call in calls if call is not None]
         if not ended:
             return None
-        counts = next((call for call in ended if isinstance(call.verdict, Answer)), ended[0])
-        return cls(counts, tuple(call for call in calls if call is not counts))
+        decisive = next((call for call in ended if isinstance(call.verdict, Answer)), ended[0])
+        return cls(decisive, tuple(call for call in calls if call is not decisive))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An item's calls as they are kept, and the one that counts."""
+    """An item's calls as they are kept, and the one that decides about the item."""
 
     attempts: tuple[Attempt, ...]
-    counts: Called
+    decisive: CallResult
 
 
 class Judge:
@@ -94,14 +94,14 @@ class Judge:
 
     def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
         """The calls as they are kept, whatever is decided then."""
-        reply = sent.counts.reply
-        verdict = self._rejected_parameters.interpret(item, prepared, sent.counts.verdict, reply)
+        reply = sent.decisive.reply
+        verdict = self._rejected_parameters.interpret(item, prepared, sent.decisive.verdict, reply)
         others = [self._other_attempt(call, prepared) for call in sent.others]
         attempts = (self._attempt(reply, verdict, prepared), *others)
-        return Record(attempts, Called(reply, verdict))
+        return Record(attempts, CallResult(reply, verdict))
 
-    def decide(self, item: Item, prepared: Prepared, called: Called) -> Decision:
-        """What the call that counts means for its item: `KeepAnswer` means, parse it."""
+    def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
+        """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
         verdict = _blame_the_item(self._stale_but_once(called.verdict, item), prepared.input)
         needs_whole = prepared.parser.needs_whole
         return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
@@ -115,7 +115,7 @@ class Judge:
         if stalled := self._pacer.stalled(now):
             self._halt(Halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}"))
 
-    def _other_attempt(self, called: Called | None, prepared: Prepared) -> Attempt:
+    def _other_attempt(self, called: CallResult | None, prepared: Prepared) -> Attempt:
         if called is None:
             return unknown_attempt()
         return self._attempt(called.reply, called.verdict, prepared)
@@ -169,7 +169,7 @@ class Judge:
 
 
 def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:
-    """A model that the item itself asked for is nobody else's trouble."""
+    """A model that the item itself asked for is no reason to halt."""
     own_model = "model" in item_input.params
     if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
         return replace(verdict, halt=None)
@@ -178,7 +178,7 @@ def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer 
 
 def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
     request_id = reply.headers.get("x-request-id")
-    what_it_brought: dict[str, Any] = (
+    by_verdict: dict[str, Any] = (
         {"response": verdict.text, "body": verdict.rest}
         if isinstance(verdict, Answer)
         else {
@@ -197,5 +197,5 @@ def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) ->
         finish_reason=verdict.finish_reason,
         usage=verdict.usage,
         cost_usd=cost_usd,
-        **what_it_brought,
+        **by_verdict,
     )

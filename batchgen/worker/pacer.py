@@ -51,7 +51,7 @@ class Pacer:
         self._cuts_slots = cuts_slots
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
-        self._heard = False
+        self._got_reply = False
         self._trouble_since: int | None = None
         self._paused_at = -1
         self.paused_until = 0
@@ -70,7 +70,7 @@ class Pacer:
             return 0
         if self.down:
             return 1
-        if not self._heard and now - self._started_at < _START_MS:
+        if not self._got_reply and now - self._started_at < _START_MS:
             return min(self.slots, _START_CALLS)
         return max(1, int(self.slots * self._share))
 
@@ -84,7 +84,7 @@ class Pacer:
         """When `allowed` may rise by itself."""
         if now < self.paused_until:
             return self.paused_until
-        if not self._heard and now - self._started_at < _START_MS:
+        if not self._got_reply and now - self._started_at < _START_MS:
             return self._started_at + _START_MS
         return None
 
@@ -97,7 +97,7 @@ class Pacer:
         tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         if tells_nothing and (self.down or self._without_service):
             return Blame.SERVER if self.down else Blame.ITEM
-        self._heard = True
+        self._got_reply = True
         self.down = False
         self._failed_probes = 0
         self._late_charges += filter(None, self._without_service.values())
@@ -145,7 +145,7 @@ class Pacer:
     def _observe_no_service(self, failure: Failure, item: Item, sent_at: int, now: int) -> Blame:
         if failure.trouble is Trouble.STALE_CONNECTION:
             return Blame.SERVER
-        self._heard = self._heard or failure.trouble is Trouble.UNAVAILABLE
+        self._got_reply = self._got_reply or failure.trouble is Trouble.UNAVAILABLE
         again = item.id in self._without_service
         earlier = self._without_service.pop(item.id, None)
         self._without_service[item.id] = None if again else (item, failure)

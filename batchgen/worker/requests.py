@@ -54,7 +54,7 @@ class Requests:
         item_input = read_item(json.loads(item.input_json), f"item {item.id}")
         body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
         if body and self._spec.parse_feedback and item.parse_failures:
-            await self._tell_what_was_wrong(item, body)
+            await self._add_feedback(item, body)
         if body and self._left_out:
             for name in renderer.added_params(item_input, item.sample):
                 if (item.recipe_id, name) in self._left_out:
@@ -70,12 +70,12 @@ class Requests:
         return Request({**body, "messages": messages} if paths else body, paths)
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
-        """From now on do not send a parameter that batchgen itself adds; False: it was so."""
+        """Send no more a parameter that batchgen itself adds; False: it was left out before."""
         known = (recipe_id, name) in self._left_out
         self._left_out.add((recipe_id, name))
         return not known
 
-    async def _tell_what_was_wrong(self, item: Item, body: dict[str, Any]) -> None:
+    async def _add_feedback(self, item: Item, body: dict[str, Any]) -> None:
         if bad := await self._store.last_bad_answer(item.id):
             body["messages"] = with_feedback(body["messages"], *bad)
 

@@ -32,7 +32,7 @@ from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
-from batchgen.worker.judge import Called, Judge, Sent
+from batchgen.worker.judge import CallResult, Judge, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.rejected_parameters import RejectedParameters
@@ -59,8 +59,8 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
     return Prepared(item_input, load_parser(parser), renderer, body, shared_recipe)
 
 
-def called(verdict: Answer | Failure, **reply: Any) -> Called:
-    return Called(Reply(1_700_000_000_000, 250, **reply), verdict)
+def called(verdict: Answer | Failure, **reply: Any) -> CallResult:
+    return CallResult(Reply(1_700_000_000_000, 250, **reply), verdict)
 
 
 def sent(verdict: Answer | Failure, **reply: Any) -> Sent:
@@ -91,7 +91,7 @@ class Court:
 
     def judged(self, of: Item, request: Prepared, what: Sent) -> "Judged":
         record = self.judge.record(of, request, what)
-        return Judged(record.attempts, self.judge.decide(of, request, record.counts))
+        return Judged(record.attempts, self.judge.decide(of, request, record.decisive))
 
 
 class Judged(NamedTuple):
@@ -116,7 +116,9 @@ def test_an_answer_is_kept_with_what_it_cost_and_then_parsed() -> None:
     ("second", "outcome"),
     [(None, "unknown"), (called(Failure(Reason.SERVER, "500"), status=500), "failed")],
 )
-def test_of_two_calls_the_one_that_counts_comes_first(second: Called | None, outcome: str) -> None:
+def test_of_two_calls_the_one_that_counts_comes_first(
+    second: CallResult | None, outcome: str
+) -> None:
     both = Sent(called(ANSWER, status=200), (second,))
     judged = Court().judged(item(), prepared(), both)
     assert judged.decision == KeepAnswer()

@@ -11,7 +11,7 @@ from batchgen.items import Failure, Outcome, Release
 from batchgen.llm.client import open_client
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.worker.calls import Calls
-from batchgen.worker.judge import Called
+from batchgen.worker.judge import CallResult
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsInFlight
@@ -29,7 +29,7 @@ async def test_a_call_that_ended_before_it_was_left_is_known_and_nothing_stays_b
     simulator.script("late", Behaviour.error(500, delay_s=0.5), "hang")
     given = {"base_url": simulator.base_url, "api_key": KEY, "model": "m"}
     model = load(None, env={}, overrides=given, cwd=tmp_path).model
-    calls: list[Called | None] = []
+    calls: list[CallResult | None] = []
     async with desk(tmp_path) as worker, open_client(model, timeout_s=60) as client:
         item = await claimed(worker.committer)
         sender = Calls(client, worker.committer, Pacer(3, 1800, 0), CallsInFlight(LATENCIES_MS),
