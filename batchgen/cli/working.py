@@ -11,6 +11,7 @@ from batchgen.cli.options import gathered
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
+from batchgen.cli.worker_process import COMMAND
 from batchgen.config import Config
 from batchgen.display.live import RunDisplay
 from batchgen.errors import UsageError
@@ -112,7 +113,7 @@ async def work_on(
                 )  # fmt: skip
             else:
                 result = await work_in_processes(
-                    store, config, specs,
+                    store, config, specs, COMMAND,
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
                 )  # fmt: skip
     say_result(session, result)

@@ -18,7 +18,6 @@ parent's would be the second one, which abandons what is in flight.
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from batchgen.config import Config
 from batchgen.errors import BatchgenError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, WorkerTask
-from batchgen.shutdown import Stop
+from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Store
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.spec import WorkSpec
@@ -43,19 +42,19 @@ Say = Callable[[str], None]
 
 
 async def work_in_processes(
-    store: Store, config: Config, specs: Sequence[WorkSpec], *, stop: Stop, stats: Stats, say: Say,
-    verbose: bool = False,
+    store: Store, config: Config, specs: Sequence[WorkSpec], command: Sequence[str], *,
+    stop: Stop, stats: Stats, say: Say, verbose: bool = False,
 ) -> WorkResult:  # fmt: skip
-    """Run a worker process for each spec, until all have ended, one halts, or `stop`. `stats` tells
-    meanwhile what the processes report.
+    """Run a worker process for each spec, until all have ended, one halts, or `stop`. `command`
+    starts a process that calls `work_for_parent`. `stats` tells meanwhile what they report.
 
     One that dies leaves its items to the others. Raises BatchgenError when all have failed. A
-    caller that is cancelled drains them first.
+    caller that is cancelled, however often, drains them first and waits for their end.
     """
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
     )
-    await processes.run([WorkerTask(spec, config, verbose) for spec in specs])
+    await processes.run(command, [WorkerTask(spec, config, verbose) for spec in specs])
     return await result_of(store, specs[0], stop, stats)
 
 
@@ -90,26 +89,14 @@ class WorkerProcesses:
         self._children: list[_Child] = []
         self._warned: dict[str, _Child] = {}
 
-    async def run(self, tasks: Sequence[WorkerTask]) -> None:
+    async def run(self, command: Sequence[str], tasks: Sequence[WorkerTask]) -> None:
         """Until all have ended. Raises BatchgenError when none of them ended well."""
         try:
             for task in tasks:
-                self._children.append(_Child(await _start(task)))
-            beside = [
-                asyncio.create_task(self._pass_on_stop(), name="pass on stop"),
-                asyncio.create_task(self._read_reports(), name="read the workers' reports"),
-            ]
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for child in self._children:
-                        group.create_task(self._follow(child))
-                        group.create_task(self._pass_on_lines(child))
-            finally:
-                for task_beside in beside:
-                    task_beside.cancel()
-                await asyncio.wait(beside)
+                self._children.append(_Child(await _start(command, task)))
+            await self._follow_all()
         finally:
-            await self._end()
+            await uninterrupted(self._end())
         codes = {child.process.returncode or 0 for child in self._children}
         ended_well = codes & self._good_codes()
         if ended_well == {_ENDED_BY_SIGTERM}:
@@ -121,6 +108,19 @@ class WorkerProcesses:
                 "Nothing that was answered is lost. Mend what they name.",
                 Remedy.RUN_AGAIN,
             )
+
+    async def _follow_all(self) -> None:
+        """Until all have ended. An error in any of these tasks, which would be a bug, ends it."""
+        async with asyncio.TaskGroup() as group:
+            for child in self._children:
+                group.create_task(self._pass_on_lines(child))
+            watches = [
+                group.create_task(self._pass_on_stop()),
+                group.create_task(self._read_reports()),
+            ]
+            await asyncio.wait([group.create_task(self._follow(one)) for one in self._children])
+            for watch in watches:
+                watch.cancel()
 
     def _good_codes(self) -> set[int]:
         return _ENDED_WELL | (_STOPPED_AS_IT_BEGAN if self._stop.drain.is_set() else set())
@@ -198,14 +198,12 @@ class WorkerProcesses:
             await child.process.communicate()
 
 
-async def _start(task: WorkerTask) -> asyncio.subprocess.Process:
+async def _start(command: Sequence[str], task: WorkerTask) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     with _signals_of_the_terminal_blocked():  # the process unblocks them when it ignores them
         process = await asyncio.create_subprocess_exec(
-            # -P: a file of the user's beside the config is no module of ours.
-            sys.executable, "-P", "-m", "batchgen.cli.worker_process",
-            stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE,
-        )  # fmt: skip
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE
+        )
     assert process.stdin is not None
     process.stdin.write(json.dumps(task.to_json()).encode() + b"\n")
     return process

@@ -3,12 +3,21 @@
 import asyncio
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchgen.cli.worker_process import COMMAND
+from batchgen.config import load
+from batchgen.jobs.processes import work_in_processes
+from batchgen.jobs.work import spec_of
+from batchgen.shutdown import Stop
 from batchgen.simulate import Simulator
+from batchgen.store import open_store
+from batchgen.worker.stats import Stats
 from tests.kits.crashes import said, until
 from tests.kits.project import Project, ended
 
@@ -143,6 +152,58 @@ async def _gone(pid: int) -> None:
     async with asyncio.timeout(20):
         while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
             await asyncio.sleep(0.01)
+
+
+async def test_a_caller_that_is_cancelled_however_often_drains_them_and_waits_for_their_end(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    config = load(project.path / "config.yaml", env={}, overrides={}, cwd=project.path)
+    async with open_store(config.database) as store:
+        working = asyncio.create_task(
+            work_in_processes(
+                store, config, spec_of(config, concurrency=SLOTS).split(2), COMMAND,
+                stop=Stop(), stats=Stats(), say=print,
+            )
+        )  # fmt: skip
+        await simulator.received(SLOTS)
+        children = [pid for (pid,) in project.query("select pid from workers")]
+        for _ in range(3):
+            working.cancel()
+            await asyncio.wait([working], timeout=0.2)
+        assert not working.done()
+        simulator.release()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert states(project) == [("done", 1, SLOTS), ("pending", 0, ITEMS - SLOTS)]
+    assert project.query("select sum(unknown_calls) from totals") == [(0,)]
+
+
+async def test_a_bug_in_the_parent_ends_the_run_and_is_said(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.hold()
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    process = await project.start(
+        "-q", "work", "--processes", "2", "-c", str(SLOTS), "--grace", "0.1"
+    )
+    await simulator.received(SLOTS)
+    await until(project.database, "select count(report) from workers", 2)
+    with closing(sqlite3.connect(project.database)) as db, db:
+        db.execute("update workers set report = '1'")  # which is no report
+    async with asyncio.timeout(60):
+        work = await ended(process)
+    assert work.code == 1, work.err
+    assert "TypeError" in work.err
+    assert work.err.endswith("error: internal error, please report it with the lines above.\n")
+    assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
+    assert project.query("select * from workers") == []
 
 
 async def test_a_wrong_key_halts_them_all_for_a_handful_of_calls(
