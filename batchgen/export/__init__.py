@@ -32,7 +32,7 @@ from batchgen.export.files import Hashed, checked_target, is_special, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
 from batchgen.export.formats import FORMATS, FormatSpec, format_by_name
 from batchgen.export.groups import write_groups
-from batchgen.export.lines import export_line, result_object
+from batchgen.export.lines import result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.request import Exported, ExportedFile, ExportRequest
@@ -42,11 +42,9 @@ from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "FORMATS", "ExportRequest", "Exported", "ExportedFile", "Extra", "FormatSpec", "LiveFile",
-    "check_export",
-    "check_live_file", "export_file", "export_line", "export_stream", "follow_to_file",
-    "follow_to_stream", "format_by_name", "keep_live_file", "live_path", "output_path",
-    "result_object",
+    "FORMATS", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "check_export",
+    "check_live_file", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
+    "format_by_name", "keep_live_file", "live_path", "output_path", "result_object",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()

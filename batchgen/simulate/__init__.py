@@ -11,6 +11,6 @@ call is on record whichever side is killed afterwards.
 """
 
 from batchgen.simulate.behaviours import Behaviour, ErrorMix, Latency
-from batchgen.simulate.server import Received, Simulator, serve
+from batchgen.simulate.server import Simulator, serve
 
-__all__ = ["Behaviour", "ErrorMix", "Latency", "Received", "Simulator", "serve"]
+__all__ = ["Behaviour", "ErrorMix", "Latency", "Simulator", "serve"]
