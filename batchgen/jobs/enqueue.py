@@ -29,6 +29,7 @@ from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
 from batchgen.prompts import Renderer, load_template
 from batchgen.prompts.images import check_images
+from batchgen.shutdown import uninterrupted
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
 
 CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
@@ -202,7 +203,7 @@ async def _add_chunks(
             await handed_over.wait()  # until then both would only wait for each other's GIL
     finally:
         if writing is not None:
-            await asyncio.wait([writing])
+            await uninterrupted(asyncio.wait([writing]))
     if writing is not None:
         await writing
     if error is not None:

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -224,3 +224,33 @@ async def test_a_run_cancelled_at_any_await_loses_nothing_and_leaves_nothing_beh
             except BaseException:
                 print(f"cancelled at step {cancel_at} of {whole.taken}")
                 raise
+
+
+async def test_enqueue_ends_after_its_last_chunk_however_often_it_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    at_its_end: set[str] = set()
+    recipe = Recipe(None, Template("Say {word}"), "simulated", {}, "raw")
+    taken = asyncio.Event()
+
+    def items() -> Iterator[dict[str, str]]:
+        yield {"word": "tea"}
+        taken.set()
+
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+
+        async def enqueueing() -> None:
+            try:
+                await enqueue(store, read_objects(items()), recipe, "default")
+            finally:
+                at_its_end.update(task.get_name() for task in asyncio.all_tasks())
+
+        running = asyncio.create_task(enqueueing())
+        await taken.wait()
+        for _ in range(3):
+            running.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert "enqueue chunk" not in at_its_end
+        assert await store.verify() == []
