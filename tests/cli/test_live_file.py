@@ -20,11 +20,10 @@ from tests.kits.crashes import locked, look, said, until
 from tests.kits.project import Project, ended
 from tests.kits.table import Table, answered, open_table
 from tests.kits.typist import Typist
+from tests.kits.warm import Process
 
 ITEMS = 12
 HELD = 5  # the item that the server does not answer: so many are done before it
-
-Process = asyncio.subprocess.Process
 
 
 async def enqueue(project: Project, items: int = ITEMS, *options: str) -> None:

@@ -119,7 +119,7 @@ async def test_a_killed_worker_leaves_the_key_in_no_file_nor_in_the_process_list
     simulator.script("Say json", ECHOES["json"])
     assert (await looking.batchgen("enqueue", "pool.jsonl")).code == 0
     simulator.script("Say text", Behaviour("hang"))
-    worker = await looking.start("-v", "work", "-c", "1")
+    worker = await looking.start("-v", "work", "-c", "1", fresh=True)
     await simulator.received(2)
     arguments = Path(f"/proc/{worker.pid}/cmdline")
     if sys.platform == "linux":

@@ -35,6 +35,7 @@ from batchgen.store.sqlite.gate import Gate
 from tests.kits.crashes import contradictions, look, send
 from tests.kits.project import Project, ended
 from tests.kits.typist import Ended
+from tests.kits.warm import Process
 
 ERRORS = "429=0.02,500=0.01,reset=0.01,cut=0.01,stale=0.02,html=0.005,bad_json=0.005"
 ACTS = {"kill": 6, "suspend": 2, "term": 1, "interrupt": 1, "interrupt twice": 1}
@@ -100,7 +101,7 @@ class _Chaos:
         self._project = project
         self._simulator = simulator
         self._log = log
-        self._alive: list[asyncio.subprocess.Process] = []
+        self._alive: list[Process] = []
         self._suspended: list[asyncio.Task[None]] = []
         self._suspensions: list[tuple[float, float]] = []
         self._said: list[Ended] = []
@@ -152,7 +153,7 @@ class _Chaos:
         self.result.acts["join"] += 1
         self._ends.append(asyncio.create_task(self._hear(worker)))
 
-    async def _hear(self, worker: asyncio.subprocess.Process) -> None:
+    async def _hear(self, worker: Process) -> None:
         said = await ended(worker)
         self._said.append(said)
         if worker in self._alive:
@@ -189,7 +190,7 @@ class _Chaos:
         if act not in ("term", "interrupt"):
             self.result.in_flight += self.plan.slots
 
-    async def _suspend(self, worker: asyncio.subprocess.Process) -> None:
+    async def _suspend(self, worker: Process) -> None:
         """For less than its lease, or for more."""
         suspended_at = time.monotonic()
         send(worker, signal.SIGSTOP)
@@ -305,7 +306,7 @@ class _Chaos:
         except sqlite3.OperationalError:
             return []
 
-    async def _start_probe(self) -> asyncio.subprocess.Process:
+    async def _start_probe(self) -> Process:
         probe = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.crash.chaos", "--probe", str(self._project.database),
             cwd=Path(__file__).parents[2],

@@ -37,6 +37,7 @@ from tests.kits.crashes import (
 )
 from tests.kits.project import Project, ended
 from tests.kits.typist import Typist
+from tests.kits.warm import Process
 
 ITEMS = 60
 BIG_ITEMS = 24  # of them; of a big pool the first 17 fill a chunk
@@ -47,7 +48,6 @@ REFUSED = 5
 LEASE_S = 1.5
 MANY = (1, 2, 4)
 
-Process = asyncio.subprocess.Process
 Line = dict[str, Any]
 
 

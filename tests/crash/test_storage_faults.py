@@ -24,6 +24,7 @@ from tests.kits.crashes import contradictions, exported, locked, said, send, unt
 from tests.kits.project import Project, ended
 from tests.kits.table import open_table
 from tests.kits.typist import Typist
+from tests.kits.warm import Process
 
 ITEMS = 12
 SLOTS = 3
@@ -52,9 +53,7 @@ def pool(n: int = ITEMS) -> list[dict[str, str]]:
     return [{"word": f"w{number:02}"} for number in range(n)]
 
 
-async def start_impatient(
-    project: Project, *arguments: str, store_retry_s: float = 60
-) -> asyncio.subprocess.Process:
+async def start_impatient(project: Project, *arguments: str, store_retry_s: float = 60) -> Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", IMPATIENT.format(store_retry_s=store_retry_s), *arguments,
         cwd=project.path,
@@ -342,9 +341,7 @@ def break_writing(project: Project, table: str, change: str) -> None:
         )
 
 
-async def with_calls_in_flight(
-    project: Project, simulator: Simulator
-) -> asyncio.subprocess.Process:
+async def with_calls_in_flight(project: Project, simulator: Simulator) -> Process:
     """A worker with a budget, whose calls cost a dollar at most."""
     price = {"input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}
     project.config("work: {lease_s: 1}\n", price=price, max_tokens=100)
@@ -460,7 +457,7 @@ main()
 """
 
 
-async def start_with_that_clock(project: Project, *arguments: str) -> asyncio.subprocess.Process:
+async def start_with_that_clock(project: Project, *arguments: str) -> Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SET_BACK, *arguments,
         cwd=project.path,
@@ -472,7 +469,7 @@ async def start_with_that_clock(project: Project, *arguments: str) -> asyncio.su
     return process
 
 
-async def assert_nobody_waits_for_the_old_time(*processes: asyncio.subprocess.Process) -> None:
+async def assert_nobody_waits_for_the_old_time(*processes: Process) -> None:
     async with asyncio.timeout(60):  # far more than it takes, and far less than an hour
         assert [(await ended(process)).code for process in processes] == [0] * len(processes)
 

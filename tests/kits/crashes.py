@@ -20,6 +20,7 @@ import pytest
 
 from tests.kits.project import Project, without_times
 from tests.kits.typist import Ended
+from tests.kits.warm import Process
 
 _LOOK_EVERY_S = 0.005
 # Looks in a row at which the gate must have the same holder: longer than any transaction of ours.
@@ -46,14 +47,14 @@ def locked(database: Path) -> Iterator[Stranger]:
         stranger.let_go()
 
 
-def send(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
+def send(process: Process, signum: signal.Signals) -> None:
     """To one that may have ended. `Process.send_signal` would take the exit code from asyncio."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signum)
 
 
-async def said(process: asyncio.subprocess.Process, text: str) -> None:
+async def said(process: Process, text: str) -> None:
     """Wait until the process says it on stderr."""
     assert process.stderr is not None
     heard = []

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.kits import warm
 from tests.kits.typist import Ended, Typist
+from tests.kits.warm import Process
 
 KEY = "sk-secret-0123456789"
+_READ_BY_PYTHON = ("PYTHON", "LANG", "LC_")  # variables that count at the start of a process only
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Project:
     path: Path
     base_url: str
     env: dict[str, str] = field(default_factory=dict)
-    running: list[asyncio.subprocess.Process] = field(default_factory=list)
+    running: list[Process] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -46,17 +49,22 @@ class Project:
         return self.write(name, "".join(f"{line}\n" for line in lines))
 
     async def start(
-        self, *arguments: str, stdin: bytes | None = None
-    ) -> asyncio.subprocess.Process:
-        """Start a command in a process of its own."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "batchgen", *arguments,
-            cwd=self.path,
-            env={**os.environ, **self.env},
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        self, *arguments: str, stdin: bytes | None = None, fresh: bool = False
+    ) -> Process:
+        """Start a command in a process of its own: a warm one, unless it must be `fresh`."""
+        env = {**os.environ, **self.env}
+        process: Process
+        if fresh or any(name.startswith(_READ_BY_PYTHON) for name in self.env):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "batchgen", *arguments,
+                cwd=self.path,
+                env=env,
+                stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        else:
+            process = await warm.start(arguments, self.path, env, stdin=stdin is not None)
         self.running.append(process)
         return process
 
@@ -82,7 +90,7 @@ class Project:
             connection.close()
 
 
-async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None) -> Ended:
+async def ended(process: Process, stdin: bytes | None = None) -> Ended:
     """Wait for a process and take what it printed."""
     out, err = await process.communicate(stdin)
     assert process.returncode is not None

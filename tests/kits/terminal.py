@@ -1,17 +1,17 @@
 """A terminal, with batchgen in it."""
 
 import asyncio
-import fcntl
 import os
 import pty
 import re
-import sys
 import termios
 from typing import Any
 
 import pytest
 
+from tests.kits import warm
 from tests.kits.project import Project
+from tests.kits.warm import Process
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|4[0-7]|9[0-7]|38;5;\d+)[0-9;]*m")
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -36,15 +36,11 @@ class Terminal:
 
     async def start(
         self, project: Project, *arguments: str, foreground: bool = False, **env: str
-    ) -> asyncio.subprocess.Process:
+    ) -> Process:
         """Start batchgen here; in the foreground, Ctrl-C is a signal to it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "batchgen", *arguments,
-            cwd=project.path,
-            env={**os.environ, "TERM": "xterm-256color", **env},
-            stdin=self._theirs, stdout=self._theirs, stderr=self._theirs,
-            start_new_session=foreground,
-            preexec_fn=_take_the_terminal if foreground else None,
+        process = await warm.start(
+            arguments, project.path, {**os.environ, "TERM": "xterm-256color", **env},
+            terminal=self._theirs, foreground=foreground,
         )  # fmt: skip
         project.running.append(process)
         return process
@@ -71,7 +67,7 @@ class Terminal:
         except TimeoutError:
             pytest.fail(f"it never showed {pattern!r}, but: {plain(self.raw)}")
 
-    async def last_lines(self, process: asyncio.subprocess.Process) -> list[str]:
+    async def last_lines(self, process: Process) -> list[str]:
         """Wait for the end; what it printed last."""
         await process.wait()
         self._read()
@@ -89,7 +85,3 @@ class Terminal:
         asyncio.get_running_loop().remove_reader(self._ours)
         os.close(self._ours)
         os.close(self._theirs)
-
-
-def _take_the_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

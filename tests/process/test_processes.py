@@ -20,12 +20,13 @@ from batchgen.store import open_store
 from batchgen.worker.stats import Stats
 from tests.kits.crashes import said, until
 from tests.kits.project import Project, ended
+from tests.kits.warm import Process
 
 ITEMS = 60
 SLOTS = 5
 
 
-async def start(project: Project, *options: str, items: int = ITEMS) -> asyncio.subprocess.Process:
+async def start(project: Project, *options: str, items: int = ITEMS) -> Process:
     project.pool({"word": f"w{number}"} for number in range(items))
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
     return await project.start("work", "--processes", "2", "-c", str(SLOTS), *options)
@@ -33,7 +34,7 @@ async def start(project: Project, *options: str, items: int = ITEMS) -> asyncio.
 
 async def with_calls_in_flight(
     project: Project, simulator: Simulator, *options: str
-) -> tuple[asyncio.subprocess.Process, dict[int, int]]:
+) -> tuple[Process, dict[int, int]]:
     """The parent, and the workers' pids with their slots; each holds its share of calls."""
     simulator.hold()
     process = await start(project, *options)

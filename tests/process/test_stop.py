@@ -1,6 +1,5 @@
 """Signals to a real process: the first drains, the second stops at once, and nothing is lost."""
 
-import asyncio
 import signal
 import termios
 from signal import SIGINT, SIGTERM
@@ -13,14 +12,13 @@ from tests.kits.crashes import said, send
 from tests.kits.project import Project, ended
 from tests.kits.terminal import CTRL_C, HIDE_CURSOR, SHOW_CURSOR, Terminal
 from tests.kits.typist import Ended
+from tests.kits.warm import Process
 
 ITEMS = 30
 SLOTS = 4
 
 
-async def with_calls_in_flight(
-    project: Project, simulator: Simulator, *options: str
-) -> asyncio.subprocess.Process:
+async def with_calls_in_flight(project: Project, simulator: Simulator, *options: str) -> Process:
     """A run whose calls are all held by the server."""
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     simulator.hold()
@@ -29,7 +27,7 @@ async def with_calls_in_flight(
     return process
 
 
-async def stopping(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
+async def stopping(process: Process, signum: signal.Signals) -> None:
     send(process, signum)
     await said(process, f"stopping: {SLOTS} calls in flight, waiting up to ")
 
