@@ -23,6 +23,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -205,7 +206,8 @@ class _Forker:
             if not pid:
                 return
             tells = self._running.pop(pid)
-            os.write(tells, _EXIT_CODE.pack(os.waitstatus_to_exitcode(status)))
+            with suppress(BrokenPipeError):  # the test has ended
+                os.write(tells, _EXIT_CODE.pack(os.waitstatus_to_exitcode(status)))
             os.close(tells)
 
 
