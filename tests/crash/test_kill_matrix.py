@@ -217,7 +217,7 @@ async def stuck(job: WholeJob, end: End, *command: str) -> AsyncIterator[Process
 async def pinned(job: WholeJob, there: Callable[[], bool], *command: str) -> Process | None:
     """A command that is suspended while something is there that is there for a moment only; None
     when it was too fast."""
-    process = await job.project.start(*command)
+    process = await job.project.start(*command, fresh=True)  # only a parent hears of a suspension
     while process.returncode is None and not there():
         await asyncio.sleep(0)
     send(process, SIGSTOP)

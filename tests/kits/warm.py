@@ -185,7 +185,7 @@ class _Forker:
             sys.exit()
         *streams, tells = fds
         if pid := os.fork():
-            os.write(tells, b"%d\n" % pid)
+            _tell(tells, b"%d\n" % pid)
             self._running[pid] = tells
             for fd in streams:
                 os.close(fd)
@@ -206,9 +206,13 @@ class _Forker:
             if not pid:
                 return
             tells = self._running.pop(pid)
-            with suppress(BrokenPipeError):  # the test has ended
-                os.write(tells, _EXIT_CODE.pack(os.waitstatus_to_exitcode(status)))
+            _tell(tells, _EXIT_CODE.pack(os.waitstatus_to_exitcode(status)))
             os.close(tells)
+
+
+def _tell(fd: int, words: bytes) -> None:
+    with suppress(BrokenPipeError):  # the test has ended
+        os.write(fd, words)
 
 
 def _become(request: dict[str, Any]) -> None:
