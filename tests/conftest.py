@@ -78,7 +78,7 @@ async def project(tmp_path: Path, simulator: Simulator) -> AsyncIterator[Project
     for process in made.running:
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
-            await process.communicate()
+        await process.communicate()  # also of one that ended, so that its pipes are closed
 
 
 @pytest.fixture

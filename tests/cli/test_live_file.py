@@ -17,10 +17,10 @@ from batchgen.simulate import Simulator
 from batchgen.store import open_store
 from batchgen.store.sqlite import live, repair
 from tests.kits.crashes import locked, look, said, until
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.table import Table, answered, open_table
 from tests.kits.typist import Typist
-from tests.kits.warm import Process
 
 ITEMS = 12
 HELD = 5  # the item that the server does not answer: so many are done before it

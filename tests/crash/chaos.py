@@ -33,9 +33,9 @@ from batchgen.simulate import Simulator
 from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
 from tests.kits.crashes import contradictions, look, send
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Ended
-from tests.kits.warm import Process
 
 ERRORS = "429=0.02,500=0.01,reset=0.01,cut=0.01,stale=0.02,html=0.005,bad_json=0.005"
 ACTS = {"kill": 6, "suspend": 2, "term": 1, "interrupt": 1, "interrupt twice": 1}

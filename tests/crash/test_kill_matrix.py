@@ -35,9 +35,9 @@ from tests.kits.crashes import (
     send,
     until,
 )
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Typist
-from tests.kits.warm import Process
 
 ITEMS = 60
 BIG_ITEMS = 24  # of them; of a big pool the first 17 fill a chunk
@@ -101,8 +101,8 @@ class WholeJob:
             self.simulator.script(f"Say w{number:02}", Behaviour.error(400))
         self.failed_calls += REFUSED
 
-    async def worker(self) -> Process:
-        return await self.project.start("-q", "work", "-c", str(SLOTS))
+    async def worker(self, *, fresh: bool = False) -> Process:
+        return await self.project.start("-q", "work", "-c", str(SLOTS), fresh=fresh)
 
     async def again(self) -> None:
         """The rest of the job, by the command that one would type."""
@@ -217,7 +217,7 @@ async def stuck(job: WholeJob, end: End, *command: str) -> AsyncIterator[Process
 async def pinned(job: WholeJob, there: Callable[[], bool], *command: str) -> Process | None:
     """A command that is suspended while something is there that is there for a moment only; None
     when it was too fast."""
-    process = await job.project.start(*command, fresh=True)  # only a parent hears of a suspension
+    process = await job.project.start(*command, fresh=True)
     while process.returncode is None and not there():
         await asyncio.sleep(0)
     send(process, SIGSTOP)
@@ -231,6 +231,7 @@ async def pinned(job: WholeJob, there: Callable[[], bool], *command: str) -> Pro
 
 
 def wait_until_suspended(pid: int) -> None:
+    """Of a fresh process: only its parent hears of it."""
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
@@ -506,7 +507,7 @@ async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dea
     job.project.config(f"work: {{lease_s: {LEASE_S}}}\n")
     await job.enqueue()
     job.simulator.hold()
-    workers = [await job.worker() for _ in range(3)]
+    workers = [await job.worker(fresh=True) for _ in range(3)]
     await job.simulator.received(SLOTS * 3)
     with locked(job.project.database):
         pid = await at_the_write_lock(job.project.database, [worker.pid for worker in workers])

@@ -21,10 +21,10 @@ from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ClaimRequest, OtherRecipe, key_of_content, open_store
 from batchgen.store.sqlite.gate import Gate
 from tests.kits.crashes import contradictions, exported, locked, said, send, until
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.table import open_table
 from tests.kits.typist import Typist
-from tests.kits.warm import Process
 
 ITEMS = 12
 SLOTS = 3

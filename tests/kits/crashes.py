@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from tests.kits.processes import Process
 from tests.kits.project import Project, without_times
 from tests.kits.typist import Ended
-from tests.kits.warm import Process
 
 _LOOK_EVERY_S = 0.005
 # Looks in a row at which the gate must have the same holder: longer than any transaction of ours.

@@ -1,21 +1,16 @@
 """A directory with a job in it, and commands to run there."""
 
-import asyncio
 import json
-import os
 import sqlite3
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kits import warm
+from tests.kits.processes import Process, start
 from tests.kits.typist import Ended, Typist
-from tests.kits.warm import Process
 
 KEY = "sk-secret-0123456789"
-_READ_BY_PYTHON = ("PYTHON", "LANG", "LC_")  # variables that count at the start of a process only
 
 
 @dataclass
@@ -52,19 +47,7 @@ class Project:
         self, *arguments: str, stdin: bytes | None = None, fresh: bool = False
     ) -> Process:
         """Start a command in a process of its own: a warm one, unless it must be `fresh`."""
-        env = {**os.environ, **self.env}
-        process: Process
-        if fresh or any(name.startswith(_READ_BY_PYTHON) for name in self.env):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "batchgen", *arguments,
-                cwd=self.path,
-                env=env,
-                stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-        else:
-            process = await warm.start(arguments, self.path, env, stdin=stdin is not None)
+        process = await start(arguments, self.path, self.env, stdin=stdin is not None, fresh=fresh)
         self.running.append(process)
         return process
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.kits import warm
+from tests.kits.processes import Process, start
 from tests.kits.project import Project
-from tests.kits.warm import Process
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|4[0-7]|9[0-7]|38;5;\d+)[0-9;]*m")
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -38,8 +37,8 @@ class Terminal:
         self, project: Project, *arguments: str, foreground: bool = False, **env: str
     ) -> Process:
         """Start batchgen here; in the foreground, Ctrl-C is a signal to it."""
-        process = await warm.start(
-            arguments, project.path, {**os.environ, "TERM": "xterm-256color", **env},
+        process = await start(
+            arguments, project.path, {"TERM": "xterm-256color", **env},
             terminal=self._theirs, foreground=foreground,
         )  # fmt: skip
         project.running.append(process)

@@ -19,8 +19,8 @@ from batchgen.simulate import Simulator
 from batchgen.store import open_store
 from batchgen.worker.stats import Stats
 from tests.kits.crashes import said, until
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
-from tests.kits.warm import Process
 
 ITEMS = 60
 SLOTS = 5

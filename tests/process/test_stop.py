@@ -9,10 +9,10 @@ import pytest
 
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.crashes import said, send
+from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.terminal import CTRL_C, HIDE_CURSOR, SHOW_CURSOR, Terminal
 from tests.kits.typist import Ended
-from tests.kits.warm import Process
 
 ITEMS = 30
 SLOTS = 4

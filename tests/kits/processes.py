@@ -1,9 +1,10 @@
-"""Starts commands as real processes that need not import everything anew.
+"""Starts commands as processes of their own: warm ones, that need not import everything anew.
 
 Importing batchgen and what it stands on takes a second of CPU, and the tests start hundreds of
 processes. So each test runner has one process that has imported it all, and forks for each command.
 What it forks is a process as any other, with its own pid, signals, files and exit code, but for
-what Python does at its start. Tests of that start a fresh one: see `Project.start`.
+what Python does at its start, and it is no child of the test runner. Where that matters, a test
+starts a fresh one.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class Process(Protocol):
 
 
 class WarmProcess:
-    """A process that `start` has made."""
+    """A process that was forked."""
 
     def __init__(self, pid: int, exit_code: asyncio.StreamReader) -> None:
         self.pid = pid
@@ -64,7 +65,8 @@ class WarmProcess:
         self._end = asyncio.create_task(self._ended(exit_code), name=f"end of {pid}")
 
     async def _ended(self, exit_code: asyncio.StreamReader) -> None:
-        (self.returncode,) = _EXIT_CODE.unpack(await exit_code.readexactly(_EXIT_CODE.size))
+        words = await exit_code.read()  # to the end, so that the pipe is closed
+        (self.returncode,) = _EXIT_CODE.unpack(words)
 
     async def wait(self) -> int:
         await asyncio.shield(self._end)
@@ -91,11 +93,49 @@ class WarmProcess:
 
 async def start(
     arguments: Sequence[str], cwd: Path, env: Mapping[str, str], *, stdin: bool = False,
-    terminal: int | None = None, foreground: bool = False,
+    terminal: int | None = None, foreground: bool = False, fresh: bool = False,
+) -> Process:  # fmt: skip
+    """Start `batchgen *arguments`, with `env` added to the environment. Its streams are pipes
+    (stdin only if wanted), or the terminal; in the foreground, Ctrl-C there is a signal to it."""
+    if fresh or sys.platform != "linux" or any(map(_counts_at_start_only, env)):
+        return await _start_fresh(arguments, cwd, env, stdin, terminal, foreground)
+    return await _start_warm(arguments, cwd, env, stdin, terminal, foreground)
+
+
+def _counts_at_start_only(variable: str) -> bool:
+    return variable.startswith(("PYTHON", "LANG", "LC_"))
+
+
+async def _start_fresh(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bool,
+    terminal: int | None, foreground: bool,
+) -> Process:  # fmt: skip
+    streams = (asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+               asyncio.subprocess.PIPE, asyncio.subprocess.PIPE)  # fmt: skip
+    if terminal is not None:
+        streams = (terminal,) * 3
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "batchgen", *arguments, cwd=cwd, env={**os.environ, **env},
+        stdin=streams[0], stdout=streams[1], stderr=streams[2],
+        preexec_fn=_take_the_terminal if foreground else None,
+    )  # fmt: skip
+
+
+def _take_the_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+async def _start_warm(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bool,
+    terminal: int | None, foreground: bool,
 ) -> WarmProcess:  # fmt: skip
-    """Start `batchgen *arguments`. Its streams are pipes (stdin only if wanted), or the terminal;
-    in the foreground, Ctrl-C there is a signal to it."""
-    request = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "foreground": foreground}
+    request = {
+        "arguments": arguments,
+        "cwd": str(cwd),
+        "env": {**os.environ, **env},
+        "foreground": foreground,
+    }
     told, tells = os.pipe()
     if terminal is not None:
         ours, theirs = [], [os.dup(terminal) for _ in range(3)]
@@ -222,8 +262,7 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     if request["foreground"]:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        _take_the_terminal()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
