@@ -32,7 +32,7 @@ from typing import Any
 from batchgen.simulate import Simulator
 from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
-from tests.kits.crashes import contradictions, look, send
+from tests.kits.crashes import contradictions, look, send, until
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Ended
@@ -115,6 +115,8 @@ class _Chaos:
         if plan.calm:
             self._simulator.hold()  # until all are there
         await self._join_those_missing()
+        assert probe.stdout is not None
+        await probe.stdout.readline()  # it has begun to measure
         # At first a worker has four calls under way at most.
         calls = min(plan.slots, 4) * plan.workers if plan.calm else 1
         await self._simulator.received(calls, timeout_s=90)
@@ -260,7 +262,7 @@ class _Chaos:
     def _weigh_waits(self, probed: str) -> None:
         """A line a wait: from when to when, by the clock that all processes share."""
         result, longest_s = self.result, self.plan.longest_wait_s
-        waits = [tuple(map(float, line.split())) for line in probed.splitlines()]
+        waits = [tuple(map(float, line.split())) for line in probed.split("\n") if line]
         if not waits:
             result.problems.append("nobody measured how long a write transaction has to wait")
         for asked_at, got_at in waits:
@@ -344,7 +346,7 @@ async def churn(database: Path, *, seconds: float, writers: int, seed: int) -> s
     rng = random.Random(seed)
     running: list[asyncio.subprocess.Process] = []
     told: list[asyncio.Task[tuple[bytes, bytes]]] = []
-    end_at = time.monotonic() + seconds
+    end_at = math.inf
     number = 0
     while time.monotonic() < end_at:
         running = [writer for writer in running if writer.returncode is None]
@@ -360,6 +362,9 @@ async def churn(database: Path, *, seconds: float, writers: int, seed: int) -> s
             )  # fmt: skip
             running.append(writer)
             told.append(asyncio.create_task(writer.communicate()))
+        if number == writers:  # the time counts from when they write
+            await until(database, "select count(*) from experiments")
+            end_at = time.monotonic() + seconds
         await asyncio.sleep(rng.uniform(0.5, 1))
         with contextlib.suppress(ProcessLookupError):
             rng.choice(running).kill()
@@ -398,7 +403,8 @@ async def _write_for_ever(database: Path, number: int) -> None:
 
 
 def probe(database: Path) -> None:
-    """Ask for a write transaction, again and again, as any worker does; print each wait."""
+    """Ask for a write transaction, again and again, as any worker does; print a line at the first
+    one, and each wait in the end."""
     gate, waits = Gate(database), []
     db = sqlite3.connect(database, isolation_level=None)
     with contextlib.closing(db), contextlib.closing(gate):
@@ -407,6 +413,8 @@ def probe(database: Path) -> None:
             with gate.hold():
                 db.execute("begin immediate")
                 waits.append(f"{asked_at} {time.monotonic()}")
+                if len(waits) == 1:
+                    print(flush=True)
                 db.execute("rollback")
         with gate.hold():
             db.close()

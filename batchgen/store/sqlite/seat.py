@@ -10,6 +10,7 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, Limits
+from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
@@ -62,10 +63,13 @@ class Seat:
             self._lock.acquire()
             queue.shift_retry_times(db, now_ms())
 
+        async def write() -> None:
+            await self._db.write(transaction)
+            self._joined = True
+
         self._joined = False  # when it was taken for dead; its lock was of that registration
         self._release_lock()
-        await self._db.write(transaction)
-        self._joined = True
+        await uninterrupted(write())  # or one that is cancelled would not know that it has joined
         await self.heartbeat()
 
     async def heartbeat(self) -> bool:
