@@ -4,6 +4,8 @@ This is the door. Behind it:
 
     parser                 the type that all parsers have
     patterns, json_value   the built-in parsers
+    thoughts               what they leave out: what a model thought before its answer
+    json_search            where in a text JSON is
     schema                 JSON that a JSON Schema allows
     function, model        the user's own functions and pydantic models
     problems               how an error names a place in a value

@@ -2,46 +2,78 @@
 
 import json
 import re
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from batchgen.errors import ParseError
 from batchgen.json_text import strict_decoder
-
-MAX_STARTS = 1000  # places where the JSON may begin that are tried; each costs a pass of the text
-
+from batchgen.parsers.json_search import MAX_STARTS, JsonSearch
+from batchgen.parsers.thoughts import answer_after_thought
 
 _FENCE = re.compile(r"```[ \t]*json\b\s*", re.IGNORECASE)
 _FENCE_END = re.compile(r"\s*(```|\Z)")
-# What can begin an object or a list, unlike `{braces}` in a sentence.
-_START = re.compile(r'\{\s*["}]|\[\s*[]\[{"tfn0-9-]')
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[][{}]', re.DOTALL)
 
 
 def parse_json(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
-    """The whole text, if it is JSON; else the first fenced block marked `json` that is JSON; or, if
-    there is no such block, the first object or list in the text."""
+    """The whole text after the thought, if it is JSON; else the first fenced block marked `json`
+    that is JSON; or, if there is no such block, the first value in the text. An object comes before
+    a list."""
+    return _chosen(text, lambda values: next(_objects_first(values)))
+
+
+def parse_fitting_json(text: str, problem_of: Callable[[Any], str]) -> Any:
+    """The first value, in the same order, that has no problem; and of text with fenced blocks,
+    those outside of them too. Raises ParseError with the problem of the first if all have one."""
+
+    def choose(values: Iterator[Any]) -> Any:
+        first = ""
+        for value in _objects_first(values):
+            problem = problem_of(value)
+            if not problem:
+                return value
+            first = first or problem
+        raise ParseError(first)
+
+    return _chosen(text, choose, anywhere=True)
+
+
+def _chosen(text: str, choose: Callable[[Iterator[Any]], Any], *, anywhere: bool = False) -> Any:
+    """What `choose` takes of the values, of which there is one at least."""
+    answer = answer_after_thought(text)
     try:
-        return strict_decoder.decode(text)
-    except json.JSONDecodeError:
-        pass
+        try:
+            whole = strict_decoder.decode(answer)
+        except json.JSONDecodeError:
+            return choose(_values(answer, anywhere=anywhere))
+        return choose(iter((whole,)))
     except (ValueError, RecursionError) as exc:
-        raise _unusable(exc) from None
+        problem = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
+        raise ParseError(f"the JSON in the answer is unusable: {problem}") from None
+
+
+def _values(text: str, *, anywhere: bool) -> Iterator[Any]:
+    """Those in fenced blocks; without a block, or if they may be `anywhere`, those in the text.
+    Raises ParseError when there are none."""
     fences = list(islice(_FENCE.finditer(text), MAX_STARTS))
-    try:
-        return _fenced_json(text, fences) if fences else _first_json(text)
-    except (ValueError, RecursionError) as exc:
-        raise _unusable(exc) from None
+    search = JsonSearch(text)
+    if fences and not anywhere:
+        return _fenced(text, fences)
+    in_text = (value for value, _, _ in search.spans())
+    first = next(in_text, _NOTHING)
+    if first is _NOTHING:
+        if fences:
+            return _fenced(text, fences)
+        raise ParseError(f"no JSON in the answer{search.problem}")
+    found = chain((first,), in_text)
+    return chain(_fenced(text, fences, required=False), found) if fences else found
 
 
-def _unusable(exc: ValueError | RecursionError) -> ParseError:
-    problem = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
-    return ParseError(f"the JSON in the answer is unusable: {problem}")
+_NOTHING = object()
 
 
-def _fenced_json(text: str, fences: list[re.Match[str]]) -> Any:
-    problem = ""
+def _fenced(text: str, fences: list[re.Match[str]], *, required: bool = True) -> Iterator[Any]:
+    problem, found = "", False
     for fence in fences:
         try:
             value, end = strict_decoder.raw_decode(text, fence.end())
@@ -49,37 +81,19 @@ def _fenced_json(text: str, fences: list[re.Match[str]]) -> Any:
             problem = problem or str(exc)
             continue
         if _FENCE_END.match(text, end):
-            return value
+            found = True
+            yield value
         problem = problem or "there is more after its first value"
-    raise ParseError(f"the ```json block in the answer is not JSON: {problem}")
+    if required and not found:
+        raise ParseError(f"the ```json block in the answer is not JSON: {problem}")
 
 
-def _first_json(text: str) -> Any:
-    """When a value that began well turns out to be broken, the search goes on after its closing
-    bracket, as a part of a broken answer is not the answer. So the search is linear, but for the
-    lines that Python counts for each error; hence `MAX_STARTS`."""
-    problem, pos = "", 0
-    for _ in range(MAX_STARTS):
-        start = _START.search(text, pos)
-        if start is None:
-            break
-        try:
-            return strict_decoder.raw_decode(text, start.start())[0]
-        except json.JSONDecodeError as exc:
-            problem = problem or f"; what begins like it is broken: {exc}"
-            began_well = exc.pos >= start.end()
-            pos = _closing_bracket(text, start.start()) if began_well else start.start() + 1
-    raise ParseError(f"no JSON in the answer{problem}")
-
-
-def _closing_bracket(text: str, start: int) -> int:
-    """The place after the bracket that closes the one at `start`; the text's end if none does."""
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text, start):
-        if match[0] in ("{", "["):
-            depth += 1
-        elif match[0] in ("}", "]"):
-            depth -= 1
-        if depth == 0:
-            return match.end()
-    return len(text)
+def _objects_first(values: Iterator[Any]) -> Iterator[Any]:
+    """Objects as they come, then everything else."""
+    others = []
+    for value in values:
+        if isinstance(value, dict):
+            yield value
+        else:
+            others.append(value)
+    yield from others

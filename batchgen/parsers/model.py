@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from batchgen.errors import ConfigError, ParseError
-from batchgen.parsers.json_value import parse_json
+from batchgen.errors import ConfigError
+from batchgen.parsers.json_value import parse_fitting_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import listed
 from batchgen.userfunctions import describe
@@ -35,17 +35,21 @@ def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
     except Exception as exc:  # an undefined name in an annotation, or anything else
         raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
 
-    def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
-        value = parse_json(text, item)
-        try:
-            # As JSON, not as Python values: only so does a strict model take a date as text.
-            return model.model_validate_json(json.dumps(value)).model_dump(mode="json")
-        except ValidationError as exc:
-            found = exc.errors(include_url=False, include_context=False, include_input=False)
-            problems = listed((error["loc"], error["msg"]) for error in found)
-            raise ParseError(
-                f"the JSON in the answer does not fit {model.__name__}: {problems}"
-            ) from None
+    def parse(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
+        made: list[Any] = []
+
+        def problem_of(value: Any) -> str:
+            try:
+                # As JSON, not as Python values: only so does a strict model take a date as text.
+                made.append(model.model_validate_json(json.dumps(value)))
+            except ValidationError as exc:
+                found = exc.errors(include_url=False, include_context=False, include_input=False)
+                problems = listed((error["loc"], error["msg"]) for error in found)
+                return f"the JSON in the answer does not fit {model.__name__}: {problems}"
+            return ""
+
+        parse_fitting_json(text, problem_of)
+        return made[0].model_dump(mode="json")
 
     def schema() -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from batchgen.errors import ConfigError, ParseError
 from batchgen.parsers.parser import Parser
+from batchgen.parsers.thoughts import answer_after_thought
 from batchgen.userfunctions import describe
 
 
@@ -20,6 +21,7 @@ def tag_parser(spec: str, name: str) -> Parser:
 
     def parse(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> list[str]:
         found, start = [], None
+        text = answer_after_thought(text, name)
         for match in tag.finditer(text):
             if match[1]:
                 if start is not None:
@@ -48,6 +50,7 @@ def regex_parser(spec: str, source: str) -> Parser:
         raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
 
     def parse(text: str, _item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        text = answer_after_thought(text, source)
         try:
             # `concurrent` releases the GIL, so that a pattern that backtracks stops no other thread
             match = pattern.search(text, timeout=timeout_s, concurrent=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchgen.errors import ConfigError, ParseError
 from batchgen.json_text import dump_json, strict_decoder
-from batchgen.parsers.json_value import parse_json
+from batchgen.parsers.json_value import parse_fitting_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import MAX_PROBLEMS, listed
 
@@ -54,16 +54,16 @@ def schema_parser(spec: str, source: str) -> Parser:
     except ValueError as exc:
         raise ConfigError(f"parser {name!r}: {exc}") from None
 
-    def parse(answer: str, item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
-        value = parse_json(answer, item)
+    def parse(answer: str, _item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
         _deadline.set(None if timeout_s is None else (time.monotonic() + timeout_s, timeout_s))
+        return parse_fitting_json(answer, problem_of)
+
+    def problem_of(value: Any) -> str:
         try:
             problems = listed(map(_problem, validator.iter_errors(value)))
         except RecursionError:
             raise ParseError("the JSON in the answer is nested too deep") from None
-        if problems:
-            raise ParseError(f"the JSON in the answer does not fit the schema: {problems}")
-        return value
+        return f"the JSON in the answer does not fit the schema: {problems}" if problems else ""
 
     def sent() -> dict[str, Any]:
         return {name: part for name, part in schema.items() if name != "$schema"}

@@ -65,6 +65,14 @@ def parsed(spec: str, text: str) -> Any:
         ("json", "```json\n[3]", [3]),
         ("json", '```\n{"a": 1}\n```', {"a": 1}),
         ("json", 'As {"name": string}: {"name": "x"}', {"name": "x"}),
+        # of several values the first object
+        ("json", 'Scores [1, 2]: {"a": 1} {"b": 2}', {"a": 1}),
+        ("json", '```json\n[1]\n```\n```json\n{"a": 1}\n```', {"a": 1}),
+        ("json", "[1] [2]", [1]),
+        # or the first that the schema allows
+        ('json_schema:{"required": ["b"]}', 'Not {"a": 1} but {"b": 2}.', {"b": 2}),
+        ('json_schema:{"required": ["b"]}', '```json\n{"a": 1}\n```\n{"b": 2}', {"b": 2}),
+        ('json_schema:{"type": "array"}', 'Of {"a": 1}: [3]', [3]),
     ],
 )
 def test_what_a_built_in_parser_makes_of_an_answer(spec: str, text: str, value: Any) -> None:
