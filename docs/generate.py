@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from batchgen.cli import cli
-from batchgen.config import CHAT_PARAMETERS, Leaf, leaf_table
+from batchgen.config import Leaf, leaf_table
 from batchgen.export import FORMATS
+from batchgen.parameters import PARAMETER_NAMES
 
 DOCS = Path(__file__).parent
 WIDTH = 96
@@ -32,9 +33,9 @@ unknown key is an error that names the nearest one. Paths in the file start from
 """
 
 PARAMETERS = """\
-The parameters of a chat completion go under `model` too, and are passed on as they are; null: not
-sent. What only your server knows goes under `model.extra_body`. An item's `params` may have all of
-them.
+The parameters of a chat completion go under `model` too, those of vLLM, SGLang and other servers
+among them, and are passed on as they are; null: not sent. What else only your server knows goes
+under `model.extra_body`. An item's `params` may have all of them.
 """
 
 COMMANDS = """\
@@ -105,7 +106,7 @@ def section_of(leaf: Leaf) -> str:
 
 
 def is_parameter(leaf: Leaf) -> bool:
-    return leaf.path[0] == "model" and leaf.path[-1] in CHAT_PARAMETERS
+    return leaf.path[0] == "model" and leaf.path[-1] in PARAMETER_NAMES
 
 
 def setting_table(leaves: Iterable[Leaf]) -> str:

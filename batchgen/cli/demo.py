@@ -8,7 +8,7 @@ from batchgen.cli.enqueueing import PoolFlags
 from batchgen.cli.group import epilog
 from batchgen.cli.run import run_pool
 from batchgen.cli.session import Session, run_async
-from batchgen.cli.starter import STARTER_FILES, copy_starter_file
+from batchgen.cli.starter import BASIC, copy_starter
 from batchgen.config import load
 from batchgen.simulate import Simulator
 
@@ -24,9 +24,7 @@ def demo(session: Session, slots: int) -> int:
     prompts. Run it again: all items are known and done, so nothing is called.
     """
     directory = Path("batchgen-demo")
-    for name in STARTER_FILES:
-        if not (directory / name).exists():
-            copy_starter_file(name, directory)
+    copy_starter(BASIC, directory, quietly=True)
     session.say("This is a simulation: a built-in model on this machine answers, nothing is paid.")
     return run_async(_demo(session, directory, slots))
 

@@ -5,20 +5,23 @@ from pathlib import Path
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.starter import STARTER_FILES, copy_starter_file
+from batchgen.cli.starter import STARTERS, copy_starter
 
 
-@click.command(epilog=epilog("batchgen init my_project"))
+@click.command(epilog=epilog("batchgen init my_project", "batchgen init --template label reviews"))
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
-def init(directory: Path) -> None:
+@click.option(
+    "--template", type=click.Choice(list(STARTERS)), default="basic", show_default=True,
+    help="basic: a text for each item. label: one label of a fixed set for each row of a table. "
+         "qa-judge: answers, and a second model that judges them.",
+)  # fmt: skip
+def init(directory: Path, template: str) -> None:
     """Write a config, prompts and a small pool to start from.
 
     Never overwrites: a file that is there already stays as it is.
     """
-    for name in STARTER_FILES:
-        copy_starter_file(name, directory)
-    where = "" if directory == Path() else f"cd {directory} && "
-    click.echo(
-        f"\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then\n"
-        f"  {where}batchgen run data_pool.jsonl"
-    )
+    starter = STARTERS[template]
+    copy_starter(starter, directory)
+    click.echo("\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then")
+    for command in ([] if directory == Path() else [f"cd {directory}"]) + [*starter.commands]:
+        click.echo(f"  {command}")

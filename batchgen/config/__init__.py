@@ -12,7 +12,6 @@ nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
 from batchgen.config.settings import (
-    CHAT_PARAMETERS,
     Config,
     Leaf,
     ModelConfig,
@@ -24,6 +23,6 @@ from batchgen.config.settings import (
 from batchgen.config.sources import load, model_setting
 
 __all__ = [
-    "CHAT_PARAMETERS", "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig",
+    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig",
     "WorkConfig", "leaf_table", "load", "model_setting",
 ]  # fmt: skip

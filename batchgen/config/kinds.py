@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 
 from batchgen.items import Price
 from batchgen.json_text import dump_json
+from batchgen.parameters import OPENAI, VENDORS
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request that batchgen sets
+_FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -169,15 +171,18 @@ def _check_path(value: Any, context: ValueContext) -> Path:
 
 
 def _check_parser(value: Any, context: ValueContext) -> str:
-    """The text as it is, but the path of a schema's file starts where the config's other paths
-    do."""
+    """The text as it is, but the path in it, of a schema or of a function's file, starts where the
+    config's other paths do."""
     spec = _check_text(value, context)
     prefix, _, source = spec.partition(":")
-    if prefix != "json_schema" or source.startswith("{"):
+    if prefix == "json_schema" and not source.startswith("{"):
+        if not source.strip():
+            raise ValueError("names no file; write json_schema:FILE")
+        return f"{prefix}:{_check_path(source, context)}"
+    file = _FUNCTION_FILE.fullmatch(spec)
+    if file is None or prefix in ("tag", "regex", "json_schema", "python"):
         return spec
-    if not source.strip():
-        raise ValueError("names no file; write json_schema:FILE")
-    return f"{prefix}:{_check_path(source, context)}"
+    return f"{_check_path(file[1], context)}{file[2]}"
 
 
 def _check_path_or_none(value: Any, context: ValueContext) -> Path | None:
@@ -269,24 +274,24 @@ _MAPPING = _json("a mapping", dict)
 _LIST = _json("a list", list, tuple)
 _CHOICE = _json("text or a mapping", str, dict)
 
-_CHAT_KINDS: Mapping[Kind, tuple[str, ...]] = {
-    POSITIVE: ("max_completion_tokens", "max_tokens"),
-    Kind("1", _check_n): ("n",),
-    _COUNT: ("top_logprobs",),
-    _integer("an integer"): ("seed",),
-    _number("a finite number"): ("frequency_penalty", "presence_penalty", "temperature", "top_p"),
-    BOOL: ("logprobs", "parallel_tool_calls", "store"),
-    TEXT: (
-        *("prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "safety_identifier"),
-        *("service_tier", "user", "verbosity"),
-    ),
-    _kind("text or a list of texts", _is_stop, _as_json): ("stop",),
-    _CHOICE: ("function_call", "tool_choice"),
-    _LIST: ("functions", "modalities", "tools"),
-    Kind("a mapping", _check_extra_body): ("extra_body",),
-    _MAPPING: (
-        *("audio", "logit_bias", "metadata", "moderation", "prediction"),
-        *("prompt_cache_options", "response_format", "web_search_options"),
-    ),
+_PARAMETER_KINDS: Mapping[str, Kind] = {
+    "positive": POSITIVE,
+    "one": Kind("1", _check_n),
+    "count": _COUNT,
+    "integer": _integer("an integer"),
+    "number": _number("a finite number"),
+    "flag": BOOL,
+    "text": TEXT,
+    "stop": _kind("text or a list of texts", _is_stop, _as_json),
+    "text_or_mapping": _CHOICE,
+    "list": _LIST,
+    "extra_body": Kind("a mapping", _check_extra_body),
+    "mapping": _MAPPING,
 }
-PARAMETERS = {name: _or_null(kind) for kind, names in _CHAT_KINDS.items() for name in names}
+PARAMETERS = {
+    name: _or_null(kind)
+    for names_by_kind in (OPENAI, VENDORS)
+    for word, kind in _PARAMETER_KINDS.items()
+    for name in names_by_kind.get(word, ())
+}
+"""Every parameter of a chat completion that a config may set, and extra_body for all others."""

@@ -56,10 +56,6 @@ class Leaf:
         return ENVIRONMENT_PREFIX + "_".join(self.path).upper()
 
 
-CHAT_PARAMETERS = frozenset(PARAMETERS)
-"""Every parameter of a chat completion that a config may set, and extra_body for all others."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The server and what is asked of it. `params` are the chat-completion parameters that were

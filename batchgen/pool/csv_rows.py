@@ -1,4 +1,4 @@
-"""CSV: a header, and an item in each row."""
+"""CSV, and TSV, which has tabs in place of the commas: a header, and an item in each row."""
 
 import csv
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
 
+_DELIMITERS = {",": "commas", "\t": "tabs"}
 _LINE_OVERHEAD_BYTES = 100  # of a short line and its cells in Python, beyond their characters
 
 
@@ -54,26 +55,35 @@ class _CsvLines:
         return "".join(self.row_lines).rstrip("\r\n")
 
 
-def read_csv_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
+def read_tsv_rows(file: BinaryIO, name: str) -> Iterator[Entry]:
+    return read_csv_rows(file, name, "\t")
+
+
+def read_csv_rows(file: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Entry]:
     csv.field_size_limit(MAX_ITEM_BYTES)  # the csv module's own limit, 128 KB, is below a prompt
     lines = _CsvLines(Lines(file, name))
-    rows = _rows(lines)
+    rows = _rows(lines, delimiter)
     where, header = next(rows, ("", None))
     if header is None:
         return
-    problem = header.problem if isinstance(header, BadLine) else _header_problem(header)
+    problem = header.problem if isinstance(header, BadLine) else _header_problem(header, delimiter)
     if isinstance(header, BadLine) or problem:
         yield BadLine(where, problem, lines.text(), fatal=True)
         return
     names = [column.strip() for column in header]
     for where, row in rows:
-        yield row if isinstance(row, BadLine) else _csv_row(names, row, where, lines.text())
+        if isinstance(row, BadLine):
+            yield row
+        elif not any(map(str.strip, row)):
+            yield BadLine(where, "the row is blank", lines.text(), blank=True)
+        else:
+            yield _csv_row(names, row, where, lines.text())
 
 
-def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
-    """Every row that is not blank, with its place."""
+def _rows(lines: _CsvLines, delimiter: str) -> Iterator[tuple[str, list[str] | BadLine]]:
+    """Every row on a line that is not empty, with its place."""
     # strict: otherwise a quote that is never closed would silently swallow the rest of the file
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         where = lines.start_row()
         try:
@@ -91,9 +101,15 @@ def _rows(lines: _CsvLines) -> Iterator[tuple[str, list[str] | BadLine]]:
                 yield where, row
 
 
-def _header_problem(header: list[str]) -> str:
-    if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), None)):
-        return f"the columns are separated by {other!r}; write them with commas"
+def _header_problem(header: list[str], delimiter: str) -> str:
+    others = ";\t|,".replace(delimiter, "")
+    if len(header) == 1 and (other := next((c for c in others if c in header[0]), None)):
+        instead = (
+            "commas, or name the file .tsv"
+            if other == "\t"
+            else ("tabs, or name the file .csv" if other == "," else _DELIMITERS[delimiter])
+        )
+        return f"the columns are separated by {other!r}; write them with {instead}"
     seen: set[str] = set()
     for number, name in enumerate((column.strip() for column in header), start=1):
         if not name:

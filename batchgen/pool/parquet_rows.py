@@ -92,6 +92,8 @@ def _batch_rows(metadata: Any) -> int:
 def _readable(pa: Any, kind: Any, name: str) -> Any:
     """The type that a column is read as. Raises _RefusedError for one that an item cannot hold."""
     is_a = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _readable(pa, kind.storage_type, name)
     if is_a.is_dictionary(kind):
         return _readable(pa, kind.value_type, name)
     if is_a.is_timestamp(kind):
@@ -102,6 +104,8 @@ def _readable(pa: Any, kind: Any, name: str) -> Any:
         return pa.float32()
     if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
         return pa.list_(_readable(pa, kind.value_type, f"{name}[]"))
+    if str(kind).startswith(("list_view", "large_list_view")):  # not in every pyarrow
+        return pa.list_view(_readable(pa, kind.value_type, f"{name}[]"))
     if is_a.is_struct(kind):
         return pa.struct(
             [(field.name, _readable(pa, field.type, f"{name}.{field.name}")) for field in kind]
@@ -112,7 +116,7 @@ def _readable(pa: Any, kind: Any, name: str) -> Any:
         is_a.is_null, is_a.is_boolean, is_a.is_integer, is_a.is_floating, is_a.is_string,
         is_a.is_large_string, is_a.is_date, is_a.is_decimal,
     )  # fmt: skip
-    if any(test(kind) for test in plain):
+    if any(test(kind) for test in plain) or str(kind) == "string_view":
         return kind
     if is_a.is_map(kind):
         raise _RefusedError(f"column {name} is a map whose keys are not text; drop it")
@@ -138,6 +142,8 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
 def _entry(row: dict[str, Any] | Exception, schema: Any, where: str) -> Entry:
     if isinstance(row, Exception):
         return BadLine(where, f"a value cannot be read: {_first_line(row)}")
+    if all(cell is None for cell in row.values()):
+        return BadLine(where, "the row is blank", blank=True)
     try:
         item = {
             field.name: _as_json(row[field.name], field.type, field.name)
@@ -173,6 +179,8 @@ def _as_json(value: Any, kind: Any, name: str) -> Any:
 
 def _value_kind(kind: Any) -> Any:
     """The type of the values; of a column of categories, that of the categories."""
+    if hasattr(kind, "storage_type"):
+        return _value_kind(kind.storage_type)
     return kind.value_type if hasattr(kind, "index_type") else kind
 
 

@@ -8,17 +8,20 @@ from typing import Any
 
 from batchgen.errors import InputError
 from batchgen.items import ItemInput, PoolItem
+from batchgen.parameters import PARAMETER_NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
     """A line that cannot be an item. `text` is the line as it was read: bytes that are not UTF-8 as
-    `\\xff`, and only the beginning of a line over the limit. `fatal`: nothing follows."""
+    `\\xff`, and only the beginning of a line over the limit. `fatal`: nothing follows. `blank`: it
+    has cells, but nothing in them, as spreadsheets leave behind; to be counted, and passed over."""
 
     where: str
     problem: str
     text: str = ""
     fatal: bool = False
+    blank: bool = False
 
 
 Entry = PoolItem | BadLine
@@ -51,11 +54,18 @@ def entry_of(obj: Any, where: str, text: str) -> Entry:
 _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
 # An item without any of these names consists of variables only.
 _RESERVED_NAMES = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
+# `metadata` is the item's own; the others are as often a name for something else.
+_PARAMETERS_BESIDE = (PARAMETER_NAMES | {"model", "stream"}) - {
+    *("metadata", "audio", "documents", "moderation", "plugins", "prediction", "reasoning"),
+    *("store", "thinking", "user"),
+}
 
 
 def _item_input(obj: Any) -> ItemInput:
     if not isinstance(obj, dict):
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
+    if "body" in obj:
+        _refuse_nameless_batch_line(obj)
     if obj.keys().isdisjoint(_RESERVED_NAMES):
         return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
@@ -63,11 +73,12 @@ def _item_input(obj: Any) -> ItemInput:
         _refuse_mixture(["body", *shapes], len(shapes) > 0)
         return _batch_line(obj)
     _refuse_mixture(shapes, "messages" in shapes and len(shapes) > 1)
+    params = _params(obj.get("params", {}), "params")
     common: dict[str, Any] = {
         "given": obj,
         "id": _item_id(obj, "id"),
         "metadata": obj.get("metadata"),
-        "params": _params(obj.get("params", {}), "params"),
+        "params": _params_beside(obj) | params if shapes else params,
     }
     if "messages" in obj:
         return ItemInput(**common, messages=_messages(obj["messages"]))
@@ -110,6 +121,24 @@ def _batch_line(obj: dict[str, Any]) -> ItemInput:
         params=_params(params | _params(obj.get("params", {}), "params"), "body"),
         messages=_messages(body["messages"]),
     )
+
+
+def _refuse_nameless_batch_line(obj: dict[str, Any]) -> None:
+    """A line of a batch that cannot be told from an item with variables, but for its body."""
+    body = obj["body"]
+    if "custom_id" not in obj and isinstance(body, dict) and "messages" in body:
+        instead = "; it has id in its place" if "id" in obj else ""
+        raise _ProblemError(f"looks like a line of an OpenAI batch, but has no custom_id{instead}")
+
+
+def _params_beside(obj: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that stand in the item itself, beside its messages or variables. With a model
+    it is a whole request, as the body of a call: then nothing in it means anything else."""
+    if "model" in obj and "messages" in obj:
+        beside = {name: value for name, value in obj.items() if name not in _RESERVED_NAMES}
+    else:
+        beside = {name: obj[name] for name in obj.keys() & _PARAMETERS_BESIDE}
+    return _params(beside, "item") if beside else beside
 
 
 def _is_chat_url(url: str) -> bool:

@@ -18,6 +18,7 @@ from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, Wo
 from batchgen.config.settings import leaf_path
 from batchgen.config.sources import nest
 from batchgen.errors import ConfigError
+from batchgen.parameters import OPENAI_NAMES
 from batchgen.shipped import shipped_path
 
 KEY = "sk-secret-0123456789"
@@ -120,8 +121,8 @@ WRONG = [
         " A parameter that only your server knows goes under model.extra_body",
     ),
     (
-        "model: {top_k: 40}",
-        "config.yaml: model.top_k: unknown key; did you mean model.top_p?"
+        "model: {guided_choices: [a]}",
+        "config.yaml: model.guided_choices: unknown key; did you mean model.guided_choice?"
         " A parameter that only your server knows goes under model.extra_body",
     ),
     (
@@ -421,7 +422,7 @@ def test_a_relative_path_starts_where_it_was_written(tmp_path: Path) -> None:
     assert loaded.prompts == PromptsConfig(system_prompt_path=cwd / "s.txt")
 
 
-def test_a_schema_s_file_starts_where_it_was_written_and_other_parsers_are_untouched(
+def test_a_parser_s_file_starts_where_it_was_written_and_other_parsers_are_untouched(
     tmp_path: Path,
 ) -> None:
     cwd = tmp_path / "elsewhere"
@@ -430,7 +431,11 @@ def test_a_schema_s_file_starts_where_it_was_written_and_other_parsers_are_untou
     assert load(tmp_path, text, cwd=cwd).parser == f"json_schema:{tmp_path / 'page.json'}"
     env = {"BATCHGEN_PARSER": "json_schema:page.json"}
     assert load(tmp_path, text, cwd=cwd, env=env).parser == f"json_schema:{cwd / 'page.json'}"
-    for parser in ("mine.py:Page", 'json_schema:{"type": "object"}', "regex:json_schema:a"):
+    made = load(tmp_path, "parser: mine/pp.py:Page", cwd=cwd)
+    assert made.parser == f"{tmp_path / 'mine/pp.py'}:Page"
+    assert load(tmp_path, "parser: pp.py", cwd=cwd).parser == f"{tmp_path / 'pp.py'}"
+    untouched = ('json_schema:{"type": "object"}', "regex:json_schema:a", "regex:a.py:b", "m:f")
+    for parser in untouched:
         assert load(tmp_path, cwd=cwd, overrides={"parser": parser}).parser == parser
 
 
@@ -641,7 +646,7 @@ def test_every_leaf_has_a_name_of_its_own_and_a_default_that_holds(tmp_path: Pat
 def test_the_chat_parameters_are_those_of_the_installed_openai() -> None:
     theirs = set(get_type_hints(CompletionCreateParamsNonStreaming))
     ours = theirs - {"messages", "model", "stream", "stream_options"} | {"extra_body"}
-    assert ours == config.CHAT_PARAMETERS
+    assert ours == OPENAI_NAMES
 
 
 def test_importing_config_loads_neither_yaml_nor_openai() -> None:

@@ -1,8 +1,10 @@
 """Pools as users have them: good lines, bad lines, and what the messages say."""
 
+import gzip
 import io
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,10 @@ def test_a_line_over_the_limit_is_skipped_whole(tmp_path: Path) -> None:
 def test_utf16_is_recognised(tmp_path: Path) -> None:
     entry = read(tmp_path / "pool.jsonl", '{"a": 1}'.encode("utf-16"))[0]
     assert isinstance(entry, BadLine)
-    assert entry.problem == "not UTF-8 but UTF-16; save the file as UTF-8"
+    assert entry.problem == (
+        "not UTF-8 but UTF-16; save the file as UTF-8 (in Excel: CSV UTF-8), or run iconv -f UTF-16"
+        " -t UTF-8"
+    )
 
 
 def test_standard_input_is_jsonl() -> None:
@@ -281,7 +286,10 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
         ("a,b,a", "the header has 'a' twice"),
         ("a,,b", "column 2 of the header has no name"),
         ("a;b", "the columns are separated by ';'; write them with commas"),
-        ("a\tb", "the columns are separated by '\\t'; write them with commas"),
+        (
+            "a\tb",
+            "the columns are separated by '\\t'; write them with commas, or name the file .tsv",
+        ),
         ('a,"b', "not CSV: unexpected end of data"),
     ],
 )
@@ -294,6 +302,94 @@ def test_a_bad_header_ends_the_file(tmp_path: Path, header: str, problem: str) -
 def test_a_cell_may_be_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
     path = tmp_path / "pool.csv"
     assert read(path, "a\n" + "x" * 200_000) == [flat({"a": "x" * 200_000}, f"{path}:2")]
+
+
+def test_tsv_has_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "pool.tsv"
+    assert read(path, 'topic\tnote\ncat, dog\t5" long\n') == [
+        flat({"topic": "cat, dog", "note": '5" long'}, f"{path}:2")
+    ]
+    assert read(path, "a,b\n") == [
+        bad(
+            f"{path}:1",
+            "the columns are separated by ','; write them with tabs, or name the file .csv",
+            "a,b",
+            fatal=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", ["pool.csv", "pool.tsv", "pool.txt", "pool.jsonl"])
+def test_text_in_gbk_is_told_as_what_it_is(tmp_path: Path, name: str) -> None:
+    [entry, *_] = read(tmp_path / name, "人工智能\n茶\n".encode("gbk"))
+    assert isinstance(entry, BadLine)
+    assert entry.problem == (
+        'not UTF-8: byte 0xc8 at column 1; in GBK it would be "人工智能": save the file as UTF-8'
+        " (in Excel: CSV UTF-8), or run iconv -f GBK -t UTF-8"
+    )
+
+
+def test_other_bytes_are_not_taken_for_gbk(tmp_path: Path) -> None:
+    [entry, *_] = read(tmp_path / "pool.txt", "café crème\n".encode("latin-1"))
+    assert isinstance(entry, BadLine)
+    assert entry.problem == "not UTF-8: byte 0xe9 at column 4"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pool.jsonl.gz", '{"text": "a"}\n'),
+        ("pool.json.gz", '[{"text": "a"}]'),
+        ("pool.csv.gz", "text\na\n"),
+        ("POOL.TSV.GZ", "text\na\n"),
+        ("pool.txt.gz", "a\n"),
+    ],
+)
+def test_a_file_may_be_packed(tmp_path: Path, name: str, content: str) -> None:
+    [entry] = read(tmp_path / name, gzip.compress(content.encode()))
+    assert isinstance(entry, PoolItem)
+    assert entry.input.given == {"text": "a"}
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"{}" + data])
+def test_a_packed_file_that_is_damaged_says_so(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    packed = gzip.compress("".join(f'{{"n": {n}}}\n' for n in range(99)).encode())
+    last = read(tmp_path / "pool.jsonl.gz", damage(packed))[-1]
+    assert isinstance(last, BadLine)
+    assert last.problem.startswith("cannot be unpacked from here on: ")
+    assert last.fatal
+
+
+def test_a_line_of_text_is_an_item(tmp_path: Path) -> None:
+    path = tmp_path / "pool.txt"
+    assert read(path, "\ufeff a \r\n\n \n{}") == [
+        flat({"text": " a "}, f"{path}:1"),
+        BadLine(f"{path}:3", "the line is blank", " ", blank=True),
+        flat({"text": "{}"}, f"{path}:4"),
+    ]
+
+
+def test_a_directory_of_texts_is_a_pool_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    files = {"b.txt": b"\xef\xbb\xbfB\nb\n", "a/2.md": b"2", "a/1": b"1\r\n", ".hidden": b"x",
+             ".git/x": b"x", "c.png": b"\x89PNG", "empty": b"\n"}  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def item(name: str, text: str) -> PoolItem:
+        fields = {"id": name, "path": name, "text": text}
+        return flat(fields, f"{tmp_path}/{name}", id=name)
+
+    assert list(open_pool(str(tmp_path))) == [
+        item("a/1", "1"),
+        item("a/2.md", "2"),
+        item("b.txt", "B\nb"),
+        bad(f"{tmp_path}/c.png", "not UTF-8: byte 0x89 at column 1"),
+        BadLine(f"{tmp_path}/empty", "the file is blank", blank=True),
+    ]
 
 
 @pytest.mark.parametrize("name", ["pool.csv", "pool.jsonl"])
@@ -399,12 +495,15 @@ def test_python_objects_are_copied() -> None:
     [
         ("", "the data pool's name is empty; give a file, - or module:function"),
         ("missing.jsonl", "missing.jsonl: no such data pool"),
-        ("folder", "folder: is a directory"),
-        ("folder.csv", "folder.csv: is a directory"),
         (
-            "pool.txt",
-            "pool.txt: unknown kind of data pool; it must end in .jsonl, .json, .csv or .parquet,"
-            " be - (JSONL on stdin), or module:function",
+            "pool.xlsx",
+            "pool.xlsx: unknown kind of data pool; it must end in .jsonl, .json, .csv, .tsv, .txt"
+            " (each also .gz) or .parquet, be a directory of text files, - (JSONL on stdin),"
+            " module:function, or results:EXPERIMENT",
+        ),
+        (
+            "pool.parquet.gz",
+            "pool.parquet.gz: is packed; Parquet is read from its end, so from a file",
         ),
         (
             "no_such_module:items",
@@ -421,9 +520,8 @@ def test_a_source_that_cannot_be_read_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "pool.txt").touch()
+    (tmp_path / "pool.xlsx").touch()
+    (tmp_path / "pool.parquet.gz").touch()
     with pytest.raises(UsageError) as caught:
         open_pool(source)
     assert str(caught.value) == problem.replace("<here>", str(tmp_path))
@@ -453,6 +551,28 @@ BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
         ),
         ({"a": 1, "params": {"n": 1, "model": "m"}}, {"params": {"n": 1, "model": "m"}}),
         ({"url": "https://x", "body": "an e-mail"}, {}),
+        # a request: what stands beside the messages is asked for too
+        (
+            {"model": "m", "messages": CHAT, "temperature": 0, "metadata": {"row": 1}, "odd": 1},
+            {
+                "messages": CHAT,
+                "metadata": {"row": 1},
+                "params": {"model": "m", "temperature": 0, "odd": 1},
+            },
+        ),
+        (
+            {"messages": CHAT, "tools": [], "top_k": 5, "source": "x", "user": "bob"},
+            {"messages": CHAT, "params": {"tools": [], "top_k": 5}},
+        ),
+        (
+            {"messages": CHAT, "seed": 1, "params": {"seed": 2}},
+            {"messages": CHAT, "params": {"seed": 2}},
+        ),
+        (
+            {"user_prompt_kwargs": {"a": 1}, "chat_template_kwargs": {"thinking": False}},
+            {"user_variables": {"a": 1}, "params": {"chat_template_kwargs": {"thinking": False}}},
+        ),
+        ({"topic": "x", "temperature": 0}, {}),
     ],
 )
 def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[str, Any]) -> None:
@@ -501,6 +621,18 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         (
             {**BATCH, "body": {"messages": CHAT, "stream": True}},
             "body.stream must not be set: answers are taken whole",
+        ),
+        (
+            {"model": "m", "messages": CHAT, "stream": True},
+            "item.stream must not be set: answers are taken whole",
+        ),
+        (
+            {"method": "POST", "url": "/v1/chat/completions", "body": {"messages": CHAT}},
+            "looks like a line of an OpenAI batch, but has no custom_id",
+        ),
+        (
+            {"id": "a", "body": {"messages": CHAT}},
+            "looks like a line of an OpenAI batch, but has no custom_id; it has id in its place",
         ),
         ({**BATCH, "body": {"input": "x"}}, "body must be an object with messages"),
         ({**BATCH, "body": "x"}, "body must be an object with messages"),

@@ -57,11 +57,30 @@ def test_rows_are_counted_through_all_row_groups(path: Path) -> None:
     assert given(path, pa.table({"n": pa.array([], pa.int64())})) == []
 
 
+def test_views_of_text_are_text(path: Path) -> None:
+    view = pa.array(["茶", None], pa.string_view())
+    assert given(path, pa.table({"topic": view, "n": [1, 2]})) == [
+        {"topic": "茶", "n": 1},
+        {"topic": None, "n": 2},
+    ]
+
+
+def test_what_an_extension_type_holds_is_read(path: Path) -> None:
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}']))
+    assert given(path, pa.table({"made": column})) == [{"made": '{"a": 1}'}]
+
+
+def test_a_row_of_nothing_but_nulls_is_blank(path: Path) -> None:
+    entries = read(path, pa.table({"a": pa.array([None, 1], pa.int64()), "b": [None, "x"]}))
+    assert entries[0] == BadLine(f"{path}: row 1", "the row is blank", blank=True)
+    assert len(entries) == 2
+
+
 def test_nested_columns_are_json_values(path: Path) -> None:
     kind = pa.struct([("a", pa.list_(pa.int64())), ("b", pa.map_(pa.string(), pa.float64()))])
     value = {"a": [1, None], "b": {"x": 0.5, "y": None}}
-    table = pa.table({"s": pa.array([value, None], kind)})
-    assert given(path, table) == [{"s": value}, {"s": None}]
+    table = pa.table({"s": pa.array([value, None], kind), "n": [1, 2]})
+    assert given(path, table) == [{"s": value, "n": 1}, {"s": None, "n": 2}]
 
 
 def test_kinds_that_json_does_not_know_go_by_the_rule(path: Path) -> None:
