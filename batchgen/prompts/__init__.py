@@ -1,6 +1,7 @@
 """Prompts: from templates and an item to the messages that are sent.
 
-templates   text with variables: braces, or Jinja2 in a sandbox
+templates   text with variables, from its file: braces, or Jinja2 in a sandbox
+braces      the first of these
 renderer    makes the request of an item, by its recipe
 images      replaces local images by data URLs
 """

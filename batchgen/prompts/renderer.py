@@ -10,9 +10,13 @@ from typing import Any
 
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe
+from batchgen.prompts.braces import BraceTemplate
 from batchgen.prompts.templates import Compiled, compile_template
 
-_FIELDS_OF_BATCHGEN = {"id", "metadata", "params"}
+_FIELDS_OF_BATCHGEN = frozenset(("id", "metadata", "params"))
+_SHAPES = frozenset(
+    ("messages", "user_prompt_kwargs", "system_prompt_kwargs", "custom_id", "method", "url", "body")
+)
 
 
 class Renderer:
@@ -32,7 +36,9 @@ class Renderer:
         try:
             if self._system:
                 self._system.check(item_input.system_variables)
-            self._user_template().check(item_input.user_variables)
+            if not self._user_template().check(item_input.user_variables):
+                name = self._user_template().name
+                raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
         except TemplateError as exc:
             raise TemplateError(f"{where}: {exc}") from exc
 
@@ -85,21 +91,48 @@ class Renderer:
         if is_own(item_input, name):
             given = item_input.given  # `body`: a line of an OpenAI batch
             place = _place_in(given.get("params"), "params", name)
-            return f"{place or _place_in(given.get('body'), 'body', name)} of the item"
+            place = place or _place_in(given.get("body"), "body", name)
+            return f"{place or name} of the item"
         if name in self.added_params(item_input, sample):
             return f"the {name} of {'a sample' if name == 'seed' else 'structured_output'}"
         return _place_in(self._recipe.params, "model", name) or name
 
     def unused_variables(self, item_input: ItemInput) -> set[str]:
-        """The variables of the item that no template uses, for a warning."""
+        """What is in the item and goes into no request, for a warning: variables that no template
+        uses, and fields beside its messages that are no parameters."""
+        given = item_input.given
         if item_input.messages is not None:
-            return set()
-        given = {*item_input.system_variables, *item_input.user_variables}
-        if item_input.given.keys().isdisjoint(("system_prompt_kwargs", "user_prompt_kwargs")):
-            given -= _FIELDS_OF_BATCHGEN
+            return set(given.keys() - _FIELDS_OF_BATCHGEN - _SHAPES - item_input.params.keys())
+        names = self._variable_names(item_input)
         for template in (self._system, self._user):
-            given -= template.variables if template else frozenset()
-        return given
+            names -= template.variables if template else frozenset()
+        if not given.keys().isdisjoint(_SHAPES):
+            names |= given.keys() - _FIELDS_OF_BATCHGEN - _SHAPES - item_input.params.keys()
+        return names
+
+    def uses_nothing_of(self, item_input: ItemInput) -> bool:
+        """Whether the item has variables, and the templates, all the same for every item, take
+        none at all."""
+        if item_input.messages is not None or not self._variable_names(item_input):
+            return False
+        return not any(one.variables for one in (self._system, self._user) if one)
+
+    def literal_names(self, item_input: ItemInput) -> list[tuple[str, str]]:
+        """The variables of the item that stand in a template with doubled braces, as in other
+        template languages, and so are text there; each with the name of its template."""
+        names = self._variable_names(item_input)
+        return [
+            (name, one.name)
+            for one in (self._system, self._user)
+            if isinstance(one, BraceTemplate)
+            for name in sorted(one.doubled & names)
+        ]
+
+    def _variable_names(self, item_input: ItemInput) -> set[str]:
+        names = {*item_input.system_variables, *item_input.user_variables}
+        if item_input.given.keys().isdisjoint(("system_prompt_kwargs", "user_prompt_kwargs")):
+            names -= _FIELDS_OF_BATCHGEN
+        return names
 
     def _asked_params(self, item_input: ItemInput) -> dict[str, Any]:
         params = {**self._params, **item_input.params}

@@ -160,6 +160,8 @@ def test_a_jinja2_error_of_syntax_names_the_line() -> None:
         ("p.txt", b"\xef\xbb\xbfHi\r\nyou\r\n", "Hi\nyou", "braces"),
         ("p.txt", b"Hi", "Hi", "braces"),
         ("p.txt.j2", b"{{ x }}\n", "{{ x }}", "jinja2"),
+        ("p.jinja", b"{{ x }}\n", "{{ x }}", "jinja2"),
+        ("P.JINJA2", b"{{ x }}\n", "{{ x }}", "jinja2"),
     ],
 )
 def test_a_template_file(tmp_path: Path, name: str, content: bytes, text: str, syntax: Any) -> None:
@@ -285,6 +287,70 @@ def test_a_conversation_that_asks_again_has_the_answer_and_what_was_wrong() -> N
     assert len(messages) == 2
     twice = with_feedback(again, "x", "why")
     assert [message["role"] for message in twice[2:]] == ["assistant", "user"] * 2
+
+
+FIELDS = {"product name": "tea", "a.b": 1, "n": {"x": [{"y": "deep"}], "z": None}, "t": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered", "used"),
+    [
+        ("{product name}", "tea", {"product name"}),
+        ('{{"a": 1}} {product name}', '{"a": 1} tea', {"product name"}),
+        ('{"a": 1} {product name} {{product name}}', '{"a": 1} tea {product name}',
+         {"product name"}),
+        ("{a.b}", "1", {"a.b"}),
+        ("{n.x[0].y} {n.x.0} {n.z}", 'deep {"y": "deep"} null', {"n"}),
+        ("{t.x} {product_names}x {gone.x}", None, set()),
+        ("{t.x} {gone.x} {no such field}", "{t.x} {gone.x} {no such field}", set()),
+    ],
+)  # fmt: skip
+def test_any_field_can_stand_in_a_template(text: str, rendered: str | None, used: set[str]) -> None:
+    compiled = compile_template(Template(text))
+    if rendered is None:
+        with pytest.raises(TemplateError, match=r"did you mean \{product name\}\?"):
+            compiled.check(FIELDS)
+        return
+    compiled.check(FIELDS)
+    assert (compiled.render(FIELDS), compiled.variables) == (rendered, used)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ({"a b": 1}, {"c": 1}, "template t needs {a b}, which the item does not have (it has: c)"),
+        ({"c": 1}, {"a b": 1}, "template t has {a b}: this item has it, those before it do not"),
+        ({"a b": 1, "n": {"x": 1}}, {"a b": 1, "n": {}}, "template t needs {n.x}, which the item"),
+    ],
+)
+def test_a_field_is_there_for_all_items_or_for_none(
+    first: dict[str, Any], second: dict[str, Any], problem: str
+) -> None:
+    compiled = compile_template(Template("{a b} {n.x}", name="t"))
+    compiled.check(first)
+    with pytest.raises(TemplateError) as caught:
+        compiled.check(second)
+    assert str(caught.value).startswith(problem)
+
+
+def test_jinja2_reaches_any_field_by_the_item() -> None:
+    compiled = compile_template(Template('{{ item["product name"] }}', "jinja2", "p.j2"))
+    assert compiled.check(FIELDS)
+    assert compiled.render(FIELDS) == "tea"
+    assert compiled.variables >= FIELDS.keys()
+    own = compile_template(Template("{{ item }}", "jinja2"))
+    assert own.render({"item": "mine"}) == "mine"
+    wrong = compile_template(Template("{{ product_name }}", "jinja2", "p.j2"))
+    with pytest.raises(TemplateError, match=r'did you mean item\["product name"\]\?'):
+        wrong.check(FIELDS)
+
+
+def test_what_stands_beside_messages_and_is_no_parameter_is_unused() -> None:
+    renderer = Renderer(recipe())
+    fields = {"messages": [{"role": "user"}], "source": "x", "seed": 1, "metadata": 1}
+    assert renderer.unused_variables(item(**fields)) == {"source"}
+    kwargs = {"user_prompt_kwargs": {"a": 1}, "lang": "de"}
+    assert renderer.unused_variables(item(**kwargs)) == {"lang"}
 
 
 def test_unused_variables_are_those_that_no_template_names() -> None:
