@@ -23,7 +23,8 @@ from batchgen.simulate import Simulator, serve
 @click.option(
     "--errors", default="", metavar="MIX",
     help="Shares of KIND=P: a status such as 429 or 500, reset, hang, trickle, html, "
-         "cut, bad_json, no_choices, empty, refusal, content_filter, length.",
+         "cut, bad_json, no_choices, empty, refusal, content_filter, length, prose (text that no "
+         "parser wants).",
 )  # fmt: skip
 @click.option("--rpm", type=click.FloatRange(0), default=0,
               help="Requests a minute that it takes; 0: no limit.")  # fmt: skip

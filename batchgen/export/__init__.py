@@ -7,8 +7,9 @@ This is the door. Behind it:
     plain           all results as JSON lines; no stored text is parsed
     groups          the samples of an item in one line
     convert         everything else: other formats, chosen rows, several files
-    chat, table     the rows of the other formats
-    writer, columns what these share
+    chat            the rows of the other formats: conversations
+    table, parquet_table    tables, for a spreadsheet and for programs
+    writer, columns, value_type    what these share
     summary         a file beside the export that describes it
     live_file       JSON lines in finishing order, kept up to date
     follow          keeps a live file up to date while workers work
@@ -32,7 +33,7 @@ from batchgen.export.files import Hashed, checked_target, is_special, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
 from batchgen.export.formats import FORMATS, FormatSpec, format_by_name
 from batchgen.export.groups import write_groups
-from batchgen.export.lines import result_object
+from batchgen.export.lines import matches, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.request import Exported, ExportedFile, ExportRequest
@@ -44,7 +45,7 @@ from batchgen.store import Experiment, ExportRecord, Store
 __all__ = [
     "FORMATS", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "check_export",
     "check_live_file", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
-    "format_by_name", "keep_live_file", "live_path", "output_path", "result_object",
+    "format_by_name", "keep_live_file", "live_path", "matches", "output_path", "result_object",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()

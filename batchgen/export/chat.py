@@ -43,24 +43,33 @@ def sharegpt_line(row: ResultRow, content: Content) -> str:
 
 
 def batch_line(row: ResultRow, content: Content) -> str:
-    """A line of OpenAI's batch output; that of a failed item has its error, and what the server
-    sent, if anything."""
-    error = None if row.reason is None else {"code": row.reason, "message": row.error}
+    """A line of OpenAI's batch output: what the server sent or, where nothing came back, an
+    error."""
+    response = _batch_response(row, content)
+    error = None if response else {"code": row.reason or "unknown", "message": row.error or ""}
     custom_id = row.custom_id or str(row.id)
     if row.custom_id and row.sample and row.sample > 1:
         custom_id += f"#{row.sample}"  # a batch has each id once
     return (
         f'{{"id": "batch_req_{row.id}", "custom_id": {dump_json(custom_id)}, '
-        f'"response": {_batch_response(row, content)}, "error": {dump_json(error)}}}\n'
+        f'"response": {response or "null"}, "error": {dump_json(error)}}}\n'
     )
 
 
-def _batch_response(row: ResultRow, content: Content) -> str:
+def _batch_response(row: ResultRow, content: Content) -> str | None:
+    """None: there is none."""
     details, body = content.details[row.id], content.body_of(row)
     if details.http_status is None or body is None:
-        return "null"
+        return None
+    if not isinstance(sent := loads(body), dict):  # a proxy's page: readers want an object
+        message = sent if isinstance(sent, str) else body
+        sent = {"error": {"message": message, "type": row.reason, "param": None, "code": None}}
+        body = dump_json(sent)
+    own_id = sent.get("id")
+    request_id = details.request_id or (own_id if isinstance(own_id, str) else None)
+    request_id = request_id or f"batch_req_{row.id}"
     return (
-        f'{{"status_code": {details.http_status}, "request_id": {dump_json(details.request_id)}, '
+        f'{{"status_code": {details.http_status}, "request_id": {dump_json(request_id)}, '
         f'"body": {body}}}'
     )
 

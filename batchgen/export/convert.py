@@ -55,7 +55,7 @@ async def convert(
     has_samples = await store.has_samples(experiment.id)
     content = Content(request.state, request.extras, has_samples=has_samples)
     total = 0
-    if request.format.needs_columns or (len(files) > 1 and request.where):
+    if request.format.see or (len(files) > 1 and request.where):
         total = await _scan(store, experiment, request, content)
     elif len(files) > 1:
         total = int(getattr(await store.counts([experiment.id]), request.state))
@@ -75,15 +75,14 @@ async def convert(
 async def _scan(
     store: Store, experiment: Experiment, request: ExportRequest, content: Content
 ) -> int:
-    """Read all results before any is written: how many are chosen, and the columns that they
-    need."""
-    total = 0
+    """Read all results before any is written: how many are chosen, and what the format must know
+    of all."""
+    total, see = 0, request.format.see
 
     def scan(page: list[ResultRow]) -> int:
         rows = [row for row in page if matches(row, request.where)]
-        if request.format.needs_columns:
-            for row in rows:
-                content.columns.see(row)
+        for row in rows if see else ():
+            see(content, row)  # type: ignore[misc]
         return len(rows)
 
     async for page in _pages(store, experiment, request):

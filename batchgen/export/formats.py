@@ -9,9 +9,11 @@ from pathlib import Path
 from batchgen.export.chat import alpaca_line, batch_line, messages_line, sharegpt_line
 from batchgen.export.files import Hashed
 from batchgen.export.lines import export_line
-from batchgen.export.table import CsvTable, ParquetTable
+from batchgen.export.parquet_table import ParquetTable, see_parsed
+from batchgen.export.table import CsvTable
 from batchgen.export.writer import Content, Extra, LineWriter, Writer
 from batchgen.parquet import load_pyarrow
+from batchgen.store import ResultRow
 
 
 def _nothing_to_install() -> None:
@@ -34,7 +36,7 @@ class FormatSpec:
     extras: tuple[Extra, ...] = ()  # those that a row has a place for
     is_for_training: bool = False  # conversations as they were sent; so failed items have no place
     is_export_line: bool = False  # so it can be followed, grouped, and compared by `verify`
-    needs_columns: bool = False  # of all rows, before the first is written: they are read twice
+    see: Callable[[Content, ResultRow], None] | None = None  # each row, before any is written
     needs_bodies: bool = False  # what the server sent, in `Content.details`
     check_installed: Callable[[], object] = _nothing_to_install
 
@@ -56,15 +58,17 @@ _SPECS = (
         "(`input.topic`, `parsed.label`), a list is JSON text",
         writer=CsvTable,
         extras=tuple(Extra),
-        needs_columns=True,
+        see=lambda content, row: content.columns.see(row),
     ),
     FormatSpec(
         name="parquet",
         suffix=".parquet",
-        row="typed columns; `input`, `parsed` and `metadata` are JSON as text, `id` is text, the "
-        "counts of `usage` are columns",
+        row="typed columns; `parsed` has a type where all its values have one shape (an object is "
+        "a struct: `parsed.label`), else it is JSON as text, as `input` and `metadata` are; `id` "
+        "is text, the counts of `usage` are columns",
         writer=ParquetTable,
         extras=tuple(Extra),
+        see=see_parsed,
         check_installed=load_pyarrow,
     ),
     FormatSpec(

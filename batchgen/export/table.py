@@ -1,4 +1,4 @@
-"""Results as a table: CSV for a spreadsheet, Parquet for programs."""
+"""Results as a table for a spreadsheet: CSV."""
 
 import csv
 import io
@@ -13,7 +13,6 @@ from batchgen.export.files import Hashed
 from batchgen.export.writer import Content, Writer
 from batchgen.items import State
 from batchgen.json_text import dump_json, storable
-from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow
 
 # Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
@@ -24,8 +23,6 @@ _CALL = (
     "model", "finish_reason", "prompt_tokens", "completion_tokens", "cached_tokens",
     "reasoning_tokens", "cost_usd", "attempts", "timestamp",
 )  # fmt: skip
-_ROW_GROUP_ROWS = 10_000
-_ROW_GROUP_CHARS = 16 << 20
 
 
 class CsvTable(Writer):
@@ -57,13 +54,14 @@ class CsvTable(Writer):
                     break
                 cells[place] = _shown(part)
         extras = {name: _text_of(value) for name, value in self._content.extras_of(row).items()}
-        for name, value in (_scalars(row) | extras).items():
+        for name, value in (scalars(row) | extras).items():
             if (place := self._places.get((name,))) is not None:
                 cells[place] = _shown(value)
         return cells
 
 
-def _scalars(row: ResultRow) -> dict[str, Any]:
+def scalars(row: ResultRow) -> dict[str, Any]:
+    """The cells about the call and the row, by their columns."""
     return {
         "sample": row.sample,
         "model": row.model,
@@ -98,66 +96,3 @@ def _csv(rows: Any) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
-
-
-class ParquetTable(Writer):
-    """Typed columns; `input`, `parsed`, `metadata` and the extras, of which each row may have
-    another shape, are JSON as text. Written in row groups, so memory does not grow."""
-
-    def __init__(self, file: Hashed, content: Content) -> None:
-        self._pa, parquet = load_pyarrow()
-        self._content = content
-        self._schema = _schema(self._pa, content)
-        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
-        self._records: list[dict[str, Any]] = []
-        self._chars = 0
-
-    def write(self, rows: Sequence[ResultRow]) -> None:
-        for row in rows:
-            extras = self._content.extras_of(row)
-            self._records.append(_record(row) | extras)
-            self._chars += len(row.input) + 2 * len(row.response)
-            self._chars += sum(len(text or "") for text in extras.values())
-        if len(self._records) >= _ROW_GROUP_ROWS or self._chars >= _ROW_GROUP_CHARS:
-            self._write_group()
-
-    def close(self) -> None:
-        self._write_group()
-        self._writer.close()
-
-    def abandon(self) -> None:
-        """After an error, when nobody needs the file. Otherwise the writer would finish the file
-        when Python collects it, and complain that it is closed."""
-        self._writer.is_open = False
-
-    def _write_group(self) -> None:
-        if self._records:
-            table = self._pa.Table.from_pylist(self._records, schema=self._schema)
-            self._writer.write_table(table, row_group_size=len(self._records))
-            self._records, self._chars = [], 0
-
-
-def _schema(pa: Any, content: Content) -> Any:
-    text, count = pa.string(), pa.int64()
-    columns = [
-        ("id", text), ("input", text), ("response", text), ("parsed", text), ("metadata", text),
-        ("model", text), ("finish_reason", text), ("prompt_tokens", count),
-        ("completion_tokens", count), ("cached_tokens", count), ("reasoning_tokens", count),
-        ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
-    ]  # fmt: skip
-    columns[1:1] = [("sample", count)] if content.has_samples else []
-    columns += [("reason", text), ("error", text)] if content.state is State.FAILED else []
-    columns += [(name, text) for name in content.extras]
-    return pa.schema(columns)
-
-
-def _record(row: ResultRow) -> dict[str, Any]:
-    metadata = None if row.metadata == "null" else row.metadata
-    return _scalars(row) | {
-        "id": row.custom_id or str(row.id),
-        "input": row.input,
-        "response": loads(row.response),
-        "parsed": (row.parsed or row.response) if row.reason is None else None,
-        "metadata": metadata,
-        "timestamp": row.finished_at,
-    }

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
+from batchgen.export.value_type import ValueType
 from batchgen.items import Recipe, State
 from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text, with_text
@@ -26,12 +27,13 @@ class Extra(StrEnum):
 
 class Content:
     """What there is about the rows of one export. `details` are those of the page that is being
-    written; `recipes` are those of all rows so far, by their id; `columns` are complete where the
-    format needs them. Which of it is filled, `FormatSpec` says."""
+    written; `recipes` are those of all rows so far, by their id; `columns` and `parsed_type`
+    are complete where the format needs them. Which of it is filled, `FormatSpec` says."""
 
     def __init__(self, state: State, extras: Sequence[Extra], *, has_samples: bool) -> None:
         self.state, self.extras, self.has_samples = state, extras, has_samples
         self.columns = Columns()
+        self.parsed_type = ValueType()
         self.details: Mapping[int, AnswerDetails] = {}
         self.recipes: dict[int, Recipe] = {}
         self._renderers: dict[int, Renderer] = {}

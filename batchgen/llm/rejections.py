@@ -40,6 +40,12 @@ _UNSUPPORTED = tuple(
 )
 # What servers call the schema of an answer when they cannot follow it.
 _SCHEMA_WORDS = re.compile(r"response[ _]format|json[ _]schema|\bgrammar\b", re.IGNORECASE)
+# The tokens of a schema are counted with those of the messages.
+_TOO_LONG = re.compile(
+    r"context[ _-]?(?:length|window|size)|reduce the length|too (?:long|many tokens)|"
+    r"max(?:imum)?[ _](?:input|prompt|model)[ _]?(?:length|tokens|len)",
+    re.IGNORECASE,
+)
 _MAX_CHARS = 20_000
 _MAX_DEPTH = 20
 
@@ -69,18 +75,23 @@ def rejected_parameter(error_body: str | None, request: Mapping[str, Any]) -> Re
 def _named_in(body: Any, text: str) -> Iterator[tuple[str, bool]]:
     """Every path to a parameter that the error names, and whether it calls it unsupported."""
     texts = [text] if body is None else []
+    is_named = False
     for part in _parts_of(body, texts):
         code = part.get("code")
-        if isinstance(param := part.get("param"), str):
+        if (param := part.get("param")) and isinstance(param, str):
+            is_named = True
             yield param, isinstance(code, str) and code in _UNSUPPORTED_CODES
         if isinstance(place := part.get("loc"), list) and place:
+            is_named = True
             extra = re.search(_EXTRA, str(part.get("msg"))) is not None
             yield str(place[1] if place[0] == "body" and len(place) > 1 else place[0]), extra
     for text in texts:
         for pattern in _UNSUPPORTED:
             for match in pattern.finditer(text):
                 yield match[1], True
-    if any(map(_SCHEMA_WORDS.search, texts)):
+    # An error that names what it is about is about that, whatever else it speaks of.
+    about_schema = any(map(_SCHEMA_WORDS.search, texts))
+    if about_schema and not is_named and not any(map(_TOO_LONG.search, texts)):
         yield "response_format", False
 
 

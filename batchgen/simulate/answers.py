@@ -61,9 +61,10 @@ def completion(chat: Chat, kind: str = "ok", text: str | None = None) -> bytes:
     """The chat completion for `chat`; `text`, if given, is its text.
 
     `kind` is `ok` or the way in which the answer is unusable: `no_choices`, `empty`, `refusal`,
-    `content_filter`, `length`.
+    `content_filter`, `length`, or `prose`, which has none of the form that was asked for.
     """
-    texts = [_text(chat, index) if text is None else text for index in range(_choices(chat.body))]
+    write = _plain_text if kind == "prose" else _text
+    texts = [write(chat, index) if text is None else text for index in range(_choices(chat.body))]
     choices = [_choice(index, kind, text) for index, text in enumerate(texts)]
     prompt_tokens = _tokens("".join(_texts(chat.body["messages"])))
     completion_tokens = sum(_tokens(choice["message"]["content"] or "") for choice in choices)
@@ -128,6 +129,11 @@ def _text(chat: Chat, index: int) -> str:
     text = _json_text(digest, prose, quote) if "JSON" in chat.text else prose
     tag = next(filter(None, map(_TAG.search, _texts(chat.body["messages"]))), None)
     return f"<{tag[1]}>{text}</{tag[1]}>" if tag else text
+
+
+def _plain_text(chat: Chat, index: int) -> str:
+    digest = sha256(chat.digest + bytes([index])).digest()
+    return f"I am not sure what you mean. {_sentence(digest)}"
 
 
 def _schema(body: Mapping[str, Any]) -> dict[str, Any]:

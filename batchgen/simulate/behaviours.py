@@ -21,6 +21,7 @@ _FAULTS = (
     "refusal",
     "content_filter",
     "length",
+    "prose",
     "stale",
 )
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}

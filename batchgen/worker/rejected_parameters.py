@@ -22,6 +22,7 @@ class RejectedParameters:
         self._leave_out = leave_out
         self._warn = warn
         self._answered_recipes: set[int] = set()
+        self._worked: set[tuple[int, str]] = set()
 
     def interpret(
         self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply
@@ -30,6 +31,8 @@ class RejectedParameters:
         if isinstance(verdict, Answer):
             if not prepared.input.params:
                 self._answered_recipes.add(item.recipe_id)
+            added = prepared.renderer.added_params(prepared.input, item.sample)
+            self._worked.update((item.recipe_id, one) for one in added if one in prepared.body)
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
@@ -39,6 +42,8 @@ class RejectedParameters:
         place = prepared.renderer.place_of(rejected.name, prepared.input, item.sample)
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
         if rejected.name in prepared.renderer.added_params(prepared.input, item.sample):
+            if (item.recipe_id, rejected.name) in self._worked:
+                return named  # the server takes it: it is something about this item
             if self._leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)

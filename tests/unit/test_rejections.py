@@ -195,3 +195,20 @@ def test_nothing_that_is_said_raises(said: str) -> None:
 @pytest.mark.parametrize("said", ["[" * 30_000, '{"a":' * 3000 + "1" + "}" * 3000, "x" * 10**7])
 def test_no_depth_or_size_raises(said: str) -> None:
     assert rejected_parameter(said, REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        openai(
+            "Your messages resulted in 132166 tokens (317 in the response_format schemas).",
+            "messages",
+            "context_length_exceeded",
+        ),
+        openai("This model's maximum context length is 4096 tokens, with 20 in the json_schema."),
+        openai("Please reduce the length of the messages or the response format schemas."),
+        {"detail": [{"loc": ["body", "messages", 0], "msg": "too much for the json schema"}]},
+    ],
+)
+def test_an_error_about_something_else_that_speaks_of_the_schema(error: Any) -> None:
+    assert rejected_parameter(json.dumps(error), REQUEST) is None

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,9 @@ async def test_answers_that_are_no_use(client: Client) -> None:
     assert refusal["message"]["refusal"]
     filtered = (await body_of("content_filter"))["choices"][0]
     assert (filtered["finish_reason"], filtered["message"]["content"]) == ("content_filter", "")
+    prose = (await body_of("prose"))["choices"][0]
+    assert prose["finish_reason"] == "stop"
+    assert not re.search(r"[<>{}\[\]]", prose["message"]["content"])
     cut = (await body_of("length"))["choices"][0]
     assert cut["finish_reason"] == "length"
     assert cut["message"]["content"] == whole[: len(whole) // 2]

@@ -124,6 +124,32 @@ async def test_after_an_answer_with_it_one_rejection_stops_nobody(
     assert ends(project) == [("done", "", 1, 8), ("failed", "rejected", 1, 1)]
 
 
+async def test_one_that_batchgen_adds_is_not_left_out_once_it_has_worked(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w02", rejection("Invalid schema for response_format", "response_format"))
+    project.write("page.json", json.dumps(SCHEMA))
+    project.config("parser: json_schema:page.json\nstructured_output: true\n")
+    project.pool(words(6))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "1")
+    assert "left out" not in run.err
+    assert ends(project) == [("done", "", 1, 5), ("failed", "rejected", 1, 1)]
+    assert all("response_format" in request.body for request in simulator.requests)
+
+
+async def test_an_item_that_is_too_long_says_nothing_about_the_schema(
+    project: Project, simulator: Simulator
+) -> None:
+    said = "Your messages resulted in 132166 tokens (317 in the response_format schemas)."
+    simulator.script("Say w00", rejection(said, "messages", "context_length_exceeded"))
+    project.write("page.json", json.dumps(SCHEMA))
+    project.config("parser: json_schema:page.json\nstructured_output: true\n")
+    project.pool(words(4))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "1")
+    assert "left out" not in run.err
+    assert all("response_format" in request.body for request in simulator.requests)
+
+
 async def test_an_item_with_a_model_of_its_own_stops_nobody(
     project: Project, simulator: Simulator
 ) -> None:
