@@ -30,6 +30,7 @@ class Remedy(Enum):
     STOP_WORKERS = auto()
     RUN_AGAIN = auto()
     NAME_EXPERIMENT = auto()
+    NAME_EXPERIMENTS = auto()
     SHOW_ITEM = auto()  # item
     GIVE_DONE_BY_ID = auto()
     ASK_DONE_AGAIN = auto()

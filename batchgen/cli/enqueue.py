@@ -21,6 +21,7 @@ from batchgen.store import open_store
     "batchgen enqueue data_pool.jsonl",
     "batchgen enqueue data.csv --experiment labels --limit 100 --dry-run",
     "batchgen enqueue my_pool.py:make_items",
+    "batchgen enqueue results:answers --experiment scores --where 'parsed.score < 3'",
     "batchgen enqueue data_pool.jsonl --samples 4",
 ))  # fmt: skip
 @pool_options
@@ -34,8 +35,9 @@ from batchgen.store import open_store
 def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> int:
     """Turn the items of a data pool into pending rows.
 
-    SOURCE is a .jsonl, .json, .csv or .parquet file, - for JSON lines on stdin, or a Python
-    function that yields items, as module:function or path.py:function. Enqueueing the same pool
+    SOURCE is a .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet file, a directory of
+    text files, - for JSON lines on stdin, a Python function that yields items, as module:function
+    or path.py:function, or results:EXPERIMENT, what another one brought. Enqueueing the same pool
     again adds nothing; a pool that grew adds what is new. With --samples each item becomes several
     rows, and enqueueing it again with a higher number adds the rest.
     """
@@ -47,7 +49,7 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
 
 async def _enqueue(session: Session, config: Config, pool: PoolFlags, *, as_json: bool) -> int:
     recipe = recipe_of(config)
-    with reading_pool(pool) as entries:
+    with reading_pool(pool, config, recipe) as entries:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, recipe, entries, pool, as_json=as_json)
     return 0

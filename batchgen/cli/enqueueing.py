@@ -1,12 +1,12 @@
 """What enqueue, run and demo say of a data pool, and how it becomes rows."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -23,9 +23,12 @@ from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import Enqueued, enqueue
-from batchgen.pool import open_pool
+from batchgen.jobs.enqueue import Enqueued, checked_at_start, enqueue, recipe_of
+from batchgen.jobs.sources import is_results, open_source
+from batchgen.parameters import PARAMETER_NAMES
+from batchgen.pool import BadLine
 from batchgen.store import OtherRecipe, Store
+from batchgen.where import Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,14 @@ class PoolFlags:
     limit: int | None = None
     other_recipe: str | None = None
     skip_path: Path | None = None
+    where: Where | None = None
 
 
+_BAD_LINES_SHOWN = 10
+where_option = click.option(
+    "--where", type=Where, metavar="EXPR",
+    help="Of results:EXPERIMENT only the rows for which this holds, as export --where has it.",
+)  # fmt: skip
 pool_options = gathered(
     "pool",
     PoolFlags,
@@ -50,33 +59,62 @@ pool_options = gathered(
     limit_option,
     recipe_option,
     skip_option,
+    where_option,
 )
 
 
 @contextmanager
-def reading_pool(flags: PoolFlags) -> Iterator[Iterator[Any]]:
-    """The items to enqueue. Opened before the database, so that a wrong name makes none."""
-    with closing(open_pool(flags.source)) as entries:
-        yield islice(entries, flags.limit)
+def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[Iterator[Any]]:
+    """The items to enqueue. Opened, and its start checked, before the database, so that a wrong
+    name or a wrong file makes none."""
+    with closing(open_source(flags.source, config, where=flags.where)) as entries:
+        pool = islice(entries, flags.limit)
+        skip = None if flags.skip_path is None else (lambda _: None)
+        yield checked_at_start(pool, recipe, config.directory, skip)
+
+
+class _BadLines:
+    """Takes the bad lines: shows the first, and writes all to a file if there is one."""
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self._file = file
+        self.n = 0
+
+    def __call__(self, bad: BadLine) -> None:
+        self.n += 1
+        if self.n <= _BAD_LINES_SHOWN:
+            click.echo(f"skipped  {bad.where}: {bad.problem}", err=True)
+        if self._file is not None:
+            self._file.write(bad.text.rstrip("\n") + "\n")
+
+    def say_rest(self, path: Path) -> None:
+        if self.n > _BAD_LINES_SHOWN:
+            rest = self.n - _BAD_LINES_SHOWN
+            click.echo(f"skipped  {counted(rest, 'more line')}, all of them in {path}", err=True)
 
 
 @contextmanager
-def skipping(path: Path | None) -> Iterator[Callable[[Any], None] | None]:
-    """Where bad lines go, or None when they stop the job."""
+def skipping(path: Path | None, *, write: bool = True) -> Iterator[_BadLines | None]:
+    """Where bad lines go, or None when they stop the job. A file without any is not left behind;
+    with `write` off there is none."""
     if path is None:
         yield None
+        return
+    if not write:
+        yield _BadLines(None)
         return
     try:
         file = path.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as exc:
         raise UsageError(f"{path}: cannot write it ({exc.strerror}).") from exc
-    with file:
-
-        def skip(bad: Any) -> None:
-            click.echo(f"skipped  {bad.where}: {bad.problem}", err=True)
-            file.write(bad.text.rstrip("\n") + "\n")
-
-        yield skip
+    bad_lines = _BadLines(file)
+    try:
+        with file:
+            yield bad_lines
+    finally:
+        bad_lines.say_rest(path)
+        if not bad_lines.n and path.is_file() and not path.stat().st_size:
+            path.unlink()
 
 
 async def enqueue_pool(
@@ -109,9 +147,19 @@ async def enqueue_pool(
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
     if done.read == done.skipped == 0 and flags.limit != 0:
         session.warn(f"{'stdin' if flags.source == '-' else flags.source}: the pool is empty")
-    if done.unused:
-        names = ", ".join(sorted(done.unused))
-        session.warn(f"no template uses these variables: {names}")
+    if done.unused and not is_results(flags.source):  # they are on offer there, not given
+        session.warn(unused_line(done))
+
+
+def unused_line(done: Enqueued) -> str:
+    """What was given and goes into no request, and why perhaps."""
+    line = f"no template uses these variables: {', '.join(sorted(done.unused))}"
+    if done.literal:
+        name, template = min(done.literal)
+        line += f". In {template}, {{{{{name}}}}} is the text {{{name}}}; write {{{name}}}"
+    elif found := sorted(done.unused & PARAMETER_NAMES):
+        line += f". Is {found[0]} a parameter of the request? Then it belongs under params"
+    return line
 
 
 def _enqueued_line(name: str, done: Enqueued) -> str:
@@ -119,6 +167,8 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
     line = f"{name}: {counted(done.read, 'item')} read{samples}, {done.new} new"
     if done.skipped:
         line += f", {done.skipped} invalid skipped"
+    if done.blank:
+        line += f", {counted(done.blank, 'blank line')} passed over"
     if done.dropped:
         line += f", {done.dropped} unfinished of the old recipe dropped"
     return line
@@ -126,7 +176,11 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
 
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
-    with reading_pool(flags) as pool, skipping(flags.skip_path) as skip:
+    recipe = recipe_of(config)
+    with (
+        reading_pool(flags, config, recipe) as pool,
+        skipping(flags.skip_path, write=False) as skip,
+    ):
         found = await dry_run(config, pool, samples=flags.samples, skip_invalid=skip)
     _warn_of_pool(session, flags, found.enqueued)
     if as_json:

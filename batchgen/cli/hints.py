@@ -15,6 +15,7 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.STOP_WORKERS: "Stop the worker first: batchgen stop --wait",
     Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
+    Remedy.NAME_EXPERIMENTS: "Choose with --experiment, or take --all.",
     Remedy.SHOW_ITEM: "See: batchgen show {item}",
     Remedy.GIVE_DONE_BY_ID: "--done goes with --id alone.",
     Remedy.ASK_DONE_AGAIN: "Say --done to ask for it again.",

@@ -46,7 +46,7 @@ async def run_pool(
 ) -> int:  # fmt: skip
     """All three steps, on one open database. `options` are those of `spec_of`."""
     recipe = recipe_of(config)
-    with reading_pool(pool) as entries:
+    with reading_pool(pool, config, recipe) as entries:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, recipe, entries, pool)
             experiment = await experiment_named(store, config.output_data.experiment_name)

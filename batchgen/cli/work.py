@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.options import only_experiment_option
+from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
-from batchgen.jobs.lookup import experiment_named
+from batchgen.errors import Remedy, UsageError
+from batchgen.jobs.scope import Scope, scope_of
 from batchgen.jobs.work import spec_of
 from batchgen.store import open_store
 
@@ -21,12 +22,18 @@ from batchgen.store import open_store
         "batchgen work -c 400 --adaptive",
         "batchgen work -c 400 --processes 4 --max-cost 25",
         "batchgen work --until 5000",
+        "batchgen work --experiment answers --experiment scores",
         "batchgen work -o results.jsonl",
     )
 )
 @work_options
 @processes_option
-@only_experiment_option
+@click.option(
+    "--experiment", "named", multiple=True, metavar="NAME",
+    help="Only this one, and may be given again; default: output_data.experiment_name of the "
+         "config.",
+)  # fmt: skip
+@click.option("--all", "all_experiments", is_flag=True, help="Every experiment in the database.")
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @click.option("--watch", "wait_for_more", is_flag=True, help="When nothing is left, wait for more.")
 @click.option(
@@ -36,20 +43,33 @@ from batchgen.store import open_store
 )  # fmt: skip
 @click.pass_obj
 def work(
-    session: Session, options: dict[str, Any], processes: int, experiment: str | None,
-    output: Path | None,
+    session: Session, options: dict[str, Any], processes: int, named: tuple[str, ...],
+    all_experiments: bool, output: Path | None,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
+    Those of the config's experiment, as everything is asked by the config's server and model.
     Any number of workers may run on one database. Ctrl-C finishes the calls in flight and stops;
     a second one stops at once. Run it again to go on.
     """
+    if named and all_experiments:
+        raise UsageError("--all: are all of them, so it does not go with --experiment.")
     config = session.config()
+    names = named or (config.output_data.experiment_name,)
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            chosen = ((await experiment_named(store, experiment)).id,) if experiment else None
-            spec = spec_of(config, experiments=chosen, **options)
-            return (await work_on(session, store, config, spec, processes, output=output)).exit_code
+            scope = await scope_of(store, None if all_experiments else names)
+            spec = spec_of(config, experiments=scope.ids, **options)
+            result = await work_on(session, store, config, spec, processes, output=output)
+        _say_where_more_is(session, scope)
+        return result.exit_code
 
     return run_async(job())
+
+
+def _say_where_more_is(session: Session, scope: Scope) -> None:
+    """When there was nothing to do here, and there is something elsewhere."""
+    if scope.had_nothing and scope.elsewhere:
+        session.warn(with_hint(f"nothing was left to do in {scope.name}; {scope.elsewhere_text}.",
+                               Remedy.NAME_EXPERIMENTS))  # fmt: skip

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +36,35 @@ CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so f
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
+_LOOKED_AT = 20  # entries of a pool, before anything is made for it
+
 SkipInvalid = Callable[[BadLine], None]
 
 
 @dataclass(slots=True)
 class Enqueued:
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
-    one for each of their `samples`. `unused` are the variables that no template uses, `ids` the
-    items' numbers in the order of the pool, if they were asked for."""
+    one for each of their `samples`. `skipped` were bad, `blank` had nothing in them. `unused` are
+    the variables that no template uses; `literal` those of them that stand in doubled braces there,
+    with the template's name. `ids` are the items' numbers in the order of the pool, if they were
+    asked for."""
 
     samples: int = 1
     read: int = 0
     new: int = 0
     skipped: int = 0
+    blank: int = 0
     dropped: int = 0
     unused: set[str] = field(default_factory=set)
+    literal: set[tuple[str, str]] = field(default_factory=set)
     ids: list[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; `samples` is there only if several answers are wanted of each item."""
         samples = {"samples": self.samples} if self.samples > 1 else {}
         counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
-        return {"read": self.read, **samples, **counted}
+        blank = {"blank": self.blank} if self.blank else {}
+        return {"read": self.read, **samples, **counted, **blank}
 
 
 def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
@@ -120,6 +127,20 @@ async def enqueue(
     return progress
 
 
+def checked_at_start(
+    pool: Iterator[PoolItem | BadLine],
+    recipe: Recipe,
+    directory: Path,
+    skip_invalid: SkipInvalid | None = None,
+) -> Iterator[PoolItem | BadLine]:
+    """The same pool. One that is wrong from its start, or all of whose prompts would be equal,
+    raises here as it would later: before there is a database."""
+    first = list(islice(pool, _LOOKED_AT))
+    skip: SkipInvalid | None = None if skip_invalid is None else (lambda _: None)
+    PoolReader(first, recipe, skip, Enqueued(), directory).read_ahead()
+    return chain(first, pool)
+
+
 class PoolReader:
     """The good items of a pool; the bad ones raise, or go to `skip_invalid`."""
 
@@ -150,13 +171,27 @@ class PoolReader:
 
     def _good_items(self) -> Iterator[PoolItem]:
         for entry in self._pool:
+            if isinstance(entry, BadLine) and entry.blank:
+                self._progress.blank += 1
+                continue
             bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
             if bad is None and isinstance(entry, PoolItem):
+                self._note_unused(entry)
                 self._progress.read += 1
-                self._progress.unused |= self.renderer.unused_variables(entry.input)
                 yield entry
             elif bad is not None:
                 self.refuse(bad)
+
+    def _note_unused(self, item: PoolItem) -> None:
+        """Raises InputError when all items would be asked the same."""
+        unused = self.renderer.unused_variables(item.input)
+        if unused <= self._progress.unused:
+            return
+        literal = self.renderer.literal_names(item.input)
+        if self.renderer.uses_nothing_of(item.input):
+            raise InputError(f"{item.where}: {_all_alike(sorted(unused), literal)}")
+        self._progress.unused |= unused
+        self._progress.literal.update(literal)
 
     def refuse(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
         """Give a bad line to `skip_invalid`, or raise InputError with the remedy."""
@@ -177,6 +212,23 @@ class PoolReader:
                 raise
             return BadLine(item.where, problem, dump_json(item.input.given))
         return None
+
+
+def _all_alike(names: list[str], literal: list[tuple[str, str]]) -> str:
+    problem = (
+        f"no variable of the item ({', '.join(names)}) goes into any template, so all prompts "
+        "would be equal"
+    )
+    if literal:
+        name, template = literal[0]
+        return (
+            f"{problem}: in template {template}, {{{{{name}}}}} is the text {{{name}}}; write "
+            f"{{{name}}}, or let the file's name end in .j2 for Jinja2"
+        )
+    return (
+        f"{problem}; write {{{names[0]}}} in the template. For several answers to one prompt, ask "
+        "for samples"
+    )
 
 
 async def _add_chunks(

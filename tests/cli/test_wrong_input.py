@@ -271,7 +271,8 @@ BAD_LINES = [
 ON_A_DATABASE = [
     Case(
         "experiment-unknown-work",
-        "<dir>/batchgen.db: no experiment 'labels'; there is: default. Choose with --experiment.",
+        "<dir>/batchgen.db: no experiment 'labels'; default has 1 open. Choose with --experiment,"
+        " or take --all.",
         "work --experiment labels",
     ),
     Case(
@@ -387,10 +388,12 @@ def test_a_bad_line_is_named_and_the_good_ones_before_it_are_kept(
     directory: Path, run: Run, case: Case
 ) -> None:
     write(directory, case.files)
+    before = tree(directory)
     assert run(case.command, case.stdin, case.env) == expected(case, directory)
-    assert query(directory, "select count(*) from work") == [(case.kept,)]
-    # A pool that is wrong from its start binds no experiment to a recipe that cannot work.
-    assert query(directory, "select count(*) from experiments") == [(min(case.kept, 1),)]
+    if case.kept:
+        assert query(directory, "select count(*) from work") == [(case.kept,)]
+    else:  # a pool that is wrong from its start leaves nothing behind
+        assert tree(directory) == before
 
 
 @pytest.mark.parametrize("case", ON_A_DATABASE, ids=ids)
@@ -562,3 +565,67 @@ def test_bad_lines_are_put_away_as_they_were_and_the_rest_goes_in(
         "default: 2 items read, 2 new, 2 invalid skipped\n",
     )  # fmt: skip
     assert (directory / "bad.jsonl").read_text() == '{nope\n{"wrod": 1}\n'
+
+
+def test_of_many_bad_lines_ten_are_told_and_the_rest_counted(directory: Path, run: Run) -> None:
+    write(directory, {"pool.jsonl": GOOD + "{\n" * 25})
+    told = run("enqueue pool.jsonl --skip-invalid bad.jsonl").err.splitlines()
+    assert [line.partition(": ")[0] for line in told[:10]] == [
+        f"skipped  pool.jsonl:{number}" for number in range(2, 12)
+    ]
+    assert told[10:] == [
+        "skipped  15 more lines, all of them in bad.jsonl",
+        "default: 1 item read, 1 new, 25 invalid skipped",
+    ]
+    assert (directory / "bad.jsonl").read_text() == "{\n" * 25
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pool.csv", "word,note\nok,1\n,\n , \n,\n"),
+        ("pool.tsv", "word\tnote\nok\t1\n\t\n\t\n\t\n"),
+        ("pool.txt", "ok\n \n\t\n  \n"),
+    ],
+)
+def test_blank_rows_are_passed_over_and_counted(
+    directory: Path, run: Run, name: str, content: str
+) -> None:
+    write(
+        directory, {name: content, TEMPLATE: "Say {text}" if name == "pool.txt" else "Say {word}"}
+    )
+    done = run(f"enqueue {name} --json")
+    assert done.json == {
+        "experiment": "default", "read": 1, "new": 1, "skipped": 0, "blank": 3, "dropped": 0,
+    }  # fmt: skip
+    assert run(f"enqueue {name}").err.endswith("1 item read, 0 new, 3 blank lines passed over\n")
+
+
+def test_prompts_that_would_all_be_equal_stop(directory: Path, run: Run) -> None:
+    write(directory, {TEMPLATE: "About {{word}} please"})
+    before = tree(directory)
+    assert run("enqueue pool.jsonl") == Ended(
+        2, "",
+        "error: pool.jsonl:1: no variable of the item (word) goes into any template, so all prompts"
+        f" would be equal: in template {directory}/{TEMPLATE}, {{{{word}}}} is the text {{word}};"
+        " write {word}, or let the file's name end in .j2 for Jinja2\n",
+    )  # fmt: skip
+    assert tree(directory) == before
+    write(directory, {TEMPLATE: "Say something", "pool.jsonl": '{"id": 1}\n{"id": 2}\n'})
+    assert run("enqueue pool.jsonl") == Ended(0, "", "default: 2 items read, 2 new\n")
+
+
+def test_a_variable_in_other_braces_is_told_of(directory: Path, run: Run) -> None:
+    write(directory, {TEMPLATE: "{{tone}}: {word}", "pool.jsonl": '{"word": "a", "tone": "dry"}\n'})
+    assert run("enqueue pool.jsonl").err.startswith(
+        "warning: no template uses these variables: tone. "
+        f"In {directory}/{TEMPLATE}, {{{{tone}}}} is the text {{tone}}; write {{tone}}\n"
+    )
+
+
+def test_an_empty_prompt_is_a_bad_line(directory: Path, run: Run) -> None:
+    write(directory, {TEMPLATE: "{word}\n", "pool.jsonl": '{"word": " "}\n'})
+    assert run("enqueue pool.jsonl").err == (
+        f"error: pool.jsonl:1: the prompt is empty: template {directory}/{TEMPLATE} makes nothing"
+        " of it\n"
+    )

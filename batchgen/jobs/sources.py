@@ -1,0 +1,34 @@
+"""Where the items of a pool come from, by the name that the user gives: a file, a stream, a
+function, or the results of another experiment."""
+
+from batchgen.config import Config
+from batchgen.errors import UsageError
+from batchgen.jobs.results_pool import read_results
+from batchgen.pool import Entries, open_pool
+from batchgen.where import Where
+
+_RESULTS = "results:"
+
+
+def is_results(source: str) -> bool:
+    """Whether the source names the results of an experiment."""
+    return source.startswith(_RESULTS)
+
+
+def open_source(source: str, config: Config, where: Where | None = None) -> Entries:
+    """The items of `source`, one at a time; of results only those for which `where` holds. Close
+    the generator if it is not read to its end.
+
+    Raises UsageError at once when `source` cannot be read.
+    """
+    if is_results(source):
+        name = source.removeprefix(_RESULTS)
+        if name == config.output_data.experiment_name:
+            raise UsageError(
+                f"{source}: the results of an experiment cannot be items of the same experiment; "
+                "choose another experiment for the new ones."
+            )
+        return read_results(config.database, name, where)
+    if where is not None:
+        raise UsageError(f"{source}: only results:EXPERIMENT can be chosen from by a condition.")
+    return open_pool(source)

@@ -1,0 +1,117 @@
+"""The results of one experiment as the pool of another."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import Project
+
+Words = Callable[[int], Iterator[dict[str, Any]]]
+
+
+@pytest.fixture
+async def answered(project: Project, simulator: Simulator) -> Project:
+    """Two labelled items, and one whose answer could not be parsed, in experiment "first"."""
+    simulator.script("Say tea", Behaviour.ok('{"label": "good", "n": 1}'))
+    simulator.script("Say mud", Behaviour.ok('{"label": "bad", "n": 2}'))
+    simulator.script("Say nothing", Behaviour.ok("no JSON"))
+    project.config("parser: json\noutput_data: {experiment_name: first}\n")
+    project.pool(
+        [
+            {"id": "t", "word": "tea", "metadata": {"source": "web"}},
+            {"word": "mud"},
+            {"word": "nothing"},
+        ]
+    )
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    project.config("output_data: {experiment_name: second}\n")
+    project.write("prompts/user_prompts/default.txt", "Judge {parsed.label}: {input.word}")
+    return project
+
+
+async def test_each_done_row_is_an_item(answered: Project, simulator: Simulator) -> None:
+    done = await answered.batchgen("run", "results:first")
+    assert done.code == 0, done.err
+    assert "no template uses" not in done.err
+    lines = answered.export("second")
+    assert [(line["id"], line["input"]) for line in lines] == [
+        ("t", {
+            "id": "t", "parsed": {"label": "good", "n": 1},
+            "response": '{"label": "good", "n": 1}',
+            "input": {"id": "t", "word": "tea", "metadata": {"source": "web"}},
+            "metadata": {"source": "web"},
+        }),
+        ("2", {
+            "id": "2", "parsed": {"label": "bad", "n": 2},
+            "response": '{"label": "bad", "n": 2}', "input": {"word": "mud"}, "metadata": None,
+        }),
+    ]  # fmt: skip
+    assert [line["metadata"] for line in lines] == [{"source": "web"}, None]
+    assert simulator.ledger["Judge good: tea"] == 1
+    again = await answered.batchgen("enqueue", "results:first")
+    assert again.err == "second: 2 items read, 0 new\n"
+
+
+async def test_a_condition_chooses(answered: Project) -> None:
+    where = ("--where", 'parsed.n > 1 or metadata.source == "tv"')
+    done = await answered.batchgen("enqueue", "results:first", *where)
+    assert done.err == "second: 1 item read, 1 new\n"
+    dry = await answered.batchgen("enqueue", "results:first", *where, "--dry-run", "--json")
+    assert dry.json["first_messages"] == [{"role": "user", "content": "Judge bad: mud"}]
+    refused = await answered.batchgen("enqueue", "pool.jsonl", *where)
+    assert (refused.code, refused.err) == (
+        2, "error: pool.jsonl: only results:EXPERIMENT can be chosen from by a condition.\n",
+    )  # fmt: skip
+
+
+async def test_every_sample_is_an_item_of_its_own(project: Project) -> None:
+    project.pool([{"id": "a", "word": "x"}, {"word": "y"}])
+    await project.batchgen("run", "pool.jsonl", "--samples", "3", "--experiment", "first")
+    project.write("prompts/user_prompts/default.txt", "Judge {response}")
+    done = await project.batchgen("enqueue", "results:first", "--experiment", "second")
+    assert done.err == "second: 6 items read, 6 new\n"
+    rows = project.query("select custom_id from items where experiment_id = 2 order by id")
+    assert [name for (name,) in rows] == ["a", "a#2", "a#3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (
+            "results:nothing",
+            "{db}: no experiment 'nothing'; there is: first. Choose with --experiment.",
+        ),
+        ("results:first/draft", "results:first/draft: experiment 'first' has no step 'draft'."),
+        (
+            "results:second",
+            "results:second: the results of an experiment cannot be items of the same experiment; "
+            "choose another experiment for the new ones.",
+        ),
+    ],
+)
+async def test_results_that_are_not_there_are_refused(
+    answered: Project, source: str, problem: str
+) -> None:
+    refused = await answered.batchgen("enqueue", source)
+    assert (refused.code, refused.err) == (
+        2, f"error: {problem.replace('{db}', str(answered.database))}\n",
+    )  # fmt: skip
+
+
+async def test_without_a_database_nothing_is_made(project: Project) -> None:
+    refused = await project.batchgen("enqueue", "results:first")
+    assert refused.code == 2
+    assert sorted(path.name for path in project.path.iterdir()) == ["config.yaml", "prompts"]
+
+
+async def test_many_results_are_read_in_pages(project: Project, words: Words) -> None:
+    project.pool(words(1200))
+    await project.batchgen("run", "pool.jsonl", "-c", "100", "--experiment", "first")
+    project.write("prompts/user_prompts/default.txt", "Judge {response}")
+    done = await project.batchgen("enqueue", "results:first", "--experiment", "second")
+    assert done.err == "second: 1200 items read, 1200 new\n"
+    rows = project.query("select input from items where experiment_id = 2 order by id")
+    assert [json.loads(text)["input"]["word"] for (text,) in rows] == [f"w{n}" for n in range(1200)]
