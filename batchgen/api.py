@@ -15,10 +15,10 @@ from typing import Any
 
 from batchgen.config import Config, load
 from batchgen.errors import BatchgenError, ConfigError, Remedy, UsageError
-from batchgen.export import result_object
+from batchgen.export import Overwriting, result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import Enqueued, enqueue, recipe_of
-from batchgen.jobs.export import export
+from batchgen.jobs.export import check_output, export
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
 from batchgen.parsers import Parser, load_parser, parser_from_callable
 from batchgen.pool import read_objects
@@ -33,6 +33,7 @@ _REMEDIES = {
     Remedy.MOVE_DATABASE: "Put it on a local disk with database=...; prompts and output may stay "
     "where they are.",
     Remedy.STOP_WORKERS: "Stop the worker first.",
+    Remedy.REPLACE_FILE: "Remove it, or choose another experiment_name or output_dir.",
     Remedy.RUN_AGAIN: "Then run the same script again.",
 }
 
@@ -116,8 +117,10 @@ class DataGenerationPipeline:
         async with open_store(self.config.database, create=True) as store:
             enqueued = await self._enqueue(store, data_pool, recipe, other_recipe)
             experiment = await self._experiment(store)
+            output, own = self.config.output_data, Overwriting(self.config.own_files)
+            await check_output(store, output, experiment, overwriting=own)
             result = await self._work(store, experiment, concurrency, parser)
-            exported = await export(store, self.config.output_data, experiment)
+            exported = await export(store, output, experiment, overwriting=own)
             self.experiment_path = exported.path
             if result.exit_code not in (0, 3):
                 raise BatchgenError(_unfinished(result))

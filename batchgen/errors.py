@@ -8,7 +8,8 @@
     ├── StoreError                exit 1: the database cannot be used as it is
     │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
     │   ├── StoreBusyError        another process kept it locked for too long
-    │   └── StoreFullError        the disk is full, or fails
+    │   ├── StoreFullError        the disk is full, or fails
+    │   └── StoreRefusedError     the database refuses a value that was to be written
     └── ParseError                a parser could not use an answer: that costs its item only
 
 A message says what happened, and to which thing; no flag and no command, since it must be right in
@@ -38,6 +39,7 @@ class Remedy(Enum):
     STOP_A_WORKER = auto()
     CHOOSE_RECIPE = auto()
     NAME_FILE = auto()
+    REPLACE_FILE = auto()
     LEAVE_OUT_ITEM = auto()
     FOLLOW_TO_STDOUT = auto()
     RAISE_COST_BUDGET = auto()
@@ -88,6 +90,10 @@ class StoreBusyError(StoreError):
 
 class StoreFullError(StoreError):
     """The disk is full, or fails; what was committed is safe."""
+
+
+class StoreRefusedError(StoreError):
+    """The database refuses something of what was to be written: the rest of it may be taken."""
 
 
 class ParseError(BatchgenError):

@@ -19,6 +19,9 @@ from typing import Any, Literal
 
 from batchgen.json_text import canonical_json
 
+LARGEST_MAX_TOKENS = 10**9
+"""What `max_tokens` may be at most: a budget adds up such numbers, and they must stay countable."""
+
 
 class State(StrEnum):
     PENDING = "pending"

@@ -19,6 +19,7 @@ from batchgen.errors import BatchgenError
 from batchgen.items import Attempt, Decision, Done, Fail, Item, KeepAnswer, Release, Retry
 
 _FLUSH_EVERY_S = 1.0
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class LogFile:
@@ -34,8 +35,7 @@ class LogFile:
     ) -> None:
         self._show = show
         self._show_attempt = show_attempt
-        self._file = _new_file(directory)
-        self.path = Path(self._file.name)
+        self._file, self.path = _new_file(directory)
         self._log: Any = structlog.wrap_logger(
             _Lines(self._file, self._cannot_write),
             processors=[
@@ -138,7 +138,7 @@ class _Lines:
             self._cannot_write(exc)
 
 
-def _new_file(directory: Path) -> TextIO:
+def _new_file(directory: Path) -> tuple[TextIO, Path]:
     # Local time, by which people look for the run of last night.
     started = datetime.now().astimezone()
     stem = f"batchgen-{started:%Y%m%d-%H%M%S}-{os.getpid()}"
@@ -147,7 +147,8 @@ def _new_file(directory: Path) -> TextIO:
         for number in count(1):  # two runs of one process may start in the same second
             path = directory / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
             try:
-                return path.open("x", encoding="utf-8", errors="backslashreplace")
+                file = os.open(path, _NEW_FILE, 0o600)  # it tells of the user's work
+                return os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace"), path
             except FileExistsError:
                 pass
     except OSError as exc:

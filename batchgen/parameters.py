@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 OPENAI: Mapping[str, tuple[str, ...]] = {
-    "positive": ("max_completion_tokens", "max_tokens"),
+    "max_tokens": ("max_completion_tokens", "max_tokens"),
     "one": ("n",),
     "count": ("top_logprobs",),
     "integer": ("seed",),

@@ -1,6 +1,7 @@
 """What enqueue, run and demo say of a data pool, and how it becomes rows."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from batchgen.cli.options import (
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.config import Config
 from batchgen.errors import UsageError
+from batchgen.export import refuse_kept
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import Enqueued, checked_at_start, enqueue, recipe_of
 from batchgen.jobs.sources import is_results, open_source
+from batchgen.json_text import is_storable
 from batchgen.parameters import PARAMETER_NAMES
 from batchgen.pool import BadLine
-from batchgen.store import OtherRecipe, Store
+from batchgen.store import FileUse, OtherRecipe, Store
 from batchgen.where import Where
 
 
@@ -94,17 +97,20 @@ class _BadLines:
 
 
 @contextmanager
-def skipping(path: Path | None, *, write: bool = True) -> Iterator[_BadLines | None]:
+def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterator[_BadLines | None]:
     """Where bad lines go, or None when they stop the job. A file without any is not left behind;
     with `write` off there is none."""
+    path = flags.skip_path
     if path is None:
         yield None
         return
+    refuse_kept(path, (*config.own_files, Path(flags.source)))
     if not write:
         yield _BadLines(None)
         return
     try:
-        file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.fdopen(opened, "a", encoding="utf-8", errors="backslashreplace")
     except OSError as exc:
         raise UsageError(f"{path}: cannot write it ({exc.strerror}).") from exc
     bad_lines = _BadLines(file)
@@ -126,7 +132,7 @@ async def enqueue_pool(
     name = config.output_data.experiment_name
     mode = OtherRecipe(flags.other_recipe or "stop")
     try:
-        with skipping(flags.skip_path) as skip:
+        with skipping(flags, config) as skip:
             done = await enqueue(
                 store, pool, recipe, name,
                 other_recipe=mode, samples=flags.samples, priority=flags.priority,
@@ -137,11 +143,19 @@ async def enqueue_pool(
             what = "row" if flags.samples > 1 else "item"
             session.say(f"{name}: enqueued and kept {counted(progress.new, what)} before that.")
         raise
+    await _note_own_files(store, config, flags.source)
     _warn_of_pool(session, flags, done)
     if as_json:
         print_json({"experiment": name, **done.to_json()})
     else:
         session.say(_enqueued_line(name, done))
+
+
+async def _note_own_files(store: Store, config: Config, source: str) -> None:
+    """What was read is never written over."""
+    paths = (*config.own_files, Path(source))
+    read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
+    await store.note_files([path for path in read if is_storable(str(path))], FileUse.READ)
 
 
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
@@ -179,7 +193,7 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
     recipe = recipe_of(config)
     with (
         reading_pool(flags, config, recipe) as pool,
-        skipping(flags.skip_path, write=False) as skip,
+        skipping(flags, config, write=False) as skip,
     ):
         found = await dry_run(config, pool, samples=flags.samples, skip_invalid=skip)
     _warn_of_pool(session, flags, found.enqueued)

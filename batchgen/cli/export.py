@@ -6,7 +6,7 @@ import click
 
 from batchgen.cli.exporting import export_to, follow_to
 from batchgen.cli.group import epilog
-from batchgen.cli.options import experiment_option, json_option
+from batchgen.cli.options import experiment_option, force_option, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
 from batchgen.export import FORMATS, ExportRequest, Extra, format_by_name
@@ -66,12 +66,13 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
     help="Go on until nothing is pending or running: JSON lines, in finishing order, each once, "
          "also when it is stopped or killed and run again.",
 )  # fmt: skip
+@force_option
 @json_option
 @click.pass_obj
 def export(
     session: Session, experiment: str | None, output: str | None, format_name: str | None,
     failed: bool, where: str | None, shards: int, summary: Path | None, extras: tuple[str, ...],
-    group: bool, follow: bool, as_json: bool,
+    group: bool, follow: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
@@ -94,9 +95,13 @@ def export(
     async def job() -> int:
         async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
             if follow:
-                await follow_to(session, store, config, chosen[0], path, as_json=as_json)
+                await follow_to(
+                    session, store, config, chosen[0], path, force=force, as_json=as_json
+                )
                 return 0
-            await export_to(session, store, config, chosen[0], path, wanted, as_json=as_json)
+            await export_to(
+                session, store, config, chosen[0], path, wanted, force=force, as_json=as_json
+            )
         return 0
 
     return run_async(job())

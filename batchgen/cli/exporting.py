@@ -8,7 +8,13 @@ from pathlib import Path
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.config import Config
 from batchgen.errors import BatchgenError
-from batchgen.export import ExportRequest, export_stream, follow_to_stream, format_by_name
+from batchgen.export import (
+    ExportRequest,
+    Overwriting,
+    export_stream,
+    follow_to_stream,
+    format_by_name,
+)
 from batchgen.jobs.export import ExportResult, export, follow
 from batchgen.store import Experiment, Store
 
@@ -17,7 +23,8 @@ _STDOUT = Path("-")
 
 async def export_to(
     session: Session, store: Store, config: Config, experiment: Experiment,
-    path: Path | None, request: ExportRequest | None = None, *, as_json: bool = False,
+    path: Path | None, request: ExportRequest | None = None, *, force: bool = False,
+    as_json: bool = False,
 ) -> None:  # fmt: skip
     """Write the finished rows, or what is requested of them, and say how many went where."""
     if path == _STDOUT:
@@ -25,20 +32,24 @@ async def export_to(
             request = request or ExportRequest(format_by_name(path))
             await export_stream(store, experiment, sys.stdout.buffer, request)
         return
-    exported = await export(store, config.output_data, experiment, path, request)
+    overwriting = Overwriting(config.own_files, force)
+    exported = await export(store, config.output_data, experiment, path, request, overwriting)
     _say_result(session, exported, as_json=as_json)
 
 
 async def follow_to(
     session: Session, store: Store, config: Config, experiment: Experiment,
-    path: Path | None, *, as_json: bool,
+    path: Path | None, *, force: bool = False, as_json: bool,
 ) -> None:  # fmt: skip
     """The same while items finish, until nothing is left to be done."""
     if path == _STDOUT:
         with _writing_to_stdout():
             await follow_to_stream(store, experiment, sys.stdout.buffer, session.warn)
         return
-    followed = await follow(store, config.output_data, experiment, path, say=session.say)
+    overwriting = Overwriting(config.own_files, force)
+    followed = await follow(
+        store, config.output_data, experiment, path, overwriting, say=session.say
+    )
     _say_result(session, followed, as_json=as_json)
 
 

@@ -25,6 +25,7 @@ HINTS: Mapping[Remedy, str] = {
         "Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items), or "
         "choose another --experiment.",
     Remedy.NAME_FILE: "Name one with -o.",
+    Remedy.REPLACE_FILE: "Name another with -o, or replace it with --force.",
     Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",
     Remedy.FOLLOW_TO_STDOUT: "To stdout: batchgen export --follow -o -",
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",

@@ -51,6 +51,10 @@ skip_option = click.option(
     "--skip-invalid", "skip_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Append bad lines to FILE and go on.",
 )  # fmt: skip
+force_option = click.option(
+    "--force", is_flag=True,
+    help="Write over FILE though batchgen did not write it; never over a file of the project.",
+)  # fmt: skip
 limit_option = click.option(
     "--limit", type=click.IntRange(0), metavar="N", help="Read only the first N items."
 )

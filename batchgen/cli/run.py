@@ -9,10 +9,13 @@ import click
 from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
+from batchgen.cli.options import force_option
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.config import Config
+from batchgen.export import Overwriting
 from batchgen.jobs.enqueue import recipe_of
+from batchgen.jobs.export import check_output
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.work import spec_of
 from batchgen.store import open_store
@@ -28,21 +31,23 @@ from batchgen.store import open_store
 @processes_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Default: as export.")  # fmt: skip
+@force_option
 @click.pass_obj
 def run(
-    session: Session, pool: PoolFlags, options: dict[str, Any], processes: int, output: Path | None
-) -> int:
+    session: Session, pool: PoolFlags, options: dict[str, Any], processes: int,
+    output: Path | None, force: bool,
+) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
 
     The same as enqueue, work and export one after another; run it again to go on.
     """
     config = session.config(experiment_name=pool.experiment)
-    return run_async(run_pool(session, config, pool, options, processes, output))
+    return run_async(run_pool(session, config, pool, options, processes, output, force=force))
 
 
 async def run_pool(
     session: Session, config: Config, pool: PoolFlags, options: Mapping[str, Any],
-    processes: int = 1, output: Path | None = None,
+    processes: int = 1, output: Path | None = None, *, force: bool = False,
 ) -> int:  # fmt: skip
     """All three steps, on one open database. `options` are those of `spec_of`."""
     recipe = recipe_of(config)
@@ -50,8 +55,10 @@ async def run_pool(
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, recipe, entries, pool)
             experiment = await experiment_named(store, config.output_data.experiment_name)
+            overwriting = Overwriting((*config.own_files, Path(pool.source)), force)
+            await check_output(store, config.output_data, experiment, output, overwriting)
             spec = spec_of(config, experiments=(experiment.id,), **options)
             result = await work_on(session, store, config, spec, processes)
             if result.exit_code in (0, 3):
-                await export_to(session, store, config, experiment, output)
+                await export_to(session, store, config, experiment, output, force=force)
     return result.exit_code

@@ -7,6 +7,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
+from batchgen.cli.options import force_option
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.errors import Remedy, UsageError
@@ -41,10 +42,11 @@ from batchgen.store import open_store
     help="Keep FILE up to date with what is done: JSON lines, in finishing order, each once, also "
          "when it is stopped or killed and run again.",
 )  # fmt: skip
+@force_option
 @click.pass_obj
 def work(
     session: Session, options: dict[str, Any], processes: int, named: tuple[str, ...],
-    all_experiments: bool, output: Path | None,
+    all_experiments: bool, output: Path | None, force: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -61,7 +63,9 @@ def work(
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names)
             spec = spec_of(config, experiments=scope.ids, **options)
-            result = await work_on(session, store, config, spec, processes, output=output)
+            result = await work_on(
+                session, store, config, spec, processes, output=output, force=force
+            )
         _say_where_more_is(session, scope)
         return result.exit_code
 

@@ -15,7 +15,7 @@ from batchgen.cli.worker_process import COMMAND
 from batchgen.config import Config
 from batchgen.display.live import RunDisplay
 from batchgen.errors import UsageError
-from batchgen.export import LiveFile, keep_live_file
+from batchgen.export import LiveFile, Overwriting, keep_live_file
 from batchgen.jobs.export import live_file_of
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
@@ -89,13 +89,16 @@ processes_option = click.option(
 
 async def work_on(
     session: Session, store: Store, config: Config, spec: WorkSpec, processes: int = 1, *,
-    output: Path | None = None,
+    output: Path | None = None, force: bool = False,
 ) -> WorkResult:  # fmt: skip
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
-    kept up to date meanwhile."""
+    kept up to date meanwhile; with `force` also where another file is."""
     specs = _split(spec, processes)
     stop, stats, display = Stop(), Stats(), RunDisplay(COMMANDS)
-    live = await live_file_of(store, spec.experiments, output, say=display.say) if output else None
+    overwriting = Overwriting(config.own_files, force)
+    live = None
+    if output:
+        live = await live_file_of(store, spec.experiments, output, overwriting, say=display.say)
 
     look = await watch_run(store, spec.experiments, spec.until)
     showing = nullcontext() if session.quiet else display.showing(look)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchgen.items import Price
+from batchgen.items import LARGEST_MAX_TOKENS, Price
 from batchgen.json_text import dump_json
 from batchgen.parameters import OPENAI, VENDORS
 
@@ -123,6 +123,12 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
     for name in NOT_SETTINGS:
         if name in value:
             raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
+    for name in ("max_tokens", "max_completion_tokens"):
+        try:
+            _or_null(MAX_TOKENS).check(value.get(name), context)
+        except ValueError:
+            problem = f"{name} must be {MAX_TOKENS.phrase}, not {shown_value(value[name])}"
+            raise ValueError(problem) from None
     if value.get("n") is not None:
         try:
             _check_n(value["n"], context)
@@ -268,6 +274,7 @@ RATE_LIMIT = Kind(
     "an integer >= 0 or null", lambda value, context: _or_null(_COUNT).check(value, context) or None
 )
 POSITIVE = _integer("an integer >= 1", 1)
+MAX_TOKENS = _integer(f"an integer from 1 to {LARGEST_MAX_TOKENS}", 1, LARGEST_MAX_TOKENS)
 PRICE = _or_null(Kind("a mapping", _check_price))
 SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)
 _MAPPING = _json("a mapping", dict)
@@ -275,7 +282,7 @@ _LIST = _json("a list", list, tuple)
 _CHOICE = _json("text or a mapping", str, dict)
 
 _PARAMETER_KINDS: Mapping[str, Kind] = {
-    "positive": POSITIVE,
+    "max_tokens": MAX_TOKENS,
     "one": Kind("1", _check_n),
     "count": _COUNT,
     "integer": _integer("an integer"),

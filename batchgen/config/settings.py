@@ -125,8 +125,17 @@ class Config:
     """All settings, checked; each path in it includes the directory that it starts from.
 
     `directory` is where the file's relative paths start: the file's own directory, or the current
-    one when there is no file.
+    one when there is no file (`file`).
     """
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files of the user's that the settings are from and name: nothing may be written over
+        one of them."""
+        prefix, _, after = self.parser.partition(":")
+        parser = after if prefix == "json_schema" else self.parser.rpartition(":")[0]
+        named = (self.file, *vars(self.prompts).values(), parser and self.directory / parser)
+        return tuple(path for path in named if path)
 
     model: ModelConfig = field(default_factory=ModelConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
@@ -137,6 +146,7 @@ class Config:
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")
     directory: Path
+    file: Path | None = field(default=None, compare=False)
 
     def check_prompt_files(self) -> None:
         """Raises ConfigError, with the key and the whole path, for a template that isn't a file."""

@@ -4,7 +4,7 @@ Only the value that wins is checked.
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def load(
     given |= _environment(env, cwd) | _layer(nest(overrides), "", cwd)
     variable = named_variable(given["model", "api_key"].value)
     values = {path: _checked(path, one, env) for path, one in given.items()}
-    return _build(values, directory, variable or ModelConfig.api_key_variable)
+    config = _build(values, directory, variable or ModelConfig.api_key_variable)
+    return replace(config, file=file if found else None)
 
 
 def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ This is the door. Behind it:
     live_file       JSON lines in finishing order, kept up to date
     follow          keeps a live file up to date while workers work
     lines, files    a result as a line; a file that appears whole or not at all
+    targets         where an export may go, and what it never writes over
     tail            a file that is only appended to
 """
 
 import asyncio
-import hashlib
 import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.convert import Converted, convert
-from batchgen.export.files import Hashed, checked_target, is_special, whole_file
+from batchgen.export.files import Hashed, is_special, sha256_of, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
 from batchgen.export.formats import FORMATS, FormatSpec, format_by_name
 from batchgen.export.groups import write_groups
@@ -38,14 +38,22 @@ from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.request import Exported, ExportedFile, ExportRequest
 from batchgen.export.summary import summary_text
+from batchgen.export.targets import (
+    NO_OVERWRITING,
+    Overwriting,
+    check_target,
+    claim_target,
+    refuse_kept,
+)
 from batchgen.export.writer import Extra
 from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "FORMATS", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "check_export",
-    "check_live_file", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
-    "format_by_name", "keep_live_file", "live_path", "matches", "output_path", "result_object",
+    "FORMATS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "Overwriting",
+    "check_export", "check_live_file", "check_targets", "export_file", "export_stream",
+    "follow_to_file", "follow_to_stream", "format_by_name", "keep_live_file", "live_path",
+    "matches", "output_path", "refuse_kept", "result_object",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()
@@ -79,26 +87,20 @@ def _name(output: OutputConfig, experiment: Experiment) -> str:
 
 
 async def export_file(
-    store: Store, experiment: Experiment, path: Path, request: ExportRequest = ALL_DONE
-) -> Exported:
+    store: Store, experiment: Experiment, path: Path, request: ExportRequest = ALL_DONE,
+    overwriting: Overwriting = NO_OVERWRITING,
+) -> Exported:  # fmt: skip
     """Write the export to `path`, or to its shards, replacing the file that was there in one step.
 
     A link stays a link, and a pipe or a device is written to as it is. Raises UsageError for a
-    directory or a file of the database itself, and BatchgenError when the file cannot be written;
-    then `path` is as it was.
+    directory or a file that must not be written over (`overwriting`), and BatchgenError when the
+    file cannot be written; then `path` is as it was.
     """
     request.format.check_installed()  # before there is a file
     result_seq = await store.newest_result() if request.is_all else _NOT_COMPARABLE
-    targets = [
-        await asyncio.to_thread(checked_target, shard, store)
-        for shard in _shards(path, request.shards)
-    ]
-    if request.summary:
-        summary = await asyncio.to_thread(checked_target, request.summary, store)
-        if summary in targets:
-            raise UsageError(
-                f"{request.summary}: is the export itself; name another for the summary."
-            )
+    targets = await check_targets(store, path, request, overwriting)
+    for target in (*targets, *filter(None, [request.summary])):
+        await claim_target(target, store, overwriting)
     special = any(map(is_special, targets))
     try:
         with ExitStack() as stack:
@@ -123,6 +125,18 @@ async def export_file(
     return exported
 
 
+async def check_targets(
+    store: Store, path: Path, request: ExportRequest, overwriting: Overwriting
+) -> list[Path]:
+    """The files that an export to `path` consists of. Raises UsageError when one of them, or the
+    summary, must not be written."""
+    shards = _shards(path, request.shards)
+    targets = [await check_target(shard, store, overwriting) for shard in shards]
+    if request.summary and await check_target(request.summary, store, overwriting) in targets:
+        raise UsageError(f"{request.summary}: is the export itself; name another for the summary.")
+    return targets
+
+
 async def export_stream(
     store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE
 ) -> int:
@@ -139,7 +153,7 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
     than the newest results, is not wrong. Of a file with chosen, failed or grouped rows, or in
     another format, only the hash is checked."""
     path = Path(record.path)
-    found = await asyncio.to_thread(_sha256, path)
+    found = await asyncio.to_thread(sha256_of, path)
     if found is None:
         return None
     if found != record.sha256:
@@ -189,14 +203,3 @@ def _write_summary(path: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the summary ({exc.strerror or exc}).") from exc
-
-
-def _sha256(path: Path) -> str | None:
-    """The hash of the file at `path`; None when there is no file any more."""
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from batchgen.errors import UsageError
-from batchgen.json_text import is_storable, storable
-from batchgen.store import Store
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Hashed:
@@ -40,35 +38,31 @@ class Hashed:
         return self._digest.hexdigest()
 
 
-def checked_target(path: Path, store: Store) -> Path:
-    """`path` with its links followed. Raises UsageError for a directory, for a file of the database
-    itself, and for a name that the database cannot hold, which remembers its exports."""
-    if path.is_dir():
-        raise UsageError(f"{path}: is a directory; name a file for the export.")
-    if store.owns(path):
-        raise UsageError(f"{path}: belongs to the work database; name another file for the export.")
-    target = path.resolve()
-    if not is_storable(str(target)):
-        raise UsageError(
-            f"{storable(str(target))}: not valid Unicode; name another file for the export."
-        )
-    return target
-
-
 def is_special(path: Path) -> bool:
     """Whether it is a pipe or a device, which is written to as it is."""
     return path.exists() and not path.is_file()
 
 
+def sha256_of(path: Path) -> str | None:
+    """The hash of the file at `path`; None when there is no file any more."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to. When the block ends, it replaces what is at `path` in one step; when an
-    exception ends the block, `path` stays as it was."""
+    exception ends the block, `path` stays as it was. A new file is for its owner alone."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_orphaned_parts(path)
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, _NEW_FILE, 0o600), "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             _keep_mode(file, path)
             yield file

@@ -2,8 +2,9 @@
 
 Lines are appended and made durable, and then the database records up to which result the file is
 written and how long it is. So after a crash the file is cut to the recorded length and goes on.
-When it cannot go on, because it was changed or holds results that were replaced since
-(`retry --done`, `reparse`), it is rewritten from the start, beside its place, and renamed.
+The whole of it is proven then by a hash, and once more at the end of the run. When it cannot go on,
+because it was changed or holds results that were replaced since (`retry --done`, `reparse`), it is
+rewritten from the start, beside its place, and renamed.
 
 A lock on the file keeps other processes from writing it. A plain export to its place replaces it.
 """
@@ -16,10 +17,16 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
-from batchgen.export.files import checked_target, is_special, whole_file
+from batchgen.export.files import is_special, whole_file
 from batchgen.export.formats import format_by_name
 from batchgen.export.lines import export_line
-from batchgen.export.tail import Tail, is_tail_of
+from batchgen.export.tail import Tail, begins_with
+from batchgen.export.targets import (
+    NO_OVERWRITING,
+    Overwriting,
+    checked_target,
+    claim_target,
+)
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
 
@@ -28,6 +35,7 @@ T = TypeVar("T")
 
 FOLLOW_EVERY_S = 0.5
 _PAGE_RESULTS = 500
+_CHANGED = "it was not as batchgen had left it"
 
 
 class _SupersededError(Exception):
@@ -39,7 +47,12 @@ class LiveFile:
     Raises UsageError for a path that cannot be a live file's."""
 
     def __init__(
-        self, store: Store, experiment: Experiment, path: Path, say: Callable[[str], None]
+        self,
+        store: Store,
+        experiment: Experiment,
+        path: Path,
+        say: Callable[[str], None],
+        overwriting: Overwriting = NO_OVERWRITING,
     ) -> None:
         self._store, self._experiment = store, experiment
         self._say = say
@@ -48,6 +61,8 @@ class LiveFile:
         self._was_ours = False
         self._why_rewrite = ""
         self._target = _live_target(path, store)
+        self._overwriting = overwriting
+        self._may_write = False
         self.path = path
         self.is_complete = False
 
@@ -59,8 +74,12 @@ class LiveFile:
         """Open and lock the file, to go on as recorded or to be rewritten. False: another process
         has it.
 
-        Raises OSError when it cannot be written, BatchgenError when it became another's.
+        Raises OSError when it cannot be written, BatchgenError when it became another's, UsageError
+        when another file is there that batchgen must not write over.
         """
+        if not self._may_write:
+            await claim_target(self.path, self._store, self._overwriting)
+            self._may_write = True
         if self._tail is not None and await on_thread(self._tail.is_as_left):
             return True
         self.release()
@@ -74,8 +93,8 @@ class LiveFile:
             self._record = None
             return True
         self._record, self._was_ours = found, True
-        if not await on_thread(self._tail.resume, found.size_bytes, found.tail_sha256):
-            self._require_rewrite("it was not as batchgen had left it")
+        if not await on_thread(self._tail.resume, found.size_bytes, found.sha256):
+            self._require_rewrite(_CHANGED)
         return True
 
     async def catch_up(self, *, last: bool = False) -> bool:
@@ -94,12 +113,19 @@ class LiveFile:
                         return True
                     await asyncio.sleep(FOLLOW_EVERY_S)
                 else:
+                    if last and not await self._is_whole():
+                        self._require_rewrite(_CHANGED)
+                        continue
                     self.is_complete = last
                     return True
         except BaseException:
             self.release()  # what it holds beyond the record is cut off when it is acquired again
             raise
         return False
+
+    async def _is_whole(self) -> bool:
+        assert self._tail is not None
+        return await on_thread(self._tail.is_whole)
 
     def release(self) -> None:
         """Close and unlock the file."""
@@ -120,7 +146,7 @@ class LiveFile:
             record = replace(record, result_seq=page.result_seq, rows=record.rows + len(page.rows))
         if record.rows > was.rows:
             await on_thread(tail.sync)
-            record = replace(record, size_bytes=tail.size_bytes, tail_sha256=tail.sha256)
+            record = replace(record, size_bytes=tail.size_bytes, sha256=tail.sha256)
             if not await self._store.move_live_file(record):
                 raise await self._lost_error()
         self._record = record
@@ -198,7 +224,7 @@ async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
 
 def _is_sound(path: Path, record: LiveFileRecord) -> bool:
     try:
-        if is_tail_of(path, record.size_bytes, record.tail_sha256):
+        if begins_with(path, record.size_bytes, record.sha256):
             return True
         tail = Tail.open(path)
     except OSError:

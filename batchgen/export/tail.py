@@ -1,5 +1,5 @@
-"""A file that is only appended to, by one process at a time: it is locked while it is open, and cut
-to its recorded length when it is opened."""
+"""A file that is only appended to, by one process at a time: it is locked while it is open, and
+proven and cut to its recorded length when it is opened."""
 
 import fcntl
 import hashlib
@@ -7,16 +7,21 @@ import os
 from pathlib import Path
 from typing import IO
 
-_TAIL_BYTES = 4096
+from batchgen.descriptors import close_in_children
+
+_READ_BYTES = 1 << 20
+_CLOSED = -1
 
 
 class Tail:
-    """The end of an open file. Its methods block, so they are called on a thread."""
+    """The end of an open file, and the hash of all that stands before it: to append costs no more
+    when the file is long. Its methods block, so they are called on a thread."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
-        self._last = b""
+        self._digest = hashlib.sha256()
         self.size_bytes = 0
+        close_in_children(self)
 
     @classmethod
     def open(cls, path: Path) -> "Tail | None":
@@ -24,7 +29,7 @@ class Tail:
         has it locked."""
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            tail = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            tail = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             try:
                 fcntl.flock(tail._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if tail._is_in_place():
@@ -45,16 +50,19 @@ class Tail:
 
     def resume(self, size_bytes: int, sha256: str) -> bool:
         """Go on after `size_bytes`, and cut off what comes after them. False, and nothing is cut,
-        when the file is shorter or other bytes stand before that place."""
-        last = os.pread(self._descriptor, min(size_bytes, _TAIL_BYTES),
-                        max(0, size_bytes - _TAIL_BYTES))  # fmt: skip
-        whole = os.fstat(self._descriptor).st_size >= size_bytes
-        if not whole or hashlib.sha256(last).hexdigest() != sha256:
+        when the file is shorter or its bytes up to that place are not those of the hash."""
+        digest = _digest_of(self._descriptor, size_bytes)
+        if digest is None or digest.hexdigest() != sha256:
             return False
         os.ftruncate(self._descriptor, size_bytes)
         os.lseek(self._descriptor, size_bytes, os.SEEK_SET)
-        self.size_bytes, self._last = size_bytes, last
+        self.size_bytes, self._digest = size_bytes, digest
         return True
+
+    def is_whole(self) -> bool:
+        """Whether all that was written stands in the file. It reads the whole file."""
+        found = _digest_of(self._descriptor, self.size_bytes)
+        return found is not None and found.digest() == self._digest.digest()
 
     def is_as_left(self) -> bool:
         """Whether nobody else has moved, replaced or lengthened the file."""
@@ -67,7 +75,7 @@ class Tail:
         while left:
             left = left[os.write(self._descriptor, left) :]
         self.size_bytes += len(data)
-        self._last = (self._last + data)[-_TAIL_BYTES:]
+        self._digest.update(data)
 
     def sync(self) -> None:
         """Make what was appended durable."""
@@ -75,11 +83,14 @@ class Tail:
 
     @property
     def sha256(self) -> str:
-        """The hash of the last bytes, by which `resume` recognizes the file."""
-        return hashlib.sha256(self._last).hexdigest()
+        """The hash of the file, by which `resume` recognizes it."""
+        return self._digest.hexdigest()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Close and unlock it. Once more does no harm."""
+        if self._descriptor != _CLOSED:
+            descriptor, self._descriptor = self._descriptor, _CLOSED
+            os.close(descriptor)
 
     def _is_in_place(self) -> bool:
         try:
@@ -88,12 +99,23 @@ class Tail:
             return False
 
 
-def is_tail_of(path: Path, size_bytes: int, sha256: str) -> bool:
-    """Whether the first `size_bytes` of a file end as recorded."""
+def begins_with(path: Path, size_bytes: int, sha256: str) -> bool:
+    """Whether the first `size_bytes` of a file are those of the hash."""
     with path.open("rb") as file:
-        file.seek(max(0, size_bytes - _TAIL_BYTES))
-        last = file.read(min(size_bytes, _TAIL_BYTES))
-    return path.stat().st_size >= size_bytes and hashlib.sha256(last).hexdigest() == sha256
+        digest = _digest_of(file.fileno(), size_bytes)
+    return digest is not None and digest.hexdigest() == sha256
+
+
+def _digest_of(descriptor: int, size_bytes: int) -> "hashlib._Hash | None":
+    """Of the first bytes; None when there are fewer."""
+    digest, at = hashlib.sha256(), 0
+    while at < size_bytes:
+        read = os.pread(descriptor, min(_READ_BYTES, size_bytes - at), at)
+        if not read:
+            return None
+        digest.update(read)
+        at += len(read)
+    return digest
 
 
 def lock_holder(path: Path) -> str:

@@ -8,8 +8,11 @@ from typing import Any
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export import (
+    NO_OVERWRITING,
     ExportRequest,
     LiveFile,
+    Overwriting,
+    check_targets,
     export_file,
     follow_to_file,
     format_by_name,
@@ -38,6 +41,7 @@ async def export(
     experiment: Experiment,
     path: Path | None = None,
     request: ExportRequest | None = None,
+    overwriting: Overwriting = NO_OVERWRITING,
 ) -> ExportResult:
     """Write what is requested of an experiment (None: all done rows, in the format that the name of
     `path` says) to `path` (None: where the config's `output` says). It appears whole or not at all.
@@ -47,9 +51,25 @@ async def export(
     """
     request = request or ExportRequest(format_by_name(path))
     path = path or output_path(output, experiment, request)
-    exported = await export_file(store, experiment, path, request)
+    exported = await export_file(store, experiment, path, request, overwriting)
     shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
     return ExportResult(path, exported.rows, shards)
+
+
+async def check_output(
+    store: Store,
+    output: OutputConfig,
+    experiment: Experiment,
+    path: Path | None = None,
+    overwriting: Overwriting = NO_OVERWRITING,
+) -> None:
+    """Raises UsageError where `export` would, as there is a file that must not be written over:
+    before anything is paid for."""
+    if path is not None and str(path) == "-":
+        return
+    request = ExportRequest(format_by_name(path))
+    path = path or output_path(output, experiment, request)
+    await check_targets(store, path, request, overwriting)
 
 
 async def follow(
@@ -57,12 +77,14 @@ async def follow(
     output: OutputConfig,
     experiment: Experiment,
     path: Path | None = None,
+    overwriting: Overwriting = NO_OVERWRITING,
     *,
     say: Callable[[str], None],
 ) -> ExportResult:
     """Keep a live file up to date until the experiment has nothing pending or running; `say` tells
     when it is rewritten. Raises UsageError and BatchgenError as `export`."""
-    live = LiveFile(store, experiment, path or live_path(output, experiment), say)
+    path = path or live_path(output, experiment)
+    live = LiveFile(store, experiment, path, say, overwriting)
     await follow_to_file(live, store, experiment)
     return ExportResult(live.path, live.rows)
 
@@ -71,6 +93,7 @@ async def live_file_of(
     store: Store,
     experiments: tuple[int, ...] | None,
     path: Path,
+    overwriting: Overwriting = NO_OVERWRITING,
     *,
     say: Callable[[str], None],
 ) -> LiveFile:
@@ -89,7 +112,7 @@ async def live_file_of(
         raise UsageError(
             f"{path}: holds one experiment, and there is: {names}.", Remedy.NAME_EXPERIMENT
         )
-    live = LiveFile(store, chosen[0], path, say)
+    live = LiveFile(store, chosen[0], path, say, overwriting)
     try:
         await live.acquire()
     except OSError as exc:

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from batchgen.config import Config
+from batchgen.descriptors import allow_calls
 from batchgen.errors import BatchgenError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, WorkerTask
@@ -48,9 +49,11 @@ async def work_in_processes(
     """Run a worker process for each spec, until all have ended, one halts, or `stop`. `command`
     starts a process that calls `work_for_parent`. `stats` tells meanwhile what they report.
 
-    One that dies leaves its items to the others. Raises BatchgenError when all have failed. A
+    One that dies leaves its items to the others. Raises BatchgenError when all have failed, and
+    UsageError when the system does not allow so many calls. A
     caller that is cancelled, however often, drains them first and waits for their end.
     """
+    allow_calls(max(spec.concurrency for spec in specs))  # each would fail by itself
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen import __version__
 from batchgen.config import Config, ModelConfig
+from batchgen.descriptors import allow_calls
 from batchgen.errors import UsageError
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices, max_tokens
@@ -93,13 +94,17 @@ async def work(
     """Run one worker until nothing is left or wanted, it halts, or `stop`. `stats` tells meanwhile
     how it goes; `parsers` are those that no name can load, by their spec.
 
-    Raises ConfigError when the key is missing, StoreError when the database fails.
+    Raises ConfigError when the key is missing, UsageError when the system does not allow so many
+    calls at once, StoreError when the database fails.
     """
     stats = Stats() if stats is None else stats
+    allow_calls(spec.concurrency)
+    prices = Prices(config.model)
+    prices.of(config.model.model)  # reads the list now, not between an answer and its commit
     async with open_client(config.model, timeout_s=spec.timeout_s) as client:
         await run_worker(
             store, client, spec,
-            prices=Prices(config.model), parsers=parsers or {}, stop=stop, stats=stats, log=log,
+            prices=prices, parsers=parsers or {}, stop=stop, stats=stats, log=log,
         )  # fmt: skip
     return await result_of(store, spec, stop, stats)
 

@@ -7,14 +7,15 @@ that no sixty seconds see more than the limit allows, even if a call is a second
     requests   counted whole
     tokens     taken by an estimate, which is corrected when the call comes back. A claim may take
                more than there is: then the level is below zero, and nothing is claimed until it
-               has risen above it
+               has risen above it. No more than a minute's worth is owed: one answer that says it
+               used billions of tokens must not hold everybody up for days
     learned    with `adaptive`, the rate of requests is found (adaptive.py), below the limits
     paused     the server has asked that nobody sends for a while
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil, floor, inf
 
 from batchgen.limits.adaptive import NOTHING_LEARNED, LearnedRate
 
@@ -101,7 +102,7 @@ class SharedRate:
             shared,
             updated_at=now,
             requests=_fill(shared.requests, requests, seconds),
-            tokens=_fill(shared.tokens, tokens, seconds),
+            tokens=_fill(max(shared.tokens, -_most_owed(limits)), tokens, seconds),
         )
 
     def taken(self, requests: int, tokens: float) -> "SharedRate":
@@ -204,6 +205,10 @@ def _spread(rpm: int) -> Flow:
     if per_s * _BURST_S < 1:
         return Flow(rpm / _WINDOW_S, 1.0)
     return Flow(per_s, per_s * _BURST_S)
+
+
+def _most_owed(limits: Limits) -> float:
+    return inf if limits.tpm is None else limits.tpm
 
 
 def _fill(level: float, flow: Flow | None, seconds: float) -> float:

@@ -38,6 +38,10 @@ UNKNOWN_MODEL = "the server does not know the model. Check model.model and model
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong, or means "never"
 _MESSAGE_CHARS = 500
+# What no server can mean. Beyond these a number is taken for one that was not said: a sum of
+# such would not fit where it is kept, and a limit would hold the work up for ever.
+_MOST_TOKENS = 20_000_000  # twice the largest context of any model
+_LARGEST_LIMIT = 1e12
 
 
 def read_reply(reply: Reply) -> Answer | Failure:
@@ -85,7 +89,7 @@ def announced_limit(
         return None
     remaining, limit = (_number(headers.get(name), 1.0) for name in names[:2])
     reset_s = _duration_s(headers.get(names[2], ""))
-    if remaining is None or not limit or reset_s is None:
+    if remaining is None or not limit or reset_s is None or max(remaining, limit) > _LARGEST_LIMIT:
         return None
     return AnnouncedLimit(limit, remaining, reset_s)
 
@@ -275,7 +279,7 @@ def _usage(body: Any) -> Usage:
 
 
 def _count(value: Any) -> int | None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
     return value if fits else None
 
 
@@ -336,9 +340,9 @@ def _number(text: str | None, unit_s: float) -> float | None:
 def _seconds_until(text: str | None, now: datetime) -> float | None:
     try:
         at = email.utils.parsedate_to_datetime(text or "")
-    except (ValueError, OverflowError):
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    except (ValueError, OverflowError, TypeError):
         return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp()
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -349,6 +353,7 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 def _duration_s(text: str) -> float | None:
     parts = _DURATION.findall(text)
     if parts and _DURATION.sub("", text).strip() == "":
-        return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        told_s = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        return min(told_s, _LONGEST_WAIT_S)
     seconds = _number(text, 1.0)
     return seconds if seconds is not None and seconds < _LONGEST_WAIT_S else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchgen.errors import InputError
-from batchgen.items import ItemInput, PoolItem
+from batchgen.items import LARGEST_MAX_TOKENS, ItemInput, PoolItem
 from batchgen.parameters import PARAMETER_NAMES
 
 
@@ -169,9 +169,18 @@ def _params(params: Any, name: str) -> dict[str, Any]:
         raise _ProblemError(
             f"{name}.n must be 1: an item has one answer; for more, give it again with another id"
         )
+    for limit in ("max_tokens", "max_completion_tokens"):
+        if not _is_count(params.get(limit, 1)):
+            raise _ProblemError(
+                f"{name}.{limit} must be a whole number from 1 on, not {shown_kind(params[limit])}"
+            )
     if params.get("extra_body") is not None:
         _params(params["extra_body"], f"{name}.extra_body")
     return params
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 < value <= LARGEST_MAX_TOKENS)
 
 
 def _variables(obj: dict[str, Any], name: str) -> dict[str, Any]:

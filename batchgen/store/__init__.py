@@ -24,6 +24,7 @@ from batchgen.store.records import (
     Experiment,
     ExportRecord,
     FailureGroup,
+    FileUse,
     LiveFileRecord,
     LivePage,
     Pace,
@@ -67,10 +68,10 @@ from batchgen.store.values import (
 
 __all__ = [
     "Added", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Counts", "EndedAnswer",
-    "EndedItem", "Exchange", "Experiment", "ExportRecord", "FailureGroup", "Grant", "Intake",
-    "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "Reparsed",
-    "Reservation", "ResultRow", "Seat", "Spent", "Store", "StoredAttempt", "StoredItem",
-    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "open_store",
+    "EndedItem", "Exchange", "Experiment", "ExportRecord", "FailureGroup", "FileUse", "Grant",
+    "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
+    "Reparsed", "Reservation", "ResultRow", "Seat", "Spent", "Store", "StoredAttempt",
+    "StoredItem", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "open_store",
 ]  # fmt: skip
 
 
@@ -355,6 +356,18 @@ class Store:
         """If there is one at this absolute path, it is a live file no more."""
         if await self.live_file(path):
             await self._db.write(live.forget_live_file, path)
+
+    # What batchgen did with files
+
+    async def note_files(self, paths: Sequence[Path], use: FileUse) -> None:
+        """Remember for what the files at these absolute paths are used, unless they are known."""
+        new = [path for path in paths if await self.use_of_file(path) is None]
+        if new:
+            await self._db.write(live.note_files, new, use)
+
+    async def use_of_file(self, path: Path) -> FileUse | None:
+        """What the file at this absolute path was first used for; None: nothing."""
+        return await self._db.read(live.use_of_file, path)
 
     # Proof
 

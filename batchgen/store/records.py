@@ -7,6 +7,7 @@ and an empty page is the end.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -210,7 +211,14 @@ class ExportRecord:
     result_seq: int
 
 
-# Live files
+# Files
+
+
+class FileUse(StrEnum):
+    """What batchgen first did with a file."""
+
+    READ = "read"
+    WRITTEN = "written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +235,12 @@ class LivePage:
 
 @dataclass(frozen=True, slots=True)
 class LiveFileRecord:
-    """A file that has the results up to `result_seq`, and how it can be told to be that file."""
+    """A file that has the results up to `result_seq`: its first `size_bytes`, and their hash."""
 
     path: str
     experiment_id: int
     result_seq: int
     rows: int
     size_bytes: int
-    tail_sha256: str
+    sha256: str
     superseded_results: int

@@ -70,18 +70,18 @@ class Calls:
     async def _call(self, request: Request, calls: list[CallResult | None]) -> CallResult:
         place = len(calls)
         calls.append(None)
-        reply = await self._complete(request)
-        called = calls[place] = CallResult(reply, read_reply(reply))
-        return called
-
-    async def _complete(self, request: Request) -> Reply:
         number = self._pacer.call_sent(clock_ms())
         reply = await self._client.complete(request.body)
+        kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
+        called = calls[place] = CallResult(kept, read_reply(kept))
+        self._observe_limits(reply, number)
+        return called
+
+    def _observe_limits(self, reply: Reply, number: int) -> None:
         requests = announced_limit(reply.headers, "requests")
         tokens = announced_limit(reply.headers, "tokens")
         if requests or tokens:
             self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
-        return _with_paths(reply, request.image_paths) if request.image_paths else reply
 
     async def _send_hedged(self, item: Item, send: _Send) -> None:
         first = asyncio.create_task(send(), name=f"call of item {item.id}")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
-from batchgen.errors import StoreError
+from batchgen.errors import StoreError, StoreRefusedError
 from batchgen.items import Item, KeepAnswer, Outcome
 from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
@@ -142,10 +142,11 @@ class Committer:
         outcomes = self._outcomes.asks()
         try:
             await self._seat.exchange(outcomes, ClaimRequest())
-        except StoreError:
-            self._seat.abandon()
-        except Exception:
-            await self._write_rest_apart(outcomes)
+        except Exception as exc:
+            if _is_refusal(exc):
+                await self._write_rest_apart(outcomes)
+            else:
+                self._seat.abandon()
 
     async def _write_rest_apart(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -205,10 +206,8 @@ class Committer:
         exchange = partial(self._seat.exchange, outcomes, want, self._membership.changed_report())
         try:
             done = await self._store_retries.run(exchange, has_answers=bool(outcomes))
-        except StoreError:
-            raise
-        except Exception:
-            if not outcomes:
+        except Exception as exc:
+            if not (outcomes and _is_refusal(exc)):
                 raise
             await self._write_apart(outcomes)
             return
@@ -228,24 +227,40 @@ class Committer:
         return replace(outcome, second_call_unsent=len(outcome.attempts) < 2)
 
     async def _write_apart(self, outcomes: list[Outcome]) -> None:
-        """Each in a transaction of its own, as one of them is refused."""
+        """Each in a transaction of its own, as one of them is refused. One that is refused whatever
+        is left out of it ends the worker, once the others are written."""
+        refused: Exception | None = None
         for outcome in outcomes:
             claims_nothing = self._demand.request(0, self._membership.limits, clock_ms())
-            done = await self._write_alone(outcome, claims_nothing)
+            try:
+                done = await self._write_alone(outcome, claims_nothing)
+            except Exception as exc:
+                if not _is_refusal(exc):
+                    raise
+                self._outcomes.pass_over_first()
+                refused = exc
+                continue
             self._outcomes.answer(done.attempt_seqs)
             await self._membership.observe(done)
+        if refused is not None:
+            raise refused
 
     async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
-        """As much of it as the database takes."""
+        """As much of it as the database takes. When that is nothing, its claim is left to who takes
+        over from the dead, for whom its calls are unknown ones."""
         for reduced in (with_failed_item, with_unknown_calls):
             try:
                 return await self._write(outcome, claims_nothing)
-            except StoreError:
-                raise
             except Exception as exc:
+                if not _is_refusal(exc):
+                    raise
                 self._bug(f"item {outcome.item.id}: {exc}", traceback.format_exc())
                 outcome = reduced(outcome, exc)
-        return await self._write(outcome, claims_nothing)
+        try:
+            return await self._write(outcome, claims_nothing)
+        except Exception:
+            self._seat.abandon()
+            raise
 
     async def _write(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
         exchange = partial(self._seat.exchange, [outcome], claims_nothing)
@@ -278,9 +293,35 @@ class Committer:
     async def _reserve(self) -> None:
         if not self._reservations:
             return
+        wanted = self._reservations.asks()
+        try:
+            await self._reserve_together(wanted)
+        except Exception as exc:
+            if not _is_refusal(exc):
+                raise
+            for one in wanted:
+                await self._reserve_alone(one)
+
+    async def _reserve_together(self, wanted: list[Reservation]) -> None:
         assert self._budget is not None
-        reserve = partial(self._seat.reserve, self._reservations.asks(), self._budget)
+        reserve = partial(self._seat.reserve, wanted, self._budget)
         grants = await self._store_retries.run(reserve)
         if Grant.WAIT in grants:
             self._demand.budget_was_short(clock_ms())
         self._reservations.answer(grants)
+
+    async def _reserve_alone(self, one: Reservation) -> None:
+        """When it is refused, its item meets the error, and the others do not."""
+        try:
+            await self._reserve_together([one])
+        except Exception as exc:
+            if not _is_refusal(exc):
+                raise
+            grant = self._reservations.pass_over_first()
+            if not grant.done():
+                grant.set_exception(exc)
+
+
+def _is_refusal(exc: Exception) -> bool:
+    """Whether something in what was to be written is to blame, and not the database or its disk."""
+    return isinstance(exc, StoreRefusedError) or not isinstance(exc, StoreError)

@@ -117,4 +117,5 @@ class Demand:
                 usage = attempt.usage
                 if usage.prompt_tokens is not None and usage.completion_tokens is not None:
                     item_bytes = len(outcome.item.input_json.encode())
-                    self._meter.observe(item_bytes, usage.prompt_tokens + usage.completion_tokens)
+                    tokens = usage.prompt_tokens + usage.completion_tokens
+                    self._meter.observe(item_bytes, min(tokens, limits.tpm or tokens))

@@ -13,18 +13,21 @@ def unknown_attempt() -> Attempt:
     return Attempt(finished_at=now_ms())
 
 
-def internal_error(exc: Exception) -> Fail:
-    """The end of an item that met a bug."""
+def internal_error(exc: Exception, *, has_answer: bool) -> Fail:
+    """The end of an item that met a bug. One whose answer is kept fails as one that could not be
+    parsed: so `reparse` makes use of the answer when the bug is gone, and nobody pays again."""
     said = f"internal error, please report it: {type(exc).__name__}: {text_of(exc)}"
-    return Fail(Reason.REJECTED, said)
+    return Fail(Reason.PARSE if has_answer else Reason.REJECTED, said)
 
 
 def with_failed_item(outcome: Outcome, exc: Exception) -> Outcome:
     """Its attempts are kept as they are; `exc` ends the item."""
-    return replace(outcome, decision=internal_error(exc))
+    waits = outcome.item.answer_seq is not None
+    has_answer = waits or any(one.response is not None for one in outcome.attempts)
+    return replace(outcome, decision=internal_error(exc, has_answer=has_answer))
 
 
 def with_unknown_calls(outcome: Outcome, exc: Exception) -> Outcome:
     """Its calls are kept, but not what they brought; `exc` ends the item."""
     calls = tuple(unknown_attempt() for _ in outcome.attempts)
-    return replace(with_failed_item(outcome, exc), attempts=calls)
+    return with_failed_item(replace(outcome, attempts=calls), exc)

@@ -28,7 +28,7 @@ from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
 from batchgen.worker.fallback import internal_error, unknown_attempt
-from batchgen.worker.judge import CallResult, Judge, Record, Sent
+from batchgen.worker.judge import CallResult, Judge, Record, Sent, plain_attempt
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
@@ -83,17 +83,19 @@ class ItemRun:
 
     def broken(self, exc: Exception) -> Outcome:
         """A bug costs one item, not the run; and not what its calls brought."""
-        with suppress(Exception):  # if that is what is broken, their outcomes are unknown
-            self._record_replies()
-        return self._broken_off(internal_error(exc))
+        self._record_somehow()
+        waits = self._item.answer_seq is not None
+        return self._broken_off(internal_error(exc, has_answer=waits or self._has_answer()))
 
     def abandoned(self) -> Outcome | None:
         """When it is cancelled: a call in flight is kept as one with unknown outcome, and an answer
         that came meanwhile as such. None: there is no call, and the item goes back as the worker
         leaves."""
-        decision: Decision = Release()
-        with suppress(Exception):  # a bug: what is not recorded then is unknown
+        try:
             decision = self._decide_on_answer()
+        except Exception:  # a bug; the answer is kept, and the next worker parses it
+            self._record_somehow()
+            decision = KeepAnswer() if self._has_answer() else Release()
         return self._broken_off(decision) if self._calls or self._attempts else None
 
     def _broken_off(self, decision: Decision) -> Outcome:
@@ -106,6 +108,20 @@ class ItemRun:
         if record is None or prepared is None or not isinstance(record.decisive.verdict, Answer):
             return Release()
         return self._stages.judge.decide(self._item, prepared, record.decisive)
+
+    def _has_answer(self) -> bool:
+        return bool(self._attempts) and self._attempts[0].response is not None
+
+    def _record_somehow(self) -> None:
+        """As the judge records them or, where it fails at that, plainly; if that fails too, the
+        outcome of the calls is unknown."""
+        with suppress(Exception):
+            self._record_replies()
+            return
+        with suppress(Exception):
+            if (sent := Sent.of(self._calls)) is not None:
+                self._attempts = tuple(map(plain_attempt, (sent.decisive, *sent.others)))
+                self._calls = []
 
     def _record_replies(self) -> Record | None:
         sent = Sent.of(self._calls)

@@ -176,6 +176,11 @@ def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer 
     return verdict
 
 
+def plain_attempt(called: CallResult | None) -> Attempt:
+    """A call as it is kept when the judge fails at it: all that came back, but no cost."""
+    return unknown_attempt() if called is None else _attempt(called.reply, called.verdict, None)
+
+
 def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
     request_id = reply.headers.get("x-request-id")
     by_verdict: dict[str, Any] = (

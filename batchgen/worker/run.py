@@ -77,7 +77,7 @@ async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
     meter = TokenMeter(spec.max_answer_tokens)
     if spec.limits.tpm is not None:
         for item_bytes, tokens in await store.recent_usage():
-            meter.observe(item_bytes, tokens)
+            meter.observe(item_bytes, min(tokens, spec.limits.tpm))
     return meter
 
 

@@ -9,7 +9,8 @@ import signal
 import traceback
 
 from batchgen.clock import clock_ms
-from batchgen.errors import ConfigError
+from batchgen.descriptors import allow_calls
+from batchgen.errors import ConfigError, UsageError
 from batchgen.items import Outcome, Release
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
@@ -104,6 +105,7 @@ class Slots:
     def _follow(self, orders: Orders, stop: Stop) -> None:
         """Do what another terminal wants, as far as it is for the slots to do."""
         self._stats.paused = orders.paused
+        self._allow_calls(orders.slots)
         self._ensure_slots(orders.slots)
         if orders.stop is not None and not stop.drain.is_set():
             self._log.warn("stopping, as it was told from another terminal")
@@ -111,6 +113,12 @@ class Slots:
             stop.drain.set()
         if orders.stop == "now":
             stop.now.set()
+
+    def _allow_calls(self, slots: int) -> None:
+        try:
+            allow_calls(slots)
+        except UsageError as exc:  # a call that finds no open file left waits and costs nothing
+            self._log.warn(str(exc))
 
     async def _watch_for_stall(self) -> None:
         """Replies tell of a stall; but a server may ask for a wait longer than `stall_s`."""

@@ -36,6 +36,11 @@ class Asked(Generic[Ask, Result]):
             if not future.done():
                 future.set_result(result)
 
+    def pass_over_first(self) -> asyncio.Future[Result]:
+        """The first one is not answered here; whoever has the future may."""
+        _, future = self._asked.pop(0)
+        return future
+
 
 class FreeSlots:
     """Slots that wait for an item; they are given None when there will be no more."""

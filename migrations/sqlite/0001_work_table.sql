@@ -238,6 +238,16 @@ create table exports (
   primary key (experiment_id, path)
 ) strict, without rowid;
 
+-- What batchgen knows of files, by what it first did with them: it never writes over what it has read
+-- (a pool, a config, a template), and of other files that it finds only over what it has written. Noted
+-- before the first write, so that a crash leaves none that it would not know again.
+create table known_files (
+  path text primary key,
+  use  text not null,
+  constraint absolute_path check (path like '/%'),
+  constraint use_known     check (use in ('read', 'written'))
+) strict, without rowid;
+
 -- Files that `work -o` and `export --follow` keep up to date, in finishing order: up to which result
 -- each was written, durably, and what it was then; what a crash left behind that is cut off.
 create table live_files (
@@ -246,10 +256,10 @@ create table live_files (
   result_seq         integer not null,
   rows               integer not null,
   size_bytes         integer not null,
-  tail_sha256        text    not null,             -- of the last 4096 bytes
+  sha256             text    not null,             -- of all these bytes
   superseded_results integer not null,             -- the experiment's then; more: lines are out of date
   constraint absolute_path   check (path like '/%'),
-  constraint sha256_is_hex   check (length(tail_sha256) = 64),
+  constraint sha256_is_hex   check (length(sha256) = 64),
   constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;

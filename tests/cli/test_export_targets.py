@@ -3,8 +3,10 @@
 import fcntl
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from signal import SIGHUP, SIGKILL
 from typing import Any
@@ -53,7 +55,7 @@ async def test_a_link_stays_a_link_and_a_file_keeps_its_mode(done_project: Proje
     target = done_project.write("data.jsonl", "old\n")
     target.chmod(0o600)
     (done_project.path / "latest.jsonl").symlink_to("data.jsonl")
-    assert (await done_project.batchgen("export", "-o", "latest.jsonl")).code == 0
+    assert (await done_project.batchgen("export", "-o", "latest.jsonl", "--force")).code == 0
     assert (done_project.path / "latest.jsonl").is_symlink()
     assert len(target.read_text().splitlines()) == 3
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
@@ -170,3 +172,118 @@ async def test_a_run_goes_on_when_nobody_reads_what_it_says(
     simulator.release()
     await worker.wait()
     assert project.query("select state, count(*) from work group by 1") == [("done", 10)]
+
+
+OLD = "a line of last year\n" * 1000
+WRITERS = [
+    ("export", "-o", "{}"),
+    ("export", "--follow", "-o", "{}"),
+    ("export", "-o", "new.jsonl", "--summary", "{}"),
+    ("work", "-o", "{}"),
+    ("run", "pool.jsonl", "-o", "{}"),
+]
+
+
+def filled(command: tuple[str, ...], name: str) -> list[str]:
+    return [word.format(name) for word in command]
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=" ".join)
+async def test_a_file_that_batchgen_did_not_write_is_replaced_only_by_force(
+    done_project: Project, command: tuple[str, ...]
+) -> None:
+    old = done_project.write("old.jsonl", OLD)
+    refused = await done_project.batchgen(*filled(command, "old.jsonl"))
+    assert (refused.code, old.read_text()) == (2, OLD)
+    assert refused.err.endswith(
+        "error: old.jsonl: is there already, and batchgen did not write it for this database. "
+        "Name another with -o, or replace it with --force.\n"
+    )
+    assert (await done_project.batchgen(*filled(command, "old.jsonl"), "--force")).code == 0
+    assert OLD not in old.read_text()
+    assert (await done_project.batchgen(*filled(command, "old.jsonl"))).code == 0
+
+
+KEPT = {
+    "config.yaml": "is a file of this project",
+    "link.jsonl": "is a file of this project",
+    "prompts/user.txt": "is a file of this project",
+    "parse.py": "is a file of this project",
+    "another.jsonl": "is a database",
+    "another.jsonl-gate": "belongs to a database",
+    "another.jsonl-worker-7": "belongs to a database",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*((WRITERS[0], name) for name in KEPT), *((one, "link.jsonl") for one in WRITERS[1:])],
+)
+async def test_a_file_of_a_project_is_never_replaced(
+    project: Project, words: Words, command: tuple[str, ...], name: str
+) -> None:
+    project.pool(words(3))
+    project.write("parse.py", "def parse(text): return text\n")
+    project.write("prompts/user.txt", "Say {word}")
+    project.config("parser: parse.py:parse\nprompts: {user_prompt_path: prompts/user.txt}\n")
+    (project.path / "link.jsonl").symlink_to("config.yaml")
+    with closing(sqlite3.connect(project.path / "another.jsonl")) as database:
+        database.execute("create table t (x)")
+    for beside in ("gate", "worker-7"):
+        project.write(f"another.jsonl-{beside}", "pid 1")
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    before = (project.path / name).read_bytes()
+    refused = await project.batchgen(*filled(command, name), "--force")
+    assert refused.code == 2
+    said = f"error: {name}: {KEPT[name]}; name another file.\n"
+    assert refused.err.endswith(said)
+    assert (project.path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=" ".join)
+async def test_a_pool_is_never_replaced(done_project: Project, command: tuple[str, ...]) -> None:
+    before = (done_project.path / "pool.jsonl").read_bytes()
+    refused = await done_project.batchgen(*filled(command, "pool.jsonl"), "--force")
+    assert (refused.code, "is a file of this project" in refused.err) == (2, True)
+    assert (done_project.path / "pool.jsonl").read_bytes() == before
+
+
+async def test_a_run_asks_nothing_when_its_export_could_not_be_written(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(3))
+    project.write("output/default.jsonl", OLD)
+    refused = await project.batchgen("run", "pool.jsonl")
+    assert (refused.code, simulator.calls) == (2, 0)
+    assert "output/default.jsonl: is there already" in refused.err
+
+
+async def test_an_empty_file_is_nobodys_work(done_project: Project) -> None:
+    done_project.write("made-by-mktemp.jsonl", "")
+    assert (await done_project.batchgen("export", "-o", "made-by-mktemp.jsonl")).code == 0
+
+
+async def test_a_project_that_was_moved_goes_on_with_its_files(done_project: Project) -> None:
+    assert (await done_project.batchgen("work", "-o", "live.jsonl")).code == 0
+    moved = Project(done_project.path.with_name("moved"), done_project.base_url)
+    done_project.path.rename(moved.path)
+    assert (await moved.batchgen("run", "pool.jsonl")).code == 0
+    assert (await moved.batchgen("work", "-o", "live.jsonl")).code == 0
+
+
+async def test_bad_lines_are_appended_to_no_file_of_the_project(project: Project) -> None:
+    project.write("pool.jsonl", '{"word": "x"}\n{"word": \n')
+    for name in ("pool.jsonl", "config.yaml"):
+        before = (project.path / name).read_bytes()
+        for dry in ([], ["--dry-run"]):
+            refused = await project.batchgen("enqueue", "pool.jsonl", "--skip-invalid", name, *dry)
+            assert (refused.code, "is a file of this project" in refused.err) == (2, True)
+        assert (project.path / name).read_bytes() == before
+
+
+async def test_an_export_that_became_a_pool_is_written_again(done_project: Project) -> None:
+    assert (await done_project.batchgen("export", "-o", "out.jsonl")).code == 0
+    done_project.write("prompts/user_prompts/default.txt", "Again: {response}")
+    chained = await done_project.batchgen("enqueue", "out.jsonl", "--experiment", "next")
+    assert chained.code == 0, chained.err
+    assert (await done_project.batchgen("export", "-o", "out.jsonl")).code == 0

@@ -13,8 +13,8 @@ import pytest
 
 from batchgen.export import LiveFile, keep_live_file
 from batchgen.items import Done
-from batchgen.simulate import Simulator
-from batchgen.store import open_store
+from batchgen.simulate import Behaviour, Simulator
+from batchgen.store import FileUse, open_store
 from batchgen.store.sqlite import live, repair
 from tests.kits.crashes import locked, look, said, until
 from tests.kits.processes import Process
@@ -123,6 +123,8 @@ async def test_killed_after_the_file_was_written_anew_and_before_that_was_record
 ) -> None:
     await enqueue(project)
     await project.batchgen("work", "-c", "1", "--max-items", "4")
+    async with open_store(project.database) as store:  # else that would be written before
+        await store.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
     with locked(project.database):
         worker = await project.start("work", "-o", "live.jsonl")
         await grown(project, 4)
@@ -457,6 +459,7 @@ async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_c
     async with open_store(project.database) as store:
         [experiment] = await store.experiments()
         live = LiveFile(store, experiment, project.path / "live.jsonl", print)
+        await store.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
 
         async def keep() -> None:
             try:
@@ -476,3 +479,36 @@ async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_c
         assert "live file" not in at_its_end
         assert await live.acquire()
         live.release()
+
+
+@pytest.mark.parametrize("change", ["edited", "repeated"])
+async def test_a_line_far_from_the_end_that_was_changed_is_noticed(
+    project: Project, simulator: Simulator, change: str
+) -> None:
+    """The file is long, and its length and its last lines are as they were."""
+    simulator.script("w", *[Behaviour.ok("An answer of some length. " * 40)] * ITEMS)
+    await enqueue(project)
+    assert (await project.batchgen("work", "-o", "live.jsonl")).code == 0
+    path = project.path / "live.jsonl"
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first.replace("An", "No") if change == "edited" else second,
+                             second, *rest]))  # fmt: skip
+    verified = await project.batchgen("verify")
+    assert (verified.code, "live.jsonl: is not as batchgen left it" in verified.out) == (1, True)
+    again = await project.batchgen("work", "-o", "live.jsonl")
+    assert "written anew, as it was not as batchgen had left it" in again.err
+    await right(project)
+
+
+async def test_a_line_that_is_changed_while_the_file_is_written_is_noticed_at_the_end(
+    project: Project, simulator: Simulator
+) -> None:
+    worker = await held_midway(project, simulator, "--grace", "0")
+    path = project.path / "live.jsonl"
+    with path.open("r+b") as file:
+        file.write(b'{"id": 9')  # over {"id": 1
+    worker.send_signal(SIGINT)
+    finished = await ended(worker)
+    assert finished.code == 130, finished.err
+    assert "written anew, as it was not as batchgen had left it" in finished.err
+    await right(project)

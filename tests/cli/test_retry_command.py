@@ -132,7 +132,8 @@ async def test_a_done_item_goes_again_only_by_its_id_and_when_told_so(
         ("max_token=1", "max_token: unknown key; did you mean max_tokens? A parameter that only "
                         "your server knows goes under extra_body"),
         ("max_tokens", "max_tokens: no value; write max_tokens=VALUE"),
-        ("max_tokens=many", "max_tokens: must be an integer >= 1 or null, not the text 'many'"),
+        ("max_tokens=many", "max_tokens: must be an integer from 1 to 1000000000 or null, not the "
+         "text 'many'"),
         ("model.temperature=hot", "temperature: must be a finite number or null, not the text"
                                   " 'hot'"),
         ("model=null", "model: must be text, not null"),

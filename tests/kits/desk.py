@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,11 @@ class Desk:
         finally:
             connection.close()
 
+    def execute(self, sql: str) -> None:
+        """As a stranger would."""
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute(sql)
+
 
 @asynccontextmanager
 async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
@@ -66,7 +71,7 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             )
             bugs: list[str] = []
             committer = Committer(
-                seat, demand, membership, permits, store_retries, None, Stats(),
+                seat, demand, membership, permits, store_retries, work.budget, Stats(),
                 bug=lambda message, trace: bugs.append(f"{message}\n{trace}"),
             )  # fmt: skip
             running = asyncio.create_task(committer.run())

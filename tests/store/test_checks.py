@@ -71,7 +71,7 @@ IMPOSSIBLE = [
     ("never_shrinks", "update shared_rate set limited_s = -1"),
     ("never_shrinks", "update shared_rate set taken_since_cut = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
-    ("sha256_is_hex", "update live_files set tail_sha256 = ''"),
+    ("sha256_is_hex", "update live_files set sha256 = ''"),
     ("not_negative", "update live_files set result_seq = -1"),
     ("not_negative", "update live_files set superseded_results = -1"),
     ("a_line_has_size", "update live_files set rows = 51"),
@@ -84,6 +84,8 @@ IMPOSSIBLE = [
     ("requests_not_negative", "update workers set rpm = -1"),
     ("tokens_not_negative", "update workers set tpm = -1"),
     ("stop_known", "update workers set stop = 'later'"),
+    ("absolute_path", "insert into known_files values ('out.jsonl', 'read')"),
+    ("use_known", "insert into known_files values ('/out.jsonl', 'lent')"),
     ("report_is_json", "update workers set report = '{'"),
 ]  # fmt: skip
 

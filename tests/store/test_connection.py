@@ -21,8 +21,9 @@ from batchgen.errors import (
     UsageError,
 )
 from batchgen.store import open_store
-from batchgen.store.sqlite.connection import Database, open_database, store_error
+from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.gate import Gate
+from batchgen.store.sqlite.problems import store_error
 
 Transaction = Callable[[sqlite3.Connection], None]
 
@@ -393,7 +394,7 @@ async def test_a_database_put_back_can_be_written_again(database: Database, path
     ("said", "kind", "words"),
     [
         ("database or disk is full", StoreFullError, "Everything committed is safe; make room"),
-        ("disk I/O error", StoreFullError, "Everything committed is safe; make room"),
+        ("disk I/O error", StoreFullError, "the disk fails, or a quota is used up"),
         ("database is locked", StoreBusyError, "locked by another program that is not batchgen"),
         ("attempt to write a readonly database", StoreError, "Check its permissions"),
         ("unable to open database file", StoreError, "Check its permissions"),

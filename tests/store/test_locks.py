@@ -1,6 +1,7 @@
 """The write gate and the workers' locks, between real processes."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -15,6 +16,7 @@ from typing import IO
 import pytest
 
 from batchgen.errors import StoreBusyError, StoreError
+from batchgen.export.tail import Tail
 from batchgen.store.sqlite import gate as gate_module
 from batchgen.store.sqlite.gate import Gate, OwnerLock, machine
 
@@ -254,8 +256,8 @@ def test_a_lock_on_a_file_that_its_owner_just_removed_is_taken_anew(
     owner.acquire()
     really_open = gate_module._open_lock_file
 
-    def open_while_the_owner_leaves(lock_path: Path) -> IO[bytes]:
-        file = really_open(lock_path)
+    def open_while_the_owner_leaves(lock_path: Path, mode: int) -> IO[bytes]:
+        file = really_open(lock_path, mode)
         owner.release()
         return file
 
@@ -272,3 +274,59 @@ def test_a_machine_is_the_same_in_every_process() -> None:
     )
     assert printed.stdout.strip() == str(machine())
     assert re.fullmatch(r"[0-9a-f-]{36}", machine()[1])
+
+
+# What a forked child gets
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from batchgen.export.tail import Tail
+from batchgen.store.sqlite.gate import Gate, OwnerLock
+path = Path(sys.argv[1])
+gate, lock, tail = Gate(path), OwnerLock(path.with_name("own")), Tail.open(path.with_name("live"))
+assert lock.acquire() and tail
+with gate.hold():
+    if os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+    print("forked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_forked_child_that_outlives_its_parent_keeps_none_of_its_locks(path: Path) -> None:
+    with process(FORK, path) as parent:
+        parent.kill()
+        parent.wait()
+        with open_gate(path, deadline_s=0) as gate, gate.hold():
+            pass
+        assert OwnerLock(path.with_name("own")).is_held() is False
+        tail = Tail.open(path.with_name("live"))
+        assert tail is not None
+        tail.close()
+
+
+def test_a_gate_that_the_system_has_no_lock_for_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENOLCK: the kernel is short of something. Answers wait in memory for such errors."""
+    with open_gate(path) as gate:
+        monkeypatch.setattr(fcntl, "flock", no_lock)
+        with pytest.raises(StoreBusyError, match="No locks available"), gate.hold():
+            pass
+
+
+def test_a_gate_that_cannot_be_unlocked_is_let_go_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_gate(path) as gate:
+        with gate.hold():
+            monkeypatch.setattr(fcntl, "flock", no_lock)
+        monkeypatch.undo()
+        with process(HOLD, path):
+            pass
+
+
+def no_lock(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

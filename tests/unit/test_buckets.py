@@ -152,3 +152,13 @@ def test_items_of_one_length_tell_no_slope() -> None:
     for tokens in (100, 200, 300):
         meter.observe(50, tokens)
     assert meter.estimate.of(50) == meter.estimate.of(5000) == 200
+
+
+def test_no_more_than_a_minutes_worth_of_tokens_is_owed() -> None:
+    """One answer that says it used a billion tokens would hold everybody up for days."""
+    limits = Limits(tpm=200_000)
+    owing = SharedRate().filled(limits, 50, START_MS).settled(Returned(tokens=-1e9), START_MS)
+    found = allowance(owing.filled(limits, 50, START_MS), limits, 9, 50, START_MS)
+    assert found.calls == 0
+    assert found.next_at is not None
+    assert 30_000 < found.next_at - START_MS < 65_000

@@ -219,7 +219,7 @@ WRONG = [
     ),
     (
         "model: {max_tokens: 0}",
-        "config.yaml: model.max_tokens: must be an integer >= 1 or null, not 0",
+        "config.yaml: model.max_tokens: must be an integer from 1 to 1000000000 or null, not 0",
     ),
     (
         f"model: {{seed: 0x{'f' * 5000}}}",

@@ -531,6 +531,7 @@ def test_a_source_that_cannot_be_read_is_refused_at_once(
 
 CHAT = [{"role": "user", "content": "hi"}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant"}]
+COUNT = "a whole number from 1 on"
 BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
 
 
@@ -614,6 +615,21 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
             "params.n must be 1: an item has one answer; for more, give it again with another id",
         ),
         ({"params": {"messages": []}}, "params must not contain messages"),
+        *(
+            ({"params": {"max_tokens": value}}, f"params.max_tokens must be {COUNT}, not {shown}")
+            for value, shown in (
+                *((-4000, "-4000"), (0, "0"), (True, "true"), (1.5, "1.5"), ("9", "'9'")),
+                *((10**10, "10000000000"), ([], "an empty list")),
+            )
+        ),
+        (
+            {"params": {"extra_body": {"max_completion_tokens": -1}}},
+            f"params.extra_body.max_completion_tokens must be {COUNT}, not -1",
+        ),
+        (
+            {**BATCH, "body": {"messages": CHAT, "max_tokens": 0}},
+            f"body.max_tokens must be {COUNT}, not 0",
+        ),
         (
             {"params": {"extra_body": {"stream": True}}},
             "params.extra_body.stream must not be set: answers are taken whole",

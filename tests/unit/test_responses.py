@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
-from batchgen.llm.responses import parse_retry_after, read_reply
+from batchgen.limits import AnnouncedLimit
+from batchgen.llm.responses import announced_limit, parse_retry_after, read_reply
 
 NOW_MS = 1_750_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
@@ -150,7 +151,9 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
         ({"prompt_tokens": 0, "completion_tokens": None}, Usage(0, None)),
         ({"prompt_tokens": "9", "completion_tokens": 1.5}, Usage()),
         ({"prompt_tokens": -1, "completion_tokens": True}, Usage()),
-        ({"prompt_tokens": 10**30, "completion_tokens": 2**53 - 1}, Usage(None, 2**53 - 1)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 10**7}, Usage(None, 10**7)),
+        # No model has such a context, and a few thousand of these would not fit into 64 bits.
+        ({"prompt_tokens": 2**53 - 1, "completion_tokens": 10**9}, Usage()),
         ({"prompt_tokens": 1, "prompt_tokens_details": None}, Usage(1)),
         ({"prompt_tokens_details": {"cached_tokens": "4"}}, Usage()),
     ],
@@ -642,6 +645,9 @@ ASKED_FOR = [
     ({"x-ratelimit-reset": "1750000030000"}, None),  # OpenRouter: an instant, not a wait
     ({"x-ratelimit-reset": "1d"}, 21600.0),
     ({"x-ratelimit-reset": "12 parsecs"}, None),
+    ({"x-ratelimit-reset": "9" * 400 + "d"}, 21600.0),
+    ({"retry-after": "9" * 400}, None),
+    ({"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}, 0.0),
     ({"retry-after": "2", "x-ratelimit-reset-tokens": "6m0s"}, 2.0),
 ]
 
@@ -649,6 +655,27 @@ ASKED_FOR = [
 @pytest.mark.parametrize(("headers", "wait_s"), ASKED_FOR)
 def test_how_long_a_server_asks_to_wait(headers: dict[str, str], wait_s: float | None) -> None:
     assert parse_retry_after(headers, NOW) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset", "found"),
+    [
+        ("500", "499", "120ms", AnnouncedLimit(500, 499, 0.12)),
+        ("500", "0", "9" * 400 + "d", AnnouncedLimit(500, 0, 21600)),
+        ("9" * 400, "0", "1s", None),
+        ("500", "1e300", "1s", None),
+        ("500", "-1", "1s", None),
+    ],
+)
+def test_a_limit_that_no_server_can_mean_is_bounded_or_none(
+    limit: str, remaining: str, reset: str, found: AnnouncedLimit | None
+) -> None:
+    said = {
+        "x-ratelimit-limit-tokens": limit,
+        "x-ratelimit-remaining-tokens": remaining,
+        "x-ratelimit-reset-tokens": reset,
+    }
+    assert announced_limit(said, "tokens") == found
 
 
 def test_a_429_carries_the_wait_from_when_the_reply_came() -> None:
@@ -715,7 +742,7 @@ def check_it_is_usable(verdict: Answer | Failure) -> None:
     for text in (verdict.model, verdict.finish_reason):
         assert text is None or text.encode() is not None
     for count in (verdict.usage.prompt_tokens, verdict.usage.completion_tokens):
-        assert count is None or 0 <= count < 2**53
+        assert count is None or 0 <= count <= 20_000_000
 
 
 @given(STATUSES, st.binary().map(lambda raw: raw.decode(errors="replace")) | JSON.map(json.dumps))

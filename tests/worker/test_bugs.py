@@ -49,17 +49,19 @@ async def run(
 
 async def test_an_answer_is_kept_when_what_follows_from_it_cannot_be_decided(job: Job) -> None:
     await run(job, ["a", "b"], Stats(calls=NOT_A_NUMBER))
-    assert job.ends() == [("failed", "rejected", 1)] * 2
+    assert job.ends() == [("failed", "parse", 1)] * 2  # so that `reparse` takes the answer
     assert [job.calls(1), job.calls(2)] == [[("answered", None, 200)]] * 2
     assert job.error().startswith("internal error, please report it: TypeError: ")
     assert len(job.log.bugs) == 2
 
 
-async def test_a_call_whose_reply_cannot_be_recorded_is_known_as_one(job: Job) -> None:
+async def test_an_answer_is_kept_when_the_judge_fails_at_it(job: Job) -> None:
+    """Whatever raises between a reply and its commit: here, what it cost cannot be told."""
     price = Price(NOT_A_NUMBER, NOT_A_NUMBER, NOT_A_NUMBER)
     await run(job, ["a", "b"], Stats(), price)
-    assert job.ends() == [("failed", "rejected", 1)] * 2
-    assert [job.calls(1), job.calls(2)] == [[("unknown", None, None)]] * 2
+    assert job.ends() == [("failed", "parse", 1)] * 2
+    assert [job.calls(1), job.calls(2)] == [[("answered", None, 200)]] * 2
+    assert job.query("select count(*) from attempts where response like '%a%'") == [(2,)]
 
 
 async def test_a_first_call_that_has_failed_is_known_when_the_second_is_left(

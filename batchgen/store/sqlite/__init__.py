@@ -1,7 +1,9 @@
 """The engine that keeps the store in one SQLite file.
 
     connection   a database opened by one process; how a transaction runs
+    place        where the file may be, and that it goes by one name
     gate         one writer at a time among processes; which workers are alive
+    problems     what SQLite and the system say, as errors of ours
     migrate      the schema, from migrations/sqlite/*.sql
     sql          queries.sql by name
 

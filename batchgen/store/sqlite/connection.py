@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -18,14 +18,14 @@ import aiosqlite
 from batchgen.errors import (
     Remedy,
     SchemaError,
-    StoreBusyError,
     StoreError,
-    StoreFullError,
     UsageError,
 )
 from batchgen.shutdown import uninterrupted
-from batchgen.store.sqlite.gate import Gate, OwnerLock, network_file_system
+from batchgen.store.sqlite.gate import Gate, OwnerLock
 from batchgen.store.sqlite.migrate import APPLICATION_ID, PAGE_SIZE, migrate
+from batchgen.store.sqlite.place import NameLock, checked_place, lock_file_mode
+from batchgen.store.sqlite.problems import store_error, system_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +91,9 @@ class Database:
     @contextmanager
     def only_enqueueing(self) -> Iterator[None]:
         """One process at a time enqueues into a database. Raises UsageError while another does."""
-        lock = OwnerLock(self.path.with_name(f"{self.path.name}-enqueue"))
+        lock = OwnerLock(
+            self.path.with_name(f"{self.path.name}-enqueue"), lock_file_mode(self.path)
+        )
         if not lock.acquire():
             raise UsageError(
                 f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
@@ -154,10 +156,7 @@ class Database:
             if self._reader is not None:
                 await _close(self._reader, self.gate)
         finally:  # also when cancelled: a connection left open hangs the interpreter's exit
-            try:
-                await _close(self._writer, self.gate)
-            finally:
-                self.gate.close()
+            await _close(self._writer, self.gate)
 
     async def _on_thread(
         self, connection: aiosqlite.Connection, run: Callable[[sqlite3.Connection], T]
@@ -166,6 +165,8 @@ class Database:
             return await _run(connection, run)
         except sqlite3.Error as exc:
             raise store_error(exc, self.path) from exc
+        except OSError as exc:  # of the gate, or of the file itself
+            raise system_error(exc, self.path) from exc
 
     def _watch_for_foreign_writers(self, connection: sqlite3.Connection) -> None:
         """`data_version` changes with every commit but our own."""
@@ -191,18 +192,18 @@ class Database:
 @asynccontextmanager
 async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
     """Open, and migrate, the database. Raises UsageError when it is missing and not `create`."""
-    _check_place(path, create=create)
-    gate = Gate(path)
-    try:
+    _check_sqlite()
+    path = checked_place(path, create=create)
+    with ExitStack() as stack:
+        gate = Gate(path)
+        stack.callback(gate.close)
+        stack.callback(NameLock(path).release)
         writer = await _connect(path, gate, prepare=lambda c: _prepare_writer(c, path))
-    except BaseException:
-        gate.close()
-        raise
-    database = Database(path, gate, writer)
-    try:
-        yield database
-    finally:
-        await database.close()
+        database = Database(path, gate, writer)
+        try:
+            yield database
+        finally:
+            await database.close()
 
 
 def _vulnerable_sqlite() -> str | None:
@@ -214,41 +215,10 @@ def _vulnerable_sqlite() -> str | None:
     )  # fmt: skip
 
 
-def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
-    """What SQLite said, as one line that says what to do."""
-    text = str(exc)
-    if "disk is full" in text or "disk I/O error" in text:
-        return StoreFullError(
-            f"{path}: {text}. Everything committed is safe; make room.", Remedy.RUN_AGAIN
-        )
-    if "locked" in text or "busy" in text:
-        return StoreBusyError(
-            f"{path}: locked by another program that is not batchgen ({text}). "
-            "Close it (a SQL shell with an open transaction?).",
-            Remedy.RUN_AGAIN,
-        )
-    if "readonly" in text or "unable to open" in text:
-        return StoreError(f"{path}: cannot write to it ({text}). Check its permissions.")
-    if "malformed" in text or "not a database" in text or "encrypted" in text:
-        return SchemaError(f"{path}: damaged, or not a database ({text}).")
-    return StoreError(f"{path}: {text}")
-
-
-def _check_place(path: Path, *, create: bool) -> None:
+def _check_sqlite() -> None:
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         raise StoreError(
             f"this Python has SQLite {sqlite3.sqlite_version}; batchgen needs 3.37 or newer."
-        )
-    if path.is_dir():
-        raise UsageError(f"{path}: is a directory, not a database.", Remedy.NAME_DATABASE)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no directory {path.parent}.")
-    if not create and not path.exists():
-        raise UsageError(f"{path}: no such database.", Remedy.ENQUEUE_FIRST)
-    if kind := network_file_system(path.parent):
-        raise StoreError(
-            f"{path}: is on a network file system ({kind}), where SQLite cannot keep its promises.",
-            Remedy.MOVE_DATABASE,
         )
 
 
@@ -279,6 +249,8 @@ async def _connect(
             await _close(connection, gate)
         if isinstance(exc, sqlite3.Error):
             raise store_error(exc, path) from exc
+        if isinstance(exc, OSError):
+            raise system_error(exc, path) from exc
         raise
     return connection
 

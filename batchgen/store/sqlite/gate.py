@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from batchgen.descriptors import close_in_children
 from batchgen.errors import Remedy, StoreBusyError, StoreError
+from batchgen.store.sqlite.place import lock_file_mode
+from batchgen.store.sqlite.problems import system_error
 
 _RETRY_S = (0.0002, 0.002)  # random within: as fair as a queue, and gentler than SQLite's handler
 _ONCE_MORE_S = 0.5
@@ -37,7 +40,8 @@ class Gate:
         self._thread_lock = threading.Lock()
         self._turn: int | None = None
         self.others_had_it = True
-        self._file = _open_lock_file(self._path)
+        self._mode = lock_file_mode(database)
+        self._file = _open_lock_file(self._path, self._mode)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -52,7 +56,15 @@ class Gate:
             try:
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                self._unlock()
+
+    def _unlock(self) -> None:
+        """What was committed inside must not look undone because the lock cannot be dropped."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        except OSError:
+            self._file.close()  # which drops it too
+            self._file = _open_lock_file(self._path, self._mode)
 
     def _acquire(self) -> None:
         patience_s = min(self._deadline_s, _ONCE_MORE_S) if self._gave_up else self._deadline_s
@@ -74,12 +86,12 @@ class Gate:
 
     def _try_lock(self) -> bool:
         """A file that somebody deleted is locked in vain: others make a new one."""
-        if not _try_lock(self._file):
+        if not _try_lock(self._file, self._path):
             return False
         if _is_at(self._path, self._file):
             return True
         self._file.close()
-        self._file = _open_lock_file(self._path)
+        self._file = _open_lock_file(self._path, self._mode)
         return False
 
     def close(self) -> None:
@@ -87,16 +99,18 @@ class Gate:
 
 
 class OwnerLock:
-    """An OS lock on a file of one's own: held while its owner lives, and by nobody after."""
+    """An OS lock on a file of one's own: held while its owner lives, and by nobody after. The file
+    is made with `mode`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = 0o600) -> None:
         self._path = path
+        self._mode = mode
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
         """True when nobody held it and we do now. Never blocks."""
-        file = _open_lock_file(self._path)
-        if not _try_lock(file):
+        file = _open_lock_file(self._path, self._mode)
+        if not _try_lock(file, self._path):
             file.close()
             return False
         if not _is_at(self._path, file):  # its last owner removed it between our open and our lock
@@ -130,22 +144,36 @@ class OwnerLock:
             self._file = None
 
 
-def _open_lock_file(path: Path) -> IO[bytes]:
+def _open_lock_file(path: Path, mode: int) -> IO[bytes]:
     try:
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
+        file = _made_or_opened(path, mode)
     except OSError as exc:
         raise StoreError(
             f"{path}: cannot make this lock file ({exc.strerror}). "
             "batchgen needs to write in the directory of the database.",
             Remedy.NAME_DATABASE,
         ) from exc
+    close_in_children(file)
+    return file
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _made_or_opened(path: Path, mode: int) -> IO[bytes]:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        os.fchmod(file, mode)  # whatever the umask is
+    except FileExistsError:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    return os.fdopen(file, "r+b", buffering=0)
+
+
+def _try_lock(file: IO[bytes], path: Path) -> bool:
+    """Raises StoreError when the system has no lock to give (ENOLCK), or the disk fails."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as exc:
+        raise system_error(exc, path) from exc
     return True
 
 
@@ -165,7 +193,10 @@ def _note_holder(file: IO[bytes], turn: int = 0) -> None:
 
 def _read_turn(file: IO[bytes]) -> int | None:
     """None: it was never noted, or not in full."""
-    words = os.pread(file.fileno(), 64, 0).split()
+    try:
+        words = os.pread(file.fileno(), 64, 0).split()
+    except OSError:
+        return None
     return int(words[3]) if len(words) == 4 and words[3].isdigit() else None
 
 
@@ -183,27 +214,3 @@ def machine() -> tuple[str, str]:
         return host, Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return host, host
-
-
-def network_file_system(path: Path) -> str | None:
-    """The type of the network file system that holds `path`, or None for a local one.
-
-    WAL needs memory shared by all processes on a file, and OS locks that work: one machine.
-    Knows Linux only; elsewhere it answers None.
-    """
-    try:
-        mounts = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return None
-    where, found = path.resolve(), None
-    for _, mount_point, kind, *_ in (line.split(" ") for line in mounts):
-        point = Path(mount_point.replace("\\040", " "))
-        if where.is_relative_to(point):
-            found = kind  # the last mount that covers the path is the one in force
-    return found if found in _NETWORK else None
-
-
-_NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs",
-     "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"}
-)  # fmt: skip

@@ -6,10 +6,11 @@ appears before one that was read. A done result that stops being its item's is c
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from batchgen.store.records import LiveFileRecord, LivePage, ResultRow
+from batchgen.store.records import FileUse, LiveFileRecord, LivePage, ResultRow
 from batchgen.store.sqlite.results import chars_of
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES
@@ -52,3 +53,12 @@ def forget_live_file(db: sqlite3.Connection, path: Path) -> None:
 
 def move_live_file(db: sqlite3.Connection, record: LiveFileRecord) -> bool:
     return db.execute(QUERIES["move_live_file"], asdict(record)).rowcount == 1
+
+
+def note_files(db: sqlite3.Connection, paths: Sequence[Path], use: FileUse) -> None:
+    db.executemany(QUERIES["note_file"], [{"path": str(path), "use": use} for path in paths])
+
+
+def use_of_file(db: sqlite3.Connection, path: Path) -> FileUse | None:
+    found = db.execute(QUERIES["use_of_file"], {"path": str(path)}).fetchone()
+    return found and FileUse(found[0])

@@ -609,28 +609,35 @@ select r.* from results new cross join item_results r
  order by new.seq;
 
 -- name: live_file
-select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
   from live_files where path = :path;
 
 -- name: live_files
-select path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
   from live_files order by path;
 
 -- name: start_live_file
 -- Whatever the file was before, and whose.
 insert or replace into live_files
-  (path, experiment_id, result_seq, rows, size_bytes, tail_sha256, superseded_results)
-values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :tail_sha256, :superseded_results);
+  (path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results)
+values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :sha256, :superseded_results);
 
 -- name: move_live_file
 -- Changes nothing when the file became another's meanwhile.
 update live_files
    set result_seq = :result_seq, rows = :rows, size_bytes = :size_bytes,
-       tail_sha256 = :tail_sha256
+       sha256 = :sha256
  where path = :path and experiment_id = :experiment_id;
 
 -- name: forget_live_file
 delete from live_files where path = :path;
+
+-- name: note_file
+-- What it was used for first stays.
+insert into known_files (path, use) values (:path, :use) on conflict do nothing;
+
+-- name: use_of_file
+select use from known_files where path = :path;
 
 -- name: forget_export
 delete from exports where path = :path;

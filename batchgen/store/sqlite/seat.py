@@ -15,6 +15,7 @@ from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
+from batchgen.store.sqlite.place import lock_file_mode
 from batchgen.store.values import (
     Budget,
     ClaimRequest,
@@ -221,7 +222,7 @@ def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> boo
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
-    return OwnerLock(_lock_path(database, worker_id))
+    return OwnerLock(_lock_path(database, worker_id), lock_file_mode(database))
 
 
 def _lock_path(database: Path, worker_id: int) -> Path:

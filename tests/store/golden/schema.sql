@@ -81,16 +81,23 @@ CREATE TABLE items (
   constraint of_another      check (sample_of <> id)
 ) strict;
 
+CREATE TABLE known_files (
+  path text primary key,
+  use  text not null,
+  constraint absolute_path check (path like '/%'),
+  constraint use_known     check (use in ('read', 'written'))
+) strict, without rowid;
+
 CREATE TABLE live_files (
   path               text    primary key,
   experiment_id      integer not null references experiments (id) on delete cascade,
   result_seq         integer not null,
   rows               integer not null,
   size_bytes         integer not null,
-  tail_sha256        text    not null,             -- of the last 4096 bytes
+  sha256             text    not null,             -- of all these bytes
   superseded_results integer not null,             -- the experiment's then; more: lines are out of date
   constraint absolute_path   check (path like '/%'),
-  constraint sha256_is_hex   check (length(tail_sha256) = 64),
+  constraint sha256_is_hex   check (length(sha256) = 64),
   constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
