@@ -152,18 +152,21 @@ async def status_of(store: Store, config: Config) -> Status:
 
 
 async def watch_run(
-    store: Store, experiments: Sequence[int] | None, until: int | None = None
+    store: Store,
+    experiments: Sequence[int] | None,
+    until: int | None = None,
+    selection: int | None = None,
 ) -> Callable[[], Awaitable[Status]]:
     """How to look at a run that begins now, as often as one likes: it costs little, so it leaves
     out what a run does not need (each experiment alone, what was before, unknown calls).
 
-    It is about these experiments (None: all) and, with `until`, no more pending items than are
-    still wanted. Latencies are those of calls that end from now on.
+    It is about these experiments (None: all), or a selection of their items, and, with `until`, no
+    more pending items than are still wanted. Latencies are those of calls that end from now on.
     """
     calls_before = await store.newest_attempt()
 
     async def look() -> Status:
-        total = await store.counts(experiments)
+        total = await store.counts(experiments, selection)
         total = replace(total, pending=total.wanted(until))
         latencies_ms = await store.latencies_ms(experiments, calls_before)
         return _status(total, latencies_ms, await store.workers())

@@ -111,7 +111,7 @@ async def work(
 
 async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:
     """How it ended, as the database has it now."""
-    counts = await store.counts(spec.experiments)
+    counts = await store.counts(spec.experiments, spec.selection)
     signum = stop.signum if stop.drain.is_set() else None
     return WorkResult(stats, counts, signum, spec.until)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.errors import StoreError
 from batchgen.items import NewItem, Recipe, State
+from batchgen.shutdown import uninterrupted
 from batchgen.store.keys import key_of_content, key_of_id
 from batchgen.store.records import (
     AnswerDetails,
@@ -42,6 +43,7 @@ from batchgen.store.sqlite import (
     look,
     repair,
     results,
+    selections,
     steering,
     verify,
 )
@@ -131,6 +133,20 @@ class Store:
         `taken` is called, on another thread, when what is left to do releases the GIL.
         """
         return await self._db.write(intake.add_items, into, items, priority, taken)
+
+    @asynccontextmanager
+    async def selecting(
+        self, experiment_id: int, item_ids: Sequence[int], *, exactly: bool
+    ) -> AsyncIterator[int | None]:
+        """The number of a selection of these items (all their samples are named), for claims of
+        them alone. None: nothing else is open, or, with `exactly`, in the experiment at all."""
+        begin, end = selections.begin_selection, selections.end_selection
+        selection = await self._db.write(begin, experiment_id, item_ids, exactly, now_ms())
+        try:
+            yield selection
+        finally:
+            if selection is not None:
+                await uninterrupted(self._db.write(end, selection))
 
     # Seat: a worker's place, and what a worker asks besides
 
@@ -233,9 +249,12 @@ class Store:
     async def experiments(self) -> list[Experiment]:
         return await self._db.read(look.experiments)
 
-    async def counts(self, experiment_ids: Sequence[int] | None = None) -> Counts:
-        """Items by state and what their calls used, of some experiments or all; constant time."""
-        return await self._db.read(look.counts, experiment_ids)
+    async def counts(
+        self, experiment_ids: Sequence[int] | None = None, selection: int | None = None
+    ) -> Counts:
+        """Items by state and what their calls used, of some experiments or all, in constant time.
+        With a `selection` the items are those of it."""
+        return await self._db.read(look.counts, experiment_ids, selection)
 
     async def counts_by_experiment(self) -> dict[int, Counts]:
         """The same of each experiment, by its number; one that is empty may not be there."""
@@ -305,6 +324,10 @@ class Store:
         """The results of chosen items that have ended, in no order."""
         return await self._db.read(results.results_of, item_ids)
 
+    async def rows_of_items(self, item_ids: Sequence[int], samples: int) -> list[int]:
+        """The numbers of the items and of the first `samples` of each, in their order."""
+        return await self._db.read(selections.rows_of_items, item_ids, samples)
+
     async def sample_page(self, experiment_id: int, after: int, limit: int = 250) -> dict[int, int]:
         """The numbers of the next `limit` items after item `after`, in the order of the pool, each
         followed by those of its other samples; by them, that of the first one. Whatever became of
@@ -331,10 +354,12 @@ class Store:
 
     # Live files: kept up to date with what is done
 
-    async def live_page(self, experiment_id: int, after: int, limit: int = 500) -> LivePage | None:
+    async def live_page(
+        self, experiment_id: int, after: int, limit: int = 500, *, failed_too: bool = False
+    ) -> LivePage | None:
         """What is done, in finishing order, of the next results after result `after`; None when
         there is no such experiment any more."""
-        return await self._db.read(live.live_page, experiment_id, after, limit)
+        return await self._db.read(live.live_page, experiment_id, after, limit, failed_too)
 
     async def live_file(self, path: Path) -> LiveFileRecord | None:
         """How far the live file at this absolute path was written."""

@@ -84,10 +84,10 @@ class OrderChange:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What to claim: up to `slots` items of `experiments` (None: of all), sending no more than
-    `limits` allow together with every other worker, and none that could bring their done items,
-    whoever does them, above `until`. A call is thought to use `call_tokens`, and for `pause_ms`
-    from now on the server wants no more calls."""
+    """What to claim: up to `slots` items of `experiments` (None: of all), and of a `selection` in
+    them if there is one, sending no more than `limits` allow together with every other worker, and
+    none that could bring their done items, whoever does them, above `until`. A call is thought to
+    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
@@ -95,6 +95,7 @@ class ClaimRequest:
     until: int | None = None
     call_tokens: CallTokens = UNKNOWN_CALL
     pause_ms: int = 0
+    selection: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class Demand:
             self.claims(free_slots, now), self._spec.experiments, limits, self._spec.until,
             call_tokens=self._meter.estimate if counts_tokens else UNKNOWN_CALL,
             pause_ms=max(0, self._pacer.limited_until - now),
+            selection=self._spec.selection,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:

@@ -17,6 +17,7 @@ class WorkSpec(WorkConfig):
     """The settings of the section `work`, and what one run adds to them. An option of `work` has
     the name of the field that it sets. None means no limit, and of `experiments`: all.
 
+    With a `selection` of the store only its items are worked on, and `until` counts those alone.
     `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
     other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
     calls of all runs together may use. `max_items` is the most that this worker claims; it claims
@@ -30,6 +31,7 @@ class WorkSpec(WorkConfig):
     """
 
     experiments: tuple[int, ...] | None = None
+    selection: int | None = None
     rpm: int | None = None
     tpm: int | None = None
     max_cost_usd: float | None = None

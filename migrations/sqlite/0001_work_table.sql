@@ -75,6 +75,7 @@ create table work (
   tries          integer not null default 0,       -- those used up
   crashes        integer not null default 0,       -- times its worker died
   parse_failures integer not null default 0,
+  selection      integer,                          -- selections.id: a run that is about chosen items
   answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
   result_seq     integer,                          -- results.seq: how it ended
   constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
@@ -91,6 +92,19 @@ create index work_waiting on work (experiment_id, available_at, item_id)
   where state = 'pending' and available_at is not null;
 create index work_claimed on work (worker_id)              where state = 'running';
 create index work_failed  on work (experiment_id, item_id) where state = 'failed';
+create index work_selected on work (selection, state, available_at, priority desc, item_id)
+  where selection is not null;
+
+-- Runs that are about some items of an experiment only. Those of their items that were open stand in
+-- `work.selection`, the newest run's where several want an item; the others are counted here.
+create table selections (
+  id            integer primary key autoincrement,
+  experiment_id integer not null references experiments (id) on delete cascade,
+  begun_at      integer not null,
+  done_before   integer not null,
+  failed_before integer not null,
+  constraint counts_not_negative check (done_before >= 0 and failed_before >= 0)
+) strict;
 
 -- Every call, appended when it ends, whatever came of it.
 --   answered: `response` is the answer's text, `body` the rest of what the server sent; `error` says

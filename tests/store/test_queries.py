@@ -88,6 +88,21 @@ PLANS = {
         "LIST SUBQUERY",
         "SEARCH work USING INDEX work_fresh (experiment_id=?)",
     ],
+    "claim_selected_waiting": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SEARCH work USING INDEX work_selected "
+        "(selection=? AND state=? AND available_at>? AND available_at<?)",
+    ],
+    "claim_selected_fresh": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at=?)",
+    ],
+    "next_selected_at": [
+        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at>?)"
+    ],
+    "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
     "begin_second_calls": [
         "SCAN claim VIRTUAL TABLE INDEX 1:",
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",

@@ -17,7 +17,7 @@ from batchgen.store.sqlite.sql import QUERIES
 
 
 def live_page(
-    db: sqlite3.Connection, experiment_id: int, after: int, limit: int
+    db: sqlite3.Connection, experiment_id: int, after: int, limit: int, failed_too: bool = False
 ) -> LivePage | None:
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     found = db.execute(QUERIES["live_window"], which).fetchone()
@@ -26,8 +26,9 @@ def live_page(
     superseded, results, newest = found
     if not results:
         return LivePage([], after, True, superseded)
-    done = rows_of(db, "live_rows", ResultRow, {**which, "upto": newest})
-    rows, is_all = bounded(done, chars_of)
+    query = "ended_rows" if failed_too else "live_rows"
+    ended = rows_of(db, query, ResultRow, {**which, "upto": newest})
+    rows, is_all = bounded(ended, chars_of)
     if not is_all:
         return LivePage(rows, rows[-1].result_seq, False, superseded)
     return LivePage(rows, newest, results < limit, superseded)

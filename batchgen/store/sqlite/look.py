@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from batchgen.items import State
 from batchgen.json_text import is_storable
@@ -18,6 +19,7 @@ from batchgen.store.records import (
     UnknownCall,
 )
 from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
+from batchgen.store.sqlite.selections import selection_counts
 from batchgen.store.sqlite.sql import QUERIES, last_id
 
 
@@ -50,10 +52,19 @@ def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
     return dict(found)
 
 
-def counts(db: sqlite3.Connection, experiment_ids: Sequence[int] | None = None) -> Counts:
+def counts(
+    db: sqlite3.Connection,
+    experiment_ids: Sequence[int] | None = None,
+    selection: int | None = None,
+) -> Counts:
     found = counts_by_experiment(db)
     chosen = found if experiment_ids is None else experiment_ids
-    return Counts.sum_of(found[id_] for id_ in chosen if id_ in found)
+    total = Counts.sum_of(found[id_] for id_ in chosen if id_ in found)
+    if selection is None:
+        return total
+    items = selection_counts(db, selection)
+    names = ("pending", "running", "done", "failed", "reasons")
+    return replace(total, **{name: getattr(items, name) for name in names})
 
 
 def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:

@@ -116,6 +116,39 @@ insert into counters (experiment_id, state, reason, n)
 values (:experiment_id, :state, :reason, max(:delta, 0))
 on conflict (experiment_id, state, reason) do update set n = n + :delta;
 
+------------------------------------------------------------------------------- chosen items
+
+-- name: count_chosen
+-- The chosen items by state.
+select w.state, count(*) from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
+ group by w.state;
+
+-- name: count_all
+select state, sum(n) from counters where experiment_id = :experiment_id group by state;
+
+-- name: add_selection
+insert into selections (experiment_id, begun_at, done_before, failed_before)
+values (:experiment_id, :now, :done, :failed);
+
+-- name: select_open
+update work not indexed set selection = :selection
+ where item_id in (select value from json_each(:ids)) and state in ('pending', 'running');
+
+-- name: selection_counts
+-- A scan of the index over the selection.
+select state, count(*) as n from work indexed by work_selected
+ where selection = :selection group by state
+union all
+select 'done', done_before from selections where id = :selection
+union all
+select 'failed', failed_before from selections where id = :selection;
+
+-- name: unselect
+update work set selection = null where selection = :selection;
+
+-- name: delete_selection
+delete from selections where id = :selection;
+
 ------------------------------------------------------------------------------- workers
 
 -- name: join_worker
@@ -306,6 +339,24 @@ update work
                     order by priority desc, item_id limit :want)
 returning item_id;
 
+-- name: claim_selected_waiting
+-- The same two of a selection.
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
+ where item_id in (select item_id from work indexed by work_selected
+                    where selection = :selection and state = 'pending'
+                      and available_at is not null and available_at <= :now
+                    order by available_at, priority desc, item_id limit :want)
+returning item_id;
+
+-- name: claim_selected_fresh
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
+ where item_id in (select item_id from work indexed by work_selected
+                    where selection = :selection and state = 'pending' and available_at is null
+                    order by priority desc, item_id limit :want)
+returning item_id;
+
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
        w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text
@@ -317,6 +368,10 @@ select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as inpu
 -- name: next_available_at
 select min(available_at) from work indexed by work_waiting
  where state = 'pending' and available_at is not null and experiment_id = :experiment_id;
+
+-- name: next_selected_at
+select min(available_at) from work indexed by work_selected
+ where selection = :selection and state = 'pending' and available_at is not null;
 
 -- name: shared_rate
 select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,
@@ -577,6 +632,17 @@ select s.id, s.sample_of, s.sample
   from firsts f cross join items s indexed by items_by_sample on s.sample_of = f.id
  order by first, sample;
 
+-- name: rows_of_items
+-- The rows of chosen items, each with its first samples, in the order of the list.
+select chosen.key as place, cast(chosen.value as integer) as id, 1 as sample
+  from json_each(:ids) chosen
+union all
+select chosen.key, s.id, s.sample
+  from json_each(:ids) chosen cross join items s indexed by items_by_sample
+       on s.sample_of = chosen.value
+ where s.sample <= :samples
+ order by place, sample;
+
 -- name: answer_details
 -- A body is read only where asked for, and where the answer's text is not all of the answer.
 select w.item_id, i.recipe_id, a.http_status, a.request_id,
@@ -606,6 +672,13 @@ select r.* from results new cross join item_results r
        on r.id = new.item_id and r.result_seq = new.seq
  where new.seq > :after and new.seq <= :upto and new.state = 'done'
    and r.experiment_id = :experiment_id and r.state = 'done'
+ order by new.seq;
+
+-- name: ended_rows
+-- The same and the failed ones.
+select r.* from results new cross join item_results r
+       on r.id = new.item_id and r.result_seq = new.seq
+ where new.seq > :after and new.seq <= :upto and r.experiment_id = :experiment_id
  order by new.seq;
 
 -- name: live_file

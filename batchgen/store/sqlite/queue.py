@@ -23,6 +23,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
 from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.selections import selection_counts
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
@@ -147,22 +148,28 @@ def _claim(
     next_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
-        for query in ("claim_waiting", "claim_fresh"):
+        for query in _claims(want):
             slots = min(allowance.calls, want.slots) - len(claimed)
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
-                    "want": slots,
+                    "want": slots, "selection": want.selection,
                 }  # fmt: skip
                 ids = [id_ for (id_,) in db.execute(QUERIES[query], row).fetchall()]
                 claimed += ids
                 deltas.move(experiment_id, State.PENDING, -len(ids))
                 deltas.move(experiment_id, State.RUNNING, +len(ids))
-        next_at = _earlier(next_at, _next_available_at(db, experiment_id))
+        next_at = _earlier(next_at, _next_available_at(db, want, experiment_id))
     write_deltas(db, deltas)
     # While a limit holds claims back, what comes due before it allows more is worth no look.
     limited = allowance.next_at is not None and len(claimed) == allowance.calls
     return claimed, allowance.next_at if limited else next_at
+
+
+def _claims(want: ClaimRequest) -> tuple[str, str]:
+    if want.selection is None:
+        return "claim_waiting", "claim_fresh"
+    return "claim_selected_waiting", "claim_selected_fresh"
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
@@ -171,8 +178,12 @@ def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterabl
     return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
 
 
-def _next_available_at(db: sqlite3.Connection, experiment_id: int) -> int | None:
-    (at,) = db.execute(QUERIES["next_available_at"], {"experiment_id": experiment_id}).fetchone()
+def _next_available_at(
+    db: sqlite3.Connection, want: ClaimRequest, experiment_id: int
+) -> int | None:
+    query = "next_available_at" if want.selection is None else "next_selected_at"
+    which = {"experiment_id": experiment_id, "selection": want.selection}
+    (at,) = db.execute(QUERIES[query], which).fetchone()
     return None if at is None else int(at)
 
 
@@ -193,7 +204,9 @@ def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> li
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
-    """Items by state, in the experiments wanted."""
+    """Items by state, of those wanted."""
+    if want.selection is not None:
+        return selection_counts(db, want.selection)
     counts = Counts()
     for experiment_id, state, _, n in db.execute(QUERIES["counters"]):
         if want.experiments is None or experiment_id in want.experiments:

@@ -133,6 +133,15 @@ CREATE TABLE results (
   constraint failed_not_parsed check (state = 'done' or parsed is null)
 ) strict;
 
+CREATE TABLE selections (
+  id            integer primary key autoincrement,
+  experiment_id integer not null references experiments (id) on delete cascade,
+  begun_at      integer not null,
+  done_before   integer not null,
+  failed_before integer not null,
+  constraint counts_not_negative check (done_before >= 0 and failed_before >= 0)
+) strict;
+
 CREATE TABLE shared_rate (
   id               integer primary key,
   updated_at       integer not null,
@@ -176,6 +185,7 @@ CREATE TABLE work (
   tries          integer not null default 0,       -- those used up
   crashes        integer not null default 0,       -- times its worker died
   parse_failures integer not null default 0,
+  selection      integer,                          -- selections.id: a run that is about chosen items
   answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
   result_seq     integer,                          -- results.seq: how it ended
   constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
@@ -246,6 +256,9 @@ CREATE INDEX work_failed  on work (experiment_id, item_id) where state = 'failed
 
 CREATE INDEX work_fresh   on work (experiment_id, priority desc, item_id)
   where state = 'pending' and available_at is null;
+
+CREATE INDEX work_selected on work (selection, state, available_at, priority desc, item_id)
+  where selection is not null;
 
 CREATE INDEX work_waiting on work (experiment_id, available_at, item_id)
   where state = 'pending' and available_at is not null;
