@@ -176,6 +176,10 @@ def _check_path(value: Any, context: ValueContext) -> Path:
         raise ValueError("starts with a home directory that is not known") from None
 
 
+def _check_text_or_none(value: Any, context: ValueContext) -> str | None:
+    return value if value is None or value == "" else _check_text(value, context)
+
+
 def _check_parser(value: Any, context: ValueContext) -> str:
     """The text as it is, but the path in it, of a schema or of a function's file, starts where the
     config's other paths do."""
@@ -260,6 +264,7 @@ def _check_experiment(value: Any, context: ValueContext) -> str:
 
 
 TEXT = Kind("text", _check_text, text=True)
+TEXT_OR_NULL = Kind("text or null", _check_text_or_none, text=True)
 BOOL = _kind("true or false", lambda value: isinstance(value, bool))
 PATH = Kind("a path", _check_path, text=True)
 PATH_OR_NULL = Kind("a path or null", _check_path_or_none, text=True)

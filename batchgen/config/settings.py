@@ -25,6 +25,7 @@ from batchgen.config.kinds import (
     RATE_LIMIT,
     SECONDS,
     TEXT,
+    TEXT_OR_NULL,
     Kind,
     shown_key,
 )
@@ -87,10 +88,22 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsConfig:
-    """The template files; None: no such template."""
+    """The template files; None: no such template. A prompt that is given as text stands in place of
+    the file; one that is empty means that there is none."""
 
     system_prompt_path: Path | None = None
     user_prompt_path: Path | None = None
+    system_prompt: str | None = None
+    user_prompt: str | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Those of the templates that are files, by the setting that names them."""
+        paths = {
+            "system_prompt_path": self.system_prompt is None and self.system_prompt_path,
+            "user_prompt_path": self.user_prompt is None and self.user_prompt_path,
+        }
+        return {name: path for name, path in paths.items() if path}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +163,8 @@ class Config:
 
     def check_prompt_files(self) -> None:
         """Raises ConfigError, with the key and the whole path, for a template that isn't a file."""
-        for name, path in vars(self.prompts).items():
-            if path is not None and (not path.exists() or path.is_dir()):
+        for name, path in self.prompts.files.items():
+            if not path.exists() or path.is_dir():
                 problem = "is a directory" if path.is_dir() else "no such file"
                 raise ConfigError(f"prompts.{name}: {problem}: {path}")
 
@@ -185,6 +198,8 @@ _TABLE = {
     **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
     "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or `""`: none'),
     "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or `""`: none'),
+    "prompts.system_prompt": (TEXT_OR_NULL, 'the system template itself; `""`: none'),
+    "prompts.user_prompt": (TEXT_OR_NULL, 'the user template itself; `""`: none'),
     "output_data.output_dir": (PATH, "directory of the exports"),
     "output_data.experiment_name": (EXPERIMENT, "the experiment, and its file's name"),
     "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),

@@ -53,12 +53,26 @@ def load(
     directory = file.parent if found else cwd
     given = _defaults(directory)
     if found:
-        given |= _layer(_section(read_file(file), file.name), f"{file.name}: ", directory)
-    given |= _environment(env, cwd) | _layer(nest(overrides), "", cwd)
+        _put(_layer(_section(read_file(file), file.name), f"{file.name}: ", directory), given)
+    _put(_environment(env, cwd), given)
+    _put(_layer(nest(overrides), "", cwd), given)
     variable = named_variable(given["model", "api_key"].value)
     values = {path: _checked(path, one, env) for path, one in given.items()}
     config = _build(values, directory, variable or ModelConfig.api_key_variable)
     return replace(config, file=file if found else None)
+
+
+def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
+    """Put a layer over what was given below it. Of a prompt's file and its text the upper one
+    counts; in one layer there is one of them."""
+    for name in ("system_prompt", "user_prompt"):
+        text, path = ("prompts", name), ("prompts", f"{name}_path")
+        if path not in layer or layer[path].value is None:
+            continue
+        if text in layer and layer[text].value is not None:
+            raise ConfigError(f"{layer[text].label}: {name}_path names a file for it; give one")
+        given[text] = _Given(None, given[text].label, given[text].directory)
+    given.update(layer)
 
 
 def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from batchgen.errors import (
     TemplateError,
     UsageError,
 )
-from batchgen.items import NewItem, PoolItem, Recipe
+from batchgen.items import NewItem, PoolItem, Recipe, Template
 from batchgen.json_text import dump_json, stored_and_canonical
 from batchgen.parsers import Parser, load_parser, response_format
 from batchgen.pool import BadLine
-from batchgen.prompts import Renderer, load_template
+from batchgen.prompts import Renderer, load_template, text_template
 from batchgen.prompts.images import check_images
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
@@ -75,14 +75,20 @@ def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
     """
     config.check_prompt_files()
     parser = load_parser(config.parser) if parser is None else parser
-    system, user = config.prompts.system_prompt_path, config.prompts.user_prompt_path
+    prompts = config.prompts
     return Recipe(
-        system=load_template(system) if system else None,
-        user=load_template(user) if user else None,
+        system=_template("system_prompt", prompts.system_prompt, prompts.system_prompt_path),
+        user=_template("user_prompt", prompts.user_prompt, prompts.user_prompt_path),
         model=config.model.model,
         params=_params(config, parser),
         parser=parser if isinstance(parser, str) else parser.spec,
     )
+
+
+def _template(name: str, text: str | None, path: Path | None) -> Template | None:
+    if text is not None:
+        return text_template(text, name)
+    return load_template(path) if path else None
 
 
 def _params(config: Config, parser: Parser | str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ This is the door. Behind it:
 
     jsonl, json_list, csv_rows, parquet_rows, texts   a reader for each kind of file
     objects              Python objects, and the functions that yield them
+    frames, plain        tables of other libraries, and their values as JSON has them
     lines, strict_json   what the readers share: text out of bytes, values out of text
     shapes               what an item may look like
 
@@ -23,6 +24,7 @@ from typing import BinaryIO, cast
 from batchgen.errors import UsageError
 from batchgen.parquet import load_pyarrow
 from batchgen.pool.csv_rows import read_csv_rows, read_tsv_rows
+from batchgen.pool.frames import rows_of_frame
 from batchgen.pool.json_list import read_json_list
 from batchgen.pool.jsonl import read_json_lines
 from batchgen.pool.lines import MAX_ITEM_BYTES
@@ -34,7 +36,7 @@ from batchgen.userfunctions import is_function_spec
 
 __all__ = [
     "MAX_ITEM_BYTES", "BadLine", "Entries", "Entry", "entry_of", "open_pool", "read_item",
-    "read_objects",
+    "read_objects", "rows_of_frame",
 ]  # fmt: skip
 
 _KINDS = (

@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from batchgen.errors import UsageError
-from batchgen.json_text import dump_json
+from batchgen.pool.plain import plain_text
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of, shown_kind
-from batchgen.pool.strict_json import LONE_SURROGATE
 from batchgen.userfunctions import describe, load_function
 
 
 def read_objects(objects: Iterable[Any], name: str = "data_pool") -> Iterator[Entry]:
-    """Items from Python objects. Each is copied through JSON, as it will be stored, so that an
-    object that is changed later changes no item."""
+    """Items from Python objects, whatever JSON can hold of them. Each is copied through JSON, as it
+    will be stored, so that an object that is changed later changes no item."""
     for index, obj in enumerate(objects):
         where = f"{name}[{index}]"
         try:
-            text = dump_json(obj)
-        except UnicodeEncodeError:
-            yield BadLine(where, f"cannot be stored as JSON: {LONE_SURROGATE}", reprlib.repr(obj))
-        except (ValueError, TypeError) as exc:
+            text = plain_text(obj)
+        except ValueError as exc:
             yield BadLine(where, f"cannot be stored as JSON: {exc}", reprlib.repr(obj))
         else:
             yield entry_of(json.loads(text), where, text)

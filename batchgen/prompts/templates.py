@@ -37,6 +37,12 @@ def load_template(path: Path) -> Template:
     return Template(text.removesuffix("\n"), syntax, str(path))  # type: ignore[arg-type]
 
 
+def text_template(text: str, name: str) -> Template | None:
+    """The template that is given as text, with braces; None for an empty one. `name` is what
+    messages call it."""
+    return Template(text.replace("\r\n", "\n"), "braces", name) if text.strip() else None
+
+
 def compile_template(template: Template) -> "Compiled":
     """Raises TemplateError, with name and line, when the template has a syntax error."""
     if template.syntax == "jinja2":
