@@ -1,21 +1,31 @@
 """batchgen: run a pool of prompts through an OpenAI-compatible model.
 
-from batchgen import DataGenerationPipeline
+    from batchgen import DataGenerationPipeline
+
+    pipeline = DataGenerationPipeline(user_prompt="Translate into French: {text}")
+    results = pipeline.run_sync([{"text": "Good morning"}, {"text": "Good night"}])
+
+What was answered is kept: run the same script again after a crash, and it goes on where it was.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchgen.api import DataGenerationPipeline
+    from batchgen.api import DataGenerationPipeline, Results, StoppedError
+    from batchgen.errors import BatchgenError
 
 __version__ = "0.1.0"
-__all__ = ["DataGenerationPipeline", "__version__"]
+__all__ = ["BatchgenError", "DataGenerationPipeline", "Results", "StoppedError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """The pipeline on first use: importing batchgen costs next to nothing."""
-    if name == "DataGenerationPipeline":
-        from batchgen.api import DataGenerationPipeline
-
-        return DataGenerationPipeline
+    """The API on first use: importing batchgen costs next to nothing."""
+    if name in __all__:
+        module = "batchgen.errors" if name == "BatchgenError" else "batchgen.api"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -38,34 +38,76 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(stop: Stop, announce: Callable[[], None]) -> Iterator[None]:
-    """Inside the block, each signal moves `stop` to its next stage and calls `announce`.
+    """Inside the block, each signal moves `stop` to its next stage and calls `announce`; in every
+    such block, where there are several at once. Afterwards signals do what they did before.
 
     A signal that is ignored (nohup) stays ignored. Only the main thread gets signals; in another
     thread this does nothing.
     """
-    loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def uninstall() -> None:
-        for signum in _SIGNALS:
-            loop.remove_signal_handler(signum)
-
-    def handle(signum: int) -> None:
+    def hear(signum: int) -> None:
         stop.signum = stop.signum or signum
         stop.next_stage()
-        if stop.now.is_set():
-            uninstall()
         announce()
 
-    for signum in _SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, handle, signum)
+    listener = _Listener(stop, hear)
+    _signals.add(listener)
     try:
         yield
     finally:
-        uninstall()
+        _signals.remove(listener)
+
+
+class _Listener(NamedTuple):
+    stop: Stop
+    hear: Callable[[int], None]
+
+
+class _Signals:
+    """Passes the main thread's signals on to all that listen."""
+
+    def __init__(self) -> None:
+        self._listeners: list[_Listener] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def add(self, listener: _Listener) -> None:
+        if self._loop is not None and self._loop.is_closed():
+            self._listeners.clear()  # of work that nobody has ended
+        if not self._listeners:
+            self._loop = asyncio.get_running_loop()
+            handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+            self._before = {s: was for s, was in handlers.items() if was is not signal.SIG_IGN}
+            for signum in self._before:
+                self._loop.add_signal_handler(signum, self._pass_on, signum)
+        self._listeners.append(listener)
+
+    def remove(self, listener: _Listener) -> None:
+        if listener not in self._listeners:
+            return
+        self._listeners.remove(listener)
+        if not self._listeners:
+            self._uninstall()
+            for signum, was in self._before.items():
+                if was is not None:  # it was set by Python
+                    signal.signal(signum, was)
+
+    def _pass_on(self, signum: int) -> None:
+        for listener in self._listeners:
+            listener.hear(signum)
+        if all(listener.stop.now.is_set() for listener in self._listeners):
+            self._uninstall()
+
+    def _uninstall(self) -> None:
+        assert self._loop is not None
+        for signum in self._before:
+            self._loop.remove_signal_handler(signum)
+
+
+_signals = _Signals()
 
 
 async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:

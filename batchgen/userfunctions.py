@@ -16,15 +16,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from batchgen.errors import ConfigError
+from batchgen.errors import ConfigError, UsageError
 from batchgen.json_text import storable
 
 # Frames in these folders are not of the user's code: the standard library, and batchgen.
 _FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
+# The file or module of the user's that is being imported; a thread that it starts knows it too.
+_imported: ContextVar[str | None] = ContextVar("imported", default=None)
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -113,10 +116,11 @@ def _execute(source: str, name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        spec.loader.exec_module(module)
+        with _importing(source):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as exc:
         del sys.modules[name]
-        raise ConfigError(f"cannot import {source}: {describe(exc)}") from exc
+        raise _import_error(source, exc) from exc
     return module
 
 
@@ -124,15 +128,47 @@ def _import_module(name: str) -> ModuleType:
     with _first_on_path(Path.cwd()):
         importlib.invalidate_caches()  # the file may be newer than the process
         try:
-            return importlib.import_module(name)
+            with _importing(name):
+                return importlib.import_module(name)
         except ModuleNotFoundError as exc:
             if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
                 raise ConfigError(
                     f"no module named {exc.name!r}, neither installed nor in {Path.cwd()}"
                 ) from exc
-            raise ConfigError(f"cannot import {name}: {describe(exc)}") from exc
+            raise _import_error(name, exc) from exc
         except (Exception, SystemExit) as exc:
-            raise ConfigError(f"cannot import {name}: {describe(exc)}") from exc
+            raise _import_error(name, exc) from exc
+
+
+@contextmanager
+def _importing(source: str) -> Iterator[None]:
+    token = _imported.set(source)
+    try:
+        yield
+    finally:
+        _imported.reset(token)
+
+
+def refuse_while_imported(what: str) -> None:
+    """Raises UsageError when a file runs `what` only because it is imported for a function of its:
+    it would do all of its work, when just the function was wanted."""
+    if (source := _imported.get()) is not None:
+        raise UsageError(_ran_by_import(source, what))
+
+
+def _ran_by_import(source: str, what: str) -> str:
+    return (
+        f"importing {source} for its function ran {what}: put what the script does under "
+        '`if __name__ == "__main__":`, or the function into a file of its own'
+    )
+
+
+def _import_error(source: str, exc: BaseException) -> ConfigError:
+    if isinstance(exc, UsageError):
+        return ConfigError(str(exc))
+    if isinstance(exc, RuntimeError) and "running event loop" in str(exc):  # asyncio.run's words
+        return ConfigError(_ran_by_import(source, f"asyncio.run ({raised_at(exc)})"))
+    return ConfigError(f"cannot import {source}: {describe(exc)}")
 
 
 @contextmanager

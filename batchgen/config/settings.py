@@ -147,7 +147,8 @@ class Config:
         one of them."""
         prefix, _, after = self.parser.partition(":")
         parser = after if prefix == "json_schema" else self.parser.rpartition(":")[0]
-        named = (self.file, *vars(self.prompts).values(), parser and self.directory / parser)
+        prompts = self.prompts.system_prompt_path, self.prompts.user_prompt_path
+        named = (self.file, *prompts, parser and self.directory / parser)
         return tuple(path for path in named if path)
 
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -36,6 +36,11 @@ class WorkResult:
         return cls(Stats(), counts, None)
 
     @property
+    def is_complete(self) -> bool:
+        """Nothing is left to be done, or as many are done as were wanted."""
+        return not self.counts.open or self.counts.is_enough(self.until)
+
+    @property
     def exit_code(self) -> int:
         """0 all done, or as many as wanted; 3 some items failed, or too few are done; 4 halted; 130
         or 143 stopped by a signal."""

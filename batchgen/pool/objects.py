@@ -3,16 +3,16 @@
 import inspect
 import json
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from batchgen.errors import UsageError
 from batchgen.pool.plain import plain_text
-from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of, shown_kind
+from batchgen.pool.shapes import BadLine, Entries, entry_of, shown_kind
 from batchgen.userfunctions import describe, load_function
 
 
-def read_objects(objects: Iterable[Any], name: str = "data_pool") -> Iterator[Entry]:
+def read_objects(objects: Iterable[Any], name: str = "data_pool") -> Entries:
     """Items from Python objects, whatever JSON can hold of them. Each is copied through JSON, as it
     will be stored, so that an object that is changed later changes no item."""
     for index, obj in enumerate(objects):

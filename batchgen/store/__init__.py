@@ -134,6 +134,12 @@ class Store:
         """
         return await self._db.write(intake.add_items, into, items, priority, taken)
 
+    async def items_with_ids(
+        self, experiment_id: int, custom_ids: Sequence[str]
+    ) -> dict[str, tuple[int, str]]:
+        """The number and the input of each item that has one of these ids of the user's own."""
+        return await self._db.read(intake.items_with_ids, experiment_id, custom_ids)
+
     @asynccontextmanager
     async def selecting(
         self, experiment_id: int, item_ids: Sequence[int], *, exactly: bool

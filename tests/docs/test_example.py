@@ -1,28 +1,47 @@
-"""The example does what it says, with no key and no network."""
+"""The examples do what they say, with no key and no network."""
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
-from tests.kits.project import ended
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import KEY, ended
 from tests.kits.typist import Ended
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "example"
 
 
 async def python(where: Path, *arguments: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments,
         cwd=where, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     return await ended(process)
+
+
+@pytest.fixture
+def on_simulated_model(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    monkeypatch.setenv("BATCHGEN_MODEL_BASE_URL", simulator.base_url)
+    monkeypatch.setenv("BATCHGEN_MODEL_API_KEY", KEY)
+    return simulator
+
+
+async def run(name: str, where: Path) -> str:
+    script = await python(where, str(EXAMPLES / name))
+    assert (script.code, script.err) == (0, "")
+    return script.out
 
 
 async def test_the_example_answers_five_items_and_then_nothing_is_called_again(
     tmp_path: Path,
 ) -> None:
-    example = str(ROOT / "example/generate_drafts.py")
+    example = str(EXAMPLES / "generate_drafts.py")
     first = await python(tmp_path, example, "--simulate")
     assert (first.code, first.err) == (0, "")
     topics = [line.split(" -> ")[0] for line in first.out.splitlines() if " -> " in line]
@@ -39,6 +58,35 @@ async def test_the_example_answers_five_items_and_then_nothing_is_called_again(
 
 
 async def test_without_a_key_the_example_says_what_is_missing(tmp_path: Path) -> None:
-    run = await python(tmp_path, str(ROOT / "example/generate_drafts.py"))
-    assert run.code == 1
-    assert "Set the environment variable OPENAI_API_KEY" in run.err.splitlines()[-1]
+    script = await python(tmp_path, str(EXAMPLES / "generate_drafts.py"))
+    assert script.code == 1
+    assert "Set the environment variable OPENAI_API_KEY" in script.err.splitlines()[-1]
+
+
+async def test_the_rows_of_a_frame_get_labels(
+    tmp_path: Path, on_simulated_model: Simulator
+) -> None:
+    out = await run("label_dataframe.py", tmp_path)
+    labels = [line for line in out.splitlines() if "tive" in line or "neutral" in line]
+    assert len(labels) == 4
+    assert "no failures" in out
+    assert any("(null stars)" in text for text in on_simulated_model.ledger)
+
+
+async def test_each_sample_is_judged_once(tmp_path: Path, on_simulated_model: Simulator) -> None:
+    first = await run("judge_answers.py", tmp_path)
+    ids = [json.loads(line)["id"] for line in first.splitlines()]
+    assert ids == [f"{name}-{sample}" for name in ("sky", "ice", "moon") for sample in (1, 2)]
+    calls = on_simulated_model.calls
+    assert calls == 12
+    assert await run("judge_answers.py", tmp_path) == first
+    assert on_simulated_model.calls == calls
+
+
+async def test_the_stream_ends_when_there_are_enough(
+    tmp_path: Path, on_simulated_model: Simulator
+) -> None:
+    on_simulated_model.script("One line", *[Behaviour.ok(delay_s=0.3)] * 40)
+    out = await run("stream_results.py", tmp_path)
+    assert len([line for line in out.splitlines() if line.startswith("idea-")]) == 5
+    assert on_simulated_model.calls < 40

@@ -101,7 +101,8 @@ def test_until_counts_the_chosen_ones(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue(*range(8))
         worker = table.join()
-        table.finish(worker, *table.claim(worker, 1), Done(), answered())
+        (first,) = table.claim(worker, 1)
+        table.finish(worker, first, Done(), answered())
         selection = select(table, 1, 3, 4, 5, exactly=True)
         want = ClaimRequest(8, (1,), until=2, selection=selection)
         (three,) = table.run(queue.exchange, worker, [], want, table.now).items

@@ -406,7 +406,7 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
         textwrap.dedent("""
             def items():
                 yield {"a": 1}
-                yield {"a": {1}}
+                yield {"a": b"1"}
                 yield "text"
                 raise ValueError("no more")
 
@@ -419,8 +419,8 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
         flat({"a": 1}, f"{spec}[0]"),
         bad(
             f"{spec}[1]",
-            "cannot be stored as JSON: Object of type set is not JSON serializable",
-            "{'a': {1}}",
+            "cannot be stored as JSON: a: a bytes is nothing that JSON has",
+            "{'a': b'1'}",
         ),
         bad(f"{spec}[2]", "an item must be an object, not 'text'", '"text"'),
         bad(f"{spec}[3]", f"the function raised ValueError: no more ({code}:6)", fatal=True),
@@ -484,7 +484,7 @@ def test_python_objects_are_copied() -> None:
     assert list(read_objects([{"a": "\ud800"}], "mine")) == [
         bad(
             "mine[0]",
-            "cannot be stored as JSON: it has a lone surrogate (half of a \\u pair)",
+            "cannot be stored as JSON: a: it has a lone surrogate (half of a \\u pair)",
             "{'a': '\\ud800'}",
         )
     ]

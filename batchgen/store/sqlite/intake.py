@@ -8,7 +8,7 @@ from itertools import count
 from batchgen.items import NewItem, Recipe, State
 from batchgen.json_text import canonical_json
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.keys import key_of_copy, key_of_sample
+from batchgen.store.keys import key_of_copy, key_of_id, key_of_sample
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, Intake, OtherRecipe
@@ -79,6 +79,16 @@ def add_items(
     deltas.move(intake.experiment_id, State.PENDING, added.new)
     write_deltas(db, deltas)
     return added
+
+
+def items_with_ids(
+    db: sqlite3.Connection, experiment_id: int, custom_ids: Sequence[str]
+) -> dict[str, tuple[int, str]]:
+    """The number and the input of each item that has one of these ids."""
+    keys = b"".join([key_of_id(experiment_id, custom_id) for custom_id in custom_ids])
+    which = {"keys": keys, "numbers": json.dumps(list(range(len(custom_ids))))}
+    rows = db.execute(QUERIES["items_by_keys"], which)
+    return {custom_ids[place]: (item_id, input_json) for place, item_id, input_json in rows}
 
 
 def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:

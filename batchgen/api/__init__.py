@@ -1,0 +1,25 @@
+"""The Python API: a pool of items in, their results out.
+
+It runs the same jobs as the command line on the same kind of database, so a script that crashed
+goes on where it stopped, and `batchgen status` shows its progress. Behind this door:
+
+    pipeline   the class that users have
+    settings   its keywords, typed: every setting by name
+    request    what one run is asked for, checked
+    run        one run: enqueue, parse what is out of date, answer, export
+    pools      what a data pool may be
+    answers    what the methods give: results, and how it stands
+    streaming  a run's results as they come
+    showing    progress: on a terminal, in a notebook, as lines
+    blocking   async work in a thread of its own, and what Ctrl-C does to it
+    words      what an error says can be done, in Python's words
+"""
+
+from batchgen.api.answers import Exported, Failures, Reparsed, Results, Retried, Status, Told
+from batchgen.api.pipeline import DataGenerationPipeline
+from batchgen.api.words import StoppedError
+
+__all__ = [
+    "DataGenerationPipeline", "Exported", "Failures", "Reparsed", "Results", "Retried", "Status",
+    "StoppedError", "Told",
+]  # fmt: skip

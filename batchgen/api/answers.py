@@ -1,0 +1,167 @@
+"""What the methods of a pipeline give: results, and how it stands.
+
+All but `run` are done when they return. What they give may be awaited nevertheless, and is there at
+once, so that it is no mistake to write `await` in code that is async.
+"""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from batchgen.api.words import COMMANDS
+from batchgen.display.status import status_text
+from batchgen.errors import UsageError
+from batchgen.export import result_object
+from batchgen.jobs.export import ExportResult
+from batchgen.jobs.reparse import ReparseResult
+from batchgen.jobs.retry import RetryResult
+from batchgen.jobs.status import Status as WholeStatus
+from batchgen.store import Counts, FailureGroup, ResultRow
+
+
+class _Ready:
+    """A value that is there; awaiting it gives it."""
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from ()
+        return self
+
+
+class Results(list[dict[str, Any]]):
+    """The results of a run, one per row, in the order of the pool."""
+
+    @classmethod
+    def of(cls, rows: Iterable[ResultRow]) -> "Results":
+        return cls(map(result_object, rows))
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame, a row each. A field of an object has a column of its own, as in a CSV
+        export: `input.topic`, `parsed.label`, `usage.prompt_tokens`. Raises UsageError where pandas
+        is not installed."""
+        return _to_pandas(self)
+
+
+class Failures(list[FailureGroup], _Ready):
+    """What failed, grouped by `reason` and `error`, the most frequent first: `n` items each, of
+    which `example` is the number of one."""
+
+    def to_pandas(self) -> Any:
+        return _to_pandas([_values(group) for group in self])
+
+    def __str__(self) -> str:
+        return "\n".join(f"{one.n:>7}  {one.reason}: {one.error}" for one in self) or "no failures"
+
+
+@dataclass(frozen=True)
+class Retried(_Ready):
+    """`retried` rows went back to pending, or would have in a `dry_run`; `overridden` ones did not,
+    as parameters of their own win over the new ones."""
+
+    retried: int
+    overridden: int
+    dry_run: bool
+
+    @classmethod
+    def of(cls, result: RetryResult) -> "Retried":
+        return cls(**_values(result))
+
+
+@dataclass(frozen=True)
+class Reparsed(_Ready):
+    """What came of the stored answers, each counted once.
+
+    done                 had failed, and can be parsed now
+    changed, unchanged   were done and still are
+    failing              had failed and still do
+    broken               were done and fail now
+    skipped              something else became of the item meanwhile
+
+    `differences` are some of them, of a `dry_run`.
+    """
+
+    done: int
+    changed: int
+    unchanged: int
+    failing: int
+    broken: int
+    skipped: int
+    differences: tuple[Any, ...]
+    dry_run: bool
+
+    @classmethod
+    def of(cls, result: ReparseResult) -> "Reparsed":
+        shown = result.differences if result.dry_run else ()
+        return cls(**{**_values(result), "differences": shown})
+
+
+@dataclass(frozen=True)
+class Exported(_Ready):
+    """`rows` went to `path`."""
+
+    path: Path
+    rows: int
+
+    @classmethod
+    def of(cls, result: ExportResult) -> "Exported":
+        return cls(result.path, result.rows)
+
+
+@dataclass(frozen=True)
+class Told(_Ready):
+    """How many running workers were told."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class Status(_Ready):
+    """How an experiment stands. `reasons` are those of its failed rows; `workers` are alive, on
+    whatever experiment of the database. Printed, it is what `batchgen status` shows."""
+
+    experiment: str
+    total: int
+    pending: int
+    running: int
+    done: int
+    failed: int
+    reasons: dict[str, int]
+    calls: int
+    unknown_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    workers: int
+    text: str
+
+    @classmethod
+    def of(cls, experiment: str, counts: Counts, whole: WholeStatus) -> "Status":
+        names = [one.name for one in fields(cls)]
+        known = {name: getattr(counts, name) for name in names if hasattr(counts, name)}
+        return cls(
+            **{
+                **known,
+                "experiment": experiment,
+                "reasons": dict(counts.reasons.most_common()),
+                "workers": sum(worker.alive for worker in whole.workers),
+                "text": status_text(whole, COMMANDS),
+            }
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text("..." if cycle else self.text)
+
+
+def _values(one: Any) -> dict[str, Any]:
+    return {field.name: getattr(one, field.name) for field in fields(one)}
+
+
+def _to_pandas(rows: list[dict[str, Any]]) -> Any:
+    try:
+        import pandas as pd
+    except ImportError as exc:
+        raise UsageError(f"to_pandas: needs pandas ({exc}): pip install pandas") from None
+    return pd.json_normalize(rows)

@@ -1,0 +1,121 @@
+"""What a pipeline does with what is there already: look, ask again, parse again, write out, stop.
+
+Each is about the pipeline's experiment, and Python's words are turned into those of the jobs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from batchgen.api.answers import Exported, Failures, Reparsed, Retried, Status, Told
+from batchgen.config import Config, model_setting
+from batchgen.errors import ConfigError, UsageError
+from batchgen.export import FORMATS, ExportRequest, Overwriting, format_by_name
+from batchgen.items import Reason, State
+from batchgen.jobs.experiments import summary_of
+from batchgen.jobs.export import export as export_rows
+from batchgen.jobs.failures import failures_of
+from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.reparse import ReparseRequest
+from batchgen.jobs.reparse import reparse as reparse_answers
+from batchgen.jobs.retry import RetryRequest
+from batchgen.jobs.retry import retry as retry_items
+from batchgen.jobs.status import status_of
+from batchgen.jobs.steer import stop as stop_workers
+from batchgen.json_text import dump_json
+from batchgen.parsers import Parser
+from batchgen.store import open_store
+from batchgen.where import Where
+
+
+async def status(config: Config) -> Status:
+    async with open_store(config.database) as store:
+        summary = await summary_of(store, config.output_data.experiment_name)
+        whole = replace(
+            await status_of(store, config), experiments=(summary,), total=summary.counts
+        )
+        return Status.of(summary.name, summary.counts, whole)
+
+
+async def failures(config: Config, reason: str | None) -> Failures:
+    async with open_store(config.database) as store:
+        experiment = await experiment_named(store, config.output_data.experiment_name)
+        (found,) = await failures_of(store, [experiment], reason and _reason(reason))
+        return Failures(found.groups)
+
+
+async def retry(
+    config: Config,
+    reason: str | Iterable[str] | None,
+    ids: Iterable[str | int],
+    message: str | None,
+    done: bool,
+    params: Mapping[str, Any],
+    dry_run: bool,
+) -> Retried:
+    reasons = [reason] if isinstance(reason, str) else reason or ()
+    request = RetryRequest(
+        config.output_data.experiment_name, tuple(map(_reason, reasons)), message,
+        tuple(map(str, ids)), done, dict(_setting(name, to) for name, to in params.items()),
+    )  # fmt: skip
+    async with open_store(config.database) as store:
+        return Retried.of(await retry_items(store, request, dry_run=dry_run))
+
+
+async def reparse(
+    config: Config, parser: Parser, failed_only: bool, ids: Iterable[str | int], dry_run: bool
+) -> Reparsed:
+    given = tuple(map(str, ids))
+    done_too = not failed_only and not given
+    request = ReparseRequest(config.output_data.experiment_name, done_too, given)
+    async with open_store(config.database) as store:
+        timeout_s = config.work.parse_timeout_s
+        return Reparsed.of(
+            await reparse_answers(store, request, parser, timeout_s, dry_run=dry_run)
+        )
+
+
+async def export(
+    config: Config, path: str | Path | None, format_name: str | None, where: str | None,
+    failed: bool, force: bool,
+) -> Exported:  # fmt: skip
+    target = None if path is None else Path(path)
+    if format_name is not None and format_name not in FORMATS:
+        raise UsageError(f"format: {format_name!r} is not one of {', '.join(FORMATS)}")
+    request = ExportRequest(
+        FORMATS[format_name] if format_name else format_by_name(target),
+        State.FAILED if failed else State.DONE,
+        None if where is None else Where(where),
+    )
+    overwriting = Overwriting(config.own_files, force)
+    async with open_store(config.database) as store:
+        experiment = await experiment_named(store, config.output_data.experiment_name)
+        return Exported.of(
+            await export_rows(store, config.output_data, experiment, target, request, overwriting)
+        )
+
+
+async def stop(config: Config, now: bool) -> Told:
+    """Workers of other processes, on the same database."""
+    async with open_store(config.database) as store:
+        if not any(worker.alive for worker in await store.workers()):
+            return Told(0)
+        return Told((await stop_workers(store, now=now)).workers)
+
+
+def _reason(word: str) -> Reason:
+    try:
+        return Reason(word)
+    except ValueError:
+        raise UsageError(f"reason: {word!r} is not one of {', '.join(Reason)}") from None
+
+
+def _setting(name: str, value: Any) -> tuple[str, Any]:
+    """A parameter of the request, checked as in the config; None leaves it out."""
+    if name == "model" and isinstance(value, str):
+        return name, value
+    try:
+        return model_setting(f"{name}={dump_json(value)}")
+    except ConfigError as exc:
+        raise ConfigError(f"params: {exc}") from None

@@ -1,0 +1,254 @@
+"""One run of a pool: it is enqueued, what is out of date is parsed again, the items are answered by
+workers, and the file is written, as results come and in the end in the order of the pool."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+
+from batchgen.api.answers import Results
+from batchgen.api.pools import DataPool
+from batchgen.api.request import Result, RunRequest
+from batchgen.api.showing import Progress
+from batchgen.api.words import StoppedError, stopping, unfinished
+from batchgen.config import Config
+from batchgen.export import Overwriting, keep_live_file, output_path, result_object
+from batchgen.items import Recipe
+from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.export import export, live_file_of
+from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.processes import work_in_processes
+from batchgen.jobs.status import watch_run
+from batchgen.jobs.whole_pool import check_items, refuse_known_ids
+from batchgen.jobs.work import WorkResult, spec_of, work_with_log
+from batchgen.parsers import Parser
+from batchgen.pool import Entry
+from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
+from batchgen.store import Experiment, LivePage, ResultRow, Store, open_store
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Stats
+
+_PAGE_ITEMS = 500
+_LOOK_EVERY_S = 0.2
+
+# As cli/worker_process.py, which is a program of its own: it is started, not imported.
+_WORKER_PROCESS = (sys.executable, "-P", "-m", "batchgen.cli.worker_process")
+
+# The store takes one pool at a time and refuses a second one; the pipelines of a process, in
+# whatever thread, wait for their turn instead.
+_ENQUEUEING = threading.Lock()
+_TURN_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run is to do."""
+
+    config: Config
+    request: RunRequest
+    recipe: Recipe
+    parser: Parser
+
+    @property
+    def experiment(self) -> str:
+        return self.config.output_data.experiment_name
+
+
+@asynccontextmanager
+async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
+    """Inside, the items of the pool are being answered. Leaving it waits for the end, and writes
+    the file; leaving it by an exception lets the calls in flight finish first, and by a
+    cancellation abandons them.
+
+    Raises InputError or TemplateError for an item that cannot be one, StoppedError when the run
+    halts or is stopped.
+    """
+    progress = Progress(quiet=not job.request.progress)
+    with stop_on_signal(stop, lambda: progress.say(stopping(stop))):
+        ids = {}
+        if pool.in_memory:
+            ids = check_items(pool.entries(job.config), job.recipe, job.config.directory)
+        entries = pool.entries(job.config)  # a source that is not there makes no database
+        async with open_store(job.config.database, create=True) as store:
+            await refuse_known_ids(store, job.experiment, ids)
+            with closing(entries):
+                rows = await _enqueue(job, store, _until_stopped(entries, stop), progress)
+            experiment = await experiment_named(store, job.experiment)
+            async with _ended_well(Run(job, store, experiment, rows, stop, progress)) as run:
+                yield run
+
+
+@asynccontextmanager
+async def _ended_well(run: "Run") -> AsyncIterator["Run"]:
+    try:
+        try:
+            yield run
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            run.drain()
+            await run.finish()
+            raise
+        await run.finish_or_raise()
+    except asyncio.CancelledError:
+        await run.abandon()
+        raise
+
+
+async def _enqueue(
+    job: Job, store: Store, entries: Iterator[Entry], progress: Progress
+) -> list[int]:
+    """The numbers of the rows that the pool is about, in its order."""
+    request = job.request
+    async with _turn_to_enqueue():
+        enqueued = await enqueue(
+            store, entries, job.recipe, job.experiment,
+            other_recipe=request.other_recipe, samples=request.samples, keep_ids=True,
+            directory=job.config.directory,
+        )  # fmt: skip
+    if enqueued.unused:
+        progress.warn(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
+    items = enqueued.ids or []
+    return items if request.samples == 1 else await store.rows_of_items(items, request.samples)
+
+
+def _until_stopped(entries: Iterator[Entry], stop: Stop) -> Iterator[Entry]:
+    for entry in entries:
+        if stop.drain.is_set():
+            raise StoppedError(
+                "the run was stopped while its items were enqueued; nothing was asked for."
+            )
+        yield entry
+
+
+class Run:
+    """A run that works on its `rows`, which are enqueued."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        experiment: Experiment,
+        rows: Sequence[int],
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        self._job, self._store = job, store
+        self._experiment, self._rows = experiment, list(dict.fromkeys(rows))
+        self._rows_given = rows
+        self._stop, self._progress = stop, progress
+        self.path = output_path(job.config.output_data, experiment)
+        self._overwriting = Overwriting(job.config.own_files)
+        self._working = asyncio.create_task(self._work(), name="batchgen work")
+
+    def drain(self) -> None:
+        self._stop.drain.set()
+
+    async def finish(self) -> WorkResult:
+        """How it ended, when nothing is left to be done and the file is in the pool's order."""
+        await asyncio.wait([self._working])
+        result = self._working.result()
+        output, own = self._job.config.output_data, self._overwriting
+        await export(self._store, output, self._experiment, self.path, overwriting=own)
+        return result
+
+    async def finish_or_raise(self) -> None:
+        """Raises StoppedError when it ended before all was answered."""
+        result = await self.finish()
+        was_stopped = self._stop.drain.is_set() and not result.is_complete
+        if result.exit_code not in (0, 3) or was_stopped:
+            raise unfinished(result)
+
+    async def abandon(self) -> None:
+        """Stop at once: the calls in flight are kept as calls with unknown outcome."""
+        self._working.cancel()
+        await uninterrupted(asyncio.wait([self._working]))
+
+    async def results(self) -> Results:
+        """Of the rows that have ended, in the order of the pool; only when all is over."""
+        await asyncio.wait([self._working])
+        found: dict[int, ResultRow] = {}
+        for page in _pages(self._rows):
+            found |= {row.id: row for row in await self._store.results_of(page)}
+        return Results.of(found[row] for row in self._rows_given if row in found)
+
+    async def answers(self) -> AsyncIterator[Result]:
+        """The result of each row, once, as it comes; first those that are there already."""
+        left, after = set(self._rows), await self._store.newest_result()
+        for page in _pages(self._rows):
+            for row in await self._store.results_of(page):
+                left.discard(row.id)
+                yield result_object(row)
+        is_over = False
+        while left and not is_over:
+            await asyncio.wait([self._working], timeout=_LOOK_EVERY_S)
+            is_over = self._working.done()
+            async for new in self._pages_after(after):
+                after = new.result_seq
+                for row in new.rows:
+                    if row.id in left:
+                        left.remove(row.id)
+                        yield result_object(row)
+
+    async def _pages_after(self, after: int) -> AsyncIterator[LivePage]:
+        is_last = False
+        while not is_last:
+            page = await self._store.live_page(self._experiment.id, after, failed_too=True)
+            if page is None:
+                return
+            after, is_last = page.result_seq, page.is_last
+            yield page
+
+    async def _work(self) -> WorkResult:
+        """Until all rows have ended, whoever answers them, or as many are done as are wanted."""
+        until, result = self._job.request.until, None
+        only = self._experiment.id, self._rows
+        while True:
+            async with self._store.selecting(*only, exactly=until is not None) as selection:
+                counts = await self._store.counts([self._experiment.id], selection)
+                if not counts.open or counts.is_enough(until):
+                    return result or WorkResult.nothing_to_do(counts)
+                result = await self._answer(selection)
+            if self._stop.drain.is_set() or result.stats.halted:
+                return result
+
+    async def _answer(self, selection: int | None) -> WorkResult:
+        job, store, progress = self._job, self._store, self._progress
+        experiments = (self._experiment.id,)
+        spec = spec_of(
+            job.config, experiments=experiments, selection=selection, **job.request.work_options
+        )
+        own = self._overwriting
+        live = await live_file_of(store, experiments, self.path, own, say=progress.say)
+        look = await watch_run(store, experiments, spec.until, selection)
+        async with keep_live_file(live, self._stop.now, progress.warn), progress.showing(look):
+            return await self._in_workers(spec)
+
+    async def _in_workers(self, spec: WorkSpec) -> WorkResult:
+        job, store, stop, progress = self._job, self._store, self._stop, self._progress
+        if (processes := job.request.processes) > 1:
+            specs = spec.split(min(processes, spec.concurrency))
+            return await work_in_processes(
+                store, job.config, specs, _WORKER_PROCESS,
+                stop=stop, stats=Stats(), say=progress.say,
+            )  # fmt: skip
+        parsers = {job.parser.spec: job.parser}
+        return await work_with_log(
+            store, job.config, spec, stop=stop, show=progress.warn, parsers=parsers
+        )
+
+
+def _pages(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (rows[start : start + _PAGE_ITEMS] for start in range(0, len(rows), _PAGE_ITEMS))
+
+
+@asynccontextmanager
+async def _turn_to_enqueue() -> AsyncIterator[None]:
+    while not _ENQUEUEING.acquire(blocking=False):  # noqa: ASYNC110  no asyncio lock spans threads
+        await asyncio.sleep(_TURN_S)
+    try:
+        yield
+    finally:
+        _ENQUEUEING.release()

@@ -1,0 +1,117 @@
+"""What can be done about an error or a halt, in Python's words, and how a run that ended early is
+said."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+
+from batchgen.display.commands import Commands
+from batchgen.errors import BatchgenError, Remedy
+from batchgen.jobs.work import WorkResult
+from batchgen.shutdown import Stop
+
+REMEDIES: Mapping[Remedy, str] = {
+    Remedy.NAME_DATABASE: "Name another file with database=...",
+    Remedy.ENQUEUE_FIRST: "Run a data pool first, or name the file with database=...",
+    Remedy.MOVE_DATABASE:
+        "Put it on a local disk with database=...; prompts and output may stay where they are.",
+    Remedy.STOP_WORKERS: "Stop the workers first: pipeline.stop().",
+    Remedy.RUN_AGAIN: "Then run the same script again.",
+    Remedy.NAME_EXPERIMENT: "Choose with experiment_name=...",
+    Remedy.NAME_EXPERIMENTS: "Choose with experiment_name=...",
+    Remedy.SHOW_ITEM: "See it on the command line: batchgen show {item}",
+    Remedy.GIVE_DONE_BY_ID: "done=True goes with ids=[...] alone.",
+    Remedy.ASK_DONE_AGAIN: "Pass done=True to ask for it again.",
+    Remedy.LOOK_AT_STATUS: "See pipeline.status().",
+    Remedy.STOP_A_WORKER: "Stop one, or take more.",
+    Remedy.CHOOSE_RECIPE:
+        'Pass recipe="replace" (what is not done is asked with the new one), recipe="again" (all '
+        'are asked again), or recipe="add" (each once more, beside the old), or choose another '
+        "experiment_name.",
+    Remedy.NAME_FILE: "Name one with path=...",
+    Remedy.REPLACE_FILE:
+        "Remove it, or choose another experiment_name or output_dir (or export(..., force=True)).",
+    Remedy.LEAVE_OUT_ITEM: 'Use format="messages", or leave the item out with where=...',
+    Remedy.FOLLOW_TO_STDOUT: "Name a regular file.",
+    Remedy.RAISE_COST_BUDGET: "Raise max_cost to go on.",
+    Remedy.RAISE_TOKEN_BUDGET: "Raise the limit of tokens to go on.",
+}  # fmt: skip
+
+COMMANDS = Commands(
+    enqueue="pipeline.run(data_pool)",
+    failures="pipeline.failures()",
+    show="batchgen show",
+    resume="batchgen resume",
+)
+
+
+class StoppedError(BatchgenError):
+    """A run ended early: it was stopped, or it halted as no request would work. All that was
+    answered is kept, and the next run goes on from there. It is no error of the script, so it is
+    shown as one line, without a traceback."""
+
+    def __init__(self, message: str, remedy: Remedy | None = None, **facts: object) -> None:
+        super().__init__(message, remedy, **facts)
+        _show_in_one_line()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show of it."""
+        return [f"batchgen: {self}"]
+
+
+@contextmanager
+def remedies_in_python() -> Iterator[None]:
+    """An error's message says what to do, too."""
+    try:
+        yield
+    except BatchgenError as exc:
+        exc.args = (with_words(str(exc), exc.remedy, exc.facts),)
+        raise
+
+
+def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
+    if remedy is None:
+        return message
+    return f"{message} {REMEDIES[remedy].format(**facts)}"
+
+
+def unfinished(result: WorkResult) -> StoppedError:
+    """Why a run ended before all was answered, and what to do."""
+    counts, halted = result.counts, result.stats.halted
+    why = with_words(halted.why, halted.remedy) if halted else "the run was stopped."
+    if result.signum is not None:
+        why = "the run was stopped by a signal."
+    return StoppedError(
+        f"{why} {counts.done} of {counts.total} items are done and kept; "
+        "run the same script again to go on."
+    )
+
+
+def stopping(stop: Stop) -> str:
+    if stop.now.is_set():
+        return "stopping now; the calls in flight are abandoned"
+    return "stopping: waiting for the calls in flight; a second Ctrl-C stops at once"
+
+
+def stop_next(stop: Stop) -> None:
+    """What a signal does to a run that is in a thread, and so gets none."""
+    stop.next_stage()
+    sys.stderr.write(f"batchgen: {stopping(stop)}\n")
+
+
+def _show_in_one_line() -> None:
+    """Let the interpreter end with one line for a StoppedError that nobody catches. Any other
+    exception goes to the hook that was there."""
+    before = sys.excepthook
+    if getattr(before, "is_batchgens", False):
+        return
+
+    def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(exc, StoppedError):
+            sys.stderr.write(f"batchgen: {exc}\n")
+        else:
+            before(kind, exc, trace)
+
+    hook.is_batchgens = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

@@ -1,0 +1,59 @@
+"""A pool in memory: looked at as a whole before anything of it is enqueued."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from batchgen.errors import InputError, Remedy
+from batchgen.items import PoolItem, Recipe
+from batchgen.jobs.enqueue import Enqueued, PoolReader
+from batchgen.json_text import canonical_json
+from batchgen.pool import BadLine
+from batchgen.store import Store
+
+_PAGE_IDS = 5000
+
+
+class GivenId(NamedTuple):
+    """Where an id of the user's own stands in the pool, and what is its item."""
+
+    where: str
+    content: str
+
+
+def check_items(
+    pool: Iterable[PoolItem | BadLine], recipe: Recipe, directory: Path
+) -> dict[str, GivenId]:
+    """The ids that the user gave. Raises InputError or TemplateError for the first item that could
+    not be enqueued, and for an id that two items have."""
+    ids: dict[str, GivenId] = {}
+    for item in PoolReader(pool, recipe, None, Enqueued(), directory):
+        if (own := item.input.id) is None:
+            continue
+        given = GivenId(item.where, canonical_json(item.input.given))
+        first = ids.setdefault(own, given)
+        if first.content != given.content:
+            raise InputError(
+                f"{given.where}: id {own!r} is that of {first.where} already, which has other "
+                "content; give this one another id."
+            )
+    return ids
+
+
+async def refuse_known_ids(store: Store, experiment: str, ids: Mapping[str, GivenId]) -> None:
+    """Raises InputError for an id that an item of the experiment with other content has."""
+    found = next((one for one in await store.experiments() if one.name == experiment), None)
+    if found is None:
+        return
+    names = list(ids)
+    for start in range(0, len(names), _PAGE_IDS):
+        known = await store.items_with_ids(found.id, names[start : start + _PAGE_IDS])
+        for own, (item_id, input_json) in known.items():
+            if ids[own].content != canonical_json(json.loads(input_json)):
+                raise InputError(
+                    f"{ids[own].where}: id {own!r} belongs to item {item_id} already, which has "
+                    "other content; give this one another id.",
+                    Remedy.SHOW_ITEM,
+                    item=item_id,
+                )
