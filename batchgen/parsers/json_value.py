@@ -40,21 +40,24 @@ def parse_fitting_json(text: str, problem_of: Callable[[Any], str]) -> Any:
 
 def _chosen(text: str, choose: Callable[[Iterator[Any]], Any], *, anywhere: bool = False) -> Any:
     """What `choose` takes of the values, of which there is one at least."""
-    answer = answer_after_thought(text)
+    return choose(_values(answer_after_thought(text), anywhere=anywhere))
+
+
+def _values(text: str, *, anywhere: bool) -> Iterator[Any]:
+    """The whole text or, if it is no JSON, the values in it. Raises ParseError when there is none,
+    and for one that cannot be stored."""
     try:
         try:
-            whole = strict_decoder.decode(answer)
+            yield strict_decoder.decode(text)
         except json.JSONDecodeError:
-            return choose(_values(answer, anywhere=anywhere))
-        return choose(iter((whole,)))
+            yield from _values_within(text, anywhere=anywhere)
     except (ValueError, RecursionError) as exc:
         problem = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
         raise ParseError(f"the JSON in the answer is unusable: {problem}") from None
 
 
-def _values(text: str, *, anywhere: bool) -> Iterator[Any]:
-    """Those in fenced blocks; without a block, or if they may be `anywhere`, those in the text.
-    Raises ParseError when there are none."""
+def _values_within(text: str, *, anywhere: bool) -> Iterator[Any]:
+    """Those in fenced blocks; without a block, or if they may be `anywhere`, those in the text."""
     fences = list(islice(_FENCE.finditer(text), MAX_STARTS))
     search = JsonSearch(text)
     if fences and not anywhere:

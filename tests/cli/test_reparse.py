@@ -197,10 +197,10 @@ async def test_a_parser_that_always_hangs_stops_the_job(project: Project) -> Non
     project.write("mine.py", "import threading\ndef parse_response(_):\n"
                              "    threading.Event().wait()\n")  # fmt: skip
     done = await project.process("reparse")
-    assert (done.code, done.err) == (
-        1,
-        "error: parser 'mine.py' did not end for 101 answers. What was parsed so far is kept; "
-        "mend the parser. Then run the same command again.\n",
+    assert done.code == 1
+    assert done.err.endswith(
+        "did not end for 101 answers. What was parsed so far is kept; mend the parser. "
+        "Then run the same command again.\n"
     )
     assert project.query("select distinct error from results join work on result_seq = seq") == [
         ("took longer than 0.02 s",)

@@ -351,7 +351,7 @@ def one_long_element() -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     ("name", "chunks", "new"),
-    [("-", one_long_line, 1), ("p.csv", one_long_row, None), ("p.json", one_long_element, 0)],
+    [("-", one_long_line, 1), ("p.csv", one_long_row, None), ("p.json", one_long_element, None)],
 )
 async def test_a_pool_without_end_is_named_and_takes_little_memory(
     project: Project, name: str, chunks: Callable[[], Iterator[bytes]], new: int | None
