@@ -44,6 +44,13 @@ class Remedy(Enum):
     FOLLOW_TO_STDOUT = auto()
     RAISE_COST_BUDGET = auto()
     RAISE_TOKEN_BUDGET = auto()
+    # Of failed items; `which` chooses them, as options of retry.
+    ASK_AGAIN = auto()  # which
+    LOOK_AND_ASK_AGAIN = auto()  # which, item
+    RAISE_MAX_TOKENS = auto()  # which, setting
+    MEND_PARSER = auto()  # which, scope
+    ASK_ANOTHER_MODEL = auto()  # which
+    CHANGE_REQUEST = auto()  # which, item
 
 
 class BatchgenError(Exception):

@@ -43,7 +43,17 @@ COMMANDS = """\
 
 <!-- Made from batchgen/cli by `python3 dev.py docs`; change it there. -->
 
-What `--help` prints. The options of `batchgen` itself stand before the command.
+What `--help` prints, or `-h`. The options of `batchgen` itself (`--config`, `--db`, `-v`, `-q`)
+are taken before the command and after it.
+
+## Completion
+
+For the commands, their options, the experiments of the database and file names; a line for your
+shell's startup file:
+
+    eval "$(_BATCHGEN_COMPLETE=bash_source batchgen)"    # ~/.bashrc; bash 4.4 or newer
+    eval "$(_BATCHGEN_COMPLETE=zsh_source batchgen)"     # ~/.zshrc
+    _BATCHGEN_COMPLETE=fish_source batchgen | source     # ~/.config/fish/completions/batchgen.fish
 """
 
 FORMATS_BEGIN = (
@@ -135,7 +145,8 @@ def parameter_table(leaves: Iterable[Leaf]) -> str:
 def command_sections(
     name: str, command: click.Command, parent: click.Context | None
 ) -> Iterator[str]:
-    context = click.Context(command, parent, info_name=name, terminal_width=WIDTH)
+    settings = command.context_settings if parent is None else {}
+    context = click.Context(command, parent, info_name=name, terminal_width=WIDTH, **settings)
     path = context.command_path
     yield f"{'#' * (1 + len(path.split()))} {path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):

@@ -4,7 +4,6 @@ Each is about the pipeline's experiment, and Python's words are turned into thos
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ from batchgen.where import Where
 async def status(config: Config) -> Status:
     async with open_store(config.database) as store:
         summary = await summary_of(store, config.output_data.experiment_name)
-        whole = replace(
-            await status_of(store, config), experiments=(summary,), total=summary.counts
-        )
+        whole = await status_of(store, config, summary.name)
         return Status.of(summary.name, summary.counts, whole)
 
 
@@ -42,7 +39,7 @@ async def failures(config: Config, reason: str | None) -> Failures:
     async with open_store(config.database) as store:
         experiment = await experiment_named(store, config.output_data.experiment_name)
         (found,) = await failures_of(store, [experiment], reason and _reason(reason))
-        return Failures(found.groups)
+        return Failures(one.group for one in found.groups)
 
 
 async def retry(
@@ -101,7 +98,7 @@ async def stop(config: Config, now: bool) -> Told:
     async with open_store(config.database) as store:
         if not any(worker.alive for worker in await store.workers()):
             return Told(0)
-        return Told((await stop_workers(store, now=now)).workers)
+        return Told(len((await stop_workers(store, now=now)).workers))
 
 
 def _reason(word: str) -> Reason:

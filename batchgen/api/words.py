@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from batchgen.display.commands import Commands
+from batchgen.display.visible import visible
 from batchgen.errors import BatchgenError, Remedy
 from batchgen.jobs.work import WorkResult
 from batchgen.shutdown import Stop
@@ -109,7 +110,7 @@ def _show_in_one_line() -> None:
 
     def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
         if isinstance(exc, StoppedError):
-            sys.stderr.write(f"batchgen: {exc}\n")
+            sys.stderr.write(f"batchgen: {visible(str(exc))}\n")
         else:
             before(kind, exc, trace)
 

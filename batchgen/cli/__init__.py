@@ -3,29 +3,31 @@
 This is the door: `main`, and the group of the commands. Each command, or group of commands, is in
 the file of its name. Beside them:
 
-    group        how a command is found, and help texts look
+    group        how a command is found, the options that all take, and how help texts look
     hints        what the user can type about an error
     options      the options that several commands share
+    completion   what a shell proposes for them
     process      a process of its own: how it ends
-    session      the options before the command; how a command talks and runs
+    session      what the options of batchgen itself say; how a command talks and runs
+    terminal     what is printed, made visible
+    progress     how far a long command is
     enqueueing   what enqueue, run and demo say of a pool
     working      what work, run and demo show while they work
     exporting    what export, run and demo say of a file
     steering     what pause, resume, set and stop are made of
-    display      the live display, and the closing lines
+    run_messages what they say as they are stopped, and in the end
     starter      the files of init and demo
 
 The only place that prints, exits, or starts an event loop. A command's module is loaded when it is
 called, so that `batchgen --help` is there at once.
 """
 
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from batchgen import __version__
-from batchgen.cli.group import LazyGroup, epilog
+from batchgen.cli.group import GLOBAL_OPTIONS, LazyGroup, epilog, global_options
 from batchgen.cli.process import run_process
 
 # In the order of a run, in which --help lists them. Each says what its own help begins with.
@@ -51,29 +53,27 @@ _SHORT_HELPS = {
 }
 
 
-@click.group(cls=LazyGroup, package=__name__, short_helps=_SHORT_HELPS, epilog=epilog(
-    "batchgen demo",
-    "batchgen run data_pool.jsonl -c 20",
-))  # fmt: skip
-@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Settings; default: config.yaml in the current directory.")  # fmt: skip
-@click.option("--db", "database", type=click.Path(path_type=Path), metavar="PATH",
-              help="The work database; default: batchgen.db beside the config.")  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Tell of every failed attempt.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only results and problems.")
+@click.group(
+    cls=LazyGroup, package=__name__, short_helps=_SHORT_HELPS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog("batchgen demo", "batchgen run data_pool.jsonl -c 20"),
+)  # fmt: skip
 @click.version_option(__version__, message="batchgen %(version)s")
 @click.pass_context
-def cli(
-    ctx: click.Context, config_path: Path | None, database: Path | None, verbose: bool, quiet: bool
-) -> None:
+def cli(ctx: click.Context) -> None:
     """Run a pool of prompts through an OpenAI-compatible model.
 
     All state is in one SQLite file: stop it any way you like, run the same command again, and it
     goes on where it stopped. No answer that arrived is lost or paid for again.
+
+    The options --config, --db, -v and -q are taken after the command too.
     """
     from batchgen.cli.session import Session  # here: --help needs neither asyncio nor YAML
 
-    ctx.obj = Session(config_path, database, verbose, quiet)
+    ctx.obj = Session(**global_options(ctx))
+
+
+cli.params[:0] = GLOBAL_OPTIONS
 
 
 def main() -> NoReturn:
@@ -83,4 +83,7 @@ def main() -> NoReturn:
 
 def command() -> Any:
     """What the arguments of this process say."""
-    return cli.main(prog_name="batchgen", standalone_mode=False)
+    try:
+        return cli.main(prog_name="batchgen", standalone_mode=False)
+    except SystemExit as exc:  # so click ends when a shell asked for completions
+        return exc.code

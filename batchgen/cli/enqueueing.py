@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import click
 
+from batchgen.cli.completion import files
 from batchgen.cli.options import (
     experiment_option,
     gathered,
@@ -19,7 +20,9 @@ from batchgen.cli.options import (
     samples_option,
     skip_option,
 )
+from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
+from batchgen.cli.terminal import print_text, say
 from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
@@ -56,7 +59,7 @@ where_option = click.option(
 pool_options = gathered(
     "pool",
     PoolFlags,
-    click.argument("source"),
+    click.argument("source", shell_complete=files),
     experiment_option,
     samples_option,
     limit_option,
@@ -86,14 +89,14 @@ class _BadLines:
     def __call__(self, bad: BadLine) -> None:
         self.n += 1
         if self.n <= _BAD_LINES_SHOWN:
-            click.echo(f"skipped  {bad.where}: {bad.problem}", err=True)
+            say(f"skipped  {bad.where}: {bad.problem}")
         if self._file is not None:
             self._file.write(bad.text.rstrip("\n") + "\n")
 
     def say_rest(self, path: Path) -> None:
         if self.n > _BAD_LINES_SHOWN:
             rest = self.n - _BAD_LINES_SHOWN
-            click.echo(f"skipped  {counted(rest, 'more line')}, all of them in {path}", err=True)
+            say(f"skipped  {counted(rest, 'more line')}, all of them in {path}")
 
 
 @contextmanager
@@ -128,15 +131,18 @@ async def enqueue_pool(
     flags: PoolFlags, *, as_json: bool = False,
 ) -> None:  # fmt: skip
     """The first step: the items of the pool become rows."""
-    progress = Enqueued()
+    progress, pace = Enqueued(), Pace()
     name = config.output_data.experiment_name
     mode = OtherRecipe(flags.other_recipe or "stop")
     try:
-        with skipping(flags, config) as skip:
+        with (
+            skipping(flags, config) as skip,
+            showing_progress(session, lambda: _so_far_line(name, progress, pace)),
+        ):
             done = await enqueue(
                 store, pool, recipe, name,
                 other_recipe=mode, samples=flags.samples, priority=flags.priority,
-                skip_invalid=skip, progress=progress, directory=config.directory,
+                skip_invalid=skip, progress=progress, directory=config.directory, say=session.say,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
         if progress.new:
@@ -156,6 +162,12 @@ async def _note_own_files(store: Store, config: Config, source: str) -> None:
     paths = (*config.own_files, Path(source))
     read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
     await store.note_files([path for path in read if is_storable(str(path))], FileUse.READ)
+
+
+def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
+    return (
+        f"{name}: {progress.read:,} items read, {progress.new:,} rows new, {pace.of(progress.read)}"
+    )
 
 
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
@@ -202,12 +214,12 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
         return 0
     known = ", but for those it has already" if found.has_database else ""
     each = f", {flags.samples} samples each," if flags.samples > 1 else ""
-    click.echo(f"{counted(found.enqueued.read, 'item')}{each} would be enqueued into "
+    print_text(f"{counted(found.enqueued.read, 'item')}{each} would be enqueued into "
                f"{config.output_data.experiment_name}{known}; nothing was written.")  # fmt: skip
     if found.enqueued.read:
-        click.echo(_estimate_line(found))
+        print_text(_estimate_line(found))
     for message in found.first_messages or []:
-        click.echo(f"\n{message.get('role')}:\n{message.get('content')}")
+        print_text(f"\n{message.get('role')}:\n{message.get('content')}")
     return 0
 
 
@@ -217,7 +229,8 @@ def _estimate_line(found: DryRun) -> str:
     if found.completion_tokens is not None:
         line += f", {round(found.completion_tokens):,} out ({how})"
     if found.cost_usd is not None:
-        return f"{line}: ${found.cost_usd:,.4f}"
+        note = f" ({found.cost_note})" if found.cost_note else ""
+        return f"{line}: ${found.cost_usd:,.4f}{note}"
     why = "max_tokens is not set" if found.completion_tokens is None else (
         "the price is not known; see model.price"
     )  # fmt: skip

@@ -2,10 +2,12 @@
 
 import click
 
+from batchgen.cli import completion
 from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.terminal import ask, print_text
 from batchgen.display.items import experiments_text
 from batchgen.jobs import experiments as jobs
 from batchgen.store import open_store
@@ -29,14 +31,14 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
         if as_json:
             print_json([one.to_json() for one in found])
         else:
-            click.echo(experiments_text(found, COMMANDS))
+            print_text(experiments_text(found, COMMANDS))
         return 0
 
     return run_async(job())
 
 
 @experiments.command(epilog=epilog("batchgen experiments rename initial_test labels"))
-@click.argument("name")
+@click.argument("name", shell_complete=completion.experiments)
 @click.argument("new_name")
 @click.pass_obj
 def rename(session: Session, name: str, new_name: str) -> int:
@@ -47,14 +49,14 @@ def rename(session: Session, name: str, new_name: str) -> int:
     async def job() -> int:
         async with open_store(config.database) as store:
             await jobs.rename(store, name, new_name)
-        click.echo(f"{name} is now {new_name}.")
+        print_text(f"{name} is now {new_name}.")
         return 0
 
     return run_async(job())
 
 
 @experiments.command(epilog=epilog("batchgen experiments delete old_test"))
-@click.argument("name")
+@click.argument("name", shell_complete=completion.experiments)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(session: Session, name: str, yes: bool) -> int:
@@ -66,9 +68,9 @@ def delete(session: Session, name: str, yes: bool) -> int:
             found = await jobs.summary_of(store, name)
             what = f"{name}: {counted(found.counts.total, 'item')}, {found.counts.done} answered"
             if not yes:
-                click.confirm(f"Delete {what}? This cannot be undone.", abort=True, err=True)
+                ask(f"Delete {what}? This cannot be undone.")
             await jobs.delete(store, found)
-        click.echo(f"Deleted {what}.")
+        print_text(f"Deleted {what}.")
         return 0
 
     return run_async(job())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from batchgen.cli.completion import files
 from batchgen.cli.exporting import export_to, follow_to
 from batchgen.cli.group import epilog
 from batchgen.cli.options import experiment_option, force_option, json_option
@@ -30,8 +31,9 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
 ))  # fmt: skip
 @experiment_option
 @click.option(
-    "-o", "--output", metavar="FILE", help="Default: in output_data.output_dir; - is stdout."
-)
+    "-o", "--output", metavar="FILE", shell_complete=files,
+    help="Default: in output_data.output_dir; - is stdout.",
+)  # fmt: skip
 @click.option(
     "--format", "format_name", type=click.Choice(list(FORMATS)),
     help=f"Default: by the suffix of FILE ({_SUFFIXES}), or jsonl. For fine-tuning: {_TRAINING}.",

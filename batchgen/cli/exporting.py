@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
+from batchgen.cli.terminal import data_file, is_terminal
 from batchgen.config import Config
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export import (
     ExportRequest,
     Overwriting,
@@ -15,7 +17,8 @@ from batchgen.export import (
     follow_to_stream,
     format_by_name,
 )
-from batchgen.jobs.export import ExportResult, export, follow
+from batchgen.items import State
+from batchgen.jobs.export import ExportResult, LeftOut, export, follow, left_out_of
 from batchgen.store import Experiment, Store
 
 _STDOUT = Path("-")
@@ -30,10 +33,22 @@ async def export_to(
     if path == _STDOUT:
         with _writing_to_stdout():
             request = request or ExportRequest(format_by_name(path))
-            await export_stream(store, experiment, sys.stdout.buffer, request)
+            if not request.format.is_text and is_terminal(sys.stdout):
+                problem = f"format {request.format.name}: no terminal can show it."
+                raise UsageError(problem, Remedy.NAME_FILE)
+            file = data_file(is_json=request.format.is_json)
+            rows = await export_stream(store, experiment, file, request)
+        if left_out := _left_out_text(await left_out_of(store, experiment, request, rows)):
+            session.say(f"{counted(rows, 'row')}; {left_out}")
         return
     overwriting = Overwriting(config.own_files, force)
-    exported = await export(store, config.output_data, experiment, path, request, overwriting)
+    state = request.state if request else State.DONE
+    total = getattr(await store.counts([experiment.id]), state)
+    read = Latest(0)
+    with showing_progress(session, lambda: f"exporting: {read.value:,} of {total:,} rows"):
+        exported = await export(
+            store, config.output_data, experiment, path, request, overwriting, read.put
+        )
     _say_result(session, exported, as_json=as_json)
 
 
@@ -44,7 +59,7 @@ async def follow_to(
     """The same while items finish, until nothing is left to be done."""
     if path == _STDOUT:
         with _writing_to_stdout():
-            await follow_to_stream(store, experiment, sys.stdout.buffer, session.warn)
+            await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)
         return
     overwriting = Overwriting(config.own_files, force)
     followed = await follow(
@@ -58,7 +73,17 @@ def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> Non
         print_json(result.to_json())
     else:
         files = f" in {len(result.shards)} files" if result.shards else ""
-        session.say(f"{counted(result.rows, 'row')}{files} -> {result.path}")
+        line = f"{counted(result.rows, 'row')}{files} -> {result.path}"
+        left_out = _left_out_text(result.left_out)
+        session.say(f"{line}; {left_out}" if left_out else line)
+
+
+def _left_out_text(left_out: LeftOut) -> str:
+    """What is not in the file, and how to get it; empty: all is."""
+    parts = [f"{left_out.failed} failed (batchgen export --failed)"] if left_out.failed else []
+    parts += [f"{left_out.open} not answered yet"] if left_out.open else []
+    parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
+    return f"left out: {', '.join(parts)}" if parts else ""
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """failures: what failed, grouped."""
 
+from typing import Any
+
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import COMMANDS, failure_hint
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.display.items import failures_text
-from batchgen.jobs.failures import failures_of
+from batchgen.jobs.failures import Failures, failures_of
 from batchgen.jobs.lookup import open_experiments
 
 
@@ -19,7 +22,9 @@ from batchgen.jobs.lookup import open_experiments
 def failures(session: Session, reason: str | None, experiment: str | None, as_json: bool) -> int:
     """Group the failed items by reason and message.
 
-    Each group with its count and the number of an example to show.
+    Each group with its count, the number of an example to show, and what fits: a command that
+    parses again, asks again, or asks with something changed. Ids and digits in a message make no
+    group of their own.
     """
     config = session.config()
 
@@ -27,10 +32,22 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
         async with open_experiments(config, experiment) as (store, chosen):
             found = await failures_of(store, chosen, reason)
         if as_json:
-            rows = [row for one in found for row in one.to_json()]
-            print_json(rows)
+            print_json([row for one in found for row in _rows(one, len(found) > 1)])
         else:
-            click.echo("\n".join(failures_text(one, COMMANDS) for one in found))
+            print_text("\n".join(_text(one, len(found) > 1) for one in found))
         return 0
 
     return run_async(job())
+
+
+def _text(failures: Failures, is_one_of_many: bool) -> str:
+    name = failures.experiment if is_one_of_many else None
+    return failures_text(failures, COMMANDS, lambda one: failure_hint(one, name))
+
+
+def _rows(failures: Failures, is_one_of_many: bool) -> list[dict[str, Any]]:
+    name = failures.experiment if is_one_of_many else None
+    return [
+        {**row, "hint": failure_hint(one, name)}
+        for row, one in zip(failures.to_json(), failures.groups, strict=True)
+    ]

@@ -1,10 +1,70 @@
-"""The groups of the command line, and how their help texts look."""
+"""The groups of the command line, the options that all commands take, and how help texts look."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+_GIVEN = f"{__name__}.given"
+
+
+class GlobalOption(click.Option):
+    """An option of batchgen itself. It is taken before the command and after it, and the last one
+    counts; what was given is a field of its name in the context's object, the `Session`."""
+
+    def __init__(self, *names: str, **settings: Any) -> None:
+        super().__init__(names, expose_value=False, callback=_take_global_option, **settings)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """After a command they are one line."""
+        if ctx.parent is None:
+            return super().get_help_record(ctx)
+        if self is not GLOBAL_OPTIONS[0]:
+            return None
+        names = ", ".join(option.opts[0] for option in GLOBAL_OPTIONS)
+        return names, "As before the command; see batchgen --help."
+
+
+def _take_global_option(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    if not value:  # not given here
+        return
+    global_options(ctx)[option.name or ""] = value
+    if ctx.obj is not None:
+        ctx.obj = replace(ctx.obj, **{option.name or "": value})
+
+
+def global_options(ctx: click.Context) -> dict[str, Any]:
+    """Those that were given so far, by the names of their fields in a `Session`."""
+    given: dict[str, Any] = ctx.meta.setdefault(_GIVEN, {})
+    return given
+
+
+GLOBAL_OPTIONS = (
+    GlobalOption(
+        "--config", "config_path", type=click.Path(path_type=Path), metavar="FILE",
+        help="Settings; default: config.yaml in the current directory.",
+    ),
+    GlobalOption(
+        "--db", "database", type=click.Path(path_type=Path), metavar="PATH",
+        help="The work database; default: batchgen.db beside the config.",
+    ),
+    GlobalOption("-v", "--verbose", is_flag=True, help="Tell of every failed attempt."),
+    GlobalOption("-q", "--quiet", is_flag=True, help="No progress, only results and problems."),
+)  # fmt: skip
+
+
+def with_global_options(command: click.Command) -> click.Command:
+    """The command, and those of its group, so that they take them."""
+    if GLOBAL_OPTIONS[0] not in command.params:
+        command.params += GLOBAL_OPTIONS
+        if isinstance(command, click.Group):
+            for inner in command.commands.values():
+                with_global_options(inner)
+    return command
 
 
 class OrderedGroup(click.Group):
@@ -30,6 +90,15 @@ class LazyGroup(OrderedGroup):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._short_helps.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands, or the options, that begin so."""
+        names = [
+            CompletionItem(name, help=text)
+            for name, text in self._short_helps.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
 
 class _Commands(Mapping[str, click.Command]):
     def __init__(self, package: str, names: Mapping[str, str]) -> None:
@@ -40,7 +109,8 @@ class _Commands(Mapping[str, click.Command]):
         if name not in self._names:
             raise KeyError(name)
         found = vars(import_module(f"{self._package}.{name}")).values()
-        return next(one for one in found if isinstance(one, click.Command) and one.name == name)
+        commands = (one for one in found if isinstance(one, click.Command))
+        return with_global_options(next(one for one in commands if one.name == name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -1,10 +1,15 @@
 """What the user can type: the command line's words for the remedy of an error or a halt, and for
 what a display suggests."""
 
+import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, Remedy
+
+if TYPE_CHECKING:  # jobs take a while to import, which --help need not wait for
+    from batchgen.jobs.failures import FailedLike
 
 HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another file with --db.",
@@ -30,6 +35,20 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.FOLLOW_TO_STDOUT: "To stdout: batchgen export --follow -o -",
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
+    Remedy.ASK_AGAIN: "Ask again: batchgen retry{which}",
+    Remedy.LOOK_AND_ASK_AGAIN:
+        "See what came (batchgen show {item}) before you ask again: batchgen retry{which}",
+    Remedy.RAISE_MAX_TOKENS: "Give it more room: batchgen retry{which} --set {setting}",
+    Remedy.MEND_PARSER:
+        "Mend the parser, then, without a call: batchgen reparse{scope}. For other answers: "
+        "batchgen retry{which}",
+    Remedy.ASK_ANOTHER_MODEL:
+        "The same request mostly fails again. Ask another model: batchgen retry{which} --set "
+        "model=NAME. Or change the templates, and run with --recipe replace",
+    Remedy.CHANGE_REQUEST:
+        "The same request fails again. See it: batchgen show {item}. Ask with another parameter "
+        "(null: without it): batchgen retry{which} --set KEY=VALUE. Or change the templates, and "
+        "run with --recipe replace",
 }  # fmt: skip
 
 COMMANDS = Commands(
@@ -38,6 +57,19 @@ COMMANDS = Commands(
     show="batchgen show",
     resume="batchgen resume",
 )
+
+
+def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
+    """What to type about a group of failed items; `experiment`: there are others."""
+    scope = "" if experiment is None else f" --experiment {shlex.quote(experiment)}"
+    which = f" --reason {failed.group.reason}"
+    if failed.message is not None:
+        which += f" --message {shlex.quote(failed.message)}"
+    facts = {
+        "which": which + scope, "scope": scope, "item": failed.group.example,
+        "setting": failed.setting,
+    }  # fmt: skip
+    return HINTS[failed.remedy].format(**facts)
 
 
 def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:

@@ -6,6 +6,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.starter import STARTERS, copy_starter
+from batchgen.cli.terminal import print_text
 
 
 @click.command(epilog=epilog("batchgen init my_project", "batchgen init --template label reviews"))
@@ -22,6 +23,6 @@ def init(directory: Path, template: str) -> None:
     """
     starter = STARTERS[template]
     copy_starter(starter, directory)
-    click.echo("\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then")
+    print_text("\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then")
     for command in ([] if directory == Path() else [f"cd {directory}"]) + [*starter.commands]:
-        click.echo(f"  {command}")
+        print_text(f"  {command}")

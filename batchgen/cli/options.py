@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from batchgen.cli.completion import experiments
 from batchgen.items import Reason
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -37,10 +38,11 @@ def gathered(
 
 reason_choice = click.Choice([reason.value for reason in Reason])
 experiment_option = click.option(
-    "--experiment", metavar="NAME", help="Default: output_data.experiment_name of the config."
-)
+    "--experiment", metavar="NAME", shell_complete=experiments,
+    help="Default: output_data.experiment_name of the config.",
+)  # fmt: skip
 only_experiment_option = click.option(
-    "--experiment", metavar="NAME", help="Only this one; default: all."
+    "--experiment", metavar="NAME", shell_complete=experiments, help="Only this one; default: all."
 )
 recipe_option = click.option(
     "--recipe", "other_recipe", type=click.Choice(["add", "replace"]),

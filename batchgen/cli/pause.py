@@ -3,9 +3,11 @@
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session
+from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import SteerResult
 from batchgen.jobs.steer import pause as pause_workers
 
 
@@ -19,4 +21,12 @@ def pause(session: Session, worker_id: int | None, as_json: bool) -> int:
     Their calls in flight are finished and kept; the workers stay, and wait for `batchgen resume`. A
     worker that is started later is not paused.
     """
-    return steer(session, as_json, lambda store: pause_workers(store, worker_id), "paused")
+    return steer(session, as_json, lambda store: pause_workers(store, worker_id), _done)
+
+
+def _done(result: SteerResult) -> str:
+    if all(worker.paused for worker in result.workers):
+        return f"paused already; {COMMANDS.resume} goes on"
+    calls = counted(result.in_flight, "call")
+    finished = f"; {calls} in flight will be finished and kept" if result.in_flight else ""
+    return f"paused{finished}; {COMMANDS.resume} goes on"

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from batchgen.cli.hints import error_line
+from batchgen.cli.terminal import say
 from batchgen.errors import BatchgenError
 
 
@@ -32,18 +33,18 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     try:
         code = command()
     except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.format_message(), err=True)
+        say(exc.format_message())
         return exc.exit_code
     except click.ClickException as exc:
-        click.echo(f"error: {_one_line(exc)}", err=True)
+        say(f"error: {_one_line(exc)}")
         return exc.exit_code
     except click.Abort as exc:
         if isinstance(exc.__cause__, KeyboardInterrupt):  # click makes this of it
             return 130
-        click.echo("\naborted: nothing was changed.", err=True)
+        say("\naborted: nothing was changed.")
         return 1
     except BatchgenError as exc:
-        click.echo(f"error: {error_line(exc)}", err=True)
+        say(f"error: {error_line(exc)}")
         return exc.exit_code
     except KeyboardInterrupt:
         return 130
@@ -52,8 +53,8 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception:  # a bug: the one case for a traceback
-        traceback.print_exc()
-        click.echo("error: internal error, please report it with the lines above.", err=True)
+        say(traceback.format_exc().rstrip())
+        say("error: internal error, please report it with the lines above.")
         return 1
     return code if isinstance(code, int) else 0
 

@@ -5,6 +5,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.jobs.reparse import ReparseRequest, ReparseResult
 from batchgen.jobs.reparse import reparse as reparse_answers
 from batchgen.parsers import load_parser
@@ -58,7 +59,7 @@ def reparse(
         if as_json:
             print_json(result.to_json())
         else:
-            click.echo(_text(result, name))
+            print_text(_text(result, name))
         if name != config.parser and result.answers and not dry_run:
             session.say(f"The config's parser is {config.parser}: write {name} there too, "
                         "for the items that are enqueued from now on.")  # fmt: skip

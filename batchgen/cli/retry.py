@@ -5,6 +5,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.config import model_setting
 from batchgen.items import Reason
 from batchgen.jobs.retry import RetryRequest
@@ -66,7 +67,7 @@ def retry(
         else:
             went = "would go" if dry_run else "went"
             items = counted(result.retried, "item" if done_too else "failed item")
-            click.echo(f"{items} {went} back to pending.")
+            print_text(f"{items} {went} back to pending.")
         return 0
 
     return run_async(job())

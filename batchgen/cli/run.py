@@ -39,7 +39,8 @@ def run(
 ) -> int:  # fmt: skip
     """Enqueue a pool, answer it and export: all in one.
 
-    The same as enqueue, work and export one after another; run it again to go on.
+    The same as enqueue, work and export one after another; run it again to go on. When it halts,
+    what is done so far is exported.
     """
     config = session.config(experiment_name=pool.experiment)
     return run_async(run_pool(session, config, pool, options, processes, output, force=force))
@@ -59,6 +60,7 @@ async def run_pool(
             await check_output(store, config.output_data, experiment, output, overwriting)
             spec = spec_of(config, experiments=(experiment.id,), **options)
             result = await work_on(session, store, config, spec, processes)
-            if result.exit_code in (0, 3):
+            has_halted = result.exit_code == 4
+            if result.exit_code in (0, 3) or (has_halted and result.counts.done):
                 await export_to(session, store, config, experiment, output, force=force)
     return result.exit_code

@@ -1,9 +1,8 @@
 """What work, run and demo say as they are stopped, and in the end."""
 
-import click
-
 from batchgen.cli.hints import with_hint
 from batchgen.cli.session import Session, counted
+from batchgen.cli.terminal import say
 from batchgen.display.status import reasons_text
 from batchgen.jobs.work import WorkResult
 from batchgen.store import Counts
@@ -27,17 +26,16 @@ def say_result(session: Session, result: WorkResult) -> None:
     )
     if stats.halted:
         waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
-        click.echo(
+        say(
             f"halted: {with_hint(stats.halted.why, stats.halted.remedy)}\n"
-            f"Nothing is lost: {waiting}. Fix that, then run the same command again.",
-            err=True,
+            f"Nothing is lost: {waiting}. Fix that, then run the same command again."
         )
         return
     if result.until is not None:
         session.say(_until_line(counts, result.until))
     if counts.failed:
-        session.say(f"failed because of: {reasons_text(counts)}. See them: batchgen failures. "
-                    "Ask again: batchgen retry, then work.")  # fmt: skip
+        session.say(f"failed because of: {reasons_text(counts)}. See them, and what to do about "
+                    "each: batchgen failures")  # fmt: skip
     if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 

@@ -1,29 +1,29 @@
-"""What the options before the command say, and how a command talks and runs.
+"""What the options of batchgen itself say, and how a command talks and runs.
 
 Nearly every command has a `Session` as its first argument.
 """
 
 import asyncio
-import json
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
+from batchgen.cli.terminal import print_json, say
 from batchgen.config import Config, load
+
+__all__ = ["Session", "counted", "print_json", "run_async"]
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the options before the command say."""
+    """What the options of batchgen itself say, each by its name."""
 
-    config_path: Path | None
-    database: Path | None
-    verbose: bool
-    quiet: bool
+    config_path: Path | None = None
+    database: Path | None = None
+    verbose: bool = False
+    quiet: bool = False
 
     def config(self, **flags: Any) -> Config:
         """The settings, with the flags that were given on top. Raises ConfigError."""
@@ -35,16 +35,11 @@ class Session:
     def say(self, message: str) -> None:
         """Talk: to stderr, not when quiet."""
         if not self.quiet:
-            click.echo(message, err=True)
+            say(message)
 
     def warn(self, message: str) -> None:
         """What the user must know even when quiet."""
-        click.echo(f"warning: {message}", err=True)
-
-
-def print_json(value: Any) -> None:
-    """What a script reads: one line on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+        say(f"warning: {message}")
 
 
 def counted(n: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
-from batchgen.jobs.steer import set_limits
+from batchgen.jobs.steer import SteerResult, set_limits
 
 
 @click.command("set", epilog=epilog(
@@ -37,12 +37,18 @@ def set_(
         session,
         as_json,
         lambda store: set_limits(store, worker_id, slots=slots, rpm=rpm, tpm=tpm),
-        f"set: {_settings(slots, rpm, tpm)}",
+        lambda result: f"set: {_settings(result, slots, rpm, tpm)}",
     )
 
 
-def _settings(slots: int | None, rpm: int | None, tpm: int | None) -> str:
-    words = [] if slots is None else [f"{counted(slots, 'slot')} in all"]
+def _settings(result: SteerResult, slots: int | None, rpm: int | None, tpm: int | None) -> str:
+    words = []
+    if slots is not None:
+        changes = ", ".join(
+            f"worker {worker.id}: {worker.slots} -> {now}"
+            for worker, now in zip(result.workers, result.slots, strict=True)
+        )
+        words.append(f"{counted(slots, 'slot')} in all ({changes})")
     for limit, unit in ((rpm, "request"), (tpm, "token")):
         if limit is not None:
             words.append(f"{limit:,} {unit}s/min" if limit else f"no limit of {unit}s")

@@ -2,9 +2,11 @@
 
 import click
 
+from batchgen.cli.completion import experiments
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.display.items import item_text
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import item_details
@@ -13,14 +15,15 @@ from batchgen.store import open_store
 
 @click.command(epilog=epilog("batchgen show 17", "batchgen show my-own-id --json"))
 @click.argument("item_id", metavar="ID")
-@click.option("--experiment", metavar="NAME", help="Where to look; default: in all.")
+@click.option("--experiment", metavar="NAME", shell_complete=experiments,
+              help="Where to look; default: in all.")  # fmt: skip
 @json_option
 @click.pass_obj
 def show(session: Session, item_id: str, experiment: str | None, as_json: bool) -> int:
     """Show one item with all that was sent and came back.
 
-    The messages, every attempt with its raw answer or error, and what was parsed. ID is your own
-    id of the item, or its number.
+    The messages, the model and the parameters, every attempt with its raw answer or error, and what
+    was parsed. ID is your own id of the item, or its number.
     """
     config = session.config()
 
@@ -36,7 +39,7 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
             shown = objects[0] if len(objects) == 1 else objects
             print_json(shown)
         else:
-            click.echo("\n\n".join(map(item_text, found)))
+            print_text("\n\n".join(map(item_text, found)))
         return 0
 
     return run_async(job())

@@ -6,6 +6,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.session import Session, counted, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.simulate import Simulator, serve
@@ -61,7 +62,7 @@ def simulate(
     async def job() -> int:
         stop = Stop()
         with stop_on_signal(stop, lambda: None):
-            await serve(simulator, lambda url: click.echo(f"serving on {url}"), stop.drain)
+            await serve(simulator, lambda url: print_text(f"serving on {url}"), stop.drain)
         session.say(counted(simulator.calls, "call"))
         return 0
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
 from batchgen.shipped import shipped_path
 
@@ -67,8 +66,8 @@ def _copy(source: Path, target: Path, quietly: bool) -> None:
             file.write(source.read_bytes())
     except FileExistsError:
         if not quietly:
-            click.echo(f"kept     {target}")
+            print_text(f"kept     {target}")
     except OSError as exc:
         raise UsageError(f"{target}: cannot write it ({exc.strerror}).") from exc
     else:
-        click.echo(f"written  {target}")
+        print_text(f"written  {target}")

@@ -8,8 +8,9 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import COMMANDS
-from batchgen.cli.options import json_option
+from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
@@ -17,15 +18,18 @@ from batchgen.store import open_store
 
 @click.command(
     epilog=epilog(
-        "batchgen status", "batchgen status --watch", "batchgen status --json | jq .total.done"
+        "batchgen status",
+        "batchgen status --watch",
+        "batchgen status --experiment labels --json | jq .total.done",
     )
 )
 @json_option
+@only_experiment_option
 @click.option("--watch", is_flag=True,
               help="Again every two seconds, until Ctrl-C; on a terminal as a dashboard, with how "
                    "rate and latency went in the last minutes.")  # fmt: skip
 @click.pass_obj
-def status(session: Session, as_json: bool, watch: bool) -> int:
+def status(session: Session, as_json: bool, experiment: str | None, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
     config = session.config()
 
@@ -36,16 +40,16 @@ def status(session: Session, as_json: bool, watch: bool) -> int:
                 from batchgen.display.dashboard import screen, show_dashboard
 
                 if console := screen():
-                    look = partial(status_of, store, config)
+                    look = partial(status_of, store, config, experiment)
                     return await show_dashboard(look, str(config.database), console, COMMANDS)
             while True:
-                seen = await status_of(store, config)
+                seen = await status_of(store, config, experiment)
                 if watch and not as_json:
                     click.clear()
                 if as_json:
                     print_json(seen.to_json(waits_for))
                 else:
-                    click.echo(status_text(seen, COMMANDS))
+                    print_text(status_text(seen, COMMANDS))
                 if not watch:
                     break
                 await asyncio.sleep(2)

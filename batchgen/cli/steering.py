@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.jobs.steer import SteerResult
 from batchgen.store import Store, open_store
 
@@ -14,9 +15,12 @@ worker_option = click.option(
 
 
 def steer(
-    session: Session, as_json: bool, order: Callable[[Store], Awaitable[SteerResult]], done: str
+    session: Session,
+    as_json: bool,
+    order: Callable[[Store], Awaitable[SteerResult]],
+    done: Callable[[SteerResult], str],
 ) -> int:
-    """Give the order, and say what the workers are now: `done`."""
+    """Give the order, and say what became of the workers: `done`."""
     config = session.config()
 
     async def job() -> int:
@@ -25,7 +29,7 @@ def steer(
         if as_json:
             print_json(steered.to_json())
         else:
-            click.echo(f"{counted(steered.workers, 'worker')} {done}.")
+            print_text(f"{counted(len(steered.workers), 'worker')} {done(steered)}.")
         return 0
 
     return run_async(job())

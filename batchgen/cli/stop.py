@@ -4,8 +4,9 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session
+from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
+from batchgen.jobs.steer import SteerResult
 from batchgen.jobs.steer import stop as stop_workers
 
 
@@ -25,5 +26,16 @@ def stop(session: Session, now: bool, wait: bool, worker_id: int | None, as_json
         session,
         as_json,
         lambda store: stop_workers(store, worker_id, now=now, wait=wait),
-        "gone" if wait else "told to stop",
+        lambda result: _done(result, now=now, wait=wait),
     )
+
+
+def _done(result: SteerResult, *, now: bool, wait: bool) -> str:
+    if wait:
+        return "gone"
+    calls = counted(result.in_flight, "call")
+    if not result.in_flight:
+        return "told to stop"
+    if now:
+        return f"told to stop; {calls} in flight will be abandoned, and sent again by the next run"
+    return f"told to stop; {calls} in flight will be finished first"

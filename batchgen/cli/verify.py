@@ -4,7 +4,9 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
+from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.terminal import print_text
 from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
 
@@ -22,16 +24,19 @@ def verify(session: Session, as_json: bool) -> int:
     """
     config = session.config()
 
+    looked_at = Latest("the tables")
+
     async def job() -> int:
         async with open_store(config.database) as store:
-            result = await verify_all(store)
+            with showing_progress(session, lambda: f"checking {looked_at.value}"):
+                result = await verify_all(store, looked_at.put)
         if as_json:
             print_json(result.to_json())
         elif not result.ok:
-            click.echo("\n".join(result.problems))
+            print_text("\n".join(result.problems))
         else:
             items = counted(result.counts.total, "item")
-            click.echo(f"All is well: {items}, {result.counts.done} done, each with its answer.")
+            print_text(f"All is well: {items}, {result.counts.done} done, each with its answer.")
         return 0 if result.ok else 1
 
     return run_async(job())

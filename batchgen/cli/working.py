@@ -20,6 +20,7 @@ from batchgen.jobs.export import live_file_of
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult, work_with_log
+from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Store
 from batchgen.worker.spec import WorkSpec
@@ -120,6 +121,8 @@ async def work_on(
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
                 )  # fmt: skip
     say_result(session, result)
+    if result.counts.cost_usd and (note := Prices(config.model).estimate_note(config.model.model)):
+        session.say(note)
     if live is not None and live.is_complete:
         session.say(f"{counted(live.rows, 'row')} -> {live.path}")
     return result

@@ -6,11 +6,13 @@ This is the door. Behind it:
     kinds        what a value must be
     sources      defaults < file < environment < overrides
     strict_yaml  the file
+    secrets      what of them no text may show
 
 An error is one line: the file or the variable, the key's path, what is wrong. Neither the API key
 nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
+from batchgen.config.secrets import Secrets, secrets_of
 from batchgen.config.settings import (
     Config,
     Leaf,
@@ -23,6 +25,6 @@ from batchgen.config.settings import (
 from batchgen.config.sources import load, model_setting
 
 __all__ = [
-    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig",
-    "WorkConfig", "leaf_table", "load", "model_setting",
+    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
+    "WorkConfig", "leaf_table", "load", "model_setting", "secrets_of",
 ]  # fmt: skip

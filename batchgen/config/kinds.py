@@ -20,6 +20,7 @@ _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix fo
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_URL_VARIABLE = re.compile(r"\$\{(\w+)\}")
 NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request that batchgen sets
 _FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -227,6 +228,12 @@ def _check_api_key(value: Any, context: ValueContext) -> str | None:
     return key or None
 
 
+def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a base_url is made with, and what they are."""
+    names = _URL_VARIABLE.findall(value) if isinstance(value, str) else ()
+    return {name: env[name].strip().rstrip("/") for name in names if env.get(name)}
+
+
 def _check_base_url(value: Any, context: ValueContext) -> str:
     def expand(named: re.Match[str]) -> str:
         if not (found := context.env.get(named[1])):
@@ -235,7 +242,7 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
 
     if not isinstance(value, str):
         raise ValueError("must be text")
-    url = re.sub(r"\$\{(\w+)\}", expand, value.strip()).rstrip("/")
+    url = _URL_VARIABLE.sub(expand, value.strip()).rstrip("/")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

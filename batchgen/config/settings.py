@@ -61,7 +61,7 @@ class Leaf:
 class ModelConfig:
     """The server and what is asked of it. `params` are the chat-completion parameters that were
     set; one that is null is not sent. `api_key_variable` is the environment variable for the
-    key."""
+    key; `url_variables` are those that `base_url` is made with, and what they are."""
 
     provider: str = "openai"
     api_key: str | None = field(default=None, repr=False)
@@ -72,6 +72,15 @@ class ModelConfig:
     price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
+    url_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def shown_base_url(self) -> str:
+        """`base_url` as a message may name it: with its variables' names, as in the config."""
+        shown = self.base_url
+        for name, value in sorted(self.url_variables.items(), key=lambda one: -len(one[1])):
+            shown = shown.replace(value, f"${{{name}}}")
+        return shown
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them; without the API key."""

@@ -15,6 +15,7 @@ from batchgen.config.kinds import (
     named_variable,
     shown_key,
     shown_value,
+    url_variables,
 )
 from batchgen.config.settings import (
     ENVIRONMENT_PREFIX,
@@ -56,10 +57,11 @@ def load(
         _put(_layer(_section(read_file(file), file.name), f"{file.name}: ", directory), given)
     _put(_environment(env, cwd), given)
     _put(_layer(nest(overrides), "", cwd), given)
-    variable = named_variable(given["model", "api_key"].value)
     values = {path: _checked(path, one, env) for path, one in given.items()}
-    config = _build(values, directory, variable or ModelConfig.api_key_variable)
-    return replace(config, file=file if found else None)
+    variable = named_variable(given["model", "api_key"].value)
+    values["model", "api_key_variable"] = variable or ModelConfig.api_key_variable
+    values["model", "url_variables"] = url_variables(given["model", "base_url"].value, env)
+    return replace(_build(values, directory), file=file if found else None)
 
 
 def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
@@ -184,14 +186,14 @@ def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
         raise ConfigError(f"{given.label}: {problem}") from None
 
 
-def _build(values: Mapping[KeyPath, Any], directory: Path, api_key_variable: str) -> Config:
+def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:
     tree: dict[str, Any] = {name: {} for name in SECTIONS}
     for (*above, name), value in values.items():
         (tree[above[0]] if above else tree)[name] = value
     model = tree.pop("model")
     params = {name: value for name in PARAMETERS if (value := model.pop(name)) is not None}
     return Config(
-        model=ModelConfig(**model, params=params, api_key_variable=api_key_variable),
+        model=ModelConfig(**model, params=params),
         prompts=PromptsConfig(**tree.pop("prompts")),
         output_data=OutputConfig(**tree.pop("output_data")),
         work=WorkConfig(**tree.pop("work")),

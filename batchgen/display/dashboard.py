@@ -38,6 +38,7 @@ from batchgen.display.status import (
     unknown_line,
     worker_held_back,
 )
+from batchgen.display.visible import visible_line
 from batchgen.jobs.status import Status, WorkerStatus
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Counts
@@ -151,7 +152,7 @@ class Dashboard:
 
 
 def _head(database: str, clock: str, width: int) -> Text:
-    name = Text(database, style="bold")
+    name = Text(visible_line(database), style="bold")
     name.truncate(max(1, width - len(clock) - 2), overflow="ellipsis")
     return line(name, Text(" " * (width - name.cell_len - len(clock))), Text(clock, style="dim"))
 
@@ -176,7 +177,7 @@ def _experiment(
     """One line where there is room beside the bar, or the counts below it."""
     numbers = [(state, getattr(counts, state), style) for state, style in STYLES.items()]
     cells = [(f"{state} {n:>{digits},}", style if n else "dim") for state, n, style in numbers]
-    title = Text(name, style="bold")
+    title = Text(visible_line(name), style="bold")
     title.truncate(names, overflow="ellipsis", pad=True)
     right = Text(f" {share(counts)[-shares:].rjust(shares)}")
     room = width - names - shares - 2

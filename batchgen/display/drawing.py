@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
+from batchgen.display.visible import visible_line
 from batchgen.store import Counts
 
 Cell = tuple[str, str]  # text and style
@@ -57,13 +58,8 @@ def wrapped(cells: Sequence[Cell], width: int) -> Iterator[Text]:
 
 def sentence(text: str, width: int, style: str = "") -> list[Text]:
     """Wrapped between words; what is below the first line is indented."""
-    lines = textwrap.wrap(printable(text), max(10, width), subsequent_indent="  ")
+    lines = textwrap.wrap(visible_line(text), max(10, width), subsequent_indent="  ")
     return [line(Text(part, style)) for part in lines]
-
-
-def printable(text: str) -> str:
-    """A server's words may be in it: they do not steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def line(*parts: Text) -> Text:

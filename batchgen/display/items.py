@@ -1,28 +1,33 @@
 """`failures`, `show` and `experiments` as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.display.commands import Commands
+from batchgen.display.visible import visible_line
 from batchgen.jobs.experiments import ExperimentSummary
-from batchgen.jobs.failures import Failures
+from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.llm.responses import parts_beside_text
 from batchgen.store import StoredAttempt
 
 
-def failures_text(failures: Failures, commands: Commands) -> str:
-    """`failures`, of one experiment."""
+def failures_text(
+    failures: Failures, commands: Commands, hint_of: Callable[[FailedLike], str]
+) -> str:
+    """`failures`, of one experiment; `hint_of` says what to do about a group."""
     if not failures.groups:
         return f"{failures.experiment}: nothing failed."
     lines = [f"{failures.experiment}:"]
-    lines += [
-        f"{group.n:>8}  {group.reason:<13} {group.error}   ({commands.show} {group.example})"
-        for group in failures.groups
-    ]
+    for one in failures.groups:
+        group, example = one.group, f"({commands.show} {one.group.example})"
+        lines.append(f"{group.n:>8}  {group.reason:<13} {visible_line(group.error)}   {example}")
+        lines.append(f"{'':>10}{hint_of(one)}")
+    if failures.left_out:
+        lines.append(f"{failures.left_out:>8}  with other messages")
     return "\n".join(lines)
 
 
@@ -31,13 +36,15 @@ def item_text(details: ItemDetails) -> str:
     item = details.item
     head = f"item {item.id}"
     if item.custom_id:
-        head += f" (id {item.custom_id})"
+        head += f" (id {visible_line(item.custom_id)})"
     if item.sample is not None:
         head += f", sample {item.sample},"
     head += f" of {item.experiment}: {details.state}"
     if item.reason:
-        head += f", {item.reason}: {item.error}"
+        head += f", {item.reason}: {visible_line(item.error or '')}"
     lines = [head, "", "input:", _indent(_pretty(details.input))]
+    lines += ["", "model and parameters:"]
+    lines += [f"    {name}: {_pretty(value)}" for name, value in details.settings.items()]
     for message in details.messages:
         content = message.get("content")
         text = content if isinstance(content, str) else _pretty(content)
@@ -67,15 +74,15 @@ def _what_came_back(call: StoredAttempt) -> list[str]:
 def _call_line(number: int, call: StoredAttempt) -> str:
     parts = [f"attempt {number}: {call.outcome}"]
     if call.reason:
-        parts.append(f"{call.reason}: {call.error}")
+        parts.append(f"{call.reason}: {visible_line(call.error or '')}")
     elif call.error:
-        parts.append(f"but not parsed: {call.error}")
+        parts.append(f"but not parsed: {visible_line(call.error)}")
     if call.http_status is not None:
         parts.append(f"HTTP {call.http_status}")
     if call.latency_ms is not None:
         parts.append(f"{call.latency_ms / 1000:.2f} s")
     if call.finish_reason:
-        parts.append(f"finish_reason {call.finish_reason}")
+        parts.append(f"finish_reason {visible_line(call.finish_reason)}")
     if call.prompt_tokens is not None:
         parts.append(f"tokens {call.prompt_tokens}+{call.completion_tokens}")
     if call.cost_usd is not None:
@@ -105,4 +112,4 @@ def _pretty(value: Any) -> str:
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return "\n".join(f"    {line}" for line in text.split("\n"))

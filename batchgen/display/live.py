@@ -21,12 +21,12 @@ from batchgen.display.drawing import (
     bar,
     line,
     number,
-    printable,
     share,
     wrapped,
 )
 from batchgen.display.history import History, Look
 from batchgen.display.status import duration, latency_text, left_s, run_held_back
+from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
 
@@ -72,7 +72,7 @@ class RunDisplay:
         history = History()
         status = await history.observe(look)
         with suppress(OSError, SystemExit):  # as above
-            if self._console.is_terminal and not self._console.is_dumb_terminal:
+            if _can_draw_on(self._console):
                 await self._show_live(look, history, status)
             else:
                 await self._show_lines(look, history)
@@ -100,7 +100,12 @@ class RunDisplay:
                 live.update(last, refresh=True)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def _can_draw_on(console: Console) -> bool:
+    drawable = console.is_terminal and not console.is_dumb_terminal
+    return drawable and not console.options.ascii_only
 
 
 async def _end(showing: asyncio.Task[None]) -> None:
@@ -133,7 +138,7 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
     if remaining_s is not None:
         parts.append(f"{duration(remaining_s)} left")
     if held := run_held_back(status, history.items_per_s, commands):
-        parts.append(printable(held))
+        parts.append(visible_line(held))
     return " | ".join(parts)
 
 
@@ -160,7 +165,7 @@ class LiveDisplay:
         yield from wrapped(self._sums(), width)
         if not self.is_last:  # the line is there with nothing to say too, or the display would jump
             held = run_held_back(self.status, self.history.items_per_s, self.commands)
-            yield line(Text(printable(held) or " ", style="yellow"))
+            yield line(Text(visible_line(held) or " ", style="yellow"))
 
     def _clock(self) -> str:
         if self.is_last:

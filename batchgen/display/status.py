@@ -25,6 +25,8 @@ def status_text(status: Status, commands: Commands) -> str:
         f"\ncalls {total.calls}, tokens {total.prompt_tokens} in, "
         f"{total.completion_tokens} out{cost}"
     )
+    if status.cost_note:
+        lines.append(status.cost_note)
     if status.items_per_s:
         lines.append(f"{status.items_per_s:.1f} items/s in the last minute")
     if status.learned_rpm:

@@ -36,7 +36,7 @@ from batchgen.export.groups import write_groups
 from batchgen.export.lines import matches, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
-from batchgen.export.request import Exported, ExportedFile, ExportRequest
+from batchgen.export.request import Exported, ExportedFile, ExportRequest, Progress, untold
 from batchgen.export.summary import summary_text
 from batchgen.export.targets import (
     NO_OVERWRITING,
@@ -51,9 +51,9 @@ from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
     "FORMATS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "Overwriting",
-    "check_export", "check_live_file", "check_targets", "export_file", "export_stream",
+    "Progress", "check_export", "check_live_file", "check_targets", "export_file", "export_stream",
     "follow_to_file", "follow_to_stream", "format_by_name", "keep_live_file", "live_path",
-    "matches", "output_path", "refuse_kept", "result_object",
+    "matches", "output_path", "refuse_kept", "result_object", "untold",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()
@@ -89,6 +89,7 @@ def _name(output: OutputConfig, experiment: Experiment) -> str:
 async def export_file(
     store: Store, experiment: Experiment, path: Path, request: ExportRequest = ALL_DONE,
     overwriting: Overwriting = NO_OVERWRITING,
+    progress: Progress = untold,
 ) -> Exported:  # fmt: skip
     """Write the export to `path`, or to its shards, replacing the file that was there in one step.
 
@@ -109,7 +110,7 @@ async def export_file(
                 files: list[IO[bytes]] = [stack.enter_context(file) for file in opened]
             else:
                 files = [stack.enter_context(whole_file(target)) for target in targets]
-            written, converted = await _write(store, experiment, files, request)
+            written, converted = await _write(store, experiment, files, request, progress)
             # Before it is replaced, as its writer would take it for damaged and rewrite it.
             for target in targets:
                 await store.forget_live_file(target)
@@ -138,17 +139,20 @@ async def check_targets(
 
 
 async def export_stream(
-    store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE
-) -> int:
+    store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE,
+    progress: Progress = untold,
+) -> int:  # fmt: skip
     """Write the export to an open file, and return the number of rows."""
     request.format.check_installed()
     if request.shards > 1 or request.summary:
         raise UsageError("shards and a summary need a file.", Remedy.NAME_FILE)
-    ((rows, _),), _ = await _write(store, experiment, [file], request)
+    ((rows, _),), _ = await _write(store, experiment, [file], request, progress)
     return rows
 
 
-async def check_export(store: Store, record: ExportRecord) -> str | None:
+async def check_export(
+    store: Store, record: ExportRecord, progress: Progress = untold
+) -> str | None:
     """What is wrong with a file that was exported earlier, or None. That a file is gone, or older
     than the newest results, is not wrong. Of a file with chosen, failed or grouped rows, or in
     another format, only the hash is checked."""
@@ -162,23 +166,25 @@ async def check_export(store: Store, record: ExportRecord) -> str | None:
         return None
     experiment = Experiment(record.experiment_id, record.experiment, 0)
     with await asyncio.to_thread(open, os.devnull, "wb") as nowhere:
-        now = await write_plain(store, experiment, nowhere, State.DONE)
+        now = await write_plain(store, experiment, nowhere, State.DONE, progress)
     if now != (record.rows, record.sha256):
         return f"{path}: the table has other results than export wrote"
     return None
 
 
 async def _write(
-    store: Store, experiment: Experiment, files: list[IO[bytes]], request: ExportRequest
-) -> tuple[list[tuple[int, str]], Converted | None]:
+    store: Store, experiment: Experiment, files: list[IO[bytes]], request: ExportRequest,
+    progress: Progress,
+) -> tuple[list[tuple[int, str]], Converted | None]:  # fmt: skip
     """Returns the number of rows and the SHA-256 of each file."""
     if request.is_plain:
-        return [await write_plain(store, experiment, files[0], request.state)], None
+        plain = await write_plain(store, experiment, files[0], request.state, progress)
+        return [plain], None
     hashed = [Hashed(file) for file in files]
     if request.group:
-        rows = await write_groups(store, experiment, hashed[0], request.where)
+        rows = await write_groups(store, experiment, hashed[0], request.where, progress)
         return [(rows, hashed[0].sha256)], None
-    converted = await convert(store, experiment, hashed, request)
+    converted = await convert(store, experiment, hashed, request, progress)
     hashes = [file.sha256 for file in hashed]
     return list(zip(converted.rows, hashes, strict=True)), converted
 

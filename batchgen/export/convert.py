@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from batchgen.export.files import Hashed
 from batchgen.export.lines import matches
-from batchgen.export.request import ExportRequest
+from batchgen.export.request import ExportRequest, Progress, untold
 from batchgen.export.writer import Content
 from batchgen.items import Recipe
 from batchgen.shutdown import uninterrupted
@@ -48,20 +48,21 @@ class Converted:
 
 
 async def convert(
-    store: Store, experiment: Experiment, files: Sequence[Hashed], request: ExportRequest
-) -> Converted:
+    store: Store, experiment: Experiment, files: Sequence[Hashed], request: ExportRequest,
+    progress: Progress = untold,
+) -> Converted:  # fmt: skip
     """Write the results to the files, in the order of the pool and in shares as equal as possible.
     Raises UsageError for an item that the format cannot hold."""
     has_samples = await store.has_samples(experiment.id)
     content = Content(request.state, request.extras, has_samples=has_samples)
     total = 0
     if request.format.see or (len(files) > 1 and request.where):
-        total = await _scan(store, experiment, request, content)
+        total = await _scan(store, experiment, request, content, progress)
     elif len(files) > 1:
         total = int(getattr(await store.counts([experiment.id]), request.state))
     shares = _Shares(files, request, content, total)
     try:
-        async for page in _pages(store, experiment, request):
+        async for page in _pages(store, experiment, request, progress):
             if request.needs_details:
                 await _read_details(store, page, request, content)
             await uninterrupted(asyncio.to_thread(shares.write, page))
@@ -73,8 +74,9 @@ async def convert(
 
 
 async def _scan(
-    store: Store, experiment: Experiment, request: ExportRequest, content: Content
-) -> int:
+    store: Store, experiment: Experiment, request: ExportRequest, content: Content,
+    progress: Progress,
+) -> int:  # fmt: skip
     """Read all results before any is written: how many are chosen, and what the format must know
     of all."""
     total, see = 0, request.format.see
@@ -85,18 +87,20 @@ async def _scan(
             see(content, row)  # type: ignore[misc]
         return len(rows)
 
-    async for page in _pages(store, experiment, request):
+    async for page in _pages(store, experiment, request, progress):
         total += await uninterrupted(asyncio.to_thread(scan, page))
     return total
 
 
 async def _pages(
-    store: Store, experiment: Experiment, request: ExportRequest
+    store: Store, experiment: Experiment, request: ExportRequest, progress: Progress
 ) -> AsyncIterator[list[ResultRow]]:
     limit = _PAGE_ROWS_WITH_BODIES if request.needs_bodies else _PAGE_ROWS
-    after = 0
+    after = rows = 0
     while page := await store.result_page(experiment.id, request.state, after, limit):
         after = page[-1].id
+        rows += len(page)
+        progress(rows)
         yield page
 
 

@@ -34,6 +34,8 @@ class FormatSpec:
     row: str
     writer: Callable[[Hashed, Content], Writer]
     extras: tuple[Extra, ...] = ()  # those that a row has a place for
+    is_json: bool = True  # lines of it
+    is_text: bool = True
     is_for_training: bool = False  # conversations as they were sent; so failed items have no place
     is_export_line: bool = False  # so it can be followed, grouped, and compared by `verify`
     see: Callable[[Content, ResultRow], None] | None = None  # each row, before any is written
@@ -57,6 +59,7 @@ _SPECS = (
         row="a sheet: a field of an object in `input`, `parsed` or `metadata` has its own column "
         "(`input.topic`, `parsed.label`), a list is JSON text",
         writer=CsvTable,
+        is_json=False,
         extras=tuple(Extra),
         see=lambda content, row: content.columns.see(row),
     ),
@@ -67,6 +70,8 @@ _SPECS = (
         "a struct: `parsed.label`), else it is JSON as text, as `input` and `metadata` are; `id` "
         "is text, the counts of `usage` are columns",
         writer=ParquetTable,
+        is_json=False,
+        is_text=False,
         extras=tuple(Extra),
         see=see_parsed,
         check_installed=load_pyarrow,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from batchgen.export.files import Hashed
 from batchgen.export.lines import group_head, matches, sample_object
+from batchgen.export.request import Progress, untold
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
 from batchgen.where import Where
@@ -17,17 +18,20 @@ _GROUP_END = "]}\n"
 
 
 async def write_groups(
-    store: Store, experiment: Experiment, file: Hashed, where: Where | None
-) -> int:
+    store: Store, experiment: Experiment, file: Hashed, where: Where | None,
+    progress: Progress = untold,
+) -> int:  # fmt: skip
     """Write the lines, with the samples for which `where` holds; returns the number of lines."""
     groups = _Groups(file, where)
-    after = 0
+    after = read = 0
     while firsts := await store.sample_page(experiment.id, after):
         numbers = list(firsts)
         after = firsts[numbers[-1]]
         while numbers:
             rows, numbers[:PAGE_ROWS] = await store.results_in_order(numbers[:PAGE_ROWS])
             await uninterrupted(asyncio.to_thread(groups.write, rows, firsts))
+            read += len(rows)
+            progress(read)
     groups.close()
     return groups.lines
 

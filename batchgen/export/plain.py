@@ -5,6 +5,7 @@ import hashlib
 from typing import IO
 
 from batchgen.export.lines import export_line
+from batchgen.export.request import Progress, untold
 from batchgen.items import State
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, ResultRow, Store
@@ -13,7 +14,7 @@ PAGE_ROWS = 500
 
 
 async def write_plain(
-    store: Store, experiment: Experiment, file: IO[bytes], state: State
+    store: Store, experiment: Experiment, file: IO[bytes], state: State, progress: Progress = untold
 ) -> tuple[int, str]:
     """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
@@ -30,6 +31,7 @@ async def write_plain(
     page = await store.result_page(experiment.id, state, 0, PAGE_ROWS)
     while page:
         rows += len(page)
+        progress(rows)
         lines = "".join(map(export_line, page)).encode()
         page = await uninterrupted(write_and_read_on(lines, page[-1].id))
     return rows, digest.hexdigest()

@@ -1,6 +1,6 @@
 """What an export is asked for, and what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,13 @@ from batchgen.export.formats import JSONL, FormatSpec, names_of
 from batchgen.export.writer import Extra
 from batchgen.items import State
 from batchgen.where import Where
+
+Progress = Callable[[int], object]
+"""Is told how many rows have been read so far; a table is read twice."""
+
+
+def untold(_: int) -> None:
+    """The progress of what nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ class DryRun:
     """`enqueued` counts what was read; nothing is new in it. `first_messages` are those of the
     first item, None in an empty pool. The tokens and the cost (None: not known) are of all calls;
     `is_measured`: an answer is taken to be as long as the experiment's were so far, and else as
-    long as it can be. `has_database`: some items may be known already."""
+    long as it can be. `has_database`: some items may be known already. `cost_note`: what is to be
+    said of a cost at a price that is only that of the model's name."""
 
     enqueued: Enqueued
     first_messages: list[dict[str, Any]] | None
@@ -26,6 +27,7 @@ class DryRun:
     cost_usd: float | None
     is_measured: bool
     has_database: bool
+    cost_note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         samples = {"samples": self.enqueued.samples} if self.enqueued.samples > 1 else {}
@@ -37,6 +39,7 @@ class DryRun:
             "completion_tokens": self.completion_tokens,
             "cost_usd": self.cost_usd,
             "is_measured": self.is_measured,
+            **({"cost_note": self.cost_note} if self.cost_note else {}),
         }
 
 
@@ -56,7 +59,8 @@ async def dry_run(
     recipe = recipe_of(config)
     progress = Enqueued(samples)
     measured = await _tokens_of_an_answer(config)
-    estimate = Estimate(Prices(config.model), measured, samples)
+    prices = Prices(config.model)
+    estimate = Estimate(prices, measured, samples)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
     first = None
     for item in reader:
@@ -71,6 +75,7 @@ async def dry_run(
         estimate.cost_usd,
         estimate.is_measured,
         config.database.is_file(),
+        prices.estimate_note(config.model.model) if estimate.cost_usd else None,
     )
 
 

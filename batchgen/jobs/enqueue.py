@@ -114,19 +114,21 @@ async def enqueue(
     keep_ids: bool = False,
     progress: Enqueued | None = None,
     directory: Path = Path(),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Enqueued:
     """Add the items of the pool that the experiment does not have; `samples` answers are wanted of
     each.
 
     Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
     UsageError when the experiment has another recipe. `progress` is what is returned, and kept up
-    to date also when it raises. Local images are looked for in `directory`.
+    to date also when it raises. Local images are looked for in `directory`. `say` is told that
+    another process is waited for.
     """
     progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
     reader.read_ahead()
-    async with store.enqueueing(experiment, recipe, other_recipe, samples) as intake:
+    async with store.enqueueing(experiment, recipe, other_recipe, samples, say=say) as intake:
         _refuse_other_recipe(intake, recipe, experiment)
         progress.dropped = intake.dropped
         await _add_chunks(store, intake, reader, priority, progress)

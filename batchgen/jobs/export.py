@@ -1,7 +1,7 @@
 """The finished rows as a file: written once, or kept up to date while items finish."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,30 @@ from batchgen.export import (
     ExportRequest,
     LiveFile,
     Overwriting,
+    Progress,
     check_targets,
     export_file,
     follow_to_file,
     format_by_name,
     live_path,
     output_path,
+    untold,
 )
+from batchgen.items import State
 from batchgen.store import Experiment, Store
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The items of the experiment that are not in an export of done ones: `open` are pending or
+    running, `not_chosen` are done, but no condition chose them."""
+
+    failed: int = 0
+    open: int = 0
+    not_chosen: int = 0
+
+
+NOTHING_LEFT_OUT = LeftOut()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +45,23 @@ class ExportResult:
     path: Path
     rows: int
     shards: tuple[Path, ...] = ()
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     def to_json(self) -> dict[str, Any]:
         shards = {"files": [str(shard) for shard in self.shards]} if self.shards else {}
-        return {"path": str(self.path), "rows": self.rows, **shards}
+        left_out = {"left_out": asdict(self.left_out)} if any(astuple(self.left_out)) else {}
+        return {"path": str(self.path), "rows": self.rows, **shards, **left_out}
+
+
+async def left_out_of(
+    store: Store, experiment: Experiment, request: ExportRequest, rows: int
+) -> LeftOut:
+    """Of an export with so many `rows`. One of failed items leaves nothing out."""
+    if request.state is not State.DONE:
+        return LeftOut()
+    counts = await store.counts([experiment.id])
+    chosen = request.where is None or request.group
+    return LeftOut(counts.failed, counts.open, 0 if chosen else max(0, counts.done - rows))
 
 
 async def export(
@@ -42,6 +71,7 @@ async def export(
     path: Path | None = None,
     request: ExportRequest | None = None,
     overwriting: Overwriting = NO_OVERWRITING,
+    progress: Progress = untold,
 ) -> ExportResult:
     """Write what is requested of an experiment (None: all done rows, in the format that the name of
     `path` says) to `path` (None: where the config's `output` says). It appears whole or not at all.
@@ -51,9 +81,10 @@ async def export(
     """
     request = request or ExportRequest(format_by_name(path))
     path = path or output_path(output, experiment, request)
-    exported = await export_file(store, experiment, path, request, overwriting)
+    exported = await export_file(store, experiment, path, request, overwriting, progress)
     shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
-    return ExportResult(path, exported.rows, shards)
+    left_out = await left_out_of(store, experiment, request, exported.rows)
+    return ExportResult(path, exported.rows, shards, left_out)
 
 
 async def check_output(
@@ -86,7 +117,8 @@ async def follow(
     path = path or live_path(output, experiment)
     live = LiveFile(store, experiment, path, say, overwriting)
     await follow_to_file(live, store, experiment)
-    return ExportResult(live.path, live.rows)
+    left_out = await left_out_of(store, experiment, ExportRequest(), live.rows)
+    return ExportResult(live.path, live.rows, left_out=left_out)
 
 
 async def live_file_of(

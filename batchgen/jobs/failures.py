@@ -1,27 +1,48 @@
-"""What failed, grouped by reason and message."""
+"""What failed, grouped by reason and message, and what can be done about each group."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.store import Experiment, FailureGroup, Store
+from batchgen.errors import Remedy
+from batchgen.items import Reason
+from batchgen.store import Experiment, FailureGroup, Store, literal_parts
+
+_LONGEST_PART = 60
+_SHORTEST_PART = 6
+_FIRST_MAX_TOKENS = 4096  # where the recipe sets no limit, and the server's own was too low
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLike:
+    """A group of failed items, and the remedy that fits; asking the same again is none where it
+    would fail again. `message` is a part of its message by which `retry` tells it from the
+    experiment's other groups of that reason; None: there are none. `setting` is what is to be
+    asked with instead, if that is known."""
+
+    group: FailureGroup
+    remedy: Remedy
+    message: str | None = None
+    setting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Those of one experiment, the most frequent first."""
+    """Those of one experiment, the most frequent first; `left_out` items are in no group here."""
 
     experiment: str
-    groups: tuple[FailureGroup, ...]
+    groups: tuple[FailedLike, ...]
+    left_out: int = 0
 
     def to_json(self) -> list[dict[str, Any]]:
         """What `failures --json` has of this experiment."""
         return [
             {
-                "experiment": self.experiment, "reason": group.reason, "error": group.error,
-                "count": group.n, "example": group.example,
+                "experiment": self.experiment, "reason": one.group.reason,
+                "error": one.group.error, "count": one.group.n, "example": one.group.example,
             }
-            for group in self.groups
+            for one in self.groups
         ]  # fmt: skip
 
 
@@ -29,4 +50,63 @@ async def failures_of(
     store: Store, experiments: Iterable[Experiment], reason: str | None = None
 ) -> list[Failures]:
     """Of each experiment; of one `reason` only, or all."""
-    return [Failures(one.name, tuple(await store.failures(one.id, reason))) for one in experiments]
+    return [await _failures_of(store, one, reason) for one in experiments]
+
+
+async def _failures_of(store: Store, experiment: Experiment, reason: str | None) -> Failures:
+    groups = await store.failures(experiment.id, reason)
+    reasons = (await store.counts([experiment.id])).reasons
+    failed = reasons.total() if reason is None else reasons[reason]
+    by_reason = Counter(group.reason for group in groups)
+    found = []
+    for group in groups:
+        others = [one for one in groups if one.reason == group.reason and one is not group]
+        message = _part_of_its_own(group, others) if by_reason[group.reason] > 1 else None
+        found.append(await _failed_like(store, group, message))
+    return Failures(experiment.name, tuple(found), max(0, failed - sum(g.n for g in groups)))
+
+
+async def _failed_like(store: Store, group: FailureGroup, message: str | None) -> FailedLike:
+    remedy, setting = _REMEDIES[Reason(group.reason)], None
+    if remedy is Remedy.RAISE_MAX_TOKENS:
+        setting = await _larger_max_tokens(store, group.example)
+    elif group.reason == Reason.CRASH and await store.answer_of(group.example) is None:
+        remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer
+    return FailedLike(group, remedy, message, setting)
+
+
+# What the same request would fail at again is not asked again as it is. A 429 costs an item no try,
+# so one that failed of them was refused for itself: it is too large.
+_REMEDIES = {
+    Reason.SERVER: Remedy.ASK_AGAIN,
+    Reason.CONNECTION: Remedy.ASK_AGAIN,
+    Reason.TIMEOUT: Remedy.ASK_AGAIN,
+    Reason.BAD_RESPONSE: Remedy.LOOK_AND_ASK_AGAIN,
+    Reason.TRUNCATED: Remedy.RAISE_MAX_TOKENS,
+    Reason.PARSE: Remedy.MEND_PARSER,
+    Reason.CRASH: Remedy.MEND_PARSER,
+    Reason.REFUSAL: Remedy.ASK_ANOTHER_MODEL,
+    Reason.REJECTED: Remedy.CHANGE_REQUEST,
+    Reason.RATE_LIMIT: Remedy.CHANGE_REQUEST,
+}
+
+
+async def _larger_max_tokens(store: Store, item_id: int) -> str:
+    """Twice what the item's recipe allows, under the name that it has there."""
+    item = await store.item(item_id)
+    params = (await store.recipe(item.recipe_id)).params if item else {}
+    name = "max_completion_tokens" if "max_completion_tokens" in params else "max_tokens"
+    now = params.get(name)
+    larger = 2 * now if isinstance(now, int) and now > 0 else _FIRST_MAX_TOKENS
+    return f"{name}={larger}"
+
+
+def _part_of_its_own(group: FailureGroup, others: Sequence[FailureGroup]) -> str | None:
+    """The longest run of words without a digit that all of the group have, and no other group."""
+    parts = sorted(literal_parts(group.error), key=len, reverse=True)
+    for part in (part[:_LONGEST_PART].strip() for part in parts):
+        if len(part) >= _SHORTEST_PART and not any(
+            part.casefold() in other.error.casefold() for other in others
+        ):
+            return part
+    return None

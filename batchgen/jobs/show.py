@@ -12,17 +12,27 @@ from batchgen.store import Store, StoredAttempt, StoredItem
 
 @dataclass(frozen=True, slots=True)
 class ItemDetails:
-    """`messages` are those that its recipe makes; `attempts` are in the order in which they ended,
-    each with its raw answer or error."""
+    """`request` is what its recipe makes of it, as it is sent; `attempts` are in the order in which
+    they ended, each with its raw answer or error."""
 
     item: StoredItem
-    messages: list[dict[str, Any]]
+    request: dict[str, Any]
     attempts: tuple[StoredAttempt, ...]
 
     @property
     def id(self) -> str | int:
         """The user's id or, without one, the item's number."""
         return self.item.custom_id or self.item.id
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = self.request["messages"]
+        return messages
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The model and the parameters: the rest of the request."""
+        return {name: value for name, value in self.request.items() if name != "messages"}
 
     @property
     def state(self) -> str:
@@ -53,6 +63,7 @@ class ItemDetails:
             "error": item.error,
             "input": self.input,
             "messages": self.messages,
+            "settings": self.settings,
             "parsed": self.parsed,
             "finished_at": None if item.finished_at is None else timestamp(item.finished_at),
             "attempts": [
@@ -69,5 +80,5 @@ async def item_details(store: Store, number: int) -> ItemDetails | None:
         return None
     attempts = await store.attempts_of(number)
     renderer = Renderer(await store.recipe(item.recipe_id))
-    messages = renderer.messages(read_item(json.loads(item.input), f"item {number}"))
-    return ItemDetails(item, messages, tuple(attempts))
+    given = read_item(json.loads(item.input), f"item {number}")
+    return ItemDetails(item, renderer.request_body(given, item.sample), tuple(attempts))

@@ -12,7 +12,7 @@ from typing import Any
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.items import State
-from batchgen.jobs.experiments import ExperimentSummary, list_experiments
+from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summary_of
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
 from batchgen.store import CallTotals, Counts, Store, WorkerRow
@@ -82,6 +82,7 @@ class Status:
     unknown         calls whose outcome nobody knows, and the most that they can have cost. Those of
                     dead workers are among them, which `total` does not know while nobody has taken
                     over from them
+    cost_note       what is to be said of costs that are an estimate
     """
 
     at_ms: int
@@ -93,6 +94,7 @@ class Status:
     learned_rpm: float | None = None
     workers: tuple[WorkerStatus, ...] = ()
     unknown: UnknownCost = NO_UNKNOWN_CALLS
+    cost_note: str | None = None
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -124,6 +126,7 @@ class Status:
                 for one in self.experiments
             ],
             "total": _counts_json(self.total) | _unknown_json(self.unknown),
+            **({"cost_note": self.cost_note} if self.cost_note else {}),
             "items_per_s": round(self.items_per_s, 3),
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
             "latency_p50_s": self.latency_p50_s,
@@ -132,22 +135,30 @@ class Status:
         }
 
 
-async def status_of(store: Store, config: Config) -> Status:
-    """All there is to know. The config has the prices. Raises StoreError."""
-    experiments = await list_experiments(store)
+async def status_of(store: Store, config: Config, experiment: str | None = None) -> Status:
+    """All there is to know, of an experiment or of all; the workers are those of the database. The
+    config has the prices. Raises StoreError, and UsageError for an experiment that is not there."""
+    if experiment is None:
+        experiments, only = await list_experiments(store), None
+    else:
+        experiments = [await summary_of(store, experiment)]
+        only = experiments[0].experiment.id
     total = Counts.sum_of(one.counts for one in experiments)
-    workers, pace = await store.workers(), await store.pace()
-    dead = [worker for worker in workers if not worker.alive]
+    workers, pace = await store.workers(), await store.pace(only)
+    dead = [worker for worker in workers if not worker.alive and only is None]
+    prices = Prices(config.model)
     unknown = await max_cost_of_unknown(
-        store, Prices(config.model), total.unknown_calls + sum(worker.calls for worker in dead),
-        [worker.id for worker in dead], parse_feedback=config.work.parse_feedback,
+        store, prices, total.unknown_calls + sum(worker.calls for worker in dead),
+        [worker.id for worker in dead], only, parse_feedback=config.work.parse_feedback,
     )  # fmt: skip
+    latencies_ms = await store.latencies_ms(None if only is None else [only])
     return replace(
-        _status(total, await store.latencies_ms(), workers),
+        _status(total, latencies_ms, workers),
         experiments=tuple(experiments),
         items_per_s=pace.items / pace.span_s,
         learned_rpm=await store.learned_rate(),
         unknown=unknown,
+        cost_note=prices.estimate_note(config.model.model) if total.cost_usd else None,
     )
 
 

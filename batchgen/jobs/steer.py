@@ -4,12 +4,13 @@ An order goes through the database, and a worker follows it in a second or two.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
-from batchgen.store import OrderChange, Store
+from batchgen.store import OrderChange, Store, WorkerRow
 from batchgen.worker.spec import shares
 
 _LOOK_EVERY_S = 0.2
@@ -17,12 +18,19 @@ _LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class SteerResult:
-    """How many workers were given the order."""
+    """Which workers were given the order, each as it was before; `slots` are those that each has
+    then, in the same order, if they were set."""
 
-    workers: int
+    workers: tuple[WorkerRow, ...]
+    slots: tuple[int, ...] = ()
+
+    @property
+    def in_flight(self) -> int:
+        """The calls that they had in flight."""
+        return sum(worker.calls for worker in self.workers)
 
     def to_json(self) -> dict[str, Any]:
-        return {"workers": self.workers}
+        return {"workers": len(self.workers)}
 
 
 async def pause(store: Store, worker_id: int | None = None) -> SteerResult:
@@ -49,12 +57,12 @@ async def set_limits(
     Raises BatchgenError if none runs, UsageError if there are fewer slots than workers.
     """
     workers = await _running(store, worker_id)
-    parts = [None] * len(workers) if slots is None else _shared(slots, len(workers))
-    change = {
-        worker: OrderChange(part, None, rpm, tpm)
-        for worker, part in zip(workers, parts, strict=True)
-    }
-    return await _order(store, worker_id, change)
+    parts = () if slots is None else tuple(_shared(slots, len(workers)))
+    changes = [
+        (worker, OrderChange(part, None, rpm, tpm)) for worker, part in zip_longest(workers, parts)
+    ]
+    result = await _order(store, worker_id, changes)
+    return replace(result, slots=parts)
 
 
 async def stop(
@@ -64,33 +72,36 @@ async def stop(
 
     `wait`: return when they are gone; then it is no error if none runs. Else raises BatchgenError.
     """
-    workers = await _running(store, worker_id)
     change = OrderChange(stop="now" if now else "drain")
     if not wait:
-        return await _order(store, worker_id, dict.fromkeys(workers, change))
-    given = await store.change_orders(dict.fromkeys(workers, change)) if workers else 0
-    while not set(workers).isdisjoint(await _running(store, None)):  # noqa: ASYNC110  others' doing
+        return await _order_all(store, worker_id, change)
+    workers = await _running(store, worker_id)
+    if workers:
+        await store.change_orders({worker.id: change for worker in workers})
+    numbers = {worker.id for worker in workers}
+    while any(one.id in numbers for one in await _running(store, None)):  # noqa: ASYNC110  others' doing
         await asyncio.sleep(_LOOK_EVERY_S)
-    return SteerResult(given)
+    return SteerResult(tuple(workers))
 
 
 async def _order_all(store: Store, worker_id: int | None, change: OrderChange) -> SteerResult:
-    return await _order(store, worker_id, dict.fromkeys(await _running(store, worker_id), change))
+    workers = await _running(store, worker_id)
+    return await _order(store, worker_id, [(worker, change) for worker in workers])
 
 
 async def _order(
-    store: Store, worker_id: int | None, changes: Mapping[int, OrderChange]
+    store: Store, worker_id: int | None, changes: Sequence[tuple[WorkerRow, OrderChange]]
 ) -> SteerResult:
-    given = await store.change_orders(changes) if changes else 0
-    if not given:
+    orders = {worker.id: change for worker, change in changes}
+    if not orders or not await store.change_orders(orders):
         which = "worker" if worker_id is None else f"worker {worker_id}"
         raise BatchgenError(f"no {which} is running on {store.name}.", Remedy.LOOK_AT_STATUS)
-    return SteerResult(given)
+    return SteerResult(tuple(worker for worker, _ in changes))
 
 
-async def _running(store: Store, worker_id: int | None) -> list[int]:
+async def _running(store: Store, worker_id: int | None) -> list[WorkerRow]:
     return [
-        worker.id
+        worker
         for worker in await store.workers()
         if worker.alive and worker_id in (None, worker.id)
     ]

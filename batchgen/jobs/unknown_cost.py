@@ -32,15 +32,16 @@ NO_UNKNOWN_CALLS = UnknownCost(0)
 
 
 async def max_cost_of_unknown(
-    store: Store, prices: Prices, calls: int, dead: Sequence[int], *, parse_feedback: bool
-) -> UnknownCost:
-    """The most that the `calls` with unknown outcome can have cost. `dead`: the ids of workers that
-    died and whose calls have not been taken over yet."""
+    store: Store, prices: Prices, calls: int, dead: Sequence[int],
+    experiment_id: int | None = None, *, parse_feedback: bool,
+) -> UnknownCost:  # fmt: skip
+    """The most that the `calls` with unknown outcome, of an experiment or of all, can have cost.
+    `dead`: the ids of workers that died and whose calls have not been taken over yet."""
     if not calls:
         return NO_UNKNOWN_CALLS
     requests, tokens, costs_usd = _Requests(store, prices, parse_feedback), [], []
     looked_at = 0
-    async for call in _all_calls(store, dead):
+    async for call in _all_calls(store, dead, experiment_id):
         if looked_at == _MAX_CALLS:
             break
         looked_at += 1
@@ -58,12 +59,14 @@ async def max_cost_of_unknown(
     )
 
 
-async def _all_calls(store: Store, dead: Sequence[int]) -> AsyncIterator[UnknownCall]:
+async def _all_calls(
+    store: Store, dead: Sequence[int], experiment_id: int | None
+) -> AsyncIterator[UnknownCall]:
     for worker_id in dead:
         for call in await store.calls_of_worker(worker_id, _MAX_CALLS):
             yield call
     after = 0
-    while page := await store.unknown_calls(after):
+    while page := await store.unknown_calls(after, experiment_id):
         for call in page:
             yield call
         after = page[-1].seq

@@ -9,6 +9,7 @@ the key to another host) or raises for what a server does: every call ends as a 
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from weakref import WeakSet
 import aiohttp
 import yarl
 
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Secrets, secrets_of
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
 from batchgen.shutdown import uninterrupted
@@ -29,9 +30,6 @@ from batchgen.shutdown import uninterrupted
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 _READ_WHAT_HAS_ARRIVED_S = 0.1
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-# A key this long is a secret in an error; in an answer, where it might be a word, only a longer
-# one.
-_SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
 _ANSWER_HEADERS = frozenset(
     {"x-request-id"}
     | {
@@ -50,12 +48,12 @@ class Client:
         self,
         session: aiohttp.ClientSession,
         url: yarl.URL,
-        key: str,
+        secrets: Secrets,
         timeout_s: float,
     ) -> None:
         self._session = session
         self._url = url
-        self._key = key
+        self._secrets = secrets
         self._timeout_s = timeout_s
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
@@ -79,6 +77,8 @@ class Client:
             found |= _cut_off(exc, progress, answered="status" in found)
         finally:
             limit.lift()
+        if "fault_message" in found:
+            found["fault_message"] = self._secrets.hide(found["fault_message"])
         latency_ms = int((time.perf_counter() - start) * 1000)
         return Reply(started_at=started_at, latency_ms=latency_ms, **found)
 
@@ -88,7 +88,7 @@ class Client:
         ) as response:
             found["status"] = response.status
             found["headers"] = {
-                name.lower(): self._without_key(value, is_answer=False)
+                name.lower(): self._secrets.hide(value)
                 for name, value in response.headers.items()
                 if response.status != 200 or name.lower() in _ANSWER_HEADERS
             }
@@ -102,15 +102,8 @@ class Client:
                     response.close()
                     return
             text = b"".join(chunks).decode(errors="replace")
-            found["body"] = self._without_key(text, is_answer=response.status == 200)
-
-    def _without_key(self, text: str, *, is_answer: bool) -> str:
-        """The text with the key blotted out: some servers repeat it in an error, and what they send
-        is stored and shown. A short placeholder for a key ("EMPTY", "ollama") is no secret, and may
-        be a word of an answer."""
-        key = self._key
-        is_secret = len(key) >= (_SURE_SECRET_CHARS if is_answer else _SECRET_CHARS)
-        return text.replace(key, "[API key]") if is_secret and key in text else text
+            hide = self._secrets.hide_in_answer if response.status == 200 else self._secrets.hide
+            found["body"] = hide(text)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -145,7 +138,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         request_class=_Request,
     )
     try:
-        yield Client(session, url, model.api_key or "", timeout_s)
+        yield Client(session, url, secrets_of(model, proxy), timeout_s)
     finally:
         await uninterrupted(session.close())
 
@@ -260,4 +253,23 @@ def _cut_off(exc: Exception, progress: _Progress, *, answered: bool) -> dict[str
 
 
 def _error_text(exc: Exception) -> str:
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    """What went wrong. Where a reply is no HTTP, none of its bytes: they may be those of the
+    request, cut anywhere."""
+    text = str(exc)
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        text = exc.message if isinstance(exc.message, str) else "Server disconnected"
+    elif isinstance(exc, aiohttp.ClientResponseError):
+        text = f"{exc.status}, {_description(exc.message, quotes=_ANY_QUOTE)}"
+    elif isinstance(exc, aiohttp.ClientPayloadError):
+        text = _description(text, quotes=_BYTES_QUOTE)
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+# How the parser's error begins to quote what it was reading; the other quotes words of its own.
+_ANY_QUOTE, _BYTES_QUOTE = re.compile(r"""\bb?['"]|['"]"""), re.compile(r"""\bb\\?['"]""")
+
+
+def _description(said: str, quotes: re.Pattern[str]) -> str:
+    """An error of aiohttp's parser, without what it was reading."""
+    words, _, _ = said.replace("\\n", "\n").partition("\n\n")
+    return " ".join(quotes.split(words)[0].split()).rstrip(" :,")

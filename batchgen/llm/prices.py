@@ -1,7 +1,9 @@
 """What a call costs: by `model.price` of the config, or by the public prices of known vendors.
 
-The vendor is found by `model.base_url`, the model by the name in the request; the price of a server
-of one's own is unknown unless the config states it. The list is that of the genai-prices package.
+The vendor is found by `model.base_url`, the model by the name in the request. Behind a proxy, whose
+URL tells no vendor, the price is that of the vendor whose model has this name: an estimate, which
+is said. Other models of a server of one's own have no price unless the config states it. The list
+is that of the genai-prices package.
 """
 
 import json
@@ -34,10 +36,22 @@ class Prices:
     def __init__(self, model: ModelConfig) -> None:
         self._own = model.price
         self._base_url = model.base_url
+        self._shown_base_url = model.shown_base_url
 
     def of(self, model: str) -> Price | None:
         """The price of a model; None when it is not known."""
-        return self._own or _public_price(model, self._base_url)
+        public = self._own or _public_price(model, self._base_url)
+        return public or _price_by_name(model)
+
+    def estimate_note(self, model: str) -> str | None:
+        """What is to be said of costs that are an estimate, as the price is only that of the
+        model's name; None: the price is the server's, or there is none."""
+        if self._own or _public_price(model, self._base_url) or not _price_by_name(model):
+            return None
+        return (
+            f"costs are estimates: the price of {model} at {self._shown_base_url} is not known, so "
+            "its maker's public one is taken. To be exact, set model.price"
+        )
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """What a call cost; None when the price is not known or the server did not count tokens."""
@@ -61,8 +75,8 @@ class Prices:
         price = self.of(str(body["model"]))
         if price is None and needs_cost:
             raise ConfigError(
-                f"model.price: the price of {body['model']!r} at {self._base_url} is not known; "
-                "a budget in dollars needs it. Set model.price: {input_usd_per_mtok: ..., "
+                f"model.price: the price of {body['model']!r} at {self._shown_base_url} is not "
+                "known; a budget in dollars needs it. Set model.price: {input_usd_per_mtok: ..., "
                 "output_usd_per_mtok: ...}"
             )
         cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))
@@ -115,8 +129,20 @@ def _attachments(body: Mapping[str, Any]) -> int:
     return sum(not isinstance(part, dict) or part.get("type") != "text" for part in parts)
 
 
+# Makers of models that are had from a vendor only, as proxies write them before a name. A model
+# with open weights costs on a server of one's own what the server costs.
+_MAKERS = ("openai", "azure", "anthropic", "google", "gemini", "x-ai", "xai")
+_OPEN_WEIGHTS = ("gpt-oss", "gemma")
+
+
+def _price_by_name(model: str) -> Price | None:
+    maker, _, name = model.rpartition("/")
+    name = name if maker.lower() in ("", *_MAKERS) else model
+    return None if name.lower().startswith(_OPEN_WEIGHTS) else _public_price(name, None)
+
+
 @lru_cache(maxsize=1000)
-def _public_price(model: str, base_url: str) -> Price | None:
+def _public_price(model: str, base_url: str | None) -> Price | None:
     from genai_prices import Usage as OneMillion
     from genai_prices import calc_price
 

@@ -5,6 +5,7 @@ one snapshot, and its docstring is its promise. Behind it:
 
     values    what it is asked with, and what it answers      records   what is only read of it
     keys      by what an item is known again
+    failure_groups   which failures are of one kind
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
     sqlite/   the engine that keeps it in one SQLite file
 """
@@ -17,6 +18,7 @@ from batchgen.clock import now_ms
 from batchgen.errors import StoreError
 from batchgen.items import NewItem, Recipe, State
 from batchgen.shutdown import uninterrupted
+from batchgen.store.failure_groups import literal_parts
 from batchgen.store.keys import key_of_content, key_of_id
 from batchgen.store.records import (
     AnswerDetails,
@@ -73,7 +75,8 @@ __all__ = [
     "EndedItem", "Exchange", "Experiment", "ExportRecord", "FailureGroup", "FileUse", "Grant",
     "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
     "Reparsed", "Reservation", "ResultRow", "Seat", "Spent", "Store", "StoredAttempt",
-    "StoredItem", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "open_store",
+    "StoredItem", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts",
+    "open_store",
 ]  # fmt: skip
 
 
@@ -108,14 +111,16 @@ class Store:
 
     @asynccontextmanager
     async def enqueueing(
-        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1
-    ) -> AsyncIterator[Intake]:
+        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1, *,
+        patience_s: float = 300.0, say: Callable[[str], None] = lambda _: None,
+    ) -> AsyncIterator[Intake]:  # fmt: skip
         """Begin to enqueue one pool into an experiment, which is made when it is new. Each item
         gets `samples` rows.
 
-        Raises UsageError when another process is enqueueing into this database.
+        While another process is enqueueing into this database it waits, which `say` is told, and
+        after `patience_s` raises UsageError.
         """
-        with self._db.only_enqueueing():
+        async with self._db.only_enqueueing(patience_s, say):
             yield await self._db.write(
                 intake.begin_intake, experiment, recipe, mode, now_ms(), samples
             )
@@ -270,17 +275,21 @@ class Store:
         """Of a budget, by calls that are over."""
         return await self._db.read(budget.spent_of, of)
 
-    async def unknown_calls(self, after: int, limit: int = 500) -> list[UnknownCall]:
-        """The next calls with unknown outcome after attempt `after`; an empty page at the end."""
-        return await self._db.read(look.unknown_calls, after, limit)
+    async def unknown_calls(
+        self, after: int, experiment_id: int | None = None, limit: int = 500
+    ) -> list[UnknownCall]:
+        """The next calls with unknown outcome after attempt `after`, of an experiment or of all; an
+        empty page at the end."""
+        return await self._db.read(look.unknown_calls, after, experiment_id, limit)
 
     async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
         """What a worker that died had in flight, while nobody has taken over from it; the first of
         them, when they are many or big."""
         return await self._db.read(look.calls_of_worker, worker_id, limit)
 
-    async def pace(self) -> Pace:
-        return await self._db.read(look.pace, now_ms())
+    async def pace(self, experiment_id: int | None = None) -> Pace:
+        """How fast calls end items, of an experiment or of all, over the last minute."""
+        return await self._db.read(look.pace, now_ms(), experiment_id)
 
     async def latencies_ms(
         self, experiment_ids: Sequence[int] | None = None, after: int = 0
@@ -304,6 +313,8 @@ class Store:
     async def failures(
         self, experiment_id: int, reason: str | None = None, limit: int = 50
     ) -> list[FailureGroup]:
+        """The failed items by reason and message, without the ids and digits in it: the largest
+        groups."""
         return await self._db.read(look.failures, experiment_id, reason, limit)
 
     async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:

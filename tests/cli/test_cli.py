@@ -153,11 +153,13 @@ async def test_status_failures_and_show_as_json_and_as_text(
     status = (await batchgen("status")).out
     assert re.search(r"^default +3 +0 +0 +2 +1$", status, re.MULTILINE)
     assert "failed because of: rejected 1   (batchgen failures)" in status
-    assert (await batchgen("failures")).out == (
+    assert (await batchgen("failures")).out.startswith(
         "default:\n       1  rejected      400 no such luck   (batchgen show 2)\n"
+        "          The same request fails again. See it: batchgen show 2. "
     )
     shown = (await batchgen("show", "2")).out
     assert shown.startswith("item 2 (id deux) of default: failed, rejected: 400 no such luck\n")
+    assert "model and parameters:\n    model: simulated\n" in shown
     assert "user:\n    Say two\n" in shown
     assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
 
@@ -170,7 +172,9 @@ async def test_json_of_failures_show_and_retry(
         "experiment": "default", "reason": "rejected", "error": "400 no such luck", "count": 1,
         "example": 2,
     }  # fmt: skip
-    assert (await batchgen("failures", "--json")).json == [failure]
+    (group,) = (await batchgen("failures", "--json")).json
+    assert group.pop("hint").startswith("The same request fails again. ")
+    assert group == failure
     assert (await batchgen("failures", "--reason", "parse", "--json")).json == []
 
     shown = (await batchgen("show", "deux", "--json")).json
@@ -180,7 +184,8 @@ async def test_json_of_failures_show_and_retry(
         "id": "deux", "number": 2, "experiment": "default", "state": "failed",
         "reason": "rejected", "error": "400 no such luck",
         "input": {"word": "two", "id": "deux"},
-        "messages": [{"role": "user", "content": "Say two"}], "parsed": None,
+        "messages": [{"role": "user", "content": "Say two"}],
+        "settings": {"model": "simulated"}, "parsed": None,
     }  # fmt: skip
     assert (attempt["outcome"], attempt["http_status"], attempt["response"]) == (
         "failed",
@@ -205,7 +210,10 @@ async def test_json_of_export_verify_and_experiments(
     await failing_job(project, batchgen, simulator)
     path = project.path / "output" / "default.jsonl"
     exported = await batchgen("export", "--json")
-    assert (exported.json, exported.err) == ({"path": str(path), "rows": 2}, "")
+    left_out = {"failed": 1, "open": 0, "not_chosen": 0}
+    assert (exported.json, exported.err) == (
+        {"path": str(path), "rows": 2, "left_out": left_out}, "",
+    )  # fmt: skip
     assert (await batchgen("verify", "--json")).json == {"ok": True, "problems": []}
     (listed,) = (await batchgen("experiments", "--json")).json
     assert TIME.fullmatch(listed.pop("created_at"))
@@ -227,7 +235,7 @@ async def test_data_goes_to_stdout_and_talk_to_stderr(
     for command, talk in [
         (["enqueue", "pool.jsonl"], "default: 3 items read, 0 new\n"),
         (["work"], "2 done, 1 failed, 0 left; 0 calls in this run\n"),
-        (["export"], f"2 rows -> {project.path}/output/default.jsonl\n"),
+        (["export"], f"2 rows -> {project.path}/output/default.jsonl; left out: 1 failed "),
     ]:
         type_ = project.batchgen if command == ["work"] else batchgen
         done = await type_(*command)
@@ -269,8 +277,7 @@ async def test_a_run_that_ends_early_says_how_to_go_on(
     done = await project.batchgen("work", "-c", "1", "--max-items", "2")
     assert done.err.endswith(
         "1 done, 1 failed, 1 left; 2 calls in this run\n"
-        "failed because of: rejected 1. See them: batchgen failures. "
-        "Ask again: batchgen retry, then work.\n"
+        "failed because of: rejected 1. See them, and what to do about each: batchgen failures\n"
         "Run the same command to go on.\n"
     )
 
@@ -377,7 +384,7 @@ async def test_export_to_a_file_to_stdout_and_the_failed(
     assert [json.loads(line)["input"]["word"] for line in text.splitlines()] == ["one", "three"]
     assert (await batchgen("export", "-o", "-")).out == text
     named = await batchgen("export", "-o", "sub/mine.jsonl")
-    assert named.err == "2 rows -> sub/mine.jsonl\n"
+    assert named.err.startswith("2 rows -> sub/mine.jsonl; left out: 1 failed ")
     assert (project.path / "sub/mine.jsonl").read_text() == text
 
     (failed,) = (await batchgen("export", "--failed", "-o", "-")).out.splitlines()
@@ -705,18 +712,32 @@ async def test_what_init_writes_runs_as_it_is(
     assert simulator.calls == 5
 
 
-async def test_the_demo_runs_and_a_second_one_calls_nothing(project: Project) -> None:
-    first = await project.batchgen("demo")
+async def test_the_demo_survives_its_kill_and_a_second_one_calls_nothing(project: Project) -> None:
+    first = await project.batchgen("demo", "-c", "2", "--samples", "2")
     assert first.code == 0, first.err
     assert "This is a simulation" in first.err
-    assert "5 done, 0 failed, 0 left; 5 calls in this run" in first.err
+    assert "The worker was just killed (kill -9), with " in first.err
+    assert "10 done, 0 failed, 0 left; " in first.err
     (output,) = (project.path / "batchgen-demo/output").glob("demo_*.jsonl")
     before = output.read_bytes()
-    again = await project.batchgen("demo")
+    again = await project.batchgen("demo", "-c", "2", "--samples", "2")
     assert again.code == 0
-    assert "5 done, 0 failed, 0 left; 0 calls in this run" in again.err
+    assert "10 done, 0 failed, 0 left; 0 calls in this run" in again.err
     assert output.read_bytes() == before
     assert not (project.path / "batchgen.db").exists()
+
+
+async def test_the_hints_of_the_demo_work_when_they_are_copied(project: Project) -> None:
+    project.env |= {"PATH": "/usr/bin:/bin"}
+    demo = await project.batchgen("demo", "-c", "9", "--samples", "1")
+    hints = demo.err.partition("Look around:\n")[2].splitlines()
+    assert len(hints) == 3
+    for hint in hints:
+        shell = await asyncio.create_subprocess_shell(
+            hint, cwd=project.path, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await shell.communicate()
+        assert (shell.returncode, bool(out)) == (0, True)
 
 
 async def test_simulate_serves_at_the_url_that_it_prints(

@@ -125,7 +125,8 @@ async def test_only_the_chosen_rows_are_exported_and_as_they_are(
     project.pool(words(4))
     assert (await project.batchgen("run", "pool.jsonl", "-o", "all.jsonl")).code == 0
     out = await project.batchgen("export", "--where", "parsed.n in [1, 3]", "--json")
-    assert out.json == {"path": str(project.path / "output/default.selected.jsonl"), "rows": 2}
+    assert out.json == {"path": str(project.path / "output/default.selected.jsonl"), "rows": 2,
+                        "left_out": {"failed": 0, "open": 0, "not_chosen": 2}}  # fmt: skip
     lines = (project.path / "all.jsonl").read_text().splitlines()
     chosen = (project.path / "output/default.selected.jsonl").read_text().splitlines()
     assert chosen == [lines[1], lines[3]]

@@ -193,3 +193,29 @@ async def test_stdout_that_is_no_terminal_gets_what_a_parser_prints(
     os.close(main)
     os.close(tty)
     assert sorted(out) == sorted(b"LOUD\n" * 3)  # three threads print at once
+
+
+# --- long commands ----------------------------------------------------------------------------
+
+SLOW_POOL = """
+import pathlib
+import time
+
+
+def items():
+    yield {"word": "a"}
+    yield {"word": "b"}
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    yield {"word": "c"}
+"""
+
+
+async def test_a_long_enqueueing_says_how_far_it_is(project: Project, terminal: Terminal) -> None:
+    project.write("slow.py", SLOW_POOL)
+    enqueueing = await terminal.start(project, "enqueue", "slow.py:items")
+    await terminal.shows(r"default: 2 items read, 0 rows new, \d+ a second")
+    project.write("go", "")
+    lines = await terminal.last_lines(enqueueing)
+    assert [line for line in lines if line][-1] == "default: 3 items read, 3 new"
+    assert "\x1b[K" in terminal.raw

@@ -7,12 +7,14 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
 from tests.kits.project import KEY, Project
+from tests.kits.tcp import closing, listening
 from tests.kits.typist import Ended, Typist
 
 WRITTEN_BY_THE_USER = "config.yaml"
@@ -98,6 +100,107 @@ async def test_the_key_in_a_header_of_the_response_is_stored_and_shown_nowhere(
     worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
     seen = await look_at_everything(batchgen, 1)
     assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
+
+
+HALF = KEY[: len(KEY) // 2]
+BROKEN_HTTP = {
+    "header": f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\0\r\n\r\n",
+    "header name": f"HTTP/1.1 200 OK\r\n{KEY} is it: yes\r\n\r\n",
+    "status": f"HTTP/1.1 {KEY} what\r\n\r\n",
+    "status line": f"{AUTHORIZATION}\r\n\r\n",
+    "chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n",
+    "chunk of an error": f"HTTP/1.1 400 No\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n",
+    "long header": f"HTTP/1.1 200 OK\r\nX-Echo: {KEY * 500}\r\n\r\n",
+    "half of it": f"HTTP/1.1 200 OK\r\nX-Echo: {HALF}\0\r\n\r\n",
+    "cut off": f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\r\nContent-Length: 9",
+    "cut off later": f"HTTP/1.1 500 {KEY}\r\nX-Echo: {KEY}\r\nContent-Length: 99\r\n\r\n{{",
+    "no gzip": f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\n{KEY}",
+}
+
+
+@pytest.mark.parametrize("reply", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
+async def test_a_reply_that_is_no_http_is_told_without_its_bytes(
+    looking: Project, batchgen: Typist, reply: str
+) -> None:
+    looking.pool([{"word": "a"}])
+    async with listening(closing(reply.encode())) as url:
+        looking.config("work: {max_attempts: 1, timeout_s: 10, stall_s: 1}\n", base_url=url)
+        worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    seen = [await batchgen(*command) for command in (["failures"], ["show", "1"])]
+    assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
+    errors = looking.query("select error from attempts where error is not null")
+    assert errors
+    assert not any(HALF in error for (error,) in errors)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    ["{}", "http://h/x?key={}", "k={}&b=1"],
+)
+@pytest.mark.parametrize("form", ["plain", "slashes", "unicode", "percent"])
+async def test_a_key_in_disguise_is_found_too(
+    looking: Project, batchgen: Typist, simulator: Simulator, echo: str, form: str
+) -> None:
+    key = "sk/secret+0123456789=="
+    written = {
+        "plain": key,
+        "slashes": key.replace("/", "\\/"),
+        "unicode": "".join(f"\\u{ord(char):04x}" for char in key),
+        "percent": quote(key, safe=""),
+    }[form]
+    looking.config("work: {max_attempts: 1}\n", api_key=key)
+    body = '{"error": {"message": "' + echo.format(written) + '"}}'
+    simulator.script("Say json", Behaviour.response(400, body))
+    looking.pool([{"word": "json"}])
+    worked = await batchgen("-v", "run", "pool.jsonl")
+    ((error,),) = looking.query("select error from attempts")
+    assert "[API key]" in error
+    seen = await look_at_everything(batchgen, 1)
+    for text in [worked.err, *(ended.out for ended in seen)]:
+        assert key not in text
+        assert quote(key, safe="") not in text
+
+
+TOKEN = "tenant-4711-token"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "variable"),
+    [
+        ("{url}/${{TOKEN}}/v1", TOKEN),
+        ("${{TOKEN}}/v1", "{url}/" + TOKEN),
+        ("http://${{TOKEN}}:9/v1", f"{TOKEN}.localhost.invalid"),
+    ],
+)
+async def test_a_variable_of_the_base_url_is_shown_by_its_name(
+    looking: Project, batchgen: Typist, base_url: str, variable: str
+) -> None:
+    reply = json.dumps({"detail": f"no route for /{TOKEN}/v1/chat/completions"})
+    head = f"HTTP/1.1 404 Not Found\r\nContent-Length: {len(reply)}\r\n\r\n"
+    looking.pool([{"word": "a"}])
+    async with listening(closing((head + reply).encode())) as url:
+        server = url.removesuffix("/v1")
+        looking.env |= {"TOKEN": variable.format(url=server)}
+        text = "work: {max_attempts: 1, stall_s: 1}\n"
+        looking.config(text, base_url=base_url.format(url=server), max_tokens=9)
+        worked = await batchgen("-v", "run", "pool.jsonl", "-c", "1")
+        refused = await batchgen("work", "--max-cost", "1")
+    seen = await look_at_everything(batchgen, 1)
+    for text in [worked.err, worked.out, refused.err, *(ended.out for ended in seen)]:
+        assert TOKEN not in text
+    assert looking.query("select 1 from attempts where error like '%tenant-%'") == []
+    assert "${TOKEN}" in refused.err
+
+
+async def test_an_answer_may_speak_of_the_host(
+    looking: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    looking.env |= {"HOST": "127.0.0.1"}
+    looking.config(base_url=simulator.base_url.replace("127.0.0.1", "${HOST}"))
+    simulator.script("Say a", Behaviour.ok("127.0.0.1 and \\/ 127.0.0.1"))
+    looking.pool([{"word": "a"}])
+    assert (await batchgen("run", "pool.jsonl")).code == 0
+    assert looking.export()[0]["response"] == "127.0.0.1 and \\/ 127.0.0.1"
 
 
 @pytest.mark.parametrize("status", [401, 403])

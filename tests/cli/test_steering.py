@@ -19,6 +19,9 @@ ITEMS = 60
 # What the worker tells of itself, a moment after it has obeyed.
 PAUSED = "select count(*) from workers where json_extract(report, '$.paused')"
 NONE_IN_FLIGHT = "select not exists (select 1 from work where state = 'running')"
+PAUSED_WITH_4 = (
+    "1 worker paused; 4 calls in flight will be finished and kept; batchgen resume goes on.\n"
+)
 DONE = "select count(*) from work where state = 'done'"
 RUNNING = "select count(*) from work where state = 'running'"
 
@@ -37,7 +40,7 @@ async def test_a_paused_worker_sends_no_more_until_it_is_resumed(
     process = await enqueued.start("work", "-c", "4")
     await simulator.received(4)
     paused = await enqueued.batchgen("pause")
-    assert (paused.code, paused.out) == (0, "1 worker paused.\n")
+    assert (paused.code, paused.out) == (0, PAUSED_WITH_4)
     await until(enqueued.database, PAUSED)
     simulator.release()
     await until(enqueued.database, DONE, 4)
@@ -47,6 +50,8 @@ async def test_a_paused_worker_sends_no_more_until_it_is_resumed(
     (worker,) = status.json["workers"]
     assert (worker["paused"], worker["waits_for"]) == (True, "paused")
     assert "paused (batchgen resume goes on)" in (await enqueued.batchgen("status")).out
+    again = await enqueued.batchgen("pause")
+    assert again.out == "1 worker paused already; batchgen resume goes on.\n"
     resumed = await enqueued.batchgen("resume", "--json")
     assert (resumed.code, resumed.json) == (0, {"workers": 1})
     worked = await ended(process)
@@ -58,7 +63,9 @@ async def test_more_and_fewer_slots(enqueued: Project, simulator: Simulator) -> 
     simulator.hold()
     process = await enqueued.start("work", "-c", "2")
     await simulator.received(2)
-    assert (await enqueued.batchgen("set", "-c", "30")).out == "1 worker set: 30 slots in all.\n"
+    assert (await enqueued.batchgen("set", "-c", "30")).out == (
+        "1 worker set: 30 slots in all (worker 1: 2 -> 30).\n"
+    )
     await simulator.received(30)
     assert simulator.in_flight == 30
     assert (await enqueued.batchgen("set", "-c", "1")).code == 0
@@ -86,11 +93,13 @@ async def test_the_slots_are_shared_by_all_that_run(
         2, "error: too few slots: 2 workers run, each with one at least, to share 1. "
         "Stop one (batchgen stop --worker ID), or take more.\n",
     )  # fmt: skip
-    assert (await enqueued.batchgen("set", "-c", "7")).out == "2 workers set: 7 slots in all.\n"
+    assert (await enqueued.batchgen("set", "-c", "7")).out == (
+        "2 workers set: 7 slots in all (worker 1: 1 -> 4, worker 2: 1 -> 3).\n"
+    )
     assert look(enqueued.database, "select slots from workers order by id") == [(4,), (3,)]
     await simulator.received(7)
     assert (await enqueued.batchgen("set", "-c", "9", "--worker", "1")).out == (
-        "1 worker set: 9 slots in all.\n"
+        "1 worker set: 9 slots in all (worker 1: 4 -> 9).\n"
     )
     await simulator.received(12)
     assert simulator.in_flight == 12
@@ -144,7 +153,10 @@ async def test_stop_now_leaves_the_calls_in_flight(enqueued: Project, simulator:
     simulator.hold()
     process = await enqueued.start("work", "-c", "3")
     await simulator.received(3)
-    assert (await enqueued.batchgen("stop", "--now")).out == "1 worker told to stop.\n"
+    assert (await enqueued.batchgen("stop", "--now")).out == (
+        "1 worker told to stop; 3 calls in flight will be abandoned, and sent again by the next "
+        "run.\n"
+    )
     worked = await ended(process)
     assert worked.code == 143, worked.err
     assert enqueued.query("select unknown_calls from totals") == [(3,)]

@@ -40,5 +40,16 @@ def answering(raw: bytes) -> Serve:
     return serve
 
 
+def closing(raw: bytes) -> Serve:
+    """The same, and the connection is closed."""
+    answer = answering(raw)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer)
+        writer.close()
+
+    return serve
+
+
 async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read()

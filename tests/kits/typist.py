@@ -41,10 +41,12 @@ class Ended:
 
 @dataclass(frozen=True)
 class Typist:
-    """Types in one directory, with these variables added to the environment."""
+    """Types in one directory, with these variables added to the environment; on a `terminal` that
+    has this encoding, or with its output in files."""
 
     directory: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    terminal: str | None = None
 
     async def __call__(self, *arguments: str, stdin: bytes = b"") -> Ended:
         """Run `batchgen *arguments` while a simulator runs on this event loop."""
@@ -52,10 +54,15 @@ class Typist:
 
     def type(self, *arguments: str, stdin: bytes = b"") -> Ended:
         """Run `batchgen *arguments`."""
-        out, err = _stream(), _stream()
+        out, err = self._output(), self._output(errors="backslashreplace")
         with self._like_a_new_process(["batchgen", *arguments], _stream(stdin), out, err):
             code = exit_code_of(command)
         return Ended(code, _written(out), _written(err))
+
+    def _output(self, errors: str = "strict") -> io.TextIOWrapper:
+        if self.terminal is None:
+            return _stream()
+        return _TerminalStream(io.BytesIO(), self.terminal, errors, write_through=True)
 
     def script(self, name: str) -> None:
         """Run a Python file of the directory."""
@@ -96,10 +103,15 @@ def _is_in(file: str | None, directory: Path) -> bool:
     return file is not None and Path(file).is_relative_to(directory)
 
 
+class _TerminalStream(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
 def _stream(content: bytes = b"") -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", write_through=True)
 
 
 def _written(stream: io.TextIOWrapper) -> str:
     assert isinstance(stream.buffer, io.BytesIO)
-    return stream.buffer.getvalue().decode()
+    return stream.buffer.getvalue().decode(stream.encoding)

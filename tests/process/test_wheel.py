@@ -106,10 +106,10 @@ def test_init_writes_the_shipped_files(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_does_the_whole_job(home: Path, tmp_path: Path) -> None:
-    batchgen(home, tmp_path, "demo")
-    assert "5 done" in batchgen(home, tmp_path, "--db", "batchgen-demo/batchgen.db", "verify")
+    batchgen(home, tmp_path, "demo", "--samples", "2")
+    assert "10 done" in batchgen(home, tmp_path, "--db", "batchgen-demo/batchgen.db", "verify")
     [export] = (tmp_path / "batchgen-demo/output").iterdir()
-    assert len(export.read_text().splitlines()) == 5
+    assert len(export.read_text().splitlines()) == 10
 
 
 @pytest.mark.slow

@@ -320,15 +320,31 @@ def test_replace_with_nothing_to_replace_goes_on_while_items_are_in_flight(table
 # The door
 
 
-async def test_two_processes_cannot_enqueue_at_once(tmp_path: Path) -> None:
+async def test_two_processes_enqueue_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
+    waits = asyncio.Event()
+    told: list[str] = []
+
+    def say(message: str) -> None:
+        told.append(message)
+        waits.set()
+
+    async def second() -> Added:
+        async with store.enqueueing("f", RECIPE, OtherRecipe.STOP, say=say) as into:
+            return await store.add_items(into, [new_item("a", into.experiment_id)])
+
     async with open_store(path, create=True) as store:
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
             with pytest.raises(UsageError, match=r"another batchgen is enqueueing into it \(pid "):
-                async with store.enqueueing("f", RECIPE, OtherRecipe.STOP):
+                async with store.enqueueing("f", RECIPE, OtherRecipe.STOP, patience_s=0):
                     pass
-        async with store.enqueueing("f", RECIPE, OtherRecipe.STOP) as into:
-            added = await store.add_items(into, [new_item("a", into.experiment_id)])
+            waiting = asyncio.create_task(second())
+            await waits.wait()
+            assert not waiting.done()
+        added = await waiting
+    assert [message.partition("(")[0] for message in told] == [
+        f"{path}: another batchgen is enqueueing into it "
+    ]
     assert added == Added([1], 1)
     assert not path.with_name("batchgen.db-enqueue").exists()
 

@@ -124,7 +124,7 @@ def test_with_nothing_going_on_there_is_no_remaining_time() -> None:
 def test_what_a_server_says_does_not_steer_the_terminal() -> None:
     waiting = worker(waits_for_server=True, trouble="\x1b[2J\r\nslow down")
     assert drawn(status(counts(5), workers=(waiting,)), 100)[-1] == (
-        "worker 3: pid 71 on box, 12/20 in flight, waiting for the server:  [2J  slow down"
+        "worker 3: pid 71 on box, 12/20 in flight, waiting for the server: <U+001B>[2J slow down"
     )
 
 

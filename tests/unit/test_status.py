@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from batchgen.display.status import waits_for
-from batchgen.jobs.failures import Failures
+from batchgen.errors import Remedy
+from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
@@ -29,6 +30,9 @@ WORKER_OBJECT = {
     "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,
     "paused": False, "in_flight": 12, "waits_for": "waiting", "late_after_s": 1.5,
     "stragglers": [{"item": 17, "for_s": 95.2}],
+}  # fmt: skip
+REQUEST = {
+    "model": "m", "messages": [{"role": "user", "content": "Say a"}], "max_tokens": 9,
 }  # fmt: skip
 CALL = StoredAttempt(
     seq=9, finished_at=NOON_MS, latency_ms=300, outcome="answered", reason=None, error=None,
@@ -84,10 +88,11 @@ def test_why_a_worker_sends_less_than_it_could(report: dict[str, Any], words: st
 
 
 def test_the_object_of_an_item() -> None:
-    shown = ItemDetails(ITEM, [{"role": "user", "content": "Say a"}], (CALL,)).to_json()
+    shown = ItemDetails(ITEM, REQUEST, (CALL,)).to_json()
     assert shown == {
         "id": "mine", "number": 7, "experiment": "e", "state": "done", "reason": None,
         "error": None, "input": {"word": "a"}, "messages": [{"role": "user", "content": "Say a"}],
+        "settings": {"model": "m", "max_tokens": 9},
         "parsed": "the answer", "finished_at": NOON,
         "attempts": [CALL._asdict() | {"finished_at": NOON}],
     }  # fmt: skip
@@ -95,18 +100,19 @@ def test_the_object_of_an_item() -> None:
 
 def test_what_an_item_may_lack() -> None:
     dropped = ITEM._replace(custom_id=None, sample=2, state=None, finished_at=None)
-    shown = ItemDetails(dropped, [], ()).to_json()
+    shown = ItemDetails(dropped, REQUEST, ()).to_json()
     assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "dropped")
     assert (shown["parsed"], shown["finished_at"]) == (None, None)
 
 
 def test_what_was_parsed_is_a_value() -> None:
     done = ITEM._replace(parsed='{"a": [1]}')
-    assert ItemDetails(done, [], (CALL,)).parsed == {"a": [1]}
+    assert ItemDetails(done, REQUEST, (CALL,)).parsed == {"a": [1]}
 
 
 def test_the_objects_of_failures() -> None:
-    failures = Failures("e", (FailureGroup("parse", "no JSON", 3, 17),))
+    group = FailureGroup("parse", "no JSON", 3, 17)
+    failures = Failures("e", (FailedLike(group, Remedy.MEND_PARSER),))
     assert failures.to_json() == [
         {"experiment": "e", "reason": "parse", "error": "no JSON", "count": 3, "example": 17}
     ]

@@ -63,9 +63,34 @@ def test_the_price_of_a_known_model_is_that_of_its_vendor() -> None:
 
 
 @pytest.mark.parametrize("base_url", ["http://localhost:8000/v1", "https://api.openai.com/v1"])
-def test_a_server_or_a_model_that_nobody_knows_has_no_price(base_url: str) -> None:
-    model = "gpt-4o" if "localhost" in base_url else "nobody-s-model"
-    assert Prices(ModelConfig(base_url=base_url)).of(model) is None
+@pytest.mark.parametrize("model", ["nobody-s-model", "openai/gpt-oss-120b", "a/b"])
+def test_a_model_that_nobody_knows_has_no_price(base_url: str, model: str) -> None:
+    prices = Prices(ModelConfig(base_url=base_url))
+    assert (prices.of(model), prices.estimate_note(model)) == (None, None)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-4o", "gpt-4o-2024-11-20"])
+def test_behind_a_proxy_a_price_is_that_of_the_name_and_said_to_be_an_estimate(model: str) -> None:
+    prices = Prices(ModelConfig(base_url="http://proxy:4000/v1"))
+    assert prices.of(model) == Price(2.5, 10.0, 1.25)
+    note = prices.estimate_note(model)
+    assert note is not None
+    assert note.startswith(f"costs are estimates: the price of {model} at http://proxy:4000/v1 is")
+    exact = [ModelConfig(), ModelConfig(base_url="http://proxy/v1", price=Price(1.0, 1.0, 1.0))]
+    assert [Prices(one).estimate_note("gpt-4o") for one in exact] == [None, None]
+
+
+async def test_an_estimate_is_said_wherever_a_cost_is(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(model="gpt-4o", max_tokens=MAX_TOKENS)
+    project.pool([{"word": "a"}])
+    dry = await project.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    run = await project.batchgen("run", "pool.jsonl", "--max-cost", "1")
+    status = await project.batchgen("status")
+    for text in (dry.out, run.err, status.out):
+        assert text.count("costs are estimates: the price of gpt-4o") == 1
+    assert project.export()[0]["cost_usd"] > 0
 
 
 def test_a_long_prompt_has_the_price_of_its_tier() -> None:

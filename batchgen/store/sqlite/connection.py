@@ -8,8 +8,9 @@ and the event loop is crossed twice a transaction, not twice a statement (60-160
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -44,6 +45,7 @@ _WRITER_PRAGMAS = {
     # For foreign writers only (a SQL shell): our own take turns at the gate.
     "busy_timeout": 10_000,
 }
+_ENQUEUE_LOOK_S = 0.1
 _READER_PRAGMAS = {"query_only": 1, "wal_autocheckpoint": 0, "cache_size": -16384,
                    "busy_timeout": 10_000}  # fmt: skip
 
@@ -88,18 +90,26 @@ class Database:
         beside = target.parent == own.parent and target.name.startswith(f"{own.name}-")
         return target == own or beside
 
-    @contextmanager
-    def only_enqueueing(self) -> Iterator[None]:
-        """One process at a time enqueues into a database. Raises UsageError while another does."""
+    @asynccontextmanager
+    async def only_enqueueing(
+        self, patience_s: float, say: Callable[[str], None]
+    ) -> AsyncIterator[None]:
+        """One process at a time enqueues into a database; others wait for it. `say` gets why.
+        Raises UsageError after `patience_s`."""
         lock = OwnerLock(
             self.path.with_name(f"{self.path.name}-enqueue"), lock_file_mode(self.path)
         )
-        if not lock.acquire():
-            raise UsageError(
-                f"{self.path}: another batchgen is enqueueing into it ({lock.holder()}). "
-                "Wait until it is done.",
-                Remedy.RUN_AGAIN,
-            )
+        give_up_at = time.monotonic() + patience_s
+        is_told = False
+        while not lock.acquire():
+            other = f"{self.path}: another batchgen is enqueueing into it ({lock.holder()})"
+            if time.monotonic() >= give_up_at:
+                problem = f"{other}, for more than {patience_s:g} s. Wait until it is done."
+                raise UsageError(problem, Remedy.RUN_AGAIN)
+            if not is_told:
+                say(f"{other}; waiting for it, up to {patience_s:g} s")
+                is_told = True
+            await asyncio.sleep(_ENQUEUE_LOOK_S)
         try:
             yield
         finally:

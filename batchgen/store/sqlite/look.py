@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from batchgen.items import State
 from batchgen.json_text import is_storable
+from batchgen.store.failure_groups import grouped
 from batchgen.store.keys import key_of_id
 from batchgen.store.records import (
     Counts,
@@ -67,23 +68,30 @@ def counts(
     return replace(total, **{name: getattr(items, name) for name in names})
 
 
-def unknown_calls(db: sqlite3.Connection, after: int, limit: int) -> list[UnknownCall]:
-    return _page_of_calls(db, "unknown_calls", {"after": after, "limit": limit})
+def unknown_calls(
+    db: sqlite3.Connection, after: int, experiment_id: int | None, limit: int
+) -> list[UnknownCall]:
+    which = {"after": after, "experiment_id": experiment_id, "limit": limit}
+    return _page_of_calls(db, "unknown_calls", which)
 
 
 def calls_of_worker(db: sqlite3.Connection, worker_id: int, limit: int) -> list[UnknownCall]:
     return _page_of_calls(db, "calls_of_worker", {"worker_id": worker_id, "limit": limit})
 
 
-def _page_of_calls(db: sqlite3.Connection, query: str, which: dict[str, int]) -> list[UnknownCall]:
+def _page_of_calls(
+    db: sqlite3.Connection, query: str, which: dict[str, int | None]
+) -> list[UnknownCall]:
     page, _ = bounded(rows_of(db, query, UnknownCall, which), lambda call: len(call.input))
     return page
 
 
-def pace(db: sqlite3.Connection, now: int, span_s: float = 60.0) -> Pace:
+def pace(
+    db: sqlite3.Connection, now: int, experiment_id: int | None = None, span_s: float = 60.0
+) -> Pace:
     """How fast items finish, over the last minute."""
-    since = {"since": now - int(span_s * 1000), "limit": 10_000}
-    items, first = db.execute(QUERIES["recent_finishes"], since).fetchone()
+    which = {"since": now - int(span_s * 1000), "experiment_id": experiment_id, "limit": 10_000}
+    items, first = db.execute(QUERIES["recent_finishes"], which).fetchone()
     measured_s = (now - first) / 1000 if items > 1 else span_s
     return Pace(items, max(measured_s, 1.0))
 
@@ -109,8 +117,8 @@ def recent_usage(db: sqlite3.Connection) -> list[tuple[int, int]]:
 def failures(
     db: sqlite3.Connection, experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:
-    which = {"experiment_id": experiment_id, "reason": reason, "limit": limit}
-    return list(rows_of(db, "failures_by_message", FailureGroup, which))
+    which = {"experiment_id": experiment_id, "reason": reason}
+    return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:

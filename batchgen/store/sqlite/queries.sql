@@ -547,7 +547,9 @@ select response, error from attempts
 select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked_usd
   from attempts a indexed by attempts_unknown
   cross join items i on i.id = a.item_id
- where a.outcome = 'unknown' and a.seq > :after order by a.seq limit :limit;
+ where a.outcome = 'unknown' and a.seq > :after
+   and (:experiment_id is null or i.experiment_id = :experiment_id)
+ order by a.seq limit :limit;
 
 -- name: calls_of_worker
 -- Those that it had in flight, when it has died; two where a second call was.
@@ -559,9 +561,13 @@ select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
  where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null limit :limit;
 
 -- name: recent_finishes
--- Items finished since :since, counted back from the newest; at most :limit of them.
-select count(*), min(finished_at) from
-  (select finished_at from results order by seq desc limit :limit) where finished_at >= :since;
+-- Items that a call finished since :since, counted back from the newest; at most :limit of them. An
+-- answer that was parsed once more was finished by its call.
+select count(*), min(a.finished_at)
+  from (select item_id, attempt_seq from results order by seq desc limit :limit) r
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join work w on w.item_id = r.item_id
+ where a.finished_at >= :since and (:experiment_id is null or w.experiment_id = :experiment_id);
 
 -- name: recent_latencies
 -- Of the newest calls only: where nothing was ever answered, the search would not end.
@@ -582,11 +588,12 @@ select length(cast(i.input as blob)), a.prompt_tokens + a.completion_tokens
  where a.prompt_tokens + a.completion_tokens is not null order by a.seq;
 
 -- name: failures_by_message
+-- Each message with how many items have it, the most frequent first.
 select r.reason, r.error, count(*) as n, min(w.item_id) as example
   from work w indexed by work_failed join results r on r.seq = w.result_seq
  where w.state = 'failed' and w.experiment_id = :experiment_id
    and (:reason is null or r.reason = :reason)
- group by r.reason, r.error order by n desc, r.reason, r.error limit :limit;
+ group by r.reason, r.error order by n desc, r.reason, r.error;
 
 -- name: item_by_key
 select item_id from item_keys where key = :key;

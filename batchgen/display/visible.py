@@ -1,0 +1,40 @@
+"""Texts from outside, as a terminal may have them: answers, pools, servers and file names can steer
+a terminal, set its title or its clipboard, or show letters in another order than they stand."""
+
+import re
+
+# All control characters but the line break and the tab, the marks that turn the direction of
+# writing, what else is invisible and does something, and halves of characters. The two joiners
+# stay, which emoji and several scripts are written with.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0001]"
+)
+
+
+def visible(text: str) -> str:
+    """`text` for a terminal: what would steer it is shown as its code point, `<U+001B>`. Everything
+    from outside goes through here before it is printed on one."""
+    return _STEERING.sub(_mark, text.replace("\r\n", "\n"))
+
+
+def visible_line(text: str) -> str:
+    """The same on one line."""
+    return visible(text).replace("\n", " ").replace("\t", " ")
+
+
+def visible_json(text: str) -> str:
+    """JSON text, or lines of it, for a terminal: the same values, what would steer it escaped."""
+    return _STEERING.sub(_escape, text)
+
+
+def _mark(found: re.Match[str]) -> str:
+    return f"<U+{ord(found[0]):04X}>"
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code > 0xFFFF:
+        high, low = divmod(code - 0x10000, 0x400)
+        return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+    return f"\\u{code:04x}"

@@ -1,0 +1,75 @@
+"""`failures`: which failures are of one kind, and what to do about them; the commands that it
+proposes are typed as they stand there."""
+
+import re
+import shlex
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import Project
+from tests.kits.typist import Typist
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The commands that a text proposes, without those that have something to fill in."""
+    found = re.findall(r"batchgen (.*?)(?=\. [A-Z]| \(|\)|$)", text, re.MULTILINE)
+    return [shlex.split(one) for one in found if not re.search(r"NAME|VALUE", one)]
+
+
+async def test_each_group_has_the_remedy_that_fits(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.config("parser: json\nwork: {max_attempts: 1}\n", max_tokens=50)
+    project.pool({"word": f"{kind} {n}"} for kind in ("server", "long", "odd") for n in range(3))
+    for n in range(3):
+        simulator.script(f"Say server {n}", Behaviour.error(500, message=f"busy, id req_{n}x"))
+        simulator.script(f"Say long {n}", Behaviour("length"))
+        message = "strange word" if n == 2 else f"odd topic, token {n}"
+        simulator.script(f"Say odd {n}", Behaviour.error(400, message=message))
+    await batchgen("run", "pool.jsonl", "-c", "1")
+    shown = (await batchgen("failures")).out
+    assert (
+        "       3  server        500 busy, id req_0x   (batchgen show 1)\n"
+        "          Ask again: batchgen retry --reason server\n"
+    ) in shown
+    lines = [line.strip() for line in shown.splitlines()]
+    assert "Give it more room: batchgen retry --reason truncated --set max_tokens=100" in lines
+    rejected = [line for line in lines if "The same request fails again" in line]
+    assert "batchgen retry --reason rejected --message '400 odd topic, token' --set" in rejected[0]
+    assert "batchgen retry --reason rejected --message '400 strange word' --set" in rejected[1]
+    for command in commands_in(shown):
+        if command[0] == "retry":
+            assert "--reason" in command
+            assert command[command.index("--reason") + 1] != "rejected"
+            assert "3 failed items would go" in (await batchgen(*command, "--dry-run")).out
+        else:
+            assert (await batchgen(*command)).code == 0
+
+
+@pytest.mark.parametrize("name", ["default", "it's 2"])
+async def test_many_messages_are_few_groups(
+    project: Project, batchgen: Typist, simulator: Simulator, name: str
+) -> None:
+    project.config("work: {max_attempts: 1}\n")
+    project.pool({"word": f"w{n}"} for n in range(60))
+    for n in range(60):
+        simulator.script(f"Say w{n}", Behaviour.error(500, message=f"no, trace id {n:x}f{n}"))
+    await batchgen("run", "pool.jsonl", "--experiment", name)
+    (group,) = (await batchgen("failures", "--json")).json
+    assert (group["count"], group["example"], group["reason"]) == (60, 1, "server")
+    assert group["hint"] == "Ask again: batchgen retry --reason server"
+
+
+async def test_of_several_experiments_the_commands_name_theirs(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.config("work: {max_attempts: 1}\n")
+    project.pool([{"word": "a"}])
+    simulator.script("Say a", *(Behaviour.error(500, message="no") for _ in range(2)))
+    for name in ("one", "it's 2"):
+        await batchgen("run", "pool.jsonl", "--experiment", name)
+    shown = await batchgen("failures")
+    for command in commands_in(shown.out):
+        if command[0] == "retry":
+            assert "1 failed item would go" in (await batchgen(*command, "--dry-run")).out

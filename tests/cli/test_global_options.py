@@ -1,0 +1,100 @@
+"""The options of batchgen itself are taken before the command and after it; help by -h; what a
+shell completes."""
+
+from pathlib import Path
+
+import pytest
+
+from batchgen.cli import cli
+from batchgen.cli.group import GLOBAL_OPTIONS
+from tests.kits.project import Project
+from tests.kits.typist import Typist
+
+
+@pytest.fixture
+async def elsewhere(project: Project, batchgen: Typist) -> Project:
+    """A project of which the config and the database have other names."""
+    (project.path / "config.yaml").rename(project.path / "c.yaml")
+    project.pool([{"word": "a"}])
+    ran = await batchgen("--config", "c.yaml", "--db", "x.db", "run", "pool.jsonl")
+    assert ran.code == 0, ran.err
+    return project
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status", "--db", "x.db"],
+        ["status", "--json", "--db", "x.db", "--config", "c.yaml"],
+        ["--db", "y.db", "status", "--db", "x.db"],
+        ["--config", "c.yaml", "show", "1", "--db", "x.db"],
+        ["experiments", "--db", "x.db"],
+        ["experiments", "rename", "default", "other", "--db", "x.db"],
+        ["experiments", "--db", "x.db", "rename", "default", "other"],
+        ["verify", "-v", "--db=x.db"],
+        ["export", "-o", "-", "--db", "x.db", "-q"],
+        ["failures", "-q", "--db", "x.db", "-v"],
+    ],
+)
+async def test_they_are_taken_after_the_command_too(
+    elsewhere: Project, batchgen: Typist, command: list[str]
+) -> None:
+    ran = await batchgen(*command)
+    assert ran.code == 0, ran.err
+    assert ran.out
+    assert not (elsewhere.path / "y.db").exists()
+    assert not elsewhere.database.exists()
+
+
+async def test_quiet_and_verbose_after_the_command_are_heeded(
+    elsewhere: Project, batchgen: Typist
+) -> None:
+    quiet = await batchgen("run", "pool.jsonl", "-q", "--config", "c.yaml", "--db", "x.db")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]  # not used
+async def test_every_command_has_help_by_h_with_them_in_one_line(
+    batchgen: Typist, name: str
+) -> None:
+    short, long = await batchgen(name, "-h"), await batchgen(name, "--help")
+    assert (short.code, short.out) == (0, long.out)
+    assert "--config, --db, -v, -q" in short.out
+    assert "-h, --help" in short.out
+
+
+def test_no_command_has_an_option_of_the_same_name() -> None:
+    names = {name for option in GLOBAL_OPTIONS for name in option.opts}
+    for command in cli.commands.values():
+        own = [
+            name for param in command.params if param not in GLOBAL_OPTIONS for name in param.opts
+        ]
+        assert names.isdisjoint(own)
+
+
+async def complete(typist: Typist, *words: str) -> list[str]:
+    env = {
+        "_BATCHGEN_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("batchgen", *words)),
+        "COMP_CWORD": str(len(words)),
+    }  # fmt: skip
+    return (await Typist(typist.directory, {**typist.env, **env})(*words)).out.split()
+
+
+async def test_a_shell_completes_commands_options_and_experiments(
+    elsewhere: Project, batchgen: Typist
+) -> None:
+    more = ("--config", "c.yaml", "--db", "x.db")
+    await batchgen("enqueue", "pool.jsonl", "--experiment", "labels", *more)
+    assert await complete(batchgen, "re") == ["plain,resume", "plain,retry", "plain,reparse"]
+    assert "plain,--until" in await complete(batchgen, "run", "--")
+    named = await complete(batchgen, "--db", "x.db", "export", "--experiment", "")
+    assert named == ["plain,default", "plain,labels"]
+    assert await complete(batchgen, "status", "--db", "x.db", "--experiment", "l") == [
+        "plain,labels"
+    ]
+    assert await complete(batchgen, "experiments", "delete", "--db", "x.db", "d") == [
+        "plain,default"
+    ]
+    assert await complete(batchgen, "--db", "no.db", "status", "--experiment", "") == []
+    assert await complete(batchgen, "run", "po") == ["file,po"]
+    assert not Path(elsewhere.path / "no.db").exists()
