@@ -23,6 +23,7 @@ from batchgen.store import open_store
     "batchgen enqueue my_pool.py:make_items",
     "batchgen enqueue results:answers --experiment scores --where 'parsed.score < 3'",
     "batchgen enqueue data_pool.jsonl --samples 4",
+    "batchgen enqueue data.csv --prompt 'Translate into French: {text}' --model gpt-4.1-mini",
 ))  # fmt: skip
 @pool_options
 @click.option("--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True,
@@ -41,7 +42,7 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
     again adds nothing; a pool that grew adds what is new. With --samples each item becomes several
     rows, and enqueueing it again with a higher number adds the rest.
     """
-    config = session.config(experiment_name=pool.experiment)
+    config = session.config(**pool.settings)
     if dry_run:
         return run_async(dry_run_pool(session, config, pool, as_json=as_json))
     return run_async(_enqueue(session, config, pool, as_json=as_json))

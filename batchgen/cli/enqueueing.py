@@ -13,12 +13,16 @@ import click
 
 from batchgen.cli.completion import files
 from batchgen.cli.options import (
+    base_url_option,
     experiment_option,
     gathered,
     limit_option,
+    model_option,
+    prompt_option,
     recipe_option,
     samples_option,
     skip_option,
+    system_option,
 )
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
@@ -49,6 +53,18 @@ class PoolFlags:
     other_recipe: str | None = None
     skip_path: Path | None = None
     where: Where | None = None
+    prompt: str | None = None
+    system: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        """What stands in place of the config's settings, by their names."""
+        return {
+            "experiment_name": self.experiment, "user_prompt": self.prompt,
+            "system_prompt": self.system, "model": self.model, "base_url": self.base_url,
+        }  # fmt: skip
 
 
 _BAD_LINES_SHOWN = 10
@@ -66,6 +82,10 @@ pool_options = gathered(
     recipe_option,
     skip_option,
     where_option,
+    prompt_option,
+    system_option,
+    model_option,
+    base_url_option,
 )
 
 

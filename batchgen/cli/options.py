@@ -44,6 +44,16 @@ experiment_option = click.option(
 only_experiment_option = click.option(
     "--experiment", metavar="NAME", shell_complete=experiments, help="Only this one; default: all."
 )
+prompt_option = click.option(
+    "--prompt", metavar="TEXT", help="The user template itself, in place of the config's file."
+)
+system_option = click.option(
+    "--system", metavar="TEXT", help="The system template itself; an empty one: none."
+)
+model_option = click.option("--model", metavar="NAME", help="In place of model.model.")
+base_url_option = click.option(
+    "--base-url", metavar="URL", help="The server, in place of model.base_url."
+)
 recipe_option = click.option(
     "--recipe", "other_recipe", type=click.Choice(["add", "replace"]),
     help="When the experiment has another recipe: mix both, or drop the old one's unfinished "

@@ -25,6 +25,7 @@ from batchgen.store import open_store
     "batchgen run data_pool.jsonl -c 20",
     "batchgen run data_pool.jsonl --until 5000",
     "batchgen run data_pool.jsonl --samples 4",
+    "batchgen run data.csv --prompt 'Translate into French: {text}' --experiment french",
 ))  # fmt: skip
 @pool_options
 @work_options
@@ -42,7 +43,7 @@ def run(
     The same as enqueue, work and export one after another; run it again to go on. When it halts,
     what is done so far is exported.
     """
-    config = session.config(experiment_name=pool.experiment)
+    config = session.config(**pool.settings)
     return run_async(run_pool(session, config, pool, options, processes, output, force=force))
 
 
