@@ -502,11 +502,13 @@ def test_a_missing_key_is_called_by_the_name_that_the_config_has_for_it(
 @pytest.mark.parametrize("command", ["enqueue pool.jsonl", "work", "status"])
 def test_a_file_that_is_no_database_stays_as_it_is(directory: Path, run: Run, command: str) -> None:
     write(directory, {"notes.txt": "Buy milk.\n" * 100})
+    before = set(tree(directory))
     assert run(f"--db notes.txt {command}") == Ended(
         1, "",
         f"error: {directory}/notes.txt: damaged, or not a database (file is not a database).\n",
     )  # fmt: skip
     assert (directory / "notes.txt").read_text() == "Buy milk.\n" * 100
+    assert set(tree(directory)) == before
 
 
 @pytest.mark.parametrize("command", ["enqueue pool.jsonl", "work", "status"])

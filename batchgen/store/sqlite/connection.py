@@ -208,7 +208,11 @@ async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
         gate = Gate(path)
         stack.callback(gate.close)
         stack.callback(NameLock(path).release)
-        writer = await _connect(path, gate, prepare=lambda c: _prepare_writer(c, path))
+        try:
+            writer = await _connect(path, gate, prepare=lambda c: _prepare_writer(c, path))
+        except BaseException:
+            gate.abandon()
+            raise
         database = Database(path, gate, writer)
         try:
             yield database

@@ -41,6 +41,7 @@ class Gate:
         self._turn: int | None = None
         self.others_had_it = True
         self._mode = lock_file_mode(database)
+        self._is_new = not self._path.exists()
         self._file = _open_lock_file(self._path, self._mode)
 
     @contextmanager
@@ -95,6 +96,13 @@ class Gate:
         return False
 
     def close(self) -> None:
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close it, as there is no database that it is for; a file that was made for it goes too,
+        unless somebody else holds it by now."""
+        if self._is_new and _try_lock(self._file, self._path):
+            self._path.unlink(missing_ok=True)
         self._file.close()
 
 
