@@ -1,15 +1,18 @@
 """What enqueueing a pool would come to: every item is checked, and nothing is written."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from batchgen.config import Config
+from batchgen.errors import Remedy
 from batchgen.items import PoolItem
-from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, recipe_of
+from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, next_chunk, recipe_of
+from batchgen.jobs.rehearsal import rehearsing
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
-from batchgen.store import open_store
+from batchgen.store import Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +53,32 @@ async def dry_run(
     samples: int = 1,
     skip_invalid: SkipInvalid | None = None,
 ) -> DryRun:
-    """Check the pool against the config's templates and parser, and estimate what `samples` answers
-    for each item would use.
+    """Check the pool against the config's templates and parser, and against what is enqueued
+    already; and estimate what `samples` answers for each item would use.
 
-    Raises InputError or TemplateError at the first item that cannot be one, unless `skip_invalid`
-    takes it; ConfigError or TemplateError for what the config names.
+    Raises what `enqueue` would: InputError or TemplateError at the first item that cannot be one,
+    unless `skip_invalid` takes it; ConfigError or TemplateError for what the config names.
     """
     recipe = recipe_of(config)
     progress = Enqueued(samples)
-    measured = await _tokens_of_an_answer(config)
     prices = Prices(config.model)
-    estimate = Estimate(prices, measured, samples)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
-    first = None
-    for item in reader:
-        body = reader.renderer.request_body(item.input)
-        first = body["messages"] if first is None else first
-        estimate.add(body)
+    async with _known(config) as known:
+        measured = None if known is None else await _tokens_of_an_answer(*known)
+        estimated = _Estimated(reader, Estimate(prices, measured, samples))
+        async with rehearsing(recipe, known, estimated.refuse) as rehearsal:
+            items, error = iter(estimated), None
+            while error is None:
+                rows, error = next_chunk(items, rehearsal.intake)
+                if not rows:
+                    break
+                await rehearsal.check(rows)
+            if error is not None:
+                raise error
+    estimate = estimated.estimate
     return DryRun(
         progress,
-        first,
+        estimated.first_messages,
         estimate.prompt_tokens,
         estimate.completion_tokens,
         estimate.cost_usd,
@@ -79,13 +88,41 @@ async def dry_run(
     )
 
 
-async def _tokens_of_an_answer(config: Config) -> float | None:
-    """By the answers that the config's experiment has had, if any."""
+class _Estimated:
+    """The items of a pool, while their requests are added to an estimate."""
+
+    def __init__(self, reader: PoolReader, estimate: Estimate) -> None:
+        self._reader = reader
+        self.estimate = estimate
+        self.first_messages: list[dict[str, Any]] | None = None
+
+    def __iter__(self) -> Iterator[PoolItem]:
+        for item in self._reader:
+            body = self._reader.renderer.request_body(item.input)
+            if self.first_messages is None:
+                self.first_messages = body["messages"]
+            self.estimate.add(body)
+            yield item
+
+    def refuse(self, bad: BadLine, remedy: Remedy | None, item: int | None) -> None:
+        """One that was read turns out to be no item of its own."""
+        self._reader.refuse_after_all(bad, remedy, item=item)
+
+
+@asynccontextmanager
+async def _known(config: Config) -> AsyncIterator[tuple[Store, int] | None]:
+    """The config's store, and the number of its experiment; None if it is not there yet."""
     if not config.database.is_file():
-        return None
+        yield None
+        return
     async with open_store(config.database) as store:
         name = config.output_data.experiment_name
-        chosen = [one.id for one in await store.experiments() if one.name == name]
-        counts = await store.counts(chosen)
+        found = [one.id for one in await store.experiments() if one.name == name]
+        yield (store, found[0]) if found else None
+
+
+async def _tokens_of_an_answer(store: Store, experiment_id: int) -> float | None:
+    """By the answers that the experiment has had, if any."""
+    counts = await store.counts([experiment_id])
     tokens = counts.completion_tokens
     return tokens / counts.done if counts.done and tokens else None

@@ -208,6 +208,11 @@ class PoolReader:
         self._progress.skipped += 1
         self._skip_invalid(bad)
 
+    def refuse_after_all(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
+        """The same of an item that was read already."""
+        self._progress.read -= 1
+        self.refuse(bad, remedy, **facts)
+
     def _problem_of(self, item: PoolItem) -> BadLine | None:
         try:
             self.renderer.check(item.input, item.where)
@@ -250,7 +255,7 @@ async def _add_chunks(
     error: BatchgenError | None = None
     try:
         while error is None:
-            rows, error = _next_chunk(items, intake)
+            rows, error = next_chunk(items, intake)
             if writing is not None:
                 await asyncio.shield(writing)
             if not rows:
@@ -270,9 +275,10 @@ async def _add_chunks(
         raise error
 
 
-def _next_chunk(
+def next_chunk(
     items: Iterator[PoolItem], intake: Intake
 ) -> tuple[list[NewItem], BatchgenError | None]:
+    """The next items as rows, and what is wrong with the one after them."""
     rows: list[NewItem] = []
     used_bytes = 0
     try:
@@ -310,16 +316,17 @@ async def _add_rows(
             if added.conflict is None:
                 return
             bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
-            progress.read -= 1
-            reader.refuse(_conflict(bad, added.conflict), Remedy.SHOW_ITEM, item=added.conflict)
+            conflict = id_conflict(bad, f"item {added.conflict}")
+            reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=added.conflict)
     finally:
         handed_over.set()
 
 
-def _conflict(row: NewItem, item_id: int) -> BadLine:
+def id_conflict(row: NewItem, owner: str) -> BadLine:
+    """What is wrong with an item whose id is that of another one."""
     return BadLine(
         row.where,
-        f"id {row.custom_id!r} belongs to item {item_id} already, which has other "
+        f"id {row.custom_id!r} belongs to {owner} already, which has other "
         "content; give this one another id.",
         row.input_json,
     )

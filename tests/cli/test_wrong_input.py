@@ -625,6 +625,33 @@ def test_a_variable_in_other_braces_is_told_of(directory: Path, run: Run) -> Non
     )
 
 
+@pytest.mark.parametrize("experiment", ["default", "new"])
+def test_a_dry_run_refuses_what_enqueue_refuses(directory: Path, run: Run, experiment: str) -> None:
+    write(directory, {"pool.jsonl": '{"id": "a", "word": "x"}\n'})
+    assert run("enqueue pool.jsonl").code == 0
+    before = query(directory, "select * from work, experiments")
+    twice = '{"id": "b", "word": "x"}\n{"id": "b", "word": "x"}\n{"id": "b", "word": "y"}\n'
+    known = '{"id": "a", "word": "y"}\n{"word": "z"}\n'
+    write(directory, {"twice.jsonl": twice, "known.jsonl": known})
+    line = f"--experiment {experiment} --dry-run"
+    assert run(f"enqueue twice.jsonl {line}") == Ended(
+        2, "",
+        "error: twice.jsonl:3: id 'b' belongs to an item before it already, which has other"
+        " content; give this one another id.\n",
+    )  # fmt: skip
+    done = run(f"enqueue known.jsonl {line}")
+    skipped = run(f"enqueue known.jsonl {line} --skip-invalid bad.jsonl --json")
+    if experiment == "default":
+        assert done == Ended(
+            2, "",
+            "error: known.jsonl:1: id 'a' belongs to item 1 already, which has other content; give"
+            " this one another id. See: batchgen show 1\n",
+        )  # fmt: skip
+    assert skipped.json["read"] == (1 if experiment == "default" else 2)
+    assert not (directory / "bad.jsonl").exists()
+    assert query(directory, "select * from work, experiments") == before
+
+
 def test_an_empty_prompt_is_a_bad_line(directory: Path, run: Run) -> None:
     write(directory, {TEMPLATE: "{word}\n", "pool.jsonl": '{"word": " "}\n'})
     assert run("enqueue pool.jsonl").err == (
