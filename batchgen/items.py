@@ -147,7 +147,8 @@ class Item:
     the row still has the same epoch. `tries` are those used up so far. `sample` is
     the number of the answer among those wanted of an item, from 1; None for an ordinary item.
     `answer_seq` names the attempt whose answer, `answer_text`, is durable but not parsed yet.
-    `reserved_tokens` is the estimate of what its call uses, where tokens are limited."""
+    `reserved_tokens` is the estimate of what its call uses, where tokens are limited. `probe`: it
+    was claimed from the end of the pool, to see whether all items fail as the first ones did."""
 
     id: int
     epoch: int
@@ -161,6 +162,7 @@ class Item:
     answer_seq: int | None = None
     answer_text: str | None = None
     reserved_tokens: int = 0
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +320,17 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """Its call failed, and nobody whose recipe it shares has been answered yet: whose fault it was
+    is told by what happens to the others. `alike` is by what it is compared with them, and
+    `message` what went wrong. `own` is what becomes of it if the fault was its own."""
+
+    alike: str
+    message: str
+    own: "Fail | Retry"
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Back to pending as if it had never been claimed; the attempt, if any, is kept."""
 
@@ -327,7 +340,7 @@ class KeepAnswer:
     """The answer becomes durable, and the item stays running: its parser comes next."""
 
 
-Decision = Done | Retry | Fail | Release | KeepAnswer
+Decision = Done | Retry | Fail | Suspect | Release | KeepAnswer
 
 
 @dataclass(frozen=True, slots=True)

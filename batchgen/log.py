@@ -16,7 +16,17 @@ from typing import Any, TextIO
 import structlog
 
 from batchgen.errors import BatchgenError
-from batchgen.items import Attempt, Decision, Done, Fail, Item, KeepAnswer, Release, Retry
+from batchgen.items import (
+    Attempt,
+    Decision,
+    Done,
+    Fail,
+    Item,
+    KeepAnswer,
+    Release,
+    Retry,
+    Suspect,
+)
 
 _FLUSH_EVERY_S = 1.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -169,5 +179,7 @@ def _name(decision: Decision) -> str:
             return "retry"
         case Fail(reason=reason):
             return f"failed: {reason}"
+        case Suspect():
+            return "suspect"
         case Release():
             return "release"

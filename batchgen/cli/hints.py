@@ -49,6 +49,8 @@ HINTS: Mapping[Remedy, str] = {
         "The same request fails again. See it: batchgen show {item}. Ask with another parameter "
         "(null: without it): batchgen retry{which} --set KEY=VALUE. Or change the templates, and "
         "run with --recipe replace",
+    Remedy.ALLOW_MORE_FAILURES:
+        "See them all: batchgen failures. Mend the cause, or raise --max-failures.",
 }  # fmt: skip
 
 COMMANDS = Commands(

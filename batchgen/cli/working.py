@@ -22,7 +22,7 @@ from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult, work_with_log
 from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
-from batchgen.store import Store
+from batchgen.store import FailureLimit, Store
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
@@ -31,6 +31,13 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
     if value is not None and not isfinite(value):
         raise click.BadParameter("must be a finite number.")
     return value
+
+
+def _failure_limit(_: click.Context, __: click.Parameter, value: str | None) -> FailureLimit | None:
+    try:
+        return None if value is None else FailureLimit.parse(value)
+    except UsageError as exc:
+        raise click.BadParameter(f"{exc}.") from exc
 
 
 # Each sets the field of the WorkSpec that has its name, and so does an option that one command
@@ -70,6 +77,11 @@ work_options = gathered(
     click.option(
         "--max-tokens-total", type=click.IntRange(1), metavar="N",
         help="The same in tokens, in and out.",
+    ),
+    click.option(
+        "--max-failures", metavar="N|N%", callback=_failure_limit,
+        help="Halt when N items have failed, or N % of all there are, those of earlier runs "
+             "included.",
     ),
     click.option(
         "--hedge", is_flag=True,

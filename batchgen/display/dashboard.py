@@ -141,7 +141,9 @@ class Dashboard:
             slots = f"{worker.in_flight}/{worker.slots} in flight"
         else:
             slots = f"{worker.slots} slots"
-        state = worker_held_back(worker, self.commands) or "alive" if worker.alive else GONE
+        state = GONE
+        if worker.alive:
+            state = worker_held_back(worker, self.status.at_ms, self.commands) or "alive"
         text = f"worker {worker.id}: pid {worker.pid} on {worker.host}, {slots}, {state}"
         lines = sentence(text, width, "" if worker.alive else "dim")
         for late in worker.report.stragglers if worker.alive else ():

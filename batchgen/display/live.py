@@ -25,7 +25,13 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History, Look
-from batchgen.display.status import duration, latency_text, left_s, run_held_back
+from batchgen.display.status import (
+    duration,
+    failed_calls_text,
+    latency_text,
+    left_s,
+    run_held_back,
+)
 from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted
@@ -127,7 +133,7 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
         f"{history.tokens_per_s:.0f} tokens/s",
     ]
     if history.retried:
-        parts.append(f"retried {history.retried}")
+        parts.append(_retried(history, status))
     if latency := latency_text(status):
         parts.append(latency)
     parts.append(f"tokens {total.prompt_tokens} in, {total.completion_tokens} out")
@@ -140,6 +146,12 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
     if held := run_held_back(status, history.items_per_s, commands):
         parts.append(visible_line(held))
     return " | ".join(parts)
+
+
+def _retried(history: History, status: Status) -> str:
+    """How many calls, and what they had brought."""
+    failed = failed_calls_text(status.failed_calls)
+    return f"retried {history.retried:,}{f' ({failed})' if failed else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +186,15 @@ class LiveDisplay:
         return "" if remaining_s is None else f"{duration(remaining_s)} left"
 
     def _counts(self) -> list[Cell]:
-        total, retried = self.status.total, self.history.retried
+        total = self.status.total
         row = [
             (f"done {number(total.done, total)}", "green"),
             (f"failed {number(total.failed, total)}", "red" if total.failed else "dim"),
             (f"in flight {total.running:>3,}", "yellow" if total.running else "dim"),
         ]
-        return [*row, (f"retried {retried:,}", "yellow")] if retried else row
+        if self.history.retried:
+            row.append((_retried(self.history, self.status), "yellow"))
+        return row
 
     def _speed(self) -> list[Cell]:
         row = [

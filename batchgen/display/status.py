@@ -1,13 +1,24 @@
 """`status` as text, and what the displays of a run say of it in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from batchgen.display.commands import Commands
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import Counts
+from batchgen.worker.report import BudgetWait, Held, HeldBy
+
+_LIMITS = {
+    "rpm": " (the limit of requests)",
+    "tpm": " (the limit of tokens)",
+    "learned": " (what the server takes)",
+}
+_SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET})  # what holds one worker holds all
+_MOST_STATUSES = 4
+_SOON_MS, _A_DAY_MS = 10 * 60_000, 24 * 3_600_000
 
 GONE = "gone: the next worker takes over its items"
 
@@ -84,32 +95,86 @@ def _may_have_cost(unknown: UnknownCost) -> str:
     return "how much is not known, as max_tokens is not set"
 
 
-def waits_for(worker: WorkerStatus) -> str | None:
+def waits_for(worker: WorkerStatus, at_ms: int) -> str | None:
     """Why it sends less than it could; None: it does not."""
-    report = worker.report
     if worker.paused:
         return "paused"
-    if report.waits_for_server:
-        return f"waiting for the server: {report.trouble}" if report.trouble else "waiting"
-    return _limit_text(report.limited_to_rpm) if report.limited_to_rpm else None
+    held = worker.report.held_by
+    return (held and _held_text(held, worker.report.trouble, at_ms)) or None
 
 
-def worker_held_back(worker: WorkerStatus, commands: Commands) -> str | None:
+def worker_held_back(worker: WorkerStatus, at_ms: int, commands: Commands) -> str | None:
     """The same, and what can be done about it."""
-    return f"paused ({commands.resume} goes on)" if worker.paused else waits_for(worker)
+    return f"paused ({commands.resume} goes on)" if worker.paused else waits_for(worker, at_ms)
 
 
-def _limit_text(limited_to_rpm: float) -> str:
-    if limited_to_rpm < 1:
-        return f"limited to one call in {1 / limited_to_rpm:,.1f} min"
-    return f"limited to about {limited_to_rpm:,.0f} requests/min"
+def failed_calls_text(failed_calls: Mapping[str, int]) -> str:
+    """By HTTP status, or by reason where there was none; the most frequent first."""
+    most = sorted(failed_calls.items(), key=lambda one: -one[1])
+    return ", ".join(f"{status} x {n:,}" for status, n in most[:_MOST_STATUSES])
+
+
+def _held_text(held: Held, trouble: str, at_ms: int) -> str:
+    """Empty when it is over in a moment."""
+    because = f": {trouble}" if trouble else ""
+    wait_s = ((held.until_ms or 0) - at_ms) / 1000
+    match held.by:
+        case HeldBy.ORDER:
+            return "paused"
+        case HeldBy.HALT:
+            return "halted: waiting for the calls in flight"
+        case HeldBy.OUTAGE:
+            again = f", asked again in {duration(math.ceil(wait_s))}" if wait_s > 0 else ""
+            return f"the server answers nobody{again}{because}"
+        case HeldBy.PAUSE:
+            return f"paused for {duration(math.ceil(wait_s))}{because}" if wait_s >= 1 else ""
+        case HeldBy.ANNOUNCED:
+            return f"the server says that it has no room until {_clock(held.until_ms, at_ms)}"
+        case HeldBy.FIRST:
+            return "few calls go out until the first answer"
+        case HeldBy.BUDGET:
+            return _budget_text(held.budget)
+        case HeldBy.LIMIT:
+            return _limit_text(held)
+        case HeldBy.SLOTS:
+            return f"{held.slots} slots in use after 429s"
+        case HeldBy.ITEMS:
+            return f"what is left waits for its next try, until {_clock(held.until_ms, at_ms)}"
+
+
+def _budget_text(wait: BudgetWait | None) -> str:
+    if wait is None:
+        return "held by the budget"
+    if not wait.cost_usd:
+        what = f"{wait.tokens:,} tokens"
+    else:
+        what = f"${wait.cost_usd:,.2f}" if wait.cost_usd >= 0.01 else f"${wait.cost_usd:,.4f}"
+    return f"held by the budget: max_tokens {wait.max_tokens} reserves {what} a call; lower it"
+
+
+def _limit_text(held: Held) -> str:
+    rpm = held.per_minute or 0.0
+    which = _LIMITS.get(held.limit or "", "")
+    if 0 < rpm < 1:
+        return f"limited to one call in {1 / rpm:,.1f} min{which}"
+    return f"limited to about {rpm:,.0f} requests/min{which}"
+
+
+def _clock(until_ms: int | None, at_ms: int) -> str:
+    """When it is, on the clock of the wall."""
+    at = datetime.fromtimestamp((until_ms or 0) / 1000, UTC).astimezone()
+    if (until_ms or 0) - at_ms > _A_DAY_MS:
+        return f"{at:%Y-%m-%d %H:%M}"
+    return f"{at:%H:%M}" if (until_ms or 0) - at_ms > _SOON_MS else f"{at:%H:%M:%S}"
 
 
 def _worker_lines(worker: WorkerStatus, at_ms: int, commands: Commands) -> list[str]:
     head = f"worker {worker.id}: pid {worker.pid} on {worker.host}, "
     if not worker.alive:
         return [f"{head}{worker.slots} slots, {GONE}"]
-    why = f", {held}" if (held := worker_held_back(worker, commands)) else ""
+    why = f", {held}" if (held := worker_held_back(worker, at_ms, commands)) else ""
+    if failed := failed_calls_text(worker.report.failed_calls):
+        why += f"; failed calls: {failed}"
     lines = [f"{head}{worker.in_flight} of {worker.slots} slots in use, alive{why}"]
     if late_after_ms := worker.report.late_after_ms:
         lines += [
@@ -128,14 +193,14 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
     if status.paused:
         return f"paused from another terminal: {commands.resume} goes on"
     trouble = next((report.trouble for report in reports if report.trouble), "")
-    because = f": {trouble}" if trouble else ""
-    paused_until_ms = min((report.paused_until_ms or 0 for report in reports), default=0)
-    wait_s = (paused_until_ms - status.at_ms) / 1000
-    if wait_s >= 1:
-        return f"paused for {duration(math.ceil(wait_s))}{because}"
-    if trouble and not items_per_s:
-        return f"nothing finished lately{because}"
-    return _limit_text(status.limited_to_rpm) if status.limited_to_rpm else ""
+    held = [report.held_by for report in reports if report.held_by is not None]
+    if len(held) < len(reports):  # some worker sends all that it could
+        held = [one for one in held if one.by in _SHARED]
+    if held:
+        first = min(held, key=lambda one: one.until_ms or 0)
+        if text := _held_text(first, trouble, status.at_ms):
+            return text
+    return f"nothing finished lately: {trouble}" if trouble and not items_per_s else ""
 
 
 def left_s(status: Status, items_per_s: float) -> float | None:

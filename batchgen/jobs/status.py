@@ -4,6 +4,7 @@ One value, `Status`: it is what `status` prints, and what the dashboard and the 
 run are drawn from.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
@@ -62,6 +63,7 @@ class WorkerStatus:
             **found,
             "in_flight": self.in_flight,
             "waits_for": waits_for,
+            "failed_calls": dict(self.report.failed_calls),
             "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
             "stragglers": [
                 {"item": late.item_id, "for_s": round((at_ms - late.began_at) / 1000, 1)}
@@ -110,10 +112,15 @@ class Status:
     @property
     def limited_to_rpm(self) -> float | None:
         """The limit that holds calls back now; all workers share it."""
-        held = (report.limited_to_rpm for report in self.reports)
-        return next((rpm for rpm in held if rpm), None)
+        held = (report.held_by for report in self.reports)
+        return next((one.per_minute for one in held if one and one.per_minute), None)
 
-    def to_json(self, waits_for: Callable[[WorkerStatus], str | None]) -> dict[str, Any]:
+    @property
+    def failed_calls(self) -> Counter[str]:
+        """Of the workers that live, by HTTP status or reason."""
+        return sum((Counter(report.failed_calls) for report in self.reports), Counter())
+
+    def to_json(self, waits_for: Callable[[WorkerStatus, int], str | None]) -> dict[str, Any]:
         """The object of `status --json`. `waits_for` says why a worker sends less than it could, in
         words; None: it does not."""
         return {
@@ -131,7 +138,9 @@ class Status:
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
             "latency_p50_s": self.latency_p50_s,
             "latency_p95_s": self.latency_p95_s,
-            "workers": [one.to_json(self.at_ms, waits_for(one)) for one in self.workers],
+            "workers": [
+                one.to_json(self.at_ms, waits_for(one, self.at_ms)) for one in self.workers
+            ],
         }
 
 

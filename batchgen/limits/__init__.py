@@ -12,6 +12,7 @@ from batchgen.limits.announced import AnnouncedLimit
 from batchgen.limits.buckets import (
     NO_LIMITS,
     Allowance,
+    LimitName,
     Limits,
     Returned,
     SharedRate,
@@ -21,5 +22,5 @@ from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
     "NO_LIMITS", "UNKNOWN_CALL", "Allowance", "AnnouncedLimit", "CallTokens", "LearnedRate",
-    "Limits", "Returned", "SharedRate", "TokenMeter", "allowance",
+    "LimitName", "Limits", "Returned", "SharedRate", "TokenMeter", "allowance",
 ]  # fmt: skip

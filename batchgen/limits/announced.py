@@ -56,7 +56,7 @@ class _Bucket:
 
     def calls_left(self, calls: int, each: float, now: int) -> float:
         """How many calls may still go out; infinite where nothing is known."""
-        if self.announced is None or now >= self._full_at:
+        if self.announced is None or now >= self.full_at:
             return math.inf
         level = self.announced.remaining + (now - self.at) / 1000 * self.announced.per_s
         return level / min(each, self.announced.limit) - (calls - self.call)
@@ -68,10 +68,10 @@ class _Bucket:
             return None
         calls_per_s = self.announced.per_s / min(each, self.announced.limit)
         wait_s = (max(1, calls_per_s * _BATCH_S) - left) / calls_per_s
-        return min(now + max(1, math.ceil(wait_s * 1000)), self._full_at)
+        return min(now + max(1, math.ceil(wait_s * 1000)), self.full_at)
 
     @property
-    def _full_at(self) -> int:
+    def full_at(self) -> int:
         assert self.announced is not None
         return self.at + math.ceil(self.announced.reset_s * 1000)
 
@@ -85,8 +85,16 @@ class ServerAllowance:
     calls: int = 0
     workers: int = 1
     rpm: int | None = None
+    _believed: bool = True
     _requests: _Bucket = field(default_factory=_Bucket)
     _tokens: _Bucket = field(default_factory=_Bucket)
+
+    def disbelieve(self) -> None:
+        """It has answered though it had announced that it would not for hours: what it announces
+        holds nobody up any more."""
+        self._believed = False
+        self.rpm = None
+        self._requests, self._tokens = _Bucket(), _Bucket()
 
     def sent(self) -> int:
         """One more call goes out; returns its number."""
@@ -101,6 +109,8 @@ class ServerAllowance:
         sent_at: int,
     ) -> None:
         """Take in what the reply to a call announced; an older call's reply changes nothing."""
+        if not self._believed:
+            return
         if requests is not None:
             self._requests.observe(requests, call, sent_at)
             if requests.is_per_minute:
@@ -121,6 +131,16 @@ class ServerAllowance:
             self._tokens.next_at(self.calls, call_tokens * self.workers, now),
         )
         return max((at for at in times if at is not None), default=None)
+
+    def full_at(self, call_tokens: float, now: int) -> int | None:
+        """When all of what is used up now will be there again; None: nothing is."""
+        buckets = ((self._requests, 1.0), (self._tokens, call_tokens))
+        times = [
+            bucket.full_at
+            for bucket, each in buckets
+            if bucket.calls_left(self.calls, each * self.workers, now) < 1
+        ]
+        return max(times, default=None)
 
     @property
     def counts_tokens(self) -> bool:

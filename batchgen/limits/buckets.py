@@ -16,6 +16,7 @@ that no sixty seconds see more than the limit allows, even if a call is a second
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, inf
+from typing import Literal
 
 from batchgen.limits.adaptive import NOTHING_LEARNED, LearnedRate
 
@@ -24,6 +25,9 @@ _BURST_S = 0.5
 # Calls are claimed in small batches, so that a limit causes no more than ten commits a second.
 _BATCH_S = 0.1
 _ADAPTIVE_BURST_S = 0.25
+
+
+LimitName = Literal["rpm", "tpm", "learned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +142,16 @@ class Returned:
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """How many calls may go out now. If these are fewer than wanted: when it is time to ask again
-    (epoch ms), the rate in force in requests a minute, and whether it is the learned one."""
+    (epoch ms), the rate in force in requests a minute, and the limit that makes it."""
 
     calls: int
     next_at: int | None = None
     limited_to_rpm: float | None = None
-    is_learned: bool = False
+    limited_by: LimitName | None = None
+
+    @property
+    def is_learned(self) -> bool:
+        return self.limited_by == "learned"
 
 
 def allowance(
@@ -160,12 +168,13 @@ def allowance(
         if calls < want:
             learned = is_learning(limits, shared.learned)
             rpm = flow.per_s * 60 if learned else limits.rpm
-            found = Allowance(calls, _after(wait_s, now), rpm, learned)
+            name: LimitName = "learned" if learned else "rpm"
+            found = Allowance(calls, _after(wait_s, now), rpm, name)
     if flow := tokens_flow(limits, call_tokens):
         calls = max(0, ceil(shared.tokens / call_tokens))
         wait_s = _BATCH_S - (shared.tokens - calls * call_tokens) / flow.per_s
         if calls < min(want, found.calls + 1):
-            found = Allowance(calls, _after(wait_s, now), flow.per_s * 60 / call_tokens)
+            found = Allowance(calls, _after(wait_s, now), flow.per_s * 60 / call_tokens, "tpm")
     return found
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
@@ -119,7 +119,12 @@ def max_tokens(body: Mapping[str, Any]) -> int | None:
     """The most tokens that the answer to a request can have; None when the request sets no
     limit."""
     limits = [body.get("max_completion_tokens"), body.get("max_tokens")]
-    return max((limit for limit in limits if isinstance(limit, int)), default=None)
+    return max((limit for limit in limits if _is_limit(limit)), default=None)
+
+
+def _is_limit(value: Any) -> TypeGuard[int]:
+    """What is none, like 0 or -1, a server may take for no limit at all."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _attachments(body: Mapping[str, Any]) -> int:

@@ -165,7 +165,7 @@ def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     usage, model = _usage(body), _text_or_none(body.get("model"))
     found = _first_choice(body)
     if found is None:
-        problem = f"{reply.status}, but no choices in it"
+        problem = f"{reply.status}, but no choices in it: {_said(body) or _shorten(reply.body)}"
         return Failure(Reason.BAD_RESPONSE, problem, usage=usage, model=model)
     choice, message = found
     if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
@@ -182,12 +182,24 @@ def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     has_answer = text or finish_reason == "length" or any(map(message.get, _OTHER_ANSWERS))
     rest = _without_text(body, message, text) if has_answer else None
     if rest is None:
-        problem = "nested too deep" if has_answer else "the answer is empty"
+        problem = "nested too deep" if has_answer else _empty(message)
         return Failure(
             Reason.BAD_RESPONSE, f"{reply.status}, but {problem}",
             finish_reason=finish_reason, usage=usage, model=model,
         )  # fmt: skip
     return Answer(text, rest, finish_reason, model, usage)
+
+
+def _said(body: dict[str, Any]) -> str:
+    """What a server says where it should answer: some put it elsewhere than into an error."""
+    base = body.get("base_resp")  # MiniMax
+    said = base.get("status_msg") if isinstance(base, dict) else None
+    return _shorten(said) if isinstance(said, str) else ""
+
+
+def _empty(message: dict[str, Any]) -> str:
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    return "the answer is empty" + (", there is only reasoning in it" if thought else "")
 
 
 def _first_choice(body: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -6,6 +6,7 @@ one snapshot, and its docstring is its promise. Behind it:
     values    what it is asked with, and what it answers      records   what is only read of it
     keys      by what an item is known again
     failure_groups   which failures are of one kind
+    trial     whose fault it is that nobody has been answered yet
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
     sqlite/   the engine that keeps it in one SQLite file
 """
@@ -56,9 +57,12 @@ from batchgen.store.values import (
     Added,
     Budget,
     ClaimRequest,
+    Condemned,
     EndedAnswer,
     EndedItem,
     Exchange,
+    Failed,
+    FailureLimit,
     Grant,
     Intake,
     OrderChange,
@@ -67,16 +71,17 @@ from batchgen.store.values import (
     Reparsed,
     Reservation,
     Spent,
+    Trial,
     WorkerRow,
 )
 
 __all__ = [
-    "Added", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Counts", "EndedAnswer",
-    "EndedItem", "Exchange", "Experiment", "ExportRecord", "FailureGroup", "FileUse", "Grant",
-    "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
-    "Reparsed", "Reservation", "ResultRow", "Seat", "Spent", "Store", "StoredAttempt",
-    "StoredItem", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts",
-    "open_store",
+    "Added", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Condemned", "Counts",
+    "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed", "FailureGroup",
+    "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage", "OrderChange",
+    "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Seat", "Spent",
+    "Store", "StoredAttempt", "StoredItem", "Trial", "UnknownCall", "WorkerRow", "key_of_content",
+    "key_of_id", "literal_parts", "open_store",
 ]  # fmt: skip
 
 
@@ -162,11 +167,14 @@ class Store:
     # Seat: a worker's place, and what a worker asks besides
 
     @asynccontextmanager
-    async def seat(self, slots: int, lease_s: float, max_crashes: int) -> AsyncIterator[Seat]:
-        """Join as a worker, and leave in the end: what is still claimed goes back untouched. When
-        that cannot be written, it is as if the worker had died. Then, too, the error that ended the
-        work is the one that is raised, if there was one."""
-        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes)
+    async def seat(
+        self, slots: int, lease_s: float, max_crashes: int, server: str = ""
+    ) -> AsyncIterator[Seat]:
+        """Join as a worker that asks `server` (a hash of its URL), and leave in the end: what is
+        still claimed goes back untouched. When that cannot be written, it is as if the worker had
+        died. Then, too, the error that ended the work is the one that is raised, if there was
+        one."""
+        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, server)
         try:
             await seat.join()
             yield seat
@@ -274,6 +282,10 @@ class Store:
     async def spent(self, of: Budget) -> Spent:
         """Of a budget, by calls that are over."""
         return await self._db.read(budget.spent_of, of)
+
+    async def overuse(self, experiment_id: int) -> float:
+        """How many times as much as was asked for a call has used; 1: none has used more."""
+        return (await self._db.read(budget.overuse)).get(experiment_id, 1.0)
 
     async def unknown_calls(
         self, after: int, experiment_id: int | None = None, limit: int = 500

@@ -34,6 +34,7 @@ class CounterDeltas:
     moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
     superseded: Counter[int] = field(default_factory=Counter)
+    overused: dict[int, float] = field(default_factory=dict)
 
     def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
         """`delta` more items of the experiment are in this state."""
@@ -42,6 +43,11 @@ class CounterDeltas:
     def supersede(self, experiment_id: int) -> None:
         """A result that was done is its item's no more."""
         self.superseded[experiment_id] += 1
+
+    def overuse(self, experiment_id: int, times: float) -> None:
+        """A call used so many times what was asked for it."""
+        if times > self.overused.get(experiment_id, 1.0):
+            self.overused[experiment_id] = times
 
     def spend(self, experiment_id: int, attempt: Attempt, unknown_tokens: int = 0) -> None:
         """One more call was made for the experiment. `unknown_tokens`: the most it can have used,

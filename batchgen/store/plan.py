@@ -26,6 +26,7 @@ from batchgen.items import (
     Release,
     Retry,
     State,
+    Suspect,
 )
 from batchgen.limits import Limits, Returned
 from batchgen.store.deltas import CounterDeltas
@@ -55,6 +56,20 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """What a budget holds back for a claim: the most that it can use, and the tokens that were
+    asked for, of which that may be several times as many."""
+
+    most: Spent
+    asked: int
+
+
+_NOTHING_RESERVED = Reserved(Spent(), 0)
+# More is a wrong count, which must not end all reservations for good.
+_MOST_OVERUSE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the engine knows before it writes. `late` has the other claims, those that do not hold,
     as far as their items are still there: how many attempts of unknown outcome, which no budget has
@@ -62,7 +77,7 @@ class Known:
 
     held: AbstractSet[Claim] = frozenset()
     late: Mapping[Claim, int] = field(default_factory=dict)
-    reserved: Mapping[Claim, Spent] = field(default_factory=dict)
+    reserved: Mapping[Claim, Reserved] = field(default_factory=dict)
     last_attempt_seq: int = 0
     last_result_seq: int = 0
 
@@ -87,12 +102,18 @@ class Plan:
     attempt_seqs: list[int | None] = field(default_factory=list)
     lost: list[Outcome] = field(default_factory=list)
 
-    def keep_attempt(self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Spent) -> int:
-        """Its sequence number. What nobody saw the end of is booked with what was reserved."""
+    def keep_attempt(
+        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved
+    ) -> int:
+        """Its sequence number. What nobody saw the end of is booked with what was reserved; one
+        that used more than was asked for tells what is to be reserved from now on."""
         unknown_tokens = 0
-        if may_have_cost_all(attempt) and reserved != Spent():
-            attempt = replace(attempt, cost_usd=reserved.cost_usd)
-            unknown_tokens = reserved.tokens
+        if may_have_cost_all(attempt) and reserved.most != Spent():
+            attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
+            unknown_tokens = reserved.most.tokens
+        if reserved.asked:
+            times = _used_tokens(attempt, 0) / reserved.asked
+            self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
         self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt))
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
@@ -157,7 +178,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
                 plan.attempt_seqs.append(None)
                 continue
             late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
-        reserved = known.reserved.get(claim, Spent())
+        reserved = known.reserved.get(claim, _NOTHING_RESERVED)
         seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
@@ -195,7 +216,7 @@ def plan_removal(
     parsing = any(claim.answer_seq is not None for claim in claims)
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for claim in claims:
-        reserved = known.reserved.get((claim.item_id, claim.epoch), Spent())
+        reserved = known.reserved.get((claim.item_id, claim.epoch), _NOTHING_RESERVED)
         calls = int(claim.answer_seq is None) + claim.second_call if crashed else 0
         for _ in range(calls):
             plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
@@ -215,19 +236,22 @@ def plan_grants(
     spent: Spent,
     reserved: Spent,
     held: AbstractSet[Claim],
-) -> tuple[list[Grant], list[Reservation]]:
-    """What may be sent, an answer each, and the reservations that this makes."""
-    grants, made = [], []
+    overuse: Mapping[int, float],
+) -> tuple[list[Grant], list[tuple[Reservation, Spent]]]:
+    """What may be sent, an answer each, and the reservations that this makes, with what is held
+    back for each: several times as much, in an experiment whose calls have used so much more."""
+    grants: list[Grant] = []
+    made = []
     booked = spent + reserved
     for one in wanted:
-        most = Spent(one.tokens, one.cost_usd)
+        most = one.most(overuse.get(one.item.experiment_id, 1.0))
         if budget.is_exceeded_by(spent + most):
             grants.append(Grant.NEVER)
         elif budget.is_exceeded_by(booked + most) or claim_of(one.item) not in held:
             grants.append(Grant.WAIT)
         else:
             booked += most
-            made.append(one)
+            made.append((one, most))
             grants.append(Grant.YES)
     return grants, made
 
@@ -312,7 +336,7 @@ def _state_after(decision: Decision) -> State:
             return State.DONE
         case Fail():
             return State.FAILED
-        case Retry() | Release():
+        case Retry() | Suspect() | Release():
             return State.PENDING
         case KeepAnswer():
             return State.RUNNING

@@ -1,12 +1,15 @@
 """What the store is asked with, and what it answers, whatever engine keeps it; what is only read of
 it is in `records`. Times that end in `_at` or `_until` are milliseconds since 1970, UTC."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from math import ceil
 from typing import Literal, NamedTuple
 
+from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, Item, Outcome, Recipe
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, LimitName, Limits
 
 # Enqueueing
 
@@ -83,11 +86,71 @@ class OrderChange:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many items may fail: so many or, as `percent`, such a share of all there are."""
+
+    number: float
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "FailureLimit":
+        """Reads `20` or `5%`. Raises UsageError."""
+        digits = text.strip()
+        percent = digits.endswith("%")
+        try:
+            number = float(digits.removesuffix("%"))
+        except ValueError:
+            number = 0.0
+        is_right = 0 < number <= 100 if percent else number >= 1 and number == int(number)
+        if not is_right:
+            raise UsageError(f"{text!r} is not a number of failures: write one like 20, or 5%")
+        return cls(number, percent)
+
+    def is_reached(self, failed: int, total: int) -> bool:
+        return failed >= (max(1.0, total * self.number / 100) if self.percent else self.number)
+
+    def __str__(self) -> str:
+        return f"{self.number:g}{'%' if self.percent else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What has failed, of `total` items."""
+
+    items: int
+    total: int
+    reasons: Counter[str]
+    newest_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a worker brings to an exchange about recipes on trial: its `server` (a hash of the URL),
+    and those that it knows to be `proven` there. Of the others, all workers together have no more
+    than `calls` in flight. `watches`: some that it works on may be on trial."""
+
+    server: str
+    proven: frozenset[int] = frozenset()
+    calls: int = 4
+    watches: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """Nothing has been answered, and `items` different items failed alike; the newest `message`."""
+
+    items: int
+    alike: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimRequest:
     """What to claim: up to `slots` items of `experiments` (None: of all), and of a `selection` in
     them if there is one, sending no more than `limits` allow together with every other worker, and
     none that could bring their done items, whoever does them, above `until`. A call is thought to
-    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls."""
+    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
+    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
@@ -96,6 +159,8 @@ class ClaimRequest:
     call_tokens: CallTokens = UNKNOWN_CALL
     pause_ms: int = 0
     selection: int | None = None
+    trial: Trial | None = None
+    max_failures: FailureLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +170,11 @@ class Exchange:
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
     when it is time to look again; `enough`: as many as wanted are done; `limited_to_rpm`: the calls
-    a minute that a limit held the claims to. All four are told only when fewer items were claimed
-    than wanted. `orders` are those of other terminals; None: this worker was taken for dead, and
-    claims nothing before it joins again.
+    a minute that the limit `limited_by` held the claims to. All are told only when fewer items were
+    claimed than wanted. `orders` are those of other terminals; None: this worker was taken for
+    dead, and claims nothing before it joins again. `proven` are recipes that the server has
+    answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be.
+    `failed`: as many as may.
     """
 
     items: list[Item]
@@ -118,6 +185,11 @@ class Exchange:
     next_at: int | None = None
     enough: bool = False
     limited_to_rpm: float | None = None
+    limited_by: LimitName | None = None
+    proven: frozenset[int] = frozenset()
+    on_trial: bool = False
+    condemned: Condemned | None = None
+    failed: Failed | None = None
 
     @property
     def expelled(self) -> bool:
@@ -127,7 +199,8 @@ class Exchange:
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
     """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
-    `calls` are those that it has in flight, or had when it died."""
+    `calls` are those that it has in flight, or had when it died; `server` is the one that it asks,
+    a hash of its URL."""
 
     id: int
     host: str
@@ -138,6 +211,7 @@ class WorkerRow:
     lease_until: int
     paused: bool = False
     report: str | None = None
+    server: str = ""
     calls: int = 0
     alive: bool = True
 
@@ -166,6 +240,10 @@ class Reservation:
     item: Item
     tokens: int
     cost_usd: float
+
+    def most(self, overuse: float) -> "Spent":
+        """What is held back for it, when calls have used `overuse` times what was asked for."""
+        return Spent(ceil(self.tokens * overuse), self.cost_usd * overuse)
 
 
 class Grant(Enum):

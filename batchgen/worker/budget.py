@@ -4,16 +4,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from batchgen.errors import ConfigError, InputError, Remedy
-from batchgen.items import Item
-from batchgen.llm.prices import Prices, WorstCase
-from batchgen.store import Budget, Grant, Reservation, Spent, Store
+from batchgen.items import Item, Usage
+from batchgen.llm.prices import Prices, WorstCase, max_tokens
+from batchgen.store import Budget, Grant, Reservation, Store
+from batchgen.worker.halts import no_room_in_budget
+from batchgen.worker.report import BudgetWait
 from batchgen.worker.requests import Prepared
-from batchgen.worker.stats import Halt
+from batchgen.worker.stats import Halt, HaltKind
 
 
 class BudgetGuard:
     """The guard of one worker. `reserve` returns when the reservation is durable, or refused; it
-    calls `halt` when the budget has nothing left for a call."""
+    calls `halt` when the budget has nothing left for a call, `waits` when others have reserved what
+    is left, and `warn` when the server does not keep to max_tokens."""
 
     def __init__(
         self,
@@ -23,12 +26,17 @@ class BudgetGuard:
         *,
         reserve: Callable[[Reservation], Awaitable[Grant]],
         halt: Callable[[Halt], None],
+        warn: Callable[[str], None],
+        waits: Callable[[BudgetWait], None],
     ) -> None:
         self._budget = budget
         self._prices = prices
         self._store = store
         self._reserve = reserve
         self._halt = halt
+        self._warn = warn
+        self._waits = waits
+        self._has_warned = False
 
     async def grants(self, item: Item, prepared: Prepared) -> bool:
         """Whether the call may be sent; if not, its item goes back, for another time.
@@ -41,11 +49,42 @@ class BudgetGuard:
             if not self._is_bounded_without_its_own(prepared):
                 raise
             raise InputError(f"the item's own params cannot be kept to a budget. {exc}") from exc
-        grant = await self._reserve(Reservation(item, worst.tokens, worst.cost_usd or 0.0))
-        if grant is Grant.NEVER:
-            spent = await self._store.spent(self._budget)
-            self._halt(_used_up(self._budget, spent, worst))
+        reservation = Reservation(item, worst.tokens, worst.cost_usd or 0.0)
+        grant = await self._reserve(reservation)
+        if grant is not Grant.YES:
+            overuse = await self._store.overuse(item.experiment_id)
+            most = reservation.most(overuse)
+            limit = max_tokens(prepared.body) or 0
+            price = self._prices.of(str(prepared.body["model"]))
+            usage = Usage(completion_tokens=limit)
+            answer_usd = price.cost_usd(usage) * overuse if price else 0.0
+            wait = BudgetWait(most.tokens, most.cost_usd, limit, answer_usd)
+            await self._say_why(grant, wait)
         return grant is Grant.YES
+
+    def observe(self, prepared: Prepared, usage: Usage) -> None:
+        """Say so, once, when an answer had more tokens than it may have."""
+        limit, used = max_tokens(prepared.body), usage.completion_tokens
+        if self._has_warned or limit is None or used is None or used <= limit:
+            return
+        self._has_warned = True
+        self._warn(
+            f"the server does not keep to max_tokens: an answer has {used:,} tokens, where "
+            f"{limit:,} were the most. The budget holds only as far as it does; from now on as "
+            "much more is reserved for each call."
+        )
+
+    async def _say_why(self, grant: Grant, wait: BudgetWait) -> None:
+        if grant is Grant.WAIT:
+            self._waits(wait)
+            return
+        spent = await self._store.spent(self._budget)
+        in_dollars = self._budget.max_cost_usd is not None and (
+            spent.cost_usd + wait.cost_usd > self._budget.max_cost_usd
+        )
+        remedy = Remedy.RAISE_COST_BUDGET if in_dollars else Remedy.RAISE_TOKEN_BUDGET
+        words = no_room_in_budget(self._budget, spent, wait, in_dollars=in_dollars)
+        self._halt(Halt(words, remedy, HaltKind.BUDGET))
 
     def _worst_case(self, prepared: Prepared) -> WorstCase:
         needs_cost = self._budget.max_cost_usd is not None
@@ -59,18 +98,3 @@ class BudgetGuard:
         except ConfigError:
             return False
         return True
-
-
-def _used_up(budget: Budget, spent: Spent, worst: WorstCase) -> Halt:
-    cost_usd = worst.cost_usd or 0.0
-    if budget.max_cost_usd is not None and spent.cost_usd + cost_usd > budget.max_cost_usd:
-        return Halt(
-            f"the budget is used up: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are "
-            f"spent, and the next call may cost ${cost_usd:,.4f}.",
-            Remedy.RAISE_COST_BUDGET,
-        )
-    return Halt(
-        f"the budget is used up: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and "
-        f"the next call may need {worst.tokens:,}.",
-        Remedy.RAISE_TOKEN_BUDGET,
-    )

@@ -16,21 +16,24 @@ from dataclasses import replace
 from functools import partial
 
 from batchgen.clock import clock_ms, now_ms
-from batchgen.errors import StoreError, StoreRefusedError
+from batchgen.errors import Remedy, StoreError, StoreRefusedError
 from batchgen.items import Item, KeepAnswer, Outcome
-from batchgen.store import Budget, ClaimRequest, Exchange, Grant, Reservation, Seat
+from batchgen.store import ClaimRequest, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.fallback import with_failed_item, with_unknown_calls
+from batchgen.worker.halts import nobody_answered, shown_url, too_many_failed
 from batchgen.worker.membership import Membership
 from batchgen.worker.permits import Permits
-from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Halt, HaltKind, Stats
 from batchgen.worker.store_retries import StoreRetries
+from batchgen.worker.trials import Trials
 from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
-    """The committer of one worker. Reservations have to keep to `budget`, if there is one. `bug` is
-    called with each outcome that the database refuses, and its trace."""
+    """The committer of one worker. `bug` is called with each outcome that the database refuses, and
+    its trace."""
 
     def __init__(
         self,
@@ -39,7 +42,8 @@ class Committer:
         membership: Membership,
         permits: Permits,
         store_retries: StoreRetries,
-        budget: Budget | None,
+        trials: Trials,
+        spec: WorkSpec,
         stats: Stats,
         bug: Callable[[str, str], None],
     ) -> None:
@@ -48,7 +52,10 @@ class Committer:
         self._membership = membership
         self._permits = permits
         self._store_retries = store_retries
-        self._budget = budget
+        self._trials = trials
+        self._budget = spec.budget
+        self._max_failures = spec.max_failures
+        self._base_url = shown_url(spec.base_url)
         self._stats = stats
         self._bug = bug
         self._wake = asyncio.Event()
@@ -122,6 +129,14 @@ class Committer:
         """Write what is handed in, and end `run`."""
         self._closed = True
         self._wake.set()
+
+    async def conclude_trial(self) -> None:
+        """All that was to be asked has been, and is written. What nobody has been answered to is
+        halted for, too, when it was little."""
+        want = self._demand.request(0, self._membership.limits, clock_ms())
+        why = await self._store_retries.run(partial(self._seat.conclude_trial, want))
+        if why is not None:
+            self.halt(Halt(nobody_answered(why, self._base_url)))
 
     async def run(self) -> None:
         """Until closed. Raises StoreError when the database could not be written for too
@@ -211,11 +226,13 @@ class Committer:
                 raise
             await self._write_apart(outcomes)
             return
-        self._outcomes.answer(done.attempt_seqs)
-        await self._membership.observe(done)
+        await self._observe(done)
         self._give_out(done.items)
         if want.slots:
             self._stats.limited_to_rpm = done.limited_to_rpm
+            self._stats.limited_by = done.limited_by
+            is_held = done.on_trial or done.limited_by is not None
+            self._stats.next_item_at = None if is_held else done.next_at
         if len(done.items) < want.slots:
             self._plan_next_look(done)
 
@@ -240,10 +257,19 @@ class Committer:
                 self._outcomes.pass_over_first()
                 refused = exc
                 continue
-            self._outcomes.answer(done.attempt_seqs)
-            await self._membership.observe(done)
+            await self._observe(done)
         if refused is not None:
             raise refused
+
+    async def _observe(self, done: Exchange) -> None:
+        self._outcomes.answer(done.attempt_seqs)
+        self._trials.observe(done)
+        if done.condemned is not None:
+            self.halt(Halt(nobody_answered(done.condemned, self._base_url)))
+        if done.failed is not None:
+            words = too_many_failed(done.failed, str(self._max_failures))
+            self.halt(Halt(words, Remedy.ALLOW_MORE_FAILURES, HaltKind.FAILURES))
+        await self._membership.observe(done)
 
     async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
         """As much of it as the database takes. When that is nothing, its claim is left to who takes

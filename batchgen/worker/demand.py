@@ -15,6 +15,7 @@ from batchgen.store import ClaimRequest, Exchange
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
+from batchgen.worker.trials import Trials
 
 # How often to look for what others add, give back or settle.
 LOOK_EVERY_MS = 1000
@@ -26,8 +27,11 @@ class Demand:
     """What one worker demands. While `draining` it claims no more; while `paused`, by an order from
     another terminal, it claims nothing."""
 
-    def __init__(self, spec: WorkSpec, pacer: Pacer, permits: Permits, meter: TokenMeter) -> None:
+    def __init__(
+        self, spec: WorkSpec, pacer: Pacer, permits: Permits, meter: TokenMeter, trials: Trials
+    ) -> None:
         self._spec = spec
+        self._trials = trials
         self._pacer = pacer
         self._permits = permits
         self._meter = meter
@@ -46,7 +50,7 @@ class Demand:
         most = 1 if self._budget_is_short else _CLAIMS_AT_A_TIME
         if self._claims_left is not None:
             most = min(most, self._claims_left)
-        server_room = self._pacer.server.calls_left(self._meter.mean, now)
+        server_room = self._pacer.room_at_server(self._meter.mean, self._permits.in_flight, now)
         return max(0, int(min(free_slots, self._permits.for_claims(now), server_room, most)))
 
     def second_calls(self, now: int) -> int:
@@ -63,6 +67,8 @@ class Demand:
             call_tokens=self._meter.estimate if counts_tokens else UNKNOWN_CALL,
             pause_ms=max(0, self._pacer.limited_until - now),
             selection=self._spec.selection,
+            trial=self._trials.request(self._pacer.first_calls(now)),
+            max_failures=self._spec.max_failures,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:

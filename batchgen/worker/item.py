@@ -132,6 +132,9 @@ class ItemRun:
     def _record(self, prepared: Prepared, sent: Sent) -> Record:
         record = self._stages.judge.record(self._item, prepared, sent)
         self._attempts, self._calls = record.attempts, []
+        if self._stages.budget is not None:
+            for attempt in record.attempts:
+                self._stages.budget.observe(prepared, attempt.usage)
         return record
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:

@@ -21,14 +21,19 @@ from batchgen.items import (
     Trouble,
 )
 from batchgen.json_text import storable
-from batchgen.llm.decide import MAY_BE_CHARGED, RetryPolicy, decide
+from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.worker.fallback import unknown_attempt
+from batchgen.worker.halts import outage, shown_url
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
-from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.spec import WorkSpec
+from batchgen.worker.stats import Halt, HaltKind, Stats
+from batchgen.worker.trials import Trials
+
+_TELL_AGAIN_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +72,31 @@ class Record:
 
 
 class Judge:
-    """The judge of one worker. It calls `halt` when no request would work, and `charge_late` for an
-    item whose last call was handed in without using up a try and was its own fault after all."""
+    """The judge of one worker. It calls `halt` when no request would work, `warn` when the server
+    answers nobody, and `charge_late` for an item whose last call was handed in without using up a
+    try and was its own fault after all."""
 
     def __init__(
         self,
-        policy: RetryPolicy,
         prices: Prices,
         pacer: Pacer,
         stats: Stats,
         rejected_parameters: RejectedParameters,
+        trials: Trials,
+        spec: WorkSpec,
         *,
         halt: Callable[[Halt], None],
         charge_late: Callable[[Item], None],
+        warn: Callable[[str], None],
     ) -> None:
-        self._policy = policy
+        self._policy = spec.retry_policy
+        self._base_url = shown_url(spec.base_url)
+        self._stall_s = spec.stall_s
+        self._warn = warn
+        self._tell_again_at = 0
         self._prices = prices
         self._rejected_parameters = rejected_parameters
+        self._trials = trials
         self._pacer = pacer
         self._stats = stats
         self._halt = halt
@@ -104,7 +117,8 @@ class Judge:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
         verdict = _blame_the_item(self._stale_but_once(called.verdict, item), prepared.input)
         needs_whole = prepared.parser.needs_whole
-        return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
+        decision = self._decide(item, verdict, called.reply, needs_whole=needs_whole)
+        return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
     def take_failure(self, item: Item) -> Fail | None:
         """How the item ends without another call: it had gone back for one when its last try was
@@ -113,7 +127,16 @@ class Judge:
 
     def halt_if_stalled(self, now: int) -> None:
         if stalled := self._pacer.stalled(now):
-            self._halt(Halt(f"{stalled} The last reply: {self._stats.trouble or 'an answer'}"))
+            said = self._stats.trouble or "an answer"
+            said = f"The last reply: {said.rstrip('.')}. Check model.base_url ({self._base_url})."
+            why = f"{stalled} {said}"
+            self._halt(Halt(why, kind=HaltKind.STALLED))
+
+    def _tell_of_outage(self, failure: Failure, now: int) -> None:
+        """At once, and again when it happens again, but not every few seconds."""
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_AGAIN_MS
+            self._warn(outage(failure, self._base_url, self._stall_s))
 
     def _other_attempt(self, called: CallResult | None, prepared: Prepared) -> Attempt:
         if called is None:
@@ -139,7 +162,13 @@ class Judge:
         self, item: Item, verdict: Answer | Failure, reply: Reply, *, needs_whole: bool
     ) -> Decision:
         now = clock_ms()
-        blame = self._pacer.observe(verdict, item, now - reply.latency_ms, now)
+        is_last_try = item.tries + 1 >= self._policy.max_attempts
+        was_down = self._pacer.down
+        blame = self._pacer.observe(
+            verdict, item, now - reply.latency_ms, now, is_last_try=is_last_try
+        )
+        if self._pacer.down and not was_down and isinstance(verdict, Failure):
+            self._tell_of_outage(verdict, now)
         owed = self._charge_late(item)
         self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
         if isinstance(verdict, Failure) and verdict.halt:

@@ -12,15 +12,18 @@ workers together, is not its matter (buckets.py). It knows four reasons to hold 
                the slots stay: the rate is cut, for all workers, and both limits would apply.
     announced  The server says that it has no room for more calls now (announced.py).
     down       Nobody gets through: the server cannot be reached, or one item after another is
-               cut off or refused with 502, 503, 504 or 529. Pause 1, 2, 4... 30 seconds, then send
+               cut off, or gets a 5xx, and none an answer. Pause 1, 2, 4... 30 seconds, then send
                one call to see. A call that times out says nothing about that. Whether the first
                few are the server's fault or their items' is seen only after them: `observe` leaves
                it open, and `take_late_charges` returns those that were their items' after all.
 
-A worker that has had nothing but 429 and outages for `stall_s` is stalled, and halts.
+A worker that has had no success for `stall_s`, whatever came instead, is stalled, and halts. When a
+server announces that it has no room for longer than that, it is asked once all the same: if it
+answers, what it announces is not true, and counts no more; if it refuses, the worker halts.
 """
 
 from math import ceil
+from typing import TypeGuard
 
 from batchgen.items import Answer, Failure, Item, Reason, Trouble
 from batchgen.limits.announced import ServerAllowance
@@ -28,8 +31,12 @@ from batchgen.llm.decide import Blame, wait_s
 
 _START_CALLS = 4
 _START_MS = 1500
+_NOT_FEW = 10_000  # the store says how many that are, of all workers together
 _LONGEST_PROBE_WAIT_S = 30.0
 _ITEMS_TO_BLAME_THE_SERVER = 3
+_ITEMS_WITH_5XX = 5  # other than 502, 503, 504, 529: a model may fail at some items by itself
+# Longer than an item waits for its next try: then the worker had nothing to ask.
+_IDLE_MS = 120_000
 # As DataDesigner and inspect_ai do: enough to end a burst, little enough not to starve.
 _CUT_PER_BURST = 0.8
 _GROWTH_PER_ROUND = 0.05
@@ -53,6 +60,10 @@ class Pacer:
         self._started_at = now
         self._got_reply = False
         self._trouble_since: int | None = None
+        self._only_429 = False
+        self._replied_at = now
+        self._tried_against_announced = False
+        self._refused_as_announced = False
         self._paused_at = -1
         self.paused_until = 0
         self.limited_until = 0  # the same, but for an outage
@@ -70,30 +81,51 @@ class Pacer:
             return 0
         if self.down:
             return 1
-        if not self._got_reply and now - self._started_at < _START_MS:
+        if self._is_starting(now):
             return min(self.slots, _START_CALLS)
         return max(1, int(self.slots * self._share))
+
+    @property
+    def usable_slots(self) -> int:
+        """How many are left of all slots after bursts of 429, while there is no pause."""
+        return max(1, int(self.slots * self._share))
+
+    def first_calls(self, now: int) -> int:
+        """How many calls of a recipe that nobody has been answered to may be in flight."""
+        return _START_CALLS if self._is_starting(now) else _NOT_FEW
+
+    def room_at_server(self, call_tokens: float, in_flight: int, now: int) -> float:
+        """How many more calls the server would take, by what it announces; when that is none for
+        longer than `stall_s`, one call is sent to see."""
+        room = self.server.calls_left(call_tokens, now)
+        may_try = room < 1 and in_flight == 0 and not self._tried_against_announced
+        if may_try and self._is_long(self.server.full_at(call_tokens, now), now):
+            return 1
+        return room
 
     def call_sent(self, now: int) -> int:
         """A call goes out; returns its number. What the start allows counts from the first one."""
         if not self.server.calls:
             self._started_at = now
+        self._tried_against_announced = self._is_long(self.server.full_at(1.0, now), now)
         return self.server.sent()
 
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
         if now < self.paused_until:
             return self.paused_until
-        if not self._got_reply and now - self._started_at < _START_MS:
+        if self._is_starting(now):
             return self._started_at + _START_MS
         return None
 
-    def observe(self, verdict: Answer | Failure, item: Item, sent_at: int, now: int) -> Blame:
+    def observe(
+        self, verdict: Answer | Failure, item: Item, sent_at: int, now: int, *,
+        is_last_try: bool = False,
+    ) -> Blame:  # fmt: skip
         """Learn from what a call that went out at `sent_at` brought, and say whose fault it was."""
-        if isinstance(verdict, Failure) and (
-            verdict.reason is Reason.CONNECTION or verdict.trouble is Trouble.UNAVAILABLE
-        ):
-            return self._observe_no_service(verdict, item, sent_at, now)
+        self._follow_success(verdict, sent_at, now)
+        if _is_no_service(verdict):
+            return self._observe_no_service(verdict, item, sent_at, now, is_last_try=is_last_try)
         tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         if tells_nothing and (self.down or self._without_service):
             return Blame.SERVER if self.down else Blame.ITEM
@@ -105,7 +137,6 @@ class Pacer:
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
             return Blame.SERVER
-        self._trouble_since = None
         self._bursts = 0
         round_of_answers = max(1.0, self.slots * self._share)
         self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
@@ -123,10 +154,36 @@ class Pacer:
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
+        if self._refused_as_announced:
+            return (
+                "the server says that nothing is left for longer than work.stall_s, and means it."
+            )
         if self._trouble_since is None or now - self._trouble_since < self._stall_ms:
             return None
-        what = "the server was down" if self.down else "the server answered only 429"
+        what = "nothing was answered"
+        if self.down:
+            what = "the server was down"
+        elif self._only_429:
+            what = "the server answered only 429"
         return f"{what} for {self._stall_ms / 1000:g} s (work.stall_s)."
+
+    def _follow_success(self, verdict: Answer | Failure, sent_at: int, now: int) -> None:
+        """For how long there has been none; not while the worker had nothing to ask."""
+        was_idle = sent_at > max(self._replied_at, self.paused_until) + _IDLE_MS
+        self._replied_at = now
+        was_a_try = self._tried_against_announced
+        if isinstance(verdict, Answer) or verdict.reason is Reason.REFUSAL:
+            self._trouble_since = None
+            if was_a_try:
+                self._tried_against_announced = False
+                self.server.disbelieve()
+            return
+        is_429 = verdict.reason is Reason.RATE_LIMIT
+        if was_a_try and is_429:
+            self._refused_as_announced = self._is_long(self.server.next_at(1.0, now), now)
+        if self._trouble_since is None or was_idle:
+            self._trouble_since, self._only_429 = now, True
+        self._only_429 = self._only_429 and is_429
 
     def _observe_rate_limit(self, failure: Failure, sent_at: int, now: int) -> None:
         same_burst = sent_at <= self._paused_at
@@ -135,40 +192,51 @@ class Pacer:
             self._paused_at = now
             if self._cuts_slots:
                 self._share = max(self._share * _CUT_PER_BURST, 1 / self.slots)
-        self._note_trouble(now)
         asked_s = failure.retry_after_s
         if asked_s is None:
             asked_s = 0.0 if same_burst else wait_s(self._bursts - 1, self._first_wait_s)
         self._pause(now, asked_s)
         self.limited_until = max(self.limited_until, now + ceil(asked_s * 1000))
 
-    def _observe_no_service(self, failure: Failure, item: Item, sent_at: int, now: int) -> Blame:
+    def _observe_no_service(
+        self, failure: Failure, item: Item, sent_at: int, now: int, *, is_last_try: bool
+    ) -> Blame:
         if failure.trouble is Trouble.STALE_CONNECTION:
             return Blame.SERVER
-        self._got_reply = self._got_reply or failure.trouble is Trouble.UNAVAILABLE
+        self._got_reply = self._got_reply or failure.reason is Reason.SERVER
         again = item.id in self._without_service
         earlier = self._without_service.pop(item.id, None)
+        others = len(self._without_service)
         self._without_service[item.id] = None if again else (item, failure)
-        unreachable = failure.trouble is Trouble.UNREACHABLE
-        if unreachable or len(self._without_service) >= _ITEMS_TO_BLAME_THE_SERVER:
+        is_5xx = failure.reason is Reason.SERVER and failure.trouble is not Trouble.UNAVAILABLE
+        enough = _ITEMS_WITH_5XX if is_5xx else _ITEMS_TO_BLAME_THE_SERVER
+        if failure.trouble is Trouble.UNREACHABLE or others + 1 >= enough:
             self.down = True
         if not self.down and again:  # and nobody was served in between: it pays for both
             self._late_charges += filter(None, [earlier])
+            return Blame.ITEM
+        if not self.down and is_5xx and is_last_try and not others:  # nobody else is in trouble
+            self._without_service[item.id] = None
             return Blame.ITEM
         if not self.down:
             return Blame.UNDECIDED
         self._without_service.clear()
         if sent_at > self._paused_at:
             self._paused_at = now
-            self._note_trouble(now)
             probe_in_s = wait_s(self._failed_probes, self._first_wait_s, _LONGEST_PROBE_WAIT_S)
             self._pause(now, max(probe_in_s, failure.retry_after_s or 0.0))
             self._failed_probes += 1
         return Blame.SERVER
 
-    def _note_trouble(self, now: int) -> None:
-        if self._trouble_since is None:
-            self._trouble_since = now
+    def _is_starting(self, now: int) -> bool:
+        return not self._got_reply and now - self._started_at < _START_MS
+
+    def _is_long(self, at: int | None, now: int) -> bool:
+        return at is not None and at - now > self._stall_ms
 
     def _pause(self, now: int, seconds: float) -> None:
         self.paused_until = max(self.paused_until, now + ceil(seconds * 1000))
+
+
+def _is_no_service(verdict: Answer | Failure) -> TypeGuard[Failure]:
+    return isinstance(verdict, Failure) and verdict.reason in (Reason.CONNECTION, Reason.SERVER)

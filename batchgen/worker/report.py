@@ -2,7 +2,9 @@
 database, and nothing else passes between them."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 
@@ -13,39 +15,87 @@ class Straggler(NamedTuple):
     began_at: int
 
 
+class BudgetWait(NamedTuple):
+    """What a call reserves of a budget: the most that it can use and cost; `answer_usd` is the part
+    of it that `max_tokens` makes."""
+
+    tokens: int
+    cost_usd: float
+    max_tokens: int
+    answer_usd: float
+
+
+class HeldBy(StrEnum):
+    """What keeps a worker from sending as much as it could.
+
+    order      another terminal has paused it
+    halt       no request would work; it only waits for the calls in flight
+    outage     the server answers nobody; one call at a time is sent to see
+    pause      the server wants no calls for a while
+    announced  the server says that it has no room for now
+    first      until the first answer few calls go out
+    budget     what is left of it is reserved by the calls in flight
+    limit      the user's limit of requests (rpm) or tokens (tpm), or the one that was learned
+    slots      it uses fewer slots after 429s, and takes them back little by little
+    items      all that is left waits for its next try
+    """
+
+    ORDER = "order"
+    HALT = "halt"
+    OUTAGE = "outage"
+    PAUSE = "pause"
+    ANNOUNCED = "announced"
+    FIRST = "first"
+    BUDGET = "budget"
+    LIMIT = "limit"
+    SLOTS = "slots"
+    ITEMS = "items"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds a worker, and the figures that go with it: until when (epoch ms), the calls a
+    minute that the `limit` makes, the slots in use, what a call reserves of the budget."""
+
+    by: HeldBy
+    until_ms: int | None = None
+    per_minute: float | None = None
+    limit: str | None = None
+    slots: int | None = None
+    budget: BudgetWait | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Held":
+        budget = values.get("budget")
+        made = {"by": HeldBy(values["by"]), "budget": budget and BudgetWait(*budget)}
+        return cls(**{**values, **made})
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """How a worker is doing; what it has not reported yet is as in a new one.
 
-    paused            it has seen the order to pause, and sends nothing
-    halted            why no request would work; it only waits for the calls in flight
-    waits_for_server  it sends nothing, or one call at a time, until the server takes calls again
-    limited_to_rpm    the calls a minute that a limit holds it to
-    paused_until_ms   when it sends again (epoch ms), while it gives the server time
+    halted            why no request would work
+    held_by           what keeps it from sending more; None: nothing does
     trouble           the newest thing that went wrong, until something goes well
     calls             of this worker so far
+    failed_calls      of these, by HTTP status or, where there was none, by reason
     late_after_ms     how long a call takes before it is late; None: too few answers to say
     stragglers        the calls that are late, the longest in flight first, a few at most
     """
 
-    paused: bool = False
     halted: str | None = None
-    waits_for_server: bool = False
-    limited_to_rpm: float | None = None
-    paused_until_ms: int | None = None
+    held_by: Held | None = None
     trouble: str = ""
     calls: int = 0
+    failed_calls: Mapping[str, int] = field(default_factory=dict)
     late_after_ms: int | None = None
     stragglers: tuple[Straggler, ...] = ()
 
     def is_urgent_after(self, last: "WorkerReport") -> bool:
-        """Whether it says why nothing moves and the last one did not, or the other way round."""
-        return self.held_back_by() != last.held_back_by()
-
-    def held_back_by(self) -> tuple[bool, ...]:
-        """Which kinds of reason there are to send less than it could."""
-        held = self.halted, self.limited_to_rpm, self.paused_until_ms
-        return (self.paused, self.waits_for_server, *(one is not None for one in held))
+        """Whether it says otherwise than the last one what holds it."""
+        now, before = self.held_by, last.held_by
+        return (now and now.by) != (before and before.by) or self.halted != last.halted
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -55,6 +105,10 @@ class WorkerReport:
         """What a row holds; None: the worker has not reported yet. What another version added is
         left out."""
         found: dict[str, Any] = json.loads(text or "{}")
-        known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
-        late = known.pop("stragglers", ())
-        return cls(**known, stragglers=tuple(Straggler(*one) for one in late))
+        known = {one.name: found[one.name] for one in fields(cls) if one.name in found}
+        late, held = known.pop("stragglers", ()), known.pop("held_by", None)
+        return cls(
+            **known,
+            held_by=held and Held.from_json(held),
+            stragglers=tuple(Straggler(*one) for one in late),
+        )

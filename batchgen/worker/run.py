@@ -1,7 +1,6 @@
 """A worker put together from its parts, and its run from the first claim to the last."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
@@ -21,13 +20,15 @@ from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.permits import Permits
 from batchgen.worker.rejected_parameters import RejectedParameters
-from batchgen.worker.reporting import make_report
+from batchgen.worker.report import BudgetWait
+from batchgen.worker.reporting import Reporter
 from batchgen.worker.requests import Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
 from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.stragglers import CallsInFlight
+from batchgen.worker.trials import Trials
 
 
 async def run_worker(
@@ -41,36 +42,42 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    async with store.seat(spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts) as seat:
+    trials = Trials(spec.base_url)
+    async with store.seat(
+        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, trials.server
+    ) as seat:
         pacer = Pacer(
             spec.concurrency, spec.stall_s, clock_ms(),
             first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
         )  # fmt: skip
         permits = Permits(pacer)
         store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
-        demand = Demand(spec, pacer, permits, await _token_meter(store, spec))
+        meter = await _token_meter(store, spec)
+        demand = Demand(spec, pacer, permits, meter, trials)
         calls_in_flight = CallsInFlight(stats.latencies_ms)
         membership = Membership(
             seat, spec, pacer, demand, store_retries,
-            report=partial(make_report, stats, calls_in_flight, pacer), warn=log.warn,
+            report=Reporter(stats, calls_in_flight, pacer, meter, trials).report, warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, store_retries, spec.budget, stats, log.bug
+            seat, demand, membership, permits, store_retries, trials, spec, stats, log.bug
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         stages = Stages(
             requests,
-            _budget_guard(spec, prices, store, committer),
+            _budget_guard(spec, prices, store, committer, stats, log),
             Calls(client, committer, pacer, calls_in_flight, hedge=spec.hedge),
             Judge(
-                spec.retry_policy, prices, pacer, stats,
-                RejectedParameters(requests.leave_out, log.warn),
-                halt=committer.halt, charge_late=committer.charge_late,
+                prices, pacer, stats,
+                RejectedParameters(requests.leave_out, log.warn), trials, spec,
+                halt=committer.halt, charge_late=committer.charge_late, warn=log.warn,
             ),
             AnswerParser(spec.retry_policy, spec.parse_timeout_s),
             committer, pacer, log,
         )  # fmt: skip
         await Slots(stages, spec, committer, membership, permits, stats, log).run(stop)
+        if stats.halted is None and not stop.drain.is_set():
+            await committer.conclude_trial()
 
 
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
@@ -82,10 +89,15 @@ async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
 
 
 def _budget_guard(
-    spec: WorkSpec, prices: Prices, store: Store, committer: Committer
+    spec: WorkSpec, prices: Prices, store: Store, committer: Committer, stats: Stats, log: RunLog
 ) -> BudgetGuard | None:
     if spec.budget is None:
         return None
+
+    def waits(wait: BudgetWait) -> None:
+        stats.budget_wait, stats.budget_wait_at = wait, clock_ms()
+
     return BudgetGuard(
-        spec.budget, prices, store, reserve=committer.reserve, halt=committer.halt
+        spec.budget, prices, store,
+        reserve=committer.reserve, halt=committer.halt, warn=log.warn, waits=waits,
     )  # fmt: skip

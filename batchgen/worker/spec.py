@@ -9,7 +9,7 @@ from typing import Any
 from batchgen.config import WorkConfig
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
-from batchgen.store import Budget
+from batchgen.store import Budget, FailureLimit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,13 @@ class WorkSpec(WorkConfig):
     With a `selection` of the store only its items are worked on, and `until` counts those alone.
     `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
     other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
-    calls of all runs together may use. `max_items` is the most that this worker claims; it claims
+    calls of all runs together may use. `max_items` is the most that this worker claims. Once
+    `max_failures` is reached, by the items of all runs together, it halts. It claims
     nothing more once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
-    than `max_answer_tokens`, where the config says it; local images are looked for in `directory`.
-    For `store_retry_s` a database that cannot be written is tried again, with the answers in
-    memory.
+    than `max_answer_tokens`, where the config says it; calls go to `base_url`; local images are
+    looked for in `directory`. For `store_retry_s` a database that cannot be written is tried again,
+    with the answers in memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
@@ -37,11 +38,13 @@ class WorkSpec(WorkConfig):
     max_cost_usd: float | None = None
     max_tokens_total: int | None = None
     max_items: int | None = None
+    max_failures: FailureLimit | None = None
     until: int | None = None
     wait_for_more: bool = False
     hedge: bool = False
     store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
+    base_url: str = ""
     directory: Path = Path()
 
     @property
@@ -76,9 +79,13 @@ class WorkSpec(WorkConfig):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "WorkSpec":
         """The spec that `to_json` was called on. Raises KeyError or TypeError for anything else."""
-        ids, directory = values["experiments"], Path(values["directory"])
-        experiments = None if ids is None else tuple(ids)
-        return cls(**{**values, "experiments": experiments, "directory": directory})
+        ids, failures = values["experiments"], values["max_failures"]
+        made = {
+            "experiments": None if ids is None else tuple(ids),
+            "max_failures": failures and FailureLimit(**failures),
+            "directory": Path(values["directory"]),
+        }
+        return cls(**{**values, **made})
 
 
 def shares(total: int, parts: int) -> list[int]:

@@ -1,29 +1,47 @@
 """What a worker knows of its work so far, and where it records what happens."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from batchgen.errors import Remedy
 from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply
+from batchgen.worker.report import BudgetWait
 
 _LATENCIES_KEPT = 1000
 
 
+class HaltKind(StrEnum):
+    """Why a worker goes on no more.
+
+    refused   no request would work: key, credit, model, URL, a value of the config
+    stalled   nothing has been answered for `stall_s`
+    budget    what is left of it is too little for a call
+    failures  as many items failed as `--max-failures` says
+    """
+
+    REFUSED = "refused"
+    STALLED = "stalled"
+    BUDGET = "budget"
+    FAILURES = "failures"
+
+
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Why no request would work, and what the user can do about it besides what that says."""
+    """Why a worker goes on no more, and what the user can do about it besides what that says."""
 
     why: str
     remedy: Remedy | None = None
+    kind: HaltKind = HaltKind.REFUSED
 
     def to_json(self) -> dict[str, Any]:
-        return {"why": self.why, "remedy": self.remedy and self.remedy.name}
+        return {"why": self.why, "remedy": self.remedy and self.remedy.name, "kind": self.kind}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Halt":
         name = values["remedy"]
-        return cls(values["why"], Remedy[name] if name else None)
+        return cls(values["why"], Remedy[name] if name else None, HaltKind(values["kind"]))
 
 
 @dataclass(slots=True)
@@ -36,6 +54,11 @@ class Stats:
     latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     paused: bool = False  # by another terminal
     limited_to_rpm: float | None = None  # what a limit holds claims to
+    limited_by: str | None = None  # which: rpm, tpm or learned
+    next_item_at: int | None = None  # when the first of those that wait comes due (epoch ms)
+    failed_calls: Counter[str] = field(default_factory=Counter)  # by status, else by reason
+    budget_wait: BudgetWait | None = None  # the newest call for which there was no room
+    budget_wait_at: int = 0  # of clock_ms
     trouble: str = ""  # the latest, while it may last
     halted: Halt | None = None
 
@@ -44,6 +67,7 @@ class Stats:
         self.calls += 1
         if isinstance(verdict, Failure):
             self.trouble = verdict.message
+            self.failed_calls[str(reply.status or verdict.reason)] += 1
             return
         self.latencies_ms.append(reply.latency_ms)
         if not paused:

@@ -12,7 +12,9 @@ create table experiments (
   created_at         integer not null,
   enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
-  constraint superseded_not_negative check (superseded_results >= 0)
+  overuse            real    not null default 1,   -- how many times its most a call has used (budget)
+  constraint superseded_not_negative check (superseded_results >= 0),
+  constraint overuse_from_one        check (overuse >= 1)
 ) strict;
 
 -- All that decides what an item's answer is (templates, model, parameters, parser), by its content.
@@ -196,6 +198,7 @@ create table workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
+  server              text    not null default '', -- which one it asks: a hash of its URL
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
@@ -210,12 +213,14 @@ create table workers (
 ) strict;
 
 -- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its
--- answer. An unknown call keeps it: attempts.cost_usd and totals.unknown_tokens.
+-- answer. An unknown call keeps it: attempts.cost_usd and totals.unknown_tokens. Where the server has
+-- used more than was asked, more is reserved than is `asked`.
 create table reservations (
   item_id       integer primary key,
   epoch         integer not null,
   experiment_id integer not null,
   worker_id     integer not null,
+  asked         integer not null check (asked >= 0),
   tokens        integer not null check (tokens >= 0),
   cost_usd      real    not null check (cost_usd >= 0)
 ) strict;
@@ -237,6 +242,32 @@ create table shared_rate (
   constraint one_row          check (id = 1),
   constraint ceiling_positive check (ceiling_per_s > 0),
   constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
+) strict;
+
+-- The recipes that a server has answered since the first of the workers that ask it began. Until then a
+-- recipe is on trial: its calls are few, and nobody is charged for what may be its own fault.
+create table proven_recipes (
+  server    text    not null,                      -- a hash of its URL
+  recipe_id integer not null references recipes (id),
+  primary key (server, recipe_id)
+) strict, without rowid;
+
+-- Items whose call failed while their recipe was on trial; until it is known whose fault it was they
+-- are pending, and not claimed. When somebody is answered, it was their own, and they end as it says
+-- here; when nobody is, the workers halt, and they are as if they had never been asked.
+create table suspects (
+  item_id       integer primary key references items (id) on delete cascade,
+  experiment_id integer not null,
+  recipe_id     integer not null references recipes (id),
+  server        text    not null,
+  alike         text    not null,                  -- by what it is compared with the others
+  probe         integer not null,                  -- 1: it was taken from the end of the pool
+  attempt_seq   integer,
+  reason        text,                              -- of its failure; null: it is to be asked again
+  error         text    not null,
+  available_at  integer,                           -- then from this time on
+  constraint probe_or_not    check (probe in (0, 1)),
+  constraint fails_or_waits  check ((reason is null) = (available_at is not null))
 ) strict;
 
 ------------------------------------------------------------ what was written out: `export`, `work -o`

@@ -116,7 +116,7 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     simulator.release()
     await until(
         enqueued.database,
-        "select count(*) from workers where json_extract(report, '$.limited_to_rpm') > 0",
+        "select count(*) from workers where json_extract(report, '$.held_by.per_minute') > 0",
     )
     assert simulator.calls < ITEMS
     assert (await enqueued.batchgen("set", "--rpm", "0")).code == 0

@@ -22,6 +22,7 @@ from batchgen.worker.report import WorkerReport
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 from batchgen.worker.store_retries import StoreRetries
+from batchgen.worker.trials import Trials
 
 ITEMS = 3
 
@@ -58,7 +59,8 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
     pacer = Pacer(work.concurrency, 1800, clock_ms())
     permits = Permits(pacer)
     store_retries = StoreRetries(permits, 5, print)
-    demand = Demand(work, pacer, permits, TokenMeter(None))
+    trials = Trials("http://127.0.0.1/v1")
+    demand = Demand(work, pacer, permits, TokenMeter(None), trials)
     async with open_store(database, create=True) as store:
         recipe = Recipe(None, Template("Say {word}"), "m", {})
         async with store.enqueueing("e", recipe, OtherRecipe.STOP) as into:
@@ -71,7 +73,7 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             )
             bugs: list[str] = []
             committer = Committer(
-                seat, demand, membership, permits, store_retries, work.budget, Stats(),
+                seat, demand, membership, permits, store_retries, trials, work, Stats(),
                 bug=lambda message, trace: bugs.append(f"{message}\n{trace}"),
             )  # fmt: skip
             running = asyncio.create_task(committer.run())

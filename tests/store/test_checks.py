@@ -21,6 +21,7 @@ values (1, 1, 1, 1, 0, 'answered', 'text');
 insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rate values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
+insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
@@ -66,6 +67,10 @@ IMPOSSIBLE = [
     ("length(key) = 16",
      "insert into item_keys (key, item_id, pass, copies_seen) values (zeroblob(15), 1, 1, 1)"),
     ("state in ('done', 'failed')", "update results set state = 'pending'"),
+    ("overuse_from_one", "update experiments set overuse = 0.5"),
+    ("probe_or_not", "update suspects set probe = 2"),
+    ("fails_or_waits", "update suspects set reason = null"),
+    ("fails_or_waits", "update suspects set available_at = 5"),
     ("one_row", "insert into shared_rate values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
     ("ceiling_positive", "update shared_rate set ceiling_per_s = 0"),
     ("never_shrinks", "update shared_rate set limited_s = -1"),

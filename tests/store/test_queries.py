@@ -103,6 +103,16 @@ PLANS = {
         "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at>?)"
     ],
     "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
+    "claim_last": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+    ],
+    "claim_selected_last": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
+        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at=?)",
+    ],
     "begin_second_calls": [
         "SCAN claim VIRTUAL TABLE INDEX 1:",
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",

@@ -149,18 +149,21 @@ PLANTED = {
         ["experiment 7: its totals say 2 calls, but its attempts add up to 0"],
     ),
     "a reservation for an item that is not running": (
-        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
-        " values (5, 1, 1, 1, 10, 0.5)",
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens,"
+        " cost_usd)"
+        " values (5, 1, 1, 1, 10, 10, 0.5)",
         ["item 5 has a part of a budget reserved, but no call under way"],
     ),
     "a reservation for an earlier claim": (
-        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
-        " values (4, 0, 1, 1, 10, 0.5)",
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens,"
+        " cost_usd)"
+        " values (4, 0, 1, 1, 10, 10, 0.5)",
         ["item 4 has a part of a budget reserved, but no call under way"],
     ),
     "a reservation of a worker that is gone": (
-        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
-        " values (4, 1, 1, 9, 10, 0.5)",
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens,"
+        " cost_usd)"
+        " values (4, 1, 1, 9, 10, 10, 0.5)",
         ["item 4 has a part of a budget reserved, but no call under way"],
     ),
     "an item gone": (
@@ -186,8 +189,9 @@ def test_what_dollars_lose_as_they_are_added_is_no_contradiction(table: Table) -
 
 def test_a_reservation_of_a_call_under_way_is_none(table: Table) -> None:
     table.db.execute(
-        "insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)"
-        " values (4, 1, 1, 1, 10, 0.5)"
+        "insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens,"
+        " cost_usd)"
+        " values (4, 1, 1, 1, 10, 10, 0.5)"
     )
     assert table.problems() == []
 

@@ -8,12 +8,12 @@ from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
-from batchgen.worker.report import Straggler
+from batchgen.worker.report import Held, HeldBy, Straggler
 from tests.kits import looks
 from tests.kits.looks import NOON_MS, counts, experiment, status, watched, worker
 
 BUSY = worker(
-    waits_for_server=True, late_after_ms=30_000,
+    held_by=Held(HeldBy.PAUSE, NOON_MS + 2500), late_after_ms=30_000,
     stragglers=(Straggler(17, NOON_MS - 95_200),),
 )  # fmt: skip
 GONE = worker(2, alive=False)
@@ -52,7 +52,7 @@ def test_at_80_columns() -> None:
         "sent, answer unknown: 3 (calls of workers that died or were stopped; the server",
         "  may have charged for them: at most $0.2500)",
         "",
-        "worker 3: pid 71 on box, 12/20 in flight, waiting",
+        "worker 3: pid 71 on box, 12/20 in flight, paused for 3 s",
         "  item 17: under way for 1 min 35 s",
         "worker 2: pid 71 on box, 20 slots, gone: the next worker takes over its items",
     ]
@@ -122,9 +122,10 @@ def test_with_nothing_going_on_there_is_no_remaining_time() -> None:
 
 
 def test_what_a_server_says_does_not_steer_the_terminal() -> None:
-    waiting = worker(waits_for_server=True, trouble="\x1b[2J\r\nslow down")
+    held = Held(HeldBy.PAUSE, NOON_MS + 2500)
+    waiting = worker(held_by=held, trouble="\x1b[2J\r\nslow down")
     assert drawn(status(counts(5), workers=(waiting,)), 100)[-1] == (
-        "worker 3: pid 71 on box, 12/20 in flight, waiting for the server: <U+001B>[2J slow down"
+        "worker 3: pid 71 on box, 12/20 in flight, paused for 3 s: <U+001B>[2J slow down"
     )
 
 

@@ -11,6 +11,7 @@ from batchgen.worker.demand import Demand
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
+from batchgen.worker.trials import Trials
 
 NOW = 100_000
 SLOTS = 20
@@ -28,7 +29,7 @@ class Worker:
         self.pacer.observe(ANSWER, ITEM, 0, 0)
         self.permits = Permits(self.pacer)
         self.meter = TokenMeter(None)
-        self.demand = Demand(self.spec, self.pacer, self.permits, self.meter)
+        self.demand = Demand(self.spec, self.pacer, self.permits, self.meter, Trials(""))
 
     def fly(self, calls: int) -> None:
         self.permits.take(calls)

@@ -23,6 +23,7 @@ from batchgen.items import (
     Release,
     Reply,
     Retry,
+    Suspect,
     Template,
     Trouble,
     Usage,
@@ -32,14 +33,18 @@ from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
+from batchgen.store import Exchange
 from batchgen.worker.judge import CallResult, Judge, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
+from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.trials import Trials
 
 POLICY = RetryPolicy(max_attempts=2, parse_attempts=2)
+SPEC = WorkSpec(max_attempts=2, parse_attempts=2, base_url="http://127.0.0.1/v1")
 PRICES = Prices(ModelConfig(base_url="http://127.0.0.1/v1", model="m", price=Price(1.0, 2.0, 0.5)))
 ANSWER = Answer("Hello", '{"choices": []}', "stop", "m-1", Usage(1_000_000, 500_000))
 REFUSED_PARAMETER = '{"error": {"message": "no", "param": "seed", "code": "unknown_parameter"}}'
@@ -70,16 +75,19 @@ def sent(verdict: Answer | Failure, **reply: Any) -> Sent:
 class Court:
     """A judge, and what it says to the worker around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_trial: bool = False) -> None:
         self.halts: list[Halt] = []
         self.late: list[Item] = []
         self.left_out: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self.stats = Stats()
+        self.trials = Trials(SPEC.base_url)
+        if not on_trial:
+            self.trials.observe(Exchange([], [], None, proven=frozenset({1})))
         parameters = RejectedParameters(self.leave_out, self.warnings.append)
         self.judge = Judge(
-            POLICY, PRICES, Pacer(10, 1800, 0), self.stats, parameters,
-            halt=self.halts.append, charge_late=self.late.append,
+            PRICES, Pacer(10, 1800, 0), self.stats, parameters, self.trials, SPEC,
+            halt=self.halts.append, charge_late=self.late.append, warn=self.warnings.append,
         )  # fmt: skip
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
@@ -191,6 +199,41 @@ def test_one_whose_last_try_that_was_ends_without_another_call() -> None:
     assert court.late == []
     assert court.judge.take_failure(last) == Fail(Reason.CONNECTION, "reset")
     assert court.judge.take_failure(last) is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "params", "shared_recipe", "suspected"),
+    [
+        (Failure(Reason.REJECTED, "404"), {}, True, "404 rejected"),
+        (Failure(Reason.REJECTED, "400"), {}, True, "400 rejected"),
+        (Failure(Reason.REJECTED, "400"), {"top_p": 2}, True, None),
+        (Failure(Reason.REJECTED, "400"), {}, False, None),  # of `retry --set`
+        (Failure(Reason.REJECTED, "404"), {"top_p": 2}, True, "404 rejected"),
+        (Failure(Reason.BAD_RESPONSE, "200"), {}, True, "200 bad_response"),
+        (Failure(Reason.REFUSAL, "200"), {}, True, None),
+        (Failure(Reason.TIMEOUT, "200"), {}, True, None),
+        (Failure(Reason.RATE_LIMIT, "429"), {}, True, None),
+    ],
+)
+def test_before_the_first_answer_an_item_that_failed_is_a_suspect(
+    failure: Failure, params: dict[str, Any], shared_recipe: bool, suspected: str | None
+) -> None:
+    request = prepared(shared_recipe=shared_recipe, **params)
+    reply = sent(failure, status=int(failure.message))
+    decision = Court(on_trial=True).judged(item(), request, reply).decision
+    assert (decision.alike if isinstance(decision, Suspect) else None) == suspected
+    assert not isinstance(Court().judged(item(), request, reply).decision, Suspect)
+
+
+def test_an_outage_is_told_at_once_by_the_url_and_how_long_it_goes_on() -> None:
+    court = Court()
+    refused = Failure(Reason.CONNECTION, "refused", trouble=Trouble.UNREACHABLE)
+    for number in range(3):
+        court.decide(refused, item(number))
+    assert court.warnings == [
+        "the server cannot be reached: http://127.0.0.1/v1 (model.base_url): refused. It is asked "
+        "again now and then, for 1800 s (work.stall_s) at most; no item is charged."
+    ]
 
 
 def test_a_stale_connection_costs_nothing_once() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from batchgen.items import Answer, Failure, Item, Reason, Trouble, Usage
+from batchgen.limits import AnnouncedLimit
 from batchgen.llm.decide import Blame
 from batchgen.worker.pacer import Pacer
 
@@ -177,8 +178,10 @@ def test_the_probes_of_an_outage_grow_apart_up_to_half_a_minute() -> None:
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-@pytest.mark.parametrize("sign_of_life", [ANSWER, SERVER_ERROR, Failure(Reason.REJECTED, "400")])
-def test_any_reply_ends_an_outage(sign_of_life: Answer | Failure) -> None:
+@pytest.mark.parametrize("sign_of_life", [ANSWER, Failure(Reason.REJECTED, "400")])
+def test_any_reply_but_an_error_of_the_server_ends_an_outage(
+    sign_of_life: Answer | Failure,
+) -> None:
     outage = pacer()
     outage.observe(REFUSED, item(1), 1000, 1001)
     outage.observe(REFUSED, item(1), 2001, 2002)
@@ -293,12 +296,97 @@ def test_an_answer_now_and_then_is_no_stall() -> None:
     assert limited.stalled(10_000_000) is None
 
 
-def test_429_and_outages_by_turns_are_a_stall_too() -> None:
-    limited = pacer(stall_s=60)
-    limited.observe(slow_down(30), item(1), 1000, 1000)
-    limited.observe(REFUSED, item(1), 31_000, 31_000)
-    limited.observe(slow_down(30), item(1), 61_000, 61_000)
-    assert limited.stalled(61_000) == "the server answered only 429 for 60 s (work.stall_s)."
+REJECTED = Failure(Reason.REJECTED, "404")
+NONSENSE = Failure(Reason.BAD_RESPONSE, "200, but not JSON")
+
+
+@pytest.mark.parametrize("other", [REFUSED, SERVER_ERROR, TIMEOUT, REJECTED, NONSENSE])
+def test_no_success_is_a_stall_whatever_came_instead(other: Failure) -> None:
+    stalled = pacer(stall_s=60)
+    for now in (1000, 21_000, 41_000):
+        stalled.observe(slow_down(5), item(1), now, now)
+        stalled.observe(other, item(2), now, now + 10_000)
+    assert stalled.stalled(60_999) is None
+    stalled.observe(slow_down(5), item(1), 61_000, 61_000)
+    assert stalled.stalled(61_000) == "nothing was answered for 60 s (work.stall_s)."
+
+
+def test_a_refusal_of_the_model_is_no_stall() -> None:
+    served = pacer(stall_s=60)
+    served.observe(SLOW_DOWN, item(1), 1000, 1000)
+    served.observe(Failure(Reason.REFUSAL, "no"), item(2), 50_000, 50_000)
+    served.observe(SLOW_DOWN, item(1), 70_000, 70_000)
+    assert served.stalled(70_000) is None
+
+
+def test_rare_items_that_are_all_rejected_are_no_stall() -> None:
+    idle = pacer(stall_s=60)
+    for hour in range(1, 5):
+        idle.observe(REJECTED, item(hour), hour * 3_600_000, hour * 3_600_000 + 10)
+        assert idle.stalled(hour * 3_600_000 + 10) is None
+
+
+# Servers that are up, and answer nobody
+
+
+def test_500_for_one_item_after_another_is_the_servers_fault() -> None:
+    dead = pacer()
+    blames = [dead.observe(SERVER_ERROR, item(n), 1000, 1001) for n in range(1, 7)]
+    assert blames == [*[Blame.UNDECIDED] * 4, Blame.SERVER, Blame.SERVER]
+    assert (dead.down, dead.allowed(1001), dead.allowed(2001)) == (True, 0, 1)
+    dead.observe(SERVER_ERROR, item(9), 2001, 2002)
+    assert dead.down
+    dead.observe(ANSWER, item(9), 4002, 4003)
+    assert (dead.down, dead.take_late_charges()) == (False, [])
+
+
+def test_an_item_at_its_last_try_fails_when_nobody_else_is_in_trouble() -> None:
+    served = pacer()
+    assert served.observe(SERVER_ERROR, item(1), 1000, 1001, is_last_try=True) is Blame.ITEM
+    assert served.take_late_charges() == []
+    assert served.observe(SERVER_ERROR, item(2), 1000, 1001, is_last_try=True) is Blame.UNDECIDED
+
+
+# Servers that announce that nothing is left for hours
+
+
+def announced(stall_s: float, limit: float = 60) -> Pacer:
+    made = pacer(stall_s)
+    call = made.call_sent(0)
+    nothing = AnnouncedLimit(limit=limit, remaining=0, reset_s=86_340)
+    made.server.observe(nothing, None, call, 0)
+    return made
+
+
+def test_who_says_that_nothing_is_left_for_hours_is_asked_once_all_the_same() -> None:
+    waiting = announced(stall_s=60)
+    assert waiting.room_at_server(100, in_flight=1, now=100) < 1
+    assert waiting.room_at_server(100, in_flight=0, now=100) == 1
+    waiting.call_sent(100)
+    assert waiting.room_at_server(100, in_flight=0, now=101) < 1
+
+
+def test_an_answer_shows_that_it_is_not_true() -> None:
+    waiting = announced(stall_s=60)
+    waiting.call_sent(100)
+    waiting.observe(ANSWER, item(1), 100, 200)
+    assert waiting.room_at_server(100, in_flight=0, now=200) > SLOTS
+    assert waiting.stalled(200) is None
+
+
+def test_a_429_shows_that_it_is_and_halts() -> None:
+    waiting = announced(stall_s=60)
+    waiting.call_sent(100)
+    waiting.observe(slow_down(3), item(1), 100, 200)
+    assert "nothing is left for longer than work.stall_s" in (waiting.stalled(200) or "")
+
+
+def test_one_that_fills_up_little_by_little_is_waited_for() -> None:
+    waiting = announced(stall_s=60, limit=10_000)  # a call in nine seconds
+    waiting.call_sent(100)
+    waiting.observe(slow_down(3), item(1), 100, 200)
+    assert waiting.stalled(200) is None
+    assert waiting.room_at_server(100, in_flight=0, now=20_000) >= 1
 
 
 @pytest.mark.parametrize("trouble", [SLOW_DOWN, REFUSED])

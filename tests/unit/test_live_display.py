@@ -12,6 +12,7 @@ from batchgen.display.live import LiveDisplay, plain_line
 from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
+from batchgen.worker.report import Held, HeldBy
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker
 
 TOTAL = Counts(
@@ -20,7 +21,11 @@ TOTAL = Counts(
 )  # fmt: skip
 LOOK = status(TOTAL, latency_p50_s=0.931)
 HISTORY = going(Interval(100.0, 1234, 1234, 0, 123_440, 0.0), elapsed_s=271, retried=5)
-PAUSED = {"paused_until_ms": NOON_MS + 3000, "trouble": "429 slow down"}
+PAUSED = {"held_by": Held(HeldBy.PAUSE, NOON_MS + 3000), "trouble": "429 slow down"}
+
+
+def pause(ms: int) -> dict[str, Any]:
+    return {"held_by": Held(HeldBy.PAUSE, NOON_MS + ms)}
 
 
 def reporting(*reports: dict[str, Any], **change: Any) -> Status:
@@ -39,14 +44,17 @@ def reporting(*reports: dict[str, Any], **change: Any) -> Status:
         ([{}], 1, ""),
         ([{"trouble": "500 oops"}], 1, ""),
         ([{"trouble": "500 oops"}], 0, "nothing finished lately: 500 oops"),
-        ([{"paused_until_ms": NOON_MS + 900}], 1, ""),
-        ([{"paused_until_ms": NOON_MS + 4100}], 1, "paused for 5 s"),
-        ([{"paused_until_ms": NOON_MS - 4100}], 1, ""),
+        ([pause(900)], 1, ""),
+        ([pause(4100)], 1, "paused for 5 s"),
+        ([pause(-4100)], 1, ""),
         ([PAUSED], 0, "paused for 3 s: 429 slow down"),
         ([PAUSED, {}], 1, ""),
-        ([PAUSED, {"paused_until_ms": NOON_MS + 9000}], 0, "paused for 3 s: 429 slow down"),
+        ([PAUSED, pause(9000)], 0, "paused for 3 s: 429 slow down"),
         ([PAUSED, {"alive": False}], 0, "paused for 3 s: 429 slow down"),
-        ([{"limited_to_rpm": 120.4}, {}], 1, "limited to about 120 requests/min"),
+        ([{"held_by": Held(HeldBy.LIMIT, per_minute=120.4)}, {}], 1,
+         "limited to about 120 requests/min"),
+        ([{"held_by": Held(HeldBy.SLOTS, slots=3)}, {}], 1, ""),
+        ([{"held_by": Held(HeldBy.SLOTS, slots=3)}], 1, "3 slots in use after 429s"),
         ([{"halted": "no quota"}, {}], 1, "halted: waiting for the calls in flight"),
         ([{"paused": True}], 1, "paused from another terminal: batchgen resume goes on"),
         ([{"paused": True}, {}], 1, ""),
@@ -59,7 +67,7 @@ def test_why_nothing_moves(reports: list[dict[str, Any]], rate: float, held: str
 def test_what_is_left_goes_by_the_rate_or_by_what_a_limit_allows() -> None:
     look = status(counts(done=400, pending=600))
     assert (left_s(look, 0.0), left_s(look, 2.0)) == (None, 300.0)
-    limited = replace(look, workers=(worker(limited_to_rpm=120.0),))
+    limited = replace(look, workers=(worker(held_by=Held(HeldBy.LIMIT, per_minute=120.0)),))
     assert (left_s(limited, 0.0), left_s(limited, 1.0)) == (300.0, 600.0)
 
 

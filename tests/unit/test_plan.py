@@ -1,5 +1,7 @@
 """What a transaction will write, decided without a database."""
 
+from dataclasses import replace
+
 from batchgen.items import (
     Attempt,
     Done,
@@ -18,6 +20,7 @@ from batchgen.store.plan import (
     ClaimRow,
     Known,
     Plan,
+    Reserved,
     plan_finish,
     plan_grants,
     plan_removal,
@@ -107,7 +110,7 @@ def test_the_second_outcome_of_a_claim_that_has_ended_is_lost() -> None:
 
 
 def test_an_unknown_call_is_booked_with_what_was_reserved_for_it() -> None:
-    known = Known(held={(1, 3)}, reserved={(1, 3): Spent(500, 0.25)})
+    known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(500, 0.25), 500)})
     plan = finish(Outcome(ITEM, (UNKNOWN,), Release()), known=known)
     assert [row["cost_usd"] for row in plan.attempts] == [0.25]
     assert plan.deltas.totals[7].unknown_tokens == 500
@@ -152,9 +155,28 @@ def test_a_budget_grants_what_fits_and_tells_waiting_from_never() -> None:
     item = Item(1, 3, 7, 1, None, "{}")
     wanted = [Reservation(item, tokens, 0.0) for tokens in (30, 30, 90)]
     wanted.append(Reservation(Item(2, 1, 7, 1, None, "{}"), 1, 0.0))  # another's by now
-    grants, made = plan_grants(wanted, Budget(max_tokens=100), Spent(20), Spent(30), {(1, 3)})
+    budget = Budget(max_tokens=100)
+    grants, made = plan_grants(wanted, budget, Spent(20), Spent(30), {(1, 3)}, {})
     assert grants == [Grant.YES, Grant.WAIT, Grant.NEVER, Grant.WAIT]
-    assert made == wanted[:1]
+    assert made == [(wanted[0], Spent(30))]
+
+
+def test_where_calls_used_more_than_was_asked_as_much_more_is_held_back() -> None:
+    known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(100), 50)})
+    used = replace(ANSWERED, usage=Usage(30, 120))
+    assert finish(Outcome(ITEM, (used,), Done()), known=known).deltas.overused == {7: 3.0}
+    less = replace(ANSWERED, usage=Usage(30, 20))
+    assert finish(Outcome(ITEM, (less,), Done()), known=known).deltas.overused == {}
+    wanted = [Reservation(Item(1, 3, 7, 1, None, "{}"), 30, 0.5)]
+    held = {(1, 3)}
+    grants, made = plan_grants(wanted, Budget(max_tokens=100), Spent(), Spent(), held, {7: 3.0})
+    assert (grants, made) == ([Grant.YES], [(wanted[0], Spent(90, 1.5))])
+
+
+def test_a_wrong_count_of_tokens_does_not_end_all_reservations_for_good() -> None:
+    known = Known(held={(1, 3)}, reserved={(1, 3): Reserved(Spent(50), 50)})
+    used = replace(ANSWERED, usage=Usage(30, 2**52))
+    assert finish(Outcome(ITEM, (used,), Done()), known=known).deltas.overused == {7: 100.0}
 
 
 def test_calls_that_were_not_sent_and_tokens_that_were_not_used_are_given_back() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from batchgen.config import Config, ModelConfig
 from batchgen.items import Price
 from batchgen.jobs.worker_process import WorkerTask
+from batchgen.store import FailureLimit
 from batchgen.worker.spec import WorkSpec
 
 counts = st.integers(1, 2**40)
@@ -20,6 +21,8 @@ SOME: dict[Any, st.SearchStrategy[Any]] = {
     float: seconds,
     bool: st.booleans(),
     tuple[int, ...]: st.lists(counts).map(tuple),
+    str: st.text(st.characters(codec="utf-8")),
+    FailureLimit: st.builds(FailureLimit, counts.map(float), st.booleans()),
     Path: st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(Path),
     NoneType: st.none(),
 }

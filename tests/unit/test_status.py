@@ -1,6 +1,7 @@
 """The objects of `status`, `show` and `failures` with `--json`: scripts rely on their keys."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import Counts, FailureGroup, StoredAttempt, StoredItem
-from batchgen.worker.report import Straggler
+from batchgen.worker.report import BudgetWait, Held, HeldBy, Straggler
 from tests.kits.looks import NOON_MS, experiment, worker
 
 NOON = "2025-11-25T12:00:00.000Z"
@@ -28,7 +29,8 @@ COUNTS_OBJECT = {
 }  # fmt: skip
 WORKER_OBJECT = {
     "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,
-    "paused": False, "in_flight": 12, "waits_for": "waiting", "late_after_s": 1.5,
+    "paused": False, "in_flight": 12, "waits_for": "paused for 3 s",
+    "failed_calls": {}, "late_after_s": 1.5,
     "stragglers": [{"item": 17, "for_s": 95.2}],
 }  # fmt: skip
 REQUEST = {
@@ -48,7 +50,7 @@ ITEM = StoredItem(
 
 def test_the_object_of_a_status() -> None:
     busy = worker(
-        waits_for_server=True, late_after_ms=1500,
+        held_by=Held(HeldBy.PAUSE, NOON_MS + 2500), late_after_ms=1500,
         stragglers=(Straggler(17, NOON_MS - 95_204),),
     )  # fmt: skip
     status = Status(
@@ -75,16 +77,49 @@ def test_the_object_of_a_status() -> None:
     ("report", "words"),
     [
         ({}, None),
-        ({"paused": True, "waits_for_server": True}, "paused"),
-        ({"waits_for_server": True}, "waiting"),
-        ({"waits_for_server": True, "trouble": "429"}, "waiting for the server: 429"),
+        ({"paused": True, "held_by": Held(HeldBy.PAUSE, NOON_MS + 9000)}, "paused"),
+        ({"held_by": Held(HeldBy.PAUSE, NOON_MS + 9000)}, "paused for 9 s"),
+        ({"held_by": Held(HeldBy.PAUSE, NOON_MS + 500)}, None),
         ({"trouble": "429"}, None),
-        ({"limited_to_rpm": 1234.5}, "limited to about 1,234 requests/min"),
-        ({"limited_to_rpm": 0.5}, "limited to one call in 2.0 min"),
+        (
+            {"held_by": Held(HeldBy.OUTAGE, NOON_MS + 9000), "trouble": "500 no"},
+            "the server answers nobody, asked again in 9 s: 500 no",
+        ),
+        ({"held_by": Held(HeldBy.OUTAGE)}, "the server answers nobody"),
+        ({"held_by": Held(HeldBy.FIRST)}, "few calls go out until the first answer"),
+        (
+            {"held_by": Held(HeldBy.LIMIT, per_minute=1234.5, limit="rpm")},
+            "limited to about 1,234 requests/min (the limit of requests)",
+        ),
+        (
+            {"held_by": Held(HeldBy.LIMIT, per_minute=0.5, limit="tpm")},
+            "limited to one call in 2.0 min (the limit of tokens)",
+        ),
+        (
+            {"held_by": Held(HeldBy.LIMIT, per_minute=90, limit="learned")},
+            "limited to about 90 requests/min (what the server takes)",
+        ),
+        (
+            {"held_by": Held(HeldBy.BUDGET, budget=BudgetWait(5400, 0.0512, 5012, 0.05))},
+            "held by the budget: max_tokens 5012 reserves $0.05 a call; lower it",
+        ),
+        (
+            {"held_by": Held(HeldBy.BUDGET, budget=BudgetWait(5400, 0.0, 5012, 0.0))},
+            "held by the budget: max_tokens 5012 reserves 5,400 tokens a call; lower it",
+        ),
+        ({"held_by": Held(HeldBy.SLOTS, slots=12)}, "12 slots in use after 429s"),
     ],
 )
 def test_why_a_worker_sends_less_than_it_could(report: dict[str, Any], words: str | None) -> None:
-    assert waits_for(worker(**report)) == words
+    assert waits_for(worker(**report), NOON_MS) == words
+
+
+@pytest.mark.parametrize("kind", [HeldBy.ANNOUNCED, HeldBy.ITEMS])
+def test_a_long_wait_is_told_by_the_clock(kind: HeldBy) -> None:
+    at = datetime.fromtimestamp((NOON_MS + 3_600_000) / 1000, UTC).astimezone()
+    held = waits_for(worker(held_by=Held(kind, NOON_MS + 3_600_000)), NOON_MS)
+    assert held is not None
+    assert held.endswith(f" until {at:%H:%M}")
 
 
 def test_the_object_of_an_item() -> None:

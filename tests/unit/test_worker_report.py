@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from batchgen.worker.report import Straggler, WorkerReport
+from batchgen.worker.report import BudgetWait, Held, HeldBy, Straggler, WorkerReport
 
 REPORT = WorkerReport(
-    paused=True, halted="no quota", waits_for_server=True, limited_to_rpm=120.5,
-    paused_until_ms=1_700_000_000_000, trouble="429 慢", calls=17, late_after_ms=900,
+    halted="no quota", trouble="429 慢", calls=17, failed_calls={"429": 3}, late_after_ms=900,
+    held_by=Held(HeldBy.BUDGET, 1_700_000_000_000, 120.5, "rpm", 3, BudgetWait(9, 0.5, 7, 0.25)),
     stragglers=(Straggler(7, 1_699_999_999_000), Straggler(9, 5)),
 )  # fmt: skip
 
@@ -30,12 +30,10 @@ def test_what_another_version_added_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "is_urgent"),
     [
-        ({"paused": False}, True),
         ({"halted": None}, True),
-        ({"waits_for_server": False}, True),
-        ({"limited_to_rpm": None}, True),
-        ({"paused_until_ms": None}, True),
-        ({"paused_until_ms": 1_700_000_009_000}, False),
+        ({"held_by": None}, True),
+        ({"held_by": Held(HeldBy.LIMIT, per_minute=60.0)}, True),
+        ({"held_by": Held(HeldBy.BUDGET, 1_700_000_009_000)}, False),
         ({"trouble": "503", "calls": 18, "stragglers": ()}, False),
     ],
 )

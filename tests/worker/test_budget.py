@@ -275,7 +275,6 @@ async def test_a_call_that_was_cut_off_counts_and_one_that_was_refused_does_not(
     ("params", "said"),
     [
         ({"max_tokens": None}, "model.max_tokens: is not set, so nobody knows the most"),
-        ({"max_tokens": "many"}, "model.max_tokens: is not set, so nobody knows the most"),
     ],
 )
 async def test_an_item_that_asks_for_what_has_no_limit_fails_alone(

@@ -115,7 +115,7 @@ async def test_each_attempt_is_kept_with_what_the_server_said(
     assert json.loads(third[4])["choices"][0]["message"]["content"] is None
     assert job.log.attempts == [
         (1, "failed", "Retry"),
-        (1, "failed", "Retry"),
+        (1, "failed", "Suspect"),  # nobody has been answered yet
         (1, "answered", "Done"),
     ]
 

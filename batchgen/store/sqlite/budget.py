@@ -5,7 +5,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from batchgen.store.plan import Claim, claim_of, plan_grants
+from batchgen.store.plan import Claim, Reserved, claim_of, plan_grants
 from batchgen.store.sqlite.fencing import held_claims
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Budget, Grant, Reservation, Spent
@@ -16,14 +16,15 @@ def reserve(
 ) -> list[Grant]:
     held = held_claims(db, {claim_of(one.item) for one in wanted})
     spent, reserved = spent_of(db, budget), _sum(db, "reserved", budget)
-    grants, made = plan_grants(wanted, budget, spent, reserved, held)
+    times = overuse(db)
+    grants, made = plan_grants(wanted, budget, spent, reserved, held, times)
     rows = [
         {
             "item_id": one.item.id, "epoch": one.item.epoch, "worker_id": worker_id,
             "experiment_id": one.item.experiment_id,
-            "tokens": one.tokens, "cost_usd": one.cost_usd,
+            "asked": one.tokens, "tokens": most.tokens, "cost_usd": most.cost_usd,
         }
-        for one in made
+        for one, most in made
     ]  # fmt: skip
     db.executemany(QUERIES["reserve"], rows)
     return grants
@@ -34,14 +35,19 @@ def spent_of(db: sqlite3.Connection, budget: Budget) -> Spent:
     return _sum(db, "spent", budget)
 
 
-def take_reserved(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, Spent]:
+def overuse(db: sqlite3.Connection) -> dict[int, float]:
+    """By experiment, how many times as much as was asked for a call has used; where it is more."""
+    return dict(db.execute(QUERIES["overuse"]).fetchall())
+
+
+def take_reserved(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, Reserved]:
     """Remove what was reserved for these claims, those for which anything was."""
     if db.execute(QUERIES["any_reservation"]).fetchone() is None:
         return {}
     ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
     found = {
-        (item_id, epoch): Spent(tokens, cost_usd)
-        for item_id, epoch, tokens, cost_usd in db.execute(QUERIES["reservations_of"], ids)
+        (item_id, epoch): Reserved(Spent(tokens, cost_usd), asked)
+        for item_id, epoch, asked, tokens, cost_usd in db.execute(QUERIES["reservations_of"], ids)
         if (item_id, epoch) in claims
     }
     rows = [{"item_id": item_id, "epoch": epoch} for item_id, epoch in found]

@@ -21,6 +21,9 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
         QUERIES["add_to_totals"],
         [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
     )
+    if deltas.overused:
+        times = [{"experiment_id": id_, "overuse": n} for id_, n in deltas.overused.items()]
+        db.executemany(QUERIES["note_overuse"], times)
     if deltas.superseded:
         rows = [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()]
         db.executemany(QUERIES["count_superseded"], rows)

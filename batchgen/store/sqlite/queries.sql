@@ -159,8 +159,8 @@ delete from selections where id = :selection;
 ------------------------------------------------------------------------------- workers
 
 -- name: join_worker
-insert into workers (host, boot_id, pid, slots, started_at, lease_until)
-values (:host, :boot_id, :pid, :slots, :now, :lease_until);
+insert into workers (host, boot_id, pid, slots, started_at, lease_until, server)
+values (:host, :boot_id, :pid, :slots, :now, :lease_until, :server);
 
 -- name: heartbeat
 -- Changes nothing when this worker was taken for dead.
@@ -183,7 +183,7 @@ update workers
 update workers set report = :report where id = :worker_id;
 
 -- name: workers
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report from workers
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, server from workers
  order by id;
 
 -- name: count_calls
@@ -221,11 +221,18 @@ update work set tries = tries + 1 where item_id = :item_id;
 
 -- name: reserve
 -- For a claim that holds.
-insert into reservations (item_id, epoch, experiment_id, worker_id, tokens, cost_usd)
-values (:item_id, :epoch, :experiment_id, :worker_id, :tokens, :cost_usd)
+insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens, cost_usd)
+values (:item_id, :epoch, :experiment_id, :worker_id, :asked, :tokens, :cost_usd)
 on conflict (item_id) do update
-   set epoch = excluded.epoch, worker_id = excluded.worker_id, tokens = excluded.tokens,
-       cost_usd = excluded.cost_usd;
+   set epoch = excluded.epoch, worker_id = excluded.worker_id, asked = excluded.asked,
+       tokens = excluded.tokens, cost_usd = excluded.cost_usd;
+
+-- name: overuse
+-- How many times as much as was asked for a call has used, where one has used more.
+select id, overuse from experiments where overuse > 1;
+
+-- name: note_overuse
+update experiments set overuse = max(overuse, :overuse) where id = :experiment_id;
 
 -- name: reserved
 select experiment_id, sum(tokens), sum(cost_usd) from reservations group by experiment_id;
@@ -237,7 +244,7 @@ select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_u
 select 1 from reservations limit 1;
 
 -- name: reservations_of
-select r.item_id, r.epoch, r.tokens, r.cost_usd
+select r.item_id, r.epoch, r.asked, r.tokens, r.cost_usd
   from json_each(:ids) claim cross join reservations r on r.item_id = claim.value;
 
 -- name: settle_reservation
@@ -364,6 +371,28 @@ update work
                     order by priority desc, item_id limit :want)
 returning item_id;
 
+-- name: claim_last
+-- Items never tried, from the other end of the pool: while a recipe is on trial they tell whether
+-- those that failed are like all the others.
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
+ where item_id in (select item_id from work indexed by work_fresh
+                    where state = 'pending' and available_at is null
+                      and experiment_id = :experiment_id
+                    order by priority, item_id desc limit :want)
+returning item_id;
+
+-- name: claim_selected_last
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
+ where item_id in (select item_id from work indexed by work_selected
+                    where selection = :selection and state = 'pending' and available_at is null
+                    order by priority, item_id desc limit :want)
+returning item_id;
+
+-- name: newest_failure
+select error from results where state = 'failed' order by seq desc limit 1;
+
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
        w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text
@@ -395,6 +424,72 @@ on conflict (id) do update
        paused_until = :paused_until, ceiling_per_s = :ceiling_per_s, cut_share = :cut_share,
        limited_s = :limited_s, cut_at = :cut_at, cut_effective_at = :cut_effective_at,
        taken_since_cut = :taken_since_cut;
+
+------------------------------------------------------------------------------- exchange: trials
+
+-- name: proven_recipes
+select recipe_id from proven_recipes where server = :server;
+
+-- name: prove_recipe
+insert into proven_recipes (server, recipe_id) values (:server, :recipe_id) on conflict do nothing;
+
+-- name: calls_on_trial
+-- Calls in flight, of anybody, whose recipe has not been answered yet.
+select count(*)
+  from work w indexed by work_claimed cross join items i on i.id = w.item_id
+ where w.state = 'running' and w.answer_seq is null
+   and not exists (select 1 from proven_recipes p
+                    where p.server = :server and p.recipe_id = i.recipe_id);
+
+-- name: add_suspect
+insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
+  attempt_seq, reason, error, available_at)
+values (:item_id, :experiment_id, :recipe_id, :server, :alike, :probe, :attempt_seq, :reason,
+  :error, :available_at);
+
+-- name: suspects
+select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at
+  from suspects where server = :server order by item_id;
+
+-- name: hold_suspect
+-- It is back already, and is not claimed while it is one.
+update work set available_at = :until where item_id = :item_id and state = 'pending';
+
+-- name: give_back_unasked
+-- A claim for which there is no room: as if it had not been made.
+update work
+   set state = 'pending', worker_id = null
+ where item_id = :item_id and state = 'running' and worker_id = :worker_id;
+
+-- name: fail_suspect
+-- The fault was its own.
+update work
+   set state = 'failed', available_at = null, tries = tries + 1, result_seq = :result_seq
+ where item_id = :item_id and state = 'pending';
+
+-- name: retry_suspect
+-- The fault was its own, and another try may do.
+update work set available_at = :available_at, tries = tries + 1
+ where item_id = :item_id and state = 'pending';
+
+-- name: forget_suspect
+delete from suspects where item_id = :item_id;
+
+-- name: release_suspects
+update work set available_at = null
+ where state = 'pending' and item_id in (select item_id from suspects where server = :server);
+
+-- name: forget_suspects
+delete from suspects where server = :server;
+
+-- name: forget_proven_recipes
+delete from proven_recipes where server = :server;
+
+-- name: server_of_worker
+select server from workers where id = :worker_id;
+
+-- name: count_workers_of_server
+select count(*) from workers where server = :server;
 
 -- name: recipe
 select body from recipes where id = :recipe_id;

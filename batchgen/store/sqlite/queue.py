@@ -13,11 +13,12 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan import plan_returned
+from batchgen.store.plan import Plan, plan_returned
 from batchgen.store.records import Counts
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
@@ -26,19 +27,21 @@ from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import selection_counts
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
-from batchgen.store.values import ClaimRequest, Exchange, WorkerRow
+from batchgen.store.sqlite.trials import Trials, forget_trials_of_the_last
+from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed, WorkerRow
 
 _CLOCK_SET_BACK_MS = 75_000
 
 
 def join(
-    db: sqlite3.Connection, machine: tuple[str, str], pid: int, slots: int, now: int, lease_ms: int
-) -> int:
+    db: sqlite3.Connection, machine: tuple[str, str], pid: int, slots: int, now: int,
+    lease_ms: int, server: str = "",
+) -> int:  # fmt: skip
     """Add a worker; its id is never used again."""
     host, boot_id = machine
     row = {
         "host": host, "boot_id": boot_id, "pid": pid, "slots": slots, "now": now,
-        "lease_until": now + lease_ms,
+        "lease_until": now + lease_ms, "server": server,
     }  # fmt: skip
     worker_id = db.execute(QUERIES["join_worker"], row).lastrowid
     assert worker_id is not None
@@ -67,8 +70,25 @@ def remove_worker(
     """Remove a worker, and give its claims back to the others; how many these were."""
     n = give_back(db, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
     db.execute(QUERIES["drop_reservations"], {"worker_id": worker_id})
+    row = db.execute(QUERIES["server_of_worker"], {"worker_id": worker_id}).fetchone()
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
+    if row is not None:
+        forget_trials_of_the_last(db, row[0])
     return n
+
+
+def conclude_trial(
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, now: int
+) -> Condemned | None:
+    """This worker asks no more: when no other is there, what is known must do."""
+    server = want.trial.server if want.trial else ""
+    if any(row.id != worker_id and row.server == server for row in workers(db)):
+        return None
+    trials = Trials(db, want, [], now, partial(_open, db, want))
+    trials.judge([], Plan(0, 0))
+    if trials.condemned is None:
+        trials.conclude(nobody_left=True)
+    return trials.condemned
 
 
 def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
@@ -109,36 +129,48 @@ def exchange(
     now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
+    trials = Trials(db, want, outcomes, now, partial(_open, db, want))
+    outcomes = trials.learn(outcomes)
     finished = finish(db, worker_id, outcomes, now)
+    trials.judge(outcomes, finished)
     orders = orders_of(db, worker_id)
     limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
     if limiter:
         limiter.settle(plan_returned(outcomes, want.limits, want.pause_ms))
-    claims_nothing = orders is None or orders.claims_nothing
-    allowance = Allowance(0 if claims_nothing else want.slots)
-    if limiter and not claims_nothing:
-        allowance = limiter.allowance(want.slots)
-    claimed, next_at = _claim(db, worker_id, want, allowance, now)
-    items = _items(db, claimed, want)
+    failed = _too_many_failed(db, want)
+    claims_nothing = orders is None or orders.claims_nothing or trials.condemned or failed
+    most = 0 if claims_nothing else min(want.slots, trials.may_begin())
+    allowance = limiter.allowance(most) if limiter and most else Allowance(most)
+    claimed, next_at = _claim(db, worker_id, want, allowance, now, from_the_end=trials.from_the_end)
+    items = trials.keep(_items(db, claimed, want, probes=trials.from_the_end), worker_id)
     if limiter:
         limiter.take(items)
         limiter.write()
-    done = Exchange(items, finished.attempt_seqs, orders, finished.lost)
+    done = Exchange(
+        items, finished.attempt_seqs, orders, finished.lost,
+        proven=trials.proven, on_trial=trials.on_trial, condemned=trials.condemned,
+        failed=failed,
+    )  # fmt: skip
     if len(items) == want.slots:
         return done
+    if trials.on_trial:
+        next_at = _earlier(next_at, trials.look_again_at)
     counts = _counts(db, want)
+    is_limited = len(items) == allowance.calls
     return replace(
         done,
         open=counts.open,
         next_at=next_at,
         enough=counts.is_enough(want.until),
-        limited_to_rpm=allowance.limited_to_rpm if len(items) == allowance.calls else None,
+        limited_to_rpm=allowance.limited_to_rpm if is_limited else None,
+        limited_by=allowance.limited_by if is_limited else None,
     )
 
 
 def _claim(
-    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int
-) -> tuple[list[int], int | None]:
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int,
+    *, from_the_end: bool,
+) -> tuple[list[int], int | None]:  # fmt: skip
     """Retries that are due first, then fresh items. Also when to look again, if that is known."""
     if want.until is not None:
         want = replace(want, slots=min(want.slots, _counts(db, want).wanted(want.until)))
@@ -148,7 +180,7 @@ def _claim(
     next_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
-        for query in _claims(want):
+        for query in _claims(want, from_the_end=from_the_end):
             slots = min(allowance.calls, want.slots) - len(claimed)
             if slots > 0:
                 row = {
@@ -166,10 +198,11 @@ def _claim(
     return claimed, allowance.next_at if limited else next_at
 
 
-def _claims(want: ClaimRequest) -> tuple[str, str]:
+def _claims(want: ClaimRequest, *, from_the_end: bool) -> tuple[str, str]:
     if want.selection is None:
-        return "claim_waiting", "claim_fresh"
-    return "claim_selected_waiting", "claim_selected_fresh"
+        return "claim_waiting", "claim_last" if from_the_end else "claim_fresh"
+    fresh = "claim_selected_last" if from_the_end else "claim_selected_fresh"
+    return "claim_selected_waiting", fresh
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
@@ -191,10 +224,14 @@ def _earlier(one: int | None, other: int | None) -> int | None:
     return min((at for at in (one, other) if at is not None), default=None)
 
 
-def _items(db: sqlite3.Connection, claimed: list[int], want: ClaimRequest) -> list[Item]:
+def _items(
+    db: sqlite3.Connection, claimed: list[int], want: ClaimRequest, *, probes: bool
+) -> list[Item]:
     if not claimed:
         return []
     items = list(rows_of(db, "claimed_items", Item, {"ids": json.dumps(claimed)}))
+    if probes:
+        items = [replace(item, probe=True) for item in items]
     if want.limits.tpm is None:
         return items
     tokens_of = want.call_tokens.of
@@ -207,8 +244,28 @@ def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
     """Items by state, of those wanted."""
     if want.selection is not None:
         return selection_counts(db, want.selection)
+    return _counts_of_experiments(db, want)
+
+
+def _counts_of_experiments(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
     counts = Counts()
-    for experiment_id, state, _, n in db.execute(QUERIES["counters"]):
+    for experiment_id, state, reason, n in db.execute(QUERIES["counters"]):
         if want.experiments is None or experiment_id in want.experiments:
             setattr(counts, state, getattr(counts, state) + n)
+            if state == State.FAILED and n:
+                counts.reasons[reason] += n
     return counts
+
+
+def _open(db: sqlite3.Connection, want: ClaimRequest) -> int:
+    return _counts(db, want).open
+
+
+def _too_many_failed(db: sqlite3.Connection, want: ClaimRequest) -> Failed | None:
+    if want.max_failures is None:
+        return None
+    counts = _counts_of_experiments(db, want)
+    if not want.max_failures.is_reached(counts.failed, counts.total):
+        return None
+    (newest,) = db.execute(QUERIES["newest_failure"]).fetchone() or ("",)
+    return Failed(counts.failed, counts.total, counts.reasons, newest)

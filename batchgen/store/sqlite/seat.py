@@ -16,9 +16,11 @@ from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from batchgen.store.sqlite.place import lock_file_mode
+from batchgen.store.sqlite.trials import forget_trials
 from batchgen.store.values import (
     Budget,
     ClaimRequest,
+    Condemned,
     Exchange,
     Grant,
     Orders,
@@ -33,8 +35,11 @@ _CLOCK_JUMP_MS = 2000
 class Seat:
     """One worker's side of the store: its lease, its lock, and its exchanges."""
 
-    def __init__(self, database: Database, slots: int, lease_ms: int, max_crashes: int) -> None:
+    def __init__(
+        self, database: Database, slots: int, lease_ms: int, max_crashes: int, server: str
+    ) -> None:
         self._db = database
+        self._server = server
         self._orders = Orders(slots)
         self._lease_ms = lease_ms
         self._max_crashes = max_crashes
@@ -56,8 +61,13 @@ class Seat:
         """Become a worker, and take over from those that died."""
 
         def transaction(db: sqlite3.Connection) -> None:
+            rows = [row for row in queue.workers(db) if row.server == self._server]
+            if not any(map(self._is_alive, rows)):
+                forget_trials(db, self._server)  # of workers that were killed
             slots = self._orders.slots
-            self.id = queue.join(db, machine(), os.getpid(), slots, now_ms(), self._lease_ms)
+            self.id = queue.join(
+                db, machine(), os.getpid(), slots, now_ms(), self._lease_ms, self._server
+            )
             steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
             self._lock = _owner_lock(self._db.path, self.id)
@@ -146,6 +156,11 @@ class Seat:
         """One more try used up by each."""
         await self._db.write(queue.charge, items)
 
+    async def conclude_trial(self, want: ClaimRequest) -> Condemned | None:
+        """When this worker has asked all that it was to ask, and no other is there: why nobody was
+        answered; None: somebody was, or those that were not failed by themselves."""
+        return await self._db.write(queue.conclude_trial, self.id, want, now_ms())
+
     @property
     def warning(self) -> str | None:
         """What endangers the database and was seen since it was opened; None: nothing was."""
@@ -190,6 +205,9 @@ class Seat:
         too, or we are new and cannot know), the leases of all look run out, though everybody lives:
         until they had the time for a heartbeat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
+
+    def _is_alive(self, row: WorkerRow) -> bool:
+        return not is_dead(self._db.path, row, leases_count=False)
 
     def _take_over_if_dead(self, db: sqlite3.Connection, row: WorkerRow) -> bool:
         leases_count = time.monotonic() >= self._leases_count_at_s

@@ -48,7 +48,9 @@ CREATE TABLE experiments (
   created_at         integer not null,
   enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
-  constraint superseded_not_negative check (superseded_results >= 0)
+  overuse            real    not null default 1,   -- how many times its most a call has used (budget)
+  constraint superseded_not_negative check (superseded_results >= 0),
+  constraint overuse_from_one        check (overuse >= 1)
 ) strict;
 
 CREATE TABLE exports (
@@ -102,6 +104,12 @@ CREATE TABLE live_files (
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
 
+CREATE TABLE proven_recipes (
+  server    text    not null,                      -- a hash of its URL
+  recipe_id integer not null references recipes (id),
+  primary key (server, recipe_id)
+) strict, without rowid;
+
 CREATE TABLE recipes (
   id         integer primary key,
   digest     blob    not null unique check (length(digest) = 32),
@@ -114,6 +122,7 @@ CREATE TABLE reservations (
   epoch         integer not null,
   experiment_id integer not null,
   worker_id     integer not null,
+  asked         integer not null check (asked >= 0),
   tokens        integer not null check (tokens >= 0),
   cost_usd      real    not null check (cost_usd >= 0)
 ) strict;
@@ -157,6 +166,21 @@ CREATE TABLE shared_rate (
   constraint one_row          check (id = 1),
   constraint ceiling_positive check (ceiling_per_s > 0),
   constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
+) strict;
+
+CREATE TABLE suspects (
+  item_id       integer primary key references items (id) on delete cascade,
+  experiment_id integer not null,
+  recipe_id     integer not null references recipes (id),
+  server        text    not null,
+  alike         text    not null,                  -- by what it is compared with the others
+  probe         integer not null,                  -- 1: it was taken from the end of the pool
+  attempt_seq   integer,
+  reason        text,                              -- of its failure; null: it is to be asked again
+  error         text    not null,
+  available_at  integer,                           -- then from this time on
+  constraint probe_or_not    check (probe in (0, 1)),
+  constraint fails_or_waits  check ((reason is null) = (available_at is not null))
 ) strict;
 
 CREATE TABLE totals (
@@ -203,6 +227,7 @@ CREATE TABLE workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
+  server              text    not null default '', -- which one it asks: a hash of its URL
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next

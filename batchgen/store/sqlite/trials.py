@@ -1,0 +1,212 @@
+"""Recipes on trial, in the exchange of a worker: its rules are in store/trial.py."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+from batchgen.items import Fail, Item, Outcome, Reason, State, Suspect
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.plan import Plan, result_row
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.trial import SuspectRow, room, verdict
+from batchgen.store.values import ClaimRequest, Condemned, Trial
+
+# Longer than any trial; a suspect that was forgotten is claimed again some day.
+_HELD_MS = 24 * 3600 * 1000
+_LOOK_AGAIN_MS = 100
+
+
+def forget_trials(db: sqlite3.Connection, server: str) -> None:
+    """When nobody asks this server any more: the next workers find out for themselves. Suspects
+    wait no longer."""
+    for query in ("release_suspects", "forget_suspects", "forget_proven_recipes"):
+        db.execute(QUERIES[query], {"server": server})
+
+
+def forget_trials_of_the_last(db: sqlite3.Connection, server: str) -> None:
+    """After a worker has gone that asked this server, unless there are others."""
+    (left,) = db.execute(QUERIES["count_workers_of_server"], {"server": server}).fetchone()
+    if not left:
+        forget_trials(db, server)
+
+
+class Trials:
+    """The trials during one exchange; `want` says what the worker knows of them, and `count_open`
+    how many items it wants are pending or running."""
+
+    def __init__(
+        self, db: sqlite3.Connection, want: ClaimRequest, outcomes: Sequence[Outcome], now: int,
+        count_open: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._db = db
+        self._want = want
+        self._now = now
+        self._count_open = count_open
+        self._trial = want.trial or Trial("", watches=False)
+        self._proven: set[int] = set()  # those that the worker did not know
+        self._suspects: list[SuspectRow] = []
+        self._room = 0
+        self.on_trial = False
+        self.condemned: Condemned | None = None
+        self._watches = want.trial is not None and (
+            want.trial.watches or self._unproven(outcome.item for outcome in outcomes)
+        )
+
+    @property
+    def proven(self) -> frozenset[int]:
+        """Recipes that the server has answered, and that the worker did not know to be."""
+        return frozenset(self._proven)
+
+    def learn(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Whose recipe has been answered is no suspect any more; the outcomes as they count."""
+        if not self._watches:  # all are proven, which the slot that judged did not know yet
+            return [_as_it_counts(outcome, self._trial.proven) for outcome in outcomes]
+        answered = {outcome.item.recipe_id for outcome in outcomes if _proves(outcome)}
+        for recipe_id in answered - self._trial.proven:
+            self._db.execute(QUERIES["prove_recipe"], self._of_server(recipe_id=recipe_id))
+        self._read_proven()
+        known = self._trial.proven | self._proven
+        return [_as_it_counts(outcome, known) for outcome in outcomes]
+
+    def judge(self, outcomes: Sequence[Outcome], finished: Plan) -> None:
+        """After the outcomes are written: keep the suspects among them, and say whose fault it is
+        as far as that can be told."""
+        if not self._watches:
+            return
+        for outcome, seq in zip(outcomes, finished.attempt_seqs, strict=True):
+            if isinstance(outcome.decision, Suspect) and outcome not in finished.lost:
+                self._add(outcome.item, outcome.decision, seq)
+        self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
+        known = self._trial.proven | self._proven
+        self._acquit([one for one in self._suspects if one.recipe_id in known])
+        self.conclude(nobody_left=self._nobody_is_left())
+
+    def conclude(self, *, nobody_left: bool) -> None:
+        """Condemn the recipe or, when nobody is left who could tell, let the suspects have failed
+        by themselves."""
+        self.condemned = verdict(self._suspects, nobody_left=nobody_left)
+        if nobody_left and self.condemned is None:
+            self._acquit(self._suspects)
+        if self.condemned is not None:  # workers that ask another server may have them
+            self._db.execute(QUERIES["release_suspects"], self._of_server())
+
+    def may_begin(self) -> int:
+        """How many calls, of recipes that are on trial or not known to be."""
+        if not self._watches:
+            return self._want.slots
+        (in_flight,) = self._db.execute(QUERIES["calls_on_trial"], self._of_server()).fetchone()
+        self.on_trial = bool(in_flight or self._suspects)
+        self._room = room(len(self._suspects), in_flight, self._trial.calls)
+        if self._trial.proven or self._proven:
+            return self._want.slots  # what is claimed may be of these; `keep` gives back the others
+        return self._room
+
+    @property
+    def from_the_end(self) -> bool:
+        return bool(self._suspects)
+
+    def keep(self, items: list[Item], worker_id: int) -> list[Item]:
+        """The claimed ones, without those for which there is no room; these go back."""
+        if self._want.trial is None or not self._unproven(items):
+            return items
+        if not self._watches:  # the worker meets a recipe that it does not know
+            self._watches = True
+            self._read_proven()
+            self.may_begin()
+        kept, left = [], self._room
+        for item in items:
+            is_on_trial = item.answer_seq is None and self._unproven([item])
+            self.on_trial = self.on_trial or is_on_trial
+            if is_on_trial and left <= 0:
+                self._give_back(item, worker_id)
+                continue
+            left -= is_on_trial
+            kept.append(item)
+        return kept
+
+    @property
+    def look_again_at(self) -> int:
+        return self._now + _LOOK_AGAIN_MS
+
+    def _unproven(self, items: Iterable[Item]) -> bool:
+        known, found = self._trial.proven, self._proven
+        return any(i.recipe_id not in known and i.recipe_id not in found for i in items)
+
+    def _read_proven(self) -> None:
+        rows = self._db.execute(QUERIES["proven_recipes"], self._of_server())
+        self._proven = {recipe_id for (recipe_id,) in rows} - self._trial.proven
+
+    def _add(self, item: Item, suspect: Suspect, attempt_seq: int | None) -> None:
+        own = suspect.own
+        row = {
+            "item_id": item.id, "experiment_id": item.experiment_id, "recipe_id": item.recipe_id,
+            "alike": suspect.alike, "probe": int(item.probe), "attempt_seq": attempt_seq,
+            "reason": own.reason if isinstance(own, Fail) else None,
+            "error": own.error if isinstance(own, Fail) else suspect.message,
+            "available_at": None if isinstance(own, Fail) else own.available_at or self._now,
+        }  # fmt: skip
+        self._db.execute(QUERIES["add_suspect"], self._of_server(**row))
+        held = {"item_id": item.id, "until": self._now + _HELD_MS}
+        self._db.execute(QUERIES["hold_suspect"], held)
+
+    def _acquit(self, suspects: Sequence[SuspectRow]) -> None:
+        """The fault was their own."""
+        deltas, result_seq = CounterDeltas(), last_id(self._db, "results") if suspects else 0
+        for one in suspects:
+            self._db.execute(QUERIES["forget_suspect"], {"item_id": one.item_id})
+            if one.reason is None:
+                row = {"item_id": one.item_id, "available_at": one.available_at}
+                self._db.execute(QUERIES["retry_suspect"], row)
+                deltas.retry(one.experiment_id)
+                continue
+            row = {"item_id": one.item_id, "result_seq": result_seq + 1}
+            if self._db.execute(QUERIES["fail_suspect"], row).rowcount == 1:
+                result_seq += 1
+                self._append_result(one, result_seq)
+                deltas.move(one.experiment_id, State.PENDING, -1)
+                deltas.move(one.experiment_id, State.FAILED, +1, one.reason)
+        write_deltas(self._db, deltas)
+        acquitted = {one.item_id for one in suspects}
+        self._suspects = [one for one in self._suspects if one.item_id not in acquitted]
+
+    def _append_result(self, one: SuspectRow, result_seq: int) -> None:
+        assert one.reason is not None
+        end = Fail(Reason(one.reason), one.error)
+        row = result_row(result_seq, one.item_id, one.attempt_seq, end, self._now)
+        self._db.execute(QUERIES["append_result"], row)
+
+    def _nobody_is_left(self) -> bool:
+        """Whether all that is open, of what the worker wants, are suspects."""
+        chosen = self._want.experiments
+        suspects = sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
+        return suspects > 0 and suspects >= self._count_open()
+
+    def _give_back(self, item: Item, worker_id: int) -> None:
+        row = {"item_id": item.id, "worker_id": worker_id}
+        self._db.execute(QUERIES["give_back_unasked"], row)
+        deltas = CounterDeltas()
+        deltas.move(item.experiment_id, State.RUNNING, -1)
+        deltas.move(item.experiment_id, State.PENDING, +1)
+        write_deltas(self._db, deltas)
+
+    def _of_server(self, **columns: object) -> dict[str, object]:
+        return {"server": self._trial.server, **columns}
+
+
+def _proves(outcome: Outcome) -> bool:
+    """Whether the server, and its model, have done what was asked: a refusal is the model's too."""
+    attempt = outcome.attempt
+    if attempt is None:
+        return False
+    refused = attempt.reason is Reason.REFUSAL and attempt.http_status == 200
+    return attempt.outcome == "answered" or refused
+
+
+def _as_it_counts(outcome: Outcome, proven: frozenset[int] | set[int]) -> Outcome:
+    decision = outcome.decision
+    if not isinstance(decision, Suspect) or outcome.item.recipe_id not in proven:
+        return outcome
+    return Outcome(
+        outcome.item, outcome.attempts, decision.own, second_call_unsent=outcome.second_call_unsent
+    )

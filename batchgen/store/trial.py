@@ -1,0 +1,62 @@
+"""Recipes on trial: how many calls they may have, and whose fault it is that all fail. Pure.
+
+A wrong URL, a model that the server takes only by another endpoint, a value that it refuses: all
+items would fail alike, and the pool with them. So until a server has answered a recipe once, its
+calls are few, whoever sends them, and an item whose call failed is a suspect: it ends only when
+another one is answered. Once a suspect is there, the next calls are for items of the pool's other
+end, as the first ones may be alike by themselves (the longest first, say).
+
+    answered   the recipe is proven: all calls may go out, and suspects failed by their own fault
+    condemned  enough different items failed alike, some of the other end among them
+    nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from batchgen.store.values import Condemned
+
+# A wrong key, model or URL costs no more calls than this, however many workers there are.
+MOST_CALLS = 20
+MOST_FIRST_CALLS = 16  # which leaves some for the other end of the pool
+_CALLS_BESIDE_SUSPECTS = 4
+_ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 5, 2, 3
+
+
+class SuspectRow(NamedTuple):
+    """A suspect. It fails for `reason` or, without one, is asked again from `available_at` on, if
+    the fault was its own."""
+
+    item_id: int
+    experiment_id: int
+    recipe_id: int
+    alike: str
+    probe: int
+    attempt_seq: int | None
+    reason: str | None
+    error: str
+    available_at: int | None
+
+
+def room(suspects: int, in_flight: int, calls: int) -> int:
+    """How many more calls may go out for recipes on trial, of which `in_flight` are under way;
+    `calls` are allowed while there is no suspect."""
+    if not suspects:
+        return max(0, min(calls, MOST_FIRST_CALLS) - in_flight)
+    return max(0, min(_CALLS_BESIDE_SUSPECTS, MOST_CALLS - suspects) - in_flight)
+
+
+def verdict(suspects: Sequence[SuspectRow], *, nobody_left: bool) -> Condemned | None:
+    """None: they may have failed by themselves. `nobody_left`: all that could be asked are among
+    them."""
+    if not suspects:
+        return None
+    ((alike, n),) = Counter(one.alike for one in suspects).most_common(1)
+    group = [one for one in suspects if one.alike == alike]
+    probes = sum(one.probe for one in group)
+    is_enough = n >= _ENOUGH_ALIKE and (nobody_left or probes >= _ENOUGH_PROBES)
+    is_all = nobody_left and n == len(suspects) >= _ENOUGH_OF_ALL
+    if is_enough or is_all or len(suspects) >= MOST_CALLS:
+        return Condemned(n, alike, group[-1].error)
+    return None

@@ -1,0 +1,75 @@
+"""The words of halts and outages: why nothing is answered, and what to look at. Pure."""
+
+import re
+from urllib.parse import urlsplit
+
+from batchgen.items import Failure, Reason, Trouble
+from batchgen.store import Budget, Condemned, Failed, Spent
+from batchgen.worker.report import BudgetWait
+
+_WRONG_PLACE = ("404", "405", "410", "501")
+_PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
+
+
+def nobody_answered(why: Condemned, base_url: str) -> str:
+    """When nothing was answered, and all that was asked failed alike."""
+    asked = "the item" if why.items == 1 else f"{why.items} different items"
+    said = why.message.rstrip(".")
+    return (
+        f"nothing has been answered, and {asked} failed alike. {_look_at(why, base_url)} "
+        f"The server said: {said}."
+    )
+
+
+def outage(failure: Failure, base_url: str, stall_s: float) -> str:
+    """When nobody gets through, as it begins."""
+    is_reached = failure.trouble is not Trouble.UNREACHABLE
+    what = "the server answers nobody" if is_reached else "the server cannot be reached"
+    return (
+        f"{what}: {base_url} (model.base_url): {failure.message.rstrip('.')}. It is asked again "
+        f"now and then, for {stall_s:g} s (work.stall_s) at most; no item is charged."
+    )
+
+
+def no_room_in_budget(budget: Budget, spent: Spent, wait: BudgetWait, *, in_dollars: bool) -> str:
+    """When what is spent leaves too little for a call."""
+    is_fresh = spent == Spent()
+    head = f"the budget {'is too small for a call' if is_fresh else 'has no room for another call'}"
+    if in_dollars:
+        return (
+            f"{head}: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are spent, and the "
+            f"next call may cost ${wait.cost_usd:,.4f}. max_tokens {wait.max_tokens} reserves "
+            f"${wait.answer_usd:,.4f} of that; a lower one needs less."
+        )
+    return (
+        f"{head}: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and the next call "
+        f"may need {wait.tokens:,}. max_tokens is {wait.max_tokens}; a lower one needs less."
+    )
+
+
+def too_many_failed(failed: Failed, allowed: str) -> str:
+    """When as many items failed as may."""
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in failed.reasons.most_common())
+    return (
+        f"{failed.items:,} of {failed.total:,} items have failed ({reasons}), and {allowed} is the "
+        f"most that may. The newest: {failed.newest_error.rstrip('.')}."
+    )
+
+
+def shown_url(url: str) -> str:
+    """Without what may be a secret: a user's name and password, and a query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _look_at(why: Condemned, base_url: str) -> str:
+    status, _, reason = why.alike.partition(" ")
+    place = f"model.base_url ({base_url})"
+    if status in _WRONG_PLACE or _PAGE.search(why.message):
+        return f"Check {place}: it mostly ends in /v1."
+    if reason == Reason.BAD_RESPONSE:
+        return f"That is no chat completion. Check {place}, model.model and the account of the key."
+    return (
+        "The server refuses what the config asks for. Check model.model, its other parameters and "
+        f"{place}."
+    )

@@ -1,0 +1,47 @@
+"""Recipes on trial, as a worker sees them (store/trial.py has the rules): until one has been
+answered, an item whose call failed is a suspect, as the fault may be the recipe's or the server's.
+
+What a server says for the time being (429, 5xx, no connection, no answer in time) accuses nobody;
+that is the pacer's matter. Nor does an item that asks otherwise than its recipe, and is told that
+it asks wrongly.
+"""
+
+from hashlib import blake2b
+
+from batchgen.items import Answer, Decision, Fail, Failure, Reason, Reply, Retry, Suspect
+from batchgen.store import Exchange, Trial
+from batchgen.worker.requests import Prepared
+
+_ACCUSING = frozenset({Reason.REJECTED, Reason.BAD_RESPONSE})
+_ASKED_WRONGLY = frozenset({400, 413, 422})
+
+
+class Trials:
+    """What one worker knows of them; calls go to `base_url`, of which `server` is a hash."""
+
+    def __init__(self, base_url: str) -> None:
+        self.server = blake2b(base_url.encode(), digest_size=8).hexdigest()
+        self._proven: frozenset[int] = frozenset()
+        self.watches = True
+
+    def request(self, first_calls: int) -> Trial:
+        """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
+        return Trial(self.server, self._proven, first_calls, self.watches)
+
+    def observe(self, done: Exchange) -> None:
+        self._proven |= done.proven
+        self.watches = done.on_trial
+
+    def suspect(
+        self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply,
+        decision: Decision,
+    ) -> Decision:  # fmt: skip
+        """The decision, unless it is too early to say that the failure is the item's own."""
+        if isinstance(verdict, Answer) or recipe_id in self._proven:
+            return decision
+        if verdict.reason not in _ACCUSING or not isinstance(decision, Fail | Retry):
+            return decision
+        asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
+        if (asks_otherwise and reply.status in _ASKED_WRONGLY) or verdict.trouble is not None:
+            return decision
+        return Suspect(f"{reply.status} {verdict.reason}", verdict.message, decision)

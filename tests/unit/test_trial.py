@@ -1,0 +1,59 @@
+"""Whose fault it is that nobody has been answered: pure rules, without a server or a database."""
+
+from itertools import count
+
+import pytest
+
+from batchgen.store.trial import MOST_CALLS, MOST_FIRST_CALLS, SuspectRow, room, verdict
+from batchgen.store.values import Condemned
+
+
+def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
+    """One each: what it failed with, and whether it was taken from the end of the pool."""
+    numbers = count(1)
+    return [
+        SuspectRow(next(numbers), 1, 1, alike, probe, 1, "rejected", f"said {alike}", None)
+        for alike, probe in kinds
+    ]
+
+
+FRONT, END = ("404", 0), ("404", 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "nobody_left", "condemned"),
+    [
+        ([FRONT] * 4 + [END] * 2, False, 6),
+        ([FRONT] * 3 + [END] * 2, False, 5),
+        ([FRONT] * 16, False, None),  # the pool may begin with what is bad by itself
+        ([FRONT] * 16 + [END], False, None),
+        ([FRONT] * 4, False, None),
+        ([FRONT] * 4 + [("400", 1)] * 2, False, None),
+        ([FRONT] * 3, True, 3),
+        ([FRONT] * 2, True, None),
+        ([FRONT] * 3 + [("400", 0)], True, None),
+        ([FRONT] * 5 + [("400", 0)], True, 5),
+        ([(str(number), 0) for number in range(MOST_CALLS)], False, 1),
+        ([], True, None),
+    ],
+)
+def test_enough_different_items_that_fail_alike_condemn(
+    found: list[tuple[str, int]], nobody_left: bool, condemned: int | None
+) -> None:
+    why = verdict(suspects(*found), nobody_left=nobody_left)
+    assert (why and why.items) == condemned
+
+
+def test_the_newest_of_the_items_that_failed_alike_says_why() -> None:
+    found = suspects(("400", 0), *[FRONT] * 4, END, END)
+    assert verdict(found, nobody_left=False) == Condemned(6, "404", "said 404")
+
+
+def test_all_calls_of_a_trial_together_are_few() -> None:
+    assert room(0, 0, calls=4) == 4
+    assert room(0, 3, calls=4) == 1
+    assert room(0, 0, calls=1000) == MOST_FIRST_CALLS
+    assert room(1, 0, calls=1000) == 4
+    assert room(MOST_FIRST_CALLS, 0, calls=1000) == MOST_CALLS - MOST_FIRST_CALLS
+    assert room(MOST_CALLS, 0, calls=1000) == 0
+    assert room(3, 13, calls=1000) == 0

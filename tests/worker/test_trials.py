@@ -1,0 +1,181 @@
+"""Until the first answer: whatever is wrong with the server or the recipe costs few calls, no item,
+and is told; whatever is wrong with some items costs these."""
+
+import json
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from batchgen.store.trial import MOST_CALLS
+from tests.kits.project import Project, ended
+
+ITEMS = 200
+PAGE = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+THOUGHTS = {"role": "assistant", "content": "", "reasoning_content": "The answer is 4."}
+
+
+def said(status: int, body: Any) -> Behaviour:
+    return Behaviour.response(status, json.dumps(body, ensure_ascii=False))
+
+
+def words(n: int = ITEMS, start: int = 0, **more: Any) -> list[dict[str, Any]]:
+    return [{"word": f"w{number:03}", **more} for number in range(start, start + n)]
+
+
+def states(project: Project) -> list[Any]:
+    return project.query(
+        "select w.state, coalesce(r.reason, ''), w.tries, count(*) from work w"
+        " left join results r on r.seq = w.result_seq group by 1, 2, 3 order by 1"
+    )
+
+
+NOBODY = {
+    "vLLM without /v1": (said(404, {"detail": "Not Found"}), "404 Not Found"),
+    "405": (said(405, {"detail": "Method Not Allowed"}), "405 Method Not Allowed"),
+    "nginx": (Behaviour.response(404, PAGE, content_type="text/html"), "nginx"),
+    "a page": (Behaviour.response(200, PAGE, content_type="text/html"), "nginx"),
+    "stream only": (
+        said(400, {"error": {"message": "enable_thinking must be set to false for non-streaming"}}),
+        "enable_thinking must be set to false",
+    ),
+    "in Chinese": (said(400, {"error": {"message": "模型不存在", "code": "1211"}}), "模型不存在"),
+    "no balance": (
+        said(200, {"choices": None, "base_resp": {"status_msg": "insufficient balance"}}),
+        "insufficient balance",
+    ),
+    "only thoughts": (
+        said(200, {"choices": [{"message": THOUGHTS, "finish_reason": "stop"}]}),
+        "the answer is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [*((case, ("-c", "100")) for case in NOBODY), ("nginx", ("-c", "200", "--processes", "4"))],
+)
+async def test_what_fails_for_everybody_halts_and_costs_no_item_anything(
+    project: Project, simulator: Simulator, case: str, options: tuple[str, ...]
+) -> None:
+    behaviour, words_of_the_server = NOBODY[case]
+    simulator.script("Say", *[behaviour] * ITEMS)
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", *options)
+    assert halted.code == 4, halted.err
+    assert "nothing has been answered, and " in halted.err
+    assert f"model.base_url ({simulator.base_url})" in halted.err
+    assert words_of_the_server in halted.err
+    assert 3 <= simulator.calls <= MOST_CALLS
+    assert states(project) == [("pending", "", 0, ITEMS)]
+    assert project.query("select count(*) from work where available_at is not null") == [(0,)]
+    assert project.query("select count(*) from suspects") == [(0,)]
+
+
+async def test_a_server_that_refuses_slowly_costs_no_more(
+    project: Project, simulator: Simulator
+) -> None:
+    behaviour = Behaviour.error(404, message="no such route", delay_s=1.7)
+    simulator.script("Say", *[behaviour] * ITEMS)
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "200")
+    assert (halted.code, simulator.calls <= MOST_CALLS) == (4, True), simulator.calls
+
+
+async def test_once_it_is_mended_the_same_command_does_all(project: Project) -> None:
+    async with Simulator().running() as url:
+        project.base_url = f"{url}/nowhere"
+        project.config()
+        project.pool(words(30))
+        halted = await project.batchgen("run", "pool.jsonl")
+        project.base_url = url
+        project.config()
+        mended = await project.batchgen("run", "pool.jsonl")
+    assert (halted.code, mended.code) == (4, 0), mended.err
+    assert states(project) == [("done", "", 1, 30)]
+
+
+async def test_items_at_the_front_that_are_bad_by_themselves_stop_nobody(
+    project: Project, simulator: Simulator
+) -> None:
+    for number in range(30):
+        simulator.script(f"Say w{number:03}", "400")
+    project.pool(words(60))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "20")
+    assert run.code == 3, run.err
+    assert states(project) == [("done", "", 1, 30), ("failed", "rejected", 1, 30)]
+    assert set(simulator.ledger.values()) == {1}
+
+
+async def test_items_whose_own_params_are_refused_stop_nobody(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say bad", *["400"] * 30)
+    bad = [{"word": f"bad{n}", "params": {"top_p": 7}} for n in range(15)]
+    project.pool([*bad, *words(10), *[{**one, "word": f"{one['word']}x"} for one in bad]])
+    run = await project.batchgen("run", "pool.jsonl", "-c", "20")
+    assert run.code == 3, run.err
+    assert states(project) == [("done", "", 1, 10), ("failed", "rejected", 1, 30)]
+    assert set(simulator.ledger.values()) == {1}
+
+
+async def test_a_wrong_url_halts_also_where_all_items_have_params_of_their_own(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["404"] * ITEMS)
+    project.pool(words(params={"model": "m", "temperature": 0}))
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "50")
+    assert (halted.code, simulator.calls <= MOST_CALLS) == (4, True), halted.err
+    assert states(project) == [("pending", "", 0, ITEMS)]
+
+
+@pytest.mark.parametrize(("items", "code"), [(5, 4), (3, 4), (2, 3), (1, 3)])
+async def test_of_a_small_pool_three_that_fail_alike_are_enough(
+    project: Project, simulator: Simulator, items: int, code: int
+) -> None:
+    simulator.script("Say", *["404"] * 9)
+    project.pool(words(items))
+    run = await project.batchgen("run", "pool.jsonl")
+    assert (run.code, simulator.calls) == (code, items)
+    failed = ("failed", "rejected", 1, items)
+    assert states(project) == [("pending", "", 0, items) if code == 4 else failed]
+
+
+async def test_the_first_items_alone_tell_too(project: Project, simulator: Simulator) -> None:
+    simulator.script("Say", *["404"] * 9)
+    project.pool(words())
+    await project.batchgen("enqueue", "pool.jsonl")
+    run = await project.batchgen("work", "--max-items", "4")
+    assert (run.code, simulator.calls) == (4, 4), run.err
+    assert states(project) == [("pending", "", 0, ITEMS)]
+
+
+async def test_a_worker_with_a_wrong_url_beside_one_with_the_right_one_halts(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool(words(40))
+    await project.batchgen("enqueue", "pool.jsonl")
+    good = await project.start("work", "-c", "2")
+    await simulator.received(3)
+    simulator.hold()
+    async with Simulator().running() as elsewhere:
+        project.base_url = f"{elsewhere}/nowhere"
+        project.config()
+        halted = await project.batchgen("work", "-c", "20")
+    simulator.release()
+    assert halted.code == 4, halted.err
+    assert project.query("select count(*) from work where state = 'failed'") == [(0,)]
+    assert (await ended(good)).code == 0
+    assert states(project) == [("done", "", 1, 40)]
+
+
+async def test_what_is_wrong_with_the_first_answer_only_is_asked_again(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w000", "bad_json")
+    project.config("work: {retry_wait_s: 0.05}\n")
+    project.pool(words(10))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert run.code == 0, run.err
+    assert project.query("select tries from work where item_id = 1") == [(2,)]
+    assert simulator.calls == 11
