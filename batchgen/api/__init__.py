@@ -9,6 +9,8 @@ goes on where it stopped, and `batchgen status` shows its progress. Behind this 
     run        one run: enqueue, parse what is out of date, answer, export
     pools      what a data pool may be
     answers    what the methods give: results, and how it stands
+    own_file   the file that runs write
+    operate    what is done with what is there already
     streaming  a run's results as they come
     showing    progress: on a terminal, in a notebook, as lines
     blocking   async work in a thread of its own, and what Ctrl-C does to it

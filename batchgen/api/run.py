@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from batchgen.api.answers import Results
+from batchgen.api.own_file import OwnFile
 from batchgen.api.pools import DataPool
 from batchgen.api.request import Result, RunRequest
 from batchgen.api.showing import Progress
 from batchgen.api.words import StoppedError, stopping, unfinished
 from batchgen.config import Config
-from batchgen.export import Overwriting, keep_live_file, output_path, result_object
+from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
-from batchgen.jobs.export import export, live_file_of
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
@@ -139,8 +139,8 @@ class Run:
         self._experiment, self._rows = experiment, list(dict.fromkeys(rows))
         self._rows_given = rows
         self._stop, self._progress = stop, progress
-        self.path = output_path(job.config.output_data, experiment)
-        self._overwriting = Overwriting(job.config.own_files)
+        self._file = OwnFile(store, job.config, experiment, progress)
+        self.path = self._file.path
         self._working = asyncio.create_task(self._work(), name="batchgen work")
 
     def drain(self) -> None:
@@ -150,8 +150,7 @@ class Run:
         """How it ended, when nothing is left to be done and the file is in the pool's order."""
         await asyncio.wait([self._working])
         result = self._working.result()
-        output, own = self._job.config.output_data, self._overwriting
-        await export(self._store, output, self._experiment, self.path, overwriting=own)
+        await self._file.write()
         return result
 
     async def finish_or_raise(self) -> None:
@@ -220,10 +219,8 @@ class Run:
         spec = spec_of(
             job.config, experiments=experiments, selection=selection, **job.request.work_options
         )
-        own = self._overwriting
-        live = await live_file_of(store, experiments, self.path, own, say=progress.say)
         look = await watch_run(store, experiments, spec.until, selection)
-        async with keep_live_file(live, self._stop.now, progress.warn), progress.showing(look):
+        async with self._file.kept(self._stop.now), progress.showing(look):
             return await self._in_workers(spec)
 
     async def _in_workers(self, spec: WorkSpec) -> WorkResult:

@@ -129,7 +129,7 @@ async def test_what_is_no_pool_is_refused_with_words(here: Project, pool: Any, s
 
 
 async def test_two_runs_that_share_an_item_both_have_its_result(
-    here: Project, simulator: Simulator, words: Words
+    here: Project, simulator: Simulator, words: Words, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await DataGenerationPipeline().run([{"word": "known"}])
     simulator.hold()
@@ -144,6 +144,8 @@ async def test_two_runs_that_share_an_item_both_have_its_result(
     assert words_of(one) == [f"w{n}" for n in range(20)]
     assert words_of(two) == [f"w{n}" for n in range(10, 30)]
     assert simulator.calls == 31
+    assert capfd.readouterr().err == ""
+    assert words_of(here.export()) == ["known", *(f"w{n}" for n in range(30))]
 
 
 async def test_samples_wanted_are_samples_answered(here: Project, simulator: Simulator) -> None:
