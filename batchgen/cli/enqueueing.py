@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,9 +93,18 @@ def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[I
     """The items to enqueue. Opened, and its start checked, before the database, so that a wrong
     name or a wrong file makes none."""
     with closing(open_source(flags.source, config, where=flags.where)) as entries:
-        pool = islice(entries, flags.limit)
+        pool = _limited(entries, flags.limit)
         skip = None if flags.skip_path is None else (lambda _: None)
         yield checked_at_start(pool, recipe, config.directory, skip)
+
+
+def _limited(entries: Iterator[Any], limit: int | None) -> Iterator[Any]:
+    """The first `limit` entries; blank ones do not count."""
+    left = limit
+    while left != 0 and (entry := next(entries, None)) is not None:
+        if left is not None and not (isinstance(entry, BadLine) and entry.blank):
+            left -= 1
+        yield entry
 
 
 class _BadLines:

@@ -34,6 +34,7 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|requires moderation|was flagged",
     re.IGNORECASE,
 )
+_THOUGHT_PART = re.compile(r"think|thought|reasoning", re.IGNORECASE)
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong, or means "never"
@@ -267,13 +268,22 @@ def _dump(value: Any) -> str:
 
 
 def _content(content: Any) -> str:
-    """The text of a message: a string, or the text parts of a list of parts, one after another."""
+    """The text of a message: a string, or the text parts of a list of parts, one after another, but
+    for those in which the model thinks."""
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        parts = [part.get("text") for part in content if _is_said(part)]
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str):
         return ""
     return storable(content)
+
+
+def _is_said(part: Any) -> bool:
+    """Whether it is a part of the answer, and not of a thought before it."""
+    if not isinstance(part, dict) or part.get("thought") is True:
+        return False
+    kind = part.get("type")
+    return not (isinstance(kind, str) and _THOUGHT_PART.search(kind))
 
 
 def _usage(body: Any) -> Usage:

@@ -603,6 +603,11 @@ def test_blank_rows_are_passed_over_and_counted(
     assert run(f"enqueue {name}").err.endswith("1 item read, 0 new, 3 blank lines passed over\n")
 
 
+def test_a_limit_does_not_count_blank_rows(directory: Path, run: Run) -> None:
+    write(directory, {"pool.csv": "word,note\n,\na,\n,\nb,\nc,\n"})
+    assert run("enqueue pool.csv --limit 2 --json").json["read"] == 2
+
+
 def test_prompts_that_would_all_be_equal_stop(directory: Path, run: Run) -> None:
     write(directory, {TEMPLATE: "About {{word}} please"})
     before = tree(directory)

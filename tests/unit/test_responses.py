@@ -98,6 +98,16 @@ def test_an_answer_is_its_text_and_the_rest_of_the_body() -> None:
         ("whole \ud83d\ude00 pair", "whole 😀 pair"),
         ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
         ([{"type": "text", "text": "a"}, "b", {"type": "image_url"}, {"text": 3}], "a"),
+        # what the model thought is no part of the answer
+        (
+            [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "a"},
+            ],
+            "a",
+        ),
+        ([{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "a"}], "a"),
+        ([{"text": "hm", "thought": True}, {"text": "a"}], "a"),
     ],
 )
 def test_the_text_of_an_answer(content: Any, text: str) -> None:
