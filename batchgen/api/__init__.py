@@ -17,11 +17,20 @@ goes on where it stopped, and `batchgen status` shows its progress. Behind this 
     words      what an error says can be done, in Python's words
 """
 
-from batchgen.api.answers import Exported, Failures, Reparsed, Results, Retried, Status, Told
+from batchgen.api.answers import (
+    Exported,
+    Failed,
+    Failures,
+    Reparsed,
+    Results,
+    Retried,
+    Status,
+    Told,
+)
 from batchgen.api.pipeline import DataGenerationPipeline
 from batchgen.api.words import StoppedError
 
 __all__ = [
-    "DataGenerationPipeline", "Exported", "Failures", "Reparsed", "Results", "Retried", "Status",
-    "StoppedError", "Told",
+    "DataGenerationPipeline", "Exported", "Failed", "Failures", "Reparsed", "Results", "Retried",
+    "Status", "StoppedError", "Told",
 ]  # fmt: skip

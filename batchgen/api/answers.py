@@ -7,17 +7,19 @@ once, so that it is no mistake to write `await` in code that is async.
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from batchgen.api.words import COMMANDS
+from batchgen.api.words import COMMANDS, failure_hint
 from batchgen.display.status import status_text
+from batchgen.display.visible import visible_line
 from batchgen.errors import UsageError
 from batchgen.export import result_object
 from batchgen.jobs.export import ExportResult
+from batchgen.jobs.failures import FailedLike
 from batchgen.jobs.reparse import ReparseResult
 from batchgen.jobs.retry import RetryResult
 from batchgen.jobs.status import Status as WholeStatus
-from batchgen.store import Counts, FailureGroup, ResultRow
+from batchgen.store import Counts, ResultRow
 
 
 class _Ready:
@@ -42,15 +44,38 @@ class Results(list[dict[str, Any]]):
         return _to_pandas(self)
 
 
-class Failures(list[FailureGroup], _Ready):
-    """What failed, grouped by `reason` and `error`, the most frequent first: `n` items each, of
-    which `example` is the number of one."""
+class Failed(NamedTuple):
+    """`n` failed rows of one message; `example` is the number of one of them, `hint` what can be
+    done about them."""
+
+    reason: str
+    error: str
+    n: int
+    example: int
+    hint: str
+
+
+class Failures(list[Failed], _Ready):
+    """What failed, grouped by reason and message, the most frequent first."""
+
+    @classmethod
+    def of(cls, groups: Iterable[FailedLike]) -> "Failures":
+        return cls(
+            Failed(
+                one.group.reason, one.group.error, one.group.n, one.group.example, failure_hint(one)
+            )
+            for one in groups
+        )
 
     def to_pandas(self) -> Any:
-        return _to_pandas([_values(group) for group in self])
+        return _to_pandas([one._asdict() for one in self])
 
     def __str__(self) -> str:
-        return "\n".join(f"{one.n:>7}  {one.reason}: {one.error}" for one in self) or "no failures"
+        lines = [
+            f"{one.n:>7}  {one.reason}: {visible_line(one.error)}\n{'':>9}{one.hint}"
+            for one in self
+        ]
+        return "\n".join(lines) or "no failures"
 
 
 @dataclass(frozen=True)

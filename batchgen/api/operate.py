@@ -39,7 +39,7 @@ async def failures(config: Config, reason: str | None) -> Failures:
     async with open_store(config.database) as store:
         experiment = await experiment_named(store, config.output_data.experiment_name)
         (found,) = await failures_of(store, [experiment], reason and _reason(reason))
-        return Failures(one.group for one in found.groups)
+        return Failures.of(found.groups)
 
 
 async def retry(

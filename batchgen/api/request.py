@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 from batchgen.config import Config
 from batchgen.errors import ConfigError, UsageError
 from batchgen.parsers import Parser, load_parser, parser_from_callable
-from batchgen.store import OtherRecipe
+from batchgen.store import FailureLimit, OtherRecipe
 
 Result = dict[str, Any]
 Extract = Callable[..., Any] | str
@@ -48,7 +48,7 @@ class RunRequest:
         cost = self.max_cost
         if cost is not None and not (_is_number(cost) and 0 < cost < math.inf):
             raise ConfigError(f"max_cost: must be US dollars above 0, not {cost!r}")
-        self.other_recipe  # noqa: B018  raises
+        self.other_recipe, self.failure_limit  # noqa: B018  they raise
         if self.processes > 1 and callable(self.extract_function):
             raise UsageError(
                 "processes: another process cannot have a function of this one; give "
@@ -64,12 +64,25 @@ class RunRequest:
             raise UsageError(f"recipe: {self.recipe!r} is not one of {words}") from None
 
     @property
+    def failure_limit(self) -> FailureLimit | None:
+        limit = self.max_failures
+        if limit is None:
+            return None
+        if isinstance(limit, bool) or not isinstance(limit, int | str):
+            raise UsageError(f'max_failures: must be a number, or a share like "5%", not {limit!r}')
+        try:
+            return FailureLimit.parse(str(limit))
+        except UsageError as exc:
+            raise UsageError(f"max_failures: {exc}") from None
+
+    @property
     def work_options(self) -> dict[str, Any]:
         """Fields of the WorkSpec; None: as the config says."""
         options = {
             "concurrency": self.concurrency_limit,
             "until": self.until,
             "max_cost_usd": self.max_cost,
+            "max_failures": self.failure_limit,
         }
         return {name: value for name, value in options.items() if value is not None}
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from batchgen.display.commands import Commands
 from batchgen.display.visible import visible
 from batchgen.errors import BatchgenError, Remedy
+from batchgen.jobs.failures import FailedLike
 from batchgen.jobs.work import WorkResult
 from batchgen.shutdown import Stop
 
@@ -36,6 +37,23 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.LEAVE_OUT_ITEM: 'Use format="messages", or leave the item out with where=...',
     Remedy.FOLLOW_TO_STDOUT: "Name a regular file.",
     Remedy.RAISE_COST_BUDGET: "Raise max_cost to go on.",
+    Remedy.ALLOW_MORE_FAILURES:
+        "See them all: pipeline.failures(). Mend the cause, or raise max_failures.",
+    Remedy.ASK_AGAIN: "Ask again: pipeline.retry({which})",
+    Remedy.LOOK_AND_ASK_AGAIN:
+        "See what came (batchgen show {item}) before you ask again: pipeline.retry({which})",
+    Remedy.RAISE_MAX_TOKENS:
+        "Give it more room: pipeline.retry({which}, params={{{setting}}})",
+    Remedy.MEND_PARSER:
+        "Mend extract_function and run again: no call is made. For other answers: "
+        "pipeline.retry({which})",
+    Remedy.ASK_ANOTHER_MODEL:
+        'The same request mostly fails again. Ask another model: pipeline.retry({which}, '
+        'params={{"model": ...}}). Or change the prompts, and run with recipe="replace"',
+    Remedy.CHANGE_REQUEST:
+        "The same request fails again. See it: batchgen show {item}. Ask with another parameter "
+        "(None: without it): pipeline.retry({which}, params={{...}}). Or change the prompts, and "
+        'run with recipe="replace"',
     Remedy.RAISE_TOKEN_BUDGET: "Raise the limit of tokens to go on.",
 }  # fmt: skip
 
@@ -77,6 +95,16 @@ def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] 
     return f"{message} {REMEDIES[remedy].format(**facts)}"
 
 
+def failure_hint(failed: FailedLike) -> str:
+    """What to do about a group of failed rows."""
+    which = repr(failed.group.reason)
+    if failed.message is not None:
+        which += f", message={failed.message!r}"
+    name, _, value = (failed.setting or "").partition("=")
+    facts = {"which": which, "item": failed.group.example, "setting": f'"{name}": {value}'}
+    return REMEDIES[failed.remedy].format(**facts)
+
+
 def unfinished(result: WorkResult) -> StoppedError:
     """Why a run ended before all was answered, and what to do."""
     counts, halted = result.counts, result.stats.halted
@@ -84,8 +112,10 @@ def unfinished(result: WorkResult) -> StoppedError:
     if result.signum is not None:
         why = "the run was stopped by a signal."
     return StoppedError(
-        f"{why} {counts.done} of {counts.total} items are done and kept; "
-        "run the same script again to go on."
+        visible(
+            f"{why} {counts.done} of {counts.total} items are done and kept; "
+            "run the same script again to go on."
+        )
     )
 
 
@@ -110,7 +140,7 @@ def _show_in_one_line() -> None:
 
     def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
         if isinstance(exc, StoppedError):
-            sys.stderr.write(f"batchgen: {visible(str(exc))}\n")
+            sys.stderr.write(f"batchgen: {exc}\n")
         else:
             before(kind, exc, trace)
 

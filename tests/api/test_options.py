@@ -41,6 +41,18 @@ async def test_max_cost_halts_with_the_word_for_it(
     assert 1 <= simulator.calls < 20
 
 
+@pytest.mark.parametrize("limit", [3, "3", "15%"])
+async def test_max_failures_halts_with_the_word_for_it(
+    here: Project, simulator: Simulator, words: Words, limit: int | str
+) -> None:
+    def refuse(text: str, item: dict[str, Any]) -> str:
+        raise ValueError("no title")
+
+    with pytest.raises(StoppedError, match=r"raise max_failures.*run the same script again"):
+        await DataGenerationPipeline().run(words(20), 1, refuse, max_failures=limit)
+    assert 3 <= simulator.calls <= 5
+
+
 async def test_a_parser_by_its_name_works_in_several_processes(
     here: Project, simulator: Simulator, words: Words
 ) -> None:
@@ -207,6 +219,8 @@ async def test_stop_ends_a_run_that_goes_on_elsewhere(
         ({"max_cost": 0}, "max_cost: must be US dollars above 0, not 0"),
         ({"max_cost": "5"}, "max_cost: must be US dollars above 0, not '5'"),
         ({"max_cost": float("nan")}, "max_cost: must be US dollars above 0, not nan"),
+        ({"max_failures": "many"}, "max_failures: 'many' is not a number of failures"),
+        ({"max_failures": True}, "max_failures: must be a number"),
         ({"processes": 1.5}, "processes: must be an integer >= 1, not 1.5"),
         ({"processes": 2, "extract_function": str.upper}, "give extract_function by its name"),
     ],
