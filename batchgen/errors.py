@@ -37,7 +37,7 @@ class Remedy(Enum):
     ASK_DONE_AGAIN = auto()
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
-    CHOOSE_RECIPE = auto()
+    CHOOSE_RECIPE = auto()  # replace, again, add: what each costs
     NAME_FILE = auto()
     REPLACE_FILE = auto()
     LEAVE_OUT_ITEM = auto()

@@ -6,8 +6,10 @@ An item's life, and who moves it:
               `available_at` has passed. A crash does not change it.
     running   claimed: a call may be in flight. An outcome ends this state or, when the worker died,
               the worker that takes over.
-    done      answered and parsed. Only `reparse --all` and `retry --done` change that.
-    failed    given up, with a reason. Only `retry` and `reparse` change that.
+    done      answered and parsed. Only another parser, `--recipe again` and `retry --done` change
+              that.
+    failed    given up, with a reason. Only another parser, `--recipe replace` or `again`, and
+              `retry` change that.
 """
 
 import hashlib
@@ -57,17 +59,15 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what an item's answer is; stored by content.
+    """Everything that decides what an item is asked; stored by content.
 
-    `params` are the chat-completion parameters besides model and messages. `parser` is a spec as
-    in the config (`raw`, `tag:draft`, `module:function`...).
+    `params` are the chat-completion parameters besides model and messages.
     """
 
     system: Template | None
     user: Template | None
     model: str
     params: Mapping[str, Any]
-    parser: str = "raw"
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
@@ -77,7 +77,6 @@ class Recipe:
                 "user": _template_object(self.user),
                 "model": self.model,
                 "params": dict(self.params),
-                "parser": self.parser,
             }
         )
 
@@ -89,11 +88,25 @@ class Recipe:
             user=_template_from(stored["user"], "user template"),
             model=stored["model"],
             params=stored["params"],
-            parser=stored["parser"],
         )
 
     def digest(self) -> bytes:
         return hashlib.sha256(self.to_json().encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ParserVersion:
+    """A parser as it was at a time. `spec` names it as in the config (`raw`, `tag:draft`,
+    `module:function`...), and `fingerprint` tells what is behind the name: another one is another
+    parser. "" means that the spec says all. `sources` are the files of its code, by their paths:
+    while their SHA-256 is the same, so is the parser."""
+
+    spec: str
+    fingerprint: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+RAW = ParserVersion("raw")
 
 
 def _template_object(template: Template | None) -> dict[str, str] | None:
@@ -146,7 +159,8 @@ class Item:
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
     the row still has the same epoch. `tries` are those used up so far. `sample` is
     the number of the answer among those wanted of an item, from 1; None for an ordinary item.
-    `answer_seq` names the attempt whose answer, `answer_text`, is durable but not parsed yet.
+    `answer_seq` names the attempt whose answer, `answer_text`, is durable but not parsed yet, and
+    `parser_id` the parser that reads it: the experiment's, or what the worker has in its place.
     `reserved_tokens` is the estimate of what its call uses, where tokens are limited. `probe`: it
     was claimed from the end of the pool, to see whether all items fail as the first ones did."""
 
@@ -163,6 +177,7 @@ class Item:
     answer_text: str | None = None
     reserved_tokens: int = 0
     probe: bool = False
+    parser_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

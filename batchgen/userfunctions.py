@@ -28,6 +28,8 @@ from batchgen.json_text import storable
 _FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
 # The file or module of the user's that is being imported; a thread that it starts knows it too.
 _imported: ContextVar[str | None] = ContextVar("imported", default=None)
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_executed: dict[str, bytes] = {}  # by a file's module: the SHA-256 of what was executed
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -56,6 +58,11 @@ def load_function(spec: str, default_name: str | None = None) -> Callable[..., A
     if not callable(function):
         raise ConfigError(f"{source}: {name} is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
+
+
+def is_foreign(file: str) -> bool:
+    """Whether this file is no code of the user's: the standard library, batchgen, or installed."""
+    return file.startswith(_FOREIGN_FOLDERS) or any(one in file for one in _INSTALLED)
 
 
 def raised_at(exc: BaseException) -> str:
@@ -96,17 +103,24 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _load_file(source: str) -> ModuleType:
-    """The module in this file; a file is executed once, however often it is named."""
+    """The module in this file; a file is executed once, however often it is named, and again when
+    it has changed since."""
     path = Path(source).resolve()
     if not path.is_file():
         problem = "is a directory" if path.is_dir() else "no such file"
         raise ConfigError(f"{source}: {problem}")
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     name = f"batchgen_user_{path.stem}_{digest}"
-    if name in sys.modules:
+    try:
+        content = hashlib.sha256(path.read_bytes()).digest()
+    except OSError as exc:
+        raise ConfigError(f"{source}: cannot read it ({exc.strerror})") from exc
+    if name in sys.modules and _executed.get(name) == content:
         return sys.modules[name]
     with _first_on_path(path.parent):
-        return _execute(source, name, path)
+        module = _execute(source, name, path)
+    _executed[name] = content
+    return module
 
 
 def _execute(source: str, name: str, path: Path) -> ModuleType:

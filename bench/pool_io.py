@@ -246,12 +246,14 @@ def _finish_all(database: Path) -> None:
               http_status, model, finish_reason, prompt_tokens, completion_tokens, response, body)
             select id, 1, 1, 1700000000000 + id, 700, 'answered', 200, 'model', 'stop', 100, 200,
               {response}, '{{"id": "chatcmpl-1", "object": "chat.completion"}}' from items;
-            insert into results (item_id, attempt_seq, state, finished_at)
-            select item_id, seq, 'done', finished_at from attempts;
+            insert into results (item_id, attempt_seq, state, parser_id, finished_at)
+            select item_id, seq, 'done', 1, finished_at from attempts;
+            insert into parser_counters select 1, 1, count(*) from results;
             drop index work_fresh;
             update work set state = 'done', epoch = 1, tries = 1, result_seq = item_id;
             create index work_fresh on work (experiment_id, priority desc, item_id)
-              where state = 'pending' and available_at is null;
+              where state = 'pending' and available_at is null
+                and (crashes = 0 or answer_seq is null);
             update counters set state = 'done';
             commit;
             pragma wal_checkpoint(truncate);

@@ -143,7 +143,7 @@ def finish(database: Path, rows: int) -> None:
             (now, _ANSWER, _REST, rows),
         )
         db.execute(
-            "insert into results select id, id, id, 'done', null, null, null, ?1"
+            "insert into results select id, id, id, 'done', null, null, null, 1, 0, ?1"
             " from items where id <= ?2",
             (now, rows),
         )
@@ -154,6 +154,7 @@ def finish(database: Path, rows: int) -> None:
         )
         db.execute("update counters set n = n - ? where state = 'pending'", (rows,))
         db.execute("insert into counters values (1, 'done', '', ?)", (rows,))
+        db.execute("insert into parser_counters values (1, 1, ?)", (rows,))
         db.execute(
             "insert into totals (experiment_id, calls, latency_ms, prompt_tokens,"
             " completion_tokens) values (1, ?1, ?1 * 50, ?1 * 130, ?1 * 250)",

@@ -16,7 +16,7 @@ from batchgen.errors import UsageError
 from batchgen.export import result_object
 from batchgen.jobs.export import ExportResult
 from batchgen.jobs.failures import FailedLike
-from batchgen.jobs.reparse import ReparseResult
+from batchgen.jobs.reparsing import ReparseResult
 from batchgen.jobs.retry import RetryResult
 from batchgen.jobs.status import Status as WholeStatus
 from batchgen.store import Counts, ResultRow

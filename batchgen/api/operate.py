@@ -16,8 +16,7 @@ from batchgen.jobs.experiments import summary_of
 from batchgen.jobs.export import export as export_rows
 from batchgen.jobs.failures import failures_of
 from batchgen.jobs.lookup import experiment_named
-from batchgen.jobs.reparse import ReparseRequest
-from batchgen.jobs.reparse import reparse as reparse_answers
+from batchgen.jobs.reparse import ReparseRequest, reparse_experiment
 from batchgen.jobs.retry import RetryRequest
 from batchgen.jobs.retry import retry as retry_items
 from batchgen.jobs.status import status_of
@@ -67,9 +66,10 @@ async def reparse(
     done_too = not failed_only and not given
     request = ReparseRequest(config.output_data.experiment_name, done_too, given)
     async with open_store(config.database) as store:
+        experiment = await experiment_named(store, config.output_data.experiment_name)
         timeout_s = config.work.parse_timeout_s
         return Reparsed.of(
-            await reparse_answers(store, request, parser, timeout_s, dry_run=dry_run)
+            await reparse_experiment(store, request, experiment, parser, timeout_s, dry_run=dry_run)
         )
 
 

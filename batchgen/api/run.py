@@ -20,13 +20,16 @@ from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.processes import work_in_processes
+from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
+from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.pool import Entry
 from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
 from batchgen.store import Experiment, LivePage, ResultRow, Store, open_store
+from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
@@ -73,10 +76,15 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
         entries = pool.entries(job.config)  # a source that is not there makes no database
         async with open_store(job.config.database, create=True) as store:
             await refuse_known_ids(store, job.experiment, ids)
+            for known in [one for one in await store.experiments() if one.name == job.experiment]:
+                await _bring_up_to_date(job, store, known, progress)
             with closing(entries):
                 rows = await _enqueue(job, store, _until_stopped(entries, stop), progress)
             experiment = await experiment_named(store, job.experiment)
-            async with _ended_well(Run(job, store, experiment, rows, stop, progress)) as run:
+            present = await _bring_up_to_date(job, store, experiment, progress)
+            async with _ended_well(
+                Run(job, store, experiment, present, rows, stop, progress)
+            ) as run:
                 yield run
 
 
@@ -97,6 +105,21 @@ async def _ended_well(run: "Run") -> AsyncIterator["Run"]:
         raise
 
 
+async def _bring_up_to_date(
+    job: Job, store: Store, experiment: Experiment, progress: Progress
+) -> PresentParser:
+    """What another parser has read is parsed again, without a call: before anything is asked, as
+    what can be read now is not asked again."""
+    timeout_s = job.config.work.parse_timeout_s
+    done = await bring_up_to_date(store, experiment, job.parser, timeout_s=timeout_s)
+    if done.reparsed is not None:
+        progress.say(
+            f"the parser is another one now: {done.reparsed.answers} stored answers were parsed "
+            "again, without a call"
+        )
+    return done.present
+
+
 async def _enqueue(
     job: Job, store: Store, entries: Iterator[Entry], progress: Progress
 ) -> list[int]:
@@ -105,7 +128,8 @@ async def _enqueue(
     async with _turn_to_enqueue():
         enqueued = await enqueue(
             store, entries, job.recipe, job.experiment,
-            other_recipe=request.other_recipe, samples=request.samples, keep_ids=True,
+            parser=job.parser.version, other_recipe=request.other_recipe,
+            prices=Prices(job.config.model), samples=request.samples, keep_ids=True,
             directory=job.config.directory,
         )  # fmt: skip
     if enqueued.unused:
@@ -131,6 +155,7 @@ class Run:
         job: Job,
         store: Store,
         experiment: Experiment,
+        present: PresentParser,
         rows: Sequence[int],
         stop: Stop,
         progress: Progress,
@@ -138,6 +163,7 @@ class Run:
         self._job, self._store = job, store
         self._experiment, self._rows = experiment, list(dict.fromkeys(rows))
         self._rows_given = rows
+        self._present = present
         self._stop, self._progress = stop, progress
         self._file = OwnFile(store, job.config, experiment, progress)
         self.path = self._file.path
@@ -150,6 +176,8 @@ class Run:
         """How it ended, when nothing is left to be done and the file is in the pool's order."""
         await asyncio.wait([self._working])
         result = self._working.result()
+        timeout_s = self._job.config.work.parse_timeout_s
+        await still_up_to_date(self._store, self._experiment, self._present, timeout_s=timeout_s)
         await self._file.write()
         return result
 
@@ -231,7 +259,7 @@ class Run:
                 store, job.config, specs, _WORKER_PROCESS,
                 stop=stop, stats=Stats(), say=progress.say,
             )  # fmt: skip
-        parsers = {job.parser.spec: job.parser}
+        parsers = {self._experiment.id: self._present}
         return await work_with_log(
             store, job.config, spec, stop=stop, show=progress.warn, parsers=parsers
         )

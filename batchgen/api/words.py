@@ -28,9 +28,10 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.LOOK_AT_STATUS: "See pipeline.status().",
     Remedy.STOP_A_WORKER: "Stop one, or take more.",
     Remedy.CHOOSE_RECIPE:
-        'Pass recipe="replace" (what is not done is asked with the new one), recipe="again" (all '
-        'are asked again), or recipe="add" (each once more, beside the old), or choose another '
-        "experiment_name.",
+        'Pass recipe="replace" (rows not done are asked with the new one, done ones stay: '
+        '{replace}), recipe="again" (all are asked again; old answers stay stored, the export '
+        'takes the new ones: {again}) or recipe="add" (each once more, beside the old: {add}), or '
+        "choose another experiment_name.",
     Remedy.NAME_FILE: "Name one with path=...",
     Remedy.REPLACE_FILE:
         "Remove it, or choose another experiment_name or output_dir (or export(..., force=True)).",
@@ -59,6 +60,8 @@ REMEDIES: Mapping[Remedy, str] = {
 
 COMMANDS = Commands(
     enqueue="pipeline.run(data_pool)",
+    work="pipeline.run(data_pool)",
+    reparse="pipeline.reparse()",
     failures="pipeline.failures()",
     show="batchgen show",
     resume="batchgen resume",

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import click
 
-from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, reading_pool
+from batchgen.cli.enqueueing import Asked, PoolFlags, enqueue_pool, reading_pool
 from batchgen.cli.group import epilog
 from batchgen.cli.run import run_pool
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.starter import BASIC, copy_starter
 from batchgen.config import Config, load
-from batchgen.jobs.enqueue import recipe_of
 from batchgen.simulate import Simulator
 from batchgen.store import Counts, open_store
 
@@ -62,10 +61,10 @@ async def _demo(session: Session, directory: Path, slots: int, samples: int) -> 
 
 async def _work_until_killed(session: Session, config: Config, pool: PoolFlags, slots: int) -> None:
     """Enqueue the pool and let a worker answer a third of it, in a process that is killed then."""
-    recipe = recipe_of(config)
-    with reading_pool(pool, config, recipe) as entries:
+    asked = Asked.of(config)
+    with reading_pool(pool, config, asked.recipe) as entries:
         async with open_store(config.database, create=True) as store:
-            await enqueue_pool(session, store, config, recipe, entries, pool)
+            await enqueue_pool(session, store, config, asked, entries, pool)
             counts = await store.counts()
             enough = counts.done + counts.open // 3
             if counts.open < 3:

@@ -3,6 +3,7 @@
 import click
 
 from batchgen.cli.enqueueing import (
+    Asked,
     PoolFlags,
     dry_run_pool,
     enqueue_pool,
@@ -13,7 +14,6 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.config import Config
-from batchgen.jobs.enqueue import recipe_of
 from batchgen.store import open_store
 
 
@@ -39,8 +39,9 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
     SOURCE is a .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet file, a directory of
     text files, - for JSON lines on stdin, a Python function that yields items, as module:function
     or path.py:function, or results:EXPERIMENT, what another one brought. Enqueueing the same pool
-    again adds nothing; a pool that grew adds what is new. With --samples each item becomes several
-    rows, and enqueueing it again with a higher number adds the rest.
+    again adds nothing; a pool that grew adds what is new. When templates, model or parameters have
+    changed since, it stops, and says what each --recipe would ask. With --samples each item becomes
+    several rows, and enqueueing it again with a higher number adds the rest.
     """
     config = session.config(**pool.settings)
     if dry_run:
@@ -49,8 +50,8 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
 
 
 async def _enqueue(session: Session, config: Config, pool: PoolFlags, *, as_json: bool) -> int:
-    recipe = recipe_of(config)
-    with reading_pool(pool, config, recipe) as entries:
+    asked = Asked.of(config)
+    with reading_pool(pool, config, asked.recipe) as entries:
         async with open_store(config.database, create=True) as store:
-            await enqueue_pool(session, store, config, recipe, entries, pool, as_json=as_json)
+            await enqueue_pool(session, store, config, asked, entries, pool, as_json=as_json)
     return 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from batchgen.cli.options import (
     skip_option,
     system_option,
 )
+from batchgen.cli.parsing import use_parser, warn_of_parser
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import print_text, say
@@ -32,11 +33,14 @@ from batchgen.export import refuse_kept
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import Enqueued, checked_at_start, enqueue, recipe_of
+from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.sources import is_results, open_source
 from batchgen.json_text import is_storable
+from batchgen.llm.prices import Prices
 from batchgen.parameters import PARAMETER_NAMES
+from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
-from batchgen.store import FileUse, OtherRecipe, Store
+from batchgen.store import Experiment, FileUse, OtherRecipe, Store
 from batchgen.where import Where
 
 
@@ -154,22 +158,39 @@ def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterato
             path.unlink()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the config asks of items, and what reads the answers."""
+
+    recipe: Recipe
+    parser: Parser
+
+    @classmethod
+    def of(cls, config: Config) -> "Asked":
+        parser = load_parser(config.parser)
+        return cls(recipe_of(config, parser), parser)
+
+
 async def enqueue_pool(
-    session: Session, store: Store, config: Config, recipe: Recipe, pool: Iterator[Any],
+    session: Session, store: Store, config: Config, asked: Asked, pool: Iterator[Any],
     flags: PoolFlags, *, as_json: bool = False,
 ) -> None:  # fmt: skip
     """The first step: the items of the pool become rows."""
     progress, pace = Enqueued(), Pace()
     name = config.output_data.experiment_name
     mode = OtherRecipe(flags.other_recipe or "stop")
+    if mode is OtherRecipe.REPLACE and (known := await _find_experiment(store, name)):
+        # First, as what the parser can read now is done, and so is not asked again.
+        await use_parser(session, store, config, known, asked.parser)
     try:
         with (
             skipping(flags, config) as skip,
             showing_progress(session, lambda: _so_far_line(name, progress, pace)),
         ):
             done = await enqueue(
-                store, pool, recipe, name,
-                other_recipe=mode, samples=flags.samples, priority=flags.priority,
+                store, pool, asked.recipe, name,
+                parser=asked.parser.version, other_recipe=mode, prices=Prices(config.model),
+                samples=flags.samples, priority=flags.priority,
                 skip_invalid=skip, progress=progress, directory=config.directory, say=session.say,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
@@ -179,6 +200,8 @@ async def enqueue_pool(
         raise
     await _note_own_files(store, config, flags.source)
     _warn_of_pool(session, flags, done)
+    if done.new:
+        warn_of_parser(session, asked.parser)
     if as_json:
         print_json({"experiment": name, **done.to_json()})
     else:
@@ -195,6 +218,34 @@ async def _note_own_files(store: Store, config: Config, source: str) -> None:
 def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
     return (
         f"{name}: {progress.read:,} items read, {progress.new:,} rows new, {pace.of(progress.read)}"
+    )
+
+
+async def _find_experiment(store: Store, name: str) -> Experiment | None:
+    return next((one for one in await store.experiments() if one.name == name), None)
+
+
+async def say_if_recipe_changed(
+    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
+) -> None:
+    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
+    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
+    experiment = await _find_experiment(store, config.output_data.experiment_name)
+    if experiment is None or (chosen is not None and experiment.id not in chosen):
+        return
+    counts = await store.counts([experiment.id])
+    try:
+        recipe = Asked.of(config).recipe
+    except UsageError:  # it is not needed for what was enqueued
+        return
+    present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
+    if not counts.open or not present or recipe in present:
+        return
+    changes = "; ".join(recipe_changes(present[0], recipe))
+    session.say(
+        f"{experiment.name}: changed since it was enqueued: {changes}. "
+        f"{counted(counts.open, 'row')} that wait keep what they were enqueued with; to change "
+        "that, enqueue the pool again with --recipe replace."
     )
 
 
@@ -223,14 +274,14 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
         line += f", {done.skipped} invalid skipped"
     if done.blank:
         line += f", {counted(done.blank, 'blank line')} passed over"
-    if done.dropped:
-        line += f", {done.dropped} unfinished of the old recipe dropped"
+    if done.asked_anew:
+        line += f", {done.asked_anew} asked with the new recipe"
     return line
 
 
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
-    recipe = recipe_of(config)
+    recipe = Asked.of(config).recipe
     with (
         reading_pool(flags, config, recipe) as pool,
         skipping(flags, config, write=False) as skip,

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import data_file, is_terminal
 from batchgen.config import Config
+from batchgen.display.status import outdated_line
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export import (
     ExportRequest,
@@ -19,6 +21,7 @@ from batchgen.export import (
 )
 from batchgen.items import State
 from batchgen.jobs.export import ExportResult, LeftOut, export, follow, left_out_of
+from batchgen.jobs.present_parser import outdated
 from batchgen.store import Experiment, Store
 
 _STDOUT = Path("-")
@@ -29,7 +32,10 @@ async def export_to(
     path: Path | None, request: ExportRequest | None = None, *, force: bool = False,
     as_json: bool = False,
 ) -> None:  # fmt: skip
-    """Write the finished rows, or what is requested of them, and say how many went where."""
+    """Write the finished rows, or what is requested of them, and say how many went where; first,
+    whether some have the value of another parser than the present one."""
+    for old in (await outdated(store, config, [experiment])).values():
+        session.warn(outdated_line(old, COMMANDS))
     if path == _STDOUT:
         with _writing_to_stdout():
             request = request or ExportRequest(format_by_name(path))
@@ -57,6 +63,8 @@ async def follow_to(
     path: Path | None, *, force: bool = False, as_json: bool,
 ) -> None:  # fmt: skip
     """The same while items finish, until nothing is left to be done."""
+    for old in (await outdated(store, config, [experiment])).values():
+        session.warn(outdated_line(old, COMMANDS))
     if path == _STDOUT:
         with _writing_to_stdout():
             await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)

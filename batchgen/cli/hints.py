@@ -27,8 +27,11 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.LOOK_AT_STATUS: "See: batchgen status",
     Remedy.STOP_A_WORKER: "Stop one (batchgen stop --worker ID), or take more.",
     Remedy.CHOOSE_RECIPE:
-        "Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items), or "
-        "choose another --experiment.",
+        "Say which, or choose another --experiment:\n"
+        "  --recipe replace   rows not done are asked with the new one, done ones stay: {replace}\n"
+        "  --recipe again     all are asked again; old answers stay stored, the export takes the "
+        "new ones: {again}\n"
+        "  --recipe add       each once more, beside the old: {add}",
     Remedy.NAME_FILE: "Name one with -o.",
     Remedy.REPLACE_FILE: "Name another with -o, or replace it with --force.",
     Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",
@@ -55,6 +58,8 @@ HINTS: Mapping[Remedy, str] = {
 
 COMMANDS = Commands(
     enqueue="batchgen enqueue",
+    work="batchgen work",
+    reparse="batchgen reparse --all",
     failures="batchgen failures",
     show="batchgen show",
     resume="batchgen resume",

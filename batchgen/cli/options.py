@@ -55,9 +55,9 @@ base_url_option = click.option(
     "--base-url", metavar="URL", help="The server, in place of model.base_url."
 )
 recipe_option = click.option(
-    "--recipe", "other_recipe", type=click.Choice(["add", "replace"]),
-    help="When the experiment has another recipe: mix both, or drop the old one's unfinished "
-         "items.",
+    "--recipe", "other_recipe", type=click.Choice(["replace", "again", "add"]),
+    help="When templates, model or parameters have changed: replace them for the rows that are not "
+         "done, ask all again, or add each once more beside the old.",
 )  # fmt: skip
 skip_option = click.option(
     "--skip-invalid", "skip_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

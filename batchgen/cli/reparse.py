@@ -1,15 +1,21 @@
 """reparse: parse stored answers again."""
 
+from collections.abc import Sequence
+
 import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option
-from batchgen.cli.session import Session, counted, print_json, run_async
-from batchgen.cli.terminal import print_text
-from batchgen.jobs.reparse import ReparseRequest, ReparseResult
+from batchgen.cli.parsing import reparsed_text
+from batchgen.cli.session import Session, run_async
+from batchgen.cli.terminal import print_json, print_text
+from batchgen.config import Config
+from batchgen.jobs.present_parser import present_spec
+from batchgen.jobs.reparse import ReparsedExperiment, ReparseRequest
 from batchgen.jobs.reparse import reparse as reparse_answers
-from batchgen.parsers import load_parser
-from batchgen.store import open_store
+from batchgen.jobs.reparsing import ReparseResult
+from batchgen.parsers import shown_spec
+from batchgen.store import Store, open_store
 
 
 @click.command(epilog=epilog(
@@ -19,8 +25,8 @@ from batchgen.store import open_store
     "batchgen reparse --id 17",
 ))  # fmt: skip
 @only_experiment_option
-@click.option("--parser", metavar="SPEC", help="Default: parser of the config.")
-@click.option("--failed", is_flag=True, help="Items failed with reason parse; the default.")
+@click.option("--parser", metavar="SPEC", help="Default: the one that they have.")
+@click.option("--failed", is_flag=True, help="Items failed at their parser; the default.")
 @click.option(
     "--all", "done_too", is_flag=True,
     help="The done items too. One whose answer the parser cannot use fails then.",
@@ -35,54 +41,58 @@ def reparse(
 ) -> int:  # fmt: skip
     """Parse stored answers again, without asking anything.
 
-    For when a parser was wrong or is another now. Items that it can parse become done; those that
-    it cannot stay failed with reason parse, ready for `batchgen retry`. What was parsed before
-    stays in the table `results`; export has the newest.
+    For when a parser was wrong or is another now. Without --parser, the config's experiment is
+    parsed by the config's parser, if it names one, and others by theirs. Items that it can parse
+    become done; those that it cannot are failed with reason parse, ready for `batchgen retry`. What
+    was parsed before stays in the table `results`; export has the newest.
 
-    The items' recipe names the new parser from then on, and they stay the same items: with that
-    parser in the config, enqueueing their pool again adds nothing. Items that are still pending
-    keep the parser they were enqueued with. An answer that was cut off at max_tokens, where the
-    parser needs all of it, fails as truncated. Exit 3 when some fail.
+    `batchgen work` and `batchgen run` do the same before they go on, for all that the present
+    parser has not read. An answer that was cut off at max_tokens, where the parser needs all of it,
+    fails as truncated. Exit 3 when some fail.
     """
     if failed + done_too + bool(item_ids) > 1:
         raise click.UsageError("--failed, --all and --id exclude each other")
     config = session.config()
-
-    name = parser or config.parser
+    named = session.config(parser=parser).parser if parser else None
     request = ReparseRequest(experiment, done_too, item_ids)
 
     async def job() -> int:
-        loaded = load_parser(name)
         async with open_store(config.database) as store:
-            timeout_s = config.work.parse_timeout_s
-            result = await reparse_answers(store, request, loaded, timeout_s, dry_run=dry_run)
-        if as_json:
-            print_json(result.to_json())
-        else:
-            print_text(_text(result, name))
-        if name != config.parser and result.answers and not dry_run:
-            session.say(f"The config's parser is {config.parser}: write {name} there too, "
-                        "for the items that are enqueued from now on.")  # fmt: skip
-        return result.exit_code
+            found = await reparse_answers(store, config, request, named, dry_run=dry_run)
+            total = ReparseResult.sum_of([one.result for one in found], dry_run=dry_run)
+            if as_json:
+                print_json(total.to_json())
+            else:
+                print_text(_text(found, total, parser or config.parser))
+            for one in found if parser and not dry_run else ():
+                await _say_what_work_does(session, store, config, one)
+        return total.exit_code
 
     return run_async(job())
 
 
-def _text(result: ReparseResult, parser: str) -> str:
-    kinds = {
-        "done that had failed": result.done,
-        "changed": result.changed,
-        "unchanged": result.unchanged,
-        "failed as before": result.failing,
-        "failed that were done": result.broken,
-        "skipped, as something else became of them meanwhile": result.skipped,
-    }
-    found = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
-    line = f"{counted(result.answers, 'answer')} parsed with {parser}"
-    lines = [f"{line}: {found}." if found else f"{line}."]
-    if result.dry_run:
-        lines += [f"  {one.id}: {one.before} -> {one.after}" for one in result.differences]
+async def _say_what_work_does(
+    session: Session, store: Store, config: Config, one: ReparsedExperiment
+) -> None:
+    """Where the experiment's parser is another one than that which was given."""
+    present = await present_spec(store, config, one.experiment)
+    if one.result.answers and present != one.spec:
+        session.say(
+            f"The parser of {one.experiment.name} is {shown_spec(present)}: work and run will "
+            f"parse these answers with that again, unless you write {shown_spec(one.spec)} into "
+            "the config."
+        )
+
+
+def _text(found: Sequence[ReparsedExperiment], total: ReparseResult, named: str) -> str:
+    several = len(found) > 1
+    lines = [
+        (f"{one.experiment.name}: " if several else "") + reparsed_text(one.result, one.spec)
+        for one in found
+    ] or [reparsed_text(total, named)]
+    if total.dry_run:
+        lines += [f"  {one.id}: {one.before} -> {one.after}" for one in total.differences]
         lines.append("Nothing was written.")
-    elif result.exit_code:
+    elif total.exit_code:
         lines.append("To ask again for those that failed: batchgen retry --reason parse")
     return "\n".join(lines)

@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
+from batchgen.cli.enqueueing import Asked, PoolFlags, enqueue_pool, pool_options, reading_pool
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
 from batchgen.cli.options import force_option
+from batchgen.cli.parsing import use_parser
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.config import Config
 from batchgen.export import Overwriting
-from batchgen.jobs.enqueue import recipe_of
 from batchgen.jobs.export import check_output
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.work import spec_of
@@ -52,15 +52,20 @@ async def run_pool(
     processes: int = 1, output: Path | None = None, *, force: bool = False,
 ) -> int:  # fmt: skip
     """All three steps, on one open database. `options` are those of `spec_of`."""
-    recipe = recipe_of(config)
-    with reading_pool(pool, config, recipe) as entries:
+    asked = Asked.of(config)
+    name = config.output_data.experiment_name
+    with reading_pool(pool, config, asked.recipe) as entries:
         async with open_store(config.database, create=True) as store:
-            await enqueue_pool(session, store, config, recipe, entries, pool)
-            experiment = await experiment_named(store, config.output_data.experiment_name)
+            for known in [one for one in await store.experiments() if one.name == name]:
+                await use_parser(session, store, config, known, asked.parser)
+            await enqueue_pool(session, store, config, asked, entries, pool)
+            experiment = await experiment_named(store, name)
             overwriting = Overwriting((*config.own_files, Path(pool.source)), force)
             await check_output(store, config.output_data, experiment, output, overwriting)
             spec = spec_of(config, experiments=(experiment.id,), **options)
-            result = await work_on(session, store, config, spec, processes)
+            present = await use_parser(session, store, config, experiment, asked.parser)
+            parsers = {experiment.id: present}
+            result = await work_on(session, store, config, spec, processes, parsers=parsers)
             has_halted = result.exit_code == 4
             if result.exit_code in (0, 3) or (has_halted and result.counts.done):
                 await export_to(session, store, config, experiment, output, force=force)

@@ -3,10 +3,12 @@
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import json_option
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import print_text
+from batchgen.display.status import outdated_line
 from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
 
@@ -29,7 +31,7 @@ def verify(session: Session, as_json: bool) -> int:
     async def job() -> int:
         async with open_store(config.database) as store:
             with showing_progress(session, lambda: f"checking {looked_at.value}"):
-                result = await verify_all(store, looked_at.put)
+                result = await verify_all(store, config, looked_at.put)
         if as_json:
             print_json(result.to_json())
         elif not result.ok:
@@ -37,6 +39,8 @@ def verify(session: Session, as_json: bool) -> int:
         else:
             items = counted(result.counts.total, "item")
             print_text(f"All is well: {items}, {result.counts.done} done, each with its answer.")
+            for one in result.outdated:
+                print_text(outdated_line(one, COMMANDS))
         return 0 if result.ok else 1
 
     return run_async(job())

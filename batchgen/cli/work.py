@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from batchgen.cli.enqueueing import say_if_recipe_changed
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
 from batchgen.cli.options import force_option
+from batchgen.cli.parsing import load_present_parsers
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.errors import Remedy, UsageError
@@ -63,8 +65,10 @@ def work(
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names)
             spec = spec_of(config, experiments=scope.ids, **options)
+            await say_if_recipe_changed(session, store, config, scope.ids)
+            parsers = await load_present_parsers(session, store, config, scope.ids)
             result = await work_on(
-                session, store, config, spec, processes, output=output, force=force
+                session, store, config, spec, processes, output=output, parsers=parsers, force=force
             )
         _say_where_more_is(session, scope)
         return result.exit_code

@@ -1,5 +1,6 @@
 """How work, run and demo answer the pending items, and what they show meanwhile."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 
 from batchgen.cli.hints import COMMANDS
 from batchgen.cli.options import gathered
+from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
@@ -23,6 +25,7 @@ from batchgen.jobs.work import WorkResult, work_with_log
 from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import FailureLimit, Store
+from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
@@ -102,10 +105,11 @@ processes_option = click.option(
 
 async def work_on(
     session: Session, store: Store, config: Config, spec: WorkSpec, processes: int = 1, *,
-    output: Path | None = None, force: bool = False,
+    output: Path | None = None, parsers: Mapping[int, PresentParser], force: bool = False,
 ) -> WorkResult:  # fmt: skip
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
-    kept up to date meanwhile; with `force` also where another file is."""
+    kept up to date meanwhile; with `force` also where another file is. `parsers` are those of the
+    experiments, by their numbers."""
     specs = _split(spec, processes)
     stop, stats, display = Stop(), Stats(), RunDisplay(COMMANDS)
     overwriting = Overwriting(config.own_files, force)
@@ -124,7 +128,7 @@ async def work_on(
             if len(specs) == 1:
                 tune_for_work()
                 result = await work_with_log(
-                    store, config, spec, stop=stop, stats=stats,
+                    store, config, spec, stop=stop, stats=stats, parsers=parsers,
                     show=display.warn, show_attempt=display.say if session.verbose else None,
                 )  # fmt: skip
             else:
@@ -132,6 +136,7 @@ async def work_on(
                     store, config, specs, COMMAND,
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
                 )  # fmt: skip
+    await stay_up_to_date(session, store, config, parsers)
     say_result(session, result)
     if result.counts.cost_usd and (note := Prices(config.model).estimate_note(config.model.model)):
         session.say(note)

@@ -147,7 +147,7 @@ class Config:
     """All settings, checked; each path in it includes the directory that it starts from.
 
     `directory` is where the file's relative paths start: the file's own directory, or the current
-    one when there is no file (`file`).
+    one when there is no file (`file`). `names_parser`: the parser is no default.
     """
 
     @property
@@ -165,6 +165,7 @@ class Config:
     output_data: OutputConfig = field(default_factory=OutputConfig)
     database: Path = Path("batchgen.db")
     parser: str = "raw"
+    names_parser: bool = False
     structured_output: bool = False
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")

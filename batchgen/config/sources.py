@@ -53,6 +53,7 @@ def load(
     found = path is not None or file.exists()
     directory = file.parent if found else cwd
     given = _defaults(directory)
+    default_parser = given[("parser",)]
     if found:
         _put(_layer(_section(read_file(file), file.name), f"{file.name}: ", directory), given)
     _put(_environment(env, cwd), given)
@@ -61,7 +62,9 @@ def load(
     variable = named_variable(given["model", "api_key"].value)
     values["model", "api_key_variable"] = variable or ModelConfig.api_key_variable
     values["model", "url_variables"] = url_variables(given["model", "base_url"].value, env)
-    return replace(_build(values, directory), file=file if found else None)
+    names_parser = given[("parser",)] is not default_parser
+    config = _build(values, directory)
+    return replace(config, file=file if found else None, names_parser=names_parser)
 
 
 def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:

@@ -8,6 +8,8 @@ class Commands(NamedTuple):
     """Each as it is typed; `show` goes before an item's id."""
 
     enqueue: str
+    work: str
+    reparse: str
     failures: str
     show: str
     resume: str

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 from batchgen.display.commands import Commands
 from batchgen.jobs.experiments import ExperimentSummary
+from batchgen.jobs.present_parser import Outdated
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
+from batchgen.parsers import shown_spec
 from batchgen.store import Counts
 from batchgen.worker.report import BudgetWait, Held, HeldBy
 
@@ -44,6 +46,7 @@ def status_text(status: Status, commands: Commands) -> str:
         lines.append(learned_line(status.learned_rpm))
     if status.unknown.calls:
         lines.append(unknown_line(status.unknown))
+    lines += [outdated_line(one, commands) for one in status.outdated.values()]
     for worker in status.workers:
         lines += _worker_lines(worker, status.at_ms, commands)
     return "\n".join(lines)
@@ -71,6 +74,16 @@ def latency_text(status: Status, width: int = 0) -> str | None:
     if p50_s is None or p95_s is None:
         return None
     return f"p50 {p50_s:>{width}.2f} s, p95 {p95_s:>{width}.2f} s"
+
+
+def outdated_line(outdated: Outdated, commands: Commands) -> str:
+    """That values are not those of the present parser, and what mends it."""
+    items = "1 item has" if outdated.n == 1 else f"{outdated.n:,} items have"
+    spec = shown_spec(outdated.spec)
+    line = f"{outdated.experiment}: {items} the value of another parser than {spec}"
+    if outdated.problem:
+        return f"{line}, which cannot be loaded: {outdated.problem}"
+    return f"{line}; parsed again, without a call, by {commands.work} or {commands.reparse}"
 
 
 def learned_line(rpm: float) -> str:

@@ -60,5 +60,4 @@ def _recipe(recipe: Recipe, rows: int) -> dict[str, Any]:
         "rows": rows,
         "model": recipe.model,
         "params": recipe.params,
-        "parser": recipe.parser,
     }

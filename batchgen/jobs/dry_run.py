@@ -9,8 +9,10 @@ from batchgen.config import Config
 from batchgen.errors import Remedy
 from batchgen.items import PoolItem
 from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, next_chunk, recipe_of
+from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.llm.prices import Estimate, Prices
+from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
 from batchgen.store import Store, open_store
 
@@ -59,7 +61,7 @@ async def dry_run(
     Raises what `enqueue` would: InputError or TemplateError at the first item that cannot be one,
     unless `skip_invalid` takes it; ConfigError or TemplateError for what the config names.
     """
-    recipe = recipe_of(config)
+    recipe = recipe_of(config, load_parser(config.parser))
     progress = Enqueued(samples)
     prices = Prices(config.model)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
@@ -123,6 +125,4 @@ async def _known(config: Config) -> AsyncIterator[tuple[Store, int] | None]:
 
 async def _tokens_of_an_answer(store: Store, experiment_id: int) -> float | None:
     """By the answers that the experiment has had, if any."""
-    counts = await store.counts([experiment_id])
-    tokens = counts.completion_tokens
-    return tokens / counts.done if counts.done and tokens else None
+    return tokens_of_an_answer(await store.counts([experiment_id]))

@@ -23,20 +23,35 @@ from batchgen.errors import (
     TemplateError,
     UsageError,
 )
-from batchgen.items import NewItem, PoolItem, Recipe, Template
+from batchgen.items import RAW, NewItem, ParserVersion, PoolItem, Recipe, Template
+from batchgen.jobs.recipe_choice import (
+    Costs,
+    estimate_of,
+    other_recipe_error,
+    still_running_error,
+)
 from batchgen.json_text import dump_json, stored_and_canonical
-from batchgen.parsers import Parser, load_parser, response_format
-from batchgen.pool import BadLine
+from batchgen.llm.prices import Estimate, Prices
+from batchgen.parsers import Parser, response_format
+from batchgen.pool import BadLine, read_item
 from batchgen.prompts import Renderer, load_template, text_template
 from batchgen.prompts.images import check_images
 from batchgen.shutdown import uninterrupted
-from batchgen.store import Intake, OtherRecipe, Store, key_of_content, key_of_id
+from batchgen.store import (
+    Intake,
+    OtherRecipe,
+    RecipeChoice,
+    Store,
+    key_of_content,
+    key_of_id,
+)
 
 CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
 _LOOKED_AT = 20  # entries of a pool, before anything is made for it
+_ESTIMATED_ITEMS = 1000  # what the others cost is told from these
 
 SkipInvalid = Callable[[BadLine], None]
 
@@ -44,17 +59,17 @@ SkipInvalid = Callable[[BadLine], None]
 @dataclass(slots=True)
 class Enqueued:
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
-    one for each of their `samples`. `skipped` were bad, `blank` had nothing in them. `unused` are
-    the variables that no template uses; `literal` those of them that stand in doubled braces there,
-    with the template's name. `ids` are the items' numbers in the order of the pool, if they were
-    asked for."""
+    one for each of their `samples`; `asked_anew` rows that were there are asked with another
+    recipe. `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no
+    template uses; `literal` those of them that stand in doubled braces there, with the template's
+    name. `ids` are the items' numbers in the order of the pool, if they were asked for."""
 
     samples: int = 1
     read: int = 0
     new: int = 0
     skipped: int = 0
     blank: int = 0
-    dropped: int = 0
+    asked_anew: int = 0
     unused: set[str] = field(default_factory=set)
     literal: set[tuple[str, str]] = field(default_factory=set)
     ids: list[int] | None = None
@@ -62,26 +77,24 @@ class Enqueued:
     def to_json(self) -> dict[str, Any]:
         """As JSON; `samples` is there only if several answers are wanted of each item."""
         samples = {"samples": self.samples} if self.samples > 1 else {}
-        counted = {"new": self.new, "skipped": self.skipped, "dropped": self.dropped}
+        counted = {"new": self.new, "skipped": self.skipped, "asked_anew": self.asked_anew}
         blank = {"blank": self.blank} if self.blank else {}
         return {"read": self.read, **samples, **counted, **blank}
 
 
-def recipe_of(config: Config, parser: Parser | str | None = None) -> Recipe:
-    """The recipe that the config describes, with the text of its templates and the parser's schema.
+def recipe_of(config: Config, parser: Parser) -> Recipe:
+    """The recipe that the config describes, with the text of its templates. The parser is in it
+    only where the server is asked for answers that fit its schema.
 
-    A `parser` given as text is not loaded unless its schema is needed.
-    Raises ConfigError or TemplateError when a template or the parser cannot be used.
+    Raises ConfigError or TemplateError when a template or the parser's schema cannot be used.
     """
     config.check_prompt_files()
-    parser = load_parser(config.parser) if parser is None else parser
     prompts = config.prompts
     return Recipe(
         system=_template("system_prompt", prompts.system_prompt, prompts.system_prompt_path),
         user=_template("user_prompt", prompts.user_prompt, prompts.user_prompt_path),
         model=config.model.model,
         params=_params(config, parser),
-        parser=parser if isinstance(parser, str) else parser.spec,
     )
 
 
@@ -91,14 +104,13 @@ def _template(name: str, text: str | None, path: Path | None) -> Template | None
     return load_template(path) if path else None
 
 
-def _params(config: Config, parser: Parser | str) -> Mapping[str, Any]:
+def _params(config: Config, parser: Parser) -> Mapping[str, Any]:
     params = config.model.params
     if not config.structured_output:
         return params
     if "response_format" in params or "response_format" in params.get("extra_body", {}):
         raise ConfigError("structured_output: model sets a response_format of its own; keep one")
-    made = load_parser(parser) if isinstance(parser, str) else parser
-    return {**params, "response_format": response_format(made)}
+    return {**params, "response_format": response_format(parser)}
 
 
 async def enqueue(
@@ -107,7 +119,9 @@ async def enqueue(
     recipe: Recipe,
     experiment: str,
     *,
+    parser: ParserVersion = RAW,
     other_recipe: OtherRecipe = OtherRecipe.STOP,
+    prices: Prices | None = None,
     samples: int = 1,
     priority: int = 0,
     skip_invalid: SkipInvalid | None = None,
@@ -120,17 +134,23 @@ async def enqueue(
     each.
 
     Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
-    UsageError when the experiment has another recipe. `progress` is what is returned, and kept up
-    to date also when it raises. Local images are looked for in `directory`. `say` is told that
-    another process is waited for.
+    UsageError when the experiment has another recipe and `other_recipe` does not say what to do;
+    its message has what each way costs, in money too where the `prices` tell. `progress` is what is
+    returned, and kept up to date also when it raises. Local images are looked for in `directory`.
+    The `parser` becomes the experiment's. `say` is told that another process is waited for.
     """
     progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
     reader.read_ahead()
-    async with store.enqueueing(experiment, recipe, other_recipe, samples, say=say) as intake:
-        _refuse_other_recipe(intake, recipe, experiment)
-        progress.dropped = intake.dropped
+    async with store.enqueueing(
+        experiment, recipe, other_recipe, samples, parser, say=say
+    ) as intake:
+        if intake.running:
+            raise still_running_error(experiment, intake.running)
+        if intake.choice is not None:
+            raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
+        progress.asked_anew = intake.asked_anew
         await _add_chunks(store, intake, reader, priority, progress)
     return progress
 
@@ -169,7 +189,7 @@ class PoolReader:
 
     def read_ahead(self) -> None:
         """Find the first good item, so that a pool that is wrong from its start raises before an
-        experiment is bound to a recipe that cannot work, or the items of another are dropped."""
+        experiment is bound to a recipe that cannot work, or its rows are asked with that."""
         self._ahead += islice(self._good_items(), 1)
 
     def __iter__(self) -> Iterator[PoolItem]:
@@ -335,43 +355,37 @@ def id_conflict(row: NewItem, owner: str) -> BadLine:
 def _new_item(item: PoolItem, intake: Intake) -> NewItem:
     given, custom_id = item.input.given, item.input.id
     if custom_id is not None:
-        key = key_of_id(intake.experiment_id, custom_id)
+        key = key_of_id(intake.experiment_id, intake.variant, custom_id)
         return NewItem(key, dump_json(given), custom_id, item.where)
     stored, canonical = stored_and_canonical(given)
-    key = key_of_content(intake.experiment_id, intake.recipe_id, canonical)
+    key = key_of_content(intake.experiment_id, intake.variant, canonical)
     return NewItem(key, stored, None, item.where)
 
 
-def _refuse_other_recipe(intake: Intake, recipe: Recipe, experiment: str) -> None:
-    if intake.running:
-        raise UsageError(
-            f"experiment {experiment!r}: {intake.running} items of the old recipe are being worked "
-            "on, so it cannot be replaced.",
-            Remedy.STOP_WORKERS,
-        )
-    if intake.other_recipe is not None:
-        changes = "; ".join(recipe_changes(intake.other_recipe, recipe))
-        raise UsageError(
-            f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
-            "Nothing was enqueued.",
-            Remedy.CHOOSE_RECIPE,
-        )
+async def _choose(
+    store: Store, intake: Intake, choice: RecipeChoice, reader: PoolReader, recipe: Recipe,
+    experiment: str, prices: Prices | None,
+) -> BatchgenError:  # fmt: skip
+    """The error that says what differs, and what each of the three ways costs. The pool is read to
+    its end for that: what is new in it is asked in any case."""
+    estimate = await estimate_of(store, intake.experiment_id, prices)
+    read = new = 0
+    items = iter(reader)
+    async with store.counting(intake) as count_new:
+        rows, error = next_chunk(items, intake)
+        while rows and error is None:
+            if estimate is not None:
+                _add_to(estimate, rows[: max(0, _ESTIMATED_ITEMS - read)], reader.renderer)
+            read += len(rows)
+            new += await count_new(rows)
+            rows, error = next_chunk(items, intake)
+    if error is not None:
+        return error
+    costs = Costs(estimate, min(read, _ESTIMATED_ITEMS))
+    return other_recipe_error(experiment, recipe, choice, costs, new, read * intake.samples)
 
 
-def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
-    """What differs between two recipes, in words."""
-    changes = []
-    for part in ("system", "user"):
-        before, after = getattr(old, part), getattr(new, part)
-        if before != after:
-            what = "changed" if before and after else "was added" if after else "was removed"
-            changes.append(f"the {part} template {what}")
-    if old.model != new.model:
-        changes.append(f"model {old.model!r} -> {new.model!r}")
-    for name in sorted({*old.params, *new.params}):
-        before, after = old.params.get(name), new.params.get(name)
-        if before != after:
-            changes.append(f"{name} {json.dumps(before)} -> {json.dumps(after)}")
-    if old.parser != new.parser:
-        changes.append(f"parser {old.parser!r} -> {new.parser!r}")
-    return changes
+def _add_to(estimate: Estimate, rows: list[NewItem], renderer: Renderer) -> None:
+    for row in rows:
+        item = read_item(json.loads(row.input_json), row.where)
+        estimate.add(renderer.request_body(item))

@@ -70,7 +70,7 @@ async def _failed_like(store: Store, group: FailureGroup, message: str | None) -
     remedy, setting = _REMEDIES[Reason(group.reason)], None
     if remedy is Remedy.RAISE_MAX_TOKENS:
         setting = await _larger_max_tokens(store, group.example)
-    elif group.reason == Reason.CRASH and await store.answer_of(group.example) is None:
+    elif group.reason == Reason.CRASH and await store.parsers.answer_of(group.example) is None:
         remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer
     return FailedLike(group, remedy, message, setting)
 

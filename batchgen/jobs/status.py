@@ -6,7 +6,7 @@ run are drawn from.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.items import State
 from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summary_of
+from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
 from batchgen.store import CallTotals, Counts, Store, WorkerRow
@@ -85,6 +86,7 @@ class Status:
                     dead workers are among them, which `total` does not know while nobody has taken
                     over from them
     cost_note       what is to be said of costs that are an estimate
+    outdated        by experiment: items with the value of another parser than its present one
     """
 
     at_ms: int
@@ -97,6 +99,7 @@ class Status:
     workers: tuple[WorkerStatus, ...] = ()
     unknown: UnknownCost = NO_UNKNOWN_CALLS
     cost_note: str | None = None
+    outdated: Mapping[int, Outdated] = field(default_factory=dict)
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -129,6 +132,7 @@ class Status:
                     "name": one.name,
                     "created_at": timestamp(one.experiment.created_at),
                     **_counts_json(one.counts),
+                    "outdated": self._outdated_json(one.experiment.id),
                 }
                 for one in self.experiments
             ],
@@ -142,6 +146,14 @@ class Status:
                 one.to_json(self.at_ms, waits_for(one, self.at_ms)) for one in self.workers
             ],
         }
+
+    def _outdated_json(self, experiment_id: int) -> dict[str, Any] | None:
+        found = self.outdated.get(experiment_id)
+        return (
+            None
+            if found is None
+            else {"items": found.n, "parser": found.spec, "problem": found.problem}
+        )
 
 
 async def status_of(store: Store, config: Config, experiment: str | None = None) -> Status:
@@ -168,6 +180,7 @@ async def status_of(store: Store, config: Config, experiment: str | None = None)
         learned_rpm=await store.learned_rate(),
         unknown=unknown,
         cost_note=prices.estimate_note(config.model.model) if total.cost_usd else None,
+        outdated=await outdated(store, config, [one.experiment for one in experiments]),
     )
 
 

@@ -6,29 +6,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from batchgen.config import Config
 from batchgen.export import check_export, check_live_file
+from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.store import Counts, Store
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """What is wrong, a line each, and the items that there are."""
+    """What is wrong, a line each, and the items that there are; those of `outdated` have the value
+    of another parser than their experiment's present one, which is no contradiction."""
 
     problems: tuple[str, ...]
     counts: Counts
+    outdated: tuple[Outdated, ...] = ()
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "problems": list(self.problems)}
+        return {
+            "ok": self.ok,
+            "problems": list(self.problems),
+            "outdated": {one.experiment: one.n for one in self.outdated},
+        }
 
 
-async def verify(store: Store, say: Callable[[str], object] = lambda _: None) -> VerifyResult:
+async def verify(
+    store: Store, config: Config, say: Callable[[str], object] = lambda _: None
+) -> VerifyResult:
     """Look for contradictions in the tables; where there are none, in exported files too. `say` is
     told what is looked at."""
     say("the tables")
+    found: tuple[Outdated, ...] = ()
     problems = await store.verify()
     if not problems:
         checks = []
@@ -39,7 +50,8 @@ async def verify(store: Store, say: Callable[[str], object] = lambda _: None) ->
             checks.append(await check_export(store, record, told))
         checks += [await check_live_file(store, record) for record in await store.live_files()]
         problems = [problem for problem in checks if problem]
-    return VerifyResult(tuple(problems), await store.counts())
+        found = tuple((await outdated(store, config, await store.experiments())).values())
+    return VerifyResult(tuple(problems), await store.counts(), found)
 
 
 def _tell_rows(say: Callable[[str], object], name: str, rows: int) -> None:

@@ -13,9 +13,9 @@ from batchgen.errors import UsageError
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices, max_tokens
 from batchgen.log import LogFile
-from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Counts, Store
+from batchgen.worker.requests import PresentParser
 from batchgen.worker.run import run_worker
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
@@ -79,7 +79,7 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
 async def work_with_log(
     store: Store, config: Config, spec: WorkSpec, *, stop: Stop, show: Callable[[str], None],
     show_attempt: Callable[[str], None] | None = None, stats: Stats | None = None,
-    parsers: Mapping[str, Parser] | None = None,
+    parsers: Mapping[int, PresentParser] | None = None,
 ) -> WorkResult:  # fmt: skip
     """`work`, with a log of it in a file of its own. `show` gets the warnings, `show_attempt` every
     failed attempt."""
@@ -95,10 +95,11 @@ async def work_with_log(
 
 async def work(
     store: Store, config: Config, spec: WorkSpec, *, stop: Stop, log: RunLog,
-    stats: Stats | None = None, parsers: Mapping[str, Parser] | None = None,
+    stats: Stats | None = None, parsers: Mapping[int, PresentParser] | None = None,
 ) -> WorkResult:  # fmt: skip
     """Run one worker until nothing is left or wanted, it halts, or `stop`. `stats` tells meanwhile
-    how it goes; `parsers` are those that no name can load, by their spec.
+    how it goes; `parsers` are those of experiments, by their numbers, and for others what the
+    experiment has is loaded.
 
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.

@@ -8,8 +8,9 @@ This is the door. Behind it:
     json_search            where in a text JSON is
     schema                 JSON that a JSON Schema allows
     function, model        the user's own functions and pydantic models
+    fingerprint            what a function does, as a hash: another one is another parser
     problems               how an error names a place in a value
-    runner                 runs parsers
+    runner                 runs parsers; exits keeps the exit code when one ends the process
     response_format        asks the server for what a parser's schema allows
 
 A parser's `kind` says what it can do to the process, and so when it may run:
@@ -24,10 +25,13 @@ item and nothing else.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from batchgen.errors import ConfigError
 from batchgen.json_text import is_storable
+from batchgen.parsers.fingerprint import file_digest
 from batchgen.parsers.function import function_parser, parser_from_callable
 from batchgen.parsers.json_value import parse_json
 from batchgen.parsers.parser import Parser, to_json
@@ -38,8 +42,32 @@ from batchgen.parsers.schema import schema_parser
 from batchgen.userfunctions import is_function_spec, load_function
 
 __all__ = [
-    "Parser", "ParserRunner", "load_parser", "parser_from_callable", "response_format", "to_json",
+    "Parser", "ParserRunner", "file_digest", "is_function_parser",
+    "is_script_parser", "load_parser", "parser_from_callable", "response_format", "shown_spec",
+    "to_json",
 ]  # fmt: skip
+
+_LONGEST_SHOWN = 80
+
+
+def is_script_parser(spec: str) -> bool:
+    """Whether it is a function that only a Python script has."""
+    return spec.startswith("python:")
+
+
+def is_function_parser(spec: str) -> bool:
+    """Whether the user's code is behind it, which may change while the spec stays."""
+    prefix, colon, _ = spec.partition(":")
+    return spec not in ("raw", "json") and not (colon and prefix in _FACTORIES)
+
+
+def shown_spec(spec: str) -> str:
+    """For messages: short, and a path as it is seen from the current directory."""
+    source, colon, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
+    with suppress(ValueError, OSError):  # it is no path, or not below it
+        if Path(source).is_absolute():
+            spec = f"{Path(source).relative_to(Path.cwd())}{colon}{name}"
+    return spec if len(spec) <= _LONGEST_SHOWN else f"{spec[: _LONGEST_SHOWN - 3]}..."
 
 
 def load_parser(spec: str) -> Parser:

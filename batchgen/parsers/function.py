@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from batchgen.errors import ConfigError
+from batchgen.parsers.fingerprint import fingerprint
 from batchgen.parsers.model import is_model, model_parser
 from batchgen.parsers.parser import Parser
 
@@ -28,7 +29,11 @@ def function_parser(function: Callable[..., Any], spec: str) -> Parser:
     def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
         return call(text, item)
 
-    return Parser(spec, "function", parse, is_async=is_async)
+    known = fingerprint(function)
+    return Parser(
+        spec, "function", parse, is_async=is_async, fingerprint=known.digest,
+        unknown=known.unknown, sources=known.sources,
+    )  # fmt: skip
 
 
 def _caller(function: Callable[..., Any], spec: str) -> Callable[[str, Mapping[str, Any]], Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batchgen.errors import ConfigError
+from batchgen.parsers.fingerprint import fingerprint
 from batchgen.parsers.json_value import parse_fitting_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import listed
@@ -57,4 +58,16 @@ def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
         except Exception as exc:  # a field that no JSON Schema describes
             raise ConfigError(f"parser {spec!r} has no JSON Schema: {describe(exc)}") from exc
 
-    return Parser(spec, "function", parse, schema=schema)
+    known = fingerprint(model, _schema_text(model))
+    return Parser(
+        spec, "function", parse, schema=schema, fingerprint=known.digest, unknown=known.unknown,
+        sources=known.sources,
+    )  # fmt: skip
+
+
+def _schema_text(model: "type[BaseModel]") -> str:
+    """ "" for one with a field that no JSON Schema describes."""
+    try:
+        return json.dumps(model.model_json_schema())
+    except Exception:
+        return ""

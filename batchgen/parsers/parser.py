@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from batchgen.errors import ParseError
+from batchgen.items import ParserVersion
 from batchgen.json_text import dump_json
 from batchgen.userfunctions import text_of
 
@@ -17,9 +18,12 @@ class Parser:
     an awaitable) or raises ParseError (a function may raise anything). Only patterns use
     `timeout_s`.
 
-    `spec` is what a recipe holds: `load_parser(spec)` makes the same parser again, even if a schema
-    file that it was made from has changed. `needs_whole` is False when an answer that was cut off
-    at max_tokens can be used. `schema` returns the JSON Schema of the values that it accepts.
+    `spec` names it: `load_parser(spec)` makes the parser again, and the same one, even if a schema
+    file that it was made from has changed. The code of a function may change: `fingerprint` is
+    another one then ("": the spec says all), `unknown` names what it refers to whose changes cannot
+    be seen, and `sources` are its files, their SHA-256 by path. `needs_whole` is False when an
+    answer that was cut off at max_tokens can be used. `schema` returns the JSON Schema of the
+    values that it accepts.
     """
 
     spec: str
@@ -28,6 +32,14 @@ class Parser:
     needs_whole: bool = True
     is_async: bool = False
     schema: Callable[[], dict[str, Any]] | None = field(default=None, compare=False)
+    fingerprint: str = ""
+    unknown: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def version(self) -> ParserVersion:
+        """How results name it."""
+        return ParserVersion(self.spec, self.fingerprint, self.sources)
 
 
 def to_json(value: Any) -> str:

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from batchgen.errors import ParseError
+from batchgen.parsers.exits import exit_code_kept
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.patterns import RegexTimeoutError
 from batchgen.userfunctions import describe, text_of
@@ -38,7 +39,8 @@ class _Thread:
 
         def call() -> None:
             try:
-                returned = _Returned(function())
+                with exit_code_kept():
+                    returned = _Returned(function())
             except BaseException as exc:  # SystemExit too, which a thread would swallow
                 returned = _Returned(error=exc)
             try:
@@ -136,7 +138,8 @@ class ParserRunner:
 async def _awaited(awaitable: Awaitable[Any], timeout_s: float) -> Any:
     try:
         async with asyncio.timeout(timeout_s) as deadline:
-            return await awaitable
+            with exit_code_kept():
+                return await awaitable
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

@@ -11,13 +11,13 @@ one snapshot, and its docstring is its promise. Behind it:
     sqlite/   the engine that keeps it in one SQLite file
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from batchgen.clock import now_ms
 from batchgen.errors import StoreError
-from batchgen.items import NewItem, Recipe, State
+from batchgen.items import RAW, NewItem, ParserVersion, Recipe, State
 from batchgen.shutdown import uninterrupted
 from batchgen.store.failure_groups import literal_parts
 from batchgen.store.keys import key_of_content, key_of_id
@@ -52,9 +52,11 @@ from batchgen.store.sqlite import (
 )
 from batchgen.store.sqlite import seat as seats
 from batchgen.store.sqlite.connection import Database, open_database
+from batchgen.store.sqlite.parsers import Parsers
 from batchgen.store.sqlite.seat import Seat
 from batchgen.store.values import (
     Added,
+    AnswerChoice,
     Budget,
     ClaimRequest,
     Condemned,
@@ -68,21 +70,27 @@ from batchgen.store.values import (
     OrderChange,
     Orders,
     OtherRecipe,
+    ParserCount,
+    RecipeChoice,
     Reparsed,
     Reservation,
     Spent,
+    StoredParser,
     Trial,
     WorkerRow,
 )
 
 __all__ = [
-    "Added", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Condemned", "Counts",
-    "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed", "FailureGroup",
-    "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage", "OrderChange",
-    "Orders", "OtherRecipe", "Pace", "Reparsed", "Reservation", "ResultRow", "Seat", "Spent",
-    "Store", "StoredAttempt", "StoredItem", "Trial", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "literal_parts", "open_store",
+    "Added", "AnswerChoice", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Condemned",
+    "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
+    "Failed", "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord",
+    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParserCount", "Parsers",
+    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Spent", "Store",
+    "StoredAttempt", "StoredItem", "StoredParser", "Trial", "UnknownCall", "WorkerRow",
+    "key_of_content", "key_of_id", "literal_parts", "open_store",
 ]  # fmt: skip
+
+CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
 
 
 @asynccontextmanager
@@ -103,6 +111,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._db = database
         self.name = database.name  # for messages
+        self.parsers = Parsers(database)
 
     def owns(self, path: Path) -> bool:
         """Whether the database itself is kept in this file, which nobody else may write to then."""
@@ -116,19 +125,29 @@ class Store:
 
     @asynccontextmanager
     async def enqueueing(
-        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1, *,
-        patience_s: float = 300.0, say: Callable[[str], None] = lambda _: None,
+        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1,
+        parser: ParserVersion = RAW, *, patience_s: float = 300.0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> AsyncIterator[Intake]:  # fmt: skip
         """Begin to enqueue one pool into an experiment, which is made when it is new. Each item
-        gets `samples` rows.
+        gets `samples` rows. The parser becomes the experiment's; what others have read stays.
 
         While another process is enqueueing into this database it waits, which `say` is told, and
         after `patience_s` raises UsageError.
         """
         async with self._db.only_enqueueing(patience_s, say):
+            if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
+                await seats.take_over_from_dead(self._db)
             yield await self._db.write(
-                intake.begin_intake, experiment, recipe, mode, now_ms(), samples
+                intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples
             )
+
+    @asynccontextmanager
+    async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
+        """While inside, a pool can be counted instead: of thousands of items at a time, in the
+        order of the pool, how many rows `add_items` would make. Nothing is written."""
+        await self._db.write(intake.begin_count)
+        yield lambda items: self._db.write(intake.count_new, into, items)
 
     async def add_items(
         self,
@@ -192,15 +211,16 @@ class Store:
         """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""
         return await self._db.read(look.recent_usage)
 
-    async def is_enqueued_with(self, experiment_id: int, recipe_id: int) -> bool:
-        """Whether pools were enqueued with this recipe; else it is that of some items only."""
-        return await self._db.read(look.is_enqueued_with, experiment_id, recipe_id)
+    async def present_recipes(self, experiment_id: int) -> list[int]:
+        """The numbers of those that its variants have, the newest first; another one is that of
+        some items only."""
+        return await self._db.read(look.present_recipes, experiment_id)
 
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""
         return await self._db.read(look.last_bad_answer, item_id)
 
-    # Repair: retry and reparse
+    # Repair: retry; reparse needs `parsers`
 
     async def failed_page(
         self,
@@ -230,23 +250,6 @@ class Store:
         """Those of the items that have one of these parameters themselves: it wins over the
         recipe's."""
         return await self._db.read(repair.items_with_own, item_ids, names)
-
-    async def answer_page(
-        self, experiment_id: int, done_too: bool, after: int, limit: int = 500
-    ) -> list[EndedAnswer]:
-        """The next items after item `after` that failed to parse (and those done, when `done_too`)
-        with their answers; an empty page at the end."""
-        return await self._db.read(repair.answer_page, experiment_id, done_too, after, limit)
-
-    async def answer_of(self, item_id: int) -> EndedAnswer | None:
-        """The same of one item; also of one whose parser killed its worker. None when it has not
-        ended with an answer that was for a parser."""
-        return await self._db.read(repair.answer_of, item_id)
-
-    async def write_reparsed(self, reparsed: Sequence[Reparsed], parser: str) -> set[int]:
-        """Replace what was parsed, keeping the earlier results; name the parser in the recipes. The
-        numbers of those items that were skipped, as something else became of them meanwhile."""
-        return await self._db.write(repair.write_reparsed, reparsed, parser, now_ms())
 
     # Admin: workers and experiments as a whole
 

@@ -29,9 +29,11 @@ class TotalsDelta(CallTotals):
 
 @dataclass(slots=True)
 class CounterDeltas:
-    """`moved` is by (experiment, state, reason), the others by experiment."""
+    """`moved` is by (experiment, state, reason), `parsed` by (experiment, parser), the others by
+    experiment."""
 
     moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    parsed: Counter[tuple[int, int]] = field(default_factory=Counter)
     totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
     superseded: Counter[int] = field(default_factory=Counter)
     overused: dict[int, float] = field(default_factory=dict)
@@ -40,9 +42,14 @@ class CounterDeltas:
         """`delta` more items of the experiment are in this state."""
         self.moved[experiment_id, state, reason] += delta
 
-    def supersede(self, experiment_id: int) -> None:
-        """A result that was done is its item's no more."""
-        self.superseded[experiment_id] += 1
+    def parse(self, experiment_id: int, parser_id: int | None, delta: int) -> None:
+        """`delta` more items of the experiment have a result by this parser, if it is by one."""
+        if parser_id is not None:
+            self.parsed[experiment_id, parser_id] += delta
+
+    def supersede(self, experiment_id: int, n: int = 1) -> None:
+        """So many results that were done are their items' no more."""
+        self.superseded[experiment_id] += n
 
     def overuse(self, experiment_id: int, times: float) -> None:
         """A call used so many times what was asked for it."""

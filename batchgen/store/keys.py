@@ -3,14 +3,16 @@
 from hashlib import blake2b
 
 
-def key_of_id(experiment_id: int, custom_id: str) -> bytes:
+def key_of_id(experiment_id: int, variant: int, custom_id: str) -> bytes:
     """The identity of an item that has an id of the user's own."""
-    return blake2b(f"{experiment_id}\0id\0{custom_id}".encode(), digest_size=16).digest()
+    named = f"{experiment_id}\0{variant}\0id\0{custom_id}"
+    return blake2b(named.encode(), digest_size=16).digest()
 
 
-def key_of_content(experiment_id: int, recipe_id: int, content: str) -> bytes:
+def key_of_content(experiment_id: int, variant: int, content: str) -> bytes:
     """The identity of the first item with this canonical content."""
-    return blake2b(f"{experiment_id}\0{recipe_id}\0{content}".encode(), digest_size=16).digest()
+    text = f"{experiment_id}\0{variant}\0{content}"
+    return blake2b(text.encode(), digest_size=16).digest()
 
 
 def key_of_copy(key: bytes, number: int) -> bytes:

@@ -32,6 +32,9 @@ from batchgen.limits import Limits, Returned
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 
+# How an answer ends that the parser, or what it needs of an answer, is to blame for.
+_PARSER_REASONS = frozenset({Reason.PARSE, Reason.TRUNCATED, Reason.CRASH})
+
 Row = dict[str, object]
 Claim = tuple[int, int]
 """The number of the item, and the epoch that the claim has."""
@@ -43,16 +46,17 @@ def claim_of(item: Item) -> Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An item of a claim. `answer_seq` is its answer that waits for its parser."""
+    """An item of a claim. `answer_seq` is its answer that waits for its parser, `parser_id`."""
 
     item_id: int
     experiment_id: int
     epoch: int
     answer_seq: int | None
+    parser_id: int | None
 
     @classmethod
     def of(cls, item: Item) -> "Claimed":
-        return cls(item.id, item.experiment_id, item.epoch, item.answer_seq)
+        return cls(item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +129,18 @@ class Plan:
         self.deltas.forget_unknown(item.experiment_id, calls)
         return calls
 
-    def move(self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int) -> None:
+    def move(self, item: Claimed, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
         """What was decided of a claim that holds. `attempt_seq`: the call that counts, if any."""
-        if isinstance(decision, KeepAnswer):
+        if isinstance(outcome.decision, KeepAnswer):
             claim = {"item_id": item.item_id, "epoch": item.epoch}
             self.kept_answers.append(claim | {"answer_seq": attempt_seq})
+        elif outcome.attempt is not None and outcome.attempt.response is None:
+            self.end(replace(item, parser_id=None), outcome.decision, attempt_seq, now)
         else:
-            self.end(item, decision, attempt_seq, now)
+            self.end(item, outcome.decision, attempt_seq, now)
 
     def end(self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int) -> None:
-        """The claim ends as decided."""
+        """The claim ends as decided. The item has no parser where there was no answer to read."""
         state, retry = _state_after(decision), decision if isinstance(decision, Retry) else None
         result_seq = None
         if isinstance(decision, Done | Fail):
@@ -160,7 +166,11 @@ class Plan:
     ) -> int:
         self.result_seq += 1
         seq = attempt_seq if attempt_seq is not None else item.answer_seq
-        self.results.append(result_row(self.result_seq, item.item_id, seq, decision, now))
+        parser_id = None if seq is None else parser_of(decision, item.parser_id)
+        self.results.append(
+            result_row(self.result_seq, item.item_id, seq, decision, now, parser_id=parser_id)
+        )
+        self.deltas.parse(item.experiment_id, parser_id, +1)
         return self.result_seq
 
 
@@ -182,7 +192,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
         seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
-            plan.move(item, outcome.decision, plan.attempt_seqs[-1], now)
+            plan.move(item, outcome, plan.attempt_seqs[-1], now)
             if not isinstance(outcome.decision, KeepAnswer):
                 held.discard(claim)
     return plan
@@ -275,9 +285,16 @@ def may_have_cost_all(attempt: Attempt) -> bool:
     return attempt.outcome != "failed" or attempt.may_be_charged
 
 
+def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:
+    """The parser by which an item with an answer has ended so; None: another could change nothing,
+    as it was not read."""
+    return parser_id if isinstance(end, Done) or end.reason in _PARSER_REASONS else None
+
+
 def result_row(
-    seq: int, item_id: int, attempt_seq: int | None, end: Done | Fail, finished_at: int
-) -> Row:
+    seq: int, item_id: int, attempt_seq: int | None, end: Done | Fail, finished_at: int,
+    *, parser_id: int | None, reparsed: bool = False,
+) -> Row:  # fmt: skip
     done = isinstance(end, Done)
     return {
         "seq": seq,
@@ -287,6 +304,8 @@ def result_row(
         "reason": None if isinstance(end, Done) else end.reason,
         "error": None if isinstance(end, Done) else end.error,
         "parsed": end.parsed_json if isinstance(end, Done) else None,
+        "parser_id": parser_id,
+        "reparsed": reparsed,
         "finished_at": finished_at,
     }
 

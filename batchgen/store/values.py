@@ -8,37 +8,53 @@ from math import ceil
 from typing import Literal, NamedTuple
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, Item, Outcome, Recipe
+from batchgen.items import Done, Fail, Item, Outcome, ParserVersion, Recipe
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, LimitName, Limits
 
 # Enqueueing
 
 
 class OtherRecipe(StrEnum):
-    """What to do when an experiment was enqueued with another recipe before."""
+    """What to do when the recipe is none that the experiment has.
+
+    stop      nothing; the caller says what the others would do
+    replace   the rows of its newest variant that are not done are asked with it
+    again     all of them are
+    add       it gets a variant with this recipe: each item is asked once more, beside the others
+    """
 
     STOP = "stop"
-    ADD = "add"
     REPLACE = "replace"
+    AGAIN = "again"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChoice:
+    """What follows when the experiment has `present` and not the recipe given: how many rows it has
+    in its newest variant, and how many of them `replace` and `again` would ask."""
+
+    present: Recipe
+    rows: int
+    replace: int
+    again: int
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """One enqueueing of one pool. When `other_recipe` is set nothing was begun: the experiment has
-    that recipe, and the caller did not say what to do.
-
-    Items are known by `recipe_id`, and the new ones get `new_recipe_id`: another one only when
-    `reparse` has changed the experiment's parser. Each item gets `samples` rows.
+    """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
+    that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
+    be given another recipe, nothing was begun. `asked_anew` rows went back to pending.
     """
 
     experiment_id: int
+    variant: int
     recipe_id: int
-    new_recipe_id: int
     number: int
     samples: int = 1
-    other_recipe: Recipe | None = None
-    dropped: int = 0
+    choice: RecipeChoice | None = None
     running: int = 0
+    asked_anew: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +280,32 @@ class Spent:
         return Spent(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
 
 
+class StoredParser(NamedTuple):
+    """A parser as it was when it was stored."""
+
+    id: int
+    version: ParserVersion
+
+
+class ParserCount(NamedTuple):
+    """`n` items of an experiment have a result by this parser."""
+
+    experiment_id: int
+    parser_id: int
+    spec: str
+    fingerprint: str
+    n: int
+
+
+class RowGroup(NamedTuple):
+    """`n` rows that stand alike; `reason` is "" unless they failed."""
+
+    state: str
+    reason: str
+    parser_id: int | None
+    n: int
+
+
 # Repairing
 
 
@@ -274,10 +316,19 @@ class EndedItem(NamedTuple):
     experiment_id: int
     reason: str | None
     error: str | None
+    parser_id: int | None = None
 
     def has_message(self, message: str | None) -> bool:
         """Whether its error contains `message`, in whatever case. None is in every one."""
         return (message or "").casefold() in (self.error or "").casefold()
+
+
+class AnswerChoice(NamedTuple):
+    """Which stored answers: those that failed at their parser; with `done_too` those of done items
+    too, with `cut_off_too` those that it refused as they were cut off."""
+
+    done_too: bool = False
+    cut_off_too: bool = False
 
 
 class EndedAnswer(NamedTuple):
@@ -292,6 +343,7 @@ class EndedAnswer(NamedTuple):
     reason: str | None
     error: str | None
     parsed: str | None
+    parser_id: int | None
     input: str
     response: str
     finish_reason: str | None

@@ -66,6 +66,8 @@ class ItemRun:
         stages, item = self._stages, self._item
         try:
             prepared = await stages.requests.prepare(item)
+            if item.parser_id != prepared.parser_id:
+                item = self._item = replace(item, parser_id=prepared.parser_id)
             if item.answer_seq is not None:
                 return await self._parse(prepared, item.answer_text or "")
             if failure := stages.judge.take_failure(item):

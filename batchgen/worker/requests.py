@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
@@ -12,6 +12,13 @@ from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
 from batchgen.worker.spec import WorkSpec
+
+
+class PresentParser(NamedTuple):
+    """The parser that reads an experiment's answers, and its number in the store."""
+
+    id: int
+    parser: Parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class Prepared:
     renderer: Renderer
     body: dict[str, Any]
     shared_recipe: bool
+    parser_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +45,22 @@ class Request:
 
 
 class Requests:
-    """The requests of one worker. `parsers` are those that no name can load, by their spec."""
+    """The requests of one worker. `parsers` are those of experiments, by their numbers; for others
+    what the experiment has is loaded."""
 
-    def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[str, Parser]) -> None:
+    def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[int, PresentParser]) -> None:
         self._store = store
         self._spec = spec
-        self._parsers = parsers
-        self._recipes: dict[int, tuple[Renderer, Parser]] = {}
+        self._parsers = dict(parsers)
+        self._renderers: dict[int, Renderer] = {}
         self._left_out: set[tuple[int, str]] = set()
         self._shared_recipes: dict[tuple[int, int], bool] = {}
 
     async def prepare(self, item: Item) -> Prepared:
-        """Raises ConfigError when the item's recipe cannot be used, TemplateError or InputError
-        when the item cannot be asked for by it."""
-        renderer, parser = await self._recipe(item.recipe_id)
+        """Raises ConfigError when the item's recipe or parser cannot be used, TemplateError or
+        InputError when the item cannot be asked for by it."""
+        renderer = await self._renderer(item.recipe_id)
+        parser_id, parser = await self._parser(item.experiment_id)
         item_input = read_item(json.loads(item.input_json), f"item {item.id}")
         body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
         if body and self._spec.parse_feedback and item.parse_failures:
@@ -59,7 +69,8 @@ class Requests:
             for name in renderer.added_params(item_input, item.sample):
                 if (item.recipe_id, name) in self._left_out:
                     body.pop(name, None)
-        return Prepared(item_input, parser, renderer, body, await self._is_shared(item))
+        shared = await self._is_shared(item)
+        return Prepared(item_input, parser, renderer, body, shared, parser_id)
 
     async def complete(self, prepared: Prepared) -> Request:
         """With its local images in it. Raises InputError when one cannot be sent."""
@@ -82,13 +93,23 @@ class Requests:
     async def _is_shared(self, item: Item) -> bool:
         known = (item.experiment_id, item.recipe_id)
         if known not in self._shared_recipes:
-            self._shared_recipes[known] = await self._store.is_enqueued_with(*known)
+            present = await self._store.present_recipes(item.experiment_id)
+            self._shared_recipes[known] = item.recipe_id in present
         return self._shared_recipes[known]
 
-    async def _recipe(self, recipe_id: int) -> tuple[Renderer, Parser]:
-        found = self._recipes.get(recipe_id)
+    async def _renderer(self, recipe_id: int) -> Renderer:
+        found = self._renderers.get(recipe_id)
         if found is None:
             recipe = await self._store.recipe(recipe_id)
-            parser = self._parsers.get(recipe.parser) or load_parser(recipe.parser)
-            found = self._recipes[recipe_id] = Renderer(recipe), parser
+            found = self._renderers[recipe_id] = Renderer(recipe)
+        return found
+
+    async def _parser(self, experiment_id: int) -> PresentParser:
+        found = self._parsers.get(experiment_id)
+        if found is None:
+            stored = await self._store.parsers.present(experiment_id)
+            parser, number = load_parser(stored.version.spec), stored.id
+            if parser.version != stored.version:  # its code has changed since
+                number = await self._store.parsers.number(parser.version)
+            found = self._parsers[experiment_id] = PresentParser(number, parser)
         return found

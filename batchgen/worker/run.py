@@ -6,7 +6,6 @@ from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
 from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
-from batchgen.parsers import Parser
 from batchgen.shutdown import Stop
 from batchgen.store import Store
 from batchgen.worker.budget import BudgetGuard
@@ -22,7 +21,7 @@ from batchgen.worker.permits import Permits
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.report import BudgetWait
 from batchgen.worker.reporting import Reporter
-from batchgen.worker.requests import Requests
+from batchgen.worker.requests import PresentParser, Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
@@ -33,11 +32,11 @@ from batchgen.worker.trials import Trials
 
 async def run_worker(
     store: Store, client: Client, spec: WorkSpec, *,
-    prices: Prices, parsers: Mapping[str, Parser],
+    prices: Prices, parsers: Mapping[int, PresentParser],
     stop: Stop, stats: Stats, log: RunLog,
 ) -> None:  # fmt: skip
     """Work until nothing is left, or `stop`, or a halt (`stats.halted` says why). `parsers` are
-    those that no name can load, by their spec.
+    those of experiments, by their numbers; for others what the experiment has is loaded.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.

@@ -6,10 +6,21 @@
 
 ------------------------------------------------------------------ what there is to do: `enqueue`
 
+-- What reads answers, as it was at a time: a parser whose code or schema changed is another one.
+create table parsers (
+  id          integer primary key,
+  spec        text    not null check (spec <> ''), -- as the config names it
+  fingerprint text    not null,                    -- of the code behind the spec; '': it says all
+  sources     text    not null check (json_valid(sources)),  -- that code's files: {path: SHA-256}
+  created_at  integer not null,
+  unique (spec, fingerprint)
+) strict;
+
 create table experiments (
   id                 integer primary key autoincrement,
   name               text    not null unique check (name <> ''),
   created_at         integer not null,
+  parser_id          integer not null references parsers (id),  -- the present one
   enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
   overuse            real    not null default 1,   -- how many times its most a call has used (budget)
@@ -17,7 +28,7 @@ create table experiments (
   constraint overuse_from_one        check (overuse >= 1)
 ) strict;
 
--- All that decides what an item's answer is (templates, model, parameters, parser), by its content.
+-- All that decides what is asked (templates, model, parameters), by its content.
 create table recipes (
   id         integer primary key,
   digest     blob    not null unique check (length(digest) = 32),
@@ -25,22 +36,25 @@ create table recipes (
   created_at integer not null
 ) strict;
 
--- The recipes that an experiment accepts without asking. `reparse` adds one that differs only in its
--- parser: items enqueued with it are the same items, so their keys are made with `identity_recipe_id`.
-create table experiment_recipes (
-  experiment_id      integer not null references experiments (id) on delete cascade,
-  recipe_id          integer not null references recipes (id),
-  added_at           integer not null,
-  identity_recipe_id integer references recipes (id),  -- null: its own
-  primary key (experiment_id, recipe_id)
+-- An experiment asks each item once a variant. It begins with one; only `--recipe add` makes another.
+-- The recipe is what new items of the variant are asked with.
+create table variants (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  number        integer not null,
+  recipe_id     integer not null references recipes (id),
+  added_at      integer not null,                  -- when it got this recipe
+  primary key (experiment_id, number),
+  constraint number_from_one check (number >= 1)
 ) strict, without rowid;
 
--- What the user gave, written once; only `reparse` and `retry --set` change `recipe_id`. The id is the
--- order of the pool. Of several answers per item (--samples) each has a row, whose first is the item.
+-- What the user gave, written once; only `--recipe replace`, `--recipe again` and `retry --set` change
+-- `recipe_id`. The id is the order of the pool. Of several answers per item (--samples) each has a row,
+-- whose first is the item.
 create table items (
   id            integer primary key autoincrement,
   experiment_id integer not null references experiments (id),
-  recipe_id     integer not null references recipes (id),
+  variant       integer not null default 1,
+  recipe_id     integer not null references recipes (id),  -- with which it is, or was, asked
   custom_id     text,                              -- the user's own id
   input         text    not null,                  -- JSON, as it was made by json.dumps
   sample        integer,                           -- from 1; null: an ordinary item
@@ -52,8 +66,8 @@ create table items (
 
 create index items_by_sample on items (sample_of, sample) where sample_of is not null;
 
--- By what an item is known again: a hash of (experiment, id), or of (experiment, recipe, content). Of
--- equal contents in one pool the second is another item, and in the next pass the same one again: so
+-- By what an item is known again: a hash of (experiment, variant, id), or of (experiment, variant,
+-- content). Of equal contents in one pool the second is another item, and in the next pass the same one again: so
 -- the copies that a pass has seen are counted, and the key of each is made of the first one's.
 create table item_keys (
   key         blob    primary key check (length(key) = 16),
@@ -88,12 +102,15 @@ create table work (
   constraint counts_not_negative   check (tries >= 0 and crashes >= 0 and parse_failures >= 0)
 ) strict;
 
-create index work_fresh   on work (experiment_id, priority desc, item_id)
-  where state = 'pending' and available_at is null;
-create index work_waiting on work (experiment_id, available_at, item_id)
+create index work_fresh    on work (experiment_id, priority desc, item_id)
+  where state = 'pending' and available_at is null and (crashes = 0 or answer_seq is null);
+create index work_waiting  on work (experiment_id, available_at, item_id)
   where state = 'pending' and available_at is not null;
-create index work_claimed on work (worker_id)              where state = 'running';
-create index work_failed  on work (experiment_id, item_id) where state = 'failed';
+-- Its worker died while its answer was being parsed, so it is parsed while nothing else is.
+create index work_crashed  on work (experiment_id, item_id)
+  where state = 'pending' and crashes > 0 and answer_seq is not null;
+create index work_claimed  on work (worker_id)              where state = 'running';
+create index work_failed   on work (experiment_id, item_id) where state = 'failed';
 create index work_selected on work (selection, state, available_at, priority desc, item_id)
   where selection is not null;
 
@@ -154,8 +171,13 @@ create table results (
   reason      text,
   error       text,
   parsed      text,
+  parser_id   integer references parsers (id),     -- which read the answer; null: there was none to read
+  reparsed    integer not null default 0,          -- 1: of an answer that had been read before
   finished_at integer not null,
   constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  constraint done_has_parser   check (state <> 'done' or parser_id is not null),
+  constraint parser_has_answer check (parser_id is null or attempt_seq is not null),
+  constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
   constraint failed_not_parsed check (state = 'done' or parsed is null)
@@ -169,6 +191,15 @@ create table counters (
   reason        text    not null default '',
   n             integer not null,
   primary key (experiment_id, state, reason),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
+-- Items by the parser that their results are from. Kept in the same way.
+create table parser_counters (
+  experiment_id integer not null,
+  parser_id     integer not null,
+  n             integer not null,
+  primary key (experiment_id, parser_id),
   constraint not_negative check (n >= 0)
 ) strict, without rowid;
 

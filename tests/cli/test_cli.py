@@ -125,10 +125,16 @@ async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words)
     done = await batchgen(
         "enqueue", "pool.jsonl", "--json", "--skip-invalid", "bad", "--experiment", "x"
     )
-    expected = {"experiment": "x", "read": 2, "new": 2, "skipped": 1, "dropped": 0}
+    expected = {"experiment": "x", "read": 2, "new": 2, "skipped": 1, "asked_anew": 0}
     assert (done.code, done.json) == (0, expected)
     again = await batchgen("enqueue", "pool.jsonl", "--json", "--limit", "2")
-    assert again.json == {"experiment": "default", "read": 2, "new": 2, "skipped": 0, "dropped": 0}
+    assert again.json == {
+        "experiment": "default",
+        "read": 2,
+        "new": 2,
+        "skipped": 0,
+        "asked_anew": 0,
+    }
 
 
 async def test_status_failures_and_show_as_json_and_as_text(
@@ -214,7 +220,7 @@ async def test_json_of_export_verify_and_experiments(
     assert (exported.json, exported.err) == (
         {"path": str(path), "rows": 2, "left_out": left_out}, "",
     )  # fmt: skip
-    assert (await batchgen("verify", "--json")).json == {"ok": True, "problems": []}
+    assert (await batchgen("verify", "--json")).json == {"ok": True, "problems": [], "outdated": {}}
     (listed,) = (await batchgen("experiments", "--json")).json
     assert TIME.fullmatch(listed.pop("created_at"))
     assert listed == {"name": "default", "total": 3, "done": 2, "failed": 1}
@@ -367,11 +373,10 @@ async def test_parsed_is_what_the_parser_makes_of_the_answer(
         project.config(f"parser: {json.dumps(parser)}\n")
         project.pool([{"word": f"w{number}"}])
         simulator.script(f"Say w{number}", Behaviour.ok(answer))
-        assert (await batchgen("enqueue", "pool.jsonl", "--recipe", "add")).code == 0
-    worked = await project.batchgen("work")
-    assert worked.code == 0, worked.err
-    assert (await batchgen("export")).code == 0
-    got = [(line["response"], line["parsed"]) for line in project.export()]
+        worked = await project.batchgen("run", "pool.jsonl", "--experiment", f"e{number}")
+        assert worked.code == 0, worked.err
+    lines = [line for number in range(len(cases)) for line in project.export(f"e{number}")]
+    got = [(line["response"], line["parsed"]) for line in lines]
     assert got == [(answer, parsed) for _, answer, parsed in cases]
 
 
@@ -568,15 +573,13 @@ async def test_another_recipe_is_added_or_replaces_the_old_one(
     assert (refused.code, "the user template changed" in refused.err) == (2, True)
 
     replaced = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
-    assert replaced.err == (
-        "default: 2 items read, 2 new, 1 unfinished of the old recipe dropped\n"
-    )
+    assert replaced.err == ("default: 2 items read, 0 new, 1 asked with the new recipe\n")
     project.write("prompts/user_prompts/default.txt", "Sing {word}")
     added = await batchgen("enqueue", "pool.jsonl", "--recipe", "add", "--json")
-    assert (added.json["new"], added.json["dropped"]) == (2, 0)
+    assert (added.json["new"], added.json["asked_anew"]) == (2, 0)
     assert (await project.batchgen("work", "-c", "1")).code == 0
     assert list(simulator.ledger) == [
-        "Say w0", "Shout w0", "Shout w1", "Sing w0", "Sing w1",
+        "Say w0", "Shout w1", "Sing w0", "Sing w1",
     ]  # fmt: skip
     assert (await batchgen("verify")).code == 0
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from batchgen.items import Fail, Outcome, Reason
-from batchgen.jobs.reparse import Difference, ReparseRequest, answer_pages, reparse_pages
+from batchgen.jobs.reparse import ReparseRequest, answer_pages
+from batchgen.jobs.reparsing import Difference, Reparsing
 from batchgen.parsers import load_parser
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import EndedAnswer, open_store
+from batchgen.store import EndedAnswer, Store, open_store
+from batchgen.worker.requests import PresentParser
 from tests.kits.project import Project, ended
 from tests.kits.table import answered, open_table
 from tests.kits.typist import Typist
@@ -50,8 +52,8 @@ async def test_what_another_parser_can_use_is_done_without_a_call(
         3,
         "2 answers parsed with json: 1 done that had failed, 1 failed as before.\n"
         "To ask again for those that failed: batchgen retry --reason parse\n",
-        "The config's parser is tag:a: write json there too, for the items that are enqueued from "
-        "now on.\n",
+        "The parser of default is tag:a: work and run will parse these answers with that again, "
+        "unless you write json into the config.\n",
     )
     assert results(project) == {
         "one": ("done", '["1"]'),
@@ -90,7 +92,8 @@ async def test_items_that_still_fail_can_be_retried_with_the_new_parser(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
     await answer(project, simulator, {"one": "nothing"}, "tag:a")
-    assert (await batchgen("reparse", "--parser", "json")).code == 3
+    project.config("parser: json\n")
+    assert (await batchgen("reparse")).code == 3
     assert (await batchgen("retry", "--reason", "parse", "--json")).json["retried"] == 1
     simulator.script("one", Behaviour.ok("[1]"))
     assert (await project.batchgen("work")).code == 0
@@ -161,10 +164,10 @@ async def test_a_parser_that_kills_the_process_costs_nothing(
     await answer(project, simulator, TAGGED, "tag:a")
     project.write(
         "mine.py",
-        "import os\ndef parse_response(text):\n    os._exit(9) if 'n' in text else None\n",
+        "import os\ndef parse_response(text):\n    os.abort() if 'n' in text else None\n",
     )
     before = results(project)
-    assert (await project.process("reparse", "--all", "--parser", "mine.py")).code == 9
+    assert (await project.process("reparse", "--all", "--parser", "mine.py")).code == -6
     assert results(project) == before
     assert (await batchgen("verify")).code == 0
     project.write("mine.py", "def parse_response(text, item):\n    return item['word']\n")
@@ -239,8 +242,8 @@ async def test_an_answer_that_was_cut_off_is_not_for_a_parser_that_needs_all_of_
         ),
         "two": ("done", '["2"]'),
     }  # fmt: skip
-    # It did not fail at its parser, so no parser is tried on it.
-    assert (await batchgen("reparse", "--parser", "raw", "--json")).json["answers"] == 0
+    assert (await batchgen("reparse", "--parser", "json", "--json")).json["answers"] == 0
+    assert (await batchgen("reparse", "--parser", "raw", "--json")).json["done"] == 1
 
 
 async def test_only_what_has_ended_is_touched_while_a_worker_works(
@@ -327,6 +330,19 @@ def fill(project: Project, said: Sequence[str]) -> None:
         table.leave(worker)
 
 
+async def unparsed(store: Store) -> AsyncIterator[Sequence[EndedAnswer]]:
+    """Those of the only experiment."""
+    (experiment,) = await store.experiments()
+    async for page in answer_pages(store, ReparseRequest(), experiment, load_parser("json")):
+        yield page
+
+
+async def reparsing(store: Store) -> Reparsing:
+    """By the parser json."""
+    parser = load_parser("json")
+    return Reparsing(store, PresentParser(await store.parsers.number(parser.version), parser), 1.0)
+
+
 def parsed_of(project: Project) -> list[str | None]:
     rows = project.query(
         "select parsed from work join results on seq = result_seq order by work.item_id"
@@ -349,10 +365,10 @@ async def test_pages_that_were_written_stay_when_a_later_one_dies(
         "mine.py",
         "import json, os\n"
         "def parse_response(text):\n"
-        "    os._exit(9) if text == '[650]' and not os.path.exists('mended') else None\n"
+        "    os.abort() if text == '[650]' and not os.path.exists('mended') else None\n"
         "    return json.loads(text)\n",
     )
-    assert (await project.process("reparse", "--parser", "mine.py")).code == 9
+    assert (await project.process("reparse", "--parser", "mine.py")).code == -6
     assert parsed_of(project) == [*[f"[{n}]" for n in range(500)], *[None] * 200]
     project.write("mended", "")
     again = await batchgen("reparse", "--parser", "mine.py", "--json")
@@ -387,7 +403,7 @@ async def test_a_signal_ends_it_with_what_was_written(
 async def test_answers_of_megabytes_come_a_few_at_a_time(project: Project) -> None:
     fill(project, [f'"{"x" * 3_000_000}"'] * 5)
     async with open_store(project.database) as store:
-        pages = [len(page) async for page in answer_pages(store, ReparseRequest())]
+        pages = [len(page) async for page in unparsed(store)]
         assert pages == [2, 2, 1]
 
 
@@ -396,13 +412,13 @@ async def test_an_item_that_moved_on_while_it_was_parsed_is_left(project: Projec
     async with open_store(project.database) as store:
 
         async def pages() -> AsyncIterator[Sequence[EndedAnswer]]:
-            async for page in answer_pages(store, ReparseRequest()):
+            async for page in unparsed(store):
                 item = await store.ended_item(1)
                 assert item is not None
                 assert await store.reopen([item]) == 1
                 yield page
 
-        result = await reparse_pages(store, pages(), load_parser("json"), 1.0)
+        result = await (await reparsing(store)).run(pages())
         assert (result.done, result.skipped, result.answers, result.exit_code) == (1, 1, 2, 0)
         assert result.differences == (Difference(2, "parse: no tag", "[2]"),)
         assert (await store.counts()).pending == 1
@@ -410,17 +426,17 @@ async def test_an_item_that_moved_on_while_it_was_parsed_is_left(project: Projec
 
 async def test_a_reparse_that_is_cancelled_keeps_its_pages(project: Project) -> None:
     fill(project, ["[1]", "[2]"])
-    parser, started = load_parser("json"), asyncio.Event()
+    started = asyncio.Event()
 
     async with open_store(project.database) as store:
 
         async def pages() -> AsyncIterator[Sequence[EndedAnswer]]:
-            async for page in answer_pages(store, ReparseRequest()):
+            async for page in unparsed(store):
                 yield page[:1]
                 started.set()
                 await asyncio.Event().wait()
 
-        job = asyncio.create_task(reparse_pages(store, pages(), parser, 1.0))
+        job = asyncio.create_task((await reparsing(store)).run(pages()))
         await started.wait()
         job.cancel()
         with pytest.raises(asyncio.CancelledError):

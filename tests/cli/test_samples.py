@@ -16,7 +16,6 @@ from batchgen.jobs import enqueue as enqueueing
 from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe
-from batchgen.store.sqlite import results
 from batchgen.store.sqlite import rows as rows_of_store
 from tests.kits.project import Project
 from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_database, new_item
@@ -71,7 +70,7 @@ async def test_the_same_command_adds_nothing_and_more_samples_the_rest(
 ) -> None:
     said = await batchgen("enqueue", "pool.jsonl", "--samples", "4", "--json")
     assert said.json == {
-        "experiment": "default", "read": 2, "samples": 4, "new": 8, "skipped": 0, "dropped": 0,
+        "experiment": "default", "read": 2, "samples": 4, "new": 8, "skipped": 0, "asked_anew": 0,
     }  # fmt: skip
     assert await enqueued(batchgen, "--samples", "4") == (2, 0)
     assert await enqueued(batchgen, "--samples", "2") == (2, 0)
@@ -165,32 +164,23 @@ def finish_sample(table: Table, number: int) -> None:
 
 def add(table: Table, recipe: Recipe, mode: OtherRecipe, samples: int, **item: Any) -> Any:
     into = table.begin(recipe=recipe, mode=mode, samples=samples)
-    return table.add(into, [new_item({"v": 1}, into.experiment_id, into.recipe_id, **item)])
+    return table.add(into, [new_item({"v": 1}, into.experiment_id, into.variant, **item)])
 
 
-def test_a_first_sample_with_an_id_stays_when_one_of_its_samples_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("custom_id", ["x", None])
+def test_samples_that_are_not_done_get_the_new_recipe(
+    tmp_path: Path, custom_id: str | None
+) -> None:
     db = table(tmp_path)
-    added = add(db, RECIPE, OtherRecipe.STOP, 3, custom_id="x")
+    added = add(db, RECIPE, OtherRecipe.STOP, 3, custom_id=custom_id)
     assert (added.ids, added.new) == ([1], 3)
     finish_sample(db, 2)
-    again = add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 3, custom_id="x")
+    again = add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 4, custom_id=custom_id)
     assert (again.ids, again.new, again.conflict) == ([1], 1, None)
     query = "select id, sample, sample_of, recipe_id from items join work on item_id = id"
-    assert db.db.execute(query).fetchall() == [(1, 1, None, 2), (2, 2, 1, 1), (4, 3, 1, 2)]
-    other = db.begin(recipe=OTHER_RECIPE)
-    taken = db.add(other, [new_item({"v": 2}, custom_id="x")])
-    assert (taken.ids, taken.conflict) == ([], 1)
-
-
-def test_samples_without_their_first_join_the_one_that_is_enqueued_anew(tmp_path: Path) -> None:
-    db = table(tmp_path)
-    add(db, RECIPE, OtherRecipe.STOP, 3)
-    finish_sample(db, 2)
-    assert add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 1).new == 1
-    again = add(db, RECIPE, OtherRecipe.REPLACE, 3)
-    assert (again.ids, again.new) == ([5], 2)
-    query = "select id, sample, sample_of from items join work on item_id = id"
-    assert db.db.execute(query).fetchall() == [(2, 2, 5), (5, 1, None), (6, 3, 5)]
+    assert db.db.execute(query).fetchall() == [
+        (1, 1, None, 2), (2, 2, 1, 1), (3, 3, 1, 2), (4, 4, 1, 2),
+    ]  # fmt: skip
 
 
 async def test_deleting_an_experiment_deletes_its_samples(
@@ -361,17 +351,6 @@ async def test_groups_that_are_read_in_many_pages_are_whole(
     assert [(group["id"], numbers(group)) for group in grouped(project)] == [
         (5 * n + 1, [1, 2, 3, 4, 5]) for n in range(300)
     ]
-
-
-async def test_samples_whose_first_was_dropped_are_a_group(tmp_path: Path) -> None:
-    db = table(tmp_path)
-    add(db, RECIPE, OtherRecipe.STOP, 3)
-    finish_sample(db, 2)
-    assert add(db, OTHER_RECIPE, OtherRecipe.REPLACE, 1).new == 1
-    firsts = results.sample_page(db.db, 1, 0, 10)
-    assert {number: firsts[number] for number in (2, 4)} == {2: 1, 4: 4}
-    rows, later = results.results_in_order(db.db, list(firsts))
-    assert ([row.id for row in rows], later) == ([2], [])
 
 
 @pytest.mark.parametrize(

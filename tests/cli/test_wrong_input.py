@@ -160,7 +160,7 @@ REFUSED = [
     ),
     Case(
         "option-choice",
-        "invalid value for '--recipe': 'mix' is not one of 'add', 'replace'."
+        "invalid value for '--recipe': 'mix' is not one of 'replace', 'again', 'add'."
         " See: batchgen enqueue --help",
         "enqueue pool.jsonl --recipe mix",
     ),
@@ -291,9 +291,12 @@ ON_A_DATABASE = [
     Case(
         "other-recipe",
         "experiment 'default' was enqueued with another recipe: the user template changed;"
-        " model 'm' -> 'n'; seed null -> 1; parser 'raw' -> 'json'. Nothing was enqueued."
-        " Use --recipe add (mix both), --recipe replace (drop the old one's unfinished items),"
-        " or choose another --experiment.",
+        " model 'm' -> 'n'; seed null -> 1. Nothing was enqueued."
+        " Say which, or choose another --experiment:\n"
+        "  --recipe replace   rows not done are asked with the new one, done ones stay: 1 call\n"
+        "  --recipe again     all are asked again; old answers stay stored, the export takes the "
+        "new ones: 1 call\n"
+        "  --recipe add       each once more, beside the old: 1 call, 2 rows",
         files={
             TEMPLATE: "Shout {word}",
             "config.yaml": CONFIG.replace("model: m", "model: n, seed: 1") + "parser: json\n",
@@ -399,10 +402,10 @@ def test_a_bad_line_is_named_and_the_good_ones_before_it_are_kept(
 @pytest.mark.parametrize("case", ON_A_DATABASE, ids=ids)
 def test_on_a_database_it_is_one_line_too(directory: Path, run: Run, case: Case) -> None:
     assert run("enqueue pool.jsonl").code == 0
-    before = query(directory, "select * from work, experiments, experiment_recipes")
+    before = query(directory, "select * from work, experiments, variants")
     write(directory, case.files)
     assert run(case.command, case.stdin, case.env) == expected(case, directory)
-    assert query(directory, "select * from work, experiments, experiment_recipes") == before
+    assert query(directory, "select * from work, experiments, variants") == before
     assert not (directory / "output").exists()
 
 
@@ -598,7 +601,7 @@ def test_blank_rows_are_passed_over_and_counted(
     )
     done = run(f"enqueue {name} --json")
     assert done.json == {
-        "experiment": "default", "read": 1, "new": 1, "skipped": 0, "blank": 3, "dropped": 0,
+        "experiment": "default", "read": 1, "new": 1, "skipped": 0, "blank": 3, "asked_anew": 0,
     }  # fmt: skip
     assert run(f"enqueue {name}").err.endswith("1 item read, 0 new, 3 blank lines passed over\n")
 

@@ -384,7 +384,10 @@ async def _write_for_ever(database: Path, number: int) -> None:
     rng = random.Random(number)
 
     def write(db: sqlite3.Connection, name: str) -> None:
-        db.execute("insert into experiments (name, created_at) values (?, 0)", (name,))
+        db.execute("insert or ignore into parsers values (1, 'raw', '', '{}', 0)")
+        db.execute(
+            "insert into experiments (name, created_at, parser_id) values (?, 0, 1)", (name,)
+        )
         db.execute("update experiments set enqueue_pass = enqueue_pass + 1 where id % 7 = 0")
 
     def checkpoint(db: sqlite3.Connection) -> None:

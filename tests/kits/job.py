@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import load
-from batchgen.items import Attempt, Decision, Item, Reason, Recipe, Template
+from batchgen.items import Attempt, Decision, Item, ParserVersion, Reason, Recipe, Template
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
 from batchgen.store import Store, open_store
+from batchgen.worker.requests import PresentParser
 from tests.kits.project import KEY
 
 
@@ -64,8 +65,8 @@ class Job:
         pool = self.path / "pool.jsonl"
         items = [{"word": word} if isinstance(word, str) else word for word in words]
         pool.write_text("".join(json.dumps(item) + "\n" for item in items))
-        recipe = Recipe(None, Template("Say {word}"), "simulated", {}, parser)
-        await enqueue(store, open_pool(str(pool)), recipe, "default")
+        recipe = Recipe(None, Template("Say {word}"), "simulated", {})
+        await enqueue(store, open_pool(str(pool)), recipe, "default", parser=ParserVersion(parser))
 
     async def work(
         self,
@@ -84,10 +85,12 @@ class Job:
         }  # fmt: skip
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         parser = parse and parser_from_callable(parse)
+        parsers = {}
+        if parser:
+            parsers[1] = PresentParser(await store.parsers.number(parser.version), parser)
         spec = spec_of(
             config, concurrency=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more
         )
-        parsers = {"python:test": parser} if parser else {}
         return await work(
             store, config, spec,
             stop=self.stop, log=self.log, parsers=parsers,

@@ -8,7 +8,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from batchgen.items import Attempt, Decision, Item, NewItem, Outcome, Reason, Recipe, Usage
+from batchgen.items import (
+    RAW,
+    Attempt,
+    Decision,
+    Item,
+    NewItem,
+    Outcome,
+    ParserVersion,
+    Reason,
+    Recipe,
+    Usage,
+)
 from batchgen.json_text import canonical_json, dump_json
 from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
@@ -44,13 +55,13 @@ def new_database(path: Path) -> sqlite3.Connection:
 
 
 def new_item(
-    given: Any, experiment_id: int = 1, recipe_id: int = 1, custom_id: str | None = None
+    given: Any, experiment_id: int = 1, variant: int = 1, custom_id: str | None = None
 ) -> NewItem:
     """A row to enqueue, as `batchgen.jobs.enqueue` makes it."""
     if custom_id is None:
-        key = key_of_content(experiment_id, recipe_id, canonical_json(given))
+        key = key_of_content(experiment_id, variant, canonical_json(given))
     else:
-        key = key_of_id(experiment_id, custom_id)
+        key = key_of_id(experiment_id, variant, custom_id)
     return NewItem(key, dump_json(given), custom_id, "pool.jsonl:1")
 
 
@@ -93,6 +104,7 @@ class Table:
             self.db.rollback()
             raise
         assert self.counters() == self.recount()
+        assert self.parser_counters() == self.recount_parsers()
         return result
 
     # Enqueueing
@@ -103,8 +115,9 @@ class Table:
         recipe: Recipe = RECIPE,
         mode: OtherRecipe = OtherRecipe.STOP,
         samples: int = 1,
+        parser: ParserVersion = RAW,
     ) -> Intake:
-        return self.run(intake.begin_intake, experiment, recipe, mode, self.now, samples)
+        return self.run(intake.begin_intake, experiment, recipe, parser, mode, self.now, samples)
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
         return self.run(intake.add_items, into, rows, priority)
@@ -114,7 +127,7 @@ class Table:
     ) -> list[int]:
         """A whole pool of contents, in one chunk; the numbers of its items."""
         into = self.begin(experiment, recipe, OtherRecipe.ADD)
-        rows = [new_item(each, into.experiment_id, into.recipe_id) for each in contents]
+        rows = [new_item(each, into.experiment_id, into.variant) for each in contents]
         return self.add(into, rows, priority).ids
 
     # Workers
@@ -222,6 +235,17 @@ class Table:
             " result_seq), ''), count(*) from work group by 1, 2, 3"
         )
         return {(e, state, reason): n for e, state, reason, n in rows}
+
+    def parser_counters(self) -> dict[tuple[int, int], int]:
+        rows = self.query("select experiment_id, parser_id, n from parser_counters where n <> 0")
+        return {(e, parser): n for e, parser, n in rows}
+
+    def recount_parsers(self) -> dict[tuple[int, int], int]:
+        rows = self.query(
+            "select experiment_id, parser_id, count(*) from work, results where seq = result_seq"
+            " and parser_id is not null group by 1, 2"
+        )
+        return {(e, parser): n for e, parser, n in rows}
 
     def problems(self) -> list[str]:
         return verify.verify_tables(self.db)

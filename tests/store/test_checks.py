@@ -12,13 +12,16 @@ from batchgen.store.sqlite.migrate import migrations
 from tests.kits.table import new_database
 
 GOOD_ROWS = """
-insert into experiments (id, name, created_at) values (1, 'e', 0);
+insert into parsers values (1, 'raw', '', '{}', 0);
+insert into experiments (id, name, created_at, parser_id) values (1, 'e', 0, 1);
 insert into recipes (id, digest, body, created_at) values (1, zeroblob(32), '{}', 0);
 insert into items (id, experiment_id, recipe_id, input) values (1, 1, 1, '{}'), (2, 1, 1, '{}');
 insert into work (item_id, experiment_id) values (1, 1), (2, 1);
 insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, response)
 values (1, 1, 1, 1, 0, 'answered', 'text');
-insert into results (seq, item_id, attempt_seq, state, finished_at) values (1, 1, 1, 'done', 0);
+insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)
+ values (1, 1, 1, 'done', 1, 0);
+insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rate values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
 insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null);
@@ -52,6 +55,14 @@ IMPOSSIBLE = [
     ("unknown_says_nothing",
      "update attempts set outcome = 'unknown', response = null, latency_ms = 5"),
     ("done_has_answer", "update results set attempt_seq = null"),
+    ("done_has_parser", "update results set parser_id = null"),
+    ("reparsed_or_not", "update results set reparsed = 2"),
+    ("parser_has_answer",
+     "update results set state = 'failed', reason = 'parse', error = 'no', attempt_seq = null"),
+    ("spec <> ''", "insert into parsers values (2, '', '', '{}', 0)"),
+    ("json_valid(sources)", "insert into parsers values (2, 'raw', 'x', '{', 0)"),
+    ("number_from_one", "insert into variants values (1, 0, 1, 0)"),
+    ("not_negative", "update parser_counters set n = -1"),
     ("failed_has_reason", "update results set state = 'failed'"),
     ("failed_has_reason", "update results set reason = 'server'"),
     ("failed_has_reason", "update results set state = 'failed', reason = 'server'"),
@@ -59,7 +70,7 @@ IMPOSSIBLE = [
     ("failed_not_parsed",
      "update results set state = 'failed', reason = 'server', error = 'it broke', parsed = '1'"),
     ("not_negative", "update counters set n = -1"),
-    ("name <> ''", "insert into experiments (name, created_at) values ('', 0)"),
+    ("name <> ''", "insert into experiments (name, created_at, parser_id) values ('', 0, 1)"),
     ("length(digest) = 32",
      "insert into recipes (digest, body, created_at) values (zeroblob(31), '{}', 0)"),
     ("json_valid(body)",
@@ -95,7 +106,9 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 
 REPEATED = [
-    ("experiments.name", "insert into experiments (name, created_at) values ('e', 0)"),
+    ("experiments.name",
+     "insert into experiments (name, created_at, parser_id) values ('e', 0, 1)"),
+    ("parsers.spec, parsers.fingerprint", "insert into parsers values (2, 'raw', '', '{}', 0)"),
     ("recipes.digest",
      "insert into recipes (digest, body, created_at) values (zeroblob(32), '{}', 0)"),
     ("work.item_id", "insert into work (item_id, experiment_id) values (1, 1)"),
@@ -107,6 +120,9 @@ POINTING_NOWHERE = [
     "insert into items (experiment_id, recipe_id, input) values (1, 2, '{}')",
     "update attempts set item_id = 3",
     "delete from recipes",
+    "delete from parsers",
+    "update experiments set parser_id = 2",
+    "update results set parser_id = 2",
 ]
 
 

@@ -41,7 +41,10 @@ async def database(path: Path) -> AsyncIterator[Database]:
 
 def add(name: str) -> Transaction:
     def transaction(db: sqlite3.Connection) -> None:
-        db.execute("insert into experiments (name, created_at) values (?, 0)", (name,))
+        db.execute("insert or ignore into parsers values (1, 'raw', '', '{}', 0)")
+        db.execute(
+            "insert into experiments (name, created_at, parser_id) values (?, 0, 1)", (name,)
+        )
 
     return transaction
 

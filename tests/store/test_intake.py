@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, KeepAnswer, Reason, Retry
+from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
 from batchgen.json_text import canonical_json, dump_json, stored_and_canonical
-from batchgen.store import Added, OtherRecipe, open_store
+from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
 from batchgen.store.sqlite import intake
 from tests.kits.table import (
     OTHER_RECIPE,
@@ -226,20 +226,22 @@ def test_a_finished_item_is_not_enqueued_again(table: Table) -> None:
 # Another recipe
 
 
-def test_another_recipe_stops_and_says_the_one_before(table: Table) -> None:
-    table.enqueue("a")
+def test_another_recipe_stops_and_says_what_each_way_asks(table: Table) -> None:
+    with_an_item_in_each_state(table)
+    before = table.query("select * from work"), table.query("select * from items")
     stopped = table.begin(recipe=OTHER_RECIPE)
-    assert (stopped.other_recipe, stopped.number, stopped.dropped) == (RECIPE, 0, 0)
-    assert table.inputs() == ["a"]
-    assert table.begin(recipe=RECIPE).other_recipe is None
+    assert (stopped.choice, stopped.number) == (RecipeChoice(RECIPE, 5, replace=3, again=5), 0)
+    assert (table.query("select * from work"), table.query("select * from items")) == before
+    assert table.begin(recipe=RECIPE).choice is None
 
 
-def test_another_recipe_added_mixes_both(table: Table) -> None:
+def test_another_recipe_added_asks_each_item_once_more(table: Table) -> None:
     assert table.enqueue("a", recipe=RECIPE) == [1]
     assert table.enqueue("a", recipe=OTHER_RECIPE) == [2]
-    assert table.begin(recipe=RECIPE).other_recipe is None
-    assert table.begin(recipe=OTHER_RECIPE).other_recipe is None
-    assert table.query("select recipe_id from items order by id") == [(1,), (2,)]
+    for recipe, number in ((RECIPE, 1), (OTHER_RECIPE, 2)):
+        assert table.begin(recipe=recipe, mode=OtherRecipe.STOP).choice is None
+        assert table.enqueue("a", recipe=recipe) == [number]
+    assert table.query("select variant, recipe_id from items order by id") == [(1, 1), (2, 2)]
 
 
 def with_an_item_in_each_state(table: Table) -> None:
@@ -254,67 +256,130 @@ def with_an_item_in_each_state(table: Table) -> None:
     table.leave(worker)
 
 
-def test_replace_drops_what_waits_and_keeps_what_ended_or_was_answered(table: Table) -> None:
+def recipes_of_items(table: Table) -> dict[int, int]:
+    return dict(table.query("select id, recipe_id from items order by id"))
+
+
+POOL = ("done", "failed", "retried", "answered", "fresh")
+
+
+def test_replace_asks_what_is_not_done_and_has_no_answer(table: Table) -> None:
     with_an_item_in_each_state(table)
     into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    assert (into.dropped, into.running, into.other_recipe) == (2, 0, None)
-    assert table.states() == {1: "done", 2: "failed", 4: "pending"}
-    assert table.counters() == {
-        (1, "done", ""): 1, (1, "failed", "rejected"): 1, (1, "pending", ""): 1,
-    }  # fmt: skip
+    assert (into.asked_anew, into.running, into.choice) == (3, 0, None)
+    assert recipes_of_items(table) == {1: 1, 2: 2, 3: 2, 4: 1, 5: 2}
+    assert table.states() == {1: "done", **dict.fromkeys((2, 3, 4, 5), "pending")}
+    assert table.counters() == {(1, "done", ""): 1, (1, "pending", ""): 4}
+    assert table.work(3)["tries"] == 0
+    assert table.work(3)["available_at"] is None
+    assert table.work(4)["answer_seq"] is not None
     assert [len(table.attempts(number)) for number in range(1, 6)] == [1, 1, 1, 1, 0]
+    assert table.enqueue(*POOL, "new", recipe=OTHER_RECIPE) == [1, 2, 3, 4, 5, 6]
 
 
-def test_replaced_items_can_be_enqueued_with_the_new_recipe(table: Table) -> None:
+def test_again_asks_all(table: Table) -> None:
     with_an_item_in_each_state(table)
-    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    pool = [new_item(each, recipe_id=2) for each in ("retried", "fresh")]
-    assert table.add(into, pool) == Added([6, 7], 2)
+    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.AGAIN)
+    assert into.asked_anew == 5
+    assert set(recipes_of_items(table).values()) == {2}
+    assert table.counters() == {(1, "pending", ""): 5}
+    assert table.parser_counters() == {}
+    assert table.one("select count(*) from work where answer_seq is not null") == 0
+    assert table.one("select superseded_results from experiments") == 1
+    assert table.query("select response from attempts where response is not null") == [
+        ("an answer",), ("paid for",),
+    ]  # fmt: skip
+    assert table.enqueue(*POOL, recipe=OTHER_RECIPE) == [1, 2, 3, 4, 5]
 
 
-def test_dropped_items_with_an_id_can_be_enqueued_again(table: Table) -> None:
+def test_again_leaves_what_is_done_with_that_very_recipe(table: Table) -> None:
+    """The first recipe, another for the rest, and the first one after all."""
+    with_an_item_in_each_state(table)
+    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
+    assert table.begin(recipe=RECIPE).choice == RecipeChoice(OTHER_RECIPE, 5, replace=3, again=4)
+    assert table.begin(recipe=RECIPE, mode=OtherRecipe.AGAIN).asked_anew == 4
+    assert table.states()[1] == "done"
+
+
+@pytest.mark.parametrize("mode", [OtherRecipe.REPLACE, OtherRecipe.AGAIN])
+def test_the_same_command_once_more_asks_nothing_anew(table: Table, mode: OtherRecipe) -> None:
+    with_an_item_in_each_state(table)
+    table.begin(recipe=OTHER_RECIPE, mode=mode)
+    before = table.query("select * from work")
+    assert table.begin(recipe=OTHER_RECIPE, mode=mode).asked_anew == 0
+    assert table.query("select * from work") == before
+
+
+def test_items_with_an_id_keep_it_whatever_the_recipe(table: Table) -> None:
     table.add(table.begin(), [new_item({"v": 1}, custom_id="x")])
     into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    assert table.add(into, [new_item({"v": 2}, custom_id="x")]) == Added([2], 1)
+    assert table.add(into, [new_item({"v": 2}, custom_id="x")]) == Added([], 0, conflict=1)
 
 
-def test_replace_again_drops_nothing_more(table: Table) -> None:
-    table.enqueue("a")
-    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    table.enqueue("a", recipe=OTHER_RECIPE)
-    assert table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE).dropped == 0
-    assert table.begin(recipe=RECIPE).other_recipe == OTHER_RECIPE
-
-
-def test_replace_of_a_mix_leaves_the_one_recipe(table: Table) -> None:
+def test_replace_is_about_the_newest_variant(table: Table) -> None:
     table.enqueue("a", "b", recipe=RECIPE)
     table.enqueue("a", recipe=OTHER_RECIPE)
-    assert table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE).dropped == 2
-    assert table.states() == {3: "pending"}
-    assert table.begin(recipe=RECIPE).other_recipe == OTHER_RECIPE
+    third = replace(RECIPE, model="third")
+    assert table.begin(recipe=third, mode=OtherRecipe.REPLACE).asked_anew == 1
+    assert recipes_of_items(table) == {1: 1, 2: 1, 3: 3}
+    assert table.begin(recipe=OTHER_RECIPE).choice is not None
+    assert table.begin(recipe=RECIPE).choice is None
 
 
 def test_replace_touches_no_other_experiment(table: Table) -> None:
     table.enqueue("a", experiment="one")
     table.enqueue("a", experiment="two")
     table.begin("one", OTHER_RECIPE, OtherRecipe.REPLACE)
-    assert table.states() == {2: "pending"}
+    assert recipes_of_items(table) == {1: 2, 2: 1}
+    assert table.begin("two", RECIPE).choice is None
 
 
-def test_replace_does_nothing_while_items_are_in_flight(table: Table) -> None:
+@pytest.mark.parametrize("mode", [OtherRecipe.REPLACE, OtherRecipe.AGAIN])
+def test_nothing_is_asked_anew_while_items_are_in_flight(table: Table, mode: OtherRecipe) -> None:
     table.enqueue("a", "b")
     table.claim(table.join(), 1)
-    into = table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    assert (into.running, into.dropped, into.number) == (1, 0, 0)
+    into = table.begin(recipe=OTHER_RECIPE, mode=mode)
+    assert (into.running, into.asked_anew, into.number) == (1, 0, 0)
     assert table.states() == {1: "running", 2: "pending"}
-    assert table.begin(recipe=OTHER_RECIPE).other_recipe == RECIPE
+    choice = table.begin(recipe=OTHER_RECIPE).choice
+    assert choice == RecipeChoice(RECIPE, 2, replace=2, again=2)
 
 
-def test_replace_with_nothing_to_replace_goes_on_while_items_are_in_flight(table: Table) -> None:
+def test_the_present_recipe_goes_on_while_items_are_in_flight(table: Table) -> None:
     table.enqueue("a")
     table.claim(table.join(), 1)
     into = table.begin(recipe=RECIPE, mode=OtherRecipe.REPLACE)
-    assert (into.running, into.dropped, into.number) == (0, 0, 2)
+    assert (into.running, into.asked_anew, into.number) == (0, 0, 2)
+
+
+@given(
+    known=st.lists(st.sampled_from("abc"), max_size=6),
+    pool=st.lists(st.sampled_from("abcd"), max_size=8),
+    samples=st.integers(1, 3),
+)
+def test_what_would_be_new_is_counted_as_it_would_be_added(
+    tmp_path_factory: pytest.TempPathFactory, known: list[str], pool: list[str], samples: int
+) -> None:
+    with open_table(tmp_path_factory.mktemp("count") / "batchgen.db") as table:
+        table.add(table.begin(samples=2), [new_item(each) for each in known])
+        into = table.begin(samples=samples)
+        rows = [new_item(each) for each in pool]
+        table.run(intake.begin_count)
+        counted = sum(table.run(intake.count_new, into, [row]) for row in rows)
+        assert counted == table.add(into, rows).new
+
+
+# The parser
+
+
+def test_a_new_parser_is_the_experiment_s_and_asks_nothing(table: Table) -> None:
+    table.enqueue("a")
+    into = table.begin(parser=ParserVersion("json"))
+    assert (into.choice, table.add(into, [new_item("a")])) == (None, Added([1], 0))
+    present = "select spec from parsers join experiments e on e.parser_id = parsers.id"
+    assert table.query(present) == [("json",)]
+    assert table.enqueue("a") == [1]
+    assert table.query(present) == [("raw",)]
 
 
 # The door

@@ -7,9 +7,26 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import Remedy, UsageError
-from batchgen.items import Done, Fail, Item, KeepAnswer, Outcome, Reason, Recipe, Retry
-from batchgen.store import EndedAnswer, EndedItem, OtherRecipe, Reparsed, open_store
-from batchgen.store.sqlite import admin, repair
+from batchgen.items import (
+    Done,
+    Fail,
+    Item,
+    KeepAnswer,
+    Outcome,
+    ParserVersion,
+    Reason,
+    Recipe,
+    Retry,
+)
+from batchgen.store import (
+    AnswerChoice,
+    EndedAnswer,
+    EndedItem,
+    OtherRecipe,
+    Reparsed,
+    open_store,
+)
+from batchgen.store.sqlite import admin, intake, repair
 from tests.kits.table import MAX_CRASHES, RECIPE, Table, answered, broken, open_table
 
 
@@ -45,15 +62,18 @@ def test_failed_items_come_in_pages_in_the_order_of_the_pool(table: Table) -> No
     with_failures(table)
     first = repair.failed_page(table.db, 1, None, None, 0, 3)
     assert first == [
-        (1, 1, "server", "why 1"), (2, 1, "parse", "why 2"), (3, 1, "server", "why 3"),
+        EndedItem(1, 1, "server", "why 1"), EndedItem(2, 1, "parse", "why 2"),
+        EndedItem(3, 1, "server", "why 3"),
     ]  # fmt: skip
-    assert repair.failed_page(table.db, 1, None, None, 3, 3) == [(5, 1, "server", "why 5")]
+    assert repair.failed_page(table.db, 1, None, None, 3, 3) == [EndedItem(5, 1, "server", "why 5")]
     assert repair.failed_page(table.db, 1, None, None, 5, 3) == []
 
 
 def test_failed_items_of_one_reason(table: Table) -> None:
     with_failures(table)
-    assert repair.failed_page(table.db, 1, "parse", None, 0, 9) == [(2, 1, "parse", "why 2")]
+    assert repair.failed_page(table.db, 1, "parse", None, 0, 9) == [
+        EndedItem(2, 1, "parse", "why 2")
+    ]
     assert repair.failed_page(table.db, 2, None, None, 0, 9) == []
 
 
@@ -65,8 +85,8 @@ def test_failed_items_by_their_message_however_far_apart(table: Table) -> None:
 
 def test_a_single_item_is_found_only_while_it_has_ended(table: Table) -> None:
     worker = with_failures(table)
-    assert repair.ended_item(table.db, 2) == (2, 1, "parse", "why 2")
-    assert repair.ended_item(table.db, 4) == (4, 1, None, None)
+    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "parse", "why 2")
+    assert repair.ended_item(table.db, 4) == EndedItem(4, 1, None, None, 1)
     assert repair.ended_item(table.db, 99) is None
     table.reopen_all(reason="parse")
     assert repair.ended_item(table.db, 2) is None
@@ -119,7 +139,7 @@ def test_an_item_that_failed_twice_counts_by_its_latest_result(table: Table) -> 
     table.reopen_all(reason="parse")
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
-    assert repair.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
+    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "refusal", "why 2")
     assert [outcome for *_, outcome, _ in table.attempts(2)] == ["failed", "failed"]
 
 
@@ -144,7 +164,7 @@ def test_an_item_that_failed_otherwise_since_it_was_listed_stays(table: Table) -
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
     assert table.run(repair.reopen, listed, None, table.now) == 0
-    assert repair.ended_item(table.db, 2) == (2, 1, "refusal", "why 2")
+    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "refusal", "why 2")
 
 
 def test_a_reopened_item_forgets_the_outcome_of_its_old_claim(table: Table) -> None:
@@ -157,8 +177,6 @@ def test_a_reopened_item_forgets_the_outcome_of_its_old_claim(table: Table) -> N
 
 # Another recipe for some items
 
-JSON = replace(RECIPE, parser="json")
-TAG = replace(RECIPE, parser="tag:a")
 LONGER = replace(RECIPE, params={"max_tokens": 9})
 
 
@@ -178,7 +196,9 @@ def test_reopened_items_get_another_recipe_and_stay_the_same_items(table: Table)
     recipes = {item_id: recipe_of(table, item_id) for item_id in range(1, 6)}
     assert recipes == {1: LONGER, 2: RECIPE, 3: LONGER, 4: RECIPE, 5: LONGER}
     assert table.enqueue(*"abcde") == [1, 2, 3, 4, 5]
-    assert table.begin(recipe=LONGER).other_recipe == RECIPE  # nobody accepted it for the rest
+    choice = table.begin(recipe=LONGER).choice  # nobody asked for it for the rest
+    assert choice is not None
+    assert choice.present == RECIPE
 
 
 def test_a_done_item_is_reopened_when_it_is_given_as_done(table: Table) -> None:
@@ -215,8 +235,16 @@ def with_answers(table: Table) -> int:
     return worker
 
 
-def answers(table: Table, *, done_too: bool = False) -> list[EndedAnswer]:
-    return repair.answer_page(table.db, 1, done_too, 0, 9)
+def answers(
+    table: Table, *, done_too: bool = False, cut_off_too: bool = False
+) -> list[EndedAnswer]:
+    return repair.answer_page(table.db, 1, AnswerChoice(done_too, cut_off_too), 0, 9)
+
+
+def outdated(table: Table, parser: str) -> list[int]:
+    """The items whose result is by another parser."""
+    number = table.run(intake.parser_number, ParserVersion(parser), table.now)
+    return [one.item_id for one in repair.outdated_page(table.db, 1, number, 0, 9)]
 
 
 def parsed(table: Table, item_id: int) -> tuple[str, str | None, str | None]:
@@ -233,7 +261,8 @@ def reparse(
     table: Table, page: list[EndedAnswer], now: Done | Fail | None, parser: str = "json"
 ) -> set[int]:
     reparsed = [Reparsed(was, now) for was in page]
-    return table.run(repair.write_reparsed, reparsed, parser, table.now)
+    number = table.run(intake.parser_number, ParserVersion(parser), table.now)
+    return table.run(repair.write_reparsed, reparsed, number, table.now)
 
 
 def test_answers_to_parse_again_are_those_that_a_parser_had(table: Table) -> None:
@@ -244,10 +273,13 @@ def test_answers_to_parse_again_are_those_that_a_parser_had(table: Table) -> Non
     assert [(one.item_id, one.parsed) for one in answers(table, done_too=True)] == [
         (1, None), (2, '"two"'), (3, None),
     ]  # fmt: skip
-    assert [one.item_id for one in repair.answer_page(table.db, 1, True, 1, 1)] == [2]
-    assert repair.answer_page(table.db, 2, True, 0, 9) == []
+    assert [one.item_id for one in answers(table, cut_off_too=True)] == [1, 3, 4]
+    assert [one.item_id for one in answers(table, done_too=True, cut_off_too=True)] == [1, 2, 3, 4]
+    everything = AnswerChoice(done_too=True)
+    assert [one.item_id for one in repair.answer_page(table.db, 1, everything, 1, 1)] == [2]
+    assert repair.answer_page(table.db, 2, everything, 0, 9) == []
     assert [repair.answer_of(table.db, number) is not None for number in range(7)] == [
-        False, True, True, True, False, False, False,
+        False, True, True, True, True, False, False,
     ]  # fmt: skip
 
 
@@ -262,7 +294,7 @@ def test_an_answer_whose_parser_killed_its_worker_can_be_parsed_again(table: Tab
     found = repair.answer_of(table.db, 1)
     assert found is not None
     assert (found.reason, found.response) == ("crash", "deadly")
-    assert answers(table, done_too=True) == []  # it might kill this process too
+    assert answers(table) == [found]
     assert reparse(table, [found], Done("1")) == set()
     assert parsed(table, 1) == ("done", None, "1")
 
@@ -293,13 +325,30 @@ def test_a_done_item_that_cannot_be_parsed_any_more_fails_and_keeps_what_it_had(
     assert [one.item_id for one in answers(table)] == [1, 2, 3]
 
 
-def test_nothing_new_changes_the_recipe_alone(table: Table) -> None:
+def test_the_same_value_by_another_parser_is_no_new_result(table: Table) -> None:
     with_answers(table)
-    before = table.query("select * from results")
-    reparse(table, answers(table, done_too=True), None)
-    assert table.query("select * from results") == before
-    recipes = [recipe_of(table, item_id) for item_id in range(1, 6)]
-    assert recipes == [JSON, JSON, JSON, RECIPE, RECIPE]
+    before = table.query("select seq, item_id, parsed, reparsed from results")
+    assert reparse(table, answers(table, done_too=True), None) == set()
+    assert table.query("select seq, item_id, parsed, reparsed from results") == before
+    assert table.query("select item_id from results where parser_id = 2") == [(1,), (2,), (3,)]
+    assert table.one("select superseded_results from experiments") == 0
+
+
+def test_what_another_parser_has_read_is_outdated_until_it_is_parsed_again(table: Table) -> None:
+    with_answers(table)
+    assert outdated(table, "raw") == []
+    assert outdated(table, "json") == [1, 2, 3, 4]
+    reparse(table, answers(table)[:1], Done("7"))
+    reparse(table, answers(table, done_too=True)[1:2], None)
+    assert outdated(table, "json") == [3, 4]
+    assert outdated(table, "raw") == [1, 2]
+
+
+def test_an_item_that_is_asked_again_is_read_by_nobody(table: Table) -> None:
+    with_answers(table)
+    table.reopen_all(reason="parse")
+    assert outdated(table, "json") == [2, 4]
+    assert table.parser_counters() == {(1, 1): 2}
 
 
 def test_items_that_moved_on_since_they_were_read_are_left(table: Table) -> None:
@@ -311,65 +360,7 @@ def test_items_that_moved_on_since_they_were_read_are_left(table: Table) -> None
     assert reparse(table, read, Done("7")) == {1, 3}
     assert [parsed(table, item_id)[2] for item_id in (1, 2)] == ["8", "7"]
     assert table.states()[3] == "running"
-    assert [recipe_of(table, item_id) for item_id in (1, 2, 3)] == [RECIPE, JSON, RECIPE]
     assert reparse(table, read, Done("7")) == {1, 2, 3}
-
-
-def test_the_pool_again_with_either_parser_has_the_same_items(table: Table) -> None:
-    with_answers(table)
-    reparse(table, answers(table), Done("7"))
-    for recipe in (JSON, RECIPE):
-        into = table.begin(recipe=recipe)
-        assert into.other_recipe is None
-    assert table.enqueue(*"abcde", "new", recipe=JSON) == [1, 2, 3, 4, 5, 6]
-    assert recipe_of(table, 6) == JSON
-    assert table.enqueue(*"abcde", "new", recipe=RECIPE) == [1, 2, 3, 4, 5, 6]
-
-
-def test_parsers_may_change_again_and_back(table: Table) -> None:
-    with_answers(table)
-    for recipe in (JSON, TAG, RECIPE, JSON):
-        reparse(table, answers(table, done_too=True), Done("7"), recipe.parser)
-        assert [recipe_of(table, item_id) for item_id in (1, 2)] == [recipe, recipe]
-    for recipe in (RECIPE, JSON, TAG):
-        assert table.begin(recipe=recipe).other_recipe is None
-        assert table.enqueue(*"abcde", recipe=recipe) == [1, 2, 3, 4, 5]
-
-
-def test_a_recipe_that_has_items_of_its_own_keeps_them(table: Table) -> None:
-    with_answers(table)
-    assert table.enqueue("a", recipe=JSON) == [6]
-    reparse(table, answers(table), Done("7"))
-    assert table.enqueue("a", recipe=JSON) == [6]
-    assert table.enqueue("a", recipe=RECIPE) == [1]
-
-
-def test_another_recipe_in_more_than_the_parser_is_another_still(table: Table) -> None:
-    with_answers(table)
-    reparse(table, answers(table), Done("7"))
-    into = table.begin(recipe=replace(JSON, model="other"))
-    assert into.other_recipe in (JSON, RECIPE)
-
-
-def test_an_item_with_a_recipe_of_its_own_gets_the_parser_too(table: Table) -> None:
-    worker = with_answers(table)
-    page = repair.failed_page(table.db, 1, "parse", None, 0, 9)
-    table.run(repair.reopen, page, longer, table.now)
-    for item in table.claim(worker, 2):
-        table.finish(worker, item, Fail(Reason.PARSE, "no"), answered("1"))
-    reparse(table, answers(table), Done("7"))
-    assert recipe_of(table, 1) == replace(LONGER, parser="json")
-    assert table.begin(recipe=JSON).other_recipe is None
-    assert table.begin(recipe=replace(LONGER, parser="json")).other_recipe is not None
-
-
-def test_replacing_the_recipe_after_a_reparse_keeps_what_is_done(table: Table) -> None:
-    with_answers(table)
-    reparse(table, answers(table), Done("7"))
-    table.enqueue("fresh", recipe=RECIPE)
-    into = table.begin(recipe=JSON, mode=OtherRecipe.REPLACE)
-    assert into.dropped == 1
-    assert table.enqueue(*"abcde", recipe=JSON) == [1, 2, 3, 4, 5]
 
 
 # Experiments
@@ -403,8 +394,8 @@ def test_an_experiment_that_is_worked_on_is_not_deleted(table: Table) -> None:
 
 # Recipes and workers belong to the database, not to an experiment.
 OF_AN_EXPERIMENT = (
-    "experiments", "experiment_recipes", "items", "item_keys", "work", "attempts", "results",
-    "counters", "totals", "exports",
+    "experiments", "variants", "items", "item_keys", "work", "attempts", "results",
+    "counters", "parser_counters", "totals", "exports",
 )  # fmt: skip
 
 
@@ -426,12 +417,12 @@ def test_deleting_touches_no_other_experiment(table: Table) -> None:
     table.enqueue("a", "b", experiment="other")
     kept = [
         table.query(f"select * from {name} where experiment_id = 2")
-        for name in ("items", "work", "counters", "experiment_recipes")
+        for name in ("items", "work", "counters", "variants")
     ]
     table.delete(1)
     assert [
         table.query(f"select * from {name} where experiment_id = 2")
-        for name in ("items", "work", "counters", "experiment_recipes")
+        for name in ("items", "work", "counters", "variants")
     ] == kept
     assert table.one("select count(*) from item_keys") == 2
     assert table.enqueue("a", "b", experiment="other") == [6, 7]

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason, Retry
-from batchgen.store import OtherRecipe
+from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason
 from batchgen.store.sqlite.verify import verify_tables
-from tests.kits.table import OTHER_RECIPE, Table, answered, broken, new_database, new_item
+from tests.kits.table import Table, answered, broken, new_database, new_item
 
 
 @pytest.fixture
@@ -49,7 +48,8 @@ ONE_FAILURE_LESS = (
 PLANTED = {
     "done, its result gone": (
         "delete from results where seq = 1",
-        ["item 1 is done, but has no answer"],
+        ["item 1 is done, but has no answer",
+         "experiment 1: 1 items counted as read by parser 1, but there are 0"],
     ),
     "done, its attempt gone": (
         "delete from attempts where seq = 1",
@@ -67,7 +67,8 @@ PLANTED = {
         "update work set result_seq = 2 where item_id = 1",
         ["item 1 is done, but has no answer",
          "experiment 1: 1 items counted as done, but there are 0",
-         "experiment 1: 0 items counted as done rejected, but there are 1"],
+         "experiment 1: 0 items counted as done rejected, but there are 1",
+         "experiment 1: 1 items counted as read by parser 1, but there are 0"],
     ),
     "failed, its result gone": (
         "delete from results where seq = 2",
@@ -76,10 +77,12 @@ PLANTED = {
          "experiment 1: 1 items counted as failed rejected, but there are 0"],
     ),
     "failed by a result that says done": (
-        "update results set state = 'done', reason = null, error = null where seq = 2",
+        "update results set state = 'done', reason = null, error = null, parser_id = 1"
+        " where seq = 2",
         ["item 2 is failed, but there is no record of how",
          "experiment 1: 0 items counted as failed, but there are 1",
-         "experiment 1: 1 items counted as failed rejected, but there are 0"],
+         "experiment 1: 1 items counted as failed rejected, but there are 0",
+         "experiment 1: 1 items counted as read by parser 1, but there are 2"],
     ),
     "its attempt gone": (
         "delete from attempts where seq = 2",
@@ -193,16 +196,6 @@ def test_a_reservation_of_a_call_under_way_is_none(table: Table) -> None:
         " cost_usd)"
         " values (4, 1, 1, 1, 10, 10, 0.5)"
     )
-    assert table.problems() == []
-
-
-def test_the_calls_of_dropped_items_still_count(table: Table) -> None:
-    worker = table.join()
-    (item,) = table.claim(worker, 1)
-    table.finish(worker, item, Retry(None, charged=True), broken())
-    table.take_over(1)
-    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.REPLACE)
-    assert table.one("select count(*) from work where item_id = ?", item.id) == 0
     assert table.problems() == []
 
 

@@ -56,7 +56,7 @@ def item(number: int = 1, tries: int = 0) -> Item:
 
 
 def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) -> Prepared:
-    recipe = Recipe(None, Template("Say {word}"), "m", {"seed": 1}, parser)
+    recipe = Recipe(None, Template("Say {word}"), "m", {"seed": 1})
     given = {"word": "a"}
     item_input = ItemInput(given, params=params, user_variables=given)
     renderer = Renderer(recipe)

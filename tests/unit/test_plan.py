@@ -123,32 +123,33 @@ def removal(*claims: ClaimRow, crashed: bool = True) -> Plan:
 
 
 def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 0, 0), ClaimRow(2, 7, 1, None, 0, 1))
+    plan = removal(ClaimRow(1, 7, 3, None, 4, 0, 0), ClaimRow(2, 7, 1, None, 4, 0, 1))
     assert [row["item_id"] for row in plan.attempts] == [1, 2, 2]
     assert plan.taken_back == [{"item_id": 1, "crashed": 1}, {"item_id": 2, "crashed": 1}]
     assert moved(plan) == {(7, "running", ""): -2, (7, "pending", ""): 2}
 
 
 def test_who_leaves_in_order_gives_back_untouched_items() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 2, 0), crashed=False)
+    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_who_leaves_in_order_has_handed_in_what_it_sent_also_second_calls() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 0, 1), crashed=False)
+    plan = removal(ClaimRow(1, 7, 3, None, 4, 0, 1), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_an_item_that_saw_too_many_workers_die_fails() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 2, 0))
+    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0))
     assert [row["reason"] for row in plan.results] == ["crash"]
     assert moved(plan) == {(7, "running", ""): -1, (7, "failed", "crash"): 1}
 
 
 def test_while_a_parser_ran_only_its_items_are_suspected() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 2, 0), ClaimRow(2, 7, 1, 12, 2, 0))
+    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0), ClaimRow(2, 7, 1, 12, 4, 2, 0))
     assert plan.taken_back == [{"item_id": 1, "crashed": 0}]
     assert [(row["item_id"], row["attempt_seq"]) for row in plan.results] == [(2, 12)]
+    assert plan.deltas.parsed == {(7, 4): 1}
 
 
 def test_a_budget_grants_what_fits_and_tells_waiting_from_never() -> None:
@@ -198,16 +199,24 @@ def test_only_items_that_still_ended_so_are_reopened() -> None:
         EndedItem(2, 7, None, None),
         EndedItem(3, 7, None, None),
     ]
-    plan = plan_reopened(items, {1: "server", 2: None})
+    by_now = {1: EndedItem(1, 7, "server", "no"), 2: EndedItem(2, 7, None, None, 4)}
+    plan = plan_reopened(items, by_now)
     assert plan.reopened == [{"item_id": 2}]
     assert (plan.deltas.superseded[7], plan.deltas.moved[7, "pending", ""]) == (1, 1)
+    assert plan.deltas.parsed == {(7, 4): -1}
 
 
 def test_another_result_replaces_the_one_that_was_parsed_anew() -> None:
-    was = EndedAnswer(1, 7, None, 30, 40, "parse", "no", None, "{}", "yes", "stop")
+    was = EndedAnswer(1, 7, None, 30, 40, "parse", "no", None, 4, "{}", "yes", "stop")
     done, same = Reparsed(was, Done("1")), Reparsed(was, None)
-    plan = plan_reparsed([done, done, same], {1: 30}, 30, NOW)
-    assert [(row["seq"], row["state"]) for row in plan.results] == [(31, "done")]
+    plan = plan_reparsed([done, done, same], 5, {1: 30}, 30, NOW)
+    assert [(row["seq"], row["state"], row["parser_id"]) for row in plan.results] == [
+        (31, "done", 5)
+    ]
+    assert plan.deltas.parsed == {(7, 4): -1, (7, 5): 1}
     assert plan.items == [1]  # the others are about a result that is not the item's any more
-    still = plan_reparsed([Reparsed(was, Fail(Reason.PARSE, "yes"))], {1: 31}, 31, NOW)
+    still = plan_reparsed([Reparsed(was, Fail(Reason.PARSE, "yes"))], 5, {1: 31}, 31, NOW)
     assert (still.items, still.results) == ([], [])
+    confirmed = plan_reparsed([same], 5, {1: 30}, 30, NOW)
+    assert (confirmed.results, confirmed.confirmed) == ([], [{"seq": 30, "parser_id": 5}])
+    assert confirmed.deltas.parsed == {(7, 4): -1, (7, 5): 1}

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pytest
 
 from batchgen.config import load
-from batchgen.items import Recipe, Template
+from batchgen.items import RAW, Recipe, Template
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.work import spec_of, work
 from batchgen.parsers import parser_from_callable
@@ -28,6 +28,7 @@ from batchgen.pool import read_objects
 from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
+from batchgen.worker.requests import PresentParser
 from tests.kits.job import Log
 from tests.kits.project import KEY
 
@@ -112,12 +113,12 @@ class Sweep:
         self.database = path / "batchgen.db"
 
     async def enqueue(self) -> None:
-        recipe = Recipe(
-            None, Template("Say {word}"), "simulated", {}, "python:test" if self.parser else "raw"
-        )
+        recipe = Recipe(None, Template("Say {word}"), "simulated", {})
         pool = read_objects([{"word": f"w{n}"} for n in range(ITEMS)])
         async with open_store(self.fresh, create=True) as store:
-            await enqueue(store, pool, recipe, "default")
+            await enqueue(
+                store, pool, recipe, "default", parser=self.parser.version if self.parser else RAW
+            )
 
     def begin(self) -> None:
         for file in self.path.glob("batchgen.db*"):
@@ -128,7 +129,7 @@ class Sweep:
         overrides = {"base_url": base_url, "api_key": KEY, "model": "simulated", "timeout_s": 60}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
         spec = spec_of(config, concurrency=SLOTS)
-        parsers = {"python:test": self.parser} if self.parser else {}
+        parsers = {1: PresentParser(1, self.parser)} if self.parser else {}
         async with open_store(self.database) as store:
             await work(store, config, spec, stop=Stop(), log=Log(), parsers=parsers)
 
@@ -232,7 +233,7 @@ async def test_enqueue_ends_after_its_last_chunk_however_often_it_is_cancelled(
     tmp_path: Path,
 ) -> None:
     at_its_end: set[str] = set()
-    recipe = Recipe(None, Template("Say {word}"), "simulated", {}, "raw")
+    recipe = Recipe(None, Template("Say {word}"), "simulated", {})
     taken = asyncio.Event()
 
     def items() -> Iterator[dict[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.items import Reason, Recipe, Template
+from batchgen.items import ParserVersion, Reason, Recipe, Template
 from batchgen.jobs.enqueue import enqueue
 from batchgen.pool import read_objects
 from batchgen.simulate import Behaviour, ErrorMix, Simulator
@@ -79,9 +79,11 @@ def expected_end(chat: Chat, kinds: Sequence[str]) -> tuple[str, str | None]:
 
 
 async def run_storm(job: Job, words: Sequence[str]) -> None:
-    recipe = Recipe(None, Template("Say {word}"), "simulated", {}, f"regex:{PATTERN}")
+    recipe = Recipe(None, Template("Say {word}"), "simulated", {})
+    parser = ParserVersion(f"regex:{PATTERN}")
     async with open_store(job.database, create=True) as store:
-        await enqueue(store, read_objects({"word": word} for word in words), recipe, "default")
+        pool = read_objects({"word": word} for word in words)
+        await enqueue(store, pool, recipe, "default", parser=parser)
         await job.work(store, slots=SLOTS, max_attempts=MAX_ATTEMPTS, timeout_s=5)
         assert await store.verify() == []
     assert job.log.bugs == []

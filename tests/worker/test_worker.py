@@ -368,7 +368,7 @@ async def test_an_answer_whose_parser_killed_the_process_is_parsed_again_not_ask
     project.write("killer.py", KILLER.format(condition='if not pathlib.Path("crashed").exists()'))
     project.config("parser: killer.py:parse_response\n")
     project.pool([{"word": "a"}])
-    assert (await project.process("run", "pool.jsonl")).code == 99
+    assert (await project.process("run", "pool.jsonl")).code == 1
     again = await project.batchgen("run", "pool.jsonl")
     assert (again.code, simulator.calls) == (0, 1), again.err
     assert [line["parsed"] for line in project.export()] == ["survived"]
@@ -382,7 +382,7 @@ async def test_a_parser_that_always_kills_the_process_fails_its_item_in_the_end(
     project.config("parser: killer.py:parse_response\nwork: {max_attempts: 3}\n")
     project.pool([{"word": "a"}])
     codes = [(await project.process("run", "pool.jsonl")).code for _ in range(4)]
-    assert (codes, simulator.calls) == ([99, 99, 99, 3], 1)
+    assert (codes, simulator.calls) == ([1, 1, 1, 3], 1)
     assert project.query("select reason, error from results") == [
         ("crash", "was in flight each of the 3 times its worker died")
     ]

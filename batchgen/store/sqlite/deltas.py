@@ -18,6 +18,14 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
         ],
     )
     db.executemany(
+        QUERIES["move_parser_counter"],
+        [
+            {"experiment_id": experiment_id, "parser_id": parser_id, "delta": delta}
+            for (experiment_id, parser_id), delta in deltas.parsed.items()
+            if delta
+        ],
+    )
+    db.executemany(
         QUERIES["add_to_totals"],
         [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
     )

@@ -1,52 +1,121 @@
-"""The transactions of enqueueing: experiments, recipes, and new items told from known ones."""
+"""The transactions of enqueueing: experiments, their recipes and parsers, and new items told from
+known ones."""
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
-from batchgen.items import NewItem, Recipe, State
+from batchgen.items import NewItem, ParserVersion, Recipe, State
 from batchgen.json_text import canonical_json
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_id, key_of_sample
+from batchgen.store.plan_repair import plan_asked
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import Added, Intake, OtherRecipe
+from batchgen.store.values import Added, Intake, OtherRecipe, RecipeChoice, RowGroup
 
 
 def begin_intake(
     db: sqlite3.Connection,
     experiment: str,
     recipe: Recipe,
+    parser: ParserVersion,
     mode: OtherRecipe,
     now: int,
     samples: int = 1,
 ) -> Intake:
-    """Make sure of experiment and recipe, and start a pass over a pool.
+    """Make sure of experiment, parser and recipe, and start a pass over a pool.
 
-    `OtherRecipe.REPLACE` drops the pending items of other recipes; it does nothing, and says so by
-    `running`, while such items are in flight.
+    A recipe that a variant has needs no `mode`. With another one, rows are asked anew as it says;
+    none is, and the intake says so by `running`, while some of them are in flight.
     """
-    experiment_id = _experiment_id(db, experiment, now)
+    parser_id = parser_number(db, parser, now)
+    experiment_id = _experiment_id(db, experiment, parser_id, now)
     recipe_id = recipe_number(db, recipe, now)
-    accepted = db.execute(QUERIES["accepted_recipes"], {"experiment_id": experiment_id}).fetchall()
-    others = [body for id_, body in accepted if id_ != recipe_id]
-    dropped = 0
-    if mode is OtherRecipe.STOP and others and len(others) == len(accepted):
-        other = Recipe.from_json(others[0])
-        return Intake(experiment_id, recipe_id, recipe_id, 0, other_recipe=other)
-    if mode is OtherRecipe.REPLACE and others:
-        (running,) = db.execute(
-            QUERIES["count_running"], {"experiment_id": experiment_id}
-        ).fetchone()
-        if running:
-            return Intake(experiment_id, recipe_id, recipe_id, 0, running=running)
-        dropped = _drop_other_recipes(db, experiment_id, recipe_id)
-    accepting = {"experiment_id": experiment_id, "recipe_id": recipe_id, "now": now}
-    db.execute(QUERIES["accept_recipe"], accepting)
-    (identity_recipe_id,) = db.execute(QUERIES["identity_recipe"], accepting).fetchone()
-    (number,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return Intake(experiment_id, identity_recipe_id, recipe_id, number, samples, dropped=dropped)
+    variants = db.execute(QUERIES["variants"], {"experiment_id": experiment_id}).fetchall()
+    number = next((number for number, present in variants if present == recipe_id), None)
+    asked = 0
+    if number is None:
+        number = variants[0][0] if variants else 0
+        variant = {
+            "experiment_id": experiment_id, "number": number, "recipe_id": recipe_id, "now": now,
+        }  # fmt: skip
+        if variants and mode is OtherRecipe.STOP:
+            choice = _choice(db, variant, variants[0][1])
+            return Intake(experiment_id, number, recipe_id, 0, samples, choice)
+        if variants and mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
+            (running,) = db.execute(QUERIES["count_running"], variant).fetchone()
+            if running:
+                return Intake(experiment_id, number, recipe_id, 0, samples, running=running)
+            asked = _ask_anew(db, variant, done_too=mode is OtherRecipe.AGAIN)
+        else:
+            number += 1
+            db.execute(QUERIES["add_variant"], {**variant, "number": number})
+    set_present_parser(db, experiment_id, parser_id)
+    (pass_,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
+    return Intake(experiment_id, number, recipe_id, pass_, samples, asked_anew=asked)
+
+
+def _choice(db: sqlite3.Connection, variant: Mapping[str, int], present: int) -> RecipeChoice:
+    (body,) = db.execute(QUERIES["recipe"], {"recipe_id": present}).fetchone()
+    (rows,) = db.execute(QUERIES["count_rows"], variant).fetchone()
+    replace, again = (_rows_to_ask(db, variant, done_too=done_too) for done_too in (False, True))
+    return RecipeChoice(
+        Recipe.from_json(body), rows, sum(one.n for one in replace), sum(one.n for one in again)
+    )
+
+
+def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], *, done_too: bool) -> int:
+    """The rows of a variant are asked with its new recipe; how many these are."""
+    groups = _rows_to_ask(db, variant, done_too=done_too)
+    db.execute(QUERIES["ask_rows"], {**variant, "done_too": done_too})
+    db.execute(QUERIES["give_recipe"], variant)
+    db.execute(QUERIES["set_recipe_of_variant"], variant)
+    write_deltas(db, plan_asked(variant["experiment_id"], groups))
+    return sum(group.n for group in groups)
+
+
+def _rows_to_ask(
+    db: sqlite3.Connection, variant: Mapping[str, int], *, done_too: bool
+) -> list[RowGroup]:
+    return list(rows_of(db, "rows_to_ask", RowGroup, {**variant, "done_too": done_too}))
+
+
+def parser_number(db: sqlite3.Connection, parser: ParserVersion, now: int) -> int:
+    """The number of a parser, which is stored when it is new."""
+    row = {
+        "spec": parser.spec, "fingerprint": parser.fingerprint, "now": now,
+        "sources": json.dumps(dict(parser.sources)),
+    }  # fmt: skip
+    (number,) = db.execute(QUERIES["add_parser"], row).fetchone()
+    return int(number)
+
+
+def set_present_parser(db: sqlite3.Connection, experiment_id: int, parser_id: int) -> None:
+    which = {"experiment_id": experiment_id, "parser_id": parser_id}
+    db.execute(QUERIES["set_present_parser"], which)
+
+
+def begin_count(db: sqlite3.Connection) -> None:
+    """Before a pass over a pool that is only counted, on this connection."""
+    db.execute(QUERIES["begin_count"])
+    db.execute(QUERIES["forget_count"])
+
+
+def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem]) -> int:
+    """How many rows `add_items` would add."""
+    new = 0
+    for item in items:
+        (copies,) = db.execute(QUERIES["count_copy"], {"key": item.key}).fetchone()
+        if copies > 1 and item.custom_id is not None:
+            continue
+        key = item.key if copies == 1 else key_of_copy(item.key, copies)
+        keys = (key_of_sample(key, sample) for sample in range(1, intake.samples + 1))
+        found = [db.execute(QUERIES["is_known"], {"key": one}).fetchone() for one in keys]
+        new += found.count(None)
+    return new
 
 
 def add_items(
@@ -84,18 +153,20 @@ def add_items(
 def items_with_ids(
     db: sqlite3.Connection, experiment_id: int, custom_ids: Sequence[str]
 ) -> dict[str, tuple[int, str]]:
-    """The number and the input of each item that has one of these ids."""
-    keys = b"".join([key_of_id(experiment_id, custom_id) for custom_id in custom_ids])
+    """The number and the input of each item that has one of these ids, in the newest variant."""
+    (variant, _), *_others = db.execute(QUERIES["variants"], {"experiment_id": experiment_id})
+    keys = b"".join([key_of_id(experiment_id, variant, custom_id) for custom_id in custom_ids])
     which = {"keys": keys, "numbers": json.dumps(list(range(len(custom_ids))))}
     rows = db.execute(QUERIES["items_by_keys"], which)
     return {custom_ids[place]: (item_id, input_json) for place, item_id, input_json in rows}
 
 
-def _experiment_id(db: sqlite3.Connection, name: str, now: int) -> int:
+def _experiment_id(db: sqlite3.Connection, name: str, parser_id: int, now: int) -> int:
     found = db.execute(QUERIES["find_experiment"], {"name": name}).fetchone()
     if found:
         return int(found[0])
-    added = db.execute(QUERIES["add_experiment"], {"name": name, "now": now}).lastrowid
+    new = {"name": name, "parser_id": parser_id, "now": now}
+    added = db.execute(QUERIES["add_experiment"], new).lastrowid
     assert added is not None
     return added
 
@@ -111,18 +182,6 @@ def recipe_number(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
     ).lastrowid
     assert added is not None
     return added
-
-
-def _drop_other_recipes(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> int:
-    which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
-    db.execute(QUERIES["keep_first_samples"], which)
-    db.execute(QUERIES["drop_keys_of_other_recipes"], which)
-    dropped = db.execute(QUERIES["drop_work_of_other_recipes"], which).rowcount
-    db.execute(QUERIES["forget_other_recipes"], which)
-    deltas = CounterDeltas()
-    deltas.move(experiment_id, State.PENDING, -dropped)
-    write_deltas(db, deltas)
-    return dropped
 
 
 _Row = dict[str, object]
@@ -146,7 +205,8 @@ def _row(intake: Intake, number: int, item: NewItem) -> _Row:
     return {
         "id": number,
         "experiment_id": intake.experiment_id,
-        "recipe_id": intake.new_recipe_id,
+        "variant": intake.variant,
+        "recipe_id": intake.recipe_id,
         "custom_id": item.custom_id,
         "input": item.input_json,
     }
@@ -184,7 +244,6 @@ def _add_new_of(
     ids: list[int] = []
     new: list[_Row] = []
     inputs = {}  # of this very call: not in the table yet
-    first_by_sample: dict[int, int] = {}
     conflict = None
     for item in items:
         proposed = first + len(new)
@@ -201,11 +260,7 @@ def _add_new_of(
             number, _ = _see_key(db, intake, key_of_sample(key, sample), proposed)
             if number == proposed:
                 new.append(_sample_row(intake, proposed, item, sample, item_id))
-            else:
-                first_by_sample[number] = item_id
     _add_rows(db, intake, new)
-    if first_by_sample:
-        db.execute(QUERIES["join_samples"], {"first_by_sample": json.dumps(first_by_sample)})
     return Added(ids, len(new), conflict)
 
 

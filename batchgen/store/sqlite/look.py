@@ -24,9 +24,9 @@ from batchgen.store.sqlite.selections import selection_counts
 from batchgen.store.sqlite.sql import QUERIES, last_id
 
 
-def is_enqueued_with(db: sqlite3.Connection, experiment_id: int, recipe_id: int) -> bool:
-    which = {"experiment_id": experiment_id, "recipe_id": recipe_id}
-    return db.execute(QUERIES["identity_recipe"], which).fetchone() is not None
+def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:
+    found = db.execute(QUERIES["variants"], {"experiment_id": experiment_id})
+    return [recipe_id for _, recipe_id in found]
 
 
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
@@ -125,7 +125,11 @@ def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) ->
     if not is_storable(given):
         return []
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]
-    keys = [key_of_id(id_, given) for id_ in ids]
+    keys = [
+        key_of_id(id_, variant, given)
+        for id_ in ids
+        for variant, _ in db.execute(QUERIES["variants"], {"experiment_id": id_}).fetchall()
+    ]
     found = [db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() for key in keys]
     firsts = [row[0] for row in found if row]
     named = [one for first in firsts for one in (first, *_other_samples(db, first))]

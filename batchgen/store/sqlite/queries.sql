@@ -7,7 +7,24 @@
 select id, name, created_at from experiments where name = :name;
 
 -- name: add_experiment
-insert into experiments (name, created_at) values (:name, :now);
+insert into experiments (name, created_at, parser_id) values (:name, :now, :parser_id);
+
+-- name: add_parser
+-- Or find it; its files may have changed elsewhere.
+insert into parsers (spec, fingerprint, sources, created_at)
+values (:spec, :fingerprint, :sources, :now)
+on conflict (spec, fingerprint) do update set sources = :sources
+returning id;
+
+-- name: find_parser
+select id from parsers where spec = :spec and fingerprint = :fingerprint;
+
+-- name: present_parser
+select p.id, p.spec, p.fingerprint, p.sources
+  from experiments e join parsers p on p.id = e.parser_id where e.id = :experiment_id;
+
+-- name: set_present_parser
+update experiments set parser_id = :parser_id where id = :experiment_id;
 
 -- name: find_recipe
 select id from recipes where digest = :digest;
@@ -15,55 +32,73 @@ select id from recipes where digest = :digest;
 -- name: add_recipe
 insert into recipes (digest, body, created_at) values (:digest, :body, :now);
 
--- name: accepted_recipes
--- The recipes that this experiment mixes without asking, newest first.
-select r.id, r.body
-  from experiment_recipes er join recipes r on r.id = er.recipe_id
- where er.experiment_id = :experiment_id
- order by er.added_at desc, r.id desc;
+-- name: variants
+-- The newest first.
+select number, recipe_id from variants where experiment_id = :experiment_id order by number desc;
 
--- name: accept_recipe
-insert into experiment_recipes (experiment_id, recipe_id, added_at)
-values (:experiment_id, :recipe_id, :now)
-on conflict do nothing;
+-- name: add_variant
+insert into variants (experiment_id, number, recipe_id, added_at)
+values (:experiment_id, :number, :recipe_id, :now);
 
--- name: identity_recipe
--- The recipe that the keys of items enqueued with this one are made with.
-select coalesce(identity_recipe_id, recipe_id) from experiment_recipes
- where experiment_id = :experiment_id and recipe_id = :recipe_id;
-
--- name: forget_other_recipes
-delete from experiment_recipes where experiment_id = :experiment_id and recipe_id <> :recipe_id;
+-- name: set_recipe_of_variant
+update variants set recipe_id = :recipe_id, added_at = :now
+ where experiment_id = :experiment_id and number = :number;
 
 -- name: count_running
 select count(*) from work where experiment_id = :experiment_id and state = 'running';
 
--- name: keep_first_samples
--- `--recipe replace`: a pending item whose id the user gave, and that has samples which stay, stays
--- too, with the new recipe: its key tells that the id is taken, and by what.
+-- name: rows_to_ask
+-- Those of a variant that are asked with another recipe: the ones not done that have no answer waiting
+-- for its parser or, with `:done_too`, all but those that are done with it.
+select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
+  from work w
+  cross join items i on i.id = w.item_id and i.variant = :number
+  left join results r on r.seq = w.result_seq
+ where w.experiment_id = :experiment_id
+   and iif(:done_too, w.state <> 'done' or i.recipe_id <> :recipe_id,
+           w.state <> 'done' and w.answer_seq is null)
+ group by w.state, r.reason, r.parser_id;
+
+-- name: ask_rows
+-- The same, back to pending with all tries. Before they get their recipe.
+update work
+   set state = 'pending', available_at = null, epoch = epoch + 1, tries = 0, crashes = 0,
+       parse_failures = 0, answer_seq = null, result_seq = null
+ where experiment_id = :experiment_id and state <> 'running'
+   and item_id in (
+     select w.item_id from work w cross join items i on i.id = w.item_id and i.variant = :number
+      where w.experiment_id = :experiment_id
+        and iif(:done_too, w.state <> 'done' or i.recipe_id <> :recipe_id,
+                w.state <> 'done' and w.answer_seq is null));
+
+-- name: give_recipe
+-- They are pending now, without an answer.
 update items set recipe_id = :recipe_id
- where id in (
-  select w.item_id from work w join items i on i.id = w.item_id
-   where w.experiment_id = :experiment_id and w.state = 'pending' and w.answer_seq is null
-     and i.recipe_id <> :recipe_id and i.custom_id is not null and i.sample_of is null
-     and exists (select 1 from items s join work k on k.item_id = s.id
-                  where s.sample_of = i.id
-                    and (k.state <> 'pending' or k.answer_seq is not null
-                         or s.recipe_id = :recipe_id)));
+ where variant = :number
+   and id in (select item_id from work
+               where experiment_id = :experiment_id and state = 'pending' and answer_seq is null);
 
--- name: drop_keys_of_other_recipes
--- The other pending items of another recipe are forgotten...
-delete from item_keys
- where item_id in (select w.item_id from work w join items i on i.id = w.item_id
-                    where w.experiment_id = :experiment_id and w.state = 'pending'
-                      and w.answer_seq is null and i.recipe_id <> :recipe_id);
+-- name: count_rows
+-- Of a variant, with those of its samples.
+select count(*) from items where experiment_id = :experiment_id and variant = :number;
 
--- name: drop_work_of_other_recipes
--- ...but what their calls brought stays with them in `items` and `attempts`.
-delete from work
- where item_id in (select w.item_id from work w join items i on i.id = w.item_id
-                    where w.experiment_id = :experiment_id and w.state = 'pending'
-                      and w.answer_seq is null and i.recipe_id <> :recipe_id);
+-- name: begin_count
+create temp table if not exists counted_keys (
+  key    blob    primary key,
+  copies integer not null
+) without rowid;
+
+-- name: forget_count
+delete from temp.counted_keys;
+
+-- name: count_copy
+-- How often an item's key was seen in this pass over a pool that is only counted.
+insert into temp.counted_keys (key, copies) values (:key, 1)
+on conflict (key) do update set copies = copies + 1
+returning copies;
+
+-- name: is_known
+select 1 from item_keys where key = :key;
 
 -- name: start_pass
 update experiments set enqueue_pass = enqueue_pass + 1 where id = :experiment_id
@@ -89,18 +124,12 @@ on conflict (key) do update
 returning item_id, copies_seen;
 
 -- name: add_item
-insert into items (id, experiment_id, recipe_id, custom_id, input)
-values (:id, :experiment_id, :recipe_id, :custom_id, :input);
+insert into items (id, experiment_id, variant, recipe_id, custom_id, input)
+values (:id, :experiment_id, :variant, :recipe_id, :custom_id, :input);
 
 -- name: add_sample
-insert into items (id, experiment_id, recipe_id, custom_id, input, sample, sample_of)
-values (:id, :experiment_id, :recipe_id, :custom_id, :input, :sample, :sample_of);
-
--- name: join_samples
--- Those that were there already, by their numbers, belong to the first one that is there now.
-update items set sample_of = pair.value
-  from json_each(:first_by_sample) pair
- where items.id = cast(pair.key as integer) and items.sample_of <> pair.value;
+insert into items (id, experiment_id, variant, recipe_id, custom_id, input, sample, sample_of)
+values (:id, :experiment_id, :variant, :recipe_id, :custom_id, :input, :sample, :sample_of);
 
 -- name: add_work
 -- Of all the items from `first` on.
@@ -122,6 +151,11 @@ select input from items where id = :item_id;
 insert into counters (experiment_id, state, reason, n)
 values (:experiment_id, :state, :reason, max(:delta, 0))
 on conflict (experiment_id, state, reason) do update set n = n + :delta;
+
+-- name: move_parser_counter
+insert into parser_counters (experiment_id, parser_id, n)
+values (:experiment_id, :parser_id, max(:delta, 0))
+on conflict (experiment_id, parser_id) do update set n = n + :delta;
 
 ------------------------------------------------------------------------------- chosen items
 
@@ -195,8 +229,9 @@ select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
 delete from workers where id = :worker_id;
 
 -- name: claims_of_worker
-select w.item_id, w.experiment_id, w.epoch, w.answer_seq, w.crashes, w.second_call
+select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.crashes, w.second_call
   from work w indexed by work_claimed
+  cross join experiments e on e.id = w.experiment_id
  where w.state = 'running' and w.worker_id = :worker_id;
 
 -- name: take_back
@@ -290,8 +325,10 @@ values (:seq, :item_id, :epoch, :worker_id, :finished_at, :latency_ms, :outcome,
 update attempts set error = :error where seq = :seq;
 
 -- name: append_result
-insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, finished_at)
-values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :finished_at);
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, parser_id, reparsed,
+  finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :parser_id, :reparsed,
+  :finished_at);
 
 -- name: begin_second_calls
 -- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
@@ -343,12 +380,29 @@ update work
                     order by available_at, item_id limit :want)
 returning item_id;
 
+-- name: parsed_alone
+-- Whether each of a worker's claims, two of them at most, has lost a worker while it was parsed.
+select crashes > 0 and answer_seq is not null from work indexed by work_claimed
+ where state = 'running' and worker_id = :worker_id limit 2;
+
+-- name: claim_crashed
+-- One whose worker died while its answer was being parsed.
+update work
+   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
+ where item_id = (select item_id from work indexed by work_crashed
+                   where state = 'pending' and crashes > 0 and answer_seq is not null
+                     and experiment_id = :experiment_id
+                     and (:selection is null or selection = :selection)
+                   order by item_id limit 1)
+returning item_id;
+
 -- name: claim_fresh
 -- Items never tried, highest priority first, then in the order of the pool.
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_fresh
                     where state = 'pending' and available_at is null
+                      and (crashes = 0 or answer_seq is null)
                       and experiment_id = :experiment_id
                     order by priority desc, item_id limit :want)
 returning item_id;
@@ -368,6 +422,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_selected
                     where selection = :selection and state = 'pending' and available_at is null
+                      and (crashes = 0 or answer_seq is null)
                     order by priority desc, item_id limit :want)
 returning item_id;
 
@@ -378,6 +433,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_fresh
                     where state = 'pending' and available_at is null
+                      and (crashes = 0 or answer_seq is null)
                       and experiment_id = :experiment_id
                     order by priority, item_id desc limit :want)
 returning item_id;
@@ -387,6 +443,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_selected
                     where selection = :selection and state = 'pending' and available_at is null
+                      and (crashes = 0 or answer_seq is null)
                     order by priority, item_id desc limit :want)
 returning item_id;
 
@@ -395,9 +452,10 @@ select error from results where state = 'failed' order by seq desc limit 1;
 
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
-       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text
+       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id
   from json_each(:ids) claimed
   cross join work w on w.item_id = claimed.value
+  cross join experiments e on e.id = w.experiment_id
   cross join items i on i.id = w.item_id
   left join attempts a on a.seq = w.answer_seq;
 
@@ -498,7 +556,7 @@ select body from recipes where id = :recipe_id;
 
 -- name: failed_items
 -- Failed items in the order of the pool, a page at a time.
-select w.item_id, w.experiment_id, r.reason, r.error
+select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
   from work w indexed by work_failed join results r on r.seq = w.result_seq
  where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
    and (:reason is null or r.reason = :reason)
@@ -506,7 +564,7 @@ select w.item_id, w.experiment_id, r.reason, r.error
 
 -- name: ended_items
 -- Those of some items that are done or failed.
-select w.item_id, w.experiment_id, r.reason, r.error
+select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
   cross join results r on r.seq = w.result_seq;
@@ -541,12 +599,14 @@ select i.id, i.recipe_id from json_each(:ids) chosen cross join items i on i.id 
 update items set recipe_id = :recipe_id where id = :item_id;
 
 -- name: unparsed_answers
--- Items that their parser failed, with the answers that it could not use, in the order of the pool.
+-- Items that failed at their parser, with the answers that it could not use, in the order of the pool.
+-- `:cut_off_too`: also those of which it would have needed the whole.
 select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
-       r.error, r.parsed, i.input, a.response, a.finish_reason
+       r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason
   from work w indexed by work_failed
-  cross join results r on r.seq = w.result_seq and r.reason = 'parse'
-  cross join attempts a on a.seq = r.attempt_seq
+  cross join results r on r.seq = w.result_seq
+         and (r.reason in ('parse', 'crash') or (:cut_off_too and r.reason = 'truncated'))
+  cross join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
   cross join items i on i.id = w.item_id
  where w.state = 'failed' and w.experiment_id = :experiment_id and w.item_id > :after
  order by w.item_id limit :limit;
@@ -554,24 +614,38 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
 -- name: all_answers
 -- The same and the done ones.
 select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
-       r.error, r.parsed, i.input, a.response, a.finish_reason
+       r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason
   from work w not indexed
-  cross join results r on r.seq = w.result_seq and (r.state = 'done' or r.reason = 'parse')
-  cross join attempts a on a.seq = r.attempt_seq
+  cross join results r on r.seq = w.result_seq
+         and (r.state = 'done' or r.reason in ('parse', 'crash')
+              or (:cut_off_too and r.reason = 'truncated'))
+  cross join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
   cross join items i on i.id = w.item_id
  where w.item_id > :after and w.experiment_id = :experiment_id
    and w.state in ('done', 'failed')
  order by w.item_id limit :limit;
 
 -- name: answer_of_item
--- Of one that is done, or whose parser failed it, or died of it.
+-- Of one that is done, or that failed at its parser.
 select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
-       r.error, r.parsed, i.input, a.response, a.finish_reason
+       r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason
   from work w
-  join results r on r.seq = w.result_seq and (r.state = 'done' or r.reason in ('parse', 'crash'))
-  join attempts a on a.seq = r.attempt_seq
+  join results r on r.seq = w.result_seq and r.parser_id is not null
+  join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
   join items i on i.id = w.item_id
  where w.item_id = :item_id and w.state in ('done', 'failed');
+
+-- name: answers_of_other_parsers
+-- What the present parser has not read yet, in the order of the pool.
+select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
+       r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason
+  from work w not indexed
+  cross join results r on r.seq = w.result_seq and r.parser_id <> :parser_id
+  cross join attempts a on a.seq = r.attempt_seq
+  cross join items i on i.id = w.item_id
+ where w.item_id > :after and w.experiment_id = :experiment_id
+   and w.state in ('done', 'failed')
+ order by w.item_id limit :limit;
 
 -- name: results_of_items
 -- The results by which some items have ended.
@@ -584,12 +658,9 @@ select w.item_id, w.result_seq
 update work set state = :state, result_seq = :new_result_seq
  where item_id = :item_id and result_seq = :result_seq;
 
--- name: accept_recipe_as
--- A recipe that differs in its parser only: items enqueued with it are those of the other.
-insert into experiment_recipes (experiment_id, recipe_id, added_at, identity_recipe_id)
-select :experiment_id, :recipe_id, :now, coalesce(identity_recipe_id, recipe_id) from experiment_recipes
- where experiment_id = :experiment_id and recipe_id = :same_as
-on conflict do nothing;
+-- name: set_parser_of_result
+-- Another parser makes the same of the answer.
+update results set parser_id = :parser_id where seq = :seq;
 
 -- name: rename_experiment
 update experiments set name = :new_name where id = :experiment_id;
@@ -606,6 +677,9 @@ delete from items where experiment_id = :experiment_id;
 
 -- name: delete_counters
 delete from counters where experiment_id = :experiment_id;
+
+-- name: delete_parser_counters
+delete from parser_counters where experiment_id = :experiment_id;
 
 -- name: delete_totals
 delete from totals where experiment_id = :experiment_id;
@@ -626,6 +700,10 @@ select id, name, created_at from experiments order by id;
 
 -- name: counters
 select experiment_id, state, reason, n from counters where n > 0;
+
+-- name: parser_counters
+select c.experiment_id, c.parser_id, p.spec, p.fingerprint, c.n
+  from parser_counters c join parsers p on p.id = c.parser_id where c.n > 0;
 
 -- name: totals
 select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
@@ -657,12 +735,13 @@ select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
 
 -- name: recent_finishes
 -- Items that a call finished since :since, counted back from the newest; at most :limit of them. An
--- answer that was parsed once more was finished by its call.
+-- answer that was parsed once more was finished by its call, and counts once.
 select count(*), min(a.finished_at)
-  from (select item_id, attempt_seq from results order by seq desc limit :limit) r
+  from (select item_id, attempt_seq, reparsed from results order by seq desc limit :limit) r
   cross join attempts a on a.seq = r.attempt_seq
   cross join work w on w.item_id = r.item_id
- where a.finished_at >= :since and (:experiment_id is null or w.experiment_id = :experiment_id);
+ where a.finished_at >= :since and not r.reparsed
+   and (:experiment_id is null or w.experiment_id = :experiment_id);
 
 -- name: recent_latencies
 -- Of the newest calls only: where nothing was ever answered, the search would not end.
@@ -832,6 +911,11 @@ select experiment_id, state, reason, n from (
     from work w left join results r on r.seq = w.result_seq
    group by 1, 2, 3);
 
+-- name: recount_parsers
+select w.experiment_id, r.parser_id, count(*) as n
+  from work w join results r on r.seq = w.result_seq
+ where r.parser_id is not null group by 1, 2;
+
 -- name: recount_calls
 -- What the calls of each experiment used, those of dropped items too.
 select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown_calls,
@@ -878,7 +962,7 @@ select w.item_id from work w left join workers k on k.id = w.worker_id
 -- name: repeated_ids
 select custom_id, experiment_id from items i
  where custom_id is not null and exists (select 1 from work w where w.item_id = i.id)
- group by experiment_id, custom_id, coalesce(sample, 1) having count(*) > 1 limit 20;
+ group by experiment_id, variant, custom_id, coalesce(sample, 1) having count(*) > 1 limit 20;
 
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.

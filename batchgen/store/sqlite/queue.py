@@ -176,6 +176,11 @@ def _claim(
         want = replace(want, slots=min(want.slots, _counts(db, want).wanted(want.until)))
     if want.slots == 0:
         return [], None
+    claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
+    if claims == [(1,)]:
+        return [], None  # what may kill the worker is parsed while nothing else is in flight
+    if not claims and (crashed := _claim_crashed(db, worker_id, want)):
+        return crashed, None
     deltas = CounterDeltas()
     next_at: int | None = None
     claimed: list[int] = []
@@ -203,6 +208,22 @@ def _claims(want: ClaimRequest, *, from_the_end: bool) -> tuple[str, str]:
         return "claim_waiting", "claim_last" if from_the_end else "claim_fresh"
     fresh = "claim_selected_last" if from_the_end else "claim_selected_fresh"
     return "claim_selected_waiting", fresh
+
+
+def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -> list[int]:
+    """One item whose worker died while its answer was being parsed: where it kills this one too,
+    no other is in flight that could be suspected of it."""
+    for experiment_id in _experiments_to_claim(db, want):
+        row = {
+            "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.selection,
+        }  # fmt: skip
+        if claimed := [id_ for (id_,) in db.execute(QUERIES["claim_crashed"], row).fetchall()]:
+            deltas = CounterDeltas()
+            deltas.move(experiment_id, State.PENDING, -1)
+            deltas.move(experiment_id, State.RUNNING, +1)
+            write_deltas(db, deltas)
+            return claimed
+    return []
 
 
 def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:

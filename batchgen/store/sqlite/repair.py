@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from batchgen.items import Recipe
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
@@ -11,7 +10,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import EndedAnswer, EndedItem, Reparsed
+from batchgen.store.values import AnswerChoice, EndedAnswer, EndedItem, Reparsed
 
 
 def failed_page(
@@ -45,7 +44,7 @@ def reopen(
     now: int,
 ) -> int:
     ended = _ended_items(db, [item.item_id for item in items])
-    plan = plan_reopened(items, {item.item_id: item.reason for item in ended})
+    plan = plan_reopened(items, {item.item_id: item for item in ended})
     db.executemany(QUERIES["reopen"], plan.reopened)
     if change is not None:
         _Recipes(db, change, now).change(plan.items)
@@ -61,11 +60,25 @@ def items_with_own(
 
 
 def answer_page(
-    db: sqlite3.Connection, experiment_id: int, done_too: bool, after: int, limit: int
+    db: sqlite3.Connection, experiment_id: int, choice: AnswerChoice, after: int, limit: int
 ) -> list[EndedAnswer]:
-    query = "all_answers" if done_too else "unparsed_answers"
-    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    query = "all_answers" if choice.done_too else "unparsed_answers"
+    which = {
+        "experiment_id": experiment_id, "cut_off_too": choice.cut_off_too, "after": after,
+        "limit": limit,
+    }  # fmt: skip
     page, _ = bounded(rows_of(db, query, EndedAnswer, which), _chars_of)
+    return page
+
+
+def outdated_page(
+    db: sqlite3.Connection, experiment_id: int, parser_id: int, after: int, limit: int
+) -> list[EndedAnswer]:
+    which = {
+        "experiment_id": experiment_id, "parser_id": parser_id, "after": after, "limit": limit,
+    }  # fmt: skip
+    found = rows_of(db, "answers_of_other_parsers", EndedAnswer, which)
+    page, _ = bounded(found, _chars_of)
     return page
 
 
@@ -78,23 +91,18 @@ def answer_of(db: sqlite3.Connection, item_id: int) -> EndedAnswer | None:
 
 
 def write_reparsed(
-    db: sqlite3.Connection, reparsed: Sequence[Reparsed], parser: str, now: int
+    db: sqlite3.Connection, reparsed: Sequence[Reparsed], parser_id: int, now: int
 ) -> set[int]:
-    """New results beside the old ones, and recipes with the new parser; the items that were
-    skipped, as they have another result by now. The experiments accept the new recipes for the
-    same items."""
+    """New results beside the old ones; the items that were skipped, as they have another result by
+    now."""
     ids = {"ids": json.dumps([one.was.item_id for one in reparsed])}
     result_seqs = dict(db.execute(QUERIES["results_of_items"], ids).fetchall())
-    plan = plan_reparsed(reparsed, result_seqs, last_id(db, "results"), now)
+    plan = plan_reparsed(reparsed, parser_id, result_seqs, last_id(db, "results"), now)
     db.executemany(QUERIES["append_result"], plan.results)
     db.executemany(QUERIES["replace_result"], plan.replaced)
-    recipes = _Recipes(db, lambda recipe: replace(recipe, parser=parser), now)
-    recipes.change(plan.items)
-    kept = set(plan.items)
-    for experiment_id in {one.was.experiment_id for one in reparsed if one.was.item_id in kept}:
-        recipes.accept(experiment_id)
+    db.executemany(QUERIES["set_parser_of_result"], plan.confirmed)
     write_deltas(db, plan.deltas)
-    return {one.was.item_id for one in reparsed} - kept
+    return {one.was.item_id for one in reparsed} - set(plan.items)
 
 
 class _Recipes:
@@ -117,13 +125,6 @@ class _Recipes:
             if self._changed_recipe(recipe_id) != recipe_id
         ]
         self._db.executemany(QUERIES["set_recipe"], rows)
-
-    def accept(self, experiment_id: int) -> None:
-        """All recipes that the experiment accepts, changed: for the same items."""
-        which = {"experiment_id": experiment_id}
-        for old, _ in self._db.execute(QUERIES["accepted_recipes"], which).fetchall():
-            row = {"recipe_id": self._changed_recipe(old), "same_as": old, "now": self._now}
-            self._db.execute(QUERIES["accept_recipe_as"], {**which, **row})
 
     def _changed_recipe(self, recipe_id: int) -> int:
         if recipe_id not in self._changed:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -221,6 +222,19 @@ class Seat:
 def _clock_offset_ms() -> int:
     """The clock of the wall against one that nobody sets, and that stops while a laptop sleeps."""
     return now_ms() - time.monotonic_ns() // 1_000_000
+
+
+async def take_over_from_dead(database: Database) -> None:
+    """What workers had that died goes back, as if a new worker took over. It fails no item: whether
+    one is to be blamed is for a worker to say."""
+
+    def transaction(db: sqlite3.Connection) -> None:
+        for row in queue.workers(db):
+            if is_dead(database.path, row):
+                queue.remove_worker(db, row.id, crashed=True, max_crashes=sys.maxsize, now=now_ms())
+                _lock_path(database.path, row.id).unlink(missing_ok=True)
+
+    await database.write(transaction)
 
 
 async def workers(database: Database) -> list[WorkerRow]:

@@ -173,7 +173,7 @@ class Trials:
     def _append_result(self, one: SuspectRow, result_seq: int) -> None:
         assert one.reason is not None
         end = Fail(Reason(one.reason), one.error)
-        row = result_row(result_seq, one.item_id, one.attempt_seq, end, self._now)
+        row = result_row(result_seq, one.item_id, one.attempt_seq, end, self._now, parser_id=None)
         self._db.execute(QUERIES["append_result"], row)
 
     def _nobody_is_left(self) -> bool:

@@ -43,7 +43,7 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
     ]
     for query, text in _CHECKS.items():
         problems += [text.format(*row) for row in db.execute(QUERIES[query])]
-    return problems + _wrong_counters(db) + _wrong_totals(db)
+    return problems + _wrong_counters(db) + _wrong_parser_counters(db) + _wrong_totals(db)
 
 
 def _wrong_counters(db: sqlite3.Connection) -> list[str]:
@@ -56,6 +56,22 @@ def _wrong_counters(db: sqlite3.Connection) -> list[str]:
         if kept[key] != counted[key]
         for experiment_id, state, reason in [key]
     ]
+
+
+def _wrong_parser_counters(db: sqlite3.Connection) -> list[str]:
+    kept, counted = _by_parser(db, "parser_counters"), _by_parser(db, "recount_parsers")
+    return [
+        f"experiment {experiment_id}: {kept[key]} items counted as read by parser {parser_id}, but "
+        f"there are {counted[key]}"
+        for key in sorted(kept.keys() | counted.keys())
+        if kept[key] != counted[key]
+        for experiment_id, parser_id in [key]
+    ]
+
+
+def _by_parser(db: sqlite3.Connection, query: str) -> Counter[tuple[int, int]]:
+    rows = dicts_of(db, query)
+    return Counter({(row["experiment_id"], row["parser_id"]): row["n"] for row in rows})
 
 
 def _wrong_totals(db: sqlite3.Connection) -> list[str]:

@@ -34,18 +34,11 @@ CREATE TABLE counters (
   constraint not_negative check (n >= 0)
 ) strict, without rowid;
 
-CREATE TABLE experiment_recipes (
-  experiment_id      integer not null references experiments (id) on delete cascade,
-  recipe_id          integer not null references recipes (id),
-  added_at           integer not null,
-  identity_recipe_id integer references recipes (id),  -- null: its own
-  primary key (experiment_id, recipe_id)
-) strict, without rowid;
-
 CREATE TABLE experiments (
   id                 integer primary key autoincrement,
   name               text    not null unique check (name <> ''),
   created_at         integer not null,
+  parser_id          integer not null references parsers (id),  -- the present one
   enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
   overuse            real    not null default 1,   -- how many times its most a call has used (budget)
@@ -73,7 +66,8 @@ CREATE TABLE item_keys (
 CREATE TABLE items (
   id            integer primary key autoincrement,
   experiment_id integer not null references experiments (id),
-  recipe_id     integer not null references recipes (id),
+  variant       integer not null default 1,
+  recipe_id     integer not null references recipes (id),  -- with which it is, or was, asked
   custom_id     text,                              -- the user's own id
   input         text    not null,                  -- JSON, as it was made by json.dumps
   sample        integer,                           -- from 1; null: an ordinary item
@@ -103,6 +97,23 @@ CREATE TABLE live_files (
   constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
+
+CREATE TABLE parser_counters (
+  experiment_id integer not null,
+  parser_id     integer not null,
+  n             integer not null,
+  primary key (experiment_id, parser_id),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
+CREATE TABLE parsers (
+  id          integer primary key,
+  spec        text    not null check (spec <> ''), -- as the config names it
+  fingerprint text    not null,                    -- of the code behind the spec; '': it says all
+  sources     text    not null check (json_valid(sources)),  -- that code's files: {path: SHA-256}
+  created_at  integer not null,
+  unique (spec, fingerprint)
+) strict;
 
 CREATE TABLE proven_recipes (
   server    text    not null,                      -- a hash of its URL
@@ -135,8 +146,13 @@ CREATE TABLE results (
   reason      text,
   error       text,
   parsed      text,
+  parser_id   integer references parsers (id),     -- which read the answer; null: there was none to read
+  reparsed    integer not null default 0,          -- 1: of an answer that had been read before
   finished_at integer not null,
   constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  constraint done_has_parser   check (state <> 'done' or parser_id is not null),
+  constraint parser_has_answer check (parser_id is null or attempt_seq is not null),
+  constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
   constraint failed_not_parsed check (state = 'done' or parsed is null)
@@ -196,6 +212,15 @@ CREATE TABLE totals (
   cost_usd          real    not null default 0,
   retried           integer not null default 0     -- calls after which their item was asked again
 ) strict;
+
+CREATE TABLE variants (
+  experiment_id integer not null references experiments (id) on delete cascade,
+  number        integer not null,
+  recipe_id     integer not null references recipes (id),
+  added_at      integer not null,                  -- when it got this recipe
+  primary key (experiment_id, number),
+  constraint number_from_one check (number >= 1)
+) strict, without rowid;
 
 CREATE TABLE work (
   item_id        integer primary key references items (id) on delete cascade,
@@ -275,16 +300,19 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
 
 CREATE INDEX items_by_sample on items (sample_of, sample) where sample_of is not null;
 
-CREATE INDEX work_claimed on work (worker_id)              where state = 'running';
+CREATE INDEX work_claimed  on work (worker_id)              where state = 'running';
 
-CREATE INDEX work_failed  on work (experiment_id, item_id) where state = 'failed';
+CREATE INDEX work_crashed  on work (experiment_id, item_id)
+  where state = 'pending' and crashes > 0 and answer_seq is not null;
 
-CREATE INDEX work_fresh   on work (experiment_id, priority desc, item_id)
-  where state = 'pending' and available_at is null;
+CREATE INDEX work_failed   on work (experiment_id, item_id) where state = 'failed';
+
+CREATE INDEX work_fresh    on work (experiment_id, priority desc, item_id)
+  where state = 'pending' and available_at is null and (crashes = 0 or answer_seq is null);
 
 CREATE INDEX work_selected on work (selection, state, available_at, priority desc, item_id)
   where selection is not null;
 
-CREATE INDEX work_waiting on work (experiment_id, available_at, item_id)
+CREATE INDEX work_waiting  on work (experiment_id, available_at, item_id)
   where state = 'pending' and available_at is not null;
 

@@ -1,0 +1,107 @@
+"""What commands say of parsers, and of stored answers that are parsed again by another one."""
+
+from collections.abc import Mapping, Sequence
+
+from batchgen.cli.session import Session, counted
+from batchgen.config import Config
+from batchgen.jobs.present_parser import outdated, present_spec, unseen_changes
+from batchgen.jobs.reparse import UpToDate, bring_up_to_date, still_up_to_date
+from batchgen.jobs.reparsing import ReparseResult
+from batchgen.parsers import Parser, load_parser, shown_spec
+from batchgen.store import Experiment, Store
+from batchgen.worker.requests import PresentParser
+
+_KINDS = {
+    "done": "done that had failed",
+    "changed": "changed",
+    "unchanged": "unchanged",
+    "failing": "failed as before",
+    "broken": "failed that were done",
+    "skipped": "skipped, as something else became of them meanwhile",
+}
+
+
+async def load_present_parsers(
+    session: Session, store: Store, config: Config, experiments: Sequence[int] | None
+) -> dict[int, PresentParser]:
+    """The parsers of these experiments (None: of all), as far as there is something to parse; what
+    others have read is parsed again."""
+    chosen = [
+        one for one in await store.experiments() if experiments is None or one.id in experiments
+    ]
+    old = await outdated(store, config, chosen)
+    counts = await store.counts_by_experiment()
+    found = {}
+    for experiment in chosen:
+        if experiment.id in old or (experiment.id in counts and counts[experiment.id].open):
+            parser = load_parser(await present_spec(store, config, experiment))
+            found[experiment.id] = await use_parser(session, store, config, experiment, parser)
+    return found
+
+
+async def use_parser(
+    session: Session, store: Store, config: Config, experiment: Experiment, parser: Parser
+) -> PresentParser:
+    """The experiment has this parser from now on; the stored answers that another one has read are
+    parsed again, and what comes of it is said."""
+    is_new = await store.parsers.find(parser.version) is None
+    timeout_s = config.work.parse_timeout_s
+    told = _Told(session, experiment)
+    done = await bring_up_to_date(store, experiment, parser, told.progress, timeout_s=timeout_s)
+    say_up_to_date(session, experiment, done)
+    if is_new:
+        warn_of_parser(session, parser)
+    return done.present
+
+
+async def stay_up_to_date(
+    session: Session, store: Store, config: Config, parsers: Mapping[int, PresentParser]
+) -> None:
+    """After the work: what a worker with an earlier version of the parser has read meanwhile."""
+    for experiment in await store.experiments():
+        if (present := parsers.get(experiment.id)) is None:
+            continue
+        reparsed = await still_up_to_date(
+            store, experiment, present, timeout_s=config.work.parse_timeout_s
+        )
+        say_up_to_date(session, experiment, UpToDate(present, reparsed))
+
+
+class _Told:
+    """What is said before answers are parsed again."""
+
+    def __init__(self, session: Session, experiment: Experiment) -> None:
+        self._session = session
+        self._experiment = experiment
+
+    def progress(self, parsed: int, total: int) -> None:
+        if not parsed:
+            self._session.say(
+                f"{self._experiment.name}: the parser is another one now; "
+                f"{counted(total, 'stored answer')} {'is' if total == 1 else 'are'} parsed again, "
+                "without a call"
+            )
+
+
+def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> None:
+    if done.reparsed is None:
+        return
+    session.say(f"{experiment.name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
+    if done.reparsed.broken:
+        session.say(
+            "What they were before is kept. See what the parser could not use: batchgen failures "
+            "--reason parse"
+        )
+
+
+def warn_of_parser(session: Session, parser: Parser) -> None:
+    if said := unseen_changes(parser):
+        session.warn(f"{said}: batchgen reparse --all")
+
+
+def reparsed_text(result: ReparseResult, spec: str) -> str:
+    found = ", ".join(
+        f"{n} {kind}" for name, kind in _KINDS.items() if (n := getattr(result, name))
+    )
+    line = f"{counted(result.answers, 'answer')} parsed with {shown_spec(spec)}"
+    return f"{line}: {found}." if found else f"{line}."

@@ -1,0 +1,93 @@
+"""The parser that an experiment's answers are to be read with now, and how many of them another one
+has read.
+
+That is the config's parser for the config's own experiment, if the config names one; for others the
+one that the experiment has, whose code may have changed since. A function that only a Python script
+has stays what it was: the script is run to change it.
+"""
+
+from dataclasses import dataclass
+
+from batchgen.config import Config
+from batchgen.errors import ConfigError
+from batchgen.items import ParserVersion
+from batchgen.parsers import (
+    Parser,
+    file_digest,
+    is_function_parser,
+    is_script_parser,
+    load_parser,
+    shown_spec,
+)
+from batchgen.store import Experiment, ParserCount, Store, StoredParser
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """`n` items of an experiment have the value of another parser than its present one, `spec`.
+    `problem`: why that one cannot be loaded."""
+
+    experiment: str
+    spec: str
+    n: int
+    problem: str | None = None
+
+
+async def present_spec(store: Store, config: Config, experiment: Experiment) -> str:
+    """What the experiment's parser is called now."""
+    stored = await store.parsers.present(experiment.id)
+    return _spec(config, experiment, stored)
+
+
+async def outdated(
+    store: Store, config: Config, experiments: list[Experiment]
+) -> dict[int, Outdated]:
+    """Of these experiments, by their numbers, those that have items with the value of another
+    parser. A user's code is loaded only when its files have changed."""
+    counts = await store.parsers.counts()
+    found = {}
+    for experiment in experiments:
+        mine = [one for one in counts if one.experiment_id == experiment.id]
+        if mine and (one := await _outdated(store, config, experiment, mine)):
+            found[experiment.id] = one
+    return found
+
+
+async def _outdated(
+    store: Store, config: Config, experiment: Experiment, counts: list[ParserCount]
+) -> Outdated | None:
+    stored = await store.parsers.present(experiment.id)
+    spec, problem = _spec(config, experiment, stored), None
+    number: int | None = stored.id
+    if spec != stored.version.spec or not _is_unchanged(stored.version):
+        try:
+            number = await store.parsers.find(load_parser(spec).version)
+        except ConfigError as exc:
+            number, problem = None, str(exc)
+    n = sum(one.n for one in counts if one.parser_id != number)
+    return Outdated(experiment.name, spec, n, problem) if n else None
+
+
+def _spec(config: Config, experiment: Experiment, stored: StoredParser) -> str:
+    is_own = experiment.name == config.output_data.experiment_name
+    if is_own and config.names_parser and not is_script_parser(stored.version.spec):
+        return config.parser
+    return stored.version.spec
+
+
+def _is_unchanged(parser: ParserVersion) -> bool:
+    """As far as one can tell without loading it."""
+    if is_script_parser(parser.spec) or not is_function_parser(parser.spec):
+        return True
+    files = parser.sources.items()
+    return bool(files) and all(file_digest(path) == digest for path, digest in files)
+
+
+def unseen_changes(parser: Parser) -> str | None:
+    """What the user should know of a parser whose changes cannot all be noticed."""
+    if not parser.unknown:
+        return None
+    return (
+        f"parser {shown_spec(parser.spec)!r} depends on {', '.join(parser.unknown)}: a change "
+        "there is not noticed, so parse again by hand after one"
+    )

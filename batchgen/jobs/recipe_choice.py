@@ -1,0 +1,81 @@
+"""What is said when a pool comes with another recipe: what differs, and what each way costs."""
+
+import json
+from dataclasses import dataclass
+
+from batchgen.errors import Remedy, UsageError
+from batchgen.items import Recipe
+from batchgen.llm.prices import Estimate, Prices
+from batchgen.store import Counts, RecipeChoice, Store
+
+_LONGEST_VALUES = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What calls cost, told from the `estimate` of some of them; None: nobody knows."""
+
+    estimate: Estimate | None
+    estimated: int
+
+    def of(self, calls: int) -> str:
+        said = f"{calls:,} call{'' if calls == 1 else 's'}"
+        if self.estimate is None or self.estimate.cost_usd is None or not self.estimated:
+            return said
+        cost_usd = self.estimate.cost_usd / self.estimated * calls
+        return f"{said}, {'about' if self.estimate.is_measured else 'at most'} ${cost_usd:,.4f}"
+
+
+async def estimate_of(store: Store, experiment_id: int, prices: Prices | None) -> Estimate | None:
+    """One to which requests can be added. An answer is taken to be as long as the experiment's were
+    so far."""
+    if prices is None:
+        return None
+    return Estimate(prices, tokens_of_an_answer(await store.counts([experiment_id])))
+
+
+def tokens_of_an_answer(counts: Counts) -> float | None:
+    """By the answers that there are so far, if any."""
+    tokens = counts.completion_tokens
+    return tokens / counts.done if counts.done and tokens else None
+
+
+def other_recipe_error(
+    experiment: str, recipe: Recipe, choice: RecipeChoice, costs: Costs, new: int, added: int
+) -> UsageError:
+    """`new` rows of the pool are not there yet, and `added` would be there beside the others."""
+    changes = "; ".join(recipe_changes(choice.present, recipe))
+    return UsageError(
+        f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
+        "Nothing was enqueued.",
+        Remedy.CHOOSE_RECIPE,
+        replace=costs.of(choice.replace + new),
+        again=costs.of(choice.again + new),
+        add=f"{costs.of(added)}, {choice.rows + added:,} rows",
+    )
+
+
+def still_running_error(experiment: str, rows: int) -> UsageError:
+    return UsageError(
+        f"experiment {experiment!r}: {rows} of its rows are being worked on, so they cannot get "
+        "another recipe.",
+        Remedy.STOP_WORKERS,
+    )
+
+
+def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
+    """What differs between two recipes, in words."""
+    changes = []
+    for part in ("system", "user"):
+        before, after = getattr(old, part), getattr(new, part)
+        if before != after:
+            what = "changed" if before and after else "was added" if after else "was removed"
+            changes.append(f"the {part} template {what}")
+    if old.model != new.model:
+        changes.append(f"model {old.model!r} -> {new.model!r}")
+    for name in sorted({*old.params, *new.params}):
+        before, after = old.params.get(name), new.params.get(name)
+        if before != after:
+            values = f"{json.dumps(before)} -> {json.dumps(after)}"
+            changes.append(f"{name} {values if len(values) <= _LONGEST_VALUES else 'changed'}")
+    return changes

@@ -1,0 +1,223 @@
+"""Parses stored answers by the page, and writes what comes of them.
+
+Nothing is lost, wherever it stops and whatever the parser does: a page of answers is parsed and
+given its new results in one transaction, beside the old ones. Only items that are done or failed
+are touched, and only when they still have the result that was read.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchgen.errors import BatchgenError, ParseError, Remedy
+from batchgen.items import Answer, Done, Fail, Reason, Usage
+from batchgen.json_text import dump_json
+from batchgen.llm.decide import fail_if_cut_off
+from batchgen.parsers import Parser, ParserRunner, shown_spec, to_json
+from batchgen.pool import read_item
+from batchgen.store import EndedAnswer, Reparsed, Store
+from batchgen.worker.requests import PresentParser
+
+_AT_ONCE = 20  # async functions; threads are fewer
+_MOST_STUCK = 100  # a parser that never ends keeps its thread
+_MOST_DIFFERENCES = 5
+_SHORT = 60
+
+KINDS = ("done", "changed", "unchanged", "failing", "broken", "skipped")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An item (`id` is the user's, or its number) whose result is another, both as short texts."""
+
+    id: str | int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReparseResult:
+    """What came of the answers, each counted once. A `dry_run` has some of the differences.
+
+    done                 had failed, and can be parsed now
+    changed, unchanged   were done and still are
+    failing              had failed and still do
+    broken               were done and fail now
+    skipped              something else became of the item meanwhile
+    """
+
+    done: int
+    changed: int
+    unchanged: int
+    failing: int
+    broken: int
+    skipped: int
+    differences: tuple[Difference, ...]
+    dry_run: bool
+
+    @property
+    def answers(self) -> int:
+        still = self.changed + self.unchanged + self.failing + self.skipped
+        return self.done + self.broken + still
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.failing or self.broken else 0
+
+    @classmethod
+    def sum_of(cls, results: Sequence["ReparseResult"], *, dry_run: bool) -> "ReparseResult":
+        """Of several experiments together."""
+        return cls(
+            **{kind: sum(getattr(one, kind) for one in results) for kind in KINDS},
+            differences=tuple(one for each in results for one in each.differences),
+            dry_run=dry_run,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        found = {"answers": self.answers, **asdict(self)}
+        if not self.dry_run:
+            del found["differences"]
+        return found
+
+
+class Reparsing:
+    """Parses pages of answers by one parser, and writes what came of them. `progress` is told how
+    many are parsed, and of how many (0: nobody has counted)."""
+
+    def __init__(
+        self,
+        store: Store,
+        present: PresentParser,
+        timeout_s: float,
+        progress: Progress | None = None,
+        total: int = 0,
+    ) -> None:
+        self._store = store
+        self._parser_id, self._parser = present
+        self._timeout_s = timeout_s
+        self._progress = progress or _no_progress
+        self._total = total
+
+    async def run(
+        self, pages: AsyncIterator[Sequence[EndedAnswer]], *, dry_run: bool = False
+    ) -> ReparseResult:
+        runner, found, parsed = ParserRunner(), _Found(), 0
+        self._progress(0, self._total)
+        try:
+            async for page in pages:
+                await self._page(runner, page, found, dry_run=dry_run)
+                parsed += len(page)
+                self._progress(parsed, self._total)
+        finally:
+            runner.close()
+        return found.result(dry_run)
+
+    async def _page(
+        self, runner: ParserRunner, page: Sequence[EndedAnswer], found: "_Found", *, dry_run: bool
+    ) -> None:
+        parsed = await _parse_page(runner, self._parser, page, self._timeout_s)
+        written = [
+            Reparsed(was, None if _is_same(was, now) else now)
+            for was, now in zip(page, parsed, strict=True)
+        ]
+        skipped = set() if dry_run else await self._store.parsers.write(written, self._parser_id)
+        found.add(zip(page, parsed, strict=True), skipped)
+        if runner.stuck >= _MOST_STUCK:
+            raise BatchgenError(
+                f"parser {shown_spec(self._parser.spec)!r} did not end for {runner.stuck} answers. "
+                "What was parsed so far is kept; mend the parser.",
+                Remedy.RUN_AGAIN,
+            )
+
+
+def _no_progress(parsed: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+async def _parse_page(
+    runner: ParserRunner, parser: Parser, page: Sequence[EndedAnswer], timeout_s: float
+) -> list[Done | Fail]:
+    found: dict[int, Done | Fail] = {}
+    waiting = iter(page)
+
+    async def parse_some() -> None:
+        for answer in waiting:
+            found[answer.item_id] = await _parse(runner, parser, answer, timeout_s)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(min(_AT_ONCE, len(page))):
+            group.create_task(parse_some(), name=f"parse {number}")
+    return [found[answer.item_id] for answer in page]
+
+
+async def _parse(
+    runner: ParserRunner, parser: Parser, answer: EndedAnswer, timeout_s: float
+) -> Done | Fail:
+    """As a worker does with the answer it has just got."""
+    whole = Answer(answer.response, "", answer.finish_reason, None, Usage())
+    if cut_off := fail_if_cut_off(whole, needs_whole=parser.needs_whole):
+        return cut_off
+    if parser.spec == "raw":
+        return Done(None)
+    item = read_item(json.loads(answer.input), f"item {answer.item_id}").given
+    try:
+        return Done(to_json(await runner.run(parser, answer.response, item, timeout_s)))
+    except ParseError as exc:
+        return Fail(Reason.PARSE, str(exc))
+
+
+def _is_same(was: EndedAnswer, now: Done | Fail) -> bool:
+    if isinstance(now, Fail):
+        return (was.reason, was.error) == (now.reason, now.error)
+    return was.reason is None and _parsed(was, was.parsed) == _parsed(was, now.parsed_json)
+
+
+def _parsed(answer: EndedAnswer, parsed_json: str | None) -> str:
+    return dump_json(answer.response) if parsed_json is None else parsed_json
+
+
+class _Found:
+    """What has come of the answers so far."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._differences: list[Difference] = []
+
+    def add(self, page: Iterable[tuple[EndedAnswer, Done | Fail]], skipped: set[int]) -> None:
+        for was, now in page:
+            kind = "skipped" if was.item_id in skipped else _kind(was, now)
+            self._kinds[kind] += 1
+            is_other = kind in ("done", "changed", "broken")
+            if is_other and len(self._differences) < _MOST_DIFFERENCES:
+                self._differences.append(_difference(was, now))
+
+    def result(self, dry_run: bool) -> ReparseResult:
+        return ReparseResult(
+            **{kind: self._kinds[kind] for kind in KINDS},
+            differences=tuple(self._differences),
+            dry_run=dry_run,
+        )
+
+
+def _kind(was: EndedAnswer, now: Done | Fail) -> str:
+    if isinstance(now, Fail):
+        return "failing" if was.reason else "broken"
+    if was.reason:
+        return "done"
+    return "unchanged" if _is_same(was, now) else "changed"
+
+
+def _difference(was: EndedAnswer, now: Done | Fail) -> Difference:
+    before = f"{was.reason}: {was.error}" if was.reason else _parsed(was, was.parsed)
+    after = f"{now.reason}: {now.error}" if isinstance(now, Fail) else now.parsed_json
+    shown = _short(before), _short(_parsed(was, after))
+    return Difference(was.custom_id or was.item_id, *shown)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text[: 4 * _SHORT].split())
+    return line if len(line) <= _SHORT else f"{line[: _SHORT - 3]}..."

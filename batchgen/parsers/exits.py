@@ -1,0 +1,40 @@
+"""A parser that ends the process by `os._exit` does not choose the exit code of the run.
+
+`os._exit` cannot be caught: with 0 it would look as if the run had ended well. So where a parser
+calls it, in this very process, the process ends as one that failed, and says why. What kills a
+process otherwise, a signal or a crash of native code, tells so by itself. The items that were being
+parsed are tried one at a time from then on (store/sqlite/queue.py).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NoReturn
+
+_parsing_in = ContextVar("parsing_in", default=0)
+_end_process = os._exit
+
+
+@contextmanager
+def exit_code_kept() -> Iterator[None]:
+    """While inside, `os._exit` in this thread and process ends it with exit code 1."""
+    if os._exit is not _exit:
+        setattr(os, "_exit", _exit)  # noqa: B010  mypy takes no assignment to it
+    token = _parsing_in.set(os.getpid())
+    try:
+        yield
+    finally:
+        _parsing_in.reset(token)
+
+
+def _exit(status: int) -> NoReturn:
+    if _parsing_in.get() == os.getpid():  # not in a process that the parser has forked
+        said = (
+            f"error: a parser ended the process, by os._exit({status!r}). Its answer is kept: when "
+            "the same command is run again, the items that were being parsed are tried one at a "
+            "time.\n"
+        )
+        os.write(2, said.encode())
+        _end_process(1)
+    _end_process(status)

@@ -1,0 +1,401 @@
+"""The day's loop: parser, prompt and parameters change, and nothing is asked that was not said."""
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import Project, ended
+from tests.kits.typist import Typist
+
+Words = Callable[[int], Iterator[dict[str, str]]]
+
+OLD_PARSER = "def f(text):\n    return {'old': len(text)}\n"
+NEW_PARSER = "def f(text):\n    return {'new': len(text)}\n"
+PRICE = (
+    "  price: {input_usd_per_mtok: 1000, output_usd_per_mtok: 1000, cached_input_usd_per_mtok: 0}\n"
+)
+TEMPLATE = "prompts/user_prompts/default.txt"
+
+
+async def run(project: Project, *options: str, code: int = 0) -> str:
+    """`run` with what is said."""
+    done = await project.batchgen("run", "pool.jsonl", *options)
+    assert (done.code, done.out) == (code, "")
+    return done.err
+
+
+def parsed(project: Project) -> list[Any]:
+    return [line["parsed"] for line in project.export()]
+
+
+def outdated(status: Any) -> Any:
+    return status.json["experiments"][0]["outdated"]
+
+
+@pytest.fixture
+async def parsed_by_function(project: Project, simulator: Simulator, words: Words) -> Project:
+    """Four items, read by a function in p.py."""
+    project.config("parser: p.py:f\n")
+    project.write("p.py", OLD_PARSER)
+    project.pool(words(4))
+    await run(project)
+    assert simulator.calls == 4
+    return project
+
+
+# --- the parser ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("work",), ("run", "pool.jsonl")])
+async def test_an_edited_parser_is_told_and_then_free(
+    parsed_by_function: Project, batchgen: Typist, simulator: Simulator, command: tuple[str, ...]
+) -> None:
+    project = parsed_by_function
+    project.write("p.py", NEW_PARSER)
+    line = (
+        "default: 4 items have the value of another parser than p.py:f; parsed again, without a "
+        "call, by batchgen work or batchgen reparse --all"
+    )
+    assert line in (await batchgen("status")).out.splitlines()
+    assert outdated(await batchgen("status", "--json")) == {
+        "items": 4, "parser": f"{project.path}/p.py:f", "problem": None,
+    }  # fmt: skip
+    assert (await batchgen("export")).err.splitlines()[0] == f"warning: {line}"
+    proved = await batchgen("verify")
+    assert (proved.code, proved.out.splitlines()[1:]) == (0, [line])
+
+    done = await project.batchgen(*command)
+    assert done.code == 0
+    assert done.err.splitlines()[:2] == [
+        "default: the parser is another one now; 4 stored answers are parsed again, without a call",
+        "default: 4 answers parsed with p.py:f: 4 changed.",
+    ]
+    assert simulator.calls == 4
+    assert (await batchgen("export")).err.startswith("4 rows")
+    assert [list(one) for one in parsed(project)] == [["new"]] * 4
+    assert project.query("select count(*) from results") == [(8,)]
+    assert outdated(await batchgen("status", "--json")) is None
+    assert (await batchgen("verify")).code == 0
+
+
+async def test_a_comment_or_a_moved_function_is_no_other_parser(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    parsed_by_function.write("p.py", f"# mine\n\n\n{OLD_PARSER}")
+    assert outdated(await batchgen("status", "--json")) is None
+    assert "parsed" not in (await parsed_by_function.batchgen("work")).err
+    assert parsed_by_function.query("select count(*) from results") == [(4,)]
+
+
+async def test_status_runs_no_code_of_a_parser_that_has_not_changed(
+    project: Project, batchgen: Typist, words: Words
+) -> None:
+    project.config("parser: p.py:f\n")
+    project.write("p.py", f"with open('loaded', 'a') as file:\n    file.write('x')\n{OLD_PARSER}")
+    project.pool(words(2))
+    await run(project)
+    loaded = (project.path / "loaded").read_text()
+    for command in ("status", "export", "verify"):
+        assert (await batchgen(command)).code == 0
+    assert (project.path / "loaded").read_text() == loaded
+
+
+async def test_a_parser_that_cannot_be_loaded_stops_no_status(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    parsed_by_function.write("p.py", "def f(text:\n")
+    told = await batchgen("status")
+    assert told.code == 0
+    assert (
+        "4 items have the value of another parser than p.py:f, which cannot be loaded" in told.out
+    )
+    assert (await batchgen("export")).code == 0
+
+
+async def test_another_parser_in_the_config_asks_and_calls_nothing(
+    parsed_by_function: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project = parsed_by_function
+    project.config("parser: 'regex:^(.)'\n")
+    added = await batchgen("enqueue", "pool.jsonl", "--json")
+    assert (added.code, added.json["new"]) == (0, 0)
+    assert outdated(await batchgen("status", "--json"))["items"] == 4
+    await run(project)
+    assert simulator.calls == 4
+    assert all(len(value) == 1 for (value,) in parsed(project))
+
+
+async def test_the_first_parser_again_is_the_first_parser(
+    parsed_by_function: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project = parsed_by_function
+    for code in (NEW_PARSER, OLD_PARSER):
+        project.write("p.py", code)
+        await run(project)
+    assert [list(one) for one in parsed(project)] == [["old"]] * 4
+    assert project.query("select count(*) from parsers") == [(2,)]
+    assert simulator.calls == 4
+
+
+async def test_failures_that_the_new_parser_can_read_are_done(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.config("parser: p.py:f\n")
+    project.write("p.py", "def f(text):\n    return {'one': 1}[text]\n")
+    project.pool({"word": word} for word in ("one", "two"))
+    simulator.script("one", Behaviour.ok("one"))
+    simulator.script("two", Behaviour.ok("two"))
+    await run(project, code=3)
+    project.write("p.py", "def f(text):\n    return {'one': 1, 'two': 2}[text]\n")
+    said = await run(project)
+    assert "2 answers parsed with p.py:f: 1 done that had failed, 1 unchanged." in said
+    assert parsed(project) == [1, 2]
+    assert simulator.calls == 2
+
+
+async def test_a_failure_that_parses_now_is_not_asked_by_replace(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    """Parser and prompt are changed at once: the parser comes first, as it is free."""
+    project.config("parser: tag:a\n")
+    project.pool({"word": word} for word in ("one", "two"))
+    simulator.script("one", Behaviour.ok("[1]"))
+    simulator.script("two", Behaviour.ok("nothing"))
+    await run(project, code=3)
+    project.config("parser: json\n")
+    project.write(TEMPLATE, "Shout {word}")
+    assert (
+        "--recipe replace   rows not done are asked with the new one, done ones stay: 1 call\n"
+        in (await run(project, code=2))
+    )
+    simulator.script("two", Behaviour.ok("[2]"))
+    assert "1 asked with the new recipe" in await run(project, "--recipe", "replace")
+    assert parsed(project) == [[1], [2]]
+    assert simulator.calls == 3
+
+
+async def test_what_a_worker_with_the_old_file_read_meanwhile_is_parsed_at_the_end(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    """A worker that began with the old version goes on with it while the new one is at work."""
+    project.config("parser: p.py:f\n")
+    project.write("p.py", OLD_PARSER)
+    project.pool(words(4))
+    await batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    old = await project.start("work", "-c", "2")
+    await simulator.received(2)
+    project.write("p.py", NEW_PARSER)
+    new = await project.start("work", "-c", "2")
+    await simulator.received(4)
+    simulator.release()
+    done = [await ended(old), await ended(new)]
+    assert [one.code for one in done] == [0, 0]
+    assert (await project.batchgen("work")).code == 0
+    await batchgen("export")
+    assert [list(one) for one in parsed(project)] == [["new"]] * 4
+    assert simulator.calls == 4
+
+
+async def test_parsing_again_goes_on_where_it_was_killed(
+    parsed_by_function: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project = parsed_by_function
+    project.pool(words(700))
+    await run(project)
+    assert simulator.calls == 700
+    project.write("p.py", "import threading\ndef f(text):\n    if 'w600' in text:\n"
+                          "        print('there', flush=True)\n"
+                          "        threading.Event().wait()\n    return 'new'\n")  # fmt: skip
+    process = await project.start("work")
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"there\n"
+    process.kill()
+    await ended(process)
+    before = project.query("select max(seq) from results")
+    project.write("p.py", "def f(text):\n    return 'new'\n")
+    assert (await project.batchgen("work")).code == 0
+    await batchgen("export")
+    assert parsed(project) == ["new"] * 700
+    assert simulator.calls == 700
+    # The first page had the value already, by a version that is no more: it is no new result.
+    assert project.query("select max(seq) from results") == [(before[0][0] + 200,)]
+    assert (await batchgen("verify")).code == 0
+
+
+async def test_status_does_not_take_what_is_parsed_again_for_speed(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    before = (await batchgen("status", "--json")).json["items_per_s"]
+    parsed_by_function.write("p.py", NEW_PARSER)
+    assert (await batchgen("reparse", "--all")).code == 0
+    assert (await batchgen("status", "--json")).json["items_per_s"] <= before + 0.001
+
+
+async def test_reparse_without_a_parser_takes_the_one_that_the_rows_have(
+    parsed_by_function: Project, simulator: Simulator
+) -> None:
+    project = parsed_by_function
+    project.write("p.py", NEW_PARSER)
+    project.write("config.yaml", "")
+    assert (await project.batchgen("reparse", "--all", "--json")).json["changed"] == 4
+    assert (await project.batchgen("export")).code == 0
+    assert [list(one) for one in parsed(project)] == [["new"]] * 4
+
+
+async def test_reparse_says_to_which_parser_work_goes_back(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    done = await batchgen("reparse", "--all", "--parser", "regex:^.")
+    assert done.err == (
+        "The parser of default is p.py:f: work and run will parse these answers with that again, "
+        "unless you write regex:^. into the config.\n"
+    )
+    assert "4 answers parsed with p.py:f: 4 changed" in (await batchgen("work")).err
+
+
+async def test_a_change_that_cannot_be_seen_is_said(project: Project, words: Words) -> None:
+    project.config("parser: p.py:f\n")
+    project.write("p.py", f"OPENED = iter(())\n{OLD_PARSER}    {{OPENED}}\n")
+    project.pool(words(1))
+    assert (
+        "warning: parser 'p.py:f' depends on OPENED (tuple_iterator): a change there is not "
+        "noticed, so parse again by hand after one: batchgen reparse --all\n"
+    ) in await run(project)
+
+
+async def test_a_parser_that_calls_os_exit_does_not_choose_the_exit_code(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.config("parser: p.py:f\nwork: {max_attempts: 2}\n")
+    project.write("p.py", "import os\ndef f(text):\n    os._exit(0)\n")
+    project.pool([{"word": "a"}])
+    simulator.script("a", Behaviour.ok("yes"))
+    done = await project.process("run", "pool.jsonl")
+    assert done.code == 1
+    assert "error: a parser ended the process, by os._exit(0). Its answer is kept" in done.err
+    codes = [(await project.process("work")).code for _ in range(2)]
+    assert codes == [1, 3]
+    assert project.query("select reason, parser_id from results") == [("crash", 1)]
+    project.write("p.py", "def f(text):\n    return text\n")
+    assert (await batchgen("reparse", "--json")).json["done"] == 1
+    assert simulator.calls == 1
+
+
+async def test_after_a_crash_at_the_parser_only_the_guilty_item_fails(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.config("parser: p.py:f\nwork: {max_attempts: 3}\n")
+    project.write("p.py", "import os, signal\ndef f(text):\n"
+                          "    if 'w5' in text:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+                          "    return text[:1]\n")  # fmt: skip
+    project.pool(words(20))
+    codes = [(await project.process("run", "pool.jsonl", "-c", "20")).code for _ in range(4)]
+    assert codes == [-9, -9, -9, 3]
+    assert project.query("select i.input from work w join items i on id = item_id"
+                         " where state = 'failed'") == [('{"word": "w5"}',)]  # fmt: skip
+    assert project.query("select count(*) from work where state = 'done'") == [(19,)]
+    calls = simulator.calls
+    project.write("p.py", "def f(text):\n    return text[:1]\n")
+    assert (await project.batchgen("work")).code == 0
+    assert simulator.calls == calls
+    assert (await batchgen("verify")).code == 0
+
+
+# --- the recipe ------------------------------------------------------------------------------
+
+
+async def test_each_way_is_announced_with_its_calls_and_does_no_more(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.config(PRICE + "parser: raw\n", max_tokens=100)
+    project.pool(words(10))
+    await run(project, "--until", "4")
+    assert simulator.calls == 4
+    project.config(PRICE + "parser: raw\n", max_tokens=50)
+    project.pool(words(12))  # and it grew by two
+    said = await run(project, code=2)
+    assert "max_tokens 100 -> 50" in said
+    assert re.findall(r"--recipe (\w+) .*: (\d+) calls, (\S+) \$[\d.]+(, \d+ rows)?", said) == [
+        ("replace", "8", "about", ""),
+        ("again", "12", "about", ""),
+        ("add", "12", "about", ", 22 rows"),
+    ]  # fmt: skip
+    assert simulator.calls == 4
+    said = await run(project, "--recipe", "replace")
+    assert "12 items read, 2 new, 6 asked with the new recipe" in said
+    assert simulator.calls == 4 + 8
+    assert [request.body["max_tokens"] for request in simulator.requests] == [100] * 4 + [50] * 8
+    assert len(project.export()) == 12
+    assert "0 new" in await run(project, "--recipe", "replace")
+    assert simulator.calls == 12
+
+
+async def test_again_asks_all_and_exports_the_new_answers(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(5))
+    await run(project)
+    project.write(TEMPLATE, "Shout {word}")
+    for _ in range(2):  # the same command once more, as after a crash
+        await run(project, "--recipe", "again")
+        assert simulator.calls == 10
+        assert ["Shout" in line["response"] for line in project.export()] == [True] * 5
+    assert project.query("select count(*) from attempts") == [(10,)]
+    assert (await batchgen("verify")).code == 0
+
+
+async def test_a_killed_worker_s_rows_get_the_new_recipe_too(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(4))
+    await batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await project.start("work", "-c", "2")
+    await simulator.received(2)
+    process.send_signal(signal.SIGKILL)
+    await ended(process)
+    simulator.release()
+    project.write(TEMPLATE, "Shout {word}")
+    assert "done ones stay: 4 calls" in await run(project, code=2)
+    await run(project, "--recipe", "replace")
+    assert ["Shout" in line["response"] for line in project.export()] == [True] * 4
+    assert simulator.calls == 2 + 4
+
+
+async def test_rows_that_are_worked_on_are_not_replaced(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(2))
+    await batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    process = await project.start("work", "-c", "1")
+    await simulator.received(1)
+    project.write(TEMPLATE, "Shout {word}")
+    refused = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: experiment 'default': 1 of its rows are being worked on, so they cannot get "
+        "another recipe. Stop the worker first: batchgen stop --wait\n",
+    )
+    simulator.release()
+    assert (await ended(process)).code == 0
+
+
+async def test_work_says_that_rows_keep_the_old_text(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(2))
+    await batchgen("enqueue", "pool.jsonl")
+    project.write(TEMPLATE, "Shout {word}")
+    said = await project.batchgen("work")
+    assert said.err.splitlines()[0] == (
+        "default: changed since it was enqueued: the user template changed. 2 rows that wait keep "
+        "what they were enqueued with; to change that, enqueue the pool again with --recipe "
+        "replace."
+    )
+    assert all("Say" in str(request.body) for request in simulator.requests)
