@@ -17,7 +17,7 @@ from batchgen.api.words import StoppedError, stopping, unfinished
 from batchgen.config import Config
 from batchgen.export import result_object
 from batchgen.items import Recipe
-from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.enqueue import checked_at_start, enqueue
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
@@ -26,7 +26,7 @@ from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
-from batchgen.pool import Entry
+from batchgen.pool import Entries, Entry
 from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
 from batchgen.store import Experiment, LivePage, ResultRow, Store, open_store
 from batchgen.worker.requests import PresentParser
@@ -73,13 +73,14 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
         ids = {}
         if pool.in_memory:
             ids = check_items(pool.entries(job.config), job.recipe, job.config.directory)
-        entries = pool.entries(job.config)  # a source that is not there makes no database
+        entries = pool.entries(job.config)
+        checked = _checked_at_start(job, entries)  # one that is wrong makes no database
         async with open_store(job.config.database, create=True) as store:
             await refuse_known_ids(store, job.experiment, ids)
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
                 await _bring_up_to_date(job, store, known, progress)
             with closing(entries):
-                rows = await _enqueue(job, store, _until_stopped(entries, stop), progress)
+                rows = await _enqueue(job, store, _until_stopped(checked, stop), progress)
             experiment = await experiment_named(store, job.experiment)
             present = await _bring_up_to_date(job, store, experiment, progress)
             async with _ended_well(
@@ -136,6 +137,14 @@ async def _enqueue(
         progress.warn(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
     items = enqueued.ids or []
     return items if request.samples == 1 else await store.rows_of_items(items, request.samples)
+
+
+def _checked_at_start(job: Job, entries: Entries) -> Iterator[Entry]:
+    try:
+        return checked_at_start(entries, job.recipe, job.config.directory)
+    except BaseException:
+        entries.close()
+        raise
 
 
 def _until_stopped(entries: Iterator[Entry], stop: Stop) -> Iterator[Entry]:

@@ -114,6 +114,23 @@ async def test_the_name_of_a_source_is_a_pool(here: Project, words: Words) -> No
         await DataGenerationPipeline().run("none.jsonl")
 
 
+async def test_a_source_that_is_wrong_from_its_start_makes_no_database(here: Project) -> None:
+    here.write("bad.jsonl", '{"wrod": 1}\n')
+    with pytest.raises(TemplateError, match=r"bad\.jsonl:1"):
+        await DataGenerationPipeline().run("bad.jsonl")
+    assert sorted(path.name for path in here.path.glob("batchgen*")) == []
+
+
+async def test_the_results_of_another_experiment_are_a_pool(
+    here: Project, simulator: Simulator, words: Words
+) -> None:
+    await DataGenerationPipeline(experiment_name="first").run(list(words(2)))
+    here.write("prompts/user_prompts/default.txt", "Judge {input.word}: {response}")
+    judged = await DataGenerationPipeline(experiment_name="second").run("results:first")
+    assert [line["id"] for line in judged] == ["1", "2"]
+    assert simulator.calls_of("Judge w1: ") == 1
+
+
 @pytest.mark.parametrize(
     ("pool", "said"),
     [
