@@ -330,3 +330,13 @@ def test_a_gate_that_cannot_be_unlocked_is_let_go_all_the_same(
 
 def no_lock(*_: object) -> None:
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_an_owner_is_not_taken_for_dead_where_the_system_cannot_tell(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = OwnerLock(path)
+    assert lock.acquire()
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    assert lock.is_held() is True
+    lock.release()

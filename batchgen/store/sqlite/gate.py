@@ -24,7 +24,7 @@ from typing import IO
 from batchgen.descriptors import close_in_children
 from batchgen.errors import Remedy, StoreBusyError, StoreError
 from batchgen.store.sqlite.place import lock_file_mode
-from batchgen.store.sqlite.problems import system_error
+from batchgen.store.sqlite.problems import PASSES, system_error
 
 _RETRY_S = (0.0002, 0.002)  # random within: as fair as a queue, and gentler than SQLite's handler
 _ONCE_MORE_S = 0.5
@@ -129,7 +129,8 @@ class OwnerLock:
         return True
 
     def is_held(self) -> bool:
-        """Whether its owner lives. Any number may ask at once, and none is taken for the owner."""
+        """Whether its owner lives; where the system cannot tell at the moment, it does. Any number
+        may ask at once, and none is taken for the owner."""
         try:
             with self._path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -138,6 +139,8 @@ class OwnerLock:
         except BlockingIOError:
             return True
         except OSError as exc:
+            if exc.errno in PASSES:
+                return True
             raise StoreError(f"{self._path}: cannot look at this lock ({exc.strerror}).") from exc
         return False
 

@@ -15,7 +15,7 @@ from batchgen.errors import (
 )
 
 # What the system may have again in a moment.
-_PASSES = frozenset(
+PASSES = frozenset(
     {errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOMEM}
 )
 _LITTLE_ROOM_BYTES = 1 << 20
@@ -48,7 +48,7 @@ def system_error(exc: OSError, path: Path) -> StoreError:
     text = exc.strerror or str(exc)
     if exc.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
         return _disk_error(text, path)
-    if exc.errno in _PASSES:
+    if exc.errno in PASSES:
         return StoreBusyError(
             f"{path}: the system is short of something ({text}).", Remedy.RUN_AGAIN
         )
