@@ -21,6 +21,7 @@ from batchgen.jobs.enqueue import checked_at_start, enqueue
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
+from batchgen.jobs.sources import note_own_files
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
@@ -81,6 +82,8 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
                 await _bring_up_to_date(job, store, known, progress)
             with closing(entries):
                 rows = await _enqueue(job, store, _until_stopped(checked, stop), progress)
+            source = pool.source if isinstance(pool.source, str) else None
+            await note_own_files(store, job.config, source)
             experiment = await experiment_named(store, job.experiment)
             present = await _bring_up_to_date(job, store, experiment, progress)
             async with _ended_well(

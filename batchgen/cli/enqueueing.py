@@ -34,13 +34,12 @@ from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import Enqueued, checked_at_start, enqueue, recipe_of
 from batchgen.jobs.recipe_choice import recipe_changes
-from batchgen.jobs.sources import is_results, open_source
-from batchgen.json_text import is_storable
+from batchgen.jobs.sources import is_results, note_own_files, open_source
 from batchgen.llm.prices import Prices
 from batchgen.parameters import PARAMETER_NAMES
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
-from batchgen.store import Experiment, FileUse, OtherRecipe, Store
+from batchgen.store import Experiment, OtherRecipe, Store
 from batchgen.where import Where
 
 
@@ -198,7 +197,7 @@ async def enqueue_pool(
             what = "row" if flags.samples > 1 else "item"
             session.say(f"{name}: enqueued and kept {counted(progress.new, what)} before that.")
         raise
-    await _note_own_files(store, config, flags.source)
+    await note_own_files(store, config, flags.source)
     _warn_of_pool(session, flags, done)
     if done.new:
         warn_of_parser(session, asked.parser)
@@ -206,13 +205,6 @@ async def enqueue_pool(
         print_json({"experiment": name, **done.to_json()})
     else:
         session.say(_enqueued_line(name, done))
-
-
-async def _note_own_files(store: Store, config: Config, source: str) -> None:
-    """What was read is never written over."""
-    paths = (*config.own_files, Path(source))
-    read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
-    await store.note_files([path for path in read if is_storable(str(path))], FileUse.READ)
 
 
 def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:

@@ -37,6 +37,7 @@ def gathered(
 
 
 reason_choice = click.Choice([reason.value for reason in Reason])
+LIMIT = click.IntRange(0, 10**12)  # more could not be told from none, nor be kept
 experiment_option = click.option(
     "--experiment", metavar="NAME", shell_complete=experiments,
     help="Default: output_data.experiment_name of the config.",

@@ -3,7 +3,7 @@
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.options import json_option
+from batchgen.cli.options import LIMIT, json_option
 from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
 from batchgen.jobs.steer import SteerResult, set_limits
@@ -16,8 +16,8 @@ from batchgen.jobs.steer import SteerResult, set_limits
 ))  # fmt: skip
 @click.option("-c", "--concurrency", "slots", type=click.IntRange(1, 10_000),
               help="Calls in flight at once, of all these workers together.")  # fmt: skip
-@click.option("--rpm", type=click.IntRange(0), help="Requests a minute; 0: no limit.")
-@click.option("--tpm", type=click.IntRange(0), help="Tokens a minute; 0: no limit.")
+@click.option("--rpm", type=LIMIT, help="Requests a minute; 0: no limit.")
+@click.option("--tpm", type=LIMIT, help="Tokens a minute; 0: no limit.")
 @worker_option
 @json_option
 @click.pass_obj

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from batchgen.cli.hints import COMMANDS
-from batchgen.cli.options import gathered
+from batchgen.cli.options import LIMIT, gathered
 from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
@@ -54,11 +54,11 @@ work_options = gathered(
              "config.",
     ),
     click.option(
-        "--rpm", type=click.IntRange(0),
+        "--rpm", type=LIMIT,
         help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
     ),
     click.option(
-        "--tpm", type=click.IntRange(0),
+        "--tpm", type=LIMIT,
         help="Tokens a minute, in and out, of all workers together; 0: no limit. Default: "
              "model.token_limit.",
     ),
@@ -92,7 +92,7 @@ work_options = gathered(
              "a slot is free, and take the first answer. Both may be charged.",
     ),
     click.option(
-        "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS",
+        "--grace", "grace_s", type=click.FloatRange(0), metavar="SECONDS", callback=_finite,
         help="How long a stop waits for calls in flight; default: work.grace_s of the config.",
     ),
     make=dict,

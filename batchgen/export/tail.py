@@ -118,6 +118,16 @@ def _digest_of(descriptor: int, size_bytes: int) -> "hashlib._Hash | None":
     return digest
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody keeps the file at `path` up to date at this moment."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def lock_holder(path: Path) -> str:
     """Who has the file locked: `pid 17`, or `another process` where that cannot be found out."""
     try:

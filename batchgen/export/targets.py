@@ -12,7 +12,7 @@ from pathlib import Path
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.files import is_special, sha256_of
-from batchgen.export.tail import begins_with
+from batchgen.export.tail import begins_with, is_locked, lock_holder
 from batchgen.json_text import is_storable, storable
 from batchgen.store import FileUse, Store
 
@@ -55,7 +55,11 @@ async def check_target(path: Path, store: Store, overwriting: Overwriting) -> Pa
     await asyncio.to_thread(refuse_kept, path, overwriting.kept)
     if await store.use_of_file(target) is FileUse.READ:
         raise UsageError(f"{path}: {_OF_THE_PROJECT}; name another file.")
-    if not (overwriting.force or await _is_ours(target, store)):
+    if await _is_ours(target, store):
+        return target
+    if await asyncio.to_thread(is_locked, target):
+        raise UsageError(f"{path}: {lock_holder(target)} keeps it up to date; name another file.")
+    if not overwriting.force:
         raise UsageError(
             f"{path}: is there already, and batchgen did not write it for this database.",
             Remedy.REPLACE_FILE,

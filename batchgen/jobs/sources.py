@@ -1,10 +1,15 @@
 """Where the items of a pool come from, by the name that the user gives: a file, a stream, a
 function, or the results of another experiment."""
 
+import asyncio
+from pathlib import Path
+
 from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.jobs.results_pool import read_results
+from batchgen.json_text import is_storable
 from batchgen.pool import Entries, open_pool
+from batchgen.store import FileUse, Store
 from batchgen.where import Where
 
 _RESULTS = "results:"
@@ -32,3 +37,11 @@ def open_source(source: str, config: Config, where: Where | None = None) -> Entr
     if where is not None:
         raise UsageError(f"{source}: only results:EXPERIMENT can be chosen from by a condition.")
     return open_pool(source)
+
+
+async def note_own_files(store: Store, config: Config, source: str | None) -> None:
+    """Remember the files that a pool came from (`source`) and was made ready with: nothing that was
+    only read is ever written over."""
+    paths = (*config.own_files, *([] if source is None else [Path(source)]))
+    read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
+    await store.note_files([path for path in read if is_storable(str(path))], FileUse.READ)

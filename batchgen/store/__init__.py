@@ -417,13 +417,15 @@ class Store:
     # What batchgen did with files
 
     async def note_files(self, paths: Sequence[Path], use: FileUse) -> None:
-        """Remember for what the files at these absolute paths are used, unless they are known."""
-        new = [path for path in paths if await self.use_of_file(path) is None]
+        """Remember what is done with the files at these absolute paths; what was written stays
+        that, though it is read later."""
+        known = (None,) if use is FileUse.READ else (None, FileUse.READ)
+        new = [path for path in paths if await self.use_of_file(path) in known]
         if new:
             await self._db.write(live.note_files, new, use)
 
     async def use_of_file(self, path: Path) -> FileUse | None:
-        """What the file at this absolute path was first used for; None: nothing."""
+        """Whether batchgen wrote the file at this absolute path or only read it; None: neither."""
         return await self._db.read(live.use_of_file, path)
 
     # Proof

@@ -215,7 +215,7 @@ class ExportRecord:
 
 
 class FileUse(StrEnum):
-    """What batchgen first did with a file."""
+    """What batchgen did with a file."""
 
     READ = "read"
     WRITTEN = "written"

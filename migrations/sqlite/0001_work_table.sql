@@ -314,9 +314,9 @@ create table exports (
   primary key (experiment_id, path)
 ) strict, without rowid;
 
--- What batchgen knows of files, by what it first did with them: it never writes over what it has read
--- (a pool, a config, a template), and of other files that it finds only over what it has written. Noted
--- before the first write, so that a crash leaves none that it would not know again.
+-- What batchgen knows of files: it never writes over one that it has only read (a pool, a config, a
+-- template), and of other files that it finds only over those that it has written. Noted before the
+-- first write, so that a crash leaves none that it would not know again.
 create table known_files (
   path text primary key,
   use  text not null,

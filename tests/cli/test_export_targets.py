@@ -287,3 +287,20 @@ async def test_an_export_that_became_a_pool_is_written_again(done_project: Proje
     chained = await done_project.batchgen("enqueue", "out.jsonl", "--experiment", "next")
     assert chained.code == 0, chained.err
     assert (await done_project.batchgen("export", "-o", "out.jsonl")).code == 0
+
+
+async def test_a_file_that_was_read_once_and_is_gone_may_be_written(done_project: Project) -> None:
+    (done_project.path / "pool.jsonl").rename(done_project.path / "kept.jsonl")
+    for _ in range(2):
+        assert (await done_project.batchgen("export", "-o", "pool.jsonl")).code == 0
+
+
+async def test_a_live_file_of_another_database_is_not_even_replaced_by_force(
+    done_project: Project,
+) -> None:
+    live = done_project.write("live.jsonl", OLD)
+    with live.open("rb") as file:  # as its writer does
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused = await done_project.batchgen("export", "-o", "live.jsonl", "--force")
+    assert (refused.code, f"pid {os.getpid()} keeps it up to date" in refused.err) == (2, True)
+    assert live.read_text() == OLD

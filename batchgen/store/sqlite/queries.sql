@@ -894,8 +894,9 @@ update live_files
 delete from live_files where path = :path;
 
 -- name: note_file
--- What it was used for first stays.
-insert into known_files (path, use) values (:path, :use) on conflict do nothing;
+-- What batchgen has written stays that, though it is read as a pool later.
+insert into known_files (path, use) values (:path, :use)
+    on conflict do update set use = :use where :use = 'written';
 
 -- name: use_of_file
 select use from known_files where path = :path;
