@@ -17,8 +17,9 @@ from batchgen.api.words import StoppedError, stopping, unfinished
 from batchgen.config import Config
 from batchgen.export import result_object
 from batchgen.items import Recipe
-from batchgen.jobs.enqueue import checked_at_start, enqueue
+from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.pool_reader import checked_at_start
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
 from batchgen.jobs.sources import note_own_files

@@ -32,7 +32,8 @@ from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import Enqueued, checked_at_start, enqueue, recipe_of
+from batchgen.jobs.enqueue import enqueue, recipe_of
+from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.sources import is_results, note_own_files, open_source
 from batchgen.llm.prices import Prices
@@ -278,7 +279,10 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
         reading_pool(flags, config, recipe) as pool,
         skipping(flags, config, write=False) as skip,
     ):
-        found = await dry_run(config, pool, samples=flags.samples, skip_invalid=skip)
+        mode = OtherRecipe(flags.other_recipe or "stop")
+        found = await dry_run(
+            config, pool, other_recipe=mode, samples=flags.samples, skip_invalid=skip
+        )
     _warn_of_pool(session, flags, found.enqueued)
     if as_json:
         print_json(found.to_json())

@@ -7,14 +7,15 @@ from typing import Any
 
 from batchgen.config import Config
 from batchgen.errors import Remedy
-from batchgen.items import PoolItem
-from batchgen.jobs.enqueue import Enqueued, PoolReader, SkipInvalid, next_chunk, recipe_of
+from batchgen.items import PoolItem, Recipe
+from batchgen.jobs.enqueue import next_chunk, recipe_of, refuse_other_recipe
+from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
-from batchgen.store import Store, open_store
+from batchgen.store import OtherRecipe, Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ async def dry_run(
     config: Config,
     pool: Iterable[PoolItem | BadLine],
     *,
+    other_recipe: OtherRecipe = OtherRecipe.STOP,
     samples: int = 1,
     skip_invalid: SkipInvalid | None = None,
 ) -> DryRun:
@@ -59,14 +61,23 @@ async def dry_run(
     already; and estimate what `samples` answers for each item would use.
 
     Raises what `enqueue` would: InputError or TemplateError at the first item that cannot be one,
-    unless `skip_invalid` takes it; ConfigError or TemplateError for what the config names.
+    unless `skip_invalid` takes it; UsageError when the experiment has another recipe and
+    `other_recipe` does not say what to do; ConfigError or TemplateError for what the config names.
     """
-    recipe = recipe_of(config, load_parser(config.parser))
+    parser = load_parser(config.parser)
+    recipe = recipe_of(config, parser)
     progress = Enqueued(samples)
     prices = Prices(config.model)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
     async with _known(config) as known:
         measured = None if known is None else await _tokens_of_an_answer(*known)
+        if known and await _is_new_recipe(*known, recipe):
+            if other_recipe is OtherRecipe.STOP:
+                await refuse_other_recipe(
+                    known[0], reader, recipe, config.output_data.experiment_name,
+                    parser=parser.version, samples=samples, prices=prices,
+                )  # fmt: skip
+            known = None if other_recipe is OtherRecipe.ADD else known
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
         async with rehearsing(recipe, known, estimated.refuse) as rehearsal:
             items, error = iter(estimated), None
@@ -121,6 +132,11 @@ async def _known(config: Config) -> AsyncIterator[tuple[Store, int] | None]:
         name = config.output_data.experiment_name
         found = [one.id for one in await store.experiments() if one.name == name]
         yield (store, found[0]) if found else None
+
+
+async def _is_new_recipe(store: Store, experiment_id: int, recipe: Recipe) -> bool:
+    present = [await store.recipe(one) for one in await store.present_recipes(experiment_id)]
+    return bool(present) and recipe not in present
 
 
 async def _tokens_of_an_answer(store: Store, experiment_id: int) -> float | None:

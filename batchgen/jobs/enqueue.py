@@ -8,9 +8,8 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from batchgen.config import Config
 from batchgen.errors import (
     BatchgenError,
     ConfigError,
-    InputError,
     Remedy,
-    TemplateError,
     UsageError,
 )
 from batchgen.items import RAW, NewItem, ParserVersion, PoolItem, Recipe, Template
+from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import (
     Costs,
     estimate_of,
@@ -35,7 +33,6 @@ from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, response_format
 from batchgen.pool import BadLine, read_item
 from batchgen.prompts import Renderer, load_template, text_template
-from batchgen.prompts.images import check_images
 from batchgen.shutdown import uninterrupted
 from batchgen.store import (
     Intake,
@@ -50,36 +47,7 @@ CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so f
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
-_LOOKED_AT = 20  # entries of a pool, before anything is made for it
 _ESTIMATED_ITEMS = 1000  # what the others cost is told from these
-
-SkipInvalid = Callable[[BadLine], None]
-
-
-@dataclass(slots=True)
-class Enqueued:
-    """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
-    one for each of their `samples`; `asked_anew` rows that were there are asked with another
-    recipe. `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no
-    template uses; `literal` those of them that stand in doubled braces there, with the template's
-    name. `ids` are the items' numbers in the order of the pool, if they were asked for."""
-
-    samples: int = 1
-    read: int = 0
-    new: int = 0
-    skipped: int = 0
-    blank: int = 0
-    asked_anew: int = 0
-    unused: set[str] = field(default_factory=set)
-    literal: set[tuple[str, str]] = field(default_factory=set)
-    ids: list[int] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON; `samples` is there only if several answers are wanted of each item."""
-        samples = {"samples": self.samples} if self.samples > 1 else {}
-        counted = {"new": self.new, "skipped": self.skipped, "asked_anew": self.asked_anew}
-        blank = {"blank": self.blank} if self.blank else {}
-        return {"read": self.read, **samples, **counted, **blank}
 
 
 def recipe_of(config: Config, parser: Parser) -> Recipe:
@@ -153,115 +121,6 @@ async def enqueue(
         progress.asked_anew = intake.asked_anew
         await _add_chunks(store, intake, reader, priority, progress)
     return progress
-
-
-def checked_at_start(
-    pool: Iterator[PoolItem | BadLine],
-    recipe: Recipe,
-    directory: Path,
-    skip_invalid: SkipInvalid | None = None,
-) -> Iterator[PoolItem | BadLine]:
-    """The same pool. One that is wrong from its start, or all of whose prompts would be equal,
-    raises here as it would later: before there is a database."""
-    first = list(islice(pool, _LOOKED_AT))
-    skip: SkipInvalid | None = None if skip_invalid is None else (lambda _: None)
-    PoolReader(first, recipe, skip, Enqueued(), directory).read_ahead()
-    return chain(first, pool)
-
-
-class PoolReader:
-    """The good items of a pool; the bad ones raise, or go to `skip_invalid`."""
-
-    def __init__(
-        self,
-        pool: Iterable[PoolItem | BadLine],
-        recipe: Recipe,
-        skip_invalid: SkipInvalid | None,
-        progress: Enqueued,
-        directory: Path,
-    ) -> None:
-        self._pool = iter(pool)
-        self._ahead: list[PoolItem] = []
-        self._skip_invalid = skip_invalid
-        self._progress = progress
-        self._directory = directory
-        self.renderer = Renderer(recipe)
-
-    def read_ahead(self) -> None:
-        """Find the first good item, so that a pool that is wrong from its start raises before an
-        experiment is bound to a recipe that cannot work, or its rows are asked with that."""
-        self._ahead += islice(self._good_items(), 1)
-
-    def __iter__(self) -> Iterator[PoolItem]:
-        while self._ahead:
-            yield self._ahead.pop(0)
-        yield from self._good_items()
-
-    def _good_items(self) -> Iterator[PoolItem]:
-        for entry in self._pool:
-            if isinstance(entry, BadLine) and entry.blank:
-                self._progress.blank += 1
-                continue
-            bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
-            if bad is None and isinstance(entry, PoolItem):
-                self._note_unused(entry)
-                self._progress.read += 1
-                yield entry
-            elif bad is not None:
-                self.refuse(bad)
-
-    def _note_unused(self, item: PoolItem) -> None:
-        """Raises InputError when all items would be asked the same."""
-        unused = self.renderer.unused_variables(item.input)
-        if unused <= self._progress.unused:
-            return
-        literal = self.renderer.literal_names(item.input)
-        if self.renderer.uses_nothing_of(item.input):
-            raise InputError(f"{item.where}: {_all_alike(sorted(unused), literal)}")
-        self._progress.unused |= unused
-        self._progress.literal.update(literal)
-
-    def refuse(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
-        """Give a bad line to `skip_invalid`, or raise InputError with the remedy."""
-        if self._skip_invalid is None or bad.fatal:
-            raise InputError(f"{bad.where}: {bad.problem}", remedy, **facts)
-        self._progress.skipped += 1
-        self._skip_invalid(bad)
-
-    def refuse_after_all(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
-        """The same of an item that was read already."""
-        self._progress.read -= 1
-        self.refuse(bad, remedy, **facts)
-
-    def _problem_of(self, item: PoolItem) -> BadLine | None:
-        try:
-            self.renderer.check(item.input, item.where)
-            check_images(item.input.messages or (), self._directory)
-        except InputError as exc:
-            return BadLine(item.where, str(exc), dump_json(item.input.given))
-        except TemplateError as exc:
-            problem = str(exc).removeprefix(f"{item.where}: ")
-            if self._skip_invalid is None:
-                raise
-            return BadLine(item.where, problem, dump_json(item.input.given))
-        return None
-
-
-def _all_alike(names: list[str], literal: list[tuple[str, str]]) -> str:
-    problem = (
-        f"no variable of the item ({', '.join(names)}) goes into any template, so all prompts "
-        "would be equal"
-    )
-    if literal:
-        name, template = literal[0]
-        return (
-            f"{problem}: in template {template}, {{{{{name}}}}} is the text {{{name}}}; write "
-            f"{{{name}}}, or let the file's name end in .j2 for Jinja2"
-        )
-    return (
-        f"{problem}; write {{{names[0]}}} in the template. For several answers to one prompt, ask "
-        "for samples"
-    )
 
 
 async def _add_chunks(
@@ -360,6 +219,23 @@ def _new_item(item: PoolItem, intake: Intake) -> NewItem:
     stored, canonical = stored_and_canonical(given)
     key = key_of_content(intake.experiment_id, intake.variant, canonical)
     return NewItem(key, stored, None, item.where)
+
+
+async def refuse_other_recipe(
+    store: Store,
+    reader: PoolReader,
+    recipe: Recipe,
+    experiment: str,
+    *,
+    parser: ParserVersion,
+    samples: int,
+    prices: Prices | None,
+) -> None:
+    """Raises UsageError if `enqueue` would that is not told what to do with another recipe. Nothing
+    is enqueued."""
+    async with store.enqueueing(experiment, recipe, OtherRecipe.STOP, samples, parser) as intake:
+        if intake.choice is not None:
+            raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
 
 
 async def _choose(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from batchgen.errors import InputError, Remedy
 from batchgen.items import PoolItem, Recipe
-from batchgen.jobs.enqueue import Enqueued, PoolReader
+from batchgen.jobs.pool_reader import Enqueued, PoolReader
 from batchgen.json_text import canonical_json
 from batchgen.pool import BadLine
 from batchgen.store import Store

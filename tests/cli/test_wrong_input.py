@@ -660,6 +660,20 @@ def test_a_dry_run_refuses_what_enqueue_refuses(directory: Path, run: Run, exper
     assert query(directory, "select * from work, experiments") == before
 
 
+def test_a_dry_run_says_of_another_recipe_what_enqueue_says(directory: Path, run: Run) -> None:
+    assert run("enqueue pool.jsonl").code == 0
+    before = query(directory, "select * from work, variants, experiments")
+    write(directory, {TEMPLATE: "Shout {word}", "more.jsonl": GOOD + '{"word": "b"}\n'})
+    refused = run("enqueue more.jsonl --dry-run")
+    assert refused == run("enqueue more.jsonl")
+    assert "the user template changed" in refused.err
+    assert refused.code == 2
+    for way in ("replace", "again", "add"):
+        allowed = run(f"enqueue more.jsonl --dry-run --recipe {way} --json")
+        assert (allowed.code, allowed.json["read"]) == (0, 2)
+    assert query(directory, "select * from work, variants, experiments") == before
+
+
 def test_an_empty_prompt_is_a_bad_line(directory: Path, run: Run) -> None:
     write(directory, {TEMPLATE: "{word}\n", "pool.jsonl": '{"word": " "}\n'})
     assert run("enqueue pool.jsonl").err == (
