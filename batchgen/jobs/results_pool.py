@@ -85,6 +85,10 @@ def _entry(row: ResultRow, experiment: Experiment) -> Entry:
 
 
 def _id(row: ResultRow) -> str:
-    """That of the export; each sample after the first has its number too, as each is an item."""
-    name = row.custom_id or str(row.id)
-    return f"{name}#{row.sample}" if row.custom_id and row.sample and row.sample > 1 else name
+    """That of the export; what the item's other samples and variants (`--recipe add`) are called by
+    has their number too, as each is an item of its own."""
+    if not row.custom_id:
+        return str(row.id)
+    variant = f"@{row.variant}" if row.variant > 1 else ""
+    sample = f"#{row.sample}" if row.sample and row.sample > 1 else ""
+    return f"{row.custom_id}{variant}{sample}"

@@ -186,6 +186,7 @@ class ResultRow(NamedTuple):
     experiment_id: int = 0
     state: str = "done"
     result_seq: int = 0
+    variant: int = 1
 
 
 class AnswerDetails(NamedTuple):

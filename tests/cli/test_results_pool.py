@@ -77,6 +77,20 @@ async def test_every_sample_is_an_item_of_its_own(project: Project) -> None:
     assert [name for (name,) in rows] == ["a", "a#2", "a#3", "4", "5", "6"]
 
 
+async def test_every_variant_is_an_item_of_its_own(project: Project) -> None:
+    project.pool([{"id": "a", "word": "x"}])
+    project.config(temperature=0)
+    await project.batchgen("run", "pool.jsonl", "--experiment", "first")
+    project.config(temperature=1)
+    added = ("--experiment", "first", "--recipe", "add", "--samples", "2")
+    assert (await project.batchgen("run", "pool.jsonl", *added)).code == 0
+    project.write("prompts/user_prompts/default.txt", "Judge {response}")
+    done = await project.batchgen("enqueue", "results:first", "--experiment", "second")
+    assert done.err == "second: 3 items read, 3 new\n"
+    rows = project.query("select custom_id from items where experiment_id = 2 order by id")
+    assert [name for (name,) in rows] == ["a", "a@2", "a@2#2"]
+
+
 @pytest.mark.parametrize(
     ("source", "problem"),
     [

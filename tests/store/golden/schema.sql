@@ -292,7 +292,8 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
        iif(w.epoch = 1, a.cost_usd, (select sum(cost_usd) from attempts
                                       where item_id = w.item_id and outcome <> 'unknown'))
        as cost_usd,
-       w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq
+       w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq,
+       i.variant
   from work w
   cross join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
