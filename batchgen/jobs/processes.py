@@ -69,6 +69,7 @@ class _Child:
     calls: int = 0
     in_flight: int = 0
     halted: Halt | None = None
+    vanished: bool = False  # it ended as if all were well, without a word of what came of its work
 
     def drain(self) -> None:
         if self.process.stdin is not None:
@@ -100,7 +101,8 @@ class WorkerProcesses:
             await self._follow_all()
         finally:
             await uninterrupted(self._end())
-        codes = {child.process.returncode or 0 for child in self._children}
+        said = [child for child in self._children if not child.vanished]
+        codes = {child.process.returncode or 0 for child in said}
         ended_well = codes & self._good_codes()
         if ended_well == {_ENDED_BY_SIGTERM}:
             self._stop.signum = self._stop.signum or signal.SIGTERM
@@ -162,9 +164,10 @@ class WorkerProcesses:
             child.halted = result.halted
         child.in_flight = 0
         self._add_up()
+        child.vanished = result is None and code in _ENDED_WELL
         if child.halted:  # the reason holds for all
             self._drain_all()
-        elif code not in _ENDED_WELL and not self._stop.drain.is_set():
+        elif (child.vanished or code not in _ENDED_WELL) and not self._stop.drain.is_set():
             how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
             self._say(f"warning: worker process {child.process.pid} {how}; {self._who_goes_on()}")
 

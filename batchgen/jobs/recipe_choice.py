@@ -20,7 +20,7 @@ class Costs:
 
     def of(self, calls: int) -> str:
         said = f"{calls:,} call{'' if calls == 1 else 's'}"
-        if self.estimate is None or self.estimate.cost_usd is None or not self.estimated:
+        if self.estimate is None or self.estimate.cost_usd is None or not self.estimated * calls:
             return said
         cost_usd = self.estimate.cost_usd / self.estimated * calls
         return f"{said}, {'about' if self.estimate.is_measured else 'at most'} ${cost_usd:,.4f}"
@@ -36,8 +36,8 @@ async def estimate_of(store: Store, experiment_id: int, prices: Prices | None) -
 
 def tokens_of_an_answer(counts: Counts) -> float | None:
     """By the answers that there are so far, if any."""
-    tokens = counts.completion_tokens
-    return tokens / counts.done if counts.done and tokens else None
+    answers = counts.ended_calls - counts.retried
+    return counts.completion_tokens / answers if answers > 0 and counts.completion_tokens else None
 
 
 def other_recipe_error(
