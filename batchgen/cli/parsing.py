@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.jobs.present_parser import outdated, present_spec, unseen_changes
@@ -47,7 +48,8 @@ async def use_parser(
     is_new = await store.parsers.find(parser.version) is None
     timeout_s = config.work.parse_timeout_s
     told = _Told(session, experiment)
-    done = await bring_up_to_date(store, experiment, parser, told.progress, timeout_s=timeout_s)
+    with showing_progress(session, told.so_far):
+        done = await bring_up_to_date(store, experiment, parser, told.put, timeout_s=timeout_s)
     say_up_to_date(session, experiment, done)
     if is_new:
         warn_of_parser(session, parser)
@@ -68,13 +70,21 @@ async def stay_up_to_date(
 
 
 class _Told:
-    """What is said before answers are parsed again."""
+    """What is said before answers are parsed again, and meanwhile."""
 
     def __init__(self, session: Session, experiment: Experiment) -> None:
         self._session = session
         self._experiment = experiment
+        self._parsed, self._total, self._pace = 0, 0, Pace()
 
-    def progress(self, parsed: int, total: int) -> None:
+    def so_far(self) -> str:
+        return (
+            f"{self._experiment.name}: {self._parsed:,} of {self._total:,} answers parsed, "
+            f"{self._pace.of(self._parsed)}"
+        )
+
+    def put(self, parsed: int, total: int) -> None:
+        self._parsed, self._total = parsed, total
         if not parsed:
             self._session.say(
                 f"{self._experiment.name}: the parser is another one now; "

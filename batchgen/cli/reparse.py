@@ -7,6 +7,7 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.parsing import reparsed_text
+from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.terminal import print_json, print_text
 from batchgen.config import Config
@@ -54,11 +55,15 @@ def reparse(
         raise click.UsageError("--failed, --all and --id exclude each other")
     config = session.config()
     named = session.config(parser=parser).parser if parser else None
-    request = ReparseRequest(experiment, done_too, item_ids)
+    request, parsed = ReparseRequest(experiment, done_too, item_ids), Latest(0)
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            found = await reparse_answers(store, config, request, named, dry_run=dry_run)
+            with showing_progress(session, lambda: f"{parsed.value:,} answers parsed"):
+                found = await reparse_answers(
+                    store, config, request, named, dry_run=dry_run,
+                    progress=lambda n, _: parsed.put(n),
+                )  # fmt: skip
             total = ReparseResult.sum_of([one.result for one in found], dry_run=dry_run)
             if as_json:
                 print_json(total.to_json())

@@ -6,6 +6,7 @@ one that the experiment has, whose code may have changed since. A function that 
 has stays what it was: the script is run to change it.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from batchgen.config import Config
@@ -44,10 +45,12 @@ async def outdated(
 ) -> dict[int, Outdated]:
     """Of these experiments, by their numbers, those that have items with the value of another
     parser. A user's code is loaded only when its files have changed."""
-    counts = await store.parsers.counts()
+    counts: defaultdict[int, list[ParserCount]] = defaultdict(list)
+    for count in await store.parsers.counts():
+        counts[count.experiment_id].append(count)
     found = {}
     for experiment in experiments:
-        mine = [one for one in counts if one.experiment_id == experiment.id]
+        mine = counts[experiment.id]
         if mine and (one := await _outdated(store, config, experiment, mine)):
             found[experiment.id] = one
     return found
