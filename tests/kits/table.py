@@ -209,7 +209,11 @@ class Table:
         cursor = self.db.execute("select * from work where item_id = ?", (item_id,))
         names = [column[0] for column in cursor.description]
         row = dict(zip(names, cursor.fetchone(), strict=True))
-        return {k: v for k, v in row.items() if k not in ("item_id", "experiment_id", "priority")}
+        return {
+            k: v
+            for k, v in row.items()
+            if k not in ("item_id", "experiment_id", "priority", "selection")
+        }
 
     def attempts(self, item_id: int) -> list[tuple[int, int, str, str | None]]:
         """(worker, epoch, outcome, response) of each call made for an item."""
