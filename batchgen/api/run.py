@@ -180,7 +180,7 @@ class Run:
         self._stop, self._progress = stop, progress
         self._file = OwnFile(store, job.config, experiment, progress)
         self.path = self._file.path
-        self._working = asyncio.create_task(self._work(), name="batchgen work")
+        self._working = asyncio.create_task(self._work(), name="work")
 
     def drain(self) -> None:
         self._stop.drain.set()
