@@ -1,6 +1,7 @@
 """The examples do what they say, with no key and no network."""
 
 import asyncio
+import csv
 import json
 import os
 import sys
@@ -32,9 +33,14 @@ def on_simulated_model(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) ->
     return simulator
 
 
-async def run(name: str, where: Path) -> str:
+PARSED_AGAIN = (
+    "batchgen: the parser is another one now: 5 stored answers were parsed again, without a call\n"
+)
+
+
+async def run(name: str, where: Path, said: str = "") -> str:
     script = await python(where, str(EXAMPLES / name))
-    assert (script.code, script.err) == (0, "")
+    assert (script.code, script.err) == (0, said)
     return script.out
 
 
@@ -90,3 +96,27 @@ async def test_the_stream_ends_when_there_are_enough(
     out = await run("stream_results.py", tmp_path)
     assert len([line for line in out.splitlines() if line.startswith("idea-")]) == 5
     assert on_simulated_model.calls < 40
+
+
+async def test_a_change_of_mind_costs_no_call(
+    tmp_path: Path, on_simulated_model: Simulator
+) -> None:
+    out = await run("change_of_mind.py", tmp_path, PARSED_AGAIN)
+    assert "parse: ValueError" in out
+    assert "5 calls for 5 results" in out
+    with (tmp_path / "cities.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.reader(file))) == 6
+
+
+async def test_the_cells_of_the_notebook_run_in_their_order(
+    tmp_path: Path, on_simulated_model: Simulator
+) -> None:
+    notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in cells] == [[]] * len(cells)
+    script = tmp_path / "cells.py"
+    script.write_text("\n\n".join("".join(cell["source"]) for cell in cells))
+    ran = await python(tmp_path, str(script))
+    assert (ran.code, ran.err) == (0, PARSED_AGAIN)
+    assert on_simulated_model.calls == 5 + 1 + 6
+    assert (tmp_path / "things.csv").exists()
