@@ -20,6 +20,7 @@ from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.pool_reader import checked_at_start
+from batchgen.jobs.present_parser import unseen_changes
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
 from batchgen.jobs.sources import note_own_files
@@ -30,7 +31,7 @@ from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.pool import Entries, Entry
 from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
-from batchgen.store import Experiment, LivePage, ResultRow, Store, open_store
+from batchgen.store import Experiment, LivePage, OtherRecipe, ResultRow, Store, open_store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
@@ -78,7 +79,10 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
         entries = pool.entries(job.config)
         checked = _checked_at_start(job, entries)  # one that is wrong makes no database
         async with open_store(job.config.database, create=True) as store:
-            await refuse_known_ids(store, job.experiment, ids)
+            if job.request.other_recipe is not OtherRecipe.ADD:  # then ids may come again
+                await refuse_known_ids(store, job.experiment, ids)
+            if said := unseen_changes(job.parser):
+                progress.warn_once(said)
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
                 await _bring_up_to_date(job, store, known, progress)
             with closing(entries):
@@ -116,7 +120,9 @@ async def _bring_up_to_date(
     """What another parser has read is parsed again, without a call: before anything is asked, as
     what can be read now is not asked again."""
     timeout_s = job.config.work.parse_timeout_s
-    done = await bring_up_to_date(store, experiment, job.parser, timeout_s=timeout_s)
+    done = await bring_up_to_date(
+        store, experiment, job.parser, progress.parsed, timeout_s=timeout_s
+    )
     if done.reparsed is not None:
         progress.say(
             f"the parser is another one now: {done.reparsed.answers} stored answers were parsed "
@@ -200,6 +206,16 @@ class Run:
         was_stopped = self._stop.drain.is_set() and not result.is_complete
         if result.exit_code not in (0, 3) or was_stopped:
             raise unfinished(result)
+        if result.until is None:
+            await self._tell_of_others()
+
+    async def _tell_of_others(self) -> None:
+        """Rows that nobody passed are not answered: not in silence."""
+        if left := (await self._store.counts([self._experiment.id])).open:
+            self._progress.say(
+                f"{left} other rows of {self._experiment.name} wait to be answered, and are not in "
+                "its file: their items were not passed"
+            )
 
     async def abandon(self) -> None:
         """Stop at once: the calls in flight are kept as calls with unknown outcome."""

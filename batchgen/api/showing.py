@@ -1,12 +1,15 @@
 """How a run's progress is shown: in place on a terminal and in a notebook, as lines elsewhere."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from batchgen.api.words import COMMANDS
 from batchgen.display.history import Look
-from batchgen.display.live import RunDisplay
+from batchgen.display.live import PLAIN_EVERY_S, RunDisplay
 from batchgen.display.notebook import NotebookDisplay, in_notebook
+
+_said: set[str] = set()
 
 
 class Progress:
@@ -14,6 +17,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._parsed_at = time.monotonic()
         self._display = NotebookDisplay(COMMANDS) if in_notebook() else RunDisplay(COMMANDS)
 
     def say(self, message: str) -> None:
@@ -21,6 +25,18 @@ class Progress:
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")
+
+    def warn_once(self, message: str) -> None:
+        """Once in this process: it would be the same at each run."""
+        if message not in _said:
+            _said.add(message)
+            self.warn(message)
+
+    def parsed(self, answers: int, total: int) -> None:
+        """So many stored answers are parsed again; said now and then."""
+        if not self._quiet and time.monotonic() >= self._parsed_at + PLAIN_EVERY_S:
+            self._parsed_at = time.monotonic()
+            self.say(f"{answers} of {total} stored answers are parsed again")
 
     @asynccontextmanager
     async def showing(self, look: Look) -> AsyncIterator[None]:

@@ -13,7 +13,8 @@ from batchgen.parsers.parser import Parser
 def parser_from_callable(function: Callable[..., Any]) -> Parser:
     """A parser for a function object. Its spec names the function, but cannot load it again."""
     named = function if hasattr(function, "__qualname__") else type(function)
-    return function_parser(function, f"python:{named.__module__}.{named.__qualname__}")
+    module = getattr(named, "__module__", None) or "builtins"  # a method in C has none
+    return function_parser(function, f"python:{module}.{named.__qualname__}")
 
 
 def function_parser(function: Callable[..., Any], spec: str) -> Parser:

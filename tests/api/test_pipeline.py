@@ -208,12 +208,13 @@ class Extractors:
         (Extractors().async_method, lambda text: ["w0", len(text)]),
         (Extractors(), str.upper),
         (partial(text_and_option, suffix="!"), lambda text: text + "!"),
+        (str.upper, str.upper),
         ("regex:wrote", lambda text: "wrote"),
         ("my_parsers.py:shout", lambda text: text + "!"),
     ],
     ids=[
         "none", "text", "text_and_item", "async_text", "async_text_and_item", "lambda", "method",
-        "async_method", "object", "partial", "spec", "file_spec",
+        "async_method", "object", "partial", "method_in_c", "spec", "file_spec",
     ],
 )  # fmt: skip
 async def test_extract_function_makes_parsed_out_of_the_text(
