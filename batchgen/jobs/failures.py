@@ -7,7 +7,7 @@ from typing import Any
 
 from batchgen.errors import Remedy
 from batchgen.items import Reason
-from batchgen.store import Experiment, FailureGroup, Store, literal_parts
+from batchgen.store import Counts, Experiment, FailureGroup, Store, literal_parts
 
 _LONGEST_PART = 60
 _SHORTEST_PART = 6
@@ -50,13 +50,18 @@ async def failures_of(
     store: Store, experiments: Iterable[Experiment], reason: str | None = None
 ) -> list[Failures]:
     """Of each experiment; of one `reason` only, or all."""
-    return [await _failures_of(store, one, reason) for one in experiments]
+    counts = await store.counts_by_experiment()
+    return [
+        await _failures_of(store, one, counts.get(one.id, Counts()).reasons, reason)
+        for one in experiments
+    ]
 
 
-async def _failures_of(store: Store, experiment: Experiment, reason: str | None) -> Failures:
-    groups = await store.failures(experiment.id, reason)
-    reasons = (await store.counts([experiment.id])).reasons
+async def _failures_of(
+    store: Store, experiment: Experiment, reasons: Counter[str], reason: str | None
+) -> Failures:
     failed = reasons.total() if reason is None else reasons[reason]
+    groups = await store.failures(experiment.id, reason) if failed else []
     by_reason = Counter(group.reason for group in groups)
     found = []
     for group in groups:

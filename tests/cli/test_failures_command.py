@@ -53,12 +53,12 @@ async def test_many_messages_are_few_groups(
 ) -> None:
     project.config("work: {max_attempts: 1}\n")
     project.pool({"word": f"w{n}"} for n in range(60))
-    for n in range(60):
-        simulator.script(f"Say w{n}", Behaviour.error(500, message=f"no, trace id {n:x}f{n}"))
-    await batchgen("run", "pool.jsonl", "--experiment", name)
+    for n in range(1, 60):
+        simulator.script(f"Say w{n}", Behaviour.error(400, message=f"no, trace id {n:x}f{n}"))
+    await batchgen("run", "pool.jsonl", "--experiment", name, "-c", "1")
     (group,) = (await batchgen("failures", "--json")).json
-    assert (group["count"], group["example"], group["reason"]) == (60, 1, "server")
-    assert group["hint"] == "Ask again: batchgen retry --reason server"
+    assert (group["count"], group["example"], group["reason"]) == (59, 2, "rejected")
+    assert group["hint"].startswith("The same request fails again. See it: batchgen show 2. ")
 
 
 async def test_of_several_experiments_the_commands_name_theirs(
