@@ -81,6 +81,10 @@ def _item_input(obj: Any) -> ItemInput:
         "params": _params_beside(obj) | params if shapes else params,
     }
     if "messages" in obj:
+        if "custom_id" in obj:  # as in a batch, whose lines have their messages in a body
+            if "id" in obj:
+                raise _ProblemError("has both id and custom_id")
+            common["id"] = _item_id(obj, "custom_id")
         return ItemInput(**common, messages=_messages(obj["messages"]))
     if shapes:
         user, system = (_variables(obj, name) for name in _KWARGS)

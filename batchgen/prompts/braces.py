@@ -197,8 +197,10 @@ def missing_variables(
     lacking = sorted(set(needed) - variables.keys())
     names = ", ".join(f"{{{name}}}" for name in lacking)
     has = [*list(variables)[:_NAMES_SHOWN], *(["..."] if len(variables) > _NAMES_SHOWN else [])]
-    near = difflib.get_close_matches(lacking[0], list(variables), n=1)
-    by_item = jinja and near and not near[0].isidentifier()
+    within = [f"{root}.{lacking[0]}" for root, value in variables.items()
+              if isinstance(value, dict) and lacking[0] in value]  # fmt: skip
+    near = within[:1] or difflib.get_close_matches(lacking[0], list(variables), n=1)
+    by_item = jinja and near and not within and not near[0].isidentifier()
     written = f"item[{dump_json(near[0])}]" if by_item else "".join(f"{{{one}}}" for one in near)
     hint = f"; did you mean {written}?" if near else ""
     return (

@@ -573,6 +573,7 @@ BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
             {"user_prompt_kwargs": {"a": 1}, "chat_template_kwargs": {"thinking": False}},
             {"user_variables": {"a": 1}, "params": {"chat_template_kwargs": {"thinking": False}}},
         ),
+        ({"custom_id": "a", "messages": CHAT}, {"id": "a", "messages": CHAT}),
         ({"topic": "x", "temperature": 0}, {}),
     ],
 )

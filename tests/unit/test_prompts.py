@@ -333,6 +333,14 @@ def test_a_field_is_there_for_all_items_or_for_none(
     assert str(caught.value).startswith(problem)
 
 
+@pytest.mark.parametrize("syntax", ["braces", "jinja2"])
+def test_a_variable_that_is_within_another_is_found_there(syntax: Any) -> None:
+    text = "{topic}" if syntax == "braces" else "{{ topic }}"
+    compiled = compile_template(Template(text, syntax, "t"))
+    with pytest.raises(TemplateError, match=r"did you mean \{input\.topic\}\?$"):
+        compiled.check({"input": {"topic": "tea"}, "response": "x"})
+
+
 def test_jinja2_reaches_any_field_by_the_item() -> None:
     compiled = compile_template(Template('{{ item["product name"] }}', "jinja2", "p.j2"))
     assert compiled.check(FIELDS)
