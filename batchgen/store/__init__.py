@@ -187,13 +187,13 @@ class Store:
 
     @asynccontextmanager
     async def seat(
-        self, slots: int, lease_s: float, max_crashes: int, server: str = ""
+        self, slots: int, lease_s: float, max_crashes: int, server: str = "", run: str = ""
     ) -> AsyncIterator[Seat]:
-        """Join as a worker that asks `server` (a hash of its URL), and leave in the end: what is
-        still claimed goes back untouched. When that cannot be written, it is as if the worker had
-        died. Then, too, the error that ended the work is the one that is raised, if there was
-        one."""
-        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, server)
+        """Join as a worker of `run` that asks `server` (a hash of its URL), and leave in the end:
+        what is still claimed goes back untouched. When that cannot be written, it is as if the
+        worker had died. Then, too, the error that ended the work is the one that is raised, if
+        there was one."""
+        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, server, run)
         try:
             await seat.join()
             yield seat

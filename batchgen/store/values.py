@@ -143,12 +143,14 @@ class Failed:
 class Trial:
     """What a worker brings to an exchange about recipes on trial: its `server` (a hash of the URL),
     and those that it knows to be `proven` there. Of the others, all workers together have no more
-    than `calls` in flight. `watches`: some that it works on may be on trial."""
+    than `calls` in flight. `watches`: some that it works on may be on trial. `run` is
+    what the processes of one command have in common."""
 
     server: str
     proven: frozenset[int] = frozenset()
     calls: int = 4
     watches: bool = True
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,9 @@ async def run_worker(
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
-    trials = Trials(spec.base_url)
+    trials = Trials(spec.base_url, spec.run)
     async with store.seat(
-        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, trials.server
+        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, trials.server, spec.run
     ) as seat:
         pacer = Pacer(
             spec.concurrency, spec.stall_s, clock_ms(),

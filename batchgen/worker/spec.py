@@ -2,8 +2,9 @@
 can go to another process as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from batchgen.config import WorkConfig
@@ -20,13 +21,13 @@ class WorkSpec(WorkConfig):
     With a `selection` of the store only its items are worked on, and `until` counts those alone.
     `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
     other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
-    calls of all runs together may use. `max_items` is the most that this worker claims. Once
-    `max_failures` is reached, by the items of all runs together, it halts. It claims
-    nothing more once `until` items are done, by all workers together. With `wait_for_more` it stays
+    calls of all runs together may use. `max_items` is the most that this worker claims. It halts
+    once `max_failures` is reached, by the items of all runs together; and it claims nothing more
+    once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
-    than `max_answer_tokens`, where the config says it; calls go to `base_url`; local images are
-    looked for in `directory`. For `store_retry_s` a database that cannot be written is tried again,
-    with the answers in memory.
+    than `max_answer_tokens`, where the config says it; calls go to `base_url`, and `run` is what
+    the processes of one command have in common. Local images are looked for in `directory`. For
+    `store_retry_s` a database that cannot be written is tried again, with the answers in memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
@@ -45,6 +46,7 @@ class WorkSpec(WorkConfig):
     store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
     base_url: str = ""
+    run: str = field(default_factory=lambda: token_hex(8))
     directory: Path = Path()
 
     @property

@@ -19,14 +19,15 @@ _ASKED_WRONGLY = frozenset({400, 413, 422})
 class Trials:
     """What one worker knows of them; calls go to `base_url`, of which `server` is a hash."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, run: str = "") -> None:
+        self._run = run
         self.server = blake2b(base_url.encode(), digest_size=8).hexdigest()
         self._proven: frozenset[int] = frozenset()
         self.watches = True
 
     def request(self, first_calls: int) -> Trial:
         """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
-        return Trial(self.server, self._proven, first_calls, self.watches)
+        return Trial(self.server, self._proven, first_calls, self.watches, self._run)
 
     def observe(self, done: Exchange) -> None:
         self._proven |= done.proven

@@ -283,6 +283,12 @@ create table proven_recipes (
   primary key (server, recipe_id)
 ) strict, without rowid;
 
+-- The run that halted as its server answered nobody: its processes that begin late need not ask.
+create table condemned_runs (
+  server text primary key,
+  run    text not null
+) strict, without rowid;
+
 -- Items whose call failed while their recipe was on trial; until it is known whose fault it was they
 -- are pending, and not claimed. When somebody is answered, it was their own, and they end as it says
 -- here; when nobody is, the workers halt, and they are as if they had never been asked.

@@ -540,6 +540,15 @@ update work set available_at = null
 -- name: forget_suspects
 delete from suspects where server = :server;
 
+-- name: condemn_run
+insert or replace into condemned_runs (server, run) values (:server, :run);
+
+-- name: condemned_run
+select run from condemned_runs where server = :server;
+
+-- name: forget_condemned_run
+delete from condemned_runs where server = :server;
+
 -- name: forget_proven_recipes
 delete from proven_recipes where server = :server;
 

@@ -17,7 +17,7 @@ from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from batchgen.store.sqlite.place import lock_file_mode
-from batchgen.store.sqlite.trials import forget_trials
+from batchgen.store.sqlite.trials import forget_trials_of_other_runs
 from batchgen.store.values import (
     Budget,
     ClaimRequest,
@@ -37,9 +37,11 @@ class Seat:
     """One worker's side of the store: its lease, its lock, and its exchanges."""
 
     def __init__(
-        self, database: Database, slots: int, lease_ms: int, max_crashes: int, server: str
-    ) -> None:
+        self, database: Database, slots: int, lease_ms: int, max_crashes: int, server: str,
+        run: str,
+    ) -> None:  # fmt: skip
         self._db = database
+        self._run = run
         self._server = server
         self._orders = Orders(slots)
         self._lease_ms = lease_ms
@@ -64,7 +66,7 @@ class Seat:
         def transaction(db: sqlite3.Connection) -> None:
             rows = [row for row in queue.workers(db) if row.server == self._server]
             if not any(map(self._is_alive, rows)):
-                forget_trials(db, self._server)  # of workers that were killed
+                forget_trials_of_other_runs(db, self._server, self._run)
             slots = self._orders.slots
             self.id = queue.join(
                 db, machine(), os.getpid(), slots, now_ms(), self._lease_ms, self._server

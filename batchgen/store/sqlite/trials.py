@@ -20,15 +20,29 @@ _LOOK_AGAIN_MS = 100
 def forget_trials(db: sqlite3.Connection, server: str) -> None:
     """When nobody asks this server any more: the next workers find out for themselves. Suspects
     wait no longer."""
-    for query in ("release_suspects", "forget_suspects", "forget_proven_recipes"):
+    for query in (
+        "release_suspects", "forget_suspects", "forget_condemned_run", "forget_proven_recipes",
+    ):  # fmt: skip
         db.execute(QUERIES[query], {"server": server})
 
 
 def forget_trials_of_the_last(db: sqlite3.Connection, server: str) -> None:
-    """After a worker has gone that asked this server, unless there are others."""
+    """After a worker has gone that asked this server, unless there are others; but not a verdict,
+    which counts for the rest of its run."""
     (left,) = db.execute(QUERIES["count_workers_of_server"], {"server": server}).fetchone()
-    if not left:
+    if not left and _condemned_run(db, server) is None:
         forget_trials(db, server)
+
+
+def forget_trials_of_other_runs(db: sqlite3.Connection, server: str, run: str) -> None:
+    """Before a worker joins, where nobody else asks this server."""
+    if _condemned_run(db, server) != run:
+        forget_trials(db, server)
+
+
+def _condemned_run(db: sqlite3.Connection, server: str) -> str | None:
+    row = db.execute(QUERIES["condemned_run"], {"server": server}).fetchone()
+    return None if row is None else str(row[0])
 
 
 class Trials:
@@ -90,6 +104,7 @@ class Trials:
             self._acquit(self._suspects)
         if self.condemned is not None:  # workers that ask another server may have them
             self._db.execute(QUERIES["release_suspects"], self._of_server())
+            self._db.execute(QUERIES["condemn_run"], self._of_server(run=self._trial.run))
 
     def may_begin(self) -> int:
         """How many calls, of recipes that are on trial or not known to be."""

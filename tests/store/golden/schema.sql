@@ -25,6 +25,11 @@ CREATE TABLE attempts (
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
 ) strict;
 
+CREATE TABLE condemned_runs (
+  server text primary key,
+  run    text not null
+) strict, without rowid;
+
 CREATE TABLE counters (
   experiment_id integer not null,
   state         text    not null,
