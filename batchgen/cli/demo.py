@@ -53,7 +53,7 @@ async def _demo(session: Session, directory: Path, slots: int, samples: int) -> 
         config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
         pool = PoolFlags(source=str(directory / "data_pool.jsonl"), samples=samples)
         await _work_until_killed(session, config, pool, slots)
-        code = await run_pool(session, config, pool, {})
+        code = await run_pool(session, config, pool, {}, force=True)
     command = f"{_program()} --db {shlex.quote(str(config.database))}"
     session.say(f"\nLook around:\n  {command} status\n  {command} show 1\n  {command} verify")
     return code

@@ -272,18 +272,24 @@ class Committer:
         await self._membership.observe(done)
 
     async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
-        """As much of it as the database takes. When that is nothing, its claim is left to who takes
-        over from the dead, for whom its calls are unknown ones."""
+        """As much of it as the database takes: first without what it gives back to the limits. When
+        that is nothing, its claim is left to who takes over from the dead, for whom its calls are
+        unknown ones."""
+        try:
+            return await self._write(outcome, claims_nothing)
+        except Exception as exc:
+            if not _is_refusal(exc):
+                raise
         for reduced in (with_failed_item, with_unknown_calls):
             try:
-                return await self._write(outcome, claims_nothing)
+                return await self._write(outcome, ClaimRequest())
             except Exception as exc:
                 if not _is_refusal(exc):
                     raise
                 self._bug(f"item {outcome.item.id}: {exc}", traceback.format_exc())
                 outcome = reduced(outcome, exc)
         try:
-            return await self._write(outcome, claims_nothing)
+            return await self._write(outcome, ClaimRequest())
         except Exception:
             self._seat.abandon()
             raise

@@ -226,3 +226,19 @@ async def test_a_reservation_that_is_refused_costs_its_item_only(tmp_path: Path)
         assert isinstance(answers[1], StoreRefusedError)
         for item in items:
             await worker.committer.hand_in(Outcome(item, (), Release()))
+
+
+async def test_answers_are_kept_when_the_limits_cannot_be_settled(tmp_path: Path) -> None:
+    async with desk(tmp_path, tpm=100_000) as worker:
+        items = [await claimed(worker.committer) for _ in range(ITEMS)]
+        for event in ("insert", "update"):
+            worker.execute(
+                f"create trigger poison_{event} before {event} on shared_rate"
+                " begin select raise(abort, 'poisoned'); end"
+            )
+        durable = [worker.committer.hand_in(answered(item)) for item in items]
+        assert await asyncio.gather(*durable) == [1, 2, 3]
+        for event in ("insert", "update"):
+            worker.execute(f"drop trigger poison_{event}")
+    assert worker.query("select state, count(*) from work group by 1") == [("done", ITEMS)]
+    assert worker.bugs == []
