@@ -7,7 +7,7 @@ once, so that it is no mistake to write `await` in code that is async.
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, SupportsIndex, overload
 
 from batchgen.api.words import COMMANDS, failure_hint
 from batchgen.display.status import status_text
@@ -36,6 +36,14 @@ class Results(list[dict[str, Any]]):
     @classmethod
     def of(cls, rows: Iterable[ResultRow]) -> "Results":
         return cls(map(result_object, rows))
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> "Results": ...
+    def __getitem__(self, place: SupportsIndex | slice, /) -> "dict[str, Any] | Results":
+        found = super().__getitem__(place)
+        return Results(found) if isinstance(found, list) else found
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame, a row each. A field of an object has a column of its own, as in a CSV

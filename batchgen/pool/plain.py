@@ -28,10 +28,23 @@ class NotPlainError(ValueError):
 
 def plain_text(item: Any) -> str:
     """The item as JSON text. Raises NotPlainError, which names the place of what cannot be had."""
+    if not isinstance(item, dict | list | str):
+        item = _as_object(item)
     try:
         return dump_json(item)
     except (TypeError, ValueError):  # most items need no more than that
         return dump_json(plain(item, ""))
+
+
+def _as_object(item: Any) -> Any:
+    """A row of another library, with its columns as names: a named tuple (as of pandas'
+    itertuples), a row of pandas, a row of a database."""
+    for method in ("_asdict", "to_dict"):
+        if callable(found := getattr(item, method, None)) and not isinstance(item, type):
+            return found()
+    if callable(getattr(item, "keys", None)) and not isinstance(item, type):
+        return {key: item[key] for key in item.keys()}  # noqa: SIM118  not all are iterated by key
+    return item
 
 
 def plain(value: Any, place: str, depth: int = 0) -> Any:

@@ -41,6 +41,21 @@ async def test_failures_are_groups_with_an_example(with_failures: Project) -> No
     assert list(DataGenerationPipeline().failures().to_pandas().columns)[:2] == ["reason", "error"]
 
 
+async def test_results_are_a_frame_with_a_column_for_each_field(
+    with_failures: Project, words: Words
+) -> None:
+    def count(text: str) -> dict[str, int]:
+        return {"words": len(text.split())}
+
+    results = await DataGenerationPipeline().run(words(6), extract_function=count)
+    frame = results.to_pandas()
+    assert list(frame["input.word"]) == [f"w{n}" for n in range(6)]
+    assert list(frame["parsed.words"].isna()) == [False, True, False, False, True, False]
+    assert frame["reason"][1] == "rejected"
+    assert len(results[1:3].to_pandas()) == 2
+    assert (await DataGenerationPipeline().run([])).to_pandas().empty
+
+
 async def test_retry_puts_back_and_the_next_run_asks(
     with_failures: Project, simulator: Simulator, words: Words
 ) -> None:

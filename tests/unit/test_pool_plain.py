@@ -3,9 +3,11 @@
 import dataclasses
 import datetime as dt
 import json
+import sqlite3
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -71,6 +73,20 @@ def test_a_value_becomes_what_json_has(value: Any, wanted: Any) -> None:
     assert json.loads(plain_text({"v": value, "other": float("nan")})) == {
         "v": wanted, "other": None,
     }  # fmt: skip
+
+
+def test_a_row_of_another_library_is_an_object() -> None:
+    frame = pd.DataFrame([{"word": "a", "n": float("nan")}])
+    database = sqlite3.connect(":memory:")
+    database.row_factory = sqlite3.Row
+    rows = [
+        *frame.itertuples(index=False),
+        *(row for _, row in frame.iterrows()),
+        *database.execute("select 'a' as word, null as n"),
+        MappingProxyType({"word": "a", "n": None}),
+    ]
+    database.close()
+    assert [json.loads(plain_text(row)) for row in rows] == [{"word": "a", "n": None}] * 4
 
 
 @pytest.mark.parametrize(
