@@ -68,7 +68,7 @@ def test_the_wheel_has_every_file_of_the_package_and_what_ships_with_it(wheel: P
     }
     shipped = {
         f"batchgen/shipped_files/{path.relative_to(ROOT)}"
-        for folder in ("migrations", "prompts")
+        for folder in ("migrations", "prompts", "starters")
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
     }
