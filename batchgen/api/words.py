@@ -143,7 +143,7 @@ def _show_in_one_line() -> None:
 
     def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
         if isinstance(exc, StoppedError):
-            sys.stderr.write(f"batchgen: {exc}\n")
+            sys.stderr.write(f"batchgen: {visible(str(exc))}\n")
         else:
             before(kind, exc, trace)
 

@@ -69,6 +69,7 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
         tpm=model.token_limit,
         max_answer_tokens=max_tokens(model.params),
         base_url=model.base_url,
+        shown_base_url=model.shown_base_url,
         directory=config.directory,
     )
     spec = replace(spec, **{name: to for name, to in options.items() if to is not None})

@@ -55,7 +55,7 @@ class Committer:
         self._trials = trials
         self._budget = spec.budget
         self._max_failures = spec.max_failures
-        self._base_url = shown_url(spec.base_url)
+        self._base_url = shown_url(spec.shown_base_url)
         self._stats = stats
         self._bug = bug
         self._wake = asyncio.Event()

@@ -90,7 +90,7 @@ class Judge:
         warn: Callable[[str], None],
     ) -> None:
         self._policy = spec.retry_policy
-        self._base_url = shown_url(spec.base_url)
+        self._base_url = shown_url(spec.shown_base_url)
         self._stall_s = spec.stall_s
         self._warn = warn
         self._tell_again_at = 0

@@ -25,9 +25,10 @@ class WorkSpec(WorkConfig):
     once `max_failures` is reached, by the items of all runs together; and it claims nothing more
     once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
-    than `max_answer_tokens`, where the config says it; calls go to `base_url`, and `run` is what
-    the processes of one command have in common. Local images are looked for in `directory`. For
-    `store_retry_s` a database that cannot be written is tried again, with the answers in memory.
+    than `max_answer_tokens`, where the config says it; calls go to `base_url`, which messages name
+    as `shown_base_url`, and `run` is what the processes of one command have in common. Local images
+    are looked for in `directory`. For `store_retry_s` a database that cannot be written is tried
+    again, with the answers in memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
@@ -47,6 +48,7 @@ class WorkSpec(WorkConfig):
     max_answer_tokens: int | None = None
     base_url: str = ""
     run: str = field(default_factory=lambda: token_hex(8))
+    shown_base_url: str = ""
     directory: Path = Path()
 
     @property

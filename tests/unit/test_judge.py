@@ -44,7 +44,7 @@ from batchgen.worker.stats import Halt, Stats
 from batchgen.worker.trials import Trials
 
 POLICY = RetryPolicy(max_attempts=2, parse_attempts=2)
-SPEC = WorkSpec(max_attempts=2, parse_attempts=2, base_url="http://127.0.0.1/v1")
+SPEC = WorkSpec(max_attempts=2, parse_attempts=2, shown_base_url="http://127.0.0.1/v1")
 PRICES = Prices(ModelConfig(base_url="http://127.0.0.1/v1", model="m", price=Price(1.0, 2.0, 0.5)))
 ANSWER = Answer("Hello", '{"choices": []}', "stop", "m-1", Usage(1_000_000, 500_000))
 REFUSED_PARAMETER = '{"error": {"message": "no", "param": "seed", "code": "unknown_parameter"}}'
