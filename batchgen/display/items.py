@@ -12,6 +12,7 @@ from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.llm.responses import parts_beside_text
+from batchgen.parsers import shown_spec
 from batchgen.store import StoredAttempt
 
 
@@ -39,7 +40,7 @@ def item_text(details: ItemDetails) -> str:
         head += f" (id {visible_line(item.custom_id)})"
     if item.sample is not None:
         head += f", sample {item.sample},"
-    head += f" of {item.experiment}: {details.state}"
+    head += f" of {item.experiment}: {item.state}"
     if item.reason:
         head += f", {item.reason}: {visible_line(item.error or '')}"
     lines = [head, "", "input:", _indent(_pretty(details.input))]
@@ -53,7 +54,8 @@ def item_text(details: ItemDetails) -> str:
         lines += ["", _call_line(number, call)]
         lines += map(_indent, _what_came_back(call))
     if item.state == "done":
-        lines += ["", "parsed:", _indent(_pretty(details.parsed))]
+        by = f"parsed, by {visible_line(shown_spec(item.parser or ''))}:"
+        lines += ["", by, _indent(_pretty(details.parsed))]
     return "\n".join(lines)
 
 

@@ -35,10 +35,6 @@ class ItemDetails:
         return {name: value for name, value in self.request.items() if name != "messages"}
 
     @property
-    def state(self) -> str:
-        return self.item.state or "dropped"
-
-    @property
     def input(self) -> Any:
         """As it was given."""
         return json.loads(self.item.input)
@@ -58,13 +54,14 @@ class ItemDetails:
             "number": item.id,
             **({} if item.sample is None else {"sample": item.sample}),
             "experiment": item.experiment,
-            "state": self.state,
+            "state": item.state,
             "reason": item.reason,
             "error": item.error,
             "input": self.input,
             "messages": self.messages,
             "settings": self.settings,
             "parsed": self.parsed,
+            "parser": item.parser,
             "finished_at": None if item.finished_at is None else timestamp(item.finished_at),
             "attempts": [
                 {**call._asdict(), "finished_at": timestamp(call.finished_at)}

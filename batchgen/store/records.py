@@ -129,9 +129,9 @@ class StoredAttempt(NamedTuple):
 
 
 class StoredItem(NamedTuple):
-    """An item and how it stands. `state` is None when it was dropped; `sample` is None of an
-    ordinary item. `input` and `parsed` are JSON text, `parsed` None when it is the response: the
-    answer's text, of the call that the result is from."""
+    """An item and how it stands; `sample` is None of an ordinary item. `input` and `parsed` are
+    JSON text, `parsed` None when it is the response: the answer's text, of the call that the result
+    is from. `parser` is what has read it, if anything has."""
 
     id: int
     experiment: str
@@ -139,12 +139,13 @@ class StoredItem(NamedTuple):
     sample: int | None
     input: str
     recipe_id: int
-    state: str | None
+    state: str
     reason: str | None
     error: str | None
     parsed: str | None
     finished_at: int | None
     response: str | None
+    parser: str | None
 
 
 class UnknownCall(NamedTuple):

@@ -203,7 +203,7 @@ create table parser_counters (
   constraint not_negative check (n >= 0)
 ) strict, without rowid;
 
--- What all calls used, those for items that were dropped since too. Kept in the same way.
+-- What all calls used. Kept in the same way.
 create table totals (
   experiment_id     integer primary key,
   calls             integer not null default 0,

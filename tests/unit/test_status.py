@@ -44,7 +44,7 @@ CALL = StoredAttempt(
 ITEM = StoredItem(
     id=7, experiment="e", custom_id="mine", sample=None, input='{"word": "a"}', recipe_id=1,
     state="done", reason=None, error=None, parsed=None, finished_at=NOON_MS,
-    response="the answer",
+    response="the answer", parser="raw",
 )  # fmt: skip
 
 
@@ -128,15 +128,15 @@ def test_the_object_of_an_item() -> None:
         "id": "mine", "number": 7, "experiment": "e", "state": "done", "reason": None,
         "error": None, "input": {"word": "a"}, "messages": [{"role": "user", "content": "Say a"}],
         "settings": {"model": "m", "max_tokens": 9},
-        "parsed": "the answer", "finished_at": NOON,
+        "parsed": "the answer", "parser": "raw", "finished_at": NOON,
         "attempts": [CALL._asdict() | {"finished_at": NOON}],
     }  # fmt: skip
 
 
 def test_what_an_item_may_lack() -> None:
-    dropped = ITEM._replace(custom_id=None, sample=2, state=None, finished_at=None)
-    shown = ItemDetails(dropped, REQUEST, ()).to_json()
-    assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "dropped")
+    pending = ITEM._replace(custom_id=None, sample=2, state="pending", finished_at=None)
+    shown = ItemDetails(pending, REQUEST, ()).to_json()
+    assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "pending")
     assert (shown["parsed"], shown["finished_at"]) == (None, None)
 
 

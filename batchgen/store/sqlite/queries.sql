@@ -792,12 +792,13 @@ select 1 from items indexed by items_by_sample
 
 -- name: item
 select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, r.reason,
-       r.error, r.parsed, r.finished_at, a.response
+       r.error, r.parsed, r.finished_at, a.response, p.spec as parser
   from items i
   join experiments e on e.id = i.experiment_id
-  left join work w on w.item_id = i.id
+  join work w on w.item_id = i.id
   left join results r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
+  left join parsers p on p.id = r.parser_id
  where i.id = :item_id;
 
 -- name: attempts_of_item
@@ -927,7 +928,7 @@ select w.experiment_id, r.parser_id, count(*) as n
  where r.parser_id is not null group by 1, 2;
 
 -- name: recount_calls
--- What the calls of each experiment used, those of dropped items too.
+-- What the calls of each experiment used.
 select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown_calls,
        sum(a.latency_ms) as latency_ms, sum(a.prompt_tokens) as prompt_tokens,
        sum(a.completion_tokens) as completion_tokens, sum(a.cached_tokens) as cached_tokens,
