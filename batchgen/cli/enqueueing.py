@@ -274,15 +274,17 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
 
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
-    recipe = Asked.of(config).recipe
+    recipe, progress, pace = Asked.of(config).recipe, Enqueued(), Pace()
     with (
         reading_pool(flags, config, recipe) as pool,
         skipping(flags, config, write=False) as skip,
+        showing_progress(session, lambda: f"{progress.read:,} items, {pace.of(progress.read)}"),
     ):
         mode = OtherRecipe(flags.other_recipe or "stop")
         found = await dry_run(
-            config, pool, other_recipe=mode, samples=flags.samples, skip_invalid=skip
-        )
+            config, pool, other_recipe=mode, samples=flags.samples, skip_invalid=skip,
+            progress=progress,
+        )  # fmt: skip
     _warn_of_pool(session, flags, found.enqueued)
     if as_json:
         print_json(found.to_json())

@@ -56,6 +56,7 @@ async def dry_run(
     other_recipe: OtherRecipe = OtherRecipe.STOP,
     samples: int = 1,
     skip_invalid: SkipInvalid | None = None,
+    progress: Enqueued | None = None,
 ) -> DryRun:
     """Check the pool against the config's templates and parser, and against what is enqueued
     already; and estimate what `samples` answers for each item would use.
@@ -63,10 +64,12 @@ async def dry_run(
     Raises what `enqueue` would: InputError or TemplateError at the first item that cannot be one,
     unless `skip_invalid` takes it; UsageError when the experiment has another recipe and
     `other_recipe` does not say what to do; ConfigError or TemplateError for what the config names.
+    `progress` is kept up to date.
     """
     parser = load_parser(config.parser)
     recipe = recipe_of(config, parser)
-    progress = Enqueued(samples)
+    progress = Enqueued() if progress is None else progress
+    progress.samples = samples
     prices = Prices(config.model)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
     async with _known(config) as known:
