@@ -19,11 +19,11 @@ from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.lookup import experiment_named
-from batchgen.jobs.pool_reader import checked_at_start
+from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import unseen_changes
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
-from batchgen.jobs.sources import note_own_files
+from batchgen.jobs.sources import is_results, note_own_files
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
@@ -86,8 +86,11 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
                 await _bring_up_to_date(job, store, known, progress)
             with closing(entries):
-                rows = await _enqueue(job, store, _until_stopped(checked, stop), progress)
+                enqueued = await _enqueue(job, store, _until_stopped(checked, stop))
             source = pool.source if isinstance(pool.source, str) else None
+            if enqueued.unused and not is_results(source or ""):
+                progress.warn(enqueued.unused_words)
+            rows = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)
             experiment = await experiment_named(store, job.experiment)
             present = await _bring_up_to_date(job, store, experiment, progress)
@@ -131,22 +134,21 @@ async def _bring_up_to_date(
     return done.present
 
 
-async def _enqueue(
-    job: Job, store: Store, entries: Iterator[Entry], progress: Progress
-) -> list[int]:
-    """The numbers of the rows that the pool is about, in its order."""
+async def _enqueue(job: Job, store: Store, entries: Iterator[Entry]) -> Enqueued:
     request = job.request
     async with _turn_to_enqueue():
-        enqueued = await enqueue(
+        return await enqueue(
             store, entries, job.recipe, job.experiment,
             parser=job.parser.version, other_recipe=request.other_recipe,
             prices=Prices(job.config.model), samples=request.samples, keep_ids=True,
             directory=job.config.directory,
         )  # fmt: skip
-    if enqueued.unused:
-        progress.warn(f"no template uses these variables: {', '.join(sorted(enqueued.unused))}")
-    items = enqueued.ids or []
-    return items if request.samples == 1 else await store.rows_of_items(items, request.samples)
+
+
+async def _rows_of(job: Job, store: Store, items: list[int]) -> list[int]:
+    """The numbers of the rows that a pool is about, in its order."""
+    samples = job.request.samples
+    return items if samples == 1 else await store.rows_of_items(items, samples)
 
 
 def _checked_at_start(job: Job, entries: Entries) -> Iterator[Entry]:

@@ -37,7 +37,6 @@ from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.sources import is_results, note_own_files, open_source
 from batchgen.llm.prices import Prices
-from batchgen.parameters import PARAMETER_NAMES
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
 from batchgen.store import Experiment, OtherRecipe, Store
@@ -246,18 +245,7 @@ def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
     if done.read == done.skipped == 0 and flags.limit != 0:
         session.warn(f"{'stdin' if flags.source == '-' else flags.source}: the pool is empty")
     if done.unused and not is_results(flags.source):  # they are on offer there, not given
-        session.warn(unused_line(done))
-
-
-def unused_line(done: Enqueued) -> str:
-    """What was given and goes into no request, and why perhaps."""
-    line = f"no template uses these variables: {', '.join(sorted(done.unused))}"
-    if done.literal:
-        name, template = min(done.literal)
-        line += f". In {template}, {{{{{name}}}}} is the text {{{name}}}; write {{{name}}}"
-    elif found := sorted(done.unused & PARAMETER_NAMES):
-        line += f". Is {found[0]} a parameter of the request? Then it belongs under params"
-    return line
+        session.warn(done.unused_words)
 
 
 def _enqueued_line(name: str, done: Enqueued) -> str:

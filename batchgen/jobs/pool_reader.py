@@ -9,6 +9,7 @@ from typing import Any
 from batchgen.errors import InputError, Remedy, TemplateError
 from batchgen.items import PoolItem, Recipe
 from batchgen.json_text import dump_json
+from batchgen.parameters import PARAMETER_NAMES
 from batchgen.pool import BadLine
 from batchgen.prompts import Renderer
 from batchgen.prompts.images import check_images
@@ -35,6 +36,17 @@ class Enqueued:
     unused: set[str] = field(default_factory=set)
     literal: set[tuple[str, str]] = field(default_factory=set)
     ids: list[int] | None = None
+
+    @property
+    def unused_words(self) -> str:
+        """What was given and goes into no request, and why perhaps."""
+        words = f"no template uses these variables: {', '.join(sorted(self.unused))}"
+        if self.literal:
+            name, template = min(self.literal)
+            words += f". In {template}, {{{{{name}}}}} is the text {{{name}}}; write {{{name}}}"
+        elif found := sorted(self.unused & PARAMETER_NAMES):
+            words += f". Is {found[0]} a parameter of the request? Then it belongs under params"
+        return words
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; `samples` is there only if several answers are wanted of each item."""
