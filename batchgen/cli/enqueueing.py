@@ -95,6 +95,8 @@ pool_options = gathered(
 def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[Iterator[Any]]:
     """The items to enqueue. Opened, and its start checked, before the database, so that a wrong
     name or a wrong file makes none."""
+    with skipping(flags, config):
+        pass  # a place for bad lines that cannot be written makes none either
     with closing(open_source(flags.source, config, where=flags.where)) as entries:
         pool = _limited(entries, flags.limit)
         skip = None if flags.skip_path is None else (lambda _: None)
@@ -142,6 +144,7 @@ def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterato
     if not write:
         yield _BadLines(None)
         return
+    is_new = not path.exists()
     try:
         opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         file = os.fdopen(opened, "a", encoding="utf-8", errors="backslashreplace")
@@ -153,8 +156,8 @@ def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterato
             yield bad_lines
     finally:
         bad_lines.say_rest(path)
-        if not bad_lines.n and path.is_file() and not path.stat().st_size:
-            path.unlink()
+        if is_new and not bad_lines.n:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

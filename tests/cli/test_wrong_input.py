@@ -572,6 +572,19 @@ def test_bad_lines_are_put_away_as_they_were_and_the_rest_goes_in(
     assert (directory / "bad.jsonl").read_text() == '{nope\n{"wrod": 1}\n'
 
 
+def test_a_place_for_bad_lines_that_cannot_be_written_makes_no_database(
+    directory: Path, run: Run
+) -> None:
+    before = tree(directory)
+    for way in ("", " --dry-run"):
+        assert run(f"enqueue pool.jsonl --skip-invalid no/bad.jsonl{way}") == Ended(
+            2, "", "error: no/bad.jsonl: cannot write it (No such file or directory).\n"
+        )
+    assert tree(directory) == before
+    assert run("enqueue pool.jsonl --skip-invalid bad.jsonl").code == 0
+    assert not (directory / "bad.jsonl").exists()
+
+
 def test_of_many_bad_lines_ten_are_told_and_the_rest_counted(directory: Path, run: Run) -> None:
     write(directory, {"pool.jsonl": GOOD + "{\n" * 25})
     told = run("enqueue pool.jsonl --skip-invalid bad.jsonl").err.splitlines()
