@@ -109,7 +109,7 @@ async def test_killed_after_the_lines_were_written_and_before_that_was_recorded(
     await project.batchgen("work", "-c", "1", "--max-items", "3", "-o", "live.jsonl")
     await project.batchgen("work", "-c", "1", "--max-items", "4")
     with locked(project.database):
-        worker = await project.start("work", "-o", "live.jsonl")
+        worker = await project.start("export", "--follow", "-o", "live.jsonl")
         await grown(project, 7)
         await killed(worker)
     assert (records(project), len(lines(project))) == ([("live.jsonl", 3)], 7)
@@ -126,7 +126,7 @@ async def test_killed_after_the_file_was_written_anew_and_before_that_was_record
     async with open_store(project.database) as store:  # else that would be written before
         await store.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
     with locked(project.database):
-        worker = await project.start("work", "-o", "live.jsonl")
+        worker = await project.start("export", "--follow", "-o", "live.jsonl")
         await grown(project, 4)
         await killed(worker)
     assert records(project) == []
@@ -186,7 +186,8 @@ async def test_replaced_results_do_not_stay_in_the_file(
 ) -> None:
     await enqueue(project)
     assert (await project.batchgen("work", "-o", "live.jsonl")).code == 0
-    await project.batchgen("reparse", "--all", "--parser", "regex:^(.)")
+    project.config("parser: 'regex:^(.)'\n")
+    await project.batchgen("reparse", "--all")
     anew = "live.jsonl: written anew, as results in it were replaced (asked or parsed again)\n"
     again = await project.batchgen("work", "-o", "live.jsonl")
     assert (again.code, again.err.count(anew)) == (0, 1)
@@ -369,7 +370,7 @@ async def test_a_database_of_several_experiments_must_be_told_whose(
 ) -> None:
     await enqueue(project, 2)
     await enqueue(project, 3, "--experiment", "b")
-    unclear = await project.batchgen("work", "-o", "live.jsonl")
+    unclear = await project.batchgen("work", "--all", "-o", "live.jsonl")
     assert (unclear.code, unclear.err) == (
         2,
         "error: live.jsonl: holds one experiment, and there is: default, b. "
