@@ -114,9 +114,10 @@ def unfinished(result: WorkResult) -> StoppedError:
     why = with_words(halted.why, halted.remedy) if halted else "the run was stopped."
     if result.signum is not None:
         why = "the run was stopped by a signal."
+    end = "" if why.endswith((".", "!", "?", ")")) else "."
     return StoppedError(
         visible(
-            f"{why} {counts.done} of {counts.total} items are done and kept; "
+            f"{why}{end} {counts.done} of {counts.total} items are done and kept; "
             "run the same script again to go on."
         )
     )

@@ -162,8 +162,9 @@ async def test_two_runs_that_share_an_item_both_have_its_result(
     assert words_of(two) == [f"w{n}" for n in range(10, 30)]
     assert simulator.calls == 31
     assert capfd.readouterr().err == ""
-    # Which of the two enqueued first is not known.
-    assert sorted(words_of(here.export())) == sorted(["known", *(f"w{n}" for n in range(30))])
+    lines = here.export()
+    assert sorted(words_of(lines)) == sorted(["known", *(f"w{n}" for n in range(30))])
+    assert [line["id"] for line in lines] == list(range(1, 32))  # whoever enqueued first
 
 
 async def test_samples_wanted_are_samples_answered(here: Project, simulator: Simulator) -> None:
