@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
+from batchgen.items import ParserVersion
 from batchgen.jobs.lookup import chosen_experiments, items_called
 from batchgen.jobs.present_parser import present_spec
 from batchgen.jobs.reparsing import Progress, ReparseResult, Reparsing
@@ -48,7 +49,7 @@ async def bring_up_to_date(
     `progress` is told how many are parsed, and of how many. Raises BatchgenError when the parser
     hangs again and again.
     """
-    parser_id = await store.parsers.use(experiment.id, parser.version)
+    parser_id = await _made_present(store, experiment, parser.version)
     present = PresentParser(parser_id, parser)
     counts = await store.parsers.counts()
     left = sum(
@@ -59,6 +60,14 @@ async def bring_up_to_date(
     pages = _outdated_pages(store, experiment, parser_id)
     reparsing = Reparsing(store, present, timeout_s, progress, left)
     return UpToDate(present, await reparsing.run(pages))
+
+
+async def _made_present(store: Store, experiment: Experiment, version: ParserVersion) -> int:
+    """Its number. Nothing is written where nothing has changed."""
+    stored = await store.parsers.present(experiment.id)
+    if stored.version == version and stored.version.sources == version.sources:
+        return stored.id
+    return await store.parsers.use(experiment.id, version)
 
 
 async def still_up_to_date(

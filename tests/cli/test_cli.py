@@ -191,7 +191,7 @@ async def test_json_of_failures_show_and_retry(
         "reason": "rejected", "error": "400 no such luck",
         "input": {"word": "two", "id": "deux"},
         "messages": [{"role": "user", "content": "Say two"}],
-        "settings": {"model": "simulated"}, "parsed": None,
+        "settings": {"model": "simulated"}, "parsed": None, "parser": None,
     }  # fmt: skip
     assert (attempt["outcome"], attempt["http_status"], attempt["response"]) == (
         "failed",
