@@ -128,8 +128,8 @@ async def _bring_up_to_date(
     )
     if done.reparsed is not None:
         progress.say(
-            f"the parser is another one now: {done.reparsed.answers} stored answers were parsed "
-            "again, without a call"
+            "the parser is another one now: stored answers were parsed again, without a call: "
+            f"{done.reparsed.answers}"
         )
     return done.present
 
@@ -215,8 +215,8 @@ class Run:
         """Rows that nobody passed are not answered: not in silence."""
         if left := (await self._store.counts([self._experiment.id])).open:
             self._progress.say(
-                f"{left} other rows of {self._experiment.name} wait to be answered, and are not in "
-                "its file: their items were not passed"
+                f"rows of {self._experiment.name} that wait, as their items were not passed, and "
+                f"so are not in its file: {left}"
             )
 
     async def abandon(self) -> None:
