@@ -80,19 +80,20 @@ class _Bucket:
 class ServerAllowance:
     """How many calls the server would take from this worker; each worker has one. Calls are
     numbered as they go out; times are of `clock_ms`. `workers` share what the server allows.
-    `rpm` is the server's limit, where it has announced one for a minute."""
+    `rpm` is the server's limit, where it has announced one for a minute; `believed`: what it
+    announces has not been found to be untrue."""
 
     calls: int = 0
     workers: int = 1
     rpm: int | None = None
-    _believed: bool = True
+    believed: bool = True
     _requests: _Bucket = field(default_factory=_Bucket)
     _tokens: _Bucket = field(default_factory=_Bucket)
 
     def disbelieve(self) -> None:
         """It has answered though it had announced that it would not for hours: what it announces
         holds nobody up any more."""
-        self._believed = False
+        self.believed = False
         self.rpm = None
         self._requests, self._tokens = _Bucket(), _Bucket()
 
@@ -109,7 +110,7 @@ class ServerAllowance:
         sent_at: int,
     ) -> None:
         """Take in what the reply to a call announced; an older call's reply changes nothing."""
-        if not self._believed:
+        if not self.believed:
             return
         if requests is not None:
             self._requests.observe(requests, call, sent_at)

@@ -43,7 +43,7 @@ def room(suspects: int, in_flight: int, calls: int) -> int:
     """How many more calls may go out for recipes on trial, of which `in_flight` are under way;
     `calls` are allowed while there is no suspect."""
     if not suspects:
-        return max(0, min(calls, MOST_FIRST_CALLS) - in_flight)
+        return max(0, calls - in_flight)
     return max(0, min(_CALLS_BESIDE_SUSPECTS, MOST_CALLS - suspects) - in_flight)
 
 

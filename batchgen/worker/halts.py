@@ -8,6 +8,10 @@ from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.worker.report import BudgetWait
 
 _WRONG_PLACE = ("404", "405", "410", "501")
+NOT_TRUE = (
+    "the server says in its headers that nothing is left for longer than work.stall_s, and answers "
+    "all the same; what they say is passed over from now on."
+)
 _PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
 
 
@@ -43,7 +47,7 @@ def no_room_in_budget(budget: Budget, spent: Spent, wait: BudgetWait, *, in_doll
         )
     return (
         f"{head}: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and the next call "
-        f"may need {wait.tokens:,}. max_tokens is {wait.max_tokens}; a lower one needs less."
+        f"may need {wait.tokens:,}, with max_tokens {wait.max_tokens}; a lower one needs less."
     )
 
 

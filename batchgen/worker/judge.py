@@ -25,7 +25,7 @@ from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.worker.fallback import unknown_attempt
-from batchgen.worker.halts import outage, shown_url
+from batchgen.worker.halts import NOT_TRUE, outage, shown_url
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
@@ -163,12 +163,14 @@ class Judge:
     ) -> Decision:
         now = clock_ms()
         is_last_try = item.tries + 1 >= self._policy.max_attempts
-        was_down = self._pacer.down
+        was_down, was_believed = self._pacer.down, self._pacer.server.believed
         blame = self._pacer.observe(
             verdict, item, now - reply.latency_ms, now, is_last_try=is_last_try
         )
         if self._pacer.down and not was_down and isinstance(verdict, Failure):
             self._tell_of_outage(verdict, now)
+        if was_believed and not self._pacer.server.believed:
+            self._warn(NOT_TRUE)
         owed = self._charge_late(item)
         self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
         if isinstance(verdict, Failure) and verdict.halt:

@@ -28,10 +28,12 @@ from typing import TypeGuard
 from batchgen.items import Answer, Failure, Item, Reason, Trouble
 from batchgen.limits.announced import ServerAllowance
 from batchgen.llm.decide import Blame, wait_s
+from batchgen.store.trial import MOST_FIRST_CALLS
 
 _START_CALLS = 4
 _START_MS = 1500
-_NOT_FEW = 10_000  # the store says how many that are, of all workers together
+_AT_WORK_MS = 8000
+_ALL_CALLS = 1_000_000
 _LONGEST_PROBE_WAIT_S = 30.0
 _ITEMS_TO_BLAME_THE_SERVER = 3
 _ITEMS_WITH_5XX = 5  # other than 502, 503, 504, 529: a model may fail at some items by itself
@@ -91,8 +93,12 @@ class Pacer:
         return max(1, int(self.slots * self._share))
 
     def first_calls(self, now: int) -> int:
-        """How many calls of a recipe that nobody has been answered to may be in flight."""
-        return _START_CALLS if self._is_starting(now) else _NOT_FEW
+        """How many calls of a recipe that nobody has been answered to may be in flight, of all
+        workers together. Who takes so long is at work: a refusal would have come."""
+        if self._is_starting(now):
+            return _START_CALLS
+        is_at_work = not self._got_reply and now - self._started_at >= _AT_WORK_MS
+        return _ALL_CALLS if is_at_work and self.server.calls else MOST_FIRST_CALLS
 
     def room_at_server(self, call_tokens: float, in_flight: int, now: int) -> float:
         """How many more calls the server would take, by what it announces; when that is none for

@@ -75,6 +75,7 @@ class Held:
 class WorkerReport:
     """How a worker is doing; what it has not reported yet is as in a new one.
 
+    paused            it has seen the order to pause, and sends nothing
     halted            why no request would work
     held_by           what keeps it from sending more; None: nothing does
     trouble           the newest thing that went wrong, until something goes well
@@ -84,6 +85,7 @@ class WorkerReport:
     stragglers        the calls that are late, the longest in flight first, a few at most
     """
 
+    paused: bool = False
     halted: str | None = None
     held_by: Held | None = None
     trouble: str = ""

@@ -30,6 +30,7 @@ class Reporter:
         ahead = now_ms() - now
         late = self._calls.stragglers(now)[:_MOST_STRAGGLERS]
         return WorkerReport(
+            paused=stats.paused,
             halted=stats.halted.why if stats.halted else None,
             held_by=self._held_by(now, ahead),
             trouble=stats.trouble,

@@ -193,14 +193,10 @@ NO_CHOICES = Failure(Reason.BAD_RESPONSE, "200, but no choices in it", model="m-
         (completion(""), EMPTY),
         (completion([]), EMPTY),
         (completion({"text": "x"}), EMPTY),
-        (completion(None, reasoning_content="Let me think"), EMPTY),
-        ({**completion(), "choices": None}, NO_CHOICES),
-        ({**completion(), "choices": {}}, NO_CHOICES),
-        ({**completion(), "choices": []}, NO_CHOICES),
-        ({**completion(), "choices": [None]}, NO_CHOICES),
-        ({**completion(), "choices": [{"text": "a completion, not a chat"}]}, NO_CHOICES),
-        ({**completion(), "choices": [{"message": None}]}, NO_CHOICES),
-        ({}, replace(NO_CHOICES, model=None)),
+        (
+            completion(None, reasoning_content="Let me think"),
+            replace(EMPTY, message=f"{EMPTY.message}, there is only reasoning in it"),
+        ),
         ("", Failure(Reason.BAD_RESPONSE, "200, but not JSON: an empty body")),
         ("null", Failure(Reason.BAD_RESPONSE, "200, but not JSON: null")),
         ("[]", Failure(Reason.BAD_RESPONSE, "200, but not JSON: []")),
@@ -216,6 +212,29 @@ NO_CHOICES = Failure(Reason.BAD_RESPONSE, "200, but no choices in it", model="m-
 )
 def test_a_200_without_a_chat_completion(body: Any, verdict: Failure) -> None:
     assert failure(200, body) == verdict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**completion(), "choices": None},
+        {**completion(), "choices": {}},
+        {**completion(), "choices": []},
+        {**completion(), "choices": [None]},
+        {**completion(), "choices": [{"text": "a completion, not a chat"}]},
+        {**completion(), "choices": [{"message": None}]},
+        {},
+    ],
+)
+def test_a_200_without_choices_quotes_what_came_instead(body: dict[str, Any]) -> None:
+    found = failure(200, body)
+    assert found.message.startswith(f"{NO_CHOICES.message}: {{")
+    assert replace(found, message="") == replace(NO_CHOICES, message="", model=body.get("model"))
+
+
+def test_what_a_server_says_beside_its_answer_is_quoted() -> None:
+    body = {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no balance"}}
+    assert failure(200, body).message == "200, but no choices in it: no balance"
 
 
 def test_what_an_empty_answer_cost_is_known() -> None:
