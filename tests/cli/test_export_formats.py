@@ -516,9 +516,7 @@ async def test_a_summary_tells_what_is_in_the_files(labelled: Project) -> None:
             "reasoning_tokens": 0,
         },
         "cost_usd": 0.0,
-        "recipes": [
-            {"digest": recipe[0], "rows": 2, "model": MODEL, "params": {}, "parser": "json"}
-        ],
+        "recipes": [{"digest": recipe[0], "rows": 2, "model": MODEL, "params": {}}],
         "counts": {"done": 3, "failed": 1, "pending": 0, "running": 0},
     }
 

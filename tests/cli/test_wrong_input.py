@@ -144,8 +144,8 @@ REFUSED = [
     ),
     Case(
         "option-unknown",
-        "no such option '--expriment'. Did you mean '--experiment'? See: batchgen run --help",
-        "run pool.jsonl --expriment x",
+        "no such option '--skip-invalide'. Did you mean '--skip-invalid'? See: batchgen run --help",
+        "run pool.jsonl --skip-invalide x",
     ),
     Case(
         "option-range",

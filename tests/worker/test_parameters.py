@@ -132,7 +132,7 @@ async def test_one_that_batchgen_adds_is_not_left_out_once_it_has_worked(
     project.config("parser: json_schema:page.json\nstructured_output: true\n")
     project.pool(words(6))
     run = await project.batchgen("run", "pool.jsonl", "-c", "1")
-    assert "left out" not in run.err
+    assert "It is left out" not in run.err
     assert ends(project) == [("done", "", 1, 5), ("failed", "rejected", 1, 1)]
     assert all("response_format" in request.body for request in simulator.requests)
 
@@ -146,7 +146,7 @@ async def test_an_item_that_is_too_long_says_nothing_about_the_schema(
     project.config("parser: json_schema:page.json\nstructured_output: true\n")
     project.pool(words(4))
     run = await project.batchgen("run", "pool.jsonl", "-c", "1")
-    assert "left out" not in run.err
+    assert "It is left out" not in run.err
     assert all("response_format" in request.body for request in simulator.requests)
 
 
