@@ -22,7 +22,7 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
 @click.command(epilog=epilog(
     "batchgen export",
     "batchgen export -o - | jq .parsed",
-    "batchgen export -o results.csv",
+    "batchgen export --all -o results.csv",
     "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
     "batchgen export -o data.parquet --shards 8 --summary data.json",
     "batchgen export --with reasoning --with tool_calls -o results.jsonl",
@@ -39,6 +39,10 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
     help=f"Default: by the suffix of FILE ({_SUFFIXES}), or jsonl. For fine-tuning: {_TRAINING}.",
 )  # fmt: skip
 @click.option("--failed", is_flag=True, help="The failed items instead, with reason and error.")
+@click.option(
+    "--all", "failed_too", is_flag=True,
+    help="The failed items too, in their places: parsed null, with reason and error.",
+)  # fmt: skip
 @click.option(
     "--where", metavar="EXPR",
     help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: id, "
@@ -73,13 +77,15 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
 @click.pass_obj
 def export(
     session: Session, experiment: str | None, output: str | None, format_name: str | None,
-    failed: bool, where: str | None, shards: int, summary: Path | None, extras: tuple[str, ...],
-    group: bool, follow: bool, force: bool, as_json: bool,
+    failed: bool, failed_too: bool, where: str | None, shards: int, summary: Path | None,
+    extras: tuple[str, ...], group: bool, follow: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
+    if failed and failed_too:
+        raise click.UsageError("--failed and --all exclude each other")
     path = Path(output) if output else None
     wanted = ExportRequest(
         FORMATS[format_name] if format_name else format_by_name(path),
@@ -89,6 +95,7 @@ def export(
         summary,
         tuple(map(Extra, dict.fromkeys(extras))),
         group,
+        failed_too,
     )
     if follow:
         _refuse_with_follow(wanted, format_name)
@@ -113,6 +120,7 @@ def _refuse_with_follow(wanted: ExportRequest, format_name: str | None) -> None:
     """What cannot be had in lines that are written while items finish."""
     refused = {
         "--failed": wanted.state is State.FAILED,
+        "--all": wanted.failed_too,
         "--where": wanted.where is not None,
         "--shards": wanted.shards > 1,
         "--summary": wanted.summary is not None,

@@ -19,7 +19,6 @@ from batchgen.export import (
     follow_to_stream,
     format_by_name,
 )
-from batchgen.items import State
 from batchgen.jobs.export import ExportResult, LeftOut, export, follow, left_out_of
 from batchgen.jobs.present_parser import outdated
 from batchgen.store import Experiment, Store
@@ -48,8 +47,7 @@ async def export_to(
             session.say(f"{counted(rows, 'row')}; {left_out}")
         return
     overwriting = Overwriting(config.own_files, force)
-    state = request.state if request else State.DONE
-    total = getattr(await store.counts([experiment.id]), state)
+    total = (request or ExportRequest()).rows_of(await store.counts([experiment.id]))
     read = Latest(0)
     with showing_progress(session, lambda: f"exporting: {read.value:,} of {total:,} rows"):
         exported = await export(

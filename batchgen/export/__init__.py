@@ -68,7 +68,7 @@ def output_path(
     local time, so that a resumed run has the same file. Chosen, failed and grouped rows, and each
     format, have a name of their own."""
     name = _name(output, experiment)
-    failed = ".failed" if request.state is State.FAILED else ""
+    failed = ".failed" if request.state is State.FAILED else ".all" if request.failed_too else ""
     selected = ".selected" if request.where else ""
     grouped = ".grouped" if request.group else ""
     return output.output_dir / f"{name}{failed}{selected}{grouped}{request.format.suffix}"
@@ -178,7 +178,7 @@ async def _write(
 ) -> tuple[list[tuple[int, str]], Converted | None]:  # fmt: skip
     """Returns the number of rows and the SHA-256 of each file."""
     if request.is_plain:
-        plain = await write_plain(store, experiment, files[0], request.state, progress)
+        plain = await write_plain(store, experiment, files[0], request.only_state, progress)
         return [plain], None
     hashed = [Hashed(file) for file in files]
     if request.group:

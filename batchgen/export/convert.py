@@ -54,12 +54,12 @@ async def convert(
     """Write the results to the files, in the order of the pool and in shares as equal as possible.
     Raises UsageError for an item that the format cannot hold."""
     has_samples = await store.has_samples(experiment.id)
-    content = Content(request.state, request.extras, has_samples=has_samples)
+    content = Content(request.extras, has_samples=has_samples, has_failed=request.has_failed)
     total = 0
     if request.format.see or (len(files) > 1 and request.where):
         total = await _scan(store, experiment, request, content, progress)
     elif len(files) > 1:
-        total = int(getattr(await store.counts([experiment.id]), request.state))
+        total = request.rows_of(await store.counts([experiment.id]))
     shares = _Shares(files, request, content, total)
     try:
         async for page in _pages(store, experiment, request, progress):
@@ -97,7 +97,7 @@ async def _pages(
 ) -> AsyncIterator[list[ResultRow]]:
     limit = _PAGE_ROWS_WITH_BODIES if request.needs_bodies else _PAGE_ROWS
     after = rows = 0
-    while page := await store.result_page(experiment.id, request.state, after, limit):
+    while page := await store.result_page(experiment.id, request.only_state, after, limit):
         after = page[-1].id
         rows += len(page)
         progress(rows)

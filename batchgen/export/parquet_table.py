@@ -8,7 +8,6 @@ from batchgen.errors import BatchgenError
 from batchgen.export.files import Hashed
 from batchgen.export.table import scalars
 from batchgen.export.writer import Content, Writer
-from batchgen.items import State
 from batchgen.parquet import load_pyarrow
 from batchgen.store import ResultRow
 
@@ -79,7 +78,7 @@ def _schema(pa: Any, content: Content, parsed_type: Any) -> Any:
         ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
     ]  # fmt: skip
     columns[1:1] = [("sample", count)] if content.has_samples else []
-    columns += [("reason", text), ("error", text)] if content.state is State.FAILED else []
+    columns += [("reason", text), ("error", text)] if content.has_failed else []
     columns += [(name, json_text) for name in content.extras]
     return pa.schema(
         pa.field(name, kind[0], metadata=kind[1]) if isinstance(kind, tuple) else (name, kind)

@@ -14,8 +14,9 @@ PAGE_ROWS = 500
 
 
 async def write_plain(
-    store: Store, experiment: Experiment, file: IO[bytes], state: State, progress: Progress = untold
-) -> tuple[int, str]:
+    store: Store, experiment: Experiment, file: IO[bytes], state: State | None,
+    progress: Progress = untold,
+) -> tuple[int, str]:  # fmt: skip
     """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
 

@@ -8,6 +8,7 @@ from batchgen.errors import UsageError
 from batchgen.export.formats import JSONL, FormatSpec, names_of
 from batchgen.export.writer import Extra
 from batchgen.items import State
+from batchgen.store import Counts
 from batchgen.where import Where
 
 Progress = Callable[[int], object]
@@ -20,9 +21,10 @@ def untold(_: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """`where` chooses among the rows of `state`; `shards` is the number of files that they go into;
-    `summary` is a file that describes them; `extras` go into each row; `group` puts the samples of
-    an item into one line. Raises UsageError for a combination that cannot be had."""
+    """`where` chooses among the rows of `state`, and with `failed_too` among the failed ones too;
+    `shards` is the number of files that they go into; `summary` is a file that describes them;
+    `extras` go into each row; `group` puts the samples of an item into one line. Raises UsageError
+    for a combination that cannot be had."""
 
     format: FormatSpec = JSONL
     state: State = State.DONE
@@ -31,13 +33,14 @@ class ExportRequest:
     summary: Path | None = None
     extras: tuple[Extra, ...] = ()
     group: bool = False
+    failed_too: bool = False
 
     def __post_init__(self) -> None:
         place = f"format {self.format.name}"
         if refused := [extra for extra in self.extras if extra not in self.format.extras]:
             others = names_of(lambda spec: set(self.extras) <= set(spec.extras))
             raise UsageError(f"{place}: it has no place for {refused[0]}; choose {_or(others)}.")
-        if self.state is State.FAILED and self.format.is_for_training:
+        if self.has_failed and self.format.is_for_training:
             others = names_of(lambda spec: not spec.is_for_training)
             raise UsageError(
                 f"{place}: failed items have no answer to train on; choose {_or(others)}."
@@ -48,7 +51,7 @@ class ExportRequest:
     def _check_group(self) -> None:
         refused = {
             f"format {self.format.name}": not self.format.is_export_line,
-            "failed items": self.state is State.FAILED,
+            "failed items": self.has_failed,
             "shards": self.shards > 1,
             "a summary": self.summary is not None,
             "extras": bool(self.extras),
@@ -59,6 +62,20 @@ class ExportRequest:
                 "groups hold the done samples of an item as one JSON line, in one file, so they "
                 f"do not go with {given}."
             )
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there may be failed rows in it."""
+        return self.state is State.FAILED or self.failed_too
+
+    @property
+    def only_state(self) -> State | None:
+        """The state that all its rows have; None: they are done or failed."""
+        return None if self.failed_too else self.state
+
+    def rows_of(self, counts: Counts) -> int:
+        """How many rows there are, before any is chosen."""
+        return counts.finished if self.failed_too else int(getattr(counts, self.state))
 
     @property
     def needs_bodies(self) -> bool:
@@ -73,7 +90,7 @@ class ExportRequest:
     @property
     def is_all(self) -> bool:
         """All done rows as JSON lines in one file: what `verify` can compare with the table."""
-        return self._is_one_file_of_lines and self.state is State.DONE
+        return self._is_one_file_of_lines and not self.has_failed
 
     @property
     def is_plain(self) -> bool:

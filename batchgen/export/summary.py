@@ -21,7 +21,7 @@ def summary_text(
         "experiment": experiment.name,
         "exported_at": timestamp(now),
         "format": request.format.name,
-        "state": request.state,
+        "state": request.only_state or "done or failed",
         "where": request.where.text if request.where else None,
         "rows": exported.rows,
         "files": [

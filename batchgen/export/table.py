@@ -11,7 +11,6 @@ from batchgen.errors import BatchgenError
 from batchgen.export.columns import cells_of, groups_of
 from batchgen.export.files import Hashed
 from batchgen.export.writer import Content, Writer
-from batchgen.items import State
 from batchgen.json_text import dump_json, storable
 from batchgen.store import ResultRow
 
@@ -30,7 +29,7 @@ class CsvTable(Writer):
 
     def __init__(self, file: Hashed, content: Content) -> None:
         self._file, self._content = file, content
-        why = ("reason", "error") if content.state is State.FAILED else ()
+        why = ("reason", "error") if content.has_failed else ()
         self._paths = content.columns.paths([*_CALL, *why, *content.extras])
         self._places = {path: place for place, path in enumerate(self._paths)}
         file.write(b"\xef\xbb\xbf" + _csv([[_shown(".".join(path)) for path in self._paths]]))

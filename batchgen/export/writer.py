@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
 from batchgen.export.value_type import ValueType
-from batchgen.items import Recipe, State
+from batchgen.items import Recipe  # noqa: TC001  with the others
 from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text, with_text
 from batchgen.pool import read_item
@@ -30,8 +30,8 @@ class Content:
     written; `recipes` are those of all rows so far, by their id; `columns` and `parsed_type`
     are complete where the format needs them. Which of it is filled, `FormatSpec` says."""
 
-    def __init__(self, state: State, extras: Sequence[Extra], *, has_samples: bool) -> None:
-        self.state, self.extras, self.has_samples = state, extras, has_samples
+    def __init__(self, extras: Sequence[Extra], *, has_samples: bool, has_failed: bool) -> None:
+        self.extras, self.has_samples, self.has_failed = extras, has_samples, has_failed
         self.columns = Columns()
         self.parsed_type = ValueType()
         self.details: Mapping[int, AnswerDetails] = {}

@@ -61,7 +61,9 @@ async def left_out_of(
         return LeftOut()
     counts = await store.counts([experiment.id])
     chosen = request.where is None or request.group
-    return LeftOut(counts.failed, counts.open, 0 if chosen else max(0, counts.done - rows))
+    failed = 0 if request.failed_too else counts.failed
+    not_chosen = 0 if chosen else max(0, request.rows_of(counts) - rows)
+    return LeftOut(failed, counts.open, not_chosen)
 
 
 async def export(

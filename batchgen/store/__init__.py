@@ -347,9 +347,10 @@ class Store:
     # Results: what export reads
 
     async def result_page(
-        self, experiment_id: int, state: State, after: int, limit: int = 500
+        self, experiment_id: int, state: State | None, after: int, limit: int = 500
     ) -> list[ResultRow]:
-        """The next done (or failed) items after item `after`, in the order of the pool."""
+        """The next done (or failed; None: both) items after item `after`, in the order of the
+        pool."""
         return await self._db.read(results.result_page, experiment_id, state, after, limit)
 
     async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:

@@ -1,5 +1,6 @@
 """What a command says in the end: nothing that was left out goes unsaid."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 
@@ -42,6 +43,28 @@ async def test_an_export_of_some_counts_the_others(mixed: Project, batchgen: Typ
     )
     failed = await batchgen("export", "-o", "f.csv", "--failed")
     assert failed.err == "1 row -> f.csv\n"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+async def test_with_all_the_failed_ones_stand_among_the_others(
+    mixed: Project, batchgen: Typist, name: str
+) -> None:
+    exported = await batchgen("export", "--all", "-o", name)
+    assert exported.err == f"3 rows -> {name}; left out: 1 not answered yet\n"
+    assert (await batchgen("verify")).code == 0
+    if name.endswith(".jsonl"):
+        lines = [json.loads(line) for line in (mixed.path / name).read_text().splitlines()]
+        assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+        assert [line["parsed"] is None for line in lines] == [True, False, False]
+        assert [line.get("reason") for line in lines] == ["rejected", None, None]
+
+
+async def test_all_goes_neither_with_failed_nor_into_training(
+    mixed: Project, batchgen: Typist
+) -> None:
+    for more in (["--failed"], ["--format", "messages"], ["--group"], ["--follow"]):
+        refused = await batchgen("export", "--all", "-o", "a.jsonl", *more)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
 async def test_a_run_that_halts_exports_what_is_done(

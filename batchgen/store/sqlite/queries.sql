@@ -815,6 +815,11 @@ select * from item_results
 select * from item_results
  where id > :after and experiment_id = :experiment_id and state = 'failed' order by id limit :limit;
 
+-- name: done_and_failed_rows
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state in ('done', 'failed')
+ order by id limit :limit;
+
 -- name: result_rows
 -- The ended ones among chosen items, whatever their end. The join keeps the order of the list.
 select r.* from json_each(:ids) chosen cross join item_results r on r.id = chosen.value;

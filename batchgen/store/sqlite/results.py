@@ -16,9 +16,10 @@ def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:
 
 
 def result_page(
-    db: sqlite3.Connection, experiment_id: int, state: State, after: int, limit: int
+    db: sqlite3.Connection, experiment_id: int, state: State | None, after: int, limit: int
 ) -> list[ResultRow]:
-    query = "done_rows" if state is State.DONE else "failed_rows"
+    queries = {State.DONE: "done_rows", State.FAILED: "failed_rows", None: "done_and_failed_rows"}
+    query = queries[state]
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     page, _ = bounded(rows_of(db, query, ResultRow, which), chars_of)
     return page
