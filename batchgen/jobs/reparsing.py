@@ -108,7 +108,7 @@ class Reparsing:
         runner, found, parsed = ParserRunner(), _Found(), 0
         self._progress(0, self._total)
         try:
-            async for page in pages:
+            async for page in _deadly_ones_last(pages):
                 await self._page(runner, page, found, dry_run=dry_run)
                 parsed += len(page)
                 self._progress(parsed, self._total)
@@ -136,6 +136,20 @@ class Reparsing:
 
 def _no_progress(parsed: int, total: int) -> None:
     """Nobody wants to know."""
+
+
+async def _deadly_ones_last(
+    pages: AsyncIterator[Sequence[EndedAnswer]],
+) -> AsyncIterator[Sequence[EndedAnswer]]:
+    """Answers at which workers died come in the end, each alone: if one does it again, all others
+    have been written."""
+    deadly: list[EndedAnswer] = []
+    async for page in pages:
+        deadly += (one for one in page if one.reason == Reason.CRASH)
+        if others := [one for one in page if one.reason != Reason.CRASH]:
+            yield others
+    for one in deadly:
+        yield [one]
 
 
 async def _parse_page(

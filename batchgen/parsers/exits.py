@@ -31,9 +31,9 @@ def exit_code_kept() -> Iterator[None]:
 def _exit(status: int) -> NoReturn:
     if _parsing_in.get() == os.getpid():  # not in a process that the parser has forked
         said = (
-            f"error: a parser ended the process, by os._exit({status!r}). Its answer is kept: when "
-            "the same command is run again, the items that were being parsed are tried one at a "
-            "time.\n"
+            f"error: a parser ended the process, by os._exit({status!r}). All answers are kept. "
+            "Mend it, or run the same command again: a worker then tries the items that were being "
+            "parsed one at a time.\n"
         )
         os.write(2, said.encode())
         _end_process(1)

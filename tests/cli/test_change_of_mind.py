@@ -277,13 +277,30 @@ async def test_a_parser_that_calls_os_exit_does_not_choose_the_exit_code(
     simulator.script("a", Behaviour.ok("yes"))
     done = await project.process("run", "pool.jsonl")
     assert done.code == 1
-    assert "error: a parser ended the process, by os._exit(0). Its answer is kept" in done.err
+    assert "error: a parser ended the process, by os._exit(0). All answers are kept" in done.err
     codes = [(await project.process("work")).code for _ in range(2)]
     assert codes == [1, 3]
     assert project.query("select reason, parser_id from results") == [("crash", 1)]
     project.write("p.py", "def f(text):\n    return text\n")
     assert (await batchgen("reparse", "--json")).json["done"] == 1
     assert simulator.calls == 1
+
+
+async def test_an_answer_that_is_deadly_still_holds_up_no_other(
+    project: Project, simulator: Simulator
+) -> None:
+    deadly = "import os\ndef f(text):\n    os._exit(0) if text == 'bad' else None\n    return {}\n"
+    project.config("parser: p.py:f\nwork: {max_attempts: 1}\n")
+    project.write("p.py", deadly.format("'old'"))
+    project.pool({"word": word} for word in ("good", "bad"))
+    for word in ("good", "bad"):
+        simulator.script(word, Behaviour.ok(word))
+    codes = [(await project.process("run", "pool.jsonl", "-c", "1")).code for _ in range(2)]
+    assert codes == [1, 3]
+    project.write("p.py", deadly.format("'new'"))
+    assert (await project.process("work")).code == 1
+    rows = project.query("select reason, parsed from work join results on seq = result_seq")
+    assert sorted(rows, key=str) == [("crash", None), (None, '"new"')]
 
 
 async def test_after_a_crash_at_the_parser_only_the_guilty_item_fails(

@@ -238,6 +238,25 @@ def test_while_a_parser_is_at_work_only_the_items_it_has_are_suspected(table: Ta
     assert [table.work(number)["crashes"] for number in (1, 2)] == [1, 0]
 
 
+def test_what_was_parsed_when_its_worker_died_is_parsed_alone(table: Table) -> None:
+    table.enqueue(*"abcd")
+    worker = table.join()
+    for item in table.claim(worker, 2):
+        table.finish(worker, item, KeepAnswer(), answered())
+    table.take_over(worker)
+    busy, free = table.join(), table.join()
+    (third,) = table.claim(busy, 1)  # it has nothing in flight, so it gets the first of them
+    assert (third.id, table.claim(busy, 5)) == (1, [])
+    (second,) = table.claim(free, 5)
+    assert second.id == 2
+    finished = table.exchange(free, [Outcome(second, (), Done("1"))], want=5)
+    assert [item.id for item in finished.items] == [3, 4]
+    table.take_over(busy)
+    assert table.work(1)["crashes"] == 2
+    assert table.claim(free, 5) == []  # others are in flight here
+    assert [item.id for item in table.claim(table.join(), 5)] == [1]
+
+
 def test_crashes_and_charged_attempts_are_counted_apart(table: Table) -> None:
     table.enqueue("a")
     for _ in range(2):

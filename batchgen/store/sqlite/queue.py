@@ -179,7 +179,7 @@ def _claim(
     claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
     if claims == [(1,)]:
         return [], None  # what may kill the worker is parsed while nothing else is in flight
-    if not claims and (crashed := _claim_crashed(db, worker_id, want)):
+    if not claims and allowance.calls and (crashed := _claim_crashed(db, worker_id, want)):
         return crashed, None
     deltas = CounterDeltas()
     next_at: int | None = None
