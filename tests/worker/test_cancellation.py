@@ -145,8 +145,10 @@ class Sweep:
         assert [thread for thread in threads if thread.is_alive()] == []
         with closing(sqlite3.connect(self.database, timeout=0)) as connection:
             connection.execute("begin exclusive")
-        with (self.path / "batchgen.db-gate").open() as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        gate = self.path / "batchgen.db-gate"
+        if gate.exists():  # not where it was cancelled before there was a database
+            with gate.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert list(self.path.glob("batchgen.db-worker-*")) == []
         assert self.query("select * from workers") == []
         assert self.query("select item_id from work where state = 'running'") == []
