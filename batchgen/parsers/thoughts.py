@@ -37,7 +37,7 @@ _BARE_CHANNEL = re.compile(r"\s*analysis(?=[A-Z\"'])")
 _BARE_FINAL = re.compile(r"assistant\s*final")
 
 _ELEMENT = re.compile(
-    rf"<(/?)({_NAME})(?:\s[^<>]*)?>|\[(/?)({_NAME})\]|◁(/?)({_NAME})▷", re.IGNORECASE
+    rf"<(/?)({_NAME})(?:\s[^<>]*)?>|\[(/?)(think(?:ing)?)\]|◁(/?)({_NAME})▷", re.IGNORECASE
 )
 _OTHER_OPENINGS = tuple(
     (re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE))
@@ -87,7 +87,8 @@ def _after_thought(text: str, kept: frozenset[str]) -> str | None:
         if opened := opening.match(text, _after_tokens(text)):
             if closed := closing.search(text, opened.end()):
                 return text[closed.end() :]
-            raise _endless(opened[0])
+            if opened[0].startswith("<"):  # words may be the answer's own
+                raise _endless(opened[0])
     marks = [mark for mark in _marks(text) if mark.name not in kept]
     return _after_elements(text, marks) if marks else None
 

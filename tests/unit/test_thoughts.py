@@ -87,6 +87,9 @@ def test_a_thought_without_an_end_or_an_answer_is_no_answer(spec: str, text: str
         ("regex:.+", "I think so, though <b>not</b> [yet]", "I think so, though <b>not</b> [yet]"),
         ("regex:.+", "Use the tag <think> for it.", "Use the tag <think> for it."),
         ("json", "analysis: [1]", [1]),
+        ("json", '[Reasoning] It is fine. [Answer] {"a": 1}', {"a": 1}),
+        ("json", 'Here is my thought process: it is fine. {"a": 1}', {"a": 1}),
+        ("json", 'Thinking...\n{"a": 1}', {"a": 1}),
     ],
 )
 def test_what_only_looks_like_a_thought_stays(spec: str, text: str, value: Any) -> None:
