@@ -203,8 +203,8 @@ import time
 
 
 def items():
-    yield {"word": "a"}
-    yield {"word": "b"}
+    for number in range(500):  # more than are looked at before there is a database
+        yield {"word": str(number)}
     while not pathlib.Path("go").exists():
         time.sleep(0.01)
     yield {"word": "c"}
@@ -214,8 +214,8 @@ def items():
 async def test_a_long_enqueueing_says_how_far_it_is(project: Project, terminal: Terminal) -> None:
     project.write("slow.py", SLOW_POOL)
     enqueueing = await terminal.start(project, "enqueue", "slow.py:items")
-    await terminal.shows(r"default: 2 items read, 0 rows new, \d+ a second")
+    await terminal.shows(r"default: 500 items read, 0 rows new, [\d,]+ a second")
     project.write("go", "")
     lines = await terminal.last_lines(enqueueing)
-    assert [line for line in lines if line][-1] == "default: 3 items read, 3 new"
+    assert [line for line in lines if line][-1] == "default: 501 items read, 501 new"
     assert "\x1b[K" in terminal.raw
