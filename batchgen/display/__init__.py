@@ -6,5 +6,6 @@ history     what changed between looks: the rates
 drawing     what both displays are drawn of
 status      `status` as text, and what both displays say in words
 items       `failures`, `show` and `experiments` as text
+visible     texts from outside, so that they cannot steer a terminal
 commands    what the reader can type, as the command line says it
 """
