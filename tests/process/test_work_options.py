@@ -84,14 +84,27 @@ async def spend_no_more_dollars(project: Project, _: Simulator) -> None:
     project.config(price=PRICE, max_tokens=10)
     await enqueue(project, ["a", "b"])
     done = await work_in_two(project, "--max-cost", "0.001")
-    assert (done.code, done.err.count("halted: the budget is used up: $")) == (4, 1), done.err
+    assert (done.code, done.err.count("halted: the budget is too small for a call: $")) == (4, 1), (
+        done.err
+    )
 
 
 async def spend_no_more_tokens(project: Project, _: Simulator) -> None:
     project.config(max_tokens=10)
     await enqueue(project, ["a", "b"])
     done = await work_in_two(project, "--max-tokens-total", "5")
-    assert (done.code, done.err.count("halted: the budget is used up: 0 of 5 tok")) == (4, 1)
+    assert (
+        done.code,
+        done.err.count("halted: the budget is too small for a call: 0 of 5 tok"),
+    ) == (4, 1)
+
+
+async def halt_when_so_many_failed(project: Project, _: Simulator) -> None:
+    project.config("parser: json\n")
+    await enqueue(project, [f"w{number}" for number in range(40)])
+    done = await work_in_two(project, "-c", "4", "--max-failures", "10%")
+    assert (done.code, done.err.count(" of 40 items have failed (parse ")) == (4, 1), done.err
+    assert project.query("select count(*) >= 4 from work where state = 'failed'") == [(1,)]
 
 
 Run = Callable[[Project, Simulator], Awaitable[None]]
@@ -102,7 +115,7 @@ SHOWN_BY: dict[str, Run] = {
     "processes": share_limits_and_items_of_one_experiment,
     "rpm": share_limits_and_items_of_one_experiment,
     "tpm": share_limits_and_items_of_one_experiment,
-    "experiment": share_limits_and_items_of_one_experiment,
+    "named": share_limits_and_items_of_one_experiment,
     "max_items": share_limits_and_items_of_one_experiment,
     "output": share_limits_and_items_of_one_experiment,
     "until": stop_at_so_many,
@@ -111,6 +124,7 @@ SHOWN_BY: dict[str, Run] = {
     "grace_s": wait_for_more_and_leave_it_after_the_grace,
     "hedge": send_a_straggler_once_more,
     "max_cost_usd": spend_no_more_dollars,
+    "max_failures": halt_when_so_many_failed,
     "max_tokens_total": spend_no_more_tokens,
 }
 
