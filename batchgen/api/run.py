@@ -253,7 +253,7 @@ class Run:
     async def _pages_after(self, after: int) -> AsyncIterator[LivePage]:
         is_last = False
         while not is_last:
-            page = await self._store.live_page(self._experiment.id, after, failed_too=True)
+            page = await self._store.files.live_page(self._experiment.id, after, failed_too=True)
             if page is None:
                 return
             after, is_last = page.result_seq, page.is_last

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
-from batchgen.shipped import shipped_path
+from batchgen.installed import shipped_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,12 +113,14 @@ async def export_file(
             written, converted = await _write(store, experiment, files, request, progress)
             # Before it is replaced, as its writer would take it for damaged and rewrite it.
             for target in targets:
-                await store.forget_live_file(target)
+                await store.files.forget_live_file(target)
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
     exported = _exported(targets, written)
     for file in () if special else exported.files:
-        await store.record_export(experiment.id, file.path, file.rows, file.sha256, result_seq)
+        await store.files.record_export(
+            experiment.id, file.path, file.rows, file.sha256, result_seq
+        )
     if request.summary and converted:
         counts = await store.counts([experiment.id])
         text = summary_text(experiment, request, exported, converted, counts, now_ms())

@@ -12,7 +12,7 @@ from batchgen.export.lines import export_line
 from batchgen.export.parquet_table import ParquetTable, see_parsed
 from batchgen.export.table import CsvTable
 from batchgen.export.writer import Content, Extra, LineWriter, Writer
-from batchgen.parquet import load_pyarrow
+from batchgen.installed import load_pyarrow
 from batchgen.store import ResultRow
 
 

@@ -86,7 +86,7 @@ class LiveFile:
         self._tail = await on_thread(Tail.open, self._target)
         if self._tail is None:
             return False
-        found = await self._store.live_file(self._target)
+        found = await self._store.files.live_file(self._target)
         if found is None or found.experiment_id != self._experiment.id:
             if self._was_ours:
                 raise await self._lost_error()
@@ -147,7 +147,7 @@ class LiveFile:
         if record.rows > was.rows:
             await on_thread(tail.sync)
             record = replace(record, size_bytes=tail.size_bytes, sha256=tail.sha256)
-            if not await self._store.move_live_file(record):
+            if not await self._store.files.move_live_file(record):
                 raise await self._lost_error()
         self._record = record
 
@@ -172,7 +172,7 @@ class LiveFile:
             str(self._target), self._experiment.id, result_seq, rows, new.size_bytes, new.sha256,
             superseded,
         )  # fmt: skip
-        await self._store.start_live_file(record)
+        await self._store.files.start_live_file(record)
         self._record, self._was_ours = record, True
         if self._why_rewrite:
             self._say(f"{self.path}: written anew, as {self._why_rewrite}")
@@ -189,7 +189,7 @@ class LiveFile:
 
     async def _lost_error(self) -> BatchgenError:
         """The error that says why another command owns the file now."""
-        if await self._store.live_page(self._experiment.id, 0, 1) is None:
+        if await self._store.files.live_page(self._experiment.id, 0, 1) is None:
             return _deleted(self._experiment)
         return BatchgenError(
             f"{self.path}: another batchgen command wrote it meanwhile, so it is not kept up to "
@@ -201,7 +201,7 @@ async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncI
     """The results after result `after`, until there are no more; at least one page. Raises
     BatchgenError when the experiment was deleted."""
     while True:
-        page = await store.live_page(experiment.id, after, _PAGE_RESULTS)
+        page = await store.files.live_page(experiment.id, after, _PAGE_RESULTS)
         if page is None:
             raise _deleted(experiment)
         yield page
@@ -216,7 +216,7 @@ async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
     path = Path(record.path)
     if await asyncio.to_thread(_is_sound, path, record):
         return None
-    now = await store.live_file(path)
+    now = await store.files.live_file(path)
     if now != record:  # it was written meanwhile
         return await check_live_file(store, now) if now else None
     return f"{path}: is not as batchgen left it (changed since?); the next run rewrites it"

@@ -8,7 +8,7 @@ from batchgen.errors import BatchgenError
 from batchgen.export.files import Hashed
 from batchgen.export.table import scalars
 from batchgen.export.writer import Content, Writer
-from batchgen.parquet import load_pyarrow
+from batchgen.installed import load_pyarrow
 from batchgen.store import ResultRow
 
 _ROW_GROUP_ROWS = 10_000

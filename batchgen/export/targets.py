@@ -53,7 +53,7 @@ async def check_target(path: Path, store: Store, overwriting: Overwriting) -> Pa
     if await asyncio.to_thread(_is_free, target):
         return target
     await asyncio.to_thread(refuse_kept, path, overwriting.kept)
-    if await store.use_of_file(target) is FileUse.READ:
+    if await store.files.use_of_file(target) is FileUse.READ:
         raise UsageError(f"{path}: {_OF_THE_PROJECT}; name another file.")
     if await _is_ours(target, store):
         return target
@@ -72,7 +72,7 @@ async def claim_target(path: Path, store: Store, overwriting: Overwriting) -> Pa
     one is killed in the middle."""
     target = await check_target(path, store, overwriting)
     if not await asyncio.to_thread(is_special, target):
-        await store.note_files([target], FileUse.WRITTEN)
+        await store.files.note_files([target], FileUse.WRITTEN)
     return target
 
 
@@ -115,14 +115,14 @@ def _is_database(path: Path) -> bool:
 
 async def _is_ours(target: Path, store: Store) -> bool:
     """By its place or, when the project was moved or copied, by its name and content."""
-    if await store.use_of_file(target) is FileUse.WRITTEN:
+    if await store.files.use_of_file(target) is FileUse.WRITTEN:
         return True
-    exports = [one for one in await store.exports() if Path(one.path).name == target.name]
+    exports = [one for one in await store.files.exports() if Path(one.path).name == target.name]
     if exports:
         found = await asyncio.to_thread(sha256_of, target)
         if any(one.sha256 == found for one in exports):
             return True
-    for one in await store.live_files():
+    for one in await store.files.live_files():
         if Path(one.path).name == target.name:
             return await asyncio.to_thread(begins_with, target, one.size_bytes, one.sha256)
     return False

@@ -44,4 +44,4 @@ async def note_own_files(store: Store, config: Config, source: str | None) -> No
     only read is ever written over."""
     paths = (*config.own_files, *([] if source is None else [Path(source)]))
     read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
-    await store.note_files([path for path in read if is_storable(str(path))], FileUse.READ)
+    await store.files.note_files([path for path in read if is_storable(str(path))], FileUse.READ)

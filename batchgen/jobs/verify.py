@@ -43,12 +43,14 @@ async def verify(
     problems = await store.verify()
     if not problems:
         checks = []
-        for record in await store.exports():
+        for record in await store.files.exports():
             name = Path(record.path).name
             told = partial(_tell_rows, say, name)
             say(name)
             checks.append(await check_export(store, record, told))
-        checks += [await check_live_file(store, record) for record in await store.live_files()]
+        checks += [
+            await check_live_file(store, record) for record in await store.files.live_files()
+        ]
         problems = [problem for problem in checks if problem]
         found = tuple((await outdated(store, config, await store.experiments())).values())
     return VerifyResult(tuple(problems), await store.counts(), found)

@@ -10,9 +10,9 @@ from batchgen import __version__
 from batchgen.config import Config, ModelConfig
 from batchgen.descriptors import allow_calls
 from batchgen.errors import UsageError
+from batchgen.jobs.log import LogFile
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices, max_tokens
-from batchgen.log import LogFile
 from batchgen.shutdown import Stop
 from batchgen.store import Counts, Store
 from batchgen.worker.requests import PresentParser

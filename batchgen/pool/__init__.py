@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from batchgen.errors import UsageError
-from batchgen.parquet import load_pyarrow
+from batchgen.installed import load_pyarrow
 from batchgen.pool.csv_rows import read_csv_rows, read_tsv_rows
 from batchgen.pool.frames import rows_of_frame
 from batchgen.pool.json_list import read_json_list

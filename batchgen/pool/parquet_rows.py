@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO
 
+from batchgen.installed import load_pyarrow
 from batchgen.json_text import dump_json, strict_decoder
-from batchgen.parquet import load_pyarrow
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
 

@@ -42,7 +42,6 @@ from batchgen.store.sqlite import (
     budget,
     intake,
     limiter,
-    live,
     look,
     repair,
     results,
@@ -52,6 +51,7 @@ from batchgen.store.sqlite import (
 )
 from batchgen.store.sqlite import seat as seats
 from batchgen.store.sqlite.connection import Database, open_database
+from batchgen.store.sqlite.files import Files
 from batchgen.store.sqlite.parsers import Parsers
 from batchgen.store.sqlite.seat import Seat
 from batchgen.store.values import (
@@ -112,6 +112,7 @@ class Store:
         self._db = database
         self.name = database.name  # for messages
         self.parsers = Parsers(database)
+        self.files = Files(database)
 
     def owns(self, path: Path) -> bool:
         """Whether the database itself is kept in this file, which nobody else may write to then."""
@@ -385,65 +386,8 @@ class Store:
     async def newest_result(self) -> int:
         return await self._db.read(results.newest_result)
 
-    # Live files: kept up to date with what is done
-
-    async def live_page(
-        self, experiment_id: int, after: int, limit: int = 500, *, failed_too: bool = False
-    ) -> LivePage | None:
-        """What is done, in finishing order, of the next results after result `after`; None when
-        there is no such experiment any more."""
-        return await self._db.read(live.live_page, experiment_id, after, limit, failed_too)
-
-    async def live_file(self, path: Path) -> LiveFileRecord | None:
-        """How far the live file at this absolute path was written."""
-        return await self._db.read(live.live_file, path)
-
-    async def live_files(self) -> list[LiveFileRecord]:
-        return await self._db.read(live.live_files)
-
-    async def start_live_file(self, record: LiveFileRecord) -> None:
-        """The file was written from the start, whatever it was before."""
-        await self._db.write(live.start_live_file, record)
-
-    async def move_live_file(self, record: LiveFileRecord) -> bool:
-        """The file grew. False: it was made another's meanwhile, by an export or for another
-        experiment."""
-        return await self._db.write(live.move_live_file, record)
-
-    async def forget_live_file(self, path: Path) -> None:
-        """If there is one at this absolute path, it is a live file no more."""
-        if await self.live_file(path):
-            await self._db.write(live.forget_live_file, path)
-
-    # What batchgen did with files
-
-    async def note_files(self, paths: Sequence[Path], use: FileUse) -> None:
-        """Remember what is done with the files at these absolute paths; what was written stays
-        that, though it is read later."""
-        known = (None,) if use is FileUse.READ else (None, FileUse.READ)
-        new = [path for path in paths if await self.use_of_file(path) in known]
-        if new:
-            await self._db.write(live.note_files, new, use)
-
-    async def use_of_file(self, path: Path) -> FileUse | None:
-        """Whether batchgen wrote the file at this absolute path or only read it; None: neither."""
-        return await self._db.read(live.use_of_file, path)
-
     # Proof
 
     async def verify(self) -> list[str]:
         """Every contradiction in the tables, a line each; none when all is well."""
         return await self._db.read(verify.verify_tables)
-
-    async def record_export(
-        self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
-    ) -> None:
-        """Remember what a file held when it was written, for `verify`; `result_seq` is the newest
-        result then, or -1 when the file cannot be compared with the table."""
-        await self._db.write(
-            admin.record_export,
-            experiment_id, path, rows, sha256, result_seq, now_ms(),
-        )  # fmt: skip
-
-    async def exports(self) -> list[ExportRecord]:
-        return await self._db.read(admin.exports)

@@ -15,7 +15,7 @@ import pytest
 
 from batchgen import DataGenerationPipeline
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
-from batchgen.shipped import shipped_path
+from batchgen.installed import shipped_path
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import KEY, Project, ended
 

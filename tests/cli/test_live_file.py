@@ -124,7 +124,7 @@ async def test_killed_after_the_file_was_written_anew_and_before_that_was_record
     await enqueue(project)
     await project.batchgen("work", "-c", "1", "--max-items", "4")
     async with open_store(project.database) as store:  # else that would be written before
-        await store.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
+        await store.files.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
     with locked(project.database):
         worker = await project.start("export", "--follow", "-o", "live.jsonl")
         await grown(project, 4)
@@ -460,7 +460,7 @@ async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_c
     async with open_store(project.database) as store:
         [experiment] = await store.experiments()
         live = LiveFile(store, experiment, project.path / "live.jsonl", print)
-        await store.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
+        await store.files.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
 
         async def keep() -> None:
             try:

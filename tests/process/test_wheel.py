@@ -78,7 +78,7 @@ def test_the_wheel_has_every_file_of_the_package_and_what_ships_with_it(wheel: P
 
 @pytest.mark.slow
 def test_the_installed_package_is_not_the_checkout(home: Path, tmp_path: Path) -> None:
-    code = "import batchgen.shipped as s; print(s.__file__); print(s.shipped_path('migrations'))"
+    code = "import batchgen.installed as s; print(s.__file__); print(s.shipped_path('migrations'))"
     for path in run(tmp_path, str(home / "bin/python"), "-c", code).splitlines():
         assert path.startswith(str(home))
 

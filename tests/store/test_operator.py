@@ -439,9 +439,9 @@ async def test_an_export_is_remembered_by_its_newest_state(tmp_path: Path) -> No
     async with open_store(tmp_path / "door.db", create=True) as store:
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
             pass
-        await store.record_export(1, tmp_path / "out.jsonl", 1, "ab", 5)
-        await store.record_export(1, tmp_path / "out.jsonl", 2, "cd", 6)
-        (record,) = await store.exports()
+        await store.files.record_export(1, tmp_path / "out.jsonl", 1, "ab", 5)
+        await store.files.record_export(1, tmp_path / "out.jsonl", 2, "cd", 6)
+        (record,) = await store.files.exports()
     assert (record.experiment, record.path, record.rows, record.sha256, record.result_seq) == (
         "e", str(tmp_path / "out.jsonl"), 2, "cd", 6,
     )  # fmt: skip

@@ -18,8 +18,8 @@ from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, Wo
 from batchgen.config.settings import leaf_path
 from batchgen.config.sources import nest
 from batchgen.errors import ConfigError
+from batchgen.installed import shipped_path
 from batchgen.parameters import OPENAI_NAMES
-from batchgen.shipped import shipped_path
 
 KEY = "sk-secret-0123456789"
 

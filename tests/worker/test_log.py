@@ -12,7 +12,7 @@ import pytest
 
 from batchgen import DataGenerationPipeline, __version__
 from batchgen.items import Fail, Item, Reason
-from batchgen.log import LogFile
+from batchgen.jobs.log import LogFile
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import KEY, Project, ended
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchgen.errors import Remedy, SchemaError
-from batchgen.shipped import shipped_path
+from batchgen.installed import shipped_path
 
 APPLICATION_ID = 0x62617468  # "bath"
 _IDS_BEFORE_RELEASE = (0x62617463, 0x62617467)  # their tables and columns had other names
