@@ -22,8 +22,7 @@ def shipped_path(name: str) -> Path:
 
 
 def load_pyarrow() -> tuple[Any, Any]:
-    """`pyarrow` and `pyarrow.parquet`, which only Parquet needs. Raises UsageError when they are not
-    installed."""
+    """`pyarrow` and `pyarrow.parquet`, which only Parquet needs. Raises UsageError without them."""
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as exc:
