@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
-from batchgen import config, shipped
+from batchgen import config, installed
 from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
 from batchgen.config.settings import leaf_path
 from batchgen.config.sources import nest
@@ -672,7 +672,7 @@ def test_a_shipped_file_that_is_missing_is_named() -> None:
 def test_a_shipped_file_is_taken_from_the_wheel_first(tmp_path: Path) -> None:
     package = tmp_path / "batchgen"
     (package / "shipped_files").mkdir(parents=True)
-    find = runpy.run_path(shutil.copy(shipped.__file__, str(package)))["shipped_path"]
+    find = runpy.run_path(shutil.copy(installed.__file__, str(package)))["shipped_path"]
     for home in (tmp_path, package / "shipped_files"):
         (home / "config.yaml").touch()
         assert find("config.yaml") == home / "config.yaml"

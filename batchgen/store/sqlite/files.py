@@ -32,7 +32,7 @@ class Files:
     ) -> LivePage | None:
         """What is done, in finishing order, of the next results after result `after`; None when
         there is no such experiment any more."""
-        return await self._db.read(_live_page, experiment_id, after, limit, failed_too)
+        return await self._db.read(live_page, experiment_id, after, limit, failed_too)
 
     async def live_file(self, path: Path) -> LiveFileRecord | None:
         """How far the live file at this absolute path was written."""
@@ -81,7 +81,7 @@ class Files:
         return await self._db.read(admin.exports)
 
 
-def _live_page(
+def live_page(
     db: sqlite3.Connection, experiment_id: int, after: int, limit: int, failed_too: bool = False
 ) -> LivePage | None:
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
