@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -80,12 +79,7 @@ async def test_ctrl_c_ends_a_script_with_one_line_and_keeps_what_is_in_flight(
     project: Project, simulator: Simulator, call: str
 ) -> None:
     simulator.hold()
-    script = await asyncio.create_subprocess_exec(
-        sys.executable, str(project.write("script.py", f"{STOPPED_SCRIPT}\n{call}\n")),
-        cwd=project.path, env=dict(os.environ),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(script)
+    script = await project.start(str(project.write("script.py", f"{STOPPED_SCRIPT}\n{call}\n")))
     await simulator.received(4)
     script.send_signal(signal.SIGINT)
     assert script.stderr is not None

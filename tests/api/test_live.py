@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,21 +30,13 @@ async def test_results_are_in_the_file_as_they_come_and_once_after_a_kill(
     project: Project, simulator: Simulator
 ) -> None:
     simulator.script("Say", *["ok"] * 5, *[Behaviour.ok(delay_s=3600)] * 4)
-    script = await asyncio.create_subprocess_exec(
-        sys.executable, str(project.write("script.py", SCRIPT)),
-        cwd=project.path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(script)
+    script = await project.start(str(project.write("script.py", SCRIPT)))
     async with asyncio.timeout(30):
         while len(lines(project)) < 5:
             await asyncio.sleep(0.02)
     script.send_signal(signal.SIGKILL)
     await ended(script)
-    again = await asyncio.create_subprocess_exec(
-        sys.executable, "script.py",
-        cwd=project.path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(again)
+    again = await project.start("script.py")
     assert (await ended(again)).code == 0
     assert [line["input"]["word"] for line in project.export()] == [f"w{n}" for n in range(12)]
     assert (await project.batchgen("verify")).code == 0

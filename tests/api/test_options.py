@@ -1,7 +1,6 @@
 """The keywords of `run`: what they do, and what they refuse."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,11 +160,7 @@ async def test_a_script_that_leaves_the_loop_waits_for_what_is_in_flight(
     project: Project, simulator: Simulator
 ) -> None:
     simulator.script("Say", "ok", *[Behaviour.ok(delay_s=1)] * 30)
-    script = await asyncio.create_subprocess_exec(
-        sys.executable, str(project.write("script.py", LEAVING_SCRIPT)),
-        cwd=project.path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(script)
+    script = await project.start(str(project.write("script.py", LEAVING_SCRIPT)))
     left = await ended(script)
     assert (left.code, left.err) == (0, "")
     assert simulator.calls < 31

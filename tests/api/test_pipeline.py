@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +15,7 @@ from batchgen import DataGenerationPipeline
 from batchgen.errors import BatchgenError, ConfigError, InputError, TemplateError, UsageError
 from batchgen.installed import shipped_path
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.processes import Process
 from tests.kits.project import KEY, Project, ended
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -424,10 +423,10 @@ async def test_a_cancelled_run_leaves_nothing_open_and_the_next_one_completes(
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(timeout=10)  # it was told to end
-    left = {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
-    assert left <= threads  # a loop keeps its own
+    new = set(threading.enumerate()) - threads
+    for thread in (new := {one for one in new if not one.name.startswith("asyncio_")}):
+        thread.join(timeout=10)  # it was told to end; a loop keeps its own
+    assert not [thread for thread in new if thread.is_alive()]
     assert tasks >= asyncio.all_tasks() - {run}
     assert here.query("select count(*) from work where state = 'running'") == [(0,)]
     assert here.query("select count(*) from workers") == [(0,)]
@@ -494,16 +493,8 @@ print([result["input"]["word"] for result in results])
 """
 
 
-async def start_script(project: Project, text: str = SYNC_SCRIPT) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(project.write("script.py", text)),
-        cwd=project.path,
-        env=dict(os.environ),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(process)
-    return process
+async def start_script(project: Project, text: str = SYNC_SCRIPT) -> Process:
+    return await project.start(str(project.write("script.py", text)))
 
 
 async def test_run_sync_in_a_script(project: Project, simulator: Simulator) -> None:

@@ -1,4 +1,4 @@
-"""The API as type checkers, editors and `help` see it."""
+"""The API as editors and `help` see it. What a type checker sees is in typed_scripts.py."""
 
 import subprocess
 import sys
@@ -8,60 +8,6 @@ from batchgen.api.settings import Settings
 from batchgen.config import leaf_table
 
 ROOT = Path(__file__).parents[2]
-
-SCRIPT = """
-import asyncio
-from typing import Any
-
-from batchgen import DataGenerationPipeline
-
-
-def extract(text: str) -> int:
-    return len(text)
-
-
-async def main() -> None:
-    pipeline = DataGenerationPipeline(temperature=0.9, output_data={"experiment_name": "x"})
-    results: list[dict[str, Any]] = await pipeline.run([{"a": 1}], 5, extract, until=3)
-    results = pipeline.run_sync([{"a": 1}], concurrency_limit=5, samples=2)
-    async for result in pipeline.stream("pool.jsonl", recipe="again"):
-        print(result["parsed"])
-    print((await pipeline.status()).done, pipeline.retry("parse").retried, len(results))
-
-
-asyncio.run(main())
-"""
-WRONG = """
-from batchgen import DataGenerationPipeline
-
-pipeline = DataGenerationPipeline(temprature=0.9)
-pipeline.run_sync([], nonsense=3)
-pipeline.run_sync([], recipe="mix")
-pipeline.stream([], until="3")
-pipeline.retry(reson="parse")
-"""
-
-
-def mypy(tmp_path: Path, text: str) -> list[str]:
-    """What `mypy --strict` says of a user's script, a line each."""
-    script = tmp_path / "script.py"
-    script.write_text(text)
-    ran = subprocess.run(
-        [
-            sys.executable, "-m", "mypy", "--strict", "--no-error-summary",
-            "--follow-imports=silent",
-            "--config-file=", f"--cache-dir={ROOT / '.mypy_cache/script'}", script.name,
-        ],
-        cwd=tmp_path, env={"MYPYPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    print(ran.stderr)
-    return ran.stdout.splitlines()
-
-
-def test_mypy_finds_a_wrong_keyword_and_nothing_else(tmp_path: Path) -> None:
-    assert mypy(tmp_path, SCRIPT) == []
-    wrong = [line for line in mypy(tmp_path, WRONG) if ": error: " in line]
-    assert [line.split(":")[1] for line in wrong] == ["4", "5", "6", "7", "8"]
 
 
 def test_the_keywords_are_the_settings() -> None:

@@ -1,15 +1,13 @@
 """The examples do what they say, with no key and no network."""
 
-import asyncio
 import csv
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.processes import start
 from tests.kits.project import KEY, ended
 from tests.kits.typist import Ended
 
@@ -18,12 +16,7 @@ EXAMPLES = ROOT / "example"
 
 
 async def python(where: Path, *arguments: str) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments,
-        cwd=where, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    return await ended(process)
+    return await ended(await start(arguments, where, {}))
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ async def test_the_example_answers_five_items_and_then_nothing_is_called_again(
 
     again = await python(tmp_path, example, "--simulate")
     assert again == first
-    status = await python(tmp_path, "-m", "batchgen", "status", "--json")
+    status = await python(tmp_path, "status", "--json")
     assert status.json["total"]["calls"] == 5
     assert len(list((tmp_path / "logs").iterdir())) == 1  # the second run had nothing to do
 

@@ -16,6 +16,7 @@ import json
 import os
 import pkgutil
 import random
+import runpy
 import selectors
 import signal
 import socket
@@ -96,8 +97,9 @@ async def start(
     arguments: Sequence[str], cwd: Path, env: Mapping[str, str], *, stdin: bool = False,
     terminal: int | None = None, foreground: bool = False, fresh: bool = False,
 ) -> Process:  # fmt: skip
-    """Start `batchgen *arguments`, with `env` added to the environment. Its streams are pipes
-    (stdin only if wanted), or the terminal; in the foreground, Ctrl-C there is a signal to it."""
+    """Start `batchgen *arguments`, or a Python file if the first of them is one, with `env` added
+    to the environment. Its streams are pipes (stdin only if wanted), or the terminal; in the
+    foreground, Ctrl-C there is a signal to it."""
     if fresh or sys.platform != "linux" or any(map(_counts_at_start_only, env)):
         return await _start_fresh(arguments, cwd, env, stdin, terminal, foreground)
     return await _start_warm(arguments, cwd, env, stdin, terminal, foreground)
@@ -116,10 +118,15 @@ async def _start_fresh(
     if terminal is not None:
         streams = (terminal,) * 3
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "batchgen", *arguments, cwd=cwd, env={**os.environ, **env},
+        sys.executable, *(() if _is_script(arguments) else ("-m", "batchgen")), *arguments,
+        cwd=cwd, env={**os.environ, **env},
         stdin=streams[0], stdout=streams[1], stderr=streams[2],
         preexec_fn=_take_the_terminal if foreground else None,
     )  # fmt: skip
+
+
+def _is_script(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and arguments[0].endswith(".py")
 
 
 def _take_the_terminal() -> None:
@@ -267,13 +274,11 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [str(_ROOT / "batchgen/__main__.py"), *request["arguments"]]
-    sys.path[0] = request["cwd"]
     random.seed()
 
 
 def _import_everything() -> None:
-    for folder in ("cli", "display", "export", "jobs", "llm", "worker"):
+    for folder in ("cli", "display", "export", "jobs", "llm", "worker", "api"):
         package = importlib.import_module(f"batchgen.{folder}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"batchgen.{folder}.{module.name}")
@@ -287,10 +292,15 @@ def _main() -> NoReturn:
     _import_everything()
     request = _Forker().next_command()
     _become(request)
+    arguments = request["arguments"]
+    if _is_script(arguments):
+        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+        sys.exit()
     from batchgen.cli import main
 
+    sys.argv, sys.path[0] = [str(_ROOT / "batchgen/__main__.py"), *arguments], request["cwd"]
     main()
-    raise AssertionError("main ends the process")
 
 
 if __name__ == "__main__":

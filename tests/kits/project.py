@@ -46,7 +46,8 @@ class Project:
     async def start(
         self, *arguments: str, stdin: bytes | None = None, fresh: bool = False
     ) -> Process:
-        """Start a command in a process of its own: a warm one, unless it must be `fresh`."""
+        """Start a command, or a Python file, in a process of its own: a warm one, unless it must
+        be `fresh`."""
         process = await start(arguments, self.path, self.env, stdin=stdin is not None, fresh=fresh)
         self.running.append(process)
         return process
