@@ -33,10 +33,14 @@ HOUR_MS = 3_600_000
 # The command that gives up earlier: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
 from dataclasses import replace
+from importlib import import_module
 import batchgen.jobs.work, batchgen.worker.store_retries, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
 made = batchgen.jobs.work.spec_of
-batchgen.jobs.work.spec_of = lambda *a, **k: replace(made(*a, **k), store_retry_s={store_retry_s})
+for command in ("work", "run"):
+    import_module(f"batchgen.cli.{{command}}").spec_of = (
+        lambda *a, **k: replace(made(*a, **k), store_retry_s={store_retry_s})
+    )
 batchgen.worker.store_retries._TRY_AGAIN_S = 0.05
 from batchgen.cli import main
 main()
@@ -54,15 +58,8 @@ def pool(n: int = ITEMS) -> list[dict[str, str]]:
 
 
 async def start_impatient(project: Project, *arguments: str, store_retry_s: float = 60) -> Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", IMPATIENT.format(store_retry_s=store_retry_s), *arguments,
-        cwd=project.path,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(process)
-    return process
+    script = project.write("impatient.py", IMPATIENT.format(store_retry_s=store_retry_s))
+    return await project.start(str(script), *arguments)
 
 
 async def assert_completed(project: Project, typist: Typist) -> None:
@@ -458,15 +455,7 @@ main()
 
 
 async def start_with_that_clock(project: Project, *arguments: str) -> Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SET_BACK, *arguments,
-        cwd=project.path,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(process)
-    return process
+    return await project.start(str(project.write("set_back.py", SET_BACK)), *arguments)
 
 
 async def assert_nobody_waits_for_the_old_time(*processes: Process) -> None:

@@ -1,8 +1,5 @@
 """How many open files the system allows: enough are taken for the calls, or none is made."""
 
-import asyncio
-import sys
-
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
@@ -19,15 +16,8 @@ main()
 
 
 async def start(project: Project, soft: int, hard: int, *arguments: str) -> Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LIMITED, str(soft), str(hard), *arguments,
-        cwd=project.path,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    project.running.append(process)
-    return process
+    script = str(project.write("limited.py", LIMITED))
+    return await project.start(script, str(soft), str(hard), *arguments)
 
 
 async def test_the_soft_limit_is_raised_for_as_many_calls_as_are_wanted(
