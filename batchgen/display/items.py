@@ -114,4 +114,4 @@ def _pretty(value: Any) -> str:
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.split("\n"))
+    return "\n".join(f"    {line}" if line else "" for line in text.split("\n"))
