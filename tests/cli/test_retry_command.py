@@ -74,7 +74,7 @@ async def test_a_dry_run_with_a_setting_changes_nothing(
 async def test_by_message_in_any_case(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
-    project.pool({"word": word, "id": word} for word in ("one", "two", "three"))
+    project.pool({"word": word, "id": word} for word in ("good", "one", "two", "three"))
     simulator.script("one", Behaviour.error(400, message="Überlastet: engine overloaded"))
     simulator.script("two", Behaviour.error(400, message="100% wrong"))
     simulator.script("three", Behaviour.error(400, message="1000 wrong"))

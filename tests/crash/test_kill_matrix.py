@@ -42,7 +42,7 @@ from tests.kits.typist import Typist
 ITEMS = 60
 BIG_ITEMS = 24  # of them; of a big pool the first 17 fill a chunk
 SLOTS = 3
-RETRIED = 6
+RETRIED = 4  # one more in a row, and the server counts as down: then no call goes out
 REFUSED = 5
 # Of those who end by a lease: longer than a machine with other work keeps a process waiting.
 LEASE_S = 1.5

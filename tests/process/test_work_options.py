@@ -45,6 +45,26 @@ async def share_limits_and_items_of_one_experiment(project: Project, _: Simulato
     assert requests > 0 < tokens
 
 
+async def answer_all_experiments(project: Project, _: Simulator) -> None:
+    await enqueue(project, ["a", "b"])
+    await enqueue(project, ["c", "d"], "other")
+    done = await work_in_two(project, "-c", "2", "--all")
+    assert done.code == 0, done.err
+    assert project.query("select state, count(*) from work group by 1") == [("done", 4)]
+
+
+async def write_over_a_file_of_others(project: Project, _: Simulator) -> None:
+    foreign = project.write("live.jsonl", "notes\n")
+    await enqueue(project, ["a", "b"])
+    command = ("-c", "2", "-o", "live.jsonl")
+    refused = await work_in_two(project, *command)
+    assert (refused.code, foreign.read_text()) == (2, "notes\n"), refused.err
+    done = await work_in_two(project, *command, "--force")
+    assert done.code == 0, done.err
+    lines = map(json.loads, foreign.read_text().splitlines())
+    assert sorted(line["input"]["word"] for line in lines) == ["a", "b"]
+
+
 async def stop_at_so_many(project: Project, _: Simulator) -> None:
     await enqueue(project, list("abcdefghij"))
     done = await work_in_two(project, "--until", "7", "--adaptive")
@@ -117,6 +137,8 @@ SHOWN_BY: dict[str, Run] = {
     "tpm": share_limits_and_items_of_one_experiment,
     "named": share_limits_and_items_of_one_experiment,
     "max_items": share_limits_and_items_of_one_experiment,
+    "all_experiments": answer_all_experiments,
+    "force": write_over_a_file_of_others,
     "output": share_limits_and_items_of_one_experiment,
     "until": stop_at_so_many,
     "adaptive": stop_at_so_many,

@@ -33,7 +33,7 @@ async def test_the_log_has_one_event_an_attempt_between_start_and_end(
     project: Project, simulator: Simulator, words: Words
 ) -> None:
     project.pool(words(3))
-    simulator.script("Say w1", Behaviour.error(400))
+    simulator.script("Say w2", Behaviour.error(400))
     assert (await project.batchgen("run", "pool.jsonl", "-c", "2")).code == 3
     found = events(project)
     assert [event["event"] for event in found] == ["run_started", *["attempt"] * 3, "run_ended"]
@@ -48,7 +48,7 @@ async def test_the_log_has_one_event_an_attempt_between_start_and_end(
     }  # fmt: skip
     told = ("try_number", "outcome", "reason", "http_status", "decision")
     assert [by_item[1][name] for name in told] == [1, "answered", None, 200, "done"]
-    assert [by_item[2][name] for name in told] == [1, "failed", "rejected", 400, "failed: rejected"]
+    assert [by_item[3][name] for name in told] == [1, "failed", "rejected", 400, "failed: rejected"]
     assert by_item[1]["prompt_tokens"] == 2
     assert by_item[1]["request_id"].startswith("req_")
 
@@ -56,14 +56,14 @@ async def test_the_log_has_one_event_an_attempt_between_start_and_end(
 async def test_each_try_of_an_item_is_logged(
     project: Project, simulator: Simulator, words: Words
 ) -> None:
-    project.pool(words(1))
-    simulator.script("Say w0", Behaviour.error(500, headers={"retry-after-ms": "1"}))
-    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    project.pool(words(2))
+    simulator.script("Say w1", Behaviour.response(200, "<html>"))
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 0
     tries = [
         (event["try_number"], event["reason"], event["decision"])
         for event in of_kind(events(project), "attempt")
     ]
-    assert tries == [(1, "server", "retry"), (2, None, "done")]
+    assert tries == [(1, None, "done"), (1, "bad_response", "retry"), (2, None, "done")]
 
 
 async def test_an_answer_is_one_event_however_its_parsing_ends(
@@ -146,10 +146,10 @@ async def test_failed_attempts_are_shown_with_v_only(
     simulator.script("Say w0", Behaviour.error(400, message="too odd"))
     plain = await project.batchgen("run", "pool.jsonl")
     assert "too odd" not in plain.err
-    simulator.script("Say w2", Behaviour.error(400, message="too odd"))
-    project.pool(words(3))
-    verbose = await project.batchgen("-v", "run", "pool.jsonl")
-    assert "item 3, try 1: rejected: 400 too odd -> failed: rejected\n" in verbose.err
+    simulator.script("Say w3", Behaviour.error(400, message="too odd"))
+    project.pool(words(4))
+    verbose = await project.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    assert "item 4, try 1: rejected: 400 too odd -> failed: rejected\n" in verbose.err
     assert verbose.err.count("try 1") == 1
     assert verbose.out == ""
 

@@ -167,11 +167,11 @@ async def test_one_that_watches_waits_for_more_and_ends_when_it_has_enough(
 
 async def test_an_experiment_counts_its_own_items(project: Project) -> None:
     await enqueue(project, 3, "--experiment", "one")
-    assert (await project.batchgen("work")).code == 0
+    assert (await project.batchgen("work", "--experiment", "one")).code == 0
     await enqueue(project, 3, "--experiment", "two")
     work = await project.batchgen("work", "--experiment", "two", "--until", "2")
     assert "2 of 2 wanted are done; 1 left pending\n" in work.err
-    both = await project.batchgen("work", "--until", "5")
+    both = await project.batchgen("work", "--all", "--until", "5")
     assert (both.code, states(project)) == (0, {"done": 5, "pending": 1})
 
 
