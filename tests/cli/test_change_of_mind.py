@@ -366,6 +366,21 @@ async def test_again_asks_all_and_exports_the_new_answers(
     assert (await batchgen("verify")).code == 0
 
 
+async def test_again_is_there_after_a_replace_that_left_the_done_ones(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(5))
+    await run(project)
+    project.write(TEMPLATE, "Shout {word}")
+    await run(project, "--recipe", "replace")
+    assert simulator.calls == 5
+    for _ in range(2):
+        await run(project, "--recipe", "again")
+        assert simulator.calls == 10
+    assert ["Shout" in line["response"] for line in project.export()] == [True] * 5
+    assert (await batchgen("verify")).code == 0
+
+
 async def test_a_killed_worker_s_rows_get_the_new_recipe_too(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

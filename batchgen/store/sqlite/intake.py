@@ -36,23 +36,26 @@ def begin_intake(
     recipe_id = recipe_number(db, recipe, now)
     variants = db.execute(QUERIES["variants"], {"experiment_id": experiment_id}).fetchall()
     number = next((number for number, present in variants if present == recipe_id), None)
-    asked = 0
+    is_present, asked = number is not None, 0
     if number is None:
         number = variants[0][0] if variants else 0
-        variant = {
-            "experiment_id": experiment_id, "number": number, "recipe_id": recipe_id, "now": now,
-        }  # fmt: skip
-        if variants and mode is OtherRecipe.STOP:
-            choice = _choice(db, variant, variants[0][1])
-            return Intake(experiment_id, number, recipe_id, 0, samples, choice)
-        if variants and mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
-            (running,) = db.execute(QUERIES["count_running"], variant).fetchone()
-            if running:
-                return Intake(experiment_id, number, recipe_id, 0, samples, running=running)
-            asked = _ask_anew(db, variant, done_too=mode is OtherRecipe.AGAIN)
-        else:
-            number += 1
-            db.execute(QUERIES["add_variant"], {**variant, "number": number})
+    variant = {
+        "experiment_id": experiment_id, "number": number, "recipe_id": recipe_id, "now": now,
+    }  # fmt: skip
+    choice = _rows_chosen(mode, is_present=is_present) if variants else None
+    if variants and not is_present and mode is OtherRecipe.STOP:
+        changed = _choice(db, variant, variants[0][1])
+        return Intake(experiment_id, number, recipe_id, 0, samples, changed)
+    if choice and _rows_to_ask(db, variant, choice):
+        (running,) = db.execute(QUERIES["count_running"], variant).fetchone()
+        if running:
+            return Intake(experiment_id, number, recipe_id, 0, samples, running=running)
+        asked = _ask_anew(db, variant, choice)
+    elif choice and not is_present:
+        db.execute(QUERIES["set_recipe_of_variant"], variant)
+    elif not is_present:
+        number += 1
+        db.execute(QUERIES["add_variant"], {**variant, "number": number})
     set_present_parser(db, experiment_id, parser_id)
     (pass_,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
     return Intake(experiment_id, number, recipe_id, pass_, samples, asked_anew=asked)
@@ -61,26 +64,32 @@ def begin_intake(
 def _choice(db: sqlite3.Connection, variant: Mapping[str, int], present: int) -> RecipeChoice:
     (body,) = db.execute(QUERIES["recipe"], {"recipe_id": present}).fetchone()
     (rows,) = db.execute(QUERIES["count_rows"], variant).fetchone()
-    replace, again = (_rows_to_ask(db, variant, done_too=done_too) for done_too in (False, True))
+    replace, again = (_rows_to_ask(db, variant, which) for which in ("not_done", "all"))
     return RecipeChoice(
         Recipe.from_json(body), rows, sum(one.n for one in replace), sum(one.n for one in again)
     )
 
 
-def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], *, done_too: bool) -> int:
+def _rows_chosen(mode: OtherRecipe, *, is_present: bool) -> str | None:
+    """Which rows are asked anew. After `replace`, those that are done have an earlier recipe than
+    the present one, and `again` is for them."""
+    if mode is OtherRecipe.AGAIN:
+        return "other" if is_present else "all"
+    return "not_done" if mode is OtherRecipe.REPLACE and not is_present else None
+
+
+def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> int:
     """The rows of a variant are asked with its new recipe; how many these are."""
-    groups = _rows_to_ask(db, variant, done_too=done_too)
-    db.execute(QUERIES["ask_rows"], {**variant, "done_too": done_too})
+    groups = _rows_to_ask(db, variant, choice)
+    db.execute(QUERIES["ask_rows"], {**variant, "choice": choice})
     db.execute(QUERIES["give_recipe"], variant)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
     return sum(group.n for group in groups)
 
 
-def _rows_to_ask(
-    db: sqlite3.Connection, variant: Mapping[str, int], *, done_too: bool
-) -> list[RowGroup]:
-    return list(rows_of(db, "rows_to_ask", RowGroup, {**variant, "done_too": done_too}))
+def _rows_to_ask(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> list[RowGroup]:
+    return list(rows_of(db, "rows_to_ask", RowGroup, {**variant, "choice": choice}))
 
 
 def parser_number(db: sqlite3.Connection, parser: ParserVersion, now: int) -> int:

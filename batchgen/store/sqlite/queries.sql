@@ -48,15 +48,17 @@ update variants set recipe_id = :recipe_id, added_at = :now
 select count(*) from work where experiment_id = :experiment_id and state = 'running';
 
 -- name: rows_to_ask
--- Those of a variant that are asked with another recipe: the ones not done that have no answer waiting
--- for its parser or, with `:done_too`, all but those that are done with it.
+-- Those of a variant that are asked with another recipe, by `:choice`. not_done: the ones without an
+-- answer, also one that waits for its parser; all: but those that are done with it; other: those
+-- that have another one, when the variant has it already.
 select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
   from work w
   cross join items i on i.id = w.item_id and i.variant = :number
   left join results r on r.seq = w.result_seq
  where w.experiment_id = :experiment_id
-   and iif(:done_too, w.state <> 'done' or i.recipe_id <> :recipe_id,
-           w.state <> 'done' and w.answer_seq is null)
+   and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
+                    when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
+                    else i.recipe_id <> :recipe_id end
  group by w.state, r.reason, r.parser_id;
 
 -- name: ask_rows
@@ -68,8 +70,9 @@ update work
    and item_id in (
      select w.item_id from work w cross join items i on i.id = w.item_id and i.variant = :number
       where w.experiment_id = :experiment_id
-        and iif(:done_too, w.state <> 'done' or i.recipe_id <> :recipe_id,
-                w.state <> 'done' and w.answer_seq is null));
+        and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
+                         when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
+                         else i.recipe_id <> :recipe_id end);
 
 -- name: give_recipe
 -- They are pending now, without an answer.
