@@ -63,10 +63,13 @@ async def test_more_and_fewer_slots(enqueued: Project, simulator: Simulator) -> 
     simulator.hold()
     process = await enqueued.start("work", "-c", "2")
     await simulator.received(2)
+    simulator.release()  # these two: before the first answer, few calls go out with any slots
+    simulator.hold()
+    await simulator.received(4)
     assert (await enqueued.batchgen("set", "-c", "30")).out == (
         "1 worker set: 30 slots in all (worker 1: 2 -> 30).\n"
     )
-    await simulator.received(30)
+    await simulator.received(2 + 30)
     assert simulator.in_flight == 30
     assert (await enqueued.batchgen("set", "-c", "1")).code == 0
     assert (await enqueued.batchgen("pause")).code == 0  # which it says when it has seen both
