@@ -32,13 +32,13 @@ MAX_ATTEMPTS = 4
 RETRY_AFTER_S = 0.25
 PATTERN = r"(?s)^(?!.*patient.*patient).*$"  # which some of the answers do not match
 # What the attempt is, what becomes of the item when this was its last, and whether it is charged:
-# a reset or a timeout is not when the server seems to be down, or the connection was stale.
+# a reset, a timeout or a 5xx is not when the server seems to be down, or the connection was stale.
 KINDS = {
     "ok": ("answered", None, "always"),
     "length": ("answered", "truncated", "always"),
     "429": ("rate_limit", None, "never"),
-    "500": ("server", "server", "always"),
-    "409": ("server", "server", "always"),
+    "500": ("server", "server", "perhaps"),
+    "409": ("server", "server", "perhaps"),
     "reset": ("connection", "connection", "perhaps"),
     "cut": ("connection", "connection", "perhaps"),
     "hang": ("timeout", "timeout", "perhaps"),
