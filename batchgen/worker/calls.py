@@ -71,7 +71,10 @@ class Calls:
         place = len(calls)
         calls.append(None)
         number = self._pacer.call_sent(clock_ms())
-        reply = await self._client.complete(request.body)
+        try:
+            reply = await self._client.complete(request.body)
+        finally:
+            self._pacer.call_ended()
         kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
         called = calls[place] = CallResult(kept, read_reply(kept))
         self._observe_limits(reply, number)

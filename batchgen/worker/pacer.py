@@ -64,6 +64,7 @@ class Pacer:
         self._trouble_since: int | None = None
         self._only_429 = False
         self._replied_at = now
+        self._calls_in_flight = 0
         self._tried_against_announced = False
         self._refused_as_announced = False
         self._paused_at = -1
@@ -102,8 +103,10 @@ class Pacer:
 
     def room_at_server(self, call_tokens: float, in_flight: int, now: int) -> float:
         """How many more calls the server would take, by what it announces; when that is none for
-        longer than `stall_s`, one call is sent to see."""
-        room = self.server.calls_left(call_tokens, now)
+        longer than `stall_s`, one call is sent to see. `in_flight` are claimed: those of them that
+        were not sent yet take from it too."""
+        not_sent = max(0, in_flight - self._calls_in_flight)
+        room = self.server.calls_left(call_tokens, now) - not_sent
         may_try = room < 1 and in_flight == 0 and not self._tried_against_announced
         if may_try and self._is_long(self.server.full_at(call_tokens, now), now):
             return 1
@@ -114,7 +117,12 @@ class Pacer:
         if not self.server.calls:
             self._started_at = now
         self._tried_against_announced = self._is_long(self.server.full_at(1.0, now), now)
+        self._calls_in_flight += 1
         return self.server.sent()
+
+    def call_ended(self) -> None:
+        """It has its reply, or was abandoned."""
+        self._calls_in_flight -= 1
 
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""

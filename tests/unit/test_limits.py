@@ -356,6 +356,18 @@ def test_an_item_at_its_last_try_fails_when_nobody_else_is_in_trouble() -> None:
     assert served.observe(SERVER_ERROR, item(2), 1000, 1001, is_last_try=True) is Blame.UNDECIDED
 
 
+def test_what_is_claimed_and_not_sent_yet_takes_from_what_a_server_has_announced() -> None:
+    made = pacer()
+    call = made.call_sent(0)
+    made.server.observe(AnnouncedLimit(limit=5, remaining=4, reset_s=60), None, call, 0)
+    made.call_ended()
+    assert made.room_at_server(1, in_flight=0, now=0) == 4
+    assert made.room_at_server(1, in_flight=3, now=0) == 1
+    for _ in range(3):
+        made.call_sent(0)
+    assert made.room_at_server(1, in_flight=3, now=0) == 1
+
+
 # Servers that announce that nothing is left for hours
 
 
