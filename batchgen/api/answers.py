@@ -130,14 +130,15 @@ class Reparsed(_Ready):
 
 @dataclass(frozen=True)
 class Exported(_Ready):
-    """`rows` went to `path`."""
+    """`rows` went to `path`; none of them has the `absent_columns`, which were asked for."""
 
     path: Path
     rows: int
+    absent_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: ExportResult) -> "Exported":
-        return cls(result.path, result.rows)
+        return cls(result.path, result.rows, result.absent_columns)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from batchgen.api.answers import Exported, Failures, Reparsed, Retried, Status, Told
 from batchgen.config import Config, model_setting
 from batchgen.errors import ConfigError, UsageError
-from batchgen.export import FORMATS, ExportRequest, Overwriting, format_by_name
+from batchgen.export import FORMATS, ExportRequest, Overwriting, column_names, format_by_name
 from batchgen.items import Reason, State
 from batchgen.jobs.experiments import summary_of
 from batchgen.jobs.export import export as export_rows
@@ -75,7 +75,7 @@ async def reparse(
 
 async def export(
     config: Config, path: str | Path | None, format_name: str | None, where: str | None,
-    failed: bool, force: bool,
+    failed: bool, columns: str | Iterable[str], guard: bool, force: bool,
 ) -> Exported:  # fmt: skip
     target = None if path is None else Path(path)
     if format_name is not None and format_name not in FORMATS:
@@ -84,6 +84,8 @@ async def export(
         FORMATS[format_name] if format_name else format_by_name(target),
         State.FAILED if failed else State.DONE,
         None if where is None else Where(where),
+        columns=column_names(columns) if isinstance(columns, str) else tuple(columns),
+        is_guarded=guard,
     )
     overwriting = Overwriting(config.own_files, force)
     async with open_store(config.database) as store:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from pathlib import Path
@@ -209,12 +209,18 @@ class DataGenerationPipeline:
         format: str | None = None,  # noqa: A002  as the command's option
         where: str | None = None,
         failed: bool = False,
+        columns: str | Sequence[str] = (),
+        guard: bool = True,
         force: bool = False,
     ) -> Exported:
         """Write the done rows (or the `failed` ones) to a file, in the order of the pool. `format`:
         default as the suffix of `path` says. `where`: only rows for which it holds, such as
-        'parsed.score >= 4'. `force`: write over a file that batchgen did not write."""
-        return self._do(operate.export(self.config, path, format, where, failed, force))
+        'parsed.score >= 4'. `columns`, of a CSV: only these, in this order, such as ["id",
+        "parsed.label"]. `guard=False`, of a CSV: leave a text that begins like a formula as it is.
+        `force`: write over a file that batchgen did not write."""
+        return self._do(
+            operate.export(self.config, path, format, where, failed, columns, guard, force)
+        )
 
     def stop(self, *, now: bool = False) -> Told:
         """Stop the runs of this pipeline, from another thread or task: they finish the calls in

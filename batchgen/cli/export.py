@@ -1,5 +1,6 @@
 """export: the finished rows as a file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -7,10 +8,10 @@ import click
 from batchgen.cli.completion import files
 from batchgen.cli.exporting import export_to, follow_to
 from batchgen.cli.group import epilog
-from batchgen.cli.options import experiment_option, force_option, json_option
+from batchgen.cli.options import experiment_option, force_option, gathered, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
-from batchgen.export import FORMATS, ExportRequest, Extra, format_by_name
+from batchgen.export import FORMATS, ExportRequest, Extra, column_names, format_by_name
 from batchgen.items import State
 from batchgen.jobs.lookup import open_experiments
 from batchgen.where import Where
@@ -19,10 +20,115 @@ _SUFFIXES = ", ".join(f".{name}" for name, spec in FORMATS.items() if spec.suffi
 _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_training)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be in the file, and how, by the names of the options."""
+
+    format_name: str | None
+    failed: bool
+    failed_too: bool
+    where: str | None
+    columns: str | None
+    no_guard: bool
+    shards: int
+    summary: Path | None
+    extras: tuple[str, ...]
+    group: bool
+
+    def request(self, path: Path | None) -> ExportRequest:
+        if self.failed and self.failed_too:
+            raise click.UsageError("--failed and --all exclude each other")
+        return ExportRequest(
+            FORMATS[self.format_name] if self.format_name else format_by_name(path),
+            State.FAILED if self.failed else State.DONE,
+            None if self.where is None else Where(self.where),
+            self.shards,
+            self.summary,
+            tuple(map(Extra, dict.fromkeys(self.extras))),
+            self.group,
+            self.failed_too,
+            () if self.columns is None else column_names(self.columns),
+            not self.no_guard,
+        )
+
+    def refuse_with_follow(self) -> None:
+        """What cannot be had in lines that are written while items finish."""
+        name = self.format_name
+        refused = {
+            "--failed": self.failed,
+            "--all": self.failed_too,
+            "--where": self.where is not None,
+            "--columns": self.columns is not None,
+            "--no-guard": self.no_guard,
+            "--shards": self.shards > 1,
+            "--summary": self.summary is not None,
+            "--with": bool(self.extras),
+            "--group": self.group,
+            f"--format {name}": name is not None and not FORMATS[name].is_export_line,
+        }
+        given = ", ".join(option for option, is_given in refused.items() if is_given)
+        if given:
+            raise UsageError(
+                f"--follow writes all that is done as JSON lines, so it does not go with {given}; "
+                "export that when the work is done."
+            )
+
+
+_asked = gathered(
+    "asked",
+    _Asked,
+    click.option(
+        "--format", "format_name", type=click.Choice(list(FORMATS)),
+        help=f"Default: by the suffix of FILE ({_SUFFIXES}), or jsonl. For fine-tuning: "
+             f"{_TRAINING}.",
+    ),
+    click.option("--failed", is_flag=True, help="The failed items instead, with reason and error."),
+    click.option(
+        "--all", "failed_too", is_flag=True,
+        help="The failed items too, in their places: parsed null, with reason and error.",
+    ),
+    click.option(
+        "--where", metavar="EXPR",
+        help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: "
+             "id, input, metadata, response, parsed; ==, !=, <, <=, >, >=, in, and, or, not.",
+    ),
+    click.option(
+        "--columns", metavar="NAME,...",
+        help="Of a CSV only these, in this order, such as id,input.text,parsed.label,parsed[0].",
+    ),
+    click.option(
+        "--no-guard", is_flag=True,
+        help="Leave a text of a CSV that begins with =, +, - or @ as it is, which a spreadsheet "
+             "takes for a formula; without this it gets a ' before it.",
+    ),
+    click.option(
+        "--shards", type=click.IntRange(1, 200), default=1, metavar="N",
+        help="Split into N files, NAME-00001-of-0000N.EXT, in the order of the pool.",
+    ),
+    click.option(
+        "--summary",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
+    ),
+    click.option(
+        "--with", "extras", type=click.Choice([one.value for one in Extra]), multiple=True,
+        help="Put this of each answer into its row too; may be given again. body is all that the "
+             "server sent.",
+    ),
+    click.option(
+        "--group", is_flag=True,
+        help="A line for each item, with its done samples in a list (enqueue --samples). JSONL "
+             "only.",
+    ),
+)  # fmt: skip
+
+
 @click.command(epilog=epilog(
     "batchgen export",
     "batchgen export -o - | jq .parsed",
     "batchgen export --all -o results.csv",
+    "batchgen export --columns id,input.text,parsed.label -o labels.csv",
     "batchgen export --format messages --where 'parsed.score >= 4' -o train.jsonl",
     "batchgen export -o data.parquet --shards 8 --summary data.json",
     "batchgen export --with reasoning --with tool_calls -o results.jsonl",
@@ -34,39 +140,7 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
     "-o", "--output", metavar="FILE", shell_complete=files,
     help="Default: in output_data.output_dir; - is stdout.",
 )  # fmt: skip
-@click.option(
-    "--format", "format_name", type=click.Choice(list(FORMATS)),
-    help=f"Default: by the suffix of FILE ({_SUFFIXES}), or jsonl. For fine-tuning: {_TRAINING}.",
-)  # fmt: skip
-@click.option("--failed", is_flag=True, help="The failed items instead, with reason and error.")
-@click.option(
-    "--all", "failed_too", is_flag=True,
-    help="The failed items too, in their places: parsed null, with reason and error.",
-)  # fmt: skip
-@click.option(
-    "--where", metavar="EXPR",
-    help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: id, "
-         "input, metadata, response, parsed; ==, !=, <, <=, >, >=, in, and, or, not.",
-)  # fmt: skip
-@click.option(
-    "--shards", type=click.IntRange(1, 200), default=1, metavar="N",
-    help="Split into N files, NAME-00001-of-0000N.EXT, in the order of the pool.",
-)  # fmt: skip
-@click.option(
-    "--summary",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write counts, tokens, cost, recipes and hashes of the export there, as JSON.",
-)
-@click.option(
-    "--with", "extras", type=click.Choice([one.value for one in Extra]), multiple=True,
-    help="Put this of each answer into its row too; may be given again. body is all that the "
-         "server sent.",
-)  # fmt: skip
-@click.option(
-    "--group", is_flag=True,
-    help="A line for each item, with its done samples in a list (enqueue --samples). JSONL only.",
-)  # fmt: skip
+@_asked
 @click.option(
     "--follow", is_flag=True,
     help="Go on until nothing is pending or running: JSON lines, in finishing order, each once, "
@@ -76,29 +150,17 @@ _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_trai
 @json_option
 @click.pass_obj
 def export(
-    session: Session, experiment: str | None, output: str | None, format_name: str | None,
-    failed: bool, failed_too: bool, where: str | None, shards: int, summary: Path | None,
-    extras: tuple[str, ...], group: bool, follow: bool, force: bool, as_json: bool,
+    session: Session, experiment: str | None, output: str | None, asked: _Asked, follow: bool,
+    force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
-    if failed and failed_too:
-        raise click.UsageError("--failed and --all exclude each other")
     path = Path(output) if output else None
-    wanted = ExportRequest(
-        FORMATS[format_name] if format_name else format_by_name(path),
-        State.FAILED if failed else State.DONE,
-        None if where is None else Where(where),
-        shards,
-        summary,
-        tuple(map(Extra, dict.fromkeys(extras))),
-        group,
-        failed_too,
-    )
     if follow:
-        _refuse_with_follow(wanted, format_name)
+        asked.refuse_with_follow()
+    request = asked.request(path)
     config = session.config(experiment_name=experiment)
 
     async def job() -> int:
@@ -109,28 +171,8 @@ def export(
                 )
                 return 0
             await export_to(
-                session, store, config, chosen[0], path, wanted, force=force, as_json=as_json
+                session, store, config, chosen[0], path, request, force=force, as_json=as_json
             )
         return 0
 
     return run_async(job())
-
-
-def _refuse_with_follow(wanted: ExportRequest, format_name: str | None) -> None:
-    """What cannot be had in lines that are written while items finish."""
-    refused = {
-        "--failed": wanted.state is State.FAILED,
-        "--all": wanted.failed_too,
-        "--where": wanted.where is not None,
-        "--shards": wanted.shards > 1,
-        "--summary": wanted.summary is not None,
-        "--with": bool(wanted.extras),
-        "--group": wanted.group,
-        f"--format {format_name}": format_name is not None and not wanted.format.is_export_line,
-    }
-    given = ", ".join(option for option, is_given in refused.items() if is_given)
-    if given:
-        raise UsageError(
-            f"--follow writes all that is done as JSON lines, so it does not go with {given}; "
-            "export that when the work is done."
-        )

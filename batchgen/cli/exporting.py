@@ -1,7 +1,7 @@
 """What export, run and demo say of the file that they write."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,8 @@ async def export_to(
                 problem = f"format {request.format.name}: no terminal can show it."
                 raise UsageError(problem, Remedy.NAME_FILE)
             file = data_file(is_json=request.format.is_json)
-            rows = await export_stream(store, experiment, file, request)
+            rows, absent = await export_stream(store, experiment, file, request)
+        _warn_of_absent(session, absent)
         if left_out := _left_out_text(await left_out_of(store, experiment, request, rows)):
             session.say(f"{counted(rows, 'row')}; {left_out}")
         return
@@ -74,7 +75,13 @@ async def follow_to(
     _say_result(session, followed, as_json=as_json)
 
 
+def _warn_of_absent(session: Session, columns: Sequence[str]) -> None:
+    if columns:
+        session.warn(f"columns: no row has {', '.join(columns)}; what stands there is empty")
+
+
 def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> None:
+    _warn_of_absent(session, result.absent_columns)
     if as_json:
         print_json(result.to_json())
     else:

@@ -45,7 +45,7 @@ def item_text(details: ItemDetails) -> str:
         head += f", {item.reason}: {visible_line(item.error or '')}"
     lines = [head, "", "input:", _indent(_pretty(details.input))]
     lines += ["", "model and parameters:"]
-    lines += [f"    {name}: {_pretty(value)}" for name, value in details.settings.items()]
+    lines += [_indent(f"{name}: {_pretty(value)}") for name, value in details.settings.items()]
     for message in details.messages:
         content = message.get("content")
         text = content if isinstance(content, str) else _pretty(content)

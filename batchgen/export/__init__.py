@@ -9,7 +9,7 @@ This is the door. Behind it:
     convert         everything else: other formats, chosen rows, several files
     chat            the rows of the other formats: conversations
     table, parquet_table    tables, for a spreadsheet and for programs
-    writer, columns, value_type    what these share
+    writer, columns, chosen_columns, value_type    what these share
     summary         a file beside the export that describes it
     live_file       JSON lines in finishing order, kept up to date
     follow          keeps a live file up to date while workers work
@@ -28,6 +28,7 @@ from typing import IO
 from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
+from batchgen.export.chosen_columns import column_names
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, is_special, sha256_of, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
@@ -51,9 +52,9 @@ from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
     "FORMATS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "Overwriting",
-    "Progress", "check_export", "check_live_file", "check_targets", "export_file", "export_stream",
-    "follow_to_file", "follow_to_stream", "format_by_name", "keep_live_file", "live_path",
-    "matches", "output_path", "refuse_kept", "result_object", "untold",
+    "Progress", "check_export", "check_live_file", "check_targets", "column_names", "export_file",
+    "export_stream", "follow_to_file", "follow_to_stream", "format_by_name", "keep_live_file",
+    "live_path", "matches", "output_path", "refuse_kept", "result_object", "untold",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()
@@ -116,7 +117,7 @@ async def export_file(
                 await store.files.forget_live_file(target)
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
-    exported = _exported(targets, written)
+    exported = _exported(targets, written, converted)
     for file in () if special else exported.files:
         await store.files.record_export(
             experiment.id, file.path, file.rows, file.sha256, result_seq
@@ -143,13 +144,14 @@ async def check_targets(
 async def export_stream(
     store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE,
     progress: Progress = untold,
-) -> int:  # fmt: skip
-    """Write the export to an open file, and return the number of rows."""
+) -> tuple[int, tuple[str, ...]]:  # fmt: skip
+    """Write the export to an open file, and return the number of rows, and the columns asked for
+    that none of them has."""
     request.format.check_installed()
     if request.shards > 1 or request.summary:
         raise UsageError("shards and a summary need a file.", Remedy.NAME_FILE)
-    ((rows, _),), _ = await _write(store, experiment, [file], request, progress)
-    return rows
+    ((rows, _),), converted = await _write(store, experiment, [file], request, progress)
+    return rows, _absent_columns(converted)
 
 
 async def check_export(
@@ -191,9 +193,16 @@ async def _write(
     return list(zip(converted.rows, hashes, strict=True)), converted
 
 
-def _exported(targets: list[Path], written: list[tuple[int, str]]) -> Exported:
+def _exported(
+    targets: list[Path], written: list[tuple[int, str]], converted: Converted | None
+) -> Exported:
     pairs = zip(targets, written, strict=True)
-    return Exported(tuple(ExportedFile(target, rows, sha256) for target, (rows, sha256) in pairs))
+    files = tuple(ExportedFile(target, rows, sha256) for target, (rows, sha256) in pairs)
+    return Exported(files, _absent_columns(converted))
+
+
+def _absent_columns(converted: Converted | None) -> tuple[str, ...]:
+    return converted.absent_columns if converted else ()
 
 
 def _shards(path: Path, n: int) -> list[Path]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.files import Hashed
 from batchgen.export.lines import matches
 from batchgen.export.request import ExportRequest, Progress, untold
@@ -40,11 +41,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """`rows` is the number of rows of each file; `recipes` are those of the rows, by their id."""
+    """`rows` is the number of rows of each file; `recipes` are those of the rows, by their id;
+    `absent_columns` are those asked for that none of the rows has."""
 
     rows: list[int]
     tally: Tally
     recipes: dict[int, Recipe]
+    absent_columns: tuple[str, ...]
 
 
 async def convert(
@@ -54,9 +57,13 @@ async def convert(
     """Write the results to the files, in the order of the pool and in shares as equal as possible.
     Raises UsageError for an item that the format cannot hold."""
     has_samples = await store.has_samples(experiment.id)
-    content = Content(request.extras, has_samples=has_samples, has_failed=request.has_failed)
+    content = Content(
+        request.extras, has_samples=has_samples, has_failed=request.has_failed,
+        chosen=ChosenColumns(request.columns) if request.columns else None,
+        is_guarded=request.is_guarded,
+    )  # fmt: skip
     total = 0
-    if request.format.see or (len(files) > 1 and request.where):
+    if request.see or (len(files) > 1 and request.where):
         total = await _scan(store, experiment, request, content, progress)
     elif len(files) > 1:
         total = request.rows_of(await store.counts([experiment.id]))
@@ -70,7 +77,8 @@ async def convert(
     except BaseException:
         shares.abandon()
         raise
-    return Converted(shares.rows, shares.tally, content.recipes)
+    absent = content.chosen.absent if content.chosen and any(shares.rows) else ()
+    return Converted(shares.rows, shares.tally, content.recipes, absent)
 
 
 async def _scan(
@@ -79,7 +87,7 @@ async def _scan(
 ) -> int:  # fmt: skip
     """Read all results before any is written: how many are chosen, and what the format must know
     of all."""
-    total, see = 0, request.format.see
+    total, see = 0, request.see
 
     def scan(page: list[ResultRow]) -> int:
         rows = [row for row in page if matches(row, request.where)]

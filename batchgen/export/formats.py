@@ -36,6 +36,7 @@ class FormatSpec:
     extras: tuple[Extra, ...] = ()  # those that a row has a place for
     is_json: bool = True  # lines of it
     is_text: bool = True
+    is_sheet: bool = False  # its columns can be chosen, and its cells run as formulas
     is_for_training: bool = False  # conversations as they were sent; so failed items have no place
     is_export_line: bool = False  # so it can be followed, grouped, and compared by `verify`
     see: Callable[[Content, ResultRow], None] | None = None  # each row, before any is written
@@ -60,6 +61,7 @@ _SPECS = (
         "(`input.topic`, `parsed.label`), a list is JSON text",
         writer=CsvTable,
         is_json=False,
+        is_sheet=True,
         extras=tuple(Extra),
         see=lambda content, row: content.columns.see(row),
     ),

@@ -2,6 +2,7 @@
 whether a condition holds for it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from json import JSONEncoder, loads
 from typing import Any
 
@@ -83,7 +84,12 @@ def _json(value: str | float | None) -> str:
 
 def matches(row: ResultRow, where: Where | None) -> bool:
     """Whether the condition holds for the row, by the names that it has in the export."""
-    return where is None or where.holds(lambda name: _VALUES[name](row))
+    return where is None or where.holds(partial(value_of, row))
+
+
+def value_of(row: ResultRow, name: str) -> Any:
+    """A value of the row, by the name that it has in the export."""
+    return _VALUES[name](row)
 
 
 _VALUES: Mapping[str, Callable[[ResultRow], Any]] = {

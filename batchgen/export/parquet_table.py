@@ -5,8 +5,8 @@ from json import loads
 from typing import Any
 
 from batchgen.errors import BatchgenError
+from batchgen.export.columns import scalars_of
 from batchgen.export.files import Hashed
-from batchgen.export.table import scalars
 from batchgen.export.writer import Content, Writer
 from batchgen.installed import load_pyarrow
 from batchgen.store import ResultRow
@@ -90,7 +90,7 @@ def _record(row: ResultRow, *, typed: bool) -> dict[str, Any]:
     parsed: Any = None
     if row.reason is None:
         parsed = _parsed(row) if typed else row.parsed or row.response
-    return scalars(row) | {
+    return scalars_of(row) | {
         "id": row.custom_id or str(row.id),
         "input": row.input,
         "response": loads(row.response),

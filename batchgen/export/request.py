@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.errors import UsageError
+from batchgen.export.chosen_columns import check_columns
 from batchgen.export.formats import JSONL, FormatSpec, names_of
-from batchgen.export.writer import Extra
+from batchgen.export.writer import Content, Extra
 from batchgen.items import State
-from batchgen.store import Counts
+from batchgen.store import Counts, ResultRow
 from batchgen.where import Where
 
 Progress = Callable[[int], object]
@@ -23,8 +24,9 @@ def untold(_: int) -> None:
 class ExportRequest:
     """`where` chooses among the rows of `state`, and with `failed_too` among the failed ones too;
     `shards` is the number of files that they go into; `summary` is a file that describes them;
-    `extras` go into each row; `group` puts the samples of an item into one line. Raises UsageError
-    for a combination that cannot be had."""
+    `extras` go into each row; `group` puts the samples of an item into one line; `columns` are the
+    only ones of a table, in this order (none: all); with `is_guarded` no cell of it is a formula.
+    Raises UsageError for a combination that cannot be had."""
 
     format: FormatSpec = JSONL
     state: State = State.DONE
@@ -34,6 +36,8 @@ class ExportRequest:
     extras: tuple[Extra, ...] = ()
     group: bool = False
     failed_too: bool = False
+    columns: tuple[str, ...] = ()
+    is_guarded: bool = True
 
     def __post_init__(self) -> None:
         place = f"format {self.format.name}"
@@ -47,6 +51,15 @@ class ExportRequest:
             )
         if self.group:
             self._check_group()
+        if self.columns or not self.is_guarded:
+            self._check_sheet()
+
+    def _check_sheet(self) -> None:
+        if not self.format.is_sheet:
+            others = names_of(lambda spec: spec.is_sheet)
+            what = "columns cannot be chosen" if self.columns else "it has no guarded cells"
+            raise UsageError(f"format {self.format.name}: {what}; choose {_or(others)}.")
+        check_columns(self.columns, self.extras)
 
     def _check_group(self) -> None:
         refused = {
@@ -76,6 +89,11 @@ class ExportRequest:
     def rows_of(self, counts: Counts) -> int:
         """How many rows there are, before any is chosen."""
         return counts.finished if self.failed_too else int(getattr(counts, self.state))
+
+    @property
+    def see(self) -> Callable[[Content, ResultRow], None] | None:
+        """Is given each row before any is written, where the format must know of all."""
+        return None if self.columns else self.format.see
 
     @property
     def needs_bodies(self) -> bool:
@@ -114,9 +132,11 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The files of one export, several if it was sharded."""
+    """The files of one export, several if it was sharded; `absent_columns` are those asked for that
+    none of its rows has."""
 
     files: tuple[ExportedFile, ...]
+    absent_columns: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -2,13 +2,11 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from json import loads
 from typing import Any
 
-from batchgen.clock import timestamp
-from batchgen.errors import BatchgenError
-from batchgen.export.columns import cells_of, groups_of
+from batchgen.export.columns import CALL, FAILURE, AllColumns, scalars_of
 from batchgen.export.files import Hashed
 from batchgen.export.writer import Content, Writer
 from batchgen.json_text import dump_json, storable
@@ -17,11 +15,6 @@ from batchgen.store import ResultRow
 # Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
 # Injection"); the last four are the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# The columns about the call.
-_CALL = (
-    "model", "finish_reason", "prompt_tokens", "completion_tokens", "cached_tokens",
-    "reasoning_tokens", "cost_usd", "attempts", "timestamp",
-)  # fmt: skip
 
 
 class CsvTable(Writer):
@@ -29,69 +22,42 @@ class CsvTable(Writer):
 
     def __init__(self, file: Hashed, content: Content) -> None:
         self._file, self._content = file, content
-        why = ("reason", "error") if content.has_failed else ()
-        self._paths = content.columns.paths([*_CALL, *why, *content.extras])
-        self._places = {path: place for place, path in enumerate(self._paths)}
-        file.write(b"\xef\xbb\xbf" + _csv([[_shown(".".join(path)) for path in self._paths]]))
+        self._text = _guarded_text if content.is_guarded else _text
+        self._columns = content.chosen or AllColumns(content.columns.paths(_last(content)))
+        file.write(b"\xef\xbb\xbf" + _csv([map(self._text, self._columns.names)]))
 
     def write(self, rows: Sequence[ResultRow]) -> None:
         self._file.write(_csv(map(self._row, rows)))
 
-    def _row(self, row: ResultRow) -> list[str]:
-        cells = [""] * len(self._paths)
-        cells[0] = _shown(row.custom_id or row.id)
-        for group, value in groups_of(row):
-            if value is None:
-                continue
-            whole = self._places.get((group,))
-            for path, part in cells_of((group,), value):
-                place = self._places.get(path)
-                if place is None and whole is None:
-                    raise BatchgenError("results changed while they were exported; export again.")
-                if place is None:  # too many fields for columns
-                    cells[whole or 0] = _shown(value)
-                    break
-                cells[place] = _shown(part)
-        extras = {name: _text_of(value) for name, value in self._content.extras_of(row).items()}
-        for name, value in (scalars(row) | extras).items():
-            if (place := self._places.get((name,))) is not None:
-                cells[place] = _shown(value)
-        return cells
+    def _row(self, row: ResultRow) -> Iterable[str]:
+        extras = {name: _own_text(value) for name, value in self._content.extras_of(row).items()}
+        return map(self._text, self._columns.cells(row, scalars_of(row) | extras))
 
 
-def scalars(row: ResultRow) -> dict[str, Any]:
-    """The cells about the call and the row, by their columns."""
-    return {
-        "sample": row.sample,
-        "model": row.model,
-        "finish_reason": row.finish_reason,
-        "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": row.completion_tokens,
-        "cached_tokens": row.cached_tokens,
-        "reasoning_tokens": row.reasoning_tokens,
-        "cost_usd": row.cost_usd,
-        "attempts": row.tries,
-        "timestamp": timestamp(row.finished_at),
-        "reason": row.reason,
-        "error": row.error,
-    }
+def _last(content: Content) -> list[str]:
+    """The columns after those of the item and its answer."""
+    return [*CALL, *(FAILURE if content.has_failed else ()), *content.extras]
 
 
-def _text_of(value: str | None) -> str | None:
+def _own_text(value: str | None) -> str | None:
     """JSON text as it is, but a JSON string as its text."""
     return storable(loads(value)) if value and value.startswith('"') else value
 
 
-def _shown(value: Any) -> str:
-    """A cell: text as it is, with an apostrophe before what would be a formula; the rest as
-    JSON."""
+def _text(value: Any) -> str:
+    """A cell: text as it is, the rest as JSON."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else dump_json(value)
+    return value if isinstance(value, str) else dump_json(value)
+
+
+def _guarded_text(value: Any) -> str:
+    """The same, with an apostrophe before a text that would be a formula."""
+    text = _text(value)
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
-def _csv(rows: Any) -> bytes:
+def _csv(rows: Iterable[Iterable[str]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()

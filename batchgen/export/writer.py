@@ -5,6 +5,7 @@ from enum import StrEnum
 from json import loads
 from typing import Any, Protocol
 
+from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
 from batchgen.export.value_type import ValueType
@@ -28,10 +29,16 @@ class Extra(StrEnum):
 class Content:
     """What there is about the rows of one export. `details` are those of the page that is being
     written; `recipes` are those of all rows so far, by their id; `columns` and `parsed_type`
-    are complete where the format needs them. Which of it is filled, `FormatSpec` says."""
+    are complete where the format needs them. Which of it is filled, `FormatSpec` says. `chosen` are
+    the columns that the user wants (None: all); with `is_guarded` no text of a table may be taken
+    for a formula."""
 
-    def __init__(self, extras: Sequence[Extra], *, has_samples: bool, has_failed: bool) -> None:
+    def __init__(
+        self, extras: Sequence[Extra], *, has_samples: bool, has_failed: bool,
+        chosen: ChosenColumns | None = None, is_guarded: bool = True,
+    ) -> None:  # fmt: skip
         self.extras, self.has_samples, self.has_failed = extras, has_samples, has_failed
+        self.chosen, self.is_guarded = chosen, is_guarded
         self.columns = Columns()
         self.parsed_type = ValueType()
         self.details: Mapping[int, AnswerDetails] = {}

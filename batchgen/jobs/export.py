@@ -40,17 +40,20 @@ NOTHING_LEFT_OUT = LeftOut()
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """`rows` went to `path`, or to the `shards` that it was split into."""
+    """`rows` went to `path`, or to the `shards` that it was split into; none of them has the
+    `absent_columns`, which were asked for."""
 
     path: Path
     rows: int
     shards: tuple[Path, ...] = ()
     left_out: LeftOut = NOTHING_LEFT_OUT
+    absent_columns: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         shards = {"files": [str(shard) for shard in self.shards]} if self.shards else {}
         left_out = {"left_out": asdict(self.left_out)} if any(astuple(self.left_out)) else {}
-        return {"path": str(self.path), "rows": self.rows, **shards, **left_out}
+        absent = {"absent_columns": list(self.absent_columns)} if self.absent_columns else {}
+        return {"path": str(self.path), "rows": self.rows, **shards, **left_out, **absent}
 
 
 async def left_out_of(
@@ -86,7 +89,7 @@ async def export(
     exported = await export_file(store, experiment, path, request, overwriting, progress)
     shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
     left_out = await left_out_of(store, experiment, request, exported.rows)
-    return ExportResult(path, exported.rows, shards, left_out)
+    return ExportResult(path, exported.rows, shards, left_out, exported.absent_columns)
 
 
 async def check_output(
