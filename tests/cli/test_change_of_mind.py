@@ -381,6 +381,31 @@ async def test_again_is_there_after_a_replace_that_left_the_done_ones(
     assert (await batchgen("verify")).code == 0
 
 
+async def test_again_leaves_alone_what_a_retry_asked_with_other_parameters(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    """The command is the same before and after a repair, and costs what the repair does."""
+    simulator.script("Shout w3", "length", "length")
+    project.config("parser: p.py:f\n", max_tokens=50)
+    project.write("p.py", OLD_PARSER)
+    project.pool(words(5))
+    await run(project)
+    project.write(TEMPLATE, "Shout {word}")
+    await run(project, "--recipe", "again", code=3)
+    for max_tokens in (100, 200):
+        await batchgen("retry", "--reason", "truncated", "--set", f"max_tokens={max_tokens}")
+        await run(project, "--recipe", "again", code=3 if max_tokens == 100 else 0)
+        assert simulator.requests[-1].body["max_tokens"] == max_tokens
+    calls = simulator.calls
+    assert calls == 5 + 5 + 2
+    await run(project, "--recipe", "again")
+    assert simulator.calls == calls
+    project.write(TEMPLATE, "Whisper {word}")
+    assert "takes the new ones: 5 calls" in await run(project, code=2)
+    await run(project, "--recipe", "again")
+    assert [request.body["max_tokens"] for request in simulator.requests][calls:] == [50] * 5
+
+
 async def test_a_killed_worker_s_rows_get_the_new_recipe_too(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

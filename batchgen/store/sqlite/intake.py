@@ -81,8 +81,9 @@ def _rows_chosen(mode: OtherRecipe, *, is_present: bool) -> str | None:
 def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> int:
     """The rows of a variant are asked with its new recipe; how many these are."""
     groups = _rows_to_ask(db, variant, choice)
-    db.execute(QUERIES["ask_rows"], {**variant, "choice": choice})
-    db.execute(QUERIES["give_recipe"], variant)
+    asked = {**variant, "choice": choice}
+    db.execute(QUERIES["ask_rows"], asked)
+    db.execute(QUERIES["give_recipe"], asked)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
     return sum(group.n for group in groups)

@@ -50,7 +50,7 @@ select count(*) from work where experiment_id = :experiment_id and state = 'runn
 -- name: rows_to_ask
 -- Those of a variant that are asked with another recipe, by `:choice`. not_done: the ones without an
 -- answer, also one that waits for its parser; all: but those that are done with it; other: those
--- that have another one, when the variant has it already.
+-- that have another one, when the variant has it already, and not by a retry with other parameters.
 select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
   from work w
   cross join items i on i.id = w.item_id and i.variant = :number
@@ -58,7 +58,7 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
  where w.experiment_id = :experiment_id
    and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                     when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
-                    else i.recipe_id <> :recipe_id end
+                    else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
  group by w.state, r.reason, r.parser_id;
 
 -- name: ask_rows
@@ -72,12 +72,12 @@ update work
       where w.experiment_id = :experiment_id
         and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                          when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
-                         else i.recipe_id <> :recipe_id end);
+                         else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end);
 
 -- name: give_recipe
 -- They are pending now, without an answer.
-update items set recipe_id = :recipe_id
- where variant = :number
+update items set recipe_id = :recipe_id, base_recipe_id = null
+ where variant = :number and (:choice <> 'other' or base_recipe_id is not :recipe_id)
    and id in (select item_id from work
                where experiment_id = :experiment_id and state = 'pending' and answer_seq is null);
 
@@ -608,7 +608,9 @@ select i.id
 select i.id, i.recipe_id from json_each(:ids) chosen cross join items i on i.id = chosen.value;
 
 -- name: set_recipe
-update items set recipe_id = :recipe_id where id = :item_id;
+-- After `retry --set`. With other parameters once more, the base is still that of the first time.
+update items set recipe_id = :recipe_id, base_recipe_id = coalesce(base_recipe_id, recipe_id)
+ where id = :item_id;
 
 -- name: unparsed_answers
 -- Items that failed at their parser, with the answers that it could not use, in the order of the pool.

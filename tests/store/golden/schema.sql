@@ -73,6 +73,7 @@ CREATE TABLE items (
   experiment_id integer not null references experiments (id),
   variant       integer not null default 1,
   recipe_id     integer not null references recipes (id),  -- with which it is, or was, asked
+  base_recipe_id integer references recipes (id),          -- the one before `retry --set`; or null
   custom_id     text,                              -- the user's own id
   input         text    not null,                  -- JSON, as it was made by json.dumps
   sample        integer,                           -- from 1; null: an ordinary item
