@@ -17,7 +17,7 @@ from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summa
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
-from batchgen.store import CallTotals, Counts, Store, WorkerRow
+from batchgen.store import CallTotals, Counts, Selection, Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -188,18 +188,20 @@ async def watch_run(
     store: Store,
     experiments: Sequence[int] | None,
     until: int | None = None,
-    selection: int | None = None,
+    selection: Selection | None = None,
 ) -> Callable[[], Awaitable[Status]]:
     """How to look at a run that begins now, as often as one likes: it costs little, so it leaves
     out what a run does not need (each experiment alone, what was before, unknown calls).
 
-    It is about these experiments (None: all), or a selection of their items, and, with `until`, no
-    more pending items than are still wanted. Latencies are those of calls that end from now on.
+    It is about these experiments (None: all), or a selection of their items and what is used from
+    now on, and, with `until`, no more pending items than are still wanted. Latencies are those of
+    calls that end from now on.
     """
     calls_before = await store.newest_attempt()
+    used_before = await store.counts(experiments) if selection else CallTotals()
 
     async def look() -> Status:
-        total = await store.counts(experiments, selection)
+        total = (await store.counts(experiments, selection)).since(used_before)
         total = replace(total, pending=total.wanted(until))
         latencies_ms = await store.latencies_ms(experiments, calls_before)
         return _status(total, latencies_ms, await store.workers())

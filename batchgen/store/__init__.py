@@ -74,6 +74,7 @@ from batchgen.store.values import (
     RecipeChoice,
     Reparsed,
     Reservation,
+    Selection,
     Spent,
     StoredParser,
     Trial,
@@ -85,7 +86,7 @@ __all__ = [
     "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
     "Failed", "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord",
     "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParserCount", "Parsers",
-    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Spent", "Store",
+    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "Spent", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Trial", "UnknownCall", "WorkerRow",
     "key_of_content", "key_of_id", "literal_parts", "open_store",
 ]  # fmt: skip
@@ -172,17 +173,16 @@ class Store:
 
     @asynccontextmanager
     async def selecting(
-        self, experiment_id: int, item_ids: Sequence[int], *, exactly: bool
-    ) -> AsyncIterator[int | None]:
-        """The number of a selection of these items (all their samples are named), for claims of
-        them alone. None: nothing else is open, or, with `exactly`, in the experiment at all."""
+        self, experiment_id: int, item_ids: Sequence[int]
+    ) -> AsyncIterator[Selection]:
+        """A selection of these items (all their samples are named), for claims of them alone."""
         begin, end = selections.begin_selection, selections.end_selection
-        selection = await self._db.write(begin, experiment_id, item_ids, exactly, now_ms())
+        selection = await self._db.write(begin, experiment_id, item_ids, now_ms())
         try:
             yield selection
         finally:
-            if selection is not None:
-                await uninterrupted(self._db.write(end, selection))
+            if selection.number is not None:
+                await uninterrupted(self._db.write(end, selection.number))
 
     # Seat: a worker's place, and what a worker asks besides
 
@@ -273,7 +273,7 @@ class Store:
         return await self._db.read(look.experiments)
 
     async def counts(
-        self, experiment_ids: Sequence[int] | None = None, selection: int | None = None
+        self, experiment_ids: Sequence[int] | None = None, selection: Selection | None = None
     ) -> Counts:
         """Items by state and what their calls used, of some experiments or all, in constant time.
         With a `selection` the items are those of it."""

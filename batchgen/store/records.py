@@ -6,7 +6,7 @@ and an empty page is the end.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -78,6 +78,13 @@ class Counts(CallTotals):
         if until is None:
             return self.pending
         return max(0, min(self.pending, until - self.done - self.running))
+
+    def since(self, before: CallTotals) -> "Counts":
+        """With what calls used since they were `before`."""
+        names = [column.name for column in fields(CallTotals)]
+        return replace(
+            self, **{name: getattr(self, name) - getattr(before, name) for name in names}
+        )
 
     @classmethod
     def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":

@@ -163,6 +163,18 @@ class Condemned:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Chosen items of an experiment. Their open ones are marked with its `number`. None: nothing
+    else is open, so they need no mark as long as the experiment has these `rows` and no more;
+    besides them are `done` and `failed` ones."""
+
+    number: int | None
+    rows: int
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimRequest:
     """What to claim: up to `slots` items of `experiments` (None: of all), and of a `selection` in
     them if there is one, sending no more than `limits` allow together with every other worker, and
@@ -176,9 +188,14 @@ class ClaimRequest:
     until: int | None = None
     call_tokens: CallTokens = UNKNOWN_CALL
     pause_ms: int = 0
-    selection: int | None = None
+    selection: Selection | None = None
     trial: Trial | None = None
     max_failures: FailureLimit | None = None
+
+    @property
+    def mark(self) -> int | None:
+        """That of the items to claim."""
+        return None if self.selection is None else self.selection.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +204,9 @@ class Exchange:
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
-    when it is time to look again; `enough`: as many as wanted are done; `limited_to_rpm`: the calls
-    a minute that the limit `limited_by` held the claims to. All are told only when fewer items were
+    when it is time to look again; `enough`: as many as wanted are done, or others than those
+    of the selection have come; `limited_to_rpm`: the calls a minute that the limit `limited_by`
+    held the claims to. All are told only when fewer items were
     claimed than wanted. `orders` are those of other terminals; None: this worker was taken for
     dead, and claims nothing before it joins again. `proven` are recipes that the server has
     answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be.

@@ -10,7 +10,7 @@ from typing import Any
 from batchgen.config import WorkConfig
 from batchgen.limits import Limits
 from batchgen.llm.decide import RetryPolicy
-from batchgen.store import Budget, FailureLimit
+from batchgen.store import Budget, FailureLimit, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class WorkSpec(WorkConfig):
     """The settings of the section `work`, and what one run adds to them. An option of `work` has
     the name of the field that it sets. None means no limit, and of `experiments`: all.
 
-    With a `selection` of the store only its items are worked on, and `until` counts those alone.
+    With a `selection` of the store only its items are worked on, and `until` counts those alone. It
+    ends early when others come that need a new selection.
     `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
     other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
     calls of all runs together may use. `max_items` is the most that this worker claims. It halts
@@ -34,7 +35,7 @@ class WorkSpec(WorkConfig):
     """
 
     experiments: tuple[int, ...] | None = None
-    selection: int | None = None
+    selection: Selection | None = None
     rpm: int | None = None
     tpm: int | None = None
     max_cost_usd: float | None = None
@@ -84,8 +85,10 @@ class WorkSpec(WorkConfig):
     def from_json(cls, values: Mapping[str, Any]) -> "WorkSpec":
         """The spec that `to_json` was called on. Raises KeyError or TypeError for anything else."""
         ids, failures = values["experiments"], values["max_failures"]
+        selection = values["selection"]
         made = {
             "experiments": None if ids is None else tuple(ids),
+            "selection": selection and Selection(**selection),
             "max_failures": failures and FailureLimit(**failures),
             "directory": Path(values["directory"]),
         }

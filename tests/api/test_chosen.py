@@ -53,6 +53,21 @@ async def test_what_the_command_line_enqueued_is_not_answered_along(
     assert simulator.calls == 21
 
 
+async def test_what_the_command_line_enqueues_meanwhile_is_not_answered_along(
+    here: Project, simulator: Simulator, words: Words
+) -> None:
+    simulator.hold()
+    run = asyncio.create_task(
+        DataGenerationPipeline().run(words(10), concurrency_limit=2), name="run"
+    )
+    await simulator.received(2)
+    here.pool(words(30))
+    assert (await here.batchgen("enqueue", "pool.jsonl")).code == 0
+    simulator.release()
+    assert words_of(await run) == [f"w{n}" for n in range(10)]
+    assert simulator.calls == 10
+
+
 @pytest.mark.parametrize(
     ("bad", "kind", "said"),
     [

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from batchgen.items import Done, Fail, Item, Outcome, Reason, Release, Retry
-from batchgen.store import ClaimRequest, Exchange, OtherRecipe, open_store
+from batchgen.store import ClaimRequest, Exchange, OtherRecipe, Selection, open_store
 from batchgen.store.sqlite import look, queue, selections
 from tests.kits.table import RECIPE, Table, answered, broken, new_item, open_table
 
 
-def select(table: Table, *items: int, exactly: bool = False) -> int | None:
-    return table.run(selections.begin_selection, 1, items, exactly, table.now)
+def select(table: Table, *items: int) -> Selection:
+    return table.run(selections.begin_selection, 1, items, table.now)
 
 
 def exchange(
-    table: Table, worker: int, slots: int, selection: int | None, *outcomes: Outcome
+    table: Table, worker: int, slots: int, selection: Selection | None, *outcomes: Outcome
 ) -> Exchange:
     want = ClaimRequest(slots, (1,), selection=selection)
     return table.run(queue.exchange, worker, outcomes, want, table.now)
@@ -61,25 +61,41 @@ def test_an_item_that_waits_for_another_try_is_claimed_when_it_is_due(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("chosen", "exactly", "is_needed"),
-    [
-        ((3, 4), False, False),
-        ((3, 4), True, True),
-        ((1, 2, 3, 4), True, False),
-        ((1, 3), False, True),
-        ((1, 2), False, True),
-    ],
-    ids=["all_that_are_open", "all_open_exactly", "all", "one_of_two_open", "none_open"],
+    ("chosen", "is_marked"),
+    [((3, 4), False), ((1, 2, 3, 4), False), ((1, 3), True), ((1, 2), True)],
+    ids=["all_that_are_open", "all", "one_of_two_open", "none_open"],
 )
-def test_there_is_none_where_nothing_else_could_be_claimed(
-    tmp_path: Path, chosen: tuple[int, ...], exactly: bool, is_needed: bool
+def test_there_are_no_marks_where_nothing_else_could_be_claimed(
+    tmp_path: Path, chosen: tuple[int, ...], is_marked: bool
 ) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue(*range(4))
         worker = table.join()
         for item in table.claim(worker, 2):
             table.finish(worker, item, Done(), answered())
-        assert (select(table, *chosen, exactly=exactly) is not None) == is_needed
+        selection = select(table, *chosen)
+        assert (selection.number is not None) == is_marked
+        counts = look.counts(table.db, [1], selection)
+        done = len({1, 2} & set(chosen))
+        assert (counts.done, counts.pending, counts.total) == (
+            done,
+            len(chosen) - done,
+            len(chosen),
+        )
+
+
+def test_without_marks_it_ends_when_others_come(tmp_path: Path) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        table.enqueue(*range(4))
+        worker, selection = table.join(), select(table, 1, 2, 3, 4)
+        assert numbers(exchange(table, worker, 2, selection).items) == [1, 2]
+        table.enqueue("elsewhere", experiment="another")
+        assert numbers(exchange(table, worker, 1, selection).items) == [3]
+        table.enqueue("later")
+        ended = exchange(table, worker, 1, selection)
+        assert (ended.items, ended.enough) == ([], True)
+        marked = select(table, 1, 2, 3, 4)
+        assert numbers(exchange(table, worker, 9, marked).items) == [4]
 
 
 def test_its_counts_are_those_of_its_items_whatever_they_were_before(tmp_path: Path) -> None:
@@ -103,7 +119,7 @@ def test_until_counts_the_chosen_ones(tmp_path: Path) -> None:
         worker = table.join()
         (first,) = table.claim(worker, 1)
         table.finish(worker, first, Done(), answered())
-        selection = select(table, 1, 3, 4, 5, exactly=True)
+        selection = select(table, 1, 3, 4, 5)
         want = ClaimRequest(8, (1,), until=2, selection=selection)
         (three,) = table.run(queue.exchange, worker, [], want, table.now).items
         ended = [Outcome(three, (answered(),), Done())]
@@ -123,9 +139,9 @@ def test_an_item_that_two_runs_chose_is_the_newer_ones(tmp_path: Path) -> None:
 def test_when_it_ends_nothing_is_left_of_it(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         table.enqueue(*range(3))
-        selection = select(table, 2)
-        assert selection is not None
-        table.run(selections.end_selection, selection)
+        number = select(table, 2).number
+        assert number is not None
+        table.run(selections.end_selection, number)
         assert table.query("select selection from work") == [(None,)] * 3
         assert table.query("select * from selections") == []
 
@@ -145,6 +161,6 @@ async def test_the_store_gives_the_rows_of_items_with_the_samples_wanted(tmp_pat
         assert await store.rows_of_items([4, 1], 3) == [4, 5, 6, 1, 2, 3]
         assert await store.rows_of_items([4, 1], 2) == [4, 5, 1, 2]
         assert await store.rows_of_items([4], 1) == [4]
-        async with store.selecting(1, [1, 2], exactly=False) as selection:
+        async with store.selecting(1, [1, 2]) as selection:
             counts = await store.counts([1], selection)
             assert (counts.pending, counts.total) == (2, 2)

@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 from batchgen.items import State
 from batchgen.json_text import is_storable
@@ -20,8 +19,9 @@ from batchgen.store.records import (
     UnknownCall,
 )
 from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
-from batchgen.store.sqlite.selections import selection_counts
+from batchgen.store.sqlite.selections import counts_of_selection
 from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.values import Selection
 
 
 def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:
@@ -56,16 +56,12 @@ def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
 def counts(
     db: sqlite3.Connection,
     experiment_ids: Sequence[int] | None = None,
-    selection: int | None = None,
+    selection: Selection | None = None,
 ) -> Counts:
     found = counts_by_experiment(db)
     chosen = found if experiment_ids is None else experiment_ids
     total = Counts.sum_of(found[id_] for id_ in chosen if id_ in found)
-    if selection is None:
-        return total
-    items = selection_counts(db, selection)
-    names = ("pending", "running", "done", "failed", "reasons")
-    return replace(total, **{name: getattr(items, name) for name in names})
+    return total if selection is None else counts_of_selection(db, selection, total)
 
 
 def unknown_calls(

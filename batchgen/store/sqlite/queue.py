@@ -24,7 +24,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
 from batchgen.store.sqlite.rows import rows_of
-from batchgen.store.sqlite.selections import selection_counts
+from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.sqlite.trials import Trials, forget_trials_of_the_last
@@ -138,7 +138,10 @@ def exchange(
     if limiter:
         limiter.settle(plan_returned(outcomes, want.limits, want.pause_ms))
     failed = _too_many_failed(db, want)
-    claims_nothing = orders is None or orders.claims_nothing or trials.condemned or failed
+    outgrown = _is_outgrown(db, want)
+    claims_nothing = (
+        orders is None or orders.claims_nothing or trials.condemned or failed or outgrown
+    )
     most = 0 if claims_nothing else min(want.slots, trials.may_begin())
     allowance = limiter.allowance(most) if limiter and most else Allowance(most)
     claimed, next_at = _claim(db, worker_id, want, allowance, now, from_the_end=trials.from_the_end)
@@ -161,7 +164,7 @@ def exchange(
         done,
         open=counts.open,
         next_at=next_at,
-        enough=counts.is_enough(want.until),
+        enough=outgrown or counts.is_enough(want.until),
         limited_to_rpm=allowance.limited_to_rpm if is_limited else None,
         limited_by=allowance.limited_by if is_limited else None,
     )
@@ -190,7 +193,7 @@ def _claim(
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
-                    "want": slots, "selection": want.selection,
+                    "want": slots, "selection": want.mark,
                 }  # fmt: skip
                 ids = [id_ for (id_,) in db.execute(QUERIES[query], row).fetchall()]
                 claimed += ids
@@ -204,7 +207,7 @@ def _claim(
 
 
 def _claims(want: ClaimRequest, *, from_the_end: bool) -> tuple[str, str]:
-    if want.selection is None:
+    if want.mark is None:
         return "claim_waiting", "claim_last" if from_the_end else "claim_fresh"
     fresh = "claim_selected_last" if from_the_end else "claim_selected_fresh"
     return "claim_selected_waiting", fresh
@@ -215,7 +218,7 @@ def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -
     no other is in flight that could be suspected of it."""
     for experiment_id in _experiments_to_claim(db, want):
         row = {
-            "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.selection,
+            "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.mark,
         }  # fmt: skip
         if claimed := [id_ for (id_,) in db.execute(QUERIES["claim_crashed"], row).fetchall()]:
             deltas = CounterDeltas()
@@ -235,8 +238,8 @@ def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterabl
 def _next_available_at(
     db: sqlite3.Connection, want: ClaimRequest, experiment_id: int
 ) -> int | None:
-    query = "next_available_at" if want.selection is None else "next_selected_at"
-    which = {"experiment_id": experiment_id, "selection": want.selection}
+    query = "next_available_at" if want.mark is None else "next_selected_at"
+    which = {"experiment_id": experiment_id, "selection": want.mark}
     (at,) = db.execute(QUERIES[query], which).fetchone()
     return None if at is None else int(at)
 
@@ -263,9 +266,8 @@ def _items(
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
     """Items by state, of those wanted."""
-    if want.selection is not None:
-        return selection_counts(db, want.selection)
-    return _counts_of_experiments(db, want)
+    counts = _counts_of_experiments(db, want)
+    return counts_of_selection(db, want.selection, counts) if want.selection else counts
 
 
 def _counts_of_experiments(db: sqlite3.Connection, want: ClaimRequest) -> Counts:
@@ -280,6 +282,14 @@ def _counts_of_experiments(db: sqlite3.Connection, want: ClaimRequest) -> Counts
 
 def _open(db: sqlite3.Connection, want: ClaimRequest) -> int:
     return _counts(db, want).open
+
+
+def _is_outgrown(db: sqlite3.Connection, want: ClaimRequest) -> bool:
+    """Whether others could be claimed along with those of the selection."""
+    return want.selection is not None and any(
+        others_have_come(db, want.selection, experiment_id)
+        for experiment_id in want.experiments or ()
+    )
 
 
 def _too_many_failed(db: sqlite3.Connection, want: ClaimRequest) -> Failed | None:

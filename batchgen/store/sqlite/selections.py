@@ -8,30 +8,28 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from batchgen.items import State
 from batchgen.store.records import Counts
 from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import Selection
 
 
 def begin_selection(
-    db: sqlite3.Connection, experiment_id: int, item_ids: Sequence[int], exactly: bool, now: int
-) -> int | None:
-    """The number of a new selection; None: there is no need for one, as nothing else is open (or,
-    with `exactly`, nothing else is in the experiment)."""
+    db: sqlite3.Connection, experiment_id: int, item_ids: Sequence[int], now: int
+) -> Selection:
+    """A new selection, with a number if others are open too."""
     which = {"experiment_id": experiment_id, "ids": json.dumps(list(item_ids)), "now": now}
     chosen = Counter(dict(db.execute(QUERIES["count_chosen"], which).fetchall()))
     every = Counter(dict(db.execute(QUERIES["count_all"], which).fetchall()))
-    if every - chosen == Counter() or (not exactly and _open(every) == _open(chosen)):
-        return None
+    others = every - chosen
+    if others.keys() <= {State.DONE, State.FAILED}:
+        return Selection(None, every.total(), others[State.DONE], others[State.FAILED])
     counts = {"done": chosen[State.DONE], "failed": chosen[State.FAILED]}
-    selection = db.execute(QUERIES["add_selection"], {**which, **counts}).lastrowid
-    db.execute(QUERIES["select_open"], {**which, "selection": selection})
-    return selection
-
-
-def _open(counted: Counter[str]) -> int:
-    return counted[State.PENDING] + counted[State.RUNNING]
+    number = db.execute(QUERIES["add_selection"], {**which, **counts}).lastrowid
+    db.execute(QUERIES["select_open"], {**which, "selection": number})
+    return Selection(number, every.total())
 
 
 def end_selection(db: sqlite3.Connection, selection: int) -> None:
@@ -39,12 +37,25 @@ def end_selection(db: sqlite3.Connection, selection: int) -> None:
     db.execute(QUERIES["delete_selection"], {"selection": selection})
 
 
-def selection_counts(db: sqlite3.Connection, selection: int) -> Counts:
-    """The chosen items by state, without reasons and calls."""
-    counts = Counts()
-    for state, n in db.execute(QUERIES["selection_counts"], {"selection": selection}):
-        setattr(counts, state, getattr(counts, state) + n)
-    return counts
+def counts_of_selection(db: sqlite3.Connection, selection: Selection, every: Counts) -> Counts:
+    """The chosen items by state, without reasons. `every` are the counts of their experiment, which
+    has the calls."""
+    if selection.number is None:
+        done, failed = every.done - selection.done, every.failed - selection.failed
+        return replace(every, done=max(0, done), failed=max(0, failed), reasons=Counter())
+    found: Counter[str] = Counter()
+    for state, n in db.execute(QUERIES["selection_counts"], {"selection": selection.number}):
+        found[state] += n
+    return replace(every, **{state: found[state] for state in State}, reasons=Counter())
+
+
+def others_have_come(db: sqlite3.Connection, selection: Selection, experiment_id: int) -> bool:
+    """Whether a selection without a number needs one now."""
+    if selection.number is not None:
+        return False
+    counted = db.execute(QUERIES["count_all"], {"experiment_id": experiment_id})
+    rows: int = sum(n for _, n in counted)
+    return rows > selection.rows
 
 
 def rows_of_items(db: sqlite3.Connection, item_ids: Sequence[int], samples: int) -> list[int]:
