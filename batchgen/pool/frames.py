@@ -26,6 +26,7 @@ class _Rows:
 
 
 def _pandas(frame: Any, name: str) -> _Rows:
+    frame = _with_named_index(frame)
     columns = _checked_names(frame.columns, name)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -33,6 +34,12 @@ def _pandas(frame: Any, name: str) -> _Rows:
             yield dict(zip(columns, row, strict=True))
 
     return _Rows(rows)
+
+
+def _with_named_index(frame: Any) -> Any:
+    """An index that has a name is a column too; one without, as frames have, counts the rows."""
+    names = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=names) if names else frame
 
 
 def _polars(frame: Any, name: str) -> _Rows:

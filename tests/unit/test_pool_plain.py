@@ -120,7 +120,7 @@ def as_json(frame: Any) -> list[Any]:
     return [json.loads(plain_text(row)) for row in rows]
 
 
-ROWS = [{"word": "a", "n": 1}, {"word": None, "n": 2}]
+ROWS: list[dict[str, Any]] = [{"word": "a", "n": 1}, {"word": None, "n": 2}]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,15 @@ ROWS = [{"word": "a", "n": 1}, {"word": None, "n": 2}]
 )
 def test_the_rows_of_a_table_are_items(frame: Any) -> None:
     assert as_json(frame) == ROWS
+
+
+def test_an_index_with_a_name_is_a_column_too() -> None:
+    frame = pd.DataFrame(ROWS)
+    by_id: list[Any] = [{"id": 7, **ROWS[0]}, {"id": 8, **ROWS[1]}]
+    assert as_json(frame.set_index(pd.Index([7, 8], name="id"))) == by_id
+    assert as_json(frame.set_index("word", drop=False)) == ROWS
+    levels = pd.MultiIndex.from_tuples([(7, 0), (8, 0)], names=["id", None])
+    assert as_json(frame.set_index(levels)) == by_id
 
 
 def test_a_frame_with_a_timestamp_somewhere_is_text() -> None:
