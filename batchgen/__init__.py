@@ -19,12 +19,14 @@ __version__ = "0.1.0"
 __all__ = ["BatchgenError", "DataGenerationPipeline", "Results", "StoppedError", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    """The API on first use: importing batchgen costs next to nothing."""
-    if name in __all__:
-        module = "batchgen.errors" if name == "BatchgenError" else "batchgen.api"
-        return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or else any name would be one to a type checker
+
+    def __getattr__(name: str) -> Any:
+        """The API on first use: importing batchgen costs next to nothing."""
+        if name in __all__:
+            module = "batchgen.errors" if name == "BatchgenError" else "batchgen.api"
+            return getattr(importlib.import_module(module), name)
+        raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

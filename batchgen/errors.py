@@ -35,6 +35,7 @@ class Remedy(Enum):
     SHOW_ITEM = auto()  # item
     GIVE_DONE_BY_ID = auto()
     ASK_DONE_AGAIN = auto()
+    GIVE_FUNCTION = auto()
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
     CHOOSE_RECIPE = auto()  # replace, again, add: what each costs

@@ -4,7 +4,8 @@
 its steps, so they can set events without races. After the second signal the handlers are gone, and
 a third one ends the process at once, in case something hangs.
 
-`uninterrupted` runs what must not be left half done when it is cancelled.
+`uninterrupted` runs what must not be left half done when it is cancelled, `unless` what may be
+given up when one is stopped.
 """
 
 import asyncio
@@ -124,3 +125,17 @@ async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:
         task.exception()  # marks it as retrieved: there is nobody to raise it to
         raise cancelled
     return task.result()
+
+
+async def unless(event: asyncio.Event, coro: Coroutine[Any, Any, T]) -> T | None:
+    """Await `coro`, which is cancelled when the event is set before; then None."""
+    task = asyncio.ensure_future(coro)
+    watching = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([task, watching], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watching.cancel()
+        if not task.done():
+            task.cancel()
+            await uninterrupted(asyncio.wait([task]))
+    return None if task.cancelled() else task.result()

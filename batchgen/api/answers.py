@@ -30,6 +30,12 @@ class _Ready:
         return self
 
 
+def _as_printed(value: object, printer: Any, cycle: bool) -> None:
+    """`_repr_pretty_` of what a cell of a notebook shows as `print` does. IPython finds it only in
+    the class itself, where that has, or inherits from a list, a `__repr__`."""
+    printer.text("..." if cycle else str(value))
+
+
 class Results(list[dict[str, Any]]):
     """The results of a run, one per row, in the order of the pool."""
 
@@ -77,6 +83,8 @@ class Failures(list[Failed], _Ready):
 
     def to_pandas(self) -> Any:
         return _to_pandas([one._asdict() for one in self])
+
+    _repr_pretty_ = _as_printed
 
     def __str__(self) -> str:
         lines = [
@@ -130,15 +138,20 @@ class Reparsed(_Ready):
 
 @dataclass(frozen=True)
 class Exported(_Ready):
-    """`rows` went to `path`; none of them has the `absent_columns`, which were asked for."""
+    """`rows` went to `path`. An export of done rows leaves out the `failed` ones, and the `open`
+    ones, which are not answered yet. None of the rows has the `absent_columns`, which were asked
+    for."""
 
     path: Path
     rows: int
+    failed: int
+    open: int
     absent_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: ExportResult) -> "Exported":
-        return cls(result.path, result.rows, result.absent_columns)
+        left_out = result.left_out
+        return cls(result.path, result.rows, left_out.failed, left_out.open, result.absent_columns)
 
 
 @dataclass(frozen=True)
@@ -182,11 +195,10 @@ class Status(_Ready):
             }
         )
 
+    _repr_pretty_ = _as_printed
+
     def __str__(self) -> str:
         return self.text
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text("..." if cycle else self.text)
 
 
 def _values(one: Any) -> dict[str, Any]:

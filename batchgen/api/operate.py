@@ -4,11 +4,15 @@ Each is about the pipeline's experiment, and Python's words are turned into thos
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from batchgen.api.answers import Exported, Failures, Reparsed, Retried, Status, Told
+from batchgen.api.showing import Progress
+from batchgen.api.words import COMMANDS
 from batchgen.config import Config, model_setting
+from batchgen.display.status import outdated_line
 from batchgen.errors import ConfigError, UsageError
 from batchgen.export import FORMATS, ExportRequest, Overwriting, column_names, format_by_name
 from batchgen.items import Reason, State
@@ -16,18 +20,20 @@ from batchgen.jobs.experiments import summary_of
 from batchgen.jobs.export import export as export_rows
 from batchgen.jobs.failures import failures_of
 from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.present_parser import outdated, present_spec
 from batchgen.jobs.reparse import ReparseRequest, reparse_experiment
 from batchgen.jobs.retry import RetryRequest
 from batchgen.jobs.retry import retry as retry_items
 from batchgen.jobs.status import status_of
 from batchgen.jobs.steer import stop as stop_workers
 from batchgen.json_text import dump_json
-from batchgen.parsers import Parser
+from batchgen.parsers import Parser, load_parser
 from batchgen.store import open_store
 from batchgen.where import Where
 
 
 async def status(config: Config) -> Status:
+    config = _with_the_rows_parser(config)
     async with open_store(config.database) as store:
         summary = await summary_of(store, config.output_data.experiment_name)
         whole = await status_of(store, config, summary.name)
@@ -60,14 +66,22 @@ async def retry(
 
 
 async def reparse(
-    config: Config, parser: Parser, failed_only: bool, ids: Iterable[str | int], dry_run: bool
+    config: Config,
+    parser: Parser | None,
+    failed_only: bool,
+    ids: Iterable[str | int],
+    dry_run: bool,
 ) -> Reparsed:
+    """By the `parser`; None: by the one that the experiment has."""
     given = tuple(map(str, ids))
     done_too = not failed_only and not given
     request = ReparseRequest(config.output_data.experiment_name, done_too, given)
     async with open_store(config.database) as store:
         experiment = await experiment_named(store, config.output_data.experiment_name)
         timeout_s = config.work.parse_timeout_s
+        if parser is None:
+            own = _with_the_rows_parser(config)
+            parser = load_parser(await present_spec(store, own, experiment))
         return Reparsed.of(
             await reparse_experiment(store, request, experiment, parser, timeout_s, dry_run=dry_run)
         )
@@ -90,6 +104,8 @@ async def export(
     overwriting = Overwriting(config.own_files, force)
     async with open_store(config.database) as store:
         experiment = await experiment_named(store, config.output_data.experiment_name)
+        for old in (await outdated(store, _with_the_rows_parser(config), [experiment])).values():
+            Progress(quiet=True).warn(outdated_line(old, COMMANDS))
         return Exported.of(
             await export_rows(store, config.output_data, experiment, target, request, overwriting)
         )
@@ -101,6 +117,11 @@ async def stop(config: Config, now: bool) -> Told:
         if not any(worker.alive for worker in await store.workers()):
             return Told(0)
         return Told(len((await stop_workers(store, now=now)).workers))
+
+
+def _with_the_rows_parser(config: Config) -> Config:
+    """A run's `extract_function` is what its answers are read with, whatever the config names."""
+    return replace(config, names_parser=False)
 
 
 def _reason(word: str) -> Reason:

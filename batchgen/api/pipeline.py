@@ -23,7 +23,7 @@ from batchgen.api.request import (
 from batchgen.api.run import Job, Run, running
 from batchgen.api.settings import Settings
 from batchgen.api.streaming import Give, Stream, Work
-from batchgen.api.words import remedies_in_python, stop_next
+from batchgen.api.words import ErrorsInPython, stop_next
 from batchgen.config import Config, load
 from batchgen.jobs.enqueue import recipe_of
 from batchgen.parsers import load_parser
@@ -57,12 +57,13 @@ class DataGenerationPipeline:
     """
 
     def __init__(self, config_path: str | Path | None = None, **settings: Unpack[Settings]) -> None:
-        self.config: Config = load(
-            None if config_path is None else Path(config_path),
-            env=os.environ,
-            overrides=settings,
-            cwd=Path.cwd(),
-        )
+        with ErrorsInPython():
+            self.config: Config = load(
+                None if config_path is None else Path(config_path),
+                env=os.environ,
+                overrides=settings,
+                cwd=Path.cwd(),
+            )
         self.experiment_path: Path | None = None
         """Where the last run wrote its JSONL."""
         self._runs: list[tuple[Stop, asyncio.AbstractEventLoop]] = []
@@ -115,12 +116,13 @@ class DataGenerationPipeline:
         run halts (wrong key, no quota) or is stopped; all answers are kept, and the next run goes
         on from there. Cancelling it abandons the calls in flight.
         """
-        request = RunRequest(
-            concurrency_limit=concurrency_limit, extract_function=extract_function,
-            samples=samples, until=until, max_cost=max_cost, max_failures=max_failures,
-            recipe=recipe, processes=processes, progress=progress,
-        )  # fmt: skip
-        return await self._run(data_pool, request, Stop(), on_result)
+        with ErrorsInPython():
+            request = RunRequest(
+                concurrency_limit=concurrency_limit, extract_function=extract_function,
+                samples=samples, until=until, max_cost=max_cost, max_failures=max_failures,
+                recipe=recipe, processes=processes, progress=progress,
+            )  # fmt: skip
+            return await self._run(data_pool, request, Stop(), on_result)
 
     def run_sync(
         self,
@@ -132,12 +134,13 @@ class DataGenerationPipeline:
         **options: Unpack[RunOptions],
     ) -> Results:
         """`run`, for code that is not async; also in a cell of a notebook."""
-        request = RunRequest(
-            concurrency_limit=concurrency_limit, extract_function=extract_function, **options
-        )
         stop = Stop()
-        work = self._run(data_pool, request, stop, on_result)
-        return run_blocking(work, interrupt=lambda: stop_next(stop))
+        with ErrorsInPython():
+            request = RunRequest(
+                concurrency_limit=concurrency_limit, extract_function=extract_function, **options
+            )
+            work = self._run(data_pool, request, stop, on_result)
+            return run_blocking(work, interrupt=lambda: stop_next(stop))
 
     def stream(
         self,
@@ -151,10 +154,11 @@ class DataGenerationPipeline:
         First come those that are there already. Leaving the loop early lets the calls in flight
         finish, and asks for no more.
         """
-        request = RunRequest(
-            concurrency_limit=concurrency_limit, extract_function=extract_function, **options
-        )
         stop = Stop()
+        with ErrorsInPython():
+            request = RunRequest(
+                concurrency_limit=concurrency_limit, extract_function=extract_function, **options
+            )
 
         async def begin() -> Work:
             pool = await open_data_pool(data_pool)
@@ -198,8 +202,10 @@ class DataGenerationPipeline:
         dry_run: bool = False,
     ) -> Reparsed:
         """Parse the stored answers again, without any call: all, those that failed to parse, or
-        those of the items with these `ids`. `dry_run` shows what would change."""
-        parser = parser_of(extract_function, self.config)
+        those of the items with these `ids`. Without `extract_function`, by the parser that they
+        have, if that has a name. `dry_run` shows what would change."""
+        with ErrorsInPython():
+            parser = None if extract_function is None else parser_of(extract_function, self.config)
         return self._do(operate.reparse(self.config, parser, failed_only, ids, dry_run))
 
     def export(
@@ -235,21 +241,19 @@ class DataGenerationPipeline:
     async def _run(
         self, data_pool: Any, request: RunRequest, stop: Stop, on_result: OnResult | None
     ) -> Results:
-        with remedies_in_python():
-            async with self._running(await open_data_pool(data_pool), request, stop) as run:
-                if on_result is not None:
-                    async for result in run.answers():
-                        if isawaitable(called := on_result(result)):
-                            await called
-                return await run.results()
+        async with self._running(await open_data_pool(data_pool), request, stop) as run:
+            if on_result is not None:
+                async for result in run.answers():
+                    if isawaitable(called := on_result(result)):
+                        await called
+            return await run.results()
 
     async def _stream(self, pool: DataPool, request: RunRequest, stop: Stop, give: Give) -> None:
-        with remedies_in_python():
-            async with self._running(pool, request, stop) as run:
-                async for result in run.answers():
-                    if not await give(result):
-                        run.drain()
-                        return
+        async with self._running(pool, request, stop) as run:
+            async for result in run.answers():
+                if not await give(result):
+                    run.drain()
+                    return
 
     @asynccontextmanager
     async def _running(self, pool: DataPool, request: RunRequest, stop: Stop) -> AsyncIterator[Run]:
@@ -266,5 +270,5 @@ class DataGenerationPipeline:
 
     @staticmethod
     def _do(work: Coroutine[Any, Any, T]) -> T:
-        with remedies_in_python():
+        with ErrorsInPython():
             return run_blocking(work)

@@ -30,8 +30,16 @@ from batchgen.jobs.work import WorkResult, spec_of, work_with_log
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.pool import Entries, Entry
-from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
-from batchgen.store import Experiment, LivePage, OtherRecipe, ResultRow, Store, open_store
+from batchgen.shutdown import Stop, stop_on_signal, uninterrupted, unless
+from batchgen.store import (
+    Experiment,
+    LivePage,
+    OtherRecipe,
+    ResultRow,
+    Selection,
+    Store,
+    open_store,
+)
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
@@ -84,16 +92,16 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
             if said := unseen_changes(job.parser):
                 progress.warn_once(said)
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
-                await _bring_up_to_date(job, store, known, progress)
+                await _bring_up_to_date(job, store, known, stop, progress)
             with closing(entries):
-                enqueued = await _enqueue(job, store, _until_stopped(checked, stop))
+                enqueued = await _enqueue(job, store, _until_stopped(checked, stop), progress)
             source = pool.source if isinstance(pool.source, str) else None
             if enqueued.unused and not is_results(source or ""):
                 progress.warn(enqueued.unused_words)
             rows = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)
             experiment = await experiment_named(store, job.experiment)
-            present = await _bring_up_to_date(job, store, experiment, progress)
+            present = await _bring_up_to_date(job, store, experiment, stop, progress)
             async with _ended_well(
                 Run(job, store, experiment, present, rows, stop, progress)
             ) as run:
@@ -118,14 +126,16 @@ async def _ended_well(run: "Run") -> AsyncIterator["Run"]:
 
 
 async def _bring_up_to_date(
-    job: Job, store: Store, experiment: Experiment, progress: Progress
+    job: Job, store: Store, experiment: Experiment, stop: Stop, progress: Progress
 ) -> PresentParser:
     """What another parser has read is parsed again, without a call: before anything is asked, as
     what can be read now is not asked again."""
     timeout_s = job.config.work.parse_timeout_s
-    done = await bring_up_to_date(
-        store, experiment, job.parser, progress.parsed, timeout_s=timeout_s
-    )
+    parsing = bring_up_to_date(store, experiment, job.parser, progress.parsed, timeout_s=timeout_s)
+    if (done := await unless(stop.drain, parsing)) is None:
+        raise StoppedError(
+            "the run was stopped while stored answers were parsed again; nothing was asked for."
+        )
     if done.reparsed is not None:
         progress.say(
             "the parser is another one now: stored answers were parsed again, without a call: "
@@ -134,14 +144,16 @@ async def _bring_up_to_date(
     return done.present
 
 
-async def _enqueue(job: Job, store: Store, entries: Iterator[Entry]) -> Enqueued:
+async def _enqueue(
+    job: Job, store: Store, entries: Iterator[Entry], progress: Progress
+) -> Enqueued:
     request = job.request
     async with _turn_to_enqueue():
         return await enqueue(
             store, entries, job.recipe, job.experiment,
             parser=job.parser.version, other_recipe=request.other_recipe,
             prices=Prices(job.config.model), samples=request.samples, keep_ids=True,
-            directory=job.config.directory,
+            directory=job.config.directory, say=progress.say,
         )  # fmt: skip
 
 
@@ -212,8 +224,10 @@ class Run:
             await self._tell_of_others()
 
     async def _tell_of_others(self) -> None:
-        """Rows that nobody passed are not answered: not in silence."""
-        if left := (await self._store.counts([self._experiment.id])).open:
+        """Rows that nobody passed are not answered: not in silence. While others are at work, they
+        may be theirs."""
+        left = (await self._store.counts([self._experiment.id])).open
+        if left and not any(worker.alive for worker in await self._store.workers()):
             self._progress.say(
                 f"rows of {self._experiment.name} that wait, as their items were not passed, and "
                 f"so are not in its file: {left}"
@@ -264,7 +278,7 @@ class Run:
         until, result = self._job.request.until, None
         only = self._experiment.id, self._rows
         while True:
-            async with self._store.selecting(*only, exactly=until is not None) as selection:
+            async with self._store.selecting(*only) as selection:
                 counts = await self._store.counts([self._experiment.id], selection)
                 if not counts.open or counts.is_enough(until):
                     return result or WorkResult.nothing_to_do(counts)
@@ -272,7 +286,7 @@ class Run:
             if self._stop.drain.is_set() or result.stats.halted:
                 return result
 
-    async def _answer(self, selection: int | None) -> WorkResult:
+    async def _answer(self, selection: Selection) -> WorkResult:
         job, store, progress = self._job, self._store, self._progress
         experiments = (self._experiment.id,)
         spec = spec_of(

@@ -13,7 +13,7 @@ from typing import Any
 
 from batchgen.api.blocking import Apart
 from batchgen.api.request import Result
-from batchgen.api.words import StoppedError
+from batchgen.api.words import ErrorsInPython, StoppedError
 from batchgen.shutdown import Stop, stop_on_signal, uninterrupted
 
 _MOST_WAITING = 500  # results that nobody has taken
@@ -38,6 +38,10 @@ class Stream(AsyncIterator[Result]):
         return self
 
     async def __anext__(self) -> Result:
+        with ErrorsInPython():
+            return await self._next()
+
+    async def _next(self) -> Result:
         if self._run is None:
             await self._start()
         assert self._run is not None

@@ -2,8 +2,7 @@
 said."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 
 from batchgen.display.commands import Commands
@@ -25,6 +24,7 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.SHOW_ITEM: "See it on the command line: batchgen show {item}",
     Remedy.GIVE_DONE_BY_ID: "done=True goes with ids=[...] alone.",
     Remedy.ASK_DONE_AGAIN: "Pass done=True to ask for it again.",
+    Remedy.GIVE_FUNCTION: "Pass it as extract_function.",
     Remedy.LOOK_AT_STATUS: "See pipeline.status().",
     Remedy.STOP_A_WORKER: "Stop one, or take more.",
     Remedy.CHOOSE_RECIPE:
@@ -61,7 +61,7 @@ REMEDIES: Mapping[Remedy, str] = {
 COMMANDS = Commands(
     enqueue="pipeline.run(data_pool)",
     work="pipeline.run(data_pool)",
-    reparse="pipeline.reparse()",
+    reparse="pipeline.reparse(extract_function)",
     failures="pipeline.failures()",
     show="batchgen show",
     resume="batchgen resume",
@@ -82,14 +82,23 @@ class StoppedError(BatchgenError):
         return [f"batchgen: {self}"]
 
 
-@contextmanager
-def remedies_in_python() -> Iterator[None]:
-    """An error's message says what to do, too."""
-    try:
-        yield
-    except BatchgenError as exc:
-        exc.args = (with_words(str(exc), exc.remedy, exc.facts),)
-        raise
+class ErrorsInPython:
+    """Inside, an error's message gets what to do about it, in Python's words, and its traceback
+    ends where the user called us: what is below is of no use to who can mend it."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
+        if not isinstance(exc, BatchgenError):
+            return
+        exc.__traceback__ = exc.__context__ = None
+        if isinstance(exc.__cause__, BatchgenError):
+            exc.__cause__ = None
+        message = str(exc)
+        words = with_words("", exc.remedy, exc.facts)
+        if not message.endswith(words):  # it is there when one run is within another's callback
+            exc.args = (message + words,)
 
 
 def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:

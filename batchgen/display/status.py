@@ -87,7 +87,7 @@ def outdated_line(outdated: Outdated, commands: Commands) -> str:
 
 
 def learned_line(rpm: float) -> str:
-    return f"the server takes about {rpm:,.0f} requests/min (found by --adaptive)"
+    return f"the server takes about {rpm:,.0f} requests/min (found by adaptive)"
 
 
 def unknown_line(unknown: UnknownCost) -> str:

@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from batchgen.errors import ConfigError
+from batchgen.errors import ConfigError, Remedy
 from batchgen.json_text import is_storable
 from batchgen.parsers.fingerprint import file_digest
 from batchgen.parsers.function import function_parser, parser_from_callable
@@ -99,8 +99,8 @@ def _parse_raw(text: str, _item: Mapping[str, Any], _timeout_s: float | None = N
 
 def _refuse_python(spec: str, name: str) -> NoReturn:
     raise ConfigError(
-        f"parser {spec!r}: only the Python script that enqueued these items has its {name}; "
-        "run that script to parse them"
+        f"parser {spec!r}: only the Python script that enqueued these items has its {name}.",
+        Remedy.GIVE_FUNCTION,
     )
 
 

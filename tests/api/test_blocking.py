@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchgen import DataGenerationPipeline, StoppedError
-from batchgen.errors import InputError
+from batchgen.errors import InputError, UsageError
 from batchgen.simulate import Simulator
 from tests.kits.project import Project, ended
 
@@ -129,3 +129,21 @@ async def test_importing_a_script_for_its_parser_does_not_run_it(
         assert "script.py for its function ran" in again.err
         assert '`if __name__ == "__main__":`' in again.err
     assert simulator.calls == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p, pool: p.run_sync(pool),
+        lambda p, pool: p.run_sync(pool, until="x"),
+        lambda p, pool: p.stream(pool, samples=0),
+        lambda p, _: p.reparse(17),
+        lambda p, _: p.retry("nonsense"),
+    ],
+    ids=["run", "until", "samples", "reparse", "retry"],
+)
+async def test_an_error_shows_no_frames_of_ours(here: Project, call: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError) as raised:
+        call(DataGenerationPipeline(), [{"nothing": "of use"}])
+    assert len(raised.traceback) <= 4  # the test, the call, the method, and what runs it
+    assert raised.value.__cause__ is None

@@ -86,10 +86,30 @@ async def test_reparse_uses_another_function_without_a_call(
     ]
 
 
+async def test_reparse_without_a_function_is_by_the_parser_that_the_rows_have(
+    here: Project, simulator: Simulator, words: Words, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here.write("mine.py", "def parse(text):\n    return text.split()[0]\n")
+    pipeline = DataGenerationPipeline()
+    await pipeline.run(words(2), extract_function="mine.py:parse")
+    here.write("mine.py", "def parse(text):\n    return text.split()[1]\n")
+    assert pipeline.export("out.jsonl").rows == 2
+    assert "2 items have the value of another parser than mine.py:parse" in capfd.readouterr().err
+    assert pipeline.reparse().changed == 2
+    assert pipeline.reparse().unchanged == 2
+    await pipeline.run(words(2), extract_function=str.upper)
+    with pytest.raises(
+        ConfigError, match=r"has its builtins\.str\.upper\. Pass it as extract_function"
+    ):
+        pipeline.reparse()
+    assert simulator.calls == 2
+
+
 async def test_export_writes_in_the_format_that_the_name_says(with_failures: Project) -> None:
     pipeline = DataGenerationPipeline()
     exported = pipeline.export("out.csv")
     assert (exported.rows, exported.path.name) == (4, "out.csv")
+    assert (exported.failed, exported.open) == (2, 0)
     assert (with_failures.path / "out.csv").read_text("utf-8-sig").startswith("id,input.word")
     assert pipeline.export("failed.jsonl", failed=True).rows == 2
     assert pipeline.export("some.jsonl", where="id <= 3").rows == 2

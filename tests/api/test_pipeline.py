@@ -581,7 +581,7 @@ async def test_work_leaves_items_that_only_their_script_can_parse(
     worked = await project.batchgen("work")
     assert worked.code == 2
     assert "only the Python script that enqueued these items has its __main__.extract" in worked.err
-    assert "run that script" in worked.err
+    assert "Run that script" in worked.err
     assert "Traceback" not in worked.err
     assert simulator.calls == sent
     assert project.query("select count(*) from work where state = 'done'") == [(0,)]

@@ -3,6 +3,7 @@ as it does all tests, and an error that it does not find makes the comment that 
 
 from typing import Any
 
+import batchgen
 from batchgen import DataGenerationPipeline
 
 
@@ -25,3 +26,4 @@ def wrong() -> None:
     pipeline.run_sync([], recipe="mix")  # type: ignore[arg-type]
     pipeline.stream([], until="3")  # type: ignore[arg-type]
     pipeline.retry(reson="parse")  # type: ignore[call-arg]
+    batchgen.DataGenerationPipline()  # type: ignore[attr-defined]

@@ -82,7 +82,7 @@ async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> N
     refused = project.query("select count(*) from attempts where reason = 'rate_limit'")
     assert 1 <= refused[0][0] <= 15
     assert 100 <= found <= 600
-    assert f"the server takes about {found:,.0f} requests/min (found by --adaptive)" in status.out
+    assert f"the server takes about {found:,.0f} requests/min (found by adaptive)" in status.out
 
 
 async def test_a_worker_that_a_limit_lets_send_nothing_says_so(

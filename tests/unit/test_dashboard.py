@@ -48,7 +48,7 @@ def test_at_80_columns() -> None:
         "spend    $9.3500   $300.00 per hour",
         "left     about 2 min 8 s",
         "failed because of: parse 30",
-        "the server takes about 1,234 requests/min (found by --adaptive)",
+        "the server takes about 1,234 requests/min (found by adaptive)",
         "sent, answer unknown: 3 (calls of workers that died or were stopped; the server",
         "  may have charged for them: at most $0.2500)",
         "",
