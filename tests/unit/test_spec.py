@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchgen.config import Config, ModelConfig
 from batchgen.items import Price
 from batchgen.jobs.worker_process import WorkerTask
-from batchgen.store import FailureLimit
+from batchgen.store import FailureLimit, Selection
 from batchgen.worker.spec import WorkSpec
 
 counts = st.integers(1, 2**40)
@@ -23,6 +23,7 @@ SOME: dict[Any, st.SearchStrategy[Any]] = {
     tuple[int, ...]: st.lists(counts).map(tuple),
     str: st.text(st.characters(codec="utf-8")),
     FailureLimit: st.builds(FailureLimit, counts.map(float), st.booleans()),
+    Selection: st.builds(Selection, st.none() | counts, counts, counts, counts),
     Path: st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(Path),
     NoneType: st.none(),
 }
