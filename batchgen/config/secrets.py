@@ -1,19 +1,22 @@
 """What of the settings no text may show: the API key, and the variables that a base_url has in it.
 
-Servers and libraries repeat what they were sent, in their errors most of all; what they say is
-stored and shown. So it goes through here first.
+Servers, proxies and libraries repeat what they were sent, in their errors most of all; what they
+say is stored and shown. So it goes through here first.
 """
 
+import html
+import json
 import re
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from batchgen.config.settings import ModelConfig
 
-# A text this long is a secret in an error; in an answer, where it might be a word, only a longer
-# one. A short placeholder for a key ("EMPTY", "ollama") is none.
-_SECRET_CHARS, _SURE_SECRET_CHARS = 8, 16
+# A text this long is a secret wherever it stands. Of shorter ones those are that no prose has by
+# chance; a placeholder for a key ("EMPTY", "ollama") is none.
+_SURE_SECRET_CHARS, _SECRET_CHARS, _SHORTEST_SECRET_CHARS = 16, 8, 5
 # An answer is searched for a secret in disguise only if it has a sign of one.
 _DISGUISES = ("\\u00", "\\/")
 
@@ -22,31 +25,27 @@ class Secrets:
     """Texts that are to be hidden, by what is shown in the place of each."""
 
     def __init__(self, shown: Mapping[str, str], shown_in_answers: Mapping[str, str]) -> None:
-        self._in_errors = _longest_first(shown, _SECRET_CHARS)
-        self._in_answers = _longest_first(shown_in_answers, _SURE_SECRET_CHARS)
+        self._in_errors = _longest_first(shown, filter(_may_be_hidden, shown))
+        self._in_answers = _longest_first(shown_in_answers, filter(_is_sure, shown_in_answers))
 
     def hide(self, text: str) -> str:
         """`text`, an error or a header, without them."""
-        for secret, shown in self._in_errors.items():
-            text = _any_form(secret).sub(lambda _, shown=shown: shown, text)  # type: ignore[misc]
-        return text
+        return _in_any_form(self._in_errors, text)
 
     def hide_in_answer(self, text: str) -> str:
         """`text`, the body of an answer, without those that can be no word of it."""
-        disguised = any(sign in text for sign in _DISGUISES)
+        if any(sign in text for sign in _DISGUISES):
+            return _in_any_form(self._in_answers, text)
         for secret, shown in self._in_answers.items():
-            if disguised:
-                text = _any_form(secret).sub(lambda _, shown=shown: shown, text)  # type: ignore[misc]
-            elif secret in text:
-                text = text.replace(secret, shown)
+            text = text.replace(secret, shown).replace(json.dumps(secret)[1:-1], shown)
         return text
 
 
 def secrets_of(model: ModelConfig, proxy: str | None = None) -> Secrets:
     """Those of the section `model`, and the password of the environment's proxy."""
     always = {model.api_key: "[API key]"} if model.api_key else {}
-    if proxy and (password := urlsplit(proxy).password):
-        always[password] = always[unquote(password)] = "[proxy password]"
+    if proxy:
+        always |= dict.fromkeys(_passwords(proxy), "[proxy password]")
     variables = {
         part: f"${{{name}}}"
         for name, value in model.url_variables.items()
@@ -58,26 +57,72 @@ def secrets_of(model: ModelConfig, proxy: str | None = None) -> Secrets:
     return Secrets(variables | always, tokens | always)
 
 
+def _passwords(proxy: str) -> Iterator[str]:
+    """That of the proxy, and all that is sent to it."""
+    parts = urlsplit(proxy)
+    if parts.password:
+        yield parts.password
+        yield unquote(parts.password)
+        sent = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+        yield b64encode(sent.encode()).decode()
+
+
 def _parts(value: str) -> Iterator[str]:
-    """What is shown of a URL: all of it, its host, its path."""
+    """What is shown of a URL: all of it, its host, its path; a library may have decoded it."""
     yield value
+    yield unquote(value)
     if "://" in value:
         yield urlsplit(value).netloc.partition(":")[0]
         yield urlsplit(value).path.strip("/")
 
 
-def _longest_first(shown: Mapping[str, str], chars: int) -> dict[str, str]:
-    secrets = (secret for secret in shown if len(secret) >= chars)
+def _may_be_hidden(secret: str) -> bool:
+    """Whether an error that has it means the secret."""
+    is_word = secret.isalpha()
+    return len(secret) >= (_SECRET_CHARS if is_word else _SHORTEST_SECRET_CHARS)
+
+
+def _is_sure(secret: str) -> bool:
+    """Whether it can be no word of an answer."""
+    if len(secret) >= _SURE_SECRET_CHARS:
+        return True
+    has_both = any(map(str.isdigit, secret)) and any(map(str.isalpha, secret))
+    return len(secret) >= _SECRET_CHARS and has_both
+
+
+def _longest_first(shown: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
     return {secret: shown[secret] for secret in sorted(secrets, key=len, reverse=True)}
+
+
+def _in_any_form(secrets: Mapping[str, str], text: str) -> str:
+    for secret, shown in secrets.items():
+        text = _any_form(secret).sub(lambda _, shown=shown: shown, text)  # type: ignore[misc]
+    return text
+
+
+# Where a text was broken into lines, also within JSON; UTF-16 has a NUL there.
+_BREAK = r"(?:[\s\0]|\\{1,4}[nr]){0,20}"
 
 
 @lru_cache(maxsize=100)
 def _any_form(secret: str) -> re.Pattern[str]:
-    r"""The secret as it is, or with some of its characters as JSON or a URL may write them: `\/`,
-    `\u002f`, `%2F`."""
-    return re.compile("".join(map(_any_form_of_char, secret)))
+    r"""The secret as it is or as JSON, a URL or HTML have it (`\/`, `\u002f`, `%2F`, `&#x2F;`),
+    and on several lines. In any case, as libraries write hosts in small letters."""
+    # First a look at what it can begin with: most places of a long text are none.
+    begins = rf"(?=[{re.escape(secret[0])}\\%&])"
+    short = len(secret) < _SECRET_CHARS
+    before, after = (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])") if short else ("", "")
+    pattern = begins + before + _BREAK.join(map(_any_form_of_char, secret)) + after
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _any_form_of_char(char: str) -> str:
-    code = f"(?i:{ord(char):02x})"
-    return rf"(?:\\?{re.escape(char)}|\\u00{code}|%{code})"
+    code = f"{ord(char):02x}"
+    forms = [
+        rf"\\{{0,4}}{re.escape(char)}",
+        rf"\\{{1,4}}u00{code}",
+        f"%(?:25){{0,2}}{code}",
+        f"&#(?:x0{{0,4}}{code}|0{{0,4}}{ord(char)});",
+    ]
+    named = html.escape(char, quote=False)
+    return f"(?:{'|'.join([*forms, *([named] if named != char else [])])})"

@@ -38,6 +38,7 @@ _ANSWER_HEADERS = frozenset(
         for of in ("requests", "tokens")
     }
 )
+_ANSWER_SIGN = '"choices"'  # some servers send an error with status 200
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
@@ -101,9 +102,11 @@ class Client:
                     found["fault_message"] = f"the answer is larger than {_MAX_BODY_BYTES} bytes"
                     response.close()
                     return
-            text = b"".join(chunks).decode(errors="replace")
-            hide = self._secrets.hide_in_answer if response.status == 200 else self._secrets.hide
-            found["body"] = hide(text)
+            text = b"".join(chunks).decode(errors="replace").removeprefix("\ufeff")
+            is_answer = response.status == 200 and _ANSWER_SIGN in text
+            found["body"] = (
+                self._secrets.hide_in_answer(text) if is_answer else self._secrets.hide(text)
+            )
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -132,6 +135,9 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     await openai.close()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        # A cookie would bind all calls to one machine behind a load balancer; and aiohttp prints
+        # those that it cannot read.
+        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
         proxy=proxy,
         headers=headers,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from json import JSONDecodeError
 from typing import Any, Literal
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
@@ -217,8 +218,8 @@ _OTHER_ANSWERS = ("tool_calls", "function_call", "audio")
 
 def _without_text(body: dict[str, Any], message: dict[str, Any], text: str) -> str | None:
     """The body as JSON, without the text, which is stored on its own. It reads back the same,
-    except that NaN and the infinities, which JSON does not have, become null. None: nested too
-    deep."""
+    except that NaN and the infinities, which JSON does not have, and numbers too long to be read
+    become null. None: nested too deep."""
     if message.get("content") == text:
         message["content"] = None
     try:
@@ -335,10 +336,24 @@ def _status_inside(error: Any) -> int:
 
 
 def _load(body: str | None) -> Any:
+    """The body as JSON; None: it is none, or nested too deep. A number that is longer than Python
+    reads spoils nothing else: it is taken for infinite."""
     try:
-        return json.loads(body or "")
+        try:
+            return json.loads(body or "")
+        except JSONDecodeError:
+            return None
+        except ValueError:
+            return json.loads(body or "", parse_int=_int_or_infinite)
     except (ValueError, RecursionError):
         return None
+
+
+def _int_or_infinite(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _shorten(text: str | None) -> str:

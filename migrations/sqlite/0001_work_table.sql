@@ -353,7 +353,11 @@ create table live_files (
 -- the response) and metadata. The joins are in the order in which they are to be done.
 create view item_results as
 select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
-       iif(instr(i.input, '"metadata"'), json_quote(json_extract(i.input, '$.metadata')), null)
+       -- Of one path SQLite makes a value of its own: another number, or no true; of two a list, in
+       -- which each stands as it was given. An item is no list, so the second is null.
+       iif(instr(i.input, '"metadata"'),
+           substr(json_extract(i.input, '$.metadata', '$[0]'), 2,
+                  length(json_extract(i.input, '$.metadata', '$[0]')) - length('[,null]')), null)
        as metadata,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cached_tokens,
        a.reasoning_tokens,

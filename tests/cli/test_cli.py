@@ -355,6 +355,18 @@ async def test_export_lines_have_the_keys_of_the_contract_in_its_order(
     assert (second["id"], second["metadata"]) == (2, None)
 
 
+async def test_metadata_of_any_kind_is_exported_as_it_was_given(
+    project: Project, batchgen: Typist
+) -> None:
+    written = [
+        "true", "false", "0.1234567890123456", str(10**29), '"a\\u0000b"', "[true, 1.0]", "null",
+    ]  # fmt: skip
+    lines = [f'{{"word": "{n}", "metadata": {one}}}\n' for n, one in enumerate(written)]
+    project.write("pool.jsonl", "".join(lines))
+    assert (await batchgen("run", "pool.jsonl")).code == 0
+    assert [json.dumps(line["metadata"]) for line in project.export()] == written
+
+
 async def test_parsed_is_what_the_parser_makes_of_the_answer(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

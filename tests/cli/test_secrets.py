@@ -3,8 +3,10 @@
 The servers here are the worst there are: they send the key back, in bodies, headers and answers.
 """
 
+import html
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -114,6 +116,7 @@ BROKEN_HTTP = {
     "half of it": f"HTTP/1.1 200 OK\r\nX-Echo: {HALF}\0\r\n\r\n",
     "cut off": f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\r\nContent-Length: 9",
     "cut off later": f"HTTP/1.1 500 {KEY}\r\nX-Echo: {KEY}\r\nContent-Length: 99\r\n\r\n{{",
+    "cookie": f"HTTP/1.1 400 No\r\nSet-Cookie: my {KEY}=1\r\nContent-Length: 2\r\n\r\nno",
     "no gzip": f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\n{KEY}",
 }
 
@@ -124,7 +127,8 @@ async def test_a_reply_that_is_no_http_is_told_without_its_bytes(
 ) -> None:
     looking.pool([{"word": "a"}])
     async with listening(closing(reply.encode())) as url:
-        looking.config("work: {max_attempts: 1, timeout_s: 10, stall_s: 1}\n", base_url=url)
+        by_name = url.replace("127.0.0.1", "localhost")  # an address has no cookies
+        looking.config("work: {max_attempts: 1, timeout_s: 10, stall_s: 1}\n", base_url=by_name)
         worked = await looking.batchgen("-v", "run", "pool.jsonl", "-c", "1")
     seen = [await batchgen(*command) for command in (["failures"], ["show", "1"])]
     assert places_with_the_key(looking, worked, *seen) == [WRITTEN_BY_THE_USER]
@@ -133,32 +137,58 @@ async def test_a_reply_that_is_no_http_is_told_without_its_bytes(
     assert not any(HALF in error for (error,) in errors)
 
 
-@pytest.mark.parametrize(
-    "echo",
-    ["{}", "http://h/x?key={}", "k={}&b=1"],
-)
-@pytest.mark.parametrize("form", ["plain", "slashes", "unicode", "percent"])
+DISGUISES: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "capitals": str.upper,
+    "slashes": lambda key: key.replace("/", "\\/"),
+    "unicode": lambda key: "".join(f"\\u{ord(char):04x}" for char in key),
+    "unicode in a text": lambda key: "".join(f"\\\\u{ord(char):04X}" for char in key),
+    "percent": lambda key: quote(key, safe=""),
+    "percent twice": lambda key: quote(quote(key, safe=""), safe=""),
+    "html": lambda key: "".join(f"&#x{ord(char):X};" for char in key),
+    "html names": lambda key: html.escape(key),
+    "two lines": lambda key: f"{key[:9]}\\n    {key[9:]}",
+    "utf-16": lambda key: "\0".join(key),
+}
+
+
+@pytest.mark.parametrize("form", DISGUISES)
 async def test_a_key_in_disguise_is_found_too(
-    looking: Project, batchgen: Typist, simulator: Simulator, echo: str, form: str
+    looking: Project, batchgen: Typist, simulator: Simulator, form: str
 ) -> None:
-    key = "sk/secret+0123456789=="
-    written = {
-        "plain": key,
-        "slashes": key.replace("/", "\\/"),
-        "unicode": "".join(f"\\u{ord(char):04x}" for char in key),
-        "percent": quote(key, safe=""),
-    }[form]
+    key = "sk/secret+<0123>&45'6789=="
     looking.config("work: {max_attempts: 1}\n", api_key=key)
-    body = '{"error": {"message": "' + echo.format(written) + '"}}'
+    written = DISGUISES[form](key)
+    body = '{"error": {"message": "' + f"http://h/x?key={written}&b=1 is {written}" + '"}}'
     simulator.script("Say json", Behaviour.response(400, body))
     looking.pool([{"word": "json"}])
     worked = await batchgen("-v", "run", "pool.jsonl")
-    ((error,),) = looking.query("select error from attempts")
+    ((error, kept),) = looking.query("select error, body from attempts")
     assert "[API key]" in error
+    assert "[API key]" in kept
     seen = await look_at_everything(batchgen, 1)
-    for text in [worked.err, *(ended.out for ended in seen)]:
-        assert key not in text
-        assert quote(key, safe="") not in text
+    for text in [error, kept, worked.err, *(ended.out for ended in seen)]:
+        assert "0123" not in text
+
+
+@pytest.mark.parametrize(("key", "in_answers"), [("sk-1234", False), ("token-abc123", True)])
+async def test_a_short_key_is_hidden_where_it_can_be_no_word(
+    looking: Project, batchgen: Typist, simulator: Simulator, key: str, in_answers: bool
+) -> None:
+    looking.config("work: {max_attempts: 1}\n", api_key=key)
+    said = {"error": {"message": f"No such token: {key}."}}
+    text = "fine" if in_answers else "task-1234 is no sk-1234"
+    answer: dict[str, Any] = {"choices": [{"message": {"content": text}}]}
+    if in_answers:
+        answer["debug"] = {"Authorization": f"Bearer {key}"}
+    simulator.script("Say json", Behaviour.response(200, json.dumps(said)))
+    simulator.script("Say text", Behaviour.response(200, json.dumps(answer)))
+    looking.pool([{"word": "json"}, {"word": "text"}])
+    worked = await batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    assert key not in worked.err
+    assert key not in (await batchgen("show", "1")).out
+    assert looking.query("select count(*) from attempts where body like ?", (f"%{key}%",)) == [(0,)]
+    assert looking.export()[0]["response"] == text
 
 
 TOKEN = "tenant-4711-token"
@@ -170,6 +200,7 @@ TOKEN = "tenant-4711-token"
         ("{url}/${{TOKEN}}/v1", TOKEN),
         ("${{TOKEN}}/v1", "{url}/" + TOKEN),
         ("http://${{TOKEN}}:9/v1", f"{TOKEN}.localhost.invalid"),
+        ("http://${{TOKEN}}:9/v1", f"{TOKEN.capitalize()}.localhost.invalid"),
     ],
 )
 async def test_a_variable_of_the_base_url_is_shown_by_its_name(

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - what servers say is quoted in full
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -240,6 +241,14 @@ def test_what_a_server_says_beside_its_answer_is_quoted() -> None:
 def test_what_an_empty_answer_cost_is_known() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     assert failure(200, completion("", usage=usage)).usage == Usage(3, 4)
+
+
+@pytest.mark.parametrize("name", ["created", "index"])
+def test_a_number_that_is_too_long_to_be_read_costs_no_answer(name: str) -> None:
+    body = re.sub(rf'"{name}": \d+', rf'"{name}": {"9" * 5000}', json.dumps(completion()))
+    found = answer(body)
+    assert found.text == "Hello"
+    assert f'"{name}":null' in found.rest
 
 
 def test_a_204_has_no_answer() -> None:
