@@ -94,8 +94,9 @@ async def export(
     target = None if path is None else Path(path)
     if format_name is not None and format_name not in FORMATS:
         raise UsageError(f"format: {format_name!r} is not one of {', '.join(FORMATS)}")
+    by_name = format_by_name(target, of_sheet=bool(columns) or not guard)
     request = ExportRequest(
-        FORMATS[format_name] if format_name else format_by_name(target),
+        FORMATS[format_name] if format_name else by_name,
         State.FAILED if failed else State.DONE,
         None if where is None else Where(where),
         columns=column_names(columns) if isinstance(columns, str) else tuple(columns),

@@ -23,7 +23,7 @@ from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import unseen_changes
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
-from batchgen.jobs.sources import is_results, note_own_files
+from batchgen.jobs.sources import note_own_files, only_offers
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work_with_log
@@ -96,7 +96,7 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
             with closing(entries):
                 enqueued = await _enqueue(job, store, _until_stopped(checked, stop), progress)
             source = pool.source if isinstance(pool.source, str) else None
-            if enqueued.unused and not is_results(source or ""):
+            if enqueued.unused and not only_offers(source or ""):
                 progress.warn(enqueued.unused_words)
             rows = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)

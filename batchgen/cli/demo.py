@@ -22,6 +22,7 @@ from batchgen.store import Counts, open_store
 
 _NAME = "demo"
 _KEY = "simulated"
+_MODEL = "simulated"
 _LOOK_EVERY_S = 0.1
 
 
@@ -47,7 +48,7 @@ def demo(session: Session, slots: int, samples: int) -> int:
 async def _demo(session: Session, directory: Path, slots: int, samples: int) -> int:
     async with Simulator(latency="lognormal:0.5:0.4").running() as url:
         overrides = {
-            "base_url": url, "api_key": _KEY, "model": "simulated", "experiment_name": _NAME,
+            "base_url": url, "api_key": _KEY, "model": _MODEL, "experiment_name": _NAME,
             "concurrency": slots,
         }  # fmt: skip
         config = load(directory / "config.yaml", env={}, overrides=overrides, cwd=Path.cwd())
@@ -84,7 +85,7 @@ async def _worker(
     """A worker in a process of its own, on the same terminal; killed in the end."""
     env = {
         "BATCHGEN_MODEL_BASE_URL": config.model.base_url, "BATCHGEN_MODEL_API_KEY": _KEY,
-        "BATCHGEN_OUTPUT_DATA_EXPERIMENT_NAME": _NAME,
+        "BATCHGEN_MODEL_MODEL": _MODEL, "BATCHGEN_OUTPUT_DATA_EXPERIMENT_NAME": _NAME,
     }  # fmt: skip
     arguments = ["--config", str(config.directory / "config.yaml"), "work", "-c", str(slots)]
     arguments += ["-q"] if session.quiet else []

@@ -35,7 +35,7 @@ from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import enqueue, recipe_of
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.recipe_choice import recipe_changes
-from batchgen.jobs.sources import is_results, note_own_files, open_source
+from batchgen.jobs.sources import note_own_files, only_offers, open_source
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
@@ -247,7 +247,7 @@ async def say_if_recipe_changed(
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
     if done.read == done.skipped == 0 and flags.limit != 0:
         session.warn(f"{'stdin' if flags.source == '-' else flags.source}: the pool is empty")
-    if done.unused and not is_results(flags.source):  # they are on offer there, not given
+    if done.unused and not only_offers(flags.source):
         session.warn(done.unused_words)
 
 

@@ -38,8 +38,10 @@ class _Asked:
     def request(self, path: Path | None) -> ExportRequest:
         if self.failed and self.failed_too:
             raise click.UsageError("--failed and --all exclude each other")
+        of_sheet = self.columns is not None or self.no_guard
+        by_name = format_by_name(path, of_sheet=of_sheet)
         return ExportRequest(
-            FORMATS[self.format_name] if self.format_name else format_by_name(path),
+            FORMATS[self.format_name] if self.format_name else by_name,
             State.FAILED if self.failed else State.DONE,
             None if self.where is None else Where(self.where),
             self.shards,

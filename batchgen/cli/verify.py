@@ -21,8 +21,8 @@ def verify(session: Session, as_json: bool) -> int:
 
     Counts add up, no id is there twice, every done item has its answer. Exported files that are
     still there are compared too: with the table or, where that cannot be, by their hash; those
-    that work -o and --follow keep up to date by their end. Exit 1, and the list, if something is
-    wrong.
+    that work -o and --follow keep up to date by the hash of all that was written. Exit 1, and the
+    list, if something is wrong.
     """
     config = session.config()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchgen.config.kinds import shown_key
+from batchgen.encoding import utf8_problem
 from batchgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def read_file(file: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
-        raise ConfigError(f"{file.name}:{line}: not UTF-8") from None
+        raise ConfigError(f"{file.name}:{line}: {utf8_problem(exc)}") from None
     return parse_yaml(text, file.name)
 
 

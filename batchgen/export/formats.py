@@ -113,10 +113,12 @@ _SPECS = (
 FORMATS: Mapping[str, FormatSpec] = {spec.name: spec for spec in _SPECS}
 
 
-def format_by_name(path: Path | None) -> FormatSpec:
-    """The format that the suffix of a file's name means; JSON lines if it means none."""
+def format_by_name(path: Path | None, *, of_sheet: bool = False) -> FormatSpec:
+    """The format that the suffix of a file's name means; if it means none, JSON lines, or CSV where
+    what is asked for is `of_sheet`."""
     suffix = path.suffix.lower() if path else ""
-    return next((spec for spec in _SPECS if spec.suffix == suffix), JSONL)
+    default = FORMATS["csv"] if of_sheet else JSONL
+    return next((spec for spec in _SPECS if spec.suffix == suffix), default)
 
 
 def names_of(which: Callable[[FormatSpec], bool]) -> list[str]:

@@ -20,6 +20,12 @@ def is_results(source: str) -> bool:
     return source.startswith(_RESULTS)
 
 
+def only_offers(source: str) -> bool:
+    """Whether the variables of its items are on offer, so that a template need not use them all:
+    nobody has written them down for it."""
+    return is_results(source) or Path(source).is_dir()
+
+
 def open_source(source: str, config: Config, where: Where | None = None) -> Entries:
     """The items of `source`, one at a time; of results only those for which `where` holds. Close
     the generator if it is not read to its end.

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchgen.encoding import utf8_problem
 from batchgen.errors import ConfigError, ParseError
 from batchgen.json_text import dump_json, strict_decoder
 from batchgen.parsers.json_value import parse_fitting_json
@@ -82,7 +83,7 @@ def _read(path: Path) -> str:
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from None
     except UnicodeDecodeError as exc:
-        raise ValueError(f"not UTF-8 (byte {exc.start + 1})") from None
+        raise ValueError(utf8_problem(exc)) from None
 
 
 def _decode(text: str) -> dict[str, Any]:

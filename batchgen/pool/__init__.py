@@ -65,7 +65,8 @@ def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
     if not path.is_file() and not path.is_fifo():
         raise UsageError(f"{source}: no such data pool")
     if reader is None:
-        raise UsageError(f"{source}: unknown kind of data pool; {_KINDS}")
+        hint = " (a sheet of Excel: save it as CSV UTF-8)" if ".xls" in path.suffix.lower() else ""
+        raise UsageError(f"{source}: unknown kind of data pool; {_KINDS}{hint}")
     if reader is read_parquet_rows:
         load_pyarrow()  # raises
         if packed or path.is_fifo():

@@ -10,6 +10,7 @@ from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
 
 _DELIMITERS = {",": "commas", "\t": "tabs"}
+_SHOWN_CHARS = 30
 _LINE_OVERHEAD_BYTES = 100  # of a short line and its cells in Python, beyond their characters
 
 
@@ -95,10 +96,24 @@ def _rows(lines: _CsvLines, delimiter: str) -> Iterator[tuple[str, list[str] | B
             if exc.line.fatal:
                 return
         except csv.Error as exc:
-            yield where, BadLine(where, f"not CSV: {exc}", lines.text())
+            yield where, BadLine(where, f"not CSV: {_plainly(exc)}", lines.text())
         else:
             if row:
                 yield where, row
+
+
+def _plainly(exc: csv.Error) -> str:
+    """What Python's module says, in the words of who wrote the file."""
+    problem = str(exc)
+    return next((words for begins, words in _WORDS.items() if problem.startswith(begins)), problem)
+
+
+_WORDS = {
+    "unexpected end of data": 'a cell that begins with " here is never closed with another "',
+    "new-line character seen": "lines end with CR alone; save the file with LF or CR LF",
+    "',' expected after": 'there is more after the " that ends a cell; within one, write ""',
+    "'\t' expected after": 'there is more after the " that ends a cell; within one, write ""',
+}
 
 
 def _header_problem(header: list[str], delimiter: str) -> str:
@@ -110,13 +125,9 @@ def _header_problem(header: list[str], delimiter: str) -> str:
             else ("tabs, or name the file .csv" if other == "," else _DELIMITERS[delimiter])
         )
         return f"the columns are separated by {other!r}; write them with {instead}"
-    seen: set[str] = set()
-    for number, name in enumerate((column.strip() for column in header), start=1):
-        if not name:
-            return f"column {number} of the header has no name"
-        if name in seen:
-            return f"the header has {name!r} twice"
-        seen.add(name)
+    names = list(filter(None, map(str.strip, header)))
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        return f"the header has {twice!r} twice"
     return ""
 
 
@@ -124,6 +135,9 @@ def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
     if len(row) != len(header):
         return BadLine(where, f"the row has {len(row)} cells, the header {len(header)}", text)
     item: dict[str, Any] = dict(zip(header, row, strict=True))
+    if "" in item and (nameless := _in_nameless_column(header, row)):
+        return BadLine(where, nameless, text)
+    item.pop("", None)
     for name in ("id", "params"):
         if item.get(name) == "":  # an empty cell is CSV's way of leaving it out
             del item[name]
@@ -133,3 +147,16 @@ def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
         except (ValueError, RecursionError) as exc:
             return BadLine(where, f"params: {problem_of(exc)}", text)
     return entry_of(item, where, text)
+
+
+def _in_nameless_column(header: list[str], row: list[str]) -> str:
+    """What is wrong with a row that has something where the header has no name; spreadsheets write
+    such columns with nothing in them."""
+    for number, (name, cell) in enumerate(zip(header, row, strict=True), start=1):
+        if not name and cell.strip():
+            hint = " (pandas: to_csv(index=False))" if number == 1 else ""
+            return (
+                f"{cell[:_SHOWN_CHARS]!r} is in column {number}, which has no name in the header; "
+                f"give it one, or leave the column out{hint}"
+            )
+    return ""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any, BinaryIO
 
+from batchgen.encoding import utf8_problem
 from batchgen.json_text import NotStorableError, strict_decoder
-from batchgen.pool.lines import CHUNK_CHARS, MAX_ITEM_BYTES, TEXT_KEPT_CHARS, not_utf8
+from batchgen.pool.lines import CHUNK_CHARS, MAX_ITEM_BYTES, TEXT_KEPT_CHARS
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import (
     checked,
@@ -118,7 +119,7 @@ class JsonList:
             more = self.read(max(self.chunk, len(rest)))
         except UnicodeDecodeError as exc:
             line = self.line + rest.count("\n") + exc.object[: exc.start].count(b"\n")
-            raise _SyntaxError(line, not_utf8(exc), "") from None
+            raise _SyntaxError(line, utf8_problem(exc), "") from None
         if more:
             self.buffer, self.pos = rest + more, 0
         return bool(more)

@@ -1,5 +1,6 @@
 """JSON lines: an item on each line."""
 
+from dataclasses import replace
 from typing import BinaryIO
 
 from batchgen.json_text import strict_decoder
@@ -25,6 +26,17 @@ def _json_line(line: str, lines: Lines) -> Entry:
             obj = strict_decoder.decode(text)
         obj = checked(obj, text)
     except (ValueError, RecursionError) as exc:
-        hint = "; a JSON list must be in a .json file" if text.startswith("[") else ""
-        return lines.bad(problem_of(exc) + hint, text)
-    return entry_of(obj, f"{lines.name}:{lines.number}", text)
+        return lines.bad(problem_of(exc) + _hint(text), text)
+    entry = entry_of(obj, f"{lines.name}:{lines.number}", text)
+    if isinstance(entry, BadLine) and isinstance(obj, list):
+        return replace(entry, problem=entry.problem + _hint(text))
+    return entry
+
+
+def _hint(text: str) -> str:
+    """What to do about a file that is not JSON lines at all."""
+    if text.startswith("["):
+        return "; a JSON list must be in a .json file"
+    if text.strip() == "{":
+        return "; an object must stand on one line (jq -c . does that)"
+    return ""

@@ -12,8 +12,12 @@ lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
 
 
 def problem_of(exc: ValueError | RecursionError) -> str:
+    if isinstance(exc, JSONDecodeError) and exc.msg == "Extra data":
+        return f"not JSON: there is more after the value, from column {exc.colno} on"
     if isinstance(exc, JSONDecodeError):
         return f"not JSON: {exc.msg} at column {exc.colno}"
+    if "integer string conversion" in str(exc):  # Python's own words are about Python
+        return "not usable JSON: a number has thousands of digits; write it as text"
     if isinstance(exc, RecursionError):
         return "not usable JSON: nested too deep"
     return f"not usable JSON: {exc}"

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from batchgen.encoding import UTF16_BOMS, utf8_problem
 from batchgen.json_text import is_storable, storable
-from batchgen.pool.lines import MAX_ITEM_BYTES, Lines, not_utf8
+from batchgen.pool.lines import MAX_ITEM_BYTES, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 
 _BOM = "\ufeff"
@@ -57,15 +58,16 @@ def _file_item(path: Path, name: str, where: str) -> Entry:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_ITEM_BYTES + 1)
-        text = data.decode()
     except OSError as exc:
         return BadLine(where, f"cannot be read: {exc.strerror}")
-    except UnicodeDecodeError as exc:
-        return BadLine(where, not_utf8(exc))
     if len(data) > MAX_ITEM_BYTES:
         return BadLine(where, f"is larger than {MAX_ITEM_BYTES >> 20} MB")
-    if "\0" in text:
-        return BadLine(where, "is not text: it has a NUL byte")
+    if b"\0" in data and not data.startswith(UTF16_BOMS):
+        return BadLine(where, "is not text: it has a NUL byte; keep it out of the directory")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as exc:
+        return BadLine(where, utf8_problem(exc))
     text = text.removeprefix(_BOM).removesuffix("\n").removesuffix("\r")
     if not text.strip():
         return BadLine(where, "the file is blank", blank=True)

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from batchgen.encoding import utf8_problem
 from batchgen.errors import TemplateError
 from batchgen.items import Template
 from batchgen.json_text import dump_json, storable
@@ -28,7 +29,7 @@ def load_template(path: Path) -> Template:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise TemplateError(f"template {path} is not UTF-8 (byte {exc.start + 1})") from exc
+        raise TemplateError(f"template {path}: {utf8_problem(exc)}") from exc
     except FileNotFoundError as exc:
         raise TemplateError(f"template {path}: no such file (in {Path.cwd()})") from exc
     except OSError as exc:

@@ -728,9 +728,11 @@ async def test_what_init_writes_runs_as_it_is(
 
 
 async def test_the_demo_survives_its_kill_and_a_second_one_calls_nothing(project: Project) -> None:
-    first = await project.batchgen("demo", "-c", "2", "--samples", "2")
+    # In a process, as what its worker says is seen too.
+    first = await project.process("demo", "-c", "2", "--samples", "2")
     assert first.code == 0, first.err
     assert "This is a simulation" in first.err
+    assert "changed since it was enqueued" not in first.err
     assert "The worker was just killed (kill -9), with " in first.err
     assert "10 done, 0 failed, 0 left; " in first.err
     (output,) = (project.path / "batchgen-demo/output").glob("demo_*.jsonl")

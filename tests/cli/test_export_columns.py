@@ -32,7 +32,7 @@ async def labelled(project: Project, simulator: Simulator) -> Project:
 
 
 async def rows_of(project: Project, *arguments: str) -> list[list[str]]:
-    done = await project.batchgen("export", "--format", "csv", "-o", "-", *arguments)
+    done = await project.batchgen("export", "-o", "-", *arguments)
     assert done.code == 0, done.err
     return list(csv.reader(io.StringIO(done.out.removeprefix("\ufeff"), newline="")))
 
@@ -65,7 +65,7 @@ async def test_a_whole_value_is_json_and_failed_rows_have_their_reason(labelled:
 
 
 async def test_the_columns_of_all_are_names_that_can_be_chosen(labelled: Project) -> None:
-    header, *rows = await rows_of(labelled)
+    header, *rows = await rows_of(labelled, "--format", "csv")
     names = ",".join(f'"{name}"' for name in header)
     assert await rows_of(labelled, "--columns", names) == [header, *rows]
 
@@ -96,7 +96,8 @@ async def test_a_column_that_no_row_has_is_empty_and_told(labelled: Project) -> 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--columns", "id"], "format jsonl: columns cannot be chosen; choose csv."),
+        (["--columns", "id", "-o", "x.jsonl"],
+         "format jsonl: columns cannot be chosen; choose csv."),
         (["--no-guard", "-o", "x.parquet"],
          "format parquet: it has no guarded cells; choose csv."),
         (["-o", "x.csv", "--columns", "id,parse.label"],

@@ -84,7 +84,9 @@ REFUSED = [
     ),
     Case(
         "template-not-utf8",
-        f"template <dir>/{TEMPLATE} is not UTF-8 (byte 4)",
+        f"template <dir>/{TEMPLATE}: not UTF-8: byte 0xe9 at column 4; in WINDOWS-1252 it would be "
+        '"café": save the file as UTF-8 (in Excel: CSV UTF-8), or run iconv -f WINDOWS-1252 -t '
+        "UTF-8",
         files={TEMPLATE: b"caf\xe9"},
     ),
     # the config

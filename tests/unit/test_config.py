@@ -368,7 +368,11 @@ WRONG = [
     ),
     ("parser: raw\ndatabase: \x07", "config.yaml:2: has a control character"),
     (f"model: {'[' * 20_000}", "config.yaml: nested too deep"),
-    (b"parser: raw\ndatabase: \xff.db", "config.yaml:2: not UTF-8"),
+    (
+        b"parser: raw\ndatabase: \xff.db",
+        "config.yaml:2: not UTF-8: byte 0xff at column 11; save the file as UTF-8 (in Excel: CSV "
+        "UTF-8)",
+    ),
     (b"#" * 1_000_001, "config.yaml: larger than 1 MB, too much for a config"),
 ]
 

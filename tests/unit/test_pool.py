@@ -34,6 +34,11 @@ def bad(where: str, problem: str, text: str = "", *, fatal: bool = False) -> Bad
     return BadLine(where, problem, text, fatal)
 
 
+OPEN_QUOTE = 'a cell that begins with " here is never closed with another "'
+AFTER_QUOTE = 'there is more after the " that ends a cell; within one, write ""'
+SAVE = "save the file as UTF-8 (in Excel: CSV UTF-8)"
+
+
 def read(path: Path, content: str | bytes) -> list[Entry]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return list(open_pool(str(path)))
@@ -53,10 +58,10 @@ def test_each_line_is_an_item_and_blank_lines_are_not(tmp_path: Path, name: str)
     ("line", "problem", "text"),
     [
         (b'{"a": }', "not JSON: Expecting value at column 7", '{"a": }'),
-        (b'{"a": 1} x', "not JSON: Extra data at column 10", '{"a": 1} x'),
+        (b'{"a": 1} x', "not JSON: there is more after the value, from column 10 on", '{"a": 1} x'),
         (
             b"[1]",
-            "an item must be an object, not a list",
+            "an item must be an object, not a list; a JSON list must be in a .json file",
             "[1]",
         ),
         (b'"a"', "an item must be an object, not 'a'", '"a"'),
@@ -69,7 +74,7 @@ def test_each_line_is_an_item_and_blank_lines_are_not(tmp_path: Path, name: str)
             "not usable JSON: it has a lone surrogate (half of a \\u pair)",
             r'{"a": "\ud800"}',
         ),
-        (b'{"a": "\xff"}', "not UTF-8: byte 0xff at column 8", r'{"a": "\xff"}'),
+        (b'{"a": "\xff"}', f"not UTF-8: byte 0xff at column 8; {SAVE}", r'{"a": "\xff"}'),
         (b'{"a": "\0"}', "NUL byte at column 8", '{"a": "\0"}'),
         (
             b'[{"a": 1},',
@@ -133,7 +138,8 @@ def test_standard_input_is_jsonl() -> None:
         flat({"a": 1}, "stdin:1"),
         bad(
             "stdin:2",
-            "not JSON: Expecting property name enclosed in double quotes at column 2",
+            "not JSON: Expecting property name enclosed in double quotes at column 2; an object "
+            "must stand on one line (jq -c . does that)",
             "{",
         ),
     ]
@@ -165,7 +171,7 @@ def test_a_json_list_knows_its_lines(tmp_path: Path) -> None:
         (b'[\n{"a": "b', 2, "not JSON: the file ends within an item"),
         (b'[\n{"a":', 2, "not JSON: the file ends within an item"),
         (b'[{"a": 1}]\n[]', 2, "there is more after the list's end"),
-        (b'[\n{"a": "\xff"}]', 2, "not UTF-8: byte 0xff at column 8"),
+        (b'[\n{"a": "\xff"}]', 2, f"not UTF-8: byte 0xff at column 8; {SAVE}"),
     ],
 )
 def test_an_error_of_syntax_ends_a_json_list(
@@ -272,11 +278,11 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert read(path, content) == [
         bad(f"{path}:2", "the row has 1 cells, the header 2", "1"),
         bad(f"{path}:3", "the row has 3 cells, the header 2", "1,2,3"),
-        bad(f"{path}:4", "not CSV: ',' expected after '\"'", '"x"y,2'),
-        bad(f"{path}:5", "not UTF-8: byte 0xff at column 1", "\\xff,2\n"),
+        bad(f"{path}:4", "not CSV: " + AFTER_QUOTE, '"x"y,2'),
+        bad(f"{path}:5", f"not UTF-8: byte 0xff at column 1; {SAVE}", "\\xff,2\n"),
         bad(f"{path}:6", "NUL byte at column 1", "\0,2\n"),
         flat({"a": "3", "b": "4"}, f"{path}:7"),
-        bad(f"{path}:8", "not CSV: unexpected end of data", '"open,5'),
+        bad(f"{path}:8", "not CSV: " + OPEN_QUOTE, '"open,5'),
     ]
 
 
@@ -284,13 +290,12 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     ("header", "problem"),
     [
         ("a,b,a", "the header has 'a' twice"),
-        ("a,,b", "column 2 of the header has no name"),
         ("a;b", "the columns are separated by ';'; write them with commas"),
         (
             "a\tb",
             "the columns are separated by '\\t'; write them with commas, or name the file .tsv",
         ),
-        ('a,"b', "not CSV: unexpected end of data"),
+        ('a,"b', "not CSV: " + OPEN_QUOTE),
     ],
 )
 def test_a_bad_header_ends_the_file(tmp_path: Path, header: str, problem: str) -> None:
@@ -329,10 +334,65 @@ def test_text_in_gbk_is_told_as_what_it_is(tmp_path: Path, name: str) -> None:
     )
 
 
-def test_other_bytes_are_not_taken_for_gbk(tmp_path: Path) -> None:
-    [entry, *_] = read(tmp_path / "pool.txt", "café crème\n".encode("latin-1"))
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("café crème\n".encode("latin-1"), "byte 0xe9 at column 4; in WINDOWS-1252 it would be "
+         f'"café crème": {SAVE}, or run iconv -f WINDOWS-1252 -t UTF-8'),
+        ("“it’s 5 €”\n".encode("cp1252"), "byte 0x93 at column 1; in WINDOWS-1252 it would be "
+         f'"“it’s 5 €”": {SAVE}, or run iconv -f WINDOWS-1252 -t UTF-8'),
+        ("お茶を飲む\n".encode("shift_jis"), f"byte 0x82 at column 1; {SAVE}"),
+        ("é ".encode() + b"caf\xe9\n", f"byte 0xe9 at column 6; {SAVE}"),
+    ],
+)  # fmt: skip
+def test_text_in_other_encodings_is_told_where_it_can_be(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    [entry, *_] = read(tmp_path / "pool.txt", content)
     assert isinstance(entry, BadLine)
-    assert entry.problem == "not UTF-8: byte 0xe9 at column 4"
+    assert entry.problem == f"not UTF-8: {told}"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("a,b\n1,2\n".encode("utf-32"), f"UTF-32; {SAVE}, or run iconv -f UTF-32 -t UTF-8"),
+        (gzip.compress(b"a,b\n1,2\n"), "packed by gzip; let its name end in .gz"),
+        (b"PK\x03\x04\x14\xff", "a ZIP or Excel file; save the sheet as CSV UTF-8"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_as_what_it_is(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    [entry, *_] = read(tmp_path / "pool.csv", content)
+    assert isinstance(entry, BadLine)
+    assert entry.problem == f"not UTF-8 but {told}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_its_mark_is_recognised(tmp_path: Path, encoding: str) -> None:
+    [entry, *_] = read(tmp_path / "pool.csv", "topic,tone\n".encode(encoding))
+    assert isinstance(entry, BadLine)
+    assert entry.problem.endswith(f", as UTF-16 has them; {SAVE}, or run iconv -f UTF-16 -t UTF-8")
+
+
+def test_columns_without_a_name_and_without_cells_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "pool.csv"
+    assert read(path, "topic,, \ntea,,\nmilk, ,x\n") == [
+        flat({"topic": "tea"}, f"{path}:2"),
+        bad(f"{path}:3", "'x' is in column 3, which has no name in the header; give it one, or "
+            "leave the column out", "milk, ,x"),
+    ]  # fmt: skip
+    assert read(path, ",topic\n0,tea\n")[0] == bad(
+        f"{path}:2", "'0' is in column 1, which has no name in the header; give it one, or leave "
+        "the column out (pandas: to_csv(index=False))", "0,tea",
+    )  # fmt: skip
+
+
+def test_lines_that_end_with_cr_alone_are_told(tmp_path: Path) -> None:
+    [entry, *_] = read(tmp_path / "pool.csv", "id,topic\r1,tea\r")
+    assert isinstance(entry, BadLine)
+    assert entry.problem == "not CSV: lines end with CR alone; save the file with LF or CR LF"
 
 
 @pytest.mark.parametrize(
@@ -387,7 +447,7 @@ def test_a_directory_of_texts_is_a_pool_in_the_order_of_its_paths(tmp_path: Path
         item("a/1", "1"),
         item("a/2.md", "2"),
         item("b.txt", "B\nb"),
-        bad(f"{tmp_path}/c.png", "not UTF-8: byte 0x89 at column 1"),
+        bad(f"{tmp_path}/c.png", f"not UTF-8: byte 0x89 at column 1; {SAVE}"),
         BadLine(f"{tmp_path}/empty", "the file is blank", blank=True),
     ]
 
@@ -499,7 +559,7 @@ def test_python_objects_are_copied() -> None:
             "pool.xlsx",
             "pool.xlsx: unknown kind of data pool; it must end in .jsonl, .json, .csv, .tsv, .txt"
             " (each also .gz) or .parquet, be a directory of text files, - (JSONL on stdin),"
-            " module:function, or results:EXPERIMENT",
+            " module:function, or results:EXPERIMENT (a sheet of Excel: save it as CSV UTF-8)",
         ),
         (
             "pool.parquet.gz",

@@ -177,7 +177,7 @@ def test_a_template_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, problem in [
         (tmp_path / "gone.txt", "no such file"),
         (tmp_path, "Is a directory"),
-        (latin, r"is not UTF-8 \(byte 3\)"),
+        (latin, "not UTF-8: byte 0xe9 at column 3; in WINDOWS-1252 it would be"),
     ]:
         with pytest.raises(TemplateError, match=f"^template {path}.*{problem}"):
             load_template(path)

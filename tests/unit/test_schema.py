@@ -282,7 +282,7 @@ def test_a_schema_that_cannot_be_used_says_why(schema: Any, said: str) -> None:
         (b"[]", "a JSON Schema is an object"),
         (b"{", "not JSON: Expecting property name"),
         (b'{"const": NaN}', "NaN is not JSON"),
-        (b'"\xff"', "not UTF-8 (byte 2)"),
+        (b'"\xff"', "not UTF-8: byte 0xff at column 2"),
         (b'{"const": ' + b"[" * 100_000, "nested too deep"),
     ],
 )
