@@ -49,7 +49,9 @@ async def use_parser(
     timeout_s = config.work.parse_timeout_s
     told = _Told(session, experiment)
     with showing_progress(session, told.so_far):
-        done = await bring_up_to_date(store, experiment, parser, told.put, timeout_s=timeout_s)
+        done = await bring_up_to_date(
+            store, experiment, parser, told.put, timeout_s=timeout_s, say=session.warn
+        )
     say_up_to_date(session, experiment, done)
     if is_new:
         warn_of_parser(session, parser)

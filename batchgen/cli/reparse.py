@@ -62,7 +62,7 @@ def reparse(
             with showing_progress(session, lambda: f"{parsed.value:,} answers parsed"):
                 found = await reparse_answers(
                     store, config, request, named, dry_run=dry_run,
-                    progress=lambda n, _: parsed.put(n),
+                    progress=lambda n, _: parsed.put(n), say=session.warn,
                 )  # fmt: skip
             total = ReparseResult.sum_of([one.result for one in found], dry_run=dry_run)
             if as_json:

@@ -1,7 +1,7 @@
 """Stored answers parsed once more, by another parser or a mended one, without any call: those that
 another parser than the present one has read, or those that are chosen."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,12 +42,14 @@ async def bring_up_to_date(
     progress: Progress | None = None,
     *,
     timeout_s: float = 30.0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> UpToDate:
     """Make it the experiment's parser, and parse the stored answers that another one has read,
     without a call. Wherever it stops, the next time goes on from there.
 
-    `progress` is told how many are parsed, and of how many. Raises BatchgenError when the parser
-    hangs again and again.
+    `progress` is told how many are parsed, and of how many; `say`, at how many an earlier process
+    died: those come last, one at a time, and what kills its process twice fails as `crash`. Raises
+    BatchgenError when the parser hangs again and again.
     """
     parser_id = await _made_present(store, experiment, parser.version)
     present = PresentParser(parser_id, parser)
@@ -58,7 +60,7 @@ async def bring_up_to_date(
     if not left:
         return UpToDate(present, None)
     pages = _outdated_pages(store, experiment, parser_id)
-    reparsing = Reparsing(store, present, timeout_s, progress, left)
+    reparsing = Reparsing(store, present, timeout_s, progress, left, say)
     return UpToDate(present, await reparsing.run(pages))
 
 
@@ -106,6 +108,7 @@ async def reparse(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[ReparsedExperiment]:
     """Parse the chosen answers with the parser `spec`, or each experiment's with its own, and write
     what is new; `dry_run` writes nothing.
@@ -131,7 +134,7 @@ async def reparse(
             continue  # its parser need not be there
         result = await reparse_experiment(
             store, request, experiment, load_parser(named), config.work.parse_timeout_s,
-            dry_run=dry_run, progress=progress,
+            dry_run=dry_run, progress=progress, say=say,
         )  # fmt: skip
         found.append(ReparsedExperiment(experiment, named, result))
     return found
@@ -146,6 +149,7 @@ async def reparse_experiment(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> ReparseResult:
     """Parse the chosen answers of an experiment and write what is new, a page a transaction;
     `dry_run` writes nothing. When all are chosen it is the experiment's parser from then on.
@@ -162,7 +166,8 @@ async def reparse_experiment(
     else:
         parser_id = await store.parsers.number(version)
     present = PresentParser(parser_id, parser)
-    return await Reparsing(store, present, timeout_s, progress).run(pages, dry_run=dry_run)
+    reparsing = Reparsing(store, present, timeout_s, progress, say=say)
+    return await reparsing.run(pages, dry_run=dry_run)
 
 
 async def _experiments_of(store: Store, request: ReparseRequest) -> list[Experiment]:

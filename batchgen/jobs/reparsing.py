@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,14 +19,15 @@ from batchgen.json_text import dump_json
 from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, shown_spec, to_json
 from batchgen.pool import read_item
-from batchgen.store import EndedAnswer, Reparsed, Store
+from batchgen.store import EndedAnswer, ParseWatch, Reparsed, Store
 from batchgen.worker.requests import PresentParser
 
 _AT_ONCE = 20  # async functions; threads are fewer
-_MOST_STUCK = 100  # a parser that never ends keeps its thread
+_MOST_STUCK = 20  # a parser that never ends keeps its thread, and the CPU if it loops
 _MOST_DIFFERENCES = 5
 _SHORT = 60
 
+_KILLED_TWICE = Fail(Reason.CRASH, "its process died twice while the parser read this answer")
 KINDS = ("done", "changed", "unchanged", "failing", "broken", "skipped")
 Progress = Callable[[int, int], None]
 
@@ -86,7 +88,8 @@ class ReparseResult:
 
 class Reparsing:
     """Parses pages of answers by one parser, and writes what came of them. `progress` is told how
-    many are parsed, and of how many (0: nobody has counted)."""
+    many are parsed, and of how many (0: nobody has counted); `say`, that an earlier process died at
+    some."""
 
     def __init__(
         self,
@@ -95,12 +98,14 @@ class Reparsing:
         timeout_s: float,
         progress: Progress | None = None,
         total: int = 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._parser_id, self._parser = present
         self._timeout_s = timeout_s
         self._progress = progress or _no_progress
         self._total = total
+        self._say = say
 
     async def run(
         self, pages: AsyncIterator[Sequence[EndedAnswer]], *, dry_run: bool = False
@@ -108,24 +113,42 @@ class Reparsing:
         runner, found, parsed = ParserRunner(), _Found(), 0
         self._progress(0, self._total)
         try:
-            async for page in _deadly_ones_last(pages):
-                await self._page(runner, page, found, dry_run=dry_run)
-                parsed += len(page)
-                self._progress(parsed, self._total)
+            async with self._watching(dry_run=dry_run) as watch:
+                if watch is not None and watch.suspects:
+                    self._tell_of_suspects(len(watch.suspects))
+                async for page in _suspects_last(pages, watch):
+                    await self._page(runner, page, found, watch, dry_run=dry_run)
+                    parsed += len(page)
+                    self._progress(parsed, self._total)
         finally:
             runner.close()
         return found.result(dry_run)
 
+    def _watching(self, *, dry_run: bool) -> AbstractAsyncContextManager[ParseWatch | None]:
+        if dry_run or self._parser.kind != "function":
+            return nullcontext()
+        return self._store.parsers.watched(self._parser_id)
+
+    def _tell_of_suspects(self, n: int) -> None:
+        self._say(
+            f"an earlier process died as it parsed {n} of the answers with "
+            f"{shown_spec(self._parser.spec)}; these come last, one at a time"
+        )
+
     async def _page(
-        self, runner: ParserRunner, page: Sequence[EndedAnswer], found: "_Found", *, dry_run: bool
-    ) -> None:
-        parsed = await _parse_page(runner, self._parser, page, self._timeout_s)
-        written = [
-            Reparsed(was, None if _is_same(was, now) else now)
-            for was, now in zip(page, parsed, strict=True)
-        ]
+        self, runner: ParserRunner, page: Sequence[EndedAnswer], found: "_Found",
+        watch: ParseWatch | None, *, dry_run: bool,
+    ) -> None:  # fmt: skip
+        if watch is not None and page[0].item_id in watch.guilty:
+            ended: list[tuple[EndedAnswer, Done | Fail]] = [(page[0], _KILLED_TWICE)]
+        else:
+            if watch is not None:
+                alone = _is_suspect(page[0], watch)
+                await watch.begin([one.item_id for one in page], alone=alone)
+            ended = await _parse_page(runner, self._parser, page, self._timeout_s)
+        written = [Reparsed(was, None if _is_same(was, now) else now) for was, now in ended]
         skipped = set() if dry_run else await self._store.parsers.write(written, self._parser_id)
-        found.add(zip(page, parsed, strict=True), skipped)
+        found.add(ended, skipped)
         if runner.stuck >= _MOST_STUCK:
             raise BatchgenError(
                 f"parser {shown_spec(self._parser.spec)!r} did not end for {runner.stuck} answers. "
@@ -138,34 +161,43 @@ def _no_progress(parsed: int, total: int) -> None:
     """Nobody wants to know."""
 
 
-async def _deadly_ones_last(
-    pages: AsyncIterator[Sequence[EndedAnswer]],
+def _is_suspect(answer: EndedAnswer, watch: ParseWatch | None) -> bool:
+    """Whether a process died when it was parsed, then or now."""
+    known = watch.suspects if watch is not None else ()
+    return answer.reason == Reason.CRASH or answer.item_id in known
+
+
+async def _suspects_last(
+    pages: AsyncIterator[Sequence[EndedAnswer]], watch: ParseWatch | None
 ) -> AsyncIterator[Sequence[EndedAnswer]]:
-    """Answers at which workers died come in the end, each alone: if one does it again, all others
+    """Answers at which processes died come in the end, each alone: if one does it again, all others
     have been written."""
-    deadly: list[EndedAnswer] = []
+    suspects: list[EndedAnswer] = []
     async for page in pages:
-        deadly += (one for one in page if one.reason == Reason.CRASH)
-        if others := [one for one in page if one.reason != Reason.CRASH]:
+        suspects += (one for one in page if _is_suspect(one, watch))
+        if others := [one for one in page if not _is_suspect(one, watch)]:
             yield others
-    for one in deadly:
+    for one in suspects:
         yield [one]
 
 
 async def _parse_page(
     runner: ParserRunner, parser: Parser, page: Sequence[EndedAnswer], timeout_s: float
-) -> list[Done | Fail]:
+) -> list[tuple[EndedAnswer, Done | Fail]]:
+    """What came of them; of some only, when the parser did not end for too many."""
     found: dict[int, Done | Fail] = {}
     waiting = iter(page)
 
     async def parse_some() -> None:
         for answer in waiting:
+            if runner.stuck >= _MOST_STUCK:
+                return
             found[answer.item_id] = await _parse(runner, parser, answer, timeout_s)
 
     async with asyncio.TaskGroup() as group:
         for number in range(min(_AT_ONCE, len(page))):
             group.create_task(parse_some(), name=f"parse {number}")
-    return [found[answer.item_id] for answer in page]
+    return [(answer, found[answer.item_id]) for answer in page if answer.item_id in found]
 
 
 async def _parse(

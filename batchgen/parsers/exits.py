@@ -3,7 +3,8 @@
 `os._exit` cannot be caught: with 0 it would look as if the run had ended well. So where a parser
 calls it, in this very process, the process ends as one that failed, and says why. What kills a
 process otherwise, a signal or a crash of native code, tells so by itself. The items that were being
-parsed are tried one at a time from then on (store/sqlite/queue.py).
+parsed are tried one at a time from then on (store/sqlite/queue.py; stored answers that are parsed
+again, store/sqlite/watch.py).
 """
 
 import os
@@ -32,8 +33,8 @@ def _exit(status: int) -> NoReturn:
     if _parsing_in.get() == os.getpid():  # not in a process that the parser has forked
         said = (
             f"error: a parser ended the process, by os._exit({status!r}). All answers are kept. "
-            "Mend it, or run the same command again: a worker then tries the items that were being "
-            "parsed one at a time.\n"
+            "Mend it, or run the same command again: what was being parsed is then tried one at a "
+            "time.\n"
         )
         os.write(2, said.encode())
         _end_process(1)

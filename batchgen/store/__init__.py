@@ -54,6 +54,7 @@ from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.files import Files
 from batchgen.store.sqlite.parsers import Parsers
 from batchgen.store.sqlite.seat import Seat
+from batchgen.store.sqlite.watch import ParseWatch
 from batchgen.store.values import (
     Added,
     AnswerChoice,
@@ -85,9 +86,9 @@ __all__ = [
     "Added", "AnswerChoice", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Condemned",
     "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
     "Failed", "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord",
-    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParserCount", "Parsers",
-    "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "Spent", "Store",
-    "StoredAttempt", "StoredItem", "StoredParser", "Trial", "UnknownCall", "WorkerRow",
+    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch", "ParserCount",
+    "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "Spent",
+    "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "UnknownCall", "WorkerRow",
     "key_of_content", "key_of_id", "literal_parts", "open_store",
 ]  # fmt: skip
 

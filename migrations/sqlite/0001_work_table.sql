@@ -184,6 +184,16 @@ create table results (
   constraint failed_not_parsed check (state = 'done' or parsed is null)
 ) strict;
 
+-- Ended items whose stored answers a user's parser reads again just now: should it kill the process,
+-- one of them was why. So the next process parses these one at a time, and what kills it once more
+-- fails.
+create table reparsing (
+  item_id   integer primary key references items (id) on delete cascade,
+  parser_id integer not null references parsers (id),
+  alone     integer not null,                      -- 1: a suspect, parsed while nothing else was
+  constraint alone_or_not check (alone in (0, 1))
+) strict;
+
 -- Items by state, the failed ones by reason too. Kept by whoever moves items, in the transaction that
 -- does; `batchgen verify` counts again.
 create table counters (

@@ -323,6 +323,50 @@ async def test_after_a_crash_at_the_parser_only_the_guilty_item_fails(
     assert (await batchgen("verify")).code == 0
 
 
+async def test_a_new_parser_that_kills_the_process_costs_the_guilty_items_only(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.config("parser: p.py:f\n")
+    project.write("p.py", OLD_PARSER)
+    project.pool(words(12))
+    await run(project)
+    project.write("p.py", "import os, signal\ndef f(text, item):\n"
+                          "    if item['word'] in ('w3', 'w7'):\n"
+                          "        os.kill(os.getpid(), signal.SIGKILL)\n"
+                          "    return {'new': len(text)}\n")  # fmt: skip
+    done = [await project.process("run", "pool.jsonl") for _ in range(4)]
+    assert [one.code for one in done] == [-9, -9, -9, 3]
+    said = "warning: an earlier process died as it parsed {} of the answers with p.py:f"
+    assert [said.format(n) in one.err for n, one in zip((12, 9), done[1:], strict=False)] == [
+        True
+    ] * 2
+    assert "failed because of: crash 2." in done[3].err
+    said = (await batchgen("failures")).out
+    assert "2  crash         its process died twice while the parser read this answer" in said
+    assert "Mend the parser" in said
+    assert [list(one) for one in parsed(project)] == [["new"]] * 10
+    assert project.query("select count(*) from reparsing") == [(0,)]
+    project.write("p.py", NEW_PARSER)
+    await run(project)
+    assert len(project.export()) == simulator.calls == 12
+    assert (await batchgen("verify")).code == 0
+
+
+async def test_a_reparse_that_ends_otherwise_leaves_no_suspects(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    project = parsed_by_function
+    project.write("slow.py", "import threading\ndef f(text):\n    print('there', flush=True)\n"
+                             "    threading.Event().wait()\n")  # fmt: skip
+    process = await project.start("reparse", "--all", "--parser", "slow.py:f")
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"there\n"
+    assert project.query("select count(*), sum(alone) from reparsing") == [(4, 0)]
+    process.send_signal(signal.SIGINT)
+    assert (await ended(process)).code == 130
+    assert project.query("select count(*) from reparsing") == [(0,)]
+
+
 # --- the recipe ------------------------------------------------------------------------------
 
 

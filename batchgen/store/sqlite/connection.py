@@ -9,8 +9,8 @@ import asyncio
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -112,6 +112,18 @@ class Database:
             await asyncio.sleep(_ENQUEUE_LOOK_S)
         try:
             yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def only_parsing_again(self) -> Iterator[bool]:
+        """Whether no other process parses stored answers again, for as long as one is inside."""
+        lock = OwnerLock(
+            self.path.with_name(f"{self.path.name}-reparse"), lock_file_mode(self.path)
+        )
+        is_only = lock.acquire()
+        try:
+            yield is_only
         finally:
             lock.release()
 

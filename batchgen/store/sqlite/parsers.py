@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from batchgen.clock import now_ms
 from batchgen.items import ParserVersion
@@ -10,6 +11,7 @@ from batchgen.store.sqlite import intake, repair
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.watch import ParseWatch, watched
 from batchgen.store.values import AnswerChoice, EndedAnswer, ParserCount, Reparsed, StoredParser
 
 
@@ -55,6 +57,11 @@ class Parsers:
     async def answer_of(self, item_id: int) -> EndedAnswer | None:
         """The same of one item. None when it has not ended with an answer that was for a parser."""
         return await self._db.read(repair.answer_of, item_id)
+
+    def watched(self, parser_id: int) -> AbstractAsyncContextManager[ParseWatch | None]:
+        """While inside, answers are parsed again by code that may kill the process. None: another
+        process does so too, and what it is at cannot be told from what killed one."""
+        return watched(self._db, parser_id)
 
     async def write(self, reparsed: Sequence[Reparsed], parser_id: int) -> set[int]:
         """Replace what was parsed by what this parser makes of it, keeping the earlier results. The

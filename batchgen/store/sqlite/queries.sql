@@ -661,6 +661,17 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
    and w.state in ('done', 'failed')
  order by w.item_id limit :limit;
 
+-- name: begin_reparsing
+insert or replace into reparsing (item_id, parser_id, alone)
+select value, :parser_id, :alone from json_each(:ids);
+
+-- name: end_reparsing
+delete from reparsing where item_id in (select value from json_each(:ids));
+
+-- name: left_reparsing
+-- By a process that is gone.
+select item_id, alone from reparsing where parser_id = :parser_id;
+
 -- name: results_of_items
 -- The results by which some items have ended.
 select w.item_id, w.result_seq

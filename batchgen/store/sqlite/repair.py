@@ -96,6 +96,7 @@ def write_reparsed(
     """New results beside the old ones; the items that were skipped, as they have another result by
     now."""
     ids = {"ids": json.dumps([one.was.item_id for one in reparsed])}
+    db.execute(QUERIES["end_reparsing"], ids)
     result_seqs = dict(db.execute(QUERIES["results_of_items"], ids).fetchall())
     plan = plan_reparsed(reparsed, parser_id, result_seqs, last_id(db, "results"), now)
     db.executemany(QUERIES["append_result"], plan.results)

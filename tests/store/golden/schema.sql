@@ -134,6 +134,13 @@ CREATE TABLE recipes (
   created_at integer not null
 ) strict;
 
+CREATE TABLE reparsing (
+  item_id   integer primary key references items (id) on delete cascade,
+  parser_id integer not null references parsers (id),
+  alone     integer not null,                      -- 1: a suspect, parsed while nothing else was
+  constraint alone_or_not check (alone in (0, 1))
+) strict;
+
 CREATE TABLE reservations (
   item_id       integer primary key,
   epoch         integer not null,
