@@ -53,7 +53,7 @@ async def test_it_loads_parquet(project: Project, labelled: Project) -> None:
     assert (await project.batchgen("export", "-o", "out.parquet")).code == 0
     first, second = load("parquet", project.path / "out.parquet")
     assert [first["id"], second["id"]] == ["1", "b-2"]
-    assert json.loads(first["parsed"]) == {"label": "good", "pages": [{"n": 1}]}
+    assert first["parsed"] == {"label": "good", "pages": [{"n": 1}]}
     assert first["cost_usd"] == project.export()[0]["cost_usd"]
     assert first["timestamp"].tzinfo is not None
 
