@@ -236,7 +236,7 @@ async def test_processes_share_one_file_that_their_parent_writes(
     project: Project, simulator: Simulator
 ) -> None:
     await enqueue(project, 60)
-    work = await project.batchgen("work", "--processes", "2", "-c", "6", "-o", "live.jsonl")
+    work = await project.process("work", "--processes", "2", "-c", "6", "-o", "live.jsonl")
     assert work.code == 0
     assert work.err.endswith("60 rows -> live.jsonl\n")
     await right(project)

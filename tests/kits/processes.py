@@ -3,8 +3,9 @@
 Importing batchgen and what it stands on takes a second of CPU, and the tests start hundreds of
 processes. So each test runner has one process that has imported it all, and forks for each command.
 What it forks is a process as any other, with its own pid, signals, files and exit code, but for
-what Python does at its start, and it is no child of the test runner. Where that matters, a test
-starts a fresh one.
+what Python does at its start, and it is no child of the test runner. The worker processes that a
+warm `--processes` command starts are warm too, from a forking process of its own. Where any of that
+matters, a test starts a fresh one.
 """
 
 import asyncio
@@ -26,9 +27,11 @@ import sys
 import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
+
+from batchgen import cli
+from batchgen.cli import worker_process
 
 _ROOT = Path(__file__).parents[2]
 _REQUEST_BYTES = 1 << 18
@@ -143,6 +146,7 @@ async def _start_warm(
         "cwd": str(cwd),
         "env": {**os.environ, **env},
         "foreground": foreground,
+        "blocked": [*signal.pthread_sigmask(signal.SIG_BLOCK, ())],
     }
     told, tells = os.pipe()
     if terminal is not None:
@@ -185,10 +189,18 @@ async def _rest(reader: asyncio.StreamReader | None) -> bytes:
     return b"" if reader is None else await reader.read()
 
 
-@cache
+_forkers: list[socket.socket] = []
+
+
 def _forker() -> socket.socket:
-    """The socket that the forking process of this test runner listens to."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """The socket that the forking process of this test runner, or command, listens to."""
+    if not _forkers:
+        _forkers.append(_start_forker())
+    return _forkers[0]
+
+
+def _start_forker() -> socket.socket:
+    ours, theirs = _socket_pair()
     forker = subprocess.Popen([sys.executable, "-m", __name__], cwd=_ROOT, stdin=theirs.fileno())
     theirs.close()
 
@@ -200,11 +212,15 @@ def _forker() -> socket.socket:
     return ours
 
 
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
 class _Forker:
     """Forks until nobody can ask any more."""
 
-    def __init__(self) -> None:
-        self._requests = socket.socket(fileno=os.dup(0))
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
         self._running: dict[int, int] = {}  # pid -> where its exit code goes
         self._died, dies = socket.socketpair()
         self._died.setblocking(False)
@@ -275,6 +291,7 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     random.seed()
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
 
 
 def _import_everything() -> None:
@@ -288,20 +305,41 @@ def _import_everything() -> None:
     gc.freeze()  # so that the processes share its memory
 
 
-def _main() -> NoReturn:
-    _import_everything()
-    request = _Forker().next_command()
+def _warm_worker_processes() -> None:
+    """In a command: the worker processes that it starts are forked, by a process that is made now,
+    as a command has threads later."""
+    ours, theirs = _socket_pair()
+    if not os.fork():
+        ours.close()
+        _run_next(_Forker(theirs))
+    theirs.close()
+    _forkers.append(ours)
+    asyncio.create_subprocess_exec = _start_worker_process  # type: ignore[assignment]
+
+
+async def _start_worker_process(*command: str, **_: Any) -> WarmProcess:
+    """What `asyncio.create_subprocess_exec` returns, as far as a parent uses it."""
+    assert command == worker_process.COMMAND
+    return await _start_warm(command, Path.cwd(), {}, stdin=True, terminal=None, foreground=False)
+
+
+def _run_next(forker: _Forker) -> NoReturn:
+    """Become the next command that is asked for."""
+    request = forker.next_command()
     _become(request)
     arguments = request["arguments"]
+    if tuple(arguments) == worker_process.COMMAND:
+        worker_process.main()
     if _is_script(arguments):
         sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
         runpy.run_path(arguments[0], run_name="__main__")
         sys.exit()
-    from batchgen.cli import main
-
+    if "--processes" in arguments and not request["foreground"]:
+        _warm_worker_processes()
     sys.argv, sys.path[0] = [str(_ROOT / "batchgen/__main__.py"), *arguments], request["cwd"]
-    main()
+    cli.main()
 
 
 if __name__ == "__main__":
-    _main()
+    _import_everything()
+    _run_next(_Forker(socket.socket(fileno=os.dup(0))))

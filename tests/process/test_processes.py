@@ -26,18 +26,18 @@ ITEMS = 60
 SLOTS = 5
 
 
-async def start(project: Project, *options: str, items: int = ITEMS) -> Process:
-    project.pool({"word": f"w{number}"} for number in range(items))
+async def start(project: Project, *options: str, fresh: bool = False) -> Process:
+    project.pool({"word": f"w{number}"} for number in range(ITEMS))
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    return await project.start("work", "--processes", "2", "-c", str(SLOTS), *options)
+    return await project.start("work", "--processes", "2", "-c", str(SLOTS), *options, fresh=fresh)
 
 
 async def with_calls_in_flight(
-    project: Project, simulator: Simulator, *options: str
+    project: Project, simulator: Simulator, *options: str, fresh: bool = False
 ) -> tuple[Process, dict[int, int]]:
     """The parent, and the workers' pids with their slots; each holds its share of calls."""
     simulator.hold()
-    process = await start(project, *options)
+    process = await start(project, *options, fresh=fresh)
     await simulator.received(SLOTS)
     children = dict(project.query("select pid, slots from workers"))
     return process, children
@@ -138,7 +138,7 @@ async def test_a_second_signal_leaves_the_calls_in_flight(
 async def test_when_the_parent_is_killed_the_children_drain_and_go(
     project: Project, simulator: Simulator
 ) -> None:
-    process, children = await with_calls_in_flight(project, simulator)
+    process, children = await with_calls_in_flight(project, simulator, fresh=True)
     process.kill()
     await process.wait()
     simulator.release()
@@ -257,7 +257,7 @@ async def test_more_processes_than_slots_are_refused(project: Project) -> None:
 
 
 async def test_the_key_is_in_no_process_list(project: Project, simulator: Simulator) -> None:
-    process, children = await with_calls_in_flight(project, simulator)
+    process, children = await with_calls_in_flight(project, simulator, fresh=True)
     for pid in [process.pid, *children]:
         assert b"sk-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     simulator.release()

@@ -25,7 +25,7 @@ async def enqueue(project: Project, words: list[str], experiment: str = "default
 
 
 async def work_in_two(project: Project, *options: str) -> Ended:
-    return await project.batchgen("work", "--processes", "2", *options)
+    return await project.process("work", "--processes", "2", *options)
 
 
 async def share_limits_and_items_of_one_experiment(project: Project, _: Simulator) -> None:

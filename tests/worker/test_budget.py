@@ -160,16 +160,16 @@ async def test_a_budget_is_never_exceeded_and_a_higher_one_goes_on(
 ) -> None:
     one = await cost_of_one(priced)
     budget = round(10.5 * one + MOST, 4)
-    work = await priced.batchgen("work", "-c", "8", "--max-cost", str(budget), *options)
+    work = await priced.process("work", "-c", "8", "--max-cost", str(budget), *options)
     assert_halted(work, budget)
     cost_usd, _ = spent(priced)
     assert budget - MOST - one < cost_usd <= budget
     assert priced.query("select count(*) from work where state = 'running'") == [(0,)]
     assert priced.query("select count(*) from reservations") == [(0,)]
-    again = await priced.batchgen("work", "--max-cost", str(budget), *options)
+    again = await priced.process("work", "--max-cost", str(budget), *options)
     assert_halted(again, budget)
     assert spent(priced)[0] == cost_usd
-    rest = await priced.batchgen("work", "-c", "8", "--max-cost", "100", *options)
+    rest = await priced.process("work", "-c", "8", "--max-cost", "100", *options)
     assert rest.code == 0, rest.err
     assert (simulator.calls, set(simulator.ledger.values())) == (ITEMS, {1})
 

@@ -61,7 +61,7 @@ async def test_what_fails_for_everybody_halts_and_costs_no_item_anything(
     behaviour, words_of_the_server = NOBODY[case]
     simulator.script("Say", *[behaviour] * ITEMS)
     project.pool(words())
-    halted = await project.batchgen("run", "pool.jsonl", *options)
+    halted = await project.process("run", "pool.jsonl", *options)
     assert halted.code == 4, halted.err
     assert "nothing has been answered, and " in halted.err
     assert f"model.base_url ({simulator.base_url})" in halted.err
