@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from batchgen.errors import ConfigError, UsageError
 from batchgen.json_text import storable
+from batchgen.opened_files import noting_opened_files
 
 # Frames in these folders are not of the user's code: the standard library, and batchgen.
 _FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
@@ -30,6 +31,9 @@ _FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "
 _imported: ContextVar[str | None] = ContextVar("imported", default=None)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _executed: dict[str, bytes] = {}  # by a file's module: the SHA-256 of what was executed
+_opened_by: dict[
+    str, set[str]
+] = {}  # by a module: the data files that it opened as it was imported
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -58,6 +62,50 @@ def load_function(spec: str, default_name: str | None = None) -> Callable[..., A
     if not callable(function):
         raise ConfigError(f"{source}: {name} is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
+
+
+def data_files_of(function: Callable[..., Any], spec: str) -> set[str]:
+    """The files that were opened when the function, and what `spec` names, was imported: the values
+    of constants may come from there."""
+    source, _ = _split(spec)
+    names = {source, getattr(function, "__module__", "")}
+    return {file for name in names for file in _opened_by.get(name, ())}
+
+
+def imported_when_called(name: str, names: Iterable[str]) -> ModuleType | None:
+    """The module that a function imports by this name, imported now, as the function would do it,
+    with those of its submodules that are among `names`; None: it is none of the user's. Raises
+    ImportError, or what the import raises."""
+    top, _, _ = name.partition(".")
+    if not top:
+        raise ImportError(name)
+    if top not in sys.modules and _is_foreign_module(top):
+        return None
+    with _importing(name):
+        module = importlib.import_module(name)
+        if is_users_module(module) and hasattr(module, "__path__"):
+            for submodule in (f"{name}.{one}" for one in names if not hasattr(module, one)):
+                if importlib.util.find_spec(submodule) is not None:
+                    importlib.import_module(submodule)
+    return module if is_users_module(module) else None
+
+
+def _is_foreign_module(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(name)
+    places = [spec.origin or ""] if spec.has_location else spec.submodule_search_locations or ()
+    return all(map(is_foreign, places))
+
+
+def is_users_module(module: ModuleType) -> bool:
+    if module.__name__ == "__main__":
+        return True
+    if file := getattr(module, "__file__", None):
+        return not is_foreign(file)
+    if folders := getattr(module, "__path__", ()):  # a package without a file of its own
+        return not all(map(is_foreign, folders))
+    return getattr(module, "__spec__", None) is None  # made by hand, as a notebook's may be
 
 
 def is_foreign(file: str) -> bool:
@@ -130,8 +178,9 @@ def _execute(source: str, name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        with _importing(source):
+        with _importing(source), noting_opened_files() as opened:
             spec.loader.exec_module(module)
+        _opened_by[source] = _data_files(opened)
     except (Exception, SystemExit) as exc:
         del sys.modules[name]
         raise _import_error(source, exc) from exc
@@ -142,8 +191,10 @@ def _import_module(name: str) -> ModuleType:
     with _first_on_path(Path.cwd()):
         importlib.invalidate_caches()  # the file may be newer than the process
         try:
-            with _importing(name):
-                return importlib.import_module(name)
+            with _importing(name), noting_opened_files() as opened:
+                module = importlib.import_module(name)
+            _opened_by.setdefault(name, _data_files(opened))
+            return module
         except ModuleNotFoundError as exc:
             if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
                 raise ConfigError(
@@ -152,6 +203,16 @@ def _import_module(name: str) -> ModuleType:
             raise _import_error(name, exc) from exc
         except (Exception, SystemExit) as exc:
             raise _import_error(name, exc) from exc
+
+
+def _data_files(opened: set[str]) -> set[str]:
+    """Without code, which is followed by what of it is used."""
+    no_data = (".py", ".pyc"), ("/proc/", "/sys/", "/dev/")
+    return {
+        file
+        for file in opened
+        if not (file.endswith(no_data[0]) or file.startswith(no_data[1]) or is_foreign(file))
+    }
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from batchgen.parsers.patterns import regex_parser, tag_parser
 from batchgen.parsers.response_format import response_format
 from batchgen.parsers.runner import ParserRunner
 from batchgen.parsers.schema import schema_parser
-from batchgen.userfunctions import is_function_spec, load_function
+from batchgen.userfunctions import data_files_of, is_function_spec, load_function
 
 __all__ = [
     "Parser", "ParserRunner", "file_digest", "is_function_parser",
@@ -86,7 +86,7 @@ def load_parser(spec: str) -> Parser:
             function = load_function(spec, default_name="parse_response")
         except ConfigError as exc:
             raise ConfigError(f"parser {spec!r}: {exc}") from exc
-        return function_parser(function, spec)
+        return function_parser(function, spec, data_files_of(function, spec))
     raise ConfigError(
         f"unknown parser {spec!r}; there are raw, tag:NAME, regex:PATTERN, json, "
         "json_schema:FILE, module:function and path/to/file.py:function"

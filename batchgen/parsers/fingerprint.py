@@ -1,12 +1,14 @@
 """What a function does, as a hash: by its code, and by what it refers to.
 
 Followed are the function's bytecode, constants and defaults, the values that it closes over, and
-the functions, classes and constants of the user's own modules that it names; never lines, addresses
-or the names of files. So a comment changes nothing, and a list of labels beside the function does.
+the functions, classes and constants of the user's own modules that it names, those too that it
+imports when it is called; never lines, addresses or the names of files. So a comment changes
+nothing, and a list of labels beside the function does.
 What belongs to Python or to an installed package counts by its name.
 """
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import logging
@@ -23,7 +25,7 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from uuid import UUID
 
-from batchgen.userfunctions import is_foreign
+from batchgen.userfunctions import imported_when_called, is_foreign, is_users_module
 
 _PLAIN = (
     type(None),
@@ -42,6 +44,8 @@ _BY_REPR: tuple[type, ...] = (
             typing.TypeVar, typing.ForwardRef)  # fmt: skip
 _C_CALLABLES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
                 types.MethodWrapperType, types.ClassMethodDescriptorType)  # fmt: skip
+_LARGEST_DATA_BYTES = 16 << 20  # it is read whenever somebody asks whether the parser has changed
+_READERS = frozenset(("open", "read_text", "read_bytes"))  # what most code reads files by
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # In a class: what says nothing, where it stands, or what is made of the rest.
 _OF_NO_MEANING = frozenset((
@@ -55,15 +59,18 @@ _OF_NO_MEANING = frozenset((
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """`unknown` names what it refers to whose changes cannot be seen. `sources` are the files of
-    the code that was followed: their SHA-256 by path."""
+    the code that was followed, and those that constants may be made of: their SHA-256 by path."""
 
     digest: str
     unknown: tuple[str, ...]
     sources: Mapping[str, str]
 
 
-def fingerprint(function: Callable[..., object], *more: object) -> Fingerprint:
-    """Of a function, a method, a class or a callable object; `more` belongs to it too."""
+def fingerprint(
+    function: Callable[..., object], *more: object, data_files: Iterable[str] = ()
+) -> Fingerprint:
+    """Of a function, a method, a class or a callable object; `more` belongs to it too. The
+    `data_files` were opened when it was imported."""
     walk = _Walk()
     name = getattr(function, "__qualname__", type(function).__qualname__)
     if isinstance(function, _C_CALLABLES):
@@ -73,16 +80,30 @@ def fingerprint(function: Callable[..., object], *more: object) -> Fingerprint:
             walk.add(one, name)
         except RecursionError:
             walk.unknown[f"{name} (nested too deep)"] = None
-    sources = {file: digest for file in sorted(walk.files) if (digest := file_digest(file))}
+    files = set(walk.files)
+    for file in data_files:
+        if _size(file) > _LARGEST_DATA_BYTES:
+            walk.unknown[f"{file} (too large to compare)"] = None
+        else:
+            files.add(file)
+    sources = {file: digest for file in sorted(files) if (digest := file_digest(file))}
     return Fingerprint(walk.digest(), tuple(walk.unknown), sources)
 
 
 def file_digest(file: str) -> str | None:
     """The SHA-256 of a file; None: there is none that can be read."""
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        with Path(file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
+
+
+def _size(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 class _Walk:
@@ -216,18 +237,38 @@ class _Walk:
             with suppress(ValueError):  # empty: it is set later
                 self.add(cell.cell_contents, name)
         names = sorted(set(_names_in(function.__code__)))
+        seen: set[int] = set()
         for name in names:
             if name in function.__globals__:
                 self._put(name)
-                self._add_global(function.__globals__[name], name, names)
+                self._add_named(function.__globals__[name], name, names, seen)
+            elif name in _READERS:
+                self.unknown[f"the files that {function.__name__} opens"] = None
+        for name in sorted(set(_imports_in(function.__code__))):
+            self._add_imported(name, names, seen)
 
-    def _add_global(self, value: object, name: str, names: list[str]) -> None:
+    def _add_named(self, value: object, name: str, names: list[str], seen: set[int]) -> None:
+        """What a function names; of a module, what it names there. `seen` are modules."""
         self.add(value, name)
-        if isinstance(value, types.ModuleType) and _is_users_module(value):
+        if not isinstance(value, types.ModuleType) or id(value) in seen:
+            return
+        seen.add(id(value))
+        if is_users_module(value):
             for attribute in names:
                 if attribute in vars(value):
                     self._put(attribute)
-                    self.add(vars(value)[attribute], f"{name}.{attribute}")
+                    self._add_named(vars(value)[attribute], f"{name}.{attribute}", names, seen)
+
+    def _add_imported(self, name: str, names: list[str], seen: set[int]) -> None:
+        """What a function imports when it is called."""
+        self._put("import", name)
+        try:
+            module = imported_when_called(name, names)
+        except Exception:  # it will say why when it is called
+            self.unknown[f"{name or 'a relative import'} (cannot be imported yet)"] = None
+            return
+        if module is not None:
+            self._add_named(module, name, names, seen)
 
     def _add_code(self, code: types.CodeType) -> None:
         self.files.add(code.co_filename)
@@ -278,6 +319,14 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
             yield from _names_in(constant)
 
 
+def _imports_in(code: types.CodeType) -> Iterator[str]:
+    """The modules that its import statements name; "" in `from . import x`."""
+    yield from (one.argval for one in dis.get_instructions(code) if one.opname == "IMPORT_NAME")
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _imports_in(constant)
+
+
 def _names_in_class(kind: type) -> Iterator[str]:
     for base in kind.__mro__:
         for value in vars(base).values() if _is_users(base) else ():
@@ -298,16 +347,7 @@ def _attributes(value: object) -> dict[str, object]:
 
 def _is_users(kind: type) -> bool:
     module = sys.modules.get(kind.__module__)
-    return module is None or _is_users_module(module)
-
-
-def _is_users_module(module: types.ModuleType) -> bool:
-    if module.__name__ == "__main__":
-        return True
-    file = getattr(module, "__file__", None)
-    if file is None:  # built in, or made by hand, as a notebook's may be
-        return getattr(module, "__spec__", None) is None
-    return not is_foreign(file)
+    return module is None or is_users_module(module)
 
 
 def _says_all_by_its_class(kind: type) -> bool:

@@ -1,7 +1,7 @@
 """The user's own functions as parsers, and the user's own models."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from batchgen.errors import ConfigError
@@ -17,9 +17,12 @@ def parser_from_callable(function: Callable[..., Any]) -> Parser:
     return function_parser(function, f"python:{module}.{named.__qualname__}")
 
 
-def function_parser(function: Callable[..., Any], spec: str) -> Parser:
+def function_parser(
+    function: Callable[..., Any], spec: str, data_files: Collection[str] = ()
+) -> Parser:
+    """A parser for a function or a model; `data_files` are what its constants may be made of."""
     if is_model(function):
-        return model_parser(function, spec)
+        return model_parser(function, spec, data_files)
     if inspect.isclass(function):
         raise ConfigError(f"parser {spec!r}: a class must be a pydantic model; or give a function")
     call = _caller(function, spec)
@@ -30,7 +33,7 @@ def function_parser(function: Callable[..., Any], spec: str) -> Parser:
     def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
         return call(text, item)
 
-    known = fingerprint(function)
+    known = fingerprint(function, data_files=data_files)
     return Parser(
         spec, "function", parse, is_async=is_async, fingerprint=known.digest,
         unknown=known.unknown, sources=known.sources,

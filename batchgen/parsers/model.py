@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batchgen.errors import ConfigError
@@ -25,7 +25,7 @@ def is_model(named: object) -> "TypeGuard[type[BaseModel]]":
     return issubclass(named, BaseModel)
 
 
-def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
+def model_parser(model: "type[BaseModel]", spec: str, data_files: Collection[str] = ()) -> Parser:
     """A parser that validates the JSON in an answer by the model; its value is the model as JSON.
     The model's validators are the user's code. Raises ConfigError when the model is not
     complete."""
@@ -58,7 +58,7 @@ def model_parser(model: "type[BaseModel]", spec: str) -> Parser:
         except Exception as exc:  # a field that no JSON Schema describes
             raise ConfigError(f"parser {spec!r} has no JSON Schema: {describe(exc)}") from exc
 
-    known = fingerprint(model, _schema_text(model))
+    known = fingerprint(model, _schema_text(model), data_files=data_files)
     return Parser(
         spec, "function", parse, schema=schema, fingerprint=known.digest, unknown=known.unknown,
         sources=known.sources,

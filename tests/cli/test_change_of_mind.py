@@ -258,6 +258,22 @@ async def test_reparse_says_to_which_parser_work_goes_back(
     assert "4 answers parsed with p.py:f: 4 changed" in (await batchgen("work")).err
 
 
+async def test_an_edited_file_of_labels_is_an_edited_parser(
+    project: Project, batchgen: Typist, words: Words
+) -> None:
+    project.config("parser: p.py:f\n")
+    labels = project.write("labels.json", "[1]")
+    project.write("p.py", f"import json, pathlib\nLABELS = json.loads(pathlib.Path({str(labels)!r})"
+                          ".read_text())\ndef f(text):\n    return LABELS\n")  # fmt: skip
+    project.pool(words(2))
+    await run(project)
+    project.write("labels.json", "[2]")
+    assert "2 items have the value of another parser" in (await batchgen("status")).out
+    assert (await project.process("work")).code == 0
+    await batchgen("export")
+    assert parsed(project) == [[2]] * 2
+
+
 async def test_a_change_that_cannot_be_seen_is_said(project: Project, words: Words) -> None:
     project.config("parser: p.py:f\n")
     project.write("p.py", f"OPENED = iter(())\n{OLD_PARSER}    {{OPENED}}\n")

@@ -1,7 +1,9 @@
 """A parser whose code changes is another one; one that is only moved, or commented, is not."""
 
 import functools
+import importlib
 import re
+import shutil
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from batchgen.parsers import Parser, load_parser, parser_from_callable
 CODE = """
 import json
 import re
+import shutil
 from functools import cache
 
 LABELS = {"a": 1, "b": [2, 3]}
@@ -246,3 +249,75 @@ def test_built_in_parsers_are_known_by_their_names() -> None:
     for spec in ("raw", "json", "tag:a", "regex:a+", 'json_schema:{"type":"object"}'):
         parser = load_parser(spec)
         assert (parser.fingerprint, parser.unknown, parser.sources) == ("", (), {})
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Parser]]:
+    """The parser `p.py:f` among these files, as a new process would load it."""
+    before = set(sys.modules)
+
+    def loaded(files: dict[str, str]) -> Parser:
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        return load_parser(f"{tmp_path}/p.py:f")
+
+    yield loaded
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    sys.path[:] = [one for one in sys.path if one != str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(text):\n    from pack.clean import g\n    return g(text)\n",
+        "def f(text):\n    from pack import clean\n    return clean.g(text)\n",
+        "def f(text):\n    import pack.clean\n    return pack.clean.g(text)\n",
+        "import pack.clean\ndef f(text):\n    return pack.clean.g(text)\n",
+        "def h(text):\n    from pack.clean import g\n    return g(text)\nf = lambda t: h(t)\n",
+    ],
+)
+def test_what_it_imports_when_it_is_called_is_followed(
+    load: Callable[[dict[str, str]], Parser], code: str
+) -> None:
+    old = load({"p.py": code, "pack/clean.py": "def g(text):\n    return text.strip()\n"})
+    assert old.unknown == ()
+    assert {Path(file).name for file in old.sources} == {"p.py", "clean.py"}
+    new = load({"pack/clean.py": "def g(text):\n    return text.upper()\n"})
+    assert new.fingerprint != old.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("import not_there", ("not_there (cannot be imported yet)",)),
+        ("from . import sister", ("a relative import (cannot be imported yet)",)),
+        ("import json", ()),
+        ("open('labels.json')", ("the files that f opens",)),
+        ("Path('labels.json').read_text()", ("the files that f opens",)),
+    ],
+)
+def test_what_it_reads_when_it_is_called_is_said(
+    load: Callable[[dict[str, str]], Parser], statement: str, said: tuple[str, ...]
+) -> None:
+    code = f"from pathlib import Path\ndef f(text):\n    {statement}\n    return text\n"
+    assert load({"p.py": code}).unknown == said
+
+
+def test_a_data_file_that_was_read_at_import_is_a_source(
+    load: Callable[[dict[str, str]], Parser], tmp_path: Path
+) -> None:
+    code = (
+        f"import json\nwith open({str(tmp_path / 'labels.json')!r}) as file:\n"
+        "    LABELS = json.load(file)\ndef f(text):\n    return LABELS\n"
+    )
+    old = load({"p.py": code, "labels.json": "[1]"})
+    assert [Path(file).name for file in old.sources] == ["labels.json", "p.py"]
+    assert old.unknown == ()
+    new = load({"labels.json": "[2]"})
+    assert (new.fingerprint != old.fingerprint, new.sources != old.sources) == (True, True)
