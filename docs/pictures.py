@@ -22,7 +22,7 @@ from rich.console import Console, Group, RenderableType
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.config import Config, load
 from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
@@ -138,8 +138,8 @@ async def look_and_draw(project: Path, config: Config, directory: Path) -> None:
         Text("$ batchgen run tickets.jsonl --processes 2", style="bold"),
         Text(f"tickets: {live.total.total} items read, {live.total.total} new"),
     ]
-    draw(directory, "live", "batchgen run", Group(*shell, LiveDisplay(live, run, COMMANDS)))
-    dashboard = Dashboard("batchgen.db", "21:14:07", elsewhere(status), watch, COMMANDS)
+    draw(directory, "live", "batchgen run", Group(*shell, LiveDisplay(live, run, commands())))
+    dashboard = Dashboard("batchgen.db", "21:14:07", elsewhere(status), watch, commands())
     draw(directory, "dashboard", "batchgen status --watch", dashboard)
 
 

@@ -28,7 +28,8 @@ import click
 
 from batchgen import __version__
 from batchgen.cli.group import GLOBAL_OPTIONS, LazyGroup, epilog, global_options
-from batchgen.cli.process import run_process
+from batchgen.cli.process import run_process, told
+from batchgen.errors import BatchgenError
 
 # In the order of a run, in which --help lists them. Each says what its own help begins with.
 _SHORT_HELPS = {
@@ -53,8 +54,20 @@ _SHORT_HELPS = {
 }
 
 
+class _Batchgen(LazyGroup):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A command. What went wrong is told while it is known how batchgen was called: what there
+        is to type about it must be about the same config and database."""
+        try:
+            return super().invoke(ctx)
+        except BatchgenError as exc:
+            return told(exc)
+
+
 @click.group(
-    cls=LazyGroup, package=__name__, short_helps=_SHORT_HELPS,
+    cls=_Batchgen, package=__name__, short_helps=_SHORT_HELPS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=epilog("batchgen demo", "batchgen run data_pool.jsonl -c 20"),
 )  # fmt: skip

@@ -4,7 +4,7 @@ import click
 
 from batchgen.cli import completion
 from batchgen.cli.group import OrderedGroup, epilog
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import ask, print_text
@@ -31,7 +31,7 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
         if as_json:
             print_json([one.to_json() for one in found])
         else:
-            print_text(experiments_text(found, COMMANDS))
+            print_text(experiments_text(found, commands()))
         return 0
 
     return run_async(job())
@@ -65,7 +65,7 @@ def delete(session: Session, name: str, yes: bool) -> int:
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            found = await jobs.summary_of(store, name)
+            found = await jobs.summary_of(store, name, remedy=None)
             what = f"{name}: {counted(found.counts.total, 'item')}, {found.counts.done} answered"
             if not yes:
                 ask(f"Delete {what}? This cannot be undone.")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import batchgen, commands
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import data_file, is_terminal
@@ -34,7 +34,7 @@ async def export_to(
     """Write the finished rows, or what is requested of them, and say how many went where; first,
     whether some have the value of another parser than the present one."""
     for old in (await outdated(store, config, [experiment])).values():
-        session.warn(outdated_line(old, COMMANDS))
+        session.warn(outdated_line(old, commands()))
     if path == _STDOUT:
         with _writing_to_stdout():
             request = request or ExportRequest(format_by_name(path))
@@ -63,7 +63,7 @@ async def follow_to(
 ) -> None:  # fmt: skip
     """The same while items finish, until nothing is left to be done."""
     for old in (await outdated(store, config, [experiment])).values():
-        session.warn(outdated_line(old, COMMANDS))
+        session.warn(outdated_line(old, commands()))
     if path == _STDOUT:
         with _writing_to_stdout():
             await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)
@@ -93,7 +93,7 @@ def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> Non
 
 def _left_out_text(left_out: LeftOut) -> str:
     """What is not in the file, and how to get it; empty: all is."""
-    parts = [f"{left_out.failed} failed (batchgen export --failed)"] if left_out.failed else []
+    parts = [f"{left_out.failed} failed ({batchgen()} export --failed)"] if left_out.failed else []
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""

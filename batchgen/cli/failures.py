@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import COMMANDS, failure_hint
+from batchgen.cli.hints import commands, failure_hint
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
 from batchgen.cli.session import Session, print_json, run_async
 from batchgen.cli.terminal import print_text
@@ -42,7 +42,7 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
 
 def _text(failures: Failures, is_one_of_many: bool) -> str:
     name = failures.experiment if is_one_of_many else None
-    return failures_text(failures, COMMANDS, lambda one: failure_hint(one, name))
+    return failures_text(failures, commands(), lambda one: failure_hint(one, name))
 
 
 def _rows(failures: Failures, is_one_of_many: bool) -> list[dict[str, Any]]:

@@ -5,6 +5,9 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import click
+
+from batchgen.cli.group import global_options
 from batchgen.display.commands import Commands
 from batchgen.errors import BatchgenError, Remedy
 
@@ -14,19 +17,19 @@ if TYPE_CHECKING:  # jobs take a while to import, which --help need not wait for
 HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another file with --db.",
     Remedy.ENQUEUE_FIRST:
-        "Enqueue a data pool first (batchgen enqueue), or name the file with --db.",
+        "Enqueue a data pool first ({batchgen} enqueue), or name the file with --db.",
     Remedy.MOVE_DATABASE:
         "Put it on a local disk with --db; prompts and output may stay where they are.",
-    Remedy.STOP_WORKERS: "Stop the worker first: batchgen stop --wait",
+    Remedy.STOP_WORKERS: "Stop the worker first: {batchgen} stop --wait",
     Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",
     Remedy.NAME_EXPERIMENTS: "Choose with --experiment, or take --all.",
-    Remedy.SHOW_ITEM: "See: batchgen show {item}",
+    Remedy.SHOW_ITEM: "See: {batchgen} show {item}",
     Remedy.GIVE_DONE_BY_ID: "--done goes with --id alone.",
     Remedy.ASK_DONE_AGAIN: "Say --done to ask for it again.",
     Remedy.GIVE_FUNCTION: "Run that script to parse them.",
-    Remedy.LOOK_AT_STATUS: "See: batchgen status",
-    Remedy.STOP_A_WORKER: "Stop one (batchgen stop --worker ID), or take more.",
+    Remedy.LOOK_AT_STATUS: "See: {batchgen} status",
+    Remedy.STOP_A_WORKER: "Stop one ({batchgen} stop --worker ID), or take more.",
     Remedy.CHOOSE_RECIPE:
         "Say which, or choose another --experiment:\n"
         "  --recipe replace   rows not done are asked with the new one, done ones stay: {replace}\n"
@@ -36,35 +39,49 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_FILE: "Name one with -o.",
     Remedy.REPLACE_FILE: "Name another with -o, or replace it with --force.",
     Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",
-    Remedy.FOLLOW_TO_STDOUT: "To stdout: batchgen export --follow -o -",
+    Remedy.FOLLOW_TO_STDOUT: "To stdout: {batchgen} export --follow -o -",
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
-    Remedy.ASK_AGAIN: "Ask again: batchgen retry{which}",
+    Remedy.ASK_AGAIN: "Ask again: {batchgen} retry{which}",
     Remedy.LOOK_AND_ASK_AGAIN:
-        "See what came (batchgen show {item}) before you ask again: batchgen retry{which}",
-    Remedy.RAISE_MAX_TOKENS: "Give it more room: batchgen retry{which} --set {setting}",
+        "See what came ({batchgen} show {item}) before you ask again: {batchgen} retry{which}",
+    Remedy.RAISE_MAX_TOKENS: "Give it more room: {batchgen} retry{which} --set {setting}",
     Remedy.MEND_PARSER:
-        "Mend the parser, then, without a call: batchgen reparse{scope}. For other answers: "
-        "batchgen retry{which}",
+        "Mend the parser, then, without a call: {batchgen} reparse{scope}. For other answers: "
+        "{batchgen} retry{which}",
     Remedy.ASK_ANOTHER_MODEL:
-        "The same request mostly fails again. Ask another model: batchgen retry{which} --set "
+        "The same request mostly fails again. Ask another model: {batchgen} retry{which} --set "
         "model=NAME. Or change the templates, and run with --recipe replace",
     Remedy.CHANGE_REQUEST:
-        "The same request fails again. See it: batchgen show {item}. Ask with another parameter "
-        "(null: without it): batchgen retry{which} --set KEY=VALUE. Or change the templates, and "
+        "The same request fails again. See it: {batchgen} show {item}. Ask with another parameter "
+        "(null: without it): {batchgen} retry{which} --set KEY=VALUE. Or change the templates, and "
         "run with --recipe replace",
     Remedy.ALLOW_MORE_FAILURES:
-        "See them all: batchgen failures. Mend the cause, or raise --max-failures.",
+        "See them all: {batchgen} failures. Mend the cause, or raise --max-failures.",
 }  # fmt: skip
 
-COMMANDS = Commands(
-    enqueue="batchgen enqueue",
-    work="batchgen work",
-    reparse="batchgen reparse --all",
-    failures="batchgen failures",
-    show="batchgen show",
-    resume="batchgen resume",
-)
+
+def batchgen() -> str:
+    """How batchgen is to be called for the same config and database as this time."""
+    context = click.get_current_context(silent=True)
+    given = global_options(context) if context else {}
+    options = (("--config", given.get("config_path")), ("--db", given.get("database")))
+    return shlex.join(
+        ["batchgen", *(part for name, path in options if path for part in (name, str(path)))]
+    )
+
+
+def commands() -> Commands:
+    """What a display suggests."""
+    called = batchgen()
+    return Commands(
+        enqueue=f"{called} enqueue",
+        work=f"{called} work",
+        reparse=f"{called} reparse --all",
+        failures=f"{called} failures",
+        show=f"{called} show",
+        resume=f"{called} resume",
+    )
 
 
 def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
@@ -77,12 +94,14 @@ def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
         "which": which + scope, "scope": scope, "item": failed.group.example,
         "setting": failed.setting,
     }  # fmt: skip
-    return HINTS[failed.remedy].format(**facts)
+    return HINTS[failed.remedy].format(batchgen=batchgen(), **facts)
 
 
 def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
     """The message, and what to type about it."""
-    return message if remedy is None else f"{message} {HINTS[remedy].format(**facts)}"
+    if remedy is None:
+        return message
+    return f"{message} {HINTS[remedy].format(batchgen=batchgen(), **facts)}"
 
 
 def error_line(exc: BatchgenError) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from batchgen.cli.hints import batchgen
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
@@ -101,14 +102,14 @@ def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> 
     session.say(f"{experiment.name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
     if done.reparsed.broken:
         session.say(
-            "What they were before is kept. See what the parser could not use: batchgen failures "
-            "--reason parse"
+            "What they were before is kept. See what the parser could not use: "
+            f"{batchgen()} failures --reason parse"
         )
 
 
 def warn_of_parser(session: Session, parser: Parser) -> None:
     if said := unseen_changes(parser):
-        session.warn(f"{said}: batchgen reparse --all")
+        session.warn(f"{said}: {batchgen()} reparse --all")
 
 
 def reparsed_text(result: ReparseResult, spec: str) -> str:

@@ -3,7 +3,7 @@
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, counted
 from batchgen.cli.steering import steer, worker_option
@@ -26,7 +26,7 @@ def pause(session: Session, worker_id: int | None, as_json: bool) -> int:
 
 def _done(result: SteerResult) -> str:
     if all(worker.paused for worker in result.workers):
-        return f"paused already; {COMMANDS.resume} goes on"
+        return f"paused already; {commands().resume} goes on"
     calls = counted(result.in_flight, "call")
     finished = f"; {calls} in flight will be finished and kept" if result.in_flight else ""
-    return f"paused{finished}; {COMMANDS.resume} goes on"
+    return f"paused{finished}; {commands().resume} goes on"

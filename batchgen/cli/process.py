@@ -44,8 +44,7 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         say("\naborted: nothing was changed.")
         return 1
     except BatchgenError as exc:
-        say(f"error: {error_line(exc)}")
-        return exc.exit_code
+        return told(exc)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -57,6 +56,12 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         say("error: internal error, please report it with the lines above.")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def told(exc: BatchgenError) -> int:
+    """Say what went wrong, and return its exit code."""
+    say(f"error: {error_line(exc)}")
+    return exc.exit_code
 
 
 def _one_line(exc: click.ClickException) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import batchgen
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.parsing import reparsed_text
 from batchgen.cli.progress import Latest, showing_progress
@@ -99,5 +100,5 @@ def _text(found: Sequence[ReparsedExperiment], total: ReparseResult, named: str)
         lines += [f"  {one.id}: {one.before} -> {one.after}" for one in total.differences]
         lines.append("Nothing was written.")
     elif total.exit_code:
-        lines.append("To ask again for those that failed: batchgen retry --reason parse")
+        lines.append(f"To ask again for those that failed: {batchgen()} retry --reason parse")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """What work, run and demo say as they are stopped, and in the end."""
 
-from batchgen.cli.hints import with_hint
+from batchgen.cli.hints import batchgen, with_hint
 from batchgen.cli.session import Session, counted
 from batchgen.cli.terminal import say
 from batchgen.display.status import reasons_text
@@ -35,7 +35,7 @@ def say_result(session: Session, result: WorkResult) -> None:
         session.say(_until_line(counts, result.until))
     if counts.failed:
         session.say(f"failed because of: {reasons_text(counts)}. See them, and what to do about "
-                    "each: batchgen failures")  # fmt: skip
+                    f"each: {batchgen()} failures")  # fmt: skip
     if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 
@@ -50,5 +50,5 @@ def _until_line(counts: Counts, until: int) -> str:
         return f"{missing}."
     return (
         f"{missing}, and nothing is left to answer. Enqueue more, or put failed items back "
-        "(batchgen retry); then run the same command."
+        f"({batchgen()} retry); then run the same command."
     )

@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.session import Session, print_json, run_async
 from batchgen.cli.terminal import print_text
@@ -41,7 +41,7 @@ def status(session: Session, as_json: bool, experiment: str | None, watch: bool)
 
                 if console := screen():
                     look = partial(status_of, store, config, experiment)
-                    return await show_dashboard(look, str(config.database), console, COMMANDS)
+                    return await show_dashboard(look, str(config.database), console, commands())
             while True:
                 seen = await status_of(store, config, experiment)
                 if watch and not as_json:
@@ -49,7 +49,7 @@ def status(session: Session, as_json: bool, experiment: str | None, watch: bool)
                 if as_json:
                     print_json(seen.to_json(waits_for))
                 else:
-                    print_text(status_text(seen, COMMANDS))
+                    print_text(status_text(seen, commands()))
                 if not watch:
                     break
                 await asyncio.sleep(2)

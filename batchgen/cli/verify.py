@@ -3,7 +3,7 @@
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json, run_async
@@ -40,7 +40,7 @@ def verify(session: Session, as_json: bool) -> int:
             items = counted(result.counts.total, "item")
             print_text(f"All is well: {items}, {result.counts.done} done, each with its answer.")
             for one in result.outdated:
-                print_text(outdated_line(one, COMMANDS))
+                print_text(outdated_line(one, commands()))
         return 0 if result.ok else 1
 
     return run_async(job())

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from batchgen.cli.completion import experiments
 from batchgen.cli.enqueueing import say_if_recipe_changed
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
@@ -32,7 +33,7 @@ from batchgen.store import open_store
 @work_options
 @processes_option
 @click.option(
-    "--experiment", "named", multiple=True, metavar="NAME",
+    "--experiment", "named", multiple=True, metavar="NAME", shell_complete=experiments,
     help="Only this one, and may be given again; default: output_data.experiment_name of the "
          "config.",
 )  # fmt: skip

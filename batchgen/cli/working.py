@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.cli.options import LIMIT, gathered
 from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
@@ -111,7 +111,7 @@ async def work_on(
     kept up to date meanwhile; with `force` also where another file is. `parsers` are those of the
     experiments, by their numbers."""
     specs = _split(spec, processes)
-    stop, stats, display = Stop(), Stats(), RunDisplay(COMMANDS)
+    stop, stats, display = Stop(), Stats(), RunDisplay(commands())
     overwriting = Overwriting(config.own_files, force)
     live = None
     if output:

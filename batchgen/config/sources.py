@@ -100,10 +100,10 @@ def model_setting(given: str) -> tuple[str, Any]:
     ConfigError."""
     key, equals, text = given.partition("=")
     name = key.strip().removeprefix("model.")
+    if not equals:
+        raise ConfigError(f"{shown_key(name)}: no value; write {shown_key(name)}=VALUE")
     if name not in PARAMETERS and name != "model":
         raise ConfigError(_no_model_setting(name))
-    if not equals:
-        raise ConfigError(f"{name}: no value; write {name}=VALUE")
     path = ("model", name)
     kind = LEAVES[path].kind
     value = text if kind.text and text != "null" else parse_yaml(text, name)

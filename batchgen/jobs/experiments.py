@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchgen.clock import timestamp
+from batchgen.errors import Remedy
 from batchgen.jobs.lookup import experiment_named
 from batchgen.store import Counts, Experiment, Store
 
@@ -36,14 +37,17 @@ async def list_experiments(store: Store) -> list[ExperimentSummary]:
     return [ExperimentSummary(one, counts.get(one.id, Counts())) for one in experiments]
 
 
-async def summary_of(store: Store, name: str) -> ExperimentSummary:
-    experiment = await experiment_named(store, name)
+async def summary_of(
+    store: Store, name: str, remedy: Remedy | None = Remedy.NAME_EXPERIMENT
+) -> ExperimentSummary:
+    """`remedy` as for `experiment_named`."""
+    experiment = await experiment_named(store, name, remedy)
     return ExperimentSummary(experiment, await store.counts([experiment.id]))
 
 
 async def rename(store: Store, name: str, new_name: str) -> None:
     """Raises UsageError when another experiment has the new name."""
-    await store.rename_experiment((await experiment_named(store, name)).id, new_name)
+    await store.rename_experiment((await experiment_named(store, name, remedy=None)).id, new_name)
 
 
 async def delete(store: Store, summary: ExperimentSummary) -> None:

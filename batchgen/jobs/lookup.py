@@ -23,15 +23,16 @@ async def chosen_experiments(store: Store, name: str | None) -> list[Experiment]
     return await store.experiments() if name is None else [await experiment_named(store, name)]
 
 
-async def experiment_named(store: Store, name: str) -> Experiment:
+async def experiment_named(
+    store: Store, name: str, remedy: Remedy | None = Remedy.NAME_EXPERIMENT
+) -> Experiment:
+    """`remedy` is that of an error: None where the name was no option's."""
     found = await store.experiments()
     for experiment in found:
         if experiment.name == name:
             return experiment
     known = ", ".join(experiment.name for experiment in found) or "none yet"
-    raise UsageError(
-        f"{store.name}: no experiment {name!r}; there is: {known}.", Remedy.NAME_EXPERIMENT
-    )
+    raise UsageError(f"{store.name}: no experiment {name!r}; there is: {known}.", remedy)
 
 
 async def items_called(store: Store, given: str, experiment: str | None) -> list[int]:

@@ -61,7 +61,7 @@ def _reading(
 
         try:
             store: Store = call(stack.enter_async_context(open_store(database)))
-            experiment = call(experiment_named(store, name))
+            experiment = call(experiment_named(store, name, remedy=None))
 
             def page_after(row_id: int) -> list[ResultRow]:
                 return call(store.result_page(experiment.id, State.DONE, row_id))

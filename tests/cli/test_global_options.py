@@ -1,12 +1,14 @@
 """The options of batchgen itself are taken before the command and after it; help by -h; what a
 shell completes."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from batchgen.cli import cli
 from batchgen.cli.group import GLOBAL_OPTIONS
+from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -98,3 +100,49 @@ async def test_a_shell_completes_commands_options_and_experiments(
     assert await complete(batchgen, "--db", "no.db", "status", "--experiment", "") == []
     assert await complete(batchgen, "run", "po") == ["file,po"]
     assert not Path(elsewhere.path / "no.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "pool.jsonl"],
+        ["work"],
+        ["failures"],
+        ["failures", "--json"],
+        ["export", "-o", "out.jsonl"],
+        ["status"],
+        ["stop"],
+        ["retry", "--id", "1"],
+        ["experiments", "rename", "default", "other"],
+    ],
+    ids=" ".join,
+)
+async def test_what_is_proposed_is_about_the_same_config_and_database(
+    project: Project, simulator: Simulator, command: list[str]
+) -> None:
+    simulator.script("Say bad", Behaviour.error(400))
+    (project.path / "config.yaml").rename(project.path / "my c.yaml")
+    project.pool([{"word": word} for word in ("a", "bad")])
+    named = ["--config", "my c.yaml", "--db", "x.db"]
+    assert (await project.batchgen("run", "pool.jsonl", *named)).code == 3
+    done = await project.batchgen(*command, *named)
+    typed = re.findall(r"\bbatchgen( \S.*)", done.out + done.err)
+    assert all(one.startswith(" --config 'my c.yaml' --db x.db ") for one in typed), typed
+    assert typed or command[0] in ("status", "retry", "experiments")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["experiments", "rename", "nothing", "x"],
+        ["experiments", "delete", "nothing"],
+        ["enqueue", "results:nothing", "--experiment", "x"],
+    ],
+    ids=" ".join,
+)
+async def test_an_experiment_that_no_option_names_is_not_to_be_chosen_by_one(
+    elsewhere: Project, command: list[str]
+) -> None:
+    done = await elsewhere.batchgen(*command, "--config", "c.yaml", "--db", "x.db")
+    problem = f"{elsewhere.path}/x.db: no experiment 'nothing'; there is: default."
+    assert (done.code, done.err) == (2, f"error: {problem}\n")

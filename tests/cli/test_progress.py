@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.display.live import RunDisplay
 from batchgen.jobs.status import watch_run
 from batchgen.simulate import Behaviour, Simulator
@@ -50,7 +50,7 @@ async def test_plain_lines_come_at_their_interval(
     lines = Lines()
     console = Console(file=lines, width=20)
     async with open_store(project.database) as store:
-        display = RunDisplay(COMMANDS, console, plain_every_s=0.01)
+        display = RunDisplay(commands(), console, plain_every_s=0.01)
         async with display.showing(await watch_run(store, None, until)), asyncio.timeout(10):
             await lines.written.wait()
     assert lines.getvalue().splitlines()[0] == (
@@ -86,7 +86,7 @@ async def test_the_display_has_drawn_its_last_frame_however_often_the_run_is_can
     monkeypatch.setenv("TERM", "xterm")
 
     async def run() -> None:
-        async with RunDisplay(COMMANDS).showing(await watch_run(store, None)):
+        async with RunDisplay(commands()).showing(await watch_run(store, None)):
             await asyncio.Event().wait()
 
     async with open_store(project.database) as store:

@@ -96,7 +96,7 @@ async def test_every_variant_is_an_item_of_its_own(project: Project) -> None:
     [
         (
             "results:nothing",
-            "{db}: no experiment 'nothing'; there is: first. Choose with --experiment.",
+            "{db}: no experiment 'nothing'; there is: first.",
         ),
         ("results:first/draft", "results:first/draft: experiment 'first' has no step 'draft'."),
         (

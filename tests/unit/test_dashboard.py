@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.display.dashboard import Dashboard
 from batchgen.display.history import History
 from batchgen.jobs.status import Status
@@ -27,7 +27,7 @@ def everything() -> Status:
 
 
 def drawn(seen: Status, width: int, height: int = 40, history: History | None = None) -> list[str]:
-    dashboard = Dashboard("batchgen.db", "12:41:07", seen, history or History(), COMMANDS)
+    dashboard = Dashboard("batchgen.db", "12:41:07", seen, history or History(), commands())
     return looks.drawn(dashboard, width, height)
 
 
@@ -98,7 +98,9 @@ def test_no_terminal_is_too_small(width: int, height: int) -> None:
     history = watched(*range(80))
     console = Console(width=width, height=height)
     for seen in (everything(), status()):
-        lines = console.render_lines(Dashboard("batchgen.db", "12:41:07", seen, history, COMMANDS))
+        lines = console.render_lines(
+            Dashboard("batchgen.db", "12:41:07", seen, history, commands())
+        )
         assert {sum(segment.cell_length for segment in line) for line in lines} == {width}
 
 

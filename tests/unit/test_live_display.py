@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batchgen.cli.hints import COMMANDS
+from batchgen.cli.hints import commands
 from batchgen.display.history import Interval
 from batchgen.display.live import LiveDisplay, plain_line
 from batchgen.display.status import duration, left_s, run_held_back
@@ -61,7 +61,7 @@ def reporting(*reports: dict[str, Any], **change: Any) -> Status:
     ],
 )  # fmt: skip
 def test_why_nothing_moves(reports: list[dict[str, Any]], rate: float, held: str) -> None:
-    assert run_held_back(reporting(*reports), rate, COMMANDS) == held
+    assert run_held_back(reporting(*reports), rate, commands()) == held
 
 
 def test_what_is_left_goes_by_the_rate_or_by_what_a_limit_allows() -> None:
@@ -108,7 +108,7 @@ def test_duration(seconds: float, words: str) -> None:
 
 
 def test_the_plain_line() -> None:
-    assert plain_line(LOOK, HISTORY, COMMANDS) == (
+    assert plain_line(LOOK, HISTORY, commands()) == (
         "3417/12000 (28%) | done 3400 | failed 17 | in flight 20 | 12.3 items/s | 1234 tokens/s | "
         "retried 5 | p50 0.93 s, p95 12.50 s | tokens 340000 in, 1700000 out | 4 min 31 s so far | "
         "11 min left"
@@ -119,7 +119,7 @@ def test_the_plain_line_has_only_what_there_is() -> None:
     total = replace(TOTAL, cost_usd=1.239)
     look = reporting(PAUSED, total=total, latency_p50_s=None, latency_p95_s=None)
     history = going(Interval(100.0, 0, 0, 0, 0, 0.0), elapsed_s=271)
-    assert plain_line(look, history, COMMANDS) == (
+    assert plain_line(look, history, commands()) == (
         "3417/12000 (28%) | done 3400 | failed 17 | in flight 20 | 0.0 items/s | 0 tokens/s | "
         "tokens 340000 in, 1700000 out | $1.24 | 4 min 31 s so far | paused for 3 s: 429 slow down"
     )
@@ -129,7 +129,7 @@ def test_the_plain_line_has_only_what_there_is() -> None:
 
 
 def test_at_80_columns() -> None:
-    assert drawn(LiveDisplay(reporting(PAUSED), HISTORY, COMMANDS), 80) == [
+    assert drawn(LiveDisplay(reporting(PAUSED), HISTORY, commands()), 80) == [
         "━━━━━━━━━━━━───────────────────────────────  3,417/12,000  28%       11 min left",
         "done  3,400   failed     17   in flight  20   retried 5",
         "speed   12.3 items/s    1,234 tokens/s   latency p50  0.93 s, p95 12.50 s",
@@ -141,7 +141,7 @@ def test_at_80_columns() -> None:
 def test_at_50_columns_no_number_is_torn() -> None:
     trouble = "429 this is a long message of a server that explains itself"
     look = reporting(PAUSED | {"trouble": trouble})
-    assert drawn(LiveDisplay(look, HISTORY, COMMANDS), 50) == [
+    assert drawn(LiveDisplay(look, HISTORY, commands()), 50) == [
         "━━━──────────  3,417/12,000  28%       11 min left",
         "done  3,400   failed     17   in flight  20",
         "retried 5",
@@ -154,7 +154,7 @@ def test_at_50_columns_no_number_is_torn() -> None:
 
 
 def test_at_40_columns_the_remaining_time_has_a_line_of_its_own() -> None:
-    lines = drawn(LiveDisplay(LOOK, HISTORY, COMMANDS), 40)
+    lines = drawn(LiveDisplay(LOOK, HISTORY, commands()), 40)
     assert lines[:3] == [
         "━━━━━╍───────────────  3,417/12,000  28%",
         "11 min left",
@@ -167,8 +167,8 @@ def test_at_40_columns_the_remaining_time_has_a_line_of_its_own() -> None:
 def test_no_terminal_is_too_narrow(width: int) -> None:
     console = Console(width=width)
     for display in (
-        LiveDisplay(reporting(PAUSED), HISTORY, COMMANDS),
-        LiveDisplay(status(), HISTORY, COMMANDS),
+        LiveDisplay(reporting(PAUSED), HISTORY, commands()),
+        LiveDisplay(status(), HISTORY, commands()),
     ):
         lines = console.render_lines(display)
         assert {sum(segment.cell_length for segment in line) for line in lines} == {width}
@@ -177,8 +177,8 @@ def test_no_terminal_is_too_narrow(width: int) -> None:
 def test_numbers_keep_their_places_while_they_grow() -> None:
     young = replace(TOTAL, done=5, failed=0, pending=11_975, prompt_tokens=50)
     history = going(Interval(10.0, 12, 12, 0, 600, 0.0), elapsed_s=8, retried=1)
-    before = drawn(LiveDisplay(status(young), history, COMMANDS), 80)
-    now = drawn(LiveDisplay(LOOK, HISTORY, COMMANDS), 80)
+    before = drawn(LiveDisplay(status(young), history, commands()), 80)
+    now = drawn(LiveDisplay(LOOK, HISTORY, commands()), 80)
     for earlier, later in zip(before, now, strict=True):
         for word in ("/12,000", "failed", "in flight", "tokens", "latency", "p95"):
             assert earlier.find(word) == later.find(word)
@@ -187,7 +187,7 @@ def test_numbers_keep_their_places_while_they_grow() -> None:
 def test_the_last_frame_says_how_long_it_took() -> None:
     total = replace(TOTAL, done=11_983, running=0, pending=0)
     look = reporting({"halted": "no quota"}, total=total)
-    assert drawn(LiveDisplay(look, HISTORY, COMMANDS, is_last=True), 80) == [
+    assert drawn(LiveDisplay(look, HISTORY, commands(), is_last=True), 80) == [
         "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 12,000/12,000 100%     in 4 min 31 s",
         "done 11,983   failed     17   in flight   0   retried 5",
         "speed   12.3 items/s    1,234 tokens/s   latency p50  0.93 s, p95 12.50 s",
@@ -198,7 +198,7 @@ def test_the_last_frame_says_how_long_it_took() -> None:
 def test_what_a_server_says_does_not_steer_the_terminal() -> None:
     look = reporting(PAUSED | {"trouble": "\x1b[2J\r\nslow down"})
     assert (
-        drawn(LiveDisplay(look, HISTORY, COMMANDS), 80)[-1]
+        drawn(LiveDisplay(look, HISTORY, commands()), 80)[-1]
         == "paused for 3 s: <U+001B>[2J slow down"
     )
-    assert plain_line(look, HISTORY, COMMANDS).endswith("paused for 3 s: <U+001B>[2J slow down")
+    assert plain_line(look, HISTORY, commands()).endswith("paused for 3 s: <U+001B>[2J slow down")
