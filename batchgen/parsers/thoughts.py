@@ -15,7 +15,7 @@ from typing import NamedTuple
 from batchgen.errors import ParseError
 from batchgen.parsers.json_search import is_within_json
 
-_NAME = r"(?:[\w-]+:)?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)"
+_NAME = r"(?:[\w-]+[:_-])?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)"
 # The vendors' own marks, an opening and a closing one each.
 _PAIRS = (
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>(?:\s*<\|START_RESPONSE\|>)?"),
@@ -25,6 +25,7 @@ _PAIRS = (
     (r"<\|channel>\s*thought\b", r"<channel\|>"),
     (r"<details\s[^<>]*type=.?reasoning[^<>]*>", r"</details>"),
     (r"Here(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
+    (r"Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"),
     (r"Thinking\.\.\.\n", r"\n\.\.\.done thinking\.\n"),
 )  # fmt: skip
 # gpt-oss names a channel before each message; where its tokens were dropped, only words are left.
@@ -33,7 +34,7 @@ _CHANNELS = re.compile(
 )
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _FINAL_END = re.compile(r"<\|(?:return|end|call)\|>")
-_BARE_CHANNEL = re.compile(r"\s*analysis(?=[A-Z\"'])")
+_BARE_CHANNEL = re.compile(r"\s*analysis(?=[\w\"'{])")
 _BARE_FINAL = re.compile(r"assistant\s*final")
 
 _ELEMENT = re.compile(

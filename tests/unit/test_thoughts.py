@@ -22,6 +22,8 @@ THOUGHTS = {
     "Gemini, EXAONE": "<thought>%s</thought>",
     "Reka": "<reasoning>%s</reasoning>",
     "Seed-OSS": "<seed:think>%s</seed:think>",
+    "LongCat": "<longcat_think>%s</longcat_think>",
+    "in several words": "<chain-of-thought>%s</chain-of-thought>",
     "with attributes": '<think lang="en">%s</think >',
     "Magistral": "[THINK]%s[/THINK]",
     "Kimi": "◁think▷%s◁/think▷",
@@ -32,12 +34,14 @@ THOUGHTS = {
     "Gemma": "<|channel>thought\n%s<channel|>",
     "a web page's": '<details type="reasoning" done="true">%s</details>\n',
     "Granite": "Here is my thought process:\n%s\n\nHere is my response:\n",
+    "Apriel": "Here are my reasoning steps:\n%s\n[BEGIN FINAL RESPONSE]\n",
     "Ollama": "Thinking...\n%s\n...done thinking.\n\n",
     "gpt-oss": "<|channel|>analysis<|message|>%s<|end|><|start|>assistant"
     "<|channel|>final<|message|>",
     "gpt-oss, JSON": "<|channel|>analysis<|message|>%s<|end|><|start|>assistant"
     "<|channel|>final <|constrain|>json<|message|>",
     "gpt-oss without its tokens": "analysisWe need %sassistantfinal",
+    "gpt-oss without its tokens, in small letters": "analysiswe need %sassistantfinal",
     "after a token": "<s><think>%s</think>",
     "after a word": "Sure.\n<think>%s</think>",
     "two": "<think>%s</think>\n<think>And {}</think>\n",
