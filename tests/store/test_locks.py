@@ -17,6 +17,7 @@ import pytest
 
 from batchgen.errors import StoreBusyError, StoreError
 from batchgen.export.tail import Tail
+from batchgen.store import open_store
 from batchgen.store.sqlite import gate as gate_module
 from batchgen.store.sqlite.gate import Gate, OwnerLock, machine
 
@@ -267,6 +268,34 @@ def test_a_lock_on_a_file_that_its_owner_just_removed_is_taken_anew(
     next_one.release()
 
 
+def test_an_owner_that_goes_leaves_the_lock_file_of_another_alone(path: Path) -> None:
+    """As when somebody deleted the database with all that belongs to it, and began anew."""
+    old, new = OwnerLock(path), OwnerLock(path)
+    assert old.acquire() is True
+    path.unlink()
+    assert new.acquire() is True
+    old.release()
+    assert new.is_held() is True
+    new.release()
+    assert not path.exists()
+
+
+async def test_a_worker_does_not_take_the_lock_file_of_another_for_its_own(path: Path) -> None:
+    other = OwnerLock(path.with_name(f"{path.name}-worker-1"))
+    assert other.acquire() is True
+    async with open_store(path, create=True) as store:
+        with pytest.raises(StoreBusyError, match=rf"at this place before \(pid {os.getpid()}\)"):
+            async with store.seat(1, 60, 3):
+                pass
+        assert await store.workers() == []
+    other.release()
+
+
+def test_a_lock_file_that_cannot_be_removed_does_no_harm(path: Path) -> None:
+    path.mkdir()
+    OwnerLock(path).remove()
+
+
 def test_a_machine_is_the_same_in_every_process() -> None:
     script = "from batchgen.store.sqlite.gate import machine; print(machine())"
     printed = subprocess.run(
@@ -282,6 +311,7 @@ FORK = """
 import os, sys, time
 from pathlib import Path
 from batchgen.export.tail import Tail
+from batchgen.store import open_store
 from batchgen.store.sqlite.gate import Gate, OwnerLock
 path = Path(sys.argv[1])
 gate, lock, tail = Gate(path), OwnerLock(path.with_name("own")), Tail.open(path.with_name("live"))
@@ -299,7 +329,7 @@ def test_a_forked_child_that_outlives_its_parent_keeps_none_of_its_locks(path: P
     with process(FORK, path) as parent:
         parent.kill()
         parent.wait()
-        with open_gate(path, deadline_s=0) as gate, gate.hold():
+        with open_gate(path, deadline_s=10) as gate, gate.hold():
             pass
         assert OwnerLock(path.with_name("own")).is_held() is False
         tail = Tail.open(path.with_name("live"))

@@ -19,6 +19,7 @@ import aiosqlite
 from batchgen.errors import (
     Remedy,
     SchemaError,
+    StoreBusyError,
     StoreError,
     UsageError,
 )
@@ -199,13 +200,14 @@ class Database:
         self._data_version = version
 
     def _check_file(self) -> None:
-        """Refuse to write into a file that is no longer the one at our path."""
+        """Refuse to write into a file that is no longer the one at our path. Somebody may put it
+        back."""
         try:
             same = self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             same = False
         if not same:
-            raise StoreError(
+            raise StoreBusyError(
                 f"{self.path}: the database was deleted or replaced while in use. "
                 "What was committed is in the old file; put it back, or start again."
             )

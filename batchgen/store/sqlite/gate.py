@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -148,11 +148,17 @@ class OwnerLock:
         return _holder(self._path)
 
     def release(self) -> None:
-        """Give it up and remove the file. Harmless when not held."""
+        """Give it up and remove the file, if it is still there. Harmless when not held."""
         if self._file is not None:
-            self._path.unlink(missing_ok=True)
+            if _is_at(self._path, self._file):
+                self.remove()
             self._file.close()
             self._file = None
+
+    def remove(self) -> None:
+        """Remove the file, of which nobody has need any more; one that stays does no harm."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _open_lock_file(path: Path, mode: int) -> IO[bytes]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen.clock import now_ms
+from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
 from batchgen.limits import NO_LIMITS, Limits
 from batchgen.shutdown import uninterrupted
@@ -74,7 +75,12 @@ class Seat:
             steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
             self._lock = _owner_lock(self._db.path, self.id)
-            self._lock.acquire()
+            if not self._lock.acquire():
+                raise StoreBusyError(
+                    f"{self._db.path}: a process still works on the database that was at this "
+                    f"place before ({self._lock.holder()}). End it.",
+                    Remedy.RUN_AGAIN,
+                )
             queue.shift_retry_times(db, now_ms())
 
         async def write() -> None:
@@ -217,7 +223,7 @@ class Seat:
         if not is_dead(self._db.path, row, leases_count=leases_count):
             return False
         queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
-        _lock_path(self._db.path, row.id).unlink(missing_ok=True)
+        _owner_lock(self._db.path, row.id).remove()
         return True
 
 
@@ -234,7 +240,7 @@ async def take_over_from_dead(database: Database) -> None:
         for row in queue.workers(db):
             if is_dead(database.path, row):
                 queue.remove_worker(db, row.id, crashed=True, max_crashes=sys.maxsize, now=now_ms())
-                _lock_path(database.path, row.id).unlink(missing_ok=True)
+                _owner_lock(database.path, row.id).remove()
 
     await database.write(transaction)
 
@@ -256,8 +262,5 @@ def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> boo
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
-    return OwnerLock(_lock_path(database, worker_id), lock_file_mode(database))
-
-
-def _lock_path(database: Path, worker_id: int) -> Path:
-    return database.with_name(f"{database.name}-worker-{worker_id}")
+    path = database.with_name(f"{database.name}-worker-{worker_id}")
+    return OwnerLock(path, lock_file_mode(database))
