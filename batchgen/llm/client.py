@@ -117,11 +117,17 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     """A client for any number of calls at once. Raises ConfigError when the key is missing or
     unusable, or the environment's proxy is."""
     key = _checked_key(model)
-    proxy = _proxy(yarl.URL(model.base_url))  # before openai, which raises a traceback for some
+    proxy = _proxy(yarl.URL(model.base_url))
     # Imported here, as it takes half a second of CPU, which other commands need not spend.
+    import httpx2
     from openai import AsyncOpenAI
 
-    openai = AsyncOpenAI(api_key=key, base_url=model.base_url, max_retries=0)
+    # It sends nothing. With a transport of its own it would load all certificates, and fail for
+    # proxies and certificate files of the environment that no call is to use.
+    nothing_is_sent = httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
+    openai = AsyncOpenAI(
+        api_key=key, base_url=model.base_url, max_retries=0, http_client=nothing_is_sent
+    )
     headers = {
         name: value
         for name, value in {**openai.default_headers, **openai.auth_headers}.items()
@@ -203,15 +209,30 @@ def _proxy(url: yarl.URL) -> str | None:
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy:
         return None
-    scheme, separator, _ = proxy.partition("://")
-    if not separator:
-        return f"http://{proxy}"
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    scheme = proxy.partition("://")[0]
     if scheme not in ("http", "https"):
         raise ConfigError(
             f"the environment names a {scheme} proxy; batchgen can use http and https ones. "
             "Set HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
         )
+    if not _is_place(proxy):
+        raise ConfigError(
+            f"the environment's proxy for {url.scheme} is not like http://user:password@host:port. "
+            "In its password write # as %23, / as %2F, ? as %3F and @ as %40."
+        )
     return proxy
+
+
+def _is_place(text: str) -> bool:
+    """Whether it is a URL of a host and no more: a `#` in a password makes the rest a fragment."""
+    try:
+        url = yarl.URL(text)
+        is_bare = url.with_user(None) == url.origin()
+    except ValueError:
+        return False
+    return is_bare and url.host is not None and " " not in url.host
 
 
 class _Progress:

@@ -432,6 +432,46 @@ async def test_a_proxy_of_a_kind_we_cannot_use_is_said_once_and_not_per_item(
     )
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://user:secret#1@127.0.0.1:1",
+        "http://user:12#secret@127.0.0.1:1",
+        "http://user:12/secret@127.0.0.1:1",
+        "127.0.0.1:secret",
+        "http://",
+        "http://[::1",
+    ],
+)
+async def test_a_proxy_that_cannot_be_read_is_said_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", place)
+    with pytest.raises(ConfigError, match="proxy for http is not like http://user:") as caught:
+        async with opened(URL):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SSL_CERT_FILE": "/nowhere/certificates.pem"},
+        {"SSL_CERT_DIR": "/nowhere"},
+        {"ALL_PROXY": "socks5://127.0.0.1:1080", "NO_PROXY": "127.0.0.1"},
+        {"HTTPS_PROXY": "http://user:wo#rd@127.0.0.1:1"},
+    ],
+    ids=str,
+)
+async def test_what_the_environment_says_of_other_hosts_stops_nobody(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    async with opened(simulator.base_url) as client:
+        assert (await client.complete(BODY)).status == 200
+
+
 # What we rely on of the openai package
 
 
