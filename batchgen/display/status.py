@@ -209,6 +209,8 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
     held = [report.held_by for report in reports if report.held_by is not None]
     if len(held) < len(reports):  # some worker sends all that it could
         held = [one for one in held if one.by in _SHARED]
+    # Those that let another one ask first are held by what holds that one.
+    held = [one for one in held if one.by is not HeldBy.FIRST] or held
     if held:
         first = min(held, key=lambda one: one.until_ms or 0)
         if text := _held_text(first, trouble, status.at_ms):

@@ -3,11 +3,12 @@
 A wrong URL, a model that the server takes only by another endpoint, a value that it refuses: all
 items would fail alike, and the pool with them. So until a server has answered a recipe once, its
 calls are few, whoever sends them, and an item whose call failed is a suspect: it ends only when
-another one is answered. Once a suspect is there, the next calls are for items of the pool's other
-end, as the first ones may be alike by themselves (the longest first, say).
+another one is answered. Once a suspect is there, the next calls are probes: for items from all over
+the pool, as the first ones may be alike by themselves (the longest first, say).
 
     answered   the recipe is proven: all calls may go out, and suspects failed by their own fault
-    condemned  enough different items failed alike, some of the other end among them
+    condemned  enough different items failed alike, probes among them
+    down       a call was not served at all: its worker asks on alone, and the others wait
     nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves
 """
 
@@ -19,9 +20,10 @@ from batchgen.store.values import Condemned
 
 # A wrong key, model or URL costs no more calls than this, however many workers there are.
 MOST_CALLS = 20
-MOST_FIRST_CALLS = 16  # which leaves some for the other end of the pool
-_CALLS_BESIDE_SUSPECTS = 4
-_ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 5, 2, 3
+MOST_FIRST_CALLS = 16  # which leaves some for probes
+_CALLS_IN_TROUBLE = 4
+# A pool of which every other item is bad by itself meets so many in a row once in a thousand times.
+_ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 10, 4, 3
 
 
 class SuspectRow(NamedTuple):
@@ -39,12 +41,12 @@ class SuspectRow(NamedTuple):
     available_at: int | None
 
 
-def room(suspects: int, in_flight: int, calls: int) -> int:
+def room(suspects: int, in_flight: int, calls: int, *, is_down: bool = False) -> int:
     """How many more calls may go out for recipes on trial, of which `in_flight` are under way;
-    `calls` are allowed while there is no suspect."""
-    if not suspects:
-        return max(0, calls - in_flight)
-    return max(0, min(_CALLS_BESIDE_SUSPECTS, MOST_CALLS - suspects) - in_flight)
+    `calls` are allowed, if there is no suspect, and the server was not found to be down."""
+    if suspects or is_down:
+        calls = min(calls, _CALLS_IN_TROUBLE, MOST_CALLS - suspects)
+    return max(0, calls - in_flight)
 
 
 def verdict(suspects: Sequence[SuspectRow], *, nobody_left: bool) -> Condemned | None:

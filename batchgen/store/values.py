@@ -180,7 +180,9 @@ class ClaimRequest:
     them if there is one, sending no more than `limits` allow together with every other worker, and
     none that could bring their done items, whoever does them, above `until`. A call is thought to
     use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
-    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached."""
+    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached. With `probes`
+    the server answers nobody, as so many calls have shown that were sent to see: items from all
+    over the pool are claimed instead of the next ones."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None
@@ -191,6 +193,7 @@ class ClaimRequest:
     selection: Selection | None = None
     trial: Trial | None = None
     max_failures: FailureLimit | None = None
+    probes: int | None = None
 
     @property
     def mark(self) -> int | None:

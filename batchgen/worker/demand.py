@@ -69,6 +69,7 @@ class Demand:
             selection=self._spec.selection,
             trial=self._trials.request(self._pacer.first_calls(now)),
             max_failures=self._spec.max_failures,
+            probes=self._pacer.probes,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:

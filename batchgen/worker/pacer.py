@@ -11,41 +11,34 @@ workers together, is not its matter (buckets.py). It knows four reasons to hold 
                calls that went out before the pause belong to the same burst. With `--adaptive`
                the slots stay: the rate is cut, for all workers, and both limits would apply.
     announced  The server says that it has no room for more calls now (announced.py).
-    down       Nobody gets through: the server cannot be reached, or one item after another is
-               cut off, or gets a 5xx, and none an answer. Pause 1, 2, 4... 30 seconds, then send
-               one call to see. A call that times out says nothing about that. Whether the first
-               few are the server's fault or their items' is seen only after them: `observe` leaves
-               it open, and `take_late_charges` returns those that were their items' after all.
+    down       Nobody gets through (blame.py). Pause 1, 2, 4... 30 seconds, then send one call to
+               see. A server that has answered nobody yet, and is there but says 5xx, may be dead:
+               these pauses go on to double. A call that times out says nothing about that.
 
 A worker that has had no success for `stall_s`, whatever came instead, is stalled, and halts. When a
 server announces that it has no room for longer than that, it is asked once all the same: if it
 answers, what it announces is not true, and counts no more; if it refuses, the worker halts.
 """
 
-from math import ceil
+from math import ceil, inf
 from typing import TypeGuard
 
 from batchgen.items import Answer, Failure, Item, Reason, Trouble
 from batchgen.limits.announced import ServerAllowance
 from batchgen.llm.decide import Blame, wait_s
 from batchgen.store.trial import MOST_FIRST_CALLS
+from batchgen.worker.blame import BlameForNoService, LateCharge
 
 _START_CALLS = 4
 _START_MS = 1500
 _AT_WORK_MS = 8000
 _ALL_CALLS = 1_000_000
 _LONGEST_PROBE_WAIT_S = 30.0
-_ITEMS_TO_BLAME_THE_SERVER = 3
-_ITEMS_WITH_5XX = 5  # other than 502, 503, 504, 529: a model may fail at some items by itself
 # Longer than an item waits for its next try: then the worker had nothing to ask.
 _IDLE_MS = 120_000
 # As DataDesigner and inspect_ai do: enough to end a burst, little enough not to starve.
 _CUT_PER_BURST = 0.8
 _GROWTH_PER_ROUND = 0.05
-
-
-# An item that is to be charged for a call handed in uncharged, and what the call brought.
-LateCharge = tuple[Item, Failure]
 
 
 class Pacer:
@@ -61,6 +54,7 @@ class Pacer:
         self._stall_ms = int(stall_s * 1000)
         self._started_at = now
         self._got_reply = False
+        self._was_answered = False
         self._trouble_since: int | None = None
         self._only_429 = False
         self._replied_at = now
@@ -73,9 +67,7 @@ class Pacer:
         self._bursts = 0
         self._share = 1.0
         self._failed_probes = 0
-        self._without_service: dict[int, LateCharge | None] = {}  # None: it has paid
-        self._late_charges: list[LateCharge] = []
-        self.down = False
+        self._blame = BlameForNoService()
         self.server = ServerAllowance()
 
     def allowed(self, now: int) -> int:
@@ -89,6 +81,17 @@ class Pacer:
         return max(1, int(self.slots * self._share))
 
     @property
+    def down(self) -> bool:
+        """Whether the server answers nobody."""
+        return self._blame.down
+
+    @property
+    def probes(self) -> int | None:
+        """How many calls have been sent in vain to see whether the server answers again; None: it
+        is not down."""
+        return self._failed_probes if self.down else None
+
+    @property
     def usable_slots(self) -> int:
         """How many are left of all slots after bursts of 429, while there is no pause."""
         return max(1, int(self.slots * self._share))
@@ -96,7 +99,7 @@ class Pacer:
     def first_calls(self, now: int) -> int:
         """How many calls of a recipe that nobody has been answered to may be in flight, of all
         workers together. Who takes so long is at work: a refusal would have come."""
-        if self._is_starting(now):
+        if self._is_starting(now) or self._trouble_since is not None:
             return _START_CALLS
         is_at_work = not self._got_reply and now - self._started_at >= _AT_WORK_MS
         return _ALL_CALLS if is_at_work and self.server.calls else MOST_FIRST_CALLS
@@ -141,13 +144,11 @@ class Pacer:
         if _is_no_service(verdict):
             return self._observe_no_service(verdict, item, sent_at, now, is_last_try=is_last_try)
         tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
-        if tells_nothing and (self.down or self._without_service):
+        if tells_nothing and self._blame.is_open:
             return Blame.SERVER if self.down else Blame.ITEM
         self._got_reply = True
-        self.down = False
         self._failed_probes = 0
-        self._late_charges += filter(None, self._without_service.values())
-        self._without_service.clear()
+        self._blame.served(sent_at)
         if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
             self._observe_rate_limit(verdict, sent_at, now)
             return Blame.SERVER
@@ -159,8 +160,7 @@ class Pacer:
     def take_late_charges(self) -> list[LateCharge]:
         """The items whose fault was undecided and turned out to be their own; each is returned
         once."""
-        charges, self._late_charges = self._late_charges, []
-        return charges
+        return self._blame.take_late_charges()
 
     def forget_trouble(self) -> None:
         """Somebody else held the calls back meanwhile: that is no stall."""
@@ -188,6 +188,7 @@ class Pacer:
         was_a_try = self._tried_against_announced
         if isinstance(verdict, Answer) or verdict.reason is Reason.REFUSAL:
             self._trouble_since = None
+            self._was_answered = True
             if was_a_try:
                 self._tried_against_announced = False
                 self.server.disbelieve()
@@ -218,29 +219,17 @@ class Pacer:
         if failure.trouble is Trouble.STALE_CONNECTION:
             return Blame.SERVER
         self._got_reply = self._got_reply or failure.reason is Reason.SERVER
-        again = item.id in self._without_service
-        earlier = self._without_service.pop(item.id, None)
-        others = len(self._without_service)
-        self._without_service[item.id] = None if again else (item, failure)
-        is_5xx = failure.reason is Reason.SERVER and failure.trouble is not Trouble.UNAVAILABLE
-        enough = _ITEMS_WITH_5XX if is_5xx else _ITEMS_TO_BLAME_THE_SERVER
-        if failure.trouble is Trouble.UNREACHABLE or others + 1 >= enough:
-            self.down = True
-        if not self.down and again:  # and nobody was served in between: it pays for both
-            self._late_charges += filter(None, [earlier])
-            return Blame.ITEM
-        if not self.down and is_5xx and is_last_try and not others:  # nobody else is in trouble
-            self._without_service[item.id] = None
-            return Blame.ITEM
-        if not self.down:
-            return Blame.UNDECIDED
-        self._without_service.clear()
-        if sent_at > self._paused_at:
+        blame = self._blame.not_served(failure, item, now, is_last_try=is_last_try)
+        if blame is Blame.SERVER and sent_at > self._paused_at:
             self._paused_at = now
-            probe_in_s = wait_s(self._failed_probes, self._first_wait_s, _LONGEST_PROBE_WAIT_S)
-            self._pause(now, max(probe_in_s, failure.retry_after_s or 0.0))
+            self._pause(now, max(self._probe_in_s(failure), failure.retry_after_s or 0.0))
             self._failed_probes += 1
-        return Blame.SERVER
+        return blame
+
+    def _probe_in_s(self, failure: Failure) -> float:
+        may_be_dead = failure.reason is Reason.SERVER and failure.trouble is None
+        longest_s = inf if may_be_dead and not self._was_answered else _LONGEST_PROBE_WAIT_S
+        return wait_s(self._failed_probes, self._first_wait_s, longest_s)
 
     def _is_starting(self, now: int) -> bool:
         return not self._got_reply and now - self._started_at < _START_MS

@@ -294,6 +294,12 @@ create table proven_recipes (
   primary key (server, recipe_id)
 ) strict, without rowid;
 
+-- While a server has answered nobody, and is down: the worker that asks on. The others wait.
+create table sole_askers (
+  server    text    primary key,
+  worker_id integer not null
+) strict;
+
 -- The run that halted as its server answered nobody: its processes that begin late need not ask.
 create table condemned_runs (
   server text primary key,
@@ -309,7 +315,7 @@ create table suspects (
   recipe_id     integer not null references recipes (id),
   server        text    not null,
   alike         text    not null,                  -- by what it is compared with the others
-  probe         integer not null,                  -- 1: it was taken from the end of the pool
+  probe         integer not null,                  -- 1: its call was a probe
   attempt_seq   integer,
   reason        text,                              -- of its failure; null: it is to be asked again
   error         text    not null,

@@ -104,15 +104,31 @@ PLANS = {
         "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at>?)"
     ],
     "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
-    "claim_last": [
-        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
-        "LIST SUBQUERY",
+    "fresh_span": [
+        "CO-ROUTINE last",
         "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+        "SCAN last",
+        "CORRELATED SCALAR SUBQUERY",
+        "SEARCH work USING INDEX work_fresh (experiment_id=? AND priority=?)",
     ],
-    "claim_selected_last": [
+    "claim_fresh_from": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
-        "LIST SUBQUERY",
+        "SCALAR SUBQUERY",
+        "SEARCH work USING INDEX work_fresh (experiment_id=? AND priority=? AND item_id>?)",
+    ],
+    "selected_fresh_span": [
+        "CO-ROUTINE last",
         "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at=?)",
+        "SCAN last",
+        "CORRELATED SCALAR SUBQUERY",
+        "SEARCH work USING INDEX work_selected "
+        "(selection=? AND state=? AND available_at=? AND priority=?)",
+    ],
+    "claim_selected_fresh_from": [
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+        "SCALAR SUBQUERY",
+        "SEARCH work USING INDEX work_selected "
+        "(selection=? AND state=? AND available_at=? AND priority=? AND item_id>?)",
     ],
     "begin_second_calls": [
         "SCAN claim VIRTUAL TABLE INDEX 1:",

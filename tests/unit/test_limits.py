@@ -51,7 +51,7 @@ def test_calls_of_a_recipe_on_trial_are_few_until_the_server_is_surely_at_work()
     assert [start.first_calls(now) for now in (11_499, 11_500, 17_999)] == [4, 16, 16]
     assert start.first_calls(18_000) > SLOTS
     start.observe(SERVER_ERROR, item(1), 10_000, 18_001)
-    assert start.first_calls(18_001) == 16
+    assert start.first_calls(18_001) == 4
 
 
 def test_a_slow_first_answer_holds_the_others_back_for_a_moment_only() -> None:

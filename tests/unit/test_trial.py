@@ -9,7 +9,7 @@ from batchgen.store.values import Condemned
 
 
 def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
-    """One each: what it failed with, and whether it was taken from the end of the pool."""
+    """One each: what it failed with, and whether it was a probe."""
     numbers = count(1)
     return [
         SuspectRow(next(numbers), 1, 1, alike, probe, 1, "rejected", f"said {alike}", None)
@@ -17,22 +17,24 @@ def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
     ]
 
 
-FRONT, END = ("404", 0), ("404", 1)
+FRONT, PROBE = ("404", 0), ("404", 1)
 
 
 @pytest.mark.parametrize(
     ("found", "nobody_left", "condemned"),
     [
-        ([FRONT] * 4 + [END] * 2, False, 6),
-        ([FRONT] * 3 + [END] * 2, False, 5),
+        ([FRONT] * 4 + [PROBE] * 6, False, 10),
+        ([FRONT] * 6 + [PROBE] * 4, False, 10),
+        ([FRONT] * 5 + [PROBE] * 4, False, None),
         ([FRONT] * 16, False, None),  # the pool may begin with what is bad by itself
-        ([FRONT] * 16 + [END], False, None),
+        ([FRONT] * 16 + [PROBE] * 3, False, None),
+        ([FRONT] * 16 + [PROBE] * 4, False, 20),
         ([FRONT] * 4, False, None),
-        ([FRONT] * 4 + [("400", 1)] * 2, False, None),
+        ([FRONT] * 6 + [("400", 1)] * 4, False, None),
         ([FRONT] * 3, True, 3),
         ([FRONT] * 2, True, None),
         ([FRONT] * 3 + [("400", 0)], True, None),
-        ([FRONT] * 5 + [("400", 0)], True, 5),
+        ([FRONT] * 10 + [("400", 0)], True, 10),
         ([(str(number), 0) for number in range(MOST_CALLS)], False, 1),
         ([], True, None),
     ],
@@ -45,8 +47,8 @@ def test_enough_different_items_that_fail_alike_condemn(
 
 
 def test_the_newest_of_the_items_that_failed_alike_says_why() -> None:
-    found = suspects(("400", 0), *[FRONT] * 4, END, END)
-    assert verdict(found, nobody_left=False) == Condemned(6, "404", "said 404")
+    found = suspects(("400", 0), *[FRONT] * 6, *[PROBE] * 4)
+    assert verdict(found, nobody_left=False) == Condemned(10, "404", "said 404")
 
 
 def test_all_calls_of_a_trial_together_are_few() -> None:
@@ -56,3 +58,4 @@ def test_all_calls_of_a_trial_together_are_few() -> None:
     assert room(MOST_FIRST_CALLS, 0, calls=1000) == MOST_CALLS - MOST_FIRST_CALLS
     assert room(MOST_CALLS, 0, calls=1000) == 0
     assert room(3, 13, calls=1000) == 0
+    assert room(3, 0, calls=0) == 0  # another worker asks on

@@ -12,7 +12,8 @@ at the door (store/__init__.py) or by the seat; here, only how SQLite keeps it.
 
     intake       enqueueing
     seat         a worker's place: lease, lock, exchanges; who is dead
-    queue        claim, exchange, take over  finish    how claims end, as planned
+    queue        exchange, take over         claims    which items a worker gets
+    finish       how claims end, as planned  trials    recipes that nobody has been answered to
     fencing      which claims hold           deltas    counters and totals
     budget       what may be spent           limiter   what all may send
     steering     orders for workers          repair    retry and reparse

@@ -429,25 +429,53 @@ update work
                     order by priority desc, item_id limit :want)
 returning item_id;
 
--- name: claim_last
--- Items never tried, from the other end of the pool: while a recipe is on trial they tell whether
--- those that failed are like all the others.
+-- name: fresh_span
+-- Of the items never tried that come last by priority: the first and the last one.
+with last as (
+  select priority, item_id from work indexed by work_fresh
+   where state = 'pending' and available_at is null and (crashes = 0 or answer_seq is null)
+     and experiment_id = :experiment_id
+   order by priority, item_id desc limit 1)
+select priority, (select item_id from work indexed by work_fresh
+                   where state = 'pending' and available_at is null
+                     and (crashes = 0 or answer_seq is null)
+                     and experiment_id = :experiment_id and priority = last.priority
+                   order by item_id limit 1), item_id
+  from last;
+
+-- name: claim_fresh_from
+-- One of these: while the server answers nobody, they tell whether those that failed are like all
+-- the others.
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
- where item_id in (select item_id from work indexed by work_fresh
-                    where state = 'pending' and available_at is null
-                      and (crashes = 0 or answer_seq is null)
-                      and experiment_id = :experiment_id
-                    order by priority, item_id desc limit :want)
+ where item_id = (select item_id from work indexed by work_fresh
+                   where state = 'pending' and available_at is null
+                     and (crashes = 0 or answer_seq is null)
+                     and experiment_id = :experiment_id and priority = :priority
+                     and item_id >= :first
+                   order by item_id limit 1)
 returning item_id;
 
--- name: claim_selected_last
+-- name: selected_fresh_span
+with last as (
+  select priority, item_id from work indexed by work_selected
+   where selection = :selection and state = 'pending' and available_at is null
+     and (crashes = 0 or answer_seq is null)
+   order by priority, item_id desc limit 1)
+select priority, (select item_id from work indexed by work_selected
+                   where selection = :selection and state = 'pending' and available_at is null
+                     and (crashes = 0 or answer_seq is null) and priority = last.priority
+                   order by item_id limit 1), item_id
+  from last;
+
+-- name: claim_selected_fresh_from
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
- where item_id in (select item_id from work indexed by work_selected
-                    where selection = :selection and state = 'pending' and available_at is null
-                      and (crashes = 0 or answer_seq is null)
-                    order by priority, item_id desc limit :want)
+ where item_id = (select item_id from work indexed by work_selected
+                   where selection = :selection and state = 'pending' and available_at is null
+                     and (crashes = 0 or answer_seq is null)
+                     and priority = :priority and item_id >= :first
+                   order by item_id limit 1)
 returning item_id;
 
 -- name: newest_failure
@@ -493,6 +521,18 @@ select recipe_id from proven_recipes where server = :server;
 
 -- name: prove_recipe
 insert into proven_recipes (server, recipe_id) values (:server, :recipe_id) on conflict do nothing;
+
+-- name: sole_asker
+select worker_id from sole_askers where server = :server;
+
+-- name: ask_alone
+-- Unless another one does that is still there.
+insert into sole_askers (server, worker_id) values (:server, :worker_id)
+on conflict (server) do update set worker_id = :worker_id
+ where worker_id not in (select id from workers);
+
+-- name: forget_sole_asker
+delete from sole_askers where server = :server;
 
 -- name: calls_on_trial
 -- Calls in flight, of anybody, whose recipe has not been answered yet.

@@ -17,10 +17,9 @@ from functools import partial
 
 from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits
-from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Plan, plan_returned
 from batchgen.store.records import Counts
-from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.claims import claim, earlier
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiter
 from batchgen.store.sqlite.rows import rows_of
@@ -84,7 +83,7 @@ def conclude_trial(
     server = want.trial.server if want.trial else ""
     if any(row.id != worker_id and row.server == server for row in workers(db)):
         return None
-    trials = Trials(db, want, [], now, partial(_open, db, want))
+    trials = Trials(db, worker_id, want, [], now, partial(_open, db, want))
     trials.judge([], Plan(0, 0))
     if trials.condemned is None:
         trials.conclude(nobody_left=True)
@@ -129,7 +128,7 @@ def exchange(
     now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
-    trials = Trials(db, want, outcomes, now, partial(_open, db, want))
+    trials = Trials(db, worker_id, want, outcomes, now, partial(_open, db, want))
     outcomes = trials.learn(outcomes)
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
@@ -144,8 +143,10 @@ def exchange(
     )
     most = 0 if claims_nothing else min(want.slots, trials.may_begin())
     allowance = limiter.allowance(most) if limiter and most else Allowance(most)
-    claimed, next_at = _claim(db, worker_id, want, allowance, now, from_the_end=trials.from_the_end)
-    items = trials.keep(_items(db, claimed, want, probes=trials.from_the_end), worker_id)
+    probes = want.probes if trials.probes is None else trials.probes
+    wanted = replace(want, slots=_wanted(db, want), probes=probes)
+    claimed, next_at = claim(db, worker_id, wanted, allowance, now)
+    items = trials.keep(_items(db, claimed, want, probes=probes is not None))
     if limiter:
         limiter.take(items)
         limiter.write()
@@ -157,7 +158,7 @@ def exchange(
     if len(items) == want.slots:
         return done
     if trials.on_trial:
-        next_at = _earlier(next_at, trials.look_again_at)
+        next_at = earlier(next_at, trials.look_again_at)
     counts = _counts(db, want)
     is_limited = len(items) == allowance.calls
     return replace(
@@ -168,84 +169,6 @@ def exchange(
         limited_to_rpm=allowance.limited_to_rpm if is_limited else None,
         limited_by=allowance.limited_by if is_limited else None,
     )
-
-
-def _claim(
-    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int,
-    *, from_the_end: bool,
-) -> tuple[list[int], int | None]:  # fmt: skip
-    """Retries that are due first, then fresh items. Also when to look again, if that is known."""
-    if want.until is not None:
-        want = replace(want, slots=min(want.slots, _counts(db, want).wanted(want.until)))
-    if want.slots == 0:
-        return [], None
-    claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
-    if claims == [(1,)]:
-        return [], None  # what may kill the worker is parsed while nothing else is in flight
-    if not claims and allowance.calls and (crashed := _claim_crashed(db, worker_id, want)):
-        return crashed, None
-    deltas = CounterDeltas()
-    next_at: int | None = None
-    claimed: list[int] = []
-    for experiment_id in _experiments_to_claim(db, want):
-        for query in _claims(want, from_the_end=from_the_end):
-            slots = min(allowance.calls, want.slots) - len(claimed)
-            if slots > 0:
-                row = {
-                    "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
-                    "want": slots, "selection": want.mark,
-                }  # fmt: skip
-                ids = [id_ for (id_,) in db.execute(QUERIES[query], row).fetchall()]
-                claimed += ids
-                deltas.move(experiment_id, State.PENDING, -len(ids))
-                deltas.move(experiment_id, State.RUNNING, +len(ids))
-        next_at = _earlier(next_at, _next_available_at(db, want, experiment_id))
-    write_deltas(db, deltas)
-    # While a limit holds claims back, what comes due before it allows more is worth no look.
-    limited = allowance.next_at is not None and len(claimed) == allowance.calls
-    return claimed, allowance.next_at if limited else next_at
-
-
-def _claims(want: ClaimRequest, *, from_the_end: bool) -> tuple[str, str]:
-    if want.mark is None:
-        return "claim_waiting", "claim_last" if from_the_end else "claim_fresh"
-    fresh = "claim_selected_last" if from_the_end else "claim_selected_fresh"
-    return "claim_selected_waiting", fresh
-
-
-def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -> list[int]:
-    """One item whose worker died while its answer was being parsed: where it kills this one too,
-    no other is in flight that could be suspected of it."""
-    for experiment_id in _experiments_to_claim(db, want):
-        row = {
-            "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.mark,
-        }  # fmt: skip
-        if claimed := [id_ for (id_,) in db.execute(QUERIES["claim_crashed"], row).fetchall()]:
-            deltas = CounterDeltas()
-            deltas.move(experiment_id, State.PENDING, -1)
-            deltas.move(experiment_id, State.RUNNING, +1)
-            write_deltas(db, deltas)
-            return claimed
-    return []
-
-
-def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
-    if want.experiments is not None:
-        return want.experiments
-    return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
-
-
-def _next_available_at(
-    db: sqlite3.Connection, want: ClaimRequest, experiment_id: int
-) -> int | None:
-    query = "next_available_at" if want.mark is None else "next_selected_at"
-    which = {"experiment_id": experiment_id, "selection": want.mark}
-    (at,) = db.execute(QUERIES[query], which).fetchone()
-    return None if at is None else int(at)
-
-
-def _earlier(one: int | None, other: int | None) -> int | None:
-    return min((at for at in (one, other) if at is not None), default=None)
 
 
 def _items(
@@ -262,6 +185,13 @@ def _items(
     return [
         replace(item, reserved_tokens=tokens_of(len(item.input_json.encode()))) for item in items
     ]
+
+
+def _wanted(db: sqlite3.Connection, want: ClaimRequest) -> int:
+    """How many items, as others may bring what is missing of `until`."""
+    if want.until is None:
+        return want.slots
+    return min(want.slots, _counts(db, want).wanted(want.until))
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:

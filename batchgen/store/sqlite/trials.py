@@ -15,6 +15,7 @@ from batchgen.store.values import ClaimRequest, Condemned, Trial
 # Longer than any trial; a suspect that was forgotten is claimed again some day.
 _HELD_MS = 24 * 3600 * 1000
 _LOOK_AGAIN_MS = 100
+_LOOK_WHETHER_IT_IS_UP_MS = 1000
 
 
 def forget_trials(db: sqlite3.Connection, server: str) -> None:
@@ -22,6 +23,7 @@ def forget_trials(db: sqlite3.Connection, server: str) -> None:
     wait no longer."""
     for query in (
         "release_suspects", "forget_suspects", "forget_condemned_run", "forget_proven_recipes",
+        "forget_sole_asker",
     ):  # fmt: skip
         db.execute(QUERIES[query], {"server": server})
 
@@ -50,10 +52,11 @@ class Trials:
     how many items it wants are pending or running."""
 
     def __init__(
-        self, db: sqlite3.Connection, want: ClaimRequest, outcomes: Sequence[Outcome], now: int,
-        count_open: Callable[[], int],
+        self, db: sqlite3.Connection, worker_id: int, want: ClaimRequest,
+        outcomes: Sequence[Outcome], now: int, count_open: Callable[[], int],
     ) -> None:  # fmt: skip
         self._db = db
+        self._worker_id = worker_id
         self._want = want
         self._now = now
         self._count_open = count_open
@@ -61,6 +64,7 @@ class Trials:
         self._proven: set[int] = set()  # those that the worker did not know
         self._suspects: list[SuspectRow] = []
         self._room = 0
+        self._waits_for_another = False
         self.on_trial = False
         self.condemned: Condemned | None = None
         self._watches = want.trial is not None and (
@@ -79,6 +83,7 @@ class Trials:
         answered = {outcome.item.recipe_id for outcome in outcomes if _proves(outcome)}
         for recipe_id in answered - self._trial.proven:
             self._db.execute(QUERIES["prove_recipe"], self._of_server(recipe_id=recipe_id))
+            self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self._read_proven()
         known = self._trial.proven | self._proven
         return [_as_it_counts(outcome, known) for outcome in outcomes]
@@ -93,6 +98,8 @@ class Trials:
                 self._add(outcome.item, outcome.decision, seq)
         self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
         known = self._trial.proven | self._proven
+        if any(_finds_it_down(one) and one.item.recipe_id not in known for one in outcomes):
+            self._ask_alone()
         self._acquit([one for one in self._suspects if one.recipe_id in known])
         self.conclude(nobody_left=self._nobody_is_left())
 
@@ -111,17 +118,24 @@ class Trials:
         if not self._watches:
             return self._want.slots
         (in_flight,) = self._db.execute(QUERIES["calls_on_trial"], self._of_server()).fetchone()
-        self.on_trial = bool(in_flight or self._suspects)
-        self._room = room(len(self._suspects), in_flight, self._trial.calls)
+        asker = self._db.execute(QUERIES["sole_asker"], self._of_server()).fetchone()
+        self._waits_for_another = asker is not None and asker[0] != self._worker_id
+        if self._waits_for_another:
+            self._ask_alone()  # from the next look on, if the other is gone
+        self.on_trial = bool(in_flight or self._suspects or asker)
+        calls = 0 if self._waits_for_another else self._trial.calls
+        self._room = room(len(self._suspects), in_flight, calls, is_down=asker is not None)
         if self._trial.proven or self._proven:
             return self._want.slots  # what is claimed may be of these; `keep` gives back the others
         return self._room
 
     @property
-    def from_the_end(self) -> bool:
-        return bool(self._suspects)
+    def probes(self) -> int | None:
+        """How many of the suspects were asked to tell whether the others are alike by themselves;
+        None: there is no suspect."""
+        return sum(one.probe for one in self._suspects) if self._suspects else None
 
-    def keep(self, items: list[Item], worker_id: int) -> list[Item]:
+    def keep(self, items: list[Item]) -> list[Item]:
         """The claimed ones, without those for which there is no room; these go back."""
         if self._want.trial is None or not self._unproven(items):
             return items
@@ -134,7 +148,7 @@ class Trials:
             is_on_trial = item.answer_seq is None and self._unproven([item])
             self.on_trial = self.on_trial or is_on_trial
             if is_on_trial and left <= 0:
-                self._give_back(item, worker_id)
+                self._give_back(item)
                 continue
             left -= is_on_trial
             kept.append(item)
@@ -142,7 +156,8 @@ class Trials:
 
     @property
     def look_again_at(self) -> int:
-        return self._now + _LOOK_AGAIN_MS
+        wait_ms = _LOOK_WHETHER_IT_IS_UP_MS if self._waits_for_another else _LOOK_AGAIN_MS
+        return self._now + wait_ms
 
     def _unproven(self, items: Iterable[Item]) -> bool:
         known, found = self._trial.proven, self._proven
@@ -197,13 +212,16 @@ class Trials:
         suspects = sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
         return suspects > 0 and suspects >= self._count_open()
 
-    def _give_back(self, item: Item, worker_id: int) -> None:
-        row = {"item_id": item.id, "worker_id": worker_id}
+    def _give_back(self, item: Item) -> None:
+        row = {"item_id": item.id, "worker_id": self._worker_id}
         self._db.execute(QUERIES["give_back_unasked"], row)
         deltas = CounterDeltas()
         deltas.move(item.experiment_id, State.RUNNING, -1)
         deltas.move(item.experiment_id, State.PENDING, +1)
         write_deltas(self._db, deltas)
+
+    def _ask_alone(self) -> None:
+        self._db.execute(QUERIES["ask_alone"], self._of_server(worker_id=self._worker_id))
 
     def _of_server(self, **columns: object) -> dict[str, object]:
         return {"server": self._trial.server, **columns}
@@ -216,6 +234,12 @@ def _proves(outcome: Outcome) -> bool:
         return False
     refused = attempt.reason is Reason.REFUSAL and attempt.http_status == 200
     return attempt.outcome == "answered" or refused
+
+
+def _finds_it_down(outcome: Outcome) -> bool:
+    """Whether its call was not served at all; it is the pacer's to say what that means."""
+    attempt = outcome.attempt
+    return attempt is not None and attempt.reason in (Reason.SERVER, Reason.CONNECTION)
 
 
 def _as_it_counts(outcome: Outcome, proven: frozenset[int] | set[int]) -> Outcome:

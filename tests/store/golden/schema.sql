@@ -197,13 +197,18 @@ CREATE TABLE shared_rate (
   constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
 ) strict;
 
+CREATE TABLE sole_askers (
+  server    text    primary key,
+  worker_id integer not null
+) strict;
+
 CREATE TABLE suspects (
   item_id       integer primary key references items (id) on delete cascade,
   experiment_id integer not null,
   recipe_id     integer not null references recipes (id),
   server        text    not null,
   alike         text    not null,                  -- by what it is compared with the others
-  probe         integer not null,                  -- 1: it was taken from the end of the pool
+  probe         integer not null,                  -- 1: its call was a probe
   attempt_seq   integer,
   reason        text,                              -- of its failure; null: it is to be asked again
   error         text    not null,

@@ -1,0 +1,131 @@
+"""Which items a worker gets: those whose retry is due, then fresh ones in the order of the pool. Or
+probes from all over it, while the server answers nobody.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+from batchgen.items import State
+from batchgen.limits import Allowance
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import ClaimRequest
+
+_GOLDEN_RATIO = 0.618034  # its multiples, without their whole part, are spread evenly
+
+
+def claim(
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int
+) -> tuple[list[int], int | None]:
+    """Retries that are due first, then fresh items; as probes fresh ones first. Also when to look
+    again, if that is known."""
+    if want.slots == 0:
+        return [], None
+    claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
+    if claims == [(1,)]:
+        return [], None  # what may kill the worker is parsed while nothing else is in flight
+    if not claims and allowance.calls and (crashed := _claim_crashed(db, worker_id, want)):
+        return crashed, None
+    deltas = CounterDeltas()
+    next_at: int | None = None
+    claimed: list[int] = []
+    for experiment_id in _experiments_to_claim(db, want):
+        for claim_some in _claims(want):
+            slots = min(allowance.calls, want.slots) - len(claimed)
+            if slots > 0:
+                row = {
+                    "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
+                    "want": slots, "selection": want.mark,
+                }  # fmt: skip
+                ids = claim_some(db, row)
+                claimed += ids
+                deltas.move(experiment_id, State.PENDING, -len(ids))
+                deltas.move(experiment_id, State.RUNNING, +len(ids))
+        next_at = earlier(next_at, _next_available_at(db, want, experiment_id))
+    write_deltas(db, deltas)
+    # While a limit holds claims back, what comes due before it allows more is worth no look.
+    limited = allowance.next_at is not None and len(claimed) == allowance.calls
+    return claimed, allowance.next_at if limited else next_at
+
+
+class _ClaimQueries(NamedTuple):
+    """Of an experiment, or of a selection of its items."""
+
+    waiting: str
+    fresh: str
+    fresh_span: str
+    fresh_from: str
+
+
+_OF_EXPERIMENT = _ClaimQueries("claim_waiting", "claim_fresh", "fresh_span", "claim_fresh_from")
+_OF_SELECTION = _ClaimQueries(
+    "claim_selected_waiting", "claim_selected_fresh",
+    "selected_fresh_span", "claim_selected_fresh_from",
+)  # fmt: skip
+_Claim = Callable[[sqlite3.Connection, dict[str, Any]], list[int]]
+
+
+def _claims(want: ClaimRequest) -> tuple[_Claim, _Claim]:
+    queries = _OF_EXPERIMENT if want.mark is None else _OF_SELECTION
+    waiting = partial(_claim_by, queries.waiting)
+    if want.probes is None:
+        return waiting, partial(_claim_by, queries.fresh)
+    return partial(_claim_probes, queries, want.probes), waiting
+
+
+def _claim_by(query: str, db: sqlite3.Connection, row: dict[str, Any]) -> list[int]:
+    return [item_id for (item_id,) in db.execute(QUERIES[query], row).fetchall()]
+
+
+def _claim_probes(
+    queries: _ClaimQueries, probes: int, db: sqlite3.Connection, row: dict[str, Any]
+) -> list[int]:
+    """Fresh items from all over the pool, the last one first, as those that come next may be alike
+    by themselves. So many `probes` were there before."""
+    claimed: list[int] = []
+    for number in range(probes, probes + row["want"]):
+        span = db.execute(QUERIES[queries.fresh_span], row).fetchone()
+        if span is None:
+            break
+        priority, first, last = span
+        begin = last - int((last - first) * (number * _GOLDEN_RATIO % 1))
+        claimed += _claim_by(queries.fresh_from, db, {**row, "priority": priority, "first": begin})
+    return claimed
+
+
+def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -> list[int]:
+    """One item whose worker died while its answer was being parsed: where it kills this one too,
+    no other is in flight that could be suspected of it."""
+    for experiment_id in _experiments_to_claim(db, want):
+        row = {
+            "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.mark,
+        }  # fmt: skip
+        if claimed := [id_ for (id_,) in db.execute(QUERIES["claim_crashed"], row).fetchall()]:
+            deltas = CounterDeltas()
+            deltas.move(experiment_id, State.PENDING, -1)
+            deltas.move(experiment_id, State.RUNNING, +1)
+            write_deltas(db, deltas)
+            return claimed
+    return []
+
+
+def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
+    if want.experiments is not None:
+        return want.experiments
+    return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
+
+
+def _next_available_at(
+    db: sqlite3.Connection, want: ClaimRequest, experiment_id: int
+) -> int | None:
+    query = "next_available_at" if want.mark is None else "next_selected_at"
+    which = {"experiment_id": experiment_id, "selection": want.mark}
+    (at,) = db.execute(QUERIES[query], which).fetchone()
+    return None if at is None else int(at)
+
+
+def earlier(one: int | None, other: int | None) -> int | None:
+    return min((at for at in (one, other) if at is not None), default=None)
