@@ -2,7 +2,8 @@
 
 `Stop` has the two stages as events. asyncio calls the handlers on the event loop, between two of
 its steps, so they can set events without races. After the second signal the handlers are gone, and
-a third one ends the process at once, in case something hangs.
+a third one ends the process at once, in case something hangs. A loop that does not turn, as the
+user's code keeps it, hears none: there the third is a KeyboardInterrupt.
 
 `uninterrupted` runs what must not be left half done when it is cancelled, `unless` what may be
 given up when one is stopped.
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 # SIGHUP means that the terminal is gone: a closed laptop, a broken ssh connection.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MOST_UNHEARD = 2
 
 
 class Stop:
@@ -74,6 +76,7 @@ class _Signals:
         self._listeners: list[_Listener] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._unheard = 0  # signals that came, and that the loop has not passed on yet
 
     def add(self, listener: _Listener) -> None:
         if self._loop is not None and self._loop.is_closed():
@@ -82,8 +85,11 @@ class _Signals:
             self._loop = asyncio.get_running_loop()
             handlers = {signum: signal.getsignal(signum) for signum in _SIGNALS}
             self._before = {s: was for s, was in handlers.items() if was is not signal.SIG_IGN}
+            self._unheard = 0
             for signum in self._before:
                 self._loop.add_signal_handler(signum, self._pass_on, signum)
+                signal.signal(signum, self._count)  # the loop wakes up by itself
+                signal.siginterrupt(signum, False)
         self._listeners.append(listener)
 
     def remove(self, listener: _Listener) -> None:
@@ -96,7 +102,14 @@ class _Signals:
                 if was is not None:  # it was set by Python
                     signal.signal(signum, was)
 
+    def _count(self, _signum: int, _frame: object) -> None:
+        """Called in between the user's code, too."""
+        self._unheard += 1
+        if self._unheard > _MOST_UNHEARD:
+            raise KeyboardInterrupt
+
     def _pass_on(self, signum: int) -> None:
+        self._unheard = 0
         for listener in self._listeners:
             listener.hear(signum)
         if all(listener.stop.now.is_set() for listener in self._listeners):

@@ -20,7 +20,7 @@ from batchgen.api.request import (
     RunRequest,
     parser_of,
 )
-from batchgen.api.run import Job, Run, running
+from batchgen.api.run import Job, OpenPool, Run, running
 from batchgen.api.settings import Settings
 from batchgen.api.streaming import Give, Stream, Work
 from batchgen.api.words import ErrorsInPython, stop_next
@@ -154,17 +154,20 @@ class DataGenerationPipeline:
         First come those that are there already. Leaving the loop early lets the calls in flight
         finish, and asks for no more.
         """
-        stop = Stop()
         with ErrorsInPython():
             request = RunRequest(
                 concurrency_limit=concurrency_limit, extract_function=extract_function, **options
             )
 
-        async def begin() -> Work:
-            pool = await open_data_pool(data_pool)
-            return lambda give: self._stream(pool, request, stop, give)
+        async def begin(stop: Stop) -> Work:
+            pool = await open_data_pool(data_pool)  # an async one belongs to this loop
 
-        return Stream(begin, stop)
+            async def opened() -> DataPool:
+                return pool
+
+            return lambda give: self._stream(opened, request, stop, give)
+
+        return Stream(begin)
 
     def status(self) -> Status:
         """How the experiment stands: rows by state, calls, cost. Print it, or take its fields."""
@@ -241,28 +244,32 @@ class DataGenerationPipeline:
     async def _run(
         self, data_pool: Any, request: RunRequest, stop: Stop, on_result: OnResult | None
     ) -> Results:
-        async with self._running(await open_data_pool(data_pool), request, stop) as run:
+        async with self._running(lambda: open_data_pool(data_pool), request, stop) as run:
             if on_result is not None:
                 async for result in run.answers():
                     if isawaitable(called := on_result(result)):
                         await called
             return await run.results()
 
-    async def _stream(self, pool: DataPool, request: RunRequest, stop: Stop, give: Give) -> None:
-        async with self._running(pool, request, stop) as run:
+    async def _stream(
+        self, open_pool: OpenPool, request: RunRequest, stop: Stop, give: Give
+    ) -> None:
+        async with self._running(open_pool, request, stop) as run:
             async for result in run.answers():
                 if not await give(result):
                     run.drain()
                     return
 
     @asynccontextmanager
-    async def _running(self, pool: DataPool, request: RunRequest, stop: Stop) -> AsyncIterator[Run]:
+    async def _running(
+        self, open_pool: OpenPool, request: RunRequest, stop: Stop
+    ) -> AsyncIterator[Run]:
         refuse_while_imported("pipeline.run")
         parser = parser_of(request.extract_function, self.config)
         job = Job(self.config, request, recipe_of(self.config, parser), parser)
         self._runs.append(this := (stop, asyncio.get_running_loop()))
         try:
-            async with running(job, pool, stop) as run:
+            async with running(job, open_pool, stop) as run:
                 self.experiment_path = run.path
                 yield run
         finally:

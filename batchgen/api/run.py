@@ -4,9 +4,10 @@ workers, and the file is written, as results come and in the end in the order of
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from batchgen.api.answers import Results
 from batchgen.api.own_file import OwnFile
@@ -44,6 +45,9 @@ from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
+T = TypeVar("T")
+OpenPool = Callable[[], Coroutine[Any, Any, DataPool]]
+
 _PAGE_ITEMS = 500
 _LOOK_EVERY_S = 0.2
 
@@ -71,7 +75,7 @@ class Job:
 
 
 @asynccontextmanager
-async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
+async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["Run"]:
     """Inside, the items of the pool are being answered. Leaving it waits for the end, and writes
     the file; leaving it by an exception lets the calls in flight finish first, and by a
     cancellation abandons them.
@@ -81,6 +85,7 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
     """
     progress = Progress(quiet=not job.request.progress)
     with stop_on_signal(stop, lambda: progress.say(stopping(stop))):
+        pool = await _unless_stopped(stop, open_pool())
         ids = {}
         if pool.in_memory:
             ids = check_items(pool.entries(job.config), job.recipe, job.config.directory)
@@ -94,7 +99,7 @@ async def running(job: Job, pool: DataPool, stop: Stop) -> AsyncIterator["Run"]:
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
                 await _bring_up_to_date(job, store, known, stop, progress)
             with closing(entries):
-                enqueued = await _enqueue(job, store, _until_stopped(checked, stop), progress)
+                enqueued = await _unless_stopped(stop, _enqueue(job, store, checked, progress))
             source = pool.source if isinstance(pool.source, str) else None
             if enqueued.unused and not only_offers(source or ""):
                 progress.warn(enqueued.unused_words)
@@ -132,10 +137,7 @@ async def _bring_up_to_date(
     what can be read now is not asked again."""
     timeout_s = job.config.work.parse_timeout_s
     parsing = bring_up_to_date(store, experiment, job.parser, progress.parsed, timeout_s=timeout_s)
-    if (done := await unless(stop.drain, parsing)) is None:
-        raise StoppedError(
-            "the run was stopped while stored answers were parsed again; nothing was asked for."
-        )
+    done = await _unless_stopped(stop, parsing)
     if done.reparsed is not None:
         progress.say(
             "the parser is another one now: stored answers were parsed again, without a call: "
@@ -171,13 +173,11 @@ def _checked_at_start(job: Job, entries: Entries) -> Iterator[Entry]:
         raise
 
 
-def _until_stopped(entries: Iterator[Entry], stop: Stop) -> Iterator[Entry]:
-    for entry in entries:
-        if stop.drain.is_set():
-            raise StoppedError(
-                "the run was stopped while its items were enqueued; nothing was asked for."
-            )
-        yield entry
+async def _unless_stopped(stop: Stop, coro: Coroutine[Any, Any, T]) -> T:
+    """What comes before anything is asked."""
+    if (done := await unless(stop.drain, coro)) is None:
+        raise StoppedError("the run was stopped before it asked for anything.")
+    return done
 
 
 class Run:

@@ -24,35 +24,40 @@ Work = Callable[[Give], Coroutine[Any, Any, None]]
 
 
 class Stream(AsyncIterator[Result]):
-    """Each result once, as it comes. `aclose` ends it when the calls in flight are finished."""
+    """Each result once, as it comes. A loop that is left has the calls in flight finished, and
+    `aclose` waits for that. Another loop begins another run."""
 
-    def __init__(self, begin: Callable[[], Awaitable[Work]], stop: Stop) -> None:
+    def __init__(self, begin: Callable[[Stop], Awaitable[Work]]) -> None:
         """`begin` is awaited on the loop of the consumer, the work is done on the other one."""
         self._begin = begin
-        self._stop = stop
+        self._stop = Stop()
         self._pipe: _Pipe | None = None
         self._run: Apart[None] | None = None
         self._signals = ExitStack()
 
-    def __aiter__(self) -> "Stream":
-        return self
+    def __aiter__(self) -> AsyncIterator[Result]:
+        if self._pipe is not None and self._pipe.is_left:
+            self._pipe = None
+        return _Loop(self)
 
     async def __anext__(self) -> Result:
         with ErrorsInPython():
             return await self._next()
 
     async def _next(self) -> Result:
-        if self._run is None:
-            await self._start()
+        pipe = self._pipe or await self._start()
+        if pipe.is_left:
+            raise StopAsyncIteration
         assert self._run is not None
-        assert self._pipe is not None
         try:
-            result = await self._pipe.take()
+            result = await pipe.take()
         except asyncio.CancelledError:
+            pipe.is_left = True
             self._run.call(self._run.cancel)
             await self._end()
             raise
         if result is None:
+            pipe.is_left = True
             await self._end()
             self._run.result()
             raise StopAsyncIteration
@@ -60,30 +65,49 @@ class Stream(AsyncIterator[Result]):
 
     async def aclose(self) -> None:
         """Ask for no more, and wait for the calls in flight."""
-        self._leave()
+        self.leave()
         if self._run is not None:
             await self._end()
 
     def __del__(self) -> None:
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Nobody takes more: the calls in flight are finished meanwhile."""
         if self._run is not None and self._pipe is not None and not self._pipe.is_left:
             self._pipe.is_left = True
             self._pipe.on_its_loop(partial(_let_go, self._run, self._signals))
             self._run.call(self._stop.drain.set)
 
-    async def _start(self) -> None:
-        work = await self._begin()
+    async def _start(self) -> "_Pipe":
+        if self._run is not None:
+            await self._end()
+        self._stop = Stop()
+        work = await self._begin(self._stop)
         pipe = self._pipe = _Pipe(asyncio.get_running_loop())
         run = self._run = Apart(_unless_left(work, pipe), daemon=False)
         next_stage = self._stop.next_stage
         self._signals.enter_context(stop_on_signal(Stop(), lambda: run.call(next_stage)))
+        return pipe
 
     async def _end(self) -> None:
         assert self._run is not None
         await uninterrupted(asyncio.to_thread(self._run.join))
         self._signals.close()
+
+
+class _Loop(AsyncIterator[Result]):
+    """What a loop over a stream holds, and drops when it is left; the stream may have a name that
+    lives longer."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> Result:
+        return await self._stream.__anext__()
+
+    def __del__(self) -> None:
+        self._stream.leave()
 
 
 def _let_go(run: Apart[None], signals: ExitStack) -> None:

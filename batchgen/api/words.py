@@ -11,6 +11,7 @@ from batchgen.errors import BatchgenError, Remedy
 from batchgen.jobs.failures import FailedLike
 from batchgen.jobs.work import WorkResult
 from batchgen.shutdown import Stop
+from batchgen.userfunctions import is_foreign
 
 REMEDIES: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another file with database=...",
@@ -83,22 +84,34 @@ class StoppedError(BatchgenError):
 
 
 class ErrorsInPython:
-    """Inside, an error's message gets what to do about it, in Python's words, and its traceback
-    ends where the user called us: what is below is of no use to who can mend it."""
+    """Inside, an error's message gets what to do about it, in Python's words. Its traceback shows
+    where the user called us, and for what the user's own code raised that code: not what of ours
+    is in between."""
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
     def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
-        if not isinstance(exc, BatchgenError):
-            return
-        exc.__traceback__ = exc.__context__ = None
-        if isinstance(exc.__cause__, BatchgenError):
-            exc.__cause__ = None
-        message = str(exc)
-        words = with_words("", exc.remedy, exc.facts)
-        if not message.endswith(words):  # it is there when one run is within another's callback
-            exc.args = (message + words,)
+        if isinstance(exc, BatchgenError):
+            _say_remedy(exc)
+            exc.__traceback__ = exc.__context__ = None
+            if isinstance(exc.__cause__, BatchgenError):
+                exc.__cause__ = None
+        elif exc is not None:
+            exc.__traceback__ = _from_the_users_code(exc.__traceback__) or exc.__traceback__
+
+
+def _say_remedy(exc: BatchgenError) -> None:
+    message = str(exc)
+    words = with_words("", exc.remedy, exc.facts)
+    if not message.endswith(words):  # it is there when one run is within another's callback
+        exc.args = (message + words,)
+
+
+def _from_the_users_code(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and is_foreign(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
 
 
 def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
@@ -127,7 +140,7 @@ def unfinished(result: WorkResult) -> StoppedError:
     return StoppedError(
         visible(
             f"{why}{end} {counts.done} of {counts.total} items are done and kept; "
-            "run the same script again to go on."
+            "run it again to go on."
         )
     )
 

@@ -7,6 +7,7 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -44,6 +45,7 @@ from batchgen.store import (
 )
 
 CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
+_CHUNK_S = 1.0  # a slow source is added as it comes, and can be stopped
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
@@ -159,7 +161,7 @@ def next_chunk(
 ) -> tuple[list[NewItem], BatchgenError | None]:
     """The next items as rows, and what is wrong with the one after them."""
     rows: list[NewItem] = []
-    used_bytes = 0
+    used_bytes, began_s = 0, time.monotonic()
     try:
         for item in islice(items, max(1, CHUNK_ITEMS // intake.samples)):
             row = _new_item(item, intake)
@@ -167,7 +169,7 @@ def next_chunk(
             text = row.input_json
             size = len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
             used_bytes += size * intake.samples
-            if used_bytes > _CHUNK_BYTES:
+            if used_bytes > _CHUNK_BYTES or time.monotonic() > began_s + _CHUNK_S:
                 break
     except UsageError as exc:
         return rows, exc

@@ -88,9 +88,68 @@ async def test_ctrl_c_ends_a_script_with_one_line_and_keeps_what_is_in_flight(
     stopped = await ended(script)
     assert stopped.code == 1
     assert len(stopped.err.splitlines()) == 1
-    assert "4 of 20 items are done and kept; run the same script again" in stopped.err
+    assert "4 of 20 items are done and kept; run it again" in stopped.err
     assert len(project.export()) == 4
     assert simulator.calls == 4
+
+
+SLOW_SCRIPT = """
+import threading
+from itertools import count
+from batchgen import DataGenerationPipeline
+
+def pool(first):
+    for number in count():
+        print(number, flush=True)
+        if number == first:
+            threading.Event().wait(WAITS_S)
+        yield {"word": f"w{number}"}
+
+"""
+
+
+async def test_a_source_without_an_end_is_stopped_by_the_first_signal(
+    project: Project, simulator: Simulator
+) -> None:
+    text = f"{SLOW_SCRIPT}\nWAITS_S = 0\nDataGenerationPipeline().run_sync(pool(100))\n"
+    script = await project.start(str(project.write("script.py", text)))
+    assert script.stdout is not None
+    while await script.stdout.readline() != b"100\n":
+        pass
+    script.send_signal(signal.SIGINT)
+    stopped = await ended(script)
+    assert stopped.code == 1
+    assert stopped.err.splitlines()[-1] == (
+        "batchgen: the run was stopped before it asked for anything."
+    )
+    assert simulator.calls == 0
+
+
+async def test_a_source_that_hangs_is_interrupted_by_the_third_signal(
+    project: Project, simulator: Simulator
+) -> None:
+    text = f"{SLOW_SCRIPT}\nWAITS_S = 3600\nDataGenerationPipeline().run_sync(pool(100))\n"
+    script = await project.start(str(project.write("script.py", text)))
+    assert script.stdout is not None
+    while await script.stdout.readline() != b"100\n":
+        pass
+    while script.returncode is None:
+        script.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.05)
+    assert (await ended(script)).err.splitlines()[-1] == "KeyboardInterrupt"
+    assert simulator.calls == 0
+
+
+async def test_what_a_callback_raises_shows_no_frames_of_ours(
+    here: Project, simulator: Simulator, words: Words
+) -> None:
+    def mine(_: Any) -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as raised:
+        await DataGenerationPipeline().run(words(2), on_result=mine)
+    names = [entry.name for entry in raised.traceback]
+    assert (names[-1], len(names) <= 3) == ("mine", True)
 
 
 async def test_two_runs_at_once_are_both_stopped_by_a_signal_and_it_means_the_same_again_later(

@@ -1,7 +1,7 @@
 """The keywords of `run`: what they do, and what they refuse."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ async def test_max_cost_halts_with_the_word_for_it(
 ) -> None:
     price = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1e6}
     pipeline = DataGenerationPipeline(price=price, max_tokens=100)
-    with pytest.raises(StoppedError, match=r"Raise max_cost to go on.*run the same script again"):
+    with pytest.raises(StoppedError, match=r"Raise max_cost to go on.*run it again"):
         await pipeline.run(words(20), max_cost=150)
     assert 1 <= simulator.calls < 20
 
@@ -47,7 +47,7 @@ async def test_max_failures_halts_with_the_word_for_it(
     def refuse(text: str, item: dict[str, Any]) -> str:
         raise ValueError("no title")
 
-    with pytest.raises(StoppedError, match=r"raise max_failures.*run the same script again"):
+    with pytest.raises(StoppedError, match=r"raise max_failures.*run it again"):
         await DataGenerationPipeline().run(words(20), 1, refuse, max_failures=limit)
     assert 3 <= simulator.calls <= 5
 
@@ -141,6 +141,27 @@ async def test_a_stream_that_is_left_early_finishes_what_is_in_flight_and_asks_n
     assert asked < 500
     assert here.query("select count(*) from attempts where outcome <> 'answered'") == [(0,)]
     assert len(here.export()) == asked
+
+
+async def test_a_loop_over_a_stream_that_has_a_name_asks_no_more_when_it_is_left(
+    here: Project, simulator: Simulator, words: Words
+) -> None:
+    pool = list(words(200))
+    stream = DataGenerationPipeline().stream(pool, 2)
+    async for _ in stream:
+        break
+    await stream.aclose()
+    asked = simulator.calls
+    assert asked < 200
+    assert [one async for one in _rest_of(stream)] == []
+    assert len([one async for one in stream]) == 200
+    assert [one async for one in _rest_of(stream)] == []
+    assert simulator.calls == 200
+
+
+async def _rest_of(stream: Any) -> AsyncIterator[Any]:
+    while (one := await anext(stream, None)) is not None:
+        yield one
 
 
 LEAVING_SCRIPT = """

@@ -368,7 +368,7 @@ async def test_a_wrong_key_halts_with_words_and_the_right_one_goes_on(
         said = str(raised.value)
         assert "api_key" in said
         assert "2 of 30 items are done and kept" in said
-        assert "run the same script again" in said
+        assert "run it again" in said
         assert "sk-wrong" not in said
         refused = model.calls - 2
         assert 1 <= refused <= 4
