@@ -109,7 +109,9 @@ async def test_the_cells_of_the_notebook_run_in_their_order(
     assert [cell["outputs"] for cell in cells] == [[]] * len(cells)
     script = tmp_path / "cells.py"
     script.write_text("\n\n".join("".join(cell["source"]) for cell in cells))
-    ran = await python(tmp_path, str(script))
-    assert (ran.code, ran.err) == (0, PARSED_AGAIN)
-    assert on_simulated_model.calls == 5 + 1 + 6
+    for _ in range(2):  # the kernel is restarted, and all cells are run again
+        ran = await python(tmp_path, str(script))
+        assert ran.code == 0
+        assert set(ran.err.splitlines()) <= {PARSED_AGAIN.strip(), PARSED_AGAIN.strip()[:-1] + "6"}
+        assert on_simulated_model.calls == 5 + 1 + 6
     assert (tmp_path / "things.csv").exists()
