@@ -209,8 +209,6 @@ class Run:
         """How it ended, when nothing is left to be done and the file is in the pool's order."""
         await asyncio.wait([self._working])
         result = self._working.result()
-        timeout_s = self._job.config.work.parse_timeout_s
-        await still_up_to_date(self._store, self._experiment, self._present, timeout_s=timeout_s)
         await self._file.write()
         return result
 
@@ -274,6 +272,17 @@ class Run:
             yield page
 
     async def _work(self) -> WorkResult:
+        result = await self._until_answered()
+        if (await self._store.parsers.present(self._experiment.id)).id != self._present.id:
+            self._progress.warn(
+                f"another run has given {self._experiment.name} another parser meanwhile, and has "
+                "read answers of this one by it. Run it again to have yours"
+            )
+        timeout_s = self._job.config.work.parse_timeout_s
+        await still_up_to_date(self._store, self._experiment, self._present, timeout_s=timeout_s)
+        return result
+
+    async def _until_answered(self) -> WorkResult:
         """Until all rows have ended, whoever answers them, or as many are done as are wanted."""
         until, result = self._job.request.until, None
         only = self._experiment.id, self._rows

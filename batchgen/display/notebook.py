@@ -32,11 +32,12 @@ class NotebookDisplay(RunDisplay):
 
     def __init__(self, commands: Commands) -> None:
         super().__init__(commands, Console(file=sys.stderr, force_jupyter=False, width=_WIDTH))
+        self._output: CellOutput | None = None
 
     async def _show(self, look: Look) -> None:
         history = History()
         status = await history.observe(look)
-        output = CellOutput(importlib.import_module("IPython.display").display)
+        output = self._output = self._output or CellOutput(_display_of_ipython())
         try:
             while True:
                 output.draw(LiveDisplay(status, history, self._commands))
@@ -45,6 +46,11 @@ class NotebookDisplay(RunDisplay):
         finally:
             status = await history.observe(look)
             output.draw(LiveDisplay(status, history, self._commands, is_last=True))
+
+
+def _display_of_ipython() -> Callable[..., Any]:
+    display: Callable[..., Any] = importlib.import_module("IPython.display").display
+    return display
 
 
 class CellOutput:

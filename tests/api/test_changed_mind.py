@@ -1,6 +1,7 @@
 """A parser that has changed is noticed by its source, and costs no call; a prompt costs those that
 are announced."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -95,3 +96,26 @@ async def test_rows_that_were_not_passed_are_told(
     await changed.run(list(words(6))[:2], recipe="again")
     assert simulator.calls == 8
     assert "rows of default that wait, as their items were not passed" in capfd.readouterr().err
+
+
+async def test_of_two_runs_with_parsers_of_their_own_the_later_one_has_its_values_alone(
+    here: Project, simulator: Simulator, words: Words, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def mine(text: str) -> str:
+        return f"mine {text}"
+
+    def yours(text: str) -> str:
+        return f"yours {text}"
+
+    simulator.hold()
+    pool = list(words(20))
+    runs = []
+    for calls, parser in ((2, mine), (4, yours)):
+        run = DataGenerationPipeline().run(pool, 2, parser)
+        runs.append(asyncio.create_task(run, name=parser.__name__))
+        await simulator.received(calls)
+    simulator.release()
+    _, results = await asyncio.gather(*runs)
+    assert {one["parsed"].split()[0] for one in results} == {"yours"}
+    assert [one["parsed"] for one in here.export()] == [one["parsed"] for one in results]
+    assert capfd.readouterr().err.count("another run has given default another parser") == 1
