@@ -101,7 +101,7 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
             with closing(entries):
                 enqueued = await _unless_stopped(stop, _enqueue(job, store, checked, progress))
             source = pool.source if isinstance(pool.source, str) else None
-            if enqueued.unused and not only_offers(source or ""):
+            if enqueued.unused and not (source and only_offers(source)):
                 progress.warn(enqueued.unused_words)
             rows = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)

@@ -80,7 +80,7 @@ def _checked_names(columns: Iterable[Any], name: str) -> list[str]:
     for column in names:
         if not isinstance(column, str):
             raise InputError(
-                f"{name}: the column {column!r} has a {type(column).__name__} as its name; rename "
+                f"{name}: the name of column {column!r} is of type {type(column).__name__}; rename "
                 "it to text, as a template names its variables"
             )
     twice = sorted({column for column in names if names.count(column) > 1})

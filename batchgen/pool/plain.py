@@ -95,11 +95,17 @@ def _is_missing(value: Any) -> bool:
     return getattr(getattr(value, "dtype", None), "kind", "") in "mM" and str(value) == "NaT"
 
 
+def _is_span(value: Any) -> bool:
+    """A time or a range of pandas'."""
+    kind = type(value)
+    return kind.__module__.partition(".")[0] == "pandas" and kind.__name__ in ("Period", "Interval")
+
+
 def _simpler(value: Any, place: str) -> Any:
     """The same as a plainer value, which is looked at again."""
     if isinstance(value, dt.date | dt.time):  # a datetime and pandas' Timestamp are dates
         return value.isoformat()
-    if isinstance(value, PurePath | UUID | Decimal | dt.timedelta):
+    if isinstance(value, PurePath | UUID | Decimal | dt.timedelta) or _is_span(value):
         return str(value)
     if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and not value.shape:
         return str(value)  # numpy's date; as a number it would have lost its unit
@@ -108,7 +114,7 @@ def _simpler(value: Any, place: str) -> Any:
             return found()
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    raise NotPlainError(f"{_at(place)}a {type(value).__name__} is nothing that JSON has")
+    raise NotPlainError(f"{_at(place)}a value of type {type(value).__name__} is nothing JSON has")
 
 
 def _inside(place: str, key: Any) -> str:

@@ -255,3 +255,10 @@ async def test_a_budget_without_a_price_says_which_setting_is_missing(
     with pytest.raises(UsageError) as raised:
         await DataGenerationPipeline(max_tokens=10).run(words(2), max_cost=1)
     assert "--" not in str(raised.value)
+
+
+async def test_a_variable_that_no_template_uses_is_told(
+    here: Project, simulator: Simulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await DataGenerationPipeline().run([{"word": "a", "colour": "red"}])
+    assert capfd.readouterr().err == "batchgen: warning: no template uses these variables: colour\n"

@@ -479,7 +479,7 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
         flat({"a": 1}, f"{spec}[0]"),
         bad(
             f"{spec}[1]",
-            "cannot be stored as JSON: a: a bytes is nothing that JSON has",
+            "cannot be stored as JSON: a: a value of type bytes is nothing JSON has",
             "{'a': b'1'}",
         ),
         bad(f"{spec}[2]", "an item must be an object, not 'text'", '"text"'),

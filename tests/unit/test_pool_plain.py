@@ -52,6 +52,8 @@ class Model(BaseModel):
         (np.array(5), 5),
         (np.datetime64("2024-01-02T03:04:05.123456789"), "2024-01-02T03:04:05.123456789"),
         (pd.Timestamp("2024-01-02 03:04", tz="UTC"), "2024-01-02T03:04:00+00:00"),
+        (pd.Period("2024-01", "M"), "2024-01"),
+        (pd.Interval(0, 1), "(0, 1]"),
         (dt.date(2024, 1, 2), "2024-01-02"),
         (dt.datetime.fromisoformat("2024-01-02T03:00"), "2024-01-02T03:00:00"),
         (dt.time(3), "03:00:00"),
@@ -93,12 +95,12 @@ def test_a_row_of_another_library_is_an_object() -> None:
     ("item", "said"),
     [
         ({"price": float("inf")}, "price: inf is no number that JSON has"),
-        ({"a": {"b": [1, object()]}}, r"a\.b\[1\]: a object is nothing that JSON has"),
-        ({"image": b"png"}, "image: a bytes is nothing that JSON has"),
+        ({"a": {"b": [1, object()]}}, r"a\.b\[1\]: a value of type object is nothing JSON has"),
+        ({"image": b"png"}, "image: a value of type bytes is nothing JSON has"),
         ({"a": {(1, 2): 3}}, r"a: the name \(1, 2\) is no text"),
         ({"a": "\ud800"}, "a: it has a lone surrogate"),
-        ({"f": len}, "f: a builtin_function_or_method"),
-        ({"c": int}, "c: a type"),
+        ({"f": len}, "f: a value of type builtin_function_or_method"),
+        ({"c": int}, "c: a value of type type"),
     ],
 )
 def test_what_cannot_be_had_is_named_by_its_place(item: Any, said: str) -> None:
@@ -153,7 +155,7 @@ def test_a_frame_with_a_timestamp_somewhere_is_text() -> None:
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (pd.DataFrame([[1]]), "the column 0 has a int as its name"),
+        (pd.DataFrame([[1]]), "the name of column 0 is of type int"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns 'a'"),
         (pd.Series(["a"]), "is a single column"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), "splits: 'train'"),
