@@ -280,19 +280,30 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
     if as_json:
         print_json(found.to_json())
         return 0
-    known = ", but for those it has already" if found.has_database else ""
-    each = f", {flags.samples} samples each," if flags.samples > 1 else ""
-    print_text(f"{counted(found.enqueued.read, 'item')}{each} would be enqueued into "
-               f"{config.output_data.experiment_name}{known}; nothing was written.")  # fmt: skip
-    if found.enqueued.read:
+    print_text(_dry_run_line(found, config.output_data.experiment_name))
+    if found.calls:
         print_text(_estimate_line(found))
     for message in found.first_messages or []:
         print_text(f"\n{message.get('role')}:\n{message.get('content')}")
     return 0
 
 
+def _dry_run_line(found: DryRun, name: str) -> str:
+    done = found.enqueued
+    items = counted(done.read, "item")
+    if found.asks_all:
+        each = f", {done.samples} samples each," if done.samples > 1 else ""
+        return f"{items}{each} would be enqueued into {name}; nothing was written."
+    samples = f", {done.samples} samples each" if done.samples > 1 else ""
+    line = f"{items} read{samples}, {done.new:,} new to {name}"
+    if done.asked_anew:
+        line += f", {done.asked_anew:,} to be asked with the new recipe"
+    return f"{line}; nothing was written."
+
+
 def _estimate_line(found: DryRun) -> str:
-    line = f"Estimated: {found.prompt_tokens:,} tokens in"
+    calls = "" if found.asks_all else f" for {counted(found.calls, 'call')}"
+    line = f"Estimated{calls}: {found.prompt_tokens:,} tokens in"
     how = "as its items had so far" if found.is_measured else "at most, by max_tokens"
     if found.completion_tokens is not None:
         line += f", {round(found.completion_tokens):,} out ({how})"

@@ -2,29 +2,30 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchgen.config import Config
 from batchgen.errors import Remedy
 from batchgen.items import PoolItem, Recipe
-from batchgen.jobs.enqueue import next_chunk, recipe_of, refuse_other_recipe
+from batchgen.jobs.enqueue import next_chunk, recipe_of, refuse_recipe
+from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
-from batchgen.store import OtherRecipe, Store, open_store
+from batchgen.store import Intake, OtherRecipe, Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """`enqueued` counts what was read; nothing is new in it. `first_messages` are those of the
-    first item, None in an empty pool. The tokens and the cost (None: not known) are of all calls;
-    `is_measured`: an answer is taken to be as long as the experiment's were so far, and else as
-    long as it can be. `has_database`: some items may be known already. `cost_note`: what is to be
-    said of a cost at a price that is only that of the model's name."""
+    """`enqueued` counts what was read, and what would be new or asked anew: the `calls`.
+    `first_messages` are those of the first item, None in an empty pool. The tokens and the cost
+    (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
+    experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
+    cost at a price that is only that of the model's name."""
 
     enqueued: Enqueued
     first_messages: list[dict[str, Any]] | None
@@ -32,14 +33,24 @@ class DryRun:
     completion_tokens: float | None
     cost_usd: float | None
     is_measured: bool
-    has_database: bool
     cost_note: str | None = None
+
+    @property
+    def calls(self) -> int:
+        return self.enqueued.new + self.enqueued.asked_anew
+
+    @property
+    def asks_all(self) -> bool:
+        """Whether all that was read is new, and nothing else would be asked."""
+        return self.calls == self.enqueued.new == self.enqueued.read * self.enqueued.samples
 
     def to_json(self) -> dict[str, Any]:
         samples = {"samples": self.enqueued.samples} if self.enqueued.samples > 1 else {}
         return {
             "read": self.enqueued.read,
             **samples,
+            "new": self.enqueued.new,
+            "asked_anew": self.enqueued.asked_anew,
             "first_messages": self.first_messages,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -66,41 +77,58 @@ async def dry_run(
     `other_recipe` does not say what to do; ConfigError or TemplateError for what the config names.
     `progress` is kept up to date.
     """
-    parser = load_parser(config.parser)
-    recipe = recipe_of(config, parser)
+    recipe = recipe_of(config, load_parser(config.parser))
     progress = Enqueued() if progress is None else progress
     progress.samples = samples
     prices = Prices(config.model)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
+    name = config.output_data.experiment_name
     async with _known(config) as known:
-        measured = None if known is None else await _tokens_of_an_answer(*known)
-        if known and await _is_new_recipe(*known, recipe):
-            if other_recipe is OtherRecipe.STOP:
-                await refuse_other_recipe(
-                    known[0], reader, recipe, config.output_data.experiment_name,
-                    parser=parser.version, samples=samples, prices=prices,
-                )  # fmt: skip
-            known = None if other_recipe is OtherRecipe.ADD else known
+        planned = measured = None
+        if known is not None:
+            measured = tokens_of_an_answer(await known[0].counts([known[1]]))
+            planned = await _planned(*known, recipe, other_recipe, samples)
+            await refuse_recipe(known[0], planned, reader, recipe, name, prices)
+            progress.asked_anew = planned.asked_anew
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
-        async with rehearsing(recipe, known, estimated.refuse) as rehearsal:
-            items, error = iter(estimated), None
-            while error is None:
-                rows, error = next_chunk(items, rehearsal.intake)
-                if not rows:
+        async with rehearsing(recipe, samples, known, planned, estimated.refuse) as rehearsal:
+            items = iter(estimated)
+            rows, error = next_chunk(items, rehearsal.intake)
+            if known is not None:
+                await refuse_changed_ids(known[0], rehearsal.intake, rows, name)
+            while rows:
+                progress.new += await rehearsal.check(rows)
+                if error is not None:
                     break
-                await rehearsal.check(rows)
+                rows, error = next_chunk(items, rehearsal.intake)
             if error is not None:
                 raise error
-    estimate = estimated.estimate
+    return _result(progress, estimated, prices, config.model.model)
+
+
+async def _planned(
+    store: Store, experiment_id: int, recipe: Recipe, other_recipe: OtherRecipe, samples: int
+) -> Intake:
+    """How the pool would go into the experiment, with what dead workers left taken over."""
+    planned = await store.planned_intake(experiment_id, recipe, other_recipe, samples)
+    if planned.running and not any(worker.alive for worker in await store.workers()):
+        return replace(planned, running=0)
+    return planned
+
+
+def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str) -> DryRun:
+    """The estimate is of all that was read; the calls are like the average of these."""
+    found, read = estimated.estimate, progress.read * progress.samples
+    share = (progress.new + progress.asked_anew) / read if read else 0
+    out, cost_usd = found.completion_tokens, found.cost_usd
     return DryRun(
         progress,
         estimated.first_messages,
-        estimate.prompt_tokens,
-        estimate.completion_tokens,
-        estimate.cost_usd,
-        estimate.is_measured,
-        config.database.is_file(),
-        prices.estimate_note(config.model.model) if estimate.cost_usd else None,
+        round(found.prompt_tokens * share),
+        None if out is None else out * share,
+        None if cost_usd is None else cost_usd * share,
+        found.is_measured,
+        prices.estimate_note(model) if cost_usd else None,
     )
 
 
@@ -135,13 +163,3 @@ async def _known(config: Config) -> AsyncIterator[tuple[Store, int] | None]:
         name = config.output_data.experiment_name
         found = [one.id for one in await store.experiments() if one.name == name]
         yield (store, found[0]) if found else None
-
-
-async def _is_new_recipe(store: Store, experiment_id: int, recipe: Recipe) -> bool:
-    present = [await store.recipe(one) for one in await store.present_recipes(experiment_id)]
-    return bool(present) and recipe not in present
-
-
-async def _tokens_of_an_answer(store: Store, experiment_id: int) -> float | None:
-    """By the answers that the experiment has had, if any."""
-    return tokens_of_an_answer(await store.counts([experiment_id]))

@@ -22,6 +22,7 @@ from batchgen.errors import (
     UsageError,
 )
 from batchgen.items import RAW, NewItem, ParserVersion, PoolItem, Recipe, Template
+from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import (
     Costs,
@@ -116,18 +117,16 @@ async def enqueue(
     async with store.enqueueing(
         experiment, recipe, other_recipe, samples, parser, say=say
     ) as intake:
-        if intake.running:
-            raise still_running_error(experiment, intake.running)
-        if intake.choice is not None:
-            raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
+        await refuse_recipe(store, intake, reader, recipe, experiment, prices)
         progress.asked_anew = intake.asked_anew
-        await _add_chunks(store, intake, reader, priority, progress)
+        await _add_chunks(store, intake, reader, priority, progress, experiment)
     return progress
 
 
 async def _add_chunks(
-    store: Store, intake: Intake, reader: PoolReader, priority: int, progress: Enqueued
-) -> None:
+    store: Store, intake: Intake, reader: PoolReader, priority: int, progress: Enqueued,
+    experiment: str,
+) -> None:  # fmt: skip
     """Read the next chunk while SQLite writes the last one. An error is raised only after the good
     items before it have been added, and so is a cancellation: `progress` counts all that was
     written."""
@@ -139,6 +138,8 @@ async def _add_chunks(
             rows, error = next_chunk(items, intake)
             if writing is not None:
                 await asyncio.shield(writing)
+            else:
+                await refuse_changed_ids(store, intake, rows, experiment)
             if not rows:
                 break
             handed_over = asyncio.Event()
@@ -223,21 +224,15 @@ def _new_item(item: PoolItem, intake: Intake) -> NewItem:
     return NewItem(key, stored, None, item.where)
 
 
-async def refuse_other_recipe(
-    store: Store,
-    reader: PoolReader,
-    recipe: Recipe,
-    experiment: str,
-    *,
-    parser: ParserVersion,
-    samples: int,
+async def refuse_recipe(
+    store: Store, intake: Intake, reader: PoolReader, recipe: Recipe, experiment: str,
     prices: Prices | None,
-) -> None:
-    """Raises UsageError if `enqueue` would that is not told what to do with another recipe. Nothing
-    is enqueued."""
-    async with store.enqueueing(experiment, recipe, OtherRecipe.STOP, samples, parser) as intake:
-        if intake.choice is not None:
-            raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
+) -> None:  # fmt: skip
+    """Raises UsageError when nothing was begun, or would be, as the recipe is another one."""
+    if intake.running:
+        raise still_running_error(experiment, intake.running)
+    if intake.choice is not None:
+        raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
 
 
 async def _choose(

@@ -57,8 +57,8 @@ def other_recipe_error(
 
 def still_running_error(experiment: str, rows: int) -> UsageError:
     return UsageError(
-        f"experiment {experiment!r}: {rows} of its rows are being worked on, so they cannot get "
-        "another recipe.",
+        f"experiment {experiment!r}: {rows:,} of its rows {'is' if rows == 1 else 'are'} being "
+        f"worked on, so {'it' if rows == 1 else 'they'} cannot get another recipe.",
         Remedy.STOP_WORKERS,
     )
 

@@ -47,6 +47,7 @@ from batchgen.store.sqlite import (
     results,
     selections,
     steering,
+    twins,
     verify,
 )
 from batchgen.store.sqlite import seat as seats
@@ -79,6 +80,7 @@ from batchgen.store.values import (
     Spent,
     StoredParser,
     Trial,
+    Twin,
     WorkerRow,
 )
 
@@ -88,8 +90,8 @@ __all__ = [
     "Failed", "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord",
     "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch", "ParserCount",
     "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "Spent",
-    "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "UnknownCall", "WorkerRow",
-    "key_of_content", "key_of_id", "literal_parts", "open_store",
+    "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall",
+    "WorkerRow", "key_of_content", "key_of_id", "literal_parts", "open_store",
 ]  # fmt: skip
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
@@ -145,6 +147,12 @@ class Store:
                 intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples
             )
 
+    async def planned_intake(
+        self, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
+    ) -> Intake:
+        """What `enqueueing` would begin; rows that dead workers left count as running."""
+        return await self._db.read(intake.planned_intake, experiment_id, recipe, mode, samples)
+
     @asynccontextmanager
     async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
         """While inside, a pool can be counted instead: of thousands of items at a time, in the
@@ -153,12 +161,9 @@ class Store:
         yield lambda items: self._db.write(intake.count_new, into, items)
 
     async def add_items(
-        self,
-        into: Intake,
-        items: Sequence[NewItem],
-        priority: int = 0,
+        self, into: Intake, items: Sequence[NewItem], priority: int = 0,
         taken: Callable[[], object] | None = None,
-    ) -> Added:
+    ) -> Added:  # fmt: skip
         """Add what is not there yet of the items and their samples, in their order. Give it
         thousands at a time.
 
@@ -167,10 +172,14 @@ class Store:
         return await self._db.write(intake.add_items, into, items, priority, taken)
 
     async def items_with_ids(
-        self, experiment_id: int, custom_ids: Sequence[str]
+        self, experiment_id: int, custom_ids: Sequence[str], variant: int | None = None
     ) -> dict[str, tuple[int, str]]:
-        """The number and the input of each item that has one of these ids of the user's own."""
-        return await self._db.read(intake.items_with_ids, experiment_id, custom_ids)
+        """The number and the input of each item of a variant (None: the newest) with these ids."""
+        return await self._db.read(intake.items_with_ids, experiment_id, custom_ids, variant)
+
+    async def find_twin(self, into: Intake, items: Sequence[NewItem]) -> Twin | None:
+        """The first of these items that is there already but for its id, when none is as it is."""
+        return await self._db.read(twins.find_twin, into, items)
 
     @asynccontextmanager
     async def selecting(
@@ -225,13 +234,9 @@ class Store:
     # Repair: retry; reparse needs `parsers`
 
     async def failed_page(
-        self,
-        experiment_id: int,
-        reason: str | None,
-        message: str | None,
-        after: int,
+        self, experiment_id: int, reason: str | None, message: str | None, after: int,
         limit: int = 5000,
-    ) -> list[EndedItem]:
+    ) -> list[EndedItem]:  # fmt: skip
         """The next failed items after item `after`, those that have `message` in their error in
         whatever case; an empty page at the end."""
         return await self._db.read(repair.failed_page, experiment_id, reason, message, after, limit)

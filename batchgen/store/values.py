@@ -8,7 +8,7 @@ from math import ceil
 from typing import Literal, NamedTuple
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, Item, Outcome, ParserVersion, Recipe
+from batchgen.items import Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, LimitName, Limits
 
 # Enqueueing
@@ -44,7 +44,8 @@ class RecipeChoice:
 class Intake:
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
-    be given another recipe, nothing was begun. `asked_anew` rows went back to pending.
+    be given another recipe, nothing was begun. `asked_anew` rows go back to pending
+    then.
     """
 
     experiment_id: int
@@ -69,6 +70,16 @@ class Added:
     ids: list[int]
     new: int
     conflict: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """An item of a pool that the experiment has as `item_id`, which is equal but for its id: it has
+    this `custom_id`, or none."""
+
+    item: NewItem
+    item_id: int
+    custom_id: str | None
 
 
 # Workers

@@ -493,14 +493,57 @@ async def test_rows_that_are_worked_on_are_not_replaced(
     process = await project.start("work", "-c", "1")
     await simulator.received(1)
     project.write(TEMPLATE, "Shout {word}")
-    refused = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
-    assert (refused.code, refused.err) == (
-        2,
-        "error: experiment 'default': 1 of its rows are being worked on, so they cannot get "
-        "another recipe. Stop the worker first: batchgen stop --wait\n",
-    )
-    simulator.release()
-    assert (await ended(process)).code == 0
+    for dry in ([], ["--dry-run"]):
+        refused = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace", *dry)
+        assert (refused.code, refused.err) == (
+            2,
+            "error: experiment 'default': 1 of its rows is being worked on, so it cannot get "
+            "another recipe. Stop the worker first: batchgen stop --wait\n",
+        )
+    process.send_signal(signal.SIGKILL)
+    await ended(process)
+    dry_run = await batchgen("enqueue", "pool.jsonl", "--recipe", "replace", "--dry-run")
+    assert "0 new to default, 2 to be asked with the new recipe" in dry_run.out
+
+
+async def test_the_rows_of_all_variants_are_counted_when_another_is_offered(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(3))
+    for template in ("Say {word}", "Shout {word}"):
+        project.write(TEMPLATE, template)
+        await run(project, "--recipe", "add")
+    project.write(TEMPLATE, "Sing {word}")
+    assert "beside the old: 3 calls, 9 rows" in await run(project, code=2)
+    assert simulator.calls == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ([], ["id"], "already, as item 1, without an id; with one, it would be another one"),
+        (["id"], [], "already, as item 1, with the id 'w0'; without it, it would be another"),
+    ],
+)
+async def test_items_that_have_got_or_lost_their_ids_are_not_asked_once_more(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words,
+    first: list[str], then: list[str], said: str,
+) -> None:  # fmt: skip
+    def pool(*names: str, ids: list[str]) -> None:
+        project.pool({"word": word, **dict.fromkeys(ids, word)} for word in names)
+
+    pool("w0", "w1", ids=first)
+    await run(project)
+    pool("w0", "w1", "w2", ids=then)
+    for command in (("run",), ("enqueue", "--dry-run")):
+        refused = await project.batchgen(*command, "pool.jsonl")
+        assert (refused.code, refused.out) == (2, "")
+        assert f"pool.jsonl:1: experiment 'default' has this very item {said}" in refused.err
+    assert simulator.calls == 2
+    pool("w2", "w3", ids=then)  # others may have ids, or none
+    await run(project)
+    pool("w2", "w3", "w0", ids=then)
+    assert simulator.calls == 4
 
 
 async def test_work_says_that_rows_keep_the_old_text(

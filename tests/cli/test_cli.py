@@ -528,7 +528,8 @@ async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     )
     dry = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
     assert dry.json == {
-        "read": 3, "first_messages": [{"role": "user", "content": "Say w0"}],
+        "read": 3, "new": 3, "asked_anew": 0,
+        "first_messages": [{"role": "user", "content": "Say w0"}],
         "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "is_measured": False,
     }  # fmt: skip
     assert sorted(project.path.rglob("*")) == before
@@ -544,9 +545,16 @@ async def test_a_dry_run_estimates_the_cost_by_max_tokens_and_then_by_what_was_m
     assert "Estimated: 36 tokens in, 4,000 out (at most, by max_tokens): $0.0400" in dry.out
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     ((tokens,),) = project.query("select completion_tokens from totals")
-    dry = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    again = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--recipe", "add", "--model", "m")
     cost_usd = (36 + tokens * 10) / 1e6
-    assert f"36 tokens in, {tokens:,} out (as its items had so far): ${cost_usd:,.4f}" in dry.out
+    assert f"36 tokens in, {tokens:,} out (as its items had so far): ${cost_usd:,.4f}" in again.out
+    project.pool(words(5))
+    dry = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert dry.out.startswith(
+        "5 items read, 1 new to default; nothing was written.\n"
+        f"Estimated for 1 call: 9 tokens in, {round(tokens / 4):,} out (as its items had so far): "
+        f"${cost_usd / 4:,.4f}\n"
+    )
 
 
 async def test_variables_that_no_template_uses_are_told_once(

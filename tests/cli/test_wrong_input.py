@@ -683,9 +683,15 @@ def test_a_dry_run_says_of_another_recipe_what_enqueue_says(directory: Path, run
     assert refused == run("enqueue more.jsonl")
     assert "the user template changed" in refused.err
     assert refused.code == 2
-    for way in ("replace", "again", "add"):
+    for way, new, asked_anew in (("replace", 1, 1), ("again", 1, 1), ("add", 2, 0)):
         allowed = run(f"enqueue more.jsonl --dry-run --recipe {way} --json")
         assert (allowed.code, allowed.json["read"]) == (0, 2)
+        assert (allowed.json["new"], allowed.json["asked_anew"]) == (new, asked_anew)
+    said = run("enqueue more.jsonl --dry-run --recipe replace").out.splitlines()
+    assert said[0] == (
+        "2 items read, 1 new to default, 1 to be asked with the new recipe; nothing was written."
+    )
+    assert said[1].startswith("Estimated for 2 calls: ")
     assert query(directory, "select * from work, variants, experiments") == before
 
 

@@ -339,7 +339,7 @@ def test_nothing_is_asked_anew_while_items_are_in_flight(table: Table, mode: Oth
     table.enqueue("a", "b")
     table.claim(table.join(), 1)
     into = table.begin(recipe=OTHER_RECIPE, mode=mode)
-    assert (into.running, into.asked_anew, into.number) == (1, 0, 0)
+    assert (into.running, into.number) == (1, 0)
     assert table.states() == {1: "running", 2: "pending"}
     choice = table.begin(recipe=OTHER_RECIPE).choice
     assert choice == RecipeChoice(RECIPE, 2, replace=2, again=2)

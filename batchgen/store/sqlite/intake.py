@@ -4,7 +4,9 @@ known ones."""
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 from batchgen.items import NewItem, ParserVersion, Recipe, State
 from batchgen.json_text import canonical_json
@@ -15,6 +17,8 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, Intake, OtherRecipe, RecipeChoice, RowGroup
+
+_NO_RECIPE = -1  # one that is not stored yet, and no row has
 
 
 def begin_intake(
@@ -33,40 +37,77 @@ def begin_intake(
     """
     parser_id = parser_number(db, parser, now)
     experiment_id = _experiment_id(db, experiment, parser_id, now)
-    recipe_id = recipe_number(db, recipe, now)
-    variants = db.execute(QUERIES["variants"], {"experiment_id": experiment_id}).fetchall()
-    number = next((number for number, present in variants if present == recipe_id), None)
-    is_present, asked = number is not None, 0
-    if number is None:
-        number = variants[0][0] if variants else 0
-    variant = {
-        "experiment_id": experiment_id, "number": number, "recipe_id": recipe_id, "now": now,
-    }  # fmt: skip
-    choice = _rows_chosen(mode, is_present=is_present) if variants else None
-    if variants and not is_present and mode is OtherRecipe.STOP:
-        changed = _choice(db, variant, variants[0][1])
-        return Intake(experiment_id, number, recipe_id, 0, samples, changed)
-    if choice and _rows_to_ask(db, variant, choice):
-        (running,) = db.execute(QUERIES["count_running"], variant).fetchone()
-        if running:
-            return Intake(experiment_id, number, recipe_id, 0, samples, running=running)
-        asked = _ask_anew(db, variant, choice)
-    elif choice and not is_present:
-        db.execute(QUERIES["set_recipe_of_variant"], variant)
-    elif not is_present:
-        number += 1
-        db.execute(QUERIES["add_variant"], {**variant, "number": number})
+    way = _way(db, experiment_id, recipe_number(db, recipe, now), mode)
+    intake = _planned(db, way, mode, samples)
+    if intake.choice or intake.running:
+        return intake
+    row = _variant_row(way) | {"number": intake.variant, "now": now}
+    if intake.asked_anew and way.choice:
+        _ask_anew(db, row, way.choice)
+    elif way.choice and not way.is_present:
+        db.execute(QUERIES["set_recipe_of_variant"], row)
+    elif not way.is_present:
+        db.execute(QUERIES["add_variant"], row)
     set_present_parser(db, experiment_id, parser_id)
     (pass_,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return Intake(experiment_id, number, recipe_id, pass_, samples, asked_anew=asked)
+    return replace(intake, number=pass_)
+
+
+def planned_intake(
+    db: sqlite3.Connection, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
+) -> Intake:
+    """What `begin_intake` would begin. Nothing is written."""
+    found = db.execute(QUERIES["find_recipe"], {"digest": recipe.digest()}).fetchone()
+    recipe_id = int(found[0]) if found else _NO_RECIPE
+    return _planned(db, _way(db, experiment_id, recipe_id, mode), mode, samples)
+
+
+class _Way(NamedTuple):
+    """How a pool goes into an experiment: into which variant, which has the recipe if it
+    `is_present`; which of its rows are asked anew (None: none). `newest` is the recipe of the
+    newest variant, None where there is none."""
+
+    experiment_id: int
+    recipe_id: int
+    variant: int
+    is_present: bool
+    choice: str | None
+    newest: int | None
+
+
+def _way(db: sqlite3.Connection, experiment_id: int, recipe_id: int, mode: OtherRecipe) -> _Way:
+    variants = db.execute(QUERIES["variants"], {"experiment_id": experiment_id}).fetchall()
+    present = next((number for number, present in variants if present == recipe_id), None)
+    is_present = present is not None
+    choice = _rows_chosen(mode, is_present=is_present) if variants else None
+    newest, newest_recipe = variants[0] if variants else (0, None)
+    return _Way(experiment_id, recipe_id, present or newest, is_present, choice, newest_recipe)
+
+
+def _variant_row(way: _Way) -> dict[str, int]:
+    return {
+        "experiment_id": way.experiment_id, "number": way.variant, "recipe_id": way.recipe_id,
+    }  # fmt: skip
+
+
+def _planned(db: sqlite3.Connection, way: _Way, mode: OtherRecipe, samples: int) -> Intake:
+    row = _variant_row(way)
+    intake = Intake(way.experiment_id, way.variant, way.recipe_id, 0, samples)
+    if way.newest is not None and not way.is_present and mode is OtherRecipe.STOP:
+        return replace(intake, choice=_choice(db, row, way.newest))
+    if way.choice:
+        asked = sum(group.n for group in _rows_to_ask(db, row, way.choice))
+        (running,) = db.execute(QUERIES["count_running"], row).fetchone() if asked else (0,)
+        return replace(intake, asked_anew=asked, running=running)
+    return intake if way.is_present else replace(intake, variant=way.variant + 1)
 
 
 def _choice(db: sqlite3.Connection, variant: Mapping[str, int], present: int) -> RecipeChoice:
     (body,) = db.execute(QUERIES["recipe"], {"recipe_id": present}).fetchone()
     (rows,) = db.execute(QUERIES["count_rows"], variant).fetchone()
-    replace, again = (_rows_to_ask(db, variant, which) for which in ("not_done", "all"))
+    not_done, others = (_rows_to_ask(db, variant, which) for which in ("not_done", "all"))
     return RecipeChoice(
-        Recipe.from_json(body), rows, sum(one.n for one in replace), sum(one.n for one in again)
+        Recipe.from_json(body), rows, sum(one.n for one in not_done), sum(one.n for one in others)
     )
 
 
@@ -78,15 +119,14 @@ def _rows_chosen(mode: OtherRecipe, *, is_present: bool) -> str | None:
     return "not_done" if mode is OtherRecipe.REPLACE and not is_present else None
 
 
-def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> int:
-    """The rows of a variant are asked with its new recipe; how many these are."""
+def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> None:
+    """The rows of a variant are asked with its new recipe."""
     groups = _rows_to_ask(db, variant, choice)
     asked = {**variant, "choice": choice}
     db.execute(QUERIES["ask_rows"], asked)
     db.execute(QUERIES["give_recipe"], asked)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
-    return sum(group.n for group in groups)
 
 
 def _rows_to_ask(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> list[RowGroup]:
@@ -161,10 +201,12 @@ def add_items(
 
 
 def items_with_ids(
-    db: sqlite3.Connection, experiment_id: int, custom_ids: Sequence[str]
+    db: sqlite3.Connection, experiment_id: int, custom_ids: Sequence[str], variant: int | None
 ) -> dict[str, tuple[int, str]]:
-    """The number and the input of each item that has one of these ids, in the newest variant."""
-    (variant, _), *_others = db.execute(QUERIES["variants"], {"experiment_id": experiment_id})
+    """The number and the input of each item that has one of these ids, in the variant (None: the
+    newest)."""
+    if variant is None:
+        (variant, _), *_others = db.execute(QUERIES["variants"], {"experiment_id": experiment_id})
     keys = b"".join([key_of_id(experiment_id, variant, custom_id) for custom_id in custom_ids])
     which = {"keys": keys, "numbers": json.dumps(list(range(len(custom_ids))))}
     rows = db.execute(QUERIES["items_by_keys"], which)

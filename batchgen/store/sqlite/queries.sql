@@ -82,8 +82,8 @@ update items set recipe_id = :recipe_id, base_recipe_id = null
                where experiment_id = :experiment_id and state = 'pending' and answer_seq is null);
 
 -- name: count_rows
--- Of a variant, with those of its samples.
-select count(*) from items where experiment_id = :experiment_id and variant = :number;
+-- Of all variants, with those of samples.
+select coalesce(sum(n), 0) from counters where experiment_id = :experiment_id;
 
 -- name: begin_count
 create temp table if not exists counted_keys (
@@ -145,6 +145,13 @@ select number.value as place, i.id, i.input
   from json_each(:numbers) number
  cross join item_keys k on k.key = substr(:keys, 1 + 16 * number.value, 16)
  cross join items i on i.id = k.item_id;
+
+-- name: first_items_with_ids
+-- Of a variant, a thousand at most. Before the first of the experiment a scan of the narrow rows.
+select id, custom_id, input from items
+ where id >= (select min(item_id) from work where experiment_id = :experiment_id)
+   and experiment_id = :experiment_id and variant = :variant and custom_id is not null
+ order by id limit 1000;
 
 -- name: item_input
 select input from items where id = :item_id;
