@@ -19,6 +19,7 @@ from batchgen.errors import UsageError
 
 NAMES = ("id", "input", "metadata", "response", "parsed")
 _MAX_CHARS = 10_000
+_OPERATORS = "==, !=, <, <=, >, >=, in, and, or, not"
 _CONSTANTS = {"null": None, "true": True, "false": False}
 
 _Values = Mapping[str, Any]
@@ -31,6 +32,8 @@ class Where:
     def __init__(self, text: str) -> None:
         self.text = text.strip()
         self._names: set[str] = set()
+        if not self.text:
+            raise UsageError("where: is empty")
         if len(self.text) > _MAX_CHARS:
             raise UsageError(f"where: longer than {_MAX_CHARS:,} characters")
         try:
@@ -40,7 +43,9 @@ class Where:
             self._evaluate = self._compiled(tree.body)
         except SyntaxError as exc:
             column = exc.offset or len(self.text) + 1
-            raise UsageError(f"where: column {column}: {exc.msg}, in: {self.text}") from None
+            raise UsageError(
+                f"where: column {column}: {exc.msg}, in: {self.text} (there are {_OPERATORS})"
+            ) from None
         except (ValueError, RecursionError, MemoryError) as exc:
             raise UsageError(f"where: cannot be read ({exc or 'nested too deep'})") from None
 
@@ -110,9 +115,7 @@ class Where:
                 return -number
             case ast.Call():
                 raise self._refused(node, "nothing can be called here")
-        raise self._refused(
-            node, "not known here; there are ==, !=, <, <=, >, >=, in, and, or, not"
-        )
+        raise self._refused(node, f"not known here; there are {_OPERATORS}")
 
     def _refused(self, node: ast.expr, problem: str) -> UsageError:
         line = re.split(r"\r\n?|\n", self.text)[node.lineno - 1]

@@ -28,6 +28,7 @@ from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import print_text, say
 from batchgen.config import Config
+from batchgen.display.items import messages_text
 from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
 from batchgen.items import Recipe
@@ -283,8 +284,8 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
     print_text(_dry_run_line(found, config.output_data.experiment_name))
     if found.calls:
         print_text(_estimate_line(found))
-    for message in found.first_messages or []:
-        print_text(f"\n{message.get('role')}:\n{message.get('content')}")
+    if found.first_messages:
+        print_text(messages_text(found.first_messages))
     return 0
 
 

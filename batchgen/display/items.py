@@ -1,7 +1,7 @@
 """`failures`, `show` and `experiments` as text."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,9 +47,7 @@ def item_text(details: ItemDetails) -> str:
     lines += ["", "model and parameters:"]
     lines += [_indent(f"{name}: {_pretty(value)}") for name, value in details.settings.items()]
     for message in details.messages:
-        content = message.get("content")
-        text = content if isinstance(content, str) else _pretty(content)
-        lines += ["", f"{message.get('role')}:", _indent(text)]
+        lines += ["", f"{message.get('role')}:", _indent(_pretty(message.get("content")))]
     for number, call in enumerate(details.attempts, start=1):
         lines += ["", _call_line(number, call)]
         lines += map(_indent, _what_came_back(call))
@@ -57,6 +55,11 @@ def item_text(details: ItemDetails) -> str:
         by = f"parsed, by {visible_line(shown_spec(item.parser or ''))}:"
         lines += ["", by, _indent(_pretty(details.parsed))]
     return "\n".join(lines)
+
+
+def messages_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Messages as they are sent, each after an empty line."""
+    return "\n".join(f"\n{one.get('role')}:\n{_pretty(one.get('content'))}" for one in messages)
 
 
 def _what_came_back(call: StoredAttempt) -> list[str]:

@@ -11,9 +11,10 @@ from batchgen.items import PoolItem, Recipe
 from batchgen.json_text import dump_json
 from batchgen.parameters import PARAMETER_NAMES
 from batchgen.pool import BadLine
-from batchgen.prompts import Renderer
+from batchgen.prompts import LookAlike, Renderer
 from batchgen.prompts.images import check_images
 
+_NO_PARAMETERS_OF_ITEMS = {"n"}
 _LOOKED_AT = 20  # entries of a pool, before anything is made for it
 
 SkipInvalid = Callable[[BadLine], None]
@@ -24,8 +25,8 @@ class Enqueued:
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
     one for each of their `samples`; `asked_anew` rows that were there are asked with another
     recipe. `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no
-    template uses; `literal` those of them that stand in doubled braces there, with the template's
-    name. `ids` are the items' numbers in the order of the pool, if they were asked for."""
+    template uses; `look_alikes` those of them that a template has in another form, which is text.
+    `ids` are the items' numbers in the order of the pool, if they were asked for."""
 
     samples: int = 1
     read: int = 0
@@ -34,17 +35,16 @@ class Enqueued:
     blank: int = 0
     asked_anew: int = 0
     unused: set[str] = field(default_factory=set)
-    literal: set[tuple[str, str]] = field(default_factory=set)
+    look_alikes: set[LookAlike] = field(default_factory=set)
     ids: list[int] | None = None
 
     @property
     def unused_words(self) -> str:
         """What was given and goes into no request, and why perhaps."""
         words = f"no template uses these variables: {', '.join(sorted(self.unused))}"
-        if self.literal:
-            name, template = min(self.literal)
-            words += f". In {template}, {{{{{name}}}}} is the text {{{name}}}; write {{{name}}}"
-        elif found := sorted(self.unused & PARAMETER_NAMES):
+        if self.look_alikes:
+            words += f"; {min(self.look_alikes).words}"
+        elif found := sorted((self.unused & PARAMETER_NAMES) - _NO_PARAMETERS_OF_ITEMS):
             words += f". Is {found[0]} a parameter of the request? Then it belongs under params"
         return words
 
@@ -116,11 +116,11 @@ class PoolReader:
         unused = self.renderer.unused_variables(item.input)
         if unused <= self._progress.unused:
             return
-        literal = self.renderer.literal_names(item.input)
+        look_alikes = self.renderer.look_alikes(item.input)
         if self.renderer.uses_nothing_of(item.input):
-            raise InputError(f"{item.where}: {_all_alike(sorted(unused), literal)}")
+            raise InputError(f"{item.where}: {_all_alike(sorted(unused), look_alikes)}")
         self._progress.unused |= unused
-        self._progress.literal.update(literal)
+        self._progress.look_alikes.update(one for one in look_alikes if one.variable in unused)
 
     def refuse(self, bad: BadLine, remedy: Remedy | None = None, **facts: object) -> None:
         """Give a bad line to `skip_invalid`, or raise InputError with the remedy."""
@@ -148,17 +148,13 @@ class PoolReader:
         return None
 
 
-def _all_alike(names: list[str], literal: list[tuple[str, str]]) -> str:
+def _all_alike(names: list[str], look_alikes: list[LookAlike]) -> str:
     problem = (
         f"no variable of the item ({', '.join(names)}) goes into any template, so all prompts "
         "would be equal"
     )
-    if literal:
-        name, template = literal[0]
-        return (
-            f"{problem}: in template {template}, {{{{{name}}}}} is the text {{{name}}}; write "
-            f"{{{name}}}, or let the file's name end in .j2 for Jinja2"
-        )
+    if look_alikes:
+        return f"{problem}: {look_alikes[0].words}, or let the file's name end in .j2 for Jinja2"
     return (
         f"{problem}; write {{{names[0]}}} in the template. For several answers to one prompt, ask "
         "for samples"

@@ -6,9 +6,10 @@ renderer    makes the request of an item, by its recipe
 images      replaces local images by data URLs
 """
 
-from batchgen.prompts.renderer import Renderer, is_own, with_feedback
+from batchgen.prompts.renderer import LookAlike, Renderer, is_own, with_feedback
 from batchgen.prompts.templates import compile_template, load_template, text_template
 
 __all__ = [
-    "Renderer", "compile_template", "is_own", "load_template", "text_template", "with_feedback",
+    "LookAlike", "Renderer", "compile_template", "is_own", "load_template", "text_template",
+    "with_feedback",
 ]  # fmt: skip

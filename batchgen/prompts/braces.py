@@ -15,7 +15,8 @@ _NAMES_SHOWN = 20
 _FORMAT_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _LITERAL_TOKEN = re.compile(r"\{\{\{([^{}]+)\}\}\}|\{\{([^{}]+)\}\}|\{([^{}]+)\}")
 _BRACED = re.compile(r"\{([^{}\n]+)\}")
-_DOUBLED = re.compile(r"(?<!\{)\{\{\s*([^{}]+?)\s*\}\}(?!\})")
+# What Python and other template languages write: {{name}}, { name }, {name!r}, {name:.2f}.
+_LOOK_ALIKE = re.compile(r"(?<!\{)\{\{?\s*([^{}!:\n]+?)\s*(?:![rsa])?(?::[^{}\n]*)?\}\}?(?!\})")
 _PATH = re.compile(r"[^\W\d]\w*(?:\.\w[\w-]*|\[\d{1,6}\])+")
 _STEP = re.compile(r"[\w-]+")
 _NOTHING = object()
@@ -70,9 +71,10 @@ class BraceTemplate:
         self.variables: AbstractSet[str] = frozenset(self._plain.names)
 
     @cached_property
-    def doubled(self) -> frozenset[str]:
-        """The names in doubled braces, which are text."""
-        return frozenset(_DOUBLED.findall(self._text))
+    def look_alikes(self) -> Mapping[str, str]:
+        """What is text here, but a variable elsewhere: as it is written, by the variable's name."""
+        found = ((match[1], match[0]) for match in _LOOK_ALIKE.finditer(self._text))
+        return {name: written for name, written in found if written != f"{{{name}}}"}
 
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when a variable is

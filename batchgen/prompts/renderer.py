@@ -6,7 +6,7 @@ A variable that an item lacks is found at enqueue (`Renderer.check`), before any
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe
@@ -17,6 +17,18 @@ _FIELDS_OF_BATCHGEN = frozenset(("id", "metadata", "params"))
 _SHAPES = frozenset(
     ("messages", "user_prompt_kwargs", "system_prompt_kwargs", "custom_id", "method", "url", "body")
 )
+
+
+class LookAlike(NamedTuple):
+    """A variable that is `written` in a template as others have it, and is text there."""
+
+    variable: str
+    written: str
+    template: str
+
+    @property
+    def words(self) -> str:
+        return f"in template {self.template}, {self.written} is text; write {{{self.variable}}}"
 
 
 class Renderer:
@@ -117,15 +129,15 @@ class Renderer:
             return False
         return not any(one.variables for one in (self._system, self._user) if one)
 
-    def literal_names(self, item_input: ItemInput) -> list[tuple[str, str]]:
-        """The variables of the item that stand in a template with doubled braces, as in other
-        template languages, and so are text there; each with the name of its template."""
+    def look_alikes(self, item_input: ItemInput) -> list[LookAlike]:
+        """What stands in a template as other template languages write a variable of the item, and
+        so is text there."""
         names = self._variable_names(item_input)
         return [
-            (name, one.name)
+            LookAlike(name, one.look_alikes[name], one.name)
             for one in (self._system, self._user)
             if isinstance(one, BraceTemplate)
-            for name in sorted(one.doubled & names)
+            for name in sorted(one.look_alikes.keys() & names)
         ]
 
     def _variable_names(self, item_input: ItemInput) -> set[str]:
@@ -142,8 +154,8 @@ class Renderer:
     def _user_template(self) -> Compiled:
         if self._user is None:
             raise TemplateError(
-                "the item has variables, but there is no user template; set "
-                "prompts.user_prompt_path"
+                "the item has variables, but there is no user template; set prompts.user_prompt, "
+                "or prompts.user_prompt_path"
             )
         return self._user
 

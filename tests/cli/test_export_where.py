@@ -78,8 +78,10 @@ def test_a_failed_row_has_nothing_parsed() -> None:
 @pytest.mark.parametrize(
     ("expression", "problem"),
     [
-        ("", "column 1: invalid syntax, in: "),
-        ("parsed.label ==", "column 16: invalid syntax, in: parsed.label =="),
+        (" ", "is empty"),
+        ("id = 'a'",
+         "column 4: invalid syntax, in: id = 'a' (there are ==, !=, <, <=, >, >=, in, and, or, "
+         "not)"),
         ('"é" == parsed and len(parsed) > 3',
          "column 19: `len(parsed)`: nothing can be called here"),
         ("label == 'x'",

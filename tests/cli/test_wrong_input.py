@@ -252,7 +252,7 @@ BAD_LINES = [
         "no-user-template",
         CONFIG + "prompts: {user_prompt_path: null}\n",
         "pool.jsonl:1: the item has variables, but there is no user template;"
-        " set prompts.user_prompt_path",
+        " set prompts.user_prompt, or prompts.user_prompt_path",
     ),
     # the shapes of an item
     pool(
@@ -632,7 +632,7 @@ def test_prompts_that_would_all_be_equal_stop(directory: Path, run: Run) -> None
     assert run("enqueue pool.jsonl") == Ended(
         2, "",
         "error: pool.jsonl:1: no variable of the item (word) goes into any template, so all prompts"
-        f" would be equal: in template {directory}/{TEMPLATE}, {{{{word}}}} is the text {{word}};"
+        f" would be equal: in template {directory}/{TEMPLATE}, {{{{word}}}} is text;"
         " write {word}, or let the file's name end in .j2 for Jinja2\n",
     )  # fmt: skip
     assert tree(directory) == before
@@ -643,9 +643,25 @@ def test_prompts_that_would_all_be_equal_stop(directory: Path, run: Run) -> None
 def test_a_variable_in_other_braces_is_told_of(directory: Path, run: Run) -> None:
     write(directory, {TEMPLATE: "{{tone}}: {word}", "pool.jsonl": '{"word": "a", "tone": "dry"}\n'})
     assert run("enqueue pool.jsonl").err.startswith(
-        "warning: no template uses these variables: tone. "
-        f"In {directory}/{TEMPLATE}, {{{{tone}}}} is the text {{tone}}; write {{tone}}\n"
+        "warning: no template uses these variables: tone; "
+        f"in template {directory}/{TEMPLATE}, {{{{tone}}}} is text; write {{tone}}\n"
     )
+
+
+@pytest.mark.parametrize("written", ["{ tone }", "{tone!r}", "{tone:>9}", "{{ tone }}"])
+def test_a_variable_as_other_languages_write_it_is_told_of(
+    directory: Path, run: Run, written: str
+) -> None:
+    def dry_run(template: str) -> Ended:
+        write(directory, {TEMPLATE: template})
+        return run("enqueue pool.jsonl --dry-run")
+
+    write(directory, {"pool.jsonl": '{"word": "a", "tone": "dry"}\n'})
+    told = f"in template {directory}/{TEMPLATE}, {written} is text; write {{tone}}"
+    assert f"variables: tone; {told}\n" in dry_run(f"{written}: {{word}}").err
+    assert (dry_run(written).code, told in dry_run(written).err) == (2, True)
+    both = dry_run(f"{written}: {{tone}}")
+    assert both.err == "warning: no template uses these variables: word\n"
 
 
 @pytest.mark.parametrize("experiment", ["default", "new"])

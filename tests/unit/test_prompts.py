@@ -205,9 +205,9 @@ def test_a_missing_variable_names_item_template_and_variable() -> None:
 
 def test_variables_without_a_user_template_say_what_to_set() -> None:
     renderer = Renderer(recipe(user=None, system="s"))
-    with pytest.raises(TemplateError, match=r"^p:1: .*set prompts\.user_prompt_path$"):
+    with pytest.raises(TemplateError, match=r"^p:1: .*set prompts\.user_prompt, or prompts\.user_prompt_path$"):
         renderer.check(item(a=1), "p:1")
-    with pytest.raises(TemplateError, match=r"set prompts\.user_prompt_path$"):
+    with pytest.raises(TemplateError, match=r"set prompts\.user_prompt, or prompts\.user_prompt_path$"):
         renderer.messages(item(a=1))
 
 
