@@ -1,6 +1,7 @@
 """What can be done about an error or a halt, in Python's words, and how a run that ended early is
 said."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -117,7 +118,9 @@ def _from_the_users_code(trace: TracebackType | None) -> TracebackType | None:
 def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] = {}) -> str:
     if remedy is None:
         return message
-    return f"{message} {REMEDIES[remedy].format(**facts)}"
+    typed = {name: shlex.quote(str(fact)) if name == "item" else fact
+             for name, fact in facts.items()}  # fmt: skip
+    return f"{message} {REMEDIES[remedy].format(**typed)}"
 
 
 def failure_hint(failed: FailedLike) -> str:
@@ -126,7 +129,7 @@ def failure_hint(failed: FailedLike) -> str:
     if failed.message is not None:
         which += f", message={failed.message!r}"
     name, _, value = (failed.setting or "").partition("=")
-    facts = {"which": which, "item": failed.group.example, "setting": f'"{name}": {value}'}
+    facts = {"which": which, "item": shlex.quote(failed.example), "setting": f'"{name}": {value}'}
     return REMEDIES[failed.remedy].format(**facts)
 
 

@@ -91,7 +91,7 @@ def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
     if failed.message is not None:
         which += f" --message {shlex.quote(failed.message)}"
     facts = {
-        "which": which + scope, "scope": scope, "item": failed.group.example,
+        "which": which + scope, "scope": scope, "item": shlex.quote(failed.example),
         "setting": failed.setting,
     }  # fmt: skip
     return HINTS[failed.remedy].format(batchgen=batchgen(), **facts)
@@ -101,7 +101,9 @@ def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] =
     """The message, and what to type about it."""
     if remedy is None:
         return message
-    return f"{message} {HINTS[remedy].format(batchgen=batchgen(), **facts)}"
+    typed = {name: shlex.quote(str(fact)) if name == "item" else fact
+             for name, fact in facts.items()}  # fmt: skip
+    return f"{message} {HINTS[remedy].format(batchgen=batchgen(), **typed)}"
 
 
 def error_line(exc: BatchgenError) -> str:

@@ -1,6 +1,7 @@
 """`failures`, `show` and `experiments` as text."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ def failures_text(
         return f"{failures.experiment}: nothing failed."
     lines = [f"{failures.experiment}:"]
     for one in failures.groups:
-        group, example = one.group, f"({commands.show} {one.group.example})"
+        group, example = one.group, f"({commands.show} {shlex.quote(one.example)})"
         lines.append(f"{group.n:>8}  {group.reason:<13} {visible_line(group.error)}   {example}")
         lines.append(f"{'':>10}{hint_of(one)}")
     if failures.left_out:

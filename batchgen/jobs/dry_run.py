@@ -148,7 +148,7 @@ class _Estimated:
             self.estimate.add(body)
             yield item
 
-    def refuse(self, bad: BadLine, remedy: Remedy | None, item: int | None) -> None:
+    def refuse(self, bad: BadLine, remedy: Remedy | None, item: str | None) -> None:
         """One that was read turns out to be no item of its own."""
         self._reader.refuse_after_all(bad, remedy, item=item)
 

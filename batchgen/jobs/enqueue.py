@@ -23,6 +23,7 @@ from batchgen.errors import (
 )
 from batchgen.items import RAW, NewItem, ParserVersion, PoolItem, Recipe, Template
 from batchgen.jobs.ids_changed import refuse_changed_ids
+from batchgen.jobs.lookup import name_of_item
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import (
     Costs,
@@ -199,7 +200,8 @@ async def _add_rows(
                 return
             bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
             conflict = id_conflict(bad, f"item {added.conflict}")
-            reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=added.conflict)
+            owner = await name_of_item(store, added.conflict)
+            reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=owner)
     finally:
         handed_over.set()
 

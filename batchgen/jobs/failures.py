@@ -7,6 +7,7 @@ from typing import Any
 
 from batchgen.errors import Remedy
 from batchgen.items import Reason
+from batchgen.jobs.lookup import name_of_item
 from batchgen.store import Counts, Experiment, FailureGroup, Store, literal_parts
 
 _LONGEST_PART = 60
@@ -19,10 +20,11 @@ class FailedLike:
     """A group of failed items, and the remedy that fits; asking the same again is none where it
     would fail again. `message` is a part of its message by which `retry` tells it from the
     experiment's other groups of that reason; None: there are none. `setting` is what is to be
-    asked with instead, if that is known."""
+    asked with instead, if that is known. `example` is what one of them can be called by."""
 
     group: FailureGroup
     remedy: Remedy
+    example: str
     message: str | None = None
     setting: str | None = None
 
@@ -77,7 +79,8 @@ async def _failed_like(store: Store, group: FailureGroup, message: str | None) -
         setting = await _larger_max_tokens(store, group.example)
     elif group.reason == Reason.CRASH and await store.parsers.answer_of(group.example) is None:
         remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer
-    return FailedLike(group, remedy, message, setting)
+    example = await name_of_item(store, group.example)
+    return FailedLike(group, remedy, example, message, setting)
 
 
 # What the same request would fail at again is not asked again as it is. A 429 costs an item no try,

@@ -35,6 +35,13 @@ async def experiment_named(
     raise UsageError(f"{store.name}: no experiment {name!r}; there is: {known}.", remedy)
 
 
+async def name_of_item(store: Store, number: int) -> str:
+    """What an item can be called by its number: `17` or, where that is the id of another one,
+    `#17`."""
+    name = str(number)
+    return name if await store.find_items(name) == [number] else f"#{name}"
+
+
 async def items_called(store: Store, given: str, experiment: str | None) -> list[int]:
     """The numbers of the items with this id or number: several, if there are samples of it, or if
     several experiments have the id and none is named."""

@@ -10,11 +10,12 @@ from pathlib import Path
 from batchgen.errors import Remedy
 from batchgen.items import NewItem, Recipe
 from batchgen.jobs.enqueue import id_conflict
+from batchgen.jobs.lookup import name_of_item
 from batchgen.json_text import canonical_json
 from batchgen.pool import BadLine
 from batchgen.store import CountNew, Intake, OtherRecipe, Store, open_store
 
-Refuse = Callable[[BadLine, Remedy | None, int | None], None]
+Refuse = Callable[[BadLine, Remedy | None, str | None], None]
 
 
 class Rehearsal:
@@ -60,7 +61,8 @@ class Rehearsal:
         for row in rows:
             number, input_json = found.get(row.custom_id or "", (0, ""))
             if number and not _same(row.input_json, input_json):
-                self._refuse(id_conflict(row, f"item {number}"), Remedy.SHOW_ITEM, number)
+                owner = await name_of_item(store, number)
+                self._refuse(id_conflict(row, f"item {number}"), Remedy.SHOW_ITEM, owner)
                 refused.append(row)
         return refused
 

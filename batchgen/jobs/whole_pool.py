@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from batchgen.errors import InputError, Remedy
 from batchgen.items import PoolItem, Recipe
+from batchgen.jobs.lookup import name_of_item
 from batchgen.jobs.pool_reader import Enqueued, PoolReader
 from batchgen.json_text import canonical_json
 from batchgen.pool import BadLine
@@ -55,5 +56,5 @@ async def refuse_known_ids(store: Store, experiment: str, ids: Mapping[str, Give
                     f"{ids[own].where}: id {own!r} belongs to item {item_id} already, which has "
                     "other content; give this one another id.",
                     Remedy.SHOW_ITEM,
-                    item=item_id,
+                    item=await name_of_item(store, item_id),
                 )

@@ -201,15 +201,7 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
         )
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    if all(map(_is_blank, messages)):
-        raise _ProblemError("there is no text in messages, so the prompt is empty")
     return messages
-
-
-def _is_blank(message: dict[str, Any]) -> bool:
-    content = message.get("content")
-    has_content = bool(content.strip()) if isinstance(content, str) else bool(content)
-    return not has_content and message.keys() <= {"role", "content", "name"}
 
 
 def _check_message(message: Any, name: str) -> None:

@@ -44,6 +44,8 @@ class Renderer:
         """Raises TemplateError, which begins with `where`, when no request can be made of the
         item."""
         if item_input.messages is not None:
+            if all(map(_is_blank, item_input.messages)):
+                raise TemplateError(f"{where}: the prompt is empty: messages have nothing in them")
             return
         try:
             if self._system:
@@ -158,6 +160,12 @@ class Renderer:
                 "or prompts.user_prompt_path"
             )
         return self._user
+
+
+def _is_blank(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    has_content = bool(content.strip()) if isinstance(content, str) else bool(content)
+    return not has_content and message.keys() <= {"role", "content", "name"}
 
 
 def is_own(item_input: ItemInput, name: str) -> bool:

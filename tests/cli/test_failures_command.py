@@ -73,3 +73,19 @@ async def test_of_several_experiments_the_commands_name_theirs(
     for command in commands_in(shown.out):
         if command[0] == "retry":
             assert "1 failed item would go" in (await batchgen(*command, "--dry-run")).out
+
+
+async def test_the_example_is_that_item_though_another_has_its_number_as_id(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say bad", Behaviour.error(400))
+    project.pool([{"word": "bad", "id": 2}, {"word": "good", "id": 1}])
+    await project.batchgen("run", "pool.jsonl")
+    failures = await project.batchgen("failures")
+    shown = re.findall(r"batchgen (show \S+?)[.)]", failures.out)
+    assert shown == ["show '#1'"] * 2
+    assert (await project.batchgen(*shlex.split(shown[0]))).out.startswith("item 1 (id 2)")
+    project.pool([{"word": "other", "id": 2}])
+    refused = await project.batchgen("enqueue", "pool.jsonl")
+    assert refused.err.endswith("id '2' belongs to item 1 already, which has other content; give "
+                                "this one another id. See: batchgen show '#1'\n")  # fmt: skip

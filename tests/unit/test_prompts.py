@@ -203,11 +203,21 @@ def test_a_missing_variable_names_item_template_and_variable() -> None:
     renderer.check(item(topic=1, lang=2, tone=3), "pool.jsonl:9")
 
 
+def test_messages_with_nothing_in_them_are_an_empty_prompt() -> None:
+    renderer = Renderer(recipe(user=None))
+    blank = [{"role": "system", "content": " "}, {"role": "user", "content": []}, {"role": "user"}]
+    with pytest.raises(TemplateError, match=r"^p:1: the prompt is empty"):
+        renderer.check(item(messages=blank), "p:1")
+    renderer.check(item(messages=[*blank, {"role": "user", "content": "x"}]), "p:1")
+    renderer.check(item(messages=[{"role": "assistant", "tool_calls": []}]), "p:1")
+
+
 def test_variables_without_a_user_template_say_what_to_set() -> None:
     renderer = Renderer(recipe(user=None, system="s"))
-    with pytest.raises(TemplateError, match=r"^p:1: .*set prompts\.user_prompt, or prompts\.user_prompt_path$"):
+    wanted = r"set prompts\.user_prompt, or prompts\.user_prompt_path$"
+    with pytest.raises(TemplateError, match=rf"^p:1: .*{wanted}"):
         renderer.check(item(a=1), "p:1")
-    with pytest.raises(TemplateError, match=r"set prompts\.user_prompt, or prompts\.user_prompt_path$"):
+    with pytest.raises(TemplateError, match=wanted):
         renderer.messages(item(a=1))
 
 

@@ -147,7 +147,7 @@ def test_what_was_parsed_is_a_value() -> None:
 
 def test_the_objects_of_failures() -> None:
     group = FailureGroup("parse", "no JSON", 3, 17)
-    failures = Failures("e", (FailedLike(group, Remedy.MEND_PARSER),))
+    failures = Failures("e", (FailedLike(group, Remedy.MEND_PARSER, str(group.example)),))
     assert failures.to_json() == [
         {"experiment": "e", "reason": "parse", "error": "no JSON", "count": 3, "example": 17}
     ]
