@@ -49,11 +49,14 @@ async def work_in_processes(
     """Run a worker process for each spec, until all have ended, one halts, or `stop`. `command`
     starts a process that calls `work_for_parent`. `stats` tells meanwhile what they report.
 
-    One that dies leaves its items to the others. Raises BatchgenError when all have failed, and
-    UsageError when the system does not allow so many calls. A
-    caller that is cancelled, however often, drains them first and waits for their end.
+    Where nothing is open, none is started. One that dies leaves its items to the others. Raises
+    BatchgenError when all have failed, and UsageError when the system does not allow so many calls.
+    A caller that is cancelled, however often, drains them first and waits for their end.
     """
     allow_calls(max(spec.concurrency for spec in specs))  # each would fail by itself
+    before = await result_of(store, specs[0], stop, stats)
+    if before.is_complete and not specs[0].wait_for_more:
+        return before
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
     )

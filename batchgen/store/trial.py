@@ -9,11 +9,16 @@ the pool, as the first ones may be alike by themselves (the longest first, say).
     answered   the recipe is proven: all calls may go out, and suspects failed by their own fault
     condemned  enough different items failed alike, probes among them
     down       a call was not served at all: its worker asks on alone, and the others wait
-    nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves
+    nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves;
+               but one is enough if the server has nothing at that URL, and none is if it answered
+               the recipe in earlier runs, and says now what can well be about an item
+
+An item that failed in the same way in an earlier run, when others were answered, is no suspect.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 from batchgen.store.values import Condemned
@@ -24,6 +29,21 @@ MOST_FIRST_CALLS = 16  # which leaves some for probes
 _CALLS_IN_TROUBLE = 4
 # A pool of which every other item is bad by itself meets so many in a row once in a thousand times.
 _ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 10, 4, 3
+
+
+class Accusation(StrEnum):
+    """What a failure before the first answer says is wrong.
+
+    place     nothing is at that URL that answers: 404, 405, a page of HTML
+    request   the server refuses what it was asked: 400, 413, 422 and the like
+    nonsense  what came is no completion
+    empty     what came is a completion, and empty
+    """
+
+    PLACE = "place"
+    REQUEST = "request"
+    NONSENSE = "nonsense"
+    EMPTY = "empty"
 
 
 class SuspectRow(NamedTuple):
@@ -49,16 +69,38 @@ def room(suspects: int, in_flight: int, calls: int, *, is_down: bool = False) ->
     return max(0, calls - in_flight)
 
 
-def verdict(suspects: Sequence[SuspectRow], *, nobody_left: bool) -> Condemned | None:
+def alike(status: int | None, accusation: Accusation) -> str:
+    """By what suspects are compared."""
+    return f"{status} {accusation}"
+
+
+def accusation_of(alike: str) -> Accusation:
+    return Accusation(alike.rpartition(" ")[2])
+
+
+def verdict(
+    suspects: Sequence[SuspectRow], *, nobody_left: bool, answered_before: bool = False
+) -> Condemned | None:
     """None: they may have failed by themselves. `nobody_left`: all that could be asked are among
-    them."""
+    them; `answered_before`: the server has answered their recipes in earlier runs."""
     if not suspects:
         return None
-    ((alike, n),) = Counter(one.alike for one in suspects).most_common(1)
-    group = [one for one in suspects if one.alike == alike]
+    ((kind, n),) = Counter(one.alike for one in suspects).most_common(1)
+    group = [one for one in suspects if one.alike == kind]
     probes = sum(one.probe for one in group)
-    is_enough = n >= _ENOUGH_ALIKE and (nobody_left or probes >= _ENOUGH_PROBES)
-    is_all = nobody_left and n == len(suspects) >= _ENOUGH_OF_ALL
-    if is_enough or is_all or len(suspects) >= MOST_CALLS:
-        return Condemned(n, alike, group[-1].error)
+    is_enough = n >= _ENOUGH_ALIKE and probes >= _ENOUGH_PROBES
+    if nobody_left and n == len(suspects):
+        is_enough = _all_tell(n, accusation_of(kind), answered_before)
+    elif nobody_left:
+        is_enough = n >= _ENOUGH_ALIKE
+    if is_enough or len(suspects) >= MOST_CALLS:
+        return Condemned(n, kind, group[-1].error)
     return None
+
+
+def _all_tell(n: int, accusation: Accusation, answered_before: bool) -> bool:
+    """Whether `n` suspects are enough where there is nobody else."""
+    if answered_before:
+        is_about_items = accusation in (Accusation.REQUEST, Accusation.EMPTY)
+        return n >= _ENOUGH_OF_ALL and not is_about_items
+    return n >= (1 if accusation is Accusation.PLACE else _ENOUGH_OF_ALL)

@@ -1,26 +1,25 @@
 """The words of halts and outages: why nothing is answered, and what to look at. Pure."""
 
-import re
 from urllib.parse import urlsplit
 
-from batchgen.items import Failure, Reason, Trouble
+from batchgen.items import Failure, Trouble
 from batchgen.store import Budget, Condemned, Failed, Spent
+from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
 
-_WRONG_PLACE = ("404", "405", "410", "501")
 NOT_TRUE = (
     "the server says in its headers that nothing is left for longer than work.stall_s, and answers "
     "all the same; what they say is passed over from now on."
 )
-_PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
 
 
 def nobody_answered(why: Condemned, base_url: str) -> str:
-    """When nothing was answered, and all that was asked failed alike."""
+    """When nothing was answered in a run, and all that was asked failed alike."""
     asked = "the item" if why.items == 1 else f"{why.items} different items"
     said = why.message.rstrip(".")
     return (
-        f"nothing has been answered, and {asked} failed alike. {_look_at(why, base_url)} "
+        f"nothing has been answered in this run, and {asked} failed alike. "
+        f"{_look_at(why, base_url)} "
         f"The server said: {said}."
     )
 
@@ -67,13 +66,20 @@ def shown_url(url: str) -> str:
 
 
 def _look_at(why: Condemned, base_url: str) -> str:
-    status, _, reason = why.alike.partition(" ")
     place = f"model.base_url ({base_url})"
-    if status in _WRONG_PLACE or _PAGE.search(why.message):
-        return f"Check {place}: it mostly ends in /v1."
-    if reason == Reason.BAD_RESPONSE:
-        return f"That is no chat completion. Check {place}, model.model and the account of the key."
-    return (
-        "The server refuses what the config asks for. Check model.model, its other parameters and "
-        f"{place}."
-    )
+    match accusation_of(why.alike):
+        case Accusation.PLACE:
+            too = " Some servers say 404 of a model: check model.model too."
+            return f"Check {place}: it mostly ends in /v1.{too if '404' in why.alike else ''}"
+        case Accusation.REQUEST:
+            return (
+                "The server refuses what the config asks for. Check model.model, its other "
+                f"parameters and {place}."
+            )
+        case Accusation.NONSENSE:
+            return (
+                f"That is no chat completion. Check {place}, model.model and the account of the "
+                "key."
+            )
+        case Accusation.EMPTY:
+            return f"The answers are empty. Check model.model, its other parameters and {place}."

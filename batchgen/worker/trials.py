@@ -6,14 +6,18 @@ that is the pacer's matter. Nor does an item that asks otherwise than its recipe
 it asks wrongly.
 """
 
+import re
 from hashlib import blake2b
 
 from batchgen.items import Answer, Decision, Fail, Failure, Reason, Reply, Retry, Suspect
 from batchgen.store import Exchange, Trial
+from batchgen.store.trial import Accusation, alike
 from batchgen.worker.requests import Prepared
 
 _ACCUSING = frozenset({Reason.REJECTED, Reason.BAD_RESPONSE})
 _ASKED_WRONGLY = frozenset({400, 413, 422})
+_NOTHING_THERE = frozenset({404, 405, 410})
+_PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
 
 
 class Trials:
@@ -45,4 +49,13 @@ class Trials:
         asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
         if (asks_otherwise and reply.status in _ASKED_WRONGLY) or verdict.trouble is not None:
             return decision
-        return Suspect(f"{reply.status} {verdict.reason}", verdict.message, decision)
+        kind = alike(reply.status, _accusation(verdict, reply))
+        return Suspect(kind, verdict.message, decision)
+
+
+def _accusation(failure: Failure, reply: Reply) -> Accusation:
+    if reply.status in _NOTHING_THERE or _PAGE.search(failure.message):
+        return Accusation.PLACE
+    if failure.reason is Reason.REJECTED:
+        return Accusation.REQUEST
+    return Accusation.EMPTY if failure.finish_reason else Accusation.NONSENSE

@@ -289,8 +289,9 @@ create table shared_rate (
 -- The recipes that a server has answered since the first of the workers that ask it began. Until then a
 -- recipe is on trial: its calls are few, and nobody is charged for what may be its own fault.
 create table proven_recipes (
-  server    text    not null,                      -- a hash of its URL
-  recipe_id integer not null references recipes (id),
+  server       text    not null,                   -- a hash of its URL
+  recipe_id    integer not null references recipes (id),
+  proven_until integer,                            -- attempts.seq: in earlier runs; null: now
   primary key (server, recipe_id)
 ) strict, without rowid;
 

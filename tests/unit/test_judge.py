@@ -204,12 +204,12 @@ def test_one_whose_last_try_that_was_ends_without_another_call() -> None:
 @pytest.mark.parametrize(
     ("failure", "params", "shared_recipe", "suspected"),
     [
-        (Failure(Reason.REJECTED, "404"), {}, True, "404 rejected"),
-        (Failure(Reason.REJECTED, "400"), {}, True, "400 rejected"),
+        (Failure(Reason.REJECTED, "404"), {}, True, "404 place"),
+        (Failure(Reason.REJECTED, "400"), {}, True, "400 request"),
         (Failure(Reason.REJECTED, "400"), {"top_p": 2}, True, None),
         (Failure(Reason.REJECTED, "400"), {}, False, None),  # of `retry --set`
-        (Failure(Reason.REJECTED, "404"), {"top_p": 2}, True, "404 rejected"),
-        (Failure(Reason.BAD_RESPONSE, "200"), {}, True, "200 bad_response"),
+        (Failure(Reason.REJECTED, "404"), {"top_p": 2}, True, "404 place"),
+        (Failure(Reason.BAD_RESPONSE, "200"), {}, True, "200 nonsense"),
         (Failure(Reason.REFUSAL, "200"), {}, True, None),
         (Failure(Reason.TIMEOUT, "200"), {}, True, None),
         (Failure(Reason.RATE_LIMIT, "429"), {}, True, None),

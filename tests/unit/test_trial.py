@@ -17,7 +17,8 @@ def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
     ]
 
 
-FRONT, PROBE = ("404", 0), ("404", 1)
+FRONT, PROBE = ("400 request", 0), ("400 request", 1)
+PLACE, NONSENSE, EMPTY = ("404 place", 0), ("200 nonsense", 0), ("200 empty", 0)
 
 
 @pytest.mark.parametrize(
@@ -30,12 +31,16 @@ FRONT, PROBE = ("404", 0), ("404", 1)
         ([FRONT] * 16 + [PROBE] * 3, False, None),
         ([FRONT] * 16 + [PROBE] * 4, False, 20),
         ([FRONT] * 4, False, None),
-        ([FRONT] * 6 + [("400", 1)] * 4, False, None),
+        ([FRONT] * 6 + [("404 place", 1)] * 4, False, None),
         ([FRONT] * 3, True, 3),
         ([FRONT] * 2, True, None),
-        ([FRONT] * 3 + [("400", 0)], True, None),
-        ([FRONT] * 10 + [("400", 0)], True, 10),
-        ([(str(number), 0) for number in range(MOST_CALLS)], False, 1),
+        ([FRONT] * 3 + [PLACE], True, None),
+        ([FRONT] * 10 + [PLACE], True, 10),
+        ([(f"{number} request", 0) for number in range(MOST_CALLS)], False, 1),
+        ([PLACE], True, 1),  # there is nothing at that URL
+        ([NONSENSE] * 2, True, None),
+        ([NONSENSE] * 3, True, 3),
+        ([EMPTY] * 3, True, 3),
         ([], True, None),
     ],
 )
@@ -47,8 +52,25 @@ def test_enough_different_items_that_fail_alike_condemn(
 
 
 def test_the_newest_of_the_items_that_failed_alike_says_why() -> None:
-    found = suspects(("400", 0), *[FRONT] * 6, *[PROBE] * 4)
-    assert verdict(found, nobody_left=False) == Condemned(10, "404", "said 404")
+    found = suspects(PLACE, *[FRONT] * 6, *[PROBE] * 4)
+    assert verdict(found, nobody_left=False) == Condemned(10, "400 request", "said 400 request")
+
+
+@pytest.mark.parametrize(
+    ("found", "condemned"),
+    [
+        ([FRONT] * 9, None),
+        ([EMPTY] * 9, None),
+        ([NONSENSE] * 3, 3),
+        ([PLACE] * 3, 3),
+        ([PLACE], None),
+    ],
+)
+def test_few_that_are_left_of_a_recipe_that_was_answered_before_may_be_bad_by_themselves(
+    found: list[tuple[str, int]], condemned: int | None
+) -> None:
+    why = verdict(suspects(*found), nobody_left=True, answered_before=True)
+    assert (why and why.items) == condemned
 
 
 def test_all_calls_of_a_trial_together_are_few() -> None:

@@ -12,6 +12,9 @@ from tests.kits.project import Project, ended
 
 ITEMS = 200
 PAGE = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+EMPTY = Behaviour.response(
+    200, '{"choices": [{"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}]}'
+)
 THOUGHTS = {"role": "assistant", "content": "", "reasoning_content": "The answer is 4."}
 
 
@@ -63,7 +66,7 @@ async def test_what_fails_for_everybody_halts_and_costs_no_item_anything(
     project.pool(words())
     halted = await project.process("run", "pool.jsonl", *options)
     assert halted.code == 4, halted.err
-    assert "nothing has been answered, and " in halted.err
+    assert "nothing has been answered in this run, and " in halted.err
     assert f"model.base_url ({simulator.base_url})" in halted.err
     assert words_of_the_server in halted.err
     assert 3 <= simulator.calls <= MOST_CALLS
@@ -128,16 +131,62 @@ async def test_a_wrong_url_halts_also_where_all_items_have_params_of_their_own(
     assert states(project) == [("pending", "", 0, ITEMS)]
 
 
-@pytest.mark.parametrize(("items", "code"), [(5, 4), (3, 4), (2, 3), (1, 3)])
-async def test_of_a_small_pool_three_that_fail_alike_are_enough(
-    project: Project, simulator: Simulator, items: int, code: int
+@pytest.mark.parametrize(
+    ("status", "items", "code"),
+    [("400", 5, 4), ("400", 3, 4), ("400", 2, 3), ("400", 1, 3), ("404", 2, 4), ("404", 1, 4)],
+)
+async def test_of_a_small_pool_three_that_fail_alike_are_enough_or_one_at_a_wrong_url(
+    project: Project, simulator: Simulator, status: str, items: int, code: int
 ) -> None:
-    simulator.script("Say", *["404"] * 9)
+    simulator.script("Say", *[status] * 9)
     project.pool(words(items))
     run = await project.batchgen("run", "pool.jsonl")
     assert (run.code, simulator.calls) == (code, items)
     failed = ("failed", "rejected", 1, items)
     assert states(project) == [("pending", "", 0, items) if code == 4 else failed]
+
+
+@pytest.mark.parametrize("behaviour", ["400", "empty"])
+async def test_bad_items_that_are_asked_again_halt_nobody(
+    project: Project, simulator: Simulator, behaviour: str
+) -> None:
+    bad = EMPTY if behaviour == "empty" else behaviour
+    for number in range(30):
+        simulator.script(f"Say w{number:03}", *[bad] * 3)
+    project.config("work: {max_attempts: 1}\n")
+    project.pool(words(60))
+    first = await project.batchgen("run", "pool.jsonl", "-c", "20")
+    assert first.code == 3, first.err
+    await project.batchgen("retry")
+    again = await project.batchgen("work", "-c", "20")
+    assert again.code == 3, again.err
+    assert simulator.calls == 90
+    assert [state[::3] for state in states(project)] == [("done", 30), ("failed", 30)]
+
+
+async def test_few_bad_items_that_are_added_halt_nobody(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w9", *["400"] * 9)
+    project.pool(words(20))
+    await project.batchgen("run", "pool.jsonl")
+    project.pool([*words(20), *words(5, start=900)])
+    more = await project.batchgen("run", "pool.jsonl")
+    assert more.code == 3, more.err
+    assert states(project) == [("done", "", 1, 20), ("failed", "rejected", 1, 5)]
+
+
+async def test_a_server_that_changed_between_two_runs_costs_no_item(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool(words(20))
+    await project.batchgen("run", "pool.jsonl")
+    project.pool(words(80))
+    simulator.script("Say", *["404"] * 60)
+    for _ in range(2):
+        halted = await project.batchgen("run", "pool.jsonl", "-c", "20")
+        assert halted.code == 4, halted.err
+    assert states(project) == [("done", "", 1, 20), ("pending", "", 0, 60)]
 
 
 async def test_the_first_items_alone_tell_too(project: Project, simulator: Simulator) -> None:

@@ -524,10 +524,11 @@ on conflict (id) do update
 ------------------------------------------------------------------------------- exchange: trials
 
 -- name: proven_recipes
-select recipe_id from proven_recipes where server = :server;
+select recipe_id from proven_recipes where server = :server and proven_until is null;
 
 -- name: prove_recipe
-insert into proven_recipes (server, recipe_id) values (:server, :recipe_id) on conflict do nothing;
+insert into proven_recipes (server, recipe_id) values (:server, :recipe_id)
+on conflict (server, recipe_id) do update set proven_until = null;
 
 -- name: sole_asker
 select worker_id from sole_askers where server = :server;
@@ -547,7 +548,8 @@ select count(*)
   from work w indexed by work_claimed cross join items i on i.id = w.item_id
  where w.state = 'running' and w.answer_seq is null
    and not exists (select 1 from proven_recipes p
-                    where p.server = :server and p.recipe_id = i.recipe_id);
+                    where p.server = :server and p.recipe_id = i.recipe_id
+                      and p.proven_until is null);
 
 -- name: add_suspect
 insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
@@ -600,7 +602,19 @@ select run from condemned_runs where server = :server;
 delete from condemned_runs where server = :server;
 
 -- name: forget_proven_recipes
-delete from proven_recipes where server = :server;
+-- But for whose attempts the fault was their own.
+update proven_recipes set proven_until = (select coalesce(max(seq), 0) from attempts)
+ where server = :server and proven_until is null;
+
+-- name: was_answered_before
+select 1 from proven_recipes where server = :server and recipe_id = :recipe_id;
+
+-- name: failed_alike_before
+-- Whether a call of the item failed in the same way in an earlier run, when others were answered.
+select 1 from attempts a cross join proven_recipes p
+ where a.item_id = :item_id and a.reason = :reason and a.http_status is :http_status
+   and p.server = :server and p.recipe_id = :recipe_id and a.seq <= p.proven_until
+ limit 1;
 
 -- name: server_of_worker
 select server from workers where id = :worker_id;

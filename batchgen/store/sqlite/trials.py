@@ -86,7 +86,10 @@ class Trials:
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self._read_proven()
         known = self._trial.proven | self._proven
-        return [_as_it_counts(outcome, known) for outcome in outcomes]
+        return [
+            _as_it_counts(outcome, known, by_itself=self._failed_alike_before(outcome))
+            for outcome in outcomes
+        ]
 
     def judge(self, outcomes: Sequence[Outcome], finished: Plan) -> None:
         """After the outcomes are written: keep the suspects among them, and say whose fault it is
@@ -106,7 +109,8 @@ class Trials:
     def conclude(self, *, nobody_left: bool) -> None:
         """Condemn the recipe or, when nobody is left who could tell, let the suspects have failed
         by themselves."""
-        self.condemned = verdict(self._suspects, nobody_left=nobody_left)
+        before = nobody_left and all(map(self._was_answered_before, self._suspects))
+        self.condemned = verdict(self._suspects, nobody_left=nobody_left, answered_before=before)
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
         if self.condemned is not None:  # workers that ask another server may have them
@@ -212,6 +216,20 @@ class Trials:
         suspects = sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
         return suspects > 0 and suspects >= self._count_open()
 
+    def _was_answered_before(self, one: SuspectRow) -> bool:
+        row = self._of_server(recipe_id=one.recipe_id)
+        return self._db.execute(QUERIES["was_answered_before"], row).fetchone() is not None
+
+    def _failed_alike_before(self, outcome: Outcome) -> bool:
+        attempt = outcome.attempt
+        if attempt is None or not isinstance(outcome.decision, Suspect):
+            return False
+        row = self._of_server(
+            item_id=outcome.item.id, recipe_id=outcome.item.recipe_id,
+            reason=attempt.reason, http_status=attempt.http_status,
+        )  # fmt: skip
+        return self._db.execute(QUERIES["failed_alike_before"], row).fetchone() is not None
+
     def _give_back(self, item: Item) -> None:
         row = {"item_id": item.id, "worker_id": self._worker_id}
         self._db.execute(QUERIES["give_back_unasked"], row)
@@ -242,9 +260,12 @@ def _finds_it_down(outcome: Outcome) -> bool:
     return attempt is not None and attempt.reason in (Reason.SERVER, Reason.CONNECTION)
 
 
-def _as_it_counts(outcome: Outcome, proven: frozenset[int] | set[int]) -> Outcome:
+def _as_it_counts(
+    outcome: Outcome, proven: frozenset[int] | set[int], *, by_itself: bool = False
+) -> Outcome:
     decision = outcome.decision
-    if not isinstance(decision, Suspect) or outcome.item.recipe_id not in proven:
+    is_open = outcome.item.recipe_id not in proven and not by_itself
+    if not isinstance(decision, Suspect) or is_open:
         return outcome
     return Outcome(
         outcome.item, outcome.attempts, decision.own, second_call_unsent=outcome.second_call_unsent

@@ -122,8 +122,9 @@ CREATE TABLE parsers (
 ) strict;
 
 CREATE TABLE proven_recipes (
-  server    text    not null,                      -- a hash of its URL
-  recipe_id integer not null references recipes (id),
+  server       text    not null,                   -- a hash of its URL
+  recipe_id    integer not null references recipes (id),
+  proven_until integer,                            -- attempts.seq: in earlier runs; null: now
   primary key (server, recipe_id)
 ) strict, without rowid;
 
