@@ -56,8 +56,8 @@ class Remedy(Enum):
 
 
 class BatchgenError(Exception):
-    """Shown as one line; the process ends with `exit_code`. `facts` are what the words for its
-    `remedy` need."""
+    """What went wrong and what to do, in one line. `remedy` names what to do for a program, `facts`
+    are what the words for it need; a command ends with `exit_code`."""
 
     exit_code = 1
 

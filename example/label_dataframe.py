@@ -16,7 +16,7 @@ from batchgen import DataGenerationPipeline
 REVIEWS = pd.DataFrame(
     {
         "review": ["Broke after a day.", "Does what it should.", "I love it!", "Too loud for me."],
-        "stars": [1, 4, 5, float("nan")],  # a missing value is null for the model
+        "stars": pd.array([1, 4, 5, None], dtype="Int64"),  # what is missing is null for the model
     }
 )
 

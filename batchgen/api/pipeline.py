@@ -106,8 +106,9 @@ class DataGenerationPipeline:
         max_cost           US dollars that the experiment's calls, those of earlier runs included,
                            may cost
         max_failures       stop when so many items have failed: a number, or a share such as "5%"
-        recipe             when prompts, model or parameters have changed: "stop" (say what it would
-                           cost), "replace", "again" or "add"
+        recipe             when prompts, model or parameters have changed: "stop" (say what each way
+                           costs, and ask nothing), "replace" (rows not done are asked with the new
+                           ones), "again" (all are) or "add" (each once more, beside the old)
         processes          worker processes, for more than one core can send
         on_result          called with each result as it comes, once it is stored
         progress           show how it goes, on a terminal and in a notebook
@@ -133,7 +134,11 @@ class DataGenerationPipeline:
         on_result: OnResult | None = None,
         **options: Unpack[RunOptions],
     ) -> Results:
-        """`run`, for code that is not async; also in a cell of a notebook."""
+        """`run`, with the same arguments, for code that is not async; also in a cell of a notebook.
+
+        The first Ctrl-C (in a notebook: interrupt) lets the calls in flight finish and raises
+        StoppedError, the second abandons them.
+        """
         stop = Stop()
         with ErrorsInPython():
             request = RunRequest(

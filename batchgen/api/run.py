@@ -14,7 +14,7 @@ from batchgen.api.own_file import OwnFile
 from batchgen.api.pools import DataPool
 from batchgen.api.request import Result, RunRequest
 from batchgen.api.showing import Progress
-from batchgen.api.words import StoppedError, stopping, unfinished
+from batchgen.api.words import COMMANDS, StoppedError, stopping, unfinished
 from batchgen.config import Config
 from batchgen.export import result_object
 from batchgen.items import Recipe
@@ -95,7 +95,7 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
             if job.request.other_recipe is not OtherRecipe.ADD:  # then ids may come again
                 await refuse_known_ids(store, job.experiment, ids)
             if said := unseen_changes(job.parser):
-                progress.warn_once(said)
+                progress.warn_once(f"{said}: {COMMANDS.reparse}")
             for known in [one for one in await store.experiments() if one.name == job.experiment]:
                 await _bring_up_to_date(job, store, known, stop, progress)
             with closing(entries):

@@ -230,14 +230,14 @@ class _Walk:
         self._add_code(function.__code__)
         self.add(function.__defaults__, f"a default of {function.__name__}")
         self.add(function.__kwdefaults__, f"a default of {function.__name__}")
+        names = sorted(set(_names_in(function.__code__)))
+        seen: set[int] = set()
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=False
         ):
             self._put(name)
             with suppress(ValueError):  # empty: it is set later
-                self.add(cell.cell_contents, name)
-        names = sorted(set(_names_in(function.__code__)))
-        seen: set[int] = set()
+                self._add_named(cell.cell_contents, name, names, seen)
         for name in names:
             if name in function.__globals__:
                 self._put(name)
@@ -248,16 +248,17 @@ class _Walk:
             self._add_imported(name, names, seen)
 
     def _add_named(self, value: object, name: str, names: list[str], seen: set[int]) -> None:
-        """What a function names; of a module, what it names there. `seen` are modules."""
+        """What a function names; of a module, and of an object of the user's own class, what it
+        names there. `seen` are those."""
         self.add(value, name)
-        if not isinstance(value, types.ModuleType) or id(value) in seen:
+        inside = _inside(value)
+        if not inside or id(value) in seen:
             return
         seen.add(id(value))
-        if is_users_module(value):
-            for attribute in names:
-                if attribute in vars(value):
-                    self._put(attribute)
-                    self._add_named(vars(value)[attribute], f"{name}.{attribute}", names, seen)
+        for attribute in names:
+            if attribute in inside:
+                self._put(attribute)
+                self._add_named(inside[attribute], f"{name}.{attribute}", names, seen)
 
     def _add_imported(self, name: str, names: list[str], seen: set[int]) -> None:
         """What a function imports when it is called."""
@@ -333,6 +334,13 @@ def _names_in_class(kind: type) -> Iterator[str]:
             function = getattr(value, "__func__", getattr(value, "fget", value))
             if isinstance(function, types.FunctionType):
                 yield from _names_in(function.__code__)
+
+
+def _inside(value: object) -> dict[str, object]:
+    """What an attribute of it can name."""
+    if isinstance(value, types.ModuleType):
+        return vars(value) if is_users_module(value) else {}
+    return _attributes(value) if _is_users(type(value)) else {}
 
 
 def _attributes(value: object) -> dict[str, object]:

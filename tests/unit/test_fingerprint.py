@@ -160,6 +160,32 @@ def test_functions_that_call_each_other_have_an_end(module: Module) -> None:
     assert prints(module(code.format(1)).parse) != prints(module(code.format(2)).parse)
 
 
+OBJECTS = """
+class Settings: pass
+settings = Settings()
+settings.unused = object()
+settings.limits = Settings()
+settings.limits.longest = {}
+settings.limits.itself = settings
+def parse(text):
+    return text[:settings.limits.longest]
+def made(settings):
+    return lambda text: text[:settings.limits.longest]
+closed = made(settings)
+"""
+
+
+@pytest.mark.parametrize("name", ["parse", "closed"])
+def test_what_a_function_names_of_the_user_s_objects_belongs_to_it(
+    module: Module, name: str
+) -> None:
+    def fingerprint(longest: int) -> str:
+        return prints(getattr(module(OBJECTS.replace("{}", str(longest))), name))
+
+    assert fingerprint(3) == fingerprint(3)
+    assert fingerprint(3) != fingerprint(4)
+
+
 def test_a_helper_in_another_file_of_the_user_s_is_followed(module: Module) -> None:
     def fingerprint(helper: str) -> str:
         made = module(helper)
