@@ -11,6 +11,7 @@ from typing import IO, Any
 import click
 
 from batchgen.cli.completion import files
+from batchgen.cli.hints import commands
 from batchgen.cli.options import (
     base_url_option,
     experiment_option,
@@ -29,6 +30,7 @@ from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import print_text, say
 from batchgen.config import Config
 from batchgen.display.items import messages_text
+from batchgen.display.status import outdated_line
 from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
 from batchgen.items import Recipe
@@ -36,7 +38,7 @@ from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import enqueue, recipe_of
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.recipe_choice import recipe_changes
-from batchgen.jobs.sources import note_own_files, only_offers, open_source
+from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
@@ -181,6 +183,8 @@ async def enqueue_pool(
     """The first step: the items of the pool become rows."""
     progress, pace = Enqueued(), Pace()
     name = config.output_data.experiment_name
+    for old in await outdated_results(store, config, flags.source):
+        session.warn(outdated_line(old, commands()))
     mode = OtherRecipe(flags.other_recipe or "stop")
     if mode is OtherRecipe.REPLACE and (known := await _find_experiment(store, name)):
         # First, as what the parser can read now is done, and so is not asked again.

@@ -31,6 +31,7 @@ from batchgen.jobs.recipe_choice import (
     other_recipe_error,
     still_running_error,
 )
+from batchgen.jobs.sources import is_results
 from batchgen.json_text import dump_json, stored_and_canonical
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, response_format
@@ -208,12 +209,12 @@ async def _add_rows(
 
 def id_conflict(row: NewItem, owner: str) -> BadLine:
     """What is wrong with an item whose id is that of another one."""
-    return BadLine(
-        row.where,
-        f"id {row.custom_id!r} belongs to {owner} already, which has other "
-        "content; give this one another id.",
-        row.input_json,
-    )
+    if is_results(row.where):
+        what = "was made of an earlier result; enqueue the present ones into another experiment."
+    else:
+        what = "has other content; give this one another id."
+    problem = f"id {row.custom_id!r} belongs to {owner} already, which {what}"
+    return BadLine(row.where, problem, row.input_json)
 
 
 def _new_item(item: PoolItem, intake: Intake) -> NewItem:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchgen.config import Config
 from batchgen.errors import UsageError
+from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.results_pool import read_results
 from batchgen.json_text import is_storable
 from batchgen.pool import Entries, open_pool
@@ -18,6 +19,14 @@ _RESULTS = "results:"
 def is_results(source: str) -> bool:
     """Whether the source names the results of an experiment."""
     return source.startswith(_RESULTS)
+
+
+async def outdated_results(store: Store, config: Config, source: str) -> list[Outdated]:
+    """Whether the results that `source` names, if it names some, have values of another parser than
+    the present one."""
+    name = source.removeprefix(_RESULTS) if is_results(source) else None
+    named = [one for one in await store.experiments() if one.name == name]
+    return list((await outdated(store, config, named)).values())
 
 
 def only_offers(source: str) -> bool:

@@ -129,3 +129,27 @@ async def test_many_results_are_read_in_pages(project: Project, words: Words) ->
     assert done.err == "second: 1200 items read, 1200 new\n"
     rows = project.query("select input from items where experiment_id = 2 order by id")
     assert [json.loads(text)["input"]["word"] for (text,) in rows] == [f"w{n}" for n in range(1200)]
+
+
+async def test_results_that_have_changed_since_are_told(answered: Project) -> None:
+    answered.config("parser: p.py:f\noutput_data: {experiment_name: first}\n")
+    answered.write("p.py", "def f(text):\n    return {'label': 'old'}\n")
+    assert (await answered.batchgen("work")).code == 0
+    answered.config("output_data: {experiment_name: second}\n")
+    assert (await answered.batchgen("enqueue", "results:first")).code == 0
+    answered.write("p.py", "def f(text):\n    return {'label': 'new'}\n")
+    told = await answered.batchgen("enqueue", "results:first")
+    assert told.err.splitlines() == [
+        "warning: first: 3 items have the value of another parser than p.py:f; parsed again, "
+        "without a call, by batchgen work or batchgen reparse --all",
+        "second: 3 items read, 0 new",
+    ]
+    assert (await answered.batchgen("work", "--experiment", "first")).code == 0
+    for dry in ([], ["--dry-run"]):
+        refused = await answered.batchgen("enqueue", "results:first", *dry)
+        assert (refused.code, refused.err) == (
+            2,
+            "error: results:first item 1: id 't' belongs to item 4 already, which was made of an "
+            "earlier result; enqueue the present ones into another experiment. See: batchgen show "
+            "4\n",
+        )
