@@ -1,9 +1,10 @@
 """The user's own functions, named in a spec: `module:function` or `path/to/file.py:function`.
 
-A module is looked for in the current directory first, and the modules that a file imports in the
-file's own directory, as `python file.py` would do. Afterwards these folders stay at the end of
-`sys.path`: functions that import something when they are called still work, and a user's
-`openai.py` cannot replace the real one, which batchgen itself imports late.
+A module is looked for in the folder of the config that names it, then in the current directory,
+before what is installed; and the modules that a file imports in the file's own directory, as
+`python file.py` would do. Afterwards these folders stay at the end of `sys.path`: functions that
+import something when they are called still work, and a user's `openai.py` cannot replace the real
+one, which batchgen itself imports late.
 """
 
 import difflib
@@ -15,7 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +46,11 @@ def is_function_spec(spec: str) -> bool:
     return all(_DOTTED_NAME.fullmatch(part) for part in (source, name))
 
 
-def load_function(spec: str, default_name: str | None = None) -> Callable[..., Any]:
-    """The function that `spec` names; `default_name` is used when the spec is only a file.
+def load_function(
+    spec: str, default_name: str | None = None, folder: Path | None = None
+) -> Callable[..., Any]:
+    """The function that `spec` names; `default_name` is used when the spec is only a file. A module
+    is looked for in `folder` first.
 
     Raises ConfigError, in one line, when there is no such file, module or function, when importing
     it raised, or when it cannot be called.
@@ -57,7 +61,7 @@ def load_function(spec: str, default_name: str | None = None) -> Callable[..., A
         raise ConfigError(
             f"{spec!r} names no function; write module:function or path/to/file.py:function"
         )
-    module = _load_file(source) if source.endswith(".py") else _import_module(source)
+    module = _load_file(source) if source.endswith(".py") else _import_module(source, folder)
     function = _find(module, name, source)
     if not callable(function):
         raise ConfigError(f"{source}: {name} is a {type(function).__name__}, not a function")
@@ -187,8 +191,13 @@ def _execute(source: str, name: str, path: Path) -> ModuleType:
     return module
 
 
-def _import_module(name: str) -> ModuleType:
-    with _first_on_path(Path.cwd()):
+def _import_module(name: str, folder: Path | None) -> ModuleType:
+    folders = list(
+        dict.fromkeys([Path.cwd()] if folder is None else [Path.cwd(), folder.resolve()])
+    )
+    with ExitStack() as stack:
+        for one in folders:
+            stack.enter_context(_first_on_path(one))
         importlib.invalidate_caches()  # the file may be newer than the process
         try:
             with _importing(name), noting_opened_files() as opened:
@@ -197,8 +206,9 @@ def _import_module(name: str) -> ModuleType:
             return module
         except ModuleNotFoundError as exc:
             if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+                places = " or ".join(map(str, reversed(folders)))
                 raise ConfigError(
-                    f"no module named {exc.name!r}, neither installed nor in {Path.cwd()}"
+                    f"no module named {exc.name!r}, neither installed nor in {places}"
                 ) from exc
             raise _import_error(name, exc) from exc
         except (Exception, SystemExit) as exc:

@@ -90,9 +90,9 @@ class RunRequest:
 def parser_of(extract: Any, config: Config) -> Parser:
     """The parser that `extract_function` means; the config's, where it is None."""
     if extract is None:
-        return load_parser(config.parser)
+        return load_parser(config.parser, config.directory)
     if isinstance(extract, str):
-        return load_parser(str(extract))
+        return load_parser(str(extract), config.directory)
     if not callable(extract):
         kind = type(extract).__name__
         raise ConfigError(f"extract_function: must be a function or a parser spec, not {kind}")

@@ -172,7 +172,7 @@ class Asked:
 
     @classmethod
     def of(cls, config: Config) -> "Asked":
-        parser = load_parser(config.parser)
+        parser = load_parser(config.parser, config.directory)
         return cls(recipe_of(config, parser), parser)
 
 

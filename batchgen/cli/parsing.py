@@ -36,7 +36,7 @@ async def load_present_parsers(
     found = {}
     for experiment in chosen:
         if experiment.id in old or (experiment.id in counts and counts[experiment.id].open):
-            parser = load_parser(await present_spec(store, config, experiment))
+            parser = load_parser(await present_spec(store, config, experiment), config.directory)
             found[experiment.id] = await use_parser(session, store, config, experiment, parser)
     return found
 

@@ -185,15 +185,22 @@ def _check_parser(value: Any, context: ValueContext) -> str:
     """The text as it is, but the path in it, of a schema or of a function's file, starts where the
     config's other paths do."""
     spec = _check_text(value, context)
-    prefix, _, source = spec.partition(":")
-    if prefix == "json_schema" and not source.startswith("{"):
-        if not source.strip():
-            raise ValueError("names no file; write json_schema:FILE")
-        return f"{prefix}:{_check_path(source, context)}"
-    file = _FUNCTION_FILE.fullmatch(spec)
-    if file is None or prefix in ("tag", "regex", "json_schema", "python"):
+    file = file_of_parser(spec)
+    if file is None:
         return spec
-    return f"{_check_path(file[1], context)}{file[2]}"
+    if not file.strip():
+        raise ValueError("names no file; write json_schema:FILE")
+    before, _, after = spec.rpartition(file)
+    return f"{before}{_check_path(file, context)}{after}"
+
+
+def file_of_parser(spec: str) -> str | None:
+    """The file that a parser's spec names, of a schema or a function, if it names one."""
+    prefix, _, source = spec.partition(":")
+    if prefix == "json_schema":
+        return None if source.startswith("{") else source
+    named = _FUNCTION_FILE.fullmatch(spec)
+    return named[1] if named and prefix not in ("tag", "regex", "python") else None
 
 
 def _check_path_or_none(value: Any, context: ValueContext) -> Path | None:

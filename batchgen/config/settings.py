@@ -27,6 +27,7 @@ from batchgen.config.kinds import (
     TEXT,
     TEXT_OR_NULL,
     Kind,
+    file_of_parser,
     shown_key,
 )
 from batchgen.errors import ConfigError
@@ -154,9 +155,8 @@ class Config:
     def own_files(self) -> tuple[Path, ...]:
         """The files of the user's that the settings are from and name: nothing may be written over
         one of them."""
-        prefix, _, after = self.parser.partition(":")
-        parser = after if prefix == "json_schema" else self.parser.rpartition(":")[0]
         prompts = self.prompts.system_prompt_path, self.prompts.user_prompt_path
+        parser = file_of_parser(self.parser)
         named = (self.file, *prompts, parser and self.directory / parser)
         return tuple(path for path in named if path)
 

@@ -77,7 +77,7 @@ async def dry_run(
     `other_recipe` does not say what to do; ConfigError or TemplateError for what the config names.
     `progress` is kept up to date.
     """
-    recipe = recipe_of(config, load_parser(config.parser))
+    recipe = recipe_of(config, load_parser(config.parser, config.directory))
     progress = Enqueued() if progress is None else progress
     progress.samples = samples
     prices = Prices(config.model)

@@ -64,7 +64,7 @@ async def _outdated(
     number: int | None = stored.id
     if spec != stored.version.spec or not _is_unchanged(stored.version):
         try:
-            number = await store.parsers.find(load_parser(spec).version)
+            number = await store.parsers.find(load_parser(spec, config.directory).version)
         except ConfigError as exc:
             number, problem = None, str(exc)
     n = sum(one.n for one in counts if one.parser_id != number)

@@ -132,8 +132,9 @@ async def reparse(
             experiment.id, everything, 0, 1
         ):
             continue  # its parser need not be there
+        parser = load_parser(named, config.directory)
         result = await reparse_experiment(
-            store, request, experiment, load_parser(named), config.work.parse_timeout_s,
+            store, request, experiment, parser, config.work.parse_timeout_s,
             dry_run=dry_run, progress=progress, say=say,
         )  # fmt: skip
         found.append(ReparsedExperiment(experiment, named, result))

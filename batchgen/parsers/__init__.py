@@ -70,8 +70,9 @@ def shown_spec(spec: str) -> str:
     return spec if len(spec) <= _LONGEST_SHOWN else f"{spec[: _LONGEST_SHOWN - 3]}..."
 
 
-def load_parser(spec: str) -> Parser:
-    """The parser that `spec` names. Raises ConfigError, in one line, when there is none."""
+def load_parser(spec: str, folder: Path | None = None) -> Parser:
+    """The parser that `spec` names; a module is looked for in `folder`, that of the config, and in
+    the current one. Raises ConfigError, in one line, when there is none."""
     if not is_storable(spec):
         raise ConfigError(f"parser {spec!r}: must be valid Unicode")
     prefix, colon, rest = spec.partition(":")
@@ -83,7 +84,7 @@ def load_parser(spec: str) -> Parser:
         return _FACTORIES[prefix](spec, rest)
     if is_function_spec(spec):
         try:
-            function = load_function(spec, default_name="parse_response")
+            function = load_function(spec, "parse_response", folder)
         except ConfigError as exc:
             raise ConfigError(f"parser {spec!r}: {exc}") from exc
         return function_parser(function, spec, data_files_of(function, spec))

@@ -108,7 +108,8 @@ class Requests:
         found = self._parsers.get(experiment_id)
         if found is None:
             stored = await self._store.parsers.present(experiment_id)
-            parser, number = load_parser(stored.version.spec), stored.id
+            parser = load_parser(stored.version.spec, self._spec.directory)
+            number = stored.id
             if parser.version != stored.version:  # its code has changed since
                 number = await self._store.parsers.number(parser.version)
             found = self._parsers[experiment_id] = PresentParser(number, parser)

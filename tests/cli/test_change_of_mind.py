@@ -236,6 +236,25 @@ async def test_status_does_not_take_what_is_parsed_again_for_speed(
     assert (await batchgen("status", "--json")).json["items_per_s"] <= before + 0.001
 
 
+@pytest.mark.parametrize("spec", ["my_parsers:f", "pack.my_parsers:f", "p.py:f"])
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_parser_is_found_beside_the_config_from_wherever_it_is_called(
+    project: Project, simulator: Simulator, words: Words, spec: str, options: tuple[str, ...]
+) -> None:
+    project.config(f"parser: {spec}\n")
+    for name in ("my_parsers.py", "pack/my_parsers.py", "p.py"):
+        project.write(name, OLD_PARSER)
+    project.pool(words(2))
+    elsewhere = Project(project.path / "elsewhere", project.base_url)
+    elsewhere.path.mkdir()
+    config = ("--config", "../config.yaml")
+    done = await elsewhere.process("run", "../pool.jsonl", *config, *options)
+    assert (done.code, done.out) == (0, ""), done.err
+    assert [list(one) for one in parsed(project)] == [["old"]] * 2
+    for command in (["status"], ["reparse", "--all"], ["verify"]):
+        assert (await elsewhere.process(*command, *config)).code == 0
+
+
 async def test_reparse_without_a_parser_takes_the_one_that_the_rows_have(
     parsed_by_function: Project, simulator: Simulator
 ) -> None:

@@ -437,7 +437,12 @@ def test_a_parser_s_file_starts_where_it_was_written_and_other_parsers_are_untou
     assert load(tmp_path, text, cwd=cwd, env=env).parser == f"json_schema:{cwd / 'page.json'}"
     made = load(tmp_path, "parser: mine/pp.py:Page", cwd=cwd)
     assert made.parser == f"{tmp_path / 'mine/pp.py'}:Page"
-    assert load(tmp_path, "parser: pp.py", cwd=cwd).parser == f"{tmp_path / 'pp.py'}"
+    assert tmp_path / "mine/pp.py" in made.own_files
+    made = load(tmp_path, "parser: pp.py", cwd=cwd)
+    assert made.parser == f"{tmp_path / 'pp.py'}"
+    assert tmp_path / "pp.py" in made.own_files
+    named_alike = load(tmp_path, "parser: json_schema:json_schema", cwd=cwd)
+    assert named_alike.parser == f"json_schema:{tmp_path / 'json_schema'}"
     untouched = ('json_schema:{"type": "object"}', "regex:json_schema:a", "regex:a.py:b", "m:f")
     for parser in untouched:
         assert load(tmp_path, cwd=cwd, overrides={"parser": parser}).parser == parser
