@@ -114,7 +114,12 @@ def read(file: Path) -> str:
 
 
 def run(*command: str | Path) -> int:
-    return subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+    # With bytecode kept, whatever the caller's environment says: the tests start hundreds of
+    # processes, each of which would compile all of batchgen.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    return subprocess.run(
+        [str(part) for part in command], cwd=ROOT, env=environment, check=False
+    ).returncode
 
 
 if __name__ == "__main__":
