@@ -23,7 +23,7 @@ from batchgen.store import open_store
     "batchgen enqueue my_pool.py:make_items",
     "batchgen enqueue results:answers --experiment scores --where 'parsed.score < 3'",
     "batchgen enqueue data_pool.jsonl --samples 4",
-    "batchgen enqueue data.csv --prompt 'Translate into French: {text}' --model gpt-4.1-mini",
+    "batchgen enqueue data.csv --prompt 'Translate into French: {text}' --system ''",
 ))  # fmt: skip
 @pool_options
 @click.option("--priority", type=click.IntRange(-1000, 1000), default=0, show_default=True,

@@ -25,7 +25,7 @@ from batchgen.store import open_store
     "batchgen run data_pool.jsonl -c 20",
     "batchgen run data_pool.jsonl --until 5000",
     "batchgen run data_pool.jsonl --samples 4",
-    "batchgen run data.csv --prompt 'Translate into French: {text}' --experiment french",
+    "batchgen run data.csv --prompt 'Translate into French: {text}' --system '' --experiment fr",
 ))  # fmt: skip
 @pool_options
 @work_options
