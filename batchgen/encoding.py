@@ -32,8 +32,10 @@ def utf8_problem(exc: UnicodeDecodeError) -> str:
 def nul_problem(text: str) -> str:
     """What is wrong with a text that has a NUL byte, as no text has."""
     problem = f"NUL byte at column {text.index(chr(0)) + 1}"
-    is_utf16 = any(set(text[first:8:2]) == {"\0"} for first in (0, 1))  # of a Latin script
-    return f"{problem}, as UTF-16 has them; {_save_as_utf8('UTF-16')}" if is_utf16 else problem
+    for first, encoding in enumerate(("UTF-16BE", "UTF-16LE")):
+        if set(text[first:8:2]) == {"\0"}:  # of a Latin script
+            return f"{problem}, as UTF-16 has them; {_save_as_utf8(encoding)}"
+    return problem
 
 
 def _save_as_utf8(encoding: str = "") -> str:

@@ -34,7 +34,7 @@ def read_directory(directory: Path) -> Iterator[Entry]:
         name = path.relative_to(directory).as_posix()
         where = storable(str(path))
         if not is_storable(name):
-            yield BadLine(where, "the file's name is not valid Unicode")
+            yield BadLine(where, "the file's name is not valid Unicode", where)
             continue
         yield _file_item(path, name, where)
 
@@ -55,19 +55,24 @@ def _name(entry: "os.DirEntry[str]") -> str:
 
 
 def _file_item(path: Path, name: str, where: str) -> Entry:
+    """The item of one file; of a bad one its path is kept, in place of the line."""
+
+    def bad(problem: str) -> BadLine:
+        return BadLine(where, problem, where)
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_ITEM_BYTES + 1)
     except OSError as exc:
-        return BadLine(where, f"cannot be read: {exc.strerror}")
+        return bad(f"cannot be read: {exc.strerror}")
     if len(data) > MAX_ITEM_BYTES:
-        return BadLine(where, f"is larger than {MAX_ITEM_BYTES >> 20} MB")
+        return bad(f"is larger than {MAX_ITEM_BYTES >> 20} MB")
     if b"\0" in data and not data.startswith(UTF16_BOMS):
-        return BadLine(where, "is not text: it has a NUL byte; keep it out of the directory")
+        return bad("is not text: it has a NUL byte; keep it out of the directory")
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
-        return BadLine(where, utf8_problem(exc))
+        return bad(utf8_problem(exc))
     text = text.removeprefix(_BOM).removesuffix("\n").removesuffix("\r")
     if not text.strip():
         return BadLine(where, "the file is blank", blank=True)

@@ -369,11 +369,12 @@ def test_a_file_of_another_kind_is_told_as_what_it_is(
     assert entry.problem == f"not UTF-8 but {told}"
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE"])
 def test_utf16_without_its_mark_is_recognised(tmp_path: Path, encoding: str) -> None:
     [entry, *_] = read(tmp_path / "pool.csv", "topic,tone\n".encode(encoding))
     assert isinstance(entry, BadLine)
-    assert entry.problem.endswith(f", as UTF-16 has them; {SAVE}, or run iconv -f UTF-16 -t UTF-8")
+    told = f", as UTF-16 has them; {SAVE}, or run iconv -f {encoding} -t UTF-8"
+    assert entry.problem.endswith(told)
 
 
 def test_columns_without_a_name_and_without_cells_are_left_out(tmp_path: Path) -> None:
@@ -433,7 +434,7 @@ def test_a_line_of_text_is_an_item(tmp_path: Path) -> None:
 
 def test_a_directory_of_texts_is_a_pool_in_the_order_of_its_paths(tmp_path: Path) -> None:
     files = {"b.txt": b"\xef\xbb\xbfB\nb\n", "a/2.md": b"2", "a/1": b"1\r\n", ".hidden": b"x",
-             ".git/x": b"x", "c.png": b"\x89PNG", "empty": b"\n"}  # fmt: skip
+             ".git/x": b"x", "c.png": b"\x89PNG", "d.gif": b"GIF\0", "empty": b"\n"}  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -447,7 +448,12 @@ def test_a_directory_of_texts_is_a_pool_in_the_order_of_its_paths(tmp_path: Path
         item("a/1", "1"),
         item("a/2.md", "2"),
         item("b.txt", "B\nb"),
-        bad(f"{tmp_path}/c.png", f"not UTF-8: byte 0x89 at column 1; {SAVE}"),
+        bad(f"{tmp_path}/c.png", f"not UTF-8: byte 0x89 at column 1; {SAVE}", f"{tmp_path}/c.png"),
+        bad(
+            f"{tmp_path}/d.gif",
+            "is not text: it has a NUL byte; keep it out of the directory",
+            f"{tmp_path}/d.gif",
+        ),
         BadLine(f"{tmp_path}/empty", "the file is blank", blank=True),
     ]
 
