@@ -102,11 +102,12 @@ async def export(
         columns=column_names(columns) if isinstance(columns, str) else tuple(columns),
         is_guarded=guard,
     )
-    overwriting = Overwriting(config.own_files, force)
+    display = Progress(quiet=True)
+    overwriting = Overwriting(config.own_files, force, display.say)
     async with open_store(config.database) as store:
         experiment = await experiment_named(store, config.output_data.experiment_name)
         for old in (await outdated(store, _with_the_rows_parser(config), [experiment])).values():
-            Progress(quiet=True).warn(outdated_line(old, COMMANDS))
+            display.warn(outdated_line(old, COMMANDS))
         return Exported.of(
             await export_rows(store, config.output_data, experiment, target, request, overwriting)
         )

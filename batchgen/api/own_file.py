@@ -22,7 +22,7 @@ class OwnFile:
     ) -> None:
         self._store, self._experiment, self._progress = store, experiment, progress
         self._output = config.output_data
-        self._overwriting = Overwriting(config.own_files)
+        self._overwriting = Overwriting(config.own_files, say=progress.say)
         self.path = output_path(config.output_data, experiment)
 
     @asynccontextmanager

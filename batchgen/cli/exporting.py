@@ -47,7 +47,7 @@ async def export_to(
         if left_out := _left_out_text(await left_out_of(store, experiment, request, rows)):
             session.say(f"{counted(rows, 'row')}; {left_out}")
         return
-    overwriting = Overwriting(config.own_files, force)
+    overwriting = Overwriting(config.own_files, force, session.say)
     total = (request or ExportRequest()).rows_of(await store.counts([experiment.id]))
     read = Latest(0)
     with showing_progress(session, lambda: f"exporting: {read.value:,} of {total:,} rows"):
@@ -68,7 +68,7 @@ async def follow_to(
         with _writing_to_stdout():
             await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)
         return
-    overwriting = Overwriting(config.own_files, force)
+    overwriting = Overwriting(config.own_files, force, session.say)
     followed = await follow(
         store, config.output_data, experiment, path, overwriting, say=session.say
     )

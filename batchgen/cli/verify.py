@@ -20,9 +20,8 @@ def verify(session: Session, as_json: bool) -> int:
     """Prove that the database is whole.
 
     Counts add up, no id is there twice, every done item has its answer. Exported files that are
-    still there are compared too: with the table or, where that cannot be, by their hash; those
-    that work -o and --follow keep up to date by the hash of all that was written. Exit 1, and the
-    list, if something is wrong.
+    still there are compared too: with the table or, where that cannot be, by their hash, as are
+    those that work -o and --follow keep up to date. Exit 1, and the list, if something is wrong.
     """
     config = session.config()
 

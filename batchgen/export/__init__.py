@@ -44,6 +44,7 @@ from batchgen.export.targets import (
     Overwriting,
     check_target,
     claim_target,
+    keep_if_changed,
     refuse_kept,
 )
 from batchgen.export.writer import Extra
@@ -105,6 +106,8 @@ async def export_file(
         await claim_target(target, store, overwriting)
     special = any(map(is_special, targets))
     try:
+        for target in targets:
+            await keep_if_changed(target, store, overwriting)
         with ExitStack() as stack:
             if special:
                 opened = [await asyncio.to_thread(target.open, "wb") for target in targets]

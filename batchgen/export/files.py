@@ -4,9 +4,11 @@ import fcntl
 import glob
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -72,6 +74,27 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         _sync_directory(path.parent)
     finally:
         _remove(part)
+
+
+def copy_beside(path: Path) -> Path | None:
+    """A durable copy of the file at `path`, as NAME.changed or, where there is one, NAME.changed-2
+    and so on; None: there is nothing in it."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    for number in count(1):
+        copy = path.with_name(f"{path.name}.changed" + (f"-{number}" if number > 1 else ""))
+        try:
+            descriptor = os.open(copy, _NEW_FILE, 0o600)
+        except FileExistsError:
+            continue
+        with os.fdopen(descriptor, "wb") as file, path.open("rb") as original:
+            _keep_mode(file, path)
+            shutil.copyfileobj(original, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_directory(path.parent)
+        return copy
+    raise AssertionError("count() never ends")
 
 
 def _remove_orphaned_parts(path: Path) -> None:

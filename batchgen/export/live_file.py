@@ -4,7 +4,7 @@ Lines are appended and made durable, and then the database records up to which r
 written and how long it is. So after a crash the file is cut to the recorded length and goes on.
 The whole of it is proven then by a hash, and once more at the end of the run. When it cannot go on,
 because it was changed or holds results that were replaced since (`retry --done`, `reparse`), it is
-rewritten from the start, beside its place, and renamed.
+rewritten from the start, beside its place, and renamed; what was changed is kept beside it.
 
 A lock on the file keeps other processes from writing it. A plain export to its place replaces it.
 """
@@ -26,6 +26,8 @@ from batchgen.export.targets import (
     Overwriting,
     checked_target,
     claim_target,
+    keep_changed,
+    keep_if_changed,
 )
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
@@ -61,7 +63,7 @@ class LiveFile:
         self._was_ours = False
         self._why_rewrite = ""
         self._target = _live_target(path, store)
-        self._overwriting = overwriting
+        self._overwriting = replace(overwriting, say=say)
         self._may_write = False
         self.path = path
         self.is_complete = False
@@ -79,7 +81,6 @@ class LiveFile:
         """
         if not self._may_write:
             await claim_target(self.path, self._store, self._overwriting)
-            self._may_write = True
         if self._tail is not None and await on_thread(self._tail.is_as_left):
             return True
         self.release()
@@ -87,15 +88,40 @@ class LiveFile:
         if self._tail is None:
             return False
         found = await self._store.files.live_file(self._target)
-        if found is None or found.experiment_id != self._experiment.id:
-            if self._was_ours:
-                raise await self._lost_error()
-            self._record = None
-            return True
-        self._record, self._was_ours = found, True
-        if not await on_thread(self._tail.resume, found.size_bytes, found.sha256):
-            self._require_rewrite(_CHANGED)
+        if found is not None and found.experiment_id == self._experiment.id:
+            await self._go_on(found, self._tail)
+        elif self._was_ours:
+            raise await self._lost_error()
+        elif not self._may_write:  # the first time
+            await keep_if_changed(self._target, self._store, self._overwriting)
+        self._may_write = True
         return True
+
+    async def _go_on(self, found: LiveFileRecord, tail: Tail) -> None:
+        """As recorded, if the file is as it was left, but for what a crash may have added."""
+        self._record, self._was_ours = found, True
+        added = await on_thread(tail.lines_after, found.size_bytes)
+        is_ours = await self._comes_next(added, found)
+        if not (is_ours and await on_thread(tail.resume, found.size_bytes, found.sha256)):
+            await self._give_up_changed()
+
+    async def _comes_next(self, lines: bytes, record: LiveFileRecord) -> bool:
+        """Whether they are the next ones that would be written."""
+        pages = self._pages(record.result_seq, record.superseded_results)
+        try:
+            while lines and (page := await anext(pages, None)):
+                known = page_lines(page)[: len(lines)]
+                if not lines.startswith(known):
+                    return False
+                lines = lines[len(known) :]
+        except _SupersededError:
+            return True  # then all is written anew in any case
+        return not lines
+
+    async def _give_up_changed(self) -> None:
+        if self._why_rewrite != _CHANGED:  # else it was kept when that was found out
+            await keep_changed(self._target, self._overwriting)
+        self._require_rewrite(_CHANGED)
 
     async def catch_up(self, *, last: bool = False) -> bool:
         """Write what is done by now; it is durable on return. False: another process has the file.
@@ -114,7 +140,7 @@ class LiveFile:
                     await asyncio.sleep(FOLLOW_EVERY_S)
                 else:
                     if last and not await self._is_whole():
-                        self._require_rewrite(_CHANGED)
+                        await self._give_up_changed()
                         continue
                     self.is_complete = last
                     return True

@@ -10,6 +10,7 @@ from typing import IO
 from batchgen.descriptors import close_in_children
 
 _READ_BYTES = 1 << 20
+_MOST_LEFT_BYTES = 1 << 26  # by a crash, between a write and its record
 _CLOSED = -1
 
 
@@ -58,6 +59,11 @@ class Tail:
         os.lseek(self._descriptor, size_bytes, os.SEEK_SET)
         self.size_bytes, self._digest = size_bytes, digest
         return True
+
+    def lines_after(self, size_bytes: int) -> bytes:
+        """The whole lines after that place; as many as memory should hold."""
+        lines = os.pread(self._descriptor, _MOST_LEFT_BYTES, size_bytes)
+        return lines[: lines.rfind(b"\n") + 1]
 
     def is_whole(self) -> bool:
         """Whether all that was written stands in the file. It reads the whole file."""

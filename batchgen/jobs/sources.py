@@ -55,8 +55,10 @@ def open_source(source: str, config: Config, where: Where | None = None) -> Entr
 
 
 async def note_own_files(store: Store, config: Config, source: str | None) -> None:
-    """Remember the files that a pool came from (`source`) and was made ready with: nothing that was
-    only read is ever written over."""
-    paths = (*config.own_files, *([] if source is None else [Path(source)]))
-    read = [path.resolve() for path in paths if await asyncio.to_thread(path.is_file)]
+    """Remember the files that a pool came from (`source`: also a directory, or a function's file)
+    and was made ready with: nothing that was only read is ever written over."""
+    source = "" if source is None or is_results(source) else source
+    names = (source, source.rpartition(":")[0])
+    paths = (*config.own_files, *(Path(name) for name in names if name))
+    read = [path.resolve() for path in paths if await asyncio.to_thread(path.exists)]
     await store.files.note_files([path for path in read if is_storable(str(path))], FileUse.READ)

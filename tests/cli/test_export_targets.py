@@ -248,6 +248,28 @@ async def test_a_pool_is_never_replaced(done_project: Project, command: tuple[st
     assert (done_project.path / "pool.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("source", "name"), [("texts", "texts/sub/b.txt"), ("pool.py:items", "pool.py")]
+)
+async def test_a_pool_of_many_files_or_of_code_is_never_replaced(
+    project: Project, source: str, name: str
+) -> None:
+    project.write("texts/a.txt", "a")
+    project.write("texts/sub/b.txt", "b")
+    project.write("pool.py", "def items():\n    yield {'text': 'x'}\n")
+    project.write("prompts/user_prompts/default.txt", "Say {text}")
+    before = (project.path / name).read_bytes()
+    assert (await project.batchgen("enqueue", source)).code == 0
+    refused = await project.batchgen("export", "-o", name, "--force")
+    assert (refused.code, "is a file of this project" in refused.err) == (2, True)
+    assert (project.path / name).read_bytes() == before
+
+
+async def test_stdout_by_its_name_is_where_it_goes(done_project: Project) -> None:
+    exported = await done_project.process("export", "-o", "/dev/stdout")
+    assert (exported.code, len(exported.out.splitlines())) == (0, 3), exported.err
+
+
 async def test_a_run_asks_nothing_when_its_export_could_not_be_written(
     project: Project, simulator: Simulator, words: Words
 ) -> None:
@@ -269,6 +291,45 @@ async def test_a_project_that_was_moved_goes_on_with_its_files(done_project: Pro
     done_project.path.rename(moved.path)
     assert (await moved.batchgen("run", "pool.jsonl")).code == 0
     assert (await moved.batchgen("work", "-o", "live.jsonl")).code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("export", "-o", "{}"), ("run", "pool.jsonl", "-o", "{}"), ("work", "-o", "{}")],
+    ids=" ".join,
+)  # fmt: skip
+async def test_what_somebody_changed_in_an_export_is_kept_beside_it(
+    done_project: Project, command: tuple[str, ...]
+) -> None:
+    again = filled(command, "out.jsonl")
+    assert (await done_project.batchgen("export", "-o", "out.jsonl")).code == 0
+    out = done_project.path / "out.jsonl"
+    written = sorted(out.read_text().splitlines())
+    for number, name in enumerate(["out.jsonl.changed", "out.jsonl.changed-2"]):
+        mended = out.read_text().replace("w0", f"mended by hand {number}")
+        out.write_text(mended)
+        done = await done_project.batchgen(*again)
+        assert (done.code, sorted(out.read_text().splitlines())) == (0, written)
+        assert f"{out}: was changed since; what was in it is kept as {name}\n" in done.err
+        assert (done_project.path / name).read_text() == mended
+        assert stat.S_IMODE((done_project.path / name).stat().st_mode) == 0o600
+    out.write_text("not needed")
+    for options in (["--force"], []):
+        assert "is kept as" not in (await done_project.batchgen(*again, *options)).err
+    assert sorted(out.read_text().splitlines()) == written
+
+
+async def test_lines_that_somebody_added_to_a_live_file_are_kept_beside_it(
+    done_project: Project,
+) -> None:
+    assert (await done_project.batchgen("work", "-o", "live.jsonl")).code == 0
+    live = done_project.path / "live.jsonl"
+    written = live.read_text()
+    live.write_text(f'{written}{{"id": "mine"}}\n')
+    again = await done_project.batchgen("work", "-o", "live.jsonl")
+    assert "written anew, as it was not as batchgen had left it" in again.err
+    assert live.read_text() == written
+    kept = done_project.path / "live.jsonl.changed"
+    assert kept.read_text() == f'{written}{{"id": "mine"}}\n'
 
 
 async def test_bad_lines_are_appended_to_no_file_of_the_project(project: Project) -> None:
