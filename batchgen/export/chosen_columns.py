@@ -46,7 +46,7 @@ class ChosenColumns:
 
 def column_names(text: str) -> tuple[str, ...]:
     """The names in a text, with commas between them; a name that has a comma stands in quotes."""
-    (names,) = csv.reader([text.replace("\n", " ")], skipinitialspace=True)
+    (names,) = csv.reader([" ".join(text.splitlines())], skipinitialspace=True)
     return tuple(name.strip() for name in names)
 
 
