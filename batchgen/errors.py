@@ -39,6 +39,7 @@ class Remedy(Enum):
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
     CHOOSE_RECIPE = auto()  # replace, again, add: what each costs
+    REPLACE_RECIPE = auto()
     NAME_FILE = auto()
     REPLACE_FILE = auto()
     LEAVE_OUT_ITEM = auto()

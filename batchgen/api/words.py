@@ -34,6 +34,8 @@ REMEDIES: Mapping[Remedy, str] = {
         '{replace}), recipe="again" (all are asked again; old answers stay stored, the export '
         'takes the new ones: {again}) or recipe="add" (each once more, beside the old: {add}), or '
         "choose another experiment_name.",
+    Remedy.REPLACE_RECIPE:
+        'A change of the model or its parameters is taken with recipe="replace".',
     Remedy.NAME_FILE: "Name one with path=...",
     Remedy.REPLACE_FILE:
         "Remove it, or choose another experiment_name or output_dir (or export(..., force=True)).",

@@ -36,6 +36,8 @@ HINTS: Mapping[Remedy, str] = {
         "  --recipe again     all are asked again; old answers stay stored, the export takes the "
         "new ones: {again}\n"
         "  --recipe add       each once more, beside the old: {add}",
+    Remedy.REPLACE_RECIPE:
+        "A change of the model or its parameters is taken by run or enqueue with --recipe replace.",
     Remedy.NAME_FILE: "Name one with -o.",
     Remedy.REPLACE_FILE: "Name another with -o, or replace it with --force.",
     Remedy.LEAVE_OUT_ITEM: "Use --format messages, or leave the item out with --where.",

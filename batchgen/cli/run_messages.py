@@ -25,11 +25,10 @@ def say_result(session: Session, result: WorkResult) -> None:
         f"{counted(stats.calls, 'call')} in this run"
     )
     if stats.halted:
-        waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
-        say(
-            f"halted: {with_hint(stats.halted.why, stats.halted.remedy)}\n"
-            f"Nothing is lost: {waiting}. Fix that, then run the same command again."
-        )
+        say(f"halted: {with_hint(stats.halted.why, stats.halted.remedy)}")
+        if left:
+            waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
+            say(f"Nothing is lost: {waiting}. Fix that, then run the same command again.")
         return
     if result.until is not None:
         session.say(_until_line(counts, result.until))

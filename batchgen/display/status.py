@@ -219,13 +219,22 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
 
 
 def left_s(status: Status, items_per_s: float) -> float | None:
-    """How long the rest will take; None: nobody can say. What a limit allows is known before it can
-    be measured."""
+    """How long the rest will take, at least; None: nobody can say. What a limit allows is known
+    before it can be measured."""
     if status.paused:
         return None
     limit = math.inf if status.limited_to_rpm is None else status.limited_to_rpm / 60
     rate = min(items_per_s or limit, limit)
-    return status.total.open / rate if 0 < rate < math.inf else None
+    if not 0 < rate < math.inf:
+        return None
+    return max(status.total.open / rate, _held_for_s(status))
+
+
+def _held_for_s(status: Status) -> float:
+    """How long it is until any worker sends again; 0: some do."""
+    held = [report.held_by for report in status.reports]
+    until = [one.until_ms if one and one.until_ms else 0 for one in held]
+    return max(0.0, (min(until, default=0) - status.at_ms) / 1000)
 
 
 def duration(seconds: float) -> str:

@@ -55,7 +55,8 @@ async def work_in_processes(
     """
     allow_calls(max(spec.concurrency for spec in specs))  # each would fail by itself
     before = await result_of(store, specs[0], stop, stats)
-    if before.is_complete and not specs[0].wait_for_more:
+    may_halt = specs[0].max_failures is not None
+    if before.is_complete and not (specs[0].wait_for_more or may_halt):
         return before
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None

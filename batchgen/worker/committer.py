@@ -136,7 +136,7 @@ class Committer:
         want = self._demand.request(0, self._membership.limits, clock_ms())
         why = await self._store_retries.run(partial(self._seat.conclude_trial, want))
         if why is not None:
-            self.halt(Halt(nobody_answered(why, self._base_url)))
+            self.halt(nobody_answered(why, self._base_url))
 
     async def run(self) -> None:
         """Until closed. Raises StoreError when the database could not be written for too
@@ -265,7 +265,7 @@ class Committer:
         self._outcomes.answer(done.attempt_seqs)
         self._trials.observe(done)
         if done.condemned is not None:
-            self.halt(Halt(nobody_answered(done.condemned, self._base_url)))
+            self.halt(nobody_answered(done.condemned, self._base_url))
         if done.failed is not None:
             words = too_many_failed(done.failed, str(self._max_failures))
             self.halt(Halt(words, Remedy.ALLOW_MORE_FAILURES, HaltKind.FAILURES))

@@ -2,10 +2,13 @@
 
 from urllib.parse import urlsplit
 
+from batchgen.errors import Remedy
 from batchgen.items import Failure, Trouble
+from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
+from batchgen.worker.stats import Halt
 
 NOT_TRUE = (
     "the server says in its headers that nothing is left for longer than work.stall_s, and answers "
@@ -13,15 +16,23 @@ NOT_TRUE = (
 )
 
 
-def nobody_answered(why: Condemned, base_url: str) -> str:
+def nobody_answered(why: Condemned, base_url: str) -> Halt:
     """When nothing was answered in a run, and all that was asked failed alike."""
     asked = "the item" if why.items == 1 else f"{why.items} different items"
-    said = why.message.rstrip(".")
-    return (
-        f"nothing has been answered in this run, and {asked} failed alike. "
-        f"{_look_at(why, base_url)} "
-        f"The server said: {said}."
+    look_at, remedy = _look_at(why, f"model.base_url ({base_url})")
+    words = (
+        f"nothing has been answered in this run, and {asked} failed alike. {look_at} "
+        f"The server said: {why.message.rstrip('.')}."
     )
+    return Halt(words, remedy)
+
+
+def refused(failure: Failure) -> Halt:
+    """When the server's words say that no request would work."""
+    words = f"{failure.halt} The server said: {failure.message}"
+    if failure.halt == UNKNOWN_MODEL:
+        return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
+    return Halt(words)
 
 
 def outage(failure: Failure, base_url: str, stall_s: float) -> str:
@@ -65,21 +76,21 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _look_at(why: Condemned, base_url: str) -> str:
-    place = f"model.base_url ({base_url})"
+def _look_at(why: Condemned, place: str) -> tuple[str, Remedy | None]:
     match accusation_of(why.alike):
+        case Accusation.PLACE if "404" in why.alike:
+            return (
+                f"Check {place}: it mostly ends in /v1. Some servers say 404 of a model: check "
+                "model.model too.",
+                Remedy.REPLACE_RECIPE,
+            )
         case Accusation.PLACE:
-            too = " Some servers say 404 of a model: check model.model too."
-            return f"Check {place}: it mostly ends in /v1.{too if '404' in why.alike else ''}"
-        case Accusation.REQUEST:
-            return (
-                "The server refuses what the config asks for. Check model.model, its other "
-                f"parameters and {place}."
-            )
+            return f"Check {place}: it mostly ends in /v1.", None
         case Accusation.NONSENSE:
-            return (
-                f"That is no chat completion. Check {place}, model.model and the account of the "
-                "key."
-            )
+            what = "That is no chat completion."
+            return f"{what} Check {place}, model.model and the account of the key.", None
         case Accusation.EMPTY:
-            return f"The answers are empty. Check model.model, its other parameters and {place}."
+            what = "The answers are empty."
+        case Accusation.REQUEST:
+            what = "The server refuses what the config asks for."
+    return f"{what} Check model.model, its other parameters and {place}.", Remedy.REPLACE_RECIPE

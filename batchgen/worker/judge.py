@@ -25,7 +25,7 @@ from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.worker.fallback import unknown_attempt
-from batchgen.worker.halts import NOT_TRUE, outage, shown_url
+from batchgen.worker.halts import NOT_TRUE, outage, refused, shown_url
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
@@ -174,7 +174,7 @@ class Judge:
         owed = self._charge_late(item)
         self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
         if isinstance(verdict, Failure) and verdict.halt:
-            self._halt(Halt(f"{verdict.halt} The server said: {verdict.message}"))
+            self._halt(refused(verdict))
         else:
             self.halt_if_stalled(now)
         owing = replace(item, tries=item.tries + owed) if owed else item

@@ -172,7 +172,10 @@ class Pacer:
             return (
                 "the server says that nothing is left for longer than work.stall_s, and means it."
             )
-        if self._trouble_since is None or now - self._trouble_since < self._stall_ms:
+        since = self._trouble_since
+        if since is None and now < self.paused_until:
+            since = self._replied_at  # answers to calls that were under way when the pause began
+        if since is None or now - since < self._stall_ms:
             return None
         what = "nothing was answered"
         if self.down:

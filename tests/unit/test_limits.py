@@ -320,6 +320,14 @@ def test_no_success_is_a_stall_whatever_came_instead(other: Failure) -> None:
     assert stalled.stalled(61_000) == "nothing was answered for 60 s (work.stall_s)."
 
 
+def test_a_pause_longer_than_that_is_a_stall_though_answers_came_as_it_began() -> None:
+    limited = pacer(stall_s=60)
+    limited.observe(slow_down(3600), item(1), 1000, 1010)
+    limited.observe(ANSWER, item(2), 1000, 1020)
+    assert limited.stalled(61_019) is None
+    assert limited.stalled(61_020) == "the server answered only 429 for 60 s (work.stall_s)."
+
+
 def test_a_refusal_of_the_model_is_no_stall() -> None:
     served = pacer(stall_s=60)
     served.observe(SLOW_DOWN, item(1), 1000, 1000)

@@ -71,6 +71,14 @@ def test_what_is_left_goes_by_the_rate_or_by_what_a_limit_allows() -> None:
     assert (left_s(limited, 0.0), left_s(limited, 1.0)) == (300.0, 600.0)
 
 
+def test_what_is_left_takes_no_less_than_the_wait_that_holds_all_workers() -> None:
+    waits = {"held_by": Held(HeldBy.ITEMS, NOON_MS + 40_000)}
+    look = reporting(waits, total=counts(done=59, pending=1))
+    assert left_s(look, 2.0) == 40.0
+    beside = reporting(waits, {}, total=counts(done=59, pending=1))
+    assert left_s(beside, 2.0) == 0.5
+
+
 def test_nobody_can_say_what_is_left_while_all_workers_are_paused() -> None:
     look = status(counts(done=400, pending=600), workers=(worker(paused=True),))
     assert left_s(look, 2.0) is None

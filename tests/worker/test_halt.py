@@ -40,7 +40,8 @@ CASES = [
     (
         Behaviour.error(404, message="The model `x` does not exist", code="model_not_found"),
         "the server does not know the model. Check model.model and model.base_url. "
-        "The server said: 404 The model `x` does not exist",
+        "The server said: 404 The model `x` does not exist. A change of the model or its "
+        "parameters is taken by run or enqueue with --recipe replace.",
     ),
     (
         Behaviour.redirect("https://elsewhere.invalid/v1/chat/completions", 301),

@@ -53,6 +53,8 @@ NOBODY = {
     ),
 }
 
+OF_THE_RECIPE = {"vLLM without /v1", "nginx", "stream only", "in Chinese", "only thoughts"}
+
 
 @pytest.mark.parametrize(
     ("case", "options"),
@@ -69,6 +71,7 @@ async def test_what_fails_for_everybody_halts_and_costs_no_item_anything(
     assert "nothing has been answered in this run, and " in halted.err
     assert f"model.base_url ({simulator.base_url})" in halted.err
     assert words_of_the_server in halted.err
+    assert ("--recipe replace" in halted.err) == (case in OF_THE_RECIPE)
     assert 3 <= simulator.calls <= MOST_CALLS
     assert states(project) == [("pending", "", 0, ITEMS)]
     assert project.query("select count(*) from work where available_at is not null") == [(0,)]
