@@ -14,7 +14,7 @@ from batchgen.api.words import COMMANDS
 from batchgen.config import Config, model_setting
 from batchgen.display.status import outdated_line
 from batchgen.errors import ConfigError, UsageError
-from batchgen.export import FORMATS, ExportRequest, Overwriting, column_names, format_by_name
+from batchgen.export import ExportRequest, Overwriting, column_names, format_of
 from batchgen.items import Reason, State
 from batchgen.jobs.experiments import summary_of
 from batchgen.jobs.export import export as export_rows
@@ -92,11 +92,8 @@ async def export(
     failed: bool, columns: str | Iterable[str], guard: bool, force: bool,
 ) -> Exported:  # fmt: skip
     target = None if path is None else Path(path)
-    if format_name is not None and format_name not in FORMATS:
-        raise UsageError(f"format: {format_name!r} is not one of {', '.join(FORMATS)}")
-    by_name = format_by_name(target, of_sheet=bool(columns) or not guard)
     request = ExportRequest(
-        FORMATS[format_name] if format_name else by_name,
+        format_of(target, format_name, of_sheet=bool(columns) or not guard),
         State.FAILED if failed else State.DONE,
         None if where is None else Where(where),
         columns=column_names(columns) if isinstance(columns, str) else tuple(columns),

@@ -11,7 +11,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import experiment_option, force_option, gathered, json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
-from batchgen.export import FORMATS, ExportRequest, Extra, column_names, format_by_name
+from batchgen.export import FORMATS, ExportRequest, Extra, column_names, format_of
 from batchgen.items import State
 from batchgen.jobs.lookup import open_experiments
 from batchgen.where import Where
@@ -39,9 +39,8 @@ class _Asked:
         if self.failed and self.failed_too:
             raise click.UsageError("--failed and --all exclude each other")
         of_sheet = self.columns is not None or self.no_guard
-        by_name = format_by_name(path, of_sheet=of_sheet)
         return ExportRequest(
-            FORMATS[self.format_name] if self.format_name else by_name,
+            format_of(path, self.format_name, of_sheet=of_sheet),
             State.FAILED if self.failed else State.DONE,
             None if self.where is None else Where(self.where),
             self.shards,

@@ -17,7 +17,7 @@ from batchgen.export import (
     Overwriting,
     export_stream,
     follow_to_stream,
-    format_by_name,
+    format_of,
 )
 from batchgen.jobs.export import ExportResult, LeftOut, export, follow, left_out_of
 from batchgen.jobs.present_parser import outdated
@@ -37,7 +37,7 @@ async def export_to(
         session.warn(outdated_line(old, commands()))
     if path == _STDOUT:
         with _writing_to_stdout():
-            request = request or ExportRequest(format_by_name(path))
+            request = request or ExportRequest(format_of(path))
             if not request.format.is_text and is_terminal(sys.stdout):
                 problem = f"format {request.format.name}: no terminal can show it."
                 raise UsageError(problem, Remedy.NAME_FILE)

@@ -32,7 +32,7 @@ from batchgen.export.chosen_columns import column_names
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, is_special, sha256_of, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
-from batchgen.export.formats import FORMATS, FormatSpec, format_by_name
+from batchgen.export.formats import FORMATS, FormatSpec, format_of
 from batchgen.export.groups import write_groups
 from batchgen.export.lines import matches, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
@@ -54,7 +54,7 @@ from batchgen.store import Experiment, ExportRecord, Store
 __all__ = [
     "FORMATS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "Overwriting",
     "Progress", "check_export", "check_live_file", "check_targets", "column_names", "export_file",
-    "export_stream", "follow_to_file", "follow_to_stream", "format_by_name", "keep_live_file",
+    "export_stream", "follow_to_file", "follow_to_stream", "format_of", "keep_live_file",
     "live_path", "matches", "output_path", "refuse_kept", "result_object", "untold",
 ]  # fmt: skip
 

@@ -56,13 +56,19 @@ def check_columns(names: Sequence[str], extras: Sequence[str]) -> None:
     for name in names:
         root, path = _way(name)
         if root not in known:
-            near = difflib.get_close_matches(root, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise UsageError(f"columns: there is no {name!r}; {hint}")
+            raise UsageError(f"columns: there is no {name!r}; {_hint(name, known)}")
         if path and (root not in GROUPS or path[0] not in ".["):
             raise UsageError(f"columns: {name!r}: {root} has no parts")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"columns: {twice[0]!r} is there twice")
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    first, last = _way(name.lower())[0], name.lower().rpartition(".")[2]  # usage.prompt_tokens
+    near = next(
+        (one for word in (first, last) for one in difflib.get_close_matches(word, known)), ""
+    )
+    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 def _way(name: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from batchgen.errors import UsageError
 from batchgen.export.chat import alpaca_line, batch_line, messages_line, sharegpt_line
 from batchgen.export.files import Hashed
 from batchgen.export.lines import export_line
@@ -113,10 +114,23 @@ _SPECS = (
 FORMATS: Mapping[str, FormatSpec] = {spec.name: spec for spec in _SPECS}
 
 
-def format_by_name(path: Path | None, *, of_sheet: bool = False) -> FormatSpec:
-    """The format that the suffix of a file's name means; if it means none, JSON lines, or CSV where
-    what is asked for is `of_sheet`."""
+# What files with these suffixes are expected to hold, no format here writes.
+_OTHER_SUFFIXES = (
+    ".json", ".tsv", ".xls", ".xlsx", ".arrow", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip",
+)  # fmt: skip
+
+
+def format_of(path: Path | None, name: str | None = None, *, of_sheet: bool = False) -> FormatSpec:
+    """The format that is called `name` or, without one, that the suffix of a file's name means; if
+    that means none, JSON lines, or CSV where what is asked for is `of_sheet`. Raises UsageError for
+    a format that is not there."""
+    if name is not None:
+        if name not in FORMATS:
+            raise UsageError(f"format: {name!r} is not one of {', '.join(FORMATS)}")
+        return FORMATS[name]
     suffix = path.suffix.lower() if path else ""
+    if suffix in _OTHER_SUFFIXES:
+        raise UsageError(f"{path}: no export is a {suffix} file; name it .jsonl, .csv or .parquet.")
     default = FORMATS["csv"] if of_sheet else JSONL
     return next((spec for spec in _SPECS if spec.suffix == suffix), default)
 

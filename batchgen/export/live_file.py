@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.files import is_special, whole_file
-from batchgen.export.formats import format_by_name
+from batchgen.export.formats import format_of
 from batchgen.export.lines import export_line
 from batchgen.export.tail import Tail, begins_with
 from batchgen.export.targets import (
@@ -262,7 +262,7 @@ def _is_sound(path: Path, record: LiveFileRecord) -> bool:
 
 def _live_target(path: Path, store: Store) -> Path:
     """`path` with its links followed. Raises UsageError for what cannot be a live file."""
-    if not format_by_name(path).is_export_line:
+    if not format_of(path).is_export_line:
         raise UsageError(
             f"{path}: a file that is kept up to date has JSON lines; give it another suffix, or "
             "export it as a table when the work is done."

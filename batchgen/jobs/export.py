@@ -16,7 +16,7 @@ from batchgen.export import (
     check_targets,
     export_file,
     follow_to_file,
-    format_by_name,
+    format_of,
     live_path,
     output_path,
     untold,
@@ -84,7 +84,7 @@ async def export(
     Raises UsageError for a path or a request that cannot be, BatchgenError when the file cannot be
     written.
     """
-    request = request or ExportRequest(format_by_name(path))
+    request = request or ExportRequest(format_of(path))
     path = path or output_path(output, experiment, request)
     exported = await export_file(store, experiment, path, request, overwriting, progress)
     shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
@@ -103,7 +103,7 @@ async def check_output(
     before anything is paid for."""
     if path is not None and str(path) == "-":
         return
-    request = ExportRequest(format_by_name(path))
+    request = ExportRequest(format_of(path))
     path = path or output_path(output, experiment, request)
     await check_targets(store, path, request, overwriting)
 

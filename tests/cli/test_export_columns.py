@@ -102,6 +102,9 @@ async def test_a_column_that_no_row_has_is_empty_and_told(labelled: Project) -> 
          "format parquet: it has no guarded cells; choose csv."),
         (["-o", "x.csv", "--columns", "id,parse.label"],
          "columns: there is no 'parse.label'; did you mean parsed?"),
+        (["-o", "x.csv", "--columns", "usage.prompt_tokens"],
+         "columns: there is no 'usage.prompt_tokens'; did you mean prompt_tokens?"),
+        (["-o", "x.csv", "--columns", "ID"], "columns: there is no 'ID'; did you mean id?"),
         (["-o", "x.csv", "--columns", "id,,parsed"],
          "columns: there is no ''; there are id, sample, input, response, parsed, metadata, model, "
          "finish_reason, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, "

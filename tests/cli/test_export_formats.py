@@ -192,6 +192,19 @@ async def test_a_big_table_is_written_in_groups(project: Project, words: Words) 
     assert ids == [str(n + 1) for n in range(11_000)]
 
 
+@pytest.mark.parametrize("name", ["out.xlsx", "out.JSON", "out.csv.gz"])
+async def test_a_file_whose_name_means_another_format_is_refused(
+    labelled: Project, name: str
+) -> None:
+    problem = f"{name}: no export is a {Path(name).suffix.lower()} file; name it .jsonl, .csv or "
+    for command in (["export"], ["run", "pool.jsonl"], ["export", "--follow"], ["work"]):
+        done = await labelled.batchgen(*command, "-o", name)
+        assert (done.code, problem in done.err) == (2, True), done.err
+    assert not (labelled.path / name).exists()
+    named = await labelled.batchgen("export", "-o", name, "--format", "jsonl")
+    assert (named.code, len((labelled.path / name).read_text().splitlines())) == (0, 3)
+
+
 # --- conversations ----------------------------------------------------------------------------
 
 SYSTEM = {"role": "system", "content": "You label."}
