@@ -88,7 +88,8 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
         pool = await _unless_stopped(stop, open_pool())
         ids = {}
         if pool.in_memory:
-            ids = check_items(pool.entries(job.config), job.recipe, job.config.directory)
+            checking = check_items(pool.entries(job.config), job.recipe, job.config.directory)
+            ids = await _unless_stopped(stop, checking)
         entries = pool.entries(job.config)
         checked = _checked_at_start(job, entries)  # one that is wrong makes no database
         async with open_store(job.config.database, create=True) as store:
@@ -149,10 +150,13 @@ async def _bring_up_to_date(
 async def _enqueue(
     job: Job, store: Store, entries: Iterator[Entry], progress: Progress
 ) -> Enqueued:
-    request = job.request
-    async with _turn_to_enqueue():
+    request, so_far = job.request, Enqueued()
+    async with (
+        _turn_to_enqueue(),
+        progress.telling(lambda: f"{so_far.read:,} items read, {so_far.new:,} rows new"),
+    ):
         return await enqueue(
-            store, entries, job.recipe, job.experiment,
+            store, entries, job.recipe, job.experiment, progress=so_far,
             parser=job.parser.version, other_recipe=request.other_recipe,
             prices=Prices(job.config.model), samples=request.samples, keep_ids=True,
             directory=job.config.directory, say=progress.say,

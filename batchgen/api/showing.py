@@ -1,7 +1,8 @@
 """How a run's progress is shown: in place on a terminal and in a notebook, as lines elsewhere."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from batchgen.api.words import COMMANDS
@@ -37,6 +38,21 @@ class Progress:
         if not self._quiet and time.monotonic() >= self._parsed_at + PLAIN_EVERY_S:
             self._parsed_at = time.monotonic()
             self.say(f"{answers} of {total} stored answers are parsed again")
+
+    @asynccontextmanager
+    async def telling(self, so_far: Callable[[], str]) -> AsyncIterator[None]:
+        """Inside, it is said now and then how far something is."""
+
+        async def tell() -> None:
+            while not self._quiet:
+                await asyncio.sleep(PLAIN_EVERY_S)
+                self.say(so_far())
+
+        telling = asyncio.create_task(tell(), name="tell")
+        try:
+            yield
+        finally:
+            telling.cancel()
 
     @asynccontextmanager
     async def showing(self, look: Look) -> AsyncIterator[None]:

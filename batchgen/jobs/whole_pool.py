@@ -1,5 +1,6 @@
 """A pool in memory: looked at as a whole before anything of it is enqueued."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from batchgen.pool import BadLine
 from batchgen.store import Store
 
 _PAGE_IDS = 5000
+_ITEMS_AT_A_TIME = 1000
 
 
 class GivenId(NamedTuple):
@@ -23,13 +25,15 @@ class GivenId(NamedTuple):
     content: str
 
 
-def check_items(
+async def check_items(
     pool: Iterable[PoolItem | BadLine], recipe: Recipe, directory: Path
 ) -> dict[str, GivenId]:
     """The ids that the user gave. Raises InputError or TemplateError for the first item that could
     not be enqueued, and for an id that two items have."""
     ids: dict[str, GivenId] = {}
-    for item in PoolReader(pool, recipe, None, Enqueued(), directory):
+    for number, item in enumerate(PoolReader(pool, recipe, None, Enqueued(), directory)):
+        if number % _ITEMS_AT_A_TIME == 0:
+            await asyncio.sleep(0)  # for a signal to be heard
         if (own := item.input.id) is None:
             continue
         given = GivenId(item.where, canonical_json(item.input.given))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen import DataGenerationPipeline, StoppedError
+from batchgen.api import showing
 from batchgen.errors import ConfigError, InputError, UsageError
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import Project, ended
@@ -262,3 +263,12 @@ async def test_a_variable_that_no_template_uses_is_told(
 ) -> None:
     await DataGenerationPipeline().run([{"word": "a", "colour": "red"}])
     assert capfd.readouterr().err == "batchgen: warning: no template uses these variables: colour\n"
+
+
+async def test_how_far_a_long_enqueueing_is_comes_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(showing, "PLAIN_EVERY_S", 0.0)
+    async with showing.Progress(quiet=False).telling(lambda: "3 items read"):
+        while "batchgen: 3 items read" not in capfd.readouterr().err:
+            await asyncio.sleep(0)
