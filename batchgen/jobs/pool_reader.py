@@ -87,6 +87,7 @@ class PoolReader:
         self._progress = progress
         self._directory = directory
         self.renderer = Renderer(recipe)
+        self._noted: tuple[str, ...] | None = None  # the variables of an item that was looked at
 
     def read_ahead(self) -> None:
         """Find the first good item, so that a pool that is wrong from its start raises before an
@@ -113,6 +114,10 @@ class PoolReader:
 
     def _note_unused(self, item: PoolItem) -> None:
         """Raises InputError when all items would be asked the same."""
+        names = tuple(item.input.given)
+        if item.input.user_variables is item.input.given and names == self._noted:
+            return
+        self._noted = names
         unused = self.renderer.unused_variables(item.input)
         if unused <= self._progress.unused:
             return

@@ -20,6 +20,7 @@ _LOOK_ALIKE = re.compile(r"(?<!\{)\{\{?\s*([^{}!:\n]+?)\s*(?:![rsa])?(?::[^{}\n]
 _PATH = re.compile(r"[^\W\d]\w*(?:\.\w[\w-]*|\[\d{1,6}\])+")
 _STEP = re.compile(r"[\w-]+")
 _NOTHING = object()
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 class _Reading(NamedTuple):
@@ -109,6 +110,8 @@ class BraceTemplate:
 
     def _special_of(self, variables: Mapping[str, Any]) -> AbstractSet[str]:
         """Which of the special names are variables of this item."""
+        if not self._special:
+            return _NO_NAMES
         return frozenset(
             name
             for name, path in self._special.items()
@@ -116,15 +119,16 @@ class BraceTemplate:
         )
 
     def _values(self, names: Sequence[str], variables: Mapping[str, Any]) -> list[Any]:
-        values = [self._value(name, variables) for name in names]
+        values = [
+            variables[name] if name in variables else self._at_path(name, variables)
+            for name in names
+        ]
         if _NOTHING in values:
             lacking = [n for n, value in zip(names, values, strict=True) if value is _NOTHING]
             raise TemplateError(missing_variables(self.name, lacking, variables))
         return values
 
-    def _value(self, name: str, variables: Mapping[str, Any]) -> Any:
-        if name in variables:
-            return variables[name]
+    def _at_path(self, name: str, variables: Mapping[str, Any]) -> Any:
         steps = self._special.get(name)
         if not steps:
             return _NOTHING
