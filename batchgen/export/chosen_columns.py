@@ -64,11 +64,9 @@ def check_columns(names: Sequence[str], extras: Sequence[str]) -> None:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    first, last = _way(name.lower())[0], name.lower().rpartition(".")[2]  # usage.prompt_tokens
-    near = next(
-        (one for word in (first, last) for one in difflib.get_close_matches(word, known)), ""
-    )
-    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+    words = (_way(name.lower())[0], name.lower().rpartition(".")[2])  # of usage.prompt_tokens both
+    near = [one for word in words for one in difflib.get_close_matches(word, known, n=1)]
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def _way(name: str) -> tuple[str, str]:
