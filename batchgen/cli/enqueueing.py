@@ -37,12 +37,13 @@ from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import enqueue, recipe_of
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
+from batchgen.jobs.present_parser import outdated
 from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
-from batchgen.store import Experiment, OtherRecipe, Store
+from batchgen.store import Experiment, OtherRecipe, Store, open_store
 from batchgen.where import Where
 
 
@@ -186,9 +187,11 @@ async def enqueue_pool(
     for old in await outdated_results(store, config, flags.source):
         session.warn(outdated_line(old, commands()))
     mode = OtherRecipe(flags.other_recipe or "stop")
-    if mode is OtherRecipe.REPLACE and (known := await _find_experiment(store, name)):
-        # First, as what the parser can read now is done, and so is not asked again.
-        await use_parser(session, store, config, known, asked.parser)
+    if known := await _find_experiment(store, name):
+        planned = await store.planned_intake(known.id, asked.recipe, mode, flags.samples)
+        if planned.choice or mode is OtherRecipe.REPLACE:
+            # First, as what the parser can read now is done, and so is not asked again.
+            await use_parser(session, store, config, known, asked.parser)
     try:
         with (
             skipping(flags, config) as skip,
@@ -271,6 +274,7 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
     recipe, progress, pace = Asked.of(config).recipe, Enqueued(), Pace()
+    await _warn_of_outdated(session, config)
     with (
         reading_pool(flags, config, recipe) as pool,
         skipping(flags, config, write=False) as skip,
@@ -291,6 +295,16 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
     if found.first_messages:
         print_text(messages_text(found.first_messages))
     return 0
+
+
+async def _warn_of_outdated(session: Session, config: Config) -> None:
+    """What is counted as done may fail by the present parser, and the other way round."""
+    if not config.database.is_file():
+        return
+    async with open_store(config.database) as store:
+        experiment = await _find_experiment(store, config.output_data.experiment_name)
+        for old in (await outdated(store, config, [experiment] if experiment else [])).values():
+            session.warn(outdated_line(old, commands()))
 
 
 def _dry_run_line(found: DryRun, name: str) -> str:

@@ -31,14 +31,32 @@ async def load_present_parsers(
     chosen = [
         one for one in await store.experiments() if experiments is None or one.id in experiments
     ]
-    old = await outdated(store, config, chosen)
+    found = await update_outdated(session, store, config, chosen)
     counts = await store.counts_by_experiment()
-    found = {}
-    for experiment in chosen:
-        if experiment.id in old or (experiment.id in counts and counts[experiment.id].open):
-            parser = load_parser(await present_spec(store, config, experiment), config.directory)
-            found[experiment.id] = await use_parser(session, store, config, experiment, parser)
+    for one in chosen:
+        if one.id not in found and one.id in counts and counts[one.id].open:
+            found[one.id] = await _use_present_parser(session, store, config, one)
     return found
+
+
+async def update_outdated(
+    session: Session, store: Store, config: Config, experiments: Sequence[Experiment]
+) -> dict[int, PresentParser]:
+    """What other parsers than the present ones have read is parsed again; these, by the numbers of
+    the experiments where there was such."""
+    old = await outdated(store, config, list(experiments))
+    return {
+        one.id: await _use_present_parser(session, store, config, one)
+        for one in experiments
+        if one.id in old
+    }
+
+
+async def _use_present_parser(
+    session: Session, store: Store, config: Config, experiment: Experiment
+) -> PresentParser:
+    parser = load_parser(await present_spec(store, config, experiment), config.directory)
+    return await use_parser(session, store, config, experiment, parser)
 
 
 async def use_parser(

@@ -3,14 +3,21 @@
 import click
 
 from batchgen.cli.group import epilog
+from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
+from batchgen.cli.parsing import update_outdated
 from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import print_text
-from batchgen.config import model_setting
+from batchgen.config import Config, model_setting
+from batchgen.display.status import outdated_line
 from batchgen.items import Reason
+from batchgen.jobs.lookup import chosen_experiments
+from batchgen.jobs.present_parser import outdated
 from batchgen.jobs.retry import RetryRequest
 from batchgen.jobs.retry import retry as retry_items
-from batchgen.store import open_store
+from batchgen.store import Store, open_store
+
+_AT_THE_PARSER = {Reason.PARSE, Reason.CRASH, Reason.TRUNCATED}
 
 
 @click.command(epilog=epilog(
@@ -45,7 +52,8 @@ def retry(
     """Put failed items back to pending, to ask again.
 
     They get all their tries back; what came of the old ones is kept. Without options, all failed
-    ones. `batchgen work` then asks for them again.
+    ones. `batchgen work` then asks for them again. Where the parser has changed since, it reads the
+    stored answers first: what it can use now is not asked again.
 
     With --set they get a recipe of their own and stay the same items: enqueueing their pool again
     adds nothing, and asks as the config says only for what is new.
@@ -58,6 +66,8 @@ def retry(
 
     async def job() -> int:
         async with open_store(config.database) as store:
+            if not reasons or {*reasons} & _AT_THE_PARSER:
+                await _parse_first(session, store, config, experiment, dry_run=dry_run)
             result = await retry_items(store, request, dry_run=dry_run)
         if result.overridden:
             session.warn(f"not retried: {counted(result.overridden, 'item')} with params of their "
@@ -71,3 +81,18 @@ def retry(
         return 0
 
     return run_async(job())
+
+
+async def _parse_first(
+    session: Session, store: Store, config: Config, name: str | None, *, dry_run: bool
+) -> None:
+    """What a parser that has changed since can read now is done, and costs no call. One that cannot
+    be loaded keeps nobody from asking."""
+    experiments = await chosen_experiments(store, name)
+    old = await outdated(store, config, experiments)
+    for one in old.values():
+        if dry_run or one.problem is not None:
+            session.warn(outdated_line(one, commands()))
+    if not dry_run:
+        readable = [one for one in experiments if one.id in old and old[one.id].problem is None]
+        await update_outdated(session, store, config, readable)

@@ -178,6 +178,41 @@ async def test_a_failure_that_parses_now_is_not_asked_by_replace(
     assert simulator.calls == 3
 
 
+async def test_a_failure_that_parses_now_is_not_asked_by_retry(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.config("parser: tag:x\n")
+    project.pool(words(3))
+    simulator.script("w1", Behaviour("refusal"))
+    await run(project, code=3)
+    project.config("parser: raw\n")
+    dry = await batchgen("retry", "--dry-run")
+    assert "3 items have the value" not in dry.err  # the refusal has none
+    assert (dry.out, "2 items have the value of another parser than raw" in dry.err) == (
+        "3 failed items would go back to pending.\n", True,
+    )  # fmt: skip
+    done = await batchgen("retry", "--reason", "parse")
+    assert done.out == "0 failed items went back to pending.\n"
+    assert "2 answers parsed with raw: 2 done that had failed." in done.err
+    assert (await project.batchgen("work")).code == 3
+    assert simulator.calls == 3
+
+
+async def test_what_the_parser_cannot_read_any_more_is_counted_before_replace_asks_it(
+    project: Project, batchgen: Typist, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(3))
+    await run(project)
+    project.config("parser: tag:x\n", temperature=1)
+    warned = await batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert "3 items have the value of another parser than tag:x" in warned.err
+    said = await batchgen("enqueue", "pool.jsonl")
+    assert (said.code, "done ones stay: 3 calls" in said.err) == (2, True)
+    await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
+    await project.batchgen("work")
+    assert simulator.calls == 3 + 3
+
+
 async def test_what_a_worker_with_the_old_file_read_meanwhile_is_parsed_at_the_end(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
