@@ -18,8 +18,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from batchgen.errors import ConfigError, UsageError
@@ -175,8 +176,17 @@ def _load_file(source: str) -> ModuleType:
     return module
 
 
+class _FromSource(SourceFileLoader):
+    """Never from bytecode: Python takes what it has kept for that of a file which was edited within
+    the same second and is as long as before."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _execute(source: str, name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -227,10 +237,13 @@ def _data_files(opened: set[str]) -> set[str]:
 
 @contextmanager
 def _importing(source: str) -> Iterator[None]:
-    token = _imported.set(source)
+    """While inside, no bytecode is kept: the user is just editing these files."""
+    token, before = _imported.set(source), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = before
         _imported.reset(token)
 
 

@@ -120,8 +120,8 @@ def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> 
     session.say(f"{experiment.name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
     if done.reparsed.broken:
         session.say(
-            "What they were before is kept. See what the parser could not use: "
-            f"{batchgen()} failures --reason parse"
+            "What they were before is kept. See why they failed, and what to do about each: "
+            f"{batchgen()} failures"
         )
 
 

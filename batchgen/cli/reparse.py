@@ -100,5 +100,5 @@ def _text(found: Sequence[ReparsedExperiment], total: ReparseResult, named: str)
         lines += [f"  {one.id}: {one.before} -> {one.after}" for one in total.differences]
         lines.append("Nothing was written.")
     elif total.exit_code:
-        lines.append(f"To ask again for those that failed: {batchgen()} retry --reason parse")
+        lines.append(f"See why they failed, and what to do about each: {batchgen()} failures")
     return "\n".join(lines)

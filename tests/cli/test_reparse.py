@@ -51,7 +51,7 @@ async def test_what_another_parser_can_use_is_done_without_a_call(
     assert (done.code, done.out, done.err) == (
         3,
         "2 answers parsed with json: 1 done that had failed, 1 failed as before.\n"
-        "To ask again for those that failed: batchgen retry --reason parse\n",
+        "See why they failed, and what to do about each: batchgen failures\n",
         "The parser of default is tag:a: work and run will parse these answers with that again, "
         "unless you write json into the config.\n",
     )
@@ -112,7 +112,7 @@ async def test_done_items_are_parsed_again_only_when_asked(
     assert (done.code, done.out) == (
         3,
         "4 answers parsed with json: 1 changed, 1 unchanged, 2 failed that were done.\n"
-        "To ask again for those that failed: batchgen retry --reason parse\n",
+        "See why they failed, and what to do about each: batchgen failures\n",
     )
     no_json = ("parse", "no JSON in the answer")
     assert results(project) == {

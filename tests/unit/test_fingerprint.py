@@ -2,8 +2,8 @@
 
 import functools
 import importlib
+import os
 import re
-import shutil
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -17,7 +17,6 @@ from batchgen.parsers import Parser, load_parser, parser_from_callable
 CODE = """
 import json
 import re
-import shutil
 from functools import cache
 
 LABELS = {"a": 1, "b": [2, 3]}
@@ -278,9 +277,12 @@ def test_built_in_parsers_are_known_by_their_names() -> None:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Parser]]:
+def load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[dict[str, str]], Parser]]:
     """The parser `p.py:f` among these files, as a new process would load it."""
     before = set(sys.modules)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
     def loaded(files: dict[str, str]) -> Parser:
         for name in set(sys.modules) - before:
@@ -288,8 +290,8 @@ def load(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Parser]]:
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
+            os.utime(tmp_path / name, (1e9, 1e9))  # all of it within the same second
         importlib.invalidate_caches()
-        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         return load_parser(f"{tmp_path}/p.py:f")
 
     yield loaded
@@ -347,3 +349,14 @@ def test_a_data_file_that_was_read_at_import_is_a_source(
     assert old.unknown == ()
     new = load({"labels.json": "[2]"})
     assert (new.fingerprint != old.fingerprint, new.sources != old.sources) == (True, True)
+
+
+def test_a_file_that_was_edited_within_the_second_is_another_one(
+    load: Callable[[dict[str, str]], Parser],
+) -> None:
+    files = {"p.py": "from sister import g\ndef f(text):\n    return g(1)\n"}
+    files["sister.py"] = "def g(n):\n    return n\n"
+    one = load(files)
+    assert load({"p.py": files["p.py"].replace("1", "2")}).fingerprint != one.fingerprint
+    other = load({**files, "sister.py": files["sister.py"].replace("return n", "return 7")})
+    assert other.parse("", {}, None) == 7
