@@ -87,9 +87,10 @@ class StoppedError(BatchgenError):
 
 
 class ErrorsInPython:
-    """Inside, an error's message gets what to do about it, in Python's words. Its traceback shows
-    where the user called us, and for what the user's own code raised that code: not what of ours
-    is in between."""
+    """Inside, an error's message gets what to do about it, in Python's words, and what it has from
+    outside, such as the names in a pool, cannot steer a terminal. Its traceback shows where the
+    user called us, and for what the user's own code raised that code: not what of ours is in
+    between."""
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -105,10 +106,10 @@ class ErrorsInPython:
 
 
 def _say_remedy(exc: BatchgenError) -> None:
-    message = str(exc)
+    message = visible(str(exc))
     words = with_words("", exc.remedy, exc.facts)
-    if not message.endswith(words):  # it is there when one run is within another's callback
-        exc.args = (message + words,)
+    # It is there already when one run is within another's callback.
+    exc.args = (message if message.endswith(words) else message + words,)
 
 
 def _from_the_users_code(trace: TracebackType | None) -> TracebackType | None:

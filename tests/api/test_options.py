@@ -8,7 +8,7 @@ import pytest
 
 from batchgen import DataGenerationPipeline, StoppedError
 from batchgen.api import showing
-from batchgen.errors import ConfigError, InputError, UsageError
+from batchgen.errors import BatchgenError, ConfigError, InputError, UsageError
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import Project, ended
 
@@ -272,3 +272,11 @@ async def test_how_far_a_long_enqueueing_is_comes_now_and_then(
     async with showing.Progress(quiet=False).telling(lambda: "3 items read"):
         while "batchgen: 3 items read" not in capfd.readouterr().err:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "pool", [[{"a\x1b[2J\u202e": 1}], "no\x1b[2J\u202e.jsonl"], ids=["names", "file"]
+)
+def test_what_an_error_says_cannot_steer_a_terminal(here: Project, pool: Any) -> None:
+    with pytest.raises(BatchgenError, match=r"<U\+001B>\[2J<U\+202E>"):
+        DataGenerationPipeline().run_sync(pool)
