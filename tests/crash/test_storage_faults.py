@@ -332,6 +332,23 @@ GONE = (
 )
 
 
+async def test_a_lock_file_that_somebody_removes_makes_no_worker_dead(
+    project: Project, typist: Typist, simulator: Simulator
+) -> None:
+    project.pool(pool())
+    assert (await typist("enqueue", "pool.jsonl")).code == 0
+    simulator.hold()
+    first = await project.start("work", "-c", str(SLOTS))
+    await simulator.received(SLOTS)
+    (project.path / "batchgen.db-worker-1").unlink()
+    second = await project.start("work", "-c", str(SLOTS))
+    await simulator.received(2 * SLOTS)
+    simulator.release()
+    assert [(await ended(process)).code for process in (first, second)] == [0, 0]
+    assert simulator.calls == ITEMS
+    await assert_completed(project, typist)
+
+
 def break_writing(project: Project, table: str, change: str) -> None:
     """Make this change of the table fail for good, and all else go on."""
     with closing(sqlite3.connect(project.database)) as db:

@@ -144,13 +144,17 @@ class OwnerLock:
             raise StoreError(f"{self._path}: cannot look at this lock ({exc.strerror}).") from exc
         return False
 
+    def is_gone(self) -> bool:
+        """Whether its file is not there: its owner removes it as it leaves."""
+        return not self._path.exists()
+
     def holder(self) -> str:
         return _holder(self._path)
 
-    def release(self) -> None:
+    def release(self, *, keep_file: bool = False) -> None:
         """Give it up and remove the file, if it is still there. Harmless when not held."""
         if self._file is not None:
-            if _is_at(self._path, self._file):
+            if not keep_file and _is_at(self._path, self._file):
                 self.remove()
             self._file.close()
             self._file = None

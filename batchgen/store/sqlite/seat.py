@@ -196,11 +196,11 @@ class Seat:
                 await self._db.write(transaction)
                 self._joined = False
         finally:
-            self._release_lock()
+            self._release_lock(keep_file=self._joined)  # without it nobody could tell that it left
 
-    def _release_lock(self) -> None:
+    def _release_lock(self, *, keep_file: bool = False) -> None:
         if self._lock:
-            self._lock.release()
+            self._lock.release(keep_file=keep_file)
             self._lock = None
 
     def _watch_the_clock(self) -> int:
@@ -252,13 +252,24 @@ async def workers(database: Database) -> list[WorkerRow]:
 
 def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:
     """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
-    from before it was started anew."""
+    from before it was started anew. Where somebody has removed its lock file, the process tells."""
     host, boot_id = machine()
     if leases_count and row.lease_until < now_ms():
         return True
     if row.boot_id != boot_id:
         return row.host == host
-    return not _owner_lock(database, row.id).is_held()
+    lock = _owner_lock(database, row.id)
+    return not (lock.is_held() or (lock.is_gone() and _is_running(row.pid)))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
