@@ -1,5 +1,6 @@
 """init: the files that a project starts from."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,5 +25,7 @@ def init(directory: Path, template: str) -> None:
     starter = STARTERS[template]
     copy_starter(starter, directory)
     print_text("\nNext: set OPENAI_API_KEY (or model.base_url to your own server), then")
-    for command in ([] if directory == Path() else [f"cd {directory}"]) + [*starter.commands]:
+    for command in ([] if directory == Path() else [f"cd {shlex.quote(str(directory))}"]) + [
+        *starter.commands
+    ]:
         print_text(f"  {command}")

@@ -134,3 +134,4 @@ async def test_python_chooses_columns_too(labelled: Project) -> None:
     text = exported.path.read_text(encoding="utf-8-sig")
     assert text.splitlines() == ["id,parsed.f,input.x", "a-1,=1+1,", "2,-1,"]
     assert pipeline.export(two, columns="parsed.f,id").rows == 2
+    assert pipeline.export(columns="id").path.name == "default.columns.csv"

@@ -25,9 +25,9 @@ async def test_each_template_is_a_job_that_runs(project: Project, template: str)
 
 
 async def test_in_another_directory_the_first_step_is_to_go_there(project: Project) -> None:
-    made = await project.batchgen("init", "reviews", "--template", "label")
+    made = await project.batchgen("init", "my reviews", "--template", "label")
     assert made.out.splitlines()[-2:] == [
-        "  cd reviews",
+        "  cd 'my reviews'",
         "  batchgen run reviews.csv -o labels.csv",
     ]
     unknown = await project.batchgen("init", "--template", "labels")
