@@ -21,6 +21,8 @@ from batchgen.jobs.retry import RetryResult
 from batchgen.jobs.status import Status as WholeStatus
 from batchgen.store import Counts, ResultRow
 
+_SHOWN = 5  # results in a cell of a notebook
+
 
 class _Ready:
     """A value that is there; awaiting it gives it."""
@@ -50,6 +52,12 @@ class Results(list[dict[str, Any]]):
     def __getitem__(self, place: SupportsIndex | slice, /) -> "dict[str, Any] | Results":
         found = super().__getitem__(place)
         return Results(found) if isinstance(found, list) else found
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """The first ones in a cell of a notebook, not thousands of lines."""
+        printer.pretty(list(self[:_SHOWN]))
+        if (more := len(self) - _SHOWN) > 0:
+            printer.text(f"\n... and {more} more: results.to_pandas() is a table of them")
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame, a row each. A field of an object has a column of its own, as in a CSV

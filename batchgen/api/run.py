@@ -16,6 +16,7 @@ from batchgen.api.request import Result, RunRequest
 from batchgen.api.showing import Progress
 from batchgen.api.words import COMMANDS, StoppedError, stopping, unfinished
 from batchgen.config import Config
+from batchgen.display.parsed import kinds_text
 from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
@@ -141,8 +142,8 @@ async def _bring_up_to_date(
     done = await _unless_stopped(stop, parsing)
     if done.reparsed is not None:
         progress.say(
-            "the parser is another one now: stored answers were parsed again, without a call: "
-            f"{done.reparsed.answers}"
+            "the parser is another one now; stored answers were parsed again, without a call: "
+            f"{kinds_text(done.reparsed)}"
         )
     return done.present
 

@@ -6,21 +6,13 @@ from batchgen.cli.hints import batchgen
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
+from batchgen.display.parsed import kinds_text
 from batchgen.jobs.present_parser import outdated, present_spec, unseen_changes
 from batchgen.jobs.reparse import UpToDate, bring_up_to_date, still_up_to_date
 from batchgen.jobs.reparsing import ReparseResult
 from batchgen.parsers import Parser, load_parser, shown_spec
 from batchgen.store import Experiment, Store
 from batchgen.worker.requests import PresentParser
-
-_KINDS = {
-    "done": "done that had failed",
-    "changed": "changed",
-    "unchanged": "unchanged",
-    "failing": "failed as before",
-    "broken": "failed that were done",
-    "skipped": "skipped, as something else became of them meanwhile",
-}
 
 
 async def load_present_parsers(
@@ -131,8 +123,6 @@ def warn_of_parser(session: Session, parser: Parser) -> None:
 
 
 def reparsed_text(result: ReparseResult, spec: str) -> str:
-    found = ", ".join(
-        f"{n} {kind}" for name, kind in _KINDS.items() if (n := getattr(result, name))
-    )
+    found = kinds_text(result)
     line = f"{counted(result.answers, 'answer')} parsed with {shown_spec(spec)}"
     return f"{line}: {found}." if found else f"{line}."

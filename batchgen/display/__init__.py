@@ -5,6 +5,7 @@ dashboard   `status --watch` on a terminal
 history     what changed between looks: the rates
 drawing     what both displays are drawn of
 status      `status` as text, and what both displays say in words
+parsed      what came of answers that were parsed again
 items       `failures`, `show` and `experiments` as text
 visible     texts from outside, so that they cannot steer a terminal
 commands    what the reader can type, as the command line says it

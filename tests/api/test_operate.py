@@ -150,3 +150,31 @@ def test_before_anything_was_run_they_say_so(here: Project) -> None:
 def test_each_remedy_has_words_for_python() -> None:
     assert set(Remedy) == set(REMEDIES)
     assert [words for words in REMEDIES.values() if "--" in words] == []
+
+
+class Printer:
+    """What IPython gives an object to print itself."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+
+    def text(self, text: str) -> None:
+        self.printed += text
+
+    def pretty(self, value: object) -> None:
+        self.printed += repr(value)
+
+
+async def test_the_last_line_of_a_cell_shows_what_can_be_read(
+    here: Project, simulator: Simulator, words: Words
+) -> None:
+    simulator.script("Say w1", Behaviour.error(400))
+    pipeline = DataGenerationPipeline()
+    results = await pipeline.run(words(9))
+    shown = Printer()
+    for value in (results, pipeline.failures(), pipeline.status()):
+        value._repr_pretty_(shown, cycle=False)
+    assert shown.printed.count("'input'") == 5
+    assert "... and 4 more: results.to_pandas()" in shown.printed
+    assert str(pipeline.failures()) in shown.printed
+    assert str(pipeline.status()) in shown.printed
