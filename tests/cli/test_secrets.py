@@ -6,6 +6,7 @@ The servers here are the worst there are: they send the key back, in bodies, hea
 import html
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from batchgen.config import load, secrets_of
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
 from tests.kits.project import KEY, Project
@@ -169,6 +171,16 @@ async def test_a_key_in_disguise_is_found_too(
     seen = await look_at_everything(batchgen, 1)
     for text in [error, kept, worked.err, *(ended.out for ended in seen)]:
         assert "0123" not in text
+
+
+def test_what_a_proxy_is_sent_is_hidden_in_its_errors(tmp_path: Path) -> None:
+    model = load(None, env={}, cwd=tmp_path).model
+    secrets = secrets_of(model, "http://me:pass%2Fword@proxy:3128")
+    sent = b64encode(b"me:pass/word").decode()
+    said = f"407 for pass/word, pass%2Fword, Proxy-Authorization: Basic {sent}"
+    assert secrets.hide(said) == (
+        "407 for [proxy password], [proxy password], Proxy-Authorization: Basic [proxy password]"
+    )
 
 
 @pytest.mark.parametrize(("key", "in_answers"), [("sk-1234", False), ("token-abc123", True)])

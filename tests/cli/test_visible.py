@@ -71,9 +71,11 @@ async def test_nothing_that_is_shown_on_a_terminal_steers_it(
             ["--config", HOSTILE, "status"],
             ["work", f"--{HOSTILE}"],
             ["experiments"],
+            ["export", "-o", "x.csv", "--columns", HOSTILE],
         ]
     ]
     assert steering(seen) == []
+    assert not any("Traceback" in ended.err for ended in seen)
     assert "<U+001B>]52;c;ZXZpbA==<U+0007>" in seen[3].out
 
 

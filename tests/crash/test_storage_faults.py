@@ -299,6 +299,30 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(
     await assert_completed(project, typist)
 
 
+async def test_a_directory_that_has_become_read_only_is_named(
+    project: Project, typist: Typist
+) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can lay down the powers that root has")
+    project.pool(pool())
+    await typist("enqueue", "pool.jsonl")
+    project.path.chmod(0o555)
+    process = await asyncio.create_subprocess_exec(
+        "setpriv", "--bounding-set=-dac_override,-dac_read_search",
+        sys.executable, "-m", "batchgen", "status",
+        cwd=project.path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    refused = await ended(process)
+    project.path.chmod(0o755)
+    if "setpriv" in refused.err:
+        pytest.skip(refused.err)
+    assert (refused.code, refused.err) == (
+        1,
+        f"error: {project.path}: cannot write to it (attempt to write a readonly database). "
+        "Check its permissions.\n",
+    )
+
+
 # --- the file ---------------------------------------------------------------------------------
 
 

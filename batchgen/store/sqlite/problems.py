@@ -37,7 +37,8 @@ def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     if "readonly" in text or "unable to open" in text:
         if problem := _no_file_can_be_opened():
             return system_error(problem, path)
-        return StoreError(f"{path}: cannot write to it ({text}). Check its permissions.")
+        refused = _unwritable(path)
+        return StoreError(f"{refused}: cannot write to it ({text}). Check its permissions.")
     if "malformed" in text or "not a database" in text or "encrypted" in text:
         return SchemaError(f"{path}: damaged, or not a database ({text}).")
     return StoreError(f"{path}: {text}")
@@ -74,6 +75,13 @@ def _has_no_room(path: Path) -> bool:
     except OSError:
         return False
     return disk.f_bavail * disk.f_frsize < _LITTLE_ROOM_BYTES
+
+
+def _unwritable(path: Path) -> Path:
+    """What of the database may not be written to; SQLite does not say."""
+    log, memory = (path.with_name(f"{path.name}-{name}") for name in ("wal", "shm"))
+    found = (one for one in (path, path.parent, log, memory) if one.exists())
+    return next((one for one in found if not os.access(one, os.W_OK)), path)
 
 
 def _no_file_can_be_opened() -> OSError | None:
