@@ -1,17 +1,16 @@
 """What export, run and demo say of the file that they write."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchgen.cli.hints import batchgen, commands
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
-from batchgen.cli.terminal import data_file, is_terminal
+from batchgen.cli.terminal import data_file, is_terminal, writing_to_stdout
 from batchgen.config import Config
 from batchgen.display.status import outdated_line
-from batchgen.errors import BatchgenError, Remedy, UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.export import (
     ExportRequest,
     Overwriting,
@@ -36,7 +35,7 @@ async def export_to(
     for old in (await outdated(store, config, [experiment])).values():
         session.warn(outdated_line(old, commands()))
     if path == _STDOUT:
-        with _writing_to_stdout():
+        with writing_to_stdout():
             request = request or ExportRequest(format_of(path))
             if not request.format.is_text and is_terminal(sys.stdout):
                 problem = f"format {request.format.name}: no terminal can show it."
@@ -65,7 +64,7 @@ async def follow_to(
     for old in (await outdated(store, config, [experiment])).values():
         session.warn(outdated_line(old, commands()))
     if path == _STDOUT:
-        with _writing_to_stdout():
+        with writing_to_stdout():
             await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)
         return
     overwriting = Overwriting(config.own_files, force, session.say)
@@ -97,14 +96,3 @@ def _left_out_text(left_out: LeftOut) -> str:
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""
-
-
-@contextmanager
-def _writing_to_stdout() -> Iterator[None]:
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        raise BatchgenError(f"stdout: cannot write the export ({exc.strerror}).") from exc

@@ -10,7 +10,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.session import Session, print_json, run_async
-from batchgen.cli.terminal import print_text
+from batchgen.cli.terminal import is_terminal, print_text
 from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
 from batchgen.store import open_store
@@ -35,7 +35,7 @@ def status(session: Session, as_json: bool, experiment: str | None, watch: bool)
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            if watch and not as_json and sys.stdout.isatty():
+            if watch and not as_json and is_terminal(sys.stdout):
                 # Here: it loads rich, a fifth of what a plain status takes.
                 from batchgen.display.dashboard import screen, show_dashboard
 

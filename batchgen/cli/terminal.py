@@ -9,12 +9,15 @@ import codecs
 import json
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from shutil import get_terminal_size
 from typing import IO, Any, TextIO, cast
 
 import click
 
 from batchgen.display.visible import visible, visible_json, visible_line
+from batchgen.errors import BatchgenError
 
 _ERASE_LINE = "\r\x1b[K"
 
@@ -30,21 +33,37 @@ _progress = _ProgressLine()
 
 
 def print_text(text: str) -> None:
-    """What was asked for, to stdout."""
-    _print(sys.stdout, visible(text))
+    """What was asked for, to stdout. Raises BatchgenError when that cannot be written."""
+    with writing_to_stdout():
+        _print(sys.stdout, visible(text))
 
 
 def print_json(value: Any) -> None:
-    """What a script reads: one line on stdout."""
+    """What a script reads: one line on stdout. Raises BatchgenError when that cannot be written."""
     text = json.dumps(value, ensure_ascii=False)
     if not _can_encode(sys.stdout, text):
         text = json.dumps(value)
-    _print(sys.stdout, visible_json(text) if is_terminal(sys.stdout) else text)
+    with writing_to_stdout():
+        _print(sys.stdout, visible_json(text) if is_terminal(sys.stdout) else text)
+
+
+@contextmanager
+def writing_to_stdout() -> Iterator[None]:
+    """Raises BatchgenError when it cannot be written, and BrokenPipeError when nobody reads it."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise BatchgenError(f"stdout: cannot be written ({exc.strerror}).") from exc
 
 
 def say(text: str) -> None:
-    """Talk, to stderr."""
-    _print(sys.stderr, visible(text))
+    """Talk, to stderr. Where that cannot be written nobody listens, which stops no work."""
+    with suppress(OSError):
+        _print(sys.stderr, visible(text))
 
 
 def ask(question: str) -> None:
