@@ -53,9 +53,9 @@ def checked_target(path: Path, store: Store) -> Path:
 async def check_target(path: Path, store: Store, overwriting: Overwriting) -> Path:
     """`path` with its links followed. Raises UsageError when an export must not go there."""
     target = await asyncio.to_thread(checked_target, path, store)
+    await asyncio.to_thread(refuse_kept, path, overwriting.kept)
     if await asyncio.to_thread(_is_free, target):
         return target
-    await asyncio.to_thread(refuse_kept, path, overwriting.kept)
     if await _was_read(target, store):
         raise UsageError(f"{path}: {_OF_THE_PROJECT}; name another file.")
     if await _is_ours(target, store):
