@@ -62,6 +62,14 @@ def sentence(text: str, width: int, style: str = "") -> list[Text]:
     return [line(Text(part, style)) for part in lines]
 
 
+def lines(text: str, width: int, n: int, style: str = "") -> Iterator[Text]:
+    """Wrapped between words on `n` lines, and cut off there. With less to say they are there all
+    the same, as a display that grows and shrinks would jump."""
+    parts = textwrap.wrap(visible_line(text), max(1, width), max_lines=n, placeholder="…")
+    for part in [*parts, *[" "] * (n - len(parts))]:
+        yield line(Text(part, style))
+
+
 def line(*parts: Text) -> Text:
     """One line, cut off where the terminal ends."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")

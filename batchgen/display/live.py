@@ -20,6 +20,7 @@ from batchgen.display.drawing import (
     Cell,
     bar,
     line,
+    lines,
     number,
     share,
     wrapped,
@@ -39,6 +40,7 @@ from batchgen.shutdown import uninterrupted
 LIVE_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 _LONGEST_PLAIN_EVERY_S = 60.0  # a night then fills a thousand lines, not six thousand
+_WIDE = 60  # so much is enough for what holds a run; what a server said may be cut off
 _CLOCK = 16  # room for the longest remaining time
 
 
@@ -175,9 +177,9 @@ class LiveDisplay:
         yield from wrapped(self._counts(), width)
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
-        if not self.is_last:  # the line is there with nothing to say too, or the display would jump
+        if not self.is_last:
             held = run_held_back(self.status, self.history.items_per_s, self.commands)
-            yield line(Text(visible_line(held) or " ", style="yellow"))
+            yield from lines(held, width, 1 if width >= _WIDE else 2, "yellow")
 
     def _clock(self) -> str:
         if self.is_last:

@@ -12,7 +12,7 @@ from batchgen.display.live import LiveDisplay, plain_line
 from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
-from batchgen.worker.report import Held, HeldBy
+from batchgen.worker.report import BudgetWait, Held, HeldBy
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker
 
 TOTAL = Counts(
@@ -157,7 +157,8 @@ def test_at_50_columns_no_number_is_torn() -> None:
         "latency p50  0.93 s, p95 12.50 s",
         "4 min 31 s so far",
         "tokens 340,000 in, 1,700,000 out",
-        "paused for 3 s: 429 this is a long message of a s…",
+        "paused for 3 s: 429 this is a long message of a",
+        "server that explains itself",
     ]
 
 
@@ -169,6 +170,17 @@ def test_at_40_columns_the_remaining_time_has_a_line_of_its_own() -> None:
         "done  3,400   failed     17",
     ]
     assert not any("…" in line for line in lines)
+
+
+def test_at_40_columns_what_holds_it_is_still_readable() -> None:
+    wait = BudgetWait(5113, 0.05022, 5012, 0.05012)
+    look = reporting({"held_by": Held(HeldBy.BUDGET, budget=wait)})
+    for display in (look, LOOK):
+        assert len(drawn(LiveDisplay(display, HISTORY, commands()), 40)) == 10
+    assert drawn(LiveDisplay(look, HISTORY, commands()), 40)[-2:] == [
+        "held by the budget: max_tokens 5012",
+        "reserves $0.05 a call; lower it",
+    ]
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 20, 40, 79, 80, 160, 300])
