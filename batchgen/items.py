@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from batchgen.json_text import canonical_json
 
@@ -343,6 +343,15 @@ class Suspect:
     alike: str
     message: str
     own: "Fail | Retry"
+
+
+class Acquitted(NamedTuple):
+    """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
+    asked again."""
+
+    item_id: int
+    reason: str | None
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The log of a run: JSON lines, one event for each attempt; never a prompt, an answer or the key.
 
-Events: attempt, parsed, warning, bug, run_started, run_ended.
+Events: attempt, parsed, acquitted, warning, bug, run_started, run_ended.
 """
 
 import json
@@ -17,6 +17,7 @@ import structlog
 
 from batchgen.errors import BatchgenError
 from batchgen.items import (
+    Acquitted,
     Attempt,
     Decision,
     Done,
@@ -84,6 +85,13 @@ class LogFile:
         self._log.info("parsed", item=item.id, decision=_name(decision))
         if self._show_attempt and isinstance(decision, Fail):
             self._tell(self._show_attempt, f"item {item.id}: {decision.reason}: {decision.error}")
+
+    def acquitted(self, one: Acquitted) -> None:
+        """What became of a suspect, as others were answered or nobody was left to tell."""
+        decision = "retry" if one.reason is None else f"failed: {one.reason}"
+        self._log.info("acquitted", item=one.item_id, decision=decision)
+        if self._show_attempt:
+            self._tell(self._show_attempt, f"item {one.item_id}: {decision}: {one.error}")
 
     def event(self, name: str, **fields: Any) -> None:
         self._log.info(name, **fields)

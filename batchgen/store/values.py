@@ -8,7 +8,7 @@ from math import ceil
 from typing import Literal, NamedTuple
 
 from batchgen.errors import UsageError
-from batchgen.items import Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
+from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, LimitName, Limits
 
 # Enqueueing
@@ -223,7 +223,8 @@ class Exchange:
     held the claims to. All are told only when fewer items were
     claimed than wanted. `orders` are those of other terminals; None: this worker was taken for
     dead, and claims nothing before it joins again. `proven` are recipes that the server has
-    answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be.
+    answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be;
+    `acquitted` were suspects until now.
     `failed`: as many as may.
     """
 
@@ -239,6 +240,7 @@ class Exchange:
     proven: frozenset[int] = frozenset()
     on_trial: bool = False
     condemned: Condemned | None = None
+    acquitted: tuple[Acquitted, ...] = ()
     failed: Failed | None = None
 
     @property

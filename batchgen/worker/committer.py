@@ -11,7 +11,6 @@ charged late, and its membership.
 
 import asyncio
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -25,15 +24,14 @@ from batchgen.worker.halts import nobody_answered, shown_url, too_many_failed
 from batchgen.worker.membership import Membership
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Halt, HaltKind, Stats
+from batchgen.worker.stats import Halt, HaltKind, RunLog, Stats
 from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.trials import Trials
 from batchgen.worker.waiting import Asked, FreeSlots
 
 
 class Committer:
-    """The committer of one worker. `bug` is called with each outcome that the database refuses, and
-    its trace."""
+    """The committer of one worker."""
 
     def __init__(
         self,
@@ -45,7 +43,7 @@ class Committer:
         trials: Trials,
         spec: WorkSpec,
         stats: Stats,
-        bug: Callable[[str, str], None],
+        log: RunLog,
     ) -> None:
         self._seat = seat
         self._demand = demand
@@ -57,7 +55,7 @@ class Committer:
         self._max_failures = spec.max_failures
         self._base_url = shown_url(spec.shown_base_url)
         self._stats = stats
-        self._bug = bug
+        self._log = log
         self._wake = asyncio.Event()
         self._outcomes = Asked[Outcome, int | None]()
         self._reservations = Asked[Reservation, Grant]()
@@ -264,6 +262,8 @@ class Committer:
     async def _observe(self, done: Exchange) -> None:
         self._outcomes.answer(done.attempt_seqs)
         self._trials.observe(done)
+        for one in done.acquitted:
+            self._log.acquitted(one)
         if done.condemned is not None:
             self.halt(nobody_answered(done.condemned, self._base_url))
         if done.failed is not None:
@@ -286,7 +286,7 @@ class Committer:
             except Exception as exc:
                 if not _is_refusal(exc):
                     raise
-                self._bug(f"item {outcome.item.id}: {exc}", traceback.format_exc())
+                self._log.bug(f"item {outcome.item.id}: {exc}", traceback.format_exc())
                 outcome = reduced(outcome, exc)
         try:
             return await self._write(outcome, ClaimRequest())

@@ -18,10 +18,12 @@ NOT_TRUE = (
 
 def nobody_answered(why: Condemned, base_url: str) -> Halt:
     """When nothing was answered in a run, and all that was asked failed alike."""
-    asked = "the item" if why.items == 1 else f"{why.items} different items"
+    asked = "the only item failed"
+    if why.items > 1:
+        asked = f"{why.items} different items failed alike"
     look_at, remedy = _look_at(why, f"model.base_url ({base_url})")
     words = (
-        f"nothing has been answered in this run, and {asked} failed alike. {look_at} "
+        f"nothing has been answered in this run, and {asked}. {look_at} "
         f"The server said: {why.message.rstrip('.')}."
     )
     return Halt(words, remedy)

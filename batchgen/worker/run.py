@@ -59,7 +59,7 @@ async def run_worker(
             report=Reporter(stats, calls_in_flight, pacer, meter, trials).report, warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, store_retries, trials, spec, stats, log.bug
+            seat, demand, membership, permits, store_retries, trials, spec, stats, log
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         stages = Stages(

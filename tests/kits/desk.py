@@ -23,6 +23,7 @@ from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.trials import Trials
+from tests.kits.job import Log
 
 ITEMS = 3
 
@@ -71,13 +72,12 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
             membership = Membership(
                 seat, work, pacer, demand, store_retries, report=WorkerReport, warn=print
             )
-            bugs: list[str] = []
+            log = Log()
             committer = Committer(
-                seat, demand, membership, permits, store_retries, trials, work, Stats(),
-                bug=lambda message, trace: bugs.append(f"{message}\n{trace}"),
+                seat, demand, membership, permits, store_retries, trials, work, Stats(), log,
             )  # fmt: skip
             running = asyncio.create_task(committer.run())
-            yield Desk(committer, permits, demand, database, running, bugs)
+            yield Desk(committer, permits, demand, database, running, log.bugs)
             committer.close()
             if not running.done():  # else the test has seen why
                 await running

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import load
-from batchgen.items import Attempt, Decision, Item, ParserVersion, Reason, Recipe, Template
+from batchgen.items import (
+    Acquitted,
+    Attempt,
+    Decision,
+    Item,
+    ParserVersion,
+    Reason,
+    Recipe,
+    Template,
+)
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.parsers import parser_from_callable
@@ -35,6 +44,9 @@ class Log:
 
     def parsed(self, item: Item, decision: Decision) -> None:
         """The tests look at the table for this."""
+
+    def acquitted(self, one: Acquitted) -> None:
+        """They do for this, too."""
 
     def first(self, reason: Reason | None) -> asyncio.Event:
         return self.seen.setdefault(reason, asyncio.Event())

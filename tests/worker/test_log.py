@@ -53,6 +53,20 @@ async def test_the_log_has_one_event_an_attempt_between_start_and_end(
     assert by_item[1]["request_id"].startswith("req_")
 
 
+async def test_what_became_of_a_suspect_is_logged(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    simulator.script("Say w0", "400")
+    project.pool(words(30))
+    run = await project.batchgen("-v", "run", "pool.jsonl", "-c", "1")
+    assert run.code == 3
+    (attempt,) = [one for one in of_kind(events(project), "attempt") if one["item"] == 1]
+    (acquitted,) = of_kind(events(project), "acquitted")
+    assert attempt["decision"] == "suspect"
+    assert (acquitted["item"], acquitted["decision"]) == (1, "failed: rejected")
+    assert "item 1: failed: rejected: 400 " in run.err
+
+
 async def test_each_try_of_an_item_is_logged(
     project: Project, simulator: Simulator, words: Words
 ) -> None:

@@ -153,6 +153,7 @@ def exchange(
     done = Exchange(
         items, finished.attempt_seqs, orders, finished.lost,
         proven=trials.proven, on_trial=trials.on_trial, condemned=trials.condemned,
+        acquitted=tuple(trials.acquitted),
         failed=failed,
     )  # fmt: skip
     if len(items) == want.slots:

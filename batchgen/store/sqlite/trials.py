@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
-from batchgen.items import Fail, Item, Outcome, Reason, State, Suspect
+from batchgen.items import Acquitted, Fail, Item, Outcome, Reason, State, Suspect
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Plan, result_row
 from batchgen.store.sqlite.deltas import write_deltas
@@ -67,6 +67,7 @@ class Trials:
         self._waits_for_another = False
         self.on_trial = False
         self.condemned: Condemned | None = None
+        self.acquitted: list[Acquitted] = []
         self._watches = want.trial is not None and (
             want.trial.watches or self._unproven(outcome.item for outcome in outcomes)
         )
@@ -126,6 +127,9 @@ class Trials:
         self._waits_for_another = asker is not None and asker[0] != self._worker_id
         if self._waits_for_another:
             self._ask_alone()  # from the next look on, if the other is gone
+        elif asker is not None and not self._count_open():
+            asker = None  # this one has nothing left to ask
+            self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self.on_trial = bool(in_flight or self._suspects or asker)
         calls = 0 if self._waits_for_another else self._trial.calls
         self._room = room(len(self._suspects), in_flight, calls, is_down=asker is not None)
@@ -188,6 +192,7 @@ class Trials:
         """The fault was their own."""
         deltas, result_seq = CounterDeltas(), last_id(self._db, "results") if suspects else 0
         for one in suspects:
+            self.acquitted.append(Acquitted(one.item_id, one.reason, one.error))
             self._db.execute(QUERIES["forget_suspect"], {"item_id": one.item_id})
             if one.reason is None:
                 row = {"item_id": one.item_id, "available_at": one.available_at}
