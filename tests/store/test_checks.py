@@ -79,6 +79,7 @@ IMPOSSIBLE = [
      "insert into item_keys (key, item_id, pass, copies_seen) values (zeroblob(15), 1, 1, 1)"),
     ("state in ('done', 'failed')", "update results set state = 'pending'"),
     ("overuse_from_one", "update experiments set overuse = 0.5"),
+    ("alone_or_not", "insert into reparsing values (1, 1, 2)"),
     ("probe_or_not", "update suspects set probe = 2"),
     ("fails_or_waits", "update suspects set reason = null"),
     ("fails_or_waits", "update suspects set available_at = 5"),
