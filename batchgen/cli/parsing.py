@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from batchgen.cli.hints import batchgen
+from batchgen.cli.hints import batchgen, commands
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.display.parsed import kinds_text
+from batchgen.display.status import outdated_line
 from batchgen.jobs.present_parser import outdated, present_spec, unseen_changes
 from batchgen.jobs.reparse import UpToDate, bring_up_to_date, still_up_to_date
 from batchgen.jobs.reparsing import ReparseResult
@@ -19,29 +20,35 @@ async def load_present_parsers(
     session: Session, store: Store, config: Config, experiments: Sequence[int] | None
 ) -> dict[int, PresentParser]:
     """The parsers of these experiments (None: of all), as far as there is something to parse; what
-    others have read is parsed again."""
+    others have read is parsed again. One that cannot be loaded holds nobody up where nothing is
+    left to answer and the config does not ask for it."""
     chosen = [
         one for one in await store.experiments() if experiments is None or one.id in experiments
     ]
-    found = await update_outdated(session, store, config, chosen)
+    old = await outdated(store, config, chosen)
     counts = await store.counts_by_experiment()
+    found = {}
     for one in chosen:
-        if one.id not in found and one.id in counts and counts[one.id].open:
+        is_open = one.id in counts and counts[one.id].open
+        is_own = one.name == config.output_data.experiment_name
+        if one.id in old and old[one.id].problem and not is_open and not is_own:
+            session.warn(outdated_line(old[one.id], commands()))
+        elif one.id in old or is_open:
             found[one.id] = await _use_present_parser(session, store, config, one)
     return found
 
 
 async def update_outdated(
     session: Session, store: Store, config: Config, experiments: Sequence[Experiment]
-) -> dict[int, PresentParser]:
-    """What other parsers than the present ones have read is parsed again; these, by the numbers of
-    the experiments where there was such."""
+) -> None:
+    """What other parsers than the present ones have read is parsed again, where these can be
+    loaded."""
     old = await outdated(store, config, list(experiments))
-    return {
-        one.id: await _use_present_parser(session, store, config, one)
-        for one in experiments
-        if one.id in old
-    }
+    for one in experiments:
+        if one.id in old and old[one.id].problem is None:
+            await _use_present_parser(session, store, config, one)
+        elif one.id in old:
+            session.warn(outdated_line(old[one.id], commands()))
 
 
 async def _use_present_parser(

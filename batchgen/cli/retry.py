@@ -89,10 +89,8 @@ async def _parse_first(
     """What a parser that has changed since can read now is done, and costs no call. One that cannot
     be loaded keeps nobody from asking."""
     experiments = await chosen_experiments(store, name)
-    old = await outdated(store, config, experiments)
-    for one in old.values():
-        if dry_run or one.problem is not None:
-            session.warn(outdated_line(one, commands()))
     if not dry_run:
-        readable = [one for one in experiments if one.id in old and old[one.id].problem is None]
-        await update_outdated(session, store, config, readable)
+        await update_outdated(session, store, config, experiments)
+        return
+    for old in (await outdated(store, config, experiments)).values():
+        session.warn(outdated_line(old, commands()))

@@ -116,6 +116,19 @@ async def test_a_parser_that_cannot_be_loaded_stops_no_status(
     assert (await batchgen("export")).code == 0
 
 
+async def test_a_lost_parser_of_a_finished_experiment_holds_up_no_other(
+    parsed_by_function: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project = parsed_by_function
+    project.config("output_data: {experiment_name: other}\n")
+    await batchgen("enqueue", "pool.jsonl")
+    (project.path / "p.py").unlink()
+    for command in (["retry"], ["work", "--all"]):
+        done = await project.batchgen(*command)
+        assert (done.code, "warning: default: 4 items have the value" in done.err) == (0, True)
+    assert simulator.calls == 8
+
+
 async def test_another_parser_in_the_config_asks_and_calls_nothing(
     parsed_by_function: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
