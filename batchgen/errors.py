@@ -36,6 +36,7 @@ class Remedy(Enum):
     GIVE_DONE_BY_ID = auto()
     ASK_DONE_AGAIN = auto()
     GIVE_FUNCTION = auto()
+    GIVE_TEMPLATE = auto()
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
     CHOOSE_RECIPE = auto()  # replace, again, add: what each costs

@@ -27,6 +27,7 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.GIVE_DONE_BY_ID: "done=True goes with ids=[...] alone.",
     Remedy.ASK_DONE_AGAIN: "Pass done=True to ask for it again.",
     Remedy.GIVE_FUNCTION: "Pass it as extract_function.",
+    Remedy.GIVE_TEMPLATE: 'Or pass user_prompt="Translate into French: {{text}}".',
     Remedy.LOOK_AT_STATUS: "See pipeline.status().",
     Remedy.STOP_A_WORKER: "Stop one, or take more.",
     Remedy.CHOOSE_RECIPE:

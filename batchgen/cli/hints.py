@@ -28,6 +28,7 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.GIVE_DONE_BY_ID: "--done goes with --id alone.",
     Remedy.ASK_DONE_AGAIN: "Say --done to ask for it again.",
     Remedy.GIVE_FUNCTION: "Run that script to parse them.",
+    Remedy.GIVE_TEMPLATE: "Or give it here: --prompt 'Translate into French: {{text}}'",
     Remedy.LOOK_AT_STATUS: "See: {batchgen} status",
     Remedy.STOP_A_WORKER: "Stop one ({batchgen} stop --worker ID), or take more.",
     Remedy.CHOOSE_RECIPE:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from batchgen.errors import TemplateError
+from batchgen.errors import Remedy, TemplateError
 from batchgen.items import ItemInput, Recipe
 from batchgen.prompts.braces import BraceTemplate
 from batchgen.prompts.templates import Compiled, compile_template
@@ -54,7 +54,7 @@ class Renderer:
                 name = self._user_template().name
                 raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
         except TemplateError as exc:
-            raise TemplateError(f"{where}: {exc}") from exc
+            raise TemplateError(f"{where}: {exc}", exc.remedy) from exc
 
     def messages(self, item_input: ItemInput) -> list[dict[str, Any]]:
         """Ready messages as they are; otherwise the rendered system message, unless it is blank,
@@ -157,7 +157,8 @@ class Renderer:
         if self._user is None:
             raise TemplateError(
                 "the item has variables, but there is no user template; set prompts.user_prompt, "
-                "or prompts.user_prompt_path"
+                "or prompts.user_prompt_path.",
+                Remedy.GIVE_TEMPLATE,
             )
         return self._user
 

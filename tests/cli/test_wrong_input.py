@@ -252,7 +252,8 @@ BAD_LINES = [
         "no-user-template",
         CONFIG + "prompts: {user_prompt_path: null}\n",
         "pool.jsonl:1: the item has variables, but there is no user template;"
-        " set prompts.user_prompt, or prompts.user_prompt_path",
+        " set prompts.user_prompt, or prompts.user_prompt_path. Or give it here: --prompt"
+        " 'Translate into French: {text}'",
     ),
     # the shapes of an item
     pool(

@@ -214,7 +214,7 @@ def test_messages_with_nothing_in_them_are_an_empty_prompt() -> None:
 
 def test_variables_without_a_user_template_say_what_to_set() -> None:
     renderer = Renderer(recipe(user=None, system="s"))
-    wanted = r"set prompts\.user_prompt, or prompts\.user_prompt_path$"
+    wanted = r"set prompts\.user_prompt, or prompts\.user_prompt_path\.$"
     with pytest.raises(TemplateError, match=rf"^p:1: .*{wanted}"):
         renderer.check(item(a=1), "p:1")
     with pytest.raises(TemplateError, match=wanted):
