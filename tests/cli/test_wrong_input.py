@@ -302,7 +302,7 @@ ON_A_DATABASE = [
         "  --recipe add       each once more, beside the old: 1 call, 2 rows",
         files={
             TEMPLATE: "Shout {word}",
-            "config.yaml": CONFIG.replace("model: m", "model: n, seed: 1") + "parser: json\n",
+            "config.yaml": CONFIG.replace("model: m", "model: n, seed: 1"),
         },
     ),
     Case(
