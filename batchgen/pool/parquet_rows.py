@@ -142,7 +142,7 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
 def _entry(row: dict[str, Any] | Exception, schema: Any, where: str) -> Entry:
     if isinstance(row, Exception):
         return BadLine(where, f"a value cannot be read: {_first_line(row)}")
-    if all(cell is None for cell in row.values()):
+    if all(cell is None or (isinstance(cell, str) and not cell.strip()) for cell in row.values()):
         return BadLine(where, "the row is blank", blank=True)
     try:
         item = {

@@ -70,10 +70,11 @@ def test_what_an_extension_type_holds_is_read(path: Path) -> None:
     assert given(path, pa.table({"made": column})) == [{"made": '{"a": 1}'}]
 
 
-def test_a_row_of_nothing_but_nulls_is_blank(path: Path) -> None:
-    entries = read(path, pa.table({"a": pa.array([None, 1], pa.int64()), "b": [None, "x"]}))
-    assert entries[0] == BadLine(f"{path}: row 1", "the row is blank", blank=True)
-    assert len(entries) == 2
+def test_a_row_of_nothing_but_nulls_and_white_space_is_blank(path: Path) -> None:
+    table = pa.table({"a": pa.array([None, None, 1], pa.int64()), "b": [None, " ", ""]})
+    *blank, last = read(path, table)
+    assert blank == [BadLine(f"{path}: row {n}", "the row is blank", blank=True) for n in (1, 2)]
+    assert not isinstance(last, BadLine)
 
 
 def test_nested_columns_are_json_values(path: Path) -> None:
