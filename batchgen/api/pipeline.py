@@ -108,7 +108,7 @@ class DataGenerationPipeline:
         max_failures       stop when so many items have failed: a number, or a share such as "5%"
         recipe             when prompts, model or parameters have changed: "stop" (say what each way
                            costs, and ask nothing), "replace" (rows not done are asked with the new
-                           ones), "again" (all are) or "add" (each once more, beside the old)
+                           ones), "again" (all that are passed) or "add" (once more, beside the old)
         processes          worker processes, for more than one core can send
         on_result          called with each result as it comes, once it is stored
         progress           show how it goes, on a terminal and in a notebook

@@ -105,6 +105,11 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
             source = pool.source if isinstance(pool.source, str) else None
             if enqueued.unused and not (source and only_offers(source)):
                 progress.warn(enqueued.unused_words)
+            if enqueued.kept:
+                progress.say(
+                    f"rows of {job.experiment} that keep answers to an earlier recipe, as their "
+                    f"items were not passed: {enqueued.kept}"
+                )
             rows = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)
             experiment = await experiment_named(store, job.experiment)
@@ -159,7 +164,8 @@ async def _enqueue(
         return await enqueue(
             store, entries, job.recipe, job.experiment, progress=so_far,
             parser=job.parser.version, other_recipe=request.other_recipe,
-            prices=Prices(job.config.model), samples=request.samples, keep_ids=True,
+            prices=Prices(job.config.model), samples=request.samples,
+            keep_ids=True, pool_alone=True,
             directory=job.config.directory, say=progress.say,
         )  # fmt: skip
 

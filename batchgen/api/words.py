@@ -32,9 +32,9 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.STOP_A_WORKER: "Stop one, or take more.",
     Remedy.CHOOSE_RECIPE:
         'Pass recipe="replace" (rows not done are asked with the new one, done ones stay: '
-        '{replace}), recipe="again" (all are asked again; old answers stay stored, the export '
-        'takes the new ones: {again}) or recipe="add" (each once more, beside the old: {add}), or '
-        "choose another experiment_name.",
+        '{replace}), recipe="again" (all that are passed are asked again; old answers stay stored, '
+        'the export takes the new ones: {again}) or recipe="add" (each once more, beside the old: '
+        "{add}), or choose another experiment_name.",
     Remedy.REPLACE_RECIPE:
         'A change of the model or its parameters is taken with recipe="replace".',
     Remedy.NAME_FILE: "Name one with path=...",

@@ -99,6 +99,7 @@ async def enqueue(
     priority: int = 0,
     skip_invalid: SkipInvalid | None = None,
     keep_ids: bool = False,
+    pool_alone: bool = False,
     progress: Enqueued | None = None,
     directory: Path = Path(),
     say: Callable[[str], None] = lambda _: None,
@@ -109,20 +110,34 @@ async def enqueue(
     Raises InputError or TemplateError at the first bad item, unless `skip_invalid` takes it, and
     UsageError when the experiment has another recipe and `other_recipe` does not say what to do;
     its message has what each way costs, in money too where the `prices` tell. `progress` is what is
-    returned, and kept up to date also when it raises. Local images are looked for in `directory`.
-    The `parser` becomes the experiment's. `say` is told that another process is waited for.
+    returned, and kept up to date also when it raises. With `pool_alone`, which needs `keep_ids`,
+    `other_recipe` asks nothing again that is done and is not in the pool. Local images are looked
+    for in `directory`. The `parser` becomes the experiment's. `say` is told that another process is
+    waited for.
     """
     progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
     reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
     reader.read_ahead()
-    async with store.enqueueing(
-        experiment, recipe, other_recipe, samples, parser, say=say
-    ) as intake:
-        await refuse_recipe(store, intake, reader, recipe, experiment, prices)
+    pool_again = pool_alone and other_recipe is OtherRecipe.AGAIN
+    mode = OtherRecipe.REPLACE if pool_again else other_recipe
+    async with store.enqueueing(experiment, recipe, mode, samples, parser, say=say) as intake:
+        await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone)
         progress.asked_anew = intake.asked_anew
         await _add_chunks(store, intake, reader, priority, progress, experiment)
+        if pool_again:
+            await _ask_pool_again(store, intake, progress)
     return progress
+
+
+async def _ask_pool_again(store: Store, intake: Intake, progress: Enqueued) -> None:
+    """What of the pool is done with another recipe, too."""
+    rows = progress.ids or []
+    if intake.samples > 1:
+        rows = await store.rows_of_items(rows, intake.samples)
+    again = await store.ask_again(intake, rows)
+    progress.asked_anew += again.asked
+    progress.kept = again.kept
 
 
 async def _add_chunks(
@@ -229,21 +244,22 @@ def _new_item(item: PoolItem, intake: Intake) -> NewItem:
 
 async def refuse_recipe(
     store: Store, intake: Intake, reader: PoolReader, recipe: Recipe, experiment: str,
-    prices: Prices | None,
+    prices: Prices | None, pool_alone: bool = False,
 ) -> None:  # fmt: skip
     """Raises UsageError when nothing was begun, or would be, as the recipe is another one."""
     if intake.running:
         raise still_running_error(experiment, intake.running)
-    if intake.choice is not None:
-        raise await _choose(store, intake, intake.choice, reader, recipe, experiment, prices)
+    if (choice := intake.choice) is not None:
+        raise await _choose(store, intake, choice, reader, recipe, experiment, prices, pool_alone)
 
 
 async def _choose(
     store: Store, intake: Intake, choice: RecipeChoice, reader: PoolReader, recipe: Recipe,
-    experiment: str, prices: Prices | None,
+    experiment: str, prices: Prices | None, pool_alone: bool,
 ) -> BatchgenError:  # fmt: skip
     """The error that says what differs, and what each of the three ways costs. The pool is read to
-    its end for that: what is new in it is asked in any case."""
+    its end for that: what is new in it is asked in any case, and with `pool_alone` nothing that is
+    not in it."""
     estimate = await estimate_of(store, intake.experiment_id, prices)
     read = new = 0
     items = iter(reader)
@@ -258,7 +274,8 @@ async def _choose(
     if error is not None:
         return error
     costs = Costs(estimate, min(read, _ESTIMATED_ITEMS))
-    return other_recipe_error(experiment, recipe, choice, costs, new, read * intake.samples)
+    added = read * intake.samples
+    return other_recipe_error(experiment, recipe, choice, costs, new, added, pool_alone)
 
 
 def _add_to(estimate: Estimate, rows: list[NewItem], renderer: Renderer) -> None:

@@ -24,9 +24,10 @@ SkipInvalid = Callable[[BadLine], None]
 class Enqueued:
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
     one for each of their `samples`; `asked_anew` rows that were there are asked with another
-    recipe. `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no
-    template uses; `look_alikes` those of them that a template has in another form, which is text.
-    `ids` are the items' numbers in the order of the pool, if they were asked for."""
+    recipe, and `kept` ones, of items that are not in the pool, are done with an earlier one.
+    `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no template
+    uses; `look_alikes` those of them that a template has in another form, which is text. `ids`
+    are the items' numbers in the order of the pool, if they were asked for."""
 
     samples: int = 1
     read: int = 0
@@ -34,6 +35,7 @@ class Enqueued:
     skipped: int = 0
     blank: int = 0
     asked_anew: int = 0
+    kept: int = 0
     unused: set[str] = field(default_factory=set)
     look_alikes: set[LookAlike] = field(default_factory=set)
     ids: list[int] | None = None

@@ -41,16 +41,18 @@ def tokens_of_an_answer(counts: Counts) -> float | None:
 
 
 def other_recipe_error(
-    experiment: str, recipe: Recipe, choice: RecipeChoice, costs: Costs, new: int, added: int
-) -> UsageError:
+    experiment: str, recipe: Recipe, choice: RecipeChoice, costs: Costs, new: int, added: int,
+    pool_alone: bool = False,
+) -> UsageError:  # fmt: skip
     """`new` rows of the pool are not there yet, and `added` would be there beside the others."""
+    most = added if pool_alone else choice.rows + new
     changes = "; ".join(recipe_changes(choice.present, recipe))
     return UsageError(
         f"experiment {experiment!r} was enqueued with another recipe: {changes}. "
         "Nothing was enqueued.",
         Remedy.CHOOSE_RECIPE,
-        replace=costs.of(choice.replace + new),
-        again=costs.of(choice.again + new),
+        replace=costs.of(min(choice.replace + new, most)),
+        again=costs.of(min(choice.again + new, most)),
         add=f"{costs.of(added)}, {choice.rows + added:,} rows",
     )
 

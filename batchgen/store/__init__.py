@@ -59,6 +59,7 @@ from batchgen.store.sqlite.watch import ParseWatch
 from batchgen.store.values import (
     Added,
     AnswerChoice,
+    AskedAgain,
     Budget,
     ClaimRequest,
     Condemned,
@@ -170,6 +171,11 @@ class Store:
         `taken` is called, on another thread, when what is left to do releases the GIL.
         """
         return await self._db.write(intake.add_items, into, items, priority, taken)
+
+    async def ask_again(self, into: Intake, row_ids: Sequence[int]) -> AskedAgain:
+        """Those of the rows that were asked with another recipe than that of the intake, but not by
+        a retry with other parameters, are asked with it. What came of them before stays stored."""
+        return await self._db.write(intake.ask_again, into, row_ids, now_ms())
 
     async def items_with_ids(
         self, experiment_id: int, custom_ids: Sequence[str], variant: int | None = None

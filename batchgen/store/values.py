@@ -58,6 +58,14 @@ class Intake:
     asked_anew: int = 0
 
 
+class AskedAgain(NamedTuple):
+    """`asked` rows went back to pending; `kept` others of their variant are done with an earlier
+    recipe, and stay."""
+
+    asked: int
+    kept: int
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """The numbers of the items (of their first samples), in their order; `new` rows did not exist

@@ -92,11 +92,30 @@ async def test_another_prompt_says_what_each_way_costs_and_asks_for_no_more(
 async def test_rows_that_were_not_passed_are_told(
     here: Project, simulator: Simulator, words: Words, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    await DataGenerationPipeline().run(words(6))
-    changed = DataGenerationPipeline(user_prompt="Shout {word}")
-    await changed.run(list(words(6))[:2], recipe="again")
-    assert simulator.calls == 8
+    await DataGenerationPipeline().run(words(6), until=4)
+    await DataGenerationPipeline().run(list(words(6))[:4])
     assert "rows of default that wait, as their items were not passed" in capfd.readouterr().err
+
+
+async def test_again_is_about_the_items_that_are_passed_and_the_others_keep_what_they_have(
+    here: Project, simulator: Simulator, words: Words, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await DataGenerationPipeline().run(words(6), samples=2)
+    changed = DataGenerationPipeline(user_prompt="Shout {word}")
+    some = list(words(8))[5:]
+    with pytest.raises(UsageError, match=r"the new ones: 6 calls\)"):
+        await changed.run(some, samples=2)
+    for _ in range(2):
+        results = await changed.run(some, samples=2, recipe="again")
+        assert ["Shout" in one["response"] for one in results] == [True] * 6
+        assert "keep answers to an earlier recipe" in capfd.readouterr().err
+        assert simulator.calls == 12 + 6
+    lines = here.export()
+    assert ["Shout" in one["response"] for one in lines] == [False] * 10 + [True] * 6
+    await changed.run(words(8), samples=2, recipe="again")
+    assert simulator.calls == 12 + 6 + 10
+    assert capfd.readouterr().err == ""
+    assert (await here.batchgen("verify")).code == 0
 
 
 async def test_of_two_runs_with_parsers_of_their_own_the_later_one_has_its_values_alone(

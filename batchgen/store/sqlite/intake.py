@@ -16,7 +16,7 @@ from batchgen.store.plan_repair import plan_asked
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import Added, Intake, OtherRecipe, RecipeChoice, RowGroup
+from batchgen.store.values import Added, AskedAgain, Intake, OtherRecipe, RecipeChoice, RowGroup
 
 _NO_RECIPE = -1  # one that is not stored yet, and no row has
 
@@ -119,18 +119,44 @@ def _rows_chosen(mode: OtherRecipe, *, is_present: bool) -> str | None:
     return "not_done" if mode is OtherRecipe.REPLACE and not is_present else None
 
 
-def _ask_anew(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> None:
-    """The rows of a variant are asked with its new recipe."""
-    groups = _rows_to_ask(db, variant, choice)
-    asked = {**variant, "choice": choice}
+def ask_again(db: sqlite3.Connection, into: Intake, row_ids: Sequence[int], now: int) -> AskedAgain:
+    variant = {
+        "experiment_id": into.experiment_id, "number": into.variant, "recipe_id": into.recipe_id,
+        "now": now,
+    }  # fmt: skip
+    asked = _ask_anew(db, variant, "other", row_ids)
+    others = _rows_to_ask(db, variant, "other")
+    return AskedAgain(asked, sum(one.n for one in others if one.state == State.DONE))
+
+
+def _ask_anew(
+    db: sqlite3.Connection, variant: Mapping[str, int], choice: str,
+    row_ids: Sequence[int] | None = None,
+) -> int:  # fmt: skip
+    """The rows of a variant, or these of them, are asked with its new recipe, but those in flight;
+    how many they are."""
+    rows = _rows_to_ask(db, variant, choice, row_ids)
+    groups = [group for group in rows if group.state != State.RUNNING]
+    asked = _chosen(variant, choice, row_ids)
     db.execute(QUERIES["ask_rows"], asked)
     db.execute(QUERIES["give_recipe"], asked)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
+    return sum(group.n for group in groups)
 
 
-def _rows_to_ask(db: sqlite3.Connection, variant: Mapping[str, int], choice: str) -> list[RowGroup]:
-    return list(rows_of(db, "rows_to_ask", RowGroup, {**variant, "choice": choice}))
+def _rows_to_ask(
+    db: sqlite3.Connection, variant: Mapping[str, int], choice: str,
+    row_ids: Sequence[int] | None = None,
+) -> list[RowGroup]:  # fmt: skip
+    return list(rows_of(db, "rows_to_ask", RowGroup, _chosen(variant, choice, row_ids)))
+
+
+def _chosen(
+    variant: Mapping[str, int], choice: str, row_ids: Sequence[int] | None
+) -> dict[str, object]:
+    ids = None if row_ids is None else json.dumps(list(row_ids))
+    return {**variant, "choice": choice, "ids": ids}
 
 
 def parser_number(db: sqlite3.Connection, parser: ParserVersion, now: int) -> int:

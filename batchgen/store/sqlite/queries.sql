@@ -51,6 +51,7 @@ select count(*) from work where experiment_id = :experiment_id and state = 'runn
 -- Those of a variant that are asked with another recipe, by `:choice`. not_done: the ones without an
 -- answer, also one that waits for its parser; all: but those that are done with it; other: those
 -- that have another one, when the variant has it already, and not by a retry with other parameters.
+-- `:ids`: of these rows alone.
 select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
   from work w
   cross join items i on i.id = w.item_id and i.variant = :number
@@ -59,6 +60,7 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
    and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                     when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
                     else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
+   and (:ids is null or w.item_id in (select value from json_each(:ids)))
  group by w.state, r.reason, r.parser_id;
 
 -- name: ask_rows
@@ -72,7 +74,8 @@ update work
       where w.experiment_id = :experiment_id
         and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                          when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
-                         else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end);
+                         else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
+        and (:ids is null or w.item_id in (select value from json_each(:ids))));
 
 -- name: give_recipe
 -- They are pending now, without an answer.
