@@ -162,10 +162,11 @@ def export(
     if follow:
         asked.refuse_with_follow()
     request = asked.request(path)
-    config = session.config(experiment_name=experiment)
+    config = session.config()  # of which the parser is for its own experiment
+    name = experiment or config.output_data.experiment_name
 
     async def job() -> int:
-        async with open_experiments(config, config.output_data.experiment_name) as (store, chosen):
+        async with open_experiments(config, name) as (store, chosen):
             if follow:
                 await follow_to(
                     session, store, config, chosen[0], path, force=force, as_json=as_json

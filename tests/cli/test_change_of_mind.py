@@ -142,6 +142,15 @@ async def test_another_parser_in_the_config_asks_and_calls_nothing(
     assert all(len(value) == 1 for (value,) in parsed(project))
 
 
+async def test_the_parser_of_one_experiment_is_none_of_another_s(
+    parsed_by_function: Project, batchgen: Typist
+) -> None:
+    parsed_by_function.config("parser: json\noutput_data: {experiment_name: judged}\n")
+    exported = await batchgen("export", "--experiment", "default")
+    assert (exported.code, "warning" in exported.err) == (0, False)
+    assert "another parser" not in (await batchgen("status")).out
+
+
 async def test_the_first_parser_again_is_the_first_parser(
     parsed_by_function: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
