@@ -2,6 +2,7 @@
 
 client       sends a request; the only module that knows HTTP and openai
 responses    reads a reply: an answer, or a failure with its reason
+message      what the model says in it, and what it thinks
 rejections   finds the parameter that a server says it rejects
 decide       what follows: done, try again and when, failed, or halt
 prices       what calls cost, and the most that they can cost

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.json_text import is_storable, storable
 from batchgen.limits import AnnouncedLimit
+from batchgen.llm.message import text_of, thought_of
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
 # alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.
@@ -35,7 +36,6 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|requires moderation|was flagged",
     re.IGNORECASE,
 )
-_THOUGHT_PART = re.compile(r"think|thought|reasoning", re.IGNORECASE)
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 _LONGEST_WAIT_S = 6 * 3600.0  # a server that asks for more is wrong, or means "never"
@@ -173,7 +173,7 @@ def _read_completion(reply: Reply, body: dict[str, Any]) -> Answer | Failure:
     if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
         return _read_error(reply, _status_inside(error), {**body, "error": error})
     finish_reason = _text_or_none(choice.get("finish_reason"))
-    text = _content(message.get("content"))
+    text = text_of(message)
     refusal = message.get("refusal")
     if refusal or finish_reason == "content_filter":
         words = refusal if isinstance(refusal, str) else ""
@@ -200,8 +200,8 @@ def _said(body: dict[str, Any]) -> str:
 
 
 def _empty(message: dict[str, Any]) -> str:
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    return "the answer is empty" + (", there is only reasoning in it" if thought else "")
+    only = ", there is only reasoning in it" if thought_of(message) else ""
+    return f"the answer is empty{only}"
 
 
 def _first_choice(body: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -249,10 +249,9 @@ def parts_beside_text(rest: str | None) -> dict[str, str]:
     if first is None:
         return {}
     choice, message = first
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
     call = message.get("function_call")
     found = {
-        "reasoning": storable(reasoning) if isinstance(reasoning, str) else reasoning,
+        "reasoning": thought_of(message),
         "tool_calls": message.get("tool_calls")
         or (call and [{"type": "function", "function": call}]),
         "logprobs": choice.get("logprobs"),
@@ -266,25 +265,6 @@ def _dump(value: Any) -> str:
     except ValueError:
         return _dump(json.loads(json.dumps(value), parse_constant=lambda _: None))
     return text if is_storable(text) else json.dumps(value, separators=(",", ":"))
-
-
-def _content(content: Any) -> str:
-    """The text of a message: a string, or the text parts of a list of parts, one after another, but
-    for those in which the model thinks."""
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if _is_said(part)]
-        content = "".join(part for part in parts if isinstance(part, str))
-    if not isinstance(content, str):
-        return ""
-    return storable(content)
-
-
-def _is_said(part: Any) -> bool:
-    """Whether it is a part of the answer, and not of a thought before it."""
-    if not isinstance(part, dict) or part.get("thought") is True:
-        return False
-    kind = part.get("type")
-    return not (isinstance(kind, str) and _THOUGHT_PART.search(kind))
 
 
 def _usage(body: Any) -> Usage:

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.limits import AnnouncedLimit
-from batchgen.llm.responses import announced_limit, parse_retry_after, read_reply
+from batchgen.llm.responses import (
+    announced_limit,
+    parse_retry_after,
+    parts_beside_text,
+    read_reply,
+)
 
 NOW_MS = 1_750_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
@@ -113,6 +118,20 @@ def test_an_answer_is_its_text_and_the_rest_of_the_body() -> None:
 )
 def test_the_text_of_an_answer(content: Any, text: str) -> None:
     assert answer(completion(content)).text == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "thinking", "thinking": "hm"},
+        {"type": "reasoning", "text": "hm"},
+        {"text": "hm", "thought": True},
+    ],
+)
+def test_a_thought_among_the_parts_of_an_answer_is_its_reasoning(part: dict[str, Any]) -> None:
+    rest = answer(completion([part, {"type": "text", "text": "a"}])).rest
+    assert parts_beside_text(rest) == {"reasoning": '"hm"'}
 
 
 def test_a_text_that_utf_8_cannot_hold_is_kept_whole_in_the_rest() -> None:
