@@ -139,13 +139,7 @@ class Reparsing:
         self, runner: ParserRunner, page: Sequence[EndedAnswer], found: "_Found",
         watch: ParseWatch | None, *, dry_run: bool,
     ) -> None:  # fmt: skip
-        if watch is not None and page[0].item_id in watch.guilty:
-            ended: list[tuple[EndedAnswer, Done | Fail]] = [(page[0], _KILLED_TWICE)]
-        else:
-            if watch is not None:
-                alone = _is_suspect(page[0], watch)
-                await watch.begin([one.item_id for one in page], alone=alone)
-            ended = await _parse_page(runner, self._parser, page, self._timeout_s)
+        ended = await self._ended(runner, page, watch)
         written = [Reparsed(was, None if _is_same(was, now) else now) for was, now in ended]
         skipped = set() if dry_run else await self._store.parsers.write(written, self._parser_id)
         found.add(ended, skipped)
@@ -155,6 +149,16 @@ class Reparsing:
                 "What was parsed so far is kept; mend the parser.",
                 Remedy.RUN_AGAIN,
             )
+
+    async def _ended(
+        self, runner: ParserRunner, page: Sequence[EndedAnswer], watch: ParseWatch | None
+    ) -> list[tuple[EndedAnswer, Done | Fail]]:
+        """What came of a page; of an answer that has killed two processes, without a third."""
+        if watch is not None:
+            if page[0].item_id in watch.guilty:
+                return [(page[0], _KILLED_TWICE)]
+            await watch.begin([one.item_id for one in page], alone=_is_suspect(page[0], watch))
+        return await _parse_page(runner, self._parser, page, self._timeout_s)
 
 
 def _no_progress(parsed: int, total: int) -> None:
