@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchgen.cli.hints import batchgen, commands
+from batchgen.cli.hints import batchgen, commands, of_experiment
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import data_file, is_terminal, writing_to_stdout
@@ -92,7 +92,10 @@ def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> Non
 
 def _left_out_text(left_out: LeftOut) -> str:
     """What is not in the file, and how to get it; empty: all is."""
-    parts = [f"{left_out.failed} failed ({batchgen()} export --failed)"] if left_out.failed else []
+    parts = []
+    if left_out.failed:
+        how = f"{batchgen()} export --failed{of_experiment()}"
+        parts.append(f"{left_out.failed} failed ({how})")
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""

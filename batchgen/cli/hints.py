@@ -74,6 +74,13 @@ def batchgen() -> str:
     )
 
 
+def of_experiment() -> str:
+    """The option for the experiment that this command was given, if it was given one."""
+    context = click.get_current_context(silent=True)
+    name = context.params.get("experiment") if context else None
+    return f" --experiment {shlex.quote(name)}" if name else ""
+
+
 def commands() -> Commands:
     """What a display suggests."""
     called = batchgen()

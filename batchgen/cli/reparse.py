@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from batchgen.cli.group import epilog
-from batchgen.cli.hints import batchgen
+from batchgen.cli.hints import batchgen, of_experiment
 from batchgen.cli.options import json_option, only_experiment_option
 from batchgen.cli.parsing import reparsed_text
 from batchgen.cli.progress import Latest, showing_progress
@@ -100,5 +100,6 @@ def _text(found: Sequence[ReparsedExperiment], total: ReparseResult, named: str)
         lines += [f"  {one.id}: {one.before} -> {one.after}" for one in total.differences]
         lines.append("Nothing was written.")
     elif total.exit_code:
-        lines.append(f"See why they failed, and what to do about each: {batchgen()} failures")
+        see = f"{batchgen()} failures{of_experiment()}"
+        lines.append(f"See why they failed, and what to do about each: {see}")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """What work, run and demo say as they are stopped, and in the end."""
 
-from batchgen.cli.hints import batchgen, with_hint
+from batchgen.cli.hints import batchgen, of_experiment, with_hint
 from batchgen.cli.session import Session, counted
 from batchgen.cli.terminal import say
 from batchgen.display.status import reasons_text
@@ -34,7 +34,7 @@ def say_result(session: Session, result: WorkResult) -> None:
         session.say(_until_line(counts, result.until))
     if counts.failed:
         session.say(f"failed because of: {reasons_text(counts)}. See them, and what to do about "
-                    f"each: {batchgen()} failures")  # fmt: skip
+                    f"each: {batchgen()} failures{of_experiment()}")  # fmt: skip
     if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 
@@ -49,5 +49,5 @@ def _until_line(counts: Counts, until: int) -> str:
         return f"{missing}."
     return (
         f"{missing}, and nothing is left to answer. Enqueue more, or put failed items back "
-        f"({batchgen()} retry); then run the same command."
+        f"({batchgen()} retry{of_experiment()}); then run the same command."
     )

@@ -146,3 +146,26 @@ async def test_an_experiment_that_no_option_names_is_not_to_be_chosen_by_one(
     done = await elsewhere.batchgen(*command, "--config", "c.yaml", "--db", "x.db")
     problem = f"{elsewhere.path}/x.db: no experiment 'nothing'; there is: default."
     assert (done.code, done.err) == (2, f"error: {problem}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "proposed"),
+    [
+        (["run", "pool.jsonl"], "export --failed"),
+        (["export", "-o", "out.jsonl"], "export --failed"),
+        (["reparse"], "failures"),
+        (["run", "pool.jsonl"], "failures"),
+        (["run", "pool.jsonl", "--until", "9"], "retry"),
+    ],
+    ids=["run", "export", "reparse", "failures", "until"],
+)
+async def test_what_is_proposed_is_about_the_experiment_that_was_named(
+    project: Project, simulator: Simulator, command: list[str], proposed: str
+) -> None:
+    project.config("parser: json\n")
+    simulator.script("Say bad", Behaviour.ok("no JSON"))
+    project.pool([{"word": "bad"}])
+    named = ["--experiment", "my labels"]
+    await project.batchgen("run", "pool.jsonl", *named)
+    done = await project.batchgen(*command, *named)
+    assert f"batchgen {proposed} --experiment 'my labels'" in done.out + done.err
