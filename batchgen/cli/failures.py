@@ -31,22 +31,24 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
     async def job() -> int:
         async with open_experiments(config, experiment) as (store, chosen):
             found = await failures_of(store, chosen, reason)
+        # What is typed about a group must be about no other experiment.
+        is_named = len(found) > 1 or experiment is not None
         if as_json:
-            print_json([row for one in found for row in _rows(one, len(found) > 1)])
+            print_json([row for one in found for row in _rows(one, is_named)])
         else:
-            print_text("\n".join(_text(one, len(found) > 1) for one in found))
+            print_text("\n".join(_text(one, is_named) for one in found))
         return 0
 
     return run_async(job())
 
 
-def _text(failures: Failures, is_one_of_many: bool) -> str:
-    name = failures.experiment if is_one_of_many else None
+def _text(failures: Failures, is_named: bool) -> str:
+    name = failures.experiment if is_named else None
     return failures_text(failures, commands(), lambda one: failure_hint(one, name))
 
 
-def _rows(failures: Failures, is_one_of_many: bool) -> list[dict[str, Any]]:
-    name = failures.experiment if is_one_of_many else None
+def _rows(failures: Failures, is_named: bool) -> list[dict[str, Any]]:
+    name = failures.experiment if is_named else None
     return [
         {**row, "hint": failure_hint(one, name)}
         for row, one in zip(failures.to_json(), failures.groups, strict=True)

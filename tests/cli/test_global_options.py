@@ -153,11 +153,12 @@ async def test_an_experiment_that_no_option_names_is_not_to_be_chosen_by_one(
     [
         (["run", "pool.jsonl"], "export --failed"),
         (["export", "-o", "out.jsonl"], "export --failed"),
+        (["failures"], "retry --reason parse"),
         (["reparse"], "failures"),
         (["run", "pool.jsonl"], "failures"),
         (["run", "pool.jsonl", "--until", "9"], "retry"),
     ],
-    ids=["run", "export", "reparse", "failures", "until"],
+    ids=["run", "export", "failures", "reparse", "run-failures", "until"],
 )
 async def test_what_is_proposed_is_about_the_experiment_that_was_named(
     project: Project, simulator: Simulator, command: list[str], proposed: str
