@@ -13,13 +13,12 @@ from batchgen.api.words import COMMANDS, failure_hint
 from batchgen.display.status import status_text
 from batchgen.display.visible import visible_line
 from batchgen.errors import UsageError
-from batchgen.export import result_object
 from batchgen.jobs.export import ExportResult
 from batchgen.jobs.failures import FailedLike
 from batchgen.jobs.reparsing import ReparseResult
 from batchgen.jobs.retry import RetryResult
 from batchgen.jobs.status import Status as WholeStatus
-from batchgen.store import Counts, ResultRow
+from batchgen.store import Counts
 
 _SHOWN = 5  # results in a cell of a notebook
 
@@ -40,10 +39,6 @@ def _as_printed(value: object, printer: Any, cycle: bool) -> None:
 
 class Results(list[dict[str, Any]]):
     """The results of a run, one per row, in the order of the pool."""
-
-    @classmethod
-    def of(cls, rows: Iterable[ResultRow]) -> "Results":
-        return cls(map(result_object, rows))
 
     @overload
     def __getitem__(self, place: SupportsIndex, /) -> dict[str, Any]: ...

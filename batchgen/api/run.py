@@ -253,7 +253,14 @@ class Run:
         found: dict[int, ResultRow] = {}
         for page in _pages(self._rows):
             found |= {row.id: row for row in await self._store.results_of(page)}
-        return Results.of(found[row] for row in self._rows_given if row in found)
+        return Results(self._result(found[row]) for row in self._rows_given if row in found)
+
+    def _result(self, row: ResultRow) -> Result:
+        """Where several answers are wanted each has its number, also one that was there before."""
+        result = result_object(row)
+        if self._job.request.samples > 1:
+            result.setdefault("sample", 1)
+        return result
 
     async def answers(self) -> AsyncIterator[Result]:
         """The result of each row, once, as it comes; first those that are there already."""
@@ -261,7 +268,7 @@ class Run:
         for page in _pages(self._rows):
             for row in await self._store.results_of(page):
                 left.discard(row.id)
-                yield result_object(row)
+                yield self._result(row)
         is_over = False
         while left and not is_over:
             await asyncio.wait([self._working], timeout=_LOOK_EVERY_S)
@@ -271,7 +278,7 @@ class Run:
                 for row in new.rows:
                     if row.id in left:
                         left.remove(row.id)
-                        yield result_object(row)
+                        yield self._result(row)
 
     async def _pages_after(self, after: int) -> AsyncIterator[LivePage]:
         is_last = False

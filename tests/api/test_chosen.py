@@ -184,7 +184,9 @@ async def test_two_runs_that_share_an_item_both_have_its_result(
 
 async def test_samples_wanted_are_samples_answered(here: Project, simulator: Simulator) -> None:
     pool = [{"word": "a"}, {"word": "b"}]
+    (first,) = await DataGenerationPipeline().run(pool[:1])
     results = await DataGenerationPipeline().run(pool, samples=3)
+    assert results[0] == {"sample": 1, **first}
     assert [(one["input"]["word"], one["sample"]) for one in results] == [
         (word, sample) for word in "ab" for sample in (1, 2, 3)
     ]
