@@ -187,7 +187,9 @@ async def enqueue_pool(
     for old in await outdated_results(store, config, flags.source):
         session.warn(outdated_line(old, commands()))
     mode = OtherRecipe(flags.other_recipe or "stop")
+    before = 0
     if known := await _find_experiment(store, name):
+        before = (await store.counts([known.id])).total
         planned = await store.planned_intake(known.id, asked.recipe, mode, flags.samples)
         if planned.choice or mode is OtherRecipe.REPLACE:
             # First, as what the parser can read now is done, and so is not asked again.
@@ -215,7 +217,7 @@ async def enqueue_pool(
     if as_json:
         print_json({"experiment": name, **done.to_json()})
     else:
-        session.say(_enqueued_line(name, done))
+        session.say(_enqueued_line(name, done, 0 if mode is OtherRecipe.ADD else before))
 
 
 def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
@@ -259,7 +261,8 @@ def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
         session.warn(done.unused_words)
 
 
-def _enqueued_line(name: str, done: Enqueued) -> str:
+def _enqueued_line(name: str, done: Enqueued, before: int) -> str:
+    """`before`: so many rows were there, which some of the pool might have been expected to be."""
     samples = f", {done.samples} samples each" if done.samples > 1 else ""
     line = f"{name}: {counted(done.read, 'item')} read{samples}, {done.new} new"
     if done.skipped:
@@ -268,6 +271,8 @@ def _enqueued_line(name: str, done: Enqueued) -> str:
         line += f", {counted(done.blank, 'blank line')} passed over"
     if done.asked_anew:
         line += f", {done.asked_anew} asked with the new recipe"
+    if before and done.new and done.new == done.read * done.samples:
+        line += f"; none of them was known, beside {counted(before, 'row')} that it had"
     return line
 
 
@@ -304,7 +309,7 @@ async def _warn_of_outdated(session: Session, config: Config) -> None:
     async with open_store(config.database) as store:
         experiment = await _find_experiment(store, config.output_data.experiment_name)
         for old in (await outdated(store, config, [experiment] if experiment else [])).values():
-            session.warn(outdated_line(old, commands()))
+            session.warn(f"{outdated_line(old, commands())}. What follows is as it is before that.")
 
 
 def _dry_run_line(found: DryRun, name: str) -> str:

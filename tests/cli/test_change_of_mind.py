@@ -228,6 +228,7 @@ async def test_what_the_parser_cannot_read_any_more_is_counted_before_replace_as
     project.config("parser: tag:x\n", temperature=1)
     warned = await batchgen("enqueue", "pool.jsonl", "--dry-run")
     assert "3 items have the value of another parser than tag:x" in warned.err
+    assert "reparse --all. What follows is as it is before that." in warned.err
     said = await batchgen("enqueue", "pool.jsonl")
     assert (said.code, "done ones stay: 3 calls" in said.err) == (2, True)
     await batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
@@ -617,8 +618,8 @@ async def test_items_that_have_got_or_lost_their_ids_are_not_asked_once_more(
         assert f"pool.jsonl:1: experiment 'default' has this very item {said}" in refused.err
     assert simulator.calls == 2
     pool("w2", "w3", ids=then)  # others may have ids, or none
-    await run(project)
-    pool("w2", "w3", "w0", ids=then)
+    said = await run(project)
+    assert "2 items read, 2 new; none of them was known, beside 2 rows that it had\n" in said
     assert simulator.calls == 4
 
 
