@@ -81,9 +81,17 @@ async def reparse(
         timeout_s = config.work.parse_timeout_s
         if parser is None:
             own = _with_the_rows_parser(config)
-            parser = load_parser(await present_spec(store, own, experiment))
+            parser = load_parser(await present_spec(store, own, experiment), config.directory)
         return Reparsed.of(
-            await reparse_experiment(store, request, experiment, parser, timeout_s, dry_run=dry_run)
+            await reparse_experiment(
+                store,
+                request,
+                experiment,
+                parser,
+                timeout_s,
+                dry_run=dry_run,
+                say=Progress(quiet=True).warn,
+            )
         )
 
 

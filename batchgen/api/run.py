@@ -143,7 +143,9 @@ async def _bring_up_to_date(
     """What another parser has read is parsed again, without a call: before anything is asked, as
     what can be read now is not asked again."""
     timeout_s = job.config.work.parse_timeout_s
-    parsing = bring_up_to_date(store, experiment, job.parser, progress.parsed, timeout_s=timeout_s)
+    parsing = bring_up_to_date(
+        store, experiment, job.parser, progress.parsed, timeout_s=timeout_s, say=progress.warn
+    )
     done = await _unless_stopped(stop, parsing)
     if done.reparsed is not None:
         progress.say(
