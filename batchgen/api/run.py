@@ -253,8 +253,15 @@ class Run:
         """Of the rows that have ended, in the order of the pool; only when all is over."""
         await asyncio.wait([self._working])
         found: dict[int, ResultRow] = {}
+        earlier = 0
         for page in _pages(self._rows):
             found |= {row.id: row for row in await self._store.results_of(page)}
+            earlier += await self._store.count_earlier_recipes(page)
+        if earlier and self._job.request.other_recipe is not OtherRecipe.REPLACE:
+            self._progress.say(
+                f"results that answer an earlier recipe: {earlier:,} of {len(found):,}. To ask "
+                'them with the present one: recipe="again"'
+            )
         return Results(self._result(found[row]) for row in self._rows_given if row in found)
 
     def _result(self, row: ResultRow) -> Result:

@@ -370,6 +370,10 @@ class Store:
         """The results of chosen items that have ended, in no order."""
         return await self._db.read(results.results_of, item_ids)
 
+    async def count_earlier_recipes(self, item_ids: Sequence[int]) -> int:
+        """How many of these are done with a recipe that their experiment had before."""
+        return await self._db.read(look.count_earlier_recipes, item_ids)
+
     async def rows_of_items(self, item_ids: Sequence[int], samples: int) -> list[int]:
         """The numbers of the items and of the first `samples` of each, in their order."""
         return await self._db.read(selections.rows_of_items, item_ids, samples)

@@ -112,8 +112,14 @@ async def test_again_is_about_the_items_that_are_passed_and_the_others_keep_what
         assert simulator.calls == 12 + 6
     lines = here.export()
     assert ["Shout" in one["response"] for one in lines] == [False] * 10 + [True] * 6
+    await changed.run(words(8), samples=2)
+    assert "an earlier recipe: 10 of 16" in capfd.readouterr().err
+    await changed.run(words(8), samples=2, recipe="replace")
+    assert capfd.readouterr().err == ""
     await changed.run(words(8), samples=2, recipe="again")
     assert simulator.calls == 12 + 6 + 10
+    changed.retry(ids=[1], done=True, params={"temperature": 1})
+    await changed.run(words(8), samples=2)
     assert capfd.readouterr().err == ""
     assert (await here.batchgen("verify")).code == 0
 

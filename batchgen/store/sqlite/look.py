@@ -29,6 +29,12 @@ def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:
     return [recipe_id for _, recipe_id in found]
 
 
+def count_earlier_recipes(db: sqlite3.Connection, item_ids: Sequence[int]) -> int:
+    ids = {"ids": json.dumps(list(item_ids))}
+    (n,) = db.execute(QUERIES["count_earlier_recipes"], ids).fetchone()
+    return int(n)
+
+
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
     row = db.execute(QUERIES["last_bad_answer"], {"item_id": item_id}).fetchone()
     return None if row is None else (row[0], row[1])

@@ -904,6 +904,17 @@ select * from item_results
 -- The ended ones among chosen items, whatever their end. The join keeps the order of the list.
 select r.* from json_each(:ids) chosen cross join item_results r on r.id = chosen.value;
 
+-- name: count_earlier_recipes
+-- Chosen items that are done with a recipe that is none of their experiment's any more, nor made of
+-- one by a retry with other parameters.
+select count(*)
+  from json_each(:ids) chosen
+ cross join work w on w.item_id = chosen.value and w.state = 'done'
+ cross join items i on i.id = w.item_id
+ where not exists (select 1 from variants v
+                    where v.experiment_id = i.experiment_id
+                      and v.recipe_id in (i.recipe_id, i.base_recipe_id));
+
 -- name: sample_numbers
 -- The next items, in the order of the pool, each followed by its other samples; with their firsts.
 with firsts as materialized (
