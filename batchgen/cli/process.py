@@ -1,6 +1,7 @@
 """A process of batchgen's own: its settings of the interpreter, which a library must not touch, and
 how it ends."""
 
+import errno
 import gc
 import os
 import sys
@@ -13,6 +14,8 @@ import click
 from batchgen.cli.hints import error_line
 from batchgen.cli.terminal import say
 from batchgen.errors import BatchgenError
+
+_SHOWN_CHARS = 60
 
 
 def run_process(command: Callable[[], Any]) -> NoReturn:
@@ -51,11 +54,20 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         # Whoever read our output has left (`| head`); do not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as exc:
+        if exc.errno != errno.ENAMETOOLONG:
+            return _internal_error()
+        say(f"error: {str(exc.filename)[:_SHOWN_CHARS]}...: the name is too long for a file.")
+        return 2
     except Exception:  # a bug: the one case for a traceback
-        say(traceback.format_exc().rstrip())
-        say("error: internal error, please report it with the lines above.")
-        return 1
+        return _internal_error()
     return code if isinstance(code, int) else 0
+
+
+def _internal_error() -> int:
+    say(traceback.format_exc().rstrip())
+    say("error: internal error, please report it with the lines above.")
+    return 1
 
 
 def told(exc: BatchgenError) -> int:

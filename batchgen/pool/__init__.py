@@ -39,6 +39,7 @@ __all__ = [
     "read_objects", "rows_of_frame",
 ]  # fmt: skip
 
+_SHOWN_CHARS = 60
 _KINDS = (
     "it must end in .jsonl, .json, .csv, .tsv, .txt (each also .gz) or .parquet, be a directory of "
     "text files, - (JSONL on stdin), module:function, or results:EXPERIMENT"
@@ -56,7 +57,7 @@ def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
     if source == "-":
         return read_json_lines(stdin or sys.stdin.buffer, "stdin")
     path = Path(source)
-    if path.is_dir():
+    if _is_directory(path):
         return _entries(read_directory(path), source)
     packed = path.suffix.lower() == ".gz"
     reader = _READERS.get(Path(path.stem if packed else path.name).suffix.lower())
@@ -73,6 +74,15 @@ def open_pool(source: str, *, stdin: BinaryIO | None = None) -> Entries:
             what = "is packed" if packed else "is a pipe"
             raise UsageError(f"{source}: {what}; Parquet is read from its end, so from a file")
     return _file_items(path, source, reader, packed=packed)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as exc:  # such as a text that is longer than a name can be
+        raise UsageError(
+            f"{str(path)[:_SHOWN_CHARS]}...: no such data pool ({exc.strerror})"
+        ) from exc
 
 
 _Reader = Callable[[BinaryIO, str], Iterator[Entry]]

@@ -718,3 +718,13 @@ def test_an_empty_prompt_is_a_bad_line(directory: Path, run: Run) -> None:
         f"error: pool.jsonl:1: the prompt is empty: template {directory}/{TEMPLATE} makes nothing"
         " of it\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status --db {}", "enqueue {}", "enqueue pool.jsonl --skip-invalid {}", "--config {} status"],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_line(run: Run, command: str) -> None:
+    done = run(command.format("long" * 100))
+    assert done.code == 2
+    assert re.fullmatch(r"error: .*(too long).*\n", done.err, re.IGNORECASE), done.err

@@ -562,6 +562,10 @@ def test_python_objects_are_copied() -> None:
         ("", "the data pool's name is empty; give a file, - or module:function"),
         ("missing.jsonl", "missing.jsonl: no such data pool"),
         (
+            "Say something. " * 20,
+            f"{('Say something. ' * 4)}...: no such data pool (File name too long)",
+        ),
+        (
             "pool.xlsx",
             "pool.xlsx: unknown kind of data pool; it must end in .jsonl, .json, .csv, .tsv, .txt"
             " (each also .gz) or .parquet, be a directory of text files, - (JSONL on stdin),"
