@@ -9,9 +9,9 @@ the pool, as the first ones may be alike by themselves (the longest first, say).
     answered   the recipe is proven: all calls may go out, and suspects failed by their own fault
     condemned  enough different items failed alike, probes among them
     down       a call was not served at all: its worker asks on alone, and the others wait
-    nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves;
-               but one is enough if the server has nothing at that URL, and none is if it answered
-               the recipe in earlier runs, and says now what can well be about an item
+    nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves.
+               One that would fail is enough if the server has nothing at that URL; none is if it
+               answered the recipe in earlier runs, and what it says can well be about an item
 
 An item that failed in the same way in an earlier run, when others were answered, is no suspect.
 """
@@ -90,7 +90,7 @@ def verdict(
     probes = sum(one.probe for one in group)
     is_enough = n >= _ENOUGH_ALIKE and probes >= _ENOUGH_PROBES
     if nobody_left and n == len(suspects):
-        is_enough = _all_tell(n, accusation_of(kind), answered_before)
+        is_enough = _all_tell(group, accusation_of(kind), answered_before)
     elif nobody_left:
         is_enough = n >= _ENOUGH_ALIKE
     if is_enough or len(suspects) >= MOST_CALLS:
@@ -98,9 +98,13 @@ def verdict(
     return None
 
 
-def _all_tell(n: int, accusation: Accusation, answered_before: bool) -> bool:
-    """Whether `n` suspects are enough where there is nobody else."""
+def _all_tell(
+    suspects: Sequence[SuspectRow], accusation: Accusation, answered_before: bool
+) -> bool:
+    """Whether they are enough where there is nobody else, and all are alike."""
     if answered_before:
         is_about_items = accusation in (Accusation.REQUEST, Accusation.EMPTY)
-        return n >= _ENOUGH_OF_ALL and not is_about_items
-    return n >= (1 if accusation is Accusation.PLACE else _ENOUGH_OF_ALL)
+        return len(suspects) >= _ENOUGH_OF_ALL and not is_about_items
+    would_fail = all(one.reason is not None for one in suspects)
+    is_wrong_place = accusation is Accusation.PLACE and would_fail
+    return len(suspects) >= (1 if is_wrong_place else _ENOUGH_OF_ALL)
