@@ -15,7 +15,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta, timezone
@@ -44,7 +44,9 @@ _BY_REPR: tuple[type, ...] = (
             typing.TypeVar, typing.ForwardRef)  # fmt: skip
 _C_CALLABLES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
                 types.MethodWrapperType, types.ClassMethodDescriptorType)  # fmt: skip
-_LARGEST_DATA_BYTES = 16 << 20  # it is read whenever somebody asks whether the parser has changed
+# They are read whenever somebody asks whether the parser has changed.
+_MOST_DATA_BYTES = 16 << 20
+_MOST_DATA_FILES = 100
 _READERS = frozenset(("open", "read_text", "read_bytes"))  # what most code reads files by
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # In a class: what says nothing, where it stands, or what is made of the rest.
@@ -67,7 +69,7 @@ class Fingerprint:
 
 
 def fingerprint(
-    function: Callable[..., object], *more: object, data_files: Iterable[str] = ()
+    function: Callable[..., object], *more: object, data_files: Collection[str] = ()
 ) -> Fingerprint:
     """Of a function, a method, a class or a callable object; `more` belongs to it too. The
     `data_files` were opened when it was imported."""
@@ -81,11 +83,10 @@ def fingerprint(
         except RecursionError:
             walk.unknown[f"{name} (nested too deep)"] = None
     files = set(walk.files)
-    for file in data_files:
-        if _size(file) > _LARGEST_DATA_BYTES:
-            walk.unknown[f"{file} (too large to compare)"] = None
-        else:
-            files.add(file)
+    if sum(map(_size, data_files)) <= _MOST_DATA_BYTES and len(data_files) <= _MOST_DATA_FILES:
+        files |= set(data_files)
+    else:
+        walk.unknown["files that are read as it is imported (too many, or too large)"] = None
     sources = {file: digest for file in sorted(files) if (digest := file_digest(file))}
     return Fingerprint(walk.digest(), tuple(walk.unknown), sources)
 

@@ -351,6 +351,17 @@ def test_a_data_file_that_was_read_at_import_is_a_source(
     assert (new.fingerprint != old.fingerprint, new.sources != old.sources) == (True, True)
 
 
+def test_files_of_too_much_data_are_said(
+    load: Callable[[dict[str, str]], Parser], tmp_path: Path
+) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(17 << 20)
+    code = f"with open({str(tmp_path / 'large')!r}): pass\ndef f(text):\n    return 1\n"
+    parser = load({"p.py": code})
+    assert [Path(file).name for file in parser.sources] == ["p.py"]
+    assert parser.unknown == ("files that are read as it is imported (too many, or too large)",)
+
+
 def test_a_file_that_was_edited_within_the_second_is_another_one(
     load: Callable[[dict[str, str]], Parser],
 ) -> None:
