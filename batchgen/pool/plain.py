@@ -20,6 +20,7 @@ from batchgen.json_text import canonical_json, dump_json, is_storable
 from batchgen.pool.strict_json import LONE_SURROGATE
 
 _DEEPEST = 200  # further down, json itself would give up
+_MOST_BITS = 14_000  # Python writes no number of more than 4,300 digits
 
 
 class NotPlainError(ValueError):
@@ -53,14 +54,14 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
         raise NotPlainError(f"{_at(place)}nested too deep")
     if isinstance(value, Enum):
         return plain(value.value, place, depth)
-    if value is None or isinstance(value, bool | int):
-        return value if value is None or isinstance(value, bool) else int(value)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, str):
         if not is_storable(value):
             raise NotPlainError(f"{_at(place)}{LONE_SURROGATE}")
         return str(value)
-    if isinstance(value, float):
-        return _number(float(value), place)
+    if isinstance(value, int | float):
+        return _number(value, place)
     if isinstance(value, Mapping):
         return {
             _key(key, place): plain(one, _inside(place, key), depth + 1)
@@ -76,9 +77,13 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
 
 
 def _number(value: float, place: str) -> float | None:
+    if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise NotPlainError(f"{_at(place)}the number is too long")
+        return int(value)
     if math.isinf(value):
         raise NotPlainError(f"{_at(place)}{value} is no number that JSON has")
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else float(value)
 
 
 def _key(key: Any, place: str) -> str:

@@ -101,6 +101,7 @@ def test_a_row_of_another_library_is_an_object() -> None:
         ({"a": "\ud800"}, "a: it has a lone surrogate"),
         ({"f": len}, "f: a value of type builtin_function_or_method"),
         ({"c": int}, "c: a value of type type"),
+        ({"id": 10**5000}, "id: the number is too long"),
     ],
 )
 def test_what_cannot_be_had_is_named_by_its_place(item: Any, said: str) -> None:
