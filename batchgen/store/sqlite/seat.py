@@ -252,24 +252,33 @@ async def workers(database: Database) -> list[WorkerRow]:
 
 def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:
     """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
-    from before it was started anew. Where somebody has removed its lock file, the process tells."""
+    from before it was started anew. Where its lock file was removed, its open files tell."""
     host, boot_id = machine()
     if leases_count and row.lease_until < now_ms():
         return True
     if row.boot_id != boot_id:
         return row.host == host
     lock = _owner_lock(database, row.id)
-    return not (lock.is_held() or (lock.is_gone() and _is_running(row.pid)))
+    return not (lock.is_held() or (lock.is_gone() and _is_in_use_by(row.pid, database)))
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_in_use_by(pid: int, database: Path) -> bool:
+    """Whether another process has the file open, as far as the system tells (Linux)."""
+    if pid == os.getpid():
         return False
-    except OSError:  # another user's
+    try:
+        return any(_is_open_as(one, database) for one in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:  # another user's
         return True
-    return True
+    except OSError:
+        return False
+
+
+def _is_open_as(descriptor: Path, database: Path) -> bool:
+    try:
+        return descriptor.samefile(database)
+    except OSError:  # closed meanwhile
+        return False
 
 
 def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
