@@ -5,7 +5,7 @@ worker has seen of the server, of the recipe and of the item before.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.items import (
@@ -115,8 +115,11 @@ class Judge:
 
     def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
-        verdict = _blame_the_item(self._stale_but_once(called.verdict, item), prepared.input)
+        verdict = self._stale_but_once(called.verdict, item)
         needs_whole = prepared.parser.needs_whole
+        if _is_about_its_own_model(verdict, prepared.input):
+            verdict = replace(verdict, halt=None)
+            return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
         decision = self._decide(item, verdict, called.reply, needs_whole=needs_whole)
         return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
@@ -199,12 +202,11 @@ class Judge:
         return owed
 
 
-def _blame_the_item(verdict: Answer | Failure, item_input: ItemInput) -> Answer | Failure:
-    """A model that the item itself asked for is no reason to halt."""
+def _is_about_its_own_model(verdict: Answer | Failure, item_input: ItemInput) -> TypeGuard[Failure]:
+    """A model that the item itself asked for, and the server does not know, is no reason to
+    halt."""
     own_model = "model" in item_input.params
-    if own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL:
-        return replace(verdict, halt=None)
-    return verdict
+    return own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL
 
 
 def plain_attempt(called: CallResult | None) -> Attempt:

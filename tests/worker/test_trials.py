@@ -124,6 +124,20 @@ async def test_items_whose_own_params_are_refused_stop_nobody(
     assert set(simulator.ledger.values()) == {1}
 
 
+async def test_items_whose_own_model_is_not_known_stop_nobody(
+    project: Project, simulator: Simulator
+) -> None:
+    unknown = Behaviour.error(404, message="The model `x` does not exist.")
+    simulator.script("Say w0", *[unknown] * 20)
+    project.pool(words(12, params={"model": "x"}))
+    alone = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert alone.code == 3, alone.err
+    project.pool([*words(12, params={"model": "x"}), *words(3, start=500)])
+    more = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert more.code == 3, more.err
+    assert states(project) == [("done", "", 1, 3), ("failed", "rejected", 1, 12)]
+
+
 async def test_a_wrong_url_halts_also_where_all_items_have_params_of_their_own(
     project: Project, simulator: Simulator
 ) -> None:
