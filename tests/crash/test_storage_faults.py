@@ -430,6 +430,32 @@ async def test_a_worker_that_cannot_write_its_answers_leaves_them_to_be_known_as
     assert project.query(UNKNOWN) == [(SLOTS, pytest.approx(SLOTS))]
 
 
+async def test_a_copy_that_is_restored_beside_the_log_of_a_crash_is_not_worked_on(
+    project: Project, typist: Typist, simulator: Simulator
+) -> None:
+    """SQLite would mix the two until both are damaged, with all that was paid for meanwhile."""
+    project.pool({"word": f"w{n}"} for n in range(400))
+    assert (await typist("enqueue", "pool.jsonl")).code == 0
+    copy = project.database.read_bytes()
+    await typist("work", "-c", "20", "--max-items", "200")
+    worker = await project.start("work", "-c", "20")
+    await simulator.received(300)
+    worker.kill()
+    await worker.wait()
+    crashed, log = project.database.read_bytes(), project.path / "batchgen.db-wal"
+    left, calls = log.read_bytes(), simulator.calls
+    project.database.write_bytes(copy)
+    for command in ("status", "work", "verify"):
+        refused = await typist(command)
+        assert refused.code == 1
+        assert "it and its log (batchgen.db-wal) do not belong together" in refused.err
+    assert (project.database.read_bytes(), log.read_bytes()) == (copy, left)
+    assert simulator.calls == calls
+
+    project.database.write_bytes(crashed)
+    assert (await typist("status")).code == 0
+
+
 async def test_a_database_cut_short_is_refused_and_left_as_it_is(
     project: Project, typist: Typist
 ) -> None:

@@ -25,6 +25,7 @@ from batchgen.errors import (
 )
 from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite.gate import Gate, OwnerLock
+from batchgen.store.sqlite.leftover import check_leftover_log
 from batchgen.store.sqlite.migrate import APPLICATION_ID, PAGE_SIZE, migrate
 from batchgen.store.sqlite.place import NameLock, checked_place, lock_file_mode
 from batchgen.store.sqlite.problems import store_error, system_error
@@ -221,9 +222,10 @@ async def open_database(path: Path, *, create: bool) -> AsyncIterator[Database]:
     with ExitStack() as stack:
         gate = Gate(path)
         stack.callback(gate.close)
-        stack.callback(NameLock(path).release)
+        name = NameLock(path)
+        stack.callback(name.release)
         try:
-            writer = await _connect(path, gate, prepare=lambda c: _prepare_writer(c, path))
+            writer = await _connect(path, gate, lambda raw: _prepare_writer(raw, path, name))
         except BaseException:
             gate.abandon()
             raise
@@ -283,7 +285,9 @@ async def _connect(
     return connection
 
 
-def _prepare_writer(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare_writer(connection: sqlite3.Connection, path: Path, name: NameLock) -> None:
+    if name.is_alone:
+        check_leftover_log(path)
     (application_id,) = connection.execute("pragma application_id").fetchone()
     if application_id != APPLICATION_ID:
         connection.execute(f"pragma page_size = {PAGE_SIZE}")

@@ -135,23 +135,26 @@ class _Names:
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], tuple[int, int, int]] = {}  # descriptor, name, users
 
-    def take(self, path: Path, made: int | None) -> tuple[int, int]:
-        """`made`: the file, open, where it was just made. Returns what to give back."""
+    def take(self, path: Path, made: int | None) -> tuple[tuple[int, int], bool]:
+        """`made`: the file, open, where it was just made. Returns what to give back, and whether
+        nobody else has it."""
         found = path.stat() if made is None else os.fstat(made)
         file, number = (found.st_dev, found.st_ino), _number_of(path)
         with self._lock:
             descriptor, name, users = self._held.get(file, (-1, number, 0))
             if name != number:
                 raise _in_use(path)
+            is_alone = False
             if not users:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if made is None else made
                 try:
+                    is_alone = not _is_locked(descriptor, number, 1)
                     _lock_name(descriptor, number, path)
                 except BaseException:
                     os.close(descriptor)
                     raise
             self._held[file] = (descriptor, number, users + 1)
-        return file
+        return file, is_alone
 
     def give_back(self, file: tuple[int, int]) -> None:
         with self._lock:
@@ -174,7 +177,7 @@ close_in_children(_names)
 
 class NameLock:
     """A shared lock on the file itself that says by which name it is in use. Any number may hold
-    it under one name; under another one nobody may.
+    it under one name; under another one nobody may. `is_alone`: nobody held it before.
 
     To close the file that is locked drops what SQLite has locked in it: there is one for all
     connections of the process, and it is to be released after they are closed.
@@ -183,10 +186,11 @@ class NameLock:
     def __init__(self, path: Path) -> None:
         """Make the file if there is none. Raises StoreError when it is in use by another name."""
         self._file: tuple[int, int] | None = None
+        self.is_alone = False  # as far as can be told
         try:
             made = _make(path)
             if _CAN_LOCK:
-                self._file = _names.take(path, made)
+                self._file, self.is_alone = _names.take(path, made)
             elif made is not None:
                 os.close(made)
         except OSError as exc:
@@ -216,17 +220,21 @@ def _number_of(path: Path) -> int:
 
 def _lock_name(descriptor: int, name: int, path: Path) -> None:
     """First lock, then look: of two that come at once under two names, one at least is refused."""
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, _FIRST_LOCK + name, 1))
-    before, after = (_FIRST_LOCK, name), (_FIRST_LOCK + name + 1, _LOCKS - name)
-    for start, length in (before, after):
-        asked = _flock(fcntl.F_WRLCK, start, length)
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked) if length else asked
-        if length and struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK:
-            raise _in_use(path)
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, name, 1))
+    if _is_locked(descriptor, 0, name) or _is_locked(descriptor, name + 1, _LOCKS - name):
+        raise _in_use(path)
+
+
+def _is_locked(descriptor: int, start: int, length: int) -> bool:
+    """Whether somebody holds one of so many locks."""
+    if not length:
+        return False
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, length))
+    return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
 
 
 def _flock(kind: int, start: int, length: int) -> bytes:
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, _FIRST_LOCK + start, length, 0)
 
 
 def _in_use(path: Path) -> StoreError:
