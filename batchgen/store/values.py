@@ -172,13 +172,14 @@ class Trial:
     run: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Condemned:
-    """Nothing has been answered, and `items` different items failed alike; the newest `message`."""
+class Condemned(NamedTuple):
+    """Nothing has been answered (of an `experiment`, where others were), and `items` different ones
+    failed alike; the newest `message`."""
 
     items: int
     alike: str
     message: str
+    experiment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +200,8 @@ class ClaimRequest:
     them if there is one, sending no more than `limits` allow together with every other worker, and
     none that could bring their done items, whoever does them, above `until`. A call is thought to
     use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
-    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached. With `probes`
-    the server answers nobody, as so many calls have shown that were sent to see: items from all
-    over the pool are claimed instead of the next ones."""
+    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached. While the
+    server answers nobody, as `probes` calls have shown, items from all over the pool are."""
 
     slots: int = 0
     experiments: tuple[int, ...] | None = None

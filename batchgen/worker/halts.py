@@ -21,9 +21,10 @@ def nobody_answered(why: Condemned, base_url: str) -> Halt:
     asked = "the only item failed"
     if why.items > 1:
         asked = f"{why.items} different items failed alike"
+    of = f" of {why.experiment}" if why.experiment else ""
     look_at, remedy = _look_at(why, f"model.base_url ({base_url})")
     words = (
-        f"nothing has been answered in this run, and {asked}. {look_at} "
+        f"nothing{of} has been answered in this run, and {asked}. {look_at} "
         f"The server said: {why.message.rstrip('.')}."
     )
     return Halt(words, remedy)

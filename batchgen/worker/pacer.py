@@ -99,7 +99,8 @@ class Pacer:
     def first_calls(self, now: int) -> int:
         """How many calls of a recipe that nobody has been answered to may be in flight, of all
         workers together. Who takes so long is at work: a refusal would have come."""
-        if self._is_starting(now) or self._trouble_since is not None:
+        is_in_trouble = self._trouble_since is not None and not self._only_429
+        if self._is_starting(now) or is_in_trouble:
             return _START_CALLS
         is_at_work = not self._got_reply and now - self._started_at >= _AT_WORK_MS
         return _ALL_CALLS if is_at_work and self.server.calls else MOST_FIRST_CALLS

@@ -52,6 +52,10 @@ def test_calls_of_a_recipe_on_trial_are_few_until_the_server_is_surely_at_work()
     assert start.first_calls(18_000) > SLOTS
     start.observe(SERVER_ERROR, item(1), 10_000, 18_001)
     assert start.first_calls(18_001) == 4
+    limited = Pacer(SLOTS, 1800, 10_000)
+    limited.call_sent(10_000)
+    limited.observe(slow_down(1), item(1), 10_000, 10_020)
+    assert limited.first_calls(12_000) == 16
 
 
 def test_a_slow_first_answer_holds_the_others_back_for_a_moment_only() -> None:

@@ -206,6 +206,21 @@ async def test_a_server_that_changed_between_two_runs_costs_no_item(
     assert states(project) == [("done", "", 1, 20), ("pending", "", 0, 60)]
 
 
+async def test_of_several_experiments_the_one_is_named_of_which_nothing_is_answered(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool(words(5))
+    await project.batchgen("enqueue", "pool.jsonl", "--experiment", "good")
+    project.pool(words(30, start=500))
+    simulator.script("Say w5", *["400"] * 30)
+    project.config(temperature=0.5)
+    await project.batchgen("enqueue", "pool.jsonl", "--experiment", "bad")
+    halted = await project.batchgen("work", "--all", "-c", "5")
+    assert halted.code == 4, halted.err
+    assert "halted: nothing of bad has been answered in this run, and " in halted.err
+    assert states(project) == [("done", "", 1, 5), ("pending", "", 0, 30)]
+
+
 async def test_the_first_items_alone_tell_too(project: Project, simulator: Simulator) -> None:
     simulator.script("Say", *["404"] * 9)
     project.pool(words())

@@ -609,6 +609,9 @@ delete from condemned_runs where server = :server;
 update proven_recipes set proven_until = (select coalesce(max(seq), 0) from attempts)
  where server = :server and proven_until is null;
 
+-- name: experiment_name
+select name from experiments where id = :experiment_id;
+
 -- name: was_answered_before
 select 1 from proven_recipes where server = :server and recipe_id = :recipe_id;
 

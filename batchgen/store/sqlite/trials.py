@@ -114,6 +114,8 @@ class Trials:
         self.condemned = verdict(self._suspects, nobody_left=nobody_left, answered_before=before)
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
+        if self.condemned is not None and (self._trial.proven or self._proven):
+            self.condemned = self.condemned._replace(experiment=self._experiment_of_suspects())
         if self.condemned is not None:  # workers that ask another server may have them
             self._db.execute(QUERIES["release_suspects"], self._of_server())
             self._db.execute(QUERIES["condemn_run"], self._of_server(run=self._trial.run))
@@ -220,6 +222,11 @@ class Trials:
         chosen = self._want.experiments
         suspects = sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
         return suspects > 0 and suspects >= self._count_open()
+
+    def _experiment_of_suspects(self) -> str:
+        row = {"experiment_id": self._suspects[-1].experiment_id}
+        (name,) = self._db.execute(QUERIES["experiment_name"], row).fetchone()
+        return str(name)
 
     def _was_answered_before(self, one: SuspectRow) -> bool:
         row = self._of_server(recipe_id=one.recipe_id)
