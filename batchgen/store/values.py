@@ -173,8 +173,7 @@ class Trial:
 
 
 class Condemned(NamedTuple):
-    """Nothing has been answered (of an `experiment`, where others were), and `items` different ones
-    failed alike; the newest `message`."""
+    """`items` different ones failed alike, and nothing (of `experiment`, if named) was answered."""
 
     items: int
     alike: str
