@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Literal, NamedTuple
 
-from batchgen.json_text import canonical_json
+from batchgen.text.json_text import canonical_json
 
 LARGEST_MAX_TOKENS = 10**9
 """What `max_tokens` may be at most: a budget adds up such numbers, and they must stay countable."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage
-from batchgen.json_text import canonical_json, dump_json
 from batchgen.store import ClaimRequest, key_of_content, open_store
+from batchgen.text.json_text import canonical_json, dump_json
 from bench.job import item_text
 from bench.measure import (
     Figure,

@@ -26,9 +26,9 @@ from batchgen.jobs.retry import RetryRequest
 from batchgen.jobs.retry import retry as retry_items
 from batchgen.jobs.status import status_of
 from batchgen.jobs.steer import stop as stop_workers
-from batchgen.json_text import dump_json
 from batchgen.parsers import Parser, load_parser
 from batchgen.store import open_store
+from batchgen.text.json_text import dump_json
 from batchgen.where import Where
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batchgen.items import LARGEST_MAX_TOKENS, Price
-from batchgen.json_text import dump_json
 from batchgen.parameters import OPENAI, VENDORS
+from batchgen.text.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchgen.config.kinds import shown_key
-from batchgen.encoding import utf8_problem
 from batchgen.errors import ConfigError
+from batchgen.text.encoding import utf8_problem
 
 if TYPE_CHECKING:
     import yaml

@@ -5,9 +5,9 @@ from typing import Any, NoReturn
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.writer import Content, Extra
-from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text
 from batchgen.store import AnswerDetails, ResultRow
+from batchgen.text.json_text import dump_json
 
 _Message = dict[str, Any]
 _SPEAKERS = {"user": "human", "assistant": "gpt"}

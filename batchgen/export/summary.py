@@ -6,8 +6,8 @@ from batchgen.clock import timestamp
 from batchgen.export.convert import Converted
 from batchgen.export.request import Exported, ExportRequest
 from batchgen.items import Recipe
-from batchgen.json_text import dump_json
 from batchgen.store import Counts, Experiment
+from batchgen.text.json_text import dump_json
 
 
 def summary_text(

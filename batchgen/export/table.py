@@ -9,8 +9,8 @@ from typing import Any
 from batchgen.export.columns import CALL, FAILURE, AllColumns, scalars_of
 from batchgen.export.files import Hashed
 from batchgen.export.writer import Content, Writer
-from batchgen.json_text import dump_json, storable
 from batchgen.store import ResultRow
+from batchgen.text.json_text import dump_json, storable
 
 # Excel, LibreOffice and Google Sheets take a text that begins so for a formula (OWASP, "CSV
 # Injection"); the last four are the full-width forms.

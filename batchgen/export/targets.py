@@ -13,8 +13,8 @@ from pathlib import Path
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.files import copy_beside, is_special, sha256_of
 from batchgen.export.tail import begins_with, is_locked, lock_holder
-from batchgen.json_text import is_storable, storable
 from batchgen.store import FileUse, LiveFileRecord, Store
+from batchgen.text.json_text import is_storable, storable
 
 _OF_THE_PROJECT = "is a file of this project"
 _SQLITE = b"SQLite format 3\0"

@@ -10,11 +10,11 @@ from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
 from batchgen.export.value_type import ValueType
 from batchgen.items import Recipe  # noqa: TC001  with the others
-from batchgen.json_text import dump_json
 from batchgen.llm.responses import parts_beside_text, with_text
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import AnswerDetails, ResultRow
+from batchgen.text.json_text import dump_json
 
 
 class Extra(StrEnum):

@@ -32,7 +32,6 @@ from batchgen.jobs.recipe_choice import (
     still_running_error,
 )
 from batchgen.jobs.sources import is_results
-from batchgen.json_text import dump_json, stored_and_canonical
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import Parser, response_format
 from batchgen.pool import BadLine, read_item
@@ -46,6 +45,7 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
+from batchgen.text.json_text import dump_json, stored_and_canonical
 
 CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped

@@ -8,11 +8,11 @@ from typing import Any
 
 from batchgen.errors import InputError, Remedy, TemplateError
 from batchgen.items import PoolItem, Recipe
-from batchgen.json_text import dump_json
 from batchgen.parameters import PARAMETER_NAMES
 from batchgen.pool import BadLine
 from batchgen.prompts import LookAlike, Renderer
 from batchgen.prompts.images import check_images
+from batchgen.text.json_text import dump_json
 
 _NO_PARAMETERS_OF_ITEMS = {"n"}
 _LOOKED_AT = 20  # entries of a pool, before anything is made for it

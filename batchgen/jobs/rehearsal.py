@@ -11,9 +11,9 @@ from batchgen.errors import Remedy
 from batchgen.items import NewItem, Recipe
 from batchgen.jobs.enqueue import id_conflict
 from batchgen.jobs.lookup import name_of_item
-from batchgen.json_text import canonical_json
 from batchgen.pool import BadLine
 from batchgen.store import CountNew, Intake, OtherRecipe, Store, open_store
+from batchgen.text.json_text import canonical_json
 
 Refuse = Callable[[BadLine, Remedy | None, str | None], None]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from batchgen.errors import BatchgenError, ParseError, Remedy
 from batchgen.items import Answer, Done, Fail, Reason, Usage
-from batchgen.json_text import dump_json
 from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, shown_spec, to_json
 from batchgen.pool import read_item
 from batchgen.store import EndedAnswer, ParseWatch, Reparsed, Store
+from batchgen.text.json_text import dump_json
 from batchgen.worker.requests import PresentParser
 
 _AT_ONCE = 20  # async functions; threads are fewer

@@ -18,9 +18,9 @@ from batchgen.errors import UsageError
 from batchgen.export import matches
 from batchgen.items import State
 from batchgen.jobs.lookup import experiment_named
-from batchgen.json_text import dump_json
 from batchgen.pool import Entries, Entry, entry_of
 from batchgen.store import Experiment, ResultRow, Store, open_store
+from batchgen.text.json_text import dump_json
 from batchgen.where import Where
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from batchgen.config import Config
 from batchgen.errors import UsageError
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.results_pool import read_results
-from batchgen.json_text import is_storable
 from batchgen.pool import Entries, open_pool
 from batchgen.store import FileUse, Store
+from batchgen.text.json_text import is_storable
 from batchgen.where import Where
 
 _RESULTS = "results:"

@@ -10,9 +10,9 @@ from batchgen.errors import InputError, Remedy
 from batchgen.items import PoolItem, Recipe
 from batchgen.jobs.lookup import name_of_item
 from batchgen.jobs.pool_reader import Enqueued, PoolReader
-from batchgen.json_text import canonical_json
 from batchgen.pool import BadLine
 from batchgen.store import Store
+from batchgen.text.json_text import canonical_json
 
 _PAGE_IDS = 5000
 _ITEMS_AT_A_TIME = 1000

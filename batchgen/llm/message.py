@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchgen.json_text import storable
+from batchgen.text.json_text import storable
 
 _THOUGHT = re.compile(r"think|thought|reasoning", re.IGNORECASE)  # a type of parts
 

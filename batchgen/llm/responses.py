@@ -14,9 +14,9 @@ from json import JSONDecodeError
 from typing import Any, Literal
 
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
-from batchgen.json_text import is_storable, storable
 from batchgen.limits import AnnouncedLimit
 from batchgen.llm.message import text_of, thought_of
+from batchgen.text.json_text import is_storable, storable
 
 # Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
 # alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.

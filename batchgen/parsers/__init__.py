@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from batchgen.errors import ConfigError, Remedy
-from batchgen.json_text import is_storable
 from batchgen.parsers.fingerprint import file_digest
 from batchgen.parsers.function import function_parser, parser_from_callable
 from batchgen.parsers.json_value import parse_json
@@ -39,6 +38,7 @@ from batchgen.parsers.patterns import regex_parser, tag_parser
 from batchgen.parsers.response_format import response_format
 from batchgen.parsers.runner import ParserRunner
 from batchgen.parsers.schema import schema_parser
+from batchgen.text.json_text import is_storable
 from batchgen.userfunctions import data_files_of, is_function_spec, load_function
 
 __all__ = [

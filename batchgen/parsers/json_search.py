@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from batchgen.json_text import strict_decoder
+from batchgen.text.json_text import strict_decoder
 
 MAX_STARTS = 1000  # places where the JSON may begin that are tried; each costs a pass of the text
 

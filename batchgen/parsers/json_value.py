@@ -7,9 +7,9 @@ from itertools import chain, islice
 from typing import Any
 
 from batchgen.errors import ParseError
-from batchgen.json_text import strict_decoder
 from batchgen.parsers.json_search import MAX_STARTS, JsonSearch
 from batchgen.parsers.thoughts import answer_after_thought
+from batchgen.text.json_text import strict_decoder
 
 _FENCE = re.compile(r"```[ \t]*json\b\s*", re.IGNORECASE)
 _FENCE_END = re.compile(r"\s*(```|\Z)")

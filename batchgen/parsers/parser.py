@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from batchgen.errors import ParseError
 from batchgen.items import ParserVersion
-from batchgen.json_text import dump_json
+from batchgen.text.json_text import dump_json
 from batchgen.userfunctions import text_of
 
 Parse = Callable[[str, Mapping[str, Any], float | None], Any]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from batchgen.json_text import dump_json, storable
+from batchgen.text.json_text import dump_json, storable
 
 MAX_PROBLEMS = 3  # more than that are better seen in the answer
 _MAX_CHARS = 160

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from batchgen.errors import ConfigError
-from batchgen.json_text import dump_json
 from batchgen.parsers.parser import Parser
+from batchgen.text.json_text import dump_json
 
 # A server that follows a schema strictly may refuse every other keyword.
 _STRICT_KEYWORDS = frozenset(

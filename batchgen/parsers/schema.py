@@ -20,12 +20,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgen.encoding import utf8_problem
 from batchgen.errors import ConfigError, ParseError
-from batchgen.json_text import dump_json, strict_decoder
 from batchgen.parsers.json_value import parse_fitting_json
 from batchgen.parsers.parser import Parser
 from batchgen.parsers.problems import MAX_PROBLEMS, listed
+from batchgen.text.encoding import utf8_problem
+from batchgen.text.json_text import dump_json, strict_decoder
 
 if TYPE_CHECKING:
     from jsonschema import FormatChecker

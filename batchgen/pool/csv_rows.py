@@ -4,10 +4,10 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from batchgen.json_text import strict_decoder
 from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
+from batchgen.text.json_text import strict_decoder
 
 _DELIMITERS = {",": "commas", "\t": "tabs"}
 _SHOWN_CHARS = 30

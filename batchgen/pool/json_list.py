@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any, BinaryIO
 
-from batchgen.encoding import utf8_problem
-from batchgen.json_text import NotStorableError, strict_decoder
 from batchgen.pool.lines import CHUNK_CHARS, MAX_ITEM_BYTES, TEXT_KEPT_CHARS
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import (
@@ -16,6 +14,8 @@ from batchgen.pool.strict_json import (
     lenient_decoder,
     problem_of,
 )
+from batchgen.text.encoding import utf8_problem
+from batchgen.text.json_text import NotStorableError, strict_decoder
 
 # The longest token that can look whole, or wrong, because a chunk ends within it: \uXXXX\uXXXX.
 CUT_TOKEN_CHARS = 16

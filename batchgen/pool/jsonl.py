@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import BinaryIO
 
-from batchgen.json_text import strict_decoder
 from batchgen.pool.lines import Lines
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
+from batchgen.text.json_text import strict_decoder
 
 
 def read_json_lines(file: BinaryIO, name: str) -> Entries:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from batchgen.encoding import nul_problem, utf8_problem
 from batchgen.pool.shapes import BadLine
+from batchgen.text.encoding import nul_problem, utf8_problem
 
 MAX_ITEM_BYTES = 64 << 20  # no server takes a larger request, and an item must fit in memory
 CHUNK_CHARS = 1 << 20

@@ -12,9 +12,9 @@ from decimal import Decimal
 from typing import Any, BinaryIO
 
 from batchgen.installed import load_pyarrow
-from batchgen.json_text import dump_json, strict_decoder
 from batchgen.pool.shapes import BadLine, Entry, entry_of
 from batchgen.pool.strict_json import checked, problem_of
+from batchgen.text.json_text import dump_json, strict_decoder
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1000

@@ -16,8 +16,8 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from batchgen.json_text import canonical_json, dump_json, is_storable
 from batchgen.pool.strict_json import LONE_SURROGATE
+from batchgen.text.json_text import canonical_json, dump_json, is_storable
 
 _DEEPEST = 200  # further down, json itself would give up
 _MOST_BITS = 14_000  # Python writes no number of more than 4,300 digits

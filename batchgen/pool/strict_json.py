@@ -4,7 +4,7 @@ import json
 from json import JSONDecodeError
 from typing import Any
 
-from batchgen.json_text import NotStorableError, dump_json
+from batchgen.text.json_text import NotStorableError, dump_json
 
 LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
 # Finds the end of a value that the strict decoder refuses.

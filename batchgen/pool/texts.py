@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from batchgen.encoding import UTF16_BOMS, utf8_problem
-from batchgen.json_text import is_storable, storable
 from batchgen.pool.lines import MAX_ITEM_BYTES, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
+from batchgen.text.encoding import UTF16_BOMS, utf8_problem
+from batchgen.text.json_text import is_storable, storable
 
 _BOM = "\ufeff"
 

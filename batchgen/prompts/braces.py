@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from batchgen.errors import TemplateError
 from batchgen.items import Template
-from batchgen.json_text import dump_json
+from batchgen.text.json_text import dump_json
 
 _NAMES_SHOWN = 20
 _FORMAT_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

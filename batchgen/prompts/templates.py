@@ -9,11 +9,11 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from batchgen.encoding import utf8_problem
 from batchgen.errors import TemplateError
 from batchgen.items import Template
-from batchgen.json_text import dump_json, storable
 from batchgen.prompts.braces import BraceTemplate, missing_variables
+from batchgen.text.encoding import utf8_problem
+from batchgen.text.json_text import dump_json, storable
 
 _JINJA_SUFFIXES = (".j2", ".jinja", ".jinja2")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from batchgen.json_text import canonical_json
 from batchgen.simulate.fitting import fitting_value
+from batchgen.text.json_text import canonical_json
 
 # Fixed, since the time of day would make two equal requests differ.
 _CREATED = 1_700_000_000

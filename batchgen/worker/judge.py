@@ -20,10 +20,10 @@ from batchgen.items import (
     Reply,
     Trouble,
 )
-from batchgen.json_text import storable
 from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.prices import Prices
 from batchgen.llm.responses import UNKNOWN_MODEL
+from batchgen.text.json_text import storable
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused, shown_url
 from batchgen.worker.pacer import Pacer

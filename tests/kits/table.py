@@ -20,7 +20,6 @@ from batchgen.items import (
     Recipe,
     Usage,
 )
-from batchgen.json_text import canonical_json, dump_json
 from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
     Added,
@@ -33,6 +32,7 @@ from batchgen.store import (
 )
 from batchgen.store.sqlite import admin, intake, queue, repair, verify
 from batchgen.store.sqlite.migrate import migrate
+from batchgen.text.json_text import canonical_json, dump_json
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
-from batchgen.json_text import canonical_json, dump_json, stored_and_canonical
 from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
 from batchgen.store.sqlite import intake
+from batchgen.text.json_text import canonical_json, dump_json, stored_and_canonical
 from tests.kits.table import (
     OTHER_RECIPE,
     RECIPE,

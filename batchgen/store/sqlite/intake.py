@@ -9,7 +9,6 @@ from itertools import count
 from typing import NamedTuple
 
 from batchgen.items import NewItem, ParserVersion, Recipe, State
-from batchgen.json_text import canonical_json
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_id, key_of_sample
 from batchgen.store.plan_repair import plan_asked
@@ -17,6 +16,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, AskedAgain, Intake, OtherRecipe, RecipeChoice, RowGroup
+from batchgen.text.json_text import canonical_json
 
 _NO_RECIPE = -1  # one that is not stored yet, and no row has
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from batchgen.items import State
-from batchgen.json_text import is_storable
 from batchgen.store.failure_groups import grouped
 from batchgen.store.keys import key_of_id
 from batchgen.store.records import (
@@ -22,6 +21,7 @@ from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
 from batchgen.store.sqlite.selections import counts_of_selection
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Selection
+from batchgen.text.json_text import is_storable
 
 
 def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from batchgen.items import NewItem
-from batchgen.json_text import canonical_json
 from batchgen.store.keys import key_of_content
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Intake, Twin
+from batchgen.text.json_text import canonical_json
 
 
 def find_twin(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem]) -> Twin | None:

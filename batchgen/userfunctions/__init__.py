@@ -24,18 +24,17 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from batchgen.errors import ConfigError, UsageError
-from batchgen.json_text import storable
-from batchgen.opened_files import noting_opened_files
+from batchgen.text.json_text import storable
+from batchgen.userfunctions.opened_files import noting_opened_files
 
 # Frames in these folders are not of the user's code: the standard library, and batchgen.
-_FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parent), "<frozen ")
+_FOREIGN_FOLDERS = (str(Path(os.__file__).parent), str(Path(__file__).parents[1]), "<frozen ")
 # The file or module of the user's that is being imported; a thread that it starts knows it too.
 _imported: ContextVar[str | None] = ContextVar("imported", default=None)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _executed: dict[str, bytes] = {}  # by a file's module: the SHA-256 of what was executed
-_opened_by: dict[
-    str, set[str]
-] = {}  # by a module: the data files that it opened as it was imported
+# By a module, the data files that it opened as it was imported.
+_opened_by: dict[str, set[str]] = {}
 _DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
