@@ -34,6 +34,7 @@ from batchgen.worker.stats import Halt, HaltKind, Stats
 from batchgen.worker.trials import Trials
 
 _TELL_AGAIN_MS = 60_000
+_OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Judge:
         self._base_url = shown_url(spec.shown_base_url)
         self._stall_s = spec.stall_s
         self._warn = warn
+        self._outage_is_told = False
         self._tell_again_at = 0
         self._prices = prices
         self._rejected_parameters = rejected_parameters
@@ -135,11 +137,18 @@ class Judge:
             why = f"{stalled} {said}"
             self._halt(Halt(why, kind=HaltKind.STALLED))
 
-    def _tell_of_outage(self, failure: Failure, now: int) -> None:
-        """At once, and again when it happens again, but not every few seconds."""
-        if now >= self._tell_again_at:
+    def _tell_of_outage(self, verdict: Answer | Failure, now: int) -> None:
+        """As it begins, and again when it happens again, but not every few seconds. Whether it is
+        one, and not the items, a call that was sent to see tells where the failure does not."""
+        if not self._pacer.down:
+            self._outage_is_told = False
+        if not self._pacer.down or self._outage_is_told or isinstance(verdict, Answer):
+            return
+        is_sure = verdict.trouble in _OF_THE_SERVER or (self._pacer.probes or 0) > 1
+        if is_sure and now >= self._tell_again_at:
+            self._outage_is_told = True
             self._tell_again_at = now + _TELL_AGAIN_MS
-            self._warn(outage(failure, self._base_url, self._stall_s))
+            self._warn(outage(verdict, self._base_url, self._stall_s))
 
     def _other_attempt(self, called: CallResult | None, prepared: Prepared) -> Attempt:
         if called is None:
@@ -166,12 +175,11 @@ class Judge:
     ) -> Decision:
         now = clock_ms()
         is_last_try = item.tries + 1 >= self._policy.max_attempts
-        was_down, was_believed = self._pacer.down, self._pacer.server.believed
+        was_believed = self._pacer.server.believed
         blame = self._pacer.observe(
             verdict, item, now - reply.latency_ms, now, is_last_try=is_last_try
         )
-        if self._pacer.down and not was_down and isinstance(verdict, Failure):
-            self._tell_of_outage(verdict, now)
+        self._tell_of_outage(verdict, now)
         if was_believed and not self._pacer.server.believed:
             self._warn(NOT_TRUE)
         owed = self._charge_late(item)

@@ -236,6 +236,23 @@ def test_an_outage_is_told_at_once_by_the_url_and_how_long_it_goes_on() -> None:
     ]
 
 
+def test_an_outage_that_may_be_bad_items_is_told_once_a_call_was_sent_to_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    court, now = Court(), [100_000]
+    monkeypatch.setattr("batchgen.worker.judge.clock_ms", lambda: now[0])
+    failure = Failure(Reason.SERVER, "500 oops")
+    for number in range(5):
+        court.decide(failure, item(number))
+    assert court.warnings == []
+    now[0] += 2000  # its reply took 250 ms
+    court.decide(failure, item(9))
+    assert [words[:27] for words in court.warnings] == ["the server answers nobody: "]
+    now[0] += 2000
+    court.decide(failure, item(10))
+    assert len(court.warnings) == 1
+
+
 def test_a_stale_connection_costs_nothing_once() -> None:
     court = Court()
     stale = Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION)
