@@ -298,7 +298,8 @@ create table proven_recipes (
 -- While a server has answered nobody, and is down: the worker that asks on. The others wait.
 create table sole_askers (
   server    text    primary key,
-  worker_id integer not null
+  worker_id integer not null,
+  asks_from integer not null                       -- when it took the place of one that has gone
 ) strict;
 
 -- The run that halted as its server answered nobody: its processes that begin late need not ask.

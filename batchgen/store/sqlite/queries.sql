@@ -534,12 +534,13 @@ insert into proven_recipes (server, recipe_id) values (:server, :recipe_id)
 on conflict (server, recipe_id) do update set proven_until = null;
 
 -- name: sole_asker
-select worker_id from sole_askers where server = :server;
+select worker_id, asks_from from sole_askers where server = :server;
 
 -- name: ask_alone
--- Unless another one does that is still there.
-insert into sole_askers (server, worker_id) values (:server, :worker_id)
-on conflict (server) do update set worker_id = :worker_id
+-- Unless another one does that is still there. Who takes its place waits, as it may have halted, and
+-- the processes of its run are stopped then.
+insert into sole_askers (server, worker_id, asks_from) values (:server, :worker_id, 0)
+on conflict (server) do update set worker_id = :worker_id, asks_from = :asks_from
  where worker_id not in (select id from workers);
 
 -- name: forget_sole_asker

@@ -16,6 +16,7 @@ from batchgen.store.values import ClaimRequest, Condemned, Trial
 _HELD_MS = 24 * 3600 * 1000
 _LOOK_AGAIN_MS = 100
 _LOOK_WHETHER_IT_IS_UP_MS = 1000
+_TAKES_PLACE_AFTER_MS = 5000
 
 
 def forget_trials(db: sqlite3.Connection, server: str) -> None:
@@ -126,9 +127,10 @@ class Trials:
             return self._want.slots
         (in_flight,) = self._db.execute(QUERIES["calls_on_trial"], self._of_server()).fetchone()
         asker = self._db.execute(QUERIES["sole_asker"], self._of_server()).fetchone()
-        self._waits_for_another = asker is not None and asker[0] != self._worker_id
-        if self._waits_for_another:
-            self._ask_alone()  # from the next look on, if the other is gone
+        is_another = asker is not None and asker[0] != self._worker_id
+        self._waits_for_another = is_another or (asker is not None and self._now < asker[1])
+        if is_another:
+            self._ask_alone()  # if the other is gone
         elif asker is not None and not self._count_open():
             asker = None  # this one has nothing left to ask
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
@@ -251,7 +253,10 @@ class Trials:
         write_deltas(self._db, deltas)
 
     def _ask_alone(self) -> None:
-        self._db.execute(QUERIES["ask_alone"], self._of_server(worker_id=self._worker_id))
+        row = self._of_server(
+            worker_id=self._worker_id, asks_from=self._now + _TAKES_PLACE_AFTER_MS
+        )
+        self._db.execute(QUERIES["ask_alone"], row)
 
     def _of_server(self, **columns: object) -> dict[str, object]:
         return {"server": self._trial.server, **columns}

@@ -200,7 +200,8 @@ CREATE TABLE shared_rate (
 
 CREATE TABLE sole_askers (
   server    text    primary key,
-  worker_id integer not null
+  worker_id integer not null,
+  asks_from integer not null                       -- when it took the place of one that has gone
 ) strict;
 
 CREATE TABLE suspects (
