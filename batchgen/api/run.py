@@ -237,8 +237,10 @@ class Run:
     async def _tell_of_others(self) -> None:
         """Rows that nobody passed are not answered: not in silence. While others are at work, they
         may be theirs."""
-        left = (await self._store.counts([self._experiment.id])).open
-        if left and not any(worker.alive for worker in await self._store.workers()):
+        if any(worker.alive for worker in await self._store.workers()):
+            return
+        # Read after the workers: what is left then is no row of one that ended meanwhile.
+        if left := (await self._store.counts([self._experiment.id])).open:
             self._progress.say(
                 f"rows of {self._experiment.name} that wait, as their items were not passed, and "
                 f"so are not in its file: {left}"
