@@ -6,11 +6,8 @@ tested where it is made: tests/unit/test_pool.py, test_config.py, test_parsers.p
 Most of it runs in this process, for speed; a part of the same cases through the real command.
 """
 
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from batchgen.store.sqlite.migrate import migrations
+from tests.kits.processes import start
+from tests.kits.project import ended
 from tests.kits.typist import Ended, Typist
 
 CONFIG = 'model: {base_url: "http://127.0.0.1:9/v1", api_key: k, model: m}\n'
@@ -415,16 +414,10 @@ def test_on_a_database_it_is_one_line_too(directory: Path, run: Run, case: Case)
 @pytest.mark.parametrize(
     "case", [case for case in REFUSED + BAD_LINES if case.id in THROUGH_THE_COMMAND], ids=ids
 )
-def test_the_real_command_says_the_same(directory: Path, case: Case) -> None:
+async def test_the_real_command_says_the_same(directory: Path, case: Case) -> None:
     write(directory, case.files)
-    done = subprocess.run(
-        [sys.executable, "-m", "batchgen", *arguments(case.command)],
-        cwd=directory, env={**os.environ, **case.env}, input=case.stdin.encode(),
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert Ended(done.returncode, done.stdout.decode(), done.stderr.decode()) == expected(
-        case, directory
-    )
+    process = await start(arguments(case.command), directory, case.env, stdin=True)
+    assert await ended(process, case.stdin.encode()) == expected(case, directory)
 
 
 def test_each_case_for_the_real_command_is_one_of_them() -> None:
