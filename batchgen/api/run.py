@@ -20,6 +20,7 @@ from batchgen.display.parsed import kinds_text
 from batchgen.export import result_object
 from batchgen.items import Recipe
 from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.log import LogFile
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import unseen_changes
@@ -28,7 +29,7 @@ from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
 from batchgen.jobs.sources import note_own_files, only_offers
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
-from batchgen.jobs.work import WorkResult, spec_of, work_with_log
+from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser
 from batchgen.pool import Entries, Entry
@@ -44,7 +45,7 @@ from batchgen.store import (
 )
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import RunContext, Stats
 
 T = TypeVar("T")
 OpenPool = Callable[[], Coroutine[Any, Any, DataPool]]
@@ -343,9 +344,8 @@ class Run:
                 stop=stop, stats=Stats(), say=progress.say,
             )  # fmt: skip
         parsers = {self._experiment.id: self._present}
-        return await work_with_log(
-            store, job.config, spec, stop=stop, show=progress.warn, parsers=parsers
-        )
+        with closing(LogFile(job.config.log_dir, progress.warn)) as log:
+            return await work(store, job.config, spec, RunContext(stop, log), parsers)
 
 
 def _pages(rows: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -1,7 +1,7 @@
 """How work, run and demo answer the pending items, and what they show meanwhile."""
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from math import isfinite
 from pathlib import Path
 
@@ -19,15 +19,16 @@ from batchgen.display.live import RunDisplay
 from batchgen.errors import UsageError
 from batchgen.export import LiveFile, Overwriting, keep_live_file
 from batchgen.jobs.export import live_file_of
+from batchgen.jobs.log import LogFile
 from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
-from batchgen.jobs.work import WorkResult, work_with_log
+from batchgen.jobs.work import WorkResult, work
 from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import FailureLimit, Store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import RunContext, Stats
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -127,10 +128,10 @@ async def work_on(
         async with _kept_up_to_date(live, stop, display), showing:
             if len(specs) == 1:
                 tune_for_work()
-                result = await work_with_log(
-                    store, config, spec, stop=stop, stats=stats, parsers=parsers,
-                    show=display.warn, show_attempt=display.say if session.verbose else None,
-                )  # fmt: skip
+                show_attempt = display.say if session.verbose else None
+                with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
+                    context = RunContext(stop, log, stats)
+                    result = await work(store, config, spec, context, parsers)
             else:
                 result = await work_in_processes(
                     store, config, specs, COMMAND,

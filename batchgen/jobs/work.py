@@ -2,7 +2,7 @@
 does it. What the command line and the Python API both run."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,6 @@ from batchgen import __version__
 from batchgen.config import Config, ModelConfig
 from batchgen.descriptors import allow_calls
 from batchgen.errors import UsageError
-from batchgen.jobs.log import LogFile
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices, max_tokens
 from batchgen.shutdown import Stop
@@ -18,7 +17,7 @@ from batchgen.store import Counts, Store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.run import run_worker
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import RunLog, Stats
+from batchgen.worker.stats import RunContext, Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,44 +76,25 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
     return spec
 
 
-async def work_with_log(
-    store: Store, config: Config, spec: WorkSpec, *, stop: Stop, show: Callable[[str], None],
-    show_attempt: Callable[[str], None] | None = None, stats: Stats | None = None,
+async def work(
+    store: Store, config: Config, spec: WorkSpec, context: RunContext,
     parsers: Mapping[int, PresentParser] | None = None,
 ) -> WorkResult:  # fmt: skip
-    """`work`, with a log of it in a file of its own. `show` gets the warnings, `show_attempt` every
-    failed attempt."""
-    log = LogFile(config.log_dir, show, show_attempt)
-    log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
-    try:
-        result = await work(store, config, spec, stop=stop, log=log, stats=stats, parsers=parsers)
-        log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
-    finally:
-        log.close()
-    return result
-
-
-async def work(
-    store: Store, config: Config, spec: WorkSpec, *, stop: Stop, log: RunLog,
-    stats: Stats | None = None, parsers: Mapping[int, PresentParser] | None = None,
-) -> WorkResult:  # fmt: skip
-    """Run one worker until nothing is left or wanted, it halts, or `stop`. `stats` tells meanwhile
-    how it goes; `parsers` are those of experiments, by their numbers, and for others what the
-    experiment has is loaded.
+    """Run one worker until nothing is left or wanted, it halts, or it is stopped. `parsers` are
+    those of experiments, by their numbers, and for others what the experiment has is loaded.
 
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.
     """
-    stats = Stats() if stats is None else stats
+    context.log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     allow_calls(spec.concurrency)
     prices = Prices(config.model)
     prices.of(config.model.model)  # reads the list now, not between an answer and its commit
     async with open_client(config.model, timeout_s=spec.timeout_s) as client:
-        await run_worker(
-            store, client, spec,
-            prices=prices, parsers=parsers or {}, stop=stop, stats=stats, log=log,
-        )  # fmt: skip
-    return await result_of(store, spec, stop, stats)
+        await run_worker(store, client, spec, context, prices=prices, parsers=parsers or {})
+    result = await result_of(store, spec, context.stop, context.stats)
+    context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
+    return result
 
 
 async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:

@@ -7,17 +7,18 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, ModelConfig
-from batchgen.jobs.work import work_with_log
+from batchgen.jobs.log import LogFile
+from batchgen.jobs.work import work
 from batchgen.shutdown import Stop
 from batchgen.store import open_store
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.stats import Halt, RunContext, Stats
 
 SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 _PIPE_BUF = 4096  # what a pipe that can be written to takes whole
@@ -169,10 +170,10 @@ async def work_for_parent(parent: Parent) -> int:
     with parent.controls(stop):
         try:
             async with open_store(task.config.database) as store:
-                result = await work_with_log(
-                    store, task.config, task.spec, stop=stop, stats=stats,
-                    show=parent.warn, show_attempt=parent.say if task.verbose else None,
-                )  # fmt: skip
+                show_attempt = parent.say if task.verbose else None
+                with closing(LogFile(task.config.log_dir, parent.warn, show_attempt)) as log:
+                    context = RunContext(stop, log, stats)
+                    result = await work(store, task.config, task.spec, context)
         finally:
             parent.write_result(stats)
     return result.exit_code

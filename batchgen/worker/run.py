@@ -6,7 +6,6 @@ from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
 from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
-from batchgen.shutdown import Stop
 from batchgen.store import Store
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
@@ -24,23 +23,24 @@ from batchgen.worker.reporting import Reporter
 from batchgen.worker.requests import PresentParser, Requests
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import RunLog, Stats
+from batchgen.worker.stats import RunContext, RunLog, Stats
 from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.stragglers import CallsInFlight
 from batchgen.worker.trials import Trials
 
 
 async def run_worker(
-    store: Store, client: Client, spec: WorkSpec, *,
+    store: Store, client: Client, spec: WorkSpec, context: RunContext, *,
     prices: Prices, parsers: Mapping[int, PresentParser],
-    stop: Stop, stats: Stats, log: RunLog,
 ) -> None:  # fmt: skip
-    """Work until nothing is left, or `stop`, or a halt (`stats.halted` says why). `parsers` are
-    those of experiments, by their numbers; for others what the experiment has is loaded.
+    """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
+    `parsers` are those of experiments, by their numbers; for others what the experiment has is
+    loaded.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
+    stop, log, stats = context.stop, context.log, context.stats
     trials = Trials(spec.base_url, spec.run)
     async with store.seat(
         spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, trials.server, spec.run

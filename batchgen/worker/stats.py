@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from batchgen.errors import Remedy
 from batchgen.items import Acquitted, Answer, Attempt, Decision, Failure, Item, Reply
+from batchgen.shutdown import Stop
 from batchgen.worker.report import BudgetWait
 
 _LATENCIES_KEPT = 1000
@@ -80,5 +81,15 @@ class RunLog(Protocol):
     def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None: ...
     def parsed(self, item: Item, decision: Decision) -> None: ...
     def acquitted(self, one: Acquitted) -> None: ...
+    def event(self, name: str, **fields: Any) -> None: ...
     def warn(self, message: str) -> None: ...
     def bug(self, message: str, trace: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a worker's run is stopped by, recorded in, and counted in meanwhile."""
+
+    stop: Stop
+    log: RunLog
+    stats: Stats = field(default_factory=Stats)

@@ -26,6 +26,7 @@ from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
 from batchgen.store import Store, open_store
 from batchgen.worker.requests import PresentParser
+from batchgen.worker.stats import RunContext
 from tests.kits.project import KEY
 
 
@@ -47,6 +48,9 @@ class Log:
 
     def acquitted(self, one: Acquitted) -> None:
         """They do for this, too."""
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Of a whole run: the tests look at log files for this."""
 
     def first(self, reason: Reason | None) -> asyncio.Event:
         return self.seen.setdefault(reason, asyncio.Event())
@@ -103,10 +107,7 @@ class Job:
         spec = spec_of(
             config, concurrency=slots, rpm=rpm, max_items=max_items, wait_for_more=wait_for_more
         )
-        return await work(
-            store, config, spec,
-            stop=self.stop, log=self.log, parsers=parsers,
-        )  # fmt: skip
+        return await work(store, config, spec, RunContext(self.stop, self.log), parsers)
 
     async def run(
         self, words: Iterable[str | dict[str, Any]], parser: str = "raw", **options: Any

@@ -17,7 +17,7 @@ from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
 from batchgen.worker.run import run_worker
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Stats
+from batchgen.worker.stats import RunContext, Stats
 from tests.kits.job import Job, Log
 from tests.kits.project import KEY
 
@@ -41,8 +41,8 @@ async def run(
         await job.enqueue(store, words)
         async with open_client(config.model, timeout_s=60) as client:
             await run_worker(
-                store, client, what, prices=prices, parsers={},
-                stop=job.stop, stats=stats, log=job.log,
+                store, client, what, RunContext(job.stop, job.log, stats),
+                prices=prices, parsers={},
             )  # fmt: skip
         assert await store.verify() == []
 

@@ -29,6 +29,7 @@ from batchgen.shutdown import Stop
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
 from batchgen.worker.requests import PresentParser
+from batchgen.worker.stats import RunContext
 from tests.kits.job import Log
 from tests.kits.project import KEY
 
@@ -131,7 +132,7 @@ class Sweep:
         spec = spec_of(config, concurrency=SLOTS)
         parsers = {1: PresentParser(1, self.parser)} if self.parser else {}
         async with open_store(self.database) as store:
-            await work(store, config, spec, stop=Stop(), log=Log(), parsers=parsers)
+            await work(store, config, spec, RunContext(Stop(), Log()), parsers)
 
     def query(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(self.database)) as connection:
