@@ -9,10 +9,10 @@ from typing import Any
 from batchgen.clock import timestamp
 from batchgen.display.commands import Commands
 from batchgen.display.visible import visible_line
+from batchgen.endpoints.chat import parts_beside_text
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
-from batchgen.llm.responses import parts_beside_text
 from batchgen.parsers import shown_spec
 from batchgen.store import StoredAttempt
 

@@ -3,9 +3,9 @@
 from json import loads
 from typing import Any, NoReturn
 
+from batchgen.endpoints.chat import parts_beside_text
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.writer import Content, Extra
-from batchgen.llm.responses import parts_beside_text
 from batchgen.store import AnswerDetails, ResultRow
 from batchgen.text.json_text import dump_json
 

@@ -5,12 +5,12 @@ from enum import StrEnum
 from json import loads
 from typing import Any, Protocol
 
+from batchgen.endpoints.chat import parts_beside_text, with_text
 from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
 from batchgen.export.value_type import ValueType
 from batchgen.items import Recipe  # noqa: TC001  with the others
-from batchgen.llm.responses import parts_beside_text, with_text
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import AnswerDetails, ResultRow

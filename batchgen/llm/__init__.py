@@ -1,9 +1,10 @@
 """The model's side: one request out, one reply in, and what it means.
 
-client       sends a request; the only module that knows HTTP and openai
-responses    reads a reply: an answer, or a failure with its reason
-message      what the model says in it, and what it thinks
-rejections   finds the parameter that a server says it rejects
-decide       what follows: done, try again and when, failed, or halt
-prices       what calls cost, and the most that they can cost
+client          sends a request; the only module that knows HTTP and openai
+replies         reads a reply: an answer, or a failure with its reason
+error_replies   what an error means, in the words of each vendor
+announcements   what a server announces in headers: waits and limits
+rejections      finds the parameter that a server says it rejects
+decide          what follows: done, try again and when, failed, or halt
+prices          what calls cost, and the most that they can cost
 """

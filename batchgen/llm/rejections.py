@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Messages belong to the item, and a model has its own rules (`responses.UNKNOWN_MODEL`).
+# Messages belong to the item, and a model has its own rules (`error_replies.UNKNOWN_MODEL`).
 _NOT_PARAMETERS = frozenset({"messages", "model"})
 _UNSUPPORTED_CODES = frozenset({"unknown_parameter", "unsupported_parameter"})
 _EXTRA = r"[Ee]xtra (?:inputs|fields) (?:are )?not permitted"

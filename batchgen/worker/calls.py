@@ -22,8 +22,9 @@ from typing import Any
 
 from batchgen.clock import clock_ms
 from batchgen.items import Answer, Item, Reply
+from batchgen.llm.announcements import announced_limit
 from batchgen.llm.client import Client
-from batchgen.llm.responses import announced_limit, read_reply
+from batchgen.llm.replies import read_reply
 from batchgen.shutdown import uninterrupted
 from batchgen.worker.committer import Committer
 from batchgen.worker.judge import CallResult, Sent

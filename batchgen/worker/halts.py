@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Trouble
-from batchgen.llm.responses import UNKNOWN_MODEL
+from batchgen.llm.error_replies import UNKNOWN_MODEL
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait

@@ -21,8 +21,8 @@ from batchgen.items import (
     Trouble,
 )
 from batchgen.llm.decide import MAY_BE_CHARGED, decide
+from batchgen.llm.error_replies import UNKNOWN_MODEL
 from batchgen.llm.prices import Prices
-from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.text.json_text import storable
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused, shown_url

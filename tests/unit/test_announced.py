@@ -6,7 +6,7 @@ import pytest
 
 from batchgen.limits.announced import AnnouncedLimit, ServerAllowance
 from batchgen.limits.buckets import Limits
-from batchgen.llm.responses import announced_limit
+from batchgen.llm.announcements import announced_limit
 
 NOW = 1_000_000
 

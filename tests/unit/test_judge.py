@@ -29,8 +29,8 @@ from batchgen.items import (
     Usage,
 )
 from batchgen.llm.decide import RetryPolicy
+from batchgen.llm.error_replies import UNKNOWN_MODEL
 from batchgen.llm.prices import Prices
-from batchgen.llm.responses import UNKNOWN_MODEL
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
 from batchgen.store import Exchange

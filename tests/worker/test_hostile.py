@@ -21,7 +21,7 @@ from batchgen.config import load
 from batchgen.errors import ConfigError, TemplateError
 from batchgen.items import Answer, Failure, Reply, Template
 from batchgen.llm.client import open_client
-from batchgen.llm.responses import read_reply
+from batchgen.llm.replies import read_reply
 from batchgen.pool import BadLine, open_pool, read_objects
 from batchgen.prompts import compile_template
 from batchgen.simulate import Behaviour, Simulator

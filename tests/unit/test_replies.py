@@ -12,14 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from batchgen.endpoints.chat import parts_beside_text
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.limits import AnnouncedLimit
-from batchgen.llm.responses import (
-    announced_limit,
-    parse_retry_after,
-    parts_beside_text,
-    read_reply,
-)
+from batchgen.llm.announcements import announced_limit, parse_retry_after
+from batchgen.llm.replies import read_reply
 
 NOW_MS = 1_750_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
