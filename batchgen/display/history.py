@@ -1,13 +1,13 @@
 """What changed between looks at a status: the rates, and how they went."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
 from batchgen.jobs.status import Status
-from batchgen.store import Counts
+from batchgen.store import CallFailure, Counts
 
 Look = Callable[[], Awaitable[Status]]
 
@@ -54,6 +54,7 @@ class History:
         self.intervals: deque[Interval] = deque(maxlen=_INTERVALS_KEPT)
         self.elapsed_s = 0.0
         self.retried = 0  # calls that had to be repeated since the first look
+        self.failed_calls: Counter[CallFailure] = Counter()  # and how calls failed since then
         self._first: tuple[float, Counts] | None = None  # when, and what was counted
         self._last: tuple[float, Counts] | None = None
 
@@ -70,6 +71,7 @@ class History:
         last_s, last = self._last or (now_s, total)
         self._last = now_s, total
         self.elapsed_s, self.retried = now_s - first_s, max(0, total.retried - first.retried)
+        self.failed_calls = total.failed_calls - first.failed_calls
         if now_s > last_s:
             interval = _interval(now_s - last_s, last, total)
             if min(interval) >= 0:

@@ -21,15 +21,20 @@ def failures_text(
     failures: Failures, commands: Commands, hint_of: Callable[[FailedLike], str]
 ) -> str:
     """`failures`, of one experiment; `hint_of` says what to do about a group."""
-    if not failures.groups:
-        return f"{failures.experiment}: nothing failed."
-    lines = [f"{failures.experiment}:"]
+    is_clean = not failures.groups and not failures.left_out
+    lines = [f"{failures.experiment}:{' no item failed.' if is_clean else ''}"]
     for one in failures.groups:
         group, example = one.group, f"({commands.show} {shlex.quote(one.example)})"
         lines.append(f"{group.n:>8}  {group.reason:<13} {visible_line(group.error)}   {example}")
         lines.append(f"{'':>10}{hint_of(one)}")
     if failures.left_out:
         lines.append(f"{failures.left_out:>8}  with other messages")
+    if failures.calls:
+        lines.append("  failed calls, most of which were asked again:")
+    lines += [
+        f"{calls.n:>8}  {calls.failure!s:<17} {visible_line(calls.newest_error)}"
+        for calls in failures.calls
+    ]
     return "\n".join(lines)
 
 

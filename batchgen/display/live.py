@@ -135,7 +135,7 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
         f"{history.tokens_per_s:.0f} tokens/s",
     ]
     if history.retried:
-        parts.append(_retried(history, status))
+        parts.append(_retried(history))
     if latency := latency_text(status):
         parts.append(latency)
     parts.append(f"tokens {total.prompt_tokens} in, {total.completion_tokens} out")
@@ -150,9 +150,9 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
     return " | ".join(parts)
 
 
-def _retried(history: History, status: Status) -> str:
+def _retried(history: History) -> str:
     """How many calls, and what they had brought."""
-    failed = failed_calls_text(status.failed_calls)
+    failed = failed_calls_text(history.failed_calls)
     return f"retried {history.retried:,}{f' ({failed})' if failed else ''}"
 
 
@@ -195,7 +195,7 @@ class LiveDisplay:
             (f"in flight {total.running:>3,}", "yellow" if total.running else "dim"),
         ]
         if self.history.retried:
-            row.append((_retried(self.history, self.status), "yellow"))
+            row.append((_retried(self.history), "yellow"))
         return row
 
     def _speed(self) -> list[Cell]:

@@ -10,7 +10,7 @@ from batchgen.jobs.present_parser import Outdated
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.parsers import shown_spec
-from batchgen.store import Counts
+from batchgen.store import CallFailure, Counts
 from batchgen.worker.report import BudgetWait, Held, HeldBy
 
 _LIMITS = {
@@ -38,6 +38,9 @@ def status_text(status: Status, commands: Commands) -> str:
         f"\ncalls {total.calls}, tokens {total.prompt_tokens} in, "
         f"{total.completion_tokens} out{cost}"
     )
+    if total.failed_calls:
+        failed = failed_calls_text(total.failed_calls)
+        lines.append(f"calls that failed: {failed}   ({commands.failures} says more)")
     if status.cost_note:
         lines.append(status.cost_note)
     if status.items_per_s:
@@ -121,8 +124,8 @@ def worker_held_back(worker: WorkerStatus, at_ms: int, commands: Commands) -> st
     return f"paused ({commands.resume} goes on)" if worker.paused else waits_for(worker, at_ms)
 
 
-def failed_calls_text(failed_calls: Mapping[str, int]) -> str:
-    """By HTTP status, or by reason where there was none; the most frequent first."""
+def failed_calls_text(failed_calls: Mapping[CallFailure, int] | Mapping[str, int]) -> str:
+    """By how they failed; the most frequent first."""
     most = sorted(failed_calls.items(), key=lambda one: -one[1])
     return ", ".join(f"{status} x {n:,}" for status, n in most[:_MOST_STATUSES])
 

@@ -8,7 +8,14 @@ from typing import Any
 from batchgen.errors import Remedy
 from batchgen.items import Reason
 from batchgen.jobs.lookup import name_of_item
-from batchgen.store import Counts, Experiment, FailureGroup, Store, literal_parts
+from batchgen.store import (
+    Counts,
+    Experiment,
+    FailedCalls,
+    FailureGroup,
+    Store,
+    literal_parts,
+)
 
 _LONGEST_PART = 60
 _SHORTEST_PART = 6
@@ -31,11 +38,13 @@ class FailedLike:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Those of one experiment, the most frequent first; `left_out` items are in no group here."""
+    """Those of one experiment, the most frequent first; `left_out` items are in no group here.
+    `calls` are those that failed, of the reasons for which some were asked again."""
 
     experiment: str
     groups: tuple[FailedLike, ...]
     left_out: int = 0
+    calls: tuple[FailedCalls, ...] = ()
 
     def to_json(self) -> list[dict[str, Any]]:
         """What `failures --json` has of this experiment."""
@@ -70,7 +79,21 @@ async def _failures_of(
         others = [one for one in groups if one.reason == group.reason and one is not group]
         message = _part_of_its_own(group, others) if by_reason[group.reason] > 1 else None
         found.append(await _failed_like(store, group, message))
-    return Failures(experiment.name, tuple(found), max(0, failed - sum(g.n for g in groups)))
+    left_out = max(0, failed - sum(group.n for group in groups))
+    calls = await _failed_calls(store, experiment, reasons, reason)
+    return Failures(experiment.name, tuple(found), left_out, calls)
+
+
+async def _failed_calls(
+    store: Store, experiment: Experiment, reasons: Counter[str], reason: str | None
+) -> tuple[FailedCalls, ...]:
+    """Those that failed, of the reasons for which there are more than failed items."""
+    found = await store.failed_calls(experiment.id)
+    by_reason: Counter[str] = Counter()
+    for one in found:
+        by_reason[one.reason] += one.n
+    asked_again = {name for name, n in by_reason.items() if n > reasons[name]}
+    return tuple(o for o in found if o.reason in asked_again and reason in (None, o.reason))
 
 
 async def _failed_like(store: Store, group: FailureGroup, message: str | None) -> FailedLike:

@@ -4,7 +4,6 @@ One value, `Status`: it is what `status` prints, and what the dashboard and the 
 run are drawn from.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
@@ -118,11 +117,6 @@ class Status:
         held = (report.held_by for report in self.reports)
         return next((one.per_minute for one in held if one and one.per_minute), None)
 
-    @property
-    def failed_calls(self) -> Counter[str]:
-        """Of the workers that live, by HTTP status or reason."""
-        return sum((Counter(report.failed_calls) for report in self.reports), Counter())
-
     def to_json(self, waits_for: Callable[[WorkerStatus, int], str | None]) -> dict[str, Any]:
         """The object of `status --json`. `waits_for` says why a worker sends less than it could, in
         words; None: it does not."""
@@ -225,6 +219,8 @@ def _counts_json(counts: Counts) -> dict[str, Any]:
         **_values(ITEM_COLUMNS, counts),
         "reasons": dict(counts.reasons.most_common()),
         **_values(CALL_COLUMNS, counts),
+        "retried": counts.retried,
+        "failed_calls": {str(how): n for how, n in counts.failed_calls.most_common()},
     }
 
 

@@ -23,10 +23,12 @@ from batchgen.store.failure_groups import literal_parts
 from batchgen.store.keys import key_of_content, key_of_id
 from batchgen.store.records import (
     AnswerDetails,
+    CallFailure,
     CallTotals,
     Counts,
     Experiment,
     ExportRecord,
+    FailedCalls,
     FailureGroup,
     FileUse,
     LiveFileRecord,
@@ -86,13 +88,14 @@ from batchgen.store.values import (
 )
 
 __all__ = [
-    "Added", "AnswerChoice", "AnswerDetails", "Budget", "CallTotals", "ClaimRequest", "Condemned",
-    "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
-    "Failed", "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord",
-    "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch", "ParserCount",
-    "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "Spent",
-    "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall",
-    "WorkerRow", "key_of_content", "key_of_id", "literal_parts", "open_store",
+    "Added", "AnswerChoice", "AnswerDetails", "Budget", "CallFailure", "CallTotals", "ClaimRequest",
+    "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
+    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "Grant",
+    "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
+    "ParseWatch", "ParserCount", "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
+    "Seat", "Selection", "Spent", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial",
+    "Twin", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts",
+    "open_store",
 ]  # fmt: skip
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
@@ -344,6 +347,13 @@ class Store:
         """The failed items by reason and message, without the ids and digits in it: the largest
         groups."""
         return await self._db.read(look.failures, experiment_id, reason, limit)
+
+    async def failed_calls(self, experiment_id: int) -> list[FailedCalls]:
+        """How calls of the experiment failed, whether or not they were asked again; the most
+        frequent first."""
+        found = await self._db.read(look.failed_calls)
+        own = [one for one in found if one.experiment_id == experiment_id]
+        return sorted(own, key=lambda one: -one.n)
 
     async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
         """The numbers of the items with this id in any experiment, or in one, with all their

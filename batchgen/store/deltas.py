@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from batchgen.items import Attempt
-from batchgen.store.records import CallTotals
+from batchgen.store.records import CallFailure, CallTotals, FailedCalls
 
 
 @dataclass(slots=True)
@@ -29,12 +29,13 @@ class TotalsDelta(CallTotals):
 
 @dataclass(slots=True)
 class CounterDeltas:
-    """`moved` is by (experiment, state, reason), `parsed` by (experiment, parser), the others by
-    experiment."""
+    """`moved` is by (experiment, state, reason), `parsed` by (experiment, parser), `failed_calls`
+    by (experiment, how they failed), the others by experiment."""
 
     moved: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     parsed: Counter[tuple[int, int]] = field(default_factory=Counter)
     totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
+    failed_calls: dict[tuple[int, CallFailure], FailedCalls] = field(default_factory=dict)
     superseded: Counter[int] = field(default_factory=Counter)
     overused: dict[int, float] = field(default_factory=dict)
 
@@ -60,6 +61,12 @@ class CounterDeltas:
         """One more call was made for the experiment. `unknown_tokens`: the most it can have used,
         where the server did not say."""
         self.totals[experiment_id].spend(attempt, unknown_tokens)
+        if attempt.reason is not None:
+            failure = CallFailure(attempt.reason, attempt.http_status or 0)
+            before = self.failed_calls.get((experiment_id, failure))
+            n = before.n if before else 0
+            one = FailedCalls(experiment_id, *failure, n + 1, attempt.error or "")
+            self.failed_calls[experiment_id, failure] = one
 
     def forget_unknown(self, experiment_id: int, calls: int) -> None:
         """So many calls that were counted as unknown are not any more; each is spent anew."""

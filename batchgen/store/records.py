@@ -33,10 +33,21 @@ class CallTotals:
     cost_usd: float = 0.0
 
 
+class CallFailure(NamedTuple):
+    """How a call failed: `http_status` is 0 where there was none."""
+
+    reason: str
+    http_status: int
+
+    def __str__(self) -> str:
+        return f"{self.http_status} {self.reason}" if self.http_status else self.reason
+
+
 @dataclass(slots=True)
 class Counts(CallTotals):
     """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
-    calls after which their item was to be asked again."""
+    calls after which their item was to be asked again; `failed_calls` most of these, and those with
+    which an item failed."""
 
     pending: int = 0
     running: int = 0
@@ -44,6 +55,7 @@ class Counts(CallTotals):
     failed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     retried: int = 0
+    failed_calls: Counter[CallFailure] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
@@ -112,6 +124,20 @@ class FailureGroup:
     error: str
     n: int
     example: int
+
+
+class FailedCalls(NamedTuple):
+    """`n` calls of an experiment that failed in one way, and what the newest of them said."""
+
+    experiment_id: int
+    reason: str
+    http_status: int
+    n: int
+    newest_error: str
+
+    @property
+    def failure(self) -> CallFailure:
+        return CallFailure(self.reason, self.http_status)
 
 
 class StoredAttempt(NamedTuple):

@@ -229,6 +229,18 @@ create table totals (
   retried           integer not null default 0     -- calls after which their item was asked again
 ) strict;
 
+-- Calls that failed, by why and with which HTTP status (0: there was none), and what the newest of
+-- them said. Most were asked again. Kept in the same way.
+create table failed_calls (
+  experiment_id integer not null,
+  reason        text    not null,
+  http_status   integer not null default 0,
+  n             integer not null,
+  newest_error  text    not null,
+  primary key (experiment_id, reason, http_status),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
 ---------------------------------------------------------- what workers know of each other
 
 -- One row a live worker, which holds an OS lock on `<database>-worker-<id>` while it lives. `pause`,

@@ -47,6 +47,27 @@ async def test_each_group_has_the_remedy_that_fits(
             assert (await batchgen(*command)).code == 0
 
 
+async def test_calls_that_were_asked_again_are_told_though_no_item_failed(
+    project: Project, batchgen: Typist, simulator: Simulator
+) -> None:
+    project.config("work: {retry_wait_s: 0.01}\n")
+    project.pool({"word": f"w{n:02}"} for n in range(40))
+    for n in range(0, 40, 2):
+        simulator.script(f"Say w{n:02}", Behaviour.error(503, message="engine is busy"))
+    simulator.script("Say w01", Behaviour("reset"))
+    ended = await batchgen("run", "pool.jsonl", "-c", "8")
+    assert ended.code == 0
+    shown = (await batchgen("failures")).out
+    assert "default: no item failed.\n" in shown
+    assert "      20  503 server        503 engine is busy\n" in shown
+    status = await batchgen("status")
+    assert "calls that failed: 503 server x 20, connection x " in status.out
+    total = (await batchgen("status", "--json")).json["total"]
+    assert total["failed_calls"]["503 server"] == 20
+    assert sum(total["failed_calls"].values()) == total["retried"] == total["calls"] - 40
+    assert (await batchgen("verify")).code == 0
+
+
 @pytest.mark.parametrize("name", ["default", "it's 2"])
 async def test_many_messages_are_few_groups(
     project: Project, batchgen: Typist, simulator: Simulator, name: str

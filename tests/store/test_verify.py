@@ -40,6 +40,7 @@ ONE_ANSWER_LESS = (
     "experiment 1: its totals say 3 calls, 1405 ms of latency, 20 prompt tokens, 40 completion "
     "tokens, 6 cached tokens, 8 reasoning tokens, but its attempts add up to 2, 705, 10, 20, 3, 4"
 )
+FAILED_CALL_GONE = "experiment 1: 1 calls counted as failed by 500 rejected, but there are 0"
 ONE_FAILURE_LESS = (
     "experiment 1: its totals say 3 calls, 1405 ms of latency, but its attempts add up to 2, 1400"
 )
@@ -61,7 +62,8 @@ PLANTED = {
     ),
     "done by a call that failed": (
         "update attempts set outcome = 'failed', reason = 'server', response = null where seq = 1",
-        ["item 1 is done, but has no answer"],
+        ["item 1 is done, but has no answer",
+         "experiment 1: 0 calls counted as failed by 200 server, but there are 1"],
     ),
     "done by the result of another item": (
         "update work set result_seq = 2 where item_id = 1",
@@ -86,7 +88,7 @@ PLANTED = {
     ),
     "its attempt gone": (
         "delete from attempts where seq = 2",
-        ["result 2 belongs to no attempt", ONE_FAILURE_LESS],
+        ["result 2 belongs to no attempt", FAILED_CALL_GONE, ONE_FAILURE_LESS],
     ),
     "a stored answer gone": (
         "delete from attempts where seq = 3",
@@ -100,6 +102,10 @@ PLANTED = {
         "insert into results (item_id, state, reason, error, finished_at)"
         " values (99, 'failed', 'server', 'no', 0)",
         ["result 3 belongs to no item"],
+    ),
+    "a failed call that nobody counted": (
+        "update failed_calls set n = n - 1",
+        ["experiment 1: 0 calls counted as failed by 500 rejected, but there are 1"],
     ),
     "running without a worker": (
         "delete from workers",
@@ -204,7 +210,7 @@ PLANTED_PAST_CONSTRAINTS = {
     "an attempt of no item": (
         "update attempts set item_id = 99 where seq = 2",
         ["attempts row 2 points at a missing row of items", "result 2 belongs to no attempt",
-         ONE_FAILURE_LESS],
+         FAILED_CALL_GONE, ONE_FAILURE_LESS],
     ),
     "work of no item": (
         "delete from items where id = 5",

@@ -12,7 +12,7 @@ from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
-from batchgen.store import Counts, FailureGroup, StoredAttempt, StoredItem
+from batchgen.store import CallFailure, Counts, FailureGroup, StoredAttempt, StoredItem
 from batchgen.worker.report import BudgetWait, Held, HeldBy, Straggler
 from tests.kits.looks import NOON_MS, experiment, worker
 
@@ -21,11 +21,13 @@ COUNTS = Counts(
     pending=4, running=3, done=2, failed=1, reasons=Counter(parse=1), calls=5, unknown_calls=1,
     retried=1, latency_ms=900, prompt_tokens=20, completion_tokens=30, cached_tokens=6,
     reasoning_tokens=8, cost_usd=0.1234567,
+    failed_calls=Counter({CallFailure("timeout", 0): 1, CallFailure("server", 503): 3}),
 )  # fmt: skip
 COUNTS_OBJECT = {
     "total": 10, "pending": 4, "running": 3, "done": 2, "failed": 1, "reasons": {"parse": 1},
     "calls": 5, "unknown_calls": 1, "latency_ms": 900, "prompt_tokens": 20,
     "completion_tokens": 30, "cached_tokens": 6, "reasoning_tokens": 8, "cost_usd": 0.123457,
+    "retried": 1, "failed_calls": {"503 server": 3, "timeout": 1},
 }  # fmt: skip
 WORKER_OBJECT = {
     "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,

@@ -11,6 +11,7 @@ from batchgen.store.keys import key_of_id
 from batchgen.store.records import (
     Counts,
     Experiment,
+    FailedCalls,
     FailureGroup,
     Pace,
     StoredAttempt,
@@ -52,11 +53,17 @@ def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
         setattr(counts, state, getattr(counts, state) + n)
         if state == State.FAILED:
             counts.reasons[reason] += n
+    for one in failed_calls(db):
+        found[one.experiment_id].failed_calls[one.failure] = one.n
     for columns in dicts_of(db, "totals"):
         counts = found[columns.pop("experiment_id")]
         for name, n in columns.items():
             setattr(counts, name, n)
     return dict(found)
+
+
+def failed_calls(db: sqlite3.Connection) -> list[FailedCalls]:
+    return list(rows_of(db, "failed_calls", FailedCalls))
 
 
 def counts(

@@ -377,6 +377,12 @@ on conflict (experiment_id) do update
        reasoning_tokens = reasoning_tokens + :reasoning_tokens, cost_usd = cost_usd + :cost_usd,
        retried = retried + :retried;
 
+-- name: add_failed_calls
+insert into failed_calls (experiment_id, reason, http_status, n, newest_error)
+values (:experiment_id, :reason, :http_status, :n, :newest_error)
+on conflict (experiment_id, reason, http_status) do update
+   set n = n + :n, newest_error = :newest_error;
+
 ------------------------------------------------------------------------------- exchange: claim
 
 -- name: open_experiments
@@ -777,6 +783,9 @@ delete from parser_counters where experiment_id = :experiment_id;
 -- name: delete_totals
 delete from totals where experiment_id = :experiment_id;
 
+-- name: delete_failed_calls
+delete from failed_calls where experiment_id = :experiment_id;
+
 -- name: delete_experiment
 delete from experiments where id = :experiment_id;
 
@@ -801,6 +810,9 @@ select c.experiment_id, c.parser_id, p.spec, p.fingerprint, c.n
 -- name: totals
 select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
        cached_tokens, reasoning_tokens, cost_usd, retried from totals;
+
+-- name: failed_calls
+select experiment_id, reason, http_status, n, newest_error from failed_calls where n > 0;
 
 -- name: last_bad_answer
 -- What an item's parser could not use, and why.
@@ -1034,6 +1046,11 @@ select i.experiment_id, count(*) as calls, sum(a.outcome = 'unknown') as unknown
        sum(a.completion_tokens) as completion_tokens, sum(a.cached_tokens) as cached_tokens,
        sum(a.reasoning_tokens) as reasoning_tokens, sum(a.cost_usd) as cost_usd
   from attempts a cross join items i on i.id = a.item_id group by i.experiment_id;
+
+-- name: recount_failed_calls
+select i.experiment_id, a.reason, coalesce(a.http_status, 0) as http_status, count(*) as n
+  from attempts a cross join items i on i.id = a.item_id
+ where a.reason is not null group by 1, 2, 3;
 
 -- name: stale_reservations
 -- Money that a budget holds back for a call that nobody has in flight.

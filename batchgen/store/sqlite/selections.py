@@ -46,7 +46,10 @@ def counts_of_selection(db: sqlite3.Connection, selection: Selection, every: Cou
     found: Counter[str] = Counter()
     for state, n in db.execute(QUERIES["selection_counts"], {"selection": selection.number}):
         found[state] += n
-    return replace(every, **{state: found[state] for state in State}, reasons=Counter())
+    return replace(
+        every, pending=found[State.PENDING], running=found[State.RUNNING],
+        done=found[State.DONE], failed=found[State.FAILED], reasons=Counter(),
+    )  # fmt: skip
 
 
 def others_have_come(db: sqlite3.Connection, selection: Selection, experiment_id: int) -> bool:

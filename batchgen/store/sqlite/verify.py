@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import fields
 from math import isclose
 
-from batchgen.store.records import CallTotals
+from batchgen.store.records import CallFailure, CallTotals
 from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
 
@@ -43,7 +43,7 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
     ]
     for query, text in _CHECKS.items():
         problems += [text.format(*row) for row in db.execute(QUERIES[query])]
-    return problems + _wrong_counters(db) + _wrong_parser_counters(db) + _wrong_totals(db)
+    return problems + _wrong_counters(db) + _wrong_parser_counters(db) + _wrong_calls(db)
 
 
 def _wrong_counters(db: sqlite3.Connection) -> list[str]:
@@ -72,6 +72,31 @@ def _wrong_parser_counters(db: sqlite3.Connection) -> list[str]:
 def _by_parser(db: sqlite3.Connection, query: str) -> Counter[tuple[int, int]]:
     rows = dicts_of(db, query)
     return Counter({(row["experiment_id"], row["parser_id"]): row["n"] for row in rows})
+
+
+def _wrong_calls(db: sqlite3.Connection) -> list[str]:
+    return _wrong_failed_calls(db) + _wrong_totals(db)
+
+
+def _wrong_failed_calls(db: sqlite3.Connection) -> list[str]:
+    kept, counted = _by_failure(db, "failed_calls"), _by_failure(db, "recount_failed_calls")
+    return [
+        f"experiment {experiment_id}: {kept[key]} calls counted as failed by {failure}, but there "
+        f"are {counted[key]}"
+        for key in sorted(kept.keys() | counted.keys())
+        if kept[key] != counted[key]
+        for experiment_id, failure in [key]
+    ]
+
+
+def _by_failure(db: sqlite3.Connection, query: str) -> Counter[tuple[int, CallFailure]]:
+    rows = dicts_of(db, query)
+    return Counter(
+        {
+            (row["experiment_id"], CallFailure(row["reason"], row["http_status"])): row["n"]
+            for row in rows
+        }
+    )
 
 
 def _wrong_totals(db: sqlite3.Connection) -> list[str]:

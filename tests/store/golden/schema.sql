@@ -61,6 +61,16 @@ CREATE TABLE exports (
   primary key (experiment_id, path)
 ) strict, without rowid;
 
+CREATE TABLE failed_calls (
+  experiment_id integer not null,
+  reason        text    not null,
+  http_status   integer not null default 0,
+  n             integer not null,
+  newest_error  text    not null,
+  primary key (experiment_id, reason, http_status),
+  constraint not_negative check (n >= 0)
+) strict, without rowid;
+
 CREATE TABLE item_keys (
   key         blob    primary key check (length(key) = 16),
   item_id     integer not null,
