@@ -162,7 +162,8 @@ class Item:
     `answer_seq` names the attempt whose answer, `answer_text`, is durable but not parsed yet, and
     `parser_id` the parser that reads it: the experiment's, or what the worker has in its place.
     `reserved_tokens` is the estimate of what its call uses, where tokens are limited. `probe`: it
-    was claimed from elsewhere in the pool, to see whether all items fail as the first ones did."""
+    was claimed from elsewhere in the pool, to see whether all items fail as the first ones did.
+    `server` is the one for which it was claimed, a hash of its URL."""
 
     id: int
     epoch: int
@@ -178,6 +179,7 @@ class Item:
     reserved_tokens: int = 0
     probe: bool = False
     parser_id: int | None = None
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

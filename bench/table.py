@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage
-from batchgen.store import ClaimRequest, key_of_content, open_store
+from batchgen.store import ClaimRequest, ServerWant, key_of_content, open_store
 from batchgen.text.json_text import canonical_json, dump_json
 from bench.job import item_text
 from bench.measure import (
@@ -210,7 +210,7 @@ def _exchanging(project: Project) -> Callable[[], Cost]:
 
 
 async def _exchange_many(database: Path) -> Cost:
-    want = ClaimRequest(BATCH)
+    want = ClaimRequest((ServerWant("", BATCH),))
     async with (
         open_store(database) as store,
         store.seat(slots=BATCH, lease_s=60, max_crashes=5) as worker,

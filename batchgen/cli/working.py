@@ -56,12 +56,13 @@ work_options = gathered(
     ),
     click.option(
         "--rpm", type=LIMIT,
-        help="Requests a minute, of all workers together; 0: no limit. Default: model.rate_limit.",
+        help="Requests a minute to a server, of all workers together; 0: no limit. Default: "
+             "model.rate_limit.",
     ),
     click.option(
         "--tpm", type=LIMIT,
-        help="Tokens a minute, in and out, of all workers together; 0: no limit. Default: "
-             "model.token_limit.",
+        help="Tokens a minute at a server, in and out, of all workers together; 0: no limit. "
+             "Default: model.token_limit.",
     ),
     click.option(
         "--adaptive/--no-adaptive", default=None,

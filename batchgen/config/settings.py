@@ -195,11 +195,11 @@ _TABLE = {
     "model.model": (TEXT, "the model's name, as the server knows it"),
     "model.rate_limit": (
         RATE_LIMIT,
-        "requests per minute, of all workers of a database together; null or 0: no limit",
+        "requests per minute to a server, of all workers together; null or 0: no limit",
     ),
     "model.token_limit": (
         RATE_LIMIT,
-        "tokens per minute, in and out, of all workers of a database together; null or 0: no limit",
+        "tokens per minute at a server, in and out, of all workers together; null or 0: no limit",
     ),
     "model.price": (
         PRICE,

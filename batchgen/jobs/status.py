@@ -16,7 +16,7 @@ from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summa
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
-from batchgen.store import CallTotals, Counts, Selection, Store, WorkerRow
+from batchgen.store import CallTotals, Counts, Selection, Store, WorkerRow, server_key
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -79,7 +79,8 @@ class Status:
     experiments     each with its counts; `total` are those of all of them
     items_per_s     in the last minute; a look at one run leaves it out
     latency_p50_s, latency_p95_s   of the newest thousand answers; None: there are none
-    learned_rpm     the calls a minute that --adaptive has found the server to take; None: not yet
+    learned_rpm     the calls a minute that --adaptive has found the server to take, the config's;
+                    None: not yet
     workers         of the whole database
     unknown         calls whose outcome nobody knows, and the most that they can have cost. Those of
                     dead workers are among them, which `total` does not know while nobody has taken
@@ -171,7 +172,7 @@ async def status_of(store: Store, config: Config, experiment: str | None = None)
         _status(total, latencies_ms, workers),
         experiments=tuple(experiments),
         items_per_s=pace.items / pace.span_s,
-        learned_rpm=await store.learned_rate(),
+        learned_rpm=(await store.learned_rates()).get(server_key(config.model.base_url)),
         unknown=unknown,
         cost_note=prices.estimate_note(config.model.model) if total.cost_usd else None,
         outdated=await outdated(store, config, [one.experiment for one in experiments]),

@@ -7,6 +7,7 @@ one snapshot, and its docstring is its promise. Behind it:
     keys      by what an item is known again
     failure_groups   which failures are of one kind
     trial     whose fault it is that nobody has been answered yet
+    server_wants     what the servers have room for, and how a claim is shared out among them
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
     sqlite/   the engine that keeps it in one SQLite file
 """
@@ -39,6 +40,7 @@ from batchgen.store.records import (
     StoredItem,
     UnknownCall,
 )
+from batchgen.store.server_wants import ServerWant, server_key
 from batchgen.store.sqlite import (
     admin,
     budget,
@@ -93,9 +95,9 @@ __all__ = [
     "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "Grant",
     "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
     "ParseWatch", "ParserCount", "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
-    "Seat", "Selection", "Spent", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial",
-    "Twin", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts",
-    "open_store",
+    "Seat", "Selection", "ServerWant", "Spent", "Store", "StoredAttempt", "StoredItem",
+    "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id",
+    "literal_parts", "open_store", "server_key",
 ]  # fmt: skip
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
@@ -333,9 +335,9 @@ class Store:
         """The number of the newest attempt; 0 when there is none yet."""
         return await self._db.read(look.newest_attempt)
 
-    async def learned_rate(self) -> float | None:
-        """The calls a minute that --adaptive has found the server to take; None: not yet."""
-        return await self._db.read(limiter.learned_rate)
+    async def learned_rates(self) -> dict[str, float]:
+        """The calls a minute that --adaptive has found a server to take, by server."""
+        return await self._db.read(limiter.learned_rates)
 
     async def workers(self) -> list[WorkerRow]:
         """Those that joined and did not leave, told whether they still live."""

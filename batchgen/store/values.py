@@ -2,6 +2,7 @@
 it is in `records`. Times that end in `_at` or `_until` are milliseconds since 1970, UTC."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import ceil
@@ -9,7 +10,8 @@ from typing import Literal, NamedTuple
 
 from batchgen.errors import UsageError
 from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, LimitName, Limits
+from batchgen.limits import Allowance
+from batchgen.store.server_wants import ServerWant
 
 # Enqueueing
 
@@ -195,23 +197,24 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What to claim: up to `slots` items of `experiments` (None: of all), and of a `selection` in
-    them if there is one, sending no more than `limits` allow together with every other worker, and
-    none that could bring their done items, whoever does them, above `until`. A call is thought to
-    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
-    no recipe is ever on trial. Nothing is claimed once `max_failures` is reached. While the
-    server answers nobody, as `probes` calls have shown, items from all over the pool are."""
+    """What to claim: as many items as the `servers` have room for, of `experiments` (None: of all),
+    and of a `selection` in them if there is one, and none that could bring their done items,
+    whoever does them, above `until`. `trial` None: no recipe is ever on trial. Nothing is claimed
+    once `max_failures` is reached. While the server answers nobody, as `probes` calls have shown,
+    items from all over the pool are."""
 
-    slots: int = 0
+    servers: tuple[ServerWant, ...] = ()
     experiments: tuple[int, ...] | None = None
-    limits: Limits = NO_LIMITS
     until: int | None = None
-    call_tokens: CallTokens = UNKNOWN_CALL
-    pause_ms: int = 0
     selection: Selection | None = None
     trial: Trial | None = None
     max_failures: FailureLimit | None = None
     probes: int | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many items to claim at most."""
+        return sum(want.slots for want in self.servers)
 
     @property
     def mark(self) -> int | None:
@@ -226,10 +229,10 @@ class Exchange:
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
     outcomes that no longer counted. `open` items are pending or running, anybody's; `next_at` is
     when it is time to look again; `enough`: as many as wanted are done, or others than those
-    of the selection have come; `limited_to_rpm`: the calls a minute that the limit `limited_by`
-    held the claims to. All are told only when fewer items were
-    claimed than wanted. `orders` are those of other terminals; None: this worker was taken for
-    dead, and claims nothing before it joins again. `proven` are recipes that the server has
+    of the selection have come; `limited`: by server, what its limits allowed, where these held
+    claims back. All are told only when fewer items were claimed than wanted. `orders` are those of
+    other terminals; None: this worker was taken for dead, and claims nothing before it joins again.
+    `proven` are recipes that the server has
     answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be;
     `acquitted` were suspects until now.
     `failed`: as many as may.
@@ -242,8 +245,7 @@ class Exchange:
     open: int | None = None
     next_at: int | None = None
     enough: bool = False
-    limited_to_rpm: float | None = None
-    limited_by: LimitName | None = None
+    limited: Mapping[str, Allowance] = field(default_factory=dict)
     proven: frozenset[int] = frozenset()
     on_trial: bool = False
     condemned: Condemned | None = None

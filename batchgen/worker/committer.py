@@ -17,6 +17,7 @@ from functools import partial
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import Remedy, StoreError, StoreRefusedError
 from batchgen.items import Item, KeepAnswer, Outcome
+from batchgen.limits import Allowance
 from batchgen.store import ClaimRequest, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.fallback import with_failed_item, with_unknown_calls
@@ -199,7 +200,8 @@ class Committer:
             return
         calls = self._permits.take_for_second_calls(clock_ms())
         items = [item for item, _ in calls]
-        begin = partial(self._seat.begin_second_calls, items, self._membership.limits)
+        limits = {self._trials.server: self._membership.limits}
+        begin = partial(self._seat.begin_second_calls, items, limits)
         ours = await self._store_retries.run(begin)
         self._second_calls |= ours
         for item, may_go_out in calls:
@@ -227,9 +229,10 @@ class Committer:
         await self._observe(done)
         self._give_out(done.items)
         if want.slots:
-            self._stats.limited_to_rpm = done.limited_to_rpm
-            self._stats.limited_by = done.limited_by
-            is_held = done.on_trial or done.limited_by is not None
+            limited = done.limited.get(self._trials.server, Allowance(0))
+            self._stats.limited_to_rpm = limited.limited_to_rpm
+            self._stats.limited_by = limited.limited_by
+            is_held = done.on_trial or limited.limited_by is not None
             self._stats.next_item_at = None if is_held else done.next_at
         if len(done.items) < want.slots:
             self._plan_next_look(done)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from batchgen.items import Outcome
 from batchgen.limits import UNKNOWN_CALL, Limits, TokenMeter
-from batchgen.store import ClaimRequest, Exchange
+from batchgen.store import ClaimRequest, Exchange, ServerWant
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
@@ -62,10 +62,13 @@ class Demand:
         """The claim, to be sent with the outcomes; for none it still says what the limits are."""
         limits = limits.below(self._pacer.server.rpm)
         counts_tokens = limits.tpm is not None
-        return ClaimRequest(
-            self.claims(free_slots, now), self._spec.experiments, limits, self._spec.until,
-            call_tokens=self._meter.estimate if counts_tokens else UNKNOWN_CALL,
+        server = ServerWant(
+            self._trials.server, self.claims(free_slots, now), limits,
+            self._meter.estimate if counts_tokens else UNKNOWN_CALL,
             pause_ms=max(0, self._pacer.limited_until - now),
+        )  # fmt: skip
+        return ClaimRequest(
+            (server,), self._spec.experiments, self._spec.until,
             selection=self._spec.selection,
             trial=self._trials.request(self._pacer.first_calls(now)),
             max_failures=self._spec.max_failures,

@@ -7,10 +7,9 @@ it asks wrongly.
 """
 
 import re
-from hashlib import blake2b
 
 from batchgen.items import Answer, Decision, Fail, Failure, Reason, Reply, Retry, Suspect
-from batchgen.store import Exchange, Trial
+from batchgen.store import Exchange, Trial, server_key
 from batchgen.store.trial import Accusation, alike
 from batchgen.worker.requests import Prepared
 
@@ -25,7 +24,7 @@ class Trials:
 
     def __init__(self, base_url: str, run: str = "") -> None:
         self._run = run
-        self.server = blake2b(base_url.encode(), digest_size=8).hexdigest()
+        self.server = server_key(base_url)
         self._proven: frozenset[int] = frozenset()
         self.watches = True
 

@@ -279,10 +279,11 @@ create table reservations (
   cost_usd      real    not null check (cost_usd >= 0)
 ) strict;
 
--- What all workers together may send: one row, once anything was limited. The two buckets held so
--- much at `updated_at`; below zero, tokens are owed. The rest is what --adaptive has learned.
-create table shared_rate (
-  id               integer primary key,
+-- What all workers together may send to a server: a row each, once anything was limited. The two
+-- buckets held so much at `updated_at`; below zero, tokens are owed. The rest is what --adaptive has
+-- learned.
+create table shared_rates (
+  server           text    primary key,            -- a hash of its URL
   updated_at       integer not null,
   requests         real    not null,
   tokens           real    not null,
@@ -293,10 +294,9 @@ create table shared_rate (
   cut_at           integer not null,
   cut_effective_at integer not null,               -- until then calls went out that did not know of it
   taken_since_cut  integer not null,               -- calls since then that were not refused
-  constraint one_row          check (id = 1),
   constraint ceiling_positive check (ceiling_per_s > 0),
   constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
-) strict;
+) strict, without rowid;
 
 -- The recipes that a server has answered since the first of the workers that ask it began. Until then a
 -- recipe is on trial: its calls are few, and nobody is charged for what may be its own fault.

@@ -23,7 +23,7 @@ from batchgen.store.sqlite.gate import Gate
 from tests.kits.crashes import contradictions, exported, locked, said, send, until
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
-from tests.kits.table import open_table
+from tests.kits.table import claims, open_table
 from tests.kits.typist import Typist
 
 ITEMS = 12
@@ -622,10 +622,10 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
             key = key_of_content(into.experiment_id, into.variant, content)
             await one.add_items(into, [NewItem(key, content, None, "here")])
         async with one.seat(1, 60, 3) as worker, two.seat(1, 60, 3) as other:
-            (item,) = (await worker.exchange([], ClaimRequest(1))).items
+            (item,) = (await worker.exchange([], claims(1))).items
             for jumped_ms[0] in (HOUR_MS, -HOUR_MS):
                 assert await other.heartbeat() is True
-                assert (await other.exchange([], ClaimRequest(1))).items == []
+                assert (await other.exchange([], claims(1))).items == []
                 assert await worker.heartbeat() is True
             done = await worker.exchange([Outcome(item, (), Release())], ClaimRequest())
             assert done.lost == []

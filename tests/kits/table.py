@@ -20,6 +20,7 @@ from batchgen.items import (
     Recipe,
     Usage,
 )
+from batchgen.limits import UNKNOWN_CALL, CallTokens
 from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
     Added,
@@ -27,6 +28,7 @@ from batchgen.store import (
     Exchange,
     Intake,
     OtherRecipe,
+    ServerWant,
     key_of_content,
     key_of_id,
 )
@@ -39,6 +41,7 @@ T = TypeVar("T")
 
 RECIPE = Recipe(system=None, user=None, model="m", params={})
 OTHER_RECIPE = Recipe(system=None, user=None, model="m", params={"seed": 1})
+SERVER = "server"
 MACHINE = ("host", "boot")
 START = 1_700_000_000_000
 LEASE_MS = 60_000
@@ -80,6 +83,20 @@ def answered(text: str = "an answer", at: int = START) -> Attempt:
 
 def broken(reason: Reason = Reason.SERVER, at: int = START) -> Attempt:
     return Attempt(finished_at=at, latency_ms=5, reason=reason, error="it broke", http_status=500)
+
+
+def claims(
+    slots: int = 0,
+    experiments: tuple[int, ...] | None = None,
+    *,
+    limits: Limits = NO_LIMITS,
+    call_tokens: CallTokens = UNKNOWN_CALL,
+    pause_ms: int = 0,
+    **others: Any,
+) -> ClaimRequest:
+    """Of a worker that asks one server."""
+    want = ServerWant(SERVER, slots, limits, call_tokens, pause_ms)
+    return ClaimRequest((want,), experiments, **others)
 
 
 class Table:
@@ -143,7 +160,7 @@ class Table:
         experiments: tuple[int, ...] | None = None,
         rpm: int | None = None,
     ) -> Exchange:
-        wanted = ClaimRequest(want, experiments, Limits(rpm))
+        wanted = claims(want, experiments, limits=Limits(rpm))
         return self.exchange_want(worker_id, wanted, outcomes)
 
     def exchange_want(
@@ -164,7 +181,7 @@ class Table:
         return self.exchange(worker_id, [Outcome(item, made, decision)])
 
     def begin_second_calls(self, *items: Item, limits: Limits = NO_LIMITS) -> set[int]:
-        return self.run(queue.begin_second_calls, items, limits, self.now)
+        return self.run(queue.begin_second_calls, items, {SERVER: limits}, self.now)
 
     def leave(self, worker_id: int) -> int:
         return self._remove(worker_id, crashed=False)

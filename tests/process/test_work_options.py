@@ -42,7 +42,7 @@ async def share_limits_and_items_of_one_experiment(project: Project, _: Simulato
     logs = (project.path / "logs").iterdir()
     started = [json.loads(log.read_text().splitlines()[0]) for log in logs]
     assert sorted(event["slots"] for event in started) == [2, 3]
-    ((requests, tokens),) = project.query("select requests, tokens from shared_rate")
+    ((requests, tokens),) = project.query("select requests, tokens from shared_rates")
     assert requests > 0 < tokens
 
 
@@ -71,7 +71,7 @@ async def stop_at_so_many(project: Project, _: Simulator) -> None:
     done = await work_in_two(project, "--until", "7", "--adaptive")
     assert done.code == 0, done.err
     assert project.query("select count(*) from work where state = 'done'") == [(7,)]
-    ((requests,),) = project.query("select requests from shared_rate")
+    ((requests,),) = project.query("select requests from shared_rates")
     assert requests > 0  # there is a rate, though no limit is given
 
 

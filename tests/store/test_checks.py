@@ -23,7 +23,7 @@ insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)
  values (1, 1, 1, 'done', 1, 0);
 insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
-insert into shared_rate values (1, 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
+insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
 insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
@@ -83,10 +83,9 @@ IMPOSSIBLE = [
     ("probe_or_not", "update suspects set probe = 2"),
     ("fails_or_waits", "update suspects set reason = null"),
     ("fails_or_waits", "update suspects set available_at = 5"),
-    ("one_row", "insert into shared_rate values (2, 0, 0, 0, 0, null, 0, 0, 0, 0, 0)"),
-    ("ceiling_positive", "update shared_rate set ceiling_per_s = 0"),
-    ("never_shrinks", "update shared_rate set limited_s = -1"),
-    ("never_shrinks", "update shared_rate set taken_since_cut = -1"),
+    ("ceiling_positive", "update shared_rates set ceiling_per_s = 0"),
+    ("never_shrinks", "update shared_rates set limited_s = -1"),
+    ("never_shrinks", "update shared_rates set taken_since_cut = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
     ("sha256_is_hex", "update live_files set sha256 = ''"),
     ("not_negative", "update live_files set result_seq = -1"),

@@ -18,6 +18,7 @@ from batchgen.items import (
     Retry,
 )
 from tests.kits.table import (
+    SERVER,
     START,
     Table,
     answered,
@@ -58,6 +59,7 @@ def test_a_claimed_item_is_all_that_is_known_of_it(table: Table, worker: int) ->
         Item(
             id=1, epoch=1, experiment_id=1, recipe_id=1, custom_id="x", input_json='{"v": "ü"}',
             tries=0, parse_failures=0, answer_seq=None, parser_id=1,
+            server=SERVER,
         )
     ]  # fmt: skip
     assert table.work(1) == {

@@ -24,7 +24,7 @@ from batchgen.items import (
     Release,
     Retry,
 )
-from batchgen.store import ClaimRequest, OtherRecipe, open_store
+from batchgen.store import OtherRecipe, open_store
 from batchgen.store.sqlite import look, queue
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from tests.kits.table import (
@@ -35,6 +35,7 @@ from tests.kits.table import (
     Table,
     answered,
     broken,
+    claims,
     new_database,
     new_item,
     open_table,
@@ -354,12 +355,12 @@ CLAIM_AND_DIE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from typing import Any
-from batchgen.store import ClaimRequest, open_store
+from batchgen.store import ClaimRequest, ServerWant, open_store
 
 async def main():
     async with open_store(Path(sys.argv[1])) as store:
         async with store.seat(2, float(sys.argv[2]), 3) as worker:
-            await worker.exchange([], ClaimRequest(2))
+            await worker.exchange([], ClaimRequest((ServerWant("", 2),)))
             os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -388,7 +389,7 @@ async def test_items_of_a_killed_process_are_taken_over_by_the_next_join(tmp_pat
     )
     assert await killed.wait() == -signal.SIGKILL
     async with open_store(path) as store, store.seat(3, 60, 3) as worker:
-        taken = await worker.exchange([], ClaimRequest(3))
+        taken = await worker.exchange([], claims(3))
         assert sorted((each.id, each.epoch) for each in taken.items) == [(1, 3), (2, 3), (3, 1)]
         counts = await store.counts()
         assert (counts.calls, counts.unknown_calls) == (2, 2)
@@ -404,14 +405,14 @@ async def test_a_worker_of_another_machine_lives_until_its_lease_ends(tmp_path: 
         with closing(new_database(path)) as db:
             now = int(db.execute("select strftime('%s') * 1000").fetchone()[0])
             alive = queue.join(db, far, 1, 1, now, 3_600_000)
-            queue.exchange(db, alive, [], ClaimRequest(1), now)
+            queue.exchange(db, alive, [], claims(1), now)
             lapsed = queue.join(db, far, 1, 1, now - 10_000, 5_000)
-            queue.exchange(db, lapsed, [], ClaimRequest(1), now)
+            queue.exchange(db, lapsed, [], claims(1), now)
         assert [(row.id, row.alive) for row in await store.workers()] == [
             (alive, True), (lapsed, False),
         ]  # fmt: skip
         async with store.seat(1, 0, 3) as worker:  # which need not wait until leases tell
-            assert [item.id for item in (await worker.exchange([], ClaimRequest(5))).items] == [2]
+            assert [item.id for item in (await worker.exchange([], claims(5))).items] == [2]
             assert [row.id for row in await store.workers()] == [alive, worker.id]
 
 
@@ -421,18 +422,16 @@ async def test_a_worker_whose_lease_lapsed_is_taken_over_though_it_holds_its_loc
     path = tmp_path / "batchgen.db"
     await enqueue(path, "a")
     async with open_store(path) as store, store.seat(1, -1, 3) as slow:
-        (item,) = (await slow.exchange([], ClaimRequest(1))).items
+        (item,) = (await slow.exchange([], claims(1))).items
         async with store.seat(1, 0, 3):  # which need not wait until leases tell
             pass
         async with store.seat(1, 60, 3) as other:
-            late = await slow.exchange(
-                [Outcome(item, (answered("late"),), Done())], ClaimRequest(1)
-            )
+            late = await slow.exchange([Outcome(item, (answered("late"),), Done())], claims(1))
             assert (late.expelled, late.items, len(late.lost)) == (True, [], 1)
             assert await slow.heartbeat() is False
-            (again,) = (await other.exchange([], ClaimRequest(1))).items
+            (again,) = (await other.exchange([], claims(1))).items
             assert (again.id, again.epoch, again.answer_seq) == (1, 3, None)
-            await other.exchange([Outcome(again, (answered("in time"),), Done())], ClaimRequest(0))
+            await other.exchange([Outcome(again, (answered("in time"),), Done())], claims(0))
         (row,) = await store.results_of([1])
         assert row.response == '"in time"'  # as JSON
     assert query(path, "select outcome, response from attempts order by seq") == [
@@ -455,9 +454,9 @@ async def test_a_worker_that_lives_is_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "batchgen.db"
     await enqueue(path, "a")
     async with open_store(path) as one, open_store(path) as two, one.seat(1, 60, 3) as worker:
-        await worker.exchange([], ClaimRequest(1))
+        await worker.exchange([], claims(1))
         async with two.seat(1, 60, 3) as other:
-            assert (await other.exchange([], ClaimRequest(1))).items == []
+            assert (await other.exchange([], claims(1))).items == []
             assert await worker.heartbeat() is True
         (row,) = await two.workers()
         assert (row.id, row.boot_id, row.alive) == (worker.id, machine()[1], True)

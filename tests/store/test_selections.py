@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.items import Done, Fail, Item, Outcome, Reason, Release, Retry
-from batchgen.store import ClaimRequest, Exchange, OtherRecipe, Selection, open_store
+from batchgen.store import Exchange, OtherRecipe, Selection, open_store
 from batchgen.store.sqlite import look, queue, selections
-from tests.kits.table import RECIPE, Table, answered, broken, new_item, open_table
+from tests.kits.table import RECIPE, Table, answered, broken, claims, new_item, open_table
 
 
 def select(table: Table, *items: int) -> Selection:
@@ -18,7 +18,7 @@ def select(table: Table, *items: int) -> Selection:
 def exchange(
     table: Table, worker: int, slots: int, selection: Selection | None, *outcomes: Outcome
 ) -> Exchange:
-    want = ClaimRequest(slots, (1,), selection=selection)
+    want = claims(slots, (1,), selection=selection)
     return table.run(queue.exchange, worker, outcomes, want, table.now)
 
 
@@ -120,7 +120,7 @@ def test_until_counts_the_chosen_ones(tmp_path: Path) -> None:
         (first,) = table.claim(worker, 1)
         table.finish(worker, first, Done(), answered())
         selection = select(table, 1, 3, 4, 5)
-        want = ClaimRequest(8, (1,), until=2, selection=selection)
+        want = claims(8, (1,), until=2, selection=selection)
         (three,) = table.run(queue.exchange, worker, [], want, table.now).items
         ended = [Outcome(three, (answered(),), Done())]
         done = table.run(queue.exchange, worker, ended, want, table.now)

@@ -1,17 +1,16 @@
 """Recipes on trial, in the table: who may ask while the server answers nobody, and for what."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchgen.items import Fail, Item, Outcome, Reason, Retry
-from batchgen.store import ClaimRequest, Trial
-from tests.kits.table import Table, broken, open_table
+from batchgen.store import Trial
+from tests.kits.table import Table, broken, claims, open_table
 
 NOT_SERVED = Retry(None, charged=False)
-ON_TRIAL = ClaimRequest(trial=Trial("", calls=16))
+ON_TRIAL = Trial("", calls=16)
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def table(tmp_path: Path) -> Iterator[Table]:
 def claim(
     table: Table, worker: int, want: int, outcomes: Sequence[Outcome] = (), experiment: int = 1
 ) -> list[Item]:
-    wanted = replace(ON_TRIAL, slots=want, experiments=(experiment,))
+    wanted = claims(want, (experiment,), trial=ON_TRIAL)
     return table.exchange_want(worker, wanted, outcomes).items
 
 
@@ -63,7 +62,7 @@ def test_when_it_has_nothing_left_to_ask_it_makes_way(table: Table) -> None:
 def test_probes_are_for_items_from_all_over_the_pool(table: Table) -> None:
     table.enqueue(*range(100))
     worker = table.join()
-    claimed = table.exchange_want(worker, ClaimRequest(5, probes=0)).items
+    claimed = table.exchange_want(worker, claims(5, probes=0)).items
     assert sorted(item.id for item in claimed) == [16, 39, 53, 76, 100]
     assert all(item.probe for item in claimed)
 
@@ -75,5 +74,5 @@ def test_probes_take_the_lowest_priority_and_what_waits_last(table: Table) -> No
     again = table.claim(worker, 1)[0]
     table.finish(worker, again, Retry(table.now, charged=True), broken())
     table.now += 1
-    claimed = [table.exchange_want(worker, ClaimRequest(1, probes=n)).items for n in range(3)]
+    claimed = [table.exchange_want(worker, claims(1, probes=n)).items for n in range(3)]
     assert [item.id for items in claimed for item in items] == [3, 2, 1]

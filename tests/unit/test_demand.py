@@ -186,8 +186,9 @@ def test_a_request_says_what_limits_the_claim() -> None:
     limited(worker)
     want = worker.demand.request(7, Limits(rpm=60), NOW)
     assert (want.slots, want.experiments, want.until) == (0, (3,), 500)
-    assert (want.limits, want.pause_ms) == (Limits(60), 7000)
-    assert want.call_tokens == UNKNOWN_CALL
+    (server,) = want.servers
+    assert (server.limits, server.pause_ms) == (Limits(60), 7000)
+    assert server.call_tokens == UNKNOWN_CALL
 
 
 def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
@@ -196,9 +197,9 @@ def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
     outcome = Outcome(ITEM, (used,), Done())
     worker = Worker()
     worker.demand.learn_tokens([outcome], Limits())
-    assert worker.demand.request(7, limits, NOW).call_tokens == UNKNOWN_CALL
+    assert worker.demand.request(7, limits, NOW).servers[0].call_tokens == UNKNOWN_CALL
     worker.demand.learn_tokens([outcome], limits)
-    assert worker.demand.request(7, limits, NOW).call_tokens.mean == 120
+    assert worker.demand.request(7, limits, NOW).servers[0].call_tokens.mean == 120
 
 
 # Second calls

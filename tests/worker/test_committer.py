@@ -85,7 +85,7 @@ async def test_a_second_call_that_never_went_out_takes_nothing_from_the_limits(
         await durable
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    [(requests,)] = worker.query("select requests from shared_rate")
+    [(requests,)] = worker.query("select requests from shared_rates")
     assert requests == pytest.approx(0, abs=0.5)  # of one for a minute, the first call had it
 
 
@@ -233,7 +233,7 @@ async def test_answers_are_kept_when_the_limits_cannot_be_settled(tmp_path: Path
         items = [await claimed(worker.committer) for _ in range(ITEMS)]
         for event in ("insert", "update"):
             worker.execute(
-                f"create trigger poison_{event} before {event} on shared_rate"
+                f"create trigger poison_{event} before {event} on shared_rates"
                 " begin select raise(abort, 'poisoned'); end"
             )
         durable = [worker.committer.hand_in(answered(item)) for item in items]

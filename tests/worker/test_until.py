@@ -9,11 +9,11 @@ import pytest
 
 from batchgen.items import Done, Fail, Outcome, Reason, Retry
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import ClaimRequest, Counts, Exchange
+from batchgen.store import Counts, Exchange
 from batchgen.store.sqlite import queue
 from tests.kits.crashes import until
 from tests.kits.project import Project, ended
-from tests.kits.table import Table, answered, broken, open_table
+from tests.kits.table import Table, answered, broken, claims, open_table
 
 WANTED = 7
 
@@ -40,7 +40,7 @@ def test_the_rule(until: int | None, wanted: int, is_enough: bool) -> None:
 
 
 def wanted(table: Table, worker: int, slots: int, *outcomes: Outcome, until: int) -> Exchange:
-    want = ClaimRequest(slots, until=until)
+    want = claims(slots, until=until)
     return table.run(queue.exchange, worker, outcomes, want, table.now)
 
 

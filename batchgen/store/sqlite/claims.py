@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from batchgen.items import State
-from batchgen.limits import Allowance
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.sql import QUERIES
@@ -18,23 +17,23 @@ _GOLDEN_RATIO = 0.618034  # its multiples, without their whole part, are spread 
 
 
 def claim(
-    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowance: Allowance, now: int
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, calls: int, now: int
 ) -> tuple[list[int], int | None]:
-    """Retries that are due first, then fresh items; as probes fresh ones first. Also when to look
-    again, if that is known."""
-    if want.slots == 0:
+    """So many at most: retries that are due first, then fresh items; as probes fresh ones first.
+    When these are fewer, also when the next retry will be due, if any."""
+    if calls == 0:
         return [], None
     claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
     if claims == [(1,)]:
         return [], None  # what may kill the worker is parsed while nothing else is in flight
-    if not claims and allowance.calls and (crashed := _claim_crashed(db, worker_id, want)):
+    if not claims and calls and (crashed := _claim_crashed(db, worker_id, want)):
         return crashed, None
     deltas = CounterDeltas()
-    next_at: int | None = None
+    due_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
         for claim_some in _claims(want):
-            slots = min(allowance.calls, want.slots) - len(claimed)
+            slots = calls - len(claimed)
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
@@ -44,11 +43,9 @@ def claim(
                 claimed += ids
                 deltas.move(experiment_id, State.PENDING, -len(ids))
                 deltas.move(experiment_id, State.RUNNING, +len(ids))
-        next_at = earlier(next_at, _next_available_at(db, want, experiment_id))
+        due_at = earliest(due_at, _next_available_at(db, want, experiment_id))
     write_deltas(db, deltas)
-    # While a limit holds claims back, what comes due before it allows more is worth no look.
-    limited = allowance.next_at is not None and len(claimed) == allowance.calls
-    return claimed, allowance.next_at if limited else next_at
+    return claimed, due_at if len(claimed) < calls else None
 
 
 class _ClaimQueries(NamedTuple):
@@ -127,5 +124,5 @@ def _next_available_at(
     return None if at is None else int(at)
 
 
-def earlier(one: int | None, other: int | None) -> int | None:
-    return min((at for at in (one, other) if at is not None), default=None)
+def earliest(*times: int | None) -> int | None:
+    return min((at for at in times if at is not None), default=None)

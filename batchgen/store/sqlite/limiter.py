@@ -1,60 +1,109 @@
-"""What all workers together may send: one row, read and written in the exchange that claims.
+"""What all workers together may send to a server: its row, read and written in the exchange that
+claims.
 
-Where nothing is limited, it is neither read nor written. The arithmetic is in buckets.py.
+Of a server of which nothing is limited, none is read or written. The arithmetic is in buckets.py.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
-from batchgen.items import Item
+from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
+from batchgen.store.plan import plan_returned
+from batchgen.store.server_wants import ServerWant, in_turn
 from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
 
 
-def read_shared_rate(db: sqlite3.Connection) -> SharedRate:
-    columns = next(dicts_of(db, "shared_rate"), None)
-    if columns is None:
-        return SharedRate()
+def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
+    columns = next(dicts_of(db, "shared_rate", {"server": server}), None)
+    return SharedRate() if columns is None else _shared_rate(columns)
+
+
+def _shared_rate(columns: dict[str, Any]) -> SharedRate:
     learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__slots__})
     return SharedRate(**columns, learned=learned)
 
 
-def learned_rate(db: sqlite3.Connection) -> float | None:
-    learned = read_shared_rate(db).learned
-    return None if learned.ceiling_per_s is None else learned.per_s * 60
+def learned_rates(db: sqlite3.Connection) -> dict[str, float]:
+    """The calls a minute that --adaptive has found a server to take, by server."""
+    rows = dicts_of(db, "shared_rates")
+    found = {str(columns.pop("server")): _shared_rate(columns).learned for columns in rows}
+    return {
+        server: learned.per_s * 60
+        for server, learned in found.items()
+        if learned.ceiling_per_s is not None
+    }
 
 
-class Limiter:
-    """The limits during one exchange: settle, ask for an allowance, take, write. `call_tokens` is
-    what most calls use."""
+class Limiters:
+    """The limits of the servers during one exchange: settle, ask for allowances, take, write."""
 
-    def __init__(
-        self, db: sqlite3.Connection, limits: Limits, call_tokens: float, now: int
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, wants: Sequence[ServerWant], now: int) -> None:
+        self._wants = wants
+        self._limiters = {want.server: _Limiter(db, want, now) for want in wants if want.limits.any}
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Put back what calls that ended, or were never sent, did not use."""
+        for server, limiter in self._limiters.items():
+            limiter.settle([one for one in outcomes if one.item.server == server])
+
+    def allow(self, most: int) -> dict[str, Allowance]:
+        """By server, for that many calls together."""
+        room = {want.server: want.slots for want in self._wants}
+        if most < sum(room.values()):
+            servers = in_turn(room, most)
+            room = {server: servers.count(server) for server in room}
+        return {server: self._allowance(server, calls) for server, calls in room.items()}
+
+    def _allowance(self, server: str, calls: int) -> Allowance:
+        limiter = self._limiters.get(server)
+        return limiter.allowance(calls) if limiter and calls else Allowance(calls)
+
+    def take(self, items: Sequence[Item]) -> None:
+        """What these claims will need; nothing for one whose answer is there already."""
+        for server, limiter in self._limiters.items():
+            limiter.take([item for item in items if item.server == server])
+
+    def take_second_calls(self, items: Iterable[Item]) -> None:
+        """What one more call for each of these will need, whether or not there is room for it."""
+        for item in items:
+            if limiter := self._limiters.get(item.server):
+                limiter.take_second_call(item)
+
+    def write(self) -> None:
+        """Those of which more has changed than the time."""
+        for limiter in self._limiters.values():
+            limiter.write()
+
+
+class _Limiter:
+    """Those of one server."""
+
+    def __init__(self, db: sqlite3.Connection, want: ServerWant, now: int) -> None:
         self._db = db
-        self._limits = limits
-        self._call_tokens = call_tokens
+        self._want = want
         self._now = now
-        self._shared = read_shared_rate(db)
+        self._shared = read_shared_rate(db, want.server)
         self._seen_at = self._shared.updated_at
         self._changed = now < self._seen_at  # the clock was set back
         self._allowance = Allowance(0)
 
-    def settle(self, returned: Returned) -> None:
-        """Put back what calls that ended, or were never sent, did not use."""
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        returned = plan_returned(outcomes, self._want.limits, self._want.pause_ms)
         if returned != Returned():
             self._shared = self._shared.settled(returned, self._now)
             self._changed = True
 
-    def allowance(self, want: int) -> Allowance:
-        self._shared = self._shared.filled(self._limits, self._call_tokens, self._now)
-        self._allowance = allowance(self._shared, self._limits, want, self._call_tokens, self._now)
+    def allowance(self, calls: int) -> Allowance:
+        limits, call_tokens = self._want.limits, self._want.call_tokens.mean
+        self._shared = self._shared.filled(limits, call_tokens, self._now)
+        self._allowance = allowance(self._shared, limits, calls, call_tokens, self._now)
         return self._allowance
 
     def take(self, items: Sequence[Item]) -> None:
-        """What these claims will need; nothing for one whose answer is there already."""
         calls = [item.reserved_tokens for item in items if item.answer_seq is None]
         if calls:
             self._shared = self._shared.taken(len(calls), sum(calls))
@@ -64,15 +113,25 @@ class Limiter:
             self._shared = replace(self._shared, learned=learned)
             self._changed = True
 
-    def take_second_calls(self, items: Sequence[Item]) -> None:
-        """What one more call for each of these will need, whether or not there is room for it."""
-        self._shared = self._shared.taken(len(items), sum(item.reserved_tokens for item in items))
+    def take_second_call(self, item: Item) -> None:
+        self._shared = self._shared.taken(1, item.reserved_tokens)
         self._changed = True
 
     def write(self) -> None:
-        """Unless nothing but time has passed."""
         if not self._changed:
             return
         columns = asdict(self._shared)
         learned = columns.pop("learned")
-        self._db.execute(QUERIES["write_shared_rate"], columns | learned)
+        self._db.execute(
+            QUERIES["write_shared_rate"], {"server": self._want.server} | columns | learned
+        )
+
+
+def second_calls_of(
+    db: sqlite3.Connection, items: Iterable[Item], limits: Mapping[str, Limits], now: int
+) -> None:
+    """They take their share of the limits, by server."""
+    wants = [ServerWant(server, limits=each) for server, each in limits.items()]
+    limiters = Limiters(db, wants, now)
+    limiters.take_second_calls(items)
+    limiters.write()

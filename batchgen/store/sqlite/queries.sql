@@ -499,9 +499,10 @@ select error from results where state = 'failed' order by seq desc limit 1;
 
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
-       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id
-  from json_each(:ids) claimed
-  cross join work w on w.item_id = claimed.value
+       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id,
+       claimed.value as server
+  from json_each(:claimed) claimed
+  cross join work w on w.item_id = cast(claimed.key as integer)
   cross join experiments e on e.id = w.experiment_id
   cross join items i on i.id = w.item_id
   left join attempts a on a.seq = w.answer_seq;
@@ -517,14 +518,19 @@ select min(available_at) from work indexed by work_selected
 -- name: shared_rate
 select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,
        cut_effective_at, taken_since_cut
-  from shared_rate where id = 1;
+  from shared_rates where server = :server;
+
+-- name: shared_rates
+select server, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s,
+       cut_at, cut_effective_at, taken_since_cut
+  from shared_rates order by server;
 
 -- name: write_shared_rate
-insert into shared_rate (id, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share,
-  limited_s, cut_at, cut_effective_at, taken_since_cut)
-values (1, :updated_at, :requests, :tokens, :paused_until, :ceiling_per_s, :cut_share,
+insert into shared_rates (server, updated_at, requests, tokens, paused_until, ceiling_per_s,
+  cut_share, limited_s, cut_at, cut_effective_at, taken_since_cut)
+values (:server, :updated_at, :requests, :tokens, :paused_until, :ceiling_per_s, :cut_share,
   :limited_s, :cut_at, :cut_effective_at, :taken_since_cut)
-on conflict (id) do update
+on conflict (server) do update
    set updated_at = :updated_at, requests = :requests, tokens = :tokens,
        paused_until = :paused_until, ceiling_per_s = :ceiling_per_s, cut_share = :cut_share,
        limited_s = :limited_s, cut_at = :cut_at, cut_effective_at = :cut_effective_at,

@@ -11,17 +11,18 @@ A worker that was taken for dead changes nothing; its paid answers are still app
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits
-from batchgen.store.plan import Plan, plan_returned
+from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
-from batchgen.store.sqlite.claims import claim, earlier
+from batchgen.store.server_wants import in_turn
+from batchgen.store.sqlite.claims import claim, earliest
 from batchgen.store.sqlite.finish import finish, give_back
-from batchgen.store.sqlite.limiter import Limiter
+from batchgen.store.sqlite.limiter import Limiters, second_calls_of
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
@@ -108,15 +109,14 @@ def charge(db: sqlite3.Connection, items: Iterable[Item]) -> None:
 
 
 def begin_second_calls(
-    db: sqlite3.Connection, items: Sequence[Item], limits: Limits, now: int
+    db: sqlite3.Connection, items: Sequence[Item], limits: Mapping[str, Limits], now: int
 ) -> set[int]:
+    """`limits` are those of the servers."""
     claims = json.dumps({item.id: item.epoch for item in items})
     begun = db.execute(QUERIES["begin_second_calls"], {"claims": claims}).fetchall()
     ours = {item_id for (item_id,) in begun}
-    if ours and limits.any:
-        limiter = Limiter(db, limits, 0.0, now)
-        limiter.take_second_calls([item for item in items if item.id in ours])
-        limiter.write()
+    if ours:
+        second_calls_of(db, [item for item in items if item.id in ours], limits, now)
     return ours
 
 
@@ -133,23 +133,23 @@ def exchange(
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
     orders = orders_of(db, worker_id)
-    limiter = Limiter(db, want.limits, want.call_tokens.mean, now) if want.limits.any else None
-    if limiter:
-        limiter.settle(plan_returned(outcomes, want.limits, want.pause_ms))
+    limiters = Limiters(db, want.servers, now)
+    limiters.settle(outcomes)
     failed = _too_many_failed(db, want)
     outgrown = _is_outgrown(db, want)
     claims_nothing = (
         orders is None or orders.claims_nothing or trials.condemned or failed or outgrown
     )
     most = 0 if claims_nothing else min(want.slots, trials.may_begin())
-    allowance = limiter.allowance(most) if limiter and most else Allowance(most)
+    allowed = limiters.allow(most)
+    calls = sum(one.calls for one in allowed.values())
     probes = want.probes if trials.probes is None else trials.probes
-    wanted = replace(want, slots=_wanted(db, want), probes=probes)
-    claimed, next_at = claim(db, worker_id, wanted, allowance, now)
-    items = trials.keep(_items(db, claimed, want, probes=probes is not None))
-    if limiter:
-        limiter.take(items)
-        limiter.write()
+    wanted = replace(want, probes=probes)
+    claimed, due_at = claim(db, worker_id, wanted, min(calls, _wanted(db, want)), now)
+    servers = in_turn({server: one.calls for server, one in allowed.items()}, len(claimed))
+    items = trials.keep(_items(db, dict(zip(claimed, servers, strict=True)), wanted))
+    limiters.take(items)
+    limiters.write()
     done = Exchange(
         items, finished.attempt_seqs, orders, finished.lost,
         proven=trials.proven, on_trial=trials.on_trial, condemned=trials.condemned,
@@ -158,33 +158,47 @@ def exchange(
     )  # fmt: skip
     if len(items) == want.slots:
         return done
-    if trials.on_trial:
-        next_at = earlier(next_at, trials.look_again_at)
     counts = _counts(db, want)
-    is_limited = len(items) == allowance.calls
     return replace(
         done,
         open=counts.open,
-        next_at=next_at,
+        next_at=_look_at(due_at, allowed, len(claimed), trials),
         enough=outgrown or counts.is_enough(want.until),
-        limited_to_rpm=allowance.limited_to_rpm if is_limited else None,
-        limited_by=allowance.limited_by if is_limited else None,
+        limited=_limited(allowed) if len(items) == calls else {},
     )
 
 
-def _items(
-    db: sqlite3.Connection, claimed: list[int], want: ClaimRequest, *, probes: bool
-) -> list[Item]:
+def _look_at(
+    due_at: int | None, allowed: Mapping[str, Allowance], claimed: int, trials: Trials
+) -> int | None:
+    """When there may be more. While limits hold claims back, what comes due before they allow more
+    is worth no look."""
+    limited = _limited(allowed) if claimed == sum(one.calls for one in allowed.values()) else {}
+    times = [one.next_at for one in limited.values()] if limited else [due_at]
+    return earliest(*times, trials.look_again_at if trials.on_trial else None)
+
+
+def _limited(allowed: Mapping[str, Allowance]) -> dict[str, Allowance]:
+    return {server: one for server, one in allowed.items() if one.next_at is not None}
+
+
+def _items(db: sqlite3.Connection, claimed: dict[int, str], want: ClaimRequest) -> list[Item]:
+    """Those claimed, each for its server."""
     if not claimed:
         return []
-    items = list(rows_of(db, "claimed_items", Item, {"ids": json.dumps(claimed)}))
-    if probes:
+    items = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
+    if want.probes is not None:
         items = [replace(item, probe=True) for item in items]
-    if want.limits.tpm is None:
+    tokens_of = {
+        one.server: one.call_tokens.of for one in want.servers if one.limits.tpm is not None
+    }
+    if not tokens_of:
         return items
-    tokens_of = want.call_tokens.of
     return [
-        replace(item, reserved_tokens=tokens_of(len(item.input_json.encode()))) for item in items
+        replace(item, reserved_tokens=tokens_of[item.server](len(item.input_json.encode())))
+        if item.server in tokens_of
+        else item
+        for item in items
     ]
 
 

@@ -37,8 +37,10 @@ def row_of(
     return next(rows_of(db, query, into, parameters), None)
 
 
-def dicts_of(db: sqlite3.Connection, query: str) -> Iterator[dict[str, Any]]:
-    cursor = db.execute(QUERIES[query])
+def dicts_of(
+    db: sqlite3.Connection, query: str, parameters: Mapping[str, object] | None = None
+) -> Iterator[dict[str, Any]]:
+    cursor = db.execute(QUERIES[query], parameters or {})
     columns = [column[0] for column in cursor.description]
     return (dict(zip(columns, row, strict=True)) for row in cursor)
 

@@ -4,14 +4,14 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from batchgen.clock import now_ms
 from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
-from batchgen.limits import NO_LIMITS, Limits
+from batchgen.limits import Limits
 from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
@@ -146,11 +146,12 @@ class Seat:
         return orders
 
     async def begin_second_calls(
-        self, items: Sequence[Item], limits: Limits = NO_LIMITS
+        self, items: Sequence[Item], limits: Mapping[str, Limits]
     ) -> set[int]:
         """The numbers of those items that are still this worker's: for each of them a second call
         may be sent, and until its outcome is written a crash leaves two calls as unknown ones. It
-        takes its share of the limits. Durable on return; each outcome then has both attempts."""
+        takes its share of its server's `limits`. Durable on return; each outcome then has both
+        attempts."""
 
         def transaction(db: sqlite3.Connection) -> set[int]:
             return queue.begin_second_calls(db, items, limits, now_ms())

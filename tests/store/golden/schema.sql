@@ -191,8 +191,8 @@ CREATE TABLE selections (
   constraint counts_not_negative check (done_before >= 0 and failed_before >= 0)
 ) strict;
 
-CREATE TABLE shared_rate (
-  id               integer primary key,
+CREATE TABLE shared_rates (
+  server           text    primary key,            -- a hash of its URL
   updated_at       integer not null,
   requests         real    not null,
   tokens           real    not null,
@@ -203,10 +203,9 @@ CREATE TABLE shared_rate (
   cut_at           integer not null,
   cut_effective_at integer not null,               -- until then calls went out that did not know of it
   taken_since_cut  integer not null,               -- calls since then that were not refused
-  constraint one_row          check (id = 1),
   constraint ceiling_positive check (ceiling_per_s > 0),
   constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
-) strict;
+) strict, without rowid;
 
 CREATE TABLE sole_askers (
   server    text    primary key,
