@@ -19,6 +19,8 @@ class Settings(TypedDict, total=False):
     provider: str
     api_key: str | None
     base_url: str
+    headers: Values | None
+    query: Values | None
     rate_limit: int | None
     token_limit: int | None
     price: Values | None

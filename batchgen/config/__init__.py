@@ -4,6 +4,7 @@ This is the door. Behind it:
 
     settings     the dataclasses and the table of all settings: the reference
     kinds        what a value must be
+    sent         headers, and what is added to the URL
     sources      defaults < file < environment < overrides
     strict_yaml  the file
     secrets      what of them no text may show
@@ -13,6 +14,7 @@ nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
 from batchgen.config.secrets import Secrets, secrets_of
+from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
 from batchgen.config.settings import (
     Config,
     Leaf,
@@ -26,5 +28,6 @@ from batchgen.config.sources import load, model_setting
 
 __all__ = [
     "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
-    "WorkConfig", "leaf_table", "load", "model_setting", "secrets_of",
+    "SentValue", "SentValues", "WorkConfig", "gives_key", "leaf_table", "load",
+    "missing_variables", "model_setting", "secrets_of",
 ]  # fmt: skip

@@ -48,6 +48,14 @@ class Kind:
     text: bool = False
 
 
+class NestedError(ValueError):
+    """What is wrong with a value within another: `path` leads there."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
 def shown_value(value: Any) -> str:
     """`value` in a message, short and on one line."""
     if isinstance(value, str):
@@ -236,9 +244,10 @@ def _check_api_key(value: Any, context: ValueContext) -> str | None:
 
 
 def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a base_url is made with, and what they are."""
+    """The variables that a base_url is made with, and what they are, as it has them."""
     names = _URL_VARIABLE.findall(value) if isinstance(value, str) else ()
-    return {name: env[name].strip().rstrip("/") for name in names if env.get(name)}
+    found = {name: env.get(name, "").strip().partition("?")[0].rstrip("/") for name in names}
+    return {name: value for name, value in found.items() if value}
 
 
 def _check_base_url(value: Any, context: ValueContext) -> str:
@@ -249,7 +258,7 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
 
     if not isinstance(value, str):
         raise ValueError("must be text")
-    url = _URL_VARIABLE.sub(expand, value.strip()).rstrip("/")
+    url = _URL_VARIABLE.sub(expand, value.strip())
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -259,11 +268,11 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
         raise ValueError("must be http://host... or https://host...")
     if "@" in parts.netloc:
         raise ValueError("must not have a user or password; the key belongs in model.api_key")
-    if "?" in url or "#" in url:
-        raise ValueError("must not have a part after ? or #")
-    if parts.path.endswith("/chat/completions"):
+    if "#" in url:
+        raise ValueError("must not have a part after #")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
         raise ValueError("leave off /chat/completions, it is added to every request")
-    return url
+    return url if parts.query else url.rstrip("/?")
 
 
 def _check_experiment(value: Any, context: ValueContext) -> str:

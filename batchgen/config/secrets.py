@@ -1,4 +1,5 @@
-"""What of the settings no text may show: the API key, and the variables that a base_url has in it.
+"""What of the settings no text may show: the API key, the variables that a base_url has in it, and
+the values of `headers` and `query`.
 
 Servers, proxies and libraries repeat what they were sent, in their errors most of all; what they
 say is stored and shown. So it goes through here first.
@@ -7,8 +8,9 @@ say is stored and shown. So it goes through here first.
 import html
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +19,8 @@ from batchgen.config.settings import ModelConfig
 # A text this long is a secret wherever it stands. Of shorter ones those are that no prose has by
 # chance; a placeholder for a key ("EMPTY", "ollama") is none.
 _SURE_SECRET_CHARS, _SECRET_CHARS, _SHORTEST_SECRET_CHARS = 16, 8, 5
+# What a server was sent may be a site's address or a title, of which an answer may well speak.
+_LIKE_A_TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.=+/~-]{8,}", re.ASCII)
 # An answer is searched for a secret in disguise only if it has a sign of one.
 _DISGUISES = ("\\u00", "\\/")
 
@@ -43,7 +47,9 @@ class Secrets:
 
 def secrets_of(model: ModelConfig, proxy: str | None = None) -> Secrets:
     """Those of the section `model`, and the password of the environment's proxy."""
-    always = {model.api_key: "[API key]"} if model.api_key else {}
+    always, in_errors = _of_sent(model)
+    if model.api_key:
+        always[model.api_key] = "[API key]"
     if proxy:
         always |= dict.fromkeys(_passwords(proxy), "[proxy password]")
     variables = {
@@ -54,7 +60,51 @@ def secrets_of(model: ModelConfig, proxy: str | None = None) -> Secrets:
     host = urlsplit(model.base_url).netloc
     # An answer may speak of a host as of anything; what else stands in a URL is a token.
     tokens = {value: shown for value, shown in variables.items() if value not in host}
-    return Secrets(variables | always, tokens | always)
+    return Secrets(in_errors | variables | always, tokens | always)
+
+
+def _of_sent(model: ModelConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Of what is sent with each request: what is a secret in an answer too, as it is a variable or
+    looks like a token, and what an answer may well speak of."""
+    always: dict[str, str] = {}
+    in_errors: dict[str, str] = {}
+    for where, values in (("headers", model.headers), ("query", model.query)):
+        for name, value in values.items():
+            if value is None:
+                continue
+            shown = f"[model.{where}.{name}]"
+            is_version = name.lower().endswith("version")
+            for part in _parts_of_sent(value.text):
+                is_token = _LIKE_A_TOKEN.fullmatch(part) and not is_version
+                (always if is_token else in_errors)[part] = shown
+            always |= {text: f"${{{one}}}" for one, text in value.variables.items() if text}
+    return always, in_errors
+
+
+def _parts_of_sent(text: str) -> Iterator[str]:
+    """All of it, and what a server may have taken out of it: `Bearer TOKEN`, `Basic` and a
+    password, the texts of a JSON."""
+    yield text
+    yield from (word for word in text.split() if _LIKE_A_TOKEN.fullmatch(word))
+    scheme, _, encoded = text.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            user_and_password = b64decode(encoded, validate=True).decode()
+            yield user_and_password
+            yield user_and_password.partition(":")[2]
+    if text.startswith(("{", "[")):
+        yield from _texts_of_json(text)
+
+
+def _texts_of_json(text: str) -> Iterator[str]:
+    with suppress(ValueError, RecursionError):
+        found = [json.loads(text)]
+        while found:
+            one = found.pop()
+            if isinstance(one, str):
+                yield one
+            elif isinstance(one, list | dict):
+                found += one.values() if isinstance(one, dict) else one
 
 
 def _passwords(proxy: str) -> Iterator[str]:

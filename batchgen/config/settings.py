@@ -30,6 +30,7 @@ from batchgen.config.kinds import (
     file_of_parser,
     shown_key,
 )
+from batchgen.config.sent import HEADERS, QUERY, SentValue, SentValues, gives_key
 from batchgen.errors import ConfigError
 from batchgen.items import Price
 
@@ -61,19 +62,27 @@ class Leaf:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The server and what is asked of it. `params` are the chat-completion parameters that were
-    set; one that is null is not sent. `api_key_variable` is the environment variable for the
-    key; `url_variables` are those that `base_url` is made with, and what they are."""
+    set; one that is null is not sent. `base_url` is without a query, which is part of `query`.
+    `api_key_variable` is the environment variable for the key; `url_variables` are those that
+    `base_url` is made with, and what they are."""
 
     provider: str = "openai"
     api_key: str | None = field(default=None, repr=False)
     base_url: str = "https://api.openai.com/v1"
     model: str = "gpt-4o-2024-11-20"
+    headers: SentValues = field(default_factory=dict, repr=False)
+    query: SentValues = field(default_factory=dict, repr=False)
     rate_limit: int | None = None
     token_limit: int | None = None
     price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
     url_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def sends_api_key(self) -> bool:
+        """Whether `api_key` is sent: there is one, and no header takes its place."""
+        return bool(self.api_key) and not gives_key(self.headers)
 
     @property
     def shown_base_url(self) -> str:
@@ -84,16 +93,19 @@ class ModelConfig:
         return shown
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `json.dumps` takes them; without the API key."""
-        values = asdict(self)
-        del values["api_key"]
-        return values
+        """Plain values, as `json.dumps` takes them. They have the key and the other secrets: for
+        a private pipe alone."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], api_key: str | None) -> "ModelConfig":
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """What `to_json` was called on."""
+        made: dict[str, Any] = {
+            name: {one: value and SentValue(**value) for one, value in values[name].items()}
+            for name in ("headers", "query")
+        }
         price = values["price"] and Price.from_json(values["price"])
-        return cls(**{**values, "price": price, "api_key": api_key})
+        return cls(**{**values, **made, "price": price})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +205,16 @@ _TABLE = {
     ),
     "model.base_url": (BASE_URL, "the server, without `/chat/completions`; may contain `${VAR}`"),
     "model.model": (TEXT, "the model's name, as the server knows it"),
+    "model.headers": (
+        HEADERS,
+        "sent with each request, `{NAME: VALUE}`; with `Authorization` or `api-key` among them "
+        "`api_key` is not sent; values may contain `${VAR}` and are secret; null: not sent",
+    ),
+    "model.query": (
+        QUERY,
+        "added to the URL of each request, such as Azure's `{api-version: 2024-10-21}`; values as "
+        "in `headers`",
+    ),
     "model.rate_limit": (
         RATE_LIMIT,
         "requests per minute to a server, of all workers together; null or 0: no limit",

@@ -11,12 +11,14 @@ from typing import Any
 from batchgen.config.kinds import (
     NOT_SETTINGS,
     PARAMETERS,
+    NestedError,
     ValueContext,
     named_variable,
     shown_key,
     shown_value,
     url_variables,
 )
+from batchgen.config.sent import query_of
 from batchgen.config.settings import (
     ENVIRONMENT_PREFIX,
     LEAF_PATHS,
@@ -59,6 +61,7 @@ def load(
     _put(_environment(env, cwd), given)
     _put(_layer(nest(overrides), "", cwd), given)
     values = {path: _checked(path, one, env) for path, one in given.items()}
+    _take_query_out_of_url(values, given["model", "query"].label)
     variable = named_variable(given["model", "api_key"].value)
     values["model", "api_key_variable"] = variable or ModelConfig.api_key_variable
     values["model", "url_variables"] = url_variables(given["model", "base_url"].value, env)
@@ -184,9 +187,21 @@ def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
     kind = LEAVES[path].kind
     try:
         return kind.check(given.value, ValueContext(env, given.directory))
+    except NestedError as exc:
+        raise ConfigError(f"{given.label}.{exc.path}: {exc}") from None
     except ValueError as exc:
         problem = str(exc) or f"must be {kind.phrase}, not {shown_value(given.value)}"
         raise ConfigError(f"{given.label}: {problem}") from None
+
+
+def _take_query_out_of_url(values: dict[KeyPath, Any], label: str) -> None:
+    place, query = query_of(values["model", "base_url"])
+    for name in query:
+        if name in values["model", "query"]:
+            problem = "is in model.base_url too; give it once"
+            raise ConfigError(f"{label}.{shown_key(name)}: {problem}")
+    values["model", "base_url"] = place
+    values["model", "query"] = {**query, **values["model", "query"]}
 
 
 def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:

@@ -33,7 +33,7 @@ class WorkerTask:
     verbose: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values. The API key stands beside the config, and is for a private pipe alone."""
+        """Plain values, with the API key and all that is secret: for a private pipe alone."""
         config = self.config
         return {
             "spec": self.spec.to_json(),
@@ -42,7 +42,6 @@ class WorkerTask:
                 "database": str(config.database),
                 "log_dir": str(config.log_dir),
             },
-            "api_key": config.model.api_key,
             "verbose": self.verbose,
         }
 
@@ -53,7 +52,7 @@ class WorkerTask:
         return cls(
             spec,
             Config(
-                model=ModelConfig.from_json(config["model"], values["api_key"]),
+                model=ModelConfig.from_json(config["model"]),
                 database=Path(config["database"]),
                 log_dir=Path(config["log_dir"]),
                 directory=spec.directory,

@@ -22,7 +22,14 @@ from weakref import WeakSet
 import aiohttp
 import yarl
 
-from batchgen.config import ModelConfig, Secrets, secrets_of
+from batchgen.config import (
+    ModelConfig,
+    Secrets,
+    SentValues,
+    gives_key,
+    missing_variables,
+    secrets_of,
+)
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
 from batchgen.shutdown import uninterrupted
@@ -135,9 +142,10 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         # its own request machinery, which does not send here.
         if isinstance(value, str) and not name.lower().startswith("x-stainless-")
     }
-    if not model.api_key:
+    if not model.sends_api_key:
         headers.pop("Authorization", None)
     url = yarl.URL(f"{str(openai.base_url).rstrip('/')}/chat/completions")
+    url = url.update_query(_sent(model.query))
     await openai.close()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -146,7 +154,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
         proxy=proxy,
-        headers=headers,
+        headers=_with_own(headers, model.headers),
         request_class=_Request,
     )
     try:
@@ -188,12 +196,32 @@ def check_settings(model: ModelConfig) -> None:
     _proxy(yarl.URL(model.base_url))
 
 
+def _sent(values: SentValues) -> dict[str, str]:
+    return {name: value.text for name, value in values.items() if value is not None}
+
+
+def _with_own(headers: Mapping[str, str], own: SentValues) -> dict[str, str]:
+    """The user's take the place of ours, whatever their capitals; a null leaves ours out."""
+    names = {name.lower() for name in own}
+    return {k: v for k, v in headers.items() if k.lower() not in names} | _sent(own)
+
+
+def _check_sent(model: ModelConfig) -> None:
+    for where, values in (("headers", model.headers), ("query", model.query)):
+        for name, variable in missing_variables(values):
+            raise ConfigError(
+                f"model.{where}.{name}: the environment variable {variable} is not set."
+            )
+
+
 def _checked_key(model: ModelConfig) -> str:
+    _check_sent(model)
     if model.api_key and not (model.api_key.isascii() and model.api_key.isprintable()):
         raise ConfigError(
             "model.api_key: has characters that no HTTP header can carry (a line break, perhaps)."
         )
-    if not model.api_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
+    has_key = model.api_key or gives_key(model.headers)
+    if not has_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
         raise ConfigError(
             f"model.api_key: no key. Set the environment variable {model.api_key_variable}, "
             "or point model.base_url at a server that needs none."

@@ -27,6 +27,11 @@ _NO_MODEL = re.compile(
     r"\bmodels?[ :=/]*\S{0,200} ?(?:is |was |does |do )?not (?:found|exist|available|supported)\b",
     re.IGNORECASE,
 )
+_WRONG_VERSION = re.compile(  # Azure's
+    r"MissingApiVersion|UnsupportedApiVersion|api-version query parameter|"
+    r"\bapi[- ]version\b.{0,60}(?:not supported|is required|invalid)",
+    re.IGNORECASE,
+)
 _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|requires moderation|was flagged",
     re.IGNORECASE,
@@ -71,6 +76,8 @@ def _why_halt(status: int, error: str) -> str | None:
         return _HALT[401]
     if status in (400, 429) and _NO_CREDIT.search(error):
         return _HALT[402]
+    if status in (400, 404) and _WRONG_VERSION.search(error):
+        return _HALT[400]
     if status in (400, 404) and _NO_MODEL.search(error):
         return _HALT[404]
     return _HALT[300] if 300 <= status < 400 else None
@@ -82,7 +89,10 @@ def _received_at(reply: Reply) -> datetime:
 
 _HALT = {
     300: "the server sends us elsewhere. Set model.base_url to the real place.",
-    401: "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY).",
+    400: "the server wants an API version that it knows. Set model.query, for example "
+    "{api-version: 2024-10-21}.",
+    401: "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY), or the "
+    "key in model.headers.",
     402: "quota or credit is used up. Add credit with your provider.",
     403: "the API key may not do this. Check the key's permissions, project and region.",
     404: UNKNOWN_MODEL,

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from batchgen.errors import BatchgenError
 from batchgen.simulate.answers import Chat, completion, json_object, models
+from batchgen.simulate.azure import key_of, path_after_place
 from batchgen.simulate.behaviours import (
     Behaviour,
     ErrorMix,
@@ -44,6 +45,7 @@ class Received:
     headers: Mapping[str, str]
     at: float
     path: str
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class Simulator:
         now = time.monotonic()
         body = json_object(raw)
         self.calls += 1
-        self.requests.append(Received(body, request.headers, now, request.path))
+        self.requests.append(Received(body, request.headers, now, request.path, request.query))
         chat = Chat.of(body)
         tries = self._count(chat) if chat else 0
         error_roll, latency_roll = _rolls(self._seed, chat, tries)
@@ -244,7 +246,10 @@ class Simulator:
 
     def _refused(self, request: web.BaseRequest, chat: Chat | None) -> Behaviour | None:
         """The response to a request that no server would accept; None for another one."""
-        if request.path.removeprefix("/v1") != "/chat/completions":
+        path = path_after_place(request.path, request.query)
+        if path is None:
+            return Behaviour.error(404, message="Resource not found", code="404")
+        if path != "/chat/completions":
             return Behaviour.error(404, message=f"unknown URL {request.path}", code="unknown_url")
         if not self._authorized(request):
             return Behaviour.error(401, message="wrong API key", code="invalid_api_key")
@@ -255,9 +260,7 @@ class Simulator:
         return None
 
     def _authorized(self, request: web.BaseRequest) -> bool:
-        return self._api_key is None or (
-            request.headers.get("Authorization") == f"Bearer {self._api_key}"
-        )
+        return self._api_key in (None, key_of(request.path, request.headers))
 
     def _chosen(self, chat: Chat | None, error_roll: float, now: float) -> Behaviour:
         scripted = self._scripted(chat.text) if chat else None

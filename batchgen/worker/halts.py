@@ -1,5 +1,6 @@
 """The words of halts and outages: why nothing is answered, and what to look at. Pure."""
 
+import re
 from urllib.parse import urlsplit
 
 from batchgen.errors import Remedy
@@ -10,6 +11,7 @@ from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
 from batchgen.worker.stats import Halt
 
+_LIKE_AZURE = re.compile(r"\.azure\.com|/openai/deployments/|404 Resource not found")
 NOT_TRUE = (
     "the server says in its headers that nothing is left for longer than work.stall_s, and answers "
     "all the same; what they say is passed over from now on."
@@ -82,9 +84,14 @@ def shown_url(url: str) -> str:
 def _look_at(why: Condemned, place: str) -> tuple[str, Remedy | None]:
     match accusation_of(why.alike):
         case Accusation.PLACE if "404" in why.alike:
+            shape = "it mostly ends in /v1"
+            if _LIKE_AZURE.search(f"{place} {why.message}"):
+                shape = (
+                    "of an Azure deployment it ends in /openai/deployments/NAME, and model.query "
+                    "has its api-version, for example {api-version: 2024-10-21}"
+                )
             return (
-                f"Check {place}: it mostly ends in /v1. Some servers say 404 of a model: check "
-                "model.model too.",
+                f"Check {place}: {shape}. Some servers say 404 of a model: check model.model too.",
                 Remedy.REPLACE_RECIPE,
             )
         case Accusation.PLACE:

@@ -296,9 +296,52 @@ async def test_a_key_of_the_environment_is_in_no_file_at_all(
     assert places_with_the_key(looking, worked) == []
 
 
+SENT = {
+    "api-key": "${MY_KEY}",
+    "x-portkey-config": '{"retry": 1, "virtual_key": "vk-0123456789abcdef"}',
+    "x-team": "Bearer tt-0123456789",
+    "X-Title": "Names of cities",
+}
+SENT_SECRETS = (KEY, "vk-0123456789abcdef", "tt-0123456789", "q-0123456789")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_what_is_sent_with_each_request_is_stored_and_shown_nowhere(
+    looking: Project, batchgen: Typist, simulator: Simulator, processes: str
+) -> None:
+    looking.config("work: {max_attempts: 1}\n", headers=SENT, query={"token": "q-0123456789"})
+    looking.env |= {"MY_KEY": KEY}
+    looking.pool({"word": word} for word in ("error", "answer", "third"))
+    everything = " ".join([*SENT_SECRETS, *SENT.values(), "?token=q%2D0123456789"])
+    error = json.dumps({"error": {"message": f"unexpected: {everything}"}})
+    simulator.script("Say error", Behaviour.response(400, error))
+    simulator.script("Say answer", Behaviour.ok(f"{everything} are Names of cities"))
+    worked = await looking.process("run", "pool.jsonl", "--processes", processes, "-c", "2")
+    assert worked.code == 3, worked.err
+    assert {request.headers["api-key"] for request in simulator.requests} == {KEY}
+    assert {request.query["token"] for request in simulator.requests} == {"q-0123456789"}
+    assert not any("Authorization" in request.headers for request in simulator.requests)
+    seen = [worked, *await look_at_everything(batchgen, 3)]
+    written = [file for file in looking.path.rglob("*") if file.is_file()]
+    written.remove(looking.path / WRITTEN_BY_THE_USER)
+    for secret in SENT_SECRETS:
+        assert [file for file in written if secret.encode() in file.read_bytes()] == []
+        assert [text for one in seen for text in (one.out, one.err) if secret in text] == []
+    assert "[model.headers.x-team]" in seen[3].out  # failures
+    answer = looking.export()[0]["response"]  # what an answer may speak of is left as it is
+    assert answer.endswith("are Names of cities")
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        f"model:\n  headers: 'api-key: {KEY}'\n",
+        f"model:\n  headers:\n    api-key:{KEY}\n",
+        f"model:\n  headers: {{api-key:{KEY}}}\n",
+        f"model:\n  headers: [{KEY}]\n",
+        f"model:\n  headers: {{Host: {KEY}}}\n",
+        f'model:\n  query: {{key: "{KEY}\\n\\0"}}\n',
+        f"model:\n  query: {{key: [{KEY}]}}\n",
         f"model:\n  api_key: [{KEY}]\n",
         f"model:\n  api_key:{KEY}\n",
         f"model: {{api_key:{KEY}}}\n",

@@ -8,20 +8,23 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from openai import AsyncOpenAI
 
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, load
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
-from batchgen.llm.client import Client, open_client
+from batchgen.llm.client import Client, check_settings, open_client
 from batchgen.simulate import Behaviour, Simulator
+from batchgen.simulate.server import Received
 from tests.kits.project import KEY
 from tests.kits.tcp import answering, listening, silence
 
+ENV = {"OPENAI_API_KEY": KEY, "TOKEN": "t0ken-0123456789"}
 BODY = {"model": "m-1", "messages": [{"role": "user", "content": "Hello"}]}
 MEGABYTE = 1024 * 1024
 
@@ -104,6 +107,66 @@ async def test_without_a_key_none_is_sent_not_even_the_environments(
         reply = await client.complete(BODY)
     assert reply.status == 200
     assert "Authorization" not in simulator.requests[0].headers
+
+
+async def received(simulator: Simulator, tmp_path: Path, **model: Any) -> Received:
+    """The request that a call makes, with these settings of the section `model`."""
+    settings = {"base_url": simulator.base_url, **model}
+    config = load(None, env=ENV, overrides=settings, cwd=tmp_path)
+    async with open_client(config.model, timeout_s=30) as client:
+        assert (await client.complete(BODY)).status == 200
+    return simulator.requests[-1]
+
+
+async def test_headers_and_a_query_are_sent_and_take_the_place_of_ours(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    request = await received(
+        simulator, tmp_path,
+        base_url=f"{simulator.base_url}/?tenant=a%26b",
+        headers={"X-Title": "My run", "user-agent": "mine/1", "x-portkey-api-key": "${TOKEN}"},
+        query={"api-version": "2024-10-21", "c": "d e/ü+"},
+    )  # fmt: skip
+    assert request.path == "/v1/chat/completions"
+    assert request.query == {"tenant": "a&b", "api-version": "2024-10-21", "c": "d e/ü+"}
+    assert request.headers["X-Title"] == "My run"
+    assert request.headers["User-Agent"] == "mine/1"
+    assert request.headers["x-portkey-api-key"] == ENV["TOKEN"]
+    assert request.headers["Authorization"] == f"Bearer {KEY}"  # from OPENAI_API_KEY
+
+
+@pytest.mark.parametrize(
+    ("headers", "authorization"),
+    [
+        ({"api-key": "${TOKEN}"}, None),
+        ({"API-Key": "${TOKEN}"}, None),
+        ({"Authorization": "Basic ${TOKEN}"}, f"Basic {ENV['TOKEN']}"),
+        ({"authorization": None}, None),
+        ({"api-key": "k", "Authorization": "Bearer ${TOKEN}"}, f"Bearer {ENV['TOKEN']}"),
+        ({"x-api-key": "k"}, f"Bearer {KEY}"),
+    ],
+)
+async def test_a_key_that_is_given_as_a_header_is_the_only_one(
+    simulator: Simulator,
+    tmp_path: Path,
+    headers: dict[str, str | None],
+    authorization: str | None,
+) -> None:
+    request = await received(simulator, tmp_path, headers=headers)
+    assert request.headers.get("Authorization") == authorization
+
+
+@pytest.mark.parametrize("where", ["headers", "query"])
+async def test_a_variable_that_is_not_set_is_named_where_it_is_needed(
+    tmp_path: Path, where: str
+) -> None:
+    settings = {where: {"api-key": "${NOT_SET}"}}
+    config = load(None, env={}, overrides=settings, cwd=tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        check_settings(config.model)
+    assert str(caught.value) == (
+        f"model.{where}.api-key: the environment variable NOT_SET is not set."
+    )
 
 
 async def test_a_base_url_may_end_in_a_slash(simulator: Simulator) -> None:

@@ -14,7 +14,15 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
 from batchgen import config, installed
-from batchgen.config import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
+from batchgen.config import (
+    Config,
+    ModelConfig,
+    OutputConfig,
+    PromptsConfig,
+    SentValue,
+    SentValues,
+    WorkConfig,
+)
 from batchgen.config.settings import leaf_path
 from batchgen.config.sources import nest
 from batchgen.errors import ConfigError
@@ -286,13 +294,57 @@ WRONG = [
                 f"https://me:{KEY}@host/v1",
                 "must not have a user or password; the key belongs in model.api_key",
             ),
-            ("https://host/v1?a=b", "must not have a part after ? or #"),
+            ("https://host/v1#a", "must not have a part after #"),
             (
                 "https://host/v1/chat/completions/",
                 "leave off /chat/completions, it is added to every request",
             ),
             ("https://${HOST}/v1", "the environment variable HOST is not set"),
         ]
+    ),
+    # what is sent besides; no value is quoted
+    *(
+        (f"model: {{headers: {given}}}", f"config.yaml: model.headers{problem}")
+        for given, problem in [
+            (f"'api-key: {KEY}'", ": must be a mapping, lines of `name: value`"),
+            (f"[api-key, {KEY}]", ": must be a mapping, lines of `name: value`"),
+            (
+                f"{{api-key:{KEY}}}",
+                ".api-key...: is not like the name of a header (letters, digits and -)",
+            ),
+            (
+                f"{{'X-Ü': {KEY}}}",
+                ".X-Ü: is not like the name of a header (letters, digits and -)",
+            ),
+            (
+                f'{{api-key: "{KEY}\\nX: y"}}',
+                ".api-key: has characters that no header can carry (a line break, or not ASCII)",
+            ),
+            (
+                f"{{api-key: {KEY}-ü}}",
+                ".api-key: has characters that no header can carry (a line break, or not ASCII)",
+            ),
+            *(
+                (f"{{{name}: x}}", f".{name}: cannot be set; it is made for every request")
+                for name in ("Host", "content-length", "Transfer-Encoding", "Connection")
+            ),
+            (
+                "{Content-Type: text/plain}",
+                ".Content-Type: must be application/json, which is what is sent",
+            ),
+            ("{X-A: 1, x-a: 2}", ".x-a: is there twice"),
+            ("{X-A: ''}", ".X-A: must not be empty; null: not sent"),
+            (f"{{X-A: [{KEY}]}}", ".X-A: must be text, a number, or null, which means not sent"),
+            ("{X-A: '${MY-KEY}'}", ".X-A: must be the value itself, or have variables as ${NAME}"),
+        ]
+    ),
+    (
+        f'model: {{query: {{key: "{KEY}\\0"}}}}',
+        "config.yaml: model.query.key: has a line break or another control character",
+    ),
+    (
+        "model: {base_url: 'http://h/v1?api-version=1', query: {api-version: 2}}",
+        "config.yaml: model.query.api-version: is in model.base_url too; give it once",
     ),
     # the key is never quoted
     (f"model: {{api_key: [{KEY}]}}", "config.yaml: model.api_key: must be text"),
@@ -528,6 +580,47 @@ def test_a_variable_in_base_url_is_read_from_the_environment(tmp_path: Path) -> 
     text = 'model: {base_url: "http://${HOST}:${PORT}/v1"}'
     loaded = load(tmp_path, text, env={"HOST": "localhost", "PORT": "8000"})
     assert loaded.model.base_url == "http://localhost:8000/v1"
+
+
+def sent(values: SentValues) -> dict[str, str | None]:
+    return {name: value.text if value else None for name, value in values.items()}
+
+
+def test_what_is_sent_besides_is_read_with_its_variables(tmp_path: Path) -> None:
+    text = """\
+model:
+  base_url: https://x.openai.azure.com/openai/deployments/mine/?feature=a%20b
+  query: {api-version: 2024-10-21}
+  headers:
+    api-key: $AZURE_KEY
+    cf-aig-authorization: Bearer ${TOKEN}
+    x-litellm-timeout: 30
+    cf-aig-skip-cache: true
+    User-Agent: null
+"""
+    model = load(tmp_path, text, env={"AZURE_KEY": f"{KEY}\n", "TOKEN": "t-1"}).model
+    assert model.base_url == "https://x.openai.azure.com/openai/deployments/mine"
+    assert sent(model.query) == {"feature": "a b", "api-version": "2024-10-21"}
+    assert sent(model.headers) == {
+        "api-key": KEY, "cf-aig-authorization": "Bearer t-1", "x-litellm-timeout": "30",
+        "cf-aig-skip-cache": "true", "User-Agent": None,
+    }  # fmt: skip
+    assert KEY not in f"{model!r}"
+
+
+def test_a_variable_of_what_is_sent_may_be_missing_until_something_is(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "model: {headers: {api-key: '${AZURE_KEY}'}}", env={"AZURE_KEY": ""})
+    assert loaded.model.headers == {"api-key": SentValue("", {"AZURE_KEY": ""}, "AZURE_KEY")}
+
+
+def test_headers_of_the_environment_and_of_python_take_the_place_of_the_files(
+    tmp_path: Path,
+) -> None:
+    file, env = "model: {headers: {a: file}}", {"BATCHGEN_MODEL_HEADERS": "{b: environment}"}
+    assert sent(load(tmp_path, file, env=env).model.headers) == {"b": "environment"}
+    given = {"headers": {"c": "keyword"}, "query": {"d": 1}}
+    model = load(tmp_path, file, env=env, overrides=given).model
+    assert (sent(model.headers), sent(model.query)) == ({"c": "keyword"}, {"d": "1"})
 
 
 def test_the_key_is_in_no_text_of_a_config(tmp_path: Path) -> None:

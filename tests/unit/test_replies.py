@@ -21,7 +21,10 @@ from batchgen.llm.replies import read_reply
 NOW_MS = 1_750_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 
-BAD_KEY = "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY)."
+BAD_KEY = (
+    "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY), or the key in "
+    "model.headers."
+)
 NO_CREDIT = "quota or credit is used up. Add credit with your provider."
 NO_RIGHT = "the API key may not do this. Check the key's permissions, project and region."
 NO_MODEL = "the server does not know the model. Check model.model and model.base_url."

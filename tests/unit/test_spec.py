@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.config import Config, ModelConfig
+from batchgen.config import Config, ModelConfig, SentValue
 from batchgen.items import Price
 from batchgen.jobs.worker_process import WorkerTask
 from batchgen.store import FailureLimit, Selection
@@ -44,20 +44,21 @@ def test_it_comes_whole_out_of_its_json(spec: WorkSpec) -> None:
     assert WorkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-def test_a_task_comes_whole_out_of_its_json_with_the_key_apart() -> None:
+def test_a_task_comes_whole_out_of_its_json() -> None:
     price = Price(1.0, 2.0, 0.5, larger=(200_000, Price(2.0, 4.0, 1.0)))
     params = {"temperature": 0.5, "response_format": {"type": "json_object"}}
     spec = WorkSpec(concurrency=3, directory=Path("/here"))
     config = Config(
-        model=ModelConfig(api_key="sk-secret", model="m", price=price, params=params),
+        model=ModelConfig(
+            api_key="sk-secret", model="m", price=price, params=params,
+            headers={"api-key": SentValue("k", {"KEY": "k"}), "Authorization": None},
+            query={"api-version": SentValue("2024-10-21")},
+        ),
         database=Path("/here/batchgen.db"), log_dir=Path("/here/logs"), directory=Path("/here"),
     )  # fmt: skip
     task = WorkerTask(spec, config, verbose=True)
     text = json.dumps(task.to_json())
     assert WorkerTask.from_json(json.loads(text)) == task
-    assert [name for name, value in task.to_json().items() if "sk-secret" in str(value)] == [
-        "api_key"
-    ]
 
 
 @given(st.integers(1, 200), st.none() | st.integers(1, 200), st.integers(1, 200))

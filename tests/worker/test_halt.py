@@ -1,5 +1,6 @@
 """When no request would work: a handful of calls, untouched items, and words that help."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,8 @@ NO_CREDIT = Behaviour.error(
 CASES = [
     (
         WRONG_KEY,
-        "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY). "
+        "the server does not accept the API key. Check model.api_key (or OPENAI_API_KEY), "
+        "or the key in model.headers. "
         "The server said: 401 Incorrect API key",
     ),
     (
@@ -155,3 +157,72 @@ async def test_status_tells_after_a_halt_what_waits(project: Project, simulator:
     total = (await project.batchgen("status", "--json")).json["total"]
     assert (total["pending"], total["done"], total["failed"]) == (5, 0, 0)
     assert (total["calls"], total["unknown_calls"]) == (simulator.calls, 0)
+
+
+AZURE_KEY = "azure-key-0123456789"
+
+
+@pytest.fixture
+async def azure() -> AsyncIterator[Simulator]:
+    simulator = Simulator(api_key=AZURE_KEY)
+    async with simulator.running():
+        yield simulator
+
+
+def deployment_of(azure: Simulator) -> str:
+    return f"http://{azure.host}:{azure.port}/openai/deployments/mine"
+
+
+async def test_a_deployment_of_azure_is_asked_as_azure_wants_it(
+    project: Project, azure: Simulator
+) -> None:
+    project.base_url = deployment_of(azure)
+    project.env |= {"OPENAI_API_KEY": KEY, "AZURE_OPENAI_API_KEY": AZURE_KEY}
+    headers, query = {"api-key": "${AZURE_OPENAI_API_KEY}"}, {"api-version": "2024-10-21"}
+    project.config(api_key=None, headers=headers, query=query)
+    project.pool(words(3))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert not any("Authorization" in request.headers for request in azure.requests)
+    assert {request.query["api-version"] for request in azure.requests} == {"2024-10-21"}
+
+
+@pytest.mark.parametrize(
+    ("query", "behaviour", "said"),
+    [
+        ({}, None, "model.query has its api-version, for example {api-version: 2024-10-21}"),
+        (
+            {"api-version": "2020-01-01"},
+            Behaviour.error(400, message="API version not supported", code="BadRequest"),
+            "the server wants an API version that it knows. Set model.query, for example",
+        ),
+    ],
+)
+async def test_a_version_that_is_missing_or_not_known_is_named(
+    project: Project,
+    azure: Simulator,
+    query: dict[str, str],
+    behaviour: Behaviour | None,
+    said: str,
+) -> None:
+    project.base_url = deployment_of(azure)
+    if behaviour is not None:
+        azure.script("Say", *[behaviour] * ITEMS)
+    project.config(headers={"api-key": AZURE_KEY}, query=query)
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "50")
+    assert halted.code == 4
+    assert said in " ".join(halted.err.split())
+    assert azure.calls <= 20
+
+
+async def test_a_header_whose_variable_is_not_set_is_named_before_any_call(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(headers={"api-key": "${AZURE_OPENAI_API_KEY}"})
+    project.pool(words(3))
+    refused = await project.batchgen("run", "pool.jsonl")
+    assert refused.code == 2
+    problem = "model.headers.api-key: the environment variable AZURE_OPENAI_API_KEY is not set."
+    assert f"error: {problem}\n" in refused.err
+    assert simulator.calls == 0
+    assert (await project.batchgen("status")).code == 0  # needs no key
