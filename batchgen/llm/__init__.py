@@ -1,6 +1,10 @@
 """The model's side: one request out, one reply in, and what it means.
 
-client          sends a request; the only module that knows HTTP and openai
+client          sends a request; the only module that knows openai and how it is sent
+receive         the body of a reply, within bounds of memory
+streams/        events of a stream, put together to the body that they stand for
+time_limit      how long a call may take
+faults          what is said where no whole answer came
 replies         reads a reply: an answer, or a failure with its reason
 error_replies   what an error means, in the words of each vendor
 announcements   what a server announces in headers: waits and limits

@@ -9,7 +9,6 @@ the key to another host) or raises for what a server does: every call ends as a 
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,12 +30,22 @@ from batchgen.config import (
     secrets_of,
 )
 from batchgen.errors import ConfigError
-from batchgen.items import Reason, Reply
+from batchgen.items import Reply
+from batchgen.llm.faults import (
+    Progress,
+    cut_off,
+    ended_early,
+    not_connected,
+    timed_out,
+    too_large,
+)
+from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
+from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
-_READ_WHAT_HAS_ARRIVED_S = 0.1
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+# Content-Security-Policy and cookies of some gateways are long; curl and httpx take 100 KB.
+_MOST_HEADER_BYTES, _MOST_HEADERS = 100_000, 1000
 _ANSWER_HEADERS = frozenset(
     {"x-request-id"}
     | {
@@ -63,34 +72,43 @@ class Client:
         self._url = url
         self._secrets = secrets
         self._timeout_s = timeout_s
+        self._memory = AnswerMemory()
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
-        """POST one chat completion: one HTTP request, which ends within `timeout_s` whatever the
-        server does. Raises only CancelledError; then the request may have reached the server."""
+        """POST one chat completion: one HTTP request. It ends within `timeout_s` whatever the
+        server does; a stream may take so long anew for each event that brings something. Raises
+        only CancelledError; then the request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
-        progress = _Progress()
+        progress = Progress()
         _progress.set(progress)
         found: dict[str, Any] = {}
-        limit = _TimeLimit(self._timeout_s)
+        received = ReceivedBody(self._memory)
+        limit = TimeLimit(self._timeout_s)
         try:
-            await self._send(body, found)
+            await self._send(body, found, received, limit)
+            if received.is_stream and not received.is_whole_stream:
+                found |= ended_early()
         except asyncio.CancelledError:
             if not limit.is_why_it_was_cancelled():
                 raise
-            found |= _timed_out(self._timeout_s, progress)
+            found |= timed_out(self._timeout_s, progress, received)
         except TimeoutError as exc:  # before OSError, which it is
-            found |= {"fault": Reason.CONNECTION, "fault_message": _error_text(exc), "sent": False}
+            found |= not_connected(exc)
+        except BodyTooLargeError as exc:
+            found |= too_large(exc)
         except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: a bad host name
-            found |= _cut_off(exc, progress, answered="status" in found)
+            found |= cut_off(exc, progress, answered="status" in found)
         finally:
             limit.lift()
-        if "fault_message" in found:
-            found["fault_message"] = self._secrets.hide(found["fault_message"])
+            received.close()
         latency_ms = int((time.perf_counter() - start) * 1000)
-        return Reply(started_at=started_at, latency_ms=latency_ms, **found)
+        return Reply(started_at, latency_ms, **self._what_came(found, received))
 
-    async def _send(self, body: Mapping[str, Any], found: dict[str, Any]) -> None:
+    async def _send(
+        self, body: Mapping[str, Any], found: dict[str, Any], received: ReceivedBody,
+        limit: TimeLimit,
+    ) -> None:  # fmt: skip
         async with self._session.post(
             self._url, data=_encode(body).encode(errors="replace"), allow_redirects=False
         ) as response:
@@ -100,20 +118,24 @@ class Client:
                 for name, value in response.headers.items()
                 if response.status != 200 or name.lower() in _ANSWER_HEADERS
             }
-            chunks, size = [], 0
-            async for chunk in response.content.iter_any():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > _MAX_BODY_BYTES:
-                    found["fault"] = Reason.BAD_RESPONSE
-                    found["fault_message"] = f"the answer is larger than {_MAX_BODY_BYTES} bytes"
-                    response.close()
-                    return
-            text = b"".join(chunks).decode(errors="replace").removeprefix("\ufeff")
-            is_answer = response.status == 200 and _ANSWER_SIGN in text
-            found["body"] = (
-                self._secrets.hide_in_answer(text) if is_answer else self._secrets.hide(text)
+            is_error = not 200 <= response.status < 300
+            await received.receive(
+                response.content.iter_any(), is_error=is_error, heard=limit.begin_again
             )
+
+    def _what_came(self, found: dict[str, Any], received: ReceivedBody) -> dict[str, Any]:
+        """All of it without secrets. Of a stream that is whole it does not matter how it ended; of
+        one that is not, what has come is kept."""
+        if received.is_whole_stream:
+            found = {name: found[name] for name in ("status", "headers")}
+        if "fault_message" in found:
+            found["fault_message"] = self._secrets.hide(found["fault_message"])
+        if "fault" not in found or received.is_stream:
+            text = received.text()
+            is_answer = found["status"] == 200 and _ANSWER_SIGN in text
+            hide = self._secrets.hide_in_answer if is_answer else self._secrets.hide
+            found["body"] = hide(text)
+        return found
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -156,38 +178,14 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         proxy=proxy,
         headers=_with_own(headers, model.headers),
         request_class=_Request,
+        max_line_size=_MOST_HEADER_BYTES,
+        max_field_size=_MOST_HEADER_BYTES,
+        max_headers=_MOST_HEADERS,
     )
     try:
         yield Client(session, url, secrets_of(model, proxy), timeout_s)
     finally:
         await uninterrupted(session.close())
-
-
-class _TimeLimit:
-    """Cancels the task that made it when its time is over. It costs less CPU than
-    `asyncio.timeout`, and an answer that has arrived by then is still read, as when the machine was
-    suspended."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._over = False
-        self._timer = self._loop.call_later(timeout_s, self._read_what_has_arrived)
-
-    def lift(self) -> None:
-        self._timer.cancel()
-
-    def is_why_it_was_cancelled(self) -> bool:
-        """To be asked once, when the task was cancelled. False when somebody else cancelled too."""
-        return self._over and self._task is not None and self._task.uncancel() == 0
-
-    def _read_what_has_arrived(self) -> None:
-        self._timer = self._loop.call_later(_READ_WHAT_HAS_ARRIVED_S, self._cancel)
-
-    def _cancel(self) -> None:
-        self._over = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 def check_settings(model: ModelConfig) -> None:
@@ -263,17 +261,7 @@ def _is_place(text: str) -> bool:
     return is_bare and url.host is not None and " " not in url.host
 
 
-class _Progress:
-    """How far a call has got."""
-
-    __slots__ = ("reused", "sent")
-
-    def __init__(self) -> None:
-        self.reused = False
-        self.sent = False
-
-
-_progress: ContextVar[_Progress] = ContextVar("progress of the call that a task has in flight")
+_progress: ContextVar[Progress] = ContextVar("progress of the call that a task has in flight")
 
 
 class _Request(aiohttp.ClientRequest):
@@ -287,44 +275,3 @@ class _Request(aiohttp.ClientRequest):
         progress.sent = True
         self._used.add(conn.protocol)
         return await super().send(conn)
-
-
-def _timed_out(timeout_s: float, progress: _Progress) -> dict[str, Any]:
-    if not progress.sent:
-        message = f"no connection within {timeout_s:g} s"
-        return {"fault": Reason.CONNECTION, "fault_message": message, "sent": False}
-    return {"fault": Reason.TIMEOUT, "fault_message": f"no whole answer within {timeout_s:g} s"}
-
-
-def _cut_off(exc: Exception, progress: _Progress, *, answered: bool) -> dict[str, Any]:
-    """A connection that failed. `reused`: it was a kept-alive one and failed before any byte came
-    back, so the server had most likely closed it already."""
-    return {
-        "fault": Reason.CONNECTION,
-        "fault_message": _error_text(exc),
-        "sent": progress.sent,
-        "reused": progress.reused and not answered,
-    }
-
-
-def _error_text(exc: Exception) -> str:
-    """What went wrong. Where a reply is no HTTP, none of its bytes: they may be those of the
-    request, cut anywhere."""
-    text = str(exc)
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        text = exc.message if isinstance(exc.message, str) else "Server disconnected"
-    elif isinstance(exc, aiohttp.ClientResponseError):
-        text = f"{exc.status}, {_description(exc.message, quotes=_ANY_QUOTE)}"
-    elif isinstance(exc, aiohttp.ClientPayloadError):
-        text = _description(text, quotes=_BYTES_QUOTE)
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
-# How the parser's error begins to quote what it was reading; the other quotes words of its own.
-_ANY_QUOTE, _BYTES_QUOTE = re.compile(r"""\bb?['"]|['"]"""), re.compile(r"""\bb\\?['"]""")
-
-
-def _description(said: str, quotes: re.Pattern[str]) -> str:
-    """An error of aiohttp's parser, without what it was reading."""
-    words, _, _ = said.replace("\\n", "\n").partition("\n\n")
-    return " ".join(quotes.split(words)[0].split()).rstrip(" :,")
