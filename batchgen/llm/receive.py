@@ -13,6 +13,7 @@ from batchgen.llm.streams import Event, EventReader, StreamedBody, begins_as_str
 
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_ERROR_BYTES = 1024 * 1024
+_MOST_STREAM_BYTES = 16 * _MOST_BYTES  # most of a stream is no answer, and is not kept
 
 
 class BodyTooLargeError(Exception):
@@ -66,21 +67,21 @@ class ReceivedBody:
         """Read all of it; of an error no more than the beginning. `heard` is called when a stream
         has brought something of the answer, with whether nothing is to follow. Raises
         BodyTooLargeError, and what `chunks` raises."""
-        most, start = _MOST_ERROR_BYTES if is_error else _MOST_BYTES, b""
+        most = _MOST_ERROR_BYTES if is_error else _MOST_BYTES
+        start, received = b"", 0
         async for chunk in chunks:
+            received += len(chunk)
             if self._kept is None:
                 # Some servers send empty lines before a body to keep the connection alive.
                 chunk = start = (start + chunk).lstrip()
                 self._kept = _kept_as(start)
-            if self._kept is None:
-                continue
-            if self._kept.add(chunk):
+            if self._kept is not None and self._kept.add(chunk):
                 heard(self._kept.is_closed)
-            if self._kept.size > most:
+            if self._is_too_much(received, most):
                 if is_error:
                     return
                 raise BodyTooLargeError(f"the answer is larger than {most} bytes")
-            if self._kept.size > self._held:
+            if self._kept is not None and self._kept.size > self._held:
                 await self._hold(self._kept.size)
         if self._kept is None:
             self._kept = _Plain()
@@ -94,6 +95,11 @@ class ReceivedBody:
     def close(self) -> None:
         self._memory.give_back(self._held, has_turn=self._has_turn)
         self._held, self._has_turn = 0, False
+
+    def _is_too_much(self, received: int, most: int) -> bool:
+        if self._kept is not None and self._kept.size > most:
+            return True
+        return received > (_MOST_STREAM_BYTES if self.is_stream else most)
 
     async def _hold(self, size: int) -> None:
         more = size - self._held
