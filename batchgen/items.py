@@ -15,9 +15,10 @@ An item's life, and who moves it:
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct, field
 
 from batchgen.text.json_text import canonical_json
 
@@ -47,18 +48,24 @@ class Reason(StrEnum):
     CRASH = "crash"
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A prompt template. `name` is only for messages: a file that was moved is the same
     template."""
 
     text: str
     syntax: Literal["braces", "jinja2"] = "braces"
-    name: str = field(default="", compare=False)
+    name: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Template):
+            return NotImplemented
+        return (self.text, self.syntax) == (other.text, other.syntax)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.syntax))
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """Everything that decides what an item is asked; stored by content.
 
     `params` are the chat-completion parameters besides model and messages.
@@ -94,8 +101,7 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class ParserVersion:
+class ParserVersion(Struct, frozen=True):
     """A parser as it was at a time. `spec` names it as in the config (`raw`, `tag:draft`,
     `module:function`...), and `fingerprint` tells what is behind the name: another one is another
     parser. "" means that the spec says all. `sources` are the files of its code, by their paths:
@@ -103,7 +109,15 @@ class ParserVersion:
 
     spec: str
     fingerprint: str = ""
-    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ParserVersion):
+            return NotImplemented
+        return (self.spec, self.fingerprint) == (other.spec, other.fingerprint)
+
+    def __hash__(self) -> int:
+        return hash((self.spec, self.fingerprint))
 
 
 RAW = ParserVersion("raw")
@@ -119,8 +133,7 @@ def _template_from(stored: dict[str, Any] | None, name: str) -> Template | None:
     return None if stored is None else Template(stored["text"], stored["syntax"], name)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemInput:
+class ItemInput(Struct, frozen=True):
     """An item as the user gave it (`given`), and its parts.
 
     Either `messages` is set (ready to send), or the two sets of variables are.
@@ -135,16 +148,14 @@ class ItemInput:
     user_variables: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolItem:
+class PoolItem(Struct, frozen=True):
     """One item read from a pool; `where` is `file:line`, for messages."""
 
     input: ItemInput
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewItem:
+class NewItem(Struct, frozen=True):
     """One item to enqueue. `key` is its identity: items with equal keys are copies of equal content
     or, when `custom_id` is set, the one item with that id."""
 
@@ -154,8 +165,7 @@ class NewItem:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """An item as claimed. `epoch` is the fencing token: what this claim writes counts only while
     the row still has the same epoch. `tries` are those used up so far. `sample` is
     the number of the answer among those wanted of an item, from 1; None for an ordinary item.
@@ -182,8 +192,7 @@ class Item:
     server: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens as the server counted them; None where it did not say. Prompt tokens include cached
     tokens, completion tokens include reasoning tokens."""
 
@@ -193,8 +202,7 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True):
     """US dollars for a million tokens. `larger`: from that many prompt tokens on, the other price
     holds for the whole request."""
 
@@ -222,8 +230,7 @@ class Price:
         ) / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What one call brought back over the wire, before it is judged.
 
     Either `status` and `body` are set, or `fault` and `fault_message` say why there is no whole
@@ -243,8 +250,7 @@ class Reply:
     reused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A usable chat completion. `rest` is the body as JSON with the first choice's content taken
     out, which is `text`, so that it is stored once."""
 
@@ -264,8 +270,7 @@ class Trouble(Enum):
     PARAMETER_LEFT_OUT = "a parameter was rejected that the next request leaves out"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
     blame. `retry_after_s` is how long the server asks to wait."""
 
@@ -279,8 +284,7 @@ class Failure:
     usage: Usage = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One call as it is kept for good: all of it, whatever came of it.
 
     answered: `response` is the answer's text, `body` the rest of what the server sent
@@ -310,15 +314,13 @@ class Attempt:
         return "unknown" if self.reason is None else "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """The item is done. `parsed_json` is None when parsed is the response itself (parser `raw`)."""
 
     parsed_json: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """Back to pending, to be tried from `available_at` on (epoch ms; None: at once). `charged`:
     this uses up one of the item's tries. `error`: why the parser could not use the answer."""
 
@@ -328,16 +330,14 @@ class Retry:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Struct, frozen=True):
     """The item is given up."""
 
     reason: Reason
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(Struct, frozen=True):
     """Its call failed, and nobody whose recipe it shares has been answered yet: whose fault it was
     is told by what happens to the others. `alike` is by what it is compared with them, and
     `message` what went wrong. `own` is what becomes of it if the fault was its own."""
@@ -356,21 +356,18 @@ class Acquitted(NamedTuple):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Back to pending as if it had never been claimed; the attempt, if any, is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeepAnswer:
+class KeepAnswer(Struct, frozen=True):
     """The answer becomes durable, and the item stays running: its parser comes next."""
 
 
 Decision = Done | Retry | Fail | Suspect | Release | KeepAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a claim: written by the next exchange. `attempts` are the calls that were made
     for it: none, one, or two where a second call was begun. The first of them is the one that
     counts; the other may have been abandoned, with its answer unknown. `second_call_unsent`: one

@@ -4,9 +4,10 @@ Each is about the pipeline's experiment, and Python's words are turned into thos
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from batchgen.api.answers import Exported, Failures, Reparsed, Retried, Status, Told
 from batchgen.api.showing import Progress

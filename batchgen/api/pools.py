@@ -1,9 +1,10 @@
 """What a data pool may be: items in memory, a stream of them, or a source by its name."""
 
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.errors import InputError
@@ -15,8 +16,7 @@ NAME = "data_pool"
 Pool = Iterable[Any] | AsyncIterable[Any] | str | Path
 
 
-@dataclass(frozen=True, slots=True)
-class DataPool:
+class DataPool(Struct, frozen=True):
     """The items to enqueue. One that is `in_memory` can be read as often as one likes, and so is
     looked at as a whole before anything is enqueued."""
 

@@ -6,8 +6,9 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from batchgen.api.answers import Results
 from batchgen.api.own_file import OwnFile
@@ -62,8 +63,7 @@ _ENQUEUEING = threading.Lock()
 _TURN_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """What a run is to do."""
 
     config: Config

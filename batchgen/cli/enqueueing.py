@@ -4,11 +4,11 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import click
+from msgspec import Struct
 
 from batchgen.cli.completion import files
 from batchgen.cli.hints import commands
@@ -47,8 +47,7 @@ from batchgen.store import Experiment, OtherRecipe, Store, open_store
 from batchgen.where import Where
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolFlags:
+class PoolFlags(Struct, frozen=True, kw_only=True):
     """Which pool is to be enqueued, and how; `experiment` is None for the config's."""
 
     source: str
@@ -164,8 +163,7 @@ def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterato
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What the config asks of items, and what reads the answers."""
 
     recipe: Recipe

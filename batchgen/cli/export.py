@@ -1,9 +1,9 @@
 """export: the finished rows as a file."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from msgspec import Struct
 
 from batchgen.cli.completion import files
 from batchgen.cli.exporting import export_to, follow_to
@@ -20,8 +20,7 @@ _SUFFIXES = ", ".join(f".{name}" for name, spec in FORMATS.items() if spec.suffi
 _TRAINING = ", ".join(name for name, spec in FORMATS.items() if spec.is_for_training)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True):
     """What is to be in the file, and how, by the names of the options."""
 
     format_name: str | None

@@ -1,7 +1,6 @@
 """The groups of the command line, the options that all commands take, and how help texts look."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ def _take_global_option(ctx: click.Context, option: click.Parameter, value: Any)
         return
     global_options(ctx)[option.name or ""] = value
     if ctx.obj is not None:
+        from msgspec.structs import replace  # here: --help does without
+
         ctx.obj = replace(ctx.obj, **{option.name or "": value})
 
 

@@ -1,12 +1,12 @@
 """The options that several commands share."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import Struct
 
 from batchgen.cli.completion import experiments
 from batchgen.items import Reason
@@ -15,12 +15,12 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def gathered(
-    parameter: str, kind: type[Any], *options: Decorator, make: Callable[..., Any] | None = None
+    parameter: str, kind: type[Struct], *options: Decorator, make: Callable[..., Any] | None = None
 ) -> Decorator:
     """A decorator that adds these options to a command, which gets them as one value in its
-    `parameter`: a `kind`, a dataclass, or what `make` makes of them. So it gets any other option
+    `parameter`: a `kind`, or what `make` makes of them. So it gets any other option
     that has the name of a field of `kind`."""
-    names = {field.name for field in fields(kind)}
+    names = set(kind.__struct_fields__)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

@@ -6,9 +6,10 @@ Nearly every command has a `Session` as its first argument.
 import asyncio
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.cli.terminal import print_json, say
 from batchgen.config import Config, load
@@ -16,8 +17,7 @@ from batchgen.config import Config, load
 __all__ = ["Session", "counted", "print_json", "run_async"]
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """What the options of batchgen itself say, each by its name."""
 
     config_path: Path | None = None

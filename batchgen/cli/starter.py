@@ -1,16 +1,16 @@
 """The files that a new project starts from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
 from batchgen.installed import shipped_path
 
 
-@dataclass(frozen=True, slots=True)
-class Starter:
+class Starter(Struct, frozen=True):
     """A small job to start from: its files, which ship in `folder`, and the commands that do it."""
 
     folder: str

@@ -2,7 +2,7 @@
 
 This is the door. Behind it:
 
-    settings     the dataclasses and the table of all settings: the reference
+    settings     the values and the table of all settings: the reference
     kinds        what a value must be
     sent         headers, and what is added to the URL
     sources      defaults < file < environment < overrides

@@ -7,10 +7,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from batchgen.items import LARGEST_MAX_TOKENS, Price
 from batchgen.parameters import OPENAI, VENDORS
@@ -26,16 +27,14 @@ _FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-@dataclass(frozen=True, slots=True)
-class ValueContext:
+class ValueContext(Struct, frozen=True):
     """What a value may refer to: variables, and the directory that a relative path starts from."""
 
     env: Mapping[str, str]
     directory: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of value.
 
     `check` returns the value as it is kept. It raises ValueError with what is wrong, or without a

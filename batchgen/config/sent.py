@@ -7,10 +7,11 @@ needs no key.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import parse_qsl
+
+from msgspec import Struct, field
 
 from batchgen.config.kinds import Kind, NestedError, ValueContext, named_variable, shown_key
 
@@ -27,14 +28,17 @@ KEY_HEADERS = ("authorization", "api-key")
 """The headers that are a key: with one of them `api_key` is not sent, but what stands there."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentValue:
+class SentValue(Struct, frozen=True):
     """A value as it is sent, the variables that it is made with, and what they are. `missing`: one
     that is not set, so that nothing can be sent."""
 
-    text: str = field(repr=False)
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    text: str
+    variables: Mapping[str, str] = field(default_factory=dict)
     missing: str | None = None
+
+    def __repr__(self) -> str:
+        """Without what may be secret."""
+        return f"SentValue(missing={self.missing!r})"
 
 
 SentValues = Mapping[str, SentValue | None]

@@ -1,12 +1,13 @@
-"""All settings: the dataclasses and the table are the reference. Each leaf of the table states its
+"""All settings: the values and the table are the reference. Each leaf of the table states its
 default, its kind and what it means.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field, to_builtins
 
 from batchgen.config.kinds import (
     API_KEY,
@@ -39,8 +40,7 @@ KeyPath = tuple[str, ...]
 ENVIRONMENT_PREFIX = "BATCHGEN_"
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Struct, frozen=True):
     """One setting. A relative path in `default` starts from the config file's directory; with
     `if_exists` that default holds only while the file is there."""
 
@@ -59,25 +59,31 @@ class Leaf:
         return ENVIRONMENT_PREFIX + "_".join(self.path).upper()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Struct, frozen=True, kw_only=True):
     """The server and what is asked of it. `params` are the chat-completion parameters that were
     set; one that is null is not sent. `base_url` is without a query, which is part of `query`.
     `api_key_variable` is the environment variable for the key; `url_variables` are those that
     `base_url` is made with, and what they are."""
 
     provider: str = "openai"
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | None = None
     base_url: str = "https://api.openai.com/v1"
     model: str = "gpt-4o-2024-11-20"
-    headers: SentValues = field(default_factory=dict, repr=False)
-    query: SentValues = field(default_factory=dict, repr=False)
+    headers: SentValues = field(default_factory=dict)
+    query: SentValues = field(default_factory=dict)
     rate_limit: int | None = None
     token_limit: int | None = None
     price: Price | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
-    url_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url_variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Without what is secret."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        for secret in ("api_key", "headers", "query", "url_variables"):
+            del shown[secret]
+        return f"ModelConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def sends_api_key(self) -> bool:
@@ -95,7 +101,8 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them. They have the key and the other secrets: for
         a private pipe alone."""
-        return asdict(self)
+        values: dict[str, Any] = to_builtins(self)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -108,8 +115,7 @@ class ModelConfig:
         return cls(**{**values, **made, "price": price})
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptsConfig:
+class PromptsConfig(Struct, frozen=True, kw_only=True):
     """The template files; None: no such template. A prompt that is given as text stands in place of
     the file; one that is empty means that there is none."""
 
@@ -128,8 +134,7 @@ class PromptsConfig:
         return {name: path for name, path in paths.items() if path}
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputConfig:
+class OutputConfig(Struct, frozen=True, kw_only=True):
     """Where the export goes, and the experiment's name."""
 
     output_dir: Path = Path("output")
@@ -137,8 +142,7 @@ class OutputConfig:
     need_time_stamp: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkConfig:
+class WorkConfig(Struct, frozen=True, kw_only=True):
     """How workers work. Nothing here changes the first request for an item; with `parse_feedback` a
     second request contains the first answer."""
 
@@ -155,8 +159,7 @@ class WorkConfig:
     lease_s: float = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     """All settings, checked; each path in it includes the directory that it starts from.
 
     `directory` is where the file's relative paths start: the file's own directory, or the current
@@ -182,7 +185,7 @@ class Config:
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")
     directory: Path
-    file: Path | None = field(default=None, compare=False)
+    file: Path | None = None
 
     def check_prompt_files(self) -> None:
         """Raises ConfigError, with the key and the whole path, for a template that isn't a file."""

@@ -4,9 +4,11 @@ Only the value that wins is checked.
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.config.kinds import (
     NOT_SETTINGS,
@@ -62,8 +64,8 @@ def load(
     _put(_layer(nest(overrides), "", cwd), given)
     values = {path: _checked(path, one, env) for path, one in given.items()}
     _take_query_out_of_url(values, given["model", "query"].label)
-    variable = named_variable(given["model", "api_key"].value)
-    values["model", "api_key_variable"] = variable or ModelConfig.api_key_variable
+    if variable := named_variable(given["model", "api_key"].value):
+        values["model", "api_key_variable"] = variable
     values["model", "url_variables"] = url_variables(given["model", "base_url"].value, env)
     names_parser = given[("parser",)] is not default_parser
     config = _build(values, directory)
@@ -124,8 +126,7 @@ def _no_model_setting(name: str) -> str:
     return f"{shown}: unknown key; did you mean {nearest}? {hint}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(Struct, frozen=True):
     """A value, the label that an error about it begins with, and the directory that a relative path
     in it starts from."""
 

@@ -6,9 +6,9 @@ the database. `show_dashboard` looks and draws, until a signal.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.live import Live
@@ -73,8 +73,7 @@ async def show_dashboard(look: Look, database: str, console: Console, commands: 
     return 128 + (stop.signum or 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Dashboard:
+class Dashboard(Struct, frozen=True):
     """One look. Lists that are too long for the terminal's height are cut, with what was cut."""
 
     database: str

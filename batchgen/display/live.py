@@ -8,8 +8,8 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
+from msgspec import Struct
 from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
@@ -156,8 +156,7 @@ def _retried(history: History) -> str:
     return f"retried {history.retried:,}{f' ({failed})' if failed else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveDisplay:
+class LiveDisplay(Struct, frozen=True):
     """The newest look as it is drawn on a terminal of any width. Numbers keep their places from
     frame to frame, so that only what changes moves."""
 

@@ -4,7 +4,8 @@ memory. Each page is parsed and written on a thread."""
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.files import Hashed
@@ -19,8 +20,7 @@ _PAGE_ROWS = 500
 _PAGE_ROWS_WITH_BODIES = 50  # a body with logprobs is a hundred times its answer
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """Sums over the rows that were written; `recipes` counts those of each recipe, where the
     request needs to know them."""
 
@@ -39,8 +39,7 @@ class Tally:
         self.cost_usd += row.cost_usd or 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
+class Converted(Struct, frozen=True):
     """`rows` is the number of rows of each file; `recipes` are those of the rows, by their id;
     `absent_columns` are those asked for that none of the rows has."""
 

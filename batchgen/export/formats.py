@@ -2,9 +2,10 @@
 choices, requests their errors, and the documentation its table."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.export.chat import alpaca_line, batch_line, messages_line, sharegpt_line
@@ -21,8 +22,7 @@ def _nothing_to_install() -> None:
     """Most formats need no optional package."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormatSpec:
+class FormatSpec(Struct, frozen=True, kw_only=True):
     """A format: how it is asked for, what it can hold, and what its writer needs to know.
 
     `suffix` is that of the file's name when the user gives none; a file whose name ends so is in

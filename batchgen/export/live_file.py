@@ -12,9 +12,10 @@ A lock on the file keeps other processes from writing it. A plain export to its 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.files import is_special, whole_file

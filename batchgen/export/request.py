@@ -1,8 +1,9 @@
 """What an export is asked for, and what came of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.export.chosen_columns import check_columns
@@ -20,8 +21,7 @@ def untold(_: int) -> None:
     """The progress of what nobody watches."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
+class ExportRequest(Struct, frozen=True):
     """`where` chooses among the rows of `state`, and with `failed_too` among the failed ones too;
     `shards` is the number of files that they go into; `summary` is a file that describes them;
     `extras` go into each row; `group` puts the samples of an item into one line; `columns` are the
@@ -123,15 +123,13 @@ class ExportRequest:
         return has_all_rows and has_usual_lines
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
+class ExportedFile(Struct, frozen=True):
     path: Path
     rows: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """The files of one export, several if it was sharded; `absent_columns` are those asked for that
     none of its rows has."""
 

@@ -7,8 +7,9 @@ files and databases are never written over; any other file only when the user sa
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.files import copy_beside, is_special, sha256_of
@@ -21,8 +22,7 @@ _SQLITE = b"SQLite format 3\0"
 _BESIDE_A_DATABASE = ("wal", "shm", "journal", "gate", "enqueue", "worker")
 
 
-@dataclass(frozen=True, slots=True)
-class Overwriting:
+class Overwriting(Struct, frozen=True):
     """`kept` are files of the project. `force`: a file that batchgen did not write may go. `say` is
     told of what is kept beside a file."""
 

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.config import Config
 from batchgen.errors import Remedy
@@ -19,8 +21,7 @@ from batchgen.pool import BadLine
 from batchgen.store import Intake, OtherRecipe, Store, open_store
 
 
-@dataclass(frozen=True, slots=True)
-class DryRun:
+class DryRun(Struct, frozen=True):
     """`enqueued` counts what was read, and what would be new or asked anew: the `calls`.
     `first_messages` are those of the first item, None in an empty pool. The tokens and the cost
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the

@@ -1,8 +1,9 @@
 """The experiments of a database: listed, renamed, deleted. Raises UsageError for a name that is not
 there."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.clock import timestamp
 from batchgen.errors import Remedy
@@ -10,8 +11,7 @@ from batchgen.jobs.lookup import experiment_named
 from batchgen.store import Counts, Experiment, Store
 
 
-@dataclass(frozen=True, slots=True)
-class ExperimentSummary:
+class ExperimentSummary(Struct, frozen=True):
     """An experiment, and how its items stand."""
 
     experiment: Experiment

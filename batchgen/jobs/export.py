@@ -1,9 +1,11 @@
 """The finished rows as a file: written once, or kept up to date while items finish."""
 
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, astuple
 
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
@@ -25,8 +27,7 @@ from batchgen.items import State
 from batchgen.store import Experiment, Store
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """The items of the experiment that are not in an export of done ones: `open` are pending or
     running, `not_chosen` are done, but no condition chose them."""
 
@@ -38,8 +39,7 @@ class LeftOut:
 NOTHING_LEFT_OUT = LeftOut()
 
 
-@dataclass(frozen=True, slots=True)
-class ExportResult:
+class ExportResult(Struct, frozen=True):
     """`rows` went to `path`, or to the `shards` that it was split into; none of them has the
     `absent_columns`, which were asked for."""
 

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.errors import Remedy
 from batchgen.items import Reason
@@ -22,8 +23,7 @@ _SHORTEST_PART = 6
 _FIRST_MAX_TOKENS = 4096  # where the recipe sets no limit, and the server's own was too low
 
 
-@dataclass(frozen=True, slots=True)
-class FailedLike:
+class FailedLike(Struct, frozen=True):
     """A group of failed items, and the remedy that fits; asking the same again is none where it
     would fail again. `message` is a part of its message by which `retry` tells it from the
     experiment's other groups of that reason; None: there are none. `setting` is what is to be
@@ -36,8 +36,7 @@ class FailedLike:
     setting: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failures:
+class Failures(Struct, frozen=True):
     """Those of one experiment, the most frequent first; `left_out` items are in no group here.
     `calls` are those that failed, of the reasons for which some were asked again."""
 

@@ -1,10 +1,11 @@
 """The items of a data pool that can be enqueued: checked against the templates, and counted."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from batchgen.errors import InputError, Remedy, TemplateError
 from batchgen.items import PoolItem, Recipe
@@ -20,8 +21,7 @@ _LOOKED_AT = 20  # entries of a pool, before anything is made for it
 SkipInvalid = Callable[[BadLine], None]
 
 
-@dataclass(slots=True)
-class Enqueued:
+class Enqueued(Struct):
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
     one for each of their `samples`; `asked_anew` rows that were there are asked with another
     recipe, and `kept` ones, of items that are not in the pool, are done with an earlier one.

@@ -7,7 +7,8 @@ has stays what it was: the script is run to change it.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.errors import ConfigError
@@ -23,8 +24,7 @@ from batchgen.parsers import (
 from batchgen.store import Experiment, ParserCount, Store, StoredParser
 
 
-@dataclass(frozen=True, slots=True)
-class Outdated:
+class Outdated(Struct, frozen=True):
     """`n` items of an experiment have the value of another parser than its present one, `spec`.
     `problem`: why that one cannot be loaded."""
 

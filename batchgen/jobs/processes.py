@@ -20,7 +20,8 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.descriptors import allow_calls
@@ -65,8 +66,7 @@ async def work_in_processes(
     return await result_of(store, specs[0], stop, stats)
 
 
-@dataclass(slots=True)
-class _Child:
+class _Child(Struct):
     """A worker process, and what is known of its work."""
 
     process: asyncio.subprocess.Process

@@ -1,7 +1,8 @@
 """What is said when a pool comes with another recipe: what differs, and what each way costs."""
 
 import json
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Recipe
@@ -11,8 +12,7 @@ from batchgen.store import Counts, RecipeChoice, Store
 _LONGEST_VALUES = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(Struct, frozen=True):
     """What calls cost, told from the `estimate` of some of them; None: nobody knows."""
 
     estimate: Estimate | None

@@ -4,8 +4,9 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from batchgen.errors import Remedy
 from batchgen.items import NewItem, Recipe

@@ -2,8 +2,9 @@
 another parser than the present one has read, or those that are chosen."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
@@ -16,8 +17,7 @@ from batchgen.store import AnswerChoice, EndedAnswer, Experiment, Store
 from batchgen.worker.requests import PresentParser
 
 
-@dataclass(frozen=True, slots=True)
-class ReparseRequest:
+class ReparseRequest(Struct, frozen=True):
     """Which answers: of an `experiment` (None: of all), those that failed at their parser, and with
     `done_too` those of its done items; or, done or not, of the items with these `ids` or numbers,
     if any are given."""

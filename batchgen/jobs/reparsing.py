@@ -10,8 +10,9 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from batchgen.errors import BatchgenError, ParseError, Remedy
 from batchgen.items import Answer, Done, Fail, Reason, Usage
@@ -32,8 +33,7 @@ KINDS = ("done", "changed", "unchanged", "failing", "broken", "skipped")
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """An item (`id` is the user's, or its number) whose result is another, both as short texts."""
 
     id: str | int
@@ -41,8 +41,7 @@ class Difference:
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReparseResult:
+class ReparseResult(Struct, frozen=True):
     """What came of the answers, each counted once. A `dry_run` has some of the differences.
 
     done                 had failed, and can be parsed now
@@ -80,7 +79,7 @@ class ReparseResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        found = {"answers": self.answers, **asdict(self)}
+        found = {"answers": self.answers, **to_builtins(self)}
         if not self.dry_run:
             del found["differences"]
         return found

@@ -2,8 +2,10 @@
 came of the old ones is kept."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
@@ -11,8 +13,7 @@ from batchgen.jobs.lookup import chosen_experiments, items_called
 from batchgen.store import EndedItem, Store
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRequest:
+class RetryRequest(Struct, frozen=True):
     """Which items: failed ones of an `experiment` (None: of all) with one of the `reasons` (none:
     with any) and with `message` in their message, in whatever case; of the items with these `ids`
     or numbers, if any are given. `done_too`: also those of them that are done.
@@ -36,8 +37,7 @@ class RetryRequest:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class RetryResult:
+class RetryResult(Struct, frozen=True):
     """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
     were skipped, as params of their own win over the settings."""
 

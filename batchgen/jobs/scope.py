@@ -1,7 +1,8 @@
 """Which experiments a worker works on, and what waits in the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.store import Store
@@ -9,8 +10,7 @@ from batchgen.store import Store
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """`ids` are the experiments, None: all; `had_nothing`: nothing was open in them. `elsewhere`
     are the names of the other experiments that have open items, each with how many."""
 

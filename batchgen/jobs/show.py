@@ -1,8 +1,9 @@
 """One item with all that was sent and came back."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.clock import timestamp
 from batchgen.pool import read_item
@@ -10,8 +11,7 @@ from batchgen.prompts import Renderer
 from batchgen.store import Store, StoredAttempt, StoredItem
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDetails:
+class ItemDetails(Struct, frozen=True):
     """`request` is what its recipe makes of it, as it is sent; `attempts` are in the order in which
     they ended, each with its raw answer or error."""
 

@@ -5,9 +5,11 @@ run are drawn from.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
@@ -24,11 +26,10 @@ Columns = Mapping[str, Callable[[Counts], int | float]]
 
 # The columns of `status`, an experiment a row: how each value is made of its counts.
 ITEM_COLUMNS: Columns = {name: attrgetter(name) for name in ("total", *State)}
-CALL_COLUMNS: Columns = {one.name: attrgetter(one.name) for one in fields(CallTotals)}
+CALL_COLUMNS: Columns = {name: attrgetter(name) for name in CallTotals.__struct_fields__}
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
+class WorkerStatus(Struct, frozen=True):
     """A worker that joined and did not leave. `paused` is what others ordered. `in_flight` are its
     calls in flight, or those that were when it died. `report` is some seconds old at most."""
 
@@ -72,8 +73,7 @@ class WorkerStatus:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """One look, at `at_ms` (epoch ms).
 
     experiments     each with its counts; `total` are those of all of them

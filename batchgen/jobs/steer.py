@@ -5,9 +5,11 @@ An order goes through the database, and a worker follows it in a second or two.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.store import OrderChange, Store, WorkerRow
@@ -16,8 +18,7 @@ from batchgen.worker.spec import shares
 _LOOK_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class SteerResult:
+class SteerResult(Struct, frozen=True):
     """Which workers were given the order, each as it was before; `slots` are those that each has
     then, in the same order, if they were set."""
 

@@ -5,7 +5,8 @@ again, by its item's recipe, and its worst case counts.
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.llm.prices import Prices, WorstCase
@@ -16,8 +17,7 @@ from batchgen.store import Store, UnknownCall
 _MAX_CALLS = 5000  # so that `status` stays quick
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownCost:
+class UnknownCost(Struct, frozen=True):
     """The most that `calls` can have used, as far as it is known, which is for `known_calls` of
     them; of the others it is not known, or they are too many to look at. None: it is known for no
     call."""

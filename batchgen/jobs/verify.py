@@ -1,10 +1,11 @@
 """The proof that a database is whole, and that the files which were exported from it are, too."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.export import check_export, check_live_file
@@ -12,8 +13,7 @@ from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.store import Counts, Store
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
+class VerifyResult(Struct, frozen=True):
     """What is wrong, a line each, and the items that there are; those of `outdated` have the value
     of another parser than their experiment's present one, which is no contradiction."""
 

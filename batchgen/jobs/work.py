@@ -3,8 +3,10 @@ does it. What the command line and the Python API both run."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from batchgen import __version__
 from batchgen.config import Config, ModelConfig
@@ -20,8 +22,7 @@ from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 
 
-@dataclass(frozen=True, slots=True)
-class WorkResult:
+class WorkResult(Struct, frozen=True):
     """How a worker's run ended; `counts` are those of its experiments, whoever did the work, and
     `until` is how many done items were wanted of them (None: all)."""
 
@@ -63,7 +64,7 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
     model = config.model
     check_settings(model)
     spec = WorkSpec(
-        **vars(config.work),
+        **asdict(config.work),
         rpm=model.rate_limit,
         tpm=model.token_limit,
         max_answer_tokens=max_tokens(model.params),

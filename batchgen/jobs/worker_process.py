@@ -8,9 +8,10 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.config import Config, ModelConfig
 from batchgen.jobs.log import LogFile
@@ -24,8 +25,7 @@ SIGNALS_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 _PIPE_BUF = 4096  # what a pipe that can be written to takes whole
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerTask:
+class WorkerTask(Struct, frozen=True):
     """What a worker process is to do. `verbose`: it reports every failed attempt."""
 
     spec: WorkSpec
@@ -61,8 +61,7 @@ class WorkerTask:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TaskResult:
+class TaskResult(Struct, frozen=True):
     """What came of a task, beside what the database has."""
 
     calls: int

@@ -20,7 +20,9 @@ Only time in which the rate limited the calls lets it grow: without demand nothi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 _START_PER_S = 1.0
 _DOUBLING_S, _DOUBLING_CALLS = 1.0, 5
@@ -39,8 +41,7 @@ _MEASURED, _GUESSED = 0.6, 0.75
 _MOSTLY_PAUSED = 1 / 4
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRate:
+class LearnedRate(Struct, frozen=True):
     """What is known of the server's limit.
 
     ceiling_per_s     about as many calls a second as the server takes; None before the first 429

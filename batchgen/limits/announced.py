@@ -9,15 +9,15 @@ replies only does not hold anybody up. Pure: time is passed in.
 """
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 _MINUTE_S = 60.0
 _ABOUT_A_MINUTE_S = (30.0, 90.0)
 _BATCH_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class AnnouncedLimit:
+class AnnouncedLimit(Struct, frozen=True):
     """One limit: `remaining` of `limit` are left, and all of it is there again in `reset_s`."""
 
     limit: float
@@ -41,8 +41,7 @@ class AnnouncedLimit:
         return used > 0 and least <= self.reset_s * self.limit / used <= most
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(Struct):
     """Our copy of one of the server's buckets, as of the newest `call` whose reply told of it.
     `each` is what must be in it for one more call."""
 
@@ -76,8 +75,7 @@ class _Bucket:
         return self.at + math.ceil(self.announced.reset_s * 1000)
 
 
-@dataclass(slots=True)
-class ServerAllowance:
+class ServerAllowance(Struct):
     """How many calls the server would take from this worker; each worker has one. Calls are
     numbered as they go out; times are of `clock_ms`. `workers` share what the server allows.
     `rpm` is the server's limit, where it has announced one for a minute; `believed`: what it

@@ -14,9 +14,11 @@ that no sixty seconds see more than the limit allows, even if a call is a second
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from math import ceil, floor, inf
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.limits.adaptive import NOTHING_LEARNED, LearnedRate
 
@@ -30,8 +32,7 @@ _ADAPTIVE_BURST_S = 0.25
 LimitName = Literal["rpm", "tpm", "learned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What the user allows: requests and tokens a minute; None: no limit. `adaptive`: and no more
     than the server takes."""
 
@@ -63,16 +64,14 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """How fast a bucket fills, and how much it holds."""
 
     per_s: float
     burst: float
 
 
-@dataclass(frozen=True, slots=True)
-class SharedRate:
+class SharedRate(Struct, frozen=True):
     """The state that all workers share: what was in the buckets at `updated_at` (epoch ms)."""
 
     updated_at: int = 0
@@ -127,8 +126,7 @@ class SharedRate:
         return replace(self, updated_at=now, paused_until=paused_until, learned=learned)
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Struct, frozen=True):
     """What an exchange returns to the buckets: requests that were claimed but not sent, and tokens
     that were reserved but not used (negative: more were used). `refused_at`: when the calls were
     sent that got a 429. `pause_ms`: for how long the server wants no more calls."""
@@ -139,8 +137,7 @@ class Returned:
     pause_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """How many calls may go out now. If these are fewer than wanted: when it is time to ask again
     (epoch ms), the rate in force in requests a minute, and the limit that makes it."""
 

@@ -1,15 +1,14 @@
 """Estimates how many tokens a call will use, from the calls that have come back. It needs no
 tokenizer. Pure."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _BYTES_PER_TOKEN = 4  # of English; the first answers tell it better
 _GUESS = 600  # for the template and the answer, while nothing is known
 _MEMORY = 200  # calls; the weight of older ones fades
 
 
-@dataclass(frozen=True, slots=True)
-class CallTokens:
+class CallTokens(Struct, frozen=True):
     """A call's tokens, in and out: `base`, and `per_byte` of its item. `mean` is what most calls
     use."""
 

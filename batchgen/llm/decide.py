@@ -4,13 +4,13 @@ Whatever happened becomes one frozen value here, and the store writes it later. 
 the table "Why items fail" of docs/failures.md can be tested without a server or a database.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from math import ceil
 from random import Random
 
 import backoff
+from msgspec import Struct
 
 from batchgen.items import (
     Answer,
@@ -41,8 +41,7 @@ class Blame(Enum):
     UNDECIDED = "undecided"
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """How often an item is tried: `max_attempts` tries, of which `parse_attempts` may bring answers
     that its parser cannot use. `first_wait_s` is the wait before the first retry, in seconds; each
     later one is twice as long."""

@@ -8,9 +8,10 @@ is that of the genai-prices package.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeGuard
+
+from msgspec import Struct
 
 from batchgen.config import ModelConfig
 from batchgen.errors import ConfigError
@@ -21,8 +22,7 @@ _ATTACHMENT_TOKENS = 100_000
 _BYTES_PER_TOKEN = 4  # of English; other languages are nearer to 3
 
 
-@dataclass(frozen=True, slots=True)
-class WorstCase:
+class WorstCase(Struct, frozen=True):
     """The most that a call can use and cost; `cost_usd` is None where the price is not known."""
 
     tokens: int

@@ -9,8 +9,9 @@ unsupported parameter halts all workers.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 # Messages belong to the item, and a model has its own rules (`error_replies.UNKNOWN_MODEL`).
 _NOT_PARAMETERS = frozenset({"messages", "model"})
@@ -50,8 +51,7 @@ _MAX_CHARS = 20_000
 _MAX_DEPTH = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(Struct, frozen=True):
     """The parameter `name` of a request was rejected. `unsupported`: the server, or the model,
     takes it from nobody."""
 

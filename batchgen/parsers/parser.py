@@ -1,8 +1,9 @@
 """What a parser is, and what it may return."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from batchgen.errors import ParseError
 from batchgen.items import ParserVersion
@@ -12,8 +13,7 @@ from batchgen.userfunctions import text_of
 Parse = Callable[[str, Mapping[str, Any], float | None], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Parser:
+class Parser(Struct, frozen=True):
     """`parse(text, item, timeout_s)` returns what JSON can hold (a function may return anything, or
     an awaitable) or raises ParseError (a function may raise anything). Only patterns use
     `timeout_s`.
@@ -31,10 +31,10 @@ class Parser:
     parse: Parse
     needs_whole: bool = True
     is_async: bool = False
-    schema: Callable[[], dict[str, Any]] | None = field(default=None, compare=False)
+    schema: Callable[[], dict[str, Any]] | None = None
     fingerprint: str = ""
     unknown: tuple[str, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> ParserVersion:

@@ -4,9 +4,10 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.errors import ParseError
 from batchgen.parsers.exits import exit_code_kept
@@ -18,8 +19,7 @@ FAST_REGEX_S = 0.02  # how long a pattern may hold the event loop; nearly all ne
 THREADS = 4  # parsers share the GIL, so more at once would gain nothing
 
 
-@dataclass(frozen=True, slots=True)
-class _Returned:
+class _Returned(Struct, frozen=True):
     value: Any = None
     error: BaseException | None = None
 

@@ -1,7 +1,8 @@
 """JSON lines: an item on each line."""
 
-from dataclasses import replace
 from typing import BinaryIO
+
+from msgspec.structs import replace
 
 from batchgen.pool.lines import Lines
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of

@@ -2,8 +2,9 @@
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from batchgen.pool.shapes import BadLine
 from batchgen.text.encoding import nul_problem, utf8_problem
@@ -13,8 +14,7 @@ CHUNK_CHARS = 1 << 20
 TEXT_KEPT_CHARS = 1000  # of a line over the limit; enough to recognize it
 
 
-@dataclass(slots=True)
-class Lines:
+class Lines(Struct):
     """The lines of a binary file as text, counted. A line that cannot be text is a BadLine.
 
     Never reads more than `MAX_ITEM_BYTES` at once, however long a line is.

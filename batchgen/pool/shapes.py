@@ -3,16 +3,16 @@
 import json
 import reprlib
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.errors import InputError
 from batchgen.items import LARGEST_MAX_TOKENS, ItemInput, PoolItem
 from batchgen.parameters import PARAMETER_NAMES
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
+class BadLine(Struct, frozen=True):
     """A line that cannot be an item. `text` is the line as it was read: bytes that are not UTF-8 as
     `\\xff`, and only the beginning of a line over the limit. `fatal`: nothing follows. `blank`: it
     has cells, but nothing in them, as spreadsheets leave behind; to be counted, and passed over."""

@@ -4,9 +4,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
+
+from msgspec import Struct
 
 from batchgen.simulate.fitting import fitting_value
 from batchgen.text.json_text import canonical_json
@@ -21,12 +22,11 @@ _VERBS = ("follows", "answers", "crosses", "remembers", "measures", "repairs", "
 _ADJECTIVES = ("quiet", "early", "narrow", "patient", "distant", "simple", "careful", "warm")
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(Struct, frozen=True):
     """A valid request. `text` is its last user message, `key` identifies its messages, and `digest`
     everything that decides the answer."""
 
-    body: Mapping[str, Any] = field(repr=False)
+    body: Mapping[str, Any]
     text: str
     key: str
     digest: bytes

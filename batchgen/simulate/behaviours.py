@@ -3,9 +3,10 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
+
+from msgspec import Struct, field
 
 from batchgen.errors import ConfigError
 
@@ -27,8 +28,7 @@ _FAULTS = (
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Struct, frozen=True):
     """How long an answer takes: `low` seconds, between `low` and `high`, or lognormal with median
     `low` and sigma `high`."""
 
@@ -63,8 +63,7 @@ class Latency:
         return self.low
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorMix:
+class ErrorMix(Struct, frozen=True):
     """The share of the calls that gets each error."""
 
     shares: tuple[tuple[str, float], ...] = ()
@@ -98,8 +97,7 @@ class ErrorMix:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(Struct, frozen=True):
     """What one call gets.
 
     kind `ok` is an answer, with `body` as its text if that is set. `status` is a response of

@@ -8,7 +8,6 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO, Any
 from weakref import WeakSet
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from batchgen.errors import BatchgenError
 from batchgen.simulate.answers import Chat, completion, json_object, models
@@ -36,8 +36,7 @@ KEPT_TRIES = 200_000
 _JSON = {"Content-Type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A request as it came in. `body` is {} if it was not a JSON object; `at` is time.monotonic();
     the names in `headers` can be looked up in upper or lower case."""
 
@@ -48,8 +47,7 @@ class Received:
     query: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     """A POST and what it will get. `chat` is None if it is not a valid request."""
 
     chat: Chat | None

@@ -1,13 +1,13 @@
 """How a transaction changes the counters and totals: gathered, then written once. Pure."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from batchgen.items import Attempt
 from batchgen.store.records import CallFailure, CallTotals, FailedCalls
 
 
-@dataclass(slots=True)
 class TotalsDelta(CallTotals):
     """What more of an experiment's calls there are, by the columns of the totals."""
 
@@ -27,8 +27,7 @@ class TotalsDelta(CallTotals):
         self.cost_usd += attempt.cost_usd or 0.0
 
 
-@dataclass(slots=True)
-class CounterDeltas:
+class CounterDeltas(Struct):
     """`moved` is by (experiment, state, reason), `parsed` by (experiment, parser), `failed_calls`
     by (experiment, how they failed), the others by experiment."""
 

@@ -12,7 +12,9 @@ all the same, in the places of the unknown ones that others have written for the
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchgen.items import (
     Attempt,
@@ -44,8 +46,7 @@ def claim_of(item: Item) -> Claim:
     return item.id, item.epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """An item of a claim. `answer_seq` is its answer that waits for its parser, `parser_id`."""
 
     item_id: int
@@ -59,8 +60,7 @@ class Claimed:
         return cls(item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(Struct, frozen=True):
     """What a budget holds back for a claim: the most that it can use, and the tokens that were
     asked for, of which that may be several times as many."""
 
@@ -73,8 +73,7 @@ _NOTHING_RESERVED = Reserved(Spent(), 0)
 _MOST_OVERUSE = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """What the engine knows before it writes. `late` has the other claims, those that do not hold,
     as far as their items are still there: how many attempts of unknown outcome, which no budget has
     booked, are kept for each. `reserved` is what budgets hold back for the calls."""
@@ -86,8 +85,7 @@ class Known:
     last_result_seq: int = 0
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """Rows to write, in the order of the lists, and what that changes in the counters.
 
     `attempt_seqs` and `lost` belong to the outcomes, as in `Exchange`.
@@ -198,8 +196,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
     return plan
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRow(Claimed):
+class ClaimRow(Claimed, frozen=True):
     """A claim of a worker that is gone."""
 
     crashes: int

@@ -1,7 +1,8 @@
 """What `retry` and `reparse` will write, decided before anything is written. Pure, as `plan`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from batchgen.items import Done, Fail, State
 from batchgen.store.deltas import CounterDeltas
@@ -9,8 +10,7 @@ from batchgen.store.plan import Row, result_row
 from batchgen.store.values import EndedAnswer, EndedItem, Reparsed, RowGroup
 
 
-@dataclass(slots=True)
-class RepairPlan:
+class RepairPlan(Struct):
     """Rows to write, in the order of the lists, and what that changes in the counters. `items` are
     those that it is about; the others are skipped, as something else became of them meanwhile."""
 

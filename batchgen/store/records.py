@@ -6,20 +6,20 @@ and an empty page is the end.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+
+class Experiment(Struct, frozen=True):
     id: int
     name: str
     created_at: int
 
 
-@dataclass(slots=True)
-class CallTotals:
+class CallTotals(Struct):
     """What the calls of an experiment used together. This is the one list of it: what is kept, what
     `status` says and what `verify` counts again goes by these names."""
 
@@ -43,7 +43,6 @@ class CallFailure(NamedTuple):
         return f"{self.http_status} {self.reason}" if self.http_status else self.reason
 
 
-@dataclass(slots=True)
 class Counts(CallTotals):
     """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
     calls after which their item was to be asked again; `failed_calls` most of these, and those with
@@ -93,7 +92,7 @@ class Counts(CallTotals):
 
     def since(self, before: CallTotals) -> "Counts":
         """With what calls used since they were `before`."""
-        names = [column.name for column in fields(CallTotals)]
+        names = CallTotals.__struct_fields__
         return replace(
             self, **{name: getattr(self, name) - getattr(before, name) for name in names}
         )
@@ -102,22 +101,19 @@ class Counts(CallTotals):
     def sum_of(cls, counts: Iterable["Counts"]) -> "Counts":
         found = cls()
         for one in counts:
-            for column in fields(cls):
-                name = column.name
+            for name in cls.__struct_fields__:
                 setattr(found, name, getattr(found, name) + getattr(one, name))
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """Items finished lately: `items` in the last `span_s` seconds."""
 
     items: int
     span_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
+class FailureGroup(Struct, frozen=True):
     """`n` failed items of one message, and the number of the first of them."""
 
     reason: str
@@ -233,8 +229,7 @@ class AnswerDetails(NamedTuple):
     body: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRecord:
+class ExportRecord(Struct, frozen=True):
     """A file that an export wrote, as it was then: `result_seq` is the newest result that it could
     hold, or -1 when the file cannot be compared with the table."""
 
@@ -256,8 +251,7 @@ class FileUse(StrEnum):
     WRITTEN = "written"
 
 
-@dataclass(frozen=True, slots=True)
-class LivePage:
+class LivePage(Struct, frozen=True):
     """`rows` are what is done of the results up to `result_seq`; `is_last`: there were no more at
     that moment. `superseded_results`: done results of the experiment
     that are their items' no more."""
@@ -268,8 +262,7 @@ class LivePage:
     superseded_results: int
 
 
-@dataclass(frozen=True, slots=True)
-class LiveFileRecord:
+class LiveFileRecord(Struct, frozen=True):
     """A file that has the results up to `result_seq`: its first `size_bytes`, and their hash."""
 
     path: str

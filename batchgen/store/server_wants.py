@@ -5,14 +5,14 @@ and each claimed item is for one of them: the one that has most room left.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
 
 
-@dataclass(frozen=True, slots=True)
-class ServerWant:
+class ServerWant(Struct, frozen=True):
     """Room for up to `slots` more calls at a `server` (its key), sending it no more than
     `limits` allow together with every other worker that asks it. A call is thought to use
     `call_tokens`, and for `pause_ms` from now on the server wants no more calls."""

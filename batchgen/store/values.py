@@ -3,10 +3,11 @@ it is in `records`. Times that end in `_at` or `_until` are milliseconds since 1
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import ceil
 from typing import Literal, NamedTuple
+
+from msgspec import Struct, field
 
 from batchgen.errors import UsageError
 from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
@@ -31,8 +32,7 @@ class OtherRecipe(StrEnum):
     ADD = "add"
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeChoice:
+class RecipeChoice(Struct, frozen=True):
     """What follows when the experiment has `present` and not the recipe given: how many rows it has
     in its newest variant, and how many of them `replace` and `again` would ask."""
 
@@ -42,8 +42,7 @@ class RecipeChoice:
     again: int
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
+class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
     be given another recipe, nothing was begun. `asked_anew` rows go back to pending
@@ -68,8 +67,7 @@ class AskedAgain(NamedTuple):
     kept: int
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(Struct, frozen=True):
     """The numbers of the items (of their first samples), in their order; `new` rows did not exist
     before.
 
@@ -82,8 +80,7 @@ class Added:
     conflict: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Twin:
+class Twin(Struct, frozen=True):
     """An item of a pool that the experiment has as `item_id`, which is equal but for its id: it has
     this `custom_id`, or none."""
 
@@ -95,8 +92,7 @@ class Twin:
 # Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(Struct, frozen=True):
     """What a worker is to do. A limit of None is the one that it was started with, 0 is none.
     `stop`: as a first signal (drain), or as a second one (now)."""
 
@@ -111,8 +107,7 @@ class Orders:
         return self.paused or self.stop is not None
 
 
-@dataclass(frozen=True, slots=True)
-class OrderChange:
+class OrderChange(Struct, frozen=True):
     """A change of `Orders`; None leaves a thing as it is."""
 
     slots: int | None = None
@@ -122,8 +117,7 @@ class OrderChange:
     stop: Literal["drain", "now"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FailureLimit:
+class FailureLimit(Struct, frozen=True):
     """How many items may fail: so many or, as `percent`, such a share of all there are."""
 
     number: float
@@ -150,8 +144,7 @@ class FailureLimit:
         return f"{self.number:g}{'%' if self.percent else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """What has failed, of `total` items."""
 
     items: int
@@ -160,8 +153,7 @@ class Failed:
     newest_error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """What a worker brings to an exchange about recipes on trial: its `server` (a hash of the URL),
     and those that it knows to be `proven` there. Of the others, all workers together have no more
     than `calls` in flight. `watches`: some that it works on may be on trial. `run` is
@@ -183,8 +175,7 @@ class Condemned(NamedTuple):
     experiment: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Chosen items of an experiment. Their open ones are marked with its `number`. None: nothing
     else is open, so they need no mark as long as the experiment has these `rows` and no more;
     besides them are `done` and `failed` ones."""
@@ -195,8 +186,7 @@ class Selection:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
+class ClaimRequest(Struct, frozen=True):
     """What to claim: as many items as the `servers` have room for, of `experiments` (None: of all),
     and of a `selection` in them if there is one, and none that could bring their done items,
     whoever does them, above `until`. `trial` None: no recipe is ever on trial. Nothing is claimed
@@ -222,8 +212,7 @@ class ClaimRequest:
         return None if self.selection is None else self.selection.number
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """What an exchange did.
 
     `attempt_seqs` belong to the outcomes, in their order (None: no call was made). `lost` are the
@@ -257,8 +246,7 @@ class Exchange:
         return self.orders is None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
+class WorkerRow(Struct, frozen=True):
     """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
     `calls` are those that it has in flight, or had when it died; `server` is the one that it asks,
     a hash of its URL."""
@@ -280,8 +268,7 @@ class WorkerRow:
 # Budgets
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """The most that the calls of `experiments` (None: of all) may cost in all, those of earlier
     runs included; None: no limit."""
 
@@ -294,8 +281,7 @@ class Budget:
         return too_many or (self.max_cost_usd is not None and spent.cost_usd > self.max_cost_usd)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True):
     """The most that one call for this item can use."""
 
     item: Item
@@ -316,8 +302,7 @@ class Grant(Enum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     tokens: int = 0
     cost_usd: float = 0.0
 
@@ -394,8 +379,7 @@ class EndedAnswer(NamedTuple):
     finish_reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reparsed:
+class Reparsed(Struct, frozen=True):
     """What another parser makes of an answer; `now` is None when that is what there is already."""
 
     was: EndedAnswer

@@ -14,7 +14,8 @@ the gateways of a server say when it is down or full (502, 503, 504, 529) proves
 item, however often.
 """
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.items import Failure, Item, Reason, Trouble
 from batchgen.llm.decide import Blame
@@ -28,8 +29,7 @@ _SHORTEST_OUTAGE_MS = 60_000
 LateCharge = tuple[Item, Failure]
 
 
-@dataclass(frozen=True, slots=True)
-class _Unserved:
+class _Unserved(Struct, frozen=True):
     """An item since whose call nobody was served. `charge` None: it has paid for it. Unless it
     `counts`, it does not tell that the server is down."""
 

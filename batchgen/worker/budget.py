@@ -1,7 +1,8 @@
 """A hard budget's say before a call: the most that it can cost is reserved, or it is not sent."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batchgen.errors import ConfigError, InputError, Remedy
 from batchgen.items import Item, Usage

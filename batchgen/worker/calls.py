@@ -16,9 +16,10 @@ attempts of one outcome.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from batchgen.clock import clock_ms
 from batchgen.items import Answer, Item, Reply

@@ -11,8 +11,9 @@ charged late, and its membership.
 
 import asyncio
 import traceback
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import Remedy, StoreError, StoreRefusedError

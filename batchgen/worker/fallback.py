@@ -1,7 +1,7 @@
 """What is kept of an item when its own outcome cannot be: after a bug, or when the database refuses
 a value in it. A bug costs its item, never the others' answers, and it is not met again for ever."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Fail, Outcome, Reason

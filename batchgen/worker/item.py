@@ -8,7 +8,9 @@ and `calls` know that there are slots and a committer.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.clock import clock_ms
 from batchgen.errors import InputError, TemplateError
@@ -35,8 +37,7 @@ from batchgen.worker.requests import Prepared, Request, Requests
 from batchgen.worker.stats import RunLog
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
+class Stages(Struct, frozen=True):
     """What a worker's items go through. `budget` is None where there is none."""
 
     requests: Requests

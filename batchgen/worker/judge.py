@@ -4,8 +4,10 @@ worker has seen of the server, of the recipe and of the item before.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.items import (
@@ -37,16 +39,14 @@ _TELL_AGAIN_MS = 60_000
 _OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class CallResult(Struct, frozen=True):
     """What a call brought: a reply, and what it is by itself."""
 
     reply: Reply
     verdict: Answer | Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """What came of an item's calls: of the one that decides about the item, and of a second one if
     there was one; None stands for a call that was abandoned, whose answer nobody knows."""
 
@@ -64,8 +64,7 @@ class Sent:
         return cls(decisive, tuple(call for call in calls if call is not decisive))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """An item's calls as they are kept, and the one that decides about the item."""
 
     attempts: tuple[Attempt, ...]

@@ -4,7 +4,8 @@ takes from nobody, is a halt.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import rejected_parameter

@@ -1,11 +1,11 @@
 """What a worker reports to other terminals and to the live display: kept as JSON in its row of the
 database, and nothing else passes between them."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from msgspec import Struct, field, json
 
 
 class Straggler(NamedTuple):
@@ -52,8 +52,7 @@ class HeldBy(StrEnum):
     ITEMS = "items"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """What holds a worker, and the figures that go with it: until when (epoch ms), the calls a
     minute that the `limit` makes, the slots in use, what a call reserves of the budget."""
 
@@ -64,15 +63,8 @@ class Held:
     slots: int | None = None
     budget: BudgetWait | None = None
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Held":
-        budget = values.get("budget")
-        made = {"by": HeldBy(values["by"]), "budget": budget and BudgetWait(*budget)}
-        return cls(**{**values, **made})
 
-
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
+class WorkerReport(Struct, frozen=True):
     """How a worker is doing; what it has not reported yet is as in a new one.
 
     paused            it has seen the order to pause, and sends nothing
@@ -100,17 +92,10 @@ class WorkerReport:
         return (now and now.by) != (before and before.by) or self.halted != last.halted
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str | None) -> "WorkerReport":
         """What a row holds; None: the worker has not reported yet. What another version added is
         left out."""
-        found: dict[str, Any] = json.loads(text or "{}")
-        known = {one.name: found[one.name] for one in fields(cls) if one.name in found}
-        late, held = known.pop("stragglers", ()), known.pop("held_by", None)
-        return cls(
-            **known,
-            held_by=held and Held.from_json(held),
-            stragglers=tuple(Straggler(*one) for one in late),
-        )
+        return json.decode(text or "{}", type=cls)

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
@@ -21,8 +22,7 @@ class PresentParser(NamedTuple):
     parser: Parser
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """`body` is the request's, made by `renderer`, with local images by their path; empty when the
     item has its answer already. `shared_recipe`: its recipe is that of a pool, not of chosen items
     only."""
@@ -35,8 +35,7 @@ class Prepared:
     parser_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What goes to the server; `image_paths` are those of the local images in it, by what stands
     there for each."""
 

@@ -2,10 +2,12 @@
 can go to another process as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+
+from msgspec import field, to_builtins
+from msgspec.structs import replace
 
 from batchgen.config import WorkConfig
 from batchgen.limits import Limits
@@ -13,8 +15,7 @@ from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget, FailureLimit, Selection
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkSpec(WorkConfig):
+class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     """The settings of the section `work`, and what one run adds to them. An option of `work` has
     the name of the field that it sets. None means no limit, and of `experiments`: all.
 
@@ -79,7 +80,8 @@ class WorkSpec(WorkConfig):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
-        return asdict(self) | {"directory": str(self.directory)}
+        values: dict[str, Any] = to_builtins(self, enc_hook=str)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "WorkSpec":

@@ -1,9 +1,10 @@
 """What a worker knows of its work so far, and where it records what happens."""
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from batchgen.errors import Remedy
 from batchgen.items import Acquitted, Answer, Attempt, Decision, Failure, Item, Reply
@@ -28,8 +29,7 @@ class HaltKind(StrEnum):
     FAILURES = "failures"
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(Struct, frozen=True):
     """Why a worker goes on no more, and what the user can do about it besides what that says."""
 
     why: str
@@ -45,8 +45,7 @@ class Halt:
         return cls(values["why"], Remedy[name] if name else None, HaltKind(values["kind"]))
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(Struct):
     """What it reports is made of these, and so is what is said in the end. How many items are done
     is the database's to say."""
 
@@ -86,8 +85,7 @@ class RunLog(Protocol):
     def bug(self, message: str, trace: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(Struct, frozen=True):
     """What a worker's run is stopped by, recorded in, and counted in meanwhile."""
 
     stop: Stop

@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, replace  # noqa: TID251  of dataclasses of its own
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any

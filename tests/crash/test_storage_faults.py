@@ -32,7 +32,7 @@ HOUR_MS = 3_600_000
 
 # The command that gives up earlier: for SQLite's lock, and for a file that stays locked.
 IMPATIENT = """
-from dataclasses import replace
+from msgspec.structs import replace
 from importlib import import_module
 import batchgen.jobs.work, batchgen.worker.store_retries, batchgen.store.sqlite.connection
 batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100

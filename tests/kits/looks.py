@@ -33,7 +33,7 @@ def experiment(name: str, standing: Counts) -> ExperimentSummary:
 
 def worker(number: int = 3, **change: Any) -> WorkerStatus:
     """Of 20 slots; what it reports may be given too."""
-    reported = (set(WorkerReport.__slots__) & change.keys()) - {"paused"}
+    reported = (set(WorkerReport.__struct_fields__) & change.keys()) - {"paused"}
     report: dict[str, Any] = {key: change.pop(key) for key in reported}
     row: dict[str, Any] = {
         "id": number, "host": "box", "pid": 71, "slots": 20, "started_at": NOON_MS, "alive": True,

@@ -8,7 +8,7 @@ import asyncio
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, replace  # noqa: TID251  of a dataclass of its own
 from pathlib import Path
 
 from tests.kits.typist import Ended, Typist

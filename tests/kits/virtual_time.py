@@ -8,9 +8,11 @@ import heapq
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
 

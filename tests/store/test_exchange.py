@@ -1,10 +1,10 @@
 """Exchange: what slots finished is written, and what they do next is claimed, at once."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.items import (
     Attempt,

@@ -3,13 +3,13 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
@@ -197,7 +197,7 @@ def test_an_id_and_equal_content_without_id_are_two_items(table: Table) -> None:
 def test_numbers_stay_dense_after_a_chunk_that_was_rolled_back(table: Table) -> None:
     table.enqueue("a")
     into = table.begin()
-    no_text = replace(new_item("c"), input_json=None)  # type: ignore[arg-type]
+    no_text = replace(new_item("c"), input_json=None)
     with pytest.raises(sqlite3.IntegrityError, match="NOT NULL constraint failed"):
         table.add(into, [new_item("b"), no_text])
     assert table.add(into, [new_item("b"), new_item("c")]) == Added([2, 3], 2)

@@ -1,10 +1,10 @@
 """What people do to an experiment: retry its failures, rename it, delete it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import (

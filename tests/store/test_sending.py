@@ -1,11 +1,11 @@
 """What all workers of a database together may send, as the exchange keeps to it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.items import Attempt, Done, Fail, KeepAnswer, Outcome, Reason, Release, Retry, Usage
 from batchgen.limits.buckets import Limits, tokens_flow

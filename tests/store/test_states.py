@@ -7,13 +7,14 @@ say the same and be free of contradictions; finished answers never change.
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.items import (
     Attempt,
@@ -43,8 +44,7 @@ T = TypeVar("T")
 WAITS_MS = (None, 1, 5_000, 120_000)
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """An item as a worker holds it."""
 
     worker_id: int
@@ -52,8 +52,7 @@ class Claim:
     second_call: bool = False
 
 
-@dataclass(frozen=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """What comes of a claim: a decision, and whether a call was made."""
 
     attempt: Attempt | None

@@ -1,8 +1,7 @@
 """Whose fault it is that calls are not served, at times that the tests choose."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from batchgen.items import Failure, Item, Reason, Trouble
 from batchgen.llm.decide import Blame

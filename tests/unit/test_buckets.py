@@ -2,9 +2,9 @@
 
 import heapq
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
 from batchgen.limits.tokens import TokenMeter

@@ -92,6 +92,7 @@ def test_the_template_s_three_sections_load_unchanged(tmp_path: Path) -> None:
         work=WorkConfig(),
         log_dir=tmp_path / "logs",
         directory=tmp_path,
+        file=tmp_path / "config.yaml",
     )
 
 
@@ -102,6 +103,7 @@ def test_without_settings_there_are_defaults(tmp_path: Path, text: str | None) -
         database=tmp_path / "batchgen.db",
         log_dir=tmp_path / "logs",
         directory=tmp_path,
+        file=None if text is None else tmp_path / "config.yaml",
     )
 
 

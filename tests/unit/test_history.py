@@ -1,8 +1,7 @@
 """Rates, and how they went: what changed between looks."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from batchgen.display.drawing import sparkline
 from batchgen.display.history import History, Interval

@@ -1,9 +1,9 @@
 """How a run looks: the live display, and its plain line."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from batchgen.cli.hints import commands

@@ -1,6 +1,6 @@
 """What a transaction will write, decided without a database."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from batchgen.items import (
     Attempt,

@@ -1,6 +1,5 @@
 """Templates as users write them, and the requests that come of them."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe, Template
@@ -384,5 +384,5 @@ def test_the_checked_item_and_the_stored_one_give_the_same_request() -> None:
     renderer = Renderer(recipe("{a}", "{id}"))
     first = item(id=7, a={"x": 1}, params={"seed": 1})
     again = read_item(dict(first.given), "stored")
-    assert dataclasses.asdict(again) == dataclasses.asdict(first)
+    assert asdict(again) == asdict(first)
     assert renderer.request_body(again) == renderer.request_body(first)

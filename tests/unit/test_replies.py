@@ -4,13 +4,13 @@
 
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchgen.endpoints.chat import parts_beside_text
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage

@@ -1,9 +1,9 @@
 """What a worker reports: there and back as JSON, and which news cannot wait."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.worker.report import BudgetWait, Held, HeldBy, Straggler, WorkerReport
 

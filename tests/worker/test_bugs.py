@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.config import load
 from batchgen.items import Price

@@ -1,10 +1,10 @@
 """The committer on a real database: items given out, second calls permitted, answers durable."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.errors import StoreRefusedError
 from batchgen.items import (

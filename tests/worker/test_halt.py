@@ -1,9 +1,9 @@
 """When no request would work: a handful of calls, untouched items, and words that help."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import KEY, Project

@@ -1,7 +1,8 @@
 """Writes the deltas of a transaction into the counters and totals."""
 
 import sqlite3
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.sql import QUERIES

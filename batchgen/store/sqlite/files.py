@@ -9,8 +9,9 @@ appears before one that was read. A done result that stops being its item's is c
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from batchgen.clock import now_ms
 from batchgen.store.records import ExportRecord, FileUse, LiveFileRecord, LivePage, ResultRow

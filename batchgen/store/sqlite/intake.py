@@ -4,9 +4,10 @@ known ones."""
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from batchgen.items import NewItem, ParserVersion, Recipe, State
 from batchgen.store.deltas import CounterDeltas

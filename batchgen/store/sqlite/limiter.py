@@ -6,8 +6,9 @@ Of a server of which nothing is limited, none is read or written. The arithmetic
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
@@ -23,7 +24,7 @@ def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
 
 
 def _shared_rate(columns: dict[str, Any]) -> SharedRate:
-    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__slots__})
+    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__struct_fields__})
     return SharedRate(**columns, learned=learned)
 
 
@@ -121,7 +122,7 @@ class _Limiter:
         if not self._changed:
             return
         columns = asdict(self._shared)
-        learned = columns.pop("learned")
+        learned = asdict(columns.pop("learned"))
         self._db.execute(
             QUERIES["write_shared_rate"], {"server": self._want.server} | columns | learned
         )

@@ -12,8 +12,9 @@ A worker that was taken for dead changes nothing; its paid answers are still app
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits

@@ -2,9 +2,10 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from batchgen.store.sqlite.sql import QUERIES
 
@@ -68,7 +69,7 @@ def _maker(into: type[T], columns: list[str]) -> Callable[[tuple[Any, ...]], T]:
 
 
 def _fields_of(into: type[Any]) -> list[str]:
-    return [one.name for one in fields(into)] if is_dataclass(into) else list(into._fields)
+    return list(into.__struct_fields__ if issubclass(into, Struct) else into._fields)
 
 
 def _by_position(into: type[T], row: tuple[Any, ...]) -> T:

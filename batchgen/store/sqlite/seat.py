@@ -5,8 +5,9 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from batchgen.clock import now_ms
 from batchgen.errors import Remedy, StoreBusyError

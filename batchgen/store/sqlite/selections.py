@@ -8,7 +8,8 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batchgen.items import State
 from batchgen.store.records import Counts

@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batchgen.store.sqlite.rows import row_of
 from batchgen.store.sqlite.sql import QUERIES

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from dataclasses import fields
 from math import isclose
 
 from batchgen.store.records import CallFailure, CallTotals
@@ -25,7 +24,7 @@ _CHECKS = {
     "unreadable_inputs": "item {0}: its input is not JSON",
 }
 
-_WORDS = {one.name: one.name.replace("_", " ") for one in fields(CallTotals)} | {
+_WORDS = {name: name.replace("_", " ") for name in CallTotals.__struct_fields__} | {
     "latency_ms": "ms of latency",
     "cost_usd": "dollars",
 }
