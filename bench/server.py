@@ -56,10 +56,10 @@ def completion(text_bytes: int) -> bytes:
     return response(body)
 
 
-def response(body: bytes) -> bytes:
+def response(body: bytes, status: bytes = b"200 OK") -> bytes:
     return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req-0123456789\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nx-request-id: req-0123456789\r\n"
+        b"content-length: %d\r\n\r\n%b" % (status, len(body), body)
     )
 
 

@@ -3,7 +3,8 @@
     python -m bench.peers --cookbook api_request_parallel_processor.py
 
 Each peer is installed once, with pinned versions, into a virtual environment of its own. Then they
-take turns: a job of one item, the whole job, and the whole job killed half-way and run again.
+take turns: a job of one item, the whole job, the same at a server that refuses a share of the
+calls, and the whole job killed half-way and run again.
 bench/peers/README.md says how each is used, and what the numbers are.
 
 The cookbook's script is not in this repository. Get it from
@@ -57,6 +58,7 @@ def main() -> int:
             "concurrency": given.concurrency,
             "latency_s": given.latency,
             "spread": given.spread,
+            "refuse": given.refuse,
             "rounds": given.rounds,
             "limit_s": given.limit,
             "batchgen": revision(given.batchgen),
@@ -80,7 +82,7 @@ def main() -> int:
             for peer in chosen if number % 2 else reversed(chosen):
                 if peer.name not in places:
                     continue
-                bench = _Bench(peer, places[peer.name], server, job, given.limit)
+                bench = _Bench(peer, places[peer.name], server, job, given.limit, given.refuse)
                 if number == 0:
                     last = bench.whole(1)["commands"][-1]
                     if last["exit_code"]:
@@ -105,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=50, help="calls at once")
     parser.add_argument("--latency", type=float, default=0.05, help="of the server, in seconds")
     parser.add_argument("--spread", type=float, default=0.5, help="of the latency, as a share")
+    parser.add_argument("--refuse", type=float, default=0.03, help="share of the calls, with 429")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=120, help="seconds a command may take")
     parser.add_argument(
@@ -142,29 +145,33 @@ class _Bench:
     """One peer at its job. Each time in a new directory, deleted afterwards."""
 
     def __init__(
-        self, peer: Peer, installed: Installed, server: Server, job: Job, limit_s: float
-    ) -> None:
+        self, peer: Peer, installed: Installed, server: Server, job: Job, limit_s: float,
+        refuse: float,
+    ) -> None:  # fmt: skip
         self._peer = peer
         self._installed = installed
         self._server = server
         self._job = job
         self._limit_s = limit_s
+        self._refuse = refuse
 
     def round(self) -> dict[str, Any]:
         return {
             "one_item": self.whole(1),
             "whole": self.whole(self._job.items),
+            "refused": self.whole(self._job.items, refuse=self._refuse),
             "crash": self.crash(),
             "load_average": os.getloadavg()[0],
         }
 
-    def whole(self, items: int) -> dict[str, Any]:
-        """The job from start to end."""
+    def whole(self, items: int, refuse: float = 0) -> dict[str, Any]:
+        """The job from start to end; a share of its calls is refused."""
         with tempfile.TemporaryDirectory() as parent:
             work_dir = Path(parent) / "job"
             job = replace(self._job, items=items)
             prepare(work_dir, job)
             self._server.reset()
+            self._server.refuse(refuse)
             ran = self._run(job, work_dir)
             return self._told(ran, work_dir)
 
@@ -201,12 +208,14 @@ class _Bench:
 
 
 def _in_short(one_round: dict[str, Any]) -> str:
-    whole, crash = one_round["whole"], one_round["crash"]
+    whole, crash, refused = one_round["whole"], one_round["crash"], one_round["refused"]
+    refused_s = sum(ran["wall_s"] for ran in refused["commands"])
     wall_s = sum(ran["wall_s"] for ran in whole["commands"])
     cpu_s = sum(ran["cpu_s"] for ran in whole["commands"])
     again, last = crash["ledger"]["answered_again"], crash["commands"][-1]
     return (
-        f"{wall_s:.1f} s, CPU {cpu_s:.1f} s, {whole['results']} results; after kill -9 and restart "
+        f"{wall_s:.1f} s, CPU {cpu_s:.1f} s, {whole['results']} results; with refusals "
+        f"{refused_s:.1f} s, {refused['results']} results; after kill -9 and restart "
         f"{again} answered again, exit {last['exit_code']}"
     )
 

@@ -81,11 +81,11 @@ def _run(job: Job, at: Installed) -> tuple[list[str], ...]:
 
 PEERS = (
     Peer(
-        "batchgen", "", ("batchgen", "openai"), _enqueue_work_export,
+        "batchgen", "", ("batchgen-llm", "openai"), _enqueue_work_export,
         "enqueue + work + export, three processes; retries as by default (5 attempts)", "work",
     ),
     Peer(
-        "batchgen-run", "", ("batchgen", "openai"), _run,
+        "batchgen-run", "", ("batchgen-llm", "openai"), _run,
         "`batchgen run`: the same three in one process",
     ),
     Peer(

@@ -39,6 +39,10 @@ class Server:
         """SIGKILL for that process group with the answer of that number."""
         self._get(f"kill/{group}/{at_answers}")
 
+    def refuse(self, share: float) -> None:
+        """That share of the calls, from now until the next reset."""
+        self._get(f"refuse/{share}")
+
     def _get(self, path: str) -> dict[str, int]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}") as told:
             found: dict[str, int] = json.load(told)

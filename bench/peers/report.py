@@ -9,6 +9,10 @@ _SPEED = (
     "| CPU ms/item, whole run | CPU ms/item, less the start | CPU s to start | peak memory MB "
     "| start to first call s |"
 )
+_REFUSED = (
+    "| | items/s, whole run | of the same without refusals | calls refused | calls in all "
+    "| results in hand | answers lost |"
+)
 _CRASH = (
     "| | answers paid for twice | calls in flight at the kill | calls sent again | goes on "
     "| restart took s | results in hand |"
@@ -45,6 +49,12 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
     most = settings["concurrency"] / settings["latency_s"] if settings["latency_s"] else 0
     if most:
         yield from ["", f"With these settings no client can do more than {most:,.0f} items/s.", ""]
+    share = settings["refuse"]
+    yield from [f"## A 429 for {share:.0%} of the calls, without Retry-After", "", _REFUSED]
+    yield _rule(_REFUSED)
+    for name, peer in compared.items():
+        yield _row(name, *_refused(peer["rounds"], settings["items"]))
+    yield from ["", "Time is the median of the rounds; the other numbers are a round each.", ""]
     yield from ["## kill -9 half-way, and the same command again", "", _CRASH, _rule(_CRASH)]
     for name, peer in compared.items():
         yield _row(name, *_crash(peer["rounds"], settings["limit_s"]))
@@ -94,6 +104,32 @@ def _speed(rounds: list[dict[str, Any]], items: int, part: str | None) -> Iterat
     yield f"{middle(start_s):.2f}"
 
 
+def _refused(rounds: list[dict[str, Any]], items: int) -> Iterator[str]:
+    def wall_s(job: str) -> float:
+        times = (sum(float(ran["wall_s"]) for ran in one[job]["commands"]) for one in rounds)
+        return median(times)
+
+    def each(number: Callable[[dict[str, Any]], int | None]) -> str:
+        told = (number(one["refused"]) for one in rounds)
+        return " / ".join("?" if one is None else str(one) for one in told)
+
+    def in_all(job: dict[str, Any]) -> int:
+        ledger = job["ledger"]
+        return int(ledger["answers"] + ledger["refused"] + ledger["cut_off"])
+
+    def lost(job: dict[str, Any]) -> int | None:
+        """Answered by the server, and not in the user's hands."""
+        results = job["results"]
+        return None if results is None else max(0, job["ledger"]["items_answered"] - results)
+
+    yield f"{items / wall_s('refused'):,.0f}"
+    yield f"{wall_s('whole') / wall_s('refused'):.2f}"
+    yield each(lambda job: int(job["ledger"]["refused"]))
+    yield each(in_all)
+    yield each(lambda job: job["results"])
+    yield each(lost)
+
+
 def _commands(job: dict[str, Any], part: str | None) -> list[dict[str, Any]]:
     """The commands of a job, or that one of batchgen's."""
     return [ran for ran in job["commands"] if part is None or ran["command"].split()[1] == part]
@@ -126,7 +162,7 @@ def _goes_on(crashes: list[dict[str, Any]], limit_s: float) -> str:
 
 
 def _troubles(rounds: list[dict[str, Any]], items: int) -> Iterator[str]:
-    jobs = {"whole": "the whole job", "crash": "the restart"}
+    jobs = {"whole": "the whole job", "refused": "with refusals", "crash": "the restart"}
     for number, one in enumerate(rounds, start=1):
         for key, job in jobs.items():
             last, answered = one[key]["commands"][-1], one[key]["ledger"]["items_answered"]

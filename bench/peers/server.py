@@ -4,8 +4,9 @@
 
 Beside `bench.server`, whose answers it gives, it reads the item's number out of each prompt, sees
 calls whose client went away, and kills a process group on time, so that a client dies at an exact
-place. Prints its port. `GET /ledger` tells, `GET /reset` begins anew, `GET /kill/<group>/<answers>`
-arms.
+place. It can refuse a share of the calls, as busy servers do: a 429 at once, without Retry-After.
+Prints its port. `GET /ledger` tells, `GET /reset` begins anew, `GET /kill/<group>/<answers>` arms,
+`GET /refuse/<share>` refuses from then on until the next reset.
 """
 
 import argparse
@@ -24,6 +25,11 @@ from bench.server import completion, response
 _ANSWER_BYTES = 1000
 _BLANK_LINE = b"\r\n\r\n"
 _BEFORE_NUMBER = rb"\n\n"  # the line break in the prompt, as JSON writes it; see bench.job
+_REFUSAL = response(
+    b'{"error": {"message": "Rate limit reached for requests", "type": "requests", "param": null,'
+    b' "code": "rate_limit_exceeded"}}',
+    status=b"429 Too Many Requests",
+)
 
 
 @dataclass
@@ -35,6 +41,8 @@ class Ledger:
     answers: int = 0
     other_calls: int = 0
     cut_off: int = 0
+    refused: int = 0
+    refuse_share: float = 0
     in_flight: int = 0
     most_in_flight: int = 0
     first_request_ns: int = 0
@@ -56,6 +64,10 @@ class Ledger:
         if self.answers == self.kill_at_answers:
             os.killpg(self.kill_group, signal.SIGKILL)
 
+    def refuse(self) -> None:
+        self.refused += 1
+        self.in_flight -= 1
+
     def lose(self) -> None:
         self.cut_off += 1
         self.in_flight -= 1
@@ -68,6 +80,7 @@ class Ledger:
             "answered_again": self.answers - len(self.answered),
             "asked_again": self.asked.total() - len(self.asked),
             "cut_off": self.cut_off,
+            "refused": self.refused,
             "in_flight": self.in_flight,
             "most_in_flight": self.most_in_flight,
             "other_calls": self.other_calls,
@@ -124,6 +137,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._desk.answer)
             return
         self._desk.ledger.ask(item)
+        if random.random() < self._desk.ledger.refuse_share:
+            self._transport.write(_REFUSAL)
+            self._desk.ledger.refuse()
+            return
         timer: asyncio.TimerHandle
 
         def send() -> None:
@@ -142,6 +159,8 @@ class Connection(asyncio.Protocol):
             case ["kill", group, answers]:
                 self._desk.ledger.kill_group = int(group)
                 self._desk.ledger.kill_at_answers = int(answers)
+            case ["refuse", share]:
+                self._desk.ledger.refuse_share = float(share)
         told: dict[str, Any] = self._desk.ledger.told()
         self._transport.write(response(json.dumps(told).encode()))
 
