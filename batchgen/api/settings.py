@@ -21,6 +21,7 @@ class Settings(TypedDict, total=False):
     base_url: str
     headers: Values | None
     query: Values | None
+    stream: bool
     rate_limit: int | None
     token_limit: int | None
     price: Values | None

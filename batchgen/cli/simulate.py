@@ -25,7 +25,7 @@ from batchgen.simulate import Simulator, serve
     "--errors", default="", metavar="MIX",
     help="Shares of KIND=P: a status such as 429 or 500, reset, hang, trickle, html, "
          "cut, bad_json, no_choices, empty, refusal, content_filter, length, prose (text that no "
-         "parser wants).",
+         "parser wants), unasked_stream; of streams stream_error, no_done, keep_alive (for ever).",
 )  # fmt: skip
 @click.option("--rpm", type=click.FloatRange(0), default=0,
               help="Requests a minute that it takes; 0: no limit.")  # fmt: skip
@@ -49,7 +49,8 @@ def simulate(
     """Serve a simulated model on loopback, for rehearsing a run.
 
     OpenAI-compatible, with the latency, errors and rate limit of your choice. Answers depend on
-    the request alone. GET /ledger tells how many calls came.
+    the request alone; one that is asked for as a stream comes in pieces, over its latency. GET
+    /ledger tells how many calls came.
     """
     if burst is not None and not rpm:
         raise UsageError("--burst: there is no rate limit for it. Add --rpm.")

@@ -22,7 +22,7 @@ _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are
 _MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 _URL_VARIABLE = re.compile(r"\$\{(\w+)\}")
-NOT_SETTINGS = ("messages", "stream", "stream_options")  # parts of a request that batchgen sets
+NOT_SETTINGS = ("messages", "stream_options")  # parts of a request that batchgen sets
 _FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -131,6 +131,8 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
     for name in NOT_SETTINGS:
         if name in value:
             raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
+    if "stream" in value:
+        raise ValueError("stream does not belong here; set model.stream")
     for name in ("max_tokens", "max_completion_tokens"):
         try:
             _or_null(MAX_TOKENS).check(value.get(name), context)

@@ -71,6 +71,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     model: str = "gpt-4o-2024-11-20"
     headers: SentValues = field(default_factory=dict)
     query: SentValues = field(default_factory=dict)
+    stream: bool = False
     rate_limit: int | None = None
     token_limit: int | None = None
     price: Price | None = None
@@ -218,6 +219,11 @@ _TABLE = {
         "added to the URL of each request, such as Azure's `{api-version: 2024-10-21}`; values as "
         "in `headers`",
     ),
+    "model.stream": (
+        BOOL,
+        "ask for each answer as a stream, and put it together: what is stored is the same as "
+        "without; `work.timeout_s` counts from the newest piece",
+    ),
     "model.rate_limit": (
         RATE_LIMIT,
         "requests per minute to a server, of all workers together; null or 0: no limit",
@@ -244,7 +250,10 @@ _TABLE = {
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
     "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
     "work.adaptive": (BOOL, "find out how many requests the server takes, and send no more"),
-    "work.timeout_s": (SECONDS, "seconds until a call without an answer is given up"),
+    "work.timeout_s": (
+        SECONDS,
+        "seconds until a call without an answer is given up; of a stream, without a piece of it",
+    ),
     "work.max_attempts": (POSITIVE, "tries per item that may fail before the item does"),
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
     "work.retry_wait_s": (

@@ -68,6 +68,7 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
         rpm=model.rate_limit,
         tpm=model.token_limit,
         max_answer_tokens=max_tokens(model.params),
+        stream=model.stream,
         base_url=model.base_url,
         shown_base_url=model.shown_base_url,
         directory=config.directory,

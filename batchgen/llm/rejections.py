@@ -47,6 +47,17 @@ _TOO_LONG = re.compile(
     r"max(?:imum)?[ _](?:input|prompt|model)[ _]?(?:length|tokens|len)",
     re.IGNORECASE,
 )
+# A model that answers only as a stream, in the words of DashScope, Fireworks, OpenAI and others.
+_ONLY_STREAMS = re.compile(
+    r"only (?:supports?|available in|accepts?|allows?) (?:the )?stream|streaming[- ]only|"
+    r"stream(?:ing)?\b['\"`]? ?(?:[=:] ?true|to ['\"`]?true|(?:must|has to|needs? to) be)|"
+    r"stream(?:ing)? is required|"
+    r"(?:use|have|enable) (?:the )?stream|false for non-?stream|"
+    r"non-?stream\w*\b.{0,40}\bnot (?:be )?(?:support|allow|available)|"
+    r"not (?:support|allow)\w*.{0,20}\bnon-?stream|"
+    r"[仅只]支持流式|不支持非流式|使用流式",
+    re.IGNORECASE,
+)
 _MAX_CHARS = 20_000
 _MAX_DEPTH = 20
 
@@ -70,6 +81,11 @@ def rejected_parameter(error_body: str | None, request: Mapping[str, Any]) -> Re
         if name is not None and named is None:
             named = Rejection(name, unsupported=False)
     return named
+
+
+def wants_stream(error_body: str | None) -> bool:
+    """Whether the error says that only streams are answered."""
+    return _ONLY_STREAMS.search((error_body or "")[:_MAX_CHARS]) is not None
 
 
 def _named_in(body: Any, text: str) -> Iterator[tuple[str, bool]]:

@@ -167,8 +167,11 @@ def _params(params: Any, name: str) -> dict[str, Any]:
         raise _ProblemError(f"{name} must be an object, not {shown_kind(params)}")
     if "messages" in params:
         raise _ProblemError(f"{name} must not contain messages")
-    if params.get("stream"):
-        raise _ProblemError(f"{name}.stream must not be set: answers are taken whole")
+    if params.get("stream") or params.get("stream_options"):
+        raise _ProblemError(
+            f"{name}: whether answers come as a stream is a setting, model.stream, for all items; "
+            "what is stored is the same, so leave out stream and stream_options"
+        )
     if params.get("n") not in (None, 1):
         raise _ProblemError(
             f"{name}.n must be 1: an item has one answer; for more, give it again with another id"

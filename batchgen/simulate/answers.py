@@ -15,6 +15,7 @@ from batchgen.text.json_text import canonical_json
 # Fixed, since the time of day would make two equal requests differ.
 _CREATED = 1_700_000_000
 _MAX_CHOICES = 128
+_NOT_ASKED = ("messages", "stream", "stream_options")  # they decide nothing of the answer
 _QUOTE_LENGTH = 60
 _TAG = re.compile(r"<([A-Za-z][\w.-]*)>")
 _NOUNS = ("river", "garden", "letter", "harbour", "window", "engine", "market", "orchard")
@@ -39,7 +40,7 @@ class Chat(Struct, frozen=True):
             return None
         if not all(isinstance(message, dict) for message in messages):
             return None
-        rest = {name: value for name, value in body.items() if name not in ("messages", "stream")}
+        rest = {name: value for name, value in body.items() if name not in _NOT_ASKED}
         try:
             key, rest_hash = _hash(messages), _hash(rest)
         except (ValueError, RecursionError):

@@ -24,6 +24,10 @@ _FAULTS = (
     "length",
     "prose",
     "stale",
+    "unasked_stream",
+    "stream_error",
+    "no_done",
+    "keep_alive",
 )
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
@@ -103,7 +107,10 @@ class Behaviour(Struct, frozen=True):
     kind `ok` is an answer, with `body` as its text if that is set. `status` is a response of
     `status` and `headers`: `body` as it is, or an OpenAI error object when it is None (a 429 with
     no `headers` then carries Retry-After). The other kinds are those of the error mix; `stale` is
-    an answer, after which the next request on the same connection is met by a reset. `delay_s`
+    an answer, after which the next request on the same connection is met by a reset;
+    `unasked_stream` is an answer as a stream, asked for or not. `stream_error` (an error in
+    mid-stream), `no_done` (no [DONE]) and `keep_alive` (nothing but comments, for ever) are answers
+    where no stream is asked for. `delay_s`
     None means the simulator's latency, except that refusing a request (4xx) takes no time.
     """
 

@@ -27,8 +27,9 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
-from batchgen.simulate.faults import cut, reset, trickle, until_disconnected
+from batchgen.simulate.faults import cut, reset, stream, trickle, until_disconnected
 from batchgen.simulate.limiter import Limiter
+from batchgen.simulate.streams import events_of, is_streamed
 
 _KEPT_REQUESTS = 10_000
 # Far more calls than come between a call and its retry; about 25 MB.
@@ -54,6 +55,11 @@ class _Call(Struct, frozen=True):
     behaviour: Behaviour
     delay_s: float
     headers: Mapping[str, str]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Then the delay is spread over the stream."""
+        return self.chat is not None and is_streamed(self.behaviour.kind, self.chat.body)
 
 
 class Simulator:
@@ -205,7 +211,7 @@ class Simulator:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await self._released.wait()
-            if call.delay_s > 0:
+            if call.delay_s > 0 and not call.is_streamed:
                 await asyncio.sleep(call.delay_s)
             response = await self._answer(request, call)
             self.answered += 1
@@ -253,8 +259,6 @@ class Simulator:
             return Behaviour.error(401, message="wrong API key", code="invalid_api_key")
         if chat is None:
             return Behaviour.error(400, message="the body must be JSON with a list 'messages'")
-        if chat.body.get("stream"):
-            return Behaviour.error(400, message="streaming is not supported")
         return None
 
     def _authorized(self, request: web.BaseRequest) -> bool:
@@ -326,12 +330,15 @@ class Simulator:
         scripted = call.behaviour.body
         text = scripted.decode() if isinstance(scripted, bytes) else scripted
         body = completion(call.chat, kind, text)
+        if kind == "stale" and request.transport is not None:
+            self._stale.add(request.transport)
+        if call.is_streamed:
+            events = events_of(body, call.chat.body)
+            return await stream(request, headers, events, kind, call.delay_s)
         if kind == "cut":
             return await cut(request, headers, body)
         if kind == "bad_json":
             body = body[: len(body) // 2]
-        if kind == "stale" and request.transport is not None:
-            self._stale.add(request.transport)
         return web.Response(body=body, headers=headers)
 
     def _status_response(self, behaviour: Behaviour, headers: Mapping[str, str]) -> web.Response:

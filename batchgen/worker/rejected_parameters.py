@@ -8,11 +8,15 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
-from batchgen.llm.rejections import rejected_parameter
+from batchgen.llm.rejections import Rejection, rejected_parameter, wants_stream
 from batchgen.prompts import is_own
 from batchgen.worker.requests import Prepared
 
 _STATUSES = frozenset({400, 404, 422})
+# What is sent without being of the recipe, in words for a message.
+_PLACES = {"stream": "model.stream", "stream_options": "the stream_options of model.stream"}
+_ANEW = "Remove it from the config, then enqueue the pool again, replacing the old recipe."
+_AGAIN = {"stream": "Remove it from the config."}
 
 
 class RejectedParameters:
@@ -32,29 +36,44 @@ class RejectedParameters:
         if isinstance(verdict, Answer):
             if not prepared.input.params:
                 self._answered_recipes.add(item.recipe_id)
-            added = prepared.renderer.added_params(prepared.input, item.sample)
-            self._worked.update((item.recipe_id, one) for one in added if one in prepared.body)
+            self._worked.update(
+                (item.recipe_id, one) for one in prepared.added if one in prepared.body
+            )
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
         rejected = rejected_parameter(reply.body, prepared.body)
+        if self._wants_stream(rejected, prepared, reply):
+            return self._only_streams(item, prepared, verdict)
         if rejected is None:
             return verdict
-        place = prepared.renderer.place_of(rejected.name, prepared.input, item.sample)
+        place = _PLACES.get(rejected.name) or prepared.renderer.place_of(
+            rejected.name, prepared.input, item.sample
+        )
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
-        if rejected.name in prepared.renderer.added_params(prepared.input, item.sample):
+        if rejected.name in prepared.added:
             if (item.recipe_id, rejected.name) in self._worked:
                 return named  # the server takes it: it is something about this item
             if self._leave_out(item.recipe_id, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
         if rejected.unsupported and self._affects_every_item(item, prepared, rejected.name):
-            return replace(
-                verdict,
-                halt=f"the server does not take {place}, which is sent with every item. Remove it "
-                "from the config, then enqueue the pool again, replacing the old recipe.",
-            )
+            halt = f"the server does not take {place}, which is sent with every item."
+            return replace(verdict, halt=f"{halt} {_AGAIN.get(rejected.name, _ANEW)}")
         return named
+
+    def _wants_stream(self, rejected: Rejection | None, prepared: Prepared, reply: Reply) -> bool:
+        """Whether a request that asked for no stream is refused for that: in words, or by its
+        name."""
+        if prepared.body.get("stream") is True:
+            return False
+        named = rejected is not None and rejected.name == "stream" and not rejected.unsupported
+        return named or wants_stream(reply.body)
+
+    def _only_streams(self, item: Item, prepared: Prepared, verdict: Failure) -> Failure:
+        if prepared.input.params or not self._affects_every_item(item, prepared, "stream"):
+            return replace(verdict, message=f"{verdict.message} (see model.stream)")
+        return replace(verdict, halt="the server answers only as a stream. Set model.stream: true.")
 
     def _affects_every_item(self, item: Item, prepared: Prepared, name: str) -> bool:
         """Whether the server would reject it for all items of the recipe. Not when this one asks

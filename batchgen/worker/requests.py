@@ -14,6 +14,9 @@ from batchgen.prompts.images import with_images
 from batchgen.store import Store
 from batchgen.worker.spec import WorkSpec
 
+_AS_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+_WHOLE = {"stream": False}
+
 
 class PresentParser(NamedTuple):
     """The parser that reads an experiment's answers, and its number in the store."""
@@ -24,13 +27,15 @@ class PresentParser(NamedTuple):
 
 class Prepared(Struct, frozen=True):
     """`body` is the request's, made by `renderer`, with local images by their path; empty when the
-    item has its answer already. `shared_recipe`: its recipe is that of a pool, not of chosen items
+    item has its answer already. `added` are the parameters that batchgen adds by itself, without
+    which a request will do, too. `shared_recipe`: its recipe is that of a pool, not of chosen items
     only."""
 
     input: ItemInput
     parser: Parser
     renderer: Renderer
     body: dict[str, Any]
+    added: frozenset[str]
     shared_recipe: bool
     parser_id: int | None = None
 
@@ -53,6 +58,9 @@ class Requests:
         self._parsers = dict(parsers)
         self._renderers: dict[int, Renderer] = {}
         self._left_out: set[tuple[int, str]] = set()
+        # A server that streams unless told not to would count no tokens, as nobody asks it to.
+        self._streaming = dict(_AS_STREAM if spec.stream else _WHOLE)
+        self._added_to_all = frozenset(self._streaming) - ({"stream"} if spec.stream else set())
         self._shared_recipes: dict[tuple[int, int], bool] = {}
 
     async def prepare(self, item: Item) -> Prepared:
@@ -64,12 +72,13 @@ class Requests:
         body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
         if body and self._spec.parse_feedback and item.parse_failures:
             await self._add_feedback(item, body)
-        if body and self._left_out:
-            for name in renderer.added_params(item_input, item.sample):
-                if (item.recipe_id, name) in self._left_out:
-                    body.pop(name, None)
+        body |= self._streaming if body else {}
+        added = self._added_to_all | renderer.added_params(item_input, item.sample)
+        for name in added if self._left_out else ():
+            if (item.recipe_id, name) in self._left_out:
+                body.pop(name, None)
         shared = await self._is_shared(item)
-        return Prepared(item_input, parser, renderer, body, shared, parser_id)
+        return Prepared(item_input, parser, renderer, body, added, shared, parser_id)
 
     async def complete(self, prepared: Prepared) -> Request:
         """With its local images in it. Raises InputError when one cannot be sent."""

@@ -27,7 +27,8 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     once `max_failures` is reached, by the items of all runs together; and it claims nothing more
     once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
-    than `max_answer_tokens`, where the config says it; calls go to `base_url`, which messages name
+    than `max_answer_tokens`, where the config says it; with `stream` each is asked for as a stream;
+    calls go to `base_url`, which messages name
     as `shown_base_url`, and `run` is what the processes of one command have in common. Local images
     are looked for in `directory`. For `store_retry_s` a database that cannot be written is tried
     again, with the answers in memory.
@@ -48,6 +49,7 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     hedge: bool = False
     store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
+    stream: bool = False
     base_url: str = ""
     run: str = field(default_factory=lambda: token_hex(8))
     shown_base_url: str = ""

@@ -136,8 +136,12 @@ WRONG = [
         " A parameter that only your server knows goes under model.extra_body",
     ),
     (
-        "model: {stream: false}",
-        "config.yaml: model.stream: cannot be set; batchgen decides it for every request",
+        "model: {stream_options: {}}",
+        "config.yaml: model.stream_options: cannot be set; batchgen decides it for every request",
+    ),
+    (
+        "model: {stream: 1}",
+        "config.yaml: model.stream: must be true or false, not 1",
     ),
     # types
     ("work: 5", "config.yaml: work: must be a mapping, lines of `key: value`"),
@@ -253,8 +257,7 @@ WRONG = [
     ),
     (
         "model: {extra_body: {stream: true}}",
-        "config.yaml: model.extra_body: stream cannot be set;"
-        " batchgen decides it for every request",
+        "config.yaml: model.extra_body: stream does not belong here; set model.stream",
     ),
     # names
     ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),

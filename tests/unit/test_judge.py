@@ -61,7 +61,8 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
     item_input = ItemInput(given, params=params, user_variables=given)
     renderer = Renderer(recipe)
     body = renderer.request_body(item_input, None)
-    return Prepared(item_input, load_parser(parser), renderer, body, shared_recipe)
+    added = frozenset(renderer.added_params(item_input))
+    return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe)
 
 
 def called(verdict: Answer | Failure, **reply: Any) -> CallResult:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.llm.rejections import Rejection, rejected_parameter
+from batchgen.llm.rejections import Rejection, rejected_parameter, wants_stream
 
 REQUEST = dict.fromkeys(
     (
@@ -212,3 +212,40 @@ def test_no_depth_or_size_raises(said: str) -> None:
 )
 def test_an_error_about_something_else_that_speaks_of_the_schema(error: Any) -> None:
     assert rejected_parameter(json.dumps(error), REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model only support stream mode, please enable the stream parameter to access it.",
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        "parameter.enable_thinking only support stream call",
+        "Requests with max_tokens > 5000 must have stream=true",
+        "Stream must be set to true",
+        "'stream' must be True for this model",
+        "The model requires `stream: true`",
+        "You must set stream to true",
+        "Non-streaming requests are not supported",
+        "this model does not support non-streaming output",
+        "Streaming is required for operations that may take longer than 10 minutes",
+        "model x is only available in streaming mode",
+        "该模型仅支持流式输出",
+    ],
+)
+def test_a_server_that_answers_only_as_a_stream_is_told(said: str) -> None:
+    assert wants_stream(json.dumps({"error": {"message": said}}, ensure_ascii=False))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "streaming is not supported",
+        "Unknown parameter: stream",
+        "n must be 1 if stream is true",
+        "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+        "stream_options only allowed when stream is true",
+        "bad upstream",
+    ],
+)
+def test_what_else_is_said_of_streams_is_another_thing(said: str) -> None:
+    assert not wants_stream(json.dumps({"error": {"message": said}}))

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from batchgen.errors import BatchgenError, ConfigError
+from batchgen.llm.streams import Event, StreamedBody
 from batchgen.simulate import Behaviour, ErrorMix, Latency, Simulator, serve, server
 
 Client = aiohttp.ClientSession
@@ -156,7 +157,6 @@ async def test_models_are_listed_and_other_paths_unknown(client: Client) -> None
         b'{"messages": []}',
         b'{"messages": ["hi"]}',
         b'{"messages": [{"role": "user", "content": "hi"}], "temperature": 1e999}',
-        b'{"messages": [{"role": "user", "content": "hi"}], "stream": true}',
         b'{"messages":' + b"[" * 100_000,
     ],
     ids=lambda body: body[:24].decode(errors="replace") + str(len(body)),
@@ -638,3 +638,85 @@ async def test_serve_says_when_it_is_ready_and_ends_when_told(client: Client) ->
         await serving
     with pytest.raises(aiohttp.ClientConnectorError):
         await post(client, url, "hi")
+
+
+# Streams
+
+
+async def events(client: Client, url: str, **params: Any) -> list[str]:
+    async with client.post(f"{url}/chat/completions", json=chat("hi", **params)) as response:
+        assert response.content_type == "text/event-stream"
+        text = (await response.read()).decode()
+    return text.removesuffix("\n\n").split("\n\n")
+
+
+@pytest.mark.parametrize("params", [{}, {"n": 2}, {"seed": 3}])
+async def test_a_stream_says_what_the_answer_says_without_one(
+    client: Client, params: dict[str, Any]
+) -> None:
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    async with Simulator().running() as url:
+        _, whole = await post(client, url, "hi", **params)
+        sent = await events(client, url, **params, **asked)
+        assert await events(client, url, **params, **asked) == sent
+    body = StreamedBody()
+    for event in sent:
+        assert body.add(Event("", event.removeprefix("data: "))) or "delta" in event
+    assert json.loads(body.to_json()) == whole
+    assert len(sent) > 5
+    assert sent[-1] == "data: [DONE]"
+
+
+async def test_a_stream_counts_tokens_when_it_is_asked_to(client: Client) -> None:
+    async with Simulator().running() as url:
+        without = await events(client, url, stream=True)
+        (_, counted, _) = (await events(
+            client, url, stream=True, stream_options={"include_usage": True}
+        ))[-3:]  # fmt: skip
+    assert not any("usage" in event for event in without)
+    assert json.loads(counted.removeprefix("data: "))["usage"]["prompt_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [("no_done", '"usage": {"pr'), ("stream_error", '"type": "server_error"'), ("bad_json", "")],
+)
+async def test_a_stream_may_go_wrong(client: Client, kind: str, last: str) -> None:
+    simulator = Simulator()
+    simulator.script("hi", kind)
+    async with simulator.running() as url:
+        sent = await events(client, url, stream=True, stream_options={"include_usage": True})
+    assert last in sent[-1]
+    assert "[DONE]" not in sent[-1]
+
+
+async def test_a_stream_may_be_cut_off(client: Client) -> None:
+    simulator = Simulator()
+    simulator.script("hi", "cut")
+    async with simulator.running() as url:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await events(client, url, stream=True)
+
+
+async def test_a_stream_may_keep_alive_for_ever(client: Client) -> None:
+    simulator = Simulator()
+    simulator.script("hi", "keep_alive")
+    async with (
+        simulator.running() as url,
+        client.post(f"{url}/chat/completions", json=chat("hi", stream=True)) as response,
+    ):
+        for _ in range(2):
+            await response.content.readuntil(b": keep-alive\n\n")
+
+
+async def test_a_stream_may_come_though_nobody_asked(client: Client) -> None:
+    simulator = Simulator(errors="unasked_stream=1")
+    async with simulator.running() as url:
+        assert (await events(client, url, stream=False))[-1] == "data: [DONE]"
+
+
+async def test_a_stream_takes_as_long_as_the_answer_without_one(client: Client) -> None:
+    async with Simulator(latency="0.4").running() as url:
+        began = asyncio.get_running_loop().time()
+        await events(client, url, stream=True)
+        assert asyncio.get_running_loop().time() - began >= 0.4
