@@ -68,13 +68,15 @@ class Template(Struct, frozen=True):
 class Recipe(Struct, frozen=True):
     """Everything that decides what an item is asked; stored by content.
 
-    `params` are the chat-completion parameters besides model and messages.
+    `endpoint` is the name of one in `endpoints`, and `params` are the parameters besides model and
+    prompt, called as in the config.
     """
 
     system: Template | None
     user: Template | None
     model: str
     params: Mapping[str, Any]
+    endpoint: str = "chat"
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
@@ -84,6 +86,7 @@ class Recipe(Struct, frozen=True):
                 "user": _template_object(self.user),
                 "model": self.model,
                 "params": dict(self.params),
+                "endpoint": self.endpoint,
             }
         )
 
@@ -95,6 +98,7 @@ class Recipe(Struct, frozen=True):
             user=_template_from(stored["user"], "user template"),
             model=stored["model"],
             params=stored["params"],
+            endpoint=stored["endpoint"],
         )
 
     def digest(self) -> bytes:
@@ -136,7 +140,9 @@ def _template_from(stored: dict[str, Any] | None, name: str) -> Template | None:
 class ItemInput(Struct, frozen=True):
     """An item as the user gave it (`given`), and its parts.
 
-    Either `messages` is set (ready to send), or the two sets of variables are.
+    `messages` or, of a request line for another endpoint than chat, `prompt` is set (the members of
+    the request that hold its prompt, ready to send), or the two sets of variables are. `endpoint`
+    is the one that the item itself names.
     """
 
     given: Mapping[str, Any]
@@ -144,6 +150,8 @@ class ItemInput(Struct, frozen=True):
     metadata: Any = None
     params: Mapping[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] | None = None
+    prompt: Mapping[str, Any] | None = None
+    endpoint: str | None = None
     system_variables: Mapping[str, Any] = field(default_factory=dict)
     user_variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -251,14 +259,15 @@ class Reply(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """A usable chat completion. `rest` is the body as JSON with the first choice's content taken
-    out, which is `text`, so that it is stored once."""
+    """A usable answer. `rest` is the body as JSON from which what is stored on its own was taken:
+    the `text`, and the `vector` of an embedding, as JSON."""
 
     text: str
     rest: str
     finish_reason: str | None
     model: str | None
     usage: Usage
+    vector: str | None = None
 
 
 class Trouble(Enum):
@@ -287,8 +296,8 @@ class Failure(Struct, frozen=True):
 class Attempt(Struct, frozen=True):
     """One call as it is kept for good: all of it, whatever came of it.
 
-    answered: `response` is the answer's text, `body` the rest of what the server sent
-              (`Answer.rest`).
+    answered: `response` is the answer's text, `vector` its embedding, and `body` the rest of what
+              the server sent (`Answer.rest`).
     failed:   `reason` says why; `body` is what the server sent, if anything.
     unknown:  neither: sent, but the worker died or was stopped before an answer came.
     """
@@ -304,9 +313,9 @@ class Attempt(Struct, frozen=True):
     usage: Usage = Usage()
     cost_usd: float | None = None
     response: str | None = None
+    vector: str | None = None
     body: str | None = None
     may_be_charged: bool = False  # sent, and failed before we saw what it used; not stored
-    server: str = ""  # the key of the one that was asked; "": the one that its item was claimed for
 
     @property
     def outcome(self) -> Literal["answered", "failed", "unknown"]:
@@ -316,7 +325,8 @@ class Attempt(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """The item is done. `parsed_json` is None when parsed is the response itself (parser `raw`)."""
+    """The item is done. `parsed_json` is None when parsed is the answer itself, its text or its
+    vector (parser `raw`)."""
 
     parsed_json: str | None = None
 

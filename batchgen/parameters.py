@@ -1,5 +1,6 @@
-"""The names of what a request can ask besides its model and messages, by the kind of their value:
-OpenAI's parameters of a chat completion, and those that other servers read in the same requests."""
+"""The names of what a request can ask besides its model and prompt, by the kind of their value:
+OpenAI's parameters of a chat completion, those of its other endpoints, and those that other servers
+read in the same requests."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -23,6 +24,15 @@ OPENAI: Mapping[str, tuple[str, ...]] = {
         *("audio", "logit_bias", "metadata", "moderation", "prediction"),
         *("prompt_cache_options", "response_format", "web_search_options"),
     ),
+}
+# What OpenAI's other endpoints have beside, or in place of, these.
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "max_tokens": ("max_output_tokens",),
+    "positive": ("best_of", "dimensions", "max_tool_calls"),
+    "flag": ("echo",),
+    "text": ("encoding_format", "previous_response_id", "suffix", "truncation"),
+    "list": ("include",),
+    "mapping": ("text",),
 }
 # Of vLLM, SGLang, TGI, DashScope, Zhipu, DeepSeek, Mistral, OpenRouter, xAI...
 VENDORS: Mapping[str, tuple[str, ...]] = {
@@ -51,3 +61,26 @@ VENDORS: Mapping[str, tuple[str, ...]] = {
 
 OPENAI_NAMES = frozenset(chain.from_iterable(OPENAI.values()))
 PARAMETER_NAMES = OPENAI_NAMES | frozenset(chain.from_iterable(VENDORS.values()))
+"""Those that a chat completion may have."""
+
+# What an endpoint certainly has no parameter for, and nothing that would do instead. A server that
+# has one all the same is sent it by extra_body.
+OF_OTHER_ENDPOINTS = frozenset(chain.from_iterable(OTHERS.values()))
+NOT_OF_RESPONSES = frozenset(
+    (
+        *("audio", "best_of", "dimensions", "echo", "encoding_format", "frequency_penalty"),
+        *("function_call", "functions", "logit_bias", "modalities", "prediction"),
+        *("presence_penalty", "seed", "stop", "suffix", "web_search_options"),
+    )
+)
+# Some servers follow a response_format in completions too.
+_OF_COMPLETIONS = frozenset(
+    (
+        *("best_of", "echo", "extra_body", "frequency_penalty", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "n", "presence_penalty", "response_format"),
+        *("seed", "stop", "suffix", "temperature", "top_logprobs", "top_p", "user"),
+    )
+)
+_OF_EMBEDDINGS = frozenset(("dimensions", "encoding_format", "extra_body", "user"))
+NOT_OF_COMPLETIONS = (OPENAI_NAMES | OF_OTHER_ENDPOINTS) - _OF_COMPLETIONS
+NOT_OF_EMBEDDINGS = (OPENAI_NAMES | OF_OTHER_ENDPOINTS) - _OF_EMBEDDINGS

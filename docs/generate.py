@@ -16,7 +16,7 @@ import click
 from batchgen.cli import cli
 from batchgen.config import Leaf, leaf_table
 from batchgen.export import FORMATS
-from batchgen.parameters import PARAMETER_NAMES
+from batchgen.parameters import OF_OTHER_ENDPOINTS, PARAMETER_NAMES
 
 DOCS = Path(__file__).parent
 WIDTH = 96
@@ -35,7 +35,8 @@ unknown key is an error that names the nearest one. Paths in the file start from
 PARAMETERS = """\
 The parameters of a chat completion go under `model` too, those of vLLM, SGLang and other servers
 among them, and are passed on as they are; null: not sent. What else only your server knows goes
-under `model.extra_body`. An item's `params` may have all of them.
+under `model.extra_body`. An item's `params` may have all of them. The other
+[endpoints](endpoints.md#parameters) get them by the names that they have there.
 """
 
 COMMANDS = """\
@@ -116,7 +117,7 @@ def section_of(leaf: Leaf) -> str:
 
 
 def is_parameter(leaf: Leaf) -> bool:
-    return leaf.path[0] == "model" and leaf.path[-1] in PARAMETER_NAMES
+    return leaf.path[0] == "model" and leaf.path[-1] in PARAMETER_NAMES | OF_OTHER_ENDPOINTS
 
 
 def setting_table(leaves: Iterable[Leaf]) -> str:

@@ -3,7 +3,7 @@ editors. What a value must be is checked in `config`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 Values = Mapping[str, Any]
 
@@ -19,6 +19,7 @@ class Settings(TypedDict, total=False):
     provider: str
     api_key: str | None
     base_url: str
+    endpoint: Literal["chat", "responses", "completions", "embeddings"]
     headers: Values | None
     query: Values | None
     stream: bool
@@ -60,6 +61,19 @@ class Settings(TypedDict, total=False):
     prompt_cache_options: Values | None
     response_format: Values | None
     web_search_options: Values | None
+
+    # Of other endpoints.
+    max_output_tokens: int | None
+    best_of: int | None
+    dimensions: int | None
+    max_tool_calls: int | None
+    echo: bool | None
+    encoding_format: str | None
+    previous_response_id: str | None
+    suffix: str | None
+    truncation: str | None
+    include: Sequence[Any] | None
+    text: Values | None
 
     # Of other servers.
     min_tokens: int | None

@@ -29,7 +29,7 @@ from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import print_text, say
 from batchgen.config import Config
-from batchgen.display.items import messages_text
+from batchgen.display.items import prompt_text
 from batchgen.display.status import outdated_line
 from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
@@ -295,8 +295,8 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
     print_text(_dry_run_line(found, config.output_data.experiment_name))
     if found.calls:
         print_text(_estimate_line(found))
-    if found.first_messages:
-        print_text(messages_text(found.first_messages))
+    if found.first_prompt:
+        print_text(prompt_text(found.first_prompt))
     return 0
 
 

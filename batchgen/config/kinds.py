@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from batchgen.endpoints import ENDPOINTS
 from batchgen.items import LARGEST_MAX_TOKENS, Price
-from batchgen.parameters import OPENAI, VENDORS
+from batchgen.parameters import OPENAI, OTHERS, VENDORS
 from batchgen.text.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
@@ -22,7 +23,8 @@ _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are
 _MAX_USD_PER_MTOK = 1e6
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 _URL_VARIABLE = re.compile(r"\$\{(\w+)\}")
-NOT_SETTINGS = ("messages", "stream_options")  # parts of a request that batchgen sets
+# Parts of a request that batchgen sets.
+NOT_SETTINGS = ("messages", "input", "prompt", "stream_options")
 _FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -133,7 +135,7 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
             raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
     if "stream" in value:
         raise ValueError("stream does not belong here; set model.stream")
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         try:
             _or_null(MAX_TOKENS).check(value.get(name), context)
         except ValueError:
@@ -271,9 +273,16 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
         raise ValueError("must not have a user or password; the key belongs in model.api_key")
     if "#" in url:
         raise ValueError("must not have a part after #")
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ValueError("leave off /chat/completions, it is added to every request")
+    for path in (one.path for one in ENDPOINTS.values()):
+        if parts.path.rstrip("/").endswith(path):
+            raise ValueError(f"leave off {path}, it is added to every request")
     return url if parts.query else url.rstrip("/?")
+
+
+def _check_endpoint(value: Any, _: ValueContext) -> str:
+    if value not in ENDPOINTS:
+        raise ValueError(f"must be one of {', '.join(ENDPOINTS)}, not {shown_value(value)}")
+    return str(value)
 
 
 def _check_experiment(value: Any, context: ValueContext) -> str:
@@ -296,6 +305,7 @@ PARSER = Kind("text", _check_parser, text=True)
 PROVIDER = Kind('"openai"', _check_provider, text=True)
 API_KEY = Kind("text or null", _check_api_key, text=True)
 BASE_URL = Kind("a URL", _check_base_url, text=True)
+ENDPOINT = Kind("a name", _check_endpoint, text=True)
 EXPERIMENT = Kind("text", _check_experiment, text=True)
 CONCURRENCY = _integer("an integer from 1 to 10000", 1, 10_000)
 _COUNT = _integer("an integer >= 0", 0)
@@ -314,6 +324,7 @@ _PARAMETER_KINDS: Mapping[str, Kind] = {
     "max_tokens": MAX_TOKENS,
     "one": Kind("1", _check_n),
     "count": _COUNT,
+    "positive": POSITIVE,
     "integer": _integer("an integer"),
     "number": _number("a finite number"),
     "flag": BOOL,
@@ -326,8 +337,8 @@ _PARAMETER_KINDS: Mapping[str, Kind] = {
 }
 PARAMETERS = {
     name: _or_null(kind)
-    for names_by_kind in (OPENAI, VENDORS)
+    for names_by_kind in (OPENAI, OTHERS, VENDORS)
     for word, kind in _PARAMETER_KINDS.items()
     for name in names_by_kind.get(word, ())
 }
-"""Every parameter of a chat completion that a config may set, and extra_body for all others."""
+"""Every parameter of a request that a config may set, and extra_body for all others."""

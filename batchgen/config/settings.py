@@ -14,6 +14,7 @@ from batchgen.config.kinds import (
     BASE_URL,
     BOOL,
     CONCURRENCY,
+    ENDPOINT,
     EXPERIMENT,
     NOT_SETTINGS,
     PARAMETERS,
@@ -60,8 +61,8 @@ class Leaf(Struct, frozen=True):
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
-    """The server and what is asked of it. `params` are the chat-completion parameters that were
-    set; one that is null is not sent. `base_url` is without a query, which is part of `query`.
+    """The server and what is asked of it. `params` are the parameters of requests that were set;
+    one that is null is not sent. `base_url` is without a query, which is part of `query`.
     `api_key_variable` is the environment variable for the key; `url_variables` are those that
     `base_url` is made with, and what they are."""
 
@@ -69,6 +70,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     base_url: str = "https://api.openai.com/v1"
     model: str = "gpt-4o-2024-11-20"
+    endpoint: str = "chat"
     headers: SentValues = field(default_factory=dict)
     query: SentValues = field(default_factory=dict)
     stream: bool = False
@@ -209,6 +211,11 @@ _TABLE = {
     ),
     "model.base_url": (BASE_URL, "the server, without `/chat/completions`; may contain `${VAR}`"),
     "model.model": (TEXT, "the model's name, as the server knows it"),
+    "model.endpoint": (
+        ENDPOINT,
+        "what is asked: `chat`, `responses`, `completions` or `embeddings`; "
+        "see [endpoints](endpoints.md)",
+    ),
     "model.headers": (
         HEADERS,
         "sent with each request, `{NAME: VALUE}`; with `Authorization` or `api-key` among them "

@@ -2,17 +2,17 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.display.commands import Commands
 from batchgen.display.visible import visible_line
-from batchgen.endpoints.chat import parts_beside_text
+from batchgen.endpoints import parts_beside_text
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import FailedLike, Failures
-from batchgen.jobs.show import ItemDetails
+from batchgen.jobs.show import ItemDetails, ShownPrompt
 from batchgen.parsers import shown_spec
 from batchgen.store import StoredAttempt
 
@@ -51,9 +51,10 @@ def item_text(details: ItemDetails) -> str:
         head += f", {item.reason}: {visible_line(item.error or '')}"
     lines = [head, "", "input:", _indent(_pretty(details.input))]
     lines += ["", "model and parameters:"]
-    lines += [_indent(f"{name}: {_pretty(value)}") for name, value in details.settings.items()]
-    for message in details.messages:
-        lines += ["", f"{message.get('role')}:", _indent(_pretty(message.get("content")))]
+    settings = {"endpoint": details.endpoint.name, **details.settings}
+    lines += [_indent(f"{name}: {_pretty(value)}") for name, value in settings.items()]
+    for title, value in _prompt_parts(details.prompt):
+        lines += ["", f"{title}:", _indent(_pretty(value))]
     for number, call in enumerate(details.attempts, start=1):
         lines += ["", _call_line(number, call)]
         lines += map(_indent, _what_came_back(call))
@@ -63,9 +64,20 @@ def item_text(details: ItemDetails) -> str:
     return "\n".join(lines)
 
 
-def messages_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Messages as they are sent, each after an empty line."""
-    return "\n".join(f"\n{one.get('role')}:\n{_pretty(one.get('content'))}" for one in messages)
+def prompt_text(prompt: ShownPrompt) -> str:
+    """The prompt as it is sent, each of its messages after an empty line."""
+    return "\n".join(f"\n{title}:\n{_pretty(value)}" for title, value in _prompt_parts(prompt))
+
+
+def _prompt_parts(prompt: ShownPrompt) -> Iterator[tuple[str, Any]]:
+    """Messages by their roles, and what else there is by its name in the request."""
+    for name, value in prompt.members.items():
+        if name == prompt.conversation and isinstance(value, list):
+            for one in value:
+                is_message = isinstance(one, dict) and "role" in one
+                yield (one["role"], one.get("content")) if is_message else (name, one)
+        else:
+            yield name, value
 
 
 def _what_came_back(call: StoredAttempt) -> list[str]:

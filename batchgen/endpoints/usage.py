@@ -1,5 +1,6 @@
 """The tokens that a call used, as the server counted them. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from batchgen.items import Usage
@@ -14,14 +15,22 @@ def usage_of(body: Any) -> Usage:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    prompt = usage.get("prompt_tokens_details")
-    completion = usage.get("completion_tokens_details")
     return Usage(
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        _count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else None,
-        _count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else None,
+        _count(_either(usage, "prompt_tokens", "input_tokens")),
+        _count(_either(usage, "completion_tokens", "output_tokens")),
+        _part(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        _part(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
     )
+
+
+def _either(usage: Mapping[str, Any], *names: str) -> Any:
+    """Responses call tokens otherwise than chat completions; some servers use both names."""
+    return next((usage[name] for name in names if usage.get(name) is not None), None)
+
+
+def _part(usage: Mapping[str, Any], groups: tuple[str, str], name: str) -> int | None:
+    details = _either(usage, *groups)
+    return _count(details.get(name)) if isinstance(details, dict) else None
 
 
 def _count(value: Any) -> int | None:

@@ -3,7 +3,7 @@
 from json import loads
 from typing import Any, NoReturn
 
-from batchgen.endpoints.chat import parts_beside_text
+from batchgen.endpoints import parts_beside_text
 from batchgen.errors import Remedy, UsageError
 from batchgen.export.writer import Content, Extra
 from batchgen.store import AnswerDetails, ResultRow
@@ -21,7 +21,7 @@ def messages_line(row: ResultRow, content: Content) -> str:
         parts = parts_beside_text(details.body)
         if "reasoning" in parts:
             reply["reasoning_content"] = loads(parts["reasoning"])
-    chat: dict[str, Any] = {"messages": [*content.messages_of(row), reply]}
+    chat: dict[str, Any] = {"messages": [*_messages("messages", row, content), reply]}
     if row.metadata and row.metadata != "null":
         chat["metadata"] = loads(row.metadata)
     return _line(chat)
@@ -78,11 +78,20 @@ def _assistant(answer: str, details: AnswerDetails) -> _Message:
     """The answer as a message, with its tool calls when it has no text."""
     message: _Message = {"role": "assistant", "content": answer}
     if not answer and details.body:
-        sent = loads(details.body)["choices"][0]["message"]
-        calls = {name: sent[name] for name in ("tool_calls", "function_call") if sent.get(name)}
+        calls = parts_beside_text(details.body).get("tool_calls")
         if calls:
-            message |= {"content": None, **calls}
+            message |= {"content": None, "tool_calls": loads(calls)}
     return message
+
+
+def _messages(format_name: str, row: ResultRow, content: Content) -> list[_Message]:
+    """The conversation so far."""
+    if not content.endpoint_of(row).has_text:
+        _refuse(format_name, row, "an embedding")
+    messages = content.messages_of(row)
+    if messages is None:
+        _refuse(format_name, row, "a request line without messages")
+    return messages
 
 
 def _texts(
@@ -90,7 +99,7 @@ def _texts(
 ) -> tuple[dict[str, str], list[tuple[str, str]], str]:
     """The system text by its key, if there is one; who says what after it; and the answer."""
     system, turns, answer = "", [], loads(row.response)
-    for number, message in enumerate(content.messages_of(row)):
+    for number, message in enumerate(_messages(format_name, row, content)):
         role, text = message["role"], _text_of(message.get("content"))
         if text is None:
             _refuse(format_name, row, "content that is not text")

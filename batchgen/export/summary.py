@@ -59,5 +59,6 @@ def _recipe(recipe: Recipe, rows: int) -> dict[str, Any]:
         "digest": recipe.digest().hex(),
         "rows": rows,
         "model": recipe.model,
+        "endpoint": recipe.endpoint,
         "params": recipe.params,
     }

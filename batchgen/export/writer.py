@@ -5,7 +5,7 @@ from enum import StrEnum
 from json import loads
 from typing import Any, Protocol
 
-from batchgen.endpoints.chat import parts_beside_text, with_text
+from batchgen.endpoints import Endpoint, parts_beside_text, whole_body
 from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
@@ -62,16 +62,25 @@ class Content:
         if body is None:
             return None
         if row.response != "null":
-            return with_text(body, loads(row.response))
+            return whole_body(body, loads(row.response), row.parsed)
         return body if _is_json(body) else dump_json(body)
 
-    def messages_of(self, row: ResultRow) -> list[dict[str, Any]]:
-        """The messages that were sent, rendered again by the recipe of the item."""
+    def messages_of(self, row: ResultRow) -> list[dict[str, Any]] | None:
+        """The messages that were sent, rendered again by the recipe of the item. None: it is a
+        request line whose prompt is no list of messages."""
+        given = read_item(loads(row.input), f"item {row.id}")
+        return None if given.prompt is not None else self._renderer(row).messages(given)
+
+    def endpoint_of(self, row: ResultRow) -> Endpoint:
+        """The one that it was asked at."""
+        return self._renderer(row).endpoint_of(read_item(loads(row.input), f"item {row.id}"))
+
+    def _renderer(self, row: ResultRow) -> Renderer:
         recipe_id = self.details[row.id].recipe_id
         renderer = self._renderers.get(recipe_id)
         if renderer is None:
             renderer = self._renderers[recipe_id] = Renderer(self.recipes[recipe_id])
-        return renderer.messages(read_item(loads(row.input), f"item {row.id}"))
+        return renderer
 
 
 class Writer(Protocol):

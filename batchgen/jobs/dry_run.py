@@ -15,6 +15,7 @@ from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
+from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
@@ -23,13 +24,13 @@ from batchgen.store import Intake, OtherRecipe, Store, open_store
 
 class DryRun(Struct, frozen=True):
     """`enqueued` counts what was read, and what would be new or asked anew: the `calls`.
-    `first_messages` are those of the first item, None in an empty pool. The tokens and the cost
+    `first_prompt` is that of the first item, None in an empty pool. The tokens and the cost
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
     cost at a price that is only that of the model's name."""
 
     enqueued: Enqueued
-    first_messages: list[dict[str, Any]] | None
+    first_prompt: ShownPrompt | None
     prompt_tokens: int
     completion_tokens: float | None
     cost_usd: float | None
@@ -47,12 +48,17 @@ class DryRun(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         samples = {"samples": self.enqueued.samples} if self.enqueued.samples > 1 else {}
+        prompt = self.first_prompt
         return {
             "read": self.enqueued.read,
             **samples,
             "new": self.enqueued.new,
             "asked_anew": self.enqueued.asked_anew,
-            "first_messages": self.first_messages,
+            **(
+                prompt.to_json("first_messages", "first_prompt")
+                if prompt
+                else {"first_messages": None}
+            ),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "cost_usd": self.cost_usd,
@@ -124,7 +130,7 @@ def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: 
     out, cost_usd = found.completion_tokens, found.cost_usd
     return DryRun(
         progress,
-        estimated.first_messages,
+        estimated.first_prompt,
         round(found.prompt_tokens * share),
         None if out is None else out * share,
         None if cost_usd is None else cost_usd * share,
@@ -139,14 +145,15 @@ class _Estimated:
     def __init__(self, reader: PoolReader, estimate: Estimate) -> None:
         self._reader = reader
         self.estimate = estimate
-        self.first_messages: list[dict[str, Any]] | None = None
+        self.first_prompt: ShownPrompt | None = None
 
     def __iter__(self) -> Iterator[PoolItem]:
         for item in self._reader:
-            body = self._reader.renderer.request_body(item.input)
-            if self.first_messages is None:
-                self.first_messages = body["messages"]
-            self.estimate.add(body)
+            renderer = self._reader.renderer
+            endpoint, body = renderer.endpoint_of(item.input), renderer.request_body(item.input)
+            if self.first_prompt is None:
+                self.first_prompt = ShownPrompt.of(endpoint, body)
+            self.estimate.add(body, endpoint)
             yield item
 
     def refuse(self, bad: BadLine, remedy: Remedy | None, item: str | None) -> None:

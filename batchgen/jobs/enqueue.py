@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config
+from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import (
     BatchgenError,
     ConfigError,
@@ -33,7 +34,7 @@ from batchgen.jobs.recipe_choice import (
 )
 from batchgen.jobs.sources import is_results
 from batchgen.llm.prices import Estimate, Prices
-from batchgen.parsers import Parser, response_format
+from batchgen.parsers import Parser, response_format, shown_spec
 from batchgen.pool import BadLine, read_item
 from batchgen.prompts import Renderer, load_template, text_template
 from batchgen.shutdown import uninterrupted
@@ -59,15 +60,42 @@ def recipe_of(config: Config, parser: Parser) -> Recipe:
     """The recipe that the config describes, with the text of its templates. The parser is in it
     only where the server is asked for answers that fit its schema.
 
-    Raises ConfigError or TemplateError when a template or the parser's schema cannot be used.
+    Raises ConfigError or TemplateError when a template or the parser's schema cannot be used, and
+    when the endpoint does not take what the config asks for.
     """
     config.check_prompt_files()
+    _check_endpoint(config, parser)
     prompts = config.prompts
     return Recipe(
         system=_template("system_prompt", prompts.system_prompt, prompts.system_prompt_path),
         user=_template("user_prompt", prompts.user_prompt, prompts.user_prompt_path),
         model=config.model.model,
         params=_params(config, parser),
+        endpoint=config.model.endpoint,
+    )
+
+
+def _check_endpoint(config: Config, parser: Parser) -> None:
+    endpoint = ENDPOINTS[config.model.endpoint]
+    check_taken(endpoint, config.model.params, "model.")
+    if not endpoint.has_text and parser.spec != "raw":
+        raise ConfigError(
+            f"parser: must be raw, not {shown_spec(parser.spec)!r}: {endpoint.answer} has no text "
+            "to parse, its vector is what is parsed"
+        )
+
+
+def check_taken(endpoint: Endpoint, params: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises ConfigError for parameters that the endpoint certainly does not take."""
+    refused = [name for name, value in params.items()
+               if name in endpoint.refused and value is not None]  # fmt: skip
+    if not refused:
+        return
+    names = ", ".join(f"{prefix}{name}" for name in refused)
+    instead = " (it is max_tokens there)" if refused == ["max_output_tokens"] else ""
+    raise ConfigError(
+        f"{names}: {endpoint.name} has no such parameter{instead}. Leave it out, or, if your "
+        "server takes it all the same, put it under model.extra_body"
     )
 
 
@@ -281,4 +309,4 @@ async def _choose(
 def _add_to(estimate: Estimate, rows: list[NewItem], renderer: Renderer) -> None:
     for row in rows:
         item = read_item(json.loads(row.input_json), row.where)
-        estimate.add(renderer.request_body(item))
+        estimate.add(renderer.request_body(item), renderer.endpoint_of(item))

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from batchgen.endpoints import LIMITS
 from batchgen.errors import Remedy
 from batchgen.items import Reason
 from batchgen.jobs.lookup import name_of_item
@@ -125,7 +126,7 @@ async def _larger_max_tokens(store: Store, item_id: int) -> str:
     """Twice what the item's recipe allows, under the name that it has there."""
     item = await store.item(item_id)
     params = (await store.recipe(item.recipe_id)).params if item else {}
-    name = "max_completion_tokens" if "max_completion_tokens" in params else "max_tokens"
+    name = next((one for one in reversed(LIMITS) if params.get(one)), "max_tokens")
     now = params.get(name)
     larger = 2 * now if isinstance(now, int) and now > 0 else _FIRST_MAX_TOKENS
     return f"{name}={larger}"

@@ -73,6 +73,8 @@ def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
         if before != after:
             what = "changed" if before and after else "was added" if after else "was removed"
             changes.append(f"the {part} template {what}")
+    if old.endpoint != new.endpoint:
+        changes.append(f"endpoint {old.endpoint} -> {new.endpoint}")
     if old.model != new.model:
         changes.append(f"model {old.model!r} -> {new.model!r}")
     for name in sorted({*old.params, *new.params}):

@@ -210,7 +210,7 @@ async def _parse(
     whole = Answer(answer.response, "", answer.finish_reason, None, Usage())
     if cut_off := fail_if_cut_off(whole, needs_whole=parser.needs_whole):
         return cut_off
-    if parser.spec == "raw":
+    if parser.spec == "raw" or answer.is_vector:
         return Done(None)
     item = read_item(json.loads(answer.input), f"item {answer.item_id}").given
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from batchgen.endpoints import LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
 from batchgen.jobs.lookup import chosen_experiments, items_called
@@ -100,7 +101,8 @@ async def _with_own_params(
 ) -> set[int]:
     if not settings:
         return set()
-    return await store.items_with_own([item.item_id for item in items], list(settings))
+    names = {*settings, *(LIMITS if not settings.keys().isdisjoint(LIMITS) else ())}
+    return await store.items_with_own([item.item_id for item in items], sorted(names))
 
 
 def _recipe_change(settings: Mapping[str, Any]) -> Callable[[Recipe], Recipe] | None:

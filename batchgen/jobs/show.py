@@ -1,21 +1,43 @@
 """One item with all that was sent and came back."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from batchgen.clock import timestamp
+from batchgen.endpoints import Endpoint
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import Store, StoredAttempt, StoredItem
 
 
+class ShownPrompt(NamedTuple):
+    """The members of a request that hold its prompt; `conversation` is the one that may be a list
+    of messages."""
+
+    members: dict[str, Any]
+    conversation: str | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, request: Mapping[str, Any]) -> "ShownPrompt":
+        names = [name for name in endpoint.prompt_members if name in request]
+        return cls({name: request[name] for name in names}, endpoint.conversation)
+
+    def to_json(self, messages: str, members: str) -> dict[str, Any]:
+        """By the first name the messages of a chat completion, by the other what there is else."""
+        if self.conversation == "messages":
+            return {messages: self.members["messages"]}
+        return {members: self.members}
+
+
 class ItemDetails(Struct, frozen=True):
-    """`request` is what its recipe makes of it, as it is sent; `attempts` are in the order in which
-    they ended, each with its raw answer or error."""
+    """`request` is what its recipe makes of it, as it is sent to `endpoint`; `attempts` are in the
+    order in which they ended, each with its raw answer or error."""
 
     item: StoredItem
+    endpoint: Endpoint
     request: dict[str, Any]
     attempts: tuple[StoredAttempt, ...]
 
@@ -25,14 +47,14 @@ class ItemDetails(Struct, frozen=True):
         return self.item.custom_id or self.item.id
 
     @property
-    def messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = self.request["messages"]
-        return messages
+    def prompt(self) -> ShownPrompt:
+        return ShownPrompt.of(self.endpoint, self.request)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The model and the parameters: the rest of the request."""
-        return {name: value for name, value in self.request.items() if name != "messages"}
+        members = self.prompt.members
+        return {name: value for name, value in self.request.items() if name not in members}
 
     @property
     def input(self) -> Any:
@@ -58,7 +80,8 @@ class ItemDetails(Struct, frozen=True):
             "reason": item.reason,
             "error": item.error,
             "input": self.input,
-            "messages": self.messages,
+            "endpoint": self.endpoint.name,
+            **self.prompt.to_json("messages", "prompt"),
             "settings": self.settings,
             "parsed": self.parsed,
             "parser": item.parser,
@@ -78,4 +101,5 @@ async def item_details(store: Store, number: int) -> ItemDetails | None:
     attempts = await store.attempts_of(number)
     renderer = Renderer(await store.recipe(item.recipe_id))
     given = read_item(json.loads(item.input), f"item {number}")
-    return ItemDetails(item, renderer.request_body(given, item.sample), tuple(attempts))
+    endpoint, request = renderer.endpoint_of(given), renderer.request_body(given, item.sample)
+    return ItemDetails(item, endpoint, request, tuple(attempts))

@@ -83,10 +83,11 @@ class _Requests:
         """None: the answer has no limit, or the item can no longer be rendered."""
         try:
             renderer = await self._renderer(call.recipe_id)
-            body = renderer.request_body(read_item(json.loads(call.input), f"item {call.item_id}"))
+            given = read_item(json.loads(call.input), f"item {call.item_id}")
+            endpoint, body = renderer.endpoint_of(given), renderer.request_body(given)
             if self._parse_feedback and (bad := await self._store.last_bad_answer(call.item_id)):
-                body["messages"] = with_feedback(body["messages"], *bad)
-            return self._prices.worst_case(body, needs_cost=False)
+                body = with_feedback(endpoint, body, *bad)
+            return self._prices.worst_case(body, endpoint, needs_cost=False)
         except UsageError:
             return None
 

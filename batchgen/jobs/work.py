@@ -11,9 +11,10 @@ from msgspec.structs import asdict, replace
 from batchgen import __version__
 from batchgen.config import Config, ModelConfig
 from batchgen.descriptors import allow_calls
+from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import UsageError
 from batchgen.llm.client import check_settings, open_client
-from batchgen.llm.prices import Prices, max_tokens
+from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop
 from batchgen.store import Counts, Store
 from batchgen.worker.requests import PresentParser
@@ -67,7 +68,7 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
         **asdict(config.work),
         rpm=model.rate_limit,
         tpm=model.token_limit,
-        max_answer_tokens=max_tokens(model.params),
+        max_answer_tokens=ENDPOINTS[model.endpoint].most_tokens(model.params),
         stream=model.stream,
         base_url=model.base_url,
         shown_base_url=model.shown_base_url,
@@ -114,4 +115,5 @@ def _check_budget(spec: WorkSpec, model: ModelConfig) -> None:
             "hedging pays for some answers twice, so it does not go with a budget; leave out one."
         )
     body = {"model": model.model, **model.params}
-    Prices(model).worst_case(body, needs_cost=spec.max_cost_usd is not None)
+    endpoint = ENDPOINTS[model.endpoint]
+    Prices(model).worst_case(body, endpoint, needs_cost=spec.max_cost_usd is not None)

@@ -8,6 +8,7 @@ the key to another host) or raises for what a server does: every call ends as a 
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from batchgen.config import (
     missing_variables,
     secrets_of,
 )
+from batchgen.endpoints import CHAT, ENDPOINTS, Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Reply
 from batchgen.llm.faults import (
@@ -41,7 +43,6 @@ from batchgen.llm.faults import (
 from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
 from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
-from batchgen.text.json_text import sent_json
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 # Content-Security-Policy and cookies of some gateways are long; curl and httpx take 100 KB.
@@ -54,7 +55,6 @@ _ANSWER_HEADERS = frozenset(
         for of in ("requests", "tokens")
     }
 )
-_ANSWER_SIGN = '"choices"'  # some servers send an error with status 200
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
@@ -64,19 +64,19 @@ class Client:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: yarl.URL,
+        urls: Mapping[str, yarl.URL],
         secrets: Secrets,
         timeout_s: float,
     ) -> None:
         self._session = session
-        self._url = url
+        self._urls = urls
         self._secrets = secrets
         self._timeout_s = timeout_s
         self._memory = AnswerMemory()
 
-    async def complete(self, body: Mapping[str, Any]) -> Reply:
-        """POST one chat completion: one HTTP request. It ends within `timeout_s` whatever the
-        server does; a stream may take so long anew for each event that brings something. Raises
+    async def complete(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> Reply:
+        """POST one request to the endpoint: one HTTP request. It ends within `timeout_s` whatever
+        the server does; a stream may take so long anew for each event that brings something. Raises
         only CancelledError; then the request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
@@ -86,7 +86,7 @@ class Client:
         received = ReceivedBody(self._memory)
         limit = TimeLimit(self._timeout_s)
         try:
-            await self._send(body, found, received, limit)
+            await self._send(body, endpoint, found, received, limit)
             if received.is_stream and not received.is_whole_stream:
                 found |= ended_early()
         except asyncio.CancelledError:
@@ -103,14 +103,16 @@ class Client:
             limit.lift()
             received.close()
         latency_ms = int((time.perf_counter() - start) * 1000)
-        return Reply(started_at, latency_ms, **self._what_came(found, received))
+        return Reply(started_at, latency_ms, **self._what_came(found, received, endpoint))
 
     async def _send(
-        self, body: Mapping[str, Any], found: dict[str, Any], received: ReceivedBody,
-        limit: TimeLimit,
+        self, body: Mapping[str, Any], endpoint: Endpoint, found: dict[str, Any],
+        received: ReceivedBody, limit: TimeLimit,
     ) -> None:  # fmt: skip
         async with self._session.post(
-            self._url, data=sent_json(body), allow_redirects=False
+            self._urls[endpoint.name],
+            data=_encode(body).encode(errors="replace"),
+            allow_redirects=False,
         ) as response:
             found["status"] = response.status
             found["headers"] = {
@@ -123,7 +125,9 @@ class Client:
                 response.content.iter_any(), is_error=is_error, heard=limit.begin_again
             )
 
-    def _what_came(self, found: dict[str, Any], received: ReceivedBody) -> dict[str, Any]:
+    def _what_came(
+        self, found: dict[str, Any], received: ReceivedBody, endpoint: Endpoint
+    ) -> dict[str, Any]:
         """All of it without secrets. Of a stream that is whole it does not matter how it ended; of
         one that is not, what has come is kept."""
         if received.is_whole_stream:
@@ -132,10 +136,14 @@ class Client:
             found["fault_message"] = self._secrets.hide(found["fault_message"])
         if "fault" not in found or received.is_stream:
             text = received.text()
-            is_answer = found["status"] == 200 and _ANSWER_SIGN in text
+            # Some servers send an error with status 200.
+            is_answer = found["status"] == 200 and endpoint.sign in text
             hide = self._secrets.hide_in_answer if is_answer else self._secrets.hide
             found["body"] = hide(text)
         return found
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @asynccontextmanager
@@ -163,8 +171,11 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     }
     if not model.sends_api_key:
         headers.pop("Authorization", None)
-    url = yarl.URL(f"{str(openai.base_url).rstrip('/')}/chat/completions")
-    url = url.update_query(_sent(model.query))
+    base = str(openai.base_url).rstrip("/")
+    urls = {
+        name: yarl.URL(f"{base}{one.path}").update_query(_sent(model.query))
+        for name, one in ENDPOINTS.items()
+    }
     await openai.close()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -180,7 +191,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         max_headers=_MOST_HEADERS,
     )
     try:
-        yield Client(session, url, secrets_of(model, proxy), timeout_s)
+        yield Client(session, urls, secrets_of(model, proxy), timeout_s)
     finally:
         await uninterrupted(session.close())
 

@@ -12,6 +12,7 @@ from random import Random
 import backoff
 from msgspec import Struct
 
+from batchgen.endpoints import is_cut_off
 from batchgen.items import (
     Answer,
     Decision,
@@ -83,7 +84,7 @@ def decide(
 
 def fail_if_cut_off(answer: Answer, *, needs_whole: bool) -> Fail | None:
     """The failure of an answer that ended at max_tokens; None when it can be parsed."""
-    if answer.finish_reason != "length":
+    if not is_cut_off(answer.finish_reason):
         return None
     if needs_whole:
         error = "the answer was cut off at max_tokens, and the parser needs all of it"

@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from batchgen.endpoints import Endpoint
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Failure, Reason, Reply, Trouble
 from batchgen.llm.announcements import asked_wait_s, parse_retry_after
@@ -40,7 +41,7 @@ UNKNOWN_MODEL = "the server does not know the model. Check model.model and model
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 
 
-def read_error(reply: Reply, status: int, body: Any) -> Failure:
+def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Failure:
     """The failure that an error is; `status` is the one that counts, wherever the server put
     it."""
     if isinstance(body, list) and body:  # Gemini
@@ -64,7 +65,7 @@ def read_error(reply: Reply, status: int, body: Any) -> Failure:
             trouble=Trouble.UNAVAILABLE if status in _UNAVAILABLE else None,
         )  # fmt: skip
     if 200 <= status < 300:
-        return Failure(Reason.BAD_RESPONSE, f"not a chat completion: {message}", usage=usage)
+        return Failure(Reason.BAD_RESPONSE, f"not {endpoint.answer}: {message}", usage=usage)
     return Failure(Reason.REJECTED, message, halt=halt, usage=usage)
 
 

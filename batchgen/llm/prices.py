@@ -9,11 +9,12 @@ is that of the genai-prices package.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 from msgspec import Struct
 
 from batchgen.config import ModelConfig
+from batchgen.endpoints import CHAT, Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Price, Usage
 
@@ -37,15 +38,9 @@ class Prices:
         self._own = model.price
         self._base_url = model.base_url
         self._shown_base_url = model.shown_base_url
-        self._known: dict[str, Price | None] = {}
 
     def of(self, model: str) -> Price | None:
         """The price of a model; None when it is not known."""
-        if model not in self._known:
-            self._known[model] = self._price_of(model)
-        return self._known[model]
-
-    def _price_of(self, model: str) -> Price | None:
         public = self._own or _public_price(model, self._base_url)
         return public or _price_by_name(model)
 
@@ -66,18 +61,20 @@ class Prices:
         price = self.of(model)
         return None if price is None else price.cost_usd(usage)
 
-    def worst_case(self, body: Mapping[str, Any], *, needs_cost: bool = True) -> WorstCase:
+    def worst_case(
+        self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, *, needs_cost: bool = True
+    ) -> WorstCase:
         """The most that a request can cost: a token is at least a byte, and the answer has at most
         `max_tokens`. Raises ConfigError when that is not set, or, with `needs_cost`, when the price
         is not known."""
-        completion = max_tokens(body)
+        completion = endpoint.most_tokens(body)
         if completion is None:
             raise ConfigError(
                 "model.max_tokens: is not set, so nobody knows the most that a call can cost; "
                 "a budget needs it."
             )
         prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
-        prompt += _ATTACHMENT_TOKENS * _attachments(body)
+        prompt += _ATTACHMENT_TOKENS * _attachments(endpoint, body)
         price = self.of(str(body["model"]))
         if price is None and needs_cost:
             raise ConfigError(
@@ -103,12 +100,14 @@ class Estimate:
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> None:
         """Count one more item, by its request."""
-        sent = [body[name] for name in ("messages", "tools", "response_format") if name in body]
+        names = (*endpoint.prompt_members, *_COUNTED)
+        sent = [body[name] for name in names if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
         prompt = sum(map(len, texts)) // _BYTES_PER_TOKEN
-        completion = self._completion_tokens or max_tokens(body)
+        most = endpoint.most_tokens(body)
+        completion = self._completion_tokens if self._completion_tokens and most != 0 else most
         price = self._prices.of(str(body["model"]))
         self.prompt_tokens += prompt * self._samples
         if completion is None or self.completion_tokens is None:
@@ -121,23 +120,15 @@ class Estimate:
             self.cost_usd += price.cost_usd(Usage(prompt, round(completion))) * self._samples
 
 
-def max_tokens(body: Mapping[str, Any]) -> int | None:
-    """The most tokens that the answer to a request can have; None when the request sets no
-    limit."""
-    limits = [body.get("max_completion_tokens"), body.get("max_tokens")]
-    return max((limit for limit in limits if _is_limit(limit)), default=None)
+# Parameters whose tokens are counted with those of the prompt.
+_COUNTED = ("tools", "response_format", "text")
+_TEXTS = ("text", "input_text", "output_text")
 
 
-def _is_limit(value: Any) -> TypeGuard[int]:
-    """What is none, like 0 or -1, a server may take for no limit at all."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _attachments(body: Mapping[str, Any]) -> int:
-    messages = body.get("messages")
-    contents = [m.get("content") for m in messages or () if isinstance(m, dict)]
+def _attachments(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
+    contents = [one.get("content") for one in endpoint.messages_of(body) if isinstance(one, dict)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
-    return sum(not isinstance(part, dict) or part.get("type") != "text" for part in parts)
+    return sum(not isinstance(part, dict) or part.get("type") not in _TEXTS for part in parts)
 
 
 # Makers of models that are had from a vendor only, as proxies write them before a name. A model

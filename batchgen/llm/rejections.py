@@ -13,8 +13,8 @@ from typing import Any
 
 from msgspec import Struct
 
-# Messages belong to the item, and a model has its own rules (`error_replies.UNKNOWN_MODEL`).
-_NOT_PARAMETERS = frozenset({"messages", "model"})
+# The prompt belongs to the item, and a model has its own rules (`error_replies.UNKNOWN_MODEL`).
+_NOT_PARAMETERS = frozenset({"messages", "input", "instructions", "prompt", "model"})
 _UNSUPPORTED_CODES = frozenset({"unknown_parameter", "unsupported_parameter"})
 _EXTRA = r"[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
 _PATH = r"['\"`]?(\w[\w.\[\]]{0,80})['\"`]?"
@@ -109,6 +109,7 @@ def _named_in(body: Any, text: str) -> Iterator[tuple[str, bool]]:
     about_schema = any(map(_SCHEMA_WORDS.search, texts))
     if about_schema and not is_named and not any(map(_TOO_LONG.search, texts)):
         yield "response_format", False
+        yield "text.format", False  # the same of Responses
 
 
 def _parts_of(value: Any, texts: list[str], depth: int = 0) -> Iterator[dict[str, Any]]:

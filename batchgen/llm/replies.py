@@ -4,29 +4,34 @@ Servers lie in many ways (200 with an error inside, no JSON at all, half an answ
 trusts the shape of a reply, and nothing raises.
 """
 
-from batchgen.endpoints.chat import ErrorInside, read_completion
+from batchgen.endpoints import CHAT, Endpoint, ErrorInside
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.error_replies import read_error, status_inside
 from batchgen.text.foreign_json import load_json, shorten
 
 
-def read_reply(reply: Reply) -> Answer | Failure:
-    """What a reply is: an answer, or a failure with its reason."""
+def read_reply(reply: Reply, endpoint: Endpoint = CHAT) -> Answer | Failure:
+    """What a reply of the endpoint is: an answer, or a failure with its reason."""
     if reply.fault is not None:
         return Failure(reply.fault, shorten(reply.fault_message), trouble=_trouble_of(reply))
     body, status = load_json(reply.body), reply.status or 0
     if not 200 <= status < 300:
-        return read_error(reply, status, body)
+        return read_error(reply, status, body, endpoint)
     if not isinstance(body, dict):
         shown = shorten(reply.body) or "an empty body"
         return Failure(Reason.BAD_RESPONSE, f"{status}, but not JSON: {shown}")
     error = body.get("error")
-    if error and not body.get("choices"):
-        return read_error(reply, status_inside(error), body)
-    found = read_completion(reply, body)
+    if error and not any(map(body.get, _ANSWERS)) and body.get("status") != "failed":
+        return read_error(reply, status_inside(error), body, endpoint)
+    found = endpoint.read(reply, body)
     if isinstance(found, ErrorInside):
-        return read_error(reply, status_inside(found.error), {**body, "error": found.error})
+        told = found.status or status_inside(found.error)
+        return read_error(reply, told, {**body, "error": found.error}, endpoint)
     return found
+
+
+# Where an answer is: what stands beside it is no reason to throw it away.
+_ANSWERS = ("choices", "output", "data")
 
 
 def _trouble_of(reply: Reply) -> Trouble | None:

@@ -7,6 +7,14 @@ from typing import Any
 
 from msgspec import Struct
 
+from batchgen.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    ENDPOINTS,
+    LIMITS,
+    Endpoint,
+    endpoint_of_url,
+)
 from batchgen.errors import InputError
 from batchgen.items import LARGEST_MAX_TOKENS, ItemInput, PoolItem
 from batchgen.parameters import PARAMETER_NAMES
@@ -55,7 +63,7 @@ _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
 # An item without any of these names consists of variables only.
 _RESERVED_NAMES = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
 # `metadata` is the item's own; the others are as often a name for something else.
-_PARAMETERS_BESIDE = (PARAMETER_NAMES | {"model", "stream"}) - {
+_PARAMETERS_BESIDE = (PARAMETER_NAMES | {"max_output_tokens", "model", "stream"}) - {
     *("metadata", "audio", "documents", "moderation", "plugins", "prediction", "reasoning"),
     *("store", "thinking", "user"),
 }
@@ -113,24 +121,61 @@ def _batch_line(obj: dict[str, Any]) -> ItemInput:
         raise _ProblemError("has both id and custom_id")
     if method is not None and method != "POST":
         raise _ProblemError(f"method must be POST, not {shown_kind(method)}")
-    if url is not None and not (isinstance(url, str) and _is_chat_url(url)):
-        raise _ProblemError(f"url must be that of chat completions, not {shown_kind(url)}")
-    if not isinstance(body, dict) or "messages" not in body:
-        raise _ProblemError("body must be an object with messages")
-    params = {name: value for name, value in body.items() if name != "messages"}
+    endpoint = _endpoint_of(url)
+    if endpoint in (None, CHAT):
+        if not isinstance(body, dict) or "messages" not in body:
+            raise _ProblemError("body must be an object with messages")
+        prompt, messages = None, _messages(body["messages"])
+    else:
+        prompt, messages = _prompt(body, endpoint), None
+    members = endpoint.prompt_members if endpoint else CHAT.prompt_members
+    params = {name: value for name, value in body.items() if name not in members}
     return ItemInput(
         given=obj,
         id=_item_id(obj, "custom_id"),
         metadata=obj.get("metadata"),
         params=_params(params | _params(obj.get("params", {}), "params"), "body"),
-        messages=_messages(body["messages"]),
+        messages=messages,
+        prompt=prompt,
+        endpoint=endpoint.name if endpoint else None,
     )
+
+
+def _endpoint_of(url: Any) -> Endpoint | None:
+    """The one that a line of a batch is for. None: it does not say."""
+    if url is None:
+        return None
+    found = endpoint_of_url(url) if isinstance(url, str) else None
+    if found is None:
+        paths = ", ".join(f"/v1{one.path}" for one in ENDPOINTS.values())
+        raise _ProblemError(f"url must be one of {paths}, not {shown_kind(url)}")
+    return found
+
+
+def _prompt(body: Any, endpoint: Endpoint) -> dict[str, Any]:
+    """The prompt of a request line, as its endpoint takes it."""
+    name = endpoint.prompt_members[-1]
+    if not isinstance(body, dict) or name not in body:
+        raise _ProblemError(f"body must be an object with {name}")
+    value = body[name]
+    if not isinstance(value, str | list) or not value or value == [""]:
+        raise _ProblemError(f"body.{name} must be text or a list, not {shown_kind(value)}")
+    if isinstance(value, str) and not value.strip():
+        raise _ProblemError(f"the prompt is empty: body.{name} has nothing in it")
+    is_several = isinstance(value, list) and len(value) > 1 and type(value[0]) is not int
+    if is_several and endpoint is COMPLETIONS:
+        raise _ProblemError(
+            "body.prompt must be one text: of several answers only the first is kept"
+        )
+    return {one: body[one] for one in endpoint.prompt_members if one in body}
 
 
 def _refuse_nameless_batch_line(obj: dict[str, Any]) -> None:
     """A line of a batch that cannot be told from an item with variables, but for its body."""
     body = obj["body"]
-    if "custom_id" not in obj and isinstance(body, dict) and "messages" in body:
+    if "custom_id" in obj or not isinstance(body, dict):
+        return
+    if "messages" in body or ("url" in obj and not body.keys().isdisjoint(("input", "prompt"))):
         instead = "; it has id in its place" if "id" in obj else ""
         raise _ProblemError(f"looks like a line of an OpenAI batch, but has no custom_id{instead}")
 
@@ -143,10 +188,6 @@ def _params_beside(obj: dict[str, Any]) -> dict[str, Any]:
     else:
         beside = {name: obj[name] for name in obj.keys() & _PARAMETERS_BESIDE}
     return _params(beside, "item") if beside else beside
-
-
-def _is_chat_url(url: str) -> bool:
-    return url.partition("?")[0].rstrip("/").endswith("/chat/completions")
 
 
 def _item_id(obj: dict[str, Any], name: str) -> str | None:
@@ -176,7 +217,9 @@ def _params(params: Any, name: str) -> dict[str, Any]:
         raise _ProblemError(
             f"{name}.n must be 1: an item has one answer; for more, give it again with another id"
         )
-    for limit in ("max_tokens", "max_completion_tokens"):
+    if params.get("background"):
+        raise _ProblemError(f"{name}.background must not be set: answers are not fetched later")
+    for limit in LIMITS:
         if not _is_count(params.get(limit, 1)):
             raise _ProblemError(
                 f"{name}.{limit} must be a whole number from 1 on, not {shown_kind(params[limit])}"

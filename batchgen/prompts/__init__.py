@@ -6,10 +6,10 @@ renderer    makes the request of an item, by its recipe
 images      replaces local images by data URLs
 """
 
-from batchgen.prompts.renderer import LookAlike, Renderer, is_own, with_feedback
+from batchgen.prompts.renderer import LookAlike, Renderer, with_feedback
 from batchgen.prompts.templates import compile_template, load_template, text_template
 
 __all__ = [
-    "LookAlike", "Renderer", "compile_template", "is_own", "load_template", "text_template",
+    "LookAlike", "Renderer", "compile_template", "load_template", "text_template",
     "with_feedback",
 ]  # fmt: skip

@@ -26,9 +26,10 @@ _KINDS = (
     (re.compile(rb"GIF8[79]a"), "gif"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
 )
+_TYPES = ("image_url", "input_image")  # of chat completions, and of Responses
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
-_Messages = Sequence[Mapping[str, Any]]
+_Messages = Sequence[Any]
 
 
 def check_images(messages: _Messages, directory: Path) -> None:
@@ -42,9 +43,7 @@ def check_images(messages: _Messages, directory: Path) -> None:
                 raise InputError(f"{place}: {exc}") from exc
 
 
-async def with_images(
-    messages: Sequence[dict[str, Any]], directory: Path
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+async def with_images(messages: _Messages, directory: Path) -> tuple[list[Any], dict[str, str]]:
     """The messages as they are sent, and a mapping from each data URL to the path that it replaces.
     `messages` itself is not changed. Raises InputError as `check_images` does."""
     wanted = {given for _, part in _image_parts(messages) if (given := _local(part)) is not None}
@@ -56,9 +55,9 @@ async def with_images(
 
 def _image_parts(messages: _Messages) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, message in enumerate(messages):
-        content = message.get("content")
+        content = message.get("content") if isinstance(message, dict) else None
         for index, part in enumerate(content if isinstance(content, list) else ()):
-            if isinstance(part, dict) and part.get("type") == "image_url":
+            if isinstance(part, dict) and part.get("type") in _TYPES:
                 yield f"messages[{number}].content[{index}]", part
 
 
@@ -72,15 +71,15 @@ def _local(part: Mapping[str, Any]) -> str | None:
     return url if scheme is None or scheme[0].lower() == "file:" else None
 
 
-def _sent(message: dict[str, Any], urls: Mapping[str, str]) -> dict[str, Any]:
-    content = message.get("content")
+def _sent(message: Any, urls: Mapping[str, str]) -> Any:
+    content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return message
     return {**message, "content": [_sent_part(part, urls) for part in content]}
 
 
 def _sent_part(part: Any, urls: Mapping[str, str]) -> Any:
-    given = _local(part) if isinstance(part, dict) and part.get("type") == "image_url" else None
+    given = _local(part) if isinstance(part, dict) and part.get("type") in _TYPES else None
     if given is None:
         return part
     image = part["image_url"]

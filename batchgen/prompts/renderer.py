@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from batchgen.endpoints import ENDPOINTS, LIMITS, Endpoint
 from batchgen.errors import Remedy, TemplateError
 from batchgen.items import ItemInput, Recipe
 from batchgen.prompts.braces import BraceTemplate
@@ -43,18 +44,38 @@ class Renderer:
     def check(self, item_input: ItemInput, where: str) -> None:
         """Raises TemplateError, which begins with `where`, when no request can be made of the
         item."""
-        if item_input.messages is not None:
-            if all(map(_is_blank, item_input.messages)):
-                raise TemplateError(f"{where}: the prompt is empty: messages have nothing in them")
-            return
         try:
-            if self._system:
-                self._system.check(item_input.system_variables)
-            if not self._user_template().check(item_input.user_variables):
-                name = self._user_template().name
-                raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
+            self._check(item_input, self.endpoint_of(item_input))
         except TemplateError as exc:
             raise TemplateError(f"{where}: {exc}", exc.remedy) from exc
+
+    def _check(self, item_input: ItemInput, endpoint: Endpoint) -> None:
+        if item_input.prompt is not None:
+            return
+        if item_input.messages is not None:
+            if endpoint.conversation is None:
+                raise TemplateError(
+                    f"messages are a conversation, and {endpoint.name} take one text; give "
+                    "variables for the user template, or ask another model.endpoint"
+                )
+            if all(map(_is_blank, item_input.messages)):
+                raise TemplateError("the prompt is empty: messages have nothing in them")
+            return
+        if self._system:
+            if endpoint.conversation is None:
+                raise TemplateError(
+                    f"{endpoint.name} take one text, so there is no place for the system template "
+                    f"{self._system.name}. Leave it out (prompts.system_prompt_path: null), or put "
+                    "its text into the user template"
+                )
+            self._system.check(item_input.system_variables)
+        if not self._user_template().check(item_input.user_variables):
+            name = self._user_template().name
+            raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
+
+    def endpoint_of(self, item_input: ItemInput) -> Endpoint:
+        """The one that the item itself names, or the recipe's."""
+        return ENDPOINTS[item_input.endpoint or self._recipe.endpoint]
 
     def messages(self, item_input: ItemInput) -> list[dict[str, Any]]:
         """Ready messages as they are; otherwise the rendered system message, unless it is blank,
@@ -68,54 +89,72 @@ class Renderer:
             messages.insert(0, {"role": "system", "content": system})
         return messages
 
+    def messages_given(self, item_input: ItemInput) -> Sequence[Any]:
+        """The messages that the item itself has, as it gave them."""
+        if item_input.prompt is not None:
+            return self.endpoint_of(item_input).messages_of(item_input.prompt)
+        return item_input.messages or ()
+
     def request_body(self, item_input: ItemInput, sample: int | None = None) -> dict[str, Any]:
-        """The body of the chat completion. The item's params win over the recipe's, the model
-        included; one that is None is left out. What is in `extra_body` goes in last, as it is.
-        Raises TemplateError.
+        """The body of the request. The item's params win over the recipe's, the model included; one
+        that is None is left out. What is in `extra_body` goes in last, as it is. Raises
+        TemplateError.
 
         Each sample of an item has a seed of its own: the seed in the params plus one for each
         sample before it. Without a seed in the params it is the sample's number, and the first
-        sample has none, as it is sent like an ordinary item.
+        sample has none, as it is sent like an ordinary item. Some endpoints have no seed.
         """
+        endpoint = self.endpoint_of(item_input)
         body = {
             "model": self._recipe.model,
-            "messages": self.messages(item_input),
-            **self._asked_params(item_input),
+            **(item_input.prompt or endpoint.prompt(self.messages(item_input))),
+            **self._asked_params(item_input, endpoint),
         }
-        if sample is not None and sample > 1:
+        if sample is not None and sample > 1 and endpoint.has_seed:
             asked = body.get("seed", 1)
             body["seed"] = asked + sample - 1 if isinstance(asked, int) else asked
         return body
 
     def added_params(self, item_input: ItemInput, sample: int | None = None) -> set[str]:
         """The names of the parameters that batchgen adds by itself: a response_format made from the
-        parser's schema (`structured_output`; it is the only one that a recipe stores as text), and
-        the seed of a sample. If the server does not know one of them, a request without it will
-        do."""
-        added = set()
-        is_made = self._params is not self._recipe.params
-        if is_made and not is_own(item_input, "response_format"):
-            added.add("response_format")
-        if sample is not None and sample > 1 and "seed" not in self._asked_params(item_input):
+        parser's schema (`structured_output`; it is the only one that a recipe stores as text), the
+        seed of a sample, and that a response is not to be stored. If the server does not know one
+        of them, a request without it will do."""
+        endpoint, added = self.endpoint_of(item_input), set()
+        asked = {**self._params, **item_input.params}
+        if self._params is not self._recipe.params and not is_own(item_input, "response_format"):
+            name = endpoint.called("response_format")
+            others = {*endpoint.origins_of(name)} - {"response_format"}
+            added |= {name} if others.isdisjoint(asked) else set()
+        asks_seed = "seed" in self._asked_params(item_input, endpoint)
+        if sample is not None and sample > 1 and endpoint.has_seed and not asks_seed:
             added.add("seed")
+        added |= {name for name in endpoint.added if asked.get(name) is None}
         return added
 
     def place_of(self, name: str, item_input: ItemInput, sample: int | None = None) -> str:
         """Where a parameter of the request comes from, in words for a message."""
-        if is_own(item_input, name):
+        names = self.endpoint_of(item_input).origins_of(name)
+        for own in filter(lambda one: is_own(item_input, one), names):
             given = item_input.given  # `body`: a line of an OpenAI batch
-            place = _place_in(given.get("params"), "params", name)
-            place = place or _place_in(given.get("body"), "body", name)
-            return f"{place or name} of the item"
+            place = _place_in(given.get("params"), "params", own)
+            place = place or _place_in(given.get("body"), "body", own)
+            return f"{place or own} of the item"
         if name in self.added_params(item_input, sample):
-            return f"the {name} of {'a sample' if name == 'seed' else 'structured_output'}"
-        return _place_in(self._recipe.params, "model", name) or name
+            return f"the {name} of {_ADDED_FOR.get(name, 'structured_output')}"
+        places = (_place_in(self._recipe.params, "model", one) for one in names)
+        return next(filter(None, places), name)
+
+    def is_own(self, item_input: ItemInput, name: str) -> bool:
+        """Whether the item itself sets this parameter of its request."""
+        names = self.endpoint_of(item_input).origins_of(name)
+        return any(is_own(item_input, one) for one in names)
 
     def unused_variables(self, item_input: ItemInput) -> set[str]:
         """What is in the item and goes into no request, for a warning: variables that no template
         uses, and fields beside its messages that are no parameters."""
         given = item_input.given
-        if item_input.messages is not None:
+        if _is_ready(item_input):
             return set(given.keys() - _FIELDS_OF_BATCHGEN - _SHAPES - item_input.params.keys())
         names = self._variable_names(item_input)
         for template in (self._system, self._user):
@@ -127,7 +166,7 @@ class Renderer:
     def uses_nothing_of(self, item_input: ItemInput) -> bool:
         """Whether the item has variables, and the templates, all the same for every item, take
         none at all."""
-        if item_input.messages is not None or not self._variable_names(item_input):
+        if _is_ready(item_input) or not self._variable_names(item_input):
             return False
         return not any(one.variables for one in (self._system, self._user) if one)
 
@@ -148,10 +187,18 @@ class Renderer:
             names -= _FIELDS_OF_BATCHGEN
         return names
 
-    def _asked_params(self, item_input: ItemInput) -> dict[str, Any]:
-        params = {**self._params, **item_input.params}
+    def _asked_params(self, item_input: ItemInput, endpoint: Endpoint) -> dict[str, Any]:
+        """What the recipe has for another endpoint than that of the item holds as far as this one
+        takes it."""
+        params, own = self._params, item_input.params
+        if endpoint.name != self._recipe.endpoint:
+            params = endpoint.takes(params)
+        if endpoint.name != "chat" and not own.keys().isdisjoint(LIMITS):
+            params = {name: value for name, value in params.items() if name not in LIMITS}
+        params = {**params, **own}
         extra_body = params.pop("extra_body", None) or {}
-        return {name: value for name, value in params.items() if value is not None} | extra_body
+        asked = {name: value for name, value in params.items() if value is not None}
+        return endpoint.params(asked) | extra_body
 
     def _user_template(self) -> Compiled:
         if self._user is None:
@@ -161,6 +208,15 @@ class Renderer:
                 Remedy.GIVE_TEMPLATE,
             )
         return self._user
+
+
+# What batchgen adds a parameter for.
+_ADDED_FOR = {"seed": "a sample", "store": "a request that is not to be kept at the server"}
+
+
+def _is_ready(item_input: ItemInput) -> bool:
+    """Whether no template makes its prompt."""
+    return item_input.messages is not None or item_input.prompt is not None
 
 
 def _is_blank(message: Mapping[str, Any]) -> bool:
@@ -199,14 +255,20 @@ _PLACE_IN_CODE = re.compile(r" \([^()]*\.py:\d+\)$")
 
 
 def with_feedback(
-    messages: Sequence[Mapping[str, Any]], answer_text: str, error: str
-) -> list[dict[str, Any]]:
-    """The messages that ask again: the ones sent before, the answer that could not be used, and
-    why. `messages` itself is not changed."""
+    endpoint: Endpoint, body: Mapping[str, Any], answer_text: str, error: str
+) -> dict[str, Any]:
+    """The request that asks again: what was sent before, the answer that could not be used, and
+    why. The same request of an endpoint that has no conversations. `body` itself is not changed."""
+    if endpoint.conversation is None:
+        return dict(body)
+    before = body[endpoint.conversation]
+    if isinstance(before, str):
+        before = [{"role": "user", "content": before}]
     error = _PLACE_IN_CODE.sub("", error).rstrip(". ")
     complaint = f"Your answer could not be used: {error}. Answer again."
-    return [
-        *map(dict, messages),
+    messages = [
+        *map(dict, before),
         {"role": "assistant", "content": answer_text},
         {"role": "user", "content": complaint},
     ]
+    return {**body, endpoint.conversation: messages}

@@ -105,11 +105,10 @@ class Plan(Struct):
     lost: list[Outcome] = field(default_factory=list)
 
     def keep_attempt(
-        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved, server: str = ""
+        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved
     ) -> int:
-        """Its sequence number; the item was claimed for `server`. What nobody saw the end of is
-        booked with what was reserved; one that used more than was asked for tells what is to be
-        reserved from now on."""
+        """Its sequence number. What nobody saw the end of is booked with what was reserved; one
+        that used more than was asked for tells what is to be reserved from now on."""
         unknown_tokens = 0
         if may_have_cost_all(attempt) and reserved.most != Spent():
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
@@ -118,7 +117,7 @@ class Plan(Struct):
             times = _used_tokens(attempt, 0) / reserved.asked
             self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
-        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt, server))
+        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt))
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
         return self.attempt_seq
 
@@ -188,8 +187,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
                 continue
             late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
         reserved = known.reserved.get(claim, _NOTHING_RESERVED)
-        server = outcome.item.server
-        seqs = [plan.keep_attempt(worker_id, item, one, reserved, server) for one in attempts]
+        seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
             plan.move(item, outcome, plan.attempt_seqs[-1], now)
@@ -360,14 +358,13 @@ def _state_after(decision: Decision) -> State:
             return State.RUNNING
 
 
-def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt, server: str) -> Row:
+def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt) -> Row:
     usage = attempt.usage
     return {
         "seq": seq,
         "item_id": item.item_id,
         "epoch": item.epoch,
         "worker_id": worker_id,
-        "server": attempt.server or server,
         "finished_at": attempt.finished_at,
         "latency_ms": attempt.latency_ms,
         "outcome": attempt.outcome,
@@ -383,5 +380,6 @@ def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt, serv
         "reasoning_tokens": usage.reasoning_tokens,
         "cost_usd": attempt.cost_usd,
         "response": attempt.response,
+        "vector": attempt.vector,
         "body": attempt.body,
     }

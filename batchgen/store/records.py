@@ -138,8 +138,7 @@ class FailedCalls(NamedTuple):
 
 class StoredAttempt(NamedTuple):
     """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
-    call that failed, all that came back; `server` is the name of the one that was asked, if that is
-    known."""
+    call that failed, all that came back."""
 
     seq: int
     finished_at: int
@@ -156,7 +155,6 @@ class StoredAttempt(NamedTuple):
     cost_usd: float | None
     response: str | None
     body: str | None
-    server: str | None = None
 
 
 class StoredItem(NamedTuple):

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from batchgen.errors import ConfigError, InputError, Remedy
 from batchgen.items import Item, Usage
-from batchgen.llm.prices import Prices, WorstCase, max_tokens
+from batchgen.llm.prices import Prices, WorstCase
 from batchgen.store import Budget, Grant, Reservation, Store
 from batchgen.worker.halts import no_room_in_budget
 from batchgen.worker.report import BudgetWait
@@ -55,7 +55,7 @@ class BudgetGuard:
         if grant is not Grant.YES:
             overuse = await self._store.overuse(item.experiment_id)
             most = reservation.most(overuse)
-            limit = max_tokens(prepared.body) or 0
+            limit = prepared.endpoint.most_tokens(prepared.body) or 0
             price = self._prices.of(str(prepared.body["model"]))
             usage = Usage(completion_tokens=limit)
             answer_usd = price.cost_usd(usage) * overuse if price else 0.0
@@ -65,7 +65,8 @@ class BudgetGuard:
 
     def observe(self, prepared: Prepared, usage: Usage) -> None:
         """Say so, once, when an answer had more tokens than it may have."""
-        limit, used = max_tokens(prepared.body), usage.completion_tokens
+        limit = prepared.endpoint.most_tokens(prepared.body)
+        used = usage.completion_tokens
         if self._has_warned or limit is None or used is None or used <= limit:
             return
         self._has_warned = True
@@ -89,7 +90,7 @@ class BudgetGuard:
 
     def _worst_case(self, prepared: Prepared) -> WorstCase:
         needs_cost = self._budget.max_cost_usd is not None
-        return self._prices.worst_case(prepared.body, needs_cost=needs_cost)
+        return self._prices.worst_case(prepared.body, prepared.endpoint, needs_cost=needs_cost)
 
     def _is_bounded_without_its_own(self, prepared: Prepared) -> bool:
         """Whether the item alone, and not its recipe, asks for what has no limit or no price."""

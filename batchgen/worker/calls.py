@@ -74,11 +74,11 @@ class Calls:
         calls.append(None)
         number = self._pacer.call_sent(clock_ms())
         try:
-            reply = await self._client.complete(request.body)
+            reply = await self._client.complete(request.body, request.endpoint)
         finally:
             self._pacer.call_ended()
         kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
-        called = calls[place] = CallResult(kept, read_reply(kept))
+        called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint))
         self._observe_limits(reply, number)
         return called
 

@@ -224,7 +224,7 @@ def plain_attempt(called: CallResult | None) -> Attempt:
 def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
     request_id = reply.headers.get("x-request-id")
     by_verdict: dict[str, Any] = (
-        {"response": verdict.text, "body": verdict.rest}
+        {"response": verdict.text, "vector": verdict.vector, "body": verdict.rest}
         if isinstance(verdict, Answer)
         else {
             "reason": verdict.reason,

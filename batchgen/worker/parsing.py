@@ -16,8 +16,9 @@ class AnswerParser:
         self._runner = ParserRunner()
 
     async def parse(self, item: Item, prepared: Prepared, text: str) -> Decision:
-        """Done, or what follows when the parser cannot use the answer."""
-        if prepared.parser.spec == "raw":
+        """Done, or what follows when the parser cannot use the answer. A vector is no text, so
+        nothing parses it."""
+        if prepared.parser.spec == "raw" or not prepared.endpoint.has_text:
             return Done(None)
         given = prepared.input.given
         try:

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import Rejection, rejected_parameter, wants_stream
-from batchgen.prompts import is_own
 from batchgen.worker.requests import Prepared
 
 _STATUSES = frozenset({400, 404, 422})
@@ -79,6 +78,7 @@ class RejectedParameters:
         """Whether the server would reject it for all items of the recipe. Not when this one asks
         for it, or for another model, itself; when the recipe has had an answer; or when it is one
         of `retry --set`, which would be stuck: only failed items can be asked otherwise."""
-        if is_own(prepared.input, name) or is_own(prepared.input, "model"):
+        renderer = prepared.renderer
+        if renderer.is_own(prepared.input, name) or renderer.is_own(prepared.input, "model"):
             return False
         return prepared.shared_recipe and item.recipe_id not in self._answered_recipes

@@ -1,17 +1,18 @@
 """What is asked for an item, and what reads its answer: by its recipe, which is loaded once."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from batchgen.endpoints import CHAT, Endpoint
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
-from batchgen.text.json_text import load_json
 from batchgen.worker.spec import WorkSpec
 
 _AS_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -26,10 +27,10 @@ class PresentParser(NamedTuple):
 
 
 class Prepared(Struct, frozen=True):
-    """`body` is the request's, made by `renderer`, with local images by their path; empty when the
-    item has its answer already. `added` are the parameters that batchgen adds by itself, without
-    which a request will do, too. `shared_recipe`: its recipe is that of a pool, not of chosen items
-    only."""
+    """`body` is that of the request to `endpoint`, made by `renderer`, with local images by their
+    path; empty when the item has its answer already. `added` are the parameters that batchgen adds
+    by itself, without which a request will do, too. `shared_recipe`: its recipe is that of a pool,
+    not of chosen items only."""
 
     input: ItemInput
     parser: Parser
@@ -38,6 +39,7 @@ class Prepared(Struct, frozen=True):
     added: frozenset[str]
     shared_recipe: bool
     parser_id: int | None = None
+    endpoint: Endpoint = CHAT
 
 
 class Request(Struct, frozen=True):
@@ -46,6 +48,7 @@ class Request(Struct, frozen=True):
 
     body: dict[str, Any]
     image_paths: Mapping[str, str]
+    endpoint: Endpoint = CHAT
 
 
 class Requests:
@@ -68,25 +71,30 @@ class Requests:
         InputError when the item cannot be asked for by it."""
         renderer = await self._renderer(item.recipe_id)
         parser_id, parser = await self._parser(item.experiment_id)
-        item_input = read_item(load_json(item.input_json), f"item {item.id}")
+        item_input = read_item(json.loads(item.input_json), f"item {item.id}")
         body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
+        endpoint = renderer.endpoint_of(item_input)
         if body and self._spec.parse_feedback and item.parse_failures:
-            await self._add_feedback(item, body)
-        body |= self._streaming if body else {}
+            body = await self._with_feedback(item, endpoint, body)
+        if body:
+            asked = self._streaming.items()
+            body |= {name: value for name, value in asked if name in endpoint.streaming}
         added = self._added_to_all | renderer.added_params(item_input, item.sample)
         for name in added if self._left_out else ():
             if (item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
         shared = await self._is_shared(item)
-        return Prepared(item_input, parser, renderer, body, added, shared, parser_id)
+        return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint)
 
     async def complete(self, prepared: Prepared) -> Request:
         """With its local images in it. Raises InputError when one cannot be sent."""
-        body = prepared.body
-        if prepared.input.messages is None:
-            return Request(body, {})
-        messages, paths = await with_images(body["messages"], self._spec.directory)
-        return Request({**body, "messages": messages} if paths else body, paths)
+        endpoint, body = prepared.endpoint, prepared.body
+        if prepared.input.messages is None and prepared.input.prompt is None:
+            return Request(body, {}, endpoint)
+        messages, paths = await with_images(endpoint.messages_of(body), self._spec.directory)
+        if paths and endpoint.conversation:
+            body = {**body, endpoint.conversation: messages}
+        return Request(body, paths, endpoint)
 
     def leave_out(self, recipe_id: int, name: str) -> bool:
         """Send no more a parameter that batchgen itself adds; False: it was left out before."""
@@ -94,9 +102,11 @@ class Requests:
         self._left_out.add((recipe_id, name))
         return not known
 
-    async def _add_feedback(self, item: Item, body: dict[str, Any]) -> None:
-        if bad := await self._store.last_bad_answer(item.id):
-            body["messages"] = with_feedback(body["messages"], *bad)
+    async def _with_feedback(
+        self, item: Item, endpoint: Endpoint, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        bad = await self._store.last_bad_answer(item.id)
+        return with_feedback(endpoint, body, *bad) if bad else body
 
     async def _is_shared(self, item: Item) -> bool:
         known = (item.experiment_id, item.recipe_id)

@@ -127,8 +127,8 @@ create table selections (
 ) strict;
 
 -- Every call, appended when it ends, whatever came of it.
---   answered: `response` is the answer's text, `body` the rest of what the server sent; `error` says
---             why its parser could not use it
+--   answered: `response` is the answer's text, `vector` its embedding, `body` the rest of what the
+--             server sent; `error` says why its parser could not use it
 --   failed:   `reason` says why, `body` is what the server sent, if anything
 --   unknown:  sent, but the worker died or was stopped before an answer came. What comes after all
 --             takes its place.
@@ -137,7 +137,6 @@ create table attempts (
   item_id           integer not null references items (id) on delete cascade,
   epoch             integer not null,
   worker_id         integer not null,
-  server_id         integer,                       -- servers.id: which one was asked, if it is known
   finished_at       integer not null,
   latency_ms        integer,
   outcome           text    not null,
@@ -153,9 +152,11 @@ create table attempts (
   reasoning_tokens  integer,                       -- contained in completion_tokens
   cost_usd          real,                          -- null: the price is not known
   response          text,
+  vector            text,                          -- JSON; an embedding's, whose response is empty
   body              text,
   constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
   constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
+  constraint vector_is_no_text    check (vector is null or response = ''),
   constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
 ) strict;
@@ -164,7 +165,7 @@ create index attempts_by_item on attempts (item_id);
 create index attempts_unknown on attempts (seq) where outcome = 'unknown';
 
 -- How an item ended, each time it did: the latest counts (work.result_seq). The sequence is the
--- finishing order. `parsed` is JSON, or null when parsed is the response itself (parser raw).
+-- finishing order. `parsed` is JSON, or null when parsed is the answer itself (parser raw).
 create table results (
   seq         integer primary key autoincrement,
   item_id     integer not null,
@@ -253,7 +254,7 @@ create table workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
-  servers             text    not null default '[]', -- JSON: the keys of those that it asks
+  server              text    not null default '', -- which one it asks: a hash of its URL
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
@@ -264,15 +265,7 @@ create table workers (
   constraint requests_not_negative check (rpm >= 0),
   constraint tokens_not_negative   check (tpm >= 0),
   constraint stop_known            check (stop in ('drain', 'now')),
-  constraint report_is_json        check (report is null or json_valid(report)),
-  constraint servers_are_a_list    check (json_type(servers) = 'array')
-) strict;
-
--- The servers that workers have asked.
-create table servers (
-  id   integer primary key,
-  key  text    not null unique,                    -- a hash of its URL
-  name text    not null                            -- for people: its host
+  constraint report_is_json        check (report is null or json_valid(report))
 ) strict;
 
 -- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its
@@ -315,13 +308,6 @@ create table proven_recipes (
   proven_until integer,                            -- attempts.seq: in earlier runs; null: now
   primary key (server, recipe_id)
 ) strict, without rowid;
-
--- The calls that were sent while their recipe was on trial; those whose claim no longer holds are over.
-create table calls_on_trial (
-  item_id integer primary key references items (id) on delete cascade,
-  epoch   integer not null,
-  server  text    not null
-) strict;
 
 -- While a server has answered nobody, and is down: the worker that asks on. The others wait.
 create table sole_askers (
@@ -398,7 +384,8 @@ create table live_files (
 -- One row an item that ended, as `export` writes it: JSON text in input, response, parsed (null: it is
 -- the response) and metadata. The joins are in the order in which they are to be done.
 create view item_results as
-select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response,
+       coalesce(r.parsed, a.vector) as parsed,
        -- Of one path SQLite makes a value of its own: another number, or no true; of two a list, in
        -- which each stands as it was given. An item is no list, so the second is null.
        iif(instr(i.input, '"metadata"'),
@@ -422,7 +409,7 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
 create view item_overview as
 select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.tries,
        i.input, a.response,
-       case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+       case when w.state = 'done' then coalesce(r.parsed, a.vector, json_quote(a.response)) end as parsed,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
        r.finished_at
   from work w

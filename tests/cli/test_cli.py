@@ -165,7 +165,7 @@ async def test_status_failures_and_show_as_json_and_as_text(
     )
     shown = (await batchgen("show", "2")).out
     assert shown.startswith("item 2 (id deux) of default: failed, rejected: 400 no such luck\n")
-    assert "model and parameters:\n    model: simulated\n" in shown
+    assert "model and parameters:\n    endpoint: chat\n    model: simulated\n" in shown
     assert "user:\n    Say two\n" in shown
     assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
 
@@ -190,7 +190,7 @@ async def test_json_of_failures_show_and_retry(
         "id": "deux", "number": 2, "experiment": "default", "state": "failed",
         "reason": "rejected", "error": "400 no such luck",
         "input": {"word": "two", "id": "deux"},
-        "messages": [{"role": "user", "content": "Say two"}],
+        "endpoint": "chat", "messages": [{"role": "user", "content": "Say two"}],
         "settings": {"model": "simulated"}, "parsed": None, "parser": None,
     }  # fmt: skip
     assert (attempt["outcome"], attempt["http_status"], attempt["response"]) == (

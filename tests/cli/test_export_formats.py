@@ -432,7 +432,7 @@ async def test_parsed_has_a_type_in_parquet_where_it_has_one_shape(
 
 async def test_a_format_is_one_entry_and_a_writer(labelled: Project) -> None:
     def line(row: ResultRow, content: Content) -> str:
-        return f"{json.loads(row.response)} {len(content.messages_of(row))}\n"
+        return f"{json.loads(row.response)} {len(content.messages_of(row) or ())}\n"
 
     writer = partial(LineWriter, line)
     spec = FormatSpec(name="text", suffix=".txt", row="text", writer=writer, is_for_training=True)
@@ -529,7 +529,9 @@ async def test_a_summary_tells_what_is_in_the_files(labelled: Project) -> None:
             "reasoning_tokens": 0,
         },
         "cost_usd": 0.0,
-        "recipes": [{"digest": recipe[0], "rows": 2, "model": MODEL, "params": {}}],
+        "recipes": [
+            {"digest": recipe[0], "rows": 2, "model": MODEL, "endpoint": "chat", "params": {}}
+        ],
         "counts": {"done": 3, "failed": 1, "pending": 0, "running": 0},
     }
 

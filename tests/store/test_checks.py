@@ -48,6 +48,7 @@ IMPOSSIBLE = [
     ("outcome_known", "update attempts set outcome = 'lost', response = null"),
     ("answered_has_text", "update attempts set response = null"),
     ("answered_has_text", "update attempts set outcome = 'unknown'"),
+    ("vector_is_no_text", "update attempts set vector = '[0.5]'"),
     ("failed_has_reason", "update attempts set outcome = 'failed', response = null"),
     ("failed_has_reason", "update attempts set reason = 'server'"),
     ("unknown_says_nothing",
@@ -103,7 +104,6 @@ IMPOSSIBLE = [
     ("absolute_path", "insert into known_files values ('out.jsonl', 'read')"),
     ("use_known", "insert into known_files values ('/out.jsonl', 'lent')"),
     ("report_is_json", "update workers set report = '{'"),
-    ("servers_are_a_list", "update workers set servers = '{}'"),
 ]  # fmt: skip
 
 REPEATED = [

@@ -622,7 +622,7 @@ BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
         ({"system_prompt_kwargs": {"b": 1}}, {"system_variables": {"b": 1}}),
         (
             {**BATCH, "body": {"model": "m", "messages": CHAT, "seed": 1}},
-            {"id": "r1", "messages": CHAT, "params": {"model": "m", "seed": 1}},
+            {"id": "r1", "messages": CHAT, "endpoint": "chat", "params": {"model": "m", "seed": 1}},
         ),
         ({"a": 1, "params": {"n": 1, "model": "m"}}, {"params": {"n": 1, "model": "m"}}),
         ({"url": "https://x", "body": "an e-mail"}, {}),
@@ -652,7 +652,7 @@ BATCH = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions"}
     ],
 )
 def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[str, Any]) -> None:
-    if not parts.keys() & {"messages", "user_variables", "system_variables"}:
+    if not parts.keys() & {"messages", "prompt", "user_variables", "system_variables"}:
         parts = {**parts, "user_variables": obj, "system_variables": obj}
     assert read_item(obj, "here") == ItemInput(given=obj, **parts)
 
@@ -729,8 +729,9 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({**BATCH, "body": {"input": "x"}}, "body must be an object with messages"),
         ({**BATCH, "body": "x"}, "body must be an object with messages"),
         (
-            {**BATCH, "url": "/v1/embeddings", "body": {"messages": CHAT}},
-            "url must be that of chat completions, not '/v1/embeddings'",
+            {**BATCH, "url": "/v1/moderations", "body": {"input": "x"}},
+            "url must be one of /v1/chat/completions, /v1/responses, /v1/completions, "
+            "/v1/embeddings, not '/v1/moderations'",
         ),
         ({**BATCH, "id": "x", "body": {"messages": CHAT}}, "has both id and custom_id"),
         (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
+from batchgen.endpoints import CHAT
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput, Recipe, Template
 from batchgen.pool import read_item
@@ -283,8 +284,9 @@ def test_any_other_response_format_is_sent_as_it_is(wanted: dict[str, Any]) -> N
 
 def test_a_conversation_that_asks_again_has_the_answer_and_what_was_wrong() -> None:
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-    again = with_feedback(messages, "<draft>", "no <draft>...</draft> in the answer.")
-    assert again == [
+    body = {"messages": messages}
+    again = with_feedback(CHAT, body, "<draft>", "no <draft>...</draft> in the answer.")
+    assert again["messages"] == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "u"},
         {"role": "assistant", "content": "<draft>"},
@@ -295,8 +297,8 @@ def test_a_conversation_that_asks_again_has_the_answer_and_what_was_wrong() -> N
         },
     ]
     assert len(messages) == 2
-    twice = with_feedback(again, "x", "why")
-    assert [message["role"] for message in twice[2:]] == ["assistant", "user"] * 2
+    twice = with_feedback(CHAT, again, "x", "why")
+    assert [message["role"] for message in twice["messages"][2:]] == ["assistant", "user"] * 2
 
 
 FIELDS = {"product name": "tea", "a.b": 1, "n": {"x": [{"y": "deep"}], "z": None}, "t": "x"}

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from batchgen.endpoints.chat import parts_beside_text
+from batchgen.endpoints import parts_beside_text
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.limits import AnnouncedLimit
 from batchgen.llm.announcements import announced_limit, parse_retry_after

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.display.status import waits_for
+from batchgen.endpoints import CHAT
 from batchgen.errors import Remedy
 from batchgen.jobs.failures import FailedLike, Failures
 from batchgen.jobs.show import ItemDetails
@@ -125,10 +126,11 @@ def test_a_long_wait_is_told_by_the_clock(kind: HeldBy) -> None:
 
 
 def test_the_object_of_an_item() -> None:
-    shown = ItemDetails(ITEM, REQUEST, (CALL,)).to_json()
+    shown = ItemDetails(ITEM, CHAT, REQUEST, (CALL,)).to_json()
     assert shown == {
         "id": "mine", "number": 7, "experiment": "e", "state": "done", "reason": None,
-        "error": None, "input": {"word": "a"}, "messages": [{"role": "user", "content": "Say a"}],
+        "error": None, "input": {"word": "a"}, "endpoint": "chat",
+        "messages": [{"role": "user", "content": "Say a"}],
         "settings": {"model": "m", "max_tokens": 9},
         "parsed": "the answer", "parser": "raw", "finished_at": NOON,
         "attempts": [CALL._asdict() | {"finished_at": NOON}],
@@ -137,14 +139,14 @@ def test_the_object_of_an_item() -> None:
 
 def test_what_an_item_may_lack() -> None:
     pending = ITEM._replace(custom_id=None, sample=2, state="pending", finished_at=None)
-    shown = ItemDetails(pending, REQUEST, ()).to_json()
+    shown = ItemDetails(pending, CHAT, REQUEST, ()).to_json()
     assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "pending")
     assert (shown["parsed"], shown["finished_at"]) == (None, None)
 
 
 def test_what_was_parsed_is_a_value() -> None:
     done = ITEM._replace(parsed='{"a": [1]}')
-    assert ItemDetails(done, REQUEST, (CALL,)).parsed == {"a": [1]}
+    assert ItemDetails(done, CHAT, REQUEST, (CALL,)).parsed == {"a": [1]}
 
 
 def test_the_objects_of_failures() -> None:

@@ -37,7 +37,7 @@ def results_in_order(
 
 
 def chars_of(row: ResultRow) -> int:
-    return len(row.input) + len(row.response)
+    return len(row.input) + len(row.response) + len(row.parsed or "")
 
 
 def _chosen(db: sqlite3.Connection, item_ids: Sequence[int]) -> Iterator[ResultRow]:

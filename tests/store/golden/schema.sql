@@ -3,7 +3,6 @@ CREATE TABLE attempts (
   item_id           integer not null references items (id) on delete cascade,
   epoch             integer not null,
   worker_id         integer not null,
-  server_id         integer,                       -- servers.id: which one was asked, if it is known
   finished_at       integer not null,
   latency_ms        integer,
   outcome           text    not null,
@@ -19,17 +18,13 @@ CREATE TABLE attempts (
   reasoning_tokens  integer,                       -- contained in completion_tokens
   cost_usd          real,                          -- null: the price is not known
   response          text,
+  vector            text,                          -- JSON; an embedding's, whose response is empty
   body              text,
   constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
   constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
+  constraint vector_is_no_text    check (vector is null or response = ''),
   constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
-) strict;
-
-CREATE TABLE calls_on_trial (
-  item_id integer primary key references items (id) on delete cascade,
-  epoch   integer not null,
-  server  text    not null
 ) strict;
 
 CREATE TABLE condemned_runs (
@@ -198,12 +193,6 @@ CREATE TABLE selections (
   constraint counts_not_negative check (done_before >= 0 and failed_before >= 0)
 ) strict;
 
-CREATE TABLE servers (
-  id   integer primary key,
-  key  text    not null unique,                    -- a hash of its URL
-  name text    not null                            -- for people: its host
-) strict;
-
 CREATE TABLE shared_rates (
   server           text    primary key,            -- a hash of its URL
   updated_at       integer not null,
@@ -294,7 +283,7 @@ CREATE TABLE workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
-  servers             text    not null default '[]', -- JSON: the keys of those that it asks
+  server              text    not null default '', -- which one it asks: a hash of its URL
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
@@ -305,8 +294,7 @@ CREATE TABLE workers (
   constraint requests_not_negative check (rpm >= 0),
   constraint tokens_not_negative   check (tpm >= 0),
   constraint stop_known            check (stop in ('drain', 'now')),
-  constraint report_is_json        check (report is null or json_valid(report)),
-  constraint servers_are_a_list    check (json_type(servers) = 'array')
+  constraint report_is_json        check (report is null or json_valid(report))
 ) strict;
 
 CREATE INDEX attempts_by_item on attempts (item_id);
@@ -316,7 +304,7 @@ CREATE INDEX attempts_unknown on attempts (seq) where outcome = 'unknown';
 CREATE VIEW item_overview as
 select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.tries,
        i.input, a.response,
-       case when w.state = 'done' then coalesce(r.parsed, json_quote(a.response)) end as parsed,
+       case when w.state = 'done' then coalesce(r.parsed, a.vector, json_quote(a.response)) end as parsed,
        a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.latency_ms,
        r.finished_at
   from work w
@@ -326,7 +314,8 @@ select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.e
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
 
 CREATE VIEW item_results as
-select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response, r.parsed,
+select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response,
+       coalesce(r.parsed, a.vector) as parsed,
        -- Of one path SQLite makes a value of its own: another number, or no true; of two a list, in
        -- which each stands as it was given. An item is no list, so the second is null.
        iif(instr(i.input, '"metadata"'),
