@@ -316,6 +316,7 @@ class Attempt(Struct, frozen=True):
     vector: str | None = None
     body: str | None = None
     may_be_charged: bool = False  # sent, and failed before we saw what it used; not stored
+    server: str = ""  # the key of the one that was asked; "": the one that its item was claimed for
 
     @property
     def outcome(self) -> Literal["answered", "failed", "unknown"]:

@@ -40,7 +40,7 @@ from batchgen.store.records import (
     StoredItem,
     UnknownCall,
 )
-from batchgen.store.server_wants import ServerWant, server_key
+from batchgen.store.server_wants import AskedServer, ServerWant, Trial, server_key
 from batchgen.store.sqlite import (
     admin,
     budget,
@@ -84,20 +84,19 @@ from batchgen.store.values import (
     Selection,
     Spent,
     StoredParser,
-    Trial,
     Twin,
     WorkerRow,
 )
 
 __all__ = [
-    "Added", "AnswerChoice", "AnswerDetails", "Budget", "CallFailure", "CallTotals", "ClaimRequest",
-    "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment",
-    "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "Grant",
-    "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders", "OtherRecipe", "Pace",
-    "ParseWatch", "ParserCount", "Parsers", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
-    "Seat", "Selection", "ServerWant", "Spent", "Store", "StoredAttempt", "StoredItem",
-    "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id",
-    "literal_parts", "open_store", "server_key",
+    "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure", "CallTotals",
+    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
+    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
+    "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders",
+    "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers", "RecipeChoice", "Reparsed",
+    "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
+    "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow",
+    "key_of_content", "key_of_id", "literal_parts", "open_store", "server_key",
 ]  # fmt: skip
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
@@ -209,13 +208,13 @@ class Store:
 
     @asynccontextmanager
     async def seat(
-        self, slots: int, lease_s: float, max_crashes: int, server: str = "", run: str = ""
-    ) -> AsyncIterator[Seat]:
-        """Join as a worker of `run` that asks `server` (a hash of its URL), and leave in the end:
-        what is still claimed goes back untouched. When that cannot be written, it is as if the
-        worker had died. Then, too, the error that ended the work is the one that is raised, if
-        there was one."""
-        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, server, run)
+        self, slots: int, lease_s: float, max_crashes: int, servers: Sequence[AskedServer] = (),
+        run: str = "",
+    ) -> AsyncIterator[Seat]:  # fmt: skip
+        """Join as a worker of `run` that asks these servers, and leave in the end: what is still
+        claimed goes back untouched. When that cannot be written, it is as if the worker had died.
+        Then, too, the error that ended the work is the one that is raised, if there was one."""
+        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, servers, run)
         try:
             await seat.join()
             yield seat

@@ -105,10 +105,11 @@ class Plan(Struct):
     lost: list[Outcome] = field(default_factory=list)
 
     def keep_attempt(
-        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved
+        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved, server: str = ""
     ) -> int:
-        """Its sequence number. What nobody saw the end of is booked with what was reserved; one
-        that used more than was asked for tells what is to be reserved from now on."""
+        """Its sequence number; the item was claimed for `server`. What nobody saw the end of is
+        booked with what was reserved; one that used more than was asked for tells what is to be
+        reserved from now on."""
         unknown_tokens = 0
         if may_have_cost_all(attempt) and reserved.most != Spent():
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
@@ -117,7 +118,7 @@ class Plan(Struct):
             times = _used_tokens(attempt, 0) / reserved.asked
             self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
-        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt))
+        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt, server))
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
         return self.attempt_seq
 
@@ -187,7 +188,8 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
                 continue
             late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
         reserved = known.reserved.get(claim, _NOTHING_RESERVED)
-        seqs = [plan.keep_attempt(worker_id, item, attempt, reserved) for attempt in attempts]
+        server = outcome.item.server
+        seqs = [plan.keep_attempt(worker_id, item, one, reserved, server) for one in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
             plan.move(item, outcome, plan.attempt_seqs[-1], now)
@@ -358,13 +360,14 @@ def _state_after(decision: Decision) -> State:
             return State.RUNNING
 
 
-def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt) -> Row:
+def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt, server: str) -> Row:
     usage = attempt.usage
     return {
         "seq": seq,
         "item_id": item.item_id,
         "epoch": item.epoch,
         "worker_id": worker_id,
+        "server": attempt.server or server,
         "finished_at": attempt.finished_at,
         "latency_ms": attempt.latency_ms,
         "outcome": attempt.outcome,

@@ -138,7 +138,8 @@ class FailedCalls(NamedTuple):
 
 class StoredAttempt(NamedTuple):
     """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
-    call that failed, all that came back."""
+    call that failed, all that came back; `server` is the name of the one that was asked, if that is
+    known."""
 
     seq: int
     finished_at: int
@@ -155,6 +156,7 @@ class StoredAttempt(NamedTuple):
     cost_usd: float | None
     response: str | None
     body: str | None
+    server: str | None = None
 
 
 class StoredItem(NamedTuple):

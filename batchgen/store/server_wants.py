@@ -1,7 +1,7 @@
 """What the servers that a worker asks have room for, and which of them a claim is for. Pure.
 
 A worker may ask several servers, each with limits of its own. It claims for all of them at once,
-and each claimed item is for one of them: the one that has most room left.
+and each claimed item is for one of them: the one of which the largest share is free.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,38 @@ from msgspec import Struct
 from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
 
 
+class Trial(Struct, frozen=True):
+    """What a worker knows of recipes at a server: those that are `proven`. Of the others, all
+    workers together have no more than `calls` in flight. `watches`: some that it works on may be on
+    trial."""
+
+    proven: frozenset[int] = frozenset()
+    calls: int = 4
+    watches: bool = True
+
+
 class ServerWant(Struct, frozen=True):
-    """Room for up to `slots` more calls at a `server` (its key), sending it no more than
-    `limits` allow together with every other worker that asks it. A call is thought to use
-    `call_tokens`, and for `pause_ms` from now on the server wants no more calls."""
+    """Room for up to `slots` more calls at a `server` (its key), of `capacity` in all, sending it
+    no more than `limits` allow together with every other worker that asks it. A call is thought to
+    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
+    no recipe is ever on trial. While the server answers nobody, as `probes` calls have shown, its
+    calls are for items from all over the pool."""
 
     server: str
     slots: int = 0
     limits: Limits = NO_LIMITS
     call_tokens: CallTokens = UNKNOWN_CALL
     pause_ms: int = 0
+    capacity: int = 0
+    trial: Trial | None = None
+    probes: int | None = None
+
+
+class AskedServer(Struct, frozen=True):
+    """A server that a worker asks: its key, and its name for people, which is no secret."""
+
+    key: str
+    name: str = ""
 
 
 def server_key(base_url: str) -> str:
@@ -30,12 +52,17 @@ def server_key(base_url: str) -> str:
     return blake2b(base_url.rstrip("/").encode(), digest_size=8).hexdigest()
 
 
-def in_turn(room: Mapping[str, int], calls: int) -> list[str]:
-    """The server of each of so many calls, or of as many as there is room for."""
+def in_turn(room: Mapping[str, int], capacity: Mapping[str, int], calls: int) -> list[str]:
+    """The server of each of so many calls, or of as many as there is room for: always the one of
+    whose `capacity` most is free, so that all fill evenly."""
+    if len(room) == 1:
+        ((server, slots),) = room.items()
+        return [server] * min(calls, slots)
     left = dict(room)
+    most = {server: max(capacity.get(server, 0), slots, 1) for server, slots in room.items()}
     servers = []
     for _ in range(min(calls, sum(left.values()))):
-        server = max(left, key=left.__getitem__)
+        server = max(filter(left.__getitem__, left), key=lambda one: left[one] / most[one])
         left[server] -= 1
         servers.append(server)
     return servers

@@ -14,6 +14,10 @@ the pool, as the first ones may be alike by themselves (the longest first, say).
                answered the recipe in earlier runs, and what it says can well be about an item
 
 An item that failed in the same way in an earlier run, when others were answered, is no suspect.
+
+Where a run has several servers, each has its trials. What one has answered is asked rightly: when
+nobody is left who could tell, another one at which it fails is condemned, and its suspects are
+asked elsewhere.
 """
 
 from collections import Counter
@@ -79,10 +83,12 @@ def accusation_of(alike: str) -> Accusation:
 
 
 def verdict(
-    suspects: Sequence[SuspectRow], *, nobody_left: bool, answered_before: bool = False
-) -> Condemned | None:
+    suspects: Sequence[SuspectRow], *, nobody_left: bool, answered_before: bool = False,
+    asked_rightly: bool = False,
+) -> Condemned | None:  # fmt: skip
     """None: they may have failed by themselves. `nobody_left`: all that could be asked are among
-    them; `answered_before`: the server has answered their recipes in earlier runs."""
+    them; `answered_before`: the server has answered their recipes in earlier runs;
+    `asked_rightly`: another server answers them, and may be asked for these too."""
     if not suspects:
         return None
     ((kind, n),) = Counter(one.alike for one in suspects).most_common(1)
@@ -93,6 +99,7 @@ def verdict(
         is_enough = _all_tell(group, accusation_of(kind), answered_before)
     elif nobody_left:
         is_enough = n >= _ENOUGH_ALIKE
+    is_enough = is_enough or (nobody_left and asked_rightly)
     if is_enough or len(suspects) >= MOST_CALLS:
         return Condemned(n, kind, group[-1].error)
     return None

@@ -153,21 +153,9 @@ class Failed(Struct, frozen=True):
     newest_error: str
 
 
-class Trial(Struct, frozen=True):
-    """What a worker brings to an exchange about recipes on trial: its `server` (a hash of the URL),
-    and those that it knows to be `proven` there. Of the others, all workers together have no more
-    than `calls` in flight. `watches`: some that it works on may be on trial. `run` is
-    what the processes of one command have in common."""
-
-    server: str
-    proven: frozenset[int] = frozenset()
-    calls: int = 4
-    watches: bool = True
-    run: str = ""
-
-
 class Condemned(NamedTuple):
-    """`items` different ones failed alike, and nothing (of `experiment`, if named) was answered."""
+    """`items` different ones failed alike at a server, and nothing (of `experiment`, if named) was
+    answered."""
 
     items: int
     alike: str
@@ -187,24 +175,24 @@ class Selection(Struct, frozen=True):
 
 
 class ClaimRequest(Struct, frozen=True):
-    """What to claim: as many items as the `servers` have room for, of `experiments` (None: of all),
-    and of a `selection` in them if there is one, and none that could bring their done items,
-    whoever does them, above `until`. `trial` None: no recipe is ever on trial. Nothing is claimed
-    once `max_failures` is reached. While the server answers nobody, as `probes` calls have shown,
-    items from all over the pool are."""
+    """What to claim: as many items as the `servers` have room for, but no more than `most`, of
+    `experiments` (None: of all), and of a `selection` in them if there is one, and none that could
+    bring their done items, whoever does them, above `until`. Nothing is claimed once `max_failures`
+    is reached. `run` is what the processes of one command have in common."""
 
     servers: tuple[ServerWant, ...] = ()
     experiments: tuple[int, ...] | None = None
     until: int | None = None
     selection: Selection | None = None
-    trial: Trial | None = None
     max_failures: FailureLimit | None = None
-    probes: int | None = None
+    most: int | None = None
+    run: str = ""
 
     @property
     def slots(self) -> int:
         """How many items to claim at most."""
-        return sum(want.slots for want in self.servers)
+        room = sum(want.slots for want in self.servers)
+        return room if self.most is None else min(room, self.most)
 
     @property
     def mark(self) -> int | None:
@@ -221,10 +209,9 @@ class Exchange(Struct, frozen=True):
     of the selection have come; `limited`: by server, what its limits allowed, where these held
     claims back. All are told only when fewer items were claimed than wanted. `orders` are those of
     other terminals; None: this worker was taken for dead, and claims nothing before it joins again.
-    `proven` are recipes that the server has
-    answered, and were not known to be; `on_trial`: others are not yet; `condemned`: none will be;
-    `acquitted` were suspects until now.
-    `failed`: as many as may.
+    By server: `proven` are recipes that it has answered, and were not known to be; `condemned` says
+    why none will be. `on_trial` are the servers by which others are not answered yet. `acquitted`
+    were suspects until now. `failed`: as many as may.
     """
 
     items: list[Item]
@@ -235,9 +222,9 @@ class Exchange(Struct, frozen=True):
     next_at: int | None = None
     enough: bool = False
     limited: Mapping[str, Allowance] = field(default_factory=dict)
-    proven: frozenset[int] = frozenset()
-    on_trial: bool = False
-    condemned: Condemned | None = None
+    proven: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    on_trial: frozenset[str] = frozenset()
+    condemned: Mapping[str, Condemned] = field(default_factory=dict)
     acquitted: tuple[Acquitted, ...] = ()
     failed: Failed | None = None
 
@@ -248,8 +235,8 @@ class Exchange(Struct, frozen=True):
 
 class WorkerRow(Struct, frozen=True):
     """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
-    `calls` are those that it has in flight, or had when it died; `server` is the one that it asks,
-    a hash of its URL."""
+    `calls` are those that it has in flight, or had when it died; `servers` are the keys of those
+    that it asks."""
 
     id: int
     host: str
@@ -260,7 +247,7 @@ class WorkerRow(Struct, frozen=True):
     lease_until: int
     paused: bool = False
     report: str | None = None
-    server: str = ""
+    servers: tuple[str, ...] = ()
     calls: int = 0
     alive: bool = True
 

@@ -134,8 +134,8 @@ class Committer:
         """All that was to be asked has been, and is written. What nobody has been answered to is
         halted for, too, when it was little."""
         want = self._demand.request(0, self._membership.limits, clock_ms())
-        why = await self._store_retries.run(partial(self._seat.conclude_trial, want))
-        if why is not None:
+        conclude = partial(self._seat.conclude_trials, want)
+        for why in (await self._store_retries.run(conclude)).values():
             self.halt(nobody_answered(why, self._base_url))
 
     async def run(self) -> None:
@@ -268,8 +268,8 @@ class Committer:
         self._trials.observe(done)
         for one in done.acquitted:
             self._log.acquitted(one)
-        if done.condemned is not None:
-            self.halt(nobody_answered(done.condemned, self._base_url))
+        for why in done.condemned.values():
+            self.halt(nobody_answered(why, self._base_url))
         if done.failed is not None:
             words = too_many_failed(done.failed, str(self._max_failures))
             self.halt(Halt(words, Remedy.ALLOW_MORE_FAILURES, HaltKind.FAILURES))

@@ -66,13 +66,14 @@ class Demand:
             self._trials.server, self.claims(free_slots, now), limits,
             self._meter.estimate if counts_tokens else UNKNOWN_CALL,
             pause_ms=max(0, self._pacer.limited_until - now),
+            trial=self._trials.request(self._pacer.first_calls(now)),
+            probes=self._pacer.probes,
         )  # fmt: skip
         return ClaimRequest(
             (server,), self._spec.experiments, self._spec.until,
             selection=self._spec.selection,
-            trial=self._trials.request(self._pacer.first_calls(now)),
             max_failures=self._spec.max_failures,
-            probes=self._pacer.probes,
+            run=self._spec.run,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:

@@ -1,12 +1,13 @@
 """A worker put together from its parts, and its run from the first claim to the last."""
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
 from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
-from batchgen.store import Store
+from batchgen.store import AskedServer, Store, server_key
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
@@ -41,9 +42,10 @@ async def run_worker(
     in each case the items in flight are finished or given back first.
     """
     stop, log, stats = context.stop, context.log, context.stats
-    trials = Trials(spec.base_url, spec.run)
+    trials = Trials(server_key(spec.base_url))
+    servers = [AskedServer(trials.server, urlsplit(spec.shown_base_url).netloc)]
     async with store.seat(
-        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, trials.server, spec.run
+        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, servers, spec.run
     ) as seat:
         pacer = Pacer(
             spec.concurrency, spec.stall_s, clock_ms(),

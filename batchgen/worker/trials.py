@@ -9,7 +9,7 @@ it asks wrongly.
 import re
 
 from batchgen.items import Answer, Decision, Fail, Failure, Reason, Reply, Retry, Suspect
-from batchgen.store import Exchange, Trial, server_key
+from batchgen.store import Exchange, Trial
 from batchgen.store.trial import Accusation, alike
 from batchgen.worker.requests import Prepared
 
@@ -20,21 +20,25 @@ _PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
 
 
 class Trials:
-    """What one worker knows of them; calls go to `base_url`, of which `server` is a hash."""
+    """What one worker knows of them at one server."""
 
-    def __init__(self, base_url: str, run: str = "") -> None:
-        self._run = run
-        self.server = server_key(base_url)
+    def __init__(self, server: str) -> None:
+        self.server = server
         self._proven: frozenset[int] = frozenset()
         self.watches = True
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether any recipe has been answered."""
+        return bool(self._proven)
+
     def request(self, first_calls: int) -> Trial:
         """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
-        return Trial(self.server, self._proven, first_calls, self.watches, self._run)
+        return Trial(self._proven, first_calls, self.watches)
 
     def observe(self, done: Exchange) -> None:
-        self._proven |= done.proven
-        self.watches = done.on_trial
+        self._proven |= done.proven.get(self.server, frozenset())
+        self.watches = self.server in done.on_trial
 
     def suspect(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply,

@@ -137,6 +137,7 @@ create table attempts (
   item_id           integer not null references items (id) on delete cascade,
   epoch             integer not null,
   worker_id         integer not null,
+  server_id         integer,                       -- servers.id: which one was asked, if it is known
   finished_at       integer not null,
   latency_ms        integer,
   outcome           text    not null,
@@ -254,7 +255,7 @@ create table workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
-  server              text    not null default '', -- which one it asks: a hash of its URL
+  servers             text    not null default '[]', -- JSON: the keys of those that it asks
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
@@ -265,7 +266,15 @@ create table workers (
   constraint requests_not_negative check (rpm >= 0),
   constraint tokens_not_negative   check (tpm >= 0),
   constraint stop_known            check (stop in ('drain', 'now')),
-  constraint report_is_json        check (report is null or json_valid(report))
+  constraint report_is_json        check (report is null or json_valid(report)),
+  constraint servers_are_a_list    check (json_type(servers) = 'array')
+) strict;
+
+-- The servers that workers have asked.
+create table servers (
+  id   integer primary key,
+  key  text    not null unique,                    -- a hash of its URL
+  name text    not null                            -- for people: its host
 ) strict;
 
 -- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its
@@ -308,6 +317,13 @@ create table proven_recipes (
   proven_until integer,                            -- attempts.seq: in earlier runs; null: now
   primary key (server, recipe_id)
 ) strict, without rowid;
+
+-- The calls that were sent while their recipe was on trial; those whose claim no longer holds are over.
+create table calls_on_trial (
+  item_id integer primary key references items (id) on delete cascade,
+  epoch   integer not null,
+  server  text    not null
+) strict;
 
 -- While a server has answered nobody, and is down: the worker that asks on. The others wait.
 create table sole_askers (

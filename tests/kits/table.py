@@ -24,11 +24,13 @@ from batchgen.limits import UNKNOWN_CALL, CallTokens
 from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
     Added,
+    AskedServer,
     ClaimRequest,
     Exchange,
     Intake,
     OtherRecipe,
     ServerWant,
+    Trial,
     key_of_content,
     key_of_id,
 )
@@ -92,10 +94,14 @@ def claims(
     limits: Limits = NO_LIMITS,
     call_tokens: CallTokens = UNKNOWN_CALL,
     pause_ms: int = 0,
+    trial: Trial | None = None,
+    probes: int | None = None,
     **others: Any,
 ) -> ClaimRequest:
     """Of a worker that asks one server."""
-    want = ServerWant(SERVER, slots, limits, call_tokens, pause_ms)
+    want = ServerWant(
+        SERVER, slots, limits, call_tokens, pause_ms, trial=trial, probes=probes
+    )  # fmt: skip
     return ClaimRequest((want,), experiments, **others)
 
 
@@ -149,8 +155,9 @@ class Table:
 
     # Workers
 
-    def join(self, slots: int = 10, lease_ms: int = LEASE_MS) -> int:
-        return self.run(queue.join, MACHINE, 4242, slots, self.now, lease_ms)
+    def join(self, slots: int = 10, lease_ms: int = LEASE_MS, *servers: str) -> int:
+        asked = [AskedServer(key, f"{key}:8000") for key in servers or (SERVER,)]
+        return self.run(queue.join, MACHINE, 4242, slots, self.now, lease_ms, asked)
 
     def exchange(
         self,

@@ -104,6 +104,7 @@ IMPOSSIBLE = [
     ("absolute_path", "insert into known_files values ('out.jsonl', 'read')"),
     ("use_known", "insert into known_files values ('/out.jsonl', 'lent')"),
     ("report_is_json", "update workers set report = '{'"),
+    ("servers_are_a_list", "update workers set servers = '{}'"),
 ]  # fmt: skip
 
 REPEATED = [

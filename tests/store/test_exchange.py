@@ -182,7 +182,7 @@ def test_an_answer_is_kept_with_all_that_came_with_it(table: Table, worker: int)
     attempt = replace(answered("text"), request_id="r-1", body='{"id": 1}')
     table.finish(worker, item, Done('{"p": 1}'), attempt)
     assert table.query("select * from attempts") == [
-        (1, 1, 1, worker, START, 700, "answered", None, None, 200, "r-1", "m-1", "stop",
+        (1, 1, 1, worker, 1, START, 700, "answered", None, None, 200, "r-1", "m-1", "stop",
          10, 20, 3, 4, None, "text", None, '{"id": 1}')
     ]  # fmt: skip
     assert table.query("select * from results") == [

@@ -256,11 +256,24 @@ PLANS = {
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "item_by_key": ["SEARCH item_keys USING PRIMARY KEY (key=?)"],
-    "attempts_of_item": ["SEARCH attempts USING INDEX attempts_by_item (item_id=?)"],
+    "attempts_of_item": [
+        "SEARCH a USING INDEX attempts_by_item (item_id=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
     "see_key": [],
     "add_keys_if_new": ["SCAN number VIRTUAL TABLE INDEX 1:"],
-    "append_attempt": [],
+    "append_attempt": [
+        "SCALAR SUBQUERY",
+        "SEARCH servers USING INDEX sqlite_autoindex_servers_1 (key=?)",
+    ],
+    "calls_on_trial": [
+        "SCAN t",
+        "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY",
+        "SEARCH p USING PRIMARY KEY (server=? AND recipe_id=?)",
+    ],
     "append_result": [],
     "move_counter": [],
 }

@@ -82,9 +82,9 @@ class Court:
         self.left_out: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self.stats = Stats()
-        self.trials = Trials(SPEC.base_url)
+        self.trials = Trials("s")
         if not on_trial:
-            self.trials.observe(Exchange([], [], None, proven=frozenset({1})))
+            self.trials.observe(Exchange([], [], None, proven={"s": frozenset({1})}))
         parameters = RejectedParameters(self.leave_out, self.warnings.append)
         self.judge = Judge(
             PRICES, Pacer(10, 1800, 0), self.stats, parameters, self.trials, SPEC,

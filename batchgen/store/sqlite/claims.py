@@ -17,10 +17,12 @@ _GOLDEN_RATIO = 0.618034  # its multiples, without their whole part, are spread 
 
 
 def claim(
-    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, calls: int, now: int
-) -> tuple[list[int], int | None]:
-    """So many at most: retries that are due first, then fresh items; as probes fresh ones first.
-    When these are fewer, also when the next retry will be due, if any."""
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, probes: int | None, calls: int,
+    now: int,
+) -> tuple[list[int], int | None]:  # fmt: skip
+    """So many at most: retries that are due first, then fresh items; as probes, unless `probes` is
+    None, fresh ones first, of which there were so many before. When these are fewer, also when the
+    next retry will be due, if any."""
     if calls == 0:
         return [], None
     claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
@@ -32,7 +34,7 @@ def claim(
     due_at: int | None = None
     claimed: list[int] = []
     for experiment_id in _experiments_to_claim(db, want):
-        for claim_some in _claims(want):
+        for claim_some in _claims(want, probes):
             slots = calls - len(claimed)
             if slots > 0:
                 row = {
@@ -65,12 +67,12 @@ _OF_SELECTION = _ClaimQueries(
 _Claim = Callable[[sqlite3.Connection, dict[str, Any]], list[int]]
 
 
-def _claims(want: ClaimRequest) -> tuple[_Claim, _Claim]:
+def _claims(want: ClaimRequest, probes: int | None) -> tuple[_Claim, _Claim]:
     queries = _OF_EXPERIMENT if want.mark is None else _OF_SELECTION
     waiting = partial(_claim_by, queries.waiting)
-    if want.probes is None:
+    if probes is None:
         return waiting, partial(_claim_by, queries.fresh)
-    return partial(_claim_probes, queries, want.probes), waiting
+    return partial(_claim_probes, queries, probes), waiting
 
 
 def _claim_by(query: str, db: sqlite3.Connection, row: dict[str, Any]) -> list[int]:

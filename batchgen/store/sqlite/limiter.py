@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
 from batchgen.store.plan import plan_returned
-from batchgen.store.server_wants import ServerWant, in_turn
+from batchgen.store.server_wants import ServerWant
 from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
 
@@ -51,12 +51,9 @@ class Limiters:
         for server, limiter in self._limiters.items():
             limiter.settle([one for one in outcomes if one.item.server == server])
 
-    def allow(self, most: int) -> dict[str, Allowance]:
-        """By server, for that many calls together."""
-        room = {want.server: want.slots for want in self._wants}
-        if most < sum(room.values()):
-            servers = in_turn(room, most)
-            room = {server: servers.count(server) for server in room}
+    def allow(self, most: Mapping[str, int]) -> dict[str, Allowance]:
+        """By server, for that many calls, and no more than there is room for."""
+        room = {want.server: min(want.slots, most.get(want.server, 0)) for want in self._wants}
         return {server: self._allowance(server, calls) for server, calls in room.items()}
 
     def _allowance(self, server: str, calls: int) -> Allowance:

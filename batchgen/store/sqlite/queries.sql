@@ -206,8 +206,12 @@ delete from selections where id = :selection;
 ------------------------------------------------------------------------------- workers
 
 -- name: join_worker
-insert into workers (host, boot_id, pid, slots, started_at, lease_until, server)
-values (:host, :boot_id, :pid, :slots, :now, :lease_until, :server);
+insert into workers (host, boot_id, pid, slots, started_at, lease_until, servers)
+values (:host, :boot_id, :pid, :slots, :now, :lease_until, :servers);
+
+-- name: know_server
+insert into servers (key, name) values (:key, :name)
+on conflict (key) do update set name = :name where name <> :name;
 
 -- name: heartbeat
 -- Changes nothing when this worker was taken for dead.
@@ -230,7 +234,7 @@ update workers
 update workers set report = :report where id = :worker_id;
 
 -- name: workers
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, server from workers
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers from workers
  order by id;
 
 -- name: count_calls
@@ -326,12 +330,13 @@ delete from attempts
                  and cost_usd is null);
 
 -- name: append_attempt
-insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome, reason,
-  error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
+insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
+  reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
   cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
-values (:seq, :item_id, :epoch, :worker_id, :finished_at, :latency_ms, :outcome, :reason,
-  :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens, :completion_tokens,
-  :cached_tokens, :reasoning_tokens, :cost_usd, :response, :vector, :body);
+values (:seq, :item_id, :epoch, :worker_id, (select id from servers where key = :server),
+  :finished_at, :latency_ms, :outcome, :reason, :error, :http_status, :request_id, :model,
+  :finish_reason, :prompt_tokens, :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd,
+  :response, :vector, :body);
 
 -- name: note_parse_error
 -- Of an answer that was kept before it was parsed.
@@ -559,13 +564,21 @@ on conflict (server) do update set worker_id = :worker_id, asks_from = :asks_fro
 delete from sole_askers where server = :server;
 
 -- name: calls_on_trial
--- Calls in flight, of anybody, whose recipe has not been answered yet.
+-- Calls in flight at a server, of anybody, whose recipe has not been answered yet.
 select count(*)
-  from work w indexed by work_claimed cross join items i on i.id = w.item_id
- where w.state = 'running' and w.answer_seq is null
+  from calls_on_trial t
+  cross join work w on w.item_id = t.item_id and w.epoch = t.epoch
+  cross join items i on i.id = w.item_id
+ where t.server = :server and w.state = 'running' and w.answer_seq is null
    and not exists (select 1 from proven_recipes p
                     where p.server = :server and p.recipe_id = i.recipe_id
                       and p.proven_until is null);
+
+-- name: add_call_on_trial
+insert or replace into calls_on_trial (item_id, epoch, server) values (:item_id, :epoch, :server);
+
+-- name: forget_calls_on_trial
+delete from calls_on_trial where server = :server;
 
 -- name: add_suspect
 insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
@@ -635,11 +648,11 @@ select 1 from attempts a cross join proven_recipes p
    and p.server = :server and p.recipe_id = :recipe_id and a.seq <= p.proven_until
  limit 1;
 
--- name: server_of_worker
-select server from workers where id = :worker_id;
+-- name: servers_of_worker
+select asked.value from workers w join json_each(w.servers) asked where w.id = :worker_id;
 
 -- name: count_workers_of_server
-select count(*) from workers where server = :server;
+select count(*) from workers w join json_each(w.servers) asked where asked.value = :server;
 
 -- name: recipe
 select body from recipes where id = :recipe_id;
@@ -908,9 +921,11 @@ select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, 
  where i.id = :item_id;
 
 -- name: attempts_of_item
-select seq, finished_at, latency_ms, outcome, reason, error, http_status, request_id, model,
-       finish_reason, prompt_tokens, completion_tokens, cost_usd, response, body
-  from attempts where item_id = :item_id order by seq;
+select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
+       a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd,
+       a.response, a.body, s.name as server
+  from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
+ order by a.seq;
 
 -- name: done_rows
 -- A page of the export, in the order of the pool.

@@ -20,7 +20,7 @@ from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits
 from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
-from batchgen.store.server_wants import in_turn
+from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.sqlite.claims import claim, earliest
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiters, second_calls_of
@@ -28,7 +28,8 @@ from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
-from batchgen.store.sqlite.trials import Trials, forget_trials_of_the_last
+from batchgen.store.sqlite.trials import forget_trials_of_the_last
+from batchgen.store.sqlite.trials_of_servers import Trials
 from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed, WorkerRow
 
 _CLOCK_SET_BACK_MS = 75_000
@@ -36,14 +37,16 @@ _CLOCK_SET_BACK_MS = 75_000
 
 def join(
     db: sqlite3.Connection, machine: tuple[str, str], pid: int, slots: int, now: int,
-    lease_ms: int, server: str = "",
+    lease_ms: int, servers: Sequence[AskedServer] = (),
 ) -> int:  # fmt: skip
-    """Add a worker; its id is never used again."""
+    """Add a worker that asks these servers; its id is never used again."""
     host, boot_id = machine
     row = {
         "host": host, "boot_id": boot_id, "pid": pid, "slots": slots, "now": now,
-        "lease_until": now + lease_ms, "server": server,
+        "lease_until": now + lease_ms, "servers": json.dumps([one.key for one in servers]),
     }  # fmt: skip
+    for one in servers:
+        db.execute(QUERIES["know_server"], {"key": one.key, "name": one.name})
     worker_id = db.execute(QUERIES["join_worker"], row).lastrowid
     assert worker_id is not None
     return worker_id
@@ -57,7 +60,13 @@ def heartbeat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:
     rows = list(rows_of(db, "workers", WorkerRow))
-    return [replace(row, paused=bool(row.paused), calls=_count_calls(db, row.id)) for row in rows]
+    return [
+        replace(
+            row, paused=bool(row.paused), calls=_count_calls(db, row.id),
+            servers=tuple(json.loads(str(row.servers))),
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def _count_calls(db: sqlite3.Connection, worker_id: int) -> int:
@@ -71,23 +80,24 @@ def remove_worker(
     """Remove a worker, and give its claims back to the others; how many these were."""
     n = give_back(db, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
     db.execute(QUERIES["drop_reservations"], {"worker_id": worker_id})
-    row = db.execute(QUERIES["server_of_worker"], {"worker_id": worker_id}).fetchone()
+    servers = db.execute(QUERIES["servers_of_worker"], {"worker_id": worker_id}).fetchall()
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
-    if row is not None:
-        forget_trials_of_the_last(db, row[0])
+    for (server,) in servers:
+        forget_trials_of_the_last(db, server)
     return n
 
 
-def conclude_trial(
+def conclude_trials(
     db: sqlite3.Connection, worker_id: int, want: ClaimRequest, now: int
-) -> Condemned | None:
-    """This worker asks no more: when no other is there, what is known must do."""
-    server = want.trial.server if want.trial else ""
-    if any(row.id != worker_id and row.server == server for row in workers(db)):
-        return None
-    trials = Trials(db, worker_id, want, [], now, partial(_open, db, want))
+) -> dict[str, Condemned]:
+    """This worker asks no more: of a server that no other asks, what is known must do."""
+    others = [row for row in workers(db) if row.id != worker_id]
+    asked = {server for row in others for server in row.servers}
+    alone = replace(want, servers=tuple(one for one in want.servers if one.server not in asked))
+    trials = Trials(db, worker_id, alone, now, partial(_open, db, want))
+    trials.learn([])
     trials.judge([], Plan(0, 0))
-    if trials.condemned is None:
+    if not trials.condemned:
         trials.conclude(nobody_left=True)
     return trials.condemned
 
@@ -129,7 +139,7 @@ def exchange(
     now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
-    trials = Trials(db, worker_id, want, outcomes, now, partial(_open, db, want))
+    trials = Trials(db, worker_id, want, now, partial(_open, db, want))
     outcomes = trials.learn(outcomes)
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
@@ -138,60 +148,90 @@ def exchange(
     limiters.settle(outcomes)
     failed = _too_many_failed(db, want)
     outgrown = _is_outgrown(db, want)
-    claims_nothing = (
-        orders is None or orders.claims_nothing or trials.condemned or failed or outgrown
-    )
-    most = 0 if claims_nothing else min(want.slots, trials.may_begin())
-    allowed = limiters.allow(most)
-    calls = sum(one.calls for one in allowed.values())
-    probes = want.probes if trials.probes is None else trials.probes
-    wanted = replace(want, probes=probes)
-    claimed, due_at = claim(db, worker_id, wanted, min(calls, _wanted(db, want)), now)
-    servers = in_turn({server: one.calls for server, one in allowed.items()}, len(claimed))
-    items = trials.keep(_items(db, dict(zip(claimed, servers, strict=True)), wanted))
+    claims_nothing = orders is None or orders.claims_nothing or failed or outgrown
+    allowed = limiters.allow({} if claims_nothing else trials.may_begin())
+    calls = min(_calls(allowed), _wanted(db, want))
+    claimed, due_at = _claim(db, worker_id, want, allowed, trials, calls, now)
+    items = trials.keep(claimed)
     limiters.take(items)
     limiters.write()
     done = Exchange(
         items, finished.attempt_seqs, orders, finished.lost,
         proven=trials.proven, on_trial=trials.on_trial, condemned=trials.condemned,
-        acquitted=tuple(trials.acquitted),
+        acquitted=trials.acquitted,
         failed=failed,
     )  # fmt: skip
     if len(items) == want.slots:
         return done
     counts = _counts(db, want)
+    limited = _limited(allowed)
     return replace(
         done,
         open=counts.open,
-        next_at=_look_at(due_at, allowed, len(claimed), trials),
+        next_at=_look_at(due_at, limited, allowed, len(claimed), trials),
         enough=outgrown or counts.is_enough(want.until),
-        limited=_limited(allowed) if len(items) == calls else {},
+        limited=limited if len(items) == _calls(allowed) else {},
     )
 
 
+def _claim(
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowed: Mapping[str, Allowance],
+    trials: Trials, calls: int, now: int,
+) -> tuple[list[Item], int | None]:  # fmt: skip
+    """So many items, each for a server; also when the next retry will be due, if these are fewer.
+    Servers that answer nobody get probes, each its own."""
+    wants = {one.server: one for one in want.servers}
+    capacity = {server: one.capacity for server, one in wants.items()}
+    servers = in_turn({server: one.calls for server, one in allowed.items()}, capacity, calls)
+    found: list[Item] = []
+    due_at: int | None = None
+    for probes, of in _by_probes(wants, trials).items():
+        share = [server for server in servers if server in of]
+        if share:
+            claimed, due = claim(db, worker_id, want, probes, len(share), now)
+            items = _items(db, dict(zip(claimed, share, strict=False)), wants)
+            found += [replace(one, probe=True) for one in items] if probes is not None else items
+            due_at = earliest(due_at, due)
+    return found, due_at
+
+
+def _by_probes(wants: Mapping[str, ServerWant], trials: Trials) -> dict[int | None, set[str]]:
+    """The servers by how many probes they have had; None: they need none."""
+    groups: dict[int | None, set[str]] = {}
+    for server, want in wants.items():
+        probes = trials.probes(server)
+        groups.setdefault(want.probes if probes is None else probes, set()).add(server)
+    return groups
+
+
 def _look_at(
-    due_at: int | None, allowed: Mapping[str, Allowance], claimed: int, trials: Trials
-) -> int | None:
+    due_at: int | None, limited: Mapping[str, Allowance], allowed: Mapping[str, Allowance],
+    claimed: int, trials: Trials,
+) -> int | None:  # fmt: skip
     """When there may be more. While limits hold claims back, what comes due before they allow more
     is worth no look."""
-    limited = _limited(allowed) if claimed == sum(one.calls for one in allowed.values()) else {}
-    times = [one.next_at for one in limited.values()] if limited else [due_at]
-    return earliest(*times, trials.look_again_at if trials.on_trial else None)
+    is_held = bool(limited) and claimed == _calls(allowed)
+    times = [one.next_at for one in limited.values()] if is_held else [due_at]
+    return earliest(*times, trials.look_again_at)
 
 
 def _limited(allowed: Mapping[str, Allowance]) -> dict[str, Allowance]:
     return {server: one for server, one in allowed.items() if one.next_at is not None}
 
 
-def _items(db: sqlite3.Connection, claimed: dict[int, str], want: ClaimRequest) -> list[Item]:
+def _calls(allowed: Mapping[str, Allowance]) -> int:
+    return sum(one.calls for one in allowed.values())
+
+
+def _items(
+    db: sqlite3.Connection, claimed: dict[int, str], wants: Mapping[str, ServerWant]
+) -> list[Item]:
     """Those claimed, each for its server."""
     if not claimed:
         return []
     items = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
-    if want.probes is not None:
-        items = [replace(item, probe=True) for item in items]
     tokens_of = {
-        one.server: one.call_tokens.of for one in want.servers if one.limits.tpm is not None
+        server: one.call_tokens.of for server, one in wants.items() if one.limits.tpm is not None
     }
     if not tokens_of:
         return items

@@ -14,6 +14,7 @@ from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Limits
 from batchgen.shutdown import uninterrupted
+from batchgen.store.server_wants import AskedServer
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
@@ -39,12 +40,12 @@ class Seat:
     """One worker's side of the store: its lease, its lock, and its exchanges."""
 
     def __init__(
-        self, database: Database, slots: int, lease_ms: int, max_crashes: int, server: str,
-        run: str,
+        self, database: Database, slots: int, lease_ms: int, max_crashes: int,
+        servers: Sequence[AskedServer], run: str,
     ) -> None:  # fmt: skip
         self._db = database
         self._run = run
-        self._server = server
+        self._servers = servers
         self._orders = Orders(slots)
         self._lease_ms = lease_ms
         self._max_crashes = max_crashes
@@ -66,12 +67,14 @@ class Seat:
         """Become a worker, and take over from those that died."""
 
         def transaction(db: sqlite3.Connection) -> None:
-            rows = [row for row in queue.workers(db) if row.server == self._server]
-            if not any(map(self._is_alive, rows)):
-                forget_trials_of_other_runs(db, self._server, self._run)
+            alive = [row for row in queue.workers(db) if self._is_alive(row)]
+            asked = {server for row in alive for server in row.servers}
+            for one in self._servers:
+                if one.key not in asked:
+                    forget_trials_of_other_runs(db, one.key, self._run)
             slots = self._orders.slots
             self.id = queue.join(
-                db, machine(), os.getpid(), slots, now_ms(), self._lease_ms, self._server
+                db, machine(), os.getpid(), slots, now_ms(), self._lease_ms, self._servers
             )
             steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
@@ -167,10 +170,11 @@ class Seat:
         """One more try used up by each."""
         await self._db.write(queue.charge, items)
 
-    async def conclude_trial(self, want: ClaimRequest) -> Condemned | None:
-        """When this worker has asked all that it was to ask, and no other is there: why nobody was
-        answered; None: somebody was, or those that were not failed by themselves."""
-        return await self._db.write(queue.conclude_trial, self.id, want, now_ms())
+    async def conclude_trials(self, want: ClaimRequest) -> dict[str, Condemned]:
+        """When this worker has asked all that it was to ask: by server, of those that no other
+        asks, why nobody was answered. Of one that is not there somebody was, or those that were not
+        failed by themselves."""
+        return await self._db.write(queue.conclude_trials, self.id, want, now_ms())
 
     @property
     def warning(self) -> str | None:

@@ -1,16 +1,18 @@
-"""Recipes on trial, in the exchange of a worker: its rules are in store/trial.py."""
+"""Recipes on trial at one server, in the exchange of a worker: the rules are in store/trial.py."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from batchgen.items import Acquitted, Fail, Item, Outcome, Reason, State, Suspect
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan import Plan, result_row
+from batchgen.store.plan import result_row
+from batchgen.store.server_wants import ServerWant, Trial
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.trial import SuspectRow, room, verdict
-from batchgen.store.values import ClaimRequest, Condemned, Trial
+from batchgen.store.values import ClaimRequest, Condemned
 
 # Longer than any trial; a suspect that was forgotten is claimed again some day.
 _HELD_MS = 24 * 3600 * 1000
@@ -24,7 +26,7 @@ def forget_trials(db: sqlite3.Connection, server: str) -> None:
     wait no longer."""
     for query in (
         "release_suspects", "forget_suspects", "forget_condemned_run", "forget_proven_recipes",
-        "forget_sole_asker",
+        "forget_sole_asker", "forget_calls_on_trial",
     ):  # fmt: skip
         db.execute(QUERIES[query], {"server": server})
 
@@ -48,82 +50,88 @@ def _condemned_run(db: sqlite3.Connection, server: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-class Trials:
+class TrialsAtServer:
     """The trials during one exchange; `want` says what the worker knows of them, and `count_open`
     how many items it wants are pending or running."""
 
     def __init__(
-        self, db: sqlite3.Connection, worker_id: int, want: ClaimRequest,
-        outcomes: Sequence[Outcome], now: int, count_open: Callable[[], int],
+        self, db: sqlite3.Connection, worker_id: int, request: ClaimRequest, want: ServerWant,
+        now: int, count_open: Callable[[], int],
     ) -> None:  # fmt: skip
         self._db = db
         self._worker_id = worker_id
+        self._request = request
         self._want = want
         self._now = now
         self._count_open = count_open
-        self._trial = want.trial or Trial("", watches=False)
+        self._trial = want.trial or Trial(watches=False)
         self._proven: set[int] = set()  # those that the worker did not know
         self._suspects: list[SuspectRow] = []
         self._room = 0
         self._waits_for_another = False
+        self.watches = False
         self.on_trial = False
         self.condemned: Condemned | None = None
         self.acquitted: list[Acquitted] = []
-        self._watches = want.trial is not None and (
-            want.trial.watches or self._unproven(outcome.item for outcome in outcomes)
-        )
 
     @property
     def proven(self) -> frozenset[int]:
         """Recipes that the server has answered, and that the worker did not know to be."""
         return frozenset(self._proven)
 
+    @property
+    def known(self) -> frozenset[int]:
+        """All recipes that are known to be answered."""
+        return self._trial.proven | self._proven
+
     def learn(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Whose recipe has been answered is no suspect any more; the outcomes as they count."""
-        if not self._watches:  # all are proven, which the slot that judged did not know yet
+        self.watches = self._want.trial is not None and (
+            self._trial.watches or self._unproven(outcome.item for outcome in outcomes)
+        )
+        if not self.watches:  # all are proven, which the slot that judged did not know yet
             return [_as_it_counts(outcome, self._trial.proven) for outcome in outcomes]
         answered = {outcome.item.recipe_id for outcome in outcomes if _proves(outcome)}
         for recipe_id in answered - self._trial.proven:
             self._db.execute(QUERIES["prove_recipe"], self._of_server(recipe_id=recipe_id))
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self._read_proven()
-        known = self._trial.proven | self._proven
         return [
-            _as_it_counts(outcome, known, by_itself=self._failed_alike_before(outcome))
+            _as_it_counts(outcome, self.known, by_itself=self._failed_alike_before(outcome))
             for outcome in outcomes
         ]
 
-    def judge(self, outcomes: Sequence[Outcome], finished: Plan) -> None:
-        """After the outcomes are written: keep the suspects among them, and say whose fault it is
-        as far as that can be told."""
-        if not self._watches:
-            return
-        for outcome, seq in zip(outcomes, finished.attempt_seqs, strict=True):
-            if isinstance(outcome.decision, Suspect) and outcome not in finished.lost:
+    def observe(self, outcomes: Sequence[tuple[Outcome, int | None]]) -> None:
+        """After these are written, with the number of the attempt of each: keep the suspects among
+        them."""
+        for outcome, seq in outcomes:
+            if isinstance(outcome.decision, Suspect):
                 self._add(outcome.item, outcome.decision, seq)
-        self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
-        known = self._trial.proven | self._proven
-        if any(_finds_it_down(one) and one.item.recipe_id not in known for one in outcomes):
+        if any(_finds_it_down(o) and o.item.recipe_id not in self.known for o, _ in outcomes):
             self._ask_alone()
-        self._acquit([one for one in self._suspects if one.recipe_id in known])
-        self.conclude(nobody_left=self._nobody_is_left())
+        self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
+        self._acquit([one for one in self._suspects if one.recipe_id in self.known])
 
-    def conclude(self, *, nobody_left: bool) -> None:
+    def conclude(self, *, nobody_left: bool, right: AbstractSet[int] = frozenset()) -> None:
         """Condemn the recipe or, when nobody is left who could tell, let the suspects have failed
-        by themselves."""
+        by themselves. What is `right` was answered by another server: then it is this one that
+        fails."""
         before = nobody_left and all(map(self._was_answered_before, self._suspects))
-        self.condemned = verdict(self._suspects, nobody_left=nobody_left, answered_before=before)
+        self.condemned = verdict(
+            self._suspects, nobody_left=nobody_left, answered_before=before,
+            asked_rightly=bool(right) and all(one.recipe_id in right for one in self._suspects),
+        )  # fmt: skip
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
-        if self.condemned is not None and (self._trial.proven or self._proven):
+        if self.condemned is not None and self.known:
             self.condemned = self.condemned._replace(experiment=self._experiment_of_suspects())
         if self.condemned is not None:  # workers that ask another server may have them
             self._db.execute(QUERIES["release_suspects"], self._of_server())
-            self._db.execute(QUERIES["condemn_run"], self._of_server(run=self._trial.run))
+            self._db.execute(QUERIES["condemn_run"], self._of_server(run=self._request.run))
 
     def may_begin(self) -> int:
         """How many calls, of recipes that are on trial or not known to be."""
-        if not self._watches:
+        if not self.watches:
             return self._want.slots
         (in_flight,) = self._db.execute(QUERIES["calls_on_trial"], self._of_server()).fetchone()
         asker = self._db.execute(QUERIES["sole_asker"], self._of_server()).fetchone()
@@ -137,7 +145,7 @@ class Trials:
         self.on_trial = bool(in_flight or self._suspects or asker)
         calls = 0 if self._waits_for_another else self._trial.calls
         self._room = room(len(self._suspects), in_flight, calls, is_down=asker is not None)
-        if self._trial.proven or self._proven:
+        if self.known:
             return self._want.slots  # what is claimed may be of these; `keep` gives back the others
         return self._room
 
@@ -151,8 +159,8 @@ class Trials:
         """The claimed ones, without those for which there is no room; these go back."""
         if self._want.trial is None or not self._unproven(items):
             return items
-        if not self._watches:  # the worker meets a recipe that it does not know
-            self._watches = True
+        if not self.watches:  # the worker meets a recipe that it does not know
+            self.watches = True
             self._read_proven()
             self.may_begin()
         kept, left = [], self._room
@@ -164,6 +172,9 @@ class Trials:
                 continue
             left -= is_on_trial
             kept.append(item)
+            if is_on_trial:
+                row = self._of_server(item_id=item.id, epoch=item.epoch)
+                self._db.execute(QUERIES["add_call_on_trial"], row)
         return kept
 
     @property
@@ -219,11 +230,11 @@ class Trials:
         row = result_row(result_seq, one.item_id, one.attempt_seq, end, self._now, parser_id=None)
         self._db.execute(QUERIES["append_result"], row)
 
-    def _nobody_is_left(self) -> bool:
-        """Whether all that is open, of what the worker wants, are suspects."""
-        chosen = self._want.experiments
-        suspects = sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
-        return suspects > 0 and suspects >= self._count_open()
+    @property
+    def suspects_wanted(self) -> int:
+        """How many of the suspects are of what the worker wants."""
+        chosen = self._request.experiments
+        return sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
 
     def _experiment_of_suspects(self) -> str:
         row = {"experiment_id": self._suspects[-1].experiment_id}
@@ -259,7 +270,7 @@ class Trials:
         self._db.execute(QUERIES["ask_alone"], row)
 
     def _of_server(self, **columns: object) -> dict[str, object]:
-        return {"server": self._trial.server, **columns}
+        return {"server": self._want.server, **columns}
 
 
 def _proves(outcome: Outcome) -> bool:

@@ -3,6 +3,7 @@ CREATE TABLE attempts (
   item_id           integer not null references items (id) on delete cascade,
   epoch             integer not null,
   worker_id         integer not null,
+  server_id         integer,                       -- servers.id: which one was asked, if it is known
   finished_at       integer not null,
   latency_ms        integer,
   outcome           text    not null,
@@ -25,6 +26,12 @@ CREATE TABLE attempts (
   constraint vector_is_no_text    check (vector is null or response = ''),
   constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
+) strict;
+
+CREATE TABLE calls_on_trial (
+  item_id integer primary key references items (id) on delete cascade,
+  epoch   integer not null,
+  server  text    not null
 ) strict;
 
 CREATE TABLE condemned_runs (
@@ -193,6 +200,12 @@ CREATE TABLE selections (
   constraint counts_not_negative check (done_before >= 0 and failed_before >= 0)
 ) strict;
 
+CREATE TABLE servers (
+  id   integer primary key,
+  key  text    not null unique,                    -- a hash of its URL
+  name text    not null                            -- for people: its host
+) strict;
+
 CREATE TABLE shared_rates (
   server           text    primary key,            -- a hash of its URL
   updated_at       integer not null,
@@ -283,7 +296,7 @@ CREATE TABLE workers (
   pid                 integer not null,
   started_at          integer not null,
   lease_until         integer not null,
-  server              text    not null default '', -- which one it asks: a hash of its URL
+  servers             text    not null default '[]', -- JSON: the keys of those that it asks
   slots               integer not null,            -- an order, as the next ones
   paused              integer not null default 0,
   rpm                 integer,                     -- requests a minute; 0: no limit, as in the next
@@ -294,7 +307,8 @@ CREATE TABLE workers (
   constraint requests_not_negative check (rpm >= 0),
   constraint tokens_not_negative   check (tpm >= 0),
   constraint stop_known            check (stop in ('drain', 'now')),
-  constraint report_is_json        check (report is null or json_valid(report))
+  constraint report_is_json        check (report is null or json_valid(report)),
+  constraint servers_are_a_list    check (json_type(servers) = 'array')
 ) strict;
 
 CREATE INDEX attempts_by_item on attempts (item_id);
