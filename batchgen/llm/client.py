@@ -8,7 +8,6 @@ the key to another host) or raises for what a server does: every call ends as a 
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -43,6 +42,7 @@ from batchgen.llm.faults import (
 from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
 from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
+from batchgen.text.json_text import sent_json
 
 _CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
 # Content-Security-Policy and cookies of some gateways are long; curl and httpx take 100 KB.
@@ -110,9 +110,7 @@ class Client:
         received: ReceivedBody, limit: TimeLimit,
     ) -> None:  # fmt: skip
         async with self._session.post(
-            self._urls[endpoint.name],
-            data=_encode(body).encode(errors="replace"),
-            allow_redirects=False,
+            self._urls[endpoint.name], data=sent_json(body), allow_redirects=False
         ) as response:
             found["status"] = response.status
             found["headers"] = {
@@ -141,9 +139,6 @@ class Client:
             hide = self._secrets.hide_in_answer if is_answer else self._secrets.hide
             found["body"] = hide(text)
         return found
-
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @asynccontextmanager

@@ -38,9 +38,15 @@ class Prices:
         self._own = model.price
         self._base_url = model.base_url
         self._shown_base_url = model.shown_base_url
+        self._known: dict[str, Price | None] = {}
 
     def of(self, model: str) -> Price | None:
         """The price of a model; None when it is not known."""
+        if model not in self._known:
+            self._known[model] = self._price_of(model)
+        return self._known[model]
+
+    def _price_of(self, model: str) -> Price | None:
         public = self._own or _public_price(model, self._base_url)
         return public or _price_by_name(model)
 

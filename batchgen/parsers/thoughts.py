@@ -44,7 +44,8 @@ _OTHER_OPENINGS = tuple(
     (re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE))
     for opening, closing in _PAIRS
 )
-_MAY_THINK = re.compile(r"think|though|reason|reflection|scratchpad|<\||inner_|assistant\s*final")
+# Looked for first, as it is rare. One after another: a pattern of all takes ten times as long.
+_SIGNS = ("think", "though", "reason", "reflection", "scratchpad", "<|", "assistant")
 # Before a thought there may be tokens that the server left in, or a word or two.
 _TOKENS = re.compile(r"(?:\s+|</?s>|<\|(?:im_start|assistant|start_header_id)\|>(?:assistant)?)*")
 _WORDS = re.compile(r"[^<>{}\[\]◁`\"]{0,200}")
@@ -67,7 +68,8 @@ def answer_after_thought(text: str, wanted: str = "") -> str:
     Raises ParseError for a thought without an end, or with nothing after it: then there is no
     answer.
     """
-    if _MAY_THINK.search(text.lower()) is None:
+    small = text.lower()
+    if not any(sign in small for sign in _SIGNS):
         return text
     rest, kept = text, frozenset(re.findall(r"[\w:-]+", wanted.lower()))
     for _ in range(_MAX_THOUGHTS):

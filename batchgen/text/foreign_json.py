@@ -4,14 +4,27 @@ import json
 from json import JSONDecodeError
 from typing import Any
 
+from msgspec import MsgspecError
+from msgspec.json import decode, encode
+
 from batchgen.text.json_text import is_storable, storable
 
 _MESSAGE_CHARS = 500
+_SURELY_READ_AGAIN = 500  # levels that every reader of JSON takes
 
 
 def load_json(body: str | None) -> Any:
-    """The body as JSON; None: it is none, or nested too deep. A number that is longer than Python
-    reads spoils nothing else: it is taken for infinite."""
+    """The body as JSON; None: it is none, or nested too deep. NaN, the infinities and half a
+    character are read, too. A number that is longer than Python reads spoils nothing else: it is
+    taken for infinite."""
+    try:
+        return decode(body or "")
+    except (MsgspecError, UnicodeError, RecursionError):
+        return _load_leniently(body)
+
+
+def _load_leniently(body: str | None) -> Any:
+    """What msgspec, which is stricter and several times as fast, does not read."""
     try:
         try:
             return json.loads(body or "")
@@ -34,10 +47,13 @@ def dump_whole(value: Any) -> str:
     """What `load_json` read, as JSON again: NaN and the infinities, which JSON does not have,
     become null. Raises RecursionError when it is nested too deep."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        return dump_whole(json.loads(json.dumps(value), parse_constant=lambda _: None))
-    return text if is_storable(text) else json.dumps(value, separators=(",", ":"))
+        text = encode(value).decode()
+        if text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
+            json.loads(text)  # it gives up at a lower depth than msgspec
+        return text
+    except UnicodeEncodeError:  # half a character, which only an escape can hold
+        text = json.dumps(value, separators=(",", ":"))
+        return json.dumps(json.loads(text, parse_constant=lambda _: None), separators=(",", ":"))
 
 
 def shorten(text: str | None) -> str:

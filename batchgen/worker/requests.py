@@ -1,6 +1,5 @@
 """What is asked for an item, and what reads its answer: by its recipe, which is loaded once."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
+from batchgen.text.json_text import load_json
 from batchgen.worker.spec import WorkSpec
 
 _AS_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -71,7 +71,7 @@ class Requests:
         InputError when the item cannot be asked for by it."""
         renderer = await self._renderer(item.recipe_id)
         parser_id, parser = await self._parser(item.experiment_id)
-        item_input = read_item(json.loads(item.input_json), f"item {item.id}")
+        item_input = read_item(load_json(item.input_json), f"item {item.id}")
         body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
         endpoint = renderer.endpoint_of(item_input)
         if body and self._spec.parse_feedback and item.parse_failures:
