@@ -276,17 +276,20 @@ class Trouble(Enum):
     UNREACHABLE = "no connection to the server could be made"
     UNAVAILABLE = "the server, or the gateway before it, said that it is not available"
     STALE_CONNECTION = "a kept-alive connection had been closed"
+    ACCOUNT = "the key, the credit or the model was refused, while others were answered"
     PARAMETER_LEFT_OUT = "a parameter was rejected that the next request leaves out"
 
 
 class Failure(Struct, frozen=True):
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
-    blame. `retry_after_s` is how long the server asks to wait."""
+    blame, unless others are answered. It `is_sure` when no item could be meant by it.
+    `retry_after_s` is how long the server asks to wait."""
 
     reason: Reason
     message: str
     retry_after_s: float | None = None
     halt: str | None = None
+    is_sure: bool = True
     trouble: Trouble | None = None
     finish_reason: str | None = None
     model: str | None = None
@@ -350,13 +353,15 @@ class Fail(Struct, frozen=True):
 
 
 class Suspect(Struct, frozen=True):
-    """Its call failed, and nobody whose recipe it shares has been answered yet: whose fault it was
-    is told by what happens to the others. `alike` is by what it is compared with them, and
-    `message` what went wrong. `own` is what becomes of it if the fault was its own."""
+    """Its call failed, and nobody whose recipe it shares has been answered yet, or since: whose
+    fault it was is told by what happens to the others. `alike` is by what it is compared with them,
+    and `message` what went wrong. `own` is what becomes of it if the fault was its own; `halt` says
+    why no request would work, if the reply may mean that."""
 
     alike: str
     message: str
     own: "Fail | Retry"
+    halt: str | None = None
 
 
 class Acquitted(NamedTuple):

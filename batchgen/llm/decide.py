@@ -77,7 +77,9 @@ def decide(
     again_at = _at(now, verdict.retry_after_s, wait_s(item.tries, policy.first_wait_s), rng)
     if blame is Blame.UNDECIDED:
         return Retry(again_at, charged=False)
-    if verdict.reason in _RETRYABLE and item.tries + 1 < policy.max_attempts:
+    # A gateway may have several keys, of which one has come to its end.
+    is_retryable = verdict.reason in _RETRYABLE or verdict.trouble is Trouble.ACCOUNT
+    if is_retryable and item.tries + 1 < policy.max_attempts:
         return Retry(again_at, charged=True)
     return Fail(verdict.reason, verdict.message)
 

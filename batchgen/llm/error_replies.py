@@ -37,6 +37,11 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|requires moderation|was flagged",
     re.IGNORECASE,
 )
+_NOT_HERE = re.compile(
+    r"unsupported_country_region_territory|"
+    r"\b(?:country|region|territory)[ ,\w]{0,40} not supported",
+    re.IGNORECASE,
+)
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 
@@ -54,7 +59,7 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Fail
     if 300 <= status < 400:
         message = f"{status} redirects to {shorten(reply.headers.get('location', 'elsewhere'))}"
     halt = _why_halt(status, searched)
-    if status == 429 or halt == _HALT[402]:
+    if status == 429:
         wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
     if status >= 500 or status in (408, 409):
@@ -66,19 +71,23 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Fail
         )  # fmt: skip
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not {endpoint.answer}: {message}", usage=usage)
-    return Failure(Reason.REJECTED, message, halt=halt, usage=usage)
+    # A 403 may be about what the item says.
+    is_sure = halt != _HALT[403] or _NOT_HERE.search(searched) is not None
+    return Failure(Reason.REJECTED, message, halt=halt, is_sure=is_sure, usage=usage)
 
 
 def _why_halt(status: int, error: str) -> str | None:
     """Why no request at all would work, or None when the error concerns this request only."""
-    if status in (401, 402, 403):
+    if status in (401, 402):
         return _HALT[status]
-    if status == 400 and _NO_KEY.search(error):
+    if status in (400, 403) and _NO_KEY.search(error):
         return _HALT[401]
-    if status in (400, 429) and _NO_CREDIT.search(error):
+    if status in (400, 403, 429) and _NO_CREDIT.search(error):
         return _HALT[402]
     if status in (400, 404) and _WRONG_VERSION.search(error):
         return _HALT[400]
+    if status == 403:
+        return _HALT[403]
     if status in (400, 404) and _NO_MODEL.search(error):
         return _HALT[404]
     return _HALT[300] if 300 <= status < 400 else None

@@ -15,7 +15,7 @@ from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
 class Trial(Struct, frozen=True):
     """What a worker knows of recipes at a server: those that are `proven`. Of the others, all
     workers together have no more than `calls` in flight. `watches`: some that it works on may be on
-    trial."""
+    trial, or suspects."""
 
     proven: frozenset[int] = frozenset()
     calls: int = 4

@@ -18,6 +18,15 @@ An item that failed in the same way in an earlier run, when others were answered
 Where a run has several servers, each has its trials. What one has answered is asked rightly: when
 nobody is left who could tell, another one at which it fails is condemned, and its suspects are
 asked elsewhere.
+
+Later, too, a reply may say that no request works any more: the key was withdrawn, or the credit has
+come to an end. Or it is about its item: a check of its content that is called 403. So that is a
+suspect as well, and the run goes on.
+
+    answered   a call that went out later: it was the item's own fault
+    withdrawn  several different items were refused alike, some of them from elsewhere in the pool,
+               and hardly a call is under way that may yet be answered; no other begins meanwhile
+    nobody left to ask   it was their own fault, unless what they were told can be about no item
 """
 
 from collections import Counter
@@ -33,6 +42,9 @@ MOST_FIRST_CALLS = 16  # which leaves some for probes
 _CALLS_IN_TROUBLE = 4
 # A pool of which every other item is bad by itself meets so many in a row once in a thousand times.
 _ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 10, 4, 3
+# Fewer tell that a server which has answered does so no more: it says why. A call under way that
+# hangs stands against so many.
+_ENOUGH_REFUSED, _ENOUGH_PROBES_REFUSED, _REFUSED_FOR_ONE_IN_FLIGHT = 5, 2, 9
 
 
 class Accusation(StrEnum):
@@ -42,12 +54,16 @@ class Accusation(StrEnum):
     request   the server refuses what it was asked: 400, 413, 422 and the like
     nonsense  what came is no completion
     empty     what came is a completion, and empty
+    account   the key, the credit or the model is to blame, and no item
+    forbidden the key may not do this, or not for this item
     """
 
     PLACE = "place"
     REQUEST = "request"
     NONSENSE = "nonsense"
     EMPTY = "empty"
+    ACCOUNT = "account"
+    FORBIDDEN = "forbidden"
 
 
 class SuspectRow(NamedTuple):
@@ -63,6 +79,8 @@ class SuspectRow(NamedTuple):
     reason: str | None
     error: str
     available_at: int | None
+    sent_at: int = 0
+    halt: str | None = None
 
 
 def room(suspects: int, in_flight: int, calls: int, *, is_down: bool = False) -> int:
@@ -101,8 +119,35 @@ def verdict(
         is_enough = n >= _ENOUGH_ALIKE
     is_enough = is_enough or (nobody_left and asked_rightly)
     if is_enough or len(suspects) >= MOST_CALLS:
-        return Condemned(n, kind, group[-1].error)
+        return Condemned(n, kind, group[-1].error, halt=group[-1].halt)
     return None
+
+
+def withdrawn(
+    refused: Sequence[SuspectRow], *, in_flight: int, nobody_left: bool
+) -> Condemned | None:
+    """Whether those of `refused` tell that a server which has answered their recipes answers nobody
+    any more, with so many calls `in_flight` that may. None: they may have been refused for
+    themselves."""
+    if not refused:
+        return None
+    ((kind, n),) = Counter(one.alike for one in refused).most_common(1)
+    group = [one for one in refused if one.alike == kind]
+    probes = sum(one.probe for one in group)
+    is_enough = n >= _ENOUGH_REFUSED and probes >= _ENOUGH_PROBES_REFUSED
+    if nobody_left:
+        is_enough = accusation_of(kind) is Accusation.ACCOUNT
+    if is_enough and n > in_flight * _REFUSED_FOR_ONE_IN_FLIGHT:
+        return Condemned(n, kind, group[-1].error, halt=group[-1].halt)
+    return None
+
+
+def room_after_refusals(refused: Sequence[SuspectRow], calls: int) -> int:
+    """How many more calls may go out, of `calls`: once many were refused only what tells whether
+    others are, too."""
+    if len(refused) < _ENOUGH_REFUSED:
+        return calls
+    return min(calls, max(0, _ENOUGH_PROBES_REFUSED - sum(one.probe for one in refused)))
 
 
 def _all_tell(
@@ -110,8 +155,13 @@ def _all_tell(
 ) -> bool:
     """Whether they are enough where there is nobody else, and all are alike."""
     if answered_before:
-        is_about_items = accusation in (Accusation.REQUEST, Accusation.EMPTY)
+        is_about_items = accusation in _MAY_BE_ABOUT_ITEMS
         return len(suspects) >= _ENOUGH_OF_ALL and not is_about_items
     would_fail = all(one.reason is not None for one in suspects)
-    is_wrong_place = accusation is Accusation.PLACE and would_fail
-    return len(suspects) >= (1 if is_wrong_place else _ENOUGH_OF_ALL)
+    one_tells = accusation in _ABOUT_NO_ITEM and would_fail
+    return len(suspects) >= (1 if one_tells else _ENOUGH_OF_ALL)
+
+
+_MAY_BE_ABOUT_ITEMS = (Accusation.REQUEST, Accusation.EMPTY, Accusation.FORBIDDEN)
+# Where nothing was ever answered.
+_ABOUT_NO_ITEM = (Accusation.PLACE, Accusation.ACCOUNT, Accusation.FORBIDDEN)

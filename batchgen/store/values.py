@@ -155,12 +155,13 @@ class Failed(Struct, frozen=True):
 
 class Condemned(NamedTuple):
     """`items` different ones failed alike at a server, and nothing (of `experiment`, if named) was
-    answered."""
+    answered, or nothing since. `halt`: why no request would work, if the server said so."""
 
     items: int
     alike: str
     message: str
     experiment: str | None = None
+    halt: str | None = None
 
 
 class Selection(Struct, frozen=True):
@@ -210,8 +211,9 @@ class Exchange(Struct, frozen=True):
     claims back. All are told only when fewer items were claimed than wanted. `orders` are those of
     other terminals; None: this worker was taken for dead, and claims nothing before it joins again.
     By server: `proven` are recipes that it has answered, and were not known to be; `condemned` says
-    why none will be. `on_trial` are the servers by which others are not answered yet. `acquitted`
-    were suspects until now. `failed`: as many as may.
+    why none will be. `on_trial` are the servers by which others are not answered yet, and of whose
+    `suspects` it is not known whose fault it was. `acquitted` were such until now. `failed`: as
+    many as may.
     """
 
     items: list[Item]
@@ -224,6 +226,7 @@ class Exchange(Struct, frozen=True):
     limited: Mapping[str, Allowance] = field(default_factory=dict)
     proven: Mapping[str, frozenset[int]] = field(default_factory=dict)
     on_trial: frozenset[str] = frozenset()
+    suspects: frozenset[str] = frozenset()
     condemned: Mapping[str, Condemned] = field(default_factory=dict)
     acquitted: tuple[Acquitted, ...] = ()
     failed: Failed | None = None

@@ -19,7 +19,9 @@ NOT_TRUE = (
 
 
 def nobody_answered(why: Condemned, base_url: str) -> Halt:
-    """When nothing was answered in a run, and all that was asked failed alike."""
+    """When nothing was answered in a run, or meanwhile, and all that was asked failed alike."""
+    if why.halt is not None:
+        return _refused_all(why, why.halt)
     asked = "the only item failed"
     if why.items > 1:
         asked = f"{why.items} different items failed alike"
@@ -32,10 +34,20 @@ def nobody_answered(why: Condemned, base_url: str) -> Halt:
     return Halt(words, remedy)
 
 
+def _refused_all(why: Condemned, halt: str) -> Halt:
+    """When several got what says that no request would work."""
+    several = f"{why.items} different items got this, and nothing was answered meanwhile. "
+    words = f"{halt} {several if why.items > 1 else ''}The server said: {why.message}"
+    return _with_remedy(halt, words)
+
+
 def refused(failure: Failure) -> Halt:
     """When the server's words say that no request would work."""
-    words = f"{failure.halt} The server said: {failure.message}"
-    if failure.halt == UNKNOWN_MODEL:
+    return _with_remedy(failure.halt, f"{failure.halt} The server said: {failure.message}")
+
+
+def _with_remedy(halt: str | None, words: str) -> Halt:
+    if halt == UNKNOWN_MODEL:
         return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
     return Halt(words)
 

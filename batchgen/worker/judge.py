@@ -121,7 +121,11 @@ class Judge:
         if _is_about_its_own_model(verdict, prepared.input):
             verdict = replace(verdict, halt=None)
             return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
-        decision = self._decide(item, verdict, called.reply, needs_whole=needs_whole)
+        own = verdict
+        if isinstance(verdict, Failure) and not self._trials.believes(verdict, item.recipe_id):
+            trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
+            own = replace(verdict, halt=None, trouble=trouble)
+        decision = self._decide(item, own, called.reply, needs_whole=needs_whole)
         return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
     def take_failure(self, item: Item) -> Fail | None:

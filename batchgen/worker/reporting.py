@@ -64,7 +64,7 @@ class Reporter:
             return Held(HeldBy.BUDGET, budget=stats.budget_wait)
         if stats.limited_to_rpm:
             return Held(HeldBy.LIMIT, per_minute=stats.limited_to_rpm, limit=stats.limited_by)
-        if self._trials.watches and stats.in_flight < pacer.slots:
+        if self._trials.on_trial and stats.in_flight < pacer.slots:
             return Held(HeldBy.FIRST)
         if pacer.usable_slots < pacer.slots:
             return Held(HeldBy.SLOTS, slots=pacer.usable_slots)

@@ -4,6 +4,9 @@ answered, an item whose call failed is a suspect, as the fault may be the recipe
 What a server says for the time being (429, 5xx, no connection, no answer in time) accuses nobody;
 that is the pacer's matter. Nor does an item that asks otherwise than its recipe, and is told that
 it asks wrongly.
+
+A reply that says that no request would work (a wrong key, no credit) is believed at once where
+nobody was answered yet, if it can be about no item. Else it makes a suspect, too.
 """
 
 import re
@@ -25,7 +28,8 @@ class Trials:
     def __init__(self, server: str) -> None:
         self.server = server
         self._proven: frozenset[int] = frozenset()
-        self.watches = True
+        self._watches = True
+        self.on_trial = True
 
     @property
     def has_answered(self) -> bool:
@@ -34,20 +38,30 @@ class Trials:
 
     def request(self, first_calls: int) -> Trial:
         """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
-        return Trial(self._proven, first_calls, self.watches)
+        return Trial(self._proven, first_calls, self._watches)
 
     def observe(self, done: Exchange) -> None:
         self._proven |= done.proven.get(self.server, frozenset())
-        self.watches = self.server in done.on_trial
+        self.on_trial = self.server in done.on_trial
+        # All that is left may be suspects of workers that are gone.
+        self._watches = self.on_trial or self.server in done.suspects or bool(done.open)
+
+    def believes(self, failure: Failure, recipe_id: int) -> bool:
+        """Whether no request would work, as it says."""
+        return failure.halt is not None and failure.is_sure and recipe_id not in self._proven
 
     def suspect(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply,
         decision: Decision,
     ) -> Decision:  # fmt: skip
         """The decision, unless it is too early to say that the failure is the item's own."""
-        if isinstance(verdict, Answer) or recipe_id in self._proven:
+        if isinstance(verdict, Answer) or not isinstance(decision, Fail | Retry):
             return decision
-        if verdict.reason not in _ACCUSING or not isinstance(decision, Fail | Retry):
+        if verdict.halt is not None:
+            accusation = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN
+            kind = alike(reply.status, accusation)
+            return Suspect(kind, verdict.message, decision, verdict.halt)
+        if recipe_id in self._proven or verdict.reason not in _ACCUSING:
             return decision
         asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
         if (asks_otherwise and reply.status in _ASKED_WRONGLY) or verdict.trouble is not None:

@@ -338,9 +338,10 @@ create table condemned_runs (
   run    text not null
 ) strict, without rowid;
 
--- Items whose call failed while their recipe was on trial; until it is known whose fault it was they
--- are pending, and not claimed. When somebody is answered, it was their own, and they end as it says
--- here; when nobody is, the workers halt, and they are as if they had never been asked.
+-- Items whose call failed while their recipe was on trial, or with a reply that may mean that no
+-- request works any more; until it is known whose fault it was they are pending, and not claimed. When
+-- somebody is answered, it was their own, and they end as it says here; when nobody is, the workers
+-- halt, and they are as if they had never been asked.
 create table suspects (
   item_id       integer primary key references items (id) on delete cascade,
   experiment_id integer not null,
@@ -352,6 +353,8 @@ create table suspects (
   reason        text,                              -- of its failure; null: it is to be asked again
   error         text    not null,
   available_at  integer,                           -- then from this time on
+  sent_at       integer not null,                  -- its call
+  halt          text,                              -- why no request would work, if it says so
   constraint probe_or_not    check (probe in (0, 1)),
   constraint fails_or_waits  check ((reason is null) = (available_at is not null))
 ) strict;

@@ -162,10 +162,19 @@ def test_a_call_of_which_we_did_not_see_the_end_may_be_charged(
 
 
 def test_what_no_request_can_help_halts_and_gives_the_item_back() -> None:
-    court = Court()
+    court = Court(on_trial=True)
     failure = Failure(Reason.REJECTED, "401 no", halt="the key is wrong.")
     assert court.decide(failure) == Release()
     assert court.halts == [Halt("the key is wrong. The server said: 401 no")]
+
+
+def test_once_others_were_answered_it_may_be_about_the_item() -> None:
+    court = Court()
+    failure = Failure(Reason.REJECTED, "401 no", halt="the key is wrong.")
+    decision = court.decide(failure)
+    assert isinstance(decision, Suspect)
+    assert (decision.halt, court.halts) == ("the key is wrong.", [])
+    assert isinstance(decision.own, Retry)  # one of several keys of a gateway, perhaps
 
 
 def test_a_model_that_the_item_itself_asked_for_halts_nobody() -> None:
@@ -274,7 +283,7 @@ def test_a_stale_connection_costs_nothing_once() -> None:
 def test_a_parameter_that_the_server_takes_from_nobody_halts(
     shared_recipe: bool, answered: bool, params: dict[str, Any], halts: bool
 ) -> None:
-    court = Court()
+    court = Court(on_trial=True)
     if answered:
         court.decide(ANSWER)
     failure = sent(Failure(Reason.REJECTED, "400 no"), status=400, body=REFUSED_PARAMETER)

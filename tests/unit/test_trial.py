@@ -4,7 +4,15 @@ from itertools import count
 
 import pytest
 
-from batchgen.store.trial import MOST_CALLS, MOST_FIRST_CALLS, SuspectRow, room, verdict
+from batchgen.store.trial import (
+    MOST_CALLS,
+    MOST_FIRST_CALLS,
+    SuspectRow,
+    room,
+    room_after_refusals,
+    verdict,
+    withdrawn,
+)
 from batchgen.store.values import Condemned
 
 
@@ -71,6 +79,37 @@ def test_few_that_are_left_of_a_recipe_that_was_answered_before_may_be_bad_by_th
 ) -> None:
     why = verdict(suspects(*found), nobody_left=True, answered_before=True)
     assert (why and why.items) == condemned
+
+
+ACCOUNT, FORBIDDEN = ("402 account", 0), ("403 forbidden", 0)
+FORBIDDEN_PROBE = ("403 forbidden", 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "in_flight", "nobody_left", "condemned"),
+    [
+        ([FORBIDDEN] * 3 + [FORBIDDEN_PROBE] * 2, 0, False, 5),
+        ([FORBIDDEN] * 3 + [FORBIDDEN_PROBE] * 2, 1, False, None),  # it may be answered
+        ([FORBIDDEN] * 8 + [FORBIDDEN_PROBE] * 2, 1, False, 10),  # it hangs
+        ([FORBIDDEN] * 30 + [FORBIDDEN_PROBE], 0, False, None),  # the pool may have a bad block
+        ([ACCOUNT] * 2 + [FORBIDDEN] * 2 + [FORBIDDEN_PROBE] * 2, 0, False, None),
+        ([FORBIDDEN] * 4, 0, True, None),
+        ([ACCOUNT], 0, True, 1),
+        ([ACCOUNT], 0, False, None),
+        ([], 0, True, None),
+    ],
+)
+def test_several_that_are_refused_alike_tell_that_a_key_was_withdrawn(
+    found: list[tuple[str, int]], in_flight: int, nobody_left: bool, condemned: int | None
+) -> None:
+    why = withdrawn(suspects(*found), in_flight=in_flight, nobody_left=nobody_left)
+    assert (why and why.items) == condemned
+
+
+def test_once_many_were_refused_only_what_tells_more_goes_out() -> None:
+    assert room_after_refusals(suspects(*[FORBIDDEN] * 4), 50) == 50
+    assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50) == 2
+    assert room_after_refusals(suspects(*[FORBIDDEN] * 3, *[FORBIDDEN_PROBE] * 2), 50) == 0
 
 
 def test_all_calls_of_a_trial_together_are_few() -> None:

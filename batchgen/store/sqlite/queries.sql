@@ -580,14 +580,21 @@ insert or replace into calls_on_trial (item_id, epoch, server) values (:item_id,
 -- name: forget_calls_on_trial
 delete from calls_on_trial where server = :server;
 
+-- name: calls_in_flight
+-- Of the workers that ask this server and no other.
+select count(*)
+  from workers k cross join work w indexed by work_claimed on w.worker_id = k.id
+ where k.servers = json_array(:server) and w.state = 'running' and w.answer_seq is null;
+
 -- name: add_suspect
 insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
-  attempt_seq, reason, error, available_at)
+  attempt_seq, reason, error, available_at, sent_at, halt)
 values (:item_id, :experiment_id, :recipe_id, :server, :alike, :probe, :attempt_seq, :reason,
-  :error, :available_at);
+  :error, :available_at, :sent_at, :halt);
 
 -- name: suspects
-select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at
+select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at,
+       sent_at, halt
   from suspects where server = :server order by item_id;
 
 -- name: hold_suspect

@@ -93,13 +93,20 @@ def conclude_trials(
     """This worker asks no more: of a server that no other asks, what is known must do."""
     others = [row for row in workers(db) if row.id != worker_id]
     asked = {server for row in others for server in row.servers}
-    alone = replace(want, servers=tuple(one for one in want.servers if one.server not in asked))
+    alone = replace(
+        want, servers=tuple(map(_watched, (s for s in want.servers if s.server not in asked)))
+    )
     trials = Trials(db, worker_id, alone, now, partial(_open, db, want))
     trials.learn([])
     trials.judge([], Plan(0, 0))
     if not trials.condemned:
         trials.conclude(nobody_left=True)
     return trials.condemned
+
+
+def _watched(want: ServerWant) -> ServerWant:
+    """It may have suspects of workers that are gone."""
+    return replace(want, trial=want.trial and replace(want.trial, watches=True))
 
 
 def shift_retry_times(db: sqlite3.Connection, now: int, back: int | None = None) -> None:
@@ -157,8 +164,8 @@ def exchange(
     limiters.write()
     done = Exchange(
         items, finished.attempt_seqs, orders, finished.lost,
-        proven=trials.proven, on_trial=trials.on_trial, condemned=trials.condemned,
-        acquitted=trials.acquitted,
+        proven=trials.proven, on_trial=trials.on_trial, suspects=trials.suspects,
+        condemned=trials.condemned, acquitted=trials.acquitted,
         failed=failed,
     )  # fmt: skip
     if len(items) == want.slots:

@@ -11,7 +11,7 @@ from batchgen.store.server_wants import ServerWant, Trial
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.trial import SuspectRow, room, verdict
+from batchgen.store.trial import SuspectRow, room, room_after_refusals, verdict, withdrawn
 from batchgen.store.values import ClaimRequest, Condemned
 
 # Longer than any trial; a suspect that was forgotten is claimed again some day.
@@ -85,9 +85,12 @@ class TrialsAtServer:
         return self._trial.proven | self._proven
 
     def learn(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Whose recipe has been answered is no suspect any more; the outcomes as they count."""
+        """Whose recipe has been answered is no suspect any more, unless no request may work by now;
+        the outcomes as they count."""
         self.watches = self._want.trial is not None and (
-            self._trial.watches or self._unproven(outcome.item for outcome in outcomes)
+            self._trial.watches
+            or self._unproven(outcome.item for outcome in outcomes)
+            or any(map(_says_halt, outcomes))
         )
         if not self.watches:  # all are proven, which the slot that judged did not know yet
             return [_as_it_counts(outcome, self._trial.proven) for outcome in outcomes]
@@ -106,24 +109,32 @@ class TrialsAtServer:
         them."""
         for outcome, seq in outcomes:
             if isinstance(outcome.decision, Suspect):
-                self._add(outcome.item, outcome.decision, seq)
+                self._add(outcome, outcome.decision, seq)
         if any(_finds_it_down(o) and o.item.recipe_id not in self.known for o, _ in outcomes):
             self._ask_alone()
         self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
-        self._acquit([one for one in self._suspects if one.recipe_id in self.known])
+        served_at = max((_sent_at(one) for one, _ in outcomes if _proves(one)), default=0)
+        self._acquit([
+            one for one in self._suspects
+            if one.recipe_id in self.known and (one.halt is None or one.sent_at < served_at)
+        ])  # fmt: skip
 
     def conclude(self, *, nobody_left: bool, right: AbstractSet[int] = frozenset()) -> None:
         """Condemn the recipe or, when nobody is left who could tell, let the suspects have failed
         by themselves. What is `right` was answered by another server: then it is this one that
         fails."""
-        before = nobody_left and all(map(self._was_answered_before, self._suspects))
+        on_trial, refused = self._on_trial_and_refused()
+        before = nobody_left and all(map(self._was_answered_before, on_trial))
         self.condemned = verdict(
-            self._suspects, nobody_left=nobody_left, answered_before=before,
-            asked_rightly=bool(right) and all(one.recipe_id in right for one in self._suspects),
+            on_trial, nobody_left=nobody_left, answered_before=before,
+            asked_rightly=bool(right) and all(one.recipe_id in right for one in on_trial),
+        ) or withdrawn(
+            refused, in_flight=self._in_flight() if refused else 0, nobody_left=nobody_left
         )  # fmt: skip
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
-        if self.condemned is not None and self.known:
+        says_nothing = self.condemned is not None and self.condemned.halt is None
+        if self.condemned is not None and says_nothing and self.known:
             self.condemned = self.condemned._replace(experiment=self._experiment_of_suspects())
         if self.condemned is not None:  # workers that ask another server may have them
             self._db.execute(QUERIES["release_suspects"], self._of_server())
@@ -135,6 +146,7 @@ class TrialsAtServer:
             return self._want.slots
         (in_flight,) = self._db.execute(QUERIES["calls_on_trial"], self._of_server()).fetchone()
         asker = self._db.execute(QUERIES["sole_asker"], self._of_server()).fetchone()
+        on_trial, refused = self._on_trial_and_refused()
         is_another = asker is not None and asker[0] != self._worker_id
         self._waits_for_another = is_another or (asker is not None and self._now < asker[1])
         if is_another:
@@ -142,18 +154,24 @@ class TrialsAtServer:
         elif asker is not None and not self._count_open():
             asker = None  # this one has nothing left to ask
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
-        self.on_trial = bool(in_flight or self._suspects or asker)
+        self.on_trial = bool(in_flight or on_trial or asker)
         calls = 0 if self._waits_for_another else self._trial.calls
-        self._room = room(len(self._suspects), in_flight, calls, is_down=asker is not None)
-        if self.known:
-            return self._want.slots  # what is claimed may be of these; `keep` gives back the others
+        self._room = room(len(on_trial), in_flight, calls, is_down=asker is not None)
+        if self.known:  # what is claimed may be of these; `keep` gives back the others
+            return room_after_refusals(refused, self._want.slots)
         return self._room
 
     @property
     def probes(self) -> int | None:
         """How many of the suspects were asked to tell whether the others are alike by themselves;
-        None: there is no suspect."""
-        return sum(one.probe for one in self._suspects) if self._suspects else None
+        None: there is no suspect, or just one that was refused as others were answered."""
+        on_trial, refused = self._on_trial_and_refused()
+        is_stray = not on_trial and len(refused) <= 1
+        return None if is_stray else sum(one.probe for one in self._suspects)
+
+    @property
+    def has_suspects(self) -> bool:
+        return bool(self._suspects)
 
     def keep(self, items: list[Item]) -> list[Item]:
         """The claimed ones, without those for which there is no room; these go back."""
@@ -186,18 +204,29 @@ class TrialsAtServer:
         known, found = self._trial.proven, self._proven
         return any(i.recipe_id not in known and i.recipe_id not in found for i in items)
 
+    def _on_trial_and_refused(self) -> tuple[list[SuspectRow], list[SuspectRow]]:
+        """The suspects: those whose recipe nobody has been answered to, and the others, whose reply
+        says that no request works any more."""
+        refused = [one for one in self._suspects if one.recipe_id in self.known]
+        return [one for one in self._suspects if one.recipe_id not in self.known], refused
+
+    def _in_flight(self) -> int:
+        (n,) = self._db.execute(QUERIES["calls_in_flight"], self._of_server()).fetchone()
+        return int(n)
+
     def _read_proven(self) -> None:
         rows = self._db.execute(QUERIES["proven_recipes"], self._of_server())
         self._proven = {recipe_id for (recipe_id,) in rows} - self._trial.proven
 
-    def _add(self, item: Item, suspect: Suspect, attempt_seq: int | None) -> None:
-        own = suspect.own
+    def _add(self, outcome: Outcome, suspect: Suspect, attempt_seq: int | None) -> None:
+        item, own = outcome.item, suspect.own
         row = {
             "item_id": item.id, "experiment_id": item.experiment_id, "recipe_id": item.recipe_id,
             "alike": suspect.alike, "probe": int(item.probe), "attempt_seq": attempt_seq,
             "reason": own.reason if isinstance(own, Fail) else None,
             "error": own.error if isinstance(own, Fail) else suspect.message,
             "available_at": None if isinstance(own, Fail) else own.available_at or self._now,
+            "sent_at": _sent_at(outcome), "halt": suspect.halt,
         }  # fmt: skip
         self._db.execute(QUERIES["add_suspect"], self._of_server(**row))
         held = {"item_id": item.id, "until": self._now + _HELD_MS}
@@ -282,6 +311,16 @@ def _proves(outcome: Outcome) -> bool:
     return attempt.outcome == "answered" or refused
 
 
+def _says_halt(outcome: Outcome) -> bool:
+    return isinstance(outcome.decision, Suspect) and outcome.decision.halt is not None
+
+
+def _sent_at(outcome: Outcome) -> int:
+    """When its call went out."""
+    attempt = outcome.attempt
+    return 0 if attempt is None else attempt.finished_at - (attempt.latency_ms or 0)
+
+
 def _finds_it_down(outcome: Outcome) -> bool:
     """Whether its call was not served at all; it is the pacer's to say what that means."""
     attempt = outcome.attempt
@@ -292,8 +331,10 @@ def _as_it_counts(
     outcome: Outcome, proven: frozenset[int] | set[int], *, by_itself: bool = False
 ) -> Outcome:
     decision = outcome.decision
-    is_open = outcome.item.recipe_id not in proven and not by_itself
-    if not isinstance(decision, Suspect) or is_open:
+    if not isinstance(decision, Suspect):
+        return outcome
+    is_open = outcome.item.recipe_id not in proven or decision.halt is not None
+    if is_open and not by_itself:
         return outcome
     return Outcome(
         outcome.item, outcome.attempts, decision.own, second_call_unsent=outcome.second_call_unsent

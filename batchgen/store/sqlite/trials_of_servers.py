@@ -92,11 +92,16 @@ class Trials:
         return frozenset(server for server, trials in self._at.items() if trials.on_trial)
 
     @property
+    def suspects(self) -> frozenset[str]:
+        """The servers that have some."""
+        return frozenset(server for server, trials in self._at.items() if trials.has_suspects)
+
+    @property
     def acquitted(self) -> tuple[Acquitted, ...]:
         return tuple(one for trials in self._at.values() for one in trials.acquitted)
 
     @property
     def look_again_at(self) -> int | None:
         """When what is on trial may be known."""
-        times = (trials.look_again_at for trials in self._at.values() if trials.on_trial)
-        return min(times, default=None)
+        unclear = (one for one in self._at.values() if one.on_trial or one.has_suspects)
+        return min((trials.look_again_at for trials in unclear), default=None)
