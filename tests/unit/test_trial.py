@@ -93,7 +93,7 @@ FORBIDDEN_PROBE = ("403 forbidden", 1)
         ([FORBIDDEN] * 8 + [FORBIDDEN_PROBE] * 2, 1, False, 10),  # it hangs
         ([FORBIDDEN] * 30 + [FORBIDDEN_PROBE], 0, False, None),  # the pool may have a bad block
         ([ACCOUNT] * 2 + [FORBIDDEN] * 2 + [FORBIDDEN_PROBE] * 2, 0, False, None),
-        ([FORBIDDEN] * 4, 0, True, None),
+        ([FORBIDDEN] * 40, 0, True, None),  # each tenth of the others was refused as well, perhaps
         ([ACCOUNT], 0, True, 1),
         ([ACCOUNT], 0, False, None),
         ([], 0, True, None),
