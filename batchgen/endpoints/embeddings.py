@@ -7,6 +7,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from batchgen.endpoints.endpoint import Body, Endpoint, ErrorInside, Message, text_alone
 from batchgen.endpoints.unusable import nothing_in, unusable, without_text
 from batchgen.endpoints.usage import usage_of
@@ -36,7 +38,8 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
         return unusable(f"{reply.status}, but nested too deep", None, body)
     value = vectors[0] if len(vectors) == 1 else vectors
     model = text_or_none(body.get("model"))
-    return Answer("", rest, None, model, usage_of(body), vector=dump_whole(value))
+    usage = replace(usage_of(body), completion_tokens=0)  # there are none, so none is unknown
+    return Answer("", rest, None, model, usage, vector=dump_whole(value))
 
 
 def _data(body: Body) -> list[Body] | None:

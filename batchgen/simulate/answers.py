@@ -25,12 +25,13 @@ _ADJECTIVES = ("quiet", "early", "narrow", "patient", "distant", "simple", "care
 
 class Chat(Struct, frozen=True):
     """A valid request. `text` is its last user message, `key` identifies its messages, and `digest`
-    everything that decides the answer."""
+    everything that decides the answer. `endpoint` is where it was asked."""
 
     body: Mapping[str, Any]
     text: str
     key: str
     digest: bytes
+    endpoint: str = "chat"
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Chat | None":

@@ -18,7 +18,7 @@ from aiohttp import web
 from msgspec import Struct, field
 
 from batchgen.errors import BatchgenError
-from batchgen.simulate.answers import Chat, completion, json_object, models
+from batchgen.simulate.answers import Chat, json_object, models
 from batchgen.simulate.azure import key_of, path_after_place
 from batchgen.simulate.behaviours import (
     Behaviour,
@@ -27,6 +27,7 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
+from batchgen.simulate.endpoints import PROMPTS, answer, asked
 from batchgen.simulate.faults import cut, reset, stream, trickle, until_disconnected
 from batchgen.simulate.limiter import Limiter
 from batchgen.simulate.streams import events_of, is_streamed
@@ -59,7 +60,7 @@ class _Call(Struct, frozen=True):
     @property
     def is_streamed(self) -> bool:
         """Then the delay is spread over the stream."""
-        return self.chat is not None and is_streamed(self.behaviour.kind, self.chat.body)
+        return is_streamed(self.behaviour.kind, self.chat)
 
 
 class Simulator:
@@ -227,7 +228,7 @@ class Simulator:
         body = json_object(raw)
         self.calls += 1
         self.requests.append(Received(body, request.headers, now, request.path, request.query))
-        chat = Chat.of(body)
+        chat = asked(path_after_place(request.path, request.query), body)
         tries = self._count(chat) if chat else 0
         error_roll, latency_roll = _rolls(self._seed, chat, tries)
         behaviour = self._refused(request, chat) or self._chosen(chat, error_roll, now)
@@ -253,12 +254,12 @@ class Simulator:
         path = path_after_place(request.path, request.query)
         if path is None:
             return Behaviour.error(404, message="Resource not found", code="404")
-        if path != "/chat/completions":
+        if path not in PROMPTS:
             return Behaviour.error(404, message=f"unknown URL {request.path}", code="unknown_url")
         if not self._authorized(request):
             return Behaviour.error(401, message="wrong API key", code="invalid_api_key")
         if chat is None:
-            return Behaviour.error(400, message="the body must be JSON with a list 'messages'")
+            return Behaviour.error(400, message=f"the body must be JSON with {PROMPTS[path]}")
         return None
 
     def _authorized(self, request: web.BaseRequest) -> bool:
@@ -329,7 +330,7 @@ class Simulator:
         assert call.chat is not None
         scripted = call.behaviour.body
         text = scripted.decode() if isinstance(scripted, bytes) else scripted
-        body = completion(call.chat, kind, text)
+        body = answer(call.chat, kind, text)
         if kind == "stale" and request.transport is not None:
             self._stale.add(request.transport)
         if call.is_streamed:

@@ -4,16 +4,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from batchgen.simulate.answers import Chat
+
 _PIECE_CHARS = 20
 _NEVER_STREAMED = ("status", "reset", "hang", "html", "trickle")
 _OF_CHUNKS = {"object": "chat.completion.chunk"}
 
 
-def is_streamed(kind: str, request: Mapping[str, Any]) -> bool:
+def is_streamed(kind: str, chat: Chat | None) -> bool:
     """Whether the answer to a request, which is of a kind of the error mix, is a stream."""
-    if kind in _NEVER_STREAMED:
+    if kind in _NEVER_STREAMED or chat is None or chat.endpoint != "chat":
         return False
-    return kind == "unasked_stream" or request.get("stream") is True
+    return kind == "unasked_stream" or chat.body.get("stream") is True
 
 
 def events_of(completion: bytes, request: Mapping[str, Any]) -> list[bytes]:

@@ -367,7 +367,7 @@ def embedding(*vectors: Any) -> dict[str, Any]:
 
 def test_an_embedding_is_a_vector_and_no_text() -> None:
     found = answer("embeddings", embedding([0.25, -1, 1e-7]))
-    assert (found.text, found.vector, found.usage) == ("", "[0.25,-1,1e-07]", Usage(3))
+    assert (found.text, found.vector, found.usage) == ("", "[0.25,-1,1e-7]", Usage(3, 0))
     assert "0.25" not in found.rest
     assert answer("embeddings", embedding([1], [2])).vector == "[[1],[2]]"
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from openai.types import Completion, CreateEmbeddingResponse
+from openai.types.responses import Response
 
 from batchgen.errors import BatchgenError, ConfigError
 from batchgen.llm.streams import Event, StreamedBody
@@ -142,9 +144,9 @@ async def test_models_are_listed_and_other_paths_unknown(client: Client) -> None
             assert [model["id"] for model in (await response.json())["data"]] == ["simulated"]
         async with client.get(f"{url}/nothing") as response:
             assert response.status == 404
-        async with client.post(f"{url}/completions", json=chat("hi")) as response:
+        async with client.post(f"{url}/moderations", json=chat("hi")) as response:
             assert response.status == 404
-            assert "/v1/completions" in (await response.json())["error"]["message"]
+            assert "/v1/moderations" in (await response.json())["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -720,3 +722,80 @@ async def test_a_stream_takes_as_long_as_the_answer_without_one(client: Client) 
         began = asyncio.get_running_loop().time()
         await events(client, url, stream=True)
         assert asyncio.get_running_loop().time() - began >= 0.4
+
+
+# --- other endpoints ---------------------------------------------------------------------------
+
+
+async def sent(client: Client, url: str, path: str, **body: Any) -> Any:
+    async with client.post(f"{url}{path}", json={"model": "m-1", **body}) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def test_other_endpoints_answer_as_openai_does(client: Client) -> None:
+    async with Simulator().running() as url:
+        told = Response.model_validate(
+            await sent(client, url, "/responses", input="hello", reasoning={"summary": "auto"})
+        )
+        assert told.output_text.startswith('You wrote "hello".')
+        assert [item.type for item in told.output] == ["reasoning", "message"]
+        body = await sent(client, url, "/completions", prompt="hello", n=2)
+        assert len(Completion.model_validate(body).choices) == 2
+        body = await sent(client, url, "/embeddings", input=["a", "b"], dimensions=5)
+        vectors = [one.embedding for one in CreateEmbeddingResponse.model_validate(body).data]
+        assert [len(vector) for vector in vectors] == [5, 5]
+        assert math.isclose(sum(number * number for number in vectors[0]), 1, abs_tol=1e-5)
+        again = await sent(client, url, "/embeddings", input="b", dimensions=5)
+        assert again["data"][0]["embedding"] == vectors[1]
+        packed = await sent(
+            client, url, "/embeddings", input="b", dimensions=5, encoding_format="base64"
+        )
+        assert isinstance(packed["data"][0]["embedding"], str)
+
+
+async def test_a_response_follows_the_format_of_its_text(client: Client) -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
+    wanted = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    async with Simulator().running() as url:
+        body = await sent(client, url, "/responses", input="hello", text=wanted)
+        assert json.loads(body["output"][0]["content"][0]["text"]) == {"a": 1}
+
+
+async def test_answers_of_other_endpoints_can_be_unusable_too(client: Client) -> None:
+    found = {}
+    for kind in ("length", "content_filter", "refusal", "empty", "no_choices"):
+        body = await scripted(client, kind, "/responses", input="x")
+        details = body["incomplete_details"] or {}
+        found[kind] = (body["status"], details.get("reason"))
+        assert (body["output"] is None) == (kind == "no_choices")
+    assert found == {
+        "length": ("incomplete", "max_output_tokens"),
+        "content_filter": ("incomplete", "content_filter"),
+        "refusal": ("completed", None), "empty": ("completed", None),
+        "no_choices": ("completed", None),
+    }  # fmt: skip
+    assert (await scripted(client, "empty", "/embeddings", input="x"))["data"] == []
+    assert (await scripted(client, "no_choices", "/completions", prompt="x"))["choices"] is None
+
+
+async def scripted(client: Client, kind: str, path: str, **body: Any) -> Any:
+    simulator = Simulator()
+    simulator.script("x", kind)
+    async with simulator.running() as url:
+        return await sent(client, url, path, **body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/responses", {"input": []}), ("/completions", {}), ("/embeddings", {"input": ""})],
+)
+async def test_a_request_without_a_prompt_is_refused(
+    client: Client, path: str, body: dict[str, Any]
+) -> None:
+    async with (
+        Simulator().running() as url,
+        client.post(f"{url}{path}", json=body) as response,
+    ):
+        assert response.status == 400
+        assert "the body must be JSON with '" in (await response.json())["error"]["message"]
