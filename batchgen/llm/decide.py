@@ -34,11 +34,12 @@ MAY_BE_CHARGED = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPON
 
 
 class Blame(Enum):
-    """Whose fault it is that a call failed. UNDECIDED: it is too early to say; if it was the item's
-    after all, the try is charged later."""
+    """Whose fault it is that a call failed. LIMIT: the server was sent more than it takes.
+    UNDECIDED: it is too early to say; if it was the item's after all, the try is charged later."""
 
     ITEM = "item"
     SERVER = "server"
+    LIMIT = "limit"
     UNDECIDED = "undecided"
 
 
@@ -59,19 +60,22 @@ def decide(
     *,
     needs_whole: bool,
     blame: Blame,
+    refusals: int = 0,
     now: int,
     rng: Random,
 ) -> Decision:
     """What becomes of the item. `KeepAnswer` means: the answer is good, now parse it.
 
-    `needs_whole`: the item's parser cannot use an answer that was cut off. `now` in epoch ms.
+    `needs_whole`: the item's parser cannot use an answer that was cut off. It has been refused
+    `refusals` times in a row, this one included. `now` in epoch ms.
     """
     if isinstance(verdict, Answer):
         return fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
     if verdict.halt is not None:
         return Release()
-    if verdict.reason is Reason.RATE_LIMIT:
-        return Retry(_at(now, verdict.retry_after_s, policy.first_wait_s, rng), charged=False)
+    if blame is Blame.LIMIT:
+        refused_wait_s = wait_s(refusals - 1, policy.first_wait_s)
+        return Retry(_at(now, verdict.retry_after_s, refused_wait_s, rng), charged=False)
     if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_TRY:
         return Retry(None, charged=False)
     again_at = _at(now, verdict.retry_after_s, wait_s(item.tries, policy.first_wait_s), rng)
@@ -116,6 +120,7 @@ def wait_s(failures: int, first_s: float, longest_s: float = _LONGEST_WAIT_S) ->
 
 
 def _at(now: int, retry_after_s: float | None, otherwise_s: float, rng: Random) -> int:
-    """Never before the wait is over: jitter is added, as full jitter would undercut Retry-After."""
-    seconds = otherwise_s if retry_after_s is None else retry_after_s
+    """Never before the wait is over: jitter is added, as full jitter would undercut Retry-After. A
+    server that asks to wait for nothing has not asked."""
+    seconds = retry_after_s or otherwise_s
     return now + ceil((seconds + rng.uniform(0, min(0.5, seconds / 4))) * 1000)

@@ -14,7 +14,8 @@ item with an answer and no parse is parsed, not asked for again.
     committer   what is written and claimed: demand (what to claim, and when), waiting (slots and
                 others that wait), permits (calls in flight), store_retries (while the disk is full)
     membership  what others want of this worker, and what it tells them: report, by reporting
-    pacer       holds back when the server wants fewer calls, or is down; blame says whether it is,
-                or its items are bad; stragglers knows which calls are late
+    pacer       holds back when the server wants fewer calls, or is down: controller finds how many
+                it takes, blame says whether it is down or its items are bad, stall for how long,
+                refused_items which are refused for ever; stragglers knows which calls are late
     spec        what it is to do; stats, what it did so far
 """

@@ -56,12 +56,14 @@ class BlameForNoService:
         return self.down or bool(self._unserved)
 
     def not_served(
-        self, failure: Failure, item: Item, now: int, *, is_last_try: bool = False
-    ) -> Blame:
-        """The call of `item` was not, and that became known `now`."""
+        self, failure: Failure, item: Item, now: int, *,
+        is_last_try: bool = False, tells: bool = True,
+    ) -> Blame:  # fmt: skip
+        """The call of `item` was not, and that became known `now`. Unless it `tells`, others are
+        being served."""
         earlier = self._unserved.pop(item.id, None)
         is_alone = not self._unserved
-        one = self._unserved[item.id] = self._unserved_item(failure, item, now)
+        one = self._unserved[item.id] = self._unserved_item(failure, item, now, tells=tells)
         if self.down:
             return self._not_served_while_down(one, item, now, is_asked_again=earlier is not None)
         if one.counts and self._tells(one):
@@ -91,13 +93,13 @@ class BlameForNoService:
         charges, self._late_charges = self._late_charges, []
         return charges
 
-    def _unserved_item(self, failure: Failure, item: Item, now: int) -> _Unserved:
+    def _unserved_item(self, failure: Failure, item: Item, now: int, *, tells: bool) -> _Unserved:
         may_be_its_own = failure.trouble is None
         was_in_trouble = item.tries > 0 or item.id in self._others_were_served
         is_5xx = may_be_its_own and failure.reason is Reason.SERVER
         enough = _ITEMS_WITH_5XX if is_5xx else _ITEMS_TO_BLAME_THE_SERVER
         return _Unserved(
-            (item, failure), now, not (may_be_its_own and was_in_trouble),
+            (item, failure), now, tells and not (may_be_its_own and was_in_trouble),
             1 if failure.trouble is Trouble.UNREACHABLE else enough, may_be_its_own,
         )  # fmt: skip
 

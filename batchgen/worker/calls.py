@@ -72,14 +72,14 @@ class Calls:
     async def _call(self, request: Request, calls: list[CallResult | None]) -> CallResult:
         place = len(calls)
         calls.append(None)
-        number = self._pacer.call_sent(clock_ms())
+        call = self._pacer.call_sent(clock_ms())
         try:
             reply = await self._client.complete(request.body, request.endpoint)
         finally:
-            self._pacer.call_ended()
+            self._pacer.call_ended(call)
         kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
-        called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint))
-        self._observe_limits(reply, number)
+        called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint), call)
+        self._observe_limits(reply, call.number)
         return called
 
     def _observe_limits(self, reply: Reply, number: int) -> None:

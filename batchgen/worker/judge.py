@@ -26,6 +26,7 @@ from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.error_replies import UNKNOWN_MODEL
 from batchgen.llm.prices import Prices
 from batchgen.text.json_text import storable
+from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused, shown_url
 from batchgen.worker.pacer import Pacer
@@ -44,6 +45,7 @@ class CallResult(Struct, frozen=True):
 
     reply: Reply
     verdict: Answer | Failure
+    call: Call
 
 
 class Sent(Struct, frozen=True):
@@ -112,7 +114,7 @@ class Judge:
         verdict = self._rejected_parameters.interpret(item, prepared, sent.decisive.verdict, reply)
         others = [self._other_attempt(call, prepared) for call in sent.others]
         attempts = (self._attempt(reply, verdict, prepared), *others)
-        return Record(attempts, CallResult(reply, verdict))
+        return Record(attempts, CallResult(reply, verdict, sent.decisive.call))
 
     def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
@@ -120,12 +122,12 @@ class Judge:
         needs_whole = prepared.parser.needs_whole
         if _is_about_its_own_model(verdict, prepared.input):
             verdict = replace(verdict, halt=None)
-            return self._decide(item, verdict, called.reply, needs_whole=needs_whole)
+            return self._decide(item, verdict, called, needs_whole=needs_whole)
         own = verdict
         if isinstance(verdict, Failure) and not self._trials.believes(verdict, item.recipe_id):
             trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
-        decision = self._decide(item, own, called.reply, needs_whole=needs_whole)
+        decision = self._decide(item, own, called, needs_whole=needs_whole)
         return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
     def take_failure(self, item: Item) -> Fail | None:
@@ -174,19 +176,17 @@ class Judge:
         return verdict
 
     def _decide(
-        self, item: Item, verdict: Answer | Failure, reply: Reply, *, needs_whole: bool
+        self, item: Item, verdict: Answer | Failure, called: CallResult, *, needs_whole: bool
     ) -> Decision:
         now = clock_ms()
         is_last_try = item.tries + 1 >= self._policy.max_attempts
         was_believed = self._pacer.server.believed
-        blame = self._pacer.observe(
-            verdict, item, now - reply.latency_ms, now, is_last_try=is_last_try
-        )
+        blame = self._pacer.observe(verdict, item, called.call, now, is_last_try=is_last_try)
         self._tell_of_outage(verdict, now)
         if was_believed and not self._pacer.server.believed:
             self._warn(NOT_TRUE)
         owed = self._charge_late(item)
-        self._stats.count_call(verdict, reply, paused=now < self._pacer.paused_until)
+        self._stats.count_call(verdict, called.reply, paused=now < self._pacer.paused_until)
         if isinstance(verdict, Failure) and verdict.halt:
             self._halt(refused(verdict))
         else:
@@ -194,7 +194,7 @@ class Judge:
         owing = replace(item, tries=item.tries + owed) if owed else item
         decision = decide(
             verdict, owing, self._policy, needs_whole=needs_whole,
-            blame=blame, now=now_ms(), rng=self._rng,
+            blame=blame, refusals=self._pacer.refusals_in_a_row(item), now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
             self._tried_on_fresh_connection.discard(item.id)

@@ -1,26 +1,26 @@
-"""How many calls a worker may have in flight: all its slots, fewer, or none for a while.
+"""How many calls a worker may have in flight at one server: all its slots, fewer, or none for a
+while.
 
-One `Pacer` a worker; time is passed in (of `clock_ms`). How many may go out in a minute, of all
-workers together, is not its matter (buckets.py). It knows four reasons to hold back:
+One `Pacer` a worker and server; time is passed in (of `clock_ms`). How many may go out in a minute,
+of all workers together, is not its matter (limits/buckets.py). It joins what holds them back:
 
-    start      The first calls go out few, until something came back or a moment has passed: a
-               wrong key costs a handful of calls, not one a slot.
-    limited    A burst of 429 pauses the whole worker once, for as long as the server asks, or for
-               1, 2, 4... seconds when it does not say, and takes a fifth of its slots out of use.
-               They come back slowly, a twentieth of all for each round of answers. Replies to
-               calls that went out before the pause belong to the same burst. With `--adaptive`
-               the slots stay: the rate is cut, for all workers, and both limits would apply.
+    refusals   The controller finds how many calls at once the server takes (controller.py). When
+               it takes none, the worker pauses once, for as long as the server asks, or for 1, 2,
+               4... 60 s when it does not say, and at most for a quarter of the time that it has
+               lasted, or 5 s. With `--adaptive` a 429 leaves the slots: it cuts the rate.
     announced  The server says that it has no room for more calls now (announced.py).
-    down       Nobody gets through (blame.py). Pause 1, 2, 4... 30 seconds, then send one call to
-               see. A server that has answered nobody yet, and is there but says 5xx, may be dead:
-               these pauses go on to double. A call that times out says nothing about that.
+    down       Nobody gets through (blame.py). Then one call now and then is sent to see, after 1,
+               2, 3 s, and then after a twentieth of the time that it has lasted, up to 30 s. A
+               server that has answered nobody yet, and is there but says 5xx, may be dead: these
+               pauses go on to double. A call that times out says nothing about that.
 
-A worker that has had no success for `stall_s`, whatever came instead, is stalled, and halts. When a
-server announces that it has no room for longer than that, it is asked once all the same: if it
-answers, what it announces is not true, and counts no more; if it refuses, the worker halts.
+A worker that has had no success for `stall_s`, whatever came instead, is stalled, and halts
+(stall.py). When a server announces that it has no room for longer than that, it is asked once all
+the same: if it answers, what it announces is not true, and counts no more; if it refuses, the
+worker halts.
 """
 
-from math import ceil, inf
+from math import ceil
 from typing import TypeGuard
 
 from batchgen.items import Answer, Failure, Item, Reason, Trouble
@@ -28,17 +28,20 @@ from batchgen.limits.announced import ServerAllowance
 from batchgen.llm.decide import Blame, wait_s
 from batchgen.store.trial import MOST_FIRST_CALLS
 from batchgen.worker.blame import BlameForNoService, LateCharge
+from batchgen.worker.controller import Call, Controller, Refusal
+from batchgen.worker.refused_items import RefusedItems
+from batchgen.worker.stall import StallWatch, is_429, is_success
 
 _START_CALLS = 4
 _START_MS = 1500
 _AT_WORK_MS = 8000
 _ALL_CALLS = 1_000_000
-_LONGEST_PROBE_WAIT_S = 30.0
-# Longer than an item waits for its next try: then the worker had nothing to ask.
-_IDLE_MS = 120_000
-# As DataDesigner and inspect_ai do: enough to end a burst, little enough not to starve.
-_CUT_PER_BURST = 0.8
-_GROWTH_PER_ROUND = 0.05
+_LONGEST_PAUSE_S, _SHORTEST_LONG_PAUSE_S, _PAUSE_SHARE = 60.0, 5.0, 1 / 4
+_LONGEST_PROBE_WAIT_S, _SHORTEST_LONG_PROBE_WAIT_S, _PROBE_WAIT_SHARE = 30.0, 3.0, 1 / 20
+# Of a server that has answered nobody: few enough that the calls until `stall_s` stay few.
+_FIRST_PROBE_WAITS = 12
+# Where a refused call was the only one, the next one of these waits for a moment.
+_REST_MS = 100
 
 
 class Pacer:
@@ -48,37 +51,40 @@ class Pacer:
         self, slots: int, stall_s: float, now: int, *,
         first_wait_s: float = 1.0, cuts_slots: bool = True,
     ) -> None:  # fmt: skip
-        self.slots = slots
+        self.controller = Controller(slots)
+        self.server = ServerAllowance()
+        self.paused_until = 0
+        self.limited_until = 0  # the same, but for an outage
         self._first_wait_s = first_wait_s
+        self._longest_first_wait_s = max(_LONGEST_PROBE_WAIT_S, stall_s / _FIRST_PROBE_WAITS)
         self._cuts_slots = cuts_slots
-        self._stall_ms = int(stall_s * 1000)
         self._started_at = now
         self._got_reply = False
-        self._was_answered = False
-        self._trouble_since: int | None = None
-        self._only_429 = False
-        self._replied_at = now
-        self._calls_in_flight = 0
         self._tried_against_announced = False
         self._refused_as_announced = False
         self._paused_at = -1
-        self.paused_until = 0
-        self.limited_until = 0  # the same, but for an outage
+        self._rests_until = 0
+        self._refused_until = 0  # some item waits, as it was refused
+        self._trouble_began_at = now  # the bursts or probes that are counted
         self._bursts = 0
-        self._share = 1.0
         self._failed_probes = 0
+        self._stall = StallWatch(stall_s, now)
         self._blame = BlameForNoService()
-        self.server = ServerAllowance()
+        self._refused = RefusedItems()
+
+    @property
+    def slots(self) -> int:
+        return self.controller.slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        self.controller.slots = slots
 
     def allowed(self, now: int) -> int:
         """How many calls may be in flight at this moment."""
-        if now < self.paused_until:
+        if now < max(self.paused_until, self._rests_until):
             return 0
-        if self.down:
-            return 1
-        if self._is_starting(now):
-            return min(self.slots, _START_CALLS)
-        return max(1, int(self.slots * self._share))
+        return 1 if self.down else self.controller.allowed(now)
 
     @property
     def down(self) -> bool:
@@ -91,16 +97,11 @@ class Pacer:
         is not down."""
         return self._failed_probes if self.down else None
 
-    @property
-    def usable_slots(self) -> int:
-        """How many are left of all slots after bursts of 429, while there is no pause."""
-        return max(1, int(self.slots * self._share))
-
     def first_calls(self, now: int) -> int:
         """How many calls of a recipe that nobody has been answered to may be in flight, of all
         workers together. Who takes so long is at work: a refusal would have come."""
-        is_in_trouble = self._trouble_since is not None and not self._only_429
-        if self._is_starting(now) or is_in_trouble:
+        is_starting = not self._got_reply and now - self._started_at < _START_MS
+        if is_starting or self._stall.is_in_trouble:
             return _START_CALLS
         is_at_work = not self._got_reply and now - self._started_at >= _AT_WORK_MS
         return _ALL_CALLS if is_at_work and self.server.calls else MOST_FIRST_CALLS
@@ -109,54 +110,57 @@ class Pacer:
         """How many more calls the server would take, by what it announces; when that is none for
         longer than `stall_s`, one call is sent to see. `in_flight` are claimed: those of them that
         were not sent yet take from it too."""
-        not_sent = max(0, in_flight - self._calls_in_flight)
+        not_sent = max(0, in_flight - self.controller.under_way)
         room = self.server.calls_left(call_tokens, now) - not_sent
         may_try = room < 1 and in_flight == 0 and not self._tried_against_announced
-        if may_try and self._is_long(self.server.full_at(call_tokens, now), now):
+        if may_try and self._stall.is_long(self.server.full_at(call_tokens, now), now):
             return 1
         return room
 
-    def call_sent(self, now: int) -> int:
-        """A call goes out; returns its number. What the start allows counts from the first one."""
+    def call_sent(self, now: int) -> Call:
+        """A call goes out. What the start allows counts from the first one."""
         if not self.server.calls:
             self._started_at = now
-        self._tried_against_announced = self._is_long(self.server.full_at(1.0, now), now)
-        self._calls_in_flight += 1
-        return self.server.sent()
+        self._tried_against_announced = self._stall.is_long(self.server.full_at(1.0, now), now)
+        self.server.sent()
+        return self.controller.sent(now)
 
-    def call_ended(self) -> None:
+    def call_ended(self, call: Call) -> None:
         """It has its reply, or was abandoned."""
-        self._calls_in_flight -= 1
+        self.controller.left(call)
 
     def next_change_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
-        if now < self.paused_until:
-            return self.paused_until
-        if self._is_starting(now):
-            return self._started_at + _START_MS
-        return None
+        if now < (held_until := max(self.paused_until, self._rests_until)):
+            return held_until
+        return None if self.down else self.controller.next_rise_at(now)
 
     def observe(
-        self, verdict: Answer | Failure, item: Item, sent_at: int, now: int, *,
+        self, verdict: Answer | Failure, item: Item, call: Call, now: int, *,
         is_last_try: bool = False,
     ) -> Blame:  # fmt: skip
-        """Learn from what a call that went out at `sent_at` brought, and say whose fault it was."""
-        self._follow_success(verdict, sent_at, now)
+        """Learn from what a call brought, and say whose fault it was."""
+        self.controller.left(call)
+        self._stall.observe(verdict, call.sent_at, self.paused_until, now)
+        self._observe_announced(verdict, now)
+        if self._is_refusal(verdict):
+            return self._observe_refusal(verdict, item, call, now)
         if _is_no_service(verdict):
-            return self._observe_no_service(verdict, item, sent_at, now, is_last_try=is_last_try)
+            return self._observe_no_service(verdict, item, call, now, is_last_try=is_last_try)
         tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         if tells_nothing and self._blame.is_open:
             return Blame.SERVER if self.down else Blame.ITEM
-        self._got_reply = True
-        self._failed_probes = 0
-        self._blame.served(sent_at)
-        if isinstance(verdict, Failure) and verdict.reason is Reason.RATE_LIMIT:
-            self._observe_rate_limit(verdict, sent_at, now)
-            return Blame.SERVER
-        self._bursts = 0
-        round_of_answers = max(1.0, self.slots * self._share)
-        self._share = min(1.0, self._share + _GROWTH_PER_ROUND / round_of_answers)
+        self._served(call)
+        if not tells_nothing:
+            self.controller.taken(call)
+            self._refused.served(item.id)
+        if call.sent_at > self._paused_at:
+            self._bursts = 0
         return Blame.ITEM
+
+    def refusals_in_a_row(self, item: Item) -> int:
+        """How often the item was refused since it was last served."""
+        return self._refused.in_a_row(item.id)
 
     def take_late_charges(self) -> list[LateCharge]:
         """The items whose fault was undecided and turned out to be their own; each is returned
@@ -165,7 +169,11 @@ class Pacer:
 
     def forget_trouble(self) -> None:
         """Somebody else held the calls back meanwhile: that is no stall."""
-        self._trouble_since = None
+        self._stall.forget()
+
+    def waits(self, now: int) -> bool:
+        """Whether the server has asked that a call wait: of all, or of some item."""
+        return now < max(self.paused_until, self._refused_until)
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
@@ -173,73 +181,95 @@ class Pacer:
             return (
                 "the server says that nothing is left for longer than work.stall_s, and means it."
             )
-        since = self._trouble_since
-        if since is None and now < self.paused_until:
-            since = self._replied_at  # answers to calls that were under way when the pause began
-        if since is None or now - since < self._stall_ms:
-            return None
-        what = "nothing was answered"
-        if self.down:
-            what = "the server was down"
-        elif self._only_429:
-            what = "the server answered only 429"
-        return f"{what} for {self._stall_ms / 1000:g} s (work.stall_s)."
+        return self._stall.stalled(now, paused_until=self.paused_until, down=self.down)
 
-    def _follow_success(self, verdict: Answer | Failure, sent_at: int, now: int) -> None:
-        """For how long there has been none; not while the worker had nothing to ask."""
-        was_idle = sent_at > max(self._replied_at, self.paused_until) + _IDLE_MS
-        self._replied_at = now
-        was_a_try = self._tried_against_announced
-        if isinstance(verdict, Answer) or verdict.reason is Reason.REFUSAL:
-            self._trouble_since = None
-            self._was_answered = True
-            if was_a_try:
-                self._tried_against_announced = False
-                self.server.disbelieve()
+    def _observe_announced(self, verdict: Answer | Failure, now: int) -> None:
+        """Whether the call that was sent against what the server announces was served."""
+        if not self._tried_against_announced:
             return
-        is_429 = verdict.reason is Reason.RATE_LIMIT
-        if was_a_try and is_429:
-            self._refused_as_announced = self._is_long(self.server.next_at(1.0, now), now)
-        if self._trouble_since is None or was_idle:
-            self._trouble_since, self._only_429 = now, True
-        self._only_429 = self._only_429 and is_429
+        if is_success(verdict):
+            self._tried_against_announced = False
+            self.server.disbelieve()
+        elif is_429(verdict):
+            self._refused_as_announced = self._stall.is_long(self.server.next_at(1.0, now), now)
 
-    def _observe_rate_limit(self, failure: Failure, sent_at: int, now: int) -> None:
-        same_burst = sent_at <= self._paused_at
-        if not same_burst:
-            self._bursts += 1
-            self._paused_at = now
-            if self._cuts_slots:
-                self._share = max(self._share * _CUT_PER_BURST, 1 / self.slots)
-        asked_s = failure.retry_after_s
-        if asked_s is None:
-            asked_s = 0.0 if same_burst else wait_s(self._bursts - 1, self._first_wait_s)
-        self._pause(now, asked_s)
-        self.limited_until = max(self.limited_until, now + ceil(asked_s * 1000))
+    def _is_refusal(self, verdict: Answer | Failure) -> TypeGuard[Failure]:
+        """What else than a 429 says so only while others are served: else the server is down."""
+        if not isinstance(verdict, Failure):
+            return False
+        if verdict.reason is Reason.RATE_LIMIT:
+            return True
+        says_so = verdict.trouble in (Trouble.UNAVAILABLE, Trouble.UNREACHABLE)
+        return says_so and not self.down and self.controller.serves
+
+    def _observe_refusal(self, failure: Failure, item: Item, call: Call, now: int) -> Blame:
+        is_limited = failure.reason is Reason.RATE_LIMIT
+        if is_limited:
+            self._served(call)
+        refusal = self.controller.refused(call, now, may_fall=self._cuts_slots or not is_limited)
+        is_alone = not self.controller.under_way
+        self._refused_until = max(
+            self._refused_until, now + ceil(1000 * (failure.retry_after_s or 0))
+        )
+        self._refused.refused(item.id, may_be_its_own=refusal is Refusal.STRAY or is_alone)
+        if refusal is Refusal.BURST:
+            self._pause_for_burst(failure, now)
+        elif refusal is Refusal.SAME and failure.retry_after_s:
+            self._pause_for_limit(failure.retry_after_s, now)
+        elif is_alone:
+            self._rests_until = now + _REST_MS
+        if is_limited:
+            return Blame.ITEM if self._refused.is_at_fault(item.id) else Blame.LIMIT
+        if refusal is Refusal.STRAY:
+            return self._blame.not_served(failure, item, now, tells=False)
+        return Blame.LIMIT
 
     def _observe_no_service(
-        self, failure: Failure, item: Item, sent_at: int, now: int, *, is_last_try: bool
+        self, failure: Failure, item: Item, call: Call, now: int, *, is_last_try: bool
     ) -> Blame:
         if failure.trouble is Trouble.STALE_CONNECTION:
             return Blame.SERVER
         self._got_reply = self._got_reply or failure.reason is Reason.SERVER
+        was_down = self.down
         blame = self._blame.not_served(failure, item, now, is_last_try=is_last_try)
-        if blame is Blame.SERVER and sent_at > self._paused_at:
+        if self.down and not was_down:
+            self.controller.restart()
+            self._trouble_began_at = now
+        if blame is Blame.SERVER and call.sent_at > self._paused_at:
             self._paused_at = now
-            self._pause(now, max(self._probe_in_s(failure), failure.retry_after_s or 0.0))
+            self._pause(now, max(self._probe_in_s(failure, now), failure.retry_after_s or 0.0))
             self._failed_probes += 1
         return blame
 
-    def _probe_in_s(self, failure: Failure) -> float:
+    def _served(self, call: Call) -> None:
+        self._got_reply = True
+        self._failed_probes = 0
+        self._blame.served(call.sent_at)
+
+    def _pause_for_burst(self, failure: Failure, now: int) -> None:
+        if not self._bursts:
+            self._trouble_began_at = now
+        lasted_s = (now - self._trouble_began_at) / 1000
+        longest_s = max(_SHORTEST_LONG_PAUSE_S, lasted_s * _PAUSE_SHARE)
+        longest_s = min(longest_s, _LONGEST_PAUSE_S)
+        pause_s = failure.retry_after_s or wait_s(self._bursts, self._first_wait_s, longest_s)
+        self._bursts += 1
+        self._paused_at = now
+        self._pause_for_limit(pause_s, now)
+
+    def _pause_for_limit(self, seconds: float, now: int) -> None:
+        self._pause(now, seconds)
+        self.limited_until = max(self.limited_until, now + ceil(seconds * 1000))
+
+    def _probe_in_s(self, failure: Failure, now: int) -> float:
         may_be_dead = failure.reason is Reason.SERVER and failure.trouble is None
-        longest_s = inf if may_be_dead and not self._was_answered else _LONGEST_PROBE_WAIT_S
+        if may_be_dead and not self._stall.was_answered:
+            longest_s = self._longest_first_wait_s
+        else:
+            lasted_s = (now - self._trouble_began_at) / 1000
+            longest_s = max(_SHORTEST_LONG_PROBE_WAIT_S, lasted_s * _PROBE_WAIT_SHARE)
+            longest_s = min(longest_s, _LONGEST_PROBE_WAIT_S)
         return wait_s(self._failed_probes, self._first_wait_s, longest_s)
-
-    def _is_starting(self, now: int) -> bool:
-        return not self._got_reply and now - self._started_at < _START_MS
-
-    def _is_long(self, at: int | None, now: int) -> bool:
-        return at is not None and at - now > self._stall_ms
 
     def _pause(self, now: int, seconds: float) -> None:
         self.paused_until = max(self.paused_until, now + ceil(seconds * 1000))

@@ -66,8 +66,8 @@ class Reporter:
             return Held(HeldBy.LIMIT, per_minute=stats.limited_to_rpm, limit=stats.limited_by)
         if self._trials.on_trial and stats.in_flight < pacer.slots:
             return Held(HeldBy.FIRST)
-        if pacer.usable_slots < pacer.slots:
-            return Held(HeldBy.SLOTS, slots=pacer.usable_slots)
+        if pacer.controller.limit < pacer.slots:
+            return Held(HeldBy.SLOTS, slots=pacer.controller.limit)
         due_at = stats.next_item_at
         if due_at is not None and due_at - now_ms() > _WORTH_SAYING_MS:
             return Held(HeldBy.ITEMS, due_at)

@@ -125,7 +125,7 @@ class Slots:
         while True:
             await asyncio.sleep(min(self._spec.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
-            if now < self._stages.pacer.paused_until and not self._stats.paused:
+            if self._stages.pacer.waits(now) and not self._stats.paused:
                 self._stages.judge.halt_if_stalled(now)
 
     async def _slot(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batchgen.items import Answer, Attempt, Done, Failure, Item, Outcome, Reason, Usage
+from batchgen.items import Attempt, Done, Failure, Item, Outcome, Reason, Usage
 from batchgen.limits import UNKNOWN_CALL, AnnouncedLimit, Limits, TokenMeter
 from batchgen.store import Exchange, Orders
 from batchgen.worker.demand import Demand
@@ -12,10 +12,10 @@ from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.trials import Trials
+from tests.kits.pacing import refuse_everybody, use_all_slots
 
 NOW = 100_000
 SLOTS = 20
-ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
 SLOW_DOWN = Failure(Reason.RATE_LIMIT, "429", retry_after_s=7)
 ITEM = Item(1, 1, 1, 1, None, "{}")
 
@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, **spec: object) -> None:
         self.spec = WorkSpec(concurrency=SLOTS, **spec)  # type: ignore[arg-type]
         self.pacer = Pacer(SLOTS, 1800, 0)
-        self.pacer.observe(ANSWER, ITEM, 0, 0)
+        use_all_slots(self.pacer, 0)
         self.permits = Permits(self.pacer)
         self.meter = TokenMeter(None)
         self.demand = Demand(self.spec, self.pacer, self.permits, self.meter, Trials(""))
@@ -65,7 +65,7 @@ def all_in_flight(worker: Worker) -> None:
 
 
 def limited(worker: Worker) -> None:
-    worker.pacer.observe(SLOW_DOWN, ITEM, NOW - 10, NOW)
+    refuse_everybody(worker.pacer, SLOW_DOWN, NOW)
 
 
 def server_has_room_for_three(worker: Worker) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from batchgen.clock import clock_ms
 from batchgen.config import ModelConfig
 from batchgen.items import (
     Answer,
@@ -34,6 +35,7 @@ from batchgen.llm.prices import Prices
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
 from batchgen.store import Exchange
+from batchgen.worker.controller import Call
 from batchgen.worker.judge import CallResult, Judge, Sent
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
@@ -66,7 +68,11 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
 
 
 def called(verdict: Answer | Failure, **reply: Any) -> CallResult:
-    return CallResult(Reply(1_700_000_000_000, 250, **reply), verdict)
+    return CallResult(
+        Reply(1_700_000_000_000, 250, **reply),
+        verdict,
+        Call(1, clock_ms(), has_ended=True),
+    )
 
 
 def sent(verdict: Answer | Failure, **reply: Any) -> Sent:

@@ -6,7 +6,6 @@ become of each item is known beforehand. `--slow` is the long one.
 
 import asyncio
 import re
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +114,6 @@ async def test_in_a_storm_every_item_ends_as_its_calls_say(tmp_path: Path, slow:
     assert simulator.calls == calls
     assert job.query("select sum(calls), sum(unknown_calls) from totals") == [(calls, 0)]
     assert_retry_after_was_honoured(simulator)
-    assert_nothing_was_sent_in_a_pause(job)
 
 
 def assert_retry_after_was_honoured(simulator: Simulator) -> None:
@@ -132,17 +130,6 @@ def assert_retry_after_was_honoured(simulator: Simulator) -> None:
             assert at[number + 1] - at[number] >= RETRY_AFTER_S, (text, kinds)
             waits += 1
     assert waits > 0
-
-
-def assert_nothing_was_sent_in_a_pause(job: Job) -> None:
-    """By anybody: a 429 stops the whole worker from when it came."""
-    sent: list[int] = sorted(
-        at for (at,) in job.query("select finished_at - latency_ms from attempts")
-    )
-    for (came_at,) in job.query("select finished_at from attempts where reason = 'rate_limit'"):
-        # Both times are whole milliseconds, rounded down.
-        first = bisect_left(sent, came_at + 2)
-        assert sent[first:][:1] >= [came_at + int(RETRY_AFTER_S * 1000)] or first == len(sent)
 
 
 # Servers that go away

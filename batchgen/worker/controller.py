@@ -1,0 +1,297 @@
+"""How many calls at once a server takes, found from which are taken and which are refused. Pure.
+
+A refusal is whatever says "not now": 429; 503 and its like, or a refused connection, while other
+calls are under way. One `Controller` a server and worker; time is passed in (of `clock_ms`).
+
+    level    how many calls were under way beside a call as it went out, the refused left out
+    taken    answered, or under way for far longer than a refusal takes
+    proven   below this level calls are taken: the newest few at it were
+    strays   the share of refusals that comes whatever is sent. It is learned while fewer calls are
+             sent than where refusals were too many, as those that a limit makes end there
+
+    a stray                A refusal at a proven level costs nothing but its own call.
+    above what is proven   One refusal, or a few where strays are many, and hardly a call taken: the
+                           limit is found. It falls to what is under way beside.
+    too many for strays    (CUSUM, the usual test for a change.) The limit has become lower, or is
+                           one of the rate: it falls by a fifth, and to what is under way beside.
+    a burst                Of what was sent since the first refusal nothing is taken: everybody has
+                           to pause. The calls come back by doubling; the limit stays.
+
+The limit rises by one for each call that is taken while all of it is in use; when that was too
+much, for every second one, every fourth, and so on to every 64th: so often a cap is asked for
+more. When it was not too much, twice as fast. At the start the calls rise fourfold with each round.
+"""
+
+from collections import deque
+from enum import Enum
+from math import inf, log
+
+from msgspec import Struct
+
+_START_CALLS, _START_RISE, _RISE = 4.0, 3, 1
+# A call that has been under way for so long is at work, or waits in the server's queue.
+_AT_WORK_MS = 1000
+_SURELY_TAKEN = 3  # times as long as a refusal took
+_SHORTEST_REFUSAL_MS = 30
+_CALLS_TO_PROVE = 3
+# Above what is proven: strays in a row that are too unlikely, and as many of all calls.
+_UNLIKELY, _TOO_MANY = 0.03, 0.3
+_CUT, _CUT_ENOUGH_TO_LEARN = 0.8, 0.85
+_MOST_FAILED_RISES = 6
+# The share of strays, and that of refusals above a limit: what CUSUM tells apart.
+_STRAYS_AT_FIRST, _FEWEST_STRAYS, _MOST_STRAYS, _ABOVE_LIMIT = 0.04, 0.02, 0.3, 0.5
+_CALLS_TO_LEARN, _CALLS_TO_FORGET = 100, 2000
+_TELLING = 8.0  # a logarithm: strays alone do so once in some thousands of calls
+
+
+class Call(Struct, eq=False):
+    """A call that went out; what it holds is its controller's matter."""
+
+    number: int
+    sent_at: int
+    level: int = 0
+    has_ended: bool = False
+    is_taken: bool = False
+    has_risen: bool = False
+
+
+class Refusal(Enum):
+    """What a refusal is.
+
+    stray   it says nothing of other calls
+    limit   more calls are sent than the server takes
+    burst   nobody is taken
+    same    it is of a burst that is known
+    """
+
+    STRAY = "stray"
+    LIMIT = "limit"
+    BURST = "burst"
+    SAME = "same"
+
+
+class Controller:
+    """`slots`, the most that it allows, may be changed at any time. Each call is `sent`, and then
+    `taken`, `refused` or, where that is not known, `left`. `under_way` are so many."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.under_way = 0
+        self.strays = _STRAYS_AT_FIRST
+        self._sent = 0
+        self._unknown: deque[Call] = deque()  # whether they are taken; oldest first
+        self._young: deque[Call] = deque()  # perhaps not at work yet
+        self._limit = inf
+        self._limit_that_held = inf  # some call was taken since it fell to that
+        self._fell_after = 0  # this and others: the number of the newest call at that time
+        self._failed_at = inf
+        self._failed_rises = 0
+        self._full_until = 0
+        self._ramp: float | None = _START_CALLS  # on its way to the limit
+        self._ramp_rise = _START_RISE
+        self._proven = 0
+        self._taken_high: list[int] = []  # levels from `proven` on
+        self._refused_high = 0
+        self._evidence = 0.0
+        self._alarm_at = inf
+        self._taken_since_alarm = 0
+        self._row = 0.0  # the evidence of refusals since the first of which nothing was taken
+        self._row_after = 0
+        self._burst_after = 0
+        self._is_back = False  # from a burst, and nothing was taken yet
+        self._has_taken = False
+
+    @property
+    def limit(self) -> int:
+        """How many calls at once the server takes, as far as is known, of `slots`."""
+        return max(1, int(min(self._limit, self.slots)))
+
+    @property
+    def is_rising(self) -> bool:
+        """Whether fewer are allowed than `limit`, for a while."""
+        return self._ramp is not None
+
+    @property
+    def serves(self) -> bool:
+        """Whether calls are under way, and some were taken since the last burst."""
+        return self.under_way > 0 and self._has_taken and not self._is_back
+
+    def allowed(self, now: int) -> int:
+        """How many may be under way."""
+        while self._young and self._young[0].sent_at + _AT_WORK_MS <= now:
+            if not (call := self._young.popleft()).has_ended:
+                self._rise(call)
+        return self.limit if self._ramp is None else max(1, min(int(self._ramp), self.limit))
+
+    def next_rise_at(self, now: int) -> int | None:
+        """When `allowed` may rise by itself."""
+        if self.allowed(now) >= self.slots:
+            return None
+        while self._young and self._young[0].has_ended:
+            self._young.popleft()
+        return self._young[0].sent_at + _AT_WORK_MS if self._young else None
+
+    def sent(self, now: int) -> Call:
+        """A call goes out."""
+        self._sent += 1
+        call = Call(self._sent, now, self.under_way)
+        self._unknown.append(call)
+        self._young.append(call)
+        self.under_way += 1
+        if self.under_way >= self.allowed(now):
+            self._full_until = call.number
+        return call
+
+    def left(self, call: Call) -> None:
+        """It is not under way any more."""
+        self.under_way -= not call.has_ended
+        call.has_ended = True
+
+    def taken(self, call: Call) -> None:
+        """The server served it, whatever it said."""
+        self.left(call)
+        self._take(call)
+        self._rise(call)
+
+    def refused(self, call: Call, now: int, *, may_fall: bool = True) -> Refusal:
+        """The server refused it. Without `may_fall` the limit does not fall for that."""
+        self.left(call)
+        took_ms = max(now - call.sent_at, _SHORTEST_REFUSAL_MS)
+        self._settle(now - _SURELY_TAKEN * took_ms)
+        high = self._correct_levels(call)
+        self._evidence += self._told_by_refusal
+        if call.number <= self._burst_after:
+            return Refusal.SAME
+        self._extend_row(call)
+        is_above = call.level >= self._proven
+        is_first = not (self._has_taken or self.under_way)
+        is_row = self._tells_of_burst and not (is_above and self.under_way)
+        if self._is_back or is_first or is_row:
+            self.restart()
+            return Refusal.BURST
+        is_alarm = self._evidence >= (2 * _TELLING if is_above else _TELLING)
+        if not is_alarm and not (is_above and self._tells_of_limit(high)):
+            self._learn(0 if is_above else 1)
+            return Refusal.STRAY
+        if may_fall:
+            self._fall(call, is_alarm=is_alarm)
+        return Refusal.LIMIT
+
+    def restart(self) -> None:
+        """Nobody is served. What comes after that comes back by doubling, to the limit there was
+        before: what fell since then fell for that."""
+        self._ramp, self._ramp_rise = 1.0, _RISE
+        self._limit = self._limit_that_held
+        self._burst_after, self._is_back = self._sent, True
+        self._evidence = self._row = 0.0
+        self._prove_up_to(0)
+
+    # What a call that was taken tells
+
+    def _settle(self, sent_until: int) -> None:
+        """Calls that went out so long ago, and are still under way, are taken."""
+        while self._unknown and (
+            self._unknown[0].has_ended or self._unknown[0].sent_at <= sent_until
+        ):
+            call = self._unknown.popleft()
+            if not call.has_ended:
+                self._take(call)
+
+    def _take(self, call: Call) -> None:
+        if call.is_taken:
+            return
+        call.is_taken = self._has_taken = True
+        self._evidence = max(0.0, self._evidence - log((1 - self.strays) / (1 - _ABOVE_LIMIT)))
+        if call.number > self._burst_after:
+            self._is_back = False
+        if call.number > self._row_after:
+            self._row = 0.0
+        if call.number > self._fell_after:
+            self._limit_that_held = self._limit
+        self._taken_since_alarm += 1
+        if self._taken_since_alarm >= _CALLS_TO_FORGET:
+            self._alarm_at = inf
+        self._learn(0)
+        self._prove(call)
+
+    def _prove(self, call: Call) -> None:
+        if call.level < self._proven:
+            return
+        self._taken_high.append(call.level)
+        if len(self._taken_high) < _CALLS_TO_PROVE:
+            return
+        self._prove_up_to(min(self._taken_high) + 1)
+        if self._proven >= min(self._failed_at, self.slots):
+            self._failed_at = inf
+            self._failed_rises //= 2
+
+    def _prove_up_to(self, level: int) -> None:
+        self._proven = level
+        self._taken_high.clear()
+        self._refused_high = 0
+
+    def _rise(self, call: Call) -> None:
+        """If all that is allowed was in use since it went out, more is."""
+        if not self._burst_after < call.number <= self._full_until or call.has_risen:
+            return
+        call.has_risen = True
+        if self._ramp is not None:
+            self._ramp += self._ramp_rise
+            if self._ramp >= self.limit:
+                self._ramp = None
+        elif self._limit < self.slots:
+            self._limit += 0.5**self._failed_rises
+
+    # What a refusal tells
+
+    @property
+    def _told_by_refusal(self) -> float:
+        return log(_ABOVE_LIMIT / self.strays)
+
+    @property
+    def _tells_of_burst(self) -> bool:
+        return self._row >= _TELLING
+
+    def _tells_of_limit(self, high: int) -> bool:
+        """Of calls above what is proven `high` are under way."""
+        self._refused_high += 1
+        refused, calls = self._refused_high, self._refused_high + high + len(self._taken_high)
+        return self.strays**refused <= _UNLIKELY and refused >= _TOO_MANY * calls
+
+    def _correct_levels(self, refused: Call) -> int:
+        """Of calls that went out while this one seemed to be under way. Returns how many are under
+        way above what is proven."""
+        high = 0
+        for call in self._unknown:
+            call.level -= call.number > refused.number
+            high += call.level >= self._proven and not call.has_ended
+        return high
+
+    def _extend_row(self, call: Call) -> None:
+        """Unless one that went out before it, and since the row began, is under way: it would have
+        been refused before."""
+        if not self._row:
+            self._row, self._row_after = self._told_by_refusal, self._sent
+        elif call.number > self._row_after:
+            between = range(self._row_after + 1, call.number)
+            if all(one.has_ended for one in self._unknown if one.number in between):
+                self._row += self._told_by_refusal
+
+    def _fall(self, call: Call, *, is_alarm: bool) -> None:
+        """To what was under way beside it, as it went out or, if that is more, now."""
+        before = min(self._limit, self.slots)
+        self._limit = max(1.0, min(before - 1, max(call.level, self.under_way)))
+        if is_alarm:
+            is_above = call.level >= self._proven
+            self._limit = max(call.level if is_above else 1.0, min(self._limit, _CUT * before))
+            self._alarm_at, self._taken_since_alarm, self._evidence = before, 0, 0.0
+        self._prove_up_to(min(self._proven, int(self._limit)))
+        if call.number > self._fell_after:  # else it is of the same fall
+            self._failed_at = before
+            self._failed_rises = min(self._failed_rises + 1, _MOST_FAILED_RISES)
+        self._fell_after = self._sent
+
+    def _learn(self, refused: int) -> None:
+        if self._limit <= _CUT_ENOUGH_TO_LEARN * self._alarm_at:
+            share = self.strays + (refused - self.strays) / _CALLS_TO_LEARN
+            self.strays = min(max(share, _FEWEST_STRAYS), _MOST_STRAYS)
