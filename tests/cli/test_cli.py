@@ -477,7 +477,8 @@ async def test_pools_of_every_kind_end_to_end_with_params_that_override(
         messages = [{"role": "user", "content": user}]
         if system:
             messages.insert(0, {"role": "system", "content": system})
-        return {"model": "simulated", "messages": messages, "temperature": 0.5, **params}
+        request = {"model": "simulated", "messages": messages, "temperature": 0.5}
+        return {**request, "stream": False, **params}
 
     plain = sent(None, ready[0]["content"])
     del plain["temperature"]
@@ -577,7 +578,7 @@ async def test_editing_a_template_changes_nothing_already_enqueued(
     assert (await project.batchgen("work")).code == 0
     (request,) = simulator.requests
     assert dict(request.body) == {
-        "model": "simulated", "messages": [{"role": "user", "content": "Say w0"}],
+        "model": "simulated", "messages": [{"role": "user", "content": "Say w0"}], "stream": False,
     }  # fmt: skip
     assert (await batchgen("show", "1", "--json")).json["messages"] == (request.body["messages"])
 
