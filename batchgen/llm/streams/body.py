@@ -9,12 +9,14 @@ or with every chunk. The Responses API sends the whole response with its last ev
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from batchgen.llm.streams.events import Event
 from batchgen.llm.streams.pieces import add_piece, plain
 from batchgen.text.foreign_json import dump_whole, load_json
 
+_OF_MESSAGE = ("delta", "message", "index")
 _CHUNK = "chat.completion.chunk"
-_SIGNS_OF_LISTS = ('"logprobs":{', '"logprobs": {')  # of these much more is kept than texts
 _LAST_OF_RESPONSE = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -49,17 +51,20 @@ class StreamedBody:
         if event.data.strip() == "[DONE]":
             self._done = True
             return True
-        value = load_json(event.data)
+        value = _load(event.data)
         if not isinstance(value, dict):
             return self._add_unread(event)
         kind = value.get("type")
         if isinstance(kind, str) and kind.startswith("response."):
             return self._add_of_response(kind, value)
-        error = value.get("error") or _error_without_name(event, value)
+        is_error = event.name == "error" or kind == "error" or value.get("object") == "error"
+        error = value.get("error") or (is_error and "choices" not in value and value)
         if error:
             self._error = error
             self.held_chars += len(event.data)
-        return self._add_chunk(value, event) or bool(error)
+        new = self._add_chunk(value)
+        self.held_chars += new
+        return new > 0 or bool(error)
 
     def to_json(self) -> str:
         """As the server would have sent it; "" if it has said nothing. An error in mid-stream
@@ -87,26 +92,29 @@ class StreamedBody:
         self._unread = event.data
         return event.name == "error"
 
-    def _add_chunk(self, chunk: dict[str, Any], event: Event) -> bool:
+    def _add_chunk(self, chunk: dict[str, Any]) -> int:
         new = 0
         for name, value in chunk.items():
             if name == "choices" and isinstance(value, list):
-                new += sum(self._add_choice(one) for one in value if isinstance(one, dict))
+                for piece in value:
+                    new += self._add_choice(piece)
             elif name == "usage":
-                new += bool(value) and value != self._body.get("usage")
+                if value and value != self._body.get("usage"):
+                    new += 1
                 self._body["usage"] = value or self._body.get("usage")
             elif name != "error" and (value or name not in self._body):
                 self._body[name] = value
-        has_lists = any(sign in event.data for sign in _SIGNS_OF_LISTS)
-        self.held_chars += len(event.data) if has_lists else new
-        return new > 0
+        return new
 
-    def _add_choice(self, piece: dict[str, Any]) -> int:
+    def _add_choice(self, piece: Any) -> int:
+        if not isinstance(piece, dict):
+            return 0
         index = piece.get("index")
         index = index if isinstance(index, int) else 0
-        if index not in self._choices:
-            self._choices[index] = _Choice()
-        return self._choices[index].add(piece)
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice()
+        return choice.add(piece)
 
     def _add_of_response(self, kind: str, value: Mapping[str, Any]) -> bool:
         response = value.get("response")
@@ -146,16 +154,18 @@ class _Choice:
 
     def add(self, piece: dict[str, Any]) -> int:
         new = 0
+        for name, value in piece.items():
+            if value is None:
+                self._rest.setdefault(name, None)
+            elif name in ("text", "logprobs") or type(value) is list:  # `text`: of a completion
+                new += add_piece(self._rest, {name: value})
+            elif name not in _OF_MESSAGE and (value or name not in self._rest):
+                new += name == "finish_reason"
+                self._rest[name] = value
         delta = piece.get("delta")
         if delta is None:  # a server that sends its whole answer as one event
             delta = piece.get("message")
-        for name, value in piece.items():
-            if name in ("text", "logprobs") or isinstance(value, list):  # `text`: of a completion
-                new += add_piece(self._rest, {name: value})
-            elif name not in ("delta", "message") and (value or name not in self._rest):
-                new += name == "finish_reason" and bool(value)
-                self._rest[name] = value
-        return new + (self._add_delta(delta) if isinstance(delta, dict) else 0)
+        return new + self._add_delta(delta) if isinstance(delta, dict) else new
 
     def whole(self, index: int) -> dict[str, Any]:
         choice = {**plain(self._rest), "index": index}
@@ -208,10 +218,11 @@ def _begins_another(piece: dict[str, Any], call: dict[str, Any]) -> bool:
     return bool(is_named and piece.get("id") and piece["id"] != call.get("id"))
 
 
-def _error_without_name(event: Event, value: dict[str, Any]) -> dict[str, Any] | None:
-    """An error that is all of an event (vLLM's `object`, Anthropic's and OpenAI's `type`)."""
-    is_one = event.name == "error" or "error" in (value.get("object"), value.get("type"))
-    return value if is_one and "choices" not in value else None
+def _load(data: str) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):  # it may be JSON all the same: NaN, half a character
+        return load_json(data)
 
 
 def _usage_elsewhere(body: dict[str, Any], choices: list[dict[str, Any]]) -> Any:

@@ -64,23 +64,27 @@ class EventReader:
             return []
         rest = lines.pop()
         lines.insert(0, "".join(self._line))
-        events = [event for line in lines if (event := self._read_line(line)) is not None]
+        events: list[Event] = []
+        for line in lines:
+            if line.startswith("data:"):
+                self._data.append(line[5:].removeprefix(" "))
+            elif line:
+                self._read_field(line)
+            else:
+                self._dispatch(events)
         self._line = [rest]
         self.pending_chars = len(rest) + sum(map(len, self._data))
         return events
 
-    def _read_line(self, line: str) -> Event | None:
-        if not line:
-            return self._dispatch()
+    def _read_field(self, line: str) -> None:
         field, _, value = line.partition(":")
         if field in ("data", "error"):
             self._data.append(value.removeprefix(" "))
         if field in ("event", "error"):
             self._name = value.removeprefix(" ") if field == "event" else field
-        return None
 
-    def _dispatch(self) -> Event | None:
-        event = Event(self._name, "\n".join(self._data)) if self._data else None
+    def _dispatch(self, events: list[Event]) -> None:
+        if self._data:
+            events.append(Event(self._name, "\n".join(self._data)))
+            self._data = []
         self._name = ""
-        self._data = []
-        return event

@@ -13,6 +13,7 @@ _NOT_JOINED = frozenset(
 )
 # Parts of a list that go on in the next piece though nothing numbers them (Mistral).
 _GOES_ON = frozenset({"text", "thinking", "reasoning"})
+_OBJECT_CHARS, _VALUE_CHARS = 300, 10  # of an element of a list, such as a log probability
 
 
 class Text(list[str]):
@@ -21,8 +22,7 @@ class Text(list[str]):
 
 
 def add_piece(whole: dict[str, Any], piece: Mapping[str, Any]) -> int:
-    """Add a piece to what has come of an object. How many characters of text, and elements of
-    lists, are new."""
+    """Add a piece to what has come of an object. About how many characters are new."""
     new = 0
     for name, value in piece.items():
         kind, old = type(value), whole.get(name)
@@ -70,7 +70,7 @@ def _add_elements(whole: list[Any], elements: list[Any]) -> int:
     for element in elements:
         if not _may_go_on(element):
             whole.append(element)
-            new += 1
+            new += _OBJECT_CHARS if type(element) is dict else _VALUE_CHARS
             continue
         if not (whole and _continues(element, whole[-1])):
             whole.append({})
