@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from batchgen.endpoints import Endpoint
+from batchgen.endpoints import Endpoint, endpoint_of_url
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Failure, Reason, Reply, Trouble
 from batchgen.llm.announcements import asked_wait_s, parse_retry_after
@@ -42,6 +42,19 @@ _NOT_HERE = re.compile(
     r"\b(?:country|region|territory)[ ,\w]{0,40} not supported",
     re.IGNORECASE,
 )
+# "This model is only supported in v1/responses", "Did you mean to use v1/completions?"
+_BETTER_ENDPOINT = re.compile(
+    r"(?:only (?:supported|available)|did you mean to|must be) (?:used )?(?:in|at|via|with|use|to)"
+    r"\W{0,3}(?:the )?/?v1(/[a-z]+(?:/completions)?)\b",
+    re.IGNORECASE,
+)
+_NO_SUCH_API = re.compile(
+    r"model does not support (?:the )?[\w ]{1,30} API\b|"
+    r"does not support (?:embeddings|responses)\b|"
+    r"not allowed to generate embeddings from this model",
+    re.IGNORECASE,
+)
+WRONG_ENDPOINT = "the server does not have this model at this endpoint."
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 
@@ -58,7 +71,7 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Fail
         return Failure(Reason.REFUSAL, message, usage=usage)
     if 300 <= status < 400:
         message = f"{status} redirects to {shorten(reply.headers.get('location', 'elsewhere'))}"
-    halt = _why_halt(status, searched)
+    halt = _why_other_endpoint(status, message) or _why_halt(status, searched)
     if status == 429:
         wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
@@ -66,7 +79,7 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Fail
         # Some servers tell in every reply when a rate limit resets; that is not a wait for a 5xx.
         wait_s = asked_wait_s(reply.headers, _received_at(reply))
         return Failure(
-            Reason.SERVER, message, retry_after_s=wait_s, usage=usage,
+            Reason.SERVER, message, retry_after_s=wait_s, halt=halt, usage=usage,
             trouble=Trouble.UNAVAILABLE if status in _UNAVAILABLE else None,
         )  # fmt: skip
     if 200 <= status < 300:
@@ -91,6 +104,15 @@ def _why_halt(status: int, error: str) -> str | None:
     if status in (400, 404) and _NO_MODEL.search(error):
         return _HALT[404]
     return _HALT[300] if 300 <= status < 400 else None
+
+
+def _why_other_endpoint(status: int, message: str) -> str | None:
+    """Why nothing would be answered at this endpoint, and which one is better if it says so."""
+    better = _BETTER_ENDPOINT.search(message) if status in (400, 403, 404) else None
+    if better and (endpoint := endpoint_of_url(better[1])):
+        return f"{WRONG_ENDPOINT} Set model.endpoint: {endpoint.name}."
+    is_wrong = status in (400, 403, 404, 501) and _NO_SUCH_API.search(message)
+    return f"{WRONG_ENDPOINT} Check model.endpoint and model.model." if is_wrong else None
 
 
 def _received_at(reply: Reply) -> datetime:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Trouble
-from batchgen.llm.error_replies import UNKNOWN_MODEL
+from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
@@ -47,7 +47,7 @@ def refused(failure: Failure) -> Halt:
 
 
 def _with_remedy(halt: str | None, words: str) -> Halt:
-    if halt == UNKNOWN_MODEL:
+    if halt is not None and halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT)):
         return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
     return Halt(words)
 
@@ -103,13 +103,14 @@ def _look_at(why: Condemned, place: str) -> tuple[str, Remedy | None]:
                     "has its api-version, for example {api-version: 2024-10-21}"
                 )
             return (
-                f"Check {place}: {shape}. Some servers say 404 of a model: check model.model too.",
+                f"Check {place}: {shape}. Some servers say 404 of a model, or of an endpoint that "
+                "they do not have: check model.model and model.endpoint too.",
                 Remedy.REPLACE_RECIPE,
             )
         case Accusation.PLACE:
-            return f"Check {place}: it mostly ends in /v1.", None
+            return f"Check {place}: it mostly ends in /v1; and model.endpoint.", None
         case Accusation.NONSENSE:
-            what = "That is no chat completion."
+            what = "That is no answer."
             return f"{what} Check {place}, model.model and the account of the key.", None
         case Accusation.EMPTY:
             what = "The answers are empty."

@@ -23,7 +23,7 @@ from batchgen.items import (
     Trouble,
 )
 from batchgen.llm.decide import MAY_BE_CHARGED, decide
-from batchgen.llm.error_replies import UNKNOWN_MODEL
+from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.llm.prices import Prices
 from batchgen.text.json_text import storable
 from batchgen.worker.controller import Call
@@ -214,10 +214,14 @@ class Judge:
 
 
 def _is_about_its_own_model(verdict: Answer | Failure, item_input: ItemInput) -> TypeGuard[Failure]:
-    """A model that the item itself asked for, and the server does not know, is no reason to
-    halt."""
+    """A model or an endpoint that the item itself asked for, and the server does not know, is no
+    reason to halt."""
+    if not isinstance(verdict, Failure) or verdict.halt is None:
+        return False
     own_model = "model" in item_input.params
-    return own_model and isinstance(verdict, Failure) and verdict.halt == UNKNOWN_MODEL
+    if verdict.halt.startswith(WRONG_ENDPOINT):
+        return own_model or item_input.endpoint is not None
+    return own_model and verdict.halt == UNKNOWN_MODEL
 
 
 def plain_attempt(called: CallResult | None) -> Attempt:

@@ -204,3 +204,33 @@ async def test_what_is_no_vector_is_asked_again(project: Project, simulator: Sim
     assert simulator.calls_of("w1") == 2
     shown = await project.batchgen("show", "i1")
     assert "200, but the embedding is no vector: I am not sure" in shown.out
+
+
+async def test_a_model_that_is_at_another_endpoint_halts_and_says_what_to_set(
+    project: Project, simulator: Simulator
+) -> None:
+    words = "This model is only supported in v1/responses and not in v1/chat/completions."
+    simulator.script("Say", *[Behaviour.error(404, message=words)] * 20)
+    project.pool(WORDS)
+    halted = await project.batchgen("run", "pool.jsonl")
+    assert halted.code == 4
+    assert (
+        "halted: the server does not have this model at this endpoint. Set model.endpoint: "
+        "responses. The server said: 404 This model is only supported in v1/responses"
+    ) in halted.err
+    assert "with --recipe replace" in halted.err
+    project.config(endpoint="responses")
+    project.write("prompts/user_prompts/default.txt", "Tell {word}")  # which gets no error
+    assert (await project.batchgen("run", "pool.jsonl", "--recipe", "replace")).code == 0
+
+
+async def test_a_server_without_the_endpoint_halts_and_names_it(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(endpoint="responses")
+    simulator.script("Say", *[Behaviour.response(404, '{"detail": "Not Found"}')] * 20)
+    project.pool(WORDS)
+    halted = await project.batchgen("run", "pool.jsonl")
+    assert halted.code == 4
+    assert "check model.model and model.endpoint too. The server said: 404 Not Found." in halted.err
+    assert (await project.batchgen("status", "--json")).json["total"]["pending"] == 4

@@ -399,3 +399,37 @@ def test_what_is_no_vector(vector: Any) -> None:
     assert found.reason is Reason.BAD_RESPONSE
     assert found.message.startswith("200, but the embedding is no vector")
     assert failure("embeddings", embedding()).message.startswith("200, but no data in it")
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "halt"),
+    [
+        (404, "This model is only supported in v1/responses and not in v1/chat/completions.",
+         "Set model.endpoint: responses."),
+        (404, "This is not a chat model and thus not supported in the v1/chat/completions endpoint."
+         " Did you mean to use v1/completions?", "Set model.endpoint: completions."),
+        (404, "This is a chat model and not supported in the v1/completions endpoint. Did you mean "
+         "to use v1/chat/completions?", "Set model.endpoint: chat."),
+        (400, "The model does not support Chat Completions API",
+         "Check model.endpoint and model.model."),
+        (403, "You are not allowed to generate embeddings from this model",
+         "Check model.endpoint and model.model."),
+        (501, "This server does not support embeddings. Start it with `--embeddings`",
+         "Check model.endpoint and model.model."),
+        (400, "max_tokens is too large; see v1/models", None),
+        (400, "Say v1/responses, he said", None),
+        (501, "Not implemented", None),
+        (404, "Not Found", None),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_at_another_endpoint_halts_and_says_which(
+    status: int, message: str, halt: str | None
+) -> None:
+    body = {"error": {"message": message, "type": "invalid_request_error", "code": None}}
+    verdict = read_reply(reply(body, status), CHAT)
+    assert isinstance(verdict, Failure)
+    expected = halt and f"the server does not have this model at this endpoint. {halt}"
+    assert verdict.halt == expected
