@@ -361,17 +361,48 @@ def test_an_error_beside_the_last_choice_keeps_what_came() -> None:
     assert (choice["message"]["content"], choice["error"]["code"]) == ("Ha", 502)
 
 
+CREATED: dict[str, Any] = {
+    "type": "response.created",
+    "response": {"id": "r-1", "object": "response", "status": "in_progress", "output": []},
+}
+THOUGHT = {"type": "reasoning", "id": "rs-1", "summary": []}
+MESSAGE = {"type": "message", "id": "msg-1", "content": [{"type": "output_text", "text": "Hi!"}]}
+PIECES = [
+    {"type": "response.output_item.done", "output_index": 0, "item": THOUGHT},
+    {"type": "response.output_text.delta", "output_index": 1, "delta": "Hi"},
+    {"type": "response.output_text.delta", "output_index": 1, "delta": "!"},
+]
+OUTPUT = [
+    {
+        "type": "message",
+        "role": "assistant",
+        "status": "in_progress",
+        "content": [{"type": "output_text", "text": "Hi!"}],
+    }
+]
+
+
 @pytest.mark.parametrize("kind", ["completed", "incomplete", "failed"])
 def test_the_last_event_of_a_response_is_all_of_it(kind: str) -> None:
     response = {"id": "r-1", "object": "response", "status": kind, "output": []}
-    created = {"type": "response.created", "response": {**response, "status": "in_progress"}}
-    piece = {"type": "response.output_text.delta", "delta": "Hi"}
-    begun = body_of(*chunks(created, piece))
-    assert not begun.is_whole
-    assert json.loads(begun.to_json())["status"] == "in_progress"
-    body = body_of(*chunks(created, piece, {"type": f"response.{kind}", "response": response}))
+    last = {"type": f"response.{kind}", "response": {**response, "output": [MESSAGE]}}
+    body = body_of(*chunks(CREATED, *PIECES, last))
     assert body.is_closed
-    assert json.loads(body.to_json()) == response
+    assert json.loads(body.to_json()) == last["response"]
+    body = body_of(*chunks(CREATED, *PIECES, {**last, "response": response}))
+    assert json.loads(body.to_json())["output"] == [THOUGHT, *OUTPUT]
+
+
+def test_of_a_response_that_is_cut_off_its_items_are_kept() -> None:
+    begun = body_of(*chunks(CREATED, *PIECES))
+    assert not begun.is_whole
+    assert json.loads(begun.to_json()) == {**CREATED["response"], "output": [THOUGHT, *OUTPUT]}
+
+
+def test_a_response_that_an_error_ends_has_failed() -> None:
+    error = {"type": "error", "code": "server_error", "message": "gone", "sequence_number": 9}
+    body = json.loads(body_of(*chunks(CREATED, *PIECES, error)).to_json())
+    assert (body["status"], body["error"], body["output"][1:]) == ("failed", error, OUTPUT)
 
 
 @pytest.mark.parametrize(

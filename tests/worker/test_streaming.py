@@ -9,7 +9,7 @@ from batchgen.simulate import Behaviour, Simulator
 from tests.kits.project import Project
 
 WORDS = [{"word": f"w{number}"} for number in range(6)]
-ASKED = {"stream": True, "stream_options": {"include_usage": True}}
+COUNTED = {"include_usage": True}
 
 
 def answers(project: Project) -> list[Any]:
@@ -20,11 +20,13 @@ def answers(project: Project) -> list[Any]:
     return [(row[0], json.loads(row[1]), *row[2:]) for row in rows]
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
 async def test_what_is_stored_is_the_same_as_without_a_stream(
-    project: Project, simulator: Simulator
+    project: Project, simulator: Simulator, endpoint: str
 ) -> None:
     for stream in (False, True):
-        project.config(f"output_data: {{experiment_name: stream-{stream}}}\n", stream=stream)
+        experiment = f"output_data: {{experiment_name: stream-{stream}}}\n"
+        project.config(experiment, stream=stream, endpoint=endpoint)
         project.pool(WORDS)
         assert (await project.batchgen("run", "pool.jsonl", "-c", "3")).code == 0
     stored = answers(project)
@@ -33,7 +35,16 @@ async def test_what_is_stored_is_the_same_as_without_a_stream(
     sent = [request.body for request in simulator.requests]
     assert [one["stream"] for one in sent] == [False] * 6 + [True] * 6
     assert "stream_options" not in sent[0]
-    assert sent[6].items() >= ASKED.items()
+    assert sent[6].get("stream_options") == (None if endpoint == "responses" else COUNTED)
+
+
+async def test_embeddings_come_whole_where_all_else_is_streamed(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(stream=True, endpoint="embeddings")
+    project.pool(WORDS)
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert "stream" not in simulator.requests[0].body
 
 
 async def test_a_stream_that_nobody_asked_for_is_read(
@@ -47,6 +58,7 @@ async def test_a_stream_that_nobody_asked_for_is_read(
     assert len(answers(project)) == 6
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -57,10 +69,11 @@ async def test_a_stream_that_nobody_asked_for_is_read(
     ],
 )
 async def test_a_stream_that_breaks_off_is_tried_again_and_shown(
-    project: Project, simulator: Simulator, kind: str, reason: str
+    project: Project, simulator: Simulator, kind: str, reason: str, endpoint: str
 ) -> None:
     simulator.script("Say w0", kind)
-    project.config("work: {timeout_s: 1, retry_wait_s: 0.01}\n", stream=True)
+    settings = "work: {timeout_s: 1, retry_wait_s: 0.01}\n"
+    project.config(settings, stream=True, endpoint=endpoint)
     project.pool(WORDS)
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     assert project.query("select outcome, reason from attempts where item_id = 1") == [
@@ -69,7 +82,7 @@ async def test_a_stream_that_breaks_off_is_tried_again_and_shown(
     ]
     shown = (await project.batchgen("show", "1")).out
     assert f"attempt 1: failed, {reason}: " in shown
-    assert '"content":"You wrote ' in shown
+    assert f'"{"content" if endpoint == "chat" else "text"}":"You wrote ' in shown
 
 
 async def test_a_server_that_takes_no_stream_options_is_asked_without(

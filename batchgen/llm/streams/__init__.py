@@ -3,6 +3,7 @@ nothing that reads a body knows of streams. Pure.
 
 events    server-sent events out of bytes, as they come
 body      what events say, put together
+response  the same for the Responses API
 pieces    objects that come in pieces: their texts joined, their lists continued
 """
 

@@ -3,21 +3,20 @@ one. Which endpoint streams is told by the events. Pure.
 
 Chat completions and completions come as chunks: each has pieces of choices, and what else it says
 counts until another one says it anew. The usage comes with the last choices, after them with none,
-or with every chunk. The Responses API sends the whole response with its last event.
+or with every chunk. Those of the Responses API are in `response`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from batchgen.llm.streams.events import Event
 from batchgen.llm.streams.pieces import add_piece, plain
+from batchgen.llm.streams.response import StreamedResponse
 from batchgen.text.foreign_json import dump_whole, load_json
 
 _OF_MESSAGE = ("delta", "message", "index")
 _CHUNK = "chat.completion.chunk"
-_LAST_OF_RESPONSE = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
 class StreamedBody:
@@ -26,7 +25,7 @@ class StreamedBody:
     def __init__(self) -> None:
         self._body: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
-        self._response: dict[str, Any] | None = None
+        self._response: StreamedResponse | None = None
         self._error: Any = None
         self._unread = ""  # the last event that is no JSON
         self._done = False
@@ -36,7 +35,8 @@ class StreamedBody:
     @property
     def is_closed(self) -> bool:
         """The server has said that nothing follows: [DONE], or an error."""
-        return self._done or self._error is not None
+        ended = self._response is not None and self._response.is_ended
+        return self._done or ended or self._error is not None
 
     @property
     def is_whole(self) -> bool:
@@ -56,7 +56,9 @@ class StreamedBody:
             return self._add_unread(event)
         kind = value.get("type")
         if isinstance(kind, str) and kind.startswith("response."):
-            return self._add_of_response(kind, value)
+            self._response = self._response or StreamedResponse()
+            self.held_chars += len(event.data)
+            return self._response.add(kind, value)
         is_error = event.name == "error" or kind == "error" or value.get("object") == "error"
         error = value.get("error") or (is_error and "choices" not in value and value)
         if error:
@@ -71,7 +73,7 @@ class StreamedBody:
         stands where it stands in a whole answer: in the choice that it cut off or, without one,
         alone."""
         if self._response is not None:
-            body = {**self._response, **({"error": self._error} if self._error else {})}
+            body = self._response.whole(self._error)
         elif self._choices or self._body or self._error:
             body = self._whole_chunks()
         else:
@@ -115,13 +117,6 @@ class StreamedBody:
         if choice is None:
             choice = self._choices[index] = _Choice()
         return choice.add(piece)
-
-    def _add_of_response(self, kind: str, value: Mapping[str, Any]) -> bool:
-        response = value.get("response")
-        if isinstance(response, dict):
-            self._response = response
-        self._done = self._done or kind in _LAST_OF_RESPONSE
-        return kind in _LAST_OF_RESPONSE or bool(value.get("delta"))
 
     def _whole_chunks(self) -> dict[str, Any]:
         body = dict(self._body)
