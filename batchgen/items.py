@@ -260,7 +260,8 @@ class Reply(Struct, frozen=True):
 
 class Answer(Struct, frozen=True):
     """A usable answer. `rest` is the body as JSON from which what is stored on its own was taken:
-    the `text`, and the `vector` of an embedding, as JSON."""
+    the `text`, and the `vector` of an embedding, as JSON. `slip`: why it is not what was asked for,
+    where the server says so; then no parser needs to see it."""
 
     text: str
     rest: str
@@ -268,6 +269,7 @@ class Answer(Struct, frozen=True):
     model: str | None
     usage: Usage
     vector: str | None = None
+    slip: str | None = None
 
 
 class Trouble(Enum):

@@ -20,13 +20,14 @@ from batchgen.endpoints.chat import CHAT
 from batchgen.endpoints.completions import COMPLETIONS
 from batchgen.endpoints.embeddings import EMBEDDINGS
 from batchgen.endpoints.endpoint import LIMITS, Endpoint, ErrorInside
-from batchgen.endpoints.finish import is_cut_off
+from batchgen.endpoints.finish import Finish, finish_of, is_cut_off
 from batchgen.endpoints.responses import RESPONSES
 from batchgen.text.foreign_json import dump_whole, load_json
 
 __all__ = [
     "CHAT", "COMPLETIONS", "EMBEDDINGS", "ENDPOINTS", "LIMITS", "Endpoint", "ErrorInside",
-    "endpoint_of_body", "endpoint_of_url", "is_cut_off", "parts_beside_text", "whole_body",
+    "Finish", "endpoint_of_body", "endpoint_of_url", "finish_of", "is_cut_off",
+    "parts_beside_text", "whole_body",
 ]  # fmt: skip
 
 ENDPOINTS: Mapping[str, Endpoint] = {

@@ -4,9 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchgen.endpoints.endpoint import Body, Endpoint, ErrorInside, Message
-from batchgen.endpoints.finish import is_cut_off, is_filtered
+from batchgen.endpoints.finish import finish_reason_of, is_cut_off
 from batchgen.endpoints.message import text_of, thought_of
-from batchgen.endpoints.unusable import nothing_in, refused, unusable, without_text
+from batchgen.endpoints.unusable import (
+    ended_badly,
+    nothing_in,
+    refused,
+    unusable,
+    without_text,
+)
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
 from batchgen.parameters import OF_OTHER_ENDPOINTS
@@ -24,14 +30,16 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     usage, model = usage_of(body), text_or_none(body.get("model"))
     found = _first_choice(body)
     if found is None:
-        return unusable(nothing_in(reply, body, "choices"), None, body)
+        return nothing_in(reply, body, "choices")
     choice, message = found
     if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
         return ErrorInside(error)
-    finish_reason = text_or_none(choice.get("finish_reason"))
+    finish_reason = finish_reason_of(choice.get("finish_reason"))
     text = text_of(message)
-    if message.get("refusal") or is_filtered(finish_reason):
-        return refused(message.get("refusal"), text, finish_reason, body)
+    if refusal := message.get("refusal"):
+        return refused(refusal, text, finish_reason, body)
+    if failure := ended_badly(finish_reason, text, body):
+        return failure
     if not (text or is_cut_off(finish_reason) or any(map(message.get, _OTHER_ANSWERS))):
         only = ", there is only reasoning in it" if thought_of(message) else ""
         return unusable(f"{reply.status}, but the answer is empty{only}", finish_reason, body)

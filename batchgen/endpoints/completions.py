@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchgen.endpoints.endpoint import LIMITS, Body, Endpoint, ErrorInside, Message, text_alone
-from batchgen.endpoints.finish import is_cut_off, is_filtered
-from batchgen.endpoints.unusable import nothing_in, refused, unusable, without_text
+from batchgen.endpoints.finish import finish_reason_of, is_cut_off
+from batchgen.endpoints.unusable import ended_badly, nothing_in, unusable, without_text
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
 from batchgen.parameters import NOT_OF_COMPLETIONS
@@ -36,13 +36,13 @@ def _params(params: Mapping[str, Any]) -> Body:
 def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     choice = _first_choice(body)
     if choice is None:
-        return unusable(nothing_in(reply, body, "choices with a text"), None, body)
+        return nothing_in(reply, body, "choices with a text")
     if error := choice.get("error"):
         return ErrorInside(error)
-    finish_reason = text_or_none(choice.get("finish_reason"))
+    finish_reason = finish_reason_of(choice.get("finish_reason"))
     text = storable(choice["text"])
-    if is_filtered(finish_reason):
-        return refused(None, text, finish_reason, body)
+    if failure := ended_badly(finish_reason, text, body):
+        return failure
     if not text and not is_cut_off(finish_reason):
         return unusable(f"{reply.status}, but the answer is empty", finish_reason, body)
     if choice["text"] == text:

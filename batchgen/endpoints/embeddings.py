@@ -26,7 +26,7 @@ def _prompt(messages: Sequence[Message]) -> Body:
 def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     data = _data(body)
     if data is None:
-        return unusable(nothing_in(reply, body, "data"), None, body)
+        return nothing_in(reply, body, "data")
     vectors = [_vector(one.get("embedding")) for one in data]
     for one, vector in zip(data, vectors, strict=True):
         if vector is None:

@@ -8,9 +8,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batchgen.endpoints.endpoint import Body, Endpoint, ErrorInside
-from batchgen.endpoints.finish import is_cut_off, is_filtered
+from batchgen.endpoints.finish import is_cut_off
 from batchgen.endpoints.responses_request import ORIGINS, params_of, prompt_of
-from batchgen.endpoints.unusable import nothing_in, refused, unusable, without_text
+from batchgen.endpoints.unusable import (
+    ended_badly,
+    nothing_in,
+    refused,
+    unusable,
+    without_text,
+)
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
 from batchgen.parameters import NOT_OF_RESPONSES
@@ -27,13 +33,15 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     if status == "failed":
         return _error(body.get("error"))
     if not isinstance(body.get("output"), list):
-        return unusable(nothing_in(reply, body, "output"), None, body)
+        return nothing_in(reply, body, "output")
     finish_reason = _finish_reason(status, body)
     parts = list(_said(body))
     text = storable("".join(part["text"] for part in parts))
     refusal = "".join(_refusals(body))
-    if refusal or is_filtered(finish_reason):
+    if refusal:
         return refused(refusal, text, finish_reason, body)
+    if failure := ended_badly(finish_reason, text, body):
+        return failure
     if not (text or is_cut_off(finish_reason) or any(_other_answers(body))):
         return unusable(f"{reply.status}, but {_lack(status, body)}", finish_reason, body)
     if len(parts) == 1 and parts[0]["text"] == text:

@@ -6,7 +6,8 @@ streams/        events of a stream, put together to the body that they stand for
 time_limit      how long a call may take
 faults          what is said where no whole answer came
 replies         reads a reply: an answer, or a failure with its reason
-error_replies   what an error means, in the words of each vendor
+error_replies   what an error means
+vendor_words    what each vendor calls it
 announcements   what a server announces in headers: waits and limits
 rejections      finds the parameter that a server says it rejects
 decide          what follows: done, try again and when, failed, or halt

@@ -70,6 +70,8 @@ def decide(
     `refusals` times in a row, this one included. `now` in epoch ms.
     """
     if isinstance(verdict, Answer):
+        if verdict.slip is not None:
+            return decide_parse_failure(item, verdict.slip, policy)
         return fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
     if verdict.halt is not None:
         return Release()

@@ -1,47 +1,23 @@
 """What an error reply means: whose fault it is, and whether any other request would work. Pure.
 
 An error may be plain text, may have its `code` as a number, and may be a 429 that means "no
-credit": nothing here trusts its shape, and nothing raises.
+credit": nothing here trusts its shape, and nothing raises. What each vendor calls things is in
+vendor_words.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from batchgen.endpoints import Endpoint, endpoint_of_url
 from batchgen.endpoints.usage import usage_of
-from batchgen.items import Failure, Reason, Reply, Trouble
+from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.announcements import asked_wait_s, parse_retry_after
-from batchgen.text.foreign_json import shorten
+from batchgen.llm.vendor_words import Says, says, status_of_minimax
+from batchgen.text.foreign_json import dump_whole, shorten
+from batchgen.text.json_text import storable
 
-# Narrow on purpose: a halt stops everybody, and an error may quote the item's own text. "billing"
-# alone is in ordinary rate limit messages of OpenAI and Groq, "current quota" in Gemini's.
-_NO_KEY = re.compile(r"invalid_api_key|api_key_invalid|api key not valid", re.IGNORECASE)
-_NO_CREDIT = re.compile(
-    r"insufficient_quota|billing_not_active|billing[ _]hard[ _]limit|credit balance is too low|"
-    r"insufficient[ _](?:credit|balance|funds)|out of credits",
-    re.IGNORECASE,
-)
-_NO_MODEL = re.compile(
-    r"model_not_found|model_not_available|invalid_model|DeploymentNotFound|"
-    r"(?:unknown|not a valid) model\b|invalid model(?: name\b|:)|"
-    r"\bmodels?[ :=/]*\S{0,200} ?(?:is |was |does |do )?not (?:found|exist|available|supported)\b",
-    re.IGNORECASE,
-)
-_WRONG_VERSION = re.compile(  # Azure's
-    r"MissingApiVersion|UnsupportedApiVersion|api-version query parameter|"
-    r"\bapi[- ]version\b.{0,60}(?:not supported|is required|invalid)",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(
-    r"content_filter|content_policy|content management policy|requires moderation|was flagged",
-    re.IGNORECASE,
-)
-_NOT_HERE = re.compile(
-    r"unsupported_country_region_territory|"
-    r"\b(?:country|region|territory)[ ,\w]{0,40} not supported",
-    re.IGNORECASE,
-)
 # "This model is only supported in v1/responses", "Did you mean to use v1/completions?"
 _BETTER_ENDPOINT = re.compile(
     r"(?:only (?:supported|available)|did you mean to|must be) (?:used )?(?:in|at|via|with|use|to)"
@@ -59,19 +35,20 @@ UNKNOWN_MODEL = "the server does not know the model. Check model.model and model
 _UNAVAILABLE = frozenset({502, 503, 504, 529})
 
 
-def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Failure:
-    """The failure that an error is; `status` is the one that counts, wherever the server put
-    it."""
+def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Answer | Failure:
+    """The failure that an error is, or the answer that a slip of the model is; `status` is the one
+    that counts, wherever the server put it."""
     if isinstance(body, list) and body:  # Gemini
         body = body[0]
-    message = f"{status} {_error_message(body, reply.body)}".strip()
-    searched = f"{_error_code(body)} {message}"
-    usage = usage_of(body)
-    if status in (400, 403) and _FILTERED.search(searched):
+    said = _error_message(body, reply.body)
+    message, codes, usage = f"{status} {said}".strip(), tuple(_codes(body)), usage_of(body)
+    if status in _FILTER_STATUSES and says(Says.FILTERED, codes, said):
         return Failure(Reason.REFUSAL, message, usage=usage)
+    if status in (400, 422) and says(Says.SLIP, codes, said):
+        return _slip(message, body)
     if 300 <= status < 400:
         message = f"{status} redirects to {shorten(reply.headers.get('location', 'elsewhere'))}"
-    halt = _why_other_endpoint(status, message) or _why_halt(status, searched)
+    halt = _why_other_endpoint(status, message) or _why_halt(status, codes, said)
     if status == 429:
         wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
@@ -85,25 +62,33 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Fail
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not {endpoint.answer}: {message}", usage=usage)
     # A 403 may be about what the item says.
-    is_sure = halt != _HALT[403] or _NOT_HERE.search(searched) is not None
+    is_sure = halt != _HALT[403] or says(Says.NOT_HERE, codes, said)
     return Failure(Reason.REJECTED, message, halt=halt, is_sure=is_sure, usage=usage)
 
 
-def _why_halt(status: int, error: str) -> str | None:
+def _why_halt(status: int, codes: tuple[str, ...], said: str) -> str | None:
     """Why no request at all would work, or None when the error concerns this request only."""
     if status in (401, 402):
         return _HALT[status]
-    if status in (400, 403) and _NO_KEY.search(error):
-        return _HALT[401]
-    if status in (400, 403, 429) and _NO_CREDIT.search(error):
-        return _HALT[402]
-    if status in (400, 404) and _WRONG_VERSION.search(error):
-        return _HALT[400]
-    if status == 403:
-        return _HALT[403]
-    if status in (400, 404) and _NO_MODEL.search(error):
-        return _HALT[404]
-    return _HALT[300] if 300 <= status < 400 else None
+    if 300 <= status < 400:
+        return _HALT[300]
+    for meaning, statuses, halt in _HALTS:
+        if status in statuses and says(meaning, codes, said):
+            is_passing = halt == 402 and says(Says.COMES_BACK, (), said)
+            return None if is_passing else _HALT[halt]
+    return _HALT[403] if status == 403 else None
+
+
+def _slip(message: str, body: dict[str, Any]) -> Answer:
+    """The model did not write what it was asked for, and the server checked that. What it wrote is
+    an answer that its parser cannot use."""
+    error = body.get("error")
+    place = error if isinstance(error, dict) else body
+    written = place.pop("failed_generation", None)
+    text = storable(written) if isinstance(written, str) else ""
+    said = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": None}
+    rest = dump_whole({**body, "choices": [said]})
+    return Answer(text, rest, None, None, usage_of(body), slip=message)
 
 
 def _why_other_endpoint(status: int, message: str) -> str | None:
@@ -131,12 +116,23 @@ _HALT = {
 }
 
 
+# Where a meaning is looked for, and the halt that it is; the first that fits counts.
+_HALTS = (
+    (Says.NO_KEY, (400, 403), 401),
+    (Says.NO_CREDIT, (400, 403, 429), 402),
+    (Says.WRONG_VERSION, (400, 404), 400),
+    (Says.NO_MODEL, (400, 403, 404, 503), 404),
+)
+_FILTER_STATUSES = (400, 403, 421, 422, 451)
+
+
 def _error_message(body: Any, raw: str | None) -> str:
     """What the server says is wrong, wherever in the body it says so."""
     error = body.get("error") if isinstance(body, dict) else None
-    for place in (error, body):
+    base = body.get("base_resp") if isinstance(body, dict) else None
+    for place in (error, base, body):
         if isinstance(place, dict):
-            for key in ("message", "detail", "error", "msg"):
+            for key in ("message", "detail", "error", "msg", "status_msg"):
                 if isinstance(place.get(key), str) and place[key]:
                     return shorten(place[key])
         elif isinstance(place, str) and place:
@@ -144,12 +140,34 @@ def _error_message(body: Any, raw: str | None) -> str:
     return shorten(raw)
 
 
-def _error_code(body: Any) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return ""
-    codes = (error.get("code"), error.get("type"))
-    return " ".join(code for code in codes if isinstance(code, str))
+def _codes(body: Any) -> Iterator[str]:
+    """What an error is called, wherever in the body it says so."""
+    body = body if isinstance(body, dict) else {}
+    base, error = body.get("base_resp"), body.get("error")
+    if isinstance(base, dict) and is_code(base.get("status_code")):
+        yield f"base_resp {base['status_code']}"
+    inner = error.get("innererror") if isinstance(error, dict) else None
+    for place in (error, inner, body):
+        if isinstance(place, dict):
+            codes = (place.get(name) for name in ("code", "type", "status"))
+            yield from (str(code) for code in codes if isinstance(code, str) or is_code(code))
+
+
+def status_told(body: dict[str, Any]) -> int | None:
+    """The status of an error in a reply that says to be a success; 200: it is one, of a kind that
+    nobody knows. None: there is no error in it."""
+    if error := body.get("error"):
+        return status_inside(error)
+    base = body.get("base_resp")
+    if isinstance(base, dict) and is_code(code := base.get("status_code")) and code:
+        return status_of_minimax(code)
+    if "code" in body and any(isinstance(body.get(name), str) for name in ("message", "msg")):
+        return status_inside(body)
+    return None
+
+
+def is_code(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def status_inside(error: Any) -> int:

@@ -6,7 +6,7 @@ trusts the shape of a reply, and nothing raises.
 
 from batchgen.endpoints import CHAT, Endpoint, ErrorInside
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
-from batchgen.llm.error_replies import read_error, status_inside
+from batchgen.llm.error_replies import read_error, status_inside, status_told
 from batchgen.text.foreign_json import load_json, shorten
 
 
@@ -20,9 +20,10 @@ def read_reply(reply: Reply, endpoint: Endpoint = CHAT) -> Answer | Failure:
     if not isinstance(body, dict):
         shown = shorten(reply.body) or "an empty body"
         return Failure(Reason.BAD_RESPONSE, f"{status}, but not JSON: {shown}")
-    error = body.get("error")
-    if error and not any(map(body.get, _ANSWERS)) and body.get("status") != "failed":
-        return read_error(reply, status_inside(error), body, endpoint)
+    if not any(map(body.get, _ANSWERS)) and body.get("status") != "failed":
+        told = status_told(body)
+        if told is not None:
+            return read_error(reply, told, body, endpoint)
     found = endpoint.read(reply, body)
     if isinstance(found, ErrorInside):
         told = found.status or status_inside(found.error)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.clock import clock_ms, now_ms
+from batchgen.endpoints import Finish, finish_of
 from batchgen.items import (
     Answer,
     Attempt,
@@ -25,6 +26,7 @@ from batchgen.items import (
 from batchgen.llm.decide import MAY_BE_CHARGED, decide
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.llm.prices import Prices
+from batchgen.text.foreign_json import shorten
 from batchgen.text.json_text import storable
 from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
@@ -97,6 +99,7 @@ class Judge:
         self._warn = warn
         self._outage_is_told = False
         self._tell_again_at = 0
+        self._told_finish_reasons: set[str | None] = set()
         self._prices = prices
         self._rejected_parameters = rejected_parameters
         self._trials = trials
@@ -119,6 +122,7 @@ class Judge:
     def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
         verdict = self._stale_but_once(called.verdict, item)
+        self._tell_of_unknown_finish(verdict)
         needs_whole = prepared.parser.needs_whole
         if _is_about_its_own_model(verdict, prepared.input):
             verdict = replace(verdict, halt=None)
@@ -154,6 +158,18 @@ class Judge:
             self._outage_is_told = True
             self._tell_again_at = now + _TELL_AGAIN_MS
             self._warn(outage(verdict, self._base_url, self._stall_s))
+
+    def _tell_of_unknown_finish(self, verdict: Answer | Failure) -> None:
+        """Once of each."""
+        reason = verdict.finish_reason
+        if reason in self._told_finish_reasons or finish_of(reason) is not Finish.UNKNOWN:
+            return
+        self._told_finish_reasons.add(reason)
+        if isinstance(verdict, Answer):
+            self._warn(
+                f"answers end with finish_reason {shorten(reason)!r}, which batchgen does not "
+                "know: they are taken for whole."
+            )
 
     def _other_attempt(self, called: CallResult | None, prepared: Prepared) -> Attempt:
         if called is None:

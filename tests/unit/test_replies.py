@@ -253,8 +253,11 @@ def test_a_200_without_choices_quotes_what_came_instead(body: dict[str, Any]) ->
 
 
 def test_what_a_server_says_beside_its_answer_is_quoted() -> None:
-    body = {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no balance"}}
-    assert failure(200, body).message == "200, but no choices in it: no balance"
+    said = {"status_msg": "no balance"}
+    message = failure(200, {"choices": None, "base_resp": said}).message
+    assert message == "200, but no choices in it: no balance"
+    coded = failure(200, {"choices": None, "base_resp": {**said, "status_code": 1008}})
+    assert coded.message == "402 no balance"
 
 
 def test_what_an_empty_answer_cost_is_known() -> None:
