@@ -24,7 +24,7 @@ from bench.project import ROOT
 
 MODULES = (
     "client", "throughput", "processes", "table", "pool_io", "memory", "start", "disk", "lag",
-    "adaptive",
+    "adaptive", "refusals",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

@@ -15,6 +15,7 @@ from batchgen.simulate import Simulator, serve
 @click.command(epilog=epilog(
     "batchgen simulate --latency lognormal:1.0:0.5 --errors 429=0.05,500=0.02",
     "batchgen simulate --rpm 600 --tpm 200000",
+    "batchgen simulate --at-once 10 --refuse-with 429 --retry-after 0 --outage 60:120",
     "BATCHGEN_MODEL_BASE_URL=http://127.0.0.1:8000/v1 batchgen work",
 ))  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -37,14 +38,23 @@ from batchgen.simulate import Simulator, serve
 @click.option("--limit-headers/--no-limit-headers", default=True, show_default=True,
               help="Tell with every reply what is left of the limits, as OpenAI does.")  # fmt: skip
 @click.option("--retry-after", "retry_after_s", type=click.FloatRange(0), default=1.0,
-              show_default=True, help="Seconds that a simulated 429 asks for.")  # fmt: skip
+              show_default=True,
+              help="Seconds that a simulated 429 asks for; 0: it does not say.")  # fmt: skip
+@click.option("--at-once", type=click.IntRange(1), metavar="N",
+              help="So many calls at a time are taken, and the rest is refused.")  # fmt: skip
+@click.option("--refuse-with", type=click.Choice(["503", "429", "529"]),
+              help="With --at-once: by which status.  [default: 503]")  # fmt: skip
+@click.option("--outage", metavar="START:END[:KIND]",
+              help="All calls fail between these seconds after the first one; KIND as in --errors, "
+                   "503 if there is none.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--ledger", "ledger_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Append a JSON line for each call.")  # fmt: skip
 @click.pass_obj
 def simulate(
     session: Session, port: int, latency: str, errors: str, rpm: float, burst: int | None,
-    tpm: float, limit_headers: bool, retry_after_s: float, seed: int, ledger_path: Path | None,
+    tpm: float, limit_headers: bool, retry_after_s: float, at_once: int | None,
+    refuse_with: str | None, outage: str | None, seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
@@ -54,9 +64,12 @@ def simulate(
     """
     if burst is not None and not rpm:
         raise UsageError("--burst: there is no rate limit for it. Add --rpm.")
+    if refuse_with is not None and at_once is None:
+        raise UsageError("--refuse-with: nothing is refused. Add --at-once.")
     simulator = Simulator(
         latency=latency, errors=errors, rpm=rpm or None, burst=burst, tpm=tpm or None,
-        limit_headers=limit_headers, retry_after_s=retry_after_s, seed=seed,
+        limit_headers=limit_headers, retry_after_s=retry_after_s or None,
+        at_once=at_once, refuse_with=int(refuse_with or 503), outage=outage, seed=seed,
         ledger_path=ledger_path, keep_ledger=False, port=port,
     )  # fmt: skip
 

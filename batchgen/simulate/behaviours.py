@@ -45,7 +45,7 @@ class Latency(Struct, frozen=True):
         """Reads `0.2`, `uniform:LOW:HIGH` or `lognormal:MEDIAN:SIGMA`, in seconds. Raises
         ConfigError."""
         shape, *numbers = spec.split(":") if ":" in spec else ("fixed", spec)
-        values = [_number(text) for text in numbers]
+        values = [number_of(text) for text in numbers]
         if shape == "fixed" and len(values) == 1 and values[0] is not None:
             return cls("fixed", values[0])
         if len(values) == 2 and values[0] is not None and values[1] is not None:
@@ -78,7 +78,7 @@ class ErrorMix(Struct, frozen=True):
         shares: dict[str, float] = {}
         for part in filter(None, map(str.strip, spec.split(","))):
             kind, equals, text = (piece.strip() for piece in part.partition("="))
-            share = _number(text)
+            share = number_of(text)
             if not equals or share is None or share > 1:
                 raise ConfigError(f"error mix: {part!r} must be KIND=SHARE, SHARE from 0 to 1")
             if kind in shares:
@@ -194,7 +194,7 @@ def _is_error_status(text: str) -> bool:
     return len(text) == 3 and text.isascii() and text.isdigit() and text[0] in "45"
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
     """A finite number that is not negative, else None."""
     try:
         number = float(text)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from weakref import WeakSet
 
 from aiohttp import web
@@ -27,6 +27,8 @@ from batchgen.simulate.behaviours import (
     error_object,
     retry_after_headers,
 )
+from batchgen.simulate.call_log import CallLog
+from batchgen.simulate.capacity import Capacity, Outage
 from batchgen.simulate.endpoints import PROMPTS, answer, asked
 from batchgen.simulate.faults import cut, reset, stream, trickle, until_disconnected
 from batchgen.simulate.limiter import Limiter
@@ -56,6 +58,7 @@ class _Call(Struct, frozen=True):
     behaviour: Behaviour
     delay_s: float
     headers: Mapping[str, str]
+    has_room: bool
 
     @property
     def is_streamed(self) -> bool:
@@ -84,6 +87,9 @@ class Simulator:
         limit_headers: bool = True,
         seed: int = 0,
         retry_after_s: float | None = 1.0,
+        at_once: int | None = None,
+        refuse_with: int = 503,
+        outage: Outage | str | None = None,
         api_key: str | None = None,
         ledger_path: Path | str | None = None,
         keep_ledger: bool = True,
@@ -93,10 +99,13 @@ class Simulator:
         """`rpm`, requests a minute, None or 0: no limit; `burst` calls may come at once (default:
         one second's worth). `tpm`: tokens a minute, in and out, of which a minute's worth may come
         at once. `limit_headers`: each reply announces both limits, as OpenAI's do. `retry_after_s`
-        None: a simulated 429 has no Retry-After. Raises ConfigError."""
+        None: a simulated 429 has no Retry-After. `at_once`: what comes beside so many calls gets
+        the status `refuse_with`. `outage` as `Outage.parse` reads it. Raises ConfigError."""
         self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
         self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
         self._limiter = Limiter(rpm, burst, tpm)
+        self._capacity = Capacity(at_once, refuse_with)
+        self._outage = Outage.parse(outage) if isinstance(outage, str) else outage
         self._limit_headers = limit_headers
         self._seed = seed
         self._retry_after_s = retry_after_s
@@ -114,7 +123,7 @@ class Simulator:
         self._released.set()
         self._watchers: list[asyncio.Future[None]] = []
         self._stale: WeakSet[asyncio.Transport] = WeakSet()
-        self._ledger_file: IO[bytes] | None = None
+        self._call_log = CallLog(None)
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -128,7 +137,7 @@ class Simulator:
 
         Raises BatchgenError if the port is taken or the ledger cannot be written.
         """
-        self._ledger_file = _open_ledger(self._ledger_path)
+        self._call_log = CallLog(self._ledger_path)
         # Without handler_cancellation a call that hangs would outlive the client that left it.
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
@@ -157,9 +166,7 @@ class Simulator:
                 connection.transport.abort()
         await self._runner.cleanup()
         self._server = self._runner = None
-        if self._ledger_file is not None:
-            self._ledger_file.close()
-            self._ledger_file = None
+        self._call_log.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -222,6 +229,8 @@ class Simulator:
             return await until_disconnected()
         finally:
             self.in_flight -= 1
+            if call.has_room:
+                self._capacity.end()
 
     def _receive(self, request: web.BaseRequest, raw: bytes) -> _Call:
         now = time.monotonic()
@@ -231,12 +240,16 @@ class Simulator:
         chat = asked(path_after_place(request.path, request.query), body)
         tries = self._count(chat) if chat else 0
         error_roll, latency_roll = _rolls(self._seed, chat, tries)
-        behaviour = self._refused(request, chat) or self._chosen(chat, error_roll, now)
-        self._write_ledger(chat, tries, behaviour)
+        out = self._outage.behaviour(now) if self._outage else None
+        behaviour = self._refused(request, chat) or self._scripted(chat) or out
+        no_room = None if behaviour else self._capacity.begin()
+        has_room = not (behaviour or no_room)
+        behaviour = behaviour or no_room or self._chosen(chat, error_roll, now)
+        self._call_log.write(chat, tries, behaviour.outcome)
         self._wake_watchers()
         delay_s = self._delay_s(behaviour, latency_roll)
         headers = self._limiter.headers(now) if self._limit_headers else {}
-        return _Call(chat, behaviour, delay_s, headers)
+        return _Call(chat, behaviour, delay_s, headers, has_room)
 
     def _count(self, chat: Chat) -> int:
         """Enter the call in the ledger, and return which try of its request it is."""
@@ -266,15 +279,13 @@ class Simulator:
         return self._api_key in (None, key_of(request.path, request.headers))
 
     def _chosen(self, chat: Chat | None, error_roll: float, now: float) -> Behaviour:
-        scripted = self._scripted(chat.text) if chat else None
-        if scripted is not None:
-            return scripted
         wait_s = self._limiter.take(chat, now)
         if wait_s > 0:
             return Behaviour.error(429, headers=retry_after_headers(wait_s))
         return Behaviour.of(self._errors.pick(error_roll) or "ok")
 
-    def _scripted(self, text: str) -> Behaviour | None:
+    def _scripted(self, chat: Chat | None) -> Behaviour | None:
+        text = chat.text if chat else ""
         for fragment, behaviours in self._scripts:
             if behaviours and fragment in text:
                 return behaviours.popleft()
@@ -287,18 +298,6 @@ class Simulator:
         if behaviour.kind == "status" and 400 <= behaviour.status < 500:
             return 0.0
         return self._latency.seconds(roll)
-
-    def _write_ledger(self, chat: Chat | None, tries: int, behaviour: Behaviour) -> None:
-        if self._ledger_file is None:
-            return
-        line = {
-            "time": time.time(),
-            "key": chat.key if chat else None,
-            "prompt": chat.text[:80] if chat else None,
-            "try": tries,
-            "outcome": behaviour.outcome,
-        }
-        self._ledger_file.write(json.dumps(line).encode() + b"\n")
 
     def _arrived(self, text: str | None) -> int:
         return self.calls if text is None else self.calls_of(text)
@@ -375,16 +374,6 @@ async def serve(simulator: Simulator, ready: Callable[[str], None], stop: asynci
     async with simulator.running() as url:
         ready(url)
         await stop.wait()
-
-
-def _open_ledger(path: Path | str | None) -> IO[bytes] | None:
-    """The ledger's file, unbuffered, so that each line is one write and survives a kill."""
-    if path is None:
-        return None
-    try:
-        return Path(path).open("ab", buffering=0)
-    except OSError as exc:
-        raise BatchgenError(f"cannot write the ledger {path}: {exc.strerror}") from exc
 
 
 def _rolls(seed: int, chat: Chat | None, tries: int) -> tuple[float, float]:

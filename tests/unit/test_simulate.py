@@ -18,6 +18,7 @@ from openai.types.responses import Response
 from batchgen.errors import BatchgenError, ConfigError
 from batchgen.llm.streams import Event, StreamedBody
 from batchgen.simulate import Behaviour, ErrorMix, Latency, Simulator, serve, server
+from batchgen.simulate.capacity import Outage
 
 Client = aiohttp.ClientSession
 
@@ -388,6 +389,53 @@ async def test_over_the_rate_limit_comes_429_with_the_time_to_wait(client: Clien
             assert int(response.headers["Retry-After"]) == math.ceil(wait_ms / 1000)
     # One token takes ten seconds; some of them may have passed since the bucket was full.
     assert 5_000 < wait_ms <= 10_000
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(503, None), (429, "5")])
+async def test_what_comes_beside_as_many_calls_as_it_takes_is_refused(
+    client: Client, status: int, retry_after: str | None
+) -> None:
+    simulator = Simulator(latency="60", at_once=2, refuse_with=status, retry_after_s=5)
+    async with simulator.running() as url:
+        taken = [asyncio.create_task(post(client, url, text)) for text in "ab"]
+        await simulator.received(2)
+        async with client.post(f"{url}/chat/completions", json=chat("c")) as response:
+            assert response.status == status
+            assert response.headers.get("Retry-After") == retry_after
+        await leave(taken[0])
+        while simulator.in_flight > 1:
+            await asyncio.sleep(0)
+        taken.append(asyncio.create_task(post(client, url, "d")))
+        await simulator.received(4)
+        assert await statuses(client, url, ["e"]) == [status]
+        assert simulator.in_flight == 2
+        await asyncio.gather(*map(leave, taken[1:]))
+
+
+async def leave(call: "asyncio.Task[Any]") -> None:
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+def test_an_outage_begins_and_ends_so_many_seconds_after_the_first_call() -> None:
+    outage = Outage.parse("20:80:500")
+    found = [outage.behaviour(now) for now in (100.0, 119.0, 120.0, 179.0, 180.0)]
+    assert [one and one.status for one in found] == [None, None, 500, 500, None]
+    hanging = Outage.parse("0:1:hang").behaviour(5.0)
+    assert hanging is not None
+    assert hanging.kind == "hang"
+
+
+@pytest.mark.parametrize("spec", ["", "20", "80:20", "20:20", "a:b", "-1:5", "0:5:never"])
+def test_an_outage_that_is_not_understood_is_named(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"outage|never"):
+        Outage.parse(spec)
+
+
+async def test_during_an_outage_nobody_is_served(client: Client) -> None:
+    async with Simulator(latency="60", outage="0:60").running() as url:
+        assert await statuses(client, url, ["a", "b"]) == [503, 503]
 
 
 async def test_the_rate_limit_lets_through_what_has_accrued(client: Client) -> None:

@@ -1,0 +1,184 @@
+"""What `work` gets from servers that refuse, against what they would give.
+
+Those of a line run beside each other, each with a server of its own in a process of its own: so the
+share of a load is that of its baseline, which was under the same machine at the same time.
+"""
+
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measure import Figure, Options, Table
+from bench.project import Project, make_project
+from bench.simulated import simulating
+
+NAME = "refusals"
+_SLOTS = 50
+_FINDING_S, _SECONDS, _QUICK_SECONDS = 20, 80, 40
+_OUTAGE_S, _QUICK_OUTAGE_S = 60, 15
+_BACK_WITHIN_S = 10
+_LATENCY = "uniform:0.7:1.3"
+_NO_WAIT = ("--retry-after", "0")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A server started with `options`, and a worker with `slots`. Its goal is a share of `best`
+    answers a second (None: of what its baseline gets, the first of its line), with fewer than
+    `most_refused` of its calls refused."""
+
+    name: str
+    options: tuple[str, ...] = ()
+    slots: int = _SLOTS
+    best: float | None = None
+    share: float | None = None
+    most_refused: float = 1.0
+
+
+_CAP_10 = ("--at-once", "10")
+LINES = (
+    (
+        Load("no refusals"),
+        Load("3 % strays, 429", ("--errors", "429=0.03", *_NO_WAIT), share=0.9),
+        Load("3 % strays, 429, Retry-After 1", ("--errors", "429=0.03"), share=0.9),
+        Load("10 % strays, 429", ("--errors", "429=0.1", *_NO_WAIT)),
+    ),
+    (
+        Load("ten at once, 503, c = 10", _CAP_10, slots=10),
+        Load("ten at once, 503", _CAP_10, share=0.85, most_refused=0.05),
+        Load(
+            "ten at once, 429", (*_CAP_10, "--refuse-with", "429", *_NO_WAIT),
+            share=0.85, most_refused=0.05,
+        ),
+        Load(
+            "three at once, 429, Retry-After 5",
+            ("--at-once", "3", "--refuse-with", "429", "--retry-after", "5"), best=3.0, share=0.75,
+        ),
+        Load(
+            "600 a minute, no Retry-After", ("--rpm", "600", "--no-limit-headers", *_NO_WAIT),
+            best=10.0,
+        ),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What a server's ledger tells: when each call came, and what it got."""
+
+    load: Load
+    seen: list[tuple[float, str]]
+
+    def per_s(self, start_s: float, end_s: float) -> float:
+        taken = sum(outcome == "ok" for at_s, outcome in self.seen if start_s <= at_s < end_s)
+        return taken / (end_s - start_s)
+
+    def refused(self, start_s: float, end_s: float) -> float:
+        outcomes = [outcome for at_s, outcome in self.seen if start_s <= at_s < end_s]
+        return sum(outcome != "ok" for outcome in outcomes) / max(1, len(outcomes))
+
+
+def run(options: Options) -> Table:
+    seconds = _QUICK_SECONDS if options.quick else _SECONDS
+    outage_s = _QUICK_OUTAGE_S if options.quick else _OUTAGE_S
+    rows: list[tuple[str, ...]] = []
+    figures: list[Figure] = []
+    for number, loads in enumerate(LINES):
+        found = _measure(options.work_dir / str(number), loads, seconds)
+        baseline = found[0].per_s(_FINDING_S, seconds)
+        for calls in found:
+            best = calls.load.best or baseline
+            share = calls.per_s(_FINDING_S, seconds) / best
+            refused = calls.refused(_FINDING_S, seconds)
+            rows.append((
+                calls.load.name, str(calls.load.slots), f"{calls.per_s(0, _FINDING_S):.1f}",
+                f"{share * best:.1f}", f"{share:.2f}", f"{100 * refused:.1f} %",
+            ))  # fmt: skip
+            figures += _figures(calls.load, share, refused)
+    row, figure = _outage(options.work_dir / "outage", outage_s)
+    return Table(
+        title=f"Refusals: `work -c {_SLOTS}` for {seconds} s at servers that refuse",
+        columns=("server", "slots", f"answers/s in the first {_FINDING_S} s", "answers/s after",
+                 "share of the best", "refused"),
+        rows=(*rows, row),
+        figures=(*figures, figure),
+        notes=(
+            "The servers are `batchgen simulate`, each in a process of its own, with a latency "
+            "around a second; the figures are from their ledgers. Each share is of the answers a "
+            "second that the first of its line gets, which runs at the same time, or of what the "
+            "limit allows.",
+        ),
+    )  # fmt: skip
+
+
+def _figures(load: Load, share: float, refused: float) -> list[Figure]:
+    if load.share is None:
+        return []
+    goal = f">= {load.share:g}"
+    found = [Figure(f"{load.name}: share", share, "of the best", goal, share >= load.share)]
+    if load.most_refused < 1:
+        goal = f"< {100 * load.most_refused:g}"
+        met = refused < load.most_refused
+        found.append(Figure(f"{load.name}: refused", 100 * refused, "%", goal, met))
+    return found
+
+
+def _outage(path: Path, outage_s: int) -> tuple[tuple[str, ...], Figure]:
+    """How long after an outage it takes to be as fast as before."""
+    start_s, end_s = 15, 15 + outage_s
+    load = Load(f"out of service for {outage_s} s", ("--outage", f"{start_s}:{end_s}"))
+    (calls,) = _measure(path, (load,), end_s + 25)
+    before = calls.per_s(5, start_s)
+    back_s = next(
+        (at - end_s for at in range(end_s, end_s + 25) if calls.per_s(at, at + 2) >= 0.9 * before),
+        25,
+    )
+    while_out = sum(start_s <= at_s < end_s for at_s, _ in calls.seen)
+    row = (
+        load.name, str(load.slots), f"{before:.1f} before it",
+        f"{calls.per_s(end_s + 10, end_s + 25):.1f}", f"full speed after {back_s} s",
+        f"{while_out} calls meanwhile",
+    )  # fmt: skip
+    met = back_s <= _BACK_WITHIN_S
+    return row, Figure(f"{load.name}: full speed after", back_s, "s", f"<= {_BACK_WITHIN_S}", met)
+
+
+def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]:
+    """All at the same time, until they are stopped."""
+    with ExitStack() as stack:
+        projects = []
+        for number, load in enumerate(loads):
+            place = path / str(number)
+            place.mkdir(parents=True)
+            url = stack.enter_context(simulating(place, "--latency", _LATENCY, *load.options))
+            items = int((load.best or load.slots) * seconds * 1.5) + 1000
+            projects.append(make_project(place, url, items, parser="raw"))
+        workers = [
+            project.start("-q", "work", "-c", str(load.slots))
+            for project, load in zip(projects, loads, strict=True)
+        ]
+        while not all(_ledger(project).stat().st_size for project in projects):
+            time.sleep(0.1)
+        time.sleep(seconds)
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+        for worker in workers:
+            worker.wait(timeout_s=60)
+        return [
+            Calls(load, _read_ledger(_ledger(project)))
+            for project, load in zip(projects, loads, strict=True)
+        ]
+
+
+def _ledger(project: Project) -> Path:
+    return project.path / "ledger.jsonl"
+
+
+def _read_ledger(path: Path) -> list[tuple[float, str]]:
+    with path.open() as lines:
+        calls = [json.loads(line) for line in lines]
+    return [(call["time"] - calls[0]["time"], call["outcome"]) for call in calls]
