@@ -9,12 +9,14 @@ from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.terminal import print_text
 from batchgen.errors import UsageError
 from batchgen.shutdown import Stop, stop_on_signal
-from batchgen.simulate import Simulator, serve
+from batchgen.simulate import VENDOR_REPLIES, Simulator, serve
 
 
 @click.command(epilog=epilog(
     "batchgen simulate --latency lognormal:1.0:0.5 --errors 429=0.05,500=0.02",
     "batchgen simulate --rpm 600 --tpm 200000",
+    "batchgen simulate --errors content_403=0.01 --item-errors 'tax law=too_large'",
+    "batchgen simulate --outage 60:999999:no_credit",
     "batchgen simulate --at-once 10 --refuse-with 429 --retry-after 0 --outage 60:120",
     "BATCHGEN_MODEL_BASE_URL=http://127.0.0.1:8000/v1 batchgen work",
 ))  # fmt: skip
@@ -26,8 +28,11 @@ from batchgen.simulate import Simulator, serve
     "--errors", default="", metavar="MIX",
     help="Shares of KIND=P: a status such as 429 or 500, reset, hang, trickle, html, "
          "cut, bad_json, no_choices, empty, refusal, content_filter, length, prose (text that no "
-         "parser wants), unasked_stream; of streams stream_error, no_done, keep_alive (for ever).",
+         "parser wants), unasked_stream; of streams stream_error, no_done, keep_alive (for ever); "
+         f"or what vendors say: {', '.join(VENDOR_REPLIES)}.",
 )  # fmt: skip
+@click.option("--item-errors", "item_errors", multiple=True, metavar="TEXT=KIND",
+              help="Each call with TEXT in its prompt fails so; repeatable.")  # fmt: skip
 @click.option("--rpm", type=click.FloatRange(0), default=0,
               help="Requests a minute that it takes; 0: no limit.")  # fmt: skip
 @click.option("--burst", type=click.IntRange(1), metavar="N",
@@ -52,7 +57,8 @@ from batchgen.simulate import Simulator, serve
               help="Append a JSON line for each call.")  # fmt: skip
 @click.pass_obj
 def simulate(
-    session: Session, port: int, latency: str, errors: str, rpm: float, burst: int | None,
+    session: Session, port: int, latency: str, errors: str, item_errors: tuple[str, ...],
+    rpm: float, burst: int | None,
     tpm: float, limit_headers: bool, retry_after_s: float, at_once: int | None,
     refuse_with: str | None, outage: str | None, seed: int, ledger_path: Path | None,
 ) -> int:  # fmt: skip
@@ -67,7 +73,8 @@ def simulate(
     if refuse_with is not None and at_once is None:
         raise UsageError("--refuse-with: nothing is refused. Add --at-once.")
     simulator = Simulator(
-        latency=latency, errors=errors, rpm=rpm or None, burst=burst, tpm=tpm or None,
+        latency=latency, errors=errors, item_errors=item_errors,
+        rpm=rpm or None, burst=burst, tpm=tpm or None,
         limit_headers=limit_headers, retry_after_s=retry_after_s or None,
         at_once=at_once, refuse_with=int(refuse_with or 503), outage=outage, seed=seed,
         ledger_path=ledger_path, keep_ledger=False, port=port,

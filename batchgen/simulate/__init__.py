@@ -12,5 +12,6 @@ call is on record whichever side is killed afterwards.
 
 from batchgen.simulate.behaviours import Behaviour, ErrorMix, Latency
 from batchgen.simulate.server import Simulator, serve
+from batchgen.simulate.vendor_replies import VENDOR_REPLIES
 
-__all__ = ["Behaviour", "ErrorMix", "Latency", "Simulator", "serve"]
+__all__ = ["VENDOR_REPLIES", "Behaviour", "ErrorMix", "Latency", "Simulator", "serve"]

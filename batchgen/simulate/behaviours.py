@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 from typing import Literal
 
 from msgspec import Struct, field
 
 from batchgen.errors import ConfigError
+from batchgen.simulate.vendor_replies import VENDOR_REPLIES
 
 _FAULTS = (
     "reset",
@@ -67,6 +68,29 @@ class Latency(Struct, frozen=True):
         return self.low
 
 
+class ItemErrors(Struct, frozen=True):
+    """What each call gets whose prompt has a text in it."""
+
+    kinds: tuple[tuple[str, "Behaviour"], ...] = ()
+
+    @classmethod
+    def parse(cls, specs: Iterable[str]) -> "ItemErrors":
+        """Reads `TEXT=KIND` of each. Raises ConfigError."""
+        kinds = []
+        for spec in specs:
+            text, equals, kind = spec.rpartition("=")
+            if not equals or not text:
+                raise ConfigError(f"item error: {spec!r} must be TEXT=KIND")
+            if not _is_known(kind):
+                raise ConfigError(f"item error: unknown kind {kind!r} in {spec!r}; {_allowed()}")
+            kinds.append((text, Behaviour.of(kind)))
+        return cls(tuple(kinds))
+
+    def of(self, prompt: str) -> "Behaviour | None":
+        """The first whose text is in it."""
+        return next((kind for text, kind in self.kinds if text in prompt), None)
+
+
 class ErrorMix(Struct, frozen=True):
     """The share of the calls that gets each error."""
 
@@ -83,7 +107,7 @@ class ErrorMix(Struct, frozen=True):
                 raise ConfigError(f"error mix: {part!r} must be KIND=SHARE, SHARE from 0 to 1")
             if kind in shares:
                 raise ConfigError(f"error mix: {kind!r} is there twice")
-            if kind not in _FAULTS and not _is_error_status(kind):
+            if not _is_known(kind):
                 raise ConfigError(f"error mix: unknown kind {kind!r} in {part!r}; {_allowed()}")
             shares[kind] = share
         total = math.fsum(shares.values())
@@ -129,6 +153,8 @@ class Behaviour(Struct, frozen=True):
         """A kind of the error mix, or `ok`, by its name. Raises ConfigError."""
         if isinstance(kind, Behaviour):
             return kind
+        if reply := VENDOR_REPLIES.get(kind):
+            return cls.response(reply.status, reply.body, content_type=reply.content_type)
         return cls.error(int(kind)) if _is_error_status(kind) else cls(kind)
 
     @classmethod
@@ -190,6 +216,10 @@ def retry_after_headers(wait_s: float) -> dict[str, str]:
     return {"Retry-After": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
 
 
+def _is_known(kind: str) -> bool:
+    return kind in _FAULTS or kind in VENDOR_REPLIES or _is_error_status(kind)
+
+
 def _is_error_status(text: str) -> bool:
     return len(text) == 3 and text.isascii() and text.isdigit() and text[0] in "45"
 
@@ -204,4 +234,4 @@ def number_of(text: str) -> float | None:
 
 
 def _allowed() -> str:
-    return f"allowed: a status from 400 to 599, {', '.join(_FAULTS)}"
+    return f"allowed: a status from 400 to 599, {', '.join((*_FAULTS, *VENDOR_REPLIES))}"

@@ -1,5 +1,7 @@
 """How much the simulated model takes at once, and when it is out of service. Pure."""
 
+from msgspec.structs import replace
+
 from batchgen.errors import ConfigError
 from batchgen.simulate.behaviours import Behaviour, number_of
 
@@ -27,7 +29,7 @@ class Outage:
             )
         behaviour = Behaviour.of(kind or "503")
         if behaviour.kind == "status":
-            behaviour = Behaviour.error(behaviour.status, delay_s=0.0)
+            behaviour = replace(behaviour, delay_s=0.0)
         return cls(start_s, end_s, behaviour)
 
     def behaviour(self, now: float) -> Behaviour | None:

@@ -6,7 +6,7 @@ import json
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from itertools import islice
@@ -23,6 +23,7 @@ from batchgen.simulate.azure import key_of, path_after_place
 from batchgen.simulate.behaviours import (
     Behaviour,
     ErrorMix,
+    ItemErrors,
     Latency,
     error_object,
     retry_after_headers,
@@ -81,6 +82,7 @@ class Simulator:
         *,
         latency: Latency | str = "0",
         errors: ErrorMix | str = "",
+        item_errors: Iterable[str] = (),
         rpm: float | None = None,
         burst: int | None = None,
         tpm: float | None = None,
@@ -96,13 +98,15 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """`rpm`, requests a minute, None or 0: no limit; `burst` calls may come at once (default:
-        one second's worth). `tpm`: tokens a minute, in and out, of which a minute's worth may come
-        at once. `limit_headers`: each reply announces both limits, as OpenAI's do. `retry_after_s`
-        None: a simulated 429 has no Retry-After. `at_once`: what comes beside so many calls gets
-        the status `refuse_with`. `outage` as `Outage.parse` reads it. Raises ConfigError."""
+        """`item_errors`: `TEXT=KIND`, for each call with that text. `rpm`, requests a minute, None
+        or 0: no limit; `burst` calls may come at once (default: one second's worth). `tpm`: tokens
+        a minute, in and out, of which a minute's worth may come at once. `limit_headers`: each
+        reply announces both limits, as OpenAI's do. `retry_after_s` None: a simulated 429 has no
+        Retry-After. `at_once`: what comes beside so many calls gets the status `refuse_with`.
+        `outage` as `Outage.parse` reads it. Raises ConfigError."""
         self._latency = Latency.parse(latency) if isinstance(latency, str) else latency
         self._errors = ErrorMix.parse(errors) if isinstance(errors, str) else errors
+        self._item_errors = ItemErrors.parse(item_errors)
         self._limiter = Limiter(rpm, burst, tpm)
         self._capacity = Capacity(at_once, refuse_with)
         self._outage = Outage.parse(outage) if isinstance(outage, str) else outage
@@ -289,7 +293,7 @@ class Simulator:
         for fragment, behaviours in self._scripts:
             if behaviours and fragment in text:
                 return behaviours.popleft()
-        return None
+        return self._item_errors.of(text)
 
     def _delay_s(self, behaviour: Behaviour, roll: float) -> float:
         if behaviour.delay_s is not None:

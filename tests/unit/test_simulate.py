@@ -16,8 +16,18 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.responses import Response
 
 from batchgen.errors import BatchgenError, ConfigError
+from batchgen.items import Answer, Failure, Reason, Reply
+from batchgen.llm.replies import read_reply
 from batchgen.llm.streams import Event, StreamedBody
-from batchgen.simulate import Behaviour, ErrorMix, Latency, Simulator, serve, server
+from batchgen.simulate import (
+    VENDOR_REPLIES,
+    Behaviour,
+    ErrorMix,
+    Latency,
+    Simulator,
+    serve,
+    server,
+)
 from batchgen.simulate.capacity import Outage
 
 Client = aiohttp.ClientSession
@@ -847,3 +857,34 @@ async def test_a_request_without_a_prompt_is_refused(
     ):
         assert response.status == 400
         assert "the body must be JSON with '" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [("no text", "must be TEXT=KIND"), ("=500", "must be TEXT=KIND"), ("a=9", "unknown kind '9'")],
+)
+def test_an_item_error_that_is_not_understood_is_named(spec: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        Simulator(item_errors=[spec])
+
+
+async def test_items_get_the_errors_that_are_theirs(client: Client) -> None:
+    simulator = Simulator(item_errors=["a=b=content_403", "other=500"])
+    async with simulator.running() as url:
+        texts = ["a=b", "another", "a=b again", "c"]
+        assert await statuses(client, url, texts) == [403, 500, 403, 200]
+        _, body = await post(client, url, "a=b")
+    assert body["error"].startswith("Content violates usage guidelines")
+
+
+@pytest.mark.parametrize("name", VENDOR_REPLIES)
+def test_what_vendors_say_is_taken_for_what_its_name_says(name: str) -> None:
+    said = VENDOR_REPLIES[name]
+    found = read_reply(Reply(started_at=0, latency_ms=1, status=said.status, body=said.body))
+    if name in ("slip", "finish_cut_off", "finish_unknown"):
+        assert isinstance(found, Answer)
+        assert (found.slip is not None) == (name == "slip")
+        return
+    assert isinstance(found, Failure)
+    assert (found.halt is not None) == name.startswith(("no_", "forbidden", "firewall")), found
+    assert (found.reason is Reason.REFUSAL) == name.startswith(("content_", "filter_", "finish_f"))
