@@ -12,7 +12,6 @@ An item's life, and who moves it:
               `retry` change that.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from enum import Enum, StrEnum
@@ -102,6 +101,8 @@ class Recipe(Struct, frozen=True):
         )
 
     def digest(self) -> bytes:
+        import hashlib  # here: OpenSSL takes a while to load, and who only reads has no use for it
+
         return hashlib.sha256(self.to_json().encode()).digest()
 
 

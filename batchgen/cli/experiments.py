@@ -6,11 +6,11 @@ from batchgen.cli import completion
 from batchgen.cli.group import OrderedGroup, epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, counted, print_json, run_async
+from batchgen.cli.session import Session, counted, print_json, read_now, run_async
 from batchgen.cli.terminal import ask, print_text
 from batchgen.display.items import experiments_text
 from batchgen.jobs import experiments as jobs
-from batchgen.store import open_store
+from batchgen.store import read_store
 
 
 @click.group(
@@ -25,16 +25,13 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
         return 0
     config = ctx.obj.config()
 
-    async def job() -> int:
-        async with open_store(config.database) as store:
-            found = await jobs.list_experiments(store)
-        if as_json:
-            print_json([one.to_json() for one in found])
-        else:
-            print_text(experiments_text(found, commands()))
-        return 0
-
-    return run_async(job())
+    with read_store(config.database) as store:
+        found = read_now(jobs.list_experiments(store))
+    if as_json:
+        print_json([one.to_json() for one in found])
+    else:
+        print_text(experiments_text(found, commands()))
+    return 0
 
 
 @experiments.command(epilog=epilog("batchgen experiments rename initial_test labels"))
@@ -45,6 +42,8 @@ def rename(session: Session, name: str, new_name: str) -> int:
     """Give an experiment another name. Its export gets that name too, from now on."""
     new_name = session.config(experiment_name=new_name).output_data.experiment_name
     config = session.config()
+
+    from batchgen.store import open_store  # here: to list them takes less
 
     async def job() -> int:
         async with open_store(config.database) as store:
@@ -62,6 +61,8 @@ def rename(session: Session, name: str, new_name: str) -> int:
 def delete(session: Session, name: str, yes: bool) -> int:
     """Delete an experiment with all its items and answers. Asks first."""
     config = session.config()
+
+    from batchgen.store import open_store  # here: to list them takes less
 
     async def job() -> int:
         async with open_store(config.database) as store:

@@ -7,11 +7,12 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands, failure_hint
 from batchgen.cli.options import json_option, only_experiment_option, reason_choice
-from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.session import Session, print_json, read_now
 from batchgen.cli.terminal import print_text
 from batchgen.display.items import failures_text
 from batchgen.jobs.failures import Failures, failures_of
-from batchgen.jobs.lookup import open_experiments
+from batchgen.jobs.lookup import chosen_experiments
+from batchgen.store import read_store
 
 
 @click.command(epilog=epilog("batchgen failures", "batchgen failures --reason parse --json"))
@@ -28,18 +29,16 @@ def failures(session: Session, reason: str | None, experiment: str | None, as_js
     """
     config = session.config()
 
-    async def job() -> int:
-        async with open_experiments(config, experiment) as (store, chosen):
-            found = await failures_of(store, chosen, reason)
-        # What is typed about a group must be about no other experiment.
-        is_named = len(found) > 1 or experiment is not None
-        if as_json:
-            print_json([row for one in found for row in _rows(one, is_named)])
-        else:
-            print_text("\n".join(_text(one, is_named) for one in found))
-        return 0
-
-    return run_async(job())
+    with read_store(config.database) as store:
+        chosen = read_now(chosen_experiments(store, experiment))
+        found = read_now(failures_of(store, chosen, reason))
+    # What is typed about a group must be about no other experiment.
+    is_named = len(found) > 1 or experiment is not None
+    if as_json:
+        print_json([row for one in found for row in _rows(one, is_named)])
+    else:
+        print_text("\n".join(_text(one, is_named) for one in found))
+    return 0
 
 
 def _text(failures: Failures, is_named: bool) -> str:

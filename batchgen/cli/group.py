@@ -2,13 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:  # what --help can do without is imported where it is used
+    from click.shell_completion import CompletionItem
 
 _GIVEN = f"{__name__}.given"
+
+
+class _PathType(click.Path):
+    """As `click.Path(path_type=Path)`, but --help does without the module of Path."""
+
+    def coerce_path_result(self, value: Any) -> Any:
+        from pathlib import Path
+
+        return Path(value)
+
+
+_PATH = _PathType()
 
 
 class GlobalOption(click.Option):
@@ -46,11 +59,11 @@ def global_options(ctx: click.Context) -> dict[str, Any]:
 
 GLOBAL_OPTIONS = (
     GlobalOption(
-        "--config", "config_path", type=click.Path(path_type=Path), metavar="FILE",
+        "--config", "config_path", type=_PATH, metavar="FILE",
         help="Settings; default: config.yaml in the current directory.",
     ),
     GlobalOption(
-        "--db", "database", type=click.Path(path_type=Path), metavar="PATH",
+        "--db", "database", type=_PATH, metavar="PATH",
         help="The work database; default: batchgen.db beside the config.",
     ),
     GlobalOption("-v", "--verbose", is_flag=True, help="Tell of every failed attempt."),
@@ -91,8 +104,10 @@ class LazyGroup(OrderedGroup):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._short_helps.items()))
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """The names of commands, or the options, that begin so."""
+        from click.shell_completion import CompletionItem
+
         names = [
             CompletionItem(name, help=text)
             for name, text in self._short_helps.items()

@@ -3,18 +3,19 @@
 Nearly every command has a `Session` as its first argument.
 """
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from batchgen.cli.terminal import print_json, say
 from batchgen.config import Config, load
 
-__all__ = ["Session", "counted", "print_json", "run_async"]
+__all__ = ["Session", "counted", "print_json", "read_now", "run_async"]
+
+T = TypeVar("T")
 
 
 class Session(Struct, frozen=True):
@@ -47,8 +48,23 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def read_now(job: Coroutine[Any, Any, T]) -> T:
+    """What a job comes to that asks a `read_store` and nothing else: it never waits, and needs no
+    event loop."""
+    try:
+        job.send(None)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    finally:
+        job.close()
+    raise RuntimeError("a job that only reads has waited for something")
+
+
 def run_async(job: Coroutine[Any, Any, int]) -> int:
     """Run it to its exit code."""
+    import asyncio  # here: what only reads does without, and it is half of a short command
+
     try:
         return asyncio.run(job)
     except KeyboardInterrupt:  # Ctrl-C in a job that has nothing to drain

@@ -5,12 +5,12 @@ import click
 from batchgen.cli.completion import experiments
 from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
-from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.session import Session, print_json, read_now
 from batchgen.cli.terminal import print_text
 from batchgen.display.items import item_text
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import item_details
-from batchgen.store import open_store
+from batchgen.store import read_store
 
 
 @click.command(epilog=epilog("batchgen show 17", "batchgen show my-own-id --json"))
@@ -27,19 +27,13 @@ def show(session: Session, item_id: str, experiment: str | None, as_json: bool) 
     """
     config = session.config()
 
-    async def job() -> int:
-        async with open_store(config.database) as store:
-            found = [
-                details
-                for number in await items_called(store, item_id, experiment)
-                if (details := await item_details(store, number))
-            ]
-        if as_json:
-            objects = [details.to_json() for details in found]
-            shown = objects[0] if len(objects) == 1 else objects
-            print_json(shown)
-        else:
-            print_text("\n\n".join(map(item_text, found)))
-        return 0
-
-    return run_async(job())
+    with read_store(config.database) as store:
+        numbers = read_now(items_called(store, item_id, experiment))
+        details = [read_now(item_details(store, number)) for number in numbers]
+    found = [one for one in details if one]
+    if as_json:
+        objects = [one.to_json() for one in found]
+        print_json(objects[0] if len(objects) == 1 else objects)
+    else:
+        print_text("\n\n".join(map(item_text, found)))
+    return 0

@@ -1,7 +1,7 @@
 """status: counts, speed, failures and workers."""
 
-import asyncio
 import sys
+import time
 from functools import partial
 
 import click
@@ -9,11 +9,11 @@ import click
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, only_experiment_option
-from batchgen.cli.session import Session, print_json, run_async
+from batchgen.cli.session import Session, print_json, read_now, run_async
 from batchgen.cli.terminal import is_terminal, print_text
 from batchgen.display.status import status_text, waits_for
 from batchgen.jobs.status import status_of
-from batchgen.store import open_store
+from batchgen.store import read_store
 
 
 @click.command(
@@ -32,30 +32,32 @@ from batchgen.store import open_store
 def status(session: Session, as_json: bool, experiment: str | None, watch: bool) -> int:
     """Show counts, speed, failures and workers."""
     config = session.config()
+    if watch and not as_json and is_terminal(sys.stdout):
+        # Here: it loads asyncio and rich, several times what a plain status takes.
+        from batchgen.display.dashboard import screen, show_dashboard
+        from batchgen.store import open_store
 
-    async def job() -> int:
-        async with open_store(config.database) as store:
-            if watch and not as_json and is_terminal(sys.stdout):
-                # Here: it loads rich, a fifth of what a plain status takes.
-                from batchgen.display.dashboard import screen, show_dashboard
+        if console := screen():
 
-                if console := screen():
+            async def job() -> int:
+                async with open_store(config.database) as store:
                     look = partial(status_of, store, config, experiment)
                     return await show_dashboard(look, str(config.database), console, commands())
-            while True:
-                seen = await status_of(store, config, experiment)
-                if watch and not as_json:
-                    click.clear()
-                if as_json:
-                    print_json(seen.to_json(waits_for))
-                else:
-                    print_text(status_text(seen, commands()))
-                if not watch:
-                    break
-                await asyncio.sleep(2)
+
+            return run_async(job())
+    with read_store(config.database) as store:
+        while True:
+            seen = read_now(status_of(store, config, experiment))
+            if watch and not as_json:
+                click.clear()
+            if as_json:
+                print_json(seen.to_json(waits_for))
+            else:
+                print_text(status_text(seen, commands()))
+            if not watch:
+                break
+            time.sleep(2)
         if session.verbose:
             for warning in store.warnings():
                 session.warn(warning)
-        return 0
-
-    return run_async(job())
+    return 0

@@ -6,12 +6,10 @@ A stream that cannot encode a character gets another in its place.
 """
 
 import codecs
-import json
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from shutil import get_terminal_size
 from typing import IO, Any, TextIO, cast
 
 import click
@@ -40,6 +38,8 @@ def print_text(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """What a script reads: one line on stdout. Raises BatchgenError when that cannot be written."""
+    import json
+
     text = json.dumps(value, ensure_ascii=False)
     if not _can_encode(sys.stdout, text):
         text = json.dumps(value)
@@ -73,6 +73,8 @@ def ask(question: str) -> None:
 
 def show_progress(text: str) -> None:
     """Write a line on stderr, over the last one; empty: only remove that. To a terminal only."""
+    from shutil import get_terminal_size  # here, as json: --help does without
+
     columns = get_terminal_size().columns
     with _progress.lock:
         if not text and not _progress.is_shown:

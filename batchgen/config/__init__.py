@@ -13,21 +13,28 @@ An error is one line: the file or the variable, the key's path, what is wrong. N
 nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
-from batchgen.config.secrets import Secrets, secrets_of
-from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
-from batchgen.config.settings import (
-    Config,
-    Leaf,
-    ModelConfig,
-    OutputConfig,
-    PromptsConfig,
-    WorkConfig,
-    leaf_table,
-)
-from batchgen.config.sources import load, model_setting
+from typing import TYPE_CHECKING
+
+from batchgen.on_demand import names_on_demand
 
 __all__ = [
     "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
     "SentValue", "SentValues", "WorkConfig", "gives_key", "leaf_table", "load",
     "missing_variables", "model_setting", "secrets_of",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from batchgen.config.secrets import Secrets, secrets_of
+    from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
+    from batchgen.config.settings import (
+        Config,
+        Leaf,
+        ModelConfig,
+        OutputConfig,
+        PromptsConfig,
+        WorkConfig,
+        leaf_table,
+    )
+    from batchgen.config.sources import load, model_setting
+else:
+    __getattr__ = names_on_demand(__name__, __all__, "settings", "sent", "sources", "secrets")

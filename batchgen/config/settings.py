@@ -2,7 +2,6 @@
 default, its kind and what it means.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -307,6 +306,8 @@ def leaf_path(name: str) -> KeyPath:
 
 def unknown_key(path: tuple[Any, ...], label: str) -> str:
     """The message about a key that does not exist, or stands in the wrong section."""
+    from difflib import get_close_matches  # here: nearly every config has none
+
     everything = {name: name for name in SECTIONS} | {
         name: ".".join(where) for name, where in LEAF_PATHS.items()
     }
@@ -315,8 +316,8 @@ def unknown_key(path: tuple[Any, ...], label: str) -> str:
         return f"{label}: cannot be set; batchgen decides it for every request"
     siblings = [one[-1] for one in LEAVES if len(path) > 1 and one[:-1] == path[:-1]]
     near = name if name in everything else None
-    near = near or next(iter(difflib.get_close_matches(name.lower(), siblings, 1)), None)
-    nearest = everything[near or difflib.get_close_matches(name.lower(), everything, 1, 0)[0]]
+    near = near or next(iter(get_close_matches(name.lower(), siblings, 1)), None)
+    nearest = everything[near or get_close_matches(name.lower(), everything, 1, 0)[0]]
     hint = " A parameter that only your server knows goes under model.extra_body"
     own = path[0] == "model" and nearest.startswith("model.")
     return f"{label}: unknown key; did you mean {nearest}?{hint if own else ''}"

@@ -2,8 +2,7 @@
 Only the value that wins is checked.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +114,19 @@ def model_setting(given: str) -> tuple[str, Any]:
     return name, _checked(path, _Given(value, name, Path()), {})
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # here: nearly every config has no unknown name
+
+    return get_close_matches(name, known, 1, 0)[0]
+
+
 def _no_model_setting(name: str) -> str:
     shown = shown_key(name)
     if name in NOT_SETTINGS:
         return f"{shown}: cannot be set; batchgen decides it for every request"
     if name in LEAF_PATHS and name not in SECTIONS:
         return f"{shown}: does not belong to the request; set it in config.yaml"
-    nearest = difflib.get_close_matches(name.lower()[:60], ("model", *PARAMETERS), 1, 0)[0]
+    nearest = _nearest(name.lower()[:60], ("model", *PARAMETERS))
     hint = "A parameter that only your server knows goes under extra_body"
     return f"{shown}: unknown key; did you mean {nearest}? {hint}"
 
@@ -176,7 +181,7 @@ def _environment(env: Mapping[str, str], cwd: Path) -> dict[KeyPath, _Given]:
     given = {}
     for name in sorted(name for name in env if name.startswith(ENVIRONMENT_PREFIX)):
         if name not in leaves:
-            nearest = difflib.get_close_matches(name[:100], leaves, 1, 0)[0]
+            nearest = _nearest(name[:100], leaves)
             raise ConfigError(f"{shown_key(name)}: unknown variable; did you mean {nearest}?")
         if text := env[name]:
             value = text if leaves[name].kind.text else parse_yaml(text, name)

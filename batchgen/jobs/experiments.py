@@ -1,14 +1,17 @@
 """The experiments of a database: listed, renamed, deleted. Raises UsageError for a name that is not
 there."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from batchgen.clock import timestamp
 from batchgen.errors import Remedy
 from batchgen.jobs.lookup import experiment_named
-from batchgen.store import Counts, Experiment, Store
+from batchgen.store import Counts, Experiment, ReadStore
+
+if TYPE_CHECKING:
+    from batchgen.store import Store
 
 
 class ExperimentSummary(Struct, frozen=True):
@@ -31,25 +34,25 @@ class ExperimentSummary(Struct, frozen=True):
         }
 
 
-async def list_experiments(store: Store) -> list[ExperimentSummary]:
+async def list_experiments(store: ReadStore) -> list[ExperimentSummary]:
     """All of them, the oldest first."""
     experiments, counts = await store.experiments(), await store.counts_by_experiment()
     return [ExperimentSummary(one, counts.get(one.id, Counts())) for one in experiments]
 
 
 async def summary_of(
-    store: Store, name: str, remedy: Remedy | None = Remedy.NAME_EXPERIMENT
+    store: ReadStore, name: str, remedy: Remedy | None = Remedy.NAME_EXPERIMENT
 ) -> ExperimentSummary:
     """`remedy` as for `experiment_named`."""
     experiment = await experiment_named(store, name, remedy)
     return ExperimentSummary(experiment, await store.counts([experiment.id]))
 
 
-async def rename(store: Store, name: str, new_name: str) -> None:
+async def rename(store: "Store", name: str, new_name: str) -> None:
     """Raises UsageError when another experiment has the new name."""
     await store.rename_experiment((await experiment_named(store, name, remedy=None)).id, new_name)
 
 
-async def delete(store: Store, summary: ExperimentSummary) -> None:
+async def delete(store: "Store", summary: ExperimentSummary) -> None:
     """With all its items and answers. Raises UsageError while a worker is at work on it."""
     await store.delete_experiment(summary.experiment.id)

@@ -15,7 +15,7 @@ from batchgen.store import (
     Experiment,
     FailedCalls,
     FailureGroup,
-    Store,
+    ReadStore,
     literal_parts,
 )
 
@@ -58,7 +58,7 @@ class Failures(Struct, frozen=True):
 
 
 async def failures_of(
-    store: Store, experiments: Iterable[Experiment], reason: str | None = None
+    store: ReadStore, experiments: Iterable[Experiment], reason: str | None = None
 ) -> list[Failures]:
     """Of each experiment; of one `reason` only, or all."""
     counts = await store.counts_by_experiment()
@@ -69,7 +69,7 @@ async def failures_of(
 
 
 async def _failures_of(
-    store: Store, experiment: Experiment, reasons: Counter[str], reason: str | None
+    store: ReadStore, experiment: Experiment, reasons: Counter[str], reason: str | None
 ) -> Failures:
     failed = reasons.total() if reason is None else reasons[reason]
     groups = await store.failures(experiment.id, reason) if failed else []
@@ -85,7 +85,7 @@ async def _failures_of(
 
 
 async def _failed_calls(
-    store: Store, experiment: Experiment, reasons: Counter[str], reason: str | None
+    store: ReadStore, experiment: Experiment, reasons: Counter[str], reason: str | None
 ) -> tuple[FailedCalls, ...]:
     """Those that failed, of the reasons for which there are more than failed items."""
     found = await store.failed_calls(experiment.id)
@@ -96,7 +96,7 @@ async def _failed_calls(
     return tuple(o for o in found if o.reason in asked_again and reason in (None, o.reason))
 
 
-async def _failed_like(store: Store, group: FailureGroup, message: str | None) -> FailedLike:
+async def _failed_like(store: ReadStore, group: FailureGroup, message: str | None) -> FailedLike:
     remedy, setting = _REMEDIES[Reason(group.reason)], None
     if remedy is Remedy.RAISE_MAX_TOKENS:
         setting = await _larger_max_tokens(store, group.example)
@@ -122,7 +122,7 @@ _REMEDIES = {
 }
 
 
-async def _larger_max_tokens(store: Store, item_id: int) -> str:
+async def _larger_max_tokens(store: ReadStore, item_id: int) -> str:
     """Twice what the item's recipe allows, under the name that it has there."""
     item = await store.item(item_id)
     params = (await store.recipe(item.recipe_id)).params if item else {}

@@ -7,21 +7,18 @@ has stays what it was: the script is run to change it.
 """
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.errors import ConfigError
 from batchgen.items import ParserVersion
-from batchgen.parsers import (
-    Parser,
-    file_digest,
-    is_function_parser,
-    is_script_parser,
-    load_parser,
-    shown_spec,
-)
-from batchgen.store import Experiment, ParserCount, Store, StoredParser
+from batchgen.parsers import is_function_parser, is_script_parser, shown_spec
+from batchgen.store import Experiment, ParserCount, ReadStore, StoredParser
+
+if TYPE_CHECKING:
+    from batchgen.parsers import Parser
 
 
 class Outdated(Struct, frozen=True):
@@ -34,14 +31,14 @@ class Outdated(Struct, frozen=True):
     problem: str | None = None
 
 
-async def present_spec(store: Store, config: Config, experiment: Experiment) -> str:
+async def present_spec(store: ReadStore, config: Config, experiment: Experiment) -> str:
     """What the experiment's parser is called now."""
     stored = await store.parsers.present(experiment.id)
     return _spec(config, experiment, stored)
 
 
 async def outdated(
-    store: Store, config: Config, experiments: list[Experiment]
+    store: ReadStore, config: Config, experiments: list[Experiment]
 ) -> dict[int, Outdated]:
     """Of these experiments, by their numbers, those that have items with the value of another
     parser. A user's code is loaded only when its files have changed."""
@@ -57,12 +54,14 @@ async def outdated(
 
 
 async def _outdated(
-    store: Store, config: Config, experiment: Experiment, counts: list[ParserCount]
+    store: ReadStore, config: Config, experiment: Experiment, counts: list[ParserCount]
 ) -> Outdated | None:
     stored = await store.parsers.present(experiment.id)
     spec, problem = _spec(config, experiment, stored), None
     number: int | None = stored.id
     if spec != stored.version.spec or not _is_unchanged(stored.version):
+        from batchgen.parsers import load_parser  # here: it loads all kinds of parsers
+
         try:
             number = await store.parsers.find(load_parser(spec, config.directory).version)
         except ConfigError as exc:
@@ -82,11 +81,13 @@ def _is_unchanged(parser: ParserVersion) -> bool:
     """As far as one can tell without loading it."""
     if is_script_parser(parser.spec) or not is_function_parser(parser.spec):
         return True
+    from batchgen.parsers import file_digest  # here, too
+
     files = parser.sources.items()
     return bool(files) and all(file_digest(path) == digest for path, digest in files)
 
 
-def unseen_changes(parser: Parser) -> str | None:
+def unseen_changes(parser: "Parser") -> str | None:
     """What the user should know of a parser whose changes cannot all be noticed."""
     if not parser.unknown:
         return None

@@ -10,7 +10,7 @@ from batchgen.clock import timestamp
 from batchgen.endpoints import Endpoint
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
-from batchgen.store import Store, StoredAttempt, StoredItem
+from batchgen.store import ReadStore, StoredAttempt, StoredItem
 
 
 class ShownPrompt(NamedTuple):
@@ -93,7 +93,7 @@ class ItemDetails(Struct, frozen=True):
         }
 
 
-async def item_details(store: Store, number: int) -> ItemDetails | None:
+async def item_details(store: ReadStore, number: int) -> ItemDetails | None:
     """None: there is no item of this number."""
     item = await store.item(number)
     if item is None:

@@ -18,7 +18,7 @@ from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summa
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.llm.prices import Prices
-from batchgen.store import CallTotals, Counts, Selection, Store, WorkerRow, server_key
+from batchgen.store import CallTotals, Counts, ReadStore, Selection, WorkerRow, server_key
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -151,7 +151,7 @@ class Status(Struct, frozen=True):
         )
 
 
-async def status_of(store: Store, config: Config, experiment: str | None = None) -> Status:
+async def status_of(store: ReadStore, config: Config, experiment: str | None = None) -> Status:
     """All there is to know, of an experiment or of all; the workers are those of the database. The
     config has the prices. Raises StoreError, and UsageError for an experiment that is not there."""
     if experiment is None:
@@ -180,7 +180,7 @@ async def status_of(store: Store, config: Config, experiment: str | None = None)
 
 
 async def watch_run(
-    store: Store,
+    store: ReadStore,
     experiments: Sequence[int] | None,
     until: int | None = None,
     selection: Selection | None = None,

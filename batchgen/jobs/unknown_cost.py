@@ -5,14 +5,16 @@ again, by its item's recipe, and its worst case counts.
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.llm.prices import Prices, WorstCase
-from batchgen.pool import read_item
-from batchgen.prompts import Renderer, with_feedback
-from batchgen.store import Store, UnknownCall
+from batchgen.store import ReadStore, UnknownCall
+
+if TYPE_CHECKING:
+    from batchgen.prompts import Renderer
 
 _MAX_CALLS = 5000  # so that `status` stays quick
 
@@ -32,7 +34,7 @@ NO_UNKNOWN_CALLS = UnknownCost(0)
 
 
 async def max_cost_of_unknown(
-    store: Store, prices: Prices, calls: int, dead: Sequence[int],
+    store: ReadStore, prices: Prices, calls: int, dead: Sequence[int],
     experiment_id: int | None = None, *, parse_feedback: bool,
 ) -> UnknownCost:  # fmt: skip
     """The most that the `calls` with unknown outcome, of an experiment or of all, can have cost.
@@ -60,7 +62,7 @@ async def max_cost_of_unknown(
 
 
 async def _all_calls(
-    store: Store, dead: Sequence[int], experiment_id: int | None
+    store: ReadStore, dead: Sequence[int], experiment_id: int | None
 ) -> AsyncIterator[UnknownCall]:
     for worker_id in dead:
         for call in await store.calls_of_worker(worker_id, _MAX_CALLS):
@@ -73,7 +75,7 @@ async def _all_calls(
 
 
 class _Requests:
-    def __init__(self, store: Store, prices: Prices, parse_feedback: bool) -> None:
+    def __init__(self, store: ReadStore, prices: Prices, parse_feedback: bool) -> None:
         self._store = store
         self._prices = prices
         self._parse_feedback = parse_feedback
@@ -81,6 +83,9 @@ class _Requests:
 
     async def worst_case(self, call: UnknownCall) -> WorstCase | None:
         """None: the answer has no limit, or the item can no longer be rendered."""
+        from batchgen.pool import read_item  # here: nearly always there is no such call
+        from batchgen.prompts import with_feedback
+
         try:
             renderer = await self._renderer(call.recipe_id)
             given = read_item(json.loads(call.input), f"item {call.item_id}")
@@ -91,7 +96,9 @@ class _Requests:
         except UsageError:
             return None
 
-    async def _renderer(self, recipe_id: int) -> Renderer:
+    async def _renderer(self, recipe_id: int) -> "Renderer":
+        from batchgen.prompts import Renderer
+
         if recipe_id not in self._renderers:
             self._renderers[recipe_id] = Renderer(await self._store.recipe(recipe_id))
         return self._renderers[recipe_id]

@@ -3,6 +3,7 @@
 This is the door; other modules use nothing else of this folder. Each method is one transaction, or
 one snapshot, and its docstring is its promise. Behind it:
 
+    reading   the side of it that only reads       store     all of it
     values    what it is asked with, and what it answers      records   what is only read of it
     keys      by what an item is known again
     failure_groups   which failures are of one kind
@@ -12,409 +13,76 @@ one snapshot, and its docstring is its promise. Behind it:
     sqlite/   the engine that keeps it in one SQLite file
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from batchgen.clock import now_ms
-from batchgen.errors import StoreError
-from batchgen.items import RAW, NewItem, ParserVersion, Recipe, State
-from batchgen.shutdown import uninterrupted
-from batchgen.store.failure_groups import literal_parts
-from batchgen.store.keys import key_of_content, key_of_id
-from batchgen.store.records import (
-    AnswerDetails,
-    CallFailure,
-    CallTotals,
-    Counts,
-    Experiment,
-    ExportRecord,
-    FailedCalls,
-    FailureGroup,
-    FileUse,
-    LiveFileRecord,
-    LivePage,
-    Pace,
-    ResultRow,
-    StoredAttempt,
-    StoredItem,
-    UnknownCall,
-)
-from batchgen.store.server_wants import AskedServer, ServerWant, Trial, server_key
-from batchgen.store.sqlite import (
-    admin,
-    budget,
-    intake,
-    limiter,
-    look,
-    repair,
-    results,
-    selections,
-    steering,
-    twins,
-    verify,
-)
-from batchgen.store.sqlite import seat as seats
-from batchgen.store.sqlite.connection import Database, open_database
-from batchgen.store.sqlite.files import Files
-from batchgen.store.sqlite.parsers import Parsers
-from batchgen.store.sqlite.seat import Seat
-from batchgen.store.sqlite.watch import ParseWatch
-from batchgen.store.values import (
-    Added,
-    AnswerChoice,
-    AskedAgain,
-    Budget,
-    ClaimRequest,
-    Condemned,
-    EndedAnswer,
-    EndedItem,
-    Exchange,
-    Failed,
-    FailureLimit,
-    Grant,
-    Intake,
-    OrderChange,
-    Orders,
-    OtherRecipe,
-    ParserCount,
-    RecipeChoice,
-    Reparsed,
-    Reservation,
-    Selection,
-    Spent,
-    StoredParser,
-    Twin,
-    WorkerRow,
-)
+from batchgen.on_demand import names_on_demand
 
 __all__ = [
     "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure", "CallTotals",
     "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
     "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
     "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders",
-    "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers", "RecipeChoice", "Reparsed",
-    "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
+    "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice",
+    "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow",
-    "key_of_content", "key_of_id", "literal_parts", "open_store", "server_key",
+    "key_of_content", "key_of_id", "literal_parts", "open_store", "read_store", "server_key",
 ]  # fmt: skip
 
-CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
-
-
-@asynccontextmanager
-async def open_store(path: Path, *, create: bool = False) -> AsyncIterator["Store"]:
-    """Open the work table at `path`, migrated to the newest schema.
-
-    Raises UsageError when there is none and `create` is false, StoreError when it cannot be used;
-    the message says what to do.
-    """
-    async with open_database(path, create=create) as database:
-        yield Store(database)
-
-
-class Store:
-    """Any number of tasks may use it; writes take turns, and reads do not wait for them. Its
-    methods stand by who needs them."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
-        self.name = database.name  # for messages
-        self.parsers = Parsers(database)
-        self.files = Files(database)
-
-    def owns(self, path: Path) -> bool:
-        """Whether the database itself is kept in this file, which nobody else may write to then."""
-        return self._db.owns(path)
-
-    def warnings(self) -> list[str]:
-        """What is to be known of the engine that keeps this database; none when all is well."""
-        return self._db.warnings()
-
-    # Intake: enqueueing
-
-    @asynccontextmanager
-    async def enqueueing(
-        self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1,
-        parser: ParserVersion = RAW, *, patience_s: float = 300.0,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> AsyncIterator[Intake]:  # fmt: skip
-        """Begin to enqueue one pool into an experiment, which is made when it is new. Each item
-        gets `samples` rows. The parser becomes the experiment's; what others have read stays.
-
-        While another process is enqueueing into this database it waits, which `say` is told, and
-        after `patience_s` raises UsageError.
-        """
-        async with self._db.only_enqueueing(patience_s, say):
-            if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
-                await seats.take_over_from_dead(self._db)
-            yield await self._db.write(
-                intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples
-            )
-
-    async def planned_intake(
-        self, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
-    ) -> Intake:
-        """What `enqueueing` would begin; rows that dead workers left count as running."""
-        return await self._db.read(intake.planned_intake, experiment_id, recipe, mode, samples)
-
-    @asynccontextmanager
-    async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
-        """While inside, a pool can be counted instead: of thousands of items at a time, in the
-        order of the pool, how many rows `add_items` would make. Nothing is written."""
-        await self._db.write(intake.begin_count)
-        yield lambda items: self._db.write(intake.count_new, into, items)
-
-    async def add_items(
-        self, into: Intake, items: Sequence[NewItem], priority: int = 0,
-        taken: Callable[[], object] | None = None,
-    ) -> Added:  # fmt: skip
-        """Add what is not there yet of the items and their samples, in their order. Give it
-        thousands at a time.
-
-        `taken` is called, on another thread, when what is left to do releases the GIL.
-        """
-        return await self._db.write(intake.add_items, into, items, priority, taken)
-
-    async def ask_again(self, into: Intake, row_ids: Sequence[int]) -> AskedAgain:
-        """Those of the rows that were asked with another recipe than that of the intake, but not by
-        a retry with other parameters, are asked with it. What came of them before stays stored."""
-        return await self._db.write(intake.ask_again, into, row_ids, now_ms())
-
-    async def items_with_ids(
-        self, experiment_id: int, custom_ids: Sequence[str], variant: int | None = None
-    ) -> dict[str, tuple[int, str]]:
-        """The number and the input of each item of a variant (None: the newest) with these ids."""
-        return await self._db.read(intake.items_with_ids, experiment_id, custom_ids, variant)
-
-    async def find_twin(self, into: Intake, items: Sequence[NewItem]) -> Twin | None:
-        """The first of these items that is there already but for its id, when none is as it is."""
-        return await self._db.read(twins.find_twin, into, items)
-
-    @asynccontextmanager
-    async def selecting(
-        self, experiment_id: int, item_ids: Sequence[int]
-    ) -> AsyncIterator[Selection]:
-        """A selection of these items (all their samples are named), for claims of them alone."""
-        begin, end = selections.begin_selection, selections.end_selection
-        selection = await self._db.write(begin, experiment_id, item_ids, now_ms())
-        try:
-            yield selection
-        finally:
-            if selection.number is not None:
-                await uninterrupted(self._db.write(end, selection.number))
-
-    # Seat: a worker's place, and what a worker asks besides
-
-    @asynccontextmanager
-    async def seat(
-        self, slots: int, lease_s: float, max_crashes: int, servers: Sequence[AskedServer] = (),
-        run: str = "",
-    ) -> AsyncIterator[Seat]:  # fmt: skip
-        """Join as a worker of `run` that asks these servers, and leave in the end: what is still
-        claimed goes back untouched. When that cannot be written, it is as if the worker had died.
-        Then, too, the error that ended the work is the one that is raised, if there was one."""
-        seat = Seat(self._db, slots, int(lease_s * 1000), max_crashes, servers, run)
-        try:
-            await seat.join()
-            yield seat
-        except BaseException:
-            with suppress(StoreError):
-                await seat.leave()
-            raise
-        else:
-            await seat.leave()
-
-    async def recipe(self, recipe_id: int) -> Recipe:
-        return Recipe.from_json(await self._db.read(look.recipe_json, recipe_id))
-
-    async def recent_usage(self) -> list[tuple[int, int]]:
-        """(bytes of the item's input, tokens in and out) of the newest answers, oldest first."""
-        return await self._db.read(look.recent_usage)
-
-    async def present_recipes(self, experiment_id: int) -> list[int]:
-        """The numbers of those that its variants have, the newest first; another one is that of
-        some items only."""
-        return await self._db.read(look.present_recipes, experiment_id)
-
-    async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
-        """The newest answer of an item that its parser could not use, and why."""
-        return await self._db.read(look.last_bad_answer, item_id)
-
-    # Repair: retry; reparse needs `parsers`
-
-    async def failed_page(
-        self, experiment_id: int, reason: str | None, message: str | None, after: int,
-        limit: int = 5000,
-    ) -> list[EndedItem]:  # fmt: skip
-        """The next failed items after item `after`, those that have `message` in their error in
-        whatever case; an empty page at the end."""
-        return await self._db.read(repair.failed_page, experiment_id, reason, message, after, limit)
-
-    async def ended_item(self, item_id: int) -> EndedItem | None:
-        """None when it has not ended."""
-        return await self._db.read(repair.ended_item, item_id)
-
-    async def reopen(
-        self, items: Sequence[EndedItem], change: Callable[[Recipe], Recipe] | None = None
-    ) -> int:
-        """Items that ended back to pending with all their tries, old attempts and results kept;
-        how many still had ended so. `change` gives them another recipe, and they stay the same
-        items."""
-        return await self._db.write(repair.reopen, items, change, now_ms())
-
-    async def items_with_own(self, item_ids: Sequence[int], names: Sequence[str]) -> set[int]:
-        """Those of the items that have one of these parameters themselves: it wins over the
-        recipe's."""
-        return await self._db.read(repair.items_with_own, item_ids, names)
-
-    # Admin: workers and experiments as a whole
-
-    async def change_orders(self, changes: Mapping[int, OrderChange]) -> int:
-        """Give other orders to workers, by their numbers; how many of them were still there. Each
-        obeys in a second or two."""
-        return await self._db.write(steering.change_orders, changes)
-
-    async def rename_experiment(self, experiment_id: int, new_name: str) -> None:
-        """Raises UsageError when the name is taken."""
-        await self._db.write(admin.rename_experiment, experiment_id, new_name)
-
-    async def delete_experiment(self, experiment_id: int) -> None:
-        """With all its answers. Raises UsageError while a worker is at work on it."""
-        await self._db.write(admin.delete_experiment, experiment_id)
-
-    # Look: how it goes
-
-    async def experiments(self) -> list[Experiment]:
-        return await self._db.read(look.experiments)
-
-    async def counts(
-        self, experiment_ids: Sequence[int] | None = None, selection: Selection | None = None
-    ) -> Counts:
-        """Items by state and what their calls used, of some experiments or all, in constant time.
-        With a `selection` the items are those of it."""
-        return await self._db.read(look.counts, experiment_ids, selection)
-
-    async def counts_by_experiment(self) -> dict[int, Counts]:
-        """The same of each experiment, by its number; one that is empty may not be there."""
-        return await self._db.read(look.counts_by_experiment)
-
-    async def spent(self, of: Budget) -> Spent:
-        """Of a budget, by calls that are over."""
-        return await self._db.read(budget.spent_of, of)
-
-    async def overuse(self, experiment_id: int) -> float:
-        """How many times as much as was asked for a call has used; 1: none has used more."""
-        return (await self._db.read(budget.overuse)).get(experiment_id, 1.0)
-
-    async def unknown_calls(
-        self, after: int, experiment_id: int | None = None, limit: int = 500
-    ) -> list[UnknownCall]:
-        """The next calls with unknown outcome after attempt `after`, of an experiment or of all; an
-        empty page at the end."""
-        return await self._db.read(look.unknown_calls, after, experiment_id, limit)
-
-    async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
-        """What a worker that died had in flight, while nobody has taken over from it; the first of
-        them, when they are many or big."""
-        return await self._db.read(look.calls_of_worker, worker_id, limit)
-
-    async def pace(self, experiment_id: int | None = None) -> Pace:
-        """How fast calls end items, of an experiment or of all, over the last minute."""
-        return await self._db.read(look.pace, now_ms(), experiment_id)
-
-    async def latencies_ms(
-        self, experiment_ids: Sequence[int] | None = None, after: int = 0
-    ) -> list[int]:
-        """Of the newest answers, a thousand at most, in rising order: those after attempt `after`,
-        for some experiments or all."""
-        return await self._db.read(look.latencies_ms, experiment_ids, after)
-
-    async def newest_attempt(self) -> int:
-        """The number of the newest attempt; 0 when there is none yet."""
-        return await self._db.read(look.newest_attempt)
-
-    async def learned_rates(self) -> dict[str, float]:
-        """The calls a minute that --adaptive has found a server to take, by server."""
-        return await self._db.read(limiter.learned_rates)
-
-    async def workers(self) -> list[WorkerRow]:
-        """Those that joined and did not leave, told whether they still live."""
-        return await seats.workers(self._db)
-
-    async def failures(
-        self, experiment_id: int, reason: str | None = None, limit: int = 50
-    ) -> list[FailureGroup]:
-        """The failed items by reason and message, without the ids and digits in it: the largest
-        groups."""
-        return await self._db.read(look.failures, experiment_id, reason, limit)
-
-    async def failed_calls(self, experiment_id: int) -> list[FailedCalls]:
-        """How calls of the experiment failed, whether or not they were asked again; the most
-        frequent first."""
-        found = await self._db.read(look.failed_calls)
-        own = [one for one in found if one.experiment_id == experiment_id]
-        return sorted(own, key=lambda one: -one.n)
-
-    async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
-        """The numbers of the items with this id in any experiment, or in one, with all their
-        samples; or, if there is none, of the one with this number. `#17` is always a number."""
-        return await self._db.read(look.find_items, given, experiment_id)
-
-    async def item(self, item_id: int) -> StoredItem | None:
-        return await self._db.read(look.item, item_id)
-
-    async def attempts_of(self, item_id: int) -> list[StoredAttempt]:
-        """Every call for an item, oldest first."""
-        return await self._db.read(look.attempts_of, item_id)
-
-    # Results: what export reads
-
-    async def result_page(
-        self, experiment_id: int, state: State | None, after: int, limit: int = 500
-    ) -> list[ResultRow]:
-        """The next done (or failed; None: both) items after item `after`, in the order of the
-        pool."""
-        return await self._db.read(results.result_page, experiment_id, state, after, limit)
-
-    async def results_of(self, item_ids: Sequence[int]) -> list[ResultRow]:
-        """The results of chosen items that have ended, in no order."""
-        return await self._db.read(results.results_of, item_ids)
-
-    async def count_earlier_recipes(self, item_ids: Sequence[int]) -> int:
-        """How many of these are done with a recipe that their experiment had before."""
-        return await self._db.read(look.count_earlier_recipes, item_ids)
-
-    async def rows_of_items(self, item_ids: Sequence[int], samples: int) -> list[int]:
-        """The numbers of the items and of the first `samples` of each, in their order."""
-        return await self._db.read(selections.rows_of_items, item_ids, samples)
-
-    async def sample_page(self, experiment_id: int, after: int, limit: int = 250) -> dict[int, int]:
-        """The numbers of the next `limit` items after item `after`, in the order of the pool, each
-        followed by those of its other samples; by them, that of the first one. Whatever became of
-        them. Empty at the end."""
-        return await self._db.read(results.sample_page, experiment_id, after, limit)
-
-    async def results_in_order(self, item_ids: Sequence[int]) -> tuple[list[ResultRow], list[int]]:
-        """The results of chosen items that have ended, in their order; and the numbers of those for
-        another time, when they are big."""
-        return await self._db.read(results.results_in_order, item_ids)
-
-    async def answer_details(
-        self, item_ids: Sequence[int], *, bodies: bool
-    ) -> dict[int, AnswerDetails]:
-        """What else is stored of items that ended; one that was reopened meanwhile is not there."""
-        return await self._db.read(results.answer_details, item_ids, bodies=bodies)
-
-    async def has_samples(self, experiment_id: int) -> bool:
-        """Whether several answers were wanted of any item."""
-        return await self._db.read(results.has_samples, experiment_id)
-
-    async def newest_result(self) -> int:
-        return await self._db.read(results.newest_result)
-
-    # Proof
-
-    async def verify(self) -> list[str]:
-        """Every contradiction in the tables, a line each; none when all is well."""
-        return await self._db.read(verify.verify_tables)
+if TYPE_CHECKING:
+    from batchgen.store.failure_groups import literal_parts
+    from batchgen.store.keys import key_of_content, key_of_id
+    from batchgen.store.reading import ReadStore, read_store
+    from batchgen.store.records import (
+        AnswerDetails,
+        CallFailure,
+        CallTotals,
+        Counts,
+        Experiment,
+        ExportRecord,
+        FailedCalls,
+        FailureGroup,
+        FileUse,
+        LiveFileRecord,
+        LivePage,
+        Pace,
+        ResultRow,
+        StoredAttempt,
+        StoredItem,
+        UnknownCall,
+    )
+    from batchgen.store.server_wants import AskedServer, ServerWant, Trial, server_key
+    from batchgen.store.sqlite.parsers import Parsers
+    from batchgen.store.sqlite.seat import Seat
+    from batchgen.store.sqlite.watch import ParseWatch
+    from batchgen.store.store import CountNew, Store, open_store
+    from batchgen.store.values import (
+        Added,
+        AnswerChoice,
+        Budget,
+        ClaimRequest,
+        Condemned,
+        EndedAnswer,
+        EndedItem,
+        Exchange,
+        Failed,
+        FailureLimit,
+        Grant,
+        Intake,
+        OrderChange,
+        Orders,
+        OtherRecipe,
+        ParserCount,
+        RecipeChoice,
+        Reparsed,
+        Reservation,
+        Selection,
+        Spent,
+        StoredParser,
+        Twin,
+        WorkerRow,
+    )
+else:
+    __getattr__ = names_on_demand(
+        __name__, __all__, "records", "values", "server_wants", "keys", "failure_groups",
+        "reading", "store", "sqlite.watch",
+    )  # fmt: skip

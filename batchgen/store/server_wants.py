@@ -5,7 +5,6 @@ and each claimed item is for one of them: the one of which the largest share is 
 """
 
 from collections.abc import Mapping
-from hashlib import blake2b
 
 from msgspec import Struct
 
@@ -49,6 +48,8 @@ class AskedServer(Struct, frozen=True):
 def server_key(base_url: str) -> str:
     """By which a server is known in the database: a hash, as its URL may hold what nobody is to
     read."""
+    from hashlib import blake2b  # here: who only reads has no use for it
+
     return blake2b(base_url.rstrip("/").encode(), digest_size=8).hexdigest()
 
 

@@ -35,7 +35,7 @@ IMPATIENT = """
 from msgspec.structs import replace
 from importlib import import_module
 import batchgen.jobs.work, batchgen.worker.store_retries, batchgen.store.sqlite.connection
-batchgen.store.sqlite.connection._WRITER_PRAGMAS["busy_timeout"] = 100
+batchgen.store.sqlite.opening._WRITER_PRAGMAS["busy_timeout"] = 100
 made = batchgen.jobs.work.spec_of
 for command in ("work", "run"):
     import_module(f"batchgen.cli.{{command}}").spec_of = (

@@ -201,7 +201,7 @@ async def test_a_bug_in_the_parent_ends_the_run_and_is_said(
     async with asyncio.timeout(60):
         work = await ended(process)
     assert work.code == 1, work.err
-    assert "TypeError" in work.err
+    assert "ValidationError" in work.err
     assert work.err.endswith("error: internal error, please report it with the lines above.\n")
     assert project.query("select sum(unknown_calls) from totals") == [(SLOTS,)]
     assert project.query("select * from workers") == []

@@ -25,7 +25,7 @@ from batchgen.items import (
     Retry,
 )
 from batchgen.store import OtherRecipe, open_store
-from batchgen.store.sqlite import look, queue
+from batchgen.store.sqlite import living, look, queue
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from tests.kits.table import (
     LEASE_MS,
@@ -136,7 +136,7 @@ def test_a_worker_that_dies_with_two_calls_for_an_item_leaves_two_unknown_ones(
     dead = table.join()
     one, _ = table.claim(dead, 2)
     assert table.begin_second_calls(one) == {1}
-    (row,) = queue.workers(table.db)
+    (row,) = living.workers(table.db)
     assert (row.calls, row.paused is False) == (3, True)
     assert [call.item_id for call in look.calls_of_worker(table.db, dead, 9)] == [1, 1, 2]
     table.take_over(dead)

@@ -12,7 +12,7 @@ from batchgen.limits.buckets import Limits, tokens_flow
 from batchgen.limits.tokens import CallTokens
 from batchgen.store import ClaimRequest, ServerWant
 from batchgen.store.sqlite import look
-from batchgen.store.sqlite.limiter import learned_rates, read_shared_rate
+from batchgen.store.sqlite.shared_rates import learned_rates, read_shared_rate
 from tests.kits.table import SERVER, START, Table, answered, broken, claims, open_table
 
 

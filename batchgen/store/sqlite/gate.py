@@ -12,8 +12,6 @@ program that knows nothing of the gate.
 
 import fcntl
 import os
-import random
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -78,7 +76,7 @@ class Gate:
                     f"{self._deadline_s:.0f} s ({_holder(self._path)}). "
                     "Let it finish, continue it if it is stopped (fg), or end it."
                 )
-            time.sleep(random.uniform(*_RETRY_S))
+            _wait_a_moment()
         self._gave_up = False
         turn = _read_turn(self._file)
         self.others_had_it = turn is None or turn != self._turn
@@ -165,6 +163,12 @@ class OwnerLock:
             self._path.unlink(missing_ok=True)
 
 
+def _wait_a_moment() -> None:
+    import random  # here: who need not wait, as nearly always, need not load it
+
+    time.sleep(random.uniform(*_RETRY_S))
+
+
 def _open_lock_file(path: Path, mode: int) -> IO[bytes]:
     try:
         file = _made_or_opened(path, mode)
@@ -230,7 +234,7 @@ def _holder(path: Path) -> str:
 
 def machine() -> tuple[str, str]:
     """(host name, boot id). OS locks say something only among equal boot ids."""
-    host = socket.gethostname()
+    host = os.uname().nodename
     try:
         return host, Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -6,37 +6,15 @@ Of a server of which nothing is limited, none is read or written. The arithmetic
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from msgspec.structs import asdict, replace
 
 from batchgen.items import Item, Outcome
-from batchgen.limits import Allowance, LearnedRate, Limits, Returned, SharedRate, allowance
+from batchgen.limits import Allowance, Limits, Returned, allowance
 from batchgen.store.plan import plan_returned
 from batchgen.store.server_wants import ServerWant
-from batchgen.store.sqlite.rows import dicts_of
+from batchgen.store.sqlite.shared_rates import read_shared_rate
 from batchgen.store.sqlite.sql import QUERIES
-
-
-def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
-    columns = next(dicts_of(db, "shared_rate", {"server": server}), None)
-    return SharedRate() if columns is None else _shared_rate(columns)
-
-
-def _shared_rate(columns: dict[str, Any]) -> SharedRate:
-    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__struct_fields__})
-    return SharedRate(**columns, learned=learned)
-
-
-def learned_rates(db: sqlite3.Connection) -> dict[str, float]:
-    """The calls a minute that --adaptive has found a server to take, by server."""
-    rows = dicts_of(db, "shared_rates")
-    found = {str(columns.pop("server")): _shared_rate(columns).learned for columns in rows}
-    return {
-        server: learned.per_s * 60
-        for server, learned in found.items()
-        if learned.ceiling_per_s is not None
-    }
 
 
 class Limiters:

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from batchgen.items import State
-from batchgen.store.failure_groups import grouped
-from batchgen.store.keys import key_of_id
 from batchgen.store.records import (
     Counts,
     Experiment,
@@ -126,11 +124,15 @@ def recent_usage(db: sqlite3.Connection) -> list[tuple[int, int]]:
 def failures(
     db: sqlite3.Connection, experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:
+    from batchgen.store.failure_groups import grouped  # here, too
+
     which = {"experiment_id": experiment_id, "reason": reason}
     return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
+    from batchgen.store.keys import key_of_id  # here: status has no use for it
+
     if not is_storable(given):
         return []
     ids = [e.id for e in experiments(db)] if experiment_id is None else [experiment_id]

@@ -7,13 +7,13 @@ counts; other second names are refused by what is tied to the file itself.
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import stat
 import struct
 import threading
 from pathlib import Path
+from zlib import crc32
 
 from batchgen.descriptors import close_in_children
 from batchgen.errors import Remedy, StoreError, UsageError
@@ -124,7 +124,7 @@ def lock_file_mode(database: Path) -> int:
 
 # Locks far beyond any byte of the file, and beyond those that SQLite locks: one for each name.
 _FIRST_LOCK = 1 << 62
-_LOCKS = 1 << 40
+_LOCKS = 1 << 32
 _CAN_LOCK = hasattr(fcntl, "F_OFD_SETLK") and struct.calcsize("hhqqi4x") == 32
 
 
@@ -215,7 +215,7 @@ def _number_of(path: Path) -> int:
     """A number for the name: the same whatever the directory is called or mounted as."""
     directory = path.parent.stat()
     text = f"{directory.st_dev}:{directory.st_ino}:{path.name}"
-    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:5])
+    return crc32(text.encode(errors="surrogateescape"))
 
 
 def _lock_name(descriptor: int, name: int, path: Path) -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.errors import (
@@ -19,6 +21,17 @@ PASSES = frozenset(
     {errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOMEM}
 )
 _LITTLE_ROOM_BYTES = 1 << 20
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Inside, what SQLite and the system raise becomes an error of ours."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise store_error(exc, path) from exc
+    except OSError as exc:  # of the gate, or of the file itself
+        raise system_error(exc, path) from exc
 
 
 def store_error(exc: sqlite3.Error, path: Path) -> StoreError:

@@ -24,13 +24,14 @@ from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.sqlite.claims import claim, earliest
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiters, second_calls_of
+from batchgen.store.sqlite.living import workers
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
 from batchgen.store.sqlite.trials import forget_trials_of_the_last
 from batchgen.store.sqlite.trials_of_servers import Trials
-from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed, WorkerRow
+from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed
 
 _CLOCK_SET_BACK_MS = 75_000
 
@@ -56,22 +57,6 @@ def heartbeat(db: sqlite3.Connection, worker_id: int, lease_until: int) -> bool:
     """Extend the lease. False: this worker was taken for dead, and its claims are others' now."""
     row = {"worker_id": worker_id, "lease_until": lease_until}
     return db.execute(QUERIES["heartbeat"], row).rowcount == 1
-
-
-def workers(db: sqlite3.Connection) -> list[WorkerRow]:
-    rows = list(rows_of(db, "workers", WorkerRow))
-    return [
-        replace(
-            row, paused=bool(row.paused), calls=_count_calls(db, row.id),
-            servers=tuple(json.loads(str(row.servers))),
-        )
-        for row in rows
-    ]  # fmt: skip
-
-
-def _count_calls(db: sqlite3.Connection, worker_id: int) -> int:
-    (n,) = db.execute(QUERIES["count_calls"], {"worker_id": worker_id}).fetchone()
-    return int(n)
 
 
 def remove_worker(

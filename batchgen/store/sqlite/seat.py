@@ -5,9 +5,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from msgspec.structs import replace
 
 from batchgen.clock import now_ms
 from batchgen.errors import Remedy, StoreBusyError
@@ -19,7 +16,7 @@ from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
-from batchgen.store.sqlite.place import lock_file_mode
+from batchgen.store.sqlite.living import is_dead, owner_lock, workers
 from batchgen.store.sqlite.trials import forget_trials_of_other_runs
 from batchgen.store.values import (
     Budget,
@@ -67,7 +64,7 @@ class Seat:
         """Become a worker, and take over from those that died."""
 
         def transaction(db: sqlite3.Connection) -> None:
-            alive = [row for row in queue.workers(db) if self._is_alive(row)]
+            alive = [row for row in workers(db) if self._is_alive(row)]
             asked = {server for row in alive for server in row.servers}
             for one in self._servers:
                 if one.key not in asked:
@@ -78,7 +75,7 @@ class Seat:
             )
             steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
-            self._lock = _owner_lock(self._db.path, self.id)
+            self._lock = owner_lock(self._db.path, self.id)
             if not self._lock.acquire():
                 raise StoreBusyError(
                     f"{self._db.path}: a process still works on the database that was at this "
@@ -108,7 +105,7 @@ class Seat:
                 self._distrust_leases()
             queue.shift_retry_times(db, now_ms(), -jumped_ms)
             self._lease_until_s = time.monotonic() + self._lease_ms / 1000
-            others = [row for row in queue.workers(db) if row.id != self.id]
+            others = [row for row in workers(db) if row.id != self.id]
             were_dead = [self._take_over_if_dead(db, row) for row in others]
             self.live_workers = 1 + were_dead.count(False)
             return queue.heartbeat(db, self.id, now_ms() + self._lease_ms)
@@ -229,7 +226,7 @@ class Seat:
         if not is_dead(self._db.path, row, leases_count=leases_count):
             return False
         queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
-        _owner_lock(self._db.path, row.id).remove()
+        owner_lock(self._db.path, row.id).remove()
         return True
 
 
@@ -243,50 +240,9 @@ async def take_over_from_dead(database: Database) -> None:
     one is to be blamed is for a worker to say."""
 
     def transaction(db: sqlite3.Connection) -> None:
-        for row in queue.workers(db):
+        for row in workers(db):
             if is_dead(database.path, row):
                 queue.remove_worker(db, row.id, crashed=True, max_crashes=sys.maxsize, now=now_ms())
-                _owner_lock(database.path, row.id).remove()
+                owner_lock(database.path, row.id).remove()
 
     await database.write(transaction)
-
-
-async def workers(database: Database) -> list[WorkerRow]:
-    rows = await database.read(queue.workers)
-    return [replace(row, alive=not is_dead(database.path, row)) for row in rows]
-
-
-def is_dead(database: Path, row: WorkerRow, *, leases_count: bool = True) -> bool:
-    """Any worker whose lease ran out; of this machine's, those whose lock nobody holds, and those
-    from before it was started anew. Where its lock file was removed, its open files tell."""
-    host, boot_id = machine()
-    if leases_count and row.lease_until < now_ms():
-        return True
-    if row.boot_id != boot_id:
-        return row.host == host
-    lock = _owner_lock(database, row.id)
-    return not (lock.is_held() or (lock.is_gone() and _is_in_use_by(row.pid, database)))
-
-
-def _is_in_use_by(pid: int, database: Path) -> bool:
-    """Whether another process has the file open, as far as the system tells (Linux)."""
-    if pid == os.getpid():
-        return False
-    try:
-        return any(_is_open_as(one, database) for one in Path(f"/proc/{pid}/fd").iterdir())
-    except PermissionError:  # another user's
-        return True
-    except OSError:
-        return False
-
-
-def _is_open_as(descriptor: Path, database: Path) -> bool:
-    try:
-        return descriptor.samefile(database)
-    except OSError:  # closed meanwhile
-        return False
-
-
-def _owner_lock(database: Path, worker_id: int) -> OwnerLock:
-    path = database.with_name(f"{database.name}-worker-{worker_id}")
-    return OwnerLock(path, lock_file_mode(database))

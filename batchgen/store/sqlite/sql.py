@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from importlib.resources import files
+from pathlib import Path
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\n", re.MULTILINE)
 _RULE = re.compile(r"^-{20,}.*\n", re.MULTILINE)
@@ -17,7 +17,7 @@ def load_queries(text: str) -> dict[str, str]:
     return dict(zip(names, statements, strict=True))
 
 
-QUERIES = load_queries((files("batchgen.store.sqlite") / "queries.sql").read_text(encoding="utf-8"))
+QUERIES = load_queries(Path(__file__).with_name("queries.sql").read_text(encoding="utf-8"))
 
 
 def last_id(db: sqlite3.Connection, table: str) -> int:

@@ -1,0 +1,131 @@
+"""The side of the store that only reads: how it goes, and what came of an item.
+
+Who needs no more opens it with `read_store`, and needs no event loop: none of these methods waits
+then.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchgen.clock import now_ms
+from batchgen.items import Recipe
+from batchgen.store.records import (
+    Counts,
+    Experiment,
+    FailedCalls,
+    FailureGroup,
+    Pace,
+    StoredAttempt,
+    StoredItem,
+    UnknownCall,
+)
+from batchgen.store.sqlite import living, look, shared_rates
+from batchgen.store.sqlite.known_parsers import KnownParsers
+from batchgen.store.sqlite.reading import Reads, open_to_read
+from batchgen.store.values import Selection, WorkerRow
+
+
+@contextmanager
+def read_store(path: Path) -> Iterator["ReadStore"]:
+    """Open the work table at `path`, migrated to the newest schema, for reading alone. Raises
+    UsageError when there is none, StoreError when it cannot be used."""
+    with open_to_read(path) as database:
+        yield ReadStore(database)
+
+
+class ReadStore:
+    """Any number of tasks may use it."""
+
+    def __init__(self, database: Reads) -> None:
+        self._db = database
+        self.name = database.name  # for messages
+        self.parsers: KnownParsers = KnownParsers(database)
+
+    def warnings(self) -> list[str]:
+        """What is to be known of the engine that keeps this database; none when all is well."""
+        return self._db.warnings()
+
+    # Look: how it goes
+
+    async def experiments(self) -> list[Experiment]:
+        return await self._db.read(look.experiments)
+
+    async def counts(
+        self, experiment_ids: Sequence[int] | None = None, selection: Selection | None = None
+    ) -> Counts:
+        """Items by state and what their calls used, of some experiments or all, in constant time.
+        With a `selection` the items are those of it."""
+        return await self._db.read(look.counts, experiment_ids, selection)
+
+    async def counts_by_experiment(self) -> dict[int, Counts]:
+        """The same of each experiment, by its number; one that is empty may not be there."""
+        return await self._db.read(look.counts_by_experiment)
+
+    async def unknown_calls(
+        self, after: int, experiment_id: int | None = None, limit: int = 500
+    ) -> list[UnknownCall]:
+        """The next calls with unknown outcome after attempt `after`, of an experiment or of all; an
+        empty page at the end."""
+        return await self._db.read(look.unknown_calls, after, experiment_id, limit)
+
+    async def calls_of_worker(self, worker_id: int, limit: int = 500) -> list[UnknownCall]:
+        """What a worker that died had in flight, while nobody has taken over from it; the first of
+        them, when they are many or big."""
+        return await self._db.read(look.calls_of_worker, worker_id, limit)
+
+    async def pace(self, experiment_id: int | None = None) -> Pace:
+        """How fast calls end items, of an experiment or of all, over the last minute."""
+        return await self._db.read(look.pace, now_ms(), experiment_id)
+
+    async def latencies_ms(
+        self, experiment_ids: Sequence[int] | None = None, after: int = 0
+    ) -> list[int]:
+        """Of the newest answers, a thousand at most, in rising order: those after attempt `after`,
+        for some experiments or all."""
+        return await self._db.read(look.latencies_ms, experiment_ids, after)
+
+    async def newest_attempt(self) -> int:
+        """The number of the newest attempt; 0 when there is none yet."""
+        return await self._db.read(look.newest_attempt)
+
+    async def learned_rates(self) -> dict[str, float]:
+        """The calls a minute that --adaptive has found a server to take, by server."""
+        return await self._db.read(shared_rates.learned_rates)
+
+    async def workers(self) -> list[WorkerRow]:
+        """Those that joined and did not leave, told whether they still live."""
+        return living.told_alive(self._db.path, await self._db.read(living.workers))
+
+    async def failures(
+        self, experiment_id: int, reason: str | None = None, limit: int = 50
+    ) -> list[FailureGroup]:
+        """The failed items by reason and message, without the ids and digits in it: the largest
+        groups."""
+        return await self._db.read(look.failures, experiment_id, reason, limit)
+
+    async def failed_calls(self, experiment_id: int) -> list[FailedCalls]:
+        """How calls of the experiment failed, whether or not they were asked again; the most
+        frequent first."""
+        found = await self._db.read(look.failed_calls)
+        own = [one for one in found if one.experiment_id == experiment_id]
+        return sorted(own, key=lambda one: -one.n)
+
+    async def find_items(self, given: str, experiment_id: int | None = None) -> list[int]:
+        """The numbers of the items with this id in any experiment, or in one, with all their
+        samples; or, if there is none, of the one with this number. `#17` is always a number."""
+        return await self._db.read(look.find_items, given, experiment_id)
+
+    async def item(self, item_id: int) -> StoredItem | None:
+        return await self._db.read(look.item, item_id)
+
+    async def attempts_of(self, item_id: int) -> list[StoredAttempt]:
+        """Every call for an item, oldest first."""
+        return await self._db.read(look.attempts_of, item_id)
+
+    async def recipe(self, recipe_id: int) -> Recipe:
+        return Recipe.from_json(await self._db.read(look.recipe_json, recipe_id))
+
+    async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
+        """The newest answer of an item that its parser could not use, and why."""
+        return await self._db.read(look.last_bad_answer, item_id)

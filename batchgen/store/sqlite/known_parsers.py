@@ -1,0 +1,52 @@
+"""Which parsers answers were read with: what is only read of it."""
+
+import json
+import sqlite3
+
+from batchgen.items import ParserVersion
+from batchgen.store.sqlite.reading import Reads
+from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import EndedAnswer, ParserCount, StoredParser
+
+
+class KnownParsers:
+    """The side of `Parsers` that only reads."""
+
+    def __init__(self, database: Reads) -> None:
+        self._db = database
+
+    async def present(self, experiment_id: int) -> StoredParser:
+        """The one that the experiment has, as it was when that was stored."""
+        return await self._db.read(_present, experiment_id)
+
+    async def find(self, parser: ParserVersion) -> int | None:
+        """The number that it has; None: it is not stored."""
+        return await self._db.read(_find, parser)
+
+    async def counts(self) -> list[ParserCount]:
+        """How many items have a result by which parser, by experiment; constant time."""
+        return await self._db.read(_counts)
+
+    async def answer_of(self, item_id: int) -> EndedAnswer | None:
+        """An item and the answer that it ended with. None when it has not ended with an answer
+        that was for a parser."""
+        from batchgen.store.sqlite import repair  # here: nothing else that only reads needs it
+
+        return await self._db.read(repair.answer_of, item_id)
+
+
+def _present(db: sqlite3.Connection, experiment_id: int) -> StoredParser:
+    which = {"experiment_id": experiment_id}
+    id_, spec, fingerprint, sources = db.execute(QUERIES["present_parser"], which).fetchone()
+    return StoredParser(id_, ParserVersion(spec, fingerprint, json.loads(sources)))
+
+
+def _find(db: sqlite3.Connection, parser: ParserVersion) -> int | None:
+    named = {"spec": parser.spec, "fingerprint": parser.fingerprint}
+    row = db.execute(QUERIES["find_parser"], named).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _counts(db: sqlite3.Connection) -> list[ParserCount]:
+    return list(rows_of(db, "parser_counters", ParserCount))

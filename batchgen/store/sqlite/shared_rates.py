@@ -1,0 +1,28 @@
+"""What all workers together may send to a server, as it is kept: a row for each server."""
+
+import sqlite3
+from typing import Any
+
+from batchgen.limits import LearnedRate, SharedRate
+from batchgen.store.sqlite.rows import dicts_of
+
+
+def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
+    columns = next(dicts_of(db, "shared_rate", {"server": server}), None)
+    return SharedRate() if columns is None else _shared_rate(columns)
+
+
+def _shared_rate(columns: dict[str, Any]) -> SharedRate:
+    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__struct_fields__})
+    return SharedRate(**columns, learned=learned)
+
+
+def learned_rates(db: sqlite3.Connection) -> dict[str, float]:
+    """The calls a minute that --adaptive has found a server to take, by server."""
+    rows = dicts_of(db, "shared_rates")
+    found = {str(columns.pop("server")): _shared_rate(columns).learned for columns in rows}
+    return {
+        server: learned.per_s * 60
+        for server, learned in found.items()
+        if learned.ceiling_per_s is not None
+    }
