@@ -45,7 +45,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
         return failure
     if not text and not is_cut_off(finish_reason):
         return unusable(f"{reply.status}, but the answer is empty", finish_reason, body)
-    if choice["text"] == text:
+    if text and choice["text"] == text:
         choice["text"] = None
     rest = without_text(body)
     if rest is None:
@@ -62,7 +62,7 @@ def _first_choice(body: Body) -> Body | None:
 
 def _whole(body: Body, text: str, _vector: Any) -> Body:
     choice = body["choices"][0]
-    if choice.get("text") is None:
+    if text and choice.get("text") is None:
         choice["text"] = text
     return body
 

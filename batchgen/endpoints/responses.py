@@ -35,8 +35,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     if not isinstance(body.get("output"), list):
         return nothing_in(reply, body, "output")
     finish_reason = _finish_reason(status, body)
-    parts = list(_said(body))
-    text = storable("".join(part["text"] for part in parts))
+    text = storable("".join(_said(body)))
     refusal = "".join(_refusals(body))
     if refusal:
         return refused(refusal, text, finish_reason, body)
@@ -44,10 +43,8 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
         return failure
     if not (text or is_cut_off(finish_reason) or any(_other_answers(body))):
         return unusable(f"{reply.status}, but {_lack(status, body)}", finish_reason, body)
-    if len(parts) == 1 and parts[0]["text"] == text:
-        parts[0]["text"] = None
-    if body.get("output_text") == text:  # some servers say it here too
-        body["output_text"] = None
+    if text and (place := _only_text(body)) and place["text"] == text:
+        place["text"] = None
     rest = without_text(body)
     if rest is None:
         return unusable(f"{reply.status}, but nested too deep", finish_reason, body)
@@ -103,8 +100,15 @@ def _parts(body: Body, kind: str, member: str) -> Iterator[Body]:
                 yield part
 
 
-def _said(body: Body) -> Iterator[Body]:
-    return (part for part in _parts(body, "output_text", "text") if isinstance(part["text"], str))
+def _said(body: Body) -> Iterator[str]:
+    texts = (part["text"] for part in _parts(body, "output_text", "text"))
+    return (text for text in texts if isinstance(text, str))
+
+
+def _only_text(body: Body) -> Body | None:
+    """The part of the output in which all of the text is, if it is in one."""
+    parts = list(_parts(body, "output_text", "text"))
+    return parts[0] if len(parts) == 1 else None
 
 
 def _refusals(body: Body) -> Iterator[str]:
@@ -112,11 +116,9 @@ def _refusals(body: Body) -> Iterator[str]:
 
 
 def _whole(body: Body, text: str, _vector: Any) -> Body:
-    for part in _parts(body, "output_text", "text"):
-        if part["text"] is None:
-            part["text"] = text
-    if body.get("output_text", text) is None:
-        body["output_text"] = text
+    place = _only_text(body)
+    if text and place is not None and place["text"] is None:
+        place["text"] = text
     return body
 
 

@@ -277,7 +277,7 @@ def test_the_text_of_a_response_is_its_final_answer() -> None:
     both = said("First I look.", phase="commentary"), said("Tea.", phase="final_answer")
     assert answer("responses", response(*both)).text == "Tea."
     assert answer("responses", response(said("A, "), said("b."))).text == "A, b."
-    assert answer("responses", response(said("x"), output_text="x")).text == "x"
+    assert answer("responses", response(said("x"), output_text=None)).text == "x"
 
 
 def test_a_response_may_be_the_calls_of_tools() -> None:
@@ -296,6 +296,8 @@ def test_an_incomplete_response_says_why() -> None:
     }
     assert answer("responses", response(said("Te"), **cut)).finish_reason == "max_output_tokens"
     assert answer("responses", response(THOUGHT, **cut)).text == ""
+    assert answer("responses", response(said(""), output_text=None, **cut)).text == ""
+    assert answer("responses", response(said("a"), said(""), **cut)).text == "a"
     filtered: dict[str, Any] = {
         "status": "incomplete",
         "incomplete_details": {"reason": "content_filter"},
