@@ -327,7 +327,7 @@ def _estimate_line(found: DryRun) -> str:
     calls = "" if found.asks_all else f" for {counted(found.calls, 'call')}"
     line = f"Estimated{calls}: {found.prompt_tokens:,} tokens in"
     how = "as its items had so far" if found.is_measured else "at most, by max_tokens"
-    if found.completion_tokens is not None:
+    if found.completion_tokens:  # an embedding has none
         line += f", {round(found.completion_tokens):,} out ({how})"
     if found.cost_usd is not None:
         note = f" ({found.cost_note})" if found.cost_note else ""

@@ -20,6 +20,7 @@ _LIMITS = {
 }
 _SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET})  # what holds one worker holds all
 _MOST_STATUSES = 4
+_USUAL_ENDPOINTS = ("", "chat")
 _SOON_MS, _A_DAY_MS = 10 * 60_000, 24 * 3_600_000
 
 GONE = "gone: the next worker takes over its items"
@@ -30,6 +31,11 @@ def status_text(status: Status, commands: Commands) -> str:
     if not status.experiments:
         return f"The database is empty: enqueue a data pool first ({commands.enqueue})."
     lines = _experiments_table(status.experiments)
+    lines += [
+        f"{one.name}: asked at the endpoint {one.experiment.endpoint}"
+        for one in status.experiments
+        if one.experiment.endpoint not in _USUAL_ENDPOINTS
+    ]
     total = status.total
     if total.reasons:
         lines.append(f"\nfailed because of: {reasons_text(total)}   ({commands.failures})")
@@ -165,6 +171,8 @@ def _budget_text(wait: BudgetWait | None) -> str:
         what = f"{wait.tokens:,} tokens"
     else:
         what = f"${wait.cost_usd:,.2f}" if wait.cost_usd >= 0.01 else f"${wait.cost_usd:,.4f}"
+    if not wait.max_tokens:  # of an embedding
+        return f"held by the budget: {what} are reserved for a call"
     return f"held by the budget: max_tokens {wait.max_tokens} reserves {what} a call; lower it"
 
 

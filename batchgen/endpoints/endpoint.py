@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
+from batchgen.errors import ConfigError
 from batchgen.items import Answer, Failure, Reply
 
 Message = Mapping[str, Any]
@@ -63,6 +64,18 @@ class Endpoint(Struct, frozen=True, eq=False, kw_only=True):
     def takes(self, params: Mapping[str, Any]) -> Body:
         """Those of the params that it does not refuse."""
         return {name: value for name, value in params.items() if name not in self.refused}
+
+    def check_taken(self, params: Mapping[str, Any], place: str = "") -> None:
+        """Raises ConfigError for those that it refuses; `place` goes before their names."""
+        refused = [name for name, value in params.items()
+                   if name in self.refused and value is not None]  # fmt: skip
+        if refused:
+            names = ", ".join(f"{place}{name}" for name in refused)
+            instead = " (it is max_tokens there)" if refused == ["max_output_tokens"] else ""
+            raise ConfigError(
+                f"{names}: {self.name} has no such parameter{instead}. Leave it out, or, if your "
+                "server takes it all the same, put it under extra_body"
+            )
 
     def origins_of(self, name: str) -> tuple[str, ...]:
         """What a parameter of a request may be called in the config, and in an item."""

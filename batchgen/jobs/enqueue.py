@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config
-from batchgen.endpoints import ENDPOINTS, Endpoint
+from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import (
     BatchgenError,
     ConfigError,
@@ -77,26 +77,12 @@ def recipe_of(config: Config, parser: Parser) -> Recipe:
 
 def _check_endpoint(config: Config, parser: Parser) -> None:
     endpoint = ENDPOINTS[config.model.endpoint]
-    check_taken(endpoint, config.model.params, "model.")
+    endpoint.check_taken(config.model.params, "model.")
     if not endpoint.has_text and parser.spec != "raw":
         raise ConfigError(
             f"parser: must be raw, not {shown_spec(parser.spec)!r}: {endpoint.answer} has no text "
             "to parse, its vector is what is parsed"
         )
-
-
-def check_taken(endpoint: Endpoint, params: Mapping[str, Any], prefix: str = "") -> None:
-    """Raises ConfigError for parameters that the endpoint certainly does not take."""
-    refused = [name for name, value in params.items()
-               if name in endpoint.refused and value is not None]  # fmt: skip
-    if not refused:
-        return
-    names = ", ".join(f"{prefix}{name}" for name in refused)
-    instead = " (it is max_tokens there)" if refused == ["max_output_tokens"] else ""
-    raise ConfigError(
-        f"{names}: {endpoint.name} has no such parameter{instead}. Leave it out, or, if your "
-        "server takes it all the same, put it under model.extra_body"
-    )
 
 
 def _template(name: str, text: str | None, path: Path | None) -> Template | None:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from batchgen.endpoints import LIMITS
+from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
 from batchgen.jobs.lookup import chosen_experiments, items_called
@@ -110,6 +110,7 @@ def _recipe_change(settings: Mapping[str, Any]) -> Callable[[Recipe], Recipe] | 
         return None
 
     def change(recipe: Recipe) -> Recipe:
+        ENDPOINTS[recipe.endpoint].check_taken(settings)
         values = {"model": recipe.model, **recipe.params, **settings}
         model = values.pop("model")
         params = {name: value for name, value in values.items() if value is not None}

@@ -126,6 +126,7 @@ class Status(Struct, frozen=True):
                 {
                     "name": one.name,
                     "created_at": timestamp(one.experiment.created_at),
+                    "endpoint": one.experiment.endpoint,
                     **_counts_json(one.counts),
                     "outdated": self._outdated_json(one.experiment.id),
                 }

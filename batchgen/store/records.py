@@ -14,9 +14,12 @@ from msgspec.structs import replace
 
 
 class Experiment(Struct, frozen=True):
+    """`endpoint` is what its items are asked at by their recipe, in a list of experiments."""
+
     id: int
     name: str
     created_at: int
+    endpoint: str = ""
 
 
 class CallTotals(Struct):

@@ -69,12 +69,23 @@ def no_room_in_budget(budget: Budget, spent: Spent, wait: BudgetWait, *, in_doll
     if in_dollars:
         return (
             f"{head}: ${spent.cost_usd:,.4f} of ${budget.max_cost_usd:,.4f} are spent, and the "
-            f"next call may cost ${wait.cost_usd:,.4f}. max_tokens {wait.max_tokens} reserves "
-            f"${wait.answer_usd:,.4f} of that; a lower one needs less."
+            f"next call may cost ${wait.cost_usd:,.4f}.{_share_of_answer(wait)}"
         )
+    limit = (
+        f", with max_tokens {wait.max_tokens}; a lower one needs less" if wait.max_tokens else ""
+    )
     return (
         f"{head}: {spent.tokens:,} of {budget.max_tokens:,} tokens are spent, and the next call "
-        f"may need {wait.tokens:,}, with max_tokens {wait.max_tokens}; a lower one needs less."
+        f"may need {wait.tokens:,}{limit}."
+    )
+
+
+def _share_of_answer(wait: BudgetWait) -> str:
+    if not wait.max_tokens:  # of an embedding
+        return ""
+    return (
+        f" max_tokens {wait.max_tokens} reserves ${wait.answer_usd:,.4f} of that; a lower one "
+        "needs less."
     )
 
 

@@ -47,6 +47,10 @@ async def test_responses_are_asked_parsed_and_exported(
     assert rows[0]["cost_usd"] > 0
     shown = (await project.batchgen("show", "i0", "--json")).json
     assert shown["endpoint"] == "responses"
+    status = await project.batchgen("status")
+    assert "\ndefault: asked at the endpoint responses\n" in status.out
+    (told,) = (await project.batchgen("status", "--json")).json["experiments"]
+    assert told["endpoint"] == "responses"
     assert shown["prompt"] == {"instructions": "Be calm.", "input": "Say w0"}
 
 
@@ -71,6 +75,10 @@ async def test_an_embedding_is_a_vector_in_each_format(project: Project) -> None
         "input_usd_per_mtok": 1, "output_usd_per_mtok": 0,
     })  # fmt: skip
     project.pool(WORDS)
+    dry = await project.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert "\nEstimated: 8 tokens in: $0.0000\n\ninput:\nSay w0\n" in dry.out
+    short = await project.batchgen("run", "pool.jsonl", "--max-tokens-total", "3")
+    assert "0 of 3 tokens are spent, and the next call may need 58. Raise" in short.err
     ran = await project.batchgen("run", "pool.jsonl", "--max-cost", "1", "-o", "out.jsonl")
     assert ran.code == 0, ran.err
     rows = [json.loads(text) for text in (project.path / "out.jsonl").read_text().splitlines()]
@@ -234,3 +242,14 @@ async def test_a_server_without_the_endpoint_halts_and_names_it(
     assert halted.code == 4
     assert "check model.model and model.endpoint too. The server said: 404 Not Found." in halted.err
     assert (await project.batchgen("status", "--json")).json["total"]["pending"] == 4
+
+
+async def test_a_retry_cannot_ask_for_what_the_endpoint_does_not_take(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config("parser: tag:x\n", endpoint="responses")
+    project.pool(WORDS[:1])
+    await project.batchgen("run", "pool.jsonl")
+    refused = await project.batchgen("retry", "--set", "seed=1")
+    assert (refused.code, "seed: responses has no such parameter." in refused.err) == (2, True)
+    assert (await project.batchgen("status", "--json")).json["total"]["failed"] == 1

@@ -63,7 +63,9 @@ def test_the_object_of_a_status() -> None:
     )  # fmt: skip
     gone = {name: WORKER_OBJECT[name] for name in list(WORKER_OBJECT)[:7]}
     assert status.to_json(waits_for) == {
-        "experiments": [{"name": "e", "created_at": NOON, **COUNTS_OBJECT, "outdated": None}],
+        "experiments": [
+            {"name": "e", "created_at": NOON, "endpoint": "", **COUNTS_OBJECT, "outdated": None},
+        ],
         "total": {
             **COUNTS_OBJECT, "unknown_calls": 4, "unknown_max_tokens": 700,
             "unknown_max_cost_usd": 0.02, "unknown_max_calls": 3,

@@ -828,7 +828,12 @@ on conflict (experiment_id, path) do update
 ------------------------------------------------------------------------------- reading
 
 -- name: experiments
-select id, name, created_at from experiments order by id;
+-- With the endpoints that their present recipes are for.
+select e.id, e.name, e.created_at,
+       (select coalesce(group_concat(distinct json_extract(r.body, '$.endpoint')), '')
+          from variants v join recipes r on r.id = v.recipe_id
+         where v.experiment_id = e.id) as endpoint
+  from experiments e order by e.id;
 
 -- name: counters
 select experiment_id, state, reason, n from counters where n > 0;
