@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
@@ -39,6 +38,7 @@ from batchgen.llm.faults import (
     timed_out,
     too_large,
 )
+from batchgen.llm.proxies import proxy_for
 from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
 from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
@@ -146,7 +146,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     """A client for any number of calls at once. Raises ConfigError when the key is missing or
     unusable, or the environment's proxy is."""
     key = _checked_key(model)
-    proxy = _proxy(yarl.URL(model.base_url))
+    proxy = proxy_for(yarl.URL(model.base_url))
     # Imported here, as it takes half a second of CPU, which other commands need not spend.
     import httpx2
     from openai import AsyncOpenAI
@@ -194,7 +194,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
 def check_settings(model: ModelConfig) -> None:
     """Raises ConfigError where `open_client` would; opens nothing."""
     _checked_key(model)
-    _proxy(yarl.URL(model.base_url))
+    proxy_for(yarl.URL(model.base_url))
 
 
 def _sent(values: SentValues) -> dict[str, str]:
@@ -228,40 +228,6 @@ def _checked_key(model: ModelConfig) -> str:
             "or point model.base_url at a server that needs none."
         )
     return model.api_key or "none"
-
-
-def _proxy(url: yarl.URL) -> str | None:
-    """The proxy that the environment names for this host, as openai's own client would use it."""
-    if proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    scheme = proxy.partition("://")[0]
-    if scheme not in ("http", "https"):
-        raise ConfigError(
-            f"the environment names a {scheme} proxy; batchgen can use http and https ones. "
-            "Set HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
-        )
-    if not _is_place(proxy):
-        raise ConfigError(
-            f"the environment's proxy for {url.scheme} is not like http://user:password@host:port. "
-            "In its password write # as %23, / as %2F, ? as %3F and @ as %40."
-        )
-    return proxy
-
-
-def _is_place(text: str) -> bool:
-    """Whether it is a URL of a host and no more: a `#` in a password makes the rest a fragment."""
-    try:
-        url = yarl.URL(text)
-        is_bare = url.with_user(None) == url.origin()
-    except ValueError:
-        return False
-    return is_bare and url.host is not None and " " not in url.host
 
 
 _progress: ContextVar[Progress] = ContextVar("progress of the call that a task has in flight")

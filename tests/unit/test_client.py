@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 from msgspec.structs import replace
 from openai import AsyncOpenAI
 
@@ -19,6 +20,7 @@ from batchgen.config import ModelConfig, load
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
 from batchgen.llm.client import Client, check_settings, open_client
+from batchgen.llm.proxies import proxy_for
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.simulate.server import Received
 from tests.kits.project import KEY
@@ -465,7 +467,18 @@ async def test_tls_goes_through_the_proxy_as_a_tunnel(
     assert asked == [b"CONNECT model.invalid:443 HTTP/1.1\r\n"]
 
 
-@pytest.mark.parametrize("form", ["127.0.0.1", "127.0.0.1:{port}", "*", "other.invalid,127.0.0.1"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "127.0.0.1",
+        "127.0.0.1:{port}",
+        "*",
+        "other.invalid,127.0.0.1",
+        "localhost, 127.0.0.0/8, ::1",
+        "10.*,127.*",
+        "[::1],<local>,127.0.0.1/32",
+    ],
+)
 async def test_no_proxy_leaves_hosts_out(
     proxy: tuple[str, list[bytes]],
     simulator: Simulator,
@@ -477,6 +490,28 @@ async def test_no_proxy_leaves_hosts_out(
     async with opened(simulator.base_url) as client:
         assert (await client.complete(BODY)).status == 200
     assert proxy[1] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "form"),
+    [
+        ("gpu-1.lan", "*.lan"),
+        ("gpu-1.lan", ".lan"),
+        ("gpu-1", "<local>"),
+        ("192.168.1.7", "192.168.0.0/16"),
+        ("[::1]", "[::1]"),
+        ("[::1]", "::1/128"),
+        ("GPU-1.lan", "gpu-1.LAN"),
+    ],
+)
+def test_no_proxy_in_the_forms_that_people_paste(
+    monkeypatch: pytest.MonkeyPatch, host: str, form: str
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:7890")
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:7891")
+    monkeypatch.setenv("no_proxy", f"other.invalid, {form}")
+    assert proxy_for(yarl.URL(f"http://{host}:8000/v1")) is None
+    assert proxy_for(yarl.URL("http://example.invalid/v1")) == "http://127.0.0.1:7890"
 
 
 @pytest.mark.parametrize("place", ["socks5://user:secret@127.0.0.1:1080", "ftp://127.0.0.1"])
