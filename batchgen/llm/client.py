@@ -55,6 +55,7 @@ _ANSWER_HEADERS = frozenset(
         for of in ("requests", "tokens")
     }
 )
+_MOST_CHARS_OF_NO_ANSWER = 1024 * 1024
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
@@ -135,9 +136,10 @@ class Client:
         if "fault" not in found or received.is_stream:
             text = received.text()
             # Some servers send an error with status 200.
-            is_answer = found["status"] == 200 and endpoint.sign in text
-            hide = self._secrets.hide_in_answer if is_answer else self._secrets.hide
-            found["body"] = hide(text)
+            if found["status"] == 200 and endpoint.sign in text:
+                found["body"] = self._secrets.hide_in_answer(text)
+            else:
+                found["body"] = self._secrets.hide(text[:_MOST_CHARS_OF_NO_ANSWER])
         return found
 
 
