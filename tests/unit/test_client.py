@@ -254,10 +254,22 @@ async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
     assert simulator.calls == 1
 
 
-async def test_a_body_as_large_as_it_gets_comes_whole(client: Client, simulator: Simulator) -> None:
-    simulator.script("Hello", Behaviour.response(200, b"x" * (64 * MEGABYTE)))
+async def test_an_answer_as_large_as_it_gets_comes_whole(
+    client: Client, simulator: Simulator
+) -> None:
+    body = b'{"choices": "'.ljust(64 * MEGABYTE, b"x")
+    simulator.script("Hello", Behaviour.response(200, body))
     reply = await client.complete(BODY)
     assert (len(reply.body or ""), reply.fault) == (64 * MEGABYTE, None)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_of_what_is_no_answer_the_beginning_is_kept(
+    client: Client, simulator: Simulator, status: int
+) -> None:
+    simulator.script("Hello", Behaviour.response(status, b"x" * (8 * MEGABYTE)))
+    reply = await client.complete(BODY)
+    assert (reply.body, reply.status, reply.fault) == ("x" * MEGABYTE, status, None)
 
 
 async def test_a_body_without_end_is_given_up(client: Client, simulator: Simulator) -> None:
