@@ -34,7 +34,7 @@ from batchgen.jobs.recipe_choice import (
 )
 from batchgen.jobs.sources import is_results
 from batchgen.llm.prices import Estimate, Prices
-from batchgen.parsers import Parser, response_format, shown_spec
+from batchgen.parsers import Parser, is_script_parser, response_format, shown_spec
 from batchgen.pool import BadLine, read_item
 from batchgen.prompts import Renderer, load_template, text_template
 from batchgen.shutdown import uninterrupted
@@ -79,10 +79,10 @@ def _check_endpoint(config: Config, parser: Parser) -> None:
     endpoint = ENDPOINTS[config.model.endpoint]
     endpoint.check_taken(config.model.params, "model.")
     if not endpoint.has_text and parser.spec != "raw":
-        raise ConfigError(
-            f"parser: must be raw, not {shown_spec(parser.spec)!r}: {endpoint.answer} has no text "
-            "to parse, its vector is what is parsed"
-        )
+        why = f"{endpoint.answer} has no text to parse, its vector is what is parsed"
+        if is_script_parser(parser.spec):
+            raise ConfigError(f"extract_function: must be left out: {why}")
+        raise ConfigError(f"parser: must be raw, not {shown_spec(parser.spec)!r}: {why}")
 
 
 def _template(name: str, text: str | None, path: Path | None) -> Template | None:
