@@ -14,7 +14,7 @@ from batchgen.endpoints import Endpoint, endpoint_of_url
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.announcements import asked_wait_s, parse_retry_after
-from batchgen.llm.vendor_words import Says, says, status_of_minimax, status_of_name
+from batchgen.llm.vendor_words import Says, says, status_of_minimax
 from batchgen.text.foreign_json import dump_whole, shorten
 from batchgen.text.json_text import storable
 
@@ -171,16 +171,8 @@ def is_code(value: Any) -> bool:
 
 
 def status_inside(error: Any) -> int:
-    """The real status: some proxies put it into the error's code while they answer 200, and in the
-    middle of a stream an error has at best a name."""
+    """The real status, which some proxies put into the error's code while they answer 200."""
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
         code = int(code)
-    if isinstance(code, int) and 400 <= code < 600:
-        return code
-    names = [error.get(name) for name in _NAMES] if isinstance(error, dict) else []
-    told = (status_of_name(name) for name in names if isinstance(name, str))
-    return next(filter(None, told), 200)
-
-
-_NAMES = ("code", "type", "status", "error_type")
+    return code if isinstance(code, int) and 400 <= code < 600 else 200

@@ -848,25 +848,3 @@ def test_no_depth_raises(template: str, status: int) -> None:
     # Reading, writing and showing a value give up at different depths; one of these is between.
     for depth in [*range(880, 1010), 100_000]:
         check_it_is_usable(read_reply(reply(status, template.replace("DEEP", nested(depth)))))
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ({"type": "server_error", "code": None}, Reason.SERVER),  # OpenAI
-        ({"type": "overloaded_error"}, Reason.SERVER),  # Anthropic
-        ({"type": "rate_limit_error"}, Reason.RATE_LIMIT),
-        ({"type": "invalid_request_error", "code": None}, Reason.REJECTED),
-        ({"code": "rate_limit_exceeded", "type": "tokens"}, Reason.RATE_LIMIT),
-        ({"status": "UNAVAILABLE"}, Reason.SERVER),  # Gemini
-        ({"type": "BadRequestError", "code": 503}, Reason.SERVER),  # a number counts
-        ({"type": "of_no_kind"}, Reason.BAD_RESPONSE),
-    ],
-)
-def test_an_error_in_the_middle_of_a_stream_has_the_status_that_its_name_says(
-    error: dict[str, Any], reason: Reason
-) -> None:
-    said = {"message": {"role": "assistant", "content": "Half"}, "error": {**error, "message": "x"}}
-    verdict = read_reply(Reply(0, 0, status=200, body=json.dumps({"choices": [said]})))
-    assert isinstance(verdict, Failure)
-    assert verdict.reason is reason
