@@ -158,12 +158,10 @@ class ItemInput(Struct, frozen=True):
 
 
 class PoolItem(Struct, frozen=True):
-    """One item read from a pool; `where` is `file:line`, for messages. `text` is the item as JSON,
-    just as it came; "" where it did not come as JSON."""
+    """One item read from a pool; `where` is `file:line`, for messages."""
 
     input: ItemInput
     where: str
-    text: str = ""
 
 
 class NewItem(Struct, frozen=True):
@@ -280,6 +278,8 @@ class Trouble(Enum):
 
     UNREACHABLE = "no connection to the server could be made"
     UNAVAILABLE = "the server, or the gateway before it, said that it is not available"
+    TOO_LATE = "the gateway before the server waited in vain for its answer"
+    NOWHERE = "what answered is not what has answered before"
     STALE_CONNECTION = "a kept-alive connection had been closed"
     ACCOUNT = "the key, the credit or the model was refused, while others were answered"
     PARAMETER_LEFT_OUT = "a parameter was rejected that the next request leaves out"

@@ -55,6 +55,7 @@ _ANSWER_HEADERS = frozenset(
         for of in ("requests", "tokens")
     }
 )
+_MOST_CHARS_OF_NO_ANSWER = 1024 * 1024
 _HOST_THAT_NEEDS_A_KEY = "api.openai.com"
 
 
@@ -65,11 +66,13 @@ class Client:
         self,
         session: aiohttp.ClientSession,
         urls: Mapping[str, yarl.URL],
+        headers: Mapping[str, str],
         secrets: Secrets,
         timeout_s: float,
     ) -> None:
         self._session = session
         self._urls = urls
+        self._headers = headers
         self._secrets = secrets
         self._timeout_s = timeout_s
         self._memory = AnswerMemory()
@@ -110,8 +113,9 @@ class Client:
         received: ReceivedBody, limit: TimeLimit,
     ) -> None:  # fmt: skip
         async with self._session.post(
-            self._urls[endpoint.name], data=sent_json(body), allow_redirects=False
-        ) as response:
+            self._urls[endpoint.name], data=sent_json(body), headers=self._headers,
+            allow_redirects=False,
+        ) as response:  # fmt: skip
             found["status"] = response.status
             found["headers"] = {
                 name.lower(): self._secrets.hide(value)
@@ -135,9 +139,10 @@ class Client:
         if "fault" not in found or received.is_stream:
             text = received.text()
             # Some servers send an error with status 200.
-            is_answer = found["status"] == 200 and endpoint.sign in text
-            hide = self._secrets.hide_in_answer if is_answer else self._secrets.hide
-            found["body"] = hide(text)
+            if found["status"] == 200 and endpoint.sign in text:
+                found["body"] = self._secrets.hide_in_answer(text)
+            else:
+                found["body"] = self._secrets.hide(text[:_MOST_CHARS_OF_NO_ANSWER])
         return found
 
 
@@ -178,15 +183,15 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
         # those that it cannot read.
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-        proxy=proxy,
-        headers=_with_own(headers, model.headers),
+        proxy=proxy,  # it gets the headers of a session, so these have none: they hold the key
         request_class=_Request,
         max_line_size=_MOST_HEADER_BYTES,
         max_field_size=_MOST_HEADER_BYTES,
         max_headers=_MOST_HEADERS,
     )
     try:
-        yield Client(session, urls, secrets_of(model, proxy), timeout_s)
+        own = _with_own(headers, model.headers)
+        yield Client(session, urls, own, secrets_of(model, proxy), timeout_s)
     finally:
         await uninterrupted(session.close())
 

@@ -14,7 +14,7 @@ from batchgen.endpoints import Endpoint, endpoint_of_url
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.announcements import asked_wait_s, parse_retry_after
-from batchgen.llm.vendor_words import Says, says, status_of_minimax
+from batchgen.llm.vendor_words import Says, says, status_of_minimax, status_of_name
 from batchgen.text.foreign_json import dump_whole, shorten
 from batchgen.text.json_text import storable
 
@@ -30,9 +30,16 @@ _NO_SUCH_API = re.compile(
     r"not allowed to generate embeddings from this model",
     re.IGNORECASE,
 )
+# "Limit 30000, Requested 45712", "Limit 10000, Used 9500, Requested 700"
+_LIMIT_AND_REQUESTED = re.compile(
+    r"\blimit:? (\d[\d,]{0,11})\b.{0,40}?\brequested:? (\d[\d,]{0,11})\b", re.IGNORECASE
+)
 WRONG_ENDPOINT = "the server does not have this model at this endpoint."
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
-_UNAVAILABLE = frozenset({502, 503, 504, 529})
+_TROUBLES = {
+    **dict.fromkeys((502, 503, 529), Trouble.UNAVAILABLE),
+    504: Trouble.TOO_LATE,
+}
 
 
 def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Answer | Failure:
@@ -49,6 +56,8 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Answ
     if 300 <= status < 400:
         message = f"{status} redirects to {shorten(reply.headers.get('location', 'elsewhere'))}"
     halt = _why_other_endpoint(status, message) or _why_halt(status, codes, said)
+    if status == 429 and _is_larger_than_the_limit(said):
+        return Failure(Reason.REJECTED, message, usage=usage)
     if status == 429:
         wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
@@ -57,13 +66,21 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Answ
         wait_s = asked_wait_s(reply.headers, _received_at(reply))
         return Failure(
             Reason.SERVER, message, retry_after_s=wait_s, halt=halt, usage=usage,
-            trouble=Trouble.UNAVAILABLE if status in _UNAVAILABLE else None,
+            trouble=_TROUBLES.get(status),
         )  # fmt: skip
     if 200 <= status < 300:
         return Failure(Reason.BAD_RESPONSE, f"not {endpoint.answer}: {message}", usage=usage)
     # A 403 may be about what the item says.
     is_sure = halt != _HALT[403] or says(Says.NOT_HERE, codes, said)
     return Failure(Reason.REJECTED, message, halt=halt, is_sure=is_sure, usage=usage)
+
+
+def _is_larger_than_the_limit(said: str) -> bool:
+    """Whether this request alone is: it would be refused for ever."""
+    if not (found := _LIMIT_AND_REQUESTED.search(said)):
+        return False
+    limit, requested = (int(number.replace(",", "")) for number in found.groups())
+    return requested > limit
 
 
 def _why_halt(status: int, codes: tuple[str, ...], said: str) -> str | None:
@@ -171,8 +188,16 @@ def is_code(value: Any) -> bool:
 
 
 def status_inside(error: Any) -> int:
-    """The real status, which some proxies put into the error's code while they answer 200."""
+    """The real status: some proxies put it into the error's code while they answer 200, and in the
+    middle of a stream an error has at best a name."""
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
         code = int(code)
-    return code if isinstance(code, int) and 400 <= code < 600 else 200
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    names = [error.get(name) for name in _NAMES] if isinstance(error, dict) else []
+    told = (status_of_name(name) for name in names if isinstance(name, str))
+    return next(filter(None, told), 200)
+
+
+_NAMES = ("code", "type", "status", "error_type")

@@ -13,6 +13,7 @@ from batchgen.llm.streams import Event, EventReader, StreamedBody, begins_as_str
 
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_ERROR_BYTES = 1024 * 1024
+_MOST_BYTES_AT_A_TIME = 1024 * 1024  # what has arrived packed is there without waiting for it
 _MOST_STREAM_BYTES = 16 * _MOST_BYTES  # most of a stream is no answer, and is not kept
 
 
@@ -68,7 +69,7 @@ class ReceivedBody:
         has brought something of the answer, with whether nothing is to follow. Raises
         BodyTooLargeError, and what `chunks` raises."""
         most = _MOST_ERROR_BYTES if is_error else _MOST_BYTES
-        start, received = b"", 0
+        start, received, others_ran = b"", 0, 0
         async for chunk in chunks:
             received += len(chunk)
             if self._kept is None:
@@ -83,6 +84,9 @@ class ReceivedBody:
                 raise BodyTooLargeError(f"the answer is larger than {most} bytes")
             if self._kept is not None and self._kept.size > self._held:
                 await self._hold(self._kept.size)
+            if received > others_ran + _MOST_BYTES_AT_A_TIME:
+                others_ran = received
+                await asyncio.sleep(0)
         if self._kept is None:
             self._kept = _Plain()
             self._kept.add(start)

@@ -126,6 +126,25 @@ def says(meaning: Says, codes: tuple[str, ...], message: str) -> bool:
     return meaning.is_in(f"{' '.join(codes)} {message[:_MESSAGE_CHARS]}")
 
 
+# Where an error has come with a status 200, above all in the middle of a stream, and has no number.
+_STATUS_OF_NAME = {
+    "invalid_request_error": 400, "badrequesterror": 400, "invalid_argument": 400,
+    "authentication_error": 401, "billing_error": 402, "permission_error": 403,
+    "not_found_error": 404, "request_too_large": 413,
+    "rate_limit_error": 429, "rate_limit_exceeded": 429, "insufficient_quota": 429,
+    "throttling_error": 429, "resource_exhausted": 429, "too_many_requests": 429,
+    "server_error": 500, "api_error": 500, "internal_error": 500, "internal_server_error": 500,
+    "internalservererror": 500, "internal": 500, "generation": 500,
+    "service_unavailable": 503, "unavailable": 503, "overloaded": 503,
+    "timeout": 504, "timeout_error": 504, "deadline_exceeded": 504, "overloaded_error": 529,
+}  # fmt: skip
+
+
+def status_of_name(name: str) -> int | None:
+    """The HTTP status that goes with what an error is called."""
+    return _STATUS_OF_NAME.get(name.lower())
+
+
 # MiniMax answers 200, and says in `base_resp` what it is; elsewhere such numbers mean otherwise.
 _STATUS_OF_MINIMAX = {
     1000: 500, 1001: 504, 1002: 429, 1004: 401, 1008: 402, 1013: 500, 1024: 500, 1026: 400,

@@ -39,7 +39,7 @@ from batchgen.worker.stats import Halt, HaltKind, Stats
 from batchgen.worker.trials import Trials
 
 _TELL_AGAIN_MS = 60_000
-_OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE)
+_OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE, Trouble.TOO_LATE)
 
 
 class CallResult(Struct, frozen=True):
@@ -131,6 +131,9 @@ class Judge:
         if isinstance(verdict, Failure) and not self._trials.believes(verdict, item.recipe_id):
             trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
+        if self._trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
+            assert isinstance(own, Failure)
+            own = replace(own, trouble=Trouble.NOWHERE)
         decision = self._decide(item, own, called, needs_whole=needs_whole)
         return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
@@ -221,7 +224,8 @@ class Judge:
         owed = 0
         for late, failure in self._pacer.take_late_charges():
             owed += late.id == item.id
-            if late.tries + 1 < self._policy.max_attempts:
+            is_tried_again = failure.reason is not Reason.REJECTED
+            if is_tried_again and late.tries + 1 < self._policy.max_attempts:
                 self._charge_item_late(late)
             elif late.id != item.id:  # its next claim ends it, without a call
                 fail = Fail(failure.reason, failure.message)

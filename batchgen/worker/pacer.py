@@ -9,10 +9,10 @@ of all workers together, is not its matter (limits/buckets.py). It joins what ho
                4... 60 s when it does not say, and at most for a quarter of the time that it has
                lasted, or 5 s. With `--adaptive` a 429 leaves the slots: it cuts the rate.
     announced  The server says that it has no room for more calls now (announced.py).
-    down       Nobody gets through (blame.py). Then one call now and then is sent to see, after 1,
-               2, 3 s, and then after a twentieth of the time that it has lasted, up to 30 s. A
-               server that has answered nobody yet, and is there but says 5xx, may be dead: these
-               pauses go on to double. A call that times out says nothing about that.
+    down       Nobody gets through (blame.py), whatever comes instead. Then one call now and then
+               is sent to see: after 1, 2, 3 s, and then after a twentieth of the time that it has
+               lasted, up to 30 s. A server that has answered nobody yet, and is there but says 5xx,
+               may be dead: these pauses double up to a twelfth of `stall_s`.
 
 A worker that has had no success for `stall_s`, whatever came instead, is stalled, and halts
 (stall.py). When a server announces that it has no room for longer than that, it is asked once all
@@ -40,6 +40,8 @@ _LONGEST_PAUSE_S, _SHORTEST_LONG_PAUSE_S, _PAUSE_SHARE = 60.0, 5.0, 1 / 4
 _LONGEST_PROBE_WAIT_S, _SHORTEST_LONG_PROBE_WAIT_S, _PROBE_WAIT_SHARE = 30.0, 3.0, 1 / 20
 # Of a server that has answered nobody: few enough that the calls until `stall_s` stay few.
 _FIRST_PROBE_WAITS = 12
+_NOT_NOW = (Trouble.UNAVAILABLE, Trouble.TOO_LATE, Trouble.UNREACHABLE)
+_NO_SERVICE = (Reason.CONNECTION, Reason.SERVER, Reason.TIMEOUT)
 # Where a refused call was the only one, the next one of these waits for a moment.
 _REST_MS = 100
 
@@ -147,13 +149,9 @@ class Pacer:
             return self._observe_refusal(verdict, item, call, now)
         if _is_no_service(verdict):
             return self._observe_no_service(verdict, item, call, now, is_last_try=is_last_try)
-        tells_nothing = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
-        if tells_nothing and self._blame.is_open:
-            return Blame.SERVER if self.down else Blame.ITEM
         self._served(call)
-        if not tells_nothing:
-            self.controller.taken(call)
-            self._refused.served(item.id)
+        self.controller.taken(call)
+        self._refused.served(item.id)
         if call.sent_at > self._paused_at:
             self._bursts = 0
         return Blame.ITEM
@@ -199,8 +197,7 @@ class Pacer:
             return False
         if verdict.reason is Reason.RATE_LIMIT:
             return True
-        says_so = verdict.trouble in (Trouble.UNAVAILABLE, Trouble.UNREACHABLE)
-        return says_so and not self.down and self.controller.serves
+        return verdict.trouble in _NOT_NOW and not self.down and self.controller.serves
 
     def _observe_refusal(self, failure: Failure, item: Item, call: Call, now: int) -> Blame:
         is_limited = failure.reason is Reason.RATE_LIMIT
@@ -235,7 +232,7 @@ class Pacer:
         if self.down and not was_down:
             self.controller.restart()
             self._trouble_began_at = now
-        if blame is Blame.SERVER and call.sent_at > self._paused_at:
+        if self.down and blame is Blame.SERVER and call.sent_at > self._paused_at:
             self._paused_at = now
             self._pause(now, max(self._probe_in_s(failure, now), failure.retry_after_s or 0.0))
             self._failed_probes += 1
@@ -276,4 +273,6 @@ class Pacer:
 
 
 def _is_no_service(verdict: Answer | Failure) -> TypeGuard[Failure]:
-    return isinstance(verdict, Failure) and verdict.reason in (Reason.CONNECTION, Reason.SERVER)
+    if isinstance(verdict, Answer):
+        return False
+    return verdict.reason in _NO_SERVICE or verdict.trouble is Trouble.NOWHERE

@@ -18,6 +18,7 @@ from batchgen.worker.requests import Prepared
 
 _ACCUSING = frozenset({Reason.REJECTED, Reason.BAD_RESPONSE})
 _ASKED_WRONGLY = frozenset({400, 413, 422})
+_NOT_THE_SERVER = (Accusation.PLACE, Accusation.NONSENSE)
 _NOTHING_THERE = frozenset({404, 405, 410})
 _PAGE = re.compile(r"<html|<!doctype", re.IGNORECASE)
 
@@ -50,6 +51,19 @@ class Trials:
         """Whether no request would work, as it says."""
         return failure.halt is not None and failure.is_sure and recipe_id not in self._proven
 
+    def is_nowhere(
+        self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply
+    ) -> bool:
+        """Whether what answered a recipe before does not now, by what came instead: nothing is at
+        that URL, or what is there gives no completions. It may be the item's own fault all the
+        same."""
+        if isinstance(verdict, Answer) or recipe_id not in self._proven:
+            return False
+        if verdict.reason not in _ACCUSING or verdict.halt or verdict.trouble:
+            return False
+        is_own_model = "model" in prepared.input.params
+        return accusation(verdict, reply) in _NOT_THE_SERVER and not is_own_model
+
     def suspect(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply,
         decision: Decision,
@@ -58,19 +72,19 @@ class Trials:
         if isinstance(verdict, Answer) or not isinstance(decision, Fail | Retry):
             return decision
         if verdict.halt is not None:
-            accusation = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN
-            kind = alike(reply.status, accusation)
+            accuses = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN
+            kind = alike(reply.status, accuses)
             return Suspect(kind, verdict.message, decision, verdict.halt)
         if recipe_id in self._proven or verdict.reason not in _ACCUSING:
             return decision
         asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
         if (asks_otherwise and reply.status in _ASKED_WRONGLY) or verdict.trouble is not None:
             return decision
-        kind = alike(reply.status, _accusation(verdict, reply))
+        kind = alike(reply.status, accusation(verdict, reply))
         return Suspect(kind, verdict.message, decision)
 
 
-def _accusation(failure: Failure, reply: Reply) -> Accusation:
+def accusation(failure: Failure, reply: Reply) -> Accusation:
     if reply.status in _NOTHING_THERE or _PAGE.search(failure.message):
         return Accusation.PLACE
     if failure.reason is Reason.REJECTED:

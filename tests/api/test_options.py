@@ -280,3 +280,14 @@ async def test_how_far_a_long_enqueueing_is_comes_now_and_then(
 def test_what_an_error_says_cannot_steer_a_terminal(here: Project, pool: Any) -> None:
     with pytest.raises(BatchgenError, match=r"<U\+001B>\[2J<U\+202E>"):
         DataGenerationPipeline().run_sync(pool)
+
+
+async def test_an_endpoint_by_its_name(here: Project, simulator: Simulator, words: Words) -> None:
+    results = await DataGenerationPipeline(endpoint="embeddings", dimensions=3).run(words(2))
+    assert [len(result["parsed"]) for result in results] == [3, 3]
+    assert simulator.requests[0].path == "/v1/embeddings"
+    pipeline = DataGenerationPipeline(
+        endpoint="embeddings", output_data={"experiment_name": "another"}
+    )
+    with pytest.raises(ConfigError, match="extract_function: must be left out: an embedding has"):
+        await pipeline.run(words(2), extract_function=len)

@@ -10,6 +10,7 @@ from batchgen.worker.blame import BlameForNoService
 S500 = Failure(Reason.SERVER, "500")
 S503 = Failure(Reason.SERVER, "503", trouble=Trouble.UNAVAILABLE)
 RESET = Failure(Reason.CONNECTION, "reset")
+S504 = Failure(Reason.SERVER, "504", trouble=Trouble.TOO_LATE)
 MINUTE = 60_000
 
 
@@ -91,3 +92,25 @@ def test_gateways_prove_nothing_about_an_item_however_often() -> None:
     unreachable = replace(RESET, trouble=Trouble.UNREACHABLE)
     assert blame.not_served(unreachable, item(1, tries=2), 3 * MINUTE) is Blame.SERVER
     assert blame.down
+
+
+def test_items_that_are_left_over_and_make_504_pay_after_some_minutes() -> None:
+    blame = down(S504, at=0)
+    for number in range(1, 6):
+        assert blame.not_served(S504, item(number), 4 * MINUTE) is Blame.SERVER
+    again = [blame.not_served(S504, item(number), 5 * MINUTE) for number in range(1, 6)]
+    assert again == [Blame.ITEM] * 5
+    assert not blame.down
+
+
+def test_what_was_under_way_before_says_nothing_of_who_is_told_that_nothing_is_there() -> None:
+    nowhere = Failure(Reason.REJECTED, "404", trouble=Trouble.NOWHERE)
+    blame = BlameForNoService()
+    for number in range(1, 5):
+        blame.not_served(nowhere, item(number), 1000)
+        blame.served(sent_at=900)
+    assert blame.not_served(nowhere, item(5), 1000) is Blame.SERVER
+    blame.served(sent_at=900)
+    assert (blame.down, blame.take_late_charges()) == (True, [])
+    blame.served(sent_at=2000)
+    assert (blame.down, blame.take_late_charges()) == (False, [])

@@ -254,10 +254,22 @@ async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
     assert simulator.calls == 1
 
 
-async def test_a_body_as_large_as_it_gets_comes_whole(client: Client, simulator: Simulator) -> None:
-    simulator.script("Hello", Behaviour.response(200, b"x" * (64 * MEGABYTE)))
+async def test_an_answer_as_large_as_it_gets_comes_whole(
+    client: Client, simulator: Simulator
+) -> None:
+    body = b'{"choices": "'.ljust(64 * MEGABYTE, b"x")
+    simulator.script("Hello", Behaviour.response(200, body))
     reply = await client.complete(BODY)
     assert (len(reply.body or ""), reply.fault) == (64 * MEGABYTE, None)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_of_what_is_no_answer_the_beginning_is_kept(
+    client: Client, simulator: Simulator, status: int
+) -> None:
+    simulator.script("Hello", Behaviour.response(status, b"x" * (8 * MEGABYTE)))
+    reply = await client.complete(BODY)
+    assert (reply.body, reply.status, reply.fault) == ("x" * MEGABYTE, status, None)
 
 
 async def test_a_body_without_end_is_given_up(client: Client, simulator: Simulator) -> None:
@@ -426,13 +438,19 @@ async def test_a_call_can_be_cancelled_and_the_next_one_works(
 
 
 @pytest.fixture
-async def proxy() -> AsyncIterator[tuple[str, list[bytes]]]:
+def proxied_heads() -> list[bytes]:
+    """The heads of what the proxy was asked, without the first lines."""
+    return []
+
+
+@pytest.fixture
+async def proxy(proxied_heads: list[bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A proxy that answers 502 to everything, and the first lines of what it was asked."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
-        await reader.readuntil(b"\r\n\r\n")
+        proxied_heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
 
@@ -465,6 +483,22 @@ async def test_tls_goes_through_the_proxy_as_a_tunnel(
         reply = await client.complete(BODY)
     assert fault_of(reply) == fault(Reason.CONNECTION, sent=False)
     assert asked == [b"CONNECT model.invalid:443 HTTP/1.1\r\n"]
+
+
+@pytest.mark.parametrize("base_url", [URL, "https://model.invalid/v1"])
+@pytest.mark.parametrize("form", ["http://{}", "http://user:word@{}"])
+async def test_a_proxy_is_told_its_own_password_and_never_the_key(
+    proxy: tuple[str, list[bytes]], proxied_heads: list[bytes],
+    monkeypatch: pytest.MonkeyPatch, base_url: str, form: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ALL_PROXY", form.format(proxy[0]))
+    async with opened(base_url) as client:
+        await client.complete(BODY)
+    lines = proxied_heads[0].decode().split("\r\n")
+    told = [line for line in lines if line.lower().startswith("proxy-authorization")]
+    assert told == (["Proxy-Authorization: Basic dXNlcjp3b3Jk"] if "user" in form else [])
+    key = [line for line in lines if KEY in line]
+    assert key == ([f"Authorization: Bearer {KEY}"] if base_url is URL else [])
 
 
 @pytest.mark.parametrize(

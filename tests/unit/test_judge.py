@@ -67,11 +67,11 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
     return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe)
 
 
-def called(verdict: Answer | Failure, **reply: Any) -> CallResult:
+def called(verdict: Answer | Failure, after_ms: int = 0, **reply: Any) -> CallResult:
     return CallResult(
         Reply(1_700_000_000_000, 250, **reply),
         verdict,
-        Call(1, clock_ms(), has_ended=True),
+        Call(1, clock_ms() + after_ms, has_ended=True),
     )
 
 
@@ -267,6 +267,34 @@ def test_an_outage_that_may_be_bad_items_is_told_once_a_call_was_sent_to_see(
     now[0] += 2000
     court.decide(failure, item(10))
     assert len(court.warnings) == 1
+
+
+NOT_FOUND = Failure(Reason.REJECTED, "404 Not Found")
+
+
+def test_a_404_after_answers_fails_its_item_without_another_call_once_others_are_answered() -> None:
+    court = Court()
+    waits = court.decide(NOT_FOUND, item(7), status=404)
+    assert isinstance(waits, Retry)
+    assert not waits.charged
+    assert court.judge.take_failure(item(7)) is None
+    court.decide(ANSWER, item(8), status=200, after_ms=1000)
+    assert court.judge.take_failure(item(7)) == Fail(Reason.REJECTED, "404 Not Found")
+    assert court.late == []
+
+
+def test_a_404_for_everybody_after_answers_is_an_outage_and_costs_no_item_anything() -> None:
+    court = Court()
+    decisions = [court.decide(NOT_FOUND, item(number), status=404) for number in range(20)]
+    assert not any(decision.charged for decision in decisions)
+    court.decide(ANSWER, item(20), status=200, after_ms=1000)
+    assert [court.judge.take_failure(item(number)) for number in range(20)] == [None] * 20
+
+
+def test_a_400_after_answers_is_the_items_own() -> None:
+    refused = Failure(Reason.REJECTED, "400 too long")
+    decisions = {Court().decide(refused, item(number), status=400) for number in range(20)}
+    assert decisions == {Fail(Reason.REJECTED, "400 too long")}
 
 
 def test_a_stale_connection_costs_nothing_once() -> None:

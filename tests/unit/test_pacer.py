@@ -265,7 +265,7 @@ def test_a_probe_without_an_answer_in_time_does_not_end_an_outage() -> None:
     hear(outage, REFUSED, item(1), 1000, 1001)
     hear(outage, TIMEOUT, item(1), 2001, 602_001)
     assert outage.down
-    assert outage.allowed(602_001) == 1
+    assert outage.allowed(outage.paused_until) == 1
 
 
 def test_a_429_ends_an_outage_and_begins_a_pause() -> None:
@@ -323,10 +323,40 @@ def test_an_item_that_is_cut_off_twice_in_a_row_pays_at_once() -> None:
 def test_a_timeout_does_not_settle_whose_fault_it_was() -> None:
     outage = pacer()
     hear(outage, RESET, item(1), 1000, 1001)
-    assert hear(outage, TIMEOUT, item(2), 1000, 1002) is Blame.ITEM
+    assert hear(outage, TIMEOUT, item(2), 1000, 1002) is Blame.UNDECIDED
     assert outage.take_late_charges() == []
-    hear(outage, RESET, item(3), 1000, 1003)
-    assert hear(outage, RESET, item(4), 1000, 1004) is Blame.SERVER
+    assert hear(outage, RESET, item(3), 1000, 1003) is Blame.SERVER
+
+
+def test_when_nobody_is_answered_in_time_that_is_no_items_fault_but_for_once() -> None:
+    hanging = pacer()
+    calls = [hanging.call_sent(1000) for _ in range(20)]
+    blames = [
+        hanging.observe(TIMEOUT, item(number), call, 11_000) for number, call in enumerate(calls)
+    ]
+    assert blames == [*[Blame.UNDECIDED] * 4, *[Blame.SERVER] * 16]
+    assert (hanging.down, hanging.allowed(11_000)) == (False, SLOTS)
+    assert hear(hanging, TIMEOUT, item(1), 11_000, 21_000) is Blame.ITEM
+    hear(hanging, ANSWER, item(50), 21_000, 21_100)
+    assert [late.id for late, _ in hanging.take_late_charges()] == [1]
+
+
+def test_what_has_answered_and_is_nowhere_for_everybody_is_down() -> None:
+    nowhere = Failure(Reason.REJECTED, "404", trouble=Trouble.NOWHERE)
+    outage = pacer()
+    blames = [hear(outage, nowhere, item(number), 1000, 1001) for number in range(7)]
+    assert blames == [*[Blame.UNDECIDED] * 4, *[Blame.SERVER] * 3]
+    assert (outage.down, outage.allowed(2001)) == (True, 1)
+    hear(outage, ANSWER, item(9), 2001, 2002)
+    assert (outage.down, outage.take_late_charges()) == (False, [])
+
+
+def test_one_item_that_alone_is_nowhere_fails_when_another_one_is_answered() -> None:
+    nowhere = Failure(Reason.REJECTED, "404", trouble=Trouble.NOWHERE)
+    served = pacer()
+    assert hear(served, nowhere, item(7), 1000, 1001) is Blame.UNDECIDED
+    hear(served, ANSWER, item(8), 1001, 1002)
+    assert served.take_late_charges() == [(item(7), nowhere)]
 
 
 def test_stale_connections_say_nothing_about_the_server() -> None:

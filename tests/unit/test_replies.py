@@ -405,13 +405,34 @@ VLLM_404 = {
 }
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "Request too large for gpt-x on tokens per min (TPM): Limit 30000, Requested 45712. "
+            "The input or output tokens must be reduced in order to run successfully.",
+            Reason.REJECTED,
+        ),
+        ("TPM: Limit 12,000, Requested 12,001, please reduce your message", Reason.REJECTED),
+        ("TPM: Limit 10000, Used 9500, Requested 700. Please try again in 1.2s", Reason.RATE_LIMIT),
+        ("Limit 10000, Requested 10000", Reason.RATE_LIMIT),
+        ("Limit 99999999999999999999, Requested 1", Reason.RATE_LIMIT),
+        ("Request too large", Reason.RATE_LIMIT),
+    ],
+)
+def test_a_429_for_a_request_that_is_larger_than_the_limit_is_its_own(
+    said: str, reason: Reason
+) -> None:
+    found = failure(429, openai_error(said, "tokens", code="rate_limit_exceeded"))
+    assert (found.reason, found.message) == (reason, f"429 {said}")
+
+
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 524, 529, 599, 408, 409])
 def test_the_server_fails(status: int) -> None:
     body = openai_error("Overloaded", "server_error")
-    unavailable = status in (502, 503, 504, 529)
-    assert failure(status, body) == Failure(
-        Reason.SERVER, f"{status} Overloaded", trouble=Trouble.UNAVAILABLE if unavailable else None
-    )
+    unavailable = Trouble.UNAVAILABLE if status in (502, 503, 529) else None
+    trouble = Trouble.TOO_LATE if status == 504 else unavailable
+    assert failure(status, body) == Failure(Reason.SERVER, f"{status} Overloaded", trouble=trouble)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 422, 451])
@@ -848,3 +869,25 @@ def test_no_depth_raises(template: str, status: int) -> None:
     # Reading, writing and showing a value give up at different depths; one of these is between.
     for depth in [*range(880, 1010), 100_000]:
         check_it_is_usable(read_reply(reply(status, template.replace("DEEP", nested(depth)))))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"type": "server_error", "code": None}, Reason.SERVER),  # OpenAI
+        ({"type": "overloaded_error"}, Reason.SERVER),  # Anthropic
+        ({"type": "rate_limit_error"}, Reason.RATE_LIMIT),
+        ({"type": "invalid_request_error", "code": None}, Reason.REJECTED),
+        ({"code": "rate_limit_exceeded", "type": "tokens"}, Reason.RATE_LIMIT),
+        ({"status": "UNAVAILABLE"}, Reason.SERVER),  # Gemini
+        ({"type": "BadRequestError", "code": 503}, Reason.SERVER),  # a number counts
+        ({"type": "of_no_kind"}, Reason.BAD_RESPONSE),
+    ],
+)
+def test_an_error_in_the_middle_of_a_stream_has_the_status_that_its_name_says(
+    error: dict[str, Any], reason: Reason
+) -> None:
+    said = {"message": {"role": "assistant", "content": "Half"}, "error": {**error, "message": "x"}}
+    verdict = read_reply(Reply(0, 0, status=200, body=json.dumps({"choices": [said]})))
+    assert isinstance(verdict, Failure)
+    assert verdict.reason is reason
