@@ -158,10 +158,12 @@ class ItemInput(Struct, frozen=True):
 
 
 class PoolItem(Struct, frozen=True):
-    """One item read from a pool; `where` is `file:line`, for messages."""
+    """One item read from a pool; `where` is `file:line`, for messages. `text` is the item as JSON,
+    just as it came; "" where it did not come as JSON."""
 
     input: ItemInput
     where: str
+    text: str = ""
 
 
 class NewItem(Struct, frozen=True):

@@ -15,7 +15,7 @@ from pathlib import Path
 from batchgen.clock import now_ms
 from batchgen.items import Attempt, Done, Item, Outcome, Usage
 from batchgen.store import ClaimRequest, ServerWant, key_of_content, open_store
-from batchgen.text.json_text import canonical_json, dump_json
+from batchgen.text.json_text import content_of, dump_json
 from bench.job import item_text
 from bench.measure import (
     Figure,
@@ -123,10 +123,10 @@ def fill(database: Path, rows: int) -> None:
                 "insert into items (id, experiment_id, recipe_id, input) values (?, 1, 1, ?)",
                 inputs,
             )
-            keys = [(key_of_content(1, 1, canonical_json({"text": item_text(n)})), n + 1)
+            keys = [(key_of_content(1, 1, content_of({"text": item_text(n)})), n + 1)
                     for n in numbers]  # fmt: skip
             db.executemany("insert into keys values (?, ?)", keys)
-        db.execute("insert into item_keys select key, item_id, 1, 1 from keys order by key")
+        db.execute("insert into item_keys select key, item_id from keys order by key")
         db.execute("insert into work (item_id, experiment_id) select id, 1 from items where id > 1")
         db.execute("update counters set n = ? where state = 'pending'", (rows,))
         _close_well(db)
@@ -137,14 +137,16 @@ def finish(database: Path, rows: int) -> None:
     now = now_ms()
     with closing(_connect(database)) as db:
         db.execute(
-            "insert into attempts select id, id, 1, 1, ?1, 50, 'answered', null, null, 200,"
-            " 'req-0123456789', 'simulated', 'stop', 130, 250, null, null, null, ?2, ?3"
-            " from items where id <= ?4",
+            "insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms,"
+            " outcome, http_status, request_id, model, finish_reason, prompt_tokens,"
+            " completion_tokens, response, body)"
+            " select id, id, 1, 1, ?1, 50, 'answered', 200, 'req-0123456789', 'simulated', 'stop',"
+            " 130, 250, ?2, ?3 from items where id <= ?4",
             (now, _ANSWER, _REST, rows),
         )
         db.execute(
-            "insert into results select id, id, id, 'done', null, null, null, 1, 0, ?1"
-            " from items where id <= ?2",
+            "insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)"
+            " select id, id, id, 'done', 1, ?1 from items where id <= ?2",
             (now, rows),
         )
         db.execute(

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from batchgen.api.words import COMMANDS
 from batchgen.display.history import Look
-from batchgen.display.live import PLAIN_EVERY_S, RunDisplay
 from batchgen.display.notebook import NotebookDisplay, in_notebook
+from batchgen.display.run import PLAIN_EVERY_S, RunDisplay
 
 _said: set[str] = set()
 

@@ -101,16 +101,16 @@ def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[I
     with skipping(flags, config):
         pass  # a place for bad lines that cannot be written makes none either
     with closing(open_source(flags.source, config, where=flags.where)) as entries:
-        pool = _limited(entries, flags.limit)
+        pool = entries if flags.limit is None else _limited(entries, flags.limit)
         skip = None if flags.skip_path is None else (lambda _: None)
         yield checked_at_start(pool, recipe, config.directory, skip)
 
 
-def _limited(entries: Iterator[Any], limit: int | None) -> Iterator[Any]:
+def _limited(entries: Iterator[Any], limit: int) -> Iterator[Any]:
     """The first `limit` entries; blank ones do not count."""
     left = limit
     while left != 0 and (entry := next(entries, None)) is not None:
-        if left is not None and not (isinstance(entry, BadLine) and entry.blank):
+        if not (isinstance(entry, BadLine) and entry.blank):
             left -= 1
         yield entry
 

@@ -15,7 +15,7 @@ from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
 from batchgen.cli.worker_process import COMMAND
 from batchgen.config import Config
-from batchgen.display.live import RunDisplay
+from batchgen.display.run import RunDisplay
 from batchgen.errors import UsageError
 from batchgen.export import LiveFile, Overwriting, keep_live_file
 from batchgen.jobs.export import live_file_of

@@ -1,6 +1,7 @@
 """What people see: pure functions of values, as text and drawings.
 
-live        how a run goes: a display on a terminal, plain lines elsewhere
+run         how a run goes: a display on a terminal, plain lines elsewhere
+live        the drawing of that display
 dashboard   `status --watch` on a terminal
 history     what changed between looks: the rates
 drawing     what both displays are drawn of

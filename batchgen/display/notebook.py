@@ -14,7 +14,8 @@ from rich.console import Console
 
 from batchgen.display.commands import Commands
 from batchgen.display.history import History, Look
-from batchgen.display.live import LIVE_EVERY_S, LiveDisplay, RunDisplay
+from batchgen.display.live import LiveDisplay
+from batchgen.display.run import LIVE_EVERY_S, RunDisplay
 
 _WIDTH = 88
 _HTML = '<pre style="line-height: 1.3; margin: 0">{code}</pre>'

@@ -136,6 +136,12 @@ def failed_calls_text(failed_calls: Mapping[CallFailure, int] | Mapping[str, int
     return ", ".join(f"{status} x {n:,}" for status, n in most[:_MOST_STATUSES])
 
 
+def retried_text(calls: int, failed_calls: Mapping[CallFailure, int]) -> str:
+    """So many calls, and what they had brought."""
+    failed = failed_calls_text(failed_calls)
+    return f"retried {calls:,}{f' ({failed})' if failed else ''}"
+
+
 def _held_text(held: Held, trouble: str, at_ms: int) -> str:
     """Empty when it is over in a moment."""
     because = f": {trouble}" if trouble else ""

@@ -9,7 +9,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,9 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
-from batchgen.text.json_text import dump_json, stored_and_canonical
+from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
 
-CHUNK_ITEMS = 20_000  # each chunk touches most pages of the index of keys, so fewer items cost more
+CHUNK_ITEMS = 10_000  # each chunk touches most pages of the index of keys, so fewer items cost more
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
@@ -173,12 +172,10 @@ async def _add_chunks(
                 await refuse_changed_ids(store, intake, rows, experiment)
             if not rows:
                 break
-            handed_over = asyncio.Event()
             writing = asyncio.create_task(
-                _add_rows(store, intake, rows, reader, priority, progress, handed_over),
-                name="enqueue chunk",
+                _add_rows(store, intake, rows, reader, priority, progress), name="enqueue chunk"
             )
-            await handed_over.wait()  # until then both would only wait for each other's GIL
+            await asyncio.sleep(0)  # for it to begin
     finally:
         if writing is not None:
             await uninterrupted(asyncio.wait([writing]))
@@ -209,31 +206,20 @@ def next_chunk(
 
 
 async def _add_rows(
-    store: Store,
-    intake: Intake,
-    rows: list[NewItem],
-    reader: PoolReader,
-    priority: int,
+    store: Store, intake: Intake, rows: list[NewItem], reader: PoolReader, priority: int,
     progress: Enqueued,
-    handed_over: asyncio.Event,
-) -> None:
-    """Add the rows. `handed_over` is set when SQLite has them and works without the GIL, and in any
-    case in the end."""
-    say_handed_over = partial(asyncio.get_running_loop().call_soon_threadsafe, handed_over.set)
-    try:
-        while rows:
-            added = await store.add_items(intake, rows, priority, say_handed_over)
-            progress.new += added.new
-            if progress.ids is not None:
-                progress.ids += added.ids
-            if added.conflict is None:
-                return
-            bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
-            conflict = id_conflict(bad, f"item {added.conflict}")
-            owner = await name_of_item(store, added.conflict)
-            reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=owner)
-    finally:
-        handed_over.set()
+) -> None:  # fmt: skip
+    while rows:
+        added = await store.add_items(intake, rows, priority)
+        progress.new += added.new
+        if progress.ids is not None:
+            progress.ids += added.ids
+        if added.conflict is None:
+            return
+        bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
+        conflict = id_conflict(bad, f"item {added.conflict}")
+        owner = await name_of_item(store, added.conflict)
+        reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=owner)
 
 
 def id_conflict(row: NewItem, owner: str) -> BadLine:
@@ -250,10 +236,17 @@ def _new_item(item: PoolItem, intake: Intake) -> NewItem:
     given, custom_id = item.input.given, item.input.id
     if custom_id is not None:
         key = key_of_id(intake.experiment_id, intake.variant, custom_id)
-        return NewItem(key, dump_json(given), custom_id, item.where)
-    stored, canonical = stored_and_canonical(given)
-    key = key_of_content(intake.experiment_id, intake.variant, canonical)
-    return NewItem(key, stored, None, item.where)
+    else:
+        key = key_of_content(intake.experiment_id, intake.variant, content_of(given))
+    return NewItem(key, _stored(item), custom_id, item.where)
+
+
+def _stored(item: PoolItem) -> str:
+    """An item just as it came, where it came as JSON. Of a name that it has twice the last one
+    counts; but SQL, which reads the metadata for exports, takes the first."""
+    text, given = item.text.strip(), item.input.given
+    is_plain = "metadata" not in given or text.count('"metadata"') == 1
+    return text if text and is_plain and is_stored_as_given(text) else dump_json(given)
 
 
 async def refuse_recipe(

@@ -103,16 +103,20 @@ class PoolReader:
 
     def _good_items(self) -> Iterator[PoolItem]:
         for entry in self._pool:
-            if isinstance(entry, BadLine) and entry.blank:
-                self._progress.blank += 1
-                continue
-            bad = entry if isinstance(entry, BadLine) else self._problem_of(entry)
-            if bad is None and isinstance(entry, PoolItem):
+            if isinstance(entry, BadLine):
+                self._take_bad(entry)
+            elif bad := self._problem_of(entry):
+                self.refuse(bad)
+            else:
                 self._note_unused(entry)
                 self._progress.read += 1
                 yield entry
-            elif bad is not None:
-                self.refuse(bad)
+
+    def _take_bad(self, bad: BadLine) -> None:
+        if bad.blank:
+            self._progress.blank += 1
+        else:
+            self.refuse(bad)
 
     def _note_unused(self, item: PoolItem) -> None:
         """Raises InputError when all items would be asked the same."""

@@ -1,6 +1,5 @@
 """Enqueueing rehearsed: a pool is told what enqueueing would refuse, and nothing of it is kept."""
 
-import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +13,7 @@ from batchgen.jobs.enqueue import id_conflict
 from batchgen.jobs.lookup import name_of_item
 from batchgen.pool import BadLine
 from batchgen.store import CountNew, Intake, OtherRecipe, Store, open_store
-from batchgen.text.json_text import canonical_json
+from batchgen.text.json_text import same_content
 
 Refuse = Callable[[BadLine, Remedy | None, str | None], None]
 
@@ -61,7 +60,7 @@ class Rehearsal:
         refused = []
         for row in rows:
             number, input_json = found.get(row.custom_id or "", (0, ""))
-            if number and not _same(row.input_json, input_json):
+            if number and not same_content(row.input_json, input_json):
                 owner = await name_of_item(store, number)
                 self._refuse(id_conflict(row, f"item {number}"), Remedy.SHOW_ITEM, owner)
                 refused.append(row)
@@ -86,9 +85,3 @@ async def rehearsing(
             count_new = await stack.enter_async_context(known[0].counting(planned))
         intake = planned or replace(into, samples=samples)
         yield Rehearsal(scratch, into, intake, known, count_new, refuse)
-
-
-def _same(given: str, stored: str) -> bool:
-    return given == stored or canonical_json(json.loads(given)) == canonical_json(
-        json.loads(stored)
-    )

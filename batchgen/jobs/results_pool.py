@@ -81,7 +81,7 @@ def _entry(row: ResultRow, experiment: Experiment) -> Entry:
         "input": loads(row.input),
         "metadata": loads(row.metadata or "null"),
     }
-    return entry_of(item, f"results:{experiment.name} item {row.id}", dump_json(item))
+    return entry_of(item, f"results:{experiment.name} item {row.id}", dump_json(item), is_json=True)
 
 
 def _id(row: ResultRow) -> str:

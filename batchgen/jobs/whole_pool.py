@@ -12,7 +12,7 @@ from batchgen.jobs.lookup import name_of_item
 from batchgen.jobs.pool_reader import Enqueued, PoolReader
 from batchgen.pool import BadLine
 from batchgen.store import Store
-from batchgen.text.json_text import canonical_json
+from batchgen.text.json_text import content_of
 
 _PAGE_IDS = 5000
 _ITEMS_AT_A_TIME = 1000
@@ -22,7 +22,7 @@ class GivenId(NamedTuple):
     """Where an id of the user's own stands in the pool, and what is its item."""
 
     where: str
-    content: str
+    content: bytes
 
 
 async def check_items(
@@ -36,7 +36,7 @@ async def check_items(
             await asyncio.sleep(0)  # for a signal to be heard
         if (own := item.input.id) is None:
             continue
-        given = GivenId(item.where, canonical_json(item.input.given))
+        given = GivenId(item.where, content_of(item.input.given))
         first = ids.setdefault(own, given)
         if first.content != given.content:
             raise InputError(
@@ -55,7 +55,7 @@ async def refuse_known_ids(store: Store, experiment: str, ids: Mapping[str, Give
     for start in range(0, len(names), _PAGE_IDS):
         known = await store.items_with_ids(found.id, names[start : start + _PAGE_IDS])
         for own, (item_id, input_json) in known.items():
-            if ids[own].content != canonical_json(json.loads(input_json)):
+            if ids[own].content != content_of(json.loads(input_json)):
                 raise InputError(
                     f"{ids[own].where}: id {own!r} belongs to item {item_id} already, which has "
                     "other content; give this one another id.",

@@ -92,7 +92,6 @@ async def work(
     context.log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     allow_calls(spec.concurrency)
     prices = Prices(config.model)
-    prices.of(config.model.model)  # reads the list now, not between an answer and its commit
     async with open_client(config.model, timeout_s=spec.timeout_s) as client:
         await run_worker(store, client, spec, context, prices=prices, parsers=parsers or {})
     result = await result_of(store, spec, context.stop, context.stats)

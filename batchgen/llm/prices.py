@@ -8,7 +8,9 @@ is that of the genai-prices package.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
+from threading import Thread
 from typing import Any
 
 from msgspec import Struct
@@ -35,10 +37,21 @@ class Prices:
     second."""
 
     def __init__(self, model: ModelConfig) -> None:
+        self._model = model.model
         self._own = model.price
         self._base_url = model.base_url
         self._shown_base_url = model.shown_base_url
         self._known: dict[str, Price | None] = {}
+
+    def read_beside(self) -> None:
+        """Read the list in a thread, so that it is there when the first answer comes and has not
+        held up the first call."""
+
+        def read() -> None:
+            with suppress(Exception):  # it is met where a price is asked for
+                self.of(self._model)
+
+        Thread(target=read, name="batchgen-prices", daemon=True).start()
 
     def of(self, model: str) -> Price | None:
         """The price of a model; None when it is not known."""

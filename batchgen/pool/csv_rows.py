@@ -6,8 +6,7 @@ from typing import Any, BinaryIO
 
 from batchgen.pool.lines import MAX_ITEM_BYTES, TEXT_KEPT_CHARS, Lines
 from batchgen.pool.shapes import BadLine, Entry, entry_of
-from batchgen.pool.strict_json import checked, problem_of
-from batchgen.text.json_text import strict_decoder
+from batchgen.pool.strict_json import problem_of, read_json
 
 _DELIMITERS = {",": "commas", "\t": "tabs"}
 _SHOWN_CHARS = 30
@@ -143,7 +142,7 @@ def _csv_row(header: list[str], row: list[str], where: str, text: str) -> Entry:
             del item[name]
     if "params" in item:
         try:
-            item["params"] = checked(strict_decoder.decode(item["params"]), item["params"])
+            item["params"] = read_json(item["params"])
         except (ValueError, RecursionError) as exc:
             return BadLine(where, f"params: {problem_of(exc)}", text)
     return entry_of(item, where, text)

@@ -65,7 +65,7 @@ class JsonList:
             return BadLine(where, problem_of(exc), self._take(end))
         text = self._take(end)
         try:
-            return entry_of(checked(obj, text), where, text)
+            return entry_of(checked(obj, text), where, text, is_json=True)
         except NotStorableError as exc:
             return BadLine(where, problem_of(exc), text)
 

@@ -6,8 +6,7 @@ from msgspec.structs import replace
 
 from batchgen.pool.lines import Lines
 from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of
-from batchgen.pool.strict_json import checked, problem_of
-from batchgen.text.json_text import strict_decoder
+from batchgen.pool.strict_json import problem_of, read_json
 
 
 def read_json_lines(file: BinaryIO, name: str) -> Entries:
@@ -22,13 +21,10 @@ def read_json_lines(file: BinaryIO, name: str) -> Entries:
 def _json_line(line: str, lines: Lines) -> Entry:
     text = line.rstrip("\r\n")
     try:
-        obj, end = strict_decoder.raw_decode(text)
-        if end < len(text):
-            obj = strict_decoder.decode(text)
-        obj = checked(obj, text)
+        obj = read_json(text)
     except (ValueError, RecursionError) as exc:
         return lines.bad(problem_of(exc) + _hint(text), text)
-    entry = entry_of(obj, f"{lines.name}:{lines.number}", text)
+    entry = entry_of(obj, f"{lines.name}:{lines.number}", text, is_json=True)
     if isinstance(entry, BadLine) and isinstance(obj, list):
         return replace(entry, problem=entry.problem + _hint(text))
     return entry

@@ -1,7 +1,6 @@
 """Items as Python objects, from a list or from a function of the user's."""
 
 import inspect
-import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from batchgen.errors import UsageError
 from batchgen.pool.plain import plain_text
 from batchgen.pool.shapes import BadLine, Entries, entry_of, shown_kind
+from batchgen.pool.strict_json import read_json
 from batchgen.userfunctions import describe, load_function
 
 
@@ -22,7 +22,7 @@ def read_objects(objects: Iterable[Any], name: str = "data_pool") -> Entries:
         except ValueError as exc:
             yield BadLine(where, f"cannot be stored as JSON: {exc}", reprlib.repr(obj))
         else:
-            yield entry_of(json.loads(text), where, text)
+            yield entry_of(read_json(text), where, text, is_json=True)
 
 
 def read_function(source: str) -> Entries:

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 from batchgen.installed import load_pyarrow
 from batchgen.pool.shapes import BadLine, Entry, entry_of
-from batchgen.pool.strict_json import checked, problem_of
-from batchgen.text.json_text import dump_json, strict_decoder
+from batchgen.pool.strict_json import problem_of, read_json
+from batchgen.text.json_text import dump_json
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1000
@@ -195,7 +195,7 @@ def _restore_shape(item: dict[str, Any]) -> None:
     every field that any of them has."""
     if isinstance(item.get("params"), str):
         try:
-            item["params"] = checked(strict_decoder.decode(item["params"]), item["params"])
+            item["params"] = read_json(item["params"])
         except (ValueError, RecursionError) as exc:
             raise _RefusedError(f"params: {problem_of(exc)}") from None
     if isinstance(item.get("messages"), list):

@@ -51,10 +51,11 @@ class _ProblemError(Exception):
     """What is wrong with an item, for a caller who knows where it is."""
 
 
-def entry_of(obj: Any, where: str, text: str) -> Entry:
-    """The item that `obj` is, or what is wrong with it; `text` is the line that it came from."""
+def entry_of(obj: Any, where: str, text: str, *, is_json: bool = False) -> Entry:
+    """The item that `obj` is, or what is wrong with it; `text` is the line that it came from, and
+    the item itself if it `is_json`."""
     try:
-        return PoolItem(_item_input(obj), where)
+        return PoolItem(_item_input(obj), where, text if is_json else "")
     except _ProblemError as exc:
         return BadLine(where, str(exc), text)
 

@@ -4,11 +4,27 @@ import json
 from json import JSONDecodeError
 from typing import Any
 
-from batchgen.text.json_text import NotStorableError, dump_json
+from msgspec import MsgspecError
+from msgspec.json import decode
+
+from batchgen.text.json_text import NotStorableError, dump_json, strict_decoder
 
 LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
 # Finds the end of a value that the strict decoder refuses.
 lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
+
+_SURELY_READ_AGAIN = 500  # levels that every reader of JSON takes
+
+
+def read_json(text: str) -> Any:
+    """Raises ValueError or RecursionError, of which `problem_of` tells what is wrong."""
+    try:
+        value = decode(text)
+    except (MsgspecError, RecursionError):  # json says better what is wrong
+        return checked(strict_decoder.decode(text), text)
+    if len(text) > _SURELY_READ_AGAIN and text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
+        strict_decoder.decode(text)  # it gives up at a lower depth
+    return value
 
 
 def problem_of(exc: ValueError | RecursionError) -> str:

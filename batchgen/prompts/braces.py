@@ -80,6 +80,8 @@ class BraceTemplate:
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when a variable is
         missing, one that the items before had too; renders nothing."""
+        if not self._special and self._plain.has_text and self.variables <= variables.keys():
+            return True  # as most are
         special = self._special_of(variables)
         if self._found != special:
             self._check_special(special, variables)

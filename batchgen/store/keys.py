@@ -9,10 +9,9 @@ def key_of_id(experiment_id: int, variant: int, custom_id: str) -> bytes:
     return blake2b(named.encode(), digest_size=16).digest()
 
 
-def key_of_content(experiment_id: int, variant: int, content: str) -> bytes:
-    """The identity of the first item with this canonical content."""
-    text = f"{experiment_id}\0{variant}\0{content}"
-    return blake2b(text.encode(), digest_size=16).digest()
+def key_of_content(experiment_id: int, variant: int, content: bytes) -> bytes:
+    """The identity of the first item with this content (`content_of`)."""
+    return blake2b(b"%d\0%d\0%b" % (experiment_id, variant, content), digest_size=16).digest()
 
 
 def key_of_copy(key: bytes, number: int) -> bytes:

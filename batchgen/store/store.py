@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from batchgen.clock import now_ms
 from batchgen.errors import StoreError
 from batchgen.items import RAW, NewItem, ParserVersion, Recipe, State
@@ -16,9 +18,11 @@ from batchgen.store.records import (
 )
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.sqlite import (
+    additions,
     admin,
     budget,
     intake,
+    item_keys,
     look,
     repair,
     results,
@@ -93,6 +97,7 @@ class Store(ReadStore):
             yield await self._db.write(
                 intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples
             )
+            await self._sort_keys_in(1)
 
     async def planned_intake(
         self, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
@@ -104,19 +109,31 @@ class Store(ReadStore):
     async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
         """While inside, a pool can be counted instead: of thousands of items at a time, in the
         order of the pool, how many rows `add_items` would make. Nothing is written."""
-        await self._db.write(intake.begin_count)
-        yield lambda items: self._db.write(intake.count_new, into, items)
+        number = await self._db.write(additions.begin_count)
+        into = replace(into, first=number)
 
-    async def add_items(
-        self, into: Intake, items: Sequence[NewItem], priority: int = 0,
-        taken: Callable[[], object] | None = None,
-    ) -> Added:  # fmt: skip
+        async def count_new(items: Sequence[NewItem]) -> int:
+            nonlocal number
+            new = await self._db.write(additions.count_new, into, items, number)
+            number += new
+            return new
+
+        yield count_new
+
+    async def add_items(self, into: Intake, items: Sequence[NewItem], priority: int = 0) -> Added:
         """Add what is not there yet of the items and their samples, in their order. Give it
-        thousands at a time.
+        thousands at a time."""
+        added = await self._db.write(additions.add_items, into, items, priority)
+        await self._sort_keys_in(item_keys.MOST_WAITING)
+        return added
 
-        `taken` is called, on another thread, when what is left to do releases the GIL.
-        """
-        return await self._db.write(intake.add_items, into, items, priority, taken)
+    async def _sort_keys_in(self, least: int) -> None:
+        """If so many keys wait. Others may write in between."""
+        waiting = await self._db.read(item_keys.waiting_keys)
+        if waiting >= least:
+            for since, until in item_keys.slices(waiting):
+                await self._db.write(item_keys.sort_in, since, until)
+            await self._db.write(item_keys.forget_new_keys)
 
     async def ask_again(self, into: Intake, row_ids: Sequence[int]) -> AskedAgain:
         """Those of the rows that were asked with another recipe than that of the intake, but not by

@@ -45,14 +45,14 @@ class RecipeChoice(Struct, frozen=True):
 class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
-    be given another recipe, nothing was begun. `asked_anew` rows go back to pending
-    then.
+    be given another recipe, nothing was begun. `asked_anew` rows go back to pending then. Rows from
+    number `first` on are made by this enqueueing; 0: it was not begun.
     """
 
     experiment_id: int
     variant: int
     recipe_id: int
-    number: int
+    first: int
     samples: int = 1
     choice: RecipeChoice | None = None
     running: int = 0

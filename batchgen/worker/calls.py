@@ -40,22 +40,27 @@ _Send = Callable[[], Coroutine[Any, Any, CallResult]]
 
 
 class Calls:
-    """The calls of one worker. With `hedge`, a straggler's request is sent once more."""
+    """The calls of one worker. With `hedge`, a straggler's request is sent once more. `begun` is
+    called once the first one goes out."""
 
     def __init__(
         self, client: Client, committer: Committer, pacer: Pacer, calls_in_flight: CallsInFlight,
-        *, hedge: bool,
+        *, hedge: bool, begun: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
         self._client = client
         self._committer = committer
         self._pacer = pacer
         self._calls_in_flight = calls_in_flight
         self._hedge = hedge
+        self._begun: Callable[[], object] | None = begun
 
     async def send(self, item: Item, request: Request, calls: list[CallResult | None]) -> Sent:
         """Send the request. `calls` gets a None for each call as it goes out, and then in its
         place what it brought. Whoever cancels it abandons the call, or both; then `calls` has what
         ended before."""
+        if self._begun is not None:
+            asyncio.get_running_loop().call_soon(self._begun)
+            self._begun = None
         send = partial(self._call, request, calls)
         self._calls_in_flight.began(item.id, clock_ms())
         try:

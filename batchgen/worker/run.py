@@ -67,7 +67,8 @@ async def run_worker(
         stages = Stages(
             requests,
             _budget_guard(spec, prices, store, committer, stats, log),
-            Calls(client, committer, pacer, calls_in_flight, hedge=spec.hedge),
+            Calls(client, committer, pacer, calls_in_flight, hedge=spec.hedge,
+                  begun=prices.read_beside),
             Judge(
                 prices, pacer, stats,
                 RejectedParameters(requests.leave_out, log.warn), trials, spec,

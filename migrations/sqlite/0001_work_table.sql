@@ -21,7 +21,6 @@ create table experiments (
   name               text    not null unique check (name <> ''),
   created_at         integer not null,
   parser_id          integer not null references parsers (id),  -- the present one
-  enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
   overuse            real    not null default 1,   -- how many times its most a call has used (budget)
   constraint superseded_not_negative check (superseded_results >= 0),
@@ -57,7 +56,7 @@ create table items (
   recipe_id     integer not null references recipes (id),  -- with which it is, or was, asked
   base_recipe_id integer references recipes (id),          -- the one before `retry --set`; or null
   custom_id     text,                              -- the user's own id
-  input         text    not null,                  -- JSON, as it was made by json.dumps
+  input         text    not null,                  -- JSON on one line, mostly just as it came
   sample        integer,                           -- from 1; null: an ordinary item
   sample_of     integer references items (id),     -- the first sample; null: it is the first
   constraint sample_from_one check (sample >= 1),
@@ -68,14 +67,19 @@ create table items (
 create index items_by_sample on items (sample_of, sample) where sample_of is not null;
 
 -- By what an item is known again: a hash of (experiment, variant, id), or of (experiment, variant,
--- content). Of equal contents in one pool the second is another item, and in the next pass the same one again: so
--- the copies that a pass has seen are counted, and the key of each is made of the first one's.
+-- content). Of equal contents in one pool the second is another item, and in the next pass the same one
+-- again: so a pass counts them, and the key of each copy is made of the first one's.
 create table item_keys (
-  key         blob    primary key check (length(key) = 16),
-  item_id     integer not null,
-  pass        integer not null,                    -- experiments.enqueue_pass, when last seen
-  copies_seen integer not null                     -- in that pass
+  key     blob    primary key check (length(key) = 16),
+  item_id integer not null
 ) strict, without rowid;
+
+-- The keys of the newest items, which `enqueue` sorts into item_keys by the half million: a key is
+-- random, and to add it there costs a page. Those of an enqueueing that was killed stay until the next.
+create table new_item_keys (
+  item_id integer primary key,
+  key     blob    not null check (length(key) = 16)
+) strict;
 
 -------------------------------------------------------------- what became of it: the workers
 

@@ -681,7 +681,9 @@ async def test_experiments_are_listed_renamed_and_deleted(
     assert asked.out == "Deleted second: 2 items, 2 answered.\n"
     assert (await batchgen("experiments", "delete", "third", "--yes")).code == 0
     assert (await batchgen("experiments", "--json")).json == []
-    for table in ("items", "work", "attempts", "results", "item_keys", "counters", "totals"):
+    for table in (
+        "items", "work", "attempts", "results", "item_keys", "new_item_keys", "counters", "totals",
+    ):  # fmt: skip
         assert project.query(f"select count(*) from {table}") == [(0,)]
     assert (await batchgen("verify")).code == 0
     # What is gone is asked for again.

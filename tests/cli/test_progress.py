@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from batchgen.cli.hints import commands
-from batchgen.display.live import RunDisplay
+from batchgen.display.run import RunDisplay
 from batchgen.jobs.status import watch_run
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store

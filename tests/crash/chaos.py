@@ -388,7 +388,7 @@ async def _write_for_ever(database: Path, number: int) -> None:
         db.execute(
             "insert into experiments (name, created_at, parser_id) values (?, 0, 1)", (name,)
         )
-        db.execute("update experiments set enqueue_pass = enqueue_pass + 1 where id % 7 = 0")
+        db.execute("update experiments set overuse = overuse + 1 where id % 7 = 0")
 
     def checkpoint(db: sqlite3.Connection) -> None:
         db.execute(f"pragma wal_checkpoint({rng.choice(['passive', 'restart', 'truncate'])})")

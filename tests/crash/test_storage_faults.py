@@ -619,7 +619,7 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
         recipe = Recipe(system=None, user=None, model="m", params={})
         async with one.enqueueing("e", recipe, OtherRecipe.STOP) as into:
             content = '{"a": 1}'
-            key = key_of_content(into.experiment_id, into.variant, content)
+            key = key_of_content(into.experiment_id, into.variant, content.encode())
             await one.add_items(into, [NewItem(key, content, None, "here")])
         async with one.seat(1, 60, 3) as worker, two.seat(1, 60, 3) as other:
             (item,) = (await worker.exchange([], claims(1))).items

@@ -67,7 +67,9 @@ async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
         async with store.enqueueing("e", recipe, OtherRecipe.STOP) as into:
             texts = [f'{{"word": "w{number}"}}' for number in range(ITEMS)]
             key = partial(key_of_content, into.experiment_id, into.variant)
-            await store.add_items(into, [NewItem(key(text), text, None, "here") for text in texts])
+            await store.add_items(
+                into, [NewItem(key(text.encode()), text, None, "here") for text in texts]
+            )
         async with store.seat(work.concurrency, 60, 3) as seat:
             membership = Membership(
                 seat, work, pacer, demand, store_retries, report=WorkerReport, warn=print

@@ -34,9 +34,9 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
-from batchgen.store.sqlite import admin, intake, queue, repair, verify
+from batchgen.store.sqlite import additions, admin, intake, queue, repair, verify
 from batchgen.store.sqlite.migrate import migrate
-from batchgen.text.json_text import canonical_json, dump_json
+from batchgen.text.json_text import content_of, dump_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def new_item(
 ) -> NewItem:
     """A row to enqueue, as `batchgen.jobs.enqueue` makes it."""
     if custom_id is None:
-        key = key_of_content(experiment_id, variant, canonical_json(given))
+        key = key_of_content(experiment_id, variant, content_of(given))
     else:
         key = key_of_id(experiment_id, variant, custom_id)
     return NewItem(key, dump_json(given), custom_id, "pool.jsonl:1")
@@ -143,7 +143,7 @@ class Table:
         return self.run(intake.begin_intake, experiment, recipe, parser, mode, self.now, samples)
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
-        return self.run(intake.add_items, into, rows, priority)
+        return self.run(additions.add_items, into, rows, priority)
 
     def enqueue(
         self, *contents: Any, experiment: str = "e", recipe: Recipe = RECIPE, priority: int = 0

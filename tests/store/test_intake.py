@@ -1,6 +1,7 @@
 """Enqueueing: each item of a pool once, whatever was enqueued before and wherever it stopped."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from msgspec.structs import replace
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
 from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
-from batchgen.store.sqlite import intake
-from batchgen.text.json_text import canonical_json, dump_json, stored_and_canonical
+from batchgen.store.sqlite import additions, intake, item_keys, look, verify
+from batchgen.text.json_text import canonical_json, content_of, dump_json
 from tests.kits.table import (
     OTHER_RECIPE,
     RECIPE,
@@ -120,30 +121,110 @@ def test_the_order_of_a_list_matters(table: Table) -> None:
     assert table.enqueue({"a": [1, 2]}, {"a": [2, 1]}) == [1, 2]
 
 
-@given(
-    st.dictionaries(
-        st.text(max_size=5),
-        st.text(max_size=20) | st.integers() | st.lists(st.text(max_size=5), max_size=2),
-        max_size=5,
-    )
+JSON = st.recursive(
+    st.text(max_size=5)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.booleans()
+    | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
 )
-def test_what_is_stored_and_its_canonical_form_are_made_at_once(item: dict[str, Any]) -> None:
-    assert stored_and_canonical(item) == (dump_json(item), canonical_json(item))
 
 
-def test_a_chunk_is_taken_when_its_items_are_in_the_table_and_before_its_end(table: Table) -> None:
-    seen: list[tuple[int, int]] = []
+@given(JSON, JSON)
+def test_equal_contents_are_those_whose_canonical_json_is_equal(one: Any, other: Any) -> None:
+    """`content_of` is what identity hangs on, and several times as fast."""
+    one, other = json.loads(dump_json(one)), json.loads(dump_json(other))
+    assert (content_of(one) == content_of(other)) == (canonical_json(one) == canonical_json(other))
+    shuffled = json.loads(json.dumps(one, sort_keys=True))
+    assert content_of(shuffled) == content_of(one)
 
-    def taken() -> None:
-        (items,) = table.query("select count(*) from items")
-        (work,) = table.query("select count(*) from work")
-        seen.append((items[0], work[0]))
 
+# The keys that wait to be sorted in
+
+
+def keys(table: Table) -> tuple[int, int]:
+    """How many are sorted in, and how many wait."""
+    return table.one("select count(*) from item_keys"), table.one(
+        "select count(*) from new_item_keys"
+    )
+
+
+def sort_in(table: Table, waiting: int, slices: int | None = None) -> None:
+    """As the store does, or the first slices alone, as when it is killed."""
+    for since, until in list(item_keys.slices(waiting))[:slices]:
+        table.run(item_keys.sort_in, since, until)
+    if slices is None:
+        table.run(item_keys.forget_new_keys)
+
+
+POOL_OF_KEYS = [f"item {number}" for number in range(60)]
+
+
+def test_items_are_known_before_and_after_their_keys_are_sorted_in(table: Table) -> None:
+    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
+    assert keys(table) == (0, 60)
+    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
+    sort_in(table, 60)
+    assert keys(table) == (60, 0)
+    assert table.enqueue(*POOL_OF_KEYS, "new") == list(range(1, 62))
+    assert verify.verify_tables(table.db) == []
+
+
+def test_keys_are_sorted_in_within_a_pass(table: Table) -> None:
     into = table.begin()
-    rows = [new_item("a"), new_item("b")]
-    assert table.run(intake.add_items, into, rows, 0, taken) == Added([1, 2], 2)
-    assert table.run(intake.add_items, into, rows[:1], 0, taken) == Added([3], 1)
-    assert seen == [(2, 0), (3, 2)]
+    rows = [new_item(each) for each in POOL_OF_KEYS]
+    table.add(into, rows[:40])
+    sort_in(table, 40)
+    assert table.add(into, rows[30:]).ids == [61 - 20 + n for n in range(10)] + list(range(51, 71))
+    assert table.one("select count(*) from items") == 70  # ten of them are second copies
+
+
+@pytest.mark.parametrize("slices", [0, 1, 2, 3])
+def test_keys_half_sorted_in_by_who_was_killed_are_sorted_in_by_the_next(
+    table: Table, slices: int
+) -> None:
+    table.enqueue(*POOL_OF_KEYS)
+    sort_in(table, 150_000, slices)  # as if there were so many: three slices
+    sorted_in, waiting = keys(table)
+    assert (sorted_in == 60, waiting) == (slices == 3, 60)
+    assert verify.verify_tables(table.db) == []
+    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
+    sort_in(table, 60)
+    assert keys(table) == (60, 0)
+    assert verify.verify_tables(table.db) == []
+
+
+@pytest.mark.parametrize("waiting", [1, 50_000, 50_001, 500_000])
+def test_slices_hold_every_key_once(waiting: int) -> None:
+    found = list(item_keys.slices(waiting))
+    firsts, lasts = zip(*found, strict=True)
+    assert firsts == (b"\0\0", *lasts[:-1])
+    assert lasts[-1] is None
+    assert sorted(set(firsts)) == list(firsts)
+
+
+@pytest.mark.parametrize("sorted_in", [False, True])
+def test_items_are_found_by_their_ids_wherever_their_keys_are(
+    table: Table, sorted_in: bool
+) -> None:
+    rows = [new_item({"id": name, "v": 1}, custom_id=name) for name in "xyz"]
+    table.add(table.begin(), rows)
+    if sorted_in:
+        sort_in(table, 3)
+    assert look.find_items(table.db, "y", None) == [2]
+    found = intake.items_with_ids(table.db, 1, ["z", "no", "x"], None)
+    assert {name: number for name, (number, _) in found.items()} == {"x": 1, "z": 3}
+
+
+async def test_the_end_of_an_enqueueing_sorts_the_keys_in(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+            await store.add_items(into, [new_item(each) for each in "abc"])
+        with open_table(tmp_path / "batchgen.db") as table:
+            assert keys(table) == (3, 0)
 
 
 def test_equal_content_in_two_experiments_is_two_items(table: Table) -> None:
@@ -194,13 +275,17 @@ def test_an_id_and_equal_content_without_id_are_two_items(table: Table) -> None:
     assert table.add(table.begin(), pool) == Added([1, 2], 2)
 
 
-def test_numbers_stay_dense_after_a_chunk_that_was_rolled_back(table: Table) -> None:
+def test_a_chunk_that_was_rolled_back_was_never_there(table: Table) -> None:
     table.enqueue("a")
     into = table.begin()
-    no_text = replace(new_item("c"), input_json=None)
-    with pytest.raises(sqlite3.IntegrityError, match="NOT NULL constraint failed"):
-        table.add(into, [new_item("b"), no_text])
-    assert table.add(into, [new_item("b"), new_item("c")]) == Added([2, 3], 2)
+    pool = [new_item("a"), new_item("b"), new_item("c")]
+    table.query(
+        "create temp trigger full before insert on work begin select raise(abort, 'no room'); end"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        table.add(into, pool)
+    table.query("drop trigger full")
+    assert table.add(into, pool) == Added([1, 2, 3], 2)
 
 
 def test_numbers_of_known_items_leave_no_gap(table: Table) -> None:
@@ -230,7 +315,7 @@ def test_another_recipe_stops_and_says_what_each_way_asks(table: Table) -> None:
     with_an_item_in_each_state(table)
     before = table.query("select * from work"), table.query("select * from items")
     stopped = table.begin(recipe=OTHER_RECIPE)
-    assert (stopped.choice, stopped.number) == (RecipeChoice(RECIPE, 5, replace=3, again=5), 0)
+    assert (stopped.choice, stopped.first) == (RecipeChoice(RECIPE, 5, replace=3, again=5), 0)
     assert (table.query("select * from work"), table.query("select * from items")) == before
     assert table.begin(recipe=RECIPE).choice is None
 
@@ -339,7 +424,7 @@ def test_nothing_is_asked_anew_while_items_are_in_flight(table: Table, mode: Oth
     table.enqueue("a", "b")
     table.claim(table.join(), 1)
     into = table.begin(recipe=OTHER_RECIPE, mode=mode)
-    assert (into.running, into.number) == (1, 0)
+    assert (into.running, into.first) == (1, 0)
     assert table.states() == {1: "running", 2: "pending"}
     choice = table.begin(recipe=OTHER_RECIPE).choice
     assert choice == RecipeChoice(RECIPE, 2, replace=2, again=2)
@@ -349,7 +434,7 @@ def test_the_present_recipe_goes_on_while_items_are_in_flight(table: Table) -> N
     table.enqueue("a")
     table.claim(table.join(), 1)
     into = table.begin(recipe=RECIPE, mode=OtherRecipe.REPLACE)
-    assert (into.running, into.asked_anew, into.number) == (0, 0, 2)
+    assert (into.running, into.asked_anew, into.first) == (0, 0, 2)
 
 
 @given(
@@ -364,9 +449,11 @@ def test_what_would_be_new_is_counted_as_it_would_be_added(
         table.add(table.begin(samples=2), [new_item(each) for each in known])
         into = table.begin(samples=samples)
         rows = [new_item(each) for each in pool]
-        table.run(intake.begin_count)
-        counted = sum(table.run(intake.count_new, into, [row]) for row in rows)
-        assert counted == table.add(into, rows).new
+        number = first = table.run(additions.begin_count)
+        for row in rows:
+            number += table.run(additions.count_new, replace(into, first=first), [row], number)
+        into = table.begin(samples=samples)
+        assert number - first == table.add(into, rows).new
 
 
 # The parser
@@ -428,4 +515,4 @@ async def test_an_enqueueing_that_is_cancelled_lets_the_next_one_in(tmp_path: Pa
         task.cancel()
         await asyncio.wait([task])
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-            assert into.number == 2
+            assert into.first == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.store import sqlite
+from batchgen.store.sqlite.item_keys import begin_pass
 from batchgen.store.sqlite.sql import QUERIES, load_queries
 from tests.kits.table import new_database
 
@@ -17,7 +18,7 @@ from tests.kits.table import new_database
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as connection:
-        connection.execute(QUERIES["begin_count"])  # its table is a temporary one
+        begin_pass(connection)  # its tables are temporary ones
         yield connection
 
 
@@ -255,14 +256,37 @@ PLANS = {
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
-    "item_by_key": ["SEARCH item_keys USING PRIMARY KEY (key=?)"],
+    "item_by_key": [
+        "COMPOUND QUERY",
+        "LEFT-MOST SUBQUERY",
+        "SEARCH item_keys USING PRIMARY KEY (key=?)",
+        "UNION ALL",
+        "SCAN new_item_keys",  # few: those of a pool that is being enqueued
+    ],
+    "look_up_keys": [
+        "MATERIALIZE wanted",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+        "SCAN w",
+        "SEARCH k USING PRIMARY KEY (key=?) LEFT-JOIN",
+        "SEARCH n USING PRIMARY KEY (key=?) LEFT-JOIN",
+    ],
+    "changed_inputs": [
+        "SCAN pair VIRTUAL TABLE INDEX 1:",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "sort_keys_in": ["SCAN new_item_keys", "USE TEMP B-TREE FOR ORDER BY"],
+    "append_keys": ["SCAN json_each VIRTUAL TABLE INDEX 1:"],
+    "count_new_keys": [
+        "SCAN CONSTANT ROW",
+        "SCALAR SUBQUERY",
+        "SEARCH new_item_keys",
+        "SCALAR SUBQUERY",
+        "SEARCH new_item_keys",
+    ],
     "attempts_of_item": [
         "SEARCH a USING INDEX attempts_by_item (item_id=?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
-    # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
-    "see_key": [],
-    "add_keys_if_new": ["SCAN number VIRTUAL TABLE INDEX 1:"],
     "append_attempt": [
         "SCALAR SUBQUERY",
         "SEARCH servers USING INDEX sqlite_autoindex_servers_1 (key=?)",
@@ -274,6 +298,7 @@ PLANS = {
         "CORRELATED SCALAR SUBQUERY",
         "SEARCH p USING PRIMARY KEY (server=? AND recipe_id=?)",
     ],
+    # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
     "append_result": [],
     "move_counter": [],
 }

@@ -116,12 +116,25 @@ PLANTED = {
         ["id 'x' is there more than once"],
     ),
     "an item without key": (
-        "delete from item_keys where item_id = 5",
+        "delete from new_item_keys where item_id = 5",
         ["item 5 has no identity key, so it could be enqueued twice"],
     ),
     "a key without item": (
-        "insert into item_keys (key, item_id, pass, copies_seen) values (zeroblob(16), 99, 1, 1)",
+        "insert into item_keys (key, item_id) values (zeroblob(16), 99)",
         ["an identity key names item 99, which is not there, so it cannot be enqueued"],
+    ),
+    "a key that waits without item": (
+        "insert into new_item_keys (key, item_id) values (zeroblob(16), 99)",
+        ["an identity key names item 99, which is not there, so it cannot be enqueued"],
+    ),
+    "a key of two items": (
+        "insert into item_keys select key, 4 from new_item_keys where item_id = 5",
+        ["item 5 has the identity key of another one"],
+    ),
+    "a key of two items that waits": (
+        "update new_item_keys set key = (select key from new_item_keys where item_id = 4) "
+        "where item_id = 5",
+        ["item 5 has the identity key of another one"],
     ),
     "parsed is no JSON": (
         "update results set parsed = '{' where seq = 1",

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from batchgen.cli.hints import commands
 from batchgen.display.history import Interval
-from batchgen.display.live import LiveDisplay, plain_line
+from batchgen.display.live import LiveDisplay
+from batchgen.display.run import plain_line
 from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts

@@ -4,13 +4,14 @@ import gzip
 import io
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchgen.errors import ConfigError, InputError, UsageError
 from batchgen.items import ItemInput, PoolItem
@@ -39,9 +40,25 @@ AFTER_QUOTE = 'there is more after the " that ends a cell; within one, write ""'
 SAVE = "save the file as UTF-8 (in Excel: CSV UTF-8)"
 
 
+def entries(found: Iterable[Entry]) -> list[Entry]:
+    """But for the text of items."""
+    return [replace(one, text="") if isinstance(one, PoolItem) else one for one in found]
+
+
 def read(path: Path, content: str | bytes) -> list[Entry]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(open_pool(str(path)))
+    return entries(open_pool(str(path)))
+
+
+def test_what_came_as_json_is_kept_as_it_came(tmp_path: Path) -> None:
+    given = ' {"b":1.10,  "a":1E5} '
+    for name, content in (("pool.jsonl", f"{given}\n"), ("pool.json", f"[{given}]")):
+        (tmp_path / name).write_text(content)
+        (found,) = open_pool(str(tmp_path / name))
+        assert isinstance(found, PoolItem)
+        assert (found.text.strip(), found.input.given) == (given.strip(), {"b": 1.1, "a": 1e5})
+    (tmp_path / "pool.csv").write_text("a,b\n1,2\n")
+    assert [one.text for one in open_pool(str(tmp_path / "pool.csv"))] == [""]
 
 
 @pytest.mark.parametrize("name", ["pool.jsonl", "pool.ndjson", "POOL.JSONL"])
@@ -118,7 +135,7 @@ def test_a_line_over_the_limit_is_skipped_whole(tmp_path: Path) -> None:
         file.write(b'{"a": "')
         file.write(b"x" * (MAX_ITEM_BYTES + (3 << 20)))
         file.write(b'"}\n{"n": 2}\n')
-    assert list(open_pool(str(path))) == [
+    assert entries(open_pool(str(path))) == [
         bad(f"{path}:1", "the line is longer than 64 MB", '{"a": "' + "x" * 993),
         flat({"n": 2}, f"{path}:2"),
     ]
@@ -134,7 +151,7 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_jsonl() -> None:
-    assert list(open_pool("-", stdin=io.BytesIO(b'{"a": 1}\n{'))) == [
+    assert entries(open_pool("-", stdin=io.BytesIO(b'{"a": 1}\n{'))) == [
         flat({"a": 1}, "stdin:1"),
         bad(
             "stdin:2",
@@ -444,7 +461,7 @@ def test_a_directory_of_texts_is_a_pool_in_the_order_of_its_paths(tmp_path: Path
         fields = {"id": name, "path": name, "text": text}
         return flat(fields, f"{tmp_path}/{name}", id=name)
 
-    assert list(open_pool(str(tmp_path))) == [
+    assert entries(open_pool(str(tmp_path))) == [
         item("a/1", "1"),
         item("a/2.md", "2"),
         item("b.txt", "B\nb"),
@@ -481,7 +498,7 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
         """)
     )
     spec = f"{code}:items"
-    assert list(open_pool(spec)) == [
+    assert entries(open_pool(spec)) == [
         flat({"a": 1}, f"{spec}[0]"),
         bad(
             f"{spec}[1]",
@@ -491,7 +508,7 @@ def test_a_function_in_a_file_yields_items(tmp_path: Path) -> None:
         bad(f"{spec}[2]", "an item must be an object, not 'text'", '"text"'),
         bad(f"{spec}[3]", f"the function raised ValueError: no more ({code}:6)", fatal=True),
     ]
-    assert list(open_pool(f"{code}:number")) == [
+    assert entries(open_pool(f"{code}:number")) == [
         bad(f"{code}:number", "returned 7; it must return or yield items", fatal=True)
     ]
     with pytest.raises(
@@ -507,7 +524,7 @@ def test_a_module_is_found_in_the_current_directory(
 ) -> None:
     (tmp_path / "pool_module_here.py").write_text("def items(): return [{'a': 1}]")
     monkeypatch.chdir(tmp_path)
-    assert list(open_pool("pool_module_here:items")) == [
+    assert entries(open_pool("pool_module_here:items")) == [
         flat({"a": 1}, "pool_module_here:items[0]")
     ]
 
@@ -543,11 +560,11 @@ def test_python_objects_are_copied() -> None:
             reused["n"] = n
             yield reused
 
-    assert list(read_objects(objects())) == [
+    assert entries(read_objects(objects())) == [
         flat({"n": 0}, "data_pool[0]"),
         flat({"n": 1}, "data_pool[1]"),
     ]
-    assert list(read_objects([{"a": "\ud800"}], "mine")) == [
+    assert entries(read_objects([{"a": "\ud800"}], "mine")) == [
         bad(
             "mine[0]",
             "cannot be stored as JSON: a: it has a lone surrogate (half of a \\u pair)",

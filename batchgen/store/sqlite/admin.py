@@ -21,8 +21,9 @@ def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
     if running:
         raise UsageError(f"{running} of its items are being worked on.", Remedy.STOP_WORKERS)
     for query in (
-        "delete_keys", "delete_results", "delete_items", "delete_counters",
-        "delete_parser_counters", "delete_totals", "delete_failed_calls", "delete_experiment",
+        "delete_keys", "delete_keys_not_sorted", "delete_results", "delete_items",
+        "delete_counters", "delete_parser_counters", "delete_totals", "delete_failed_calls",
+        "delete_experiment",
     ):  # fmt: skip
         db.execute(QUERIES[query], which)
 

@@ -1,23 +1,21 @@
-"""The transactions of enqueueing: experiments, their recipes and parsers, and new items told from
-known ones."""
+"""The transactions of enqueueing but for its items: experiments, their variants, recipes and
+parsers, and what is asked anew."""
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from batchgen.items import NewItem, ParserVersion, Recipe, State
-from batchgen.store.deltas import CounterDeltas
-from batchgen.store.keys import key_of_copy, key_of_id, key_of_sample
+from batchgen.items import ParserVersion, Recipe, State
+from batchgen.store.keys import key_of_id
 from batchgen.store.plan_repair import plan_asked
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.item_keys import begin_pass, packed_keys
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import Added, AskedAgain, Intake, OtherRecipe, RecipeChoice, RowGroup
-from batchgen.text.json_text import canonical_json
+from batchgen.store.values import AskedAgain, Intake, OtherRecipe, RecipeChoice, RowGroup
 
 _NO_RECIPE = -1  # one that is not stored yet, and no row has
 
@@ -50,8 +48,8 @@ def begin_intake(
     elif not way.is_present:
         db.execute(QUERIES["add_variant"], row)
     set_present_parser(db, experiment_id, parser_id)
-    (pass_,) = db.execute(QUERIES["start_pass"], {"experiment_id": experiment_id}).fetchone()
-    return replace(intake, number=pass_)
+    begin_pass(db)
+    return replace(intake, first=last_id(db, "items") + 1)
 
 
 def planned_intake(
@@ -175,58 +173,6 @@ def set_present_parser(db: sqlite3.Connection, experiment_id: int, parser_id: in
     db.execute(QUERIES["set_present_parser"], which)
 
 
-def begin_count(db: sqlite3.Connection) -> None:
-    """Before a pass over a pool that is only counted, on this connection."""
-    db.execute(QUERIES["begin_count"])
-    db.execute(QUERIES["forget_count"])
-
-
-def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem]) -> int:
-    """How many rows `add_items` would add."""
-    new = 0
-    for item in items:
-        (copies,) = db.execute(QUERIES["count_copy"], {"key": item.key}).fetchone()
-        if copies > 1 and item.custom_id is not None:
-            continue
-        key = item.key if copies == 1 else key_of_copy(item.key, copies)
-        keys = (key_of_sample(key, sample) for sample in range(1, intake.samples + 1))
-        found = [db.execute(QUERIES["is_known"], {"key": one}).fetchone() for one in keys]
-        new += found.count(None)
-    return new
-
-
-def add_items(
-    db: sqlite3.Connection,
-    intake: Intake,
-    items: Sequence[NewItem],
-    priority: int,
-    taken: Callable[[], object] | None = None,
-) -> Added:
-    """Add the items that are not there yet, each with its samples; all of them, or up to the first
-    conflict, in one go.
-
-    `taken` is called when SQLite has the rows: what follows needs no Python, so another thread can
-    use it meanwhile.
-    """
-    first = last_id(db, "items") + 1
-    ids = range(first, first + len(items) * intake.samples)
-    db.execute("savepoint all_new")  # the usual case
-    _add_rows(db, intake, _all_rows(intake, items, first))
-    if taken is not None:
-        taken()
-    if _add_new_keys(db, intake, items, ids):
-        added = Added(list(ids[:: intake.samples]), len(ids))
-    else:
-        db.execute("rollback to all_new")
-        added = _add_new_of(db, intake, items, first)
-    db.execute("release all_new")
-    db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
-    deltas = CounterDeltas()
-    deltas.move(intake.experiment_id, State.PENDING, added.new)
-    write_deltas(db, deltas)
-    return added
-
-
 def items_with_ids(
     db: sqlite3.Connection, experiment_id: int, custom_ids: Sequence[str], variant: int | None
 ) -> dict[str, tuple[int, str]]:
@@ -234,9 +180,8 @@ def items_with_ids(
     newest)."""
     if variant is None:
         (variant, _), *_others = db.execute(QUERIES["variants"], {"experiment_id": experiment_id})
-    keys = b"".join([key_of_id(experiment_id, variant, custom_id) for custom_id in custom_ids])
-    which = {"keys": keys, "numbers": json.dumps(list(range(len(custom_ids))))}
-    rows = db.execute(QUERIES["items_by_keys"], which)
+    keys = [key_of_id(experiment_id, variant, custom_id) for custom_id in custom_ids]
+    rows = db.execute(QUERIES["items_by_keys"], packed_keys(keys))
     return {custom_ids[place]: (item_id, input_json) for place, item_id, input_json in rows}
 
 
@@ -261,110 +206,3 @@ def recipe_number(db: sqlite3.Connection, recipe: Recipe, now: int) -> int:
     ).lastrowid
     assert added is not None
     return added
-
-
-_Row = dict[str, object]
-
-
-def _add_rows(db: sqlite3.Connection, intake: Intake, rows: Iterable[_Row]) -> None:
-    db.executemany(QUERIES["add_item" if intake.samples == 1 else "add_sample"], rows)
-
-
-def _all_rows(intake: Intake, items: Sequence[NewItem], first: int) -> Iterator[_Row]:
-    if intake.samples == 1:
-        for number, item in enumerate(items, start=first):
-            yield _row(intake, number, item)
-        return
-    for item_id, item in zip(count(first, intake.samples), items, strict=False):
-        for sample in range(1, intake.samples + 1):
-            yield _sample_row(intake, item_id + sample - 1, item, sample, item_id)
-
-
-def _row(intake: Intake, number: int, item: NewItem) -> _Row:
-    return {
-        "id": number,
-        "experiment_id": intake.experiment_id,
-        "variant": intake.variant,
-        "recipe_id": intake.recipe_id,
-        "custom_id": item.custom_id,
-        "input": item.input_json,
-    }
-
-
-def _sample_row(intake: Intake, number: int, item: NewItem, sample: int, first_id: int) -> _Row:
-    sample_of = None if sample == 1 else first_id
-    return _row(intake, number, item) | {"sample": sample, "sample_of": sample_of}
-
-
-def _add_new_keys(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], ids: Sequence[int]
-) -> bool:
-    """Add the keys of all rows; False when one of them was there, and then some are missing.
-
-    In the order of the keys, as that touches each page of the index once.
-    """
-    keys = [item.key for item in items]
-    if intake.samples > 1:
-        samples = range(1, intake.samples + 1)
-        keys = [key_of_sample(key, sample) for key in keys for sample in samples]
-    in_key_order = sorted(zip(keys, ids, strict=True))
-    row = {
-        "keys": b"".join([key for key, _ in in_key_order]),
-        "item_ids": json.dumps([item_id for _, item_id in in_key_order]),
-        "pass": intake.number,
-    }
-    return db.execute(QUERIES["add_keys_if_new"], row).rowcount == len(keys)
-
-
-def _add_new_of(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int
-) -> Added:
-    """Tell new from known, row by row."""
-    ids: list[int] = []
-    new: list[_Row] = []
-    inputs = {}  # of this very call: not in the table yet
-    conflict = None
-    for item in items:
-        proposed = first + len(new)
-        item_id, key = _see(db, intake, item, proposed)
-        if item_id == proposed:
-            new.append(_sample_row(intake, proposed, item, 1, proposed))
-            inputs[proposed] = item.input_json
-        elif item.custom_id is not None and not _same_content(db, item_id, item, inputs):
-            conflict = item_id
-            break
-        ids.append(item_id)
-        for sample in range(2, intake.samples + 1):
-            proposed = first + len(new)
-            number, _ = _see_key(db, intake, key_of_sample(key, sample), proposed)
-            if number == proposed:
-                new.append(_sample_row(intake, proposed, item, sample, item_id))
-    _add_rows(db, intake, new)
-    return Added(ids, len(new), conflict)
-
-
-def _see(db: sqlite3.Connection, intake: Intake, item: NewItem, proposed: int) -> tuple[int, bytes]:
-    """The number of this item, `proposed` when it is a new one, and its key."""
-    item_id, seen = _see_key(db, intake, item.key, proposed)
-    if seen == 1 or item.custom_id is not None:
-        return item_id, item.key
-    key = key_of_copy(item.key, seen)
-    return _see_key(db, intake, key, proposed)[0], key
-
-
-def _see_key(db: sqlite3.Connection, intake: Intake, key: bytes, proposed: int) -> tuple[int, int]:
-    """The number that the key stands for, and how often it was seen in this pass."""
-    mark = {"key": key, "item_id": proposed, "pass": intake.number}
-    item_id, seen = db.execute(QUERIES["see_key"], mark).fetchone()
-    return item_id, seen
-
-
-def _same_content(
-    db: sqlite3.Connection, item_id: int, item: NewItem, inputs: dict[int, str]
-) -> bool:
-    known = inputs.get(item_id)
-    if known is None:
-        (known,) = db.execute(QUERIES["item_input"], {"item_id": item_id}).fetchone()
-    return known == item.input_json or (
-        canonical_json(json.loads(known)) == canonical_json(json.loads(item.input_json))
-    )

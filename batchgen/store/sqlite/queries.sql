@@ -88,54 +88,98 @@ update items set recipe_id = :recipe_id, base_recipe_id = null
 -- Of all variants, with those of samples.
 select coalesce(sum(n), 0) from counters where experiment_id = :experiment_id;
 
--- name: begin_count
-create temp table if not exists counted_keys (
-  key    blob    primary key,
-  copies integer not null
+-- name: waiting_keys
+-- Those of new_item_keys by key, of who enqueues.
+create temp table if not exists waiting_keys (
+  key     blob    primary key,
+  item_id integer not null
 ) without rowid;
 
--- name: forget_count
-delete from temp.counted_keys;
+-- name: met_items
+-- The known items that a pass over a pool has met, and how many copies of each; those that it has made
+-- only where there is more than one.
+create temp table if not exists met_items (
+  item_id integer primary key,
+  copies  integer not null
+);
 
--- name: count_copy
--- How often an item's key was seen in this pass over a pool that is only counted.
-insert into temp.counted_keys (key, copies) values (:key, 1)
-on conflict (key) do update set copies = copies + 1
-returning copies;
+-- name: pass_in_memory
+-- As much of them as `item_keys.MOST_WAITING` takes; more goes to a file.
+pragma temp.cache_size = -24576;
 
--- name: is_known
-select 1 from item_keys where key = :key;
+-- name: forget_waiting_keys
+delete from temp.waiting_keys;
 
--- name: start_pass
-update experiments set enqueue_pass = enqueue_pass + 1 where id = :experiment_id
-returning enqueue_pass;
+-- name: forget_met_items
+delete from temp.met_items;
+
+-- name: recall_waiting_keys
+insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys;
+
+-- name: look_up_keys
+-- `keys` are the bytes of all of them, one after another, and `numbers` a list from 0 on, one for each.
+-- A list of their items, null for those that are not known.
+with wanted as materialized (
+  select substr(:keys, 1 + 16 * value, 16) as key from json_each(:numbers))
+select json_group_array(coalesce(k.item_id, n.item_id))
+  from wanted w
+  left join item_keys k on k.key = w.key
+  left join temp.waiting_keys n on n.key = w.key;
+
+-- name: append_keys
+insert into new_item_keys (item_id, key)
+select :first + value, substr(:keys, 1 + 16 * value, 16) from json_each(:numbers);
+
+-- name: note_waiting_keys
+insert into temp.waiting_keys (key, item_id)
+select substr(:keys, 1 + 16 * value, 16), :first + value from json_each(:numbers);
+
+-- name: count_new_keys
+-- By the ends of their numbers, which mostly follow each other.
+select coalesce((select max(item_id) from new_item_keys)
+                - (select min(item_id) from new_item_keys) + 1, 0);
+
+-- name: sort_keys_in
+insert into item_keys (key, item_id)
+select key, item_id from new_item_keys
+ where key >= :since and (:until is null or key < :until) order by key
+on conflict (key) do nothing;
+
+-- name: delete_new_keys
+delete from new_item_keys;
+
+-- name: count_met_items
+-- A list for the one of their numbers, with nulls as above.
+select json_group_array(m.copies)
+  from json_each(:ids) wanted left join temp.met_items m on m.item_id = wanted.value;
+
+-- name: note_met_items
+-- `copies` are by their items.
+insert or replace into temp.met_items (item_id, copies)
+select key, value from json_each(:copies);
+
+-- name: changed_inputs
+-- The places of those whose text is another; `pairs` has for each its item and the span of its text.
+select json_group_array(pair.key)
+  from json_each(:pairs) pair cross join items i on i.id = json_extract(pair.value, '$[0]')
+ where i.input <> cast(substr(:texts, json_extract(pair.value, '$[1]') >> 32,
+                              json_extract(pair.value, '$[1]') & 4294967295) as text);
 
 -- name: last_id
 -- The highest id ever given out in a table, also to rows deleted since.
 select coalesce((select seq from sqlite_sequence where name = :name), 0);
 
--- name: add_keys_if_new
--- Of a whole chunk: `keys` are the bytes of all its keys, one after another, `item_ids` their list.
-insert into item_keys (key, item_id, pass, copies_seen)
-select substr(:keys, 1 + 16 * number.key, 16), number.value, :pass, 1
-  from json_each(:item_ids) number
- where true  -- or else `on` would be taken for that of a join
-on conflict do nothing;
-
--- name: see_key
--- Add the key, or count one more copy of it in this pass.
-insert into item_keys (key, item_id, pass, copies_seen) values (:key, :item_id, :pass, 1)
-on conflict (key) do update
-   set copies_seen = case when pass = :pass then copies_seen + 1 else 1 end, pass = :pass
-returning item_id, copies_seen;
-
--- name: add_item
-insert into items (id, experiment_id, variant, recipe_id, custom_id, input)
-values (:id, :experiment_id, :variant, :recipe_id, :custom_id, :input);
-
--- name: add_sample
+-- name: add_items
+-- `texts` and `spans` are as packed.py makes them. `more` has for each the span of its id, its sample
+-- number and its first sample; nothing at all, where no item has any of these.
+with more as materialized (select key, value from json_each(:more))
 insert into items (id, experiment_id, variant, recipe_id, custom_id, input, sample, sample_of)
-values (:id, :experiment_id, :variant, :recipe_id, :custom_id, :input, :sample, :sample_of);
+select :first + span.key, :experiment_id, :variant, :recipe_id,
+       cast(substr(:texts, json_extract(more.value, '$[0]') >> 32,
+                   json_extract(more.value, '$[0]') & 4294967295) as text),
+       cast(substr(:texts, span.value >> 32, span.value & 4294967295) as text),
+       json_extract(more.value, '$[1]'), json_extract(more.value, '$[2]')
+  from json_each(:spans) span left join more on more.key = span.key;
 
 -- name: add_work
 -- Of all the items from `first` on.
@@ -143,11 +187,14 @@ insert into work (item_id, experiment_id, priority)
 select id, experiment_id, :priority from items where id >= :first;
 
 -- name: items_by_keys
--- `keys` are their bytes, one after another, and `numbers` a list from 0 on, one for each.
-select number.value as place, i.id, i.input
-  from json_each(:numbers) number
- cross join item_keys k on k.key = substr(:keys, 1 + 16 * number.value, 16)
- cross join items i on i.id = k.item_id;
+-- `keys` and `numbers` are as in look_up_keys.
+with wanted as materialized (
+  select value as place, substr(:keys, 1 + 16 * value, 16) as key from json_each(:numbers))
+select w.place, i.id, i.input
+  from (select w.place, k.item_id from wanted w cross join item_keys k on k.key = w.key
+        union
+        select w.place, k.item_id from new_item_keys k cross join wanted w on w.key = k.key) w
+ cross join items i on i.id = w.item_id;
 
 -- name: first_items_with_ids
 -- Of a variant, a thousand at most. Before the first of the experiment a scan of the narrow rows.
@@ -797,6 +844,10 @@ update experiments set name = :new_name where id = :experiment_id;
 -- name: delete_keys
 delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
 
+-- name: delete_keys_not_sorted
+delete from new_item_keys
+ where item_id in (select id from items where experiment_id = :experiment_id);
+
 -- name: delete_results
 delete from results where item_id in (select id from items where experiment_id = :experiment_id);
 
@@ -910,7 +961,9 @@ select r.reason, r.error, count(*) as n, min(w.item_id) as example
  group by r.reason, r.error order by n desc, r.reason, r.error;
 
 -- name: item_by_key
-select item_id from item_keys where key = :key;
+select item_id from item_keys where key = :key
+union all
+select item_id from new_item_keys where key = :key;
 
 -- name: other_samples
 -- Of an item, by its first.
@@ -1131,10 +1184,19 @@ select custom_id, experiment_id from items i
 
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.
-select item_id from work except select item_id from item_keys limit 20;
+select item_id from work
+except select item_id from item_keys except select item_id from new_item_keys limit 20;
 
 -- name: keys_without_item
-select item_id from item_keys except select item_id from work limit 20;
+select item_id from item_keys union select item_id from new_item_keys
+except select item_id from work limit 20;
+
+-- name: keys_of_two_items
+-- One that waits may be sorted in already, of the same item.
+select n.item_id from new_item_keys n join item_keys k on k.key = n.key
+ where k.item_id <> n.item_id
+union all
+select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
 
 -- name: unreadable_parsed
 select item_id from results where parsed is not null and not json_valid(parsed) limit 20;

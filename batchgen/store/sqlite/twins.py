@@ -9,7 +9,7 @@ from batchgen.items import NewItem
 from batchgen.store.keys import key_of_content
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Intake, Twin
-from batchgen.text.json_text import canonical_json
+from batchgen.text.json_text import content_of
 
 
 def find_twin(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem]) -> Twin | None:
@@ -37,9 +37,9 @@ def find_twin(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem]) 
 
 
 def _is_known(db: sqlite3.Connection, key: bytes) -> bool:
-    return db.execute(QUERIES["is_known"], {"key": key}).fetchone() is not None
+    return db.execute(QUERIES["item_by_key"], {"key": key}).fetchone() is not None
 
 
-def _without_id(input_json: str) -> str:
+def _without_id(input_json: str) -> bytes:
     given = json.loads(input_json)
-    return canonical_json({name: value for name, value in given.items() if name != "id"})
+    return content_of({name: value for name, value in given.items() if name != "id"})

@@ -20,6 +20,7 @@ _CHECKS = {
     "items_without_key": "item {0} has no identity key, so it could be enqueued twice",
     "keys_without_item": "an identity key names item {0}, which is not there, "
     "so it cannot be enqueued",
+    "keys_of_two_items": "item {0} has the identity key of another one",
     "unreadable_parsed": "item {0}: its parsed value is not JSON",
     "unreadable_inputs": "item {0}: its input is not JSON",
 }

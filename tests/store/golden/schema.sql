@@ -53,7 +53,6 @@ CREATE TABLE experiments (
   name               text    not null unique check (name <> ''),
   created_at         integer not null,
   parser_id          integer not null references parsers (id),  -- the present one
-  enqueue_pass       integer not null default 0,   -- how many times a pool was enqueued into it
   superseded_results integer not null default 0,   -- done results that are their item's no more
   overuse            real    not null default 1,   -- how many times its most a call has used (budget)
   constraint superseded_not_negative check (superseded_results >= 0),
@@ -81,10 +80,8 @@ CREATE TABLE failed_calls (
 ) strict, without rowid;
 
 CREATE TABLE item_keys (
-  key         blob    primary key check (length(key) = 16),
-  item_id     integer not null,
-  pass        integer not null,                    -- experiments.enqueue_pass, when last seen
-  copies_seen integer not null                     -- in that pass
+  key     blob    primary key check (length(key) = 16),
+  item_id integer not null
 ) strict, without rowid;
 
 CREATE TABLE items (
@@ -94,7 +91,7 @@ CREATE TABLE items (
   recipe_id     integer not null references recipes (id),  -- with which it is, or was, asked
   base_recipe_id integer references recipes (id),          -- the one before `retry --set`; or null
   custom_id     text,                              -- the user's own id
-  input         text    not null,                  -- JSON, as it was made by json.dumps
+  input         text    not null,                  -- JSON on one line, mostly just as it came
   sample        integer,                           -- from 1; null: an ordinary item
   sample_of     integer references items (id),     -- the first sample; null: it is the first
   constraint sample_from_one check (sample >= 1),
@@ -122,6 +119,11 @@ CREATE TABLE live_files (
   constraint not_negative    check (result_seq >= 0 and rows >= 0 and superseded_results >= 0),
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
+
+CREATE TABLE new_item_keys (
+  item_id integer primary key,
+  key     blob    not null check (length(key) = 16)
+) strict;
 
 CREATE TABLE parser_counters (
   experiment_id integer not null,

@@ -1,0 +1,178 @@
+"""New items told from known ones, and added: a chunk of a pool at a time, in a few statements."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from batchgen.items import NewItem, State
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.keys import key_of_copy, key_of_sample
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.item_keys import (
+    append_keys,
+    begin_pass,
+    count_met,
+    look_up,
+    note_keys,
+    note_met,
+)
+from batchgen.store.sqlite.packed import packed
+from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.values import Added, Intake
+from batchgen.text.json_text import same_content
+
+
+class _NewRow(NamedTuple):
+    key: bytes
+    item: NewItem
+    sample: int | None
+    sample_of: int | None
+
+
+class _Told(NamedTuple):
+    """What the items of a chunk are: the number of each; the rows that are new, which get the next
+    numbers; and how often the pass has met each content by now, by the number of its item."""
+
+    ids: list[int]
+    new: list[_NewRow]
+    met: dict[int, int]
+
+
+def add_items(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int
+) -> Added:
+    """Add the items that are not there yet, each with its samples; all of them, or up to the first
+    conflict, in one go."""
+    first = last_id(db, "items") + 1
+    known = look_up(db, [item.key for item in items])
+    conflict = _first_conflict(db, items, known)
+    told = _tell(db, intake, items[:conflict], known, first)
+    if told.new:
+        _add_rows(db, intake, told.new, first)
+        append_keys(db, [row.key for row in told.new], first)
+        db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
+        deltas = CounterDeltas()
+        deltas.move(intake.experiment_id, State.PENDING, len(told.new))
+        write_deltas(db, deltas)
+    note_met(db, told.met)
+    if conflict is None:
+        return Added(told.ids, len(told.new))
+    key = items[conflict].key
+    owner = known.get(key) or dict(zip([item.key for item in items], told.ids, strict=False))[key]
+    return Added(told.ids, len(told.new), owner)
+
+
+def begin_count(db: sqlite3.Connection) -> int:
+    """Before a pass over a pool that is only counted: the number of what would be its first row."""
+    begin_pass(db)
+    return last_id(db, "items") + 1
+
+
+def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int) -> int:
+    """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
+    were there, from number `first` on."""
+    told = _tell(db, intake, items, look_up(db, [item.key for item in items]), first)
+    note_keys(db, [row.key for row in told.new], first)
+    note_met(db, told.met)
+    return len(told.new)
+
+
+def _first_conflict(
+    db: sqlite3.Connection, items: Sequence[NewItem], known: Mapping[bytes, int]
+) -> int | None:
+    """The place of the first item whose id belongs to one with other content."""
+    named = [(place, item) for place, item in enumerate(items) if item.custom_id is not None]
+    stored = {place: item for place, item in named if item.key in known}
+    changed = _changed(db, stored, known)
+    first: dict[bytes, NewItem] = {}
+    for place, item in named:
+        before = first.setdefault(item.key, item)
+        if place in changed or not same_content(before.input_json, item.input_json):
+            return place
+    return None
+
+
+def _changed(
+    db: sqlite3.Connection, items: Mapping[int, NewItem], known: Mapping[bytes, int]
+) -> set[int]:
+    """The places of those whose stored content is another."""
+    ids = [known[item.key] for item in items.values()]
+    texts, spans = packed(item.input_json for item in items.values())
+    which = {"texts": texts, "pairs": json.dumps(list(zip(ids, spans, strict=True)))}
+    (text,) = db.execute(QUERIES["changed_inputs"], which).fetchone()
+    others = list(map(list(items).__getitem__, json.loads(text)))
+    return {place for place in others if not _is_stored(db, items[place], known)}
+
+
+def _is_stored(db: sqlite3.Connection, item: NewItem, known: Mapping[bytes, int]) -> bool:
+    (stored,) = db.execute(QUERIES["item_input"], {"item_id": known[item.key]}).fetchone()
+    return same_content(stored, item.input_json)
+
+
+def _tell(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: dict[bytes, int],
+    first: int,
+) -> _Told:  # fmt: skip
+    """`known` has those of the items' keys that are."""
+    copies = _copies_before(db, intake, items, known)
+    keys = _own_keys(items, copies)
+    others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
+    samples = range(2, intake.samples + 1)
+    others += [key_of_sample(key, sample) for sample in samples for key in keys]
+    numbers = known | look_up(db, others)
+    ids, new = [], list[_NewRow]()
+    for key, item in zip(keys, items, strict=True):
+        number = numbers.setdefault(key, first + len(new))
+        if number == first + len(new):
+            new.append(_NewRow(key, item, None if intake.samples == 1 else 1, None))
+        ids.append(number)
+        for sample in samples:
+            sample_key = key_of_sample(key, sample)
+            if numbers.setdefault(sample_key, first + len(new)) == first + len(new):
+                new.append(_NewRow(sample_key, item, sample, number))
+    by_key = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
+    return _Told(ids, new, {id_: n for id_, n in by_key if n > 1 or id_ < intake.first})
+
+
+def _copies_before(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
+) -> dict[bytes, int]:
+    """How often this pass has met each content that is known, by its key. What it has made, once at
+    least."""
+    contents = {item.key for item in items if item.custom_id is None}.intersection(known)
+    met = count_met(db, [known[key] for key in contents])
+    return {
+        key: met.get(known[key], 1 if known[key] >= intake.first else 0) for key in contents
+    }  # fmt: skip
+
+
+def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]:
+    """The key of each; of copies of a content, which are counted, each has one of its own."""
+    keys = []
+    for item in items:
+        key = item.key
+        if item.custom_id is None:
+            copies[key] = number = copies.get(key, 0) + 1
+            if number > 1:
+                key = key_of_copy(key, number)
+        keys.append(key)
+    return keys
+
+
+def _add_rows(
+    db: sqlite3.Connection, intake: Intake, rows: Sequence[_NewRow], first: int
+) -> None:  # fmt: skip
+    named = [row.item.custom_id or "" for row in rows]
+    texts, spans = packed([*(row.item.input_json for row in rows), *filter(None, named)])
+    id_spans = iter(spans[len(rows) :])
+    more = [
+        (next(id_spans) if name else None, row.sample, row.sample_of)
+        for row, name in zip(rows, named, strict=True)
+    ]
+    is_plain = intake.samples == 1 and not any(named)
+    db.execute(QUERIES["add_items"], {
+        "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
+        "recipe_id": intake.recipe_id, "texts": texts, "spans": json.dumps(spans[: len(rows)]),
+        "more": "[]" if is_plain else json.dumps(more),
+    })  # fmt: skip

@@ -1,0 +1,99 @@
+"""The keys by which items are known again: where they are kept, and looked up.
+
+A key is random, so to sort each chunk's into `item_keys` would write nearly every page of it for
+each chunk, and more of them the larger the table is. So the keys of new rows are appended to
+`new_item_keys` first, and sorted in when half a million wait, or the pool ends: each page is then
+written once. Whoever enqueues, one process at a time, has those that wait in a temporary table, by
+key; it begins with what a crash has left.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from batchgen.store.sqlite.sql import QUERIES
+
+MOST_WAITING = 500_000  # 36 bytes of memory each
+_SORTED_AT_A_TIME = 50_000  # so long nobody else can write
+_FIRST_BYTES = 2  # of a key, by which they are divided
+
+
+def begin_pass(db: sqlite3.Connection) -> None:
+    """Before a pass over a pool: the keys that wait, and no item met. Of this connection."""
+    for query in ("waiting_keys", "met_items", "pass_in_memory",
+                  "forget_waiting_keys", "forget_met_items", "recall_waiting_keys"):  # fmt: skip
+        db.execute(QUERIES[query])
+
+
+def look_up(db: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """Those of the keys that are known, with their items; within a pass. In the order of the keys,
+    which touches each page once, and as one row, as for each one Python's lock is waited for."""
+    in_order = sorted(set(keys))
+    item_ids = _list(db, "look_up_keys", packed_keys(in_order))
+    return {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
+
+
+def append_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
+    """Of new rows, whose numbers are those from `first` on."""
+    db.execute(QUERIES["append_keys"], packed_keys(keys) | {"first": first})
+    note_keys(db, keys, first)
+
+
+def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
+    """For this pass alone: of rows that would be new."""
+    db.execute(QUERIES["note_waiting_keys"], packed_keys(keys) | {"first": first})
+
+
+def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]:
+    """How many copies this pass has met of each of the items, as far as was noted."""
+    ids = list(item_ids)
+    met = _list(db, "count_met_items", {"ids": json.dumps(ids)})
+    return {id_: n for id_, n in zip(ids, met, strict=True) if n is not None}
+
+
+def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
+    """How many copies it has met of each of these items by now."""
+    db.execute(QUERIES["note_met_items"], {"copies": json.dumps(copies)})
+
+
+def waiting_keys(db: sqlite3.Connection) -> int:
+    """How many are to be sorted in; at most, as numbers may be missing."""
+    (n,) = db.execute(QUERIES["count_new_keys"]).fetchone()
+    return int(n)
+
+
+def slices(waiting: int) -> Iterator[tuple[bytes, bytes | None]]:
+    """The ranges in which so many keys are sorted in, a transaction each. In the last one there is
+    no last key."""
+    n = -(-waiting // _SORTED_AT_A_TIME)
+    for number in range(n):
+        yield _bound(number, n), _bound(number + 1, n) if number + 1 < n else None
+
+
+def sort_in(db: sqlite3.Connection, since: bytes, until: bytes | None) -> None:
+    """The keys that wait, from one on and before another; once more does no harm."""
+    db.execute(QUERIES["sort_keys_in"], {"since": since, "until": until})
+
+
+def forget_new_keys(db: sqlite3.Connection) -> None:
+    """When all of them have been sorted in."""
+    db.execute(QUERIES["delete_new_keys"])
+    db.execute(QUERIES["forget_waiting_keys"])
+
+
+def _bound(number: int, n: int) -> bytes:
+    place: int = number * 256**_FIRST_BYTES // n
+    return place.to_bytes(_FIRST_BYTES, "big")
+
+
+def packed_keys(keys: Sequence[bytes]) -> dict[str, object]:
+    """Any number of keys as two parameters: their bytes, and a number from 0 on for each."""
+    return {"keys": b"".join(keys), "numbers": json.dumps(list(range(len(keys))))}
+
+
+def _list(
+    db: sqlite3.Connection, query: str, parameters: Mapping[str, object]
+) -> list[int | None]:  # fmt: skip
+    (text,) = db.execute(QUERIES[query], parameters).fetchone()
+    numbers: list[int | None] = json.loads(text)
+    return numbers
