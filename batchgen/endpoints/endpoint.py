@@ -73,8 +73,8 @@ class Endpoint(Struct, frozen=True, eq=False, kw_only=True):
             names = ", ".join(f"{place}{name}" for name in refused)
             instead = " (it is max_tokens there)" if refused == ["max_output_tokens"] else ""
             raise ConfigError(
-                f"{names}: {self.name} has no such parameter{instead}. Leave it out, or, if your "
-                "server takes it all the same, put it under extra_body"
+                f"{names}: the endpoint {self.name} has no such parameter{instead}. Leave it out, "
+                "or, if your server takes it all the same, put it under extra_body"
             )
 
     def origins_of(self, name: str) -> tuple[str, ...]:

@@ -179,8 +179,8 @@ async def test_a_line_for_another_endpoint_is_refused_by_its_place(project: Proj
     ("model", "text", "words"),
     [
         ({"endpoint": "responses", "seed": 1, "stop": "x"}, "",
-         "model.seed, model.stop: responses has no such parameter. Leave it out"),
-        ({"endpoint": "embeddings", "temperature": 1}, "", "model.temperature: embeddings has no"),
+         "model.seed, model.stop: the endpoint responses has no such parameter. Leave it out"),
+        ({"endpoint": "embeddings", "temperature": 1}, "", "model.temperature: the endpoint embeddings has no"),
         ({"max_output_tokens": 5}, "", "chat has no such parameter (it is max_tokens there)"),
         ({"endpoint": "embeddings"}, "parser: json\n", "parser: must be raw, not 'json': an"),
         ({"endpoint": "Chat"}, "", "model.endpoint: must be one of chat, responses, completions"),
@@ -251,5 +251,5 @@ async def test_a_retry_cannot_ask_for_what_the_endpoint_does_not_take(
     project.pool(WORDS[:1])
     await project.batchgen("run", "pool.jsonl")
     refused = await project.batchgen("retry", "--set", "seed=1")
-    assert (refused.code, "seed: responses has no such parameter." in refused.err) == (2, True)
+    assert (refused.code, "seed: the endpoint responses has no such" in refused.err) == (2, True)
     assert (await project.batchgen("status", "--json")).json["total"]["failed"] == 1
