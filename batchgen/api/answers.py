@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self, SupportsIndex, overload
 
+from msgspec.structs import asdict
+
 from batchgen.api.words import COMMANDS, failure_hint
 from batchgen.display.status import status_text
 from batchgen.display.visible import visible_line
@@ -108,7 +110,7 @@ class Retried(_Ready):
 
     @classmethod
     def of(cls, result: RetryResult) -> "Retried":
-        return cls(**_values(result))
+        return cls(**asdict(result))
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Reparsed(_Ready):
     @classmethod
     def of(cls, result: ReparseResult) -> "Reparsed":
         shown = result.differences if result.dry_run else ()
-        return cls(**{**_values(result), "differences": shown})
+        return cls(**{**asdict(result), "differences": shown})
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,6 @@ class Status(_Ready):
 
     def __str__(self) -> str:
         return self.text
-
-
-def _values(one: Any) -> dict[str, Any]:
-    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def _to_pandas(rows: list[dict[str, Any]]) -> Any:

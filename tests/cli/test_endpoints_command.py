@@ -180,7 +180,7 @@ async def test_a_line_for_another_endpoint_is_refused_by_its_place(project: Proj
     [
         ({"endpoint": "responses", "seed": 1, "stop": "x"}, "",
          "model.seed, model.stop: the endpoint responses has no such parameter. Leave it out"),
-        ({"endpoint": "embeddings", "temperature": 1}, "", "model.temperature: the endpoint embeddings has no"),
+        ({"endpoint": "embeddings", "temperature": 1}, "", "model.temperature: the endpoint embe"),
         ({"max_output_tokens": 5}, "", "chat has no such parameter (it is max_tokens there)"),
         ({"endpoint": "embeddings"}, "parser: json\n", "parser: must be raw, not 'json': an"),
         ({"endpoint": "Chat"}, "", "model.endpoint: must be one of chat, responses, completions"),
