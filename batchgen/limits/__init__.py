@@ -3,6 +3,7 @@ store keeps the state that the workers share. What one worker may send is in `wo
 
     buckets     all workers together: how many calls and tokens may go out in a minute
     adaptive    the rate that a server takes, found by `--adaptive`
+    strays      refusals that come whatever is sent, told from those of a limit
     announced   what a server says of its limits in its replies
     tokens      how many tokens a call will probably use
 """
@@ -18,9 +19,10 @@ from batchgen.limits.buckets import (
     SharedRate,
     allowance,
 )
+from batchgen.limits.strays import Strays
 from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
     "NO_LIMITS", "UNKNOWN_CALL", "Allowance", "AnnouncedLimit", "CallTokens", "LearnedRate",
-    "LimitName", "Limits", "Returned", "SharedRate", "TokenMeter", "allowance",
+    "LimitName", "Limits", "Returned", "SharedRate", "Strays", "TokenMeter", "allowance",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ _BURST_S = 0.5
 # Calls are claimed in small batches, so that a limit causes no more than ten commits a second.
 _BATCH_S = 0.1
 _ADAPTIVE_BURST_S = 0.25
+_LONGEST_ASKED_MS = 60_000  # so long are the windows of most limits; then it is asked again
 
 
 LimitName = Literal["rpm", "tpm", "learned"]
@@ -84,9 +85,12 @@ class SharedRate(Struct, frozen=True):
         """After an exchange has returned what its calls did not use, and told of 429s."""
         shared = self._at_latest(now)
         paused_until = max(shared.paused_until, now + returned.pause_ms if returned.pause_ms else 0)
-        learned = shared.learned.sent(-returned.requests)
+        learned = shared.learned.sent(-returned.requests, now)
         if returned.refused_at:
-            learned = learned.refused(returned.refused_at, now, paused_until)
+            asked_until = max(paused_until, now + min(returned.asked_ms, _LONGEST_ASKED_MS))
+            learned = learned.refused(returned.refused_at, now, asked_until)
+            if learned.cut_effective_at != shared.learned.cut_effective_at:  # they were no strays
+                paused_until = asked_until
         return replace(
             shared,
             requests=shared.requests + returned.requests,
@@ -99,13 +103,15 @@ class SharedRate(Struct, frozen=True):
         """With what has flowed into the buckets since `updated_at`."""
         shared = self._at_latest(now)
         seconds = (now - shared.updated_at) / 1000
-        requests = requests_flow(limits, shared.learned)
+        learned = shared.learned.rested(seconds, now)
+        requests = requests_flow(limits, learned)
         tokens = tokens_flow(limits, call_tokens)
         return replace(
             shared,
             updated_at=now,
             requests=_fill(shared.requests, requests, seconds),
             tokens=_fill(max(shared.tokens, -_most_owed(limits)), tokens, seconds),
+            learned=learned,
         )
 
     def taken(self, requests: int, tokens: float) -> "SharedRate":
@@ -114,7 +120,7 @@ class SharedRate(Struct, frozen=True):
             self,
             requests=self.requests - requests,
             tokens=self.tokens - tokens,
-            learned=self.learned.sent(requests),
+            learned=self.learned.sent(requests, self.updated_at),
         )
 
     def _at_latest(self, now: int) -> "SharedRate":
@@ -129,11 +135,13 @@ class SharedRate(Struct, frozen=True):
 class Returned(Struct, frozen=True):
     """What an exchange returns to the buckets: requests that were claimed but not sent, and tokens
     that were reserved but not used (negative: more were used). `refused_at`: when the calls were
-    sent that got a 429. `pause_ms`: for how long the server wants no more calls."""
+    sent that got a 429, and `asked_ms`, for how long the server wants none of these again.
+    `pause_ms`: for how long it wants no more calls at all."""
 
     requests: int = 0
     tokens: float = 0.0
     refused_at: Sequence[int] = ()
+    asked_ms: int = 0
     pause_ms: int = 0
 
 

@@ -30,8 +30,9 @@ from batchgen.items import (
     State,
     Suspect,
 )
-from batchgen.limits import Limits, Returned
+from batchgen.limits import Returned
 from batchgen.store.deltas import CounterDeltas
+from batchgen.store.server_wants import ServerWant
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 
 # How an answer ends that the parser, or what it needs of an answer, is to blame for.
@@ -265,15 +266,16 @@ def plan_grants(
     return grants, made
 
 
-def plan_returned(outcomes: Sequence[Outcome], limits: Limits, pause_ms: int) -> Returned:
-    """What calls that ended, or were never sent, give back of what they took from the limits. The
-    server wants no more calls for `pause_ms` from now on."""
-    counts_tokens = limits.tpm is not None
+def plan_returned(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
+    """What calls of a server that ended, or were never sent, give back of what they took from its
+    limits, and what it has said."""
+    counts_tokens = want.limits.tpm is not None
     return Returned(
         requests=sum(map(_calls_not_sent, outcomes)),
         tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
-        refused_at=tuple(_refused_at(outcomes)) if limits.adaptive else (),
-        pause_ms=pause_ms,
+        refused_at=tuple(_refused_at(outcomes)) if want.limits.adaptive else (),
+        asked_ms=want.asked_ms,
+        pause_ms=want.pause_ms,
     )
 
 

@@ -24,15 +24,17 @@ class Trial(Struct, frozen=True):
 class ServerWant(Struct, frozen=True):
     """Room for up to `slots` more calls at a `server` (its key), of `capacity` in all, sending it
     no more than `limits` allow together with every other worker that asks it. A call is thought to
-    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls. `trial` None:
-    no recipe is ever on trial. While the server answers nobody, as `probes` calls have shown, its
-    calls are for items from all over the pool."""
+    use `call_tokens`, and for `pause_ms` from now on the server wants no more calls; those that it
+    has refused it wants not to be sent again for `asked_ms`. `trial` None: no recipe is ever on
+    trial. While the server answers nobody, as `probes` calls have shown, its calls are for items
+    from all over the pool."""
 
     server: str
     slots: int = 0
     limits: Limits = NO_LIMITS
     call_tokens: CallTokens = UNKNOWN_CALL
     pause_ms: int = 0
+    asked_ms: int = 0
     capacity: int = 0
     trial: Trial | None = None
     probes: int | None = None

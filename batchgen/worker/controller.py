@@ -154,7 +154,8 @@ class Controller:
         self._rise(call)
 
     def refused(self, call: Call, now: int, *, may_fall: bool = True) -> Refusal:
-        """The server refused it. Without `may_fall` the limit does not fall for that."""
+        """The server refused it. Without `may_fall` the limit does not fall for that, and after a
+        burst all come back at once: something else holds the calls back."""
         self.left(call)
         took_ms = max(now - call.sent_at, _SHORTEST_REFUSAL_MS)
         self._settle(now - _SURELY_TAKEN * took_ms)
@@ -167,7 +168,7 @@ class Controller:
         is_first = not (self._has_taken or self.under_way)
         is_row = self._tells_of_burst and not (is_above and self.under_way)
         if self._is_back or is_first or is_row:
-            self.restart()
+            self.restart() if may_fall else self._begin_anew()
             return Refusal.BURST
         is_alarm = self._evidence >= (2 * _TELLING if is_above else _TELLING)
         if not is_alarm and not (is_above and self._tells_of_limit(high)):
@@ -182,9 +183,14 @@ class Controller:
         before: what fell since then fell for that."""
         self._ramp, self._ramp_rise = 1.0, _RISE
         self._limit = self._limit_that_held
-        self._burst_after, self._is_back = self._sent, True
-        self._evidence = self._row = 0.0
+        self._is_back = True
+        self._begin_anew()
         self._prove_up_to(0)
+
+    def _begin_anew(self) -> None:
+        """What was sent until now tells no more."""
+        self._burst_after = self._sent
+        self._evidence = self._row = 0.0
 
     # What a call that was taken tells
 

@@ -66,6 +66,7 @@ class Demand:
             self._trials.server, self.claims(free_slots, now), limits,
             self._meter.estimate if counts_tokens else UNKNOWN_CALL,
             pause_ms=max(0, self._pacer.limited_until - now),
+            asked_ms=max(0, self._pacer.asked_until - now),
             trial=self._trials.request(self._pacer.first_calls(now)),
             probes=self._pacer.probes,
         )  # fmt: skip

@@ -66,7 +66,7 @@ class Pacer:
         self._refused_as_announced = False
         self._paused_at = -1
         self._rests_until = 0
-        self._refused_until = 0  # some item waits, as it was refused
+        self.asked_until = 0  # some item waits so long, as the server has refused it
         self._trouble_began_at = now  # the bursts or probes that are counted
         self._bursts = 0
         self._failed_probes = 0
@@ -171,7 +171,7 @@ class Pacer:
 
     def waits(self, now: int) -> bool:
         """Whether the server has asked that a call wait: of all, or of some item."""
-        return now < max(self.paused_until, self._refused_until)
+        return now < max(self.paused_until, self.asked_until)
 
     def stalled(self, now: int) -> str | None:
         """Why the worker should give up, in words, or None."""
@@ -205,9 +205,7 @@ class Pacer:
             self._served(call)
         refusal = self.controller.refused(call, now, may_fall=self._cuts_slots or not is_limited)
         is_alone = not self.controller.under_way
-        self._refused_until = max(
-            self._refused_until, now + ceil(1000 * (failure.retry_after_s or 0))
-        )
+        self.asked_until = max(self.asked_until, now + ceil(1000 * (failure.retry_after_s or 0)))
         self._refused.refused(item.id, may_be_its_own=refusal is Refusal.STRAY or is_alone)
         if refusal is Refusal.BURST:
             self._pause_for_burst(failure, now)

@@ -309,8 +309,17 @@ create table shared_rates (
   cut_at           integer not null,
   cut_effective_at integer not null,               -- until then calls went out that did not know of it
   taken_since_cut  integer not null,               -- calls since then that were not refused
+  tested_share     real    not null,               -- of refusals that may be strays; 0: no test
+  stray_share          real not null,              -- of all calls, refused whatever the rate is
+  stray_known_calls    real not null,              -- that have shown it
+  stray_recent_calls   real not null,              -- the newest, of which the next were refused
+  stray_recent_refused real not null,
   constraint ceiling_positive check (ceiling_per_s > 0),
-  constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0)
+  constraint never_shrinks    check (limited_s >= 0 and taken_since_cut >= 0),
+  constraint strays_are_a_share  check (stray_share >= 0 and stray_share < 1
+                                        and tested_share >= 0 and tested_share < 1),
+  constraint calls_not_negative  check (stray_known_calls >= 0 and stray_recent_calls >= 0
+                                        and stray_recent_refused >= 0)
 ) strict, without rowid;
 
 -- The recipes that a server has answered since the first of the workers that ask it began. Until then a

@@ -1,7 +1,8 @@
 """Virtual time: workers that claim by the shared limits, and servers with limits of their own.
 
 Everything that decides is the real thing (`batchgen.limits.buckets`, the order of steps in an
-exchange); what is simulated is the time that commits, the network and the model take.
+exchange, each worker's `Pacer`); what is simulated is the time that commits, the network and the
+model take.
 """
 
 import heapq
@@ -14,10 +15,14 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from batchgen.items import Answer, Failure, Item, Reason, Usage
 from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
+from batchgen.worker.controller import Call
+from batchgen.worker.pacer import Pacer
 
 START = 1_700_000_000.0
 _COMMIT_S, _REFUSAL_S = 0.005, 0.03
+_ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
 
 
 class Server(Protocol):
@@ -61,6 +66,7 @@ class Window:
     """So many in each minute of the clock."""
 
     per_s: float
+    says: bool = True
     minute: int = -1
     used: int = 0
 
@@ -69,7 +75,7 @@ class Window:
         if minute != self.minute:
             self.minute, self.used = minute, 0
         if self.used >= self.per_s * 60:
-            return Refused(math.ceil(60 * (minute + 1) - (now_s - START)))
+            return Refused(math.ceil(60 * (minute + 1) - (now_s - START)) if self.says else None)
         self.used += 1
         return None
 
@@ -97,6 +103,32 @@ class Outage:
         return self.server.take(now_s)
 
 
+@dataclass
+class Straying:
+    """Another server, which refuses that `share` of the calls besides, whatever is sent."""
+
+    server: Server
+    share: float
+    seed: int = 1
+    retry_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    @property
+    def per_s(self) -> float:
+        return self.server.per_s
+
+    @per_s.setter
+    def per_s(self, value: float) -> None:
+        self.server.per_s = value
+
+    def take(self, now_s: float) -> Refused | None:
+        if self._random.random() < self.share:
+            return Refused(self.retry_after_s)
+        return self.server.take(now_s)
+
+
 def tight(rpm: float) -> Bucket:
     """A second's worth at once, as the simulator's."""
     return Bucket(rpm / 60, max(1, math.ceil(rpm / 60)))
@@ -112,29 +144,39 @@ def deep(rpm: float) -> Bucket:
     return Bucket(rpm / 60, rpm)
 
 
+def silent_deep(rpm: float) -> Bucket:
+    return Bucket(rpm / 60, rpm, lambda _: None)
+
+
 def window(rpm: float) -> Window:
     return Window(rpm / 60)
 
 
+def silent_window(rpm: float) -> Window:
+    return Window(rpm / 60, says=False)
+
+
 @dataclass
 class Worker:
-    idle: int
-    paused_until_s: float = 0.0
+    slots: int
+    begins_s: float = START
     refused_at: list[int] = field(default_factory=list)
     wakes_at_s: float = math.inf
-    bursts: int = 0
 
-    def hear(self, at_s: float, sent_s: float, refused: Refused | None) -> None:
-        self.idle += 1
-        if refused is None:
-            self.bursts = 0
-            return
-        self.refused_at.append(round(sent_s * 1000))
-        asked_s = refused.retry_after_s
-        if asked_s is not None or sent_s > self.paused_until_s:
-            pause_s = min(2.0**self.bursts, 60.0) if asked_s is None else asked_s
-            self.bursts += sent_s > self.paused_until_s
-            self.paused_until_s = max(self.paused_until_s, at_s + pause_s)
+    def __post_init__(self) -> None:
+        self.pacer = Pacer(self.slots, 1e9, _ms(self.begins_s), cuts_slots=False)
+        self._items = count()
+
+    def send(self, at_s: float) -> Call:
+        return self.pacer.call_sent(_ms(at_s))
+
+    def hear(self, at_s: float, call: Call, refused: Refused | None) -> None:
+        verdict: Answer | Failure = _ANSWER
+        if refused is not None:
+            self.refused_at.append(call.sent_at)
+            verdict = Failure(Reason.RATE_LIMIT, "429", retry_after_s=refused.retry_after_s)
+        item = Item(next(self._items), 1, 1, 1, None, "{}")
+        self.pacer.observe(verdict, item, call, _ms(at_s))
 
 
 @dataclass
@@ -163,9 +205,10 @@ def run(
     slots: int = 100,
     latency_s: float = 0.5,
     then: tuple[float, float] | None = None,
+    seed: int = 7,
 ) -> Run:
     """Workers without end of work; from second `then[0]` on the server allows `then[1]` rpm."""
-    crew = _Crew(server, limits, latency_s)
+    crew = Crew(server, limits, latency_s, seed=seed)
     for number in range(workers):
         crew.wake(Worker(slots), START + number * 0.3)
     if then is not None:
@@ -175,25 +218,32 @@ def run(
     return Run(crew.calls)
 
 
-_Event = tuple[float, int, Worker, float | None, Refused | None]
+_Event = tuple[float, int, Worker, Call | None, Refused | None]
 
 
-class _Crew:
-    def __init__(self, server: Server, limits: Limits, latency_s: float) -> None:
+class Crew:
+    def __init__(
+        self,
+        server: Server,
+        limits: Limits,
+        latency_s: float,
+        seed: int = 7,
+        shared: SharedRate | None = None,
+    ) -> None:
         self._server = server
         self._limits = limits
         self._latency_s = latency_s
-        self._shared = SharedRate()
-        self._rng = random.Random(7)
+        self.shared = shared or SharedRate()
+        self._rng = random.Random(seed)
         self._order = count()
         self._events: list[_Event] = []
         self.calls: list[tuple[float, bool]] = []
 
     def work(self, until_s: float) -> None:
         while self._events[0][0] < until_s:
-            at_s, _, worker, sent_s, refused = heapq.heappop(self._events)
-            if sent_s is not None:
-                worker.hear(at_s, sent_s, refused)
+            at_s, _, worker, call, refused = heapq.heappop(self._events)
+            if call is not None:
+                worker.hear(at_s, call, refused)
                 self.wake(worker, at_s + 0.002)
             elif at_s == worker.wakes_at_s:
                 worker.wakes_at_s = math.inf
@@ -205,40 +255,44 @@ class _Crew:
             self._push(at_s, worker)
 
     def _push(
-        self,
-        at_s: float,
-        worker: Worker,
-        sent_s: float | None = None,
-        refused: Refused | None = None,
+        self, at_s: float, worker: Worker, call: Call | None = None, refused: Refused | None = None
     ) -> None:
-        heapq.heappush(self._events, (at_s, next(self._order), worker, sent_s, refused))
+        heapq.heappush(self._events, (at_s, next(self._order), worker, call, refused))
 
     def _exchange(self, worker: Worker, now_s: float) -> None:
-        now, seen_at = round(now_s * 1000), self._shared.updated_at
-        pause_ms = max(0, round((worker.paused_until_s - now_s) * 1000))
-        returned = Returned(refused_at=tuple(worker.refused_at), pause_ms=pause_ms)
+        now, seen_at, pacer = _ms(now_s), self.shared.updated_at, worker.pacer
+        returned = Returned(
+            refused_at=tuple(worker.refused_at),
+            asked_ms=max(0, pacer.asked_until - now),
+            pause_ms=max(0, pacer.limited_until - now),
+        )
         worker.refused_at.clear()
         if returned != Returned():
-            self._shared = self._shared.settled(returned, now)
-        if now_s < worker.paused_until_s:
-            self.wake(worker, worker.paused_until_s)
-        elif worker.idle:
-            filled = self._shared.filled(self._limits, 1, now)
-            allowed = allowance(filled, self._limits, min(worker.idle, 100), 1, now)
+            self.shared = self.shared.settled(returned, now)
+        want = min(pacer.allowed(now) - pacer.controller.under_way, 100)
+        if want > 0:
+            filled = self.shared.filled(self._limits, 1, now)
+            allowed = allowance(filled, self._limits, want, 1, now)
             if allowed.calls or allowed.is_learned:
-                self._shared = filled.taken(allowed.calls, 0)
+                self.shared = filled.taken(allowed.calls, 0)
             if allowed.is_learned and seen_at:
-                grown = self._shared.learned.limited_for((now - seen_at) / 1000)
-                self._shared = replace(self._shared, learned=grown)
+                grown = self.shared.learned.limited_for((now - seen_at) / 1000)
+                self.shared = replace(self.shared, learned=grown)
             for _ in range(allowed.calls):
                 self._send(worker, now_s)
             if allowed.next_at is not None:
                 self.wake(worker, min(now_s + 1, allowed.next_at / 1000))
+        if (rises_at := pacer.next_change_at(now)) is not None:
+            self.wake(worker, max(now_s + 0.001, rises_at / 1000))
 
     def _send(self, worker: Worker, now_s: float) -> None:
-        worker.idle -= 1
         sent_s = now_s + _COMMIT_S * self._rng.uniform(1, 3)
+        call = worker.send(sent_s)
         refused = self._server.take(sent_s)
         self.calls.append((sent_s - START, refused is None))
         takes_s = _REFUSAL_S if refused else self._latency_s * self._rng.uniform(0.5, 1.5)
-        self._push(sent_s + takes_s, worker, sent_s, refused)
+        self._push(sent_s + takes_s, worker, call, refused)
+
+
+def _ms(at_s: float) -> int:
+    return round(at_s * 1000)

@@ -23,8 +23,8 @@ insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)
  values (1, 1, 1, 'done', 1, 0);
 insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
-insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0);
-insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null);
+insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0, 0, 0, 50, 0, 0);
+insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
@@ -87,6 +87,9 @@ IMPOSSIBLE = [
     ("ceiling_positive", "update shared_rates set ceiling_per_s = 0"),
     ("never_shrinks", "update shared_rates set limited_s = -1"),
     ("never_shrinks", "update shared_rates set taken_since_cut = -1"),
+    ("strays_are_a_share", "update shared_rates set stray_share = 1"),
+    ("strays_are_a_share", "update shared_rates set tested_share = -0.1"),
+    ("calls_not_negative", "update shared_rates set stray_recent_refused = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
     ("sha256_is_hex", "update live_files set sha256 = ''"),
     ("not_negative", "update live_files set result_seq = -1"),

@@ -15,7 +15,16 @@ from batchgen.items import (
     Usage,
 )
 from batchgen.limits import Limits
-from batchgen.store import Budget, EndedAnswer, EndedItem, Grant, Reparsed, Reservation, Spent
+from batchgen.store import (
+    Budget,
+    EndedAnswer,
+    EndedItem,
+    Grant,
+    Reparsed,
+    Reservation,
+    ServerWant,
+    Spent,
+)
 from batchgen.store.plan import (
     ClaimRow,
     Known,
@@ -188,7 +197,9 @@ def test_calls_that_were_not_sent_and_tokens_that_were_not_used_are_given_back()
         Outcome(item, (UNKNOWN,), Release()),
         Outcome(item, (REFUSED,), Retry(None, charged=False)),
     ]
-    returned = plan_returned(outcomes, Limits(tpm=1000, adaptive=True), pause_ms=5)
+    returned = plan_returned(
+        outcomes, ServerWant("", limits=Limits(tpm=1000, adaptive=True), pause_ms=5)
+    )
     assert (returned.requests, returned.tokens) == (1, 100 + 70 + 0 + 100)
     assert (returned.refused_at, returned.pause_ms) == ((NOW - 5,), 5)
 

@@ -68,7 +68,7 @@ class _Limiter:
         self._allowance = Allowance(0)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        returned = plan_returned(outcomes, self._want.limits, self._want.pause_ms)
+        returned = plan_returned(outcomes, self._want)
         if returned != Returned():
             self._shared = self._shared.settled(returned, self._now)
             self._changed = True
@@ -98,6 +98,8 @@ class _Limiter:
             return
         columns = asdict(self._shared)
         learned = asdict(columns.pop("learned"))
+        strays = asdict(learned.pop("strays"))
+        learned |= {f"stray_{name}": value for name, value in strays.items()}
         self._db.execute(
             QUERIES["write_shared_rate"], {"server": self._want.server} | columns | learned
         )

@@ -569,24 +569,30 @@ select min(available_at) from work indexed by work_selected
 
 -- name: shared_rate
 select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,
-       cut_effective_at, taken_since_cut
+       cut_effective_at, taken_since_cut, tested_share, stray_share, stray_known_calls,
+       stray_recent_calls, stray_recent_refused
   from shared_rates where server = :server;
 
 -- name: shared_rates
 select server, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s,
-       cut_at, cut_effective_at, taken_since_cut
+       cut_at, cut_effective_at, taken_since_cut, tested_share, stray_share, stray_known_calls,
+       stray_recent_calls, stray_recent_refused
   from shared_rates order by server;
 
 -- name: write_shared_rate
 insert into shared_rates (server, updated_at, requests, tokens, paused_until, ceiling_per_s,
-  cut_share, limited_s, cut_at, cut_effective_at, taken_since_cut)
+  cut_share, limited_s, cut_at, cut_effective_at, taken_since_cut, tested_share, stray_share,
+  stray_known_calls, stray_recent_calls, stray_recent_refused)
 values (:server, :updated_at, :requests, :tokens, :paused_until, :ceiling_per_s, :cut_share,
-  :limited_s, :cut_at, :cut_effective_at, :taken_since_cut)
+  :limited_s, :cut_at, :cut_effective_at, :taken_since_cut, :tested_share, :stray_share,
+  :stray_known_calls, :stray_recent_calls, :stray_recent_refused)
 on conflict (server) do update
    set updated_at = :updated_at, requests = :requests, tokens = :tokens,
        paused_until = :paused_until, ceiling_per_s = :ceiling_per_s, cut_share = :cut_share,
        limited_s = :limited_s, cut_at = :cut_at, cut_effective_at = :cut_effective_at,
-       taken_since_cut = :taken_since_cut;
+       taken_since_cut = :taken_since_cut, tested_share = :tested_share,
+       stray_share = :stray_share, stray_known_calls = :stray_known_calls,
+       stray_recent_calls = :stray_recent_calls, stray_recent_refused = :stray_recent_refused;
 
 ------------------------------------------------------------------------------- exchange: trials
 

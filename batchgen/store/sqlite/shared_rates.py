@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any
 
-from batchgen.limits import LearnedRate, SharedRate
+from batchgen.limits import LearnedRate, SharedRate, Strays
 from batchgen.store.sqlite.rows import dicts_of
 
 
@@ -13,7 +13,9 @@ def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
 
 
 def _shared_rate(columns: dict[str, Any]) -> SharedRate:
-    learned = LearnedRate(**{name: columns.pop(name) for name in LearnedRate.__struct_fields__})
+    strays = Strays(**{name: columns.pop(f"stray_{name}") for name in Strays.__struct_fields__})
+    names = set(LearnedRate.__struct_fields__) - {"strays"}
+    learned = LearnedRate(**{name: columns.pop(name) for name in names}, strays=strays)
     return SharedRate(**columns, learned=learned)
 
 
