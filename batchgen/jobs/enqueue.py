@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -172,10 +173,12 @@ async def _add_chunks(
                 await refuse_changed_ids(store, intake, rows, experiment)
             if not rows:
                 break
+            begun = asyncio.Event()
             writing = asyncio.create_task(
-                _add_rows(store, intake, rows, reader, priority, progress), name="enqueue chunk"
+                _add_rows(store, intake, rows, reader, priority, progress, begun),
+                name="enqueue chunk",
             )
-            await asyncio.sleep(0)  # for it to begin
+            await begun.wait()  # then it is written, however long the next chunk is in coming
     finally:
         if writing is not None:
             await uninterrupted(asyncio.wait([writing]))
@@ -207,19 +210,24 @@ def next_chunk(
 
 async def _add_rows(
     store: Store, intake: Intake, rows: list[NewItem], reader: PoolReader, priority: int,
-    progress: Enqueued,
+    progress: Enqueued, begun: asyncio.Event,
 ) -> None:  # fmt: skip
-    while rows:
-        added = await store.add_items(intake, rows, priority)
-        progress.new += added.new
-        if progress.ids is not None:
-            progress.ids += added.ids
-        if added.conflict is None:
-            return
-        bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
-        conflict = id_conflict(bad, f"item {added.conflict}")
-        owner = await name_of_item(store, added.conflict)
-        reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=owner)
+    """`begun` is set when the thread that writes has the rows, and in any case in the end."""
+    say_begun = partial(asyncio.get_running_loop().call_soon_threadsafe, begun.set)
+    try:
+        while rows:
+            added = await store.add_items(intake, rows, priority, say_begun)
+            progress.new += added.new
+            if progress.ids is not None:
+                progress.ids += added.ids
+            if added.conflict is None:
+                return
+            bad, rows = rows[len(added.ids)], rows[len(added.ids) + 1 :]
+            conflict = id_conflict(bad, f"item {added.conflict}")
+            owner = await name_of_item(store, added.conflict)
+            reader.refuse_after_all(conflict, Remedy.SHOW_ITEM, item=owner)
+    finally:
+        begun.set()
 
 
 def id_conflict(row: NewItem, owner: str) -> BadLine:

@@ -148,7 +148,8 @@ class PoolReader:
     def _problem_of(self, item: PoolItem) -> BadLine | None:
         try:
             self.renderer.check(item.input, item.where)
-            check_images(self.renderer.messages_given(item.input), self._directory)
+            if messages := self.renderer.messages_given(item.input):
+                check_images(messages, self._directory)
         except InputError as exc:
             return BadLine(item.where, str(exc), dump_json(item.input.given))
         except TemplateError as exc:

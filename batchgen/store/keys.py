@@ -1,5 +1,6 @@
 """The identity of an item, 16 bytes: equal keys are the same item, whatever engine keeps them."""
 
+from functools import cache
 from hashlib import blake2b
 
 
@@ -11,7 +12,14 @@ def key_of_id(experiment_id: int, variant: int, custom_id: str) -> bytes:
 
 def key_of_content(experiment_id: int, variant: int, content: bytes) -> bytes:
     """The identity of the first item with this content (`content_of`)."""
-    return blake2b(b"%d\0%d\0%b" % (experiment_id, variant, content), digest_size=16).digest()
+    of_content = _begun(experiment_id, variant).copy()  # half as dear as one begun anew
+    of_content.update(content)
+    return of_content.digest()
+
+
+@cache
+def _begun(experiment_id: int, variant: int) -> blake2b:
+    return blake2b(f"{experiment_id}\0{variant}\0".encode(), digest_size=16)
 
 
 def key_of_copy(key: bytes, number: int) -> bytes:

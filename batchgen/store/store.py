@@ -120,10 +120,14 @@ class Store(ReadStore):
 
         yield count_new
 
-    async def add_items(self, into: Intake, items: Sequence[NewItem], priority: int = 0) -> Added:
+    async def add_items(
+        self, into: Intake, items: Sequence[NewItem], priority: int = 0,
+        begun: Callable[[], object] = lambda: None,
+    ) -> Added:  # fmt: skip
         """Add what is not there yet of the items and their samples, in their order. Give it
-        thousands at a time."""
-        added = await self._db.write(additions.add_items, into, items, priority)
+        thousands at a time. `begun` is called, on another thread, when nothing is needed any more
+        of the event loop for them to be written."""
+        added = await self._db.write(additions.add_items, into, items, priority, begun)
         await self._sort_keys_in(item_keys.MOST_WAITING)
         return added
 

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from batchgen.items import NewItem, State
@@ -40,10 +40,12 @@ class _Told(NamedTuple):
 
 
 def add_items(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int
-) -> Added:
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int,
+    begun: Callable[[], object] = lambda: None,
+) -> Added:  # fmt: skip
     """Add the items that are not there yet, each with its samples; all of them, or up to the first
-    conflict, in one go."""
+    conflict, in one go. `begun` is called first."""
+    begun()
     first = last_id(db, "items") + 1
     known = look_up(db, [item.key for item in items])
     conflict = _first_conflict(db, items, known)
