@@ -84,3 +84,11 @@ _OF_COMPLETIONS = frozenset(
 _OF_EMBEDDINGS = frozenset(("dimensions", "encoding_format", "extra_body", "user"))
 NOT_OF_COMPLETIONS = (OPENAI_NAMES | OF_OTHER_ENDPOINTS) - _OF_COMPLETIONS
 NOT_OF_EMBEDDINGS = (OPENAI_NAMES | OF_OTHER_ENDPOINTS) - _OF_EMBEDDINGS
+
+ENDPOINT_PATHS = {
+    "chat": "/chat/completions",
+    "responses": "/responses",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+}
+"""Where each endpoint is, by its name in the config."""

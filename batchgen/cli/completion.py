@@ -1,10 +1,14 @@
 """What a shell proposes while a command is typed, beside what click knows: experiments, files."""
 
+from typing import TYPE_CHECKING
+
 import click
-from click.shell_completion import CompletionItem
 
 from batchgen.cli.group import global_options
 from batchgen.errors import BatchgenError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 def experiments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -20,6 +24,8 @@ def experiments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     return [name for name in names if name.startswith(incomplete)]
 
 
-def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """As the shell itself would."""
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(incomplete, type="file")]

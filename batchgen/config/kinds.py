@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from batchgen.endpoints import ENDPOINTS
 from batchgen.items import LARGEST_MAX_TOKENS, Price
-from batchgen.parameters import OPENAI, OTHERS, VENDORS
+from batchgen.parameters import ENDPOINT_PATHS, OPENAI, OTHERS, VENDORS
 from batchgen.text.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
@@ -273,15 +272,15 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
         raise ValueError("must not have a user or password; the key belongs in model.api_key")
     if "#" in url:
         raise ValueError("must not have a part after #")
-    for path in (one.path for one in ENDPOINTS.values()):
+    for path in ENDPOINT_PATHS.values():
         if parts.path.rstrip("/").endswith(path):
             raise ValueError(f"leave off {path}, it is added to every request")
     return url if parts.query else url.rstrip("/?")
 
 
 def _check_endpoint(value: Any, _: ValueContext) -> str:
-    if value not in ENDPOINTS:
-        raise ValueError(f"must be one of {', '.join(ENDPOINTS)}, not {shown_value(value)}")
+    if value not in ENDPOINT_PATHS:
+        raise ValueError(f"must be one of {', '.join(ENDPOINT_PATHS)}, not {shown_value(value)}")
     return str(value)
 
 

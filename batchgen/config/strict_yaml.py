@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from batchgen.config.kinds import shown_key
 from batchgen.errors import ConfigError
-from batchgen.text.encoding import utf8_problem
 
 if TYPE_CHECKING:
     import yaml
@@ -28,6 +27,8 @@ def read_file(file: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
+        from batchgen.text.encoding import utf8_problem  # here: nearly every file is UTF-8
+
         raise ConfigError(f"{file.name}:{line}: {utf8_problem(exc)}") from None
     return parse_yaml(text, file.name)
 

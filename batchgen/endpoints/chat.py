@@ -15,7 +15,7 @@ from batchgen.endpoints.unusable import (
 )
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
-from batchgen.parameters import OF_OTHER_ENDPOINTS
+from batchgen.parameters import ENDPOINT_PATHS, OF_OTHER_ENDPOINTS
 from batchgen.text.foreign_json import text_or_none
 
 # What a message may hold in place of text.
@@ -84,7 +84,7 @@ def _beside_text(body: Body) -> Mapping[str, Any]:
 
 CHAT = Endpoint(
     name="chat",
-    path="/chat/completions",
+    path=ENDPOINT_PATHS["chat"],
     answer="a chat completion",
     sign='"choices"',
     prompt=_prompt,

@@ -11,7 +11,7 @@ from batchgen.endpoints.finish import finish_reason_of, is_cut_off
 from batchgen.endpoints.unusable import ended_badly, nothing_in, unusable, without_text
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
-from batchgen.parameters import NOT_OF_COMPLETIONS
+from batchgen.parameters import ENDPOINT_PATHS, NOT_OF_COMPLETIONS
 from batchgen.text.foreign_json import text_or_none
 from batchgen.text.json_text import storable
 
@@ -75,7 +75,7 @@ def _beside_text(body: Body) -> Mapping[str, Any]:
 
 COMPLETIONS = Endpoint(
     name="completions",
-    path="/completions",
+    path=ENDPOINT_PATHS["completions"],
     answer="a completion",
     sign='"choices"',
     prompt=_prompt,

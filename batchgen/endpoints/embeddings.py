@@ -13,7 +13,7 @@ from batchgen.endpoints.endpoint import Body, Endpoint, ErrorInside, Message, te
 from batchgen.endpoints.unusable import nothing_in, unusable, without_text
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
-from batchgen.parameters import NOT_OF_EMBEDDINGS
+from batchgen.parameters import ENDPOINT_PATHS, NOT_OF_EMBEDDINGS
 from batchgen.text.foreign_json import dump_whole, shorten, text_or_none
 
 _FLOAT_DIGITS = 9  # as many tell every 32-bit float from its neighbours
@@ -88,7 +88,7 @@ def _whole(body: Body, _text: str, vector: Any) -> Body:
 
 EMBEDDINGS = Endpoint(
     name="embeddings",
-    path="/embeddings",
+    path=ENDPOINT_PATHS["embeddings"],
     answer="an embedding",
     sign='"embedding"',
     prompt=_prompt,

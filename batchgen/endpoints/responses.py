@@ -19,7 +19,7 @@ from batchgen.endpoints.unusable import (
 )
 from batchgen.endpoints.usage import usage_of
 from batchgen.items import Answer, Failure, Reply
-from batchgen.parameters import NOT_OF_RESPONSES
+from batchgen.parameters import ENDPOINT_PATHS, NOT_OF_RESPONSES
 from batchgen.text.foreign_json import text_or_none
 from batchgen.text.json_text import storable
 
@@ -151,7 +151,7 @@ def _tool_calls(body: Body) -> Iterator[Body]:
 
 RESPONSES = Endpoint(
     name="responses",
-    path="/responses",
+    path=ENDPOINT_PATHS["responses"],
     answer="a response",
     sign='"output"',
     prompt=prompt_of,

@@ -6,7 +6,7 @@ run are drawn from.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -17,10 +17,12 @@ from batchgen.items import State
 from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summary_of
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
-from batchgen.llm.prices import Prices
-from batchgen.store import CallTotals, Counts, ReadStore, Selection, WorkerRow, server_key
+from batchgen.store import CallTotals, Counts, ReadStore, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
+
+if TYPE_CHECKING:
+    from batchgen.store import Selection
 
 Columns = Mapping[str, Callable[[Counts], int | float]]
 
@@ -163,28 +165,42 @@ async def status_of(store: ReadStore, config: Config, experiment: str | None = N
     total = Counts.sum_of(one.counts for one in experiments)
     workers, pace = await store.workers(), await store.pace(only)
     dead = [worker for worker in workers if not worker.alive and only is None]
-    prices = Prices(config.model)
-    unknown = await max_cost_of_unknown(
-        store, prices, total.unknown_calls + sum(worker.calls for worker in dead),
-        [worker.id for worker in dead], only, parse_feedback=config.work.parse_feedback,
-    )  # fmt: skip
+    unknown_calls = total.unknown_calls + sum(worker.calls for worker in dead)
+    unknown, cost_note = NO_UNKNOWN_CALLS, None
+    if unknown_calls or total.cost_usd:
+        from batchgen.llm.prices import Prices  # here: mostly there is no need of them
+
+        prices = Prices(config.model)
+        cost_note = prices.estimate_note(config.model.model) if total.cost_usd else None
+        unknown = await max_cost_of_unknown(
+            store, prices, unknown_calls, [worker.id for worker in dead], only,
+            parse_feedback=config.work.parse_feedback,
+        )  # fmt: skip
     latencies_ms = await store.latencies_ms(None if only is None else [only])
     return replace(
         _status(total, latencies_ms, workers),
         experiments=tuple(experiments),
         items_per_s=pace.items / pace.span_s,
-        learned_rpm=(await store.learned_rates()).get(server_key(config.model.base_url)),
+        learned_rpm=await _learned_rpm(store, config),
         unknown=unknown,
-        cost_note=prices.estimate_note(config.model.model) if total.cost_usd else None,
+        cost_note=cost_note,
         outdated=await outdated(store, config, [one.experiment for one in experiments]),
     )
+
+
+async def _learned_rpm(store: ReadStore, config: Config) -> float | None:
+    if not (rates := await store.learned_rates()):
+        return None
+    from batchgen.store import server_key  # here: only --adaptive has learned any
+
+    return rates.get(server_key(config.model.base_url))
 
 
 async def watch_run(
     store: ReadStore,
     experiments: Sequence[int] | None,
     until: int | None = None,
-    selection: Selection | None = None,
+    selection: "Selection | None" = None,
 ) -> Callable[[], Awaitable[Status]]:
     """How to look at a run that begins now, as often as one likes: it costs little, so it leaves
     out what a run does not need (each experiment alone, what was before, unknown calls).

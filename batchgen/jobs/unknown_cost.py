@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from batchgen.errors import UsageError
-from batchgen.llm.prices import Prices, WorstCase
 from batchgen.store import ReadStore, UnknownCall
 
 if TYPE_CHECKING:
+    from batchgen.llm.prices import Prices, WorstCase
     from batchgen.prompts import Renderer
 
 _MAX_CALLS = 5000  # so that `status` stays quick
@@ -34,7 +34,7 @@ NO_UNKNOWN_CALLS = UnknownCost(0)
 
 
 async def max_cost_of_unknown(
-    store: ReadStore, prices: Prices, calls: int, dead: Sequence[int],
+    store: ReadStore, prices: "Prices", calls: int, dead: Sequence[int],
     experiment_id: int | None = None, *, parse_feedback: bool,
 ) -> UnknownCost:  # fmt: skip
     """The most that the `calls` with unknown outcome, of an experiment or of all, can have cost.
@@ -75,13 +75,13 @@ async def _all_calls(
 
 
 class _Requests:
-    def __init__(self, store: ReadStore, prices: Prices, parse_feedback: bool) -> None:
+    def __init__(self, store: ReadStore, prices: "Prices", parse_feedback: bool) -> None:
         self._store = store
         self._prices = prices
         self._parse_feedback = parse_feedback
         self._renderers: dict[int, Renderer] = {}
 
-    async def worst_case(self, call: UnknownCall) -> WorstCase | None:
+    async def worst_case(self, call: UnknownCall) -> "WorstCase | None":
         """None: the answer has no limit, or the item can no longer be rendered."""
         from batchgen.pool import read_item  # here: nearly always there is no such call
         from batchgen.prompts import with_feedback

@@ -45,10 +45,13 @@ if TYPE_CHECKING:
         LiveFileRecord,
         LivePage,
         Pace,
+        ParserCount,
         ResultRow,
         StoredAttempt,
         StoredItem,
+        StoredParser,
         UnknownCall,
+        WorkerRow,
     )
     from batchgen.store.server_wants import AskedServer, ServerWant, Trial, server_key
     from batchgen.store.sqlite.parsers import Parsers
@@ -71,18 +74,15 @@ if TYPE_CHECKING:
         OrderChange,
         Orders,
         OtherRecipe,
-        ParserCount,
         RecipeChoice,
         Reparsed,
         Reservation,
         Selection,
         Spent,
-        StoredParser,
         Twin,
-        WorkerRow,
     )
 else:
     __getattr__ = names_on_demand(
-        __name__, __all__, "records", "values", "server_wants", "keys", "failure_groups",
-        "reading", "store", "sqlite.watch",
+        __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
+        "store", "sqlite.watch",
     )  # fmt: skip

@@ -7,6 +7,7 @@ then.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
@@ -19,11 +20,14 @@ from batchgen.store.records import (
     StoredAttempt,
     StoredItem,
     UnknownCall,
+    WorkerRow,
 )
 from batchgen.store.sqlite import living, look, shared_rates
 from batchgen.store.sqlite.known_parsers import KnownParsers
 from batchgen.store.sqlite.reading import Reads, open_to_read
-from batchgen.store.values import Selection, WorkerRow
+
+if TYPE_CHECKING:
+    from batchgen.store.values import Selection
 
 
 @contextmanager
@@ -52,7 +56,7 @@ class ReadStore:
         return await self._db.read(look.experiments)
 
     async def counts(
-        self, experiment_ids: Sequence[int] | None = None, selection: Selection | None = None
+        self, experiment_ids: Sequence[int] | None = None, selection: "Selection | None" = None
     ) -> Counts:
         """Items by state and what their calls used, of some experiments or all, in constant time.
         With a `selection` the items are those of it."""

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from batchgen.items import ParserVersion
+
 
 class Experiment(Struct, frozen=True):
     """`endpoint` is what its items are asked at by their recipe, in a list of experiments."""
@@ -191,6 +193,45 @@ class UnknownCall(NamedTuple):
     recipe_id: int
     input: str
     booked_usd: float | None
+
+
+# Workers and parsers
+
+
+class WorkerRow(Struct, frozen=True):
+    """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
+    `calls` are those that it has in flight, or had when it died; `servers` are the keys of those
+    that it asks."""
+
+    id: int
+    host: str
+    boot_id: str
+    pid: int
+    slots: int
+    started_at: int
+    lease_until: int
+    paused: bool = False
+    report: str | None = None
+    servers: tuple[str, ...] = ()
+    calls: int = 0
+    alive: bool = True
+
+
+class StoredParser(NamedTuple):
+    """A parser as it was when it was stored."""
+
+    id: int
+    version: ParserVersion
+
+
+class ParserCount(NamedTuple):
+    """`n` items of an experiment have a result by this parser."""
+
+    experiment_id: int
+    parser_id: int
+    spec: str
+    fingerprint: str
+    n: int
 
 
 # Results

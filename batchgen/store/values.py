@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct, field
 
 from batchgen.errors import UsageError
-from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
+from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, Recipe
 from batchgen.limits import Allowance
 from batchgen.store.server_wants import ServerWant
 
@@ -236,25 +236,6 @@ class Exchange(Struct, frozen=True):
         return self.orders is None
 
 
-class WorkerRow(Struct, frozen=True):
-    """A worker that joined and did not leave. `report` is JSON text, what it last told of itself;
-    `calls` are those that it has in flight, or had when it died; `servers` are the keys of those
-    that it asks."""
-
-    id: int
-    host: str
-    boot_id: str
-    pid: int
-    slots: int
-    started_at: int
-    lease_until: int
-    paused: bool = False
-    report: str | None = None
-    servers: tuple[str, ...] = ()
-    calls: int = 0
-    alive: bool = True
-
-
 # Budgets
 
 
@@ -298,23 +279,6 @@ class Spent(Struct, frozen=True):
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
-
-
-class StoredParser(NamedTuple):
-    """A parser as it was when it was stored."""
-
-    id: int
-    version: ParserVersion
-
-
-class ParserCount(NamedTuple):
-    """`n` items of an experiment have a result by this parser."""
-
-    experiment_id: int
-    parser_id: int
-    spec: str
-    fingerprint: str
-    n: int
 
 
 class RowGroup(NamedTuple):

@@ -3,19 +3,18 @@ database, and nothing else passes between them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
 
 from msgspec import Struct, field, json
 
 
-class Straggler(NamedTuple):
+class Straggler(Struct, frozen=True, array_like=True):
     """A call that takes much longer than most did. It began at `began_at` (epoch ms)."""
 
     item_id: int
     began_at: int
 
 
-class BudgetWait(NamedTuple):
+class BudgetWait(Struct, frozen=True, array_like=True):
     """What a call reserves of a budget: the most that it can use and cost; `answer_usd` is the part
     of it that `max_tokens` makes."""
 

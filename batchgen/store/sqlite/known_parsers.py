@@ -2,12 +2,16 @@
 
 import json
 import sqlite3
+from typing import TYPE_CHECKING
 
 from batchgen.items import ParserVersion
+from batchgen.store.records import ParserCount, StoredParser
 from batchgen.store.sqlite.reading import Reads
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import EndedAnswer, ParserCount, StoredParser
+
+if TYPE_CHECKING:
+    from batchgen.store.values import EndedAnswer
 
 
 class KnownParsers:
@@ -28,7 +32,7 @@ class KnownParsers:
         """How many items have a result by which parser, by experiment; constant time."""
         return await self._db.read(_counts)
 
-    async def answer_of(self, item_id: int) -> EndedAnswer | None:
+    async def answer_of(self, item_id: int) -> "EndedAnswer | None":
         """An item and the answer that it ended with. None when it has not ended with an answer
         that was for a parser."""
         from batchgen.store.sqlite import repair  # here: nothing else that only reads needs it

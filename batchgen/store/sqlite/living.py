@@ -9,11 +9,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from batchgen.clock import now_ms
+from batchgen.store.records import WorkerRow
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from batchgen.store.sqlite.place import lock_file_mode
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import WorkerRow
 
 
 def workers(db: sqlite3.Connection) -> list[WorkerRow]:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from batchgen.items import State
 from batchgen.store.records import (
@@ -17,10 +18,11 @@ from batchgen.store.records import (
     UnknownCall,
 )
 from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
-from batchgen.store.sqlite.selections import counts_of_selection
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import Selection
 from batchgen.text.json_text import is_storable
+
+if TYPE_CHECKING:
+    from batchgen.store.values import Selection
 
 
 def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:
@@ -67,12 +69,16 @@ def failed_calls(db: sqlite3.Connection) -> list[FailedCalls]:
 def counts(
     db: sqlite3.Connection,
     experiment_ids: Sequence[int] | None = None,
-    selection: Selection | None = None,
+    selection: "Selection | None" = None,
 ) -> Counts:
     found = counts_by_experiment(db)
     chosen = found if experiment_ids is None else experiment_ids
     total = Counts.sum_of(found[id_] for id_ in chosen if id_ in found)
-    return total if selection is None else counts_of_selection(db, selection, total)
+    if selection is None:
+        return total
+    from batchgen.store.sqlite.selections import counts_of_selection  # here: status has none
+
+    return counts_of_selection(db, selection, total)
 
 
 def unknown_calls(

@@ -11,6 +11,7 @@ from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Limits
 from batchgen.shutdown import uninterrupted
+from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
@@ -26,7 +27,6 @@ from batchgen.store.values import (
     Grant,
     Orders,
     Reservation,
-    WorkerRow,
 )
 
 # Less is how a clock is kept right, little by little.

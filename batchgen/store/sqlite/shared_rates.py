@@ -1,18 +1,26 @@
 """What all workers together may send to a server, as it is kept: a row for each server."""
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batchgen.limits import LearnedRate, SharedRate, Strays
 from batchgen.store.sqlite.rows import dicts_of
 
+if TYPE_CHECKING:
+    from batchgen.limits import SharedRate
 
-def read_shared_rate(db: sqlite3.Connection, server: str) -> SharedRate:
+
+def read_shared_rate(db: sqlite3.Connection, server: str) -> "SharedRate":
     columns = next(dicts_of(db, "shared_rate", {"server": server}), None)
-    return SharedRate() if columns is None else _shared_rate(columns)
+    if columns is not None:
+        return _shared_rate(columns)
+    from batchgen.limits import SharedRate
+
+    return SharedRate()
 
 
-def _shared_rate(columns: dict[str, Any]) -> SharedRate:
+def _shared_rate(columns: dict[str, Any]) -> "SharedRate":
+    from batchgen.limits import LearnedRate, SharedRate, Strays  # here: mostly there is no row
+
     strays = Strays(**{name: columns.pop(f"stray_{name}") for name in Strays.__struct_fields__})
     names = set(LearnedRate.__struct_fields__) - {"strays"}
     learned = LearnedRate(**{name: columns.pop(name) for name in names}, strays=strays)

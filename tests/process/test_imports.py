@@ -1,0 +1,56 @@
+"""What short commands load: each module costs its part of the time until they are done, and one
+import at the top of a module that they need brings a dozen others with it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kits.project import Project
+
+# Prints the modules that a command has loaded in the end.
+_COMMAND = """
+import atexit, sys
+from batchgen.__main__ import main
+atexit.register(lambda: print("loaded:", *sys.modules))
+main()
+"""
+_NEEDLESS = {
+    "aiohttp", "aiosqlite", "asyncio", "dataclasses", "genai_prices", "hashlib", "jsonschema",
+    "openai", "pydantic", "random", "rich", "socket", "ssl", "structlog", "subprocess", "tempfile",
+}  # fmt: skip
+
+
+def loaded(directory: Path, *arguments: str) -> set[str]:
+    command = [sys.executable, "-c", _COMMAND, *arguments]
+    run = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    return set(run.stdout.partition("loaded: ")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("command", "most_of_ours", "needless"),
+    [
+        ("--help", 10, _NEEDLESS | {"msgspec", "json", "pathlib", "sqlite3", "yaml"}),
+        ("status", 60, _NEEDLESS),
+        ("failures", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
+        ("experiments", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
+    ],
+)
+async def test_a_short_command_loads_what_it_needs(
+    project: Project, command: str, most_of_ours: int, needless: set[str]
+) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    modules = loaded(project.path, command)
+    assert sorted(modules & needless) == []
+    ours = sorted(name for name in modules if name.split(".")[0] == "batchgen")
+    assert len(ours) <= most_of_ours, ours
+
+
+async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project) -> None:
+    project.pool([])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    modules = loaded(project.path, "work")
+    assert "batchgen.display.run" in modules
+    assert "batchgen.display.live" not in modules
