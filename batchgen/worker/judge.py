@@ -148,6 +148,20 @@ class Judge:
             said = f"The last reply: {said.rstrip('.')}. Check model.base_url ({self._base_url})."
             why = f"{stalled} {said}"
             self._halt(Halt(why, kind=HaltKind.STALLED))
+        elif waits := self._all_wait():
+            self._halt(Halt(waits, kind=HaltKind.STALLED))
+
+    def _all_wait(self) -> str | None:
+        """What is left was told to wait for longer than this worker may."""
+        wait_s = ((self._stats.next_item_at or 0) - now_ms()) / 1000
+        if self._stats.in_flight or wait_s <= self._stall_s:
+            return None
+        said = self._stats.trouble.rstrip(".")
+        return (
+            f"all that is left waits for its next try, for {wait_s / 60:.0f} min, longer than "
+            "work.stall_s: run the same command again then, or raise it."
+            f"{f' The last reply: {said}.' if said else ''}"
+        )
 
     def _tell_of_outage(self, verdict: Answer | Failure, now: int) -> None:
         """As it begins, and again when it happens again, but not every few seconds. Whether it is

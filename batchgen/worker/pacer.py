@@ -179,6 +179,12 @@ class Pacer:
             return (
                 "the server says that nothing is left for longer than work.stall_s, and means it."
             )
+        if not self.controller.under_way and self._stall.is_long(self.limited_until, now):
+            wait_min = (self.limited_until - now) / 60_000
+            return (
+                f"the server wants no calls for {wait_min:.0f} min, longer than work.stall_s: run "
+                "the same command again then, or raise it."
+            )
         return self._stall.stalled(now, paused_until=self.paused_until, down=self.down)
 
     def _observe_announced(self, verdict: Answer | Failure, now: int) -> None:

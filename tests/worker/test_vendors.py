@@ -133,3 +133,32 @@ async def test_what_all_get_in_a_200_halts(
     assert words in halted.err
     assert simulator.calls <= MOST_CALLS
     assert states(project) == [("pending", "", 0, 0, 100)]
+
+
+DAILY = Behaviour.error(
+    429, message="Limit 100 on requests per day", headers={"Retry-After": "11520"}
+)
+
+
+@pytest.mark.parametrize("options", [("-c", "1"), ("-c", "50")])
+async def test_a_quota_that_comes_back_after_hours_halts_at_once(
+    project: Project, simulator: Simulator, options: tuple[str, ...]
+) -> None:
+    simulator.script("Say", *[Behaviour.ok()] * 10, *[DAILY] * 100)
+    project.pool({"word": f"w{n}"} for n in range(100))
+    halted = await project.batchgen("run", "pool.jsonl", *options)
+    assert halted.code == 4
+    assert "the server wants no calls for 192 min, longer than work.stall_s" in halted.err
+    assert "Limit 100 on requests per day" in halted.err
+    assert states(project) == [("done", "", 1, 0, 10), ("pending", "", 0, 0, 90)]
+
+
+async def test_one_item_that_is_to_wait_for_hours_is_not_waited_for(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w7", DAILY)
+    project.pool({"word": f"w{n}"} for n in range(10))
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert halted.code == 4
+    assert "all that is left waits for its next try, for 192 min" in halted.err
+    assert "Nothing is lost: 1 item waits." in halted.err
