@@ -11,7 +11,7 @@ import traceback
 from batchgen.clock import clock_ms
 from batchgen.descriptors import allow_calls
 from batchgen.errors import ConfigError, UsageError
-from batchgen.items import Outcome, Release
+from batchgen.items import Item, Outcome, Release
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Orders
 from batchgen.worker.committer import Committer
@@ -131,22 +131,25 @@ class Slots:
     async def _slot(self) -> None:
         while (item := await self._committer.next_item()) is not None:
             self._stats.in_flight = self._permits.in_flight
-            run = ItemRun(item, self._stages)
-            try:
-                outcome = await run.work()
-            except asyncio.CancelledError:
-                if (lost := run.abandoned()) is not None:
-                    self._hand_in(lost)
-                raise
-            except ConfigError as exc:
-                self._unusable_config = exc
-                self._committer.drain()
-                self._hand_in(run.given_back())
-            except Exception as exc:  # a bug costs one item, not the run
-                self._hand_in(run.broken(exc))
-                self._log.bug(f"item {item.id}: {exc}", traceback.format_exc())
-            else:
-                self._hand_in(outcome)
+            await self._work_on(item)  # and keeps nothing of it: an answer may be megabytes
+
+    async def _work_on(self, item: Item) -> None:
+        run = ItemRun(item, self._stages)
+        try:
+            outcome = await run.work()
+        except asyncio.CancelledError:
+            if (lost := run.abandoned()) is not None:
+                self._hand_in(lost)
+            raise
+        except ConfigError as exc:
+            self._unusable_config = exc
+            self._committer.drain()
+            self._hand_in(run.given_back())
+        except Exception as exc:  # a bug costs one item, not the run
+            self._hand_in(run.broken(exc))
+            self._log.bug(f"item {item.id}: {exc}", traceback.format_exc())
+        else:
+            self._hand_in(outcome)
 
     def _hand_in(self, outcome: Outcome) -> None:
         self._committer.hand_in(outcome)

@@ -5,6 +5,7 @@ memory without bounds, and the other items are done.
 """
 
 import asyncio
+import gzip
 import json
 import os
 import sys
@@ -78,6 +79,12 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ANSWER = b'{"choices": [{"message": {"content": "Hello"}}]}'
 
 
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return await reader.readexactly(length)
+
+
 def endlessly(chunk: bytes) -> Iterator[bytes]:
     while True:
         yield chunk
@@ -143,9 +150,7 @@ async def test_a_server_that_sends_without_end_costs_its_item_and_little_memory(
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-            if b"evil" in await reader.readexactly(length):
+            if b"evil" in await read_request(reader):
                 for chunk in send():
                     writer.write(chunk)
                     await writer.drain()
@@ -169,6 +174,33 @@ async def test_a_server_that_sends_without_end_costs_its_item_and_little_memory(
     assert rows[0][1] in reasons, rows[0]
     assert rows[1:] == [("done", None, None)] * 5
     assert peak_mb < PEAK_MB, rows[0]
+
+
+@pytest.mark.slow
+async def test_answers_that_unpack_to_megabytes_are_not_in_memory_all_at_once(
+    project: Project,
+) -> None:
+    """24 of 20 MB each, from 20 KB; nothing is kept of one that is written."""
+    answer = b'{"choices": [{"message": {"content": "%s"}}]}' % (b"x" * (20 * MB))
+    packed = gzip.compress(answer)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                await read_request(reader)
+                head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+                writer.write(head % len(packed) + packed)
+        except asyncio.IncompleteReadError:
+            pass  # the client has left
+
+    async with listening(serve) as url:
+        project.base_url = url
+        project.config()
+        project.pool({"word": f"w{n}"} for n in range(24))
+        assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+        end, peak_mb = await measured(project, "work", "-c", "24")
+    assert end.code == 0, end.err
+    assert peak_mb < PEAK_MB + 100
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
