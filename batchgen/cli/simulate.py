@@ -64,9 +64,9 @@ def simulate(
 ) -> int:  # fmt: skip
     """Serve a simulated model on loopback, for rehearsing a run.
 
-    OpenAI-compatible, with the latency, errors and rate limit of your choice. Answers depend on
-    the request alone; one that is asked for as a stream comes in pieces, over its latency. GET
-    /ledger tells how many calls came.
+    OpenAI-compatible (chat completions, Responses, completions, embeddings), with the latency,
+    errors and rate limit of your choice. Answers depend on the request alone; one that is asked
+    for as a stream comes in pieces, over its latency. GET /ledger tells how many calls came.
     """
     if burst is not None and not rpm:
         raise UsageError("--burst: there is no rate limit for it. Add --rpm.")

@@ -131,7 +131,8 @@ def _local(at_ms: int) -> str:
 def _pretty(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    is_vector = isinstance(value, list) and bool(value) and {*map(type, value)} <= {int, float}
+    return json.dumps(value, ensure_ascii=False, indent=None if is_vector else 2)
 
 
 def _indent(text: str) -> str:

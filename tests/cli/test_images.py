@@ -221,3 +221,24 @@ async def test_a_second_question_has_the_image_too(project: Project, simulator: 
     first, second = (request.body["messages"] for request in simulator.requests)
     assert first == second[:1] == asking(image(data_url("png", PNG)))
     assert (run.code, len(second)) == (0, 3)
+
+
+async def test_responses_get_local_images_too(project: Project, simulator: Simulator) -> None:
+    project.config(endpoint="responses")
+    project.write("photos/cat.png", PNG)
+    part = {"type": "input_image", "image_url": "photos/cat.png"}
+    line = {"custom_id": "line", "method": "POST", "url": "/v1/responses",
+            "body": {"input": [{"role": "user", "content": [part]}]}}  # fmt: skip
+    project.pool([{"messages": asking(image("photos/cat.png"))}, line])
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 0
+    sent = [request.body["input"][0]["content"][-1] for request in simulator.requests]
+    url = data_url("png", PNG)
+    assert sent == [
+        {"type": "input_image", "image_url": url, "detail": "low"},
+        {"type": "input_image", "image_url": url},
+    ]
+    project.pool([{**line, "custom_id": "x", "body": {"input": [{"role": "user", "content": [
+        {**part, "image_url": "gone.png"}
+    ]}]}}])  # fmt: skip
+    refused = await project.batchgen("enqueue", "pool.jsonl")
+    assert "pool.jsonl:1: messages[0].content[0]: image " in refused.err

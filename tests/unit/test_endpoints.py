@@ -29,7 +29,7 @@ from batchgen.errors import TemplateError
 from batchgen.items import Answer, Failure, ItemInput, Reason, Recipe, Reply, Template, Usage
 from batchgen.llm.replies import read_reply
 from batchgen.pool import read_item
-from batchgen.prompts import Renderer
+from batchgen.prompts import Renderer, with_feedback
 
 RESPONSES = ENDPOINTS["responses"]
 TYPES: Mapping[str, Any] = {
@@ -435,3 +435,14 @@ def test_a_model_that_is_at_another_endpoint_halts_and_says_which(
     assert isinstance(verdict, Failure)
     expected = halt and f"the server does not have this model at this endpoint. {halt}"
     assert verdict.halt == expected
+
+
+def test_who_is_asked_again_hears_what_was_wrong_where_there_are_conversations() -> None:
+    again = with_feedback(RESPONSES, {"model": "m", "input": "Say tea"}, "Coffee", "no tea")
+    assert again["input"] == [
+        {"role": "user", "content": "Say tea"},
+        {"role": "assistant", "content": "Coffee"},
+        {"role": "user", "content": "Your answer could not be used: no tea. Answer again."},
+    ]
+    same = {"model": "m", "prompt": "Say tea"}
+    assert with_feedback(COMPLETIONS, same, "Coffee", "no tea") == same
