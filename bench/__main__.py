@@ -24,7 +24,7 @@ from bench.project import ROOT
 
 MODULES = (
     "client", "throughput", "processes", "table", "pool_io", "memory", "start", "disk", "lag",
-    "adaptive", "refusals",
+    "adaptive", "refusals", "controllers",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

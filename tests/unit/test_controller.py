@@ -1,0 +1,118 @@
+"""What the worker gets from servers that refuse, in virtual time, after 20 s of finding."""
+
+from itertools import pairwise
+
+import pytest
+
+from bench.virtual_servers import (
+    LIMITED,
+    UNAVAILABLE,
+    UNREACHABLE,
+    Bucket,
+    Cap,
+    Free,
+    Minutes,
+    Outage,
+    Refused,
+    Server,
+    run,
+)
+
+FINDING_S, SECONDS = 20, 120
+CAPS = [UNAVAILABLE, LIMITED, Refused(429, 5.0), UNREACHABLE]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("strays", "retry_after_s", "share"),
+    [(0.0, None, 0.99), (0.03, None, 0.97), (0.03, 1.0, 0.97), (0.1, None, 0.95)],
+)
+def test_strays_cost_nothing_but_their_own_calls(
+    strays: float, retry_after_s: float | None, share: float, seed: int
+) -> None:
+    found = run(Free(strays, Refused(429, retry_after_s)), seconds=SECONDS, seed=seed)
+    assert found.share(FINDING_S, SECONDS) >= share
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("refusal", CAPS)
+@pytest.mark.parametrize("at_once", [1, 3, 10, 40])
+def test_as_many_at_once_as_a_server_takes_are_found_whatever_it_calls_a_refusal(
+    at_once: int, refusal: Refused, seed: int
+) -> None:
+    found = run(Cap({0: at_once}, refusal), seconds=SECONDS, seed=seed)
+    assert found.share(FINDING_S, SECONDS) >= 0.9
+    assert found.refused(FINDING_S, SECONDS) < 0.05
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 0.3, 10])
+def test_so_it_is_for_answers_that_are_soon_there_and_for_those_that_take_long(
+    latency_s: float,
+) -> None:
+    from_s, until_s = (2, 10) if latency_s < 1 else (FINDING_S * latency_s, 90 * latency_s)
+    capped = run(Cap({0: 10}, latency_s=latency_s), seconds=int(until_s))
+    assert capped.share(from_s, until_s) >= 0.9
+    assert capped.refused(from_s, until_s) < 0.05
+    strays = run(Free(0.03, latency_s=latency_s), seconds=int(until_s))
+    assert strays.share(from_s, until_s) >= (0.9 if latency_s > 0.1 else 0.85)
+
+
+def test_a_cap_that_changes_is_followed() -> None:
+    found = run(Cap({0: 10, 60_000: 40, 150_000: 5}), seconds=240)
+    assert found.per_s(20, 60) >= 9
+    assert found.per_s(100, 150) >= 36
+    assert found.per_s(165, 240) >= 4.5
+    assert found.refused(20, 60) < 0.05
+    assert found.refused(165, 240) < 0.05
+
+
+def test_a_cap_is_found_among_strays() -> None:
+    found = run(Cap({0: 10}, LIMITED, strays=0.05), seconds=SECONDS)
+    assert found.share(FINDING_S, SECONDS) >= 0.85
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [Bucket(10, 10), Bucket(10, 10, says=True), Bucket(10, 600), Minutes(600), Minutes(600, False)],
+)
+def test_a_rate_limit_is_used(limit: Server) -> None:
+    found = run(limit, seconds=300)
+    assert found.share(60, 300) >= 0.85
+    assert found.refused(60, 300) < 0.3
+
+
+@pytest.mark.parametrize("refusal", [UNREACHABLE, UNAVAILABLE, LIMITED])
+def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
+    refusal: Refused,
+) -> None:
+    out = Outage(Free(latency_s=0.5), 20_000, 80_000, refusal)
+    found = run(out, seconds=120)
+    assert len([at for at in found.refused_at if 21_000 <= at < 80_000]) < 60
+    back = [found.per_s(second, second + 1) for second in range(80, 90)]
+    # Twice as many with each round of answers, of which a second has two and a bit.
+    assert all(later <= 6 * sooner + 8 for sooner, later in pairwise(back)), back
+    assert found.per_s(90, 120) >= 0.95 * found.per_s(5, 20)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_workers_that_share_a_server_get_as_much_as_one(seed: int) -> None:
+    found = run(Cap({0: 10}), seconds=SECONDS, workers=4, seed=seed)
+    assert found.share(FINDING_S, SECONDS) >= 0.9
+    assert found.refused(FINDING_S, SECONDS) < 0.08
+
+
+@pytest.mark.parametrize("server", [Free(0.03), Cap({0: 1})])
+def test_one_slot_is_used(server: Server) -> None:
+    found = run(server, seconds=300, slots=1)
+    assert found.share(FINDING_S, 300) >= 0.9
+
+
+def test_a_thousand_slots_are_used() -> None:
+    found = run(Free(0.03), seconds=30, slots=1000)
+    assert found.share(FINDING_S, 30) >= 0.95
+
+
+def test_of_a_thousand_slots_as_many_as_the_server_takes() -> None:
+    found = run(Cap({0: 10}), seconds=60, slots=1000)
+    assert found.share(FINDING_S, 60) >= 0.9
+    assert found.refused(FINDING_S, 60) < 0.08
