@@ -26,6 +26,7 @@ class Settings(TypedDict, total=False):
     rate_limit: int | None
     token_limit: int | None
     price: Values | None
+    servers: Sequence[Values] | None
 
     max_completion_tokens: int | None
     max_tokens: int | None

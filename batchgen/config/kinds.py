@@ -136,7 +136,7 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
         raise ValueError("stream does not belong here; set model.stream")
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         try:
-            _or_null(MAX_TOKENS).check(value.get(name), context)
+            or_null(MAX_TOKENS).check(value.get(name), context)
         except ValueError:
             problem = f"{name} must be {MAX_TOKENS.phrase}, not {shown_value(value[name])}"
             raise ValueError(problem) from None
@@ -170,7 +170,7 @@ def _is_stop(value: Any) -> bool:
     return isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts)
 
 
-def _or_null(kind: Kind) -> Kind:
+def or_null(kind: Kind) -> Kind:
     def check(value: Any, context: ValueContext) -> Any:
         return None if value is None else kind.check(value, context)
 
@@ -306,14 +306,15 @@ API_KEY = Kind("text or null", _check_api_key, text=True)
 BASE_URL = Kind("a URL", _check_base_url, text=True)
 ENDPOINT = Kind("a name", _check_endpoint, text=True)
 EXPERIMENT = Kind("text", _check_experiment, text=True)
-CONCURRENCY = _integer("an integer from 1 to 10000", 1, 10_000)
-_COUNT = _integer("an integer >= 0", 0)
+MOST_SLOTS = 10_000
+CONCURRENCY = _integer(f"an integer from 1 to {MOST_SLOTS}", 1, MOST_SLOTS)
+COUNT = _integer("an integer >= 0", 0)
 RATE_LIMIT = Kind(
-    "an integer >= 0 or null", lambda value, context: _or_null(_COUNT).check(value, context) or None
+    "an integer >= 0 or null", lambda value, context: or_null(COUNT).check(value, context) or None
 )
 POSITIVE = _integer("an integer >= 1", 1)
 MAX_TOKENS = _integer(f"an integer from 1 to {LARGEST_MAX_TOKENS}", 1, LARGEST_MAX_TOKENS)
-PRICE = _or_null(Kind("a mapping", _check_price))
+PRICE = or_null(Kind("a mapping", _check_price))
 SECONDS = _number(f"a number > 0 and <= {_MAX_SECONDS}", 0, _MAX_SECONDS)
 _MAPPING = _json("a mapping", dict)
 _LIST = _json("a list", list, tuple)
@@ -322,7 +323,7 @@ _CHOICE = _json("text or a mapping", str, dict)
 _PARAMETER_KINDS: Mapping[str, Kind] = {
     "max_tokens": MAX_TOKENS,
     "one": Kind("1", _check_n),
-    "count": _COUNT,
+    "count": COUNT,
     "positive": POSITIVE,
     "integer": _integer("an integer"),
     "number": _number("a finite number"),
@@ -335,7 +336,7 @@ _PARAMETER_KINDS: Mapping[str, Kind] = {
     "mapping": _MAPPING,
 }
 PARAMETERS = {
-    name: _or_null(kind)
+    name: or_null(kind)
     for names_by_kind in (OPENAI, OTHERS, VENDORS)
     for word, kind in _PARAMETER_KINDS.items()
     for name in names_by_kind.get(word, ())

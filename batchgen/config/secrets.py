@@ -72,7 +72,7 @@ def _of_sent(model: ModelConfig) -> tuple[dict[str, str], dict[str, str]]:
         for name, value in values.items():
             if value is None:
                 continue
-            shown = f"[model.{where}.{name}]"
+            shown = f"[{model.place}.{where}.{name}]"
             is_version = name.lower().endswith("version")
             for part in _parts_of_sent(value.text):
                 is_token = _LIKE_A_TOKEN.fullmatch(part) and not is_version

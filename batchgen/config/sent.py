@@ -50,11 +50,20 @@ def gives_key(headers: SentValues) -> bool:
     return any(name.lower() in KEY_HEADERS for name in headers)
 
 
-def query_of(url: str) -> tuple[str, SentValues]:
-    """The URL without its query, and that query."""
-    place, _, query = url.partition("?")
-    found = parse_qsl(query, keep_blank_values=True)
-    return place.rstrip("/"), {name: SentValue(value) for name, value in found}
+def with_query_of(url: str, query: SentValues) -> tuple[str, SentValues]:
+    """The URL without its query, which is added to the other one. Raises NestedError for what is in
+    both."""
+    place, _, own = url.partition("?")
+    found = {name: SentValue(value) for name, value in parse_qsl(own, keep_blank_values=True)}
+    if twice := [name for name in found if name in query]:
+        raise NestedError(shown_key(twice[0]), "is in base_url too; give it once")
+    return place.rstrip("/"), {**found, **query}
+
+
+def merged(values: SentValues, over: SentValues) -> SentValues:
+    """Those of `over` take the place of others, whatever their capitals."""
+    names = {name.lower() for name in over}
+    return {name: value for name, value in values.items() if name.lower() not in names} | dict(over)
 
 
 def _sent_values(given: Any, context: ValueContext, check: Callable[[str, str], None]) -> Any:

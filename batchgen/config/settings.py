@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field, to_builtins
+from msgspec.structs import replace
 
 from batchgen.config.kinds import (
     API_KEY,
@@ -31,7 +32,8 @@ from batchgen.config.kinds import (
     file_of_parser,
     shown_key,
 )
-from batchgen.config.sent import HEADERS, QUERY, SentValue, SentValues, gives_key
+from batchgen.config.sent import HEADERS, QUERY, SentValue, SentValues, gives_key, merged
+from batchgen.config.servers import SERVERS, ServerConfig, shown_without_secrets
 from batchgen.errors import ConfigError
 from batchgen.items import Price
 
@@ -63,7 +65,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     """The server and what is asked of it. `params` are the parameters of requests that were set;
     one that is null is not sent. `base_url` is without a query, which is part of `query`.
     `api_key_variable` is the environment variable for the key; `url_variables` are those that
-    `base_url` is made with, and what they are."""
+    `base_url` is made with, and what they are. Where there are several `servers`, each has its own
+    of this (`of_each_server`): then `concurrency` bounds its calls, and `place` is where it is set.
+    """
 
     provider: str = "openai"
     api_key: str | None = None
@@ -76,16 +80,33 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     rate_limit: int | None = None
     token_limit: int | None = None
     price: Price | None = None
+    servers: tuple[ServerConfig, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     api_key_variable: str = "OPENAI_API_KEY"
     url_variables: Mapping[str, str] = field(default_factory=dict)
+    concurrency: int | None = None
+    place: str = "model"
 
     def __repr__(self) -> str:
-        """Without what is secret."""
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        for secret in ("api_key", "headers", "query", "url_variables"):
-            del shown[secret]
-        return f"ModelConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return shown_without_secrets(self)
+
+    def of_each_server(self) -> "tuple[ModelConfig, ...]":
+        """The section as it is for each of the `servers`, or as it is for the only one. What a
+        server has of its own counts; headers and query are added up."""
+        return tuple(map(self._of_server, range(len(self.servers)))) or (self,)
+
+    def _of_server(self, number: int) -> "ModelConfig":
+        server = self.servers[number]
+        rpm, tpm = server.rate_limit, server.token_limit
+        return replace(
+            self, servers=(), place=f"model.servers[{number}]",
+            base_url=server.base_url, url_variables=server.url_variables,
+            api_key=server.api_key, api_key_variable=server.api_key_variable,
+            headers=merged(self.headers, server.headers), query=merged(self.query, server.query),
+            concurrency=server.concurrency, price=server.price or self.price,
+            rate_limit=self.rate_limit if rpm is None else rpm or None,
+            token_limit=self.token_limit if tpm is None else tpm or None,
+        )  # fmt: skip
 
     @property
     def sends_api_key(self) -> bool:
@@ -109,12 +130,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """What `to_json` was called on."""
-        made: dict[str, Any] = {
-            name: {one: value and SentValue(**value) for one, value in values[name].items()}
-            for name in ("headers", "query")
-        }
-        price = values["price"] and Price.from_json(values["price"])
-        return cls(**{**values, **made, "price": price})
+        servers = tuple(ServerConfig(**_from_json(one)) for one in values["servers"])
+        return cls(**_from_json(values) | {"servers": servers})
+
+
+def _from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With those values that JSON does not have."""
+    sent = {
+        name: {one: value and SentValue(**value) for one, value in values[name].items()}
+        for name in ("headers", "query")
+    }
+    return {**values, **sent, "price": values["price"] and Price.from_json(values["price"])}
 
 
 class PromptsConfig(Struct, frozen=True, kw_only=True):
@@ -243,6 +269,12 @@ _TABLE = {
         "US dollars for a million tokens, where the public prices do not hold: "
         "`{input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok}`",
     ),
+    "model.servers": (
+        SERVERS,
+        "several servers or keys for one run, in place of `base_url` and `api_key`: a list of "
+        "`{base_url, api_key, concurrency, headers, query, rate_limit, token_limit, price}`; see "
+        "[several servers](running.md#several-servers)",
+    ),
     **{f"model.{name}": (kind, "passed on; null: not sent") for name, kind in PARAMETERS.items()},
     "prompts.system_prompt_path": (PATH_OR_NULL, 'system template; null or `""`: none'),
     "prompts.user_prompt_path": (PATH_OR_NULL, 'user template; null or `""`: none'),
@@ -254,7 +286,11 @@ _TABLE = {
     "database": (PATH, "the work database"),
     "parser": (PARSER, "what makes `parsed` out of an answer; see [parsers](parsers.md)"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
-    "work.concurrency": (CONCURRENCY, "calls in flight at once, per worker"),
+    "work.concurrency": (
+        CONCURRENCY,
+        "calls in flight at once, per worker; by default, with `model.servers`, the sum of theirs, "
+        "20 for each that has none",
+    ),
     "work.adaptive": (BOOL, "find out how many requests the server takes, and send no more"),
     "work.timeout_s": (
         SECONDS,

@@ -2,7 +2,7 @@
 Only the value that wins is checked.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.config.kinds import (
+    MOST_SLOTS,
     NOT_SETTINGS,
     PARAMETERS,
     NestedError,
@@ -19,7 +20,8 @@ from batchgen.config.kinds import (
     shown_value,
     url_variables,
 )
-from batchgen.config.sent import query_of
+from batchgen.config.sent import with_query_of
+from batchgen.config.servers import ServerConfig
 from batchgen.config.settings import (
     ENVIRONMENT_PREFIX,
     LEAF_PATHS,
@@ -56,7 +58,7 @@ def load(
     found = path is not None or file.exists()
     directory = file.parent if found else cwd
     given = _defaults(directory)
-    default_parser = given[("parser",)]
+    default_parser, default_concurrency = given[("parser",)], given["work", "concurrency"]
     if found:
         _put(_layer(_section(read_file(file), file.name), f"{file.name}: ", directory), given)
     _put(_environment(env, cwd), given)
@@ -66,6 +68,11 @@ def load(
     if variable := named_variable(given["model", "api_key"].value):
         values["model", "api_key_variable"] = variable
     values["model", "url_variables"] = url_variables(given["model", "base_url"].value, env)
+    if servers := values["model", "servers"]:
+        values["model", "base_url"] = servers[0].base_url  # for estimates
+        values["model", "url_variables"] = servers[0].url_variables
+        if given["work", "concurrency"] is default_concurrency:
+            values["work", "concurrency"] = _slots_of_all(servers)
     names_parser = given[("parser",)] is not default_parser
     config = _build(values, directory)
     return replace(config, file=file if found else None, names_parser=names_parser)
@@ -81,7 +88,26 @@ def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> N
         if text in layer and layer[text].value is not None:
             raise ConfigError(f"{layer[text].label}: {name}_path names a file for it; give one")
         given[text] = _Given(None, given[text].label, given[text].directory)
+    _put_servers(layer, given)
     given.update(layer)
+
+
+def _put_servers(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
+    """Of one server and several the upper layer's count, and one layer has the one or the
+    others."""
+    servers, url, key = (("model", name) for name in ("servers", "base_url", "api_key"))
+    named = [path for path in (url, key) if path in layer and layer[path].value is not None]
+    has_several = servers in layer and bool(layer[servers].value)
+    if (has_several and named) or (named == [key] and given[servers].value):
+        raise ConfigError(
+            f"{layer[named[0]].label}: stands beside model.servers; it goes into each of them that "
+            "it is for"
+        )
+    if named:
+        given[servers] = _Given(None, given[servers].label, given[servers].directory)
+    if has_several:
+        for path in (url, key):
+            given[path] = _Given(LEAVES[path].default, given[path].label, given[path].directory)
 
 
 def nest(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,20 +220,25 @@ def _checked(path: KeyPath, given: _Given, env: Mapping[str, str]) -> Any:
     try:
         return kind.check(given.value, ValueContext(env, given.directory))
     except NestedError as exc:
-        raise ConfigError(f"{given.label}.{exc.path}: {exc}") from None
+        dot = "" if exc.path.startswith("[") else "."
+        raise ConfigError(f"{given.label}{dot}{exc.path}: {exc}") from None
     except ValueError as exc:
         problem = str(exc) or f"must be {kind.phrase}, not {shown_value(given.value)}"
         raise ConfigError(f"{given.label}: {problem}") from None
 
 
 def _take_query_out_of_url(values: dict[KeyPath, Any], label: str) -> None:
-    place, query = query_of(values["model", "base_url"])
-    for name in query:
-        if name in values["model", "query"]:
-            problem = "is in model.base_url too; give it once"
-            raise ConfigError(f"{label}.{shown_key(name)}: {problem}")
-    values["model", "base_url"] = place
-    values["model", "query"] = {**query, **values["model", "query"]}
+    url, query = ("model", "base_url"), ("model", "query")
+    try:
+        values[url], values[query] = with_query_of(values[url], values[query])
+    except NestedError as exc:
+        raise ConfigError(f"{label}.{exc.path}: {exc}") from None
+
+
+def _slots_of_all(servers: Sequence[ServerConfig]) -> int:
+    """What `work.concurrency` is by default, where there are several servers."""
+    slots = sum(server.concurrency or WorkConfig().concurrency for server in servers)
+    return min(slots, MOST_SLOTS)
 
 
 def _build(values: Mapping[KeyPath, Any], directory: Path) -> Config:

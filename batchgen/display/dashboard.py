@@ -34,6 +34,7 @@ from batchgen.display.status import (
     learned_line,
     left_s,
     reasons_text,
+    server_lines,
     status_text,
     unknown_line,
     worker_held_back,
@@ -92,7 +93,8 @@ class Dashboard(Struct, frozen=True):
         middle = [Text(), *self._middle(width)]
         room = options.max_height - len(head) - len(middle)
         experiments = _experiments(self.status, width)
-        workers = [self._worker(worker, width) for worker in self.status.workers]
+        workers = [sentence(text, width) for text in server_lines(self.status)]
+        workers += [self._worker(worker, width) for worker in self.status.workers]
         for_workers = max(room // 2, room - sum(map(len, experiments))) - 1
         cut_workers = [Text(), *_cut(workers, for_workers)] if workers else []
         yield from head

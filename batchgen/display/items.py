@@ -96,6 +96,8 @@ def _what_came_back(call: StoredAttempt) -> list[str]:
 
 def _call_line(number: int, call: StoredAttempt) -> str:
     parts = [f"attempt {number}: {call.outcome}"]
+    if call.server:
+        parts.append(f"server {call.server}")
     if call.reason:
         parts.append(f"{call.reason}: {visible_line(call.error or '')}")
     elif call.error:

@@ -53,6 +53,7 @@ class LiveDisplay(Struct, frozen=True):
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
         if not self.is_last:
+            yield from wrapped(self._servers(), width)
             held = run_held_back(self.status, self.history.items_per_s, self.commands)
             yield from lines(held, width, 1 if width >= _WIDE else 2, "yellow")
 
@@ -80,6 +81,18 @@ class LiveDisplay(Struct, frozen=True):
         ]
         latency = latency_text(self.status, width=5)
         return [*row, (f"latency {latency}", "")] if latency else row
+
+    def _servers(self) -> list[Cell]:
+        """Each, where there are several."""
+        servers = self.status.servers
+        if len(servers) < 2:
+            return []
+        return [
+            (f"{one.name} left out", "yellow")
+            if one.left_out
+            else (f"{one.name} {one.in_flight:>3,} in flight, {one.per_minute:>5,}/min", "dim")
+            for one in servers
+        ]
 
     def _sums(self) -> list[Cell]:
         total = self.status.total

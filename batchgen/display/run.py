@@ -20,6 +20,7 @@ from batchgen.display.status import (
     left_s,
     retried_text,
     run_held_back,
+    servers_text,
 )
 from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
@@ -166,6 +167,8 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
     remaining_s = left_s(status, history.items_per_s)
     if remaining_s is not None:
         parts.append(f"{duration(remaining_s)} left")
+    if servers := servers_text(status):
+        parts.append(servers)
     if held := run_held_back(status, history.items_per_s, commands):
         parts.append(visible_line(held))
     return " | ".join(parts)

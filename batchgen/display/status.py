@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from batchgen.display.commands import Commands
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.present_parser import Outdated
+from batchgen.jobs.server_status import ServerStatus
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.parsers import shown_spec
@@ -56,6 +57,7 @@ def status_text(status: Status, commands: Commands) -> str:
     if status.unknown.calls:
         lines.append(unknown_line(status.unknown))
     lines += [outdated_line(one, commands) for one in status.outdated.values()]
+    lines += server_lines(status)
     for worker in status.workers:
         lines += _worker_lines(worker, status.at_ms, commands)
     return "\n".join(lines)
@@ -117,12 +119,14 @@ def _may_have_cost(unknown: UnknownCost) -> str:
     return "how much is not known, as max_tokens is not set"
 
 
-def waits_for(worker: WorkerStatus, at_ms: int) -> str | None:
-    """Why it sends less than it could; None: it does not."""
-    if worker.paused:
+def waits_for(one: WorkerStatus | ServerStatus, at_ms: int) -> str | None:
+    """Why a worker sends, or a server is sent, less than it could be; None: it is not."""
+    if isinstance(one, ServerStatus):
+        return (one.held_by and _held_text(one.held_by, one.trouble, at_ms)) or None
+    if one.paused:
         return "paused"
-    held = worker.report.held_by
-    return (held and _held_text(held, worker.report.trouble, at_ms)) or None
+    held = one.report.held_by
+    return (held and _held_text(held, one.report.trouble, at_ms)) or None
 
 
 def worker_held_back(worker: WorkerStatus, at_ms: int, commands: Commands) -> str | None:
@@ -196,6 +200,37 @@ def _clock(until_ms: int | None, at_ms: int) -> str:
     if (until_ms or 0) - at_ms > _A_DAY_MS:
         return f"{at:%Y-%m-%d %H:%M}"
     return f"{at:%H:%M}" if (until_ms or 0) - at_ms > _SOON_MS else f"{at:%H:%M:%S}"
+
+
+def server_lines(status: Status) -> list[str]:
+    """A line each, where there are several."""
+    servers = status.servers
+    return [_server_line(one, status.at_ms) for one in servers] if len(servers) > 1 else []
+
+
+def _server_line(server: ServerStatus, at_ms: int) -> str:
+    line = (
+        f"server {server.name}: {server.calls:,} calls, {server.in_flight} in flight, "
+        f"{server.per_minute:,} answers in the last minute"
+    )
+    if server.left_out is not None:
+        since = _clock(server.left_out_at, at_ms)
+        line += f"; left out since {since}: {server.left_out.rstrip('.')}"
+    elif held := waits_for(server, at_ms):
+        line += f", {held}"
+    failed = failed_calls_text(server.failed_calls)
+    return f"{line}; failed calls: {failed}" if failed else line
+
+
+def servers_text(status: Status) -> str:
+    """What each has in flight, where there are several; in one line."""
+    servers = status.servers
+    if len(servers) < 2:
+        return ""
+    return ", ".join(
+        f"{one.name} {'left out' if one.left_out else f'{one.in_flight} in flight'}"
+        for one in servers
+    )
 
 
 def _worker_lines(worker: WorkerStatus, at_ms: int, commands: Commands) -> list[str]:

@@ -16,6 +16,7 @@ from batchgen.config import Config
 from batchgen.items import State
 from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summary_of
 from batchgen.jobs.present_parser import Outdated, outdated
+from batchgen.jobs.server_status import ServerStatus, servers_of
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
 from batchgen.store import CallTotals, Counts, ReadStore, WorkerRow
 from batchgen.worker.report import WorkerReport
@@ -109,6 +110,11 @@ class Status(Struct, frozen=True):
         return [worker.report for worker in self.workers if worker.alive]
 
     @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """Those that the workers ask that live."""
+        return servers_of(self.reports)
+
+    @property
     def paused(self) -> bool:
         """Whether there are workers, and others ordered all of them to pause."""
         alive = [worker for worker in self.workers if worker.alive]
@@ -120,9 +126,11 @@ class Status(Struct, frozen=True):
         held = (report.held_by for report in self.reports)
         return next((one.per_minute for one in held if one and one.per_minute), None)
 
-    def to_json(self, waits_for: Callable[[WorkerStatus, int], str | None]) -> dict[str, Any]:
-        """The object of `status --json`. `waits_for` says why a worker sends less than it could, in
-        words; None: it does not."""
+    def to_json(
+        self, waits_for: Callable[[WorkerStatus | ServerStatus, int], str | None]
+    ) -> dict[str, Any]:
+        """The object of `status --json`. `waits_for` says why a worker sends, or a server is sent,
+        less than it could be, in words; None: it is not."""
         return {
             "experiments": [
                 {
@@ -143,6 +151,7 @@ class Status(Struct, frozen=True):
             "workers": [
                 one.to_json(self.at_ms, waits_for(one, self.at_ms)) for one in self.workers
             ],
+            "servers": [one.to_json(waits_for(one, self.at_ms)) for one in self.servers],
         }
 
     def _outdated_json(self, experiment_id: int) -> dict[str, Any] | None:

@@ -3,23 +3,26 @@ does it. What the command line and the Python API both run."""
 
 import os
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from batchgen import __version__
-from batchgen.config import Config, ModelConfig
+from batchgen.config import Config, ModelConfig, server_names
 from batchgen.descriptors import allow_calls
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import UsageError
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop
-from batchgen.store import Counts, Store
+from batchgen.store import Counts, Store, server_keys
+from batchgen.worker.halts import shown_url
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.run import run_worker
-from batchgen.worker.spec import WorkSpec
+from batchgen.worker.servers import Connection
+from batchgen.worker.spec import ServerSpec, WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 
 
@@ -63,20 +66,32 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
     known.
     """
     model = config.model
-    check_settings(model)
+    for one in model.of_each_server():
+        check_settings(one)
     spec = WorkSpec(
         **asdict(config.work),
-        rpm=model.rate_limit,
-        tpm=model.token_limit,
+        servers=server_specs(model),
         max_answer_tokens=ENDPOINTS[model.endpoint].most_tokens(model.params),
         stream=model.stream,
-        base_url=model.base_url,
-        shown_base_url=model.shown_base_url,
         directory=config.directory,
     )
     spec = replace(spec, **{name: to for name, to in options.items() if to is not None})
     _check_budget(spec, model)
     return spec
+
+
+def server_specs(model: ModelConfig) -> tuple[ServerSpec, ...]:
+    """The servers of the config, as a worker needs them."""
+    models = model.of_each_server()
+    keys = server_keys([one.base_url for one in models])
+    names = server_names([one.shown_base_url for one in models])
+    return tuple(
+        ServerSpec(
+            key=key, name=name, place=one.place, shown_url=shown_url(one.shown_base_url),
+            slots=one.concurrency, rpm=one.rate_limit, tpm=one.token_limit,
+        )
+        for one, key, name in zip(models, keys, names, strict=True)
+    )  # fmt: skip
 
 
 async def work(
@@ -91,9 +106,12 @@ async def work(
     """
     context.log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     allow_calls(spec.concurrency)
-    prices = Prices(config.model)
-    async with open_client(config.model, timeout_s=spec.timeout_s) as client:
-        await run_worker(store, client, spec, context, prices=prices, parsers=parsers or {})
+    async with AsyncExitStack() as stack:
+        connections = []
+        for model in config.model.of_each_server():
+            client = await stack.enter_async_context(open_client(model, timeout_s=spec.timeout_s))
+            connections.append(Connection(client, Prices(model)))
+        await run_worker(store, connections, spec, context, parsers=parsers or {})
     result = await result_of(store, spec, context.stop, context.stats)
     context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
     return result

@@ -216,7 +216,7 @@ def _check_sent(model: ModelConfig) -> None:
     for where, values in (("headers", model.headers), ("query", model.query)):
         for name, variable in missing_variables(values):
             raise ConfigError(
-                f"model.{where}.{name}: the environment variable {variable} is not set."
+                f"{model.place}.{where}.{name}: the environment variable {variable} is not set."
             )
 
 
@@ -224,13 +224,15 @@ def _checked_key(model: ModelConfig) -> str:
     _check_sent(model)
     if model.api_key and not (model.api_key.isascii() and model.api_key.isprintable()):
         raise ConfigError(
-            "model.api_key: has characters that no HTTP header can carry (a line break, perhaps)."
+            f"{model.place}.api_key: has characters that no HTTP header can carry (a line break, "
+            "perhaps)."
         )
     has_key = model.api_key or gives_key(model.headers)
     if not has_key and urlsplit(model.base_url).hostname == _HOST_THAT_NEEDS_A_KEY:
         raise ConfigError(
-            f"model.api_key: no key. Set the environment variable {model.api_key_variable}, "
-            "or point model.base_url at a server that needs none."
+            f"{model.place}.api_key: no key. Set the environment variable "
+            f"{model.api_key_variable}, or point {model.place}.base_url at a server that needs "
+            "none."
         )
     return model.api_key or "none"
 

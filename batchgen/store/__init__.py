@@ -26,6 +26,7 @@ __all__ = [
     "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow",
     "key_of_content", "key_of_id", "literal_parts", "open_store", "read_store", "server_key",
+    "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ if TYPE_CHECKING:
         UnknownCall,
         WorkerRow,
     )
-    from batchgen.store.server_wants import AskedServer, ServerWant, Trial, server_key
+    from batchgen.store.server_wants import (
+        AskedServer,
+        ServerWant,
+        Trial,
+        server_key,
+        server_keys,
+    )
     from batchgen.store.sqlite.parsers import Parsers
     from batchgen.store.sqlite.seat import Seat
     from batchgen.store.sqlite.watch import ParseWatch

@@ -143,8 +143,8 @@ class FailedCalls(NamedTuple):
 
 class StoredAttempt(NamedTuple):
     """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
-    call that failed, all that came back; `server` is the name of the one that was asked, if that is
-    known."""
+    call that failed, all that came back; `server` is the name of the one that was asked, where
+    there are several."""
 
     seq: int
     finished_at: int

@@ -4,7 +4,7 @@ A worker may ask several servers, each with limits of its own. It claims for all
 and each claimed item is for one of them: the one of which the largest share is free.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -53,6 +53,15 @@ def server_key(base_url: str) -> str:
     from hashlib import blake2b  # here: who only reads has no use for it
 
     return blake2b(base_url.rstrip("/").encode(), digest_size=8).hexdigest()
+
+
+def server_keys(base_urls: Sequence[str]) -> list[str]:
+    """Of those of one config. Where several have a URL in common, the second and later ones, with
+    keys of their own, are told from it by their number: no hash of a key is kept."""
+    return [
+        server_key(url) if not (n := base_urls[:place].count(url)) else server_key(f"{url} {n + 1}")
+        for place, url in enumerate(base_urls)
+    ]
 
 
 def in_turn(room: Mapping[str, int], capacity: Mapping[str, int], calls: int) -> list[str]:

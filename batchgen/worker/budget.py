@@ -15,14 +15,15 @@ from batchgen.worker.stats import Halt, HaltKind
 
 
 class BudgetGuard:
-    """The guard of one worker. `reserve` returns when the reservation is durable, or refused; it
-    calls `halt` when the budget has nothing left for a call, `waits` when others have reserved what
-    is left, and `warn` when the server does not keep to max_tokens."""
+    """The guard of one worker. `prices_at` are those of a server. `reserve` returns when the
+    reservation is durable, or refused; it calls `halt` when the budget has nothing left for a call,
+    `waits` when others have reserved what is left, and `warn` when a server does not keep to
+    max_tokens."""
 
     def __init__(
         self,
         budget: Budget,
-        prices: Prices,
+        prices_at: Callable[[str], Prices],
         store: Store,
         *,
         reserve: Callable[[Reservation], Awaitable[Grant]],
@@ -31,7 +32,7 @@ class BudgetGuard:
         waits: Callable[[BudgetWait], None],
     ) -> None:
         self._budget = budget
-        self._prices = prices
+        self._prices_at = prices_at
         self._store = store
         self._reserve = reserve
         self._halt = halt
@@ -45,9 +46,9 @@ class BudgetGuard:
         Raises ConfigError when the most that it can cost is not known, InputError when the reason
         lies in what this item alone asks for."""
         try:
-            worst = self._worst_case(prepared)
+            worst = self._worst_case(item, prepared)
         except ConfigError as exc:
-            if not self._is_bounded_without_its_own(prepared):
+            if not self._is_bounded_without_its_own(item, prepared):
                 raise
             raise InputError(f"the item's own params cannot be kept to a budget. {exc}") from exc
         reservation = Reservation(item, worst.tokens, worst.cost_usd or 0.0)
@@ -56,7 +57,7 @@ class BudgetGuard:
             overuse = await self._store.overuse(item.experiment_id)
             most = reservation.most(overuse)
             limit = prepared.endpoint.most_tokens(prepared.body) or 0
-            price = self._prices.of(str(prepared.body["model"]))
+            price = self._prices_at(item.server).of(str(prepared.body["model"]))
             usage = Usage(completion_tokens=limit)
             answer_usd = price.cost_usd(usage) * overuse if price else 0.0
             wait = BudgetWait(most.tokens, most.cost_usd, limit, answer_usd)
@@ -88,15 +89,16 @@ class BudgetGuard:
         words = no_room_in_budget(self._budget, spent, wait, in_dollars=in_dollars)
         self._halt(Halt(words, remedy, HaltKind.BUDGET))
 
-    def _worst_case(self, prepared: Prepared) -> WorstCase:
+    def _worst_case(self, item: Item, prepared: Prepared) -> WorstCase:
         needs_cost = self._budget.max_cost_usd is not None
-        return self._prices.worst_case(prepared.body, prepared.endpoint, needs_cost=needs_cost)
+        prices = self._prices_at(item.server)
+        return prices.worst_case(prepared.body, prepared.endpoint, needs_cost=needs_cost)
 
-    def _is_bounded_without_its_own(self, prepared: Prepared) -> bool:
+    def _is_bounded_without_its_own(self, item: Item, prepared: Prepared) -> bool:
         """Whether the item alone, and not its recipe, asks for what has no limit or no price."""
         body = prepared.renderer.request_body(replace(prepared.input, params={}))
         try:
-            self._worst_case(replace(prepared, body=body))
+            self._worst_case(item, replace(prepared, body=body))
         except ConfigError:
             return False
         return True

@@ -3,7 +3,7 @@ answer is taken.
 
 A call that takes much longer than the others has most likely met trouble of its own: a node that
 died, a connection that a gateway forgot. The same request, sent once more, is likely to be answered
-soon. If both are answered, both are paid for.
+soon, at another server if there is one. If both are answered, both are paid for.
 
     first call ──────────────────────────────▶ ...
                     │ late, and there is a permit
@@ -24,19 +24,18 @@ from msgspec.structs import replace
 from batchgen.clock import clock_ms
 from batchgen.items import Answer, Item, Reply
 from batchgen.llm.announcements import announced_limit
-from batchgen.llm.client import Client
 from batchgen.llm.replies import read_reply
 from batchgen.shutdown import uninterrupted
 from batchgen.worker.committer import Committer
 from batchgen.worker.judge import CallResult, Sent
-from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
+from batchgen.worker.servers import Server, Servers
 from batchgen.worker.stragglers import CallsInFlight
 
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
 
-_Send = Callable[[], Coroutine[Any, Any, CallResult]]
+_Send = Callable[[str], Coroutine[Any, Any, CallResult]]
 
 
 class Calls:
@@ -44,12 +43,11 @@ class Calls:
     called once the first one goes out."""
 
     def __init__(
-        self, client: Client, committer: Committer, pacer: Pacer, calls_in_flight: CallsInFlight,
-        *, hedge: bool, begun: Callable[[], object] = lambda: None,
+        self, servers: Servers, committer: Committer, calls_in_flight: CallsInFlight, *,
+        hedge: bool, begun: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
-        self._client = client
+        self._servers = servers
         self._committer = committer
-        self._pacer = pacer
         self._calls_in_flight = calls_in_flight
         self._hedge = hedge
         self._begun: Callable[[], object] | None = begun
@@ -67,56 +65,54 @@ class Calls:
             if self._hedge:
                 await self._send_hedged(item, send)
             else:
-                await send()
+                await send(item.server)
         finally:
             self._calls_in_flight.ended(item.id)
         sent = Sent.of(calls)
         assert sent is not None
         return sent
 
-    async def _call(self, request: Request, calls: list[CallResult | None]) -> CallResult:
+    async def _call(self, request: Request, calls: list[CallResult | None], key: str) -> CallResult:
+        server = self._servers[key]
         place = len(calls)
         calls.append(None)
-        call = self._pacer.call_sent(clock_ms())
+        call = server.pacer.call_sent(clock_ms())
         try:
-            reply = await self._client.complete(request.body, request.endpoint)
+            reply = await server.client.complete(request.body, request.endpoint)
         finally:
-            self._pacer.call_ended(call)
+            server.pacer.call_ended(call)
         kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
-        called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint), call)
-        self._observe_limits(reply, call.number)
+        called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint), call, key)
+        _observe_limits(server, reply, call.number)
         return called
 
-    def _observe_limits(self, reply: Reply, number: int) -> None:
-        requests = announced_limit(reply.headers, "requests")
-        tokens = announced_limit(reply.headers, "tokens")
-        if requests or tokens:
-            self._pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
-
     async def _send_hedged(self, item: Item, send: _Send) -> None:
-        first = asyncio.create_task(send(), name=f"call of item {item.id}")
+        first = asyncio.create_task(send(item.server), name=f"call of item {item.id}")
         permit = asyncio.create_task(self._permit(item), name=f"permit of item {item.id}")
         tasks: list[asyncio.Task[Any]] = [first, permit]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if first.done() or not permit.result():
+            server = None if first.done() else permit.result()
+            if server is None:
                 await first
                 return
-            second = asyncio.create_task(send(), name=f"second call of item {item.id}")
+            second = asyncio.create_task(send(server), name=f"second call of item {item.id}")
             tasks.append(second)
             await _answered(first, second)
         finally:
             await uninterrupted(self._leave(tasks, permit))
 
-    async def _leave(self, tasks: list[asyncio.Task[Any]], permit: asyncio.Task[bool]) -> None:
+    async def _leave(
+        self, tasks: list[asyncio.Task[Any]], permit: asyncio.Task[str | None]
+    ) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        if not permit.cancelled() and permit.exception() is None and permit.result():
-            self._committer.give_back_permit()
+        if not permit.cancelled() and permit.exception() is None and (server := permit.result()):
+            self._committer.give_back_permit(server)
 
-    async def _permit(self, item: Item) -> bool:
-        """Whether a second call may be sent, once this one is late."""
+    async def _permit(self, item: Item) -> str | None:
+        """The server that a second call may be sent to, once this one is late."""
         await self._until_late()
         return await self._committer.second_call_permit(item)
 
@@ -130,6 +126,13 @@ class Calls:
             if left_ms <= 0:
                 return
             await asyncio.sleep(left_ms / 1000)
+
+
+def _observe_limits(server: Server, reply: Reply, number: int) -> None:
+    requests = announced_limit(reply.headers, "requests")
+    tokens = announced_limit(reply.headers, "tokens")
+    if requests or tokens:
+        server.pacer.server.observe(requests, tokens, number, clock_ms() - reply.latency_ms)
 
 
 async def _answered(first: asyncio.Task[CallResult], second: asyncio.Task[CallResult]) -> None:

@@ -11,6 +11,7 @@ charged late, and its membership.
 
 import asyncio
 import traceback
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -18,17 +19,16 @@ from msgspec.structs import replace
 from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import Remedy, StoreError, StoreRefusedError
 from batchgen.items import Item, KeepAnswer, Outcome
-from batchgen.limits import Allowance
-from batchgen.store import ClaimRequest, Exchange, Grant, Reservation, Seat
+from batchgen.store import ClaimRequest, Condemned, Exchange, Grant, Reservation, Seat
 from batchgen.worker.demand import LOOK_EVERY_MS, Demand
 from batchgen.worker.fallback import with_failed_item, with_unknown_calls
-from batchgen.worker.halts import nobody_answered, shown_url, too_many_failed
+from batchgen.worker.halts import nobody_answered, too_many_failed
 from batchgen.worker.membership import Membership
 from batchgen.worker.permits import Permits
+from batchgen.worker.servers import Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, HaltKind, RunLog, Stats
 from batchgen.worker.store_retries import StoreRetries
-from batchgen.worker.trials import Trials
 from batchgen.worker.waiting import Asked, FreeSlots
 
 
@@ -42,7 +42,7 @@ class Committer:
         membership: Membership,
         permits: Permits,
         store_retries: StoreRetries,
-        trials: Trials,
+        servers: Servers,
         spec: WorkSpec,
         stats: Stats,
         log: RunLog,
@@ -52,10 +52,9 @@ class Committer:
         self._membership = membership
         self._permits = permits
         self._store_retries = store_retries
-        self._trials = trials
+        self._servers = servers
         self._budget = spec.budget
         self._max_failures = spec.max_failures
-        self._base_url = shown_url(spec.shown_base_url)
         self._stats = stats
         self._log = log
         self._wake = asyncio.Event()
@@ -73,7 +72,7 @@ class Committer:
         if outcome.attempt is not None:
             self._demand.call_was_settled()
         if not isinstance(outcome.decision, KeepAnswer):
-            self.give_back_permit()
+            self.give_back_permit(outcome.item.server)
         self._wake.set()
         return self._outcomes.add(outcome)
 
@@ -95,22 +94,23 @@ class Committer:
         self._late_charges.append(item)
         self._wake.set()
 
-    async def second_call_permit(self, item: Item) -> bool:
-        """Until a second call for the item may go out: then it is durable that there are two, and
-        it has a permit until `give_back_permit`. It comes before any item that could be claimed.
-        Not while draining or paused. False: the item is another worker's by now."""
+    async def second_call_permit(self, item: Item) -> str | None:
+        """Until a second call for the item may go out, and to which server: then it is durable that
+        there are two, and it has a permit there until `give_back_permit`. It comes before any item
+        that could be claimed. Not while draining or paused. None: the item is another worker's by
+        now."""
         may_go_out = self._permits.wait_for_second_call(item)
         self._wake.set()
         try:
             return await may_go_out
         except asyncio.CancelledError:
-            if not may_go_out.cancelled() and may_go_out.result():  # it had just got it
-                self.give_back_permit()
+            if not may_go_out.cancelled() and (server := may_go_out.result()):  # it had just got it
+                self.give_back_permit(server)
             raise
 
-    def give_back_permit(self) -> None:
+    def give_back_permit(self, server: str) -> None:
         """A call of this worker has ended."""
-        self._permits.give_back()
+        self._permits.give_back(server)
         self._demand.look_now()
 
     def drain(self) -> None:
@@ -135,8 +135,7 @@ class Committer:
         halted for, too, when it was little."""
         want = self._demand.request(0, self._membership.limits, clock_ms())
         conclude = partial(self._seat.conclude_trials, want)
-        for why in (await self._store_retries.run(conclude)).values():
-            self.halt(nobody_answered(why, self._base_url))
+        self._give_up(await self._store_retries.run(conclude))
 
     async def run(self) -> None:
         """Until closed. Raises StoreError when the database could not be written for too
@@ -200,17 +199,16 @@ class Committer:
         if not self._demand.second_calls(clock_ms()):
             return
         calls = self._permits.take_for_second_calls(clock_ms())
-        items = [item for item, _ in calls]
-        limits = {self._trials.server: self._membership.limits}
-        begin = partial(self._seat.begin_second_calls, items, limits)
+        items = [replace(item, server=server) for item, server, _ in calls]
+        begin = partial(self._seat.begin_second_calls, items, self._membership.limits)
         ours = await self._store_retries.run(begin)
         self._second_calls |= ours
-        for item, may_go_out in calls:
+        for item, server, may_go_out in calls:
             has_ended = may_go_out.done()  # its first call has, meanwhile
             if not has_ended:
-                may_go_out.set_result(item.id in ours)
+                may_go_out.set_result(server if item.id in ours else None)
             if has_ended or item.id not in ours:
-                self.give_back_permit()
+                self.give_back_permit(server)
 
     async def _exchange(self) -> None:
         limits = self._membership.limits
@@ -230,13 +228,19 @@ class Committer:
         await self._observe(done)
         self._give_out(done.items)
         if want.slots:
-            limited = done.limited.get(self._trials.server, Allowance(0))
-            self._stats.limited_to_rpm = limited.limited_to_rpm
-            self._stats.limited_by = limited.limited_by
-            is_held = done.on_trial or limited.limited_by is not None
-            self._stats.next_item_at = None if is_held else done.next_at
+            self._observe_limited(done)
         if len(done.items) < want.slots:
             self._plan_next_look(done)
+
+    def _observe_limited(self, done: Exchange) -> None:
+        """What limits hold claims to: of all servers together."""
+        limited = [one for one in done.limited.values() if one.limited_to_rpm is not None]
+        are_all = len(limited) == sum(server.left_out is None for server in self._servers)
+        rpm = sum(one.limited_to_rpm or 0.0 for one in limited)
+        self._stats.limited_to_rpm = rpm if limited and are_all else None
+        self._stats.limited_by = limited[0].limited_by if limited and are_all else None
+        is_held = done.on_trial or limited
+        self._stats.next_item_at = None if is_held else done.next_at
 
     def _with_unsent(self, outcome: Outcome) -> Outcome:
         """Where a second call was begun but never went out, as the first ended or was abandoned."""
@@ -265,15 +269,20 @@ class Committer:
 
     async def _observe(self, done: Exchange) -> None:
         self._outcomes.answer(done.attempt_seqs)
-        self._trials.observe(done)
+        for server in self._servers:
+            server.trials.observe(done)
         for one in done.acquitted:
             self._log.acquitted(one)
-        for why in done.condemned.values():
-            self.halt(nobody_answered(why, self._base_url))
+        self._give_up(done.condemned)
         if done.failed is not None:
             words = too_many_failed(done.failed, str(self._max_failures))
             self.halt(Halt(words, Remedy.ALLOW_MORE_FAILURES, HaltKind.FAILURES))
         await self._membership.observe(done)
+
+    def _give_up(self, condemned: Mapping[str, Condemned]) -> None:
+        for key, why in condemned.items():
+            server = self._servers[key]
+            self._servers.give_up(server, nobody_answered(why, server.spec), clock_ms())
 
     async def _write_alone(self, outcome: Outcome, claims_nothing: ClaimRequest) -> Exchange:
         """As much of it as the database takes: first without what it gives back to the limits. When
@@ -303,7 +312,7 @@ class Committer:
         return await self._store_retries.run(exchange, has_answers=True)
 
     def _give_out(self, items: list[Item]) -> None:
-        self._permits.take(len(items))
+        self._permits.take(items)
         self._free_slots.give(items)
         self._demand.claimed(len(items))
         if self._demand.is_used_up:

@@ -7,15 +7,15 @@ and give them back. If all that is left of a budget is reserved by calls in flig
 one of them is settled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from batchgen.items import Outcome
 from batchgen.limits import UNKNOWN_CALL, Limits, TokenMeter
 from batchgen.store import ClaimRequest, Exchange, ServerWant
-from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
+from batchgen.worker.servers import Server, Servers
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.trials import Trials
 
 # How often to look for what others add, give back or settle.
 LOOK_EVERY_MS = 1000
@@ -28,11 +28,10 @@ class Demand:
     another terminal, it claims nothing."""
 
     def __init__(
-        self, spec: WorkSpec, pacer: Pacer, permits: Permits, meter: TokenMeter, trials: Trials
+        self, spec: WorkSpec, servers: Servers, permits: Permits, meter: TokenMeter
     ) -> None:
         self._spec = spec
-        self._trials = trials
-        self._pacer = pacer
+        self._servers = servers
         self._permits = permits
         self._meter = meter
         self._claims_left = spec.max_items
@@ -50,31 +49,39 @@ class Demand:
         most = 1 if self._budget_is_short else _CLAIMS_AT_A_TIME
         if self._claims_left is not None:
             most = min(most, self._claims_left)
-        server_room = self._pacer.room_at_server(self._meter.mean, self._permits.in_flight, now)
-        return max(0, int(min(free_slots, self._permits.for_claims(now), server_room, most)))
+        return max(0, min(free_slots, self._permits.for_claims(now), most))
 
     def second_calls(self, now: int) -> int:
         """How many of the second calls that wait may go out."""
         waiting = self._permits.for_second_calls(now)
         return 0 if self.draining or self.paused else waiting
 
-    def request(self, free_slots: int, limits: Limits, now: int) -> ClaimRequest:
-        """The claim, to be sent with the outcomes; for none it still says what the limits are."""
-        limits = limits.below(self._pacer.server.rpm)
-        counts_tokens = limits.tpm is not None
-        server = ServerWant(
-            self._trials.server, self.claims(free_slots, now), limits,
-            self._meter.estimate if counts_tokens else UNKNOWN_CALL,
-            pause_ms=max(0, self._pacer.limited_until - now),
-            asked_ms=max(0, self._pacer.asked_until - now),
-            trial=self._trials.request(self._pacer.first_calls(now)),
-            probes=self._pacer.probes,
-        )  # fmt: skip
+    def request(self, free_slots: int, limits: Mapping[str, Limits], now: int) -> ClaimRequest:
+        """The claim, to be sent with the outcomes; for none it still says what the limits are, by
+        server."""
+        most = self.claims(free_slots, now)
+        # Of those of which an equal share is free, the one comes first that had fewer calls.
+        servers = sorted(self._servers, key=attrgetter("calls"))
         return ClaimRequest(
-            (server,), self._spec.experiments, self._spec.until,
+            tuple(self._want(server, most, limits[server.key], now) for server in servers),
+            self._spec.experiments, self._spec.until,
             selection=self._spec.selection,
             max_failures=self._spec.max_failures,
+            most=most,
             run=self._spec.run,
+        )  # fmt: skip
+
+    def _want(self, server: Server, most: int, limits: Limits, now: int) -> ServerWant:
+        pacer = server.pacer
+        limits = limits.below(pacer.server.rpm)
+        return ServerWant(
+            server.key, min(most, self._servers.room_at(server, now)), limits,
+            UNKNOWN_CALL if limits.tpm is None else self._meter.estimate,
+            pause_ms=max(0, pacer.limited_until - now),
+            asked_ms=max(0, pacer.asked_until - now),
+            capacity=pacer.slots,
+            trial=server.trials.request(pacer.first_calls(now)),
+            probes=pacer.probes,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:
@@ -82,8 +89,7 @@ class Demand:
         times = (
             self._look_at if self._look_at > now else None,
             self._budget_look_at if self._budget_look_at > now else None,
-            self._pacer.next_change_at(now),
-            self._pacer.server.next_at(self._meter.mean, now),
+            self._servers.next_change_at(now),
         )
         return min((at for at in times if at is not None), default=None)
 
@@ -120,10 +126,11 @@ class Demand:
         wait_ms = LOOK_EVERY_MS if due_in_ms is None else max(due_in_ms, 1)
         self._look_at = now + min(LOOK_EVERY_MS, wait_ms)
 
-    def learn_tokens(self, outcomes: Sequence[Outcome], limits: Limits) -> None:
-        """Learn how many tokens a call uses, where a limit of the user or of the server counts
+    def learn_tokens(self, outcomes: Sequence[Outcome], limits: Mapping[str, Limits]) -> None:
+        """Learn how many tokens a call uses, where a limit of the user or of a server counts
         them."""
-        if limits.tpm is None and not self._pacer.server.counts_tokens:
+        tpm = max((each.tpm or 0 for each in limits.values()), default=0)
+        if not tpm and not any(server.pacer.server.counts_tokens for server in self._servers):
             return
         for outcome in outcomes:
             for attempt in outcome.attempts:
@@ -131,4 +138,4 @@ class Demand:
                 if usage.prompt_tokens is not None and usage.completion_tokens is not None:
                     item_bytes = len(outcome.item.input_json.encode())
                     tokens = usage.prompt_tokens + usage.completion_tokens
-                    self._meter.observe(item_bytes, min(tokens, limits.tpm or tokens))
+                    self._meter.observe(item_bytes, min(tokens, tpm or tokens))

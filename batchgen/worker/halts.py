@@ -9,6 +9,7 @@ from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
+from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
 
 _LIKE_AZURE = re.compile(r"\.azure\.com|/openai/deployments/|404 Resource not found")
@@ -18,15 +19,16 @@ NOT_TRUE = (
 )
 
 
-def nobody_answered(why: Condemned, base_url: str) -> Halt:
-    """When nothing was answered in a run, or meanwhile, and all that was asked failed alike."""
+def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
+    """When nothing was answered by a server in a run, or meanwhile, and all that was asked failed
+    alike."""
     if why.halt is not None:
         return _refused_all(why, why.halt)
     asked = "the only item failed"
     if why.items > 1:
         asked = f"{why.items} different items failed alike"
     of = f" of {why.experiment}" if why.experiment else ""
-    look_at, remedy = _look_at(why, f"model.base_url ({base_url})")
+    look_at, remedy = _look_at(why, f"{server.place}.base_url ({server.shown_url})")
     words = (
         f"nothing{of} has been answered in this run, and {asked}. {look_at} "
         f"The server said: {why.message.rstrip('.')}."
@@ -52,13 +54,15 @@ def _with_remedy(halt: str | None, words: str) -> Halt:
     return Halt(words)
 
 
-def outage(failure: Failure, base_url: str, stall_s: float) -> str:
+def outage(failure: Failure, server: ServerSpec, stall_s: float) -> str:
     """When nobody gets through, as it begins."""
     is_reached = failure.trouble is not Trouble.UNREACHABLE
     what = "the server answers nobody" if is_reached else "the server cannot be reached"
+    where = f"{server.shown_url} ({server.place}.base_url)"
+    said = failure.message.rstrip(".")
     return (
-        f"{what}: {base_url} (model.base_url): {failure.message.rstrip('.')}. It is asked again "
-        f"now and then, for {stall_s:g} s (work.stall_s) at most; no item is charged."
+        f"{what}: {where}: {said}. It is asked again now and then, for {stall_s:g} s "
+        "(work.stall_s) at most; no item is charged."
     )
 
 

@@ -31,9 +31,9 @@ from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
 from batchgen.worker.fallback import internal_error, unknown_attempt
 from batchgen.worker.judge import CallResult, Judge, Record, Sent, plain_attempt
-from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.requests import Prepared, Request, Requests
+from batchgen.worker.servers import Servers
 from batchgen.worker.stats import RunLog
 
 
@@ -46,7 +46,7 @@ class Stages(Struct, frozen=True):
     judge: Judge
     parser: AnswerParser
     committer: Committer
-    pacer: Pacer
+    servers: Servers
     log: RunLog
 
 
@@ -141,7 +141,8 @@ class ItemRun:
         return record
 
     async def _may_be_sent(self, prepared: Prepared) -> bool:
-        if clock_ms() < self._stages.pacer.paused_until:
+        server = self._stages.servers[self._item.server]
+        if server.is_closed(clock_ms()):
             return False  # a 429 came while this item was being claimed
         budget = self._stages.budget
         return budget is None or await budget.grants(self._item, prepared)

@@ -4,6 +4,7 @@ worker has seen of the server, of the recipe and of the item before.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from msgspec import Struct
@@ -23,31 +24,32 @@ from batchgen.items import (
     Reply,
     Trouble,
 )
-from batchgen.llm.decide import MAY_BE_CHARGED, decide
+from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
-from batchgen.llm.prices import Prices
 from batchgen.text.foreign_json import shorten
 from batchgen.text.json_text import storable
 from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
-from batchgen.worker.halts import NOT_TRUE, outage, refused, shown_url
+from batchgen.worker.halts import NOT_TRUE, outage, refused
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
+from batchgen.worker.servers import LeftOut, Server, Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, HaltKind, Stats
-from batchgen.worker.trials import Trials
 
 _TELL_AGAIN_MS = 60_000
+_ELSEWHERE_S = 2.0
 _OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE, Trouble.TOO_LATE)
 
 
 class CallResult(Struct, frozen=True):
-    """What a call brought: a reply, and what it is by itself."""
+    """What a call to a server brought: a reply, and what it is by itself."""
 
     reply: Reply
     verdict: Answer | Failure
     call: Call
+    server: str = ""
 
 
 class Sent(Struct, frozen=True):
@@ -75,37 +77,37 @@ class Record(Struct, frozen=True):
     decisive: CallResult
 
 
+@dataclass(slots=True)
+class _Outage:
+    """Of a server: whether it was told, and when it may be told again."""
+
+    is_told: bool = False
+    again_at: int = 0
+
+
 class Judge:
-    """The judge of one worker. It calls `halt` when no request would work, `warn` when the server
-    answers nobody, and `charge_late` for an item whose last call was handed in without using up a
-    try and was its own fault after all."""
+    """The judge of one worker. It gives a server up when no request would work there, calls `warn`
+    when one answers nobody, and `charge_late` for an item whose last call was handed in without
+    using up a try and was its own fault after all."""
 
     def __init__(
         self,
-        prices: Prices,
-        pacer: Pacer,
+        servers: Servers,
         stats: Stats,
         rejected_parameters: RejectedParameters,
-        trials: Trials,
         spec: WorkSpec,
         *,
-        halt: Callable[[Halt], None],
         charge_late: Callable[[Item], None],
         warn: Callable[[str], None],
     ) -> None:
         self._policy = spec.retry_policy
-        self._base_url = shown_url(spec.shown_base_url)
         self._stall_s = spec.stall_s
         self._warn = warn
-        self._outage_is_told = False
-        self._tell_again_at = 0
+        self._servers = servers
+        self._outages: dict[str, _Outage] = {}
         self._told_finish_reasons: set[str | None] = set()
-        self._prices = prices
         self._rejected_parameters = rejected_parameters
-        self._trials = trials
-        self._pacer = pacer
         self._stats = stats
-        self._halt = halt
         self._charge_item_late = charge_late
         self._tried_on_fresh_connection: set[int] = set()
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
@@ -114,42 +116,47 @@ class Judge:
     def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
         """The calls as they are kept, whatever is decided then."""
         reply = sent.decisive.reply
-        verdict = self._rejected_parameters.interpret(item, prepared, sent.decisive.verdict, reply)
+        verdict = self._rejected_parameters.interpret(
+            item, prepared, sent.decisive.verdict, reply, sent.decisive.server
+        )
         others = [self._other_attempt(call, prepared) for call in sent.others]
-        attempts = (self._attempt(reply, verdict, prepared), *others)
-        return Record(attempts, CallResult(reply, verdict, sent.decisive.call))
+        decisive = replace(sent.decisive, verdict=verdict)
+        attempts = (self._attempt(decisive, prepared), *others)
+        return Record(attempts, decisive)
 
     def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
         verdict = self._stale_but_once(called.verdict, item)
         self._tell_of_unknown_finish(verdict)
         needs_whole = prepared.parser.needs_whole
+        server = self._servers[called.server or item.server]
         if _is_about_its_own_model(verdict, prepared.input):
             verdict = replace(verdict, halt=None)
-            return self._decide(item, verdict, called, needs_whole=needs_whole)
-        own = verdict
-        if isinstance(verdict, Failure) and not self._trials.believes(verdict, item.recipe_id):
+            return self._decide(item, verdict, called, server, needs_whole=needs_whole)
+        own, trials = verdict, server.trials
+        if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id):
             trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
-        if self._trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
+        if trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
             assert isinstance(own, Failure)
             own = replace(own, trouble=Trouble.NOWHERE)
-        decision = self._decide(item, own, called, needs_whole=needs_whole)
-        return self._trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
+        decision = self._decide(item, own, called, server, needs_whole=needs_whole)
+        return trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
     def take_failure(self, item: Item) -> Fail | None:
         """How the item ends without another call: it had gone back for one when its last try was
         charged late."""
         return self._out_of_tries.pop((item.id, item.tries), None)
 
-    def halt_if_stalled(self, now: int) -> None:
-        if stalled := self._pacer.stalled(now):
-            said = self._stats.trouble or "an answer"
-            said = f"The last reply: {said.rstrip('.')}. Check model.base_url ({self._base_url})."
-            why = f"{stalled} {said}"
-            self._halt(Halt(why, kind=HaltKind.STALLED))
+    def give_up_if_stalled(self, server: Server, now: int) -> None:
+        if stalled := server.pacer.stalled(now):
+            said = server.trouble or "an answer"
+            place = f"{server.spec.place}.base_url ({server.spec.shown_url})"
+            why = f"{stalled} The last reply: {said.rstrip('.')}. Check {place}."
+            halt = Halt(why, kind=HaltKind.STALLED)
+            self._servers.give_up(server, halt, now, LeftOut.STALLED)
         elif waits := self._all_wait():
-            self._halt(Halt(waits, kind=HaltKind.STALLED))
+            self._servers.halt(Halt(waits, kind=HaltKind.STALLED))
 
     def _all_wait(self) -> str | None:
         """What is left was told to wait for longer than this worker may."""
@@ -163,18 +170,19 @@ class Judge:
             f"{f' The last reply: {said}.' if said else ''}"
         )
 
-    def _tell_of_outage(self, verdict: Answer | Failure, now: int) -> None:
+    def _tell_of_outage(self, verdict: Answer | Failure, server: Server, now: int) -> None:
         """As it begins, and again when it happens again, but not every few seconds. Whether it is
         one, and not the items, a call that was sent to see tells where the failure does not."""
-        if not self._pacer.down:
-            self._outage_is_told = False
-        if not self._pacer.down or self._outage_is_told or isinstance(verdict, Answer):
+        pacer, told = server.pacer, self._outages.setdefault(server.key, _Outage())
+        if not pacer.down:
+            told.is_told = False
+        if not pacer.down or told.is_told or isinstance(verdict, Answer):
             return
-        is_sure = verdict.trouble in _OF_THE_SERVER or (self._pacer.probes or 0) > 1
-        if is_sure and now >= self._tell_again_at:
-            self._outage_is_told = True
-            self._tell_again_at = now + _TELL_AGAIN_MS
-            self._warn(outage(verdict, self._base_url, self._stall_s))
+        is_sure = verdict.trouble in _OF_THE_SERVER or (pacer.probes or 0) > 1
+        if is_sure and now >= told.again_at:
+            told.is_told = True
+            told.again_at = now + _TELL_AGAIN_MS
+            self._warn(outage(verdict, server.spec, self._stall_s))
 
     def _tell_of_unknown_finish(self, verdict: Answer | Failure) -> None:
         """Once of each."""
@@ -191,11 +199,11 @@ class Judge:
     def _other_attempt(self, called: CallResult | None, prepared: Prepared) -> Attempt:
         if called is None:
             return unknown_attempt()
-        return self._attempt(called.reply, called.verdict, prepared)
+        return self._attempt(called, prepared)
 
-    def _attempt(self, reply: Reply, verdict: Answer | Failure, prepared: Prepared) -> Attempt:
-        cost_usd = self._prices.cost_usd(str(prepared.body["model"]), verdict.usage)
-        return _attempt(reply, verdict, cost_usd)
+    def _attempt(self, called: CallResult, prepared: Prepared) -> Attempt:
+        prices = self._servers[called.server].prices
+        return _attempt(called, prices.cost_usd(str(prepared.body["model"]), called.verdict.usage))
 
     def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that
@@ -209,34 +217,43 @@ class Judge:
         return verdict
 
     def _decide(
-        self, item: Item, verdict: Answer | Failure, called: CallResult, *, needs_whole: bool
-    ) -> Decision:
-        now = clock_ms()
+        self, item: Item, verdict: Answer | Failure, called: CallResult, server: Server, *,
+        needs_whole: bool,
+    ) -> Decision:  # fmt: skip
+        now, pacer = clock_ms(), server.pacer
         is_last_try = item.tries + 1 >= self._policy.max_attempts
-        was_believed = self._pacer.server.believed
-        blame = self._pacer.observe(verdict, item, called.call, now, is_last_try=is_last_try)
-        self._tell_of_outage(verdict, now)
-        if was_believed and not self._pacer.server.believed:
+        was_believed = pacer.server.believed
+        blame = pacer.observe(verdict, item, called.call, now, is_last_try=is_last_try)
+        self._tell_of_outage(verdict, server, now)
+        if was_believed and not pacer.server.believed:
             self._warn(NOT_TRUE)
-        owed = self._charge_late(item)
-        self._stats.count_call(verdict, called.reply, paused=now < self._pacer.paused_until)
+        owed = self._charge_late(item, pacer)
+        self._stats.count_call(verdict, called.reply, paused=now < pacer.paused_until)
+        server.count_call(verdict, called.reply.status, now)
+        self._servers.observe(server, verdict, now)
+        if server.left_out is LeftOut.SILENT:
+            blame = Blame.SERVER
         if isinstance(verdict, Failure) and verdict.halt:
-            self._halt(refused(verdict))
+            is_credit = verdict.reason is Reason.RATE_LIMIT
+            how = LeftOut.CREDIT if is_credit else LeftOut.REFUSED
+            self._servers.give_up(server, refused(verdict), now, how)
         else:
-            self.halt_if_stalled(now)
+            self.give_up_if_stalled(server, now)
         owing = replace(item, tries=item.tries + owed) if owed else item
+        if isinstance(verdict, Failure) and self._servers.may_ask_elsewhere(server):
+            verdict = _asked_elsewhere_soon(verdict)
         decision = decide(
             verdict, owing, self._policy, needs_whole=needs_whole,
-            blame=blame, refusals=self._pacer.refusals_in_a_row(item), now=now_ms(), rng=self._rng,
+            blame=blame, refusals=pacer.refusals_in_a_row(item), now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
             self._tried_on_fresh_connection.discard(item.id)
         return decision
 
-    def _charge_late(self, item: Item) -> int:
+    def _charge_late(self, item: Item, pacer: Pacer) -> int:
         """How many tries `item` itself owes."""
         owed = 0
-        for late, failure in self._pacer.take_late_charges():
+        for late, failure in pacer.take_late_charges():
             owed += late.id == item.id
             is_tried_again = failure.reason is not Reason.REJECTED
             if is_tried_again and late.tries + 1 < self._policy.max_attempts:
@@ -245,6 +262,12 @@ class Judge:
                 fail = Fail(failure.reason, failure.message)
                 self._out_of_tries[late.id, late.tries] = fail
         return owed
+
+
+def _asked_elsewhere_soon(failure: Failure) -> Failure:
+    """What a server asks to wait for is for itself."""
+    wait_s = failure.retry_after_s
+    return failure if wait_s is None else replace(failure, retry_after_s=min(wait_s, _ELSEWHERE_S))
 
 
 def _is_about_its_own_model(verdict: Answer | Failure, item_input: ItemInput) -> TypeGuard[Failure]:
@@ -260,10 +283,11 @@ def _is_about_its_own_model(verdict: Answer | Failure, item_input: ItemInput) ->
 
 def plain_attempt(called: CallResult | None) -> Attempt:
     """A call as it is kept when the judge fails at it: all that came back, but no cost."""
-    return unknown_attempt() if called is None else _attempt(called.reply, called.verdict, None)
+    return unknown_attempt() if called is None else _attempt(called, None)
 
 
-def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) -> Attempt:
+def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
+    reply, verdict = called.reply, called.verdict
     request_id = reply.headers.get("x-request-id")
     by_verdict: dict[str, Any] = (
         {"response": verdict.text, "vector": verdict.vector, "body": verdict.rest}
@@ -284,5 +308,6 @@ def _attempt(reply: Reply, verdict: Answer | Failure, cost_usd: float | None) ->
         finish_reason=verdict.finish_reason,
         usage=verdict.usage,
         cost_usd=cost_usd,
+        server=called.server,
         **by_verdict,
     )

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 from batchgen.clock import clock_ms
+from batchgen.limits import Limits
 from batchgen.store import Exchange, Orders, Seat
 from batchgen.worker.demand import Demand
-from batchgen.worker.pacer import Pacer
 from batchgen.worker.report import WorkerReport
+from batchgen.worker.servers import Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.store_retries import StoreRetries
 
@@ -23,14 +24,14 @@ _HEARTBEATS_IN_A_LEASE = 6
 
 
 class Membership:
-    """The membership of one worker. It applies orders to the pacer and the demand; `limits` are
-    those of the newest orders."""
+    """The membership of one worker. It applies orders to the servers and the demand; `limits` are
+    those of the newest orders, by server."""
 
     def __init__(
         self,
         seat: Seat,
         spec: WorkSpec,
-        pacer: Pacer,
+        servers: Servers,
         demand: Demand,
         store_retries: StoreRetries,
         *,
@@ -40,7 +41,7 @@ class Membership:
         now = clock_ms()
         self._seat = seat
         self._spec = spec
-        self._pacer = pacer
+        self._servers = servers
         self._demand = demand
         self._store_retries = store_retries
         self._report = report
@@ -53,8 +54,8 @@ class Membership:
         self._report_at = 0
         self._last_report: WorkerReport | None = None
         self._warned_of_danger = False
-        self.limits = spec.limits
-        pacer.server.workers = seat.live_workers
+        self.limits = self._limits()
+        self._share_with_others()
 
     @property
     def due_at(self) -> int:
@@ -111,7 +112,7 @@ class Membership:
         self._heartbeat_at = clock_ms() + self._heartbeat_every_ms
         if not await self._store_retries.run(self._seat.heartbeat):
             await self._join_again()
-        self._pacer.server.workers = self._seat.live_workers
+        self._share_with_others()
 
     async def _look_for_orders(self) -> None:
         self._orders_at = clock_ms() + _LOOK_FOR_ORDERS_EVERY_MS
@@ -130,10 +131,23 @@ class Membership:
         if orders == self._orders:
             return
         if self._orders.paused and not orders.paused:
-            self._pacer.forget_trouble()
+            for server in self._servers:
+                server.pacer.forget_trouble()
         self._orders = orders
-        self._pacer.slots = orders.slots
+        self._servers.slots = orders.slots
         self._demand.paused = orders.paused
         self._demand.look_now()
-        self.limits = self._spec.limits.overruled(orders.rpm, orders.tpm)
+        self.limits = self._limits()
         self._orders_changed.set()
+
+    def _limits(self) -> dict[str, Limits]:
+        """By server, as the newest orders want it."""
+        orders = self._orders
+        return {
+            server.key: self._spec.limits_of(server.spec).overruled(orders.rpm, orders.tpm)
+            for server in self._servers
+        }
+
+    def _share_with_others(self) -> None:
+        for server in self._servers:
+            server.pacer.server.workers = self._seat.live_workers

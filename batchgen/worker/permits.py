@@ -1,53 +1,69 @@
 """How many calls are in flight, and whether one more may go out.
 
-A claim takes a permit when a slot gets it, and gives it back when its outcome is handed in. With
-`--hedge` an item's second call needs one too. Second calls that wait come before items that could
-be claimed; one whose first call has ended meanwhile waits no more.
+A claim takes a permit at its server when a slot gets it, and gives it back when its outcome is
+handed in. With `--hedge` an item's second call needs one too, at another server where there is one.
+Second calls that wait come before items that could be claimed; one whose first call has ended
+meanwhile waits no more.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from batchgen.items import Item
-from batchgen.worker.pacer import Pacer
+from batchgen.worker.servers import Servers
 
-_SecondCall = tuple[Item, asyncio.Future[bool]]
+_SecondCall = tuple[Item, "asyncio.Future[str | None]"]
 
 
 class Permits:
-    """The permits of one worker; time is passed in (of `clock_ms`). `in_flight` are taken."""
+    """The permits of one worker; time is passed in (of `clock_ms`)."""
 
-    def __init__(self, pacer: Pacer) -> None:
-        self._pacer = pacer
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
         self._waiting: deque[_SecondCall] = deque()
-        self.in_flight = 0
 
-    def take(self, calls: int = 1) -> None:
-        self.in_flight += calls
+    @property
+    def in_flight(self) -> int:
+        return self._servers.in_flight
 
-    def give_back(self) -> None:
-        self.in_flight -= 1
+    def take(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._servers.take(item.server)
+
+    def give_back(self, server: str) -> None:
+        self._servers.give_back(server)
 
     def for_claims(self, now: int) -> int:
         """How many items may be claimed; below one when there is no room for any."""
-        return self._pacer.allowed(now) - self.in_flight - len(self._waiting)
+        return self._servers.room(now) - len(self._waiting)
 
     def for_second_calls(self, now: int) -> int:
         """How many of the second calls that wait may go out."""
         if not self._waiting:
             return 0
         self._waiting = deque(call for call in self._waiting if not call[1].done())
-        return max(0, min(self._pacer.allowed(now) - self.in_flight, len(self._waiting)))
+        return min(self._servers.room(now), len(self._waiting))
 
-    def wait_for_second_call(self, item: Item) -> asyncio.Future[bool]:
-        """Wait in the queue; the future resolves to whether the item's second call may go out."""
+    def wait_for_second_call(self, item: Item) -> "asyncio.Future[str | None]":
+        """Wait in the queue; the future resolves to the server that the item's second call may go
+        to, or None."""
         may_go_out = asyncio.get_running_loop().create_future()
         self._waiting.append((item, may_go_out))
         return may_go_out
 
-    def take_for_second_calls(self, now: int) -> list[_SecondCall]:
-        """The second calls that may go out now. Their permits are taken; the caller resolves their
-        futures."""
-        calls = [self._waiting.popleft() for _ in range(self.for_second_calls(now))]
-        self.take(len(calls))
+    def take_for_second_calls(
+        self, now: int
+    ) -> list[tuple[Item, str, "asyncio.Future[str | None]"]]:
+        """The second calls that may go out now, and where to. Their permits are taken; the caller
+        resolves their futures."""
+        calls = []
+        for _ in range(self.for_second_calls(now)):
+            item, may_go_out = self._waiting[0]
+            server = self._servers.elsewhere(item.server, now)
+            if server is None:
+                break
+            self._waiting.popleft()
+            self._servers.take(server.key)
+            calls.append((item, server.key, may_go_out))
         return calls

@@ -18,32 +18,37 @@ _ANEW = "Remove it from the config, then enqueue the pool again, replacing the o
 _AGAIN = {"stream": "Remove it from the config."}
 
 
-class RejectedParameters:
-    """What one worker knows of them: it learns which recipes had an answer. `leave_out(recipe_id,
-    name)` returns False when that parameter was left out before."""
+_AtServer = tuple[str, int]
+"""A server, and the number of a recipe."""
 
-    def __init__(self, leave_out: Callable[[int, str], bool], warn: Callable[[str], None]) -> None:
+
+class RejectedParameters:
+    """What one worker knows of them, by server: it learns which recipes had an answer there.
+    `leave_out(server, recipe_id, name)` returns False when that parameter was left out before."""
+
+    def __init__(
+        self, leave_out: Callable[[str, int, str], bool], warn: Callable[[str], None]
+    ) -> None:
         self._leave_out = leave_out
         self._warn = warn
-        self._answered_recipes: set[int] = set()
-        self._worked: set[tuple[int, str]] = set()
+        self._answered_recipes: set[tuple[str, int]] = set()
+        self._worked: set[tuple[str, int, str]] = set()
 
     def interpret(
-        self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply
+        self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply, server: str
     ) -> Answer | Failure:
         """The verdict, or, if it is about a parameter, what that means."""
+        recipe = (server, item.recipe_id)
         if isinstance(verdict, Answer):
             if not prepared.input.params:
-                self._answered_recipes.add(item.recipe_id)
-            self._worked.update(
-                (item.recipe_id, one) for one in prepared.added if one in prepared.body
-            )
+                self._answered_recipes.add(recipe)
+            self._worked.update((*recipe, one) for one in prepared.added if one in prepared.body)
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
         rejected = rejected_parameter(reply.body, prepared.body)
         if self._wants_stream(rejected, prepared, reply):
-            return self._only_streams(item, prepared, verdict)
+            return self._only_streams(recipe, prepared, verdict)
         if rejected is None:
             return verdict
         place = _PLACES.get(rejected.name) or prepared.renderer.place_of(
@@ -51,12 +56,12 @@ class RejectedParameters:
         )
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
         if rejected.name in prepared.added:
-            if (item.recipe_id, rejected.name) in self._worked:
+            if (*recipe, rejected.name) in self._worked:
                 return named  # the server takes it: it is something about this item
-            if self._leave_out(item.recipe_id, rejected.name):
+            if self._leave_out(*recipe, rejected.name):
                 self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
-        if rejected.unsupported and self._affects_every_item(item, prepared, rejected.name):
+        if rejected.unsupported and self._affects_every_item(recipe, prepared, rejected.name):
             halt = f"the server does not take {place}, which is sent with every item."
             return replace(verdict, halt=f"{halt} {_AGAIN.get(rejected.name, _ANEW)}")
         return named
@@ -69,16 +74,16 @@ class RejectedParameters:
         named = rejected is not None and rejected.name == "stream" and not rejected.unsupported
         return named or wants_stream(reply.body)
 
-    def _only_streams(self, item: Item, prepared: Prepared, verdict: Failure) -> Failure:
-        if prepared.input.params or not self._affects_every_item(item, prepared, "stream"):
+    def _only_streams(self, recipe: _AtServer, prepared: Prepared, verdict: Failure) -> Failure:
+        if prepared.input.params or not self._affects_every_item(recipe, prepared, "stream"):
             return replace(verdict, message=f"{verdict.message} (see model.stream)")
         return replace(verdict, halt="the server answers only as a stream. Set model.stream: true.")
 
-    def _affects_every_item(self, item: Item, prepared: Prepared, name: str) -> bool:
+    def _affects_every_item(self, recipe: _AtServer, prepared: Prepared, name: str) -> bool:
         """Whether the server would reject it for all items of the recipe. Not when this one asks
         for it, or for another model, itself; when the recipe has had an answer; or when it is one
         of `retry --set`, which would be stuck: only failed items can be asked otherwise."""
         renderer = prepared.renderer
         if renderer.is_own(prepared.input, name) or renderer.is_own(prepared.input, "model"):
             return False
-        return prepared.shared_recipe and item.recipe_id not in self._answered_recipes
+        return prepared.shared_recipe and recipe not in self._answered_recipes

@@ -63,6 +63,23 @@ class Held(Struct, frozen=True):
     budget: BudgetWait | None = None
 
 
+class ServerReport(Struct, frozen=True):
+    """How one of a worker's servers is doing. `name` is what people call it; `per_minute` are its
+    answers of the last minute, `left_out` says why it takes no part, since `left_out_at` (epoch
+    ms)."""
+
+    key: str
+    name: str
+    calls: int = 0
+    in_flight: int = 0
+    failed_calls: Mapping[str, int] = field(default_factory=dict)
+    per_minute: int = 0
+    held_by: Held | None = None
+    trouble: str = ""
+    left_out: str | None = None
+    left_out_at: int | None = None
+
+
 class WorkerReport(Struct, frozen=True):
     """How a worker is doing; what it has not reported yet is as in a new one.
 
@@ -74,6 +91,7 @@ class WorkerReport(Struct, frozen=True):
     failed_calls      of these, by HTTP status or, where there was none, by reason
     late_after_ms     how long a call takes before it is late; None: too few answers to say
     stragglers        the calls that are late, the longest in flight first, a few at most
+    servers           those that it asks
     """
 
     paused: bool = False
@@ -84,6 +102,7 @@ class WorkerReport(Struct, frozen=True):
     failed_calls: Mapping[str, int] = field(default_factory=dict)
     late_after_ms: int | None = None
     stragglers: tuple[Straggler, ...] = ()
+    servers: tuple[ServerReport, ...] = ()
 
     def is_urgent_after(self, last: "WorkerReport") -> bool:
         """Whether it says otherwise than the last one what holds it."""

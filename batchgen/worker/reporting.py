@@ -2,11 +2,10 @@
 
 from batchgen.clock import clock_ms, now_ms
 from batchgen.limits import TokenMeter
-from batchgen.worker.pacer import Pacer
-from batchgen.worker.report import Held, HeldBy, Straggler, WorkerReport
+from batchgen.worker.report import Held, HeldBy, ServerReport, Straggler, WorkerReport
+from batchgen.worker.servers import Server, Servers
 from batchgen.worker.stats import Stats
 from batchgen.worker.stragglers import CallsInFlight
-from batchgen.worker.trials import Trials
 
 _MOST_STRAGGLERS = 5
 _STILL_SHORT_MS = 5000  # a budget is short until calls have gone out again for so long
@@ -17,13 +16,12 @@ class Reporter:
     """Of one worker."""
 
     def __init__(
-        self, stats: Stats, calls: CallsInFlight, pacer: Pacer, meter: TokenMeter, trials: Trials
+        self, stats: Stats, calls: CallsInFlight, servers: Servers, meter: TokenMeter
     ) -> None:
         self._stats = stats
         self._calls = calls
-        self._pacer = pacer
+        self._servers = servers
         self._meter = meter
-        self._trials = trials
 
     def report(self) -> WorkerReport:
         now, stats = clock_ms(), self._stats
@@ -38,15 +36,38 @@ class Reporter:
             failed_calls=dict(stats.failed_calls),
             late_after_ms=self._calls.late_after_ms(now),
             stragglers=tuple(Straggler(item_id, began_at + ahead) for item_id, began_at in late),
+            servers=tuple(self._of_server(server, now, ahead) for server in self._servers),
         )
+
+    def _of_server(self, server: Server, now: int, ahead: int) -> ServerReport:
+        return ServerReport(
+            server.key, server.spec.name,
+            calls=server.calls,
+            in_flight=server.in_flight,
+            failed_calls=dict(server.failed_calls),
+            per_minute=server.per_minute(now),
+            held_by=self._held_by_server(server, now, ahead),
+            trouble=server.trouble,
+            left_out=server.why.why if server.why else None,
+            left_out_at=server.left_out_at + ahead if server.why else None,
+        )  # fmt: skip
 
     def _held_by(self, now: int, ahead: int) -> Held | None:
         """The strongest of what holds it. `ahead`: of `now`, what the clock of the wall shows."""
-        stats, pacer = self._stats, self._pacer
+        stats = self._stats
         if stats.paused:
             return Held(HeldBy.ORDER)
         if stats.halted:
             return Held(HeldBy.HALT)
+        taking_part = [server for server in self._servers if server.left_out is None]
+        held = [self._held_by_server(server, now, ahead) for server in taking_part]
+        if held and all(held):  # or else one sends as much as it could
+            return min(filter(None, held), key=lambda one: one.until_ms or 0)
+        return self._held_by_us(now)
+
+    def _held_by_server(self, server: Server, now: int, ahead: int) -> Held | None:
+        """What one of them has a part in."""
+        pacer = server.pacer
         paused_until = pacer.paused_until + ahead if now < pacer.paused_until else None
         if pacer.down:
             return Held(HeldBy.OUTAGE, paused_until)
@@ -55,19 +76,21 @@ class Reporter:
         announced = pacer.server.next_at(self._meter.mean, now)
         if announced is not None and announced - now > _WORTH_SAYING_MS:
             return Held(HeldBy.ANNOUNCED, announced + ahead)
-        return self._held_by_us(now)
+        return None
 
     def _held_by_us(self, now: int) -> Held | None:
-        """The same, of what the server has no part in now."""
-        stats, pacer = self._stats, self._pacer
+        """The same, of what no server has a part in now."""
+        stats, servers = self._stats, self._servers
         if stats.budget_wait and now - stats.budget_wait_at < _STILL_SHORT_MS:
             return Held(HeldBy.BUDGET, budget=stats.budget_wait)
         if stats.limited_to_rpm:
             return Held(HeldBy.LIMIT, per_minute=stats.limited_to_rpm, limit=stats.limited_by)
-        if self._trials.on_trial and stats.in_flight < pacer.slots:
+        taking_part = [server for server in servers if server.left_out is None]
+        if all(one.trials.on_trial for one in taking_part) and stats.in_flight < servers.slots:
             return Held(HeldBy.FIRST)
-        if pacer.controller.limit < pacer.slots:
-            return Held(HeldBy.SLOTS, slots=pacer.controller.limit)
+        usable = sum(server.pacer.controller.limit for server in taking_part)
+        if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
+            return Held(HeldBy.SLOTS, slots=usable)
         due_at = stats.next_item_at
         if due_at is not None and due_at - now_ms() > _WORTH_SAYING_MS:
             return Held(HeldBy.ITEMS, due_at)

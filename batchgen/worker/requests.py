@@ -60,7 +60,7 @@ class Requests:
         self._spec = spec
         self._parsers = dict(parsers)
         self._renderers: dict[int, Renderer] = {}
-        self._left_out: set[tuple[int, str]] = set()
+        self._left_out: set[tuple[str, int, str]] = set()
         # A server that streams unless told not to would count no tokens, as nobody asks it to.
         self._streaming = dict(_AS_STREAM if spec.stream else _WHOLE)
         self._added_to_all = frozenset(self._streaming) - ({"stream"} if spec.stream else set())
@@ -81,7 +81,7 @@ class Requests:
             body |= {name: value for name, value in asked if name in endpoint.streaming}
         added = self._added_to_all | renderer.added_params(item_input, item.sample)
         for name in added if self._left_out else ():
-            if (item.recipe_id, name) in self._left_out:
+            if (item.server, item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
         shared = await self._is_shared(item)
         return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint)
@@ -96,10 +96,11 @@ class Requests:
             body = {**body, endpoint.conversation: messages}
         return Request(body, paths, endpoint)
 
-    def leave_out(self, recipe_id: int, name: str) -> bool:
-        """Send no more a parameter that batchgen itself adds; False: it was left out before."""
-        known = (recipe_id, name) in self._left_out
-        self._left_out.add((recipe_id, name))
+    def leave_out(self, server: str, recipe_id: int, name: str) -> bool:
+        """Send a server no more a parameter that batchgen itself adds; False: it was left out
+        before."""
+        known = (server, recipe_id, name) in self._left_out
+        self._left_out.add((server, recipe_id, name))
         return not known
 
     async def _with_feedback(

@@ -1,13 +1,10 @@
 """A worker put together from its parts, and its run from the first claim to the last."""
 
-from collections.abc import Mapping
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
 
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
-from batchgen.llm.client import Client
-from batchgen.llm.prices import Prices
-from batchgen.store import AskedServer, Store, server_key
+from batchgen.store import AskedServer, Store
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
@@ -22,76 +19,85 @@ from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.report import BudgetWait
 from batchgen.worker.reporting import Reporter
 from batchgen.worker.requests import PresentParser, Requests
+from batchgen.worker.servers import Connection, Server, Servers
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, RunLog, Stats
 from batchgen.worker.store_retries import StoreRetries
 from batchgen.worker.stragglers import CallsInFlight
-from batchgen.worker.trials import Trials
 
 
 async def run_worker(
-    store: Store, client: Client, spec: WorkSpec, context: RunContext, *,
-    prices: Prices, parsers: Mapping[int, PresentParser],
+    store: Store, connections: Sequence[Connection], spec: WorkSpec, context: RunContext, *,
+    parsers: Mapping[int, PresentParser],
 ) -> None:  # fmt: skip
     """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
-    `parsers` are those of experiments, by their numbers; for others what the experiment has is
-    loaded.
+    `connections` are those to the servers of the spec, in their order. `parsers` are those of
+    experiments, by their numbers; for others what the experiment has is loaded.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
     """
     stop, log, stats = context.stop, context.log, context.stats
-    trials = Trials(server_key(spec.base_url))
-    servers = [AskedServer(trials.server, urlsplit(spec.shown_base_url).netloc)]
+    asked = [AskedServer(server.key, server.name) for server in spec.servers]
     async with store.seat(
-        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, servers, spec.run
+        spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, asked, spec.run
     ) as seat:
-        pacer = Pacer(
-            spec.concurrency, spec.stall_s, clock_ms(),
-            first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.limits.adaptive,
-        )  # fmt: skip
-        permits = Permits(pacer)
-        store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
         meter = await _token_meter(store, spec)
-        demand = Demand(spec, pacer, permits, meter, trials)
+        servers = Servers(
+            [
+                Server(one, connection, _pacer(spec))
+                for one, connection in zip(spec.servers, connections, strict=True)
+            ],
+            spec.concurrency, meter, halt=lambda halt: committer.halt(halt), warn=log.warn,
+        )  # fmt: skip
+        permits = Permits(servers)
+        store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
+        demand = Demand(spec, servers, permits, meter)
         calls_in_flight = CallsInFlight(stats.latencies_ms)
         membership = Membership(
-            seat, spec, pacer, demand, store_retries,
-            report=Reporter(stats, calls_in_flight, pacer, meter, trials).report, warn=log.warn,
+            seat, spec, servers, demand, store_retries,
+            report=Reporter(stats, calls_in_flight, servers, meter).report, warn=log.warn,
         )  # fmt: skip
         committer = Committer(
-            seat, demand, membership, permits, store_retries, trials, spec, stats, log
+            seat, demand, membership, permits, store_retries, servers, spec, stats, log
         )  # fmt: skip
         requests = Requests(store, spec, parsers)
         stages = Stages(
             requests,
-            _budget_guard(spec, prices, store, committer, stats, log),
-            Calls(client, committer, pacer, calls_in_flight, hedge=spec.hedge,
-                  begun=prices.read_beside),
+            _budget_guard(spec, servers, store, committer, stats, log),
+            Calls(
+                servers, committer, calls_in_flight, hedge=spec.hedge, begun=servers.read_prices
+            ),
             Judge(
-                prices, pacer, stats,
-                RejectedParameters(requests.leave_out, log.warn), trials, spec,
-                halt=committer.halt, charge_late=committer.charge_late, warn=log.warn,
+                servers, stats, RejectedParameters(requests.leave_out, log.warn), spec,
+                charge_late=committer.charge_late, warn=log.warn,
             ),
             AnswerParser(spec.retry_policy, spec.parse_timeout_s),
-            committer, pacer, log,
+            committer, servers, log,
         )  # fmt: skip
         await Slots(stages, spec, committer, membership, permits, stats, log).run(stop)
         if stats.halted is None and not stop.drain.is_set():
             await committer.conclude_trial()
 
 
+def _pacer(spec: WorkSpec) -> Pacer:
+    return Pacer(
+        spec.concurrency, spec.stall_s, clock_ms(),
+        first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.adaptive,
+    )  # fmt: skip
+
+
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
     meter = TokenMeter(spec.max_answer_tokens)
-    if spec.limits.tpm is not None:
+    if tpm := max(spec.limits_of(server).tpm or 0 for server in spec.servers):
         for item_bytes, tokens in await store.recent_usage():
-            meter.observe(item_bytes, min(tokens, spec.limits.tpm))
+            meter.observe(item_bytes, min(tokens, tpm))
     return meter
 
 
 def _budget_guard(
-    spec: WorkSpec, prices: Prices, store: Store, committer: Committer, stats: Stats, log: RunLog
+    spec: WorkSpec, servers: Servers, store: Store, committer: Committer, stats: Stats, log: RunLog
 ) -> BudgetGuard | None:
     if spec.budget is None:
         return None
@@ -100,6 +106,6 @@ def _budget_guard(
         stats.budget_wait, stats.budget_wait_at = wait, clock_ms()
 
     return BudgetGuard(
-        spec.budget, prices, store,
+        spec.budget, lambda server: servers[server].prices, store,
         reserve=committer.reserve, halt=committer.halt, warn=log.warn, waits=waits,
     )  # fmt: skip

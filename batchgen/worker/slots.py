@@ -125,8 +125,9 @@ class Slots:
         while True:
             await asyncio.sleep(min(self._spec.stall_s, _LOOK_FOR_STALL_S))
             now = clock_ms()
-            if self._stages.pacer.waits(now) and not self._stats.paused:
-                self._stages.judge.halt_if_stalled(now)
+            for server in self._stages.servers:
+                if server.pacer.waits(now) and not self._stats.paused:
+                    self._stages.judge.give_up_if_stalled(server, now)
 
     async def _slot(self) -> None:
         while (item := await self._committer.next_item()) is not None:

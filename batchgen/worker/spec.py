@@ -1,12 +1,12 @@
 """What a worker is to do: one frozen value, made once from the config and the options of a run. It
 can go to another process as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from msgspec import field, to_builtins
+from msgspec import Struct, field, to_builtins
 from msgspec.structs import replace
 
 from batchgen.config import WorkConfig
@@ -15,21 +15,36 @@ from batchgen.llm.decide import RetryPolicy
 from batchgen.store import Budget, FailureLimit, Selection
 
 
+class ServerSpec(Struct, frozen=True, kw_only=True):
+    """A server that a worker asks. `key` is by what the database knows it, `name` and `shown_url`
+    are what messages call it, and `place` is where the config has it. `slots` bounds its calls in
+    flight (None: only those of the worker do), and `rpm` and `tpm` are its limits, of all workers
+    together; None: none."""
+
+    key: str = ""
+    name: str = ""
+    place: str = "model"
+    shown_url: str = ""
+    slots: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+
+
 class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     """The settings of the section `work`, and what one run adds to them. An option of `work` has
     the name of the field that it sets. None means no limit, and of `experiments`: all.
 
     With a `selection` of the store only its items are worked on, and `until` counts those alone. It
     ends early when others come that need a new selection.
-    `rpm` and `tpm` are requests and tokens a minute, of all workers together, at its start, before
-    other terminals change them (0: no limit). `max_cost_usd` and `max_tokens_total` are what the
+    `rpm` and `tpm` are requests and tokens a minute at each of its `servers`, of all workers
+    together, in place of what those say, before other terminals change them (0: no limit).
+    `max_cost_usd` and `max_tokens_total` are what the
     calls of all runs together may use. `max_items` is the most that this worker claims. It halts
     once `max_failures` is reached, by the items of all runs together; and it claims nothing more
     once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
     than `max_answer_tokens`, where the config says it; with `stream` each is asked for as a stream;
-    calls go to `base_url`, which messages name
-    as `shown_base_url`, and `run` is what the processes of one command have in common. Local images
+    `run` is what the processes of one command have in common. Local images
     are looked for in `directory`. For `store_retry_s` a database that cannot be written is tried
     again, with the answers in memory.
 
@@ -50,14 +65,15 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
     stream: bool = False
-    base_url: str = ""
+    servers: tuple[ServerSpec, ...] = (ServerSpec(),)
     run: str = field(default_factory=lambda: token_hex(8))
-    shown_base_url: str = ""
     directory: Path = Path()
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.rpm or None, self.tpm or None, self.adaptive)
+    def limits_of(self, server: ServerSpec) -> Limits:
+        """Before other terminals change them."""
+        rpm = server.rpm if self.rpm is None else self.rpm or None
+        tpm = server.tpm if self.tpm is None else self.tpm or None
+        return Limits(rpm, tpm, self.adaptive)
 
     @property
     def budget(self) -> Budget | None:
@@ -70,15 +86,26 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
         return RetryPolicy(self.max_attempts, self.parse_attempts, self.retry_wait_s)
 
     def split(self, parts: int) -> "list[WorkSpec]":
-        """For so many workers: each with a share of the slots and, if they are limited, of the
-        items."""
+        """For so many workers, or for fewer where a server has fewer slots: each with a share of
+        the slots and, if they are limited, of the items."""
+        parts = min([parts, *(one.slots for one in self.servers if one.slots is not None)])
         slots = shares(self.concurrency, parts)
-        if self.max_items is None:
-            return [replace(self, concurrency=share) for share in slots]
-        items = shares(self.max_items, parts)
-        return [
-            replace(self, concurrency=s, max_items=i) for s, i in zip(slots, items, strict=True)
+        specs = [
+            replace(self, concurrency=share, servers=servers)
+            for share, servers in zip(slots, self._servers_in_parts(parts), strict=True)
         ]
+        if self.max_items is None:
+            return specs
+        items = shares(self.max_items, parts)
+        return [replace(spec, max_items=n) for spec, n in zip(specs, items, strict=True)]
+
+    def _servers_in_parts(self, parts: int) -> Iterator[tuple[ServerSpec, ...]]:
+        slots = [None if one.slots is None else shares(one.slots, parts) for one in self.servers]
+        for number in range(parts):
+            yield tuple(
+                server if own is None else replace(server, slots=own[number])
+                for server, own in zip(self.servers, slots, strict=True)
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `json.dumps` takes them."""
@@ -95,6 +122,7 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
             "selection": selection and Selection(**selection),
             "max_failures": failures and FailureLimit(**failures),
             "directory": Path(values["directory"]),
+            "servers": tuple(ServerSpec(**one) for one in values["servers"]),
         }
         return cls(**{**values, **made})
 

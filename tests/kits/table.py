@@ -96,11 +96,12 @@ def claims(
     pause_ms: int = 0,
     trial: Trial | None = None,
     probes: int | None = None,
+    server: str = SERVER,
     **others: Any,
 ) -> ClaimRequest:
     """Of a worker that asks one server."""
     want = ServerWant(
-        SERVER, slots, limits, call_tokens, pause_ms, trial=trial, probes=probes
+        server, slots, limits, call_tokens, pause_ms, trial=trial, probes=probes
     )  # fmt: skip
     return ClaimRequest((want,), experiments, **others)
 

@@ -286,6 +286,8 @@ PLANS = {
     "attempts_of_item": [
         "SEARCH a USING INDEX attempts_by_item (item_id=?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SCALAR SUBQUERY",
+        "SCAN servers USING INDEX sqlite_autoindex_servers_1",
     ],
     "append_attempt": [
         "SCALAR SUBQUERY",

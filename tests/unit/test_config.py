@@ -349,7 +349,49 @@ WRONG = [
     ),
     (
         "model: {base_url: 'http://h/v1?api-version=1', query: {api-version: 2}}",
-        "config.yaml: model.query.api-version: is in model.base_url too; give it once",
+        "config.yaml: model.query.api-version: is in base_url too; give it once",
+    ),
+    *(
+        (f"model: {{servers: {given}}}", f"config.yaml: model.servers{problem}")
+        for given, problem in [
+            ("http://a/v1", ": must be a list of mappings, each with a base_url"),
+            ("[http://a/v1]", "[0]: must be a mapping, such as {base_url: ..., api_key: ...}"),
+            ("[{base_url: 'http://a/v1'}, {api_key: x}]", "[1]: has no base_url"),
+            ("[{base_url: a}]", "[0].base_url: must be http://host... or https://host..."),
+            (
+                "[{base_url: 'http://a/v1', concurency: 3}]",
+                "[0].concurency: unknown key; a server has no such setting of its own; did you mean"
+                " concurrency?",
+            ),
+            (
+                "[{base_url: 'http://a/v1', concurrency: 0}]",
+                "[0].concurrency: must be an integer from 1 to 10000 or null, not 0",
+            ),
+            (
+                f"[{{base_url: 'http://a/v1', api_key: '{KEY} x'}}]",
+                "[0].api_key: has characters that a key cannot have (spaces, control, not ASCII)",
+            ),
+            (
+                "[{base_url: 'http://a/v1', headers: {Host: b}}]",
+                "[0].headers.Host: cannot be set; it is made for every request",
+            ),
+            (
+                "[{base_url: 'http://a/v1?b=1', query: {b: 2}}]",
+                "[0].query.b: is in base_url too; give it once",
+            ),
+            (
+                "[{base_url: 'http://a/v1'}, {base_url: 'http://a/v1/'}]",
+                "[1]: is the same as [0]; raise its concurrency instead",
+            ),
+        ]
+    ),
+    *(
+        (
+            f"model: {{{one}, servers: [{{base_url: 'http://a/v1'}}]}}",
+            f"config.yaml: model.{one.split(':')[0]}: stands beside model.servers; it goes into"
+            " each of them that it is for",
+        )
+        for one in ("base_url: 'http://b/v1'", f"api_key: {KEY}")
     ),
     # the key is never quoted
     (f"model: {{api_key: [{KEY}]}}", "config.yaml: model.api_key: must be text"),
@@ -626,6 +668,67 @@ def test_headers_of_the_environment_and_of_python_take_the_place_of_the_files(
     given = {"headers": {"c": "keyword"}, "query": {"d": 1}}
     model = load(tmp_path, file, env=env, overrides=given).model
     assert (sent(model.headers), sent(model.query)) == ({"c": "keyword"}, {"d": "1"})
+
+
+SERVERS = """\
+model:
+  headers: {x-team: ours, X-Title: all}
+  rate_limit: 60
+  servers:
+    - {base_url: "http://gpu-1:8000/v1", concurrency: 200, headers: {x-title: mine}}
+    - {base_url: "http://gpu-2:8000/v1?a=b", api_key: $OTHER, rate_limit: 0, token_limit: 9}
+"""
+
+
+def test_each_of_several_servers_has_its_own_settings_and_those_for_all(tmp_path: Path) -> None:
+    loaded = load(tmp_path, SERVERS, env={"OPENAI_API_KEY": KEY, "OTHER": "other-key"})
+    first, second = loaded.model.of_each_server()
+    assert (first.place, second.place) == ("model.servers[0]", "model.servers[1]")
+    assert (first.base_url, second.base_url) == ("http://gpu-1:8000/v1", "http://gpu-2:8000/v1")
+    assert (first.api_key, second.api_key) == (KEY, "other-key")
+    assert (first.concurrency, second.concurrency) == (200, None)
+    assert (first.rate_limit, second.rate_limit) == (60, None)
+    assert (first.token_limit, second.token_limit) == (None, 9)
+    assert sent(first.headers) == {"x-team": "ours", "x-title": "mine"}
+    assert sent(second.headers) == {"x-team": "ours", "X-Title": "all"}
+    assert (sent(first.query), sent(second.query)) == ({}, {"a": "b"})
+    assert loaded.work.concurrency == 220  # 20 for the one that has none of its own
+    assert KEY not in f"{loaded!r}"
+    assert "other-key" not in f"{loaded!r}"
+
+
+def test_one_server_is_asked_by_the_section_itself(tmp_path: Path) -> None:
+    model = load(tmp_path, TEMPLATE, env={"OPENAI_API_KEY": KEY}).model
+    assert model.of_each_server() == (model,)
+
+
+def test_the_slots_of_all_servers_may_be_fewer_than_those_of_each(tmp_path: Path) -> None:
+    assert load(tmp_path, f"{SERVERS}work: {{concurrency: 50}}\n").work.concurrency == 50
+
+
+def test_a_server_of_an_upper_layer_takes_the_place_of_several(tmp_path: Path) -> None:
+    url = "http://one/v1"
+    model = load(tmp_path, SERVERS, env={"BATCHGEN_MODEL_BASE_URL": url}).model
+    assert (model.base_url, model.servers) == (url, ())
+    model = load(tmp_path, SERVERS, overrides={"base_url": url, "api_key": KEY}).model
+    assert [(one.base_url, one.api_key) for one in model.of_each_server()] == [(url, KEY)]
+    given = {"servers": [{"base_url": "http://a/v1"}, {"base_url": "http://b/v1"}]}
+    model = load(tmp_path, TEMPLATE, overrides=given).model
+    assert [one.base_url for one in model.of_each_server()] == ["http://a/v1", "http://b/v1"]
+
+
+def test_a_key_alone_does_not_say_which_of_several_servers_it_is_for(tmp_path: Path) -> None:
+    assert refusal(tmp_path, SERVERS, env={"BATCHGEN_MODEL_API_KEY": KEY}) == (
+        "BATCHGEN_MODEL_API_KEY: stands beside model.servers; it goes into each of them that it is"
+        " for"
+    )
+
+
+def test_servers_are_called_by_their_hosts(tmp_path: Path) -> None:
+    urls = ["http://gpu:1/v1", "https://a.example/x", "https://a.example/y", "${HOST}/v1"]
+    assert config.server_names(urls) == [
+        "gpu:1", "a.example #1", "a.example #2", "${HOST}/v1"
+    ]  # fmt: skip
 
 
 def test_the_key_is_in_no_text_of_a_config(tmp_path: Path) -> None:

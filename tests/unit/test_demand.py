@@ -11,28 +11,29 @@ from batchgen.worker.demand import Demand
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.permits import Permits
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.trials import Trials
 from tests.kits.pacing import refuse_everybody, use_all_slots
+from tests.kits.servers import SERVER, servers_of
 
 NOW = 100_000
 SLOTS = 20
 SLOW_DOWN = Failure(Reason.RATE_LIMIT, "429", retry_after_s=7)
-ITEM = Item(1, 1, 1, 1, None, "{}")
+ITEM = Item(1, 1, 1, 1, None, "{}", server=SERVER.key)
 
 
 class Worker:
     """A demand and what it goes by. The server was heard, so that all slots may be used."""
 
     def __init__(self, **spec: object) -> None:
-        self.spec = WorkSpec(concurrency=SLOTS, **spec)  # type: ignore[arg-type]
+        self.spec = WorkSpec(concurrency=SLOTS, servers=(SERVER,), **spec)  # type: ignore[arg-type]
         self.pacer = Pacer(SLOTS, 1800, 0)
         use_all_slots(self.pacer, 0)
-        self.permits = Permits(self.pacer)
         self.meter = TokenMeter(None)
-        self.demand = Demand(self.spec, self.pacer, self.permits, self.meter, Trials(""))
+        self.servers = servers_of(self.pacer, meter=self.meter)
+        self.permits = Permits(self.servers)
+        self.demand = Demand(self.spec, self.servers, self.permits, self.meter)
 
     def fly(self, calls: int) -> None:
-        self.permits.take(calls)
+        self.permits.take([ITEM] * calls)
 
     def server_says(self, requests_left: int) -> None:
         limit = AnnouncedLimit(limit=600, remaining=requests_left, reset_s=60)
@@ -162,7 +163,7 @@ def test_no_more_are_claimed_than_the_worker_was_to_claim() -> None:
 
 def test_a_thousand_free_slots_are_filled_a_hundred_at_a_time() -> None:
     worker = Worker()
-    worker.pacer.slots = 1000
+    worker.servers.slots = 1000
     assert worker.demand.claims(1000, NOW) == 100
 
 
@@ -184,7 +185,7 @@ def test_when_all_is_done(exchange: Exchange, wait_for_more: bool, is_met: bool)
 def test_a_request_says_what_limits_the_claim() -> None:
     worker = Worker(experiments=(3,), until=500)
     limited(worker)
-    want = worker.demand.request(7, Limits(rpm=60), NOW)
+    want = worker.demand.request(7, {SERVER.key: Limits(rpm=60)}, NOW)
     assert (want.slots, want.experiments, want.until) == (0, (3,), 500)
     (server,) = want.servers
     assert (server.limits, server.pause_ms) == (Limits(60), 7000)
@@ -192,11 +193,11 @@ def test_a_request_says_what_limits_the_claim() -> None:
 
 
 def test_what_calls_use_is_learned_where_tokens_are_limited() -> None:
-    limits = Limits(tpm=10_000)
+    limits = {SERVER.key: Limits(tpm=10_000)}
     used = Attempt(1, usage=Usage(100, 20), response="Hello")
     outcome = Outcome(ITEM, (used,), Done())
     worker = Worker()
-    worker.demand.learn_tokens([outcome], Limits())
+    worker.demand.learn_tokens([outcome], {SERVER.key: Limits()})
     assert worker.demand.request(7, limits, NOW).servers[0].call_tokens == UNKNOWN_CALL
     worker.demand.learn_tokens([outcome], limits)
     assert worker.demand.request(7, limits, NOW).servers[0].call_tokens.mean == 120
@@ -210,7 +211,7 @@ async def test_a_second_call_comes_before_items_that_could_be_claimed() -> None:
     worker.fly(SLOTS - 2)
     asked = worker.permits.wait_for_second_call(ITEM)
     assert (worker.demand.second_calls(NOW), worker.demand.claims(7, NOW)) == (1, 1)
-    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, asked)]
+    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, SERVER.key, asked)]
     assert worker.permits.in_flight == SLOTS - 1
     assert (worker.demand.second_calls(NOW), worker.demand.claims(7, NOW)) == (0, 1)
 
@@ -220,8 +221,8 @@ async def test_a_second_call_waits_for_a_permit() -> None:
     worker.fly(SLOTS)
     first, second = (worker.permits.wait_for_second_call(ITEM) for _ in range(2))
     assert worker.demand.second_calls(NOW) == 0
-    worker.permits.give_back()
-    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, first)]
+    worker.permits.give_back(SERVER.key)
+    assert worker.permits.take_for_second_calls(NOW) == [(ITEM, SERVER.key, first)]
     assert worker.permits.take_for_second_calls(NOW) == []
     assert (second.done(), worker.permits.in_flight) == (False, SLOTS)
 

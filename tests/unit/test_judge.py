@@ -41,12 +41,13 @@ from batchgen.worker.pacer import Pacer
 from batchgen.worker.parsing import AnswerParser
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.requests import Prepared
+from batchgen.worker.servers import Connection
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, Stats
-from batchgen.worker.trials import Trials
+from tests.kits.servers import NO_CLIENT, SERVER, servers_of
 
 POLICY = RetryPolicy(max_attempts=2, parse_attempts=2)
-SPEC = WorkSpec(max_attempts=2, parse_attempts=2, shown_base_url="http://127.0.0.1/v1")
+SPEC = WorkSpec(max_attempts=2, parse_attempts=2)
 PRICES = Prices(ModelConfig(base_url="http://127.0.0.1/v1", model="m", price=Price(1.0, 2.0, 0.5)))
 ANSWER = Answer("Hello", '{"choices": []}', "stop", "m-1", Usage(1_000_000, 500_000))
 REFUSED_PARAMETER = '{"error": {"message": "no", "param": "seed", "code": "unknown_parameter"}}'
@@ -72,6 +73,7 @@ def called(verdict: Answer | Failure, after_ms: int = 0, **reply: Any) -> CallRe
         Reply(1_700_000_000_000, 250, **reply),
         verdict,
         Call(1, clock_ms() + after_ms, has_ended=True),
+        SERVER.key,
     )
 
 
@@ -88,16 +90,19 @@ class Court:
         self.left_out: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self.stats = Stats()
-        self.trials = Trials("s")
+        servers = servers_of(
+            Pacer(10, 1800, 0), connection=Connection(NO_CLIENT, PRICES), halt=self.halts.append
+        )
         if not on_trial:
-            self.trials.observe(Exchange([], [], None, proven={"s": frozenset({1})}))
+            proven = Exchange([], [], None, proven={SERVER.key: frozenset({1})})
+            servers[SERVER.key].trials.observe(proven)
         parameters = RejectedParameters(self.leave_out, self.warnings.append)
         self.judge = Judge(
-            PRICES, Pacer(10, 1800, 0), self.stats, parameters, self.trials, SPEC,
-            halt=self.halts.append, charge_late=self.late.append, warn=self.warnings.append,
+            servers, self.stats, parameters, SPEC,
+            charge_late=self.late.append, warn=self.warnings.append,
         )  # fmt: skip
 
-    def leave_out(self, recipe_id: int, name: str) -> bool:
+    def leave_out(self, _: str, recipe_id: int, name: str) -> bool:
         self.left_out.append((recipe_id, name))
         return True
 

@@ -8,11 +8,11 @@ from typing import Any, get_args, get_type_hints
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.config import Config, ModelConfig, SentValue
+from batchgen.config import Config, ModelConfig, SentValue, ServerConfig
 from batchgen.items import Price
 from batchgen.jobs.worker_process import WorkerTask
 from batchgen.store import FailureLimit, Selection
-from batchgen.worker.spec import WorkSpec
+from batchgen.worker.spec import ServerSpec, WorkSpec
 
 counts = st.integers(1, 2**40)
 seconds = st.floats(0, 1e8)
@@ -27,6 +27,9 @@ SOME: dict[Any, st.SearchStrategy[Any]] = {
     Path: st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(Path),
     NoneType: st.none(),
 }
+SOME[tuple[ServerSpec, ...]] = st.lists(
+    st.builds(ServerSpec, slots=st.none() | counts, rpm=st.none() | counts, name=SOME[str])
+).map(tuple)
 
 
 def of_type(hint: Any) -> st.SearchStrategy[Any]:
@@ -53,6 +56,7 @@ def test_a_task_comes_whole_out_of_its_json() -> None:
             api_key="sk-secret", model="m", price=price, params=params,
             headers={"api-key": SentValue("k", {"KEY": "k"}), "Authorization": None},
             query={"api-version": SentValue("2024-10-21")},
+            servers=(ServerConfig(base_url="http://a", api_key="b", price=price),),
         ),
         database=Path("/here/batchgen.db"), log_dir=Path("/here/logs"), directory=Path("/here"),
     )  # fmt: skip
@@ -73,3 +77,12 @@ def test_processes_share_all_slots_and_items(
         assert {part.max_items for part in parts} == {None}
     else:
         assert sum(part.max_items or 0 for part in parts) == max_items
+
+
+def test_processes_share_the_slots_of_each_server() -> None:
+    servers = (ServerSpec(key="a", slots=5), ServerSpec(key="b"), ServerSpec(key="c", slots=3))
+    parts = WorkSpec(concurrency=20, servers=servers).split(4)  # one would have none of c
+    assert [[one.slots for one in part.servers] for part in parts] == [
+        [2, None, 1], [2, None, 1], [1, None, 1]
+    ]  # fmt: skip
+    assert sum(part.concurrency for part in parts) == 20

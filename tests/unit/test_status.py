@@ -75,6 +75,7 @@ def test_the_object_of_a_status() -> None:
         "latency_p50_s": 0.5,
         "latency_p95_s": 1.5,
         "workers": [WORKER_OBJECT, gone | {"id": 2, "alive": False}],
+        "servers": [],
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import open_store
 from batchgen.worker.run import run_worker
+from batchgen.worker.servers import Connection
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 from tests.kits.job import Job, Log
@@ -41,8 +42,8 @@ async def run(
         await job.enqueue(store, words)
         async with open_client(config.model, timeout_s=60) as client:
             await run_worker(
-                store, client, what, RunContext(job.stop, job.log, stats),
-                prices=prices, parsers={},
+                store, [Connection(client, prices)], what, RunContext(job.stop, job.log, stats),
+                parsers={},
             )  # fmt: skip
         assert await store.verify() == []
 

@@ -12,7 +12,6 @@ from batchgen.llm.client import open_client
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.worker.calls import Calls
 from batchgen.worker.judge import CallResult
-from batchgen.worker.pacer import Pacer
 from batchgen.worker.requests import Request
 from batchgen.worker.stragglers import CallsInFlight
 from tests.kits.desk import claimed, desk
@@ -32,8 +31,8 @@ async def test_a_call_that_ended_before_it_was_left_is_known_and_nothing_stays_b
     calls: list[CallResult | None] = []
     async with desk(tmp_path) as worker, open_client(model, timeout_s=60) as client:
         item = await claimed(worker.committer)
-        sender = Calls(client, worker.committer, Pacer(3, 1800, 0), CallsInFlight(LATENCIES_MS),
-                       hedge=True)  # fmt: skip
+        worker.servers[item.server].client = client
+        sender = Calls(worker.servers, worker.committer, CallsInFlight(LATENCIES_MS), hedge=True)
         before = asyncio.all_tasks()
         sending = asyncio.create_task(sender.send(item, REQUEST, calls))
         while len(calls) < 2 or calls[0] is None:

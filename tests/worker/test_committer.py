@@ -35,7 +35,7 @@ async def test_both_calls_are_on_record_before_the_second_goes_out_and_after(
         assert await worker.committer.second_call_permit(item)
         assert worker.permits.in_flight == 2
         assert worker.query("select second_call from work where item_id = 1") == [(1,)]
-        worker.committer.give_back_permit()
+        worker.committer.give_back_permit(item.server)
         assert await worker.committer.hand_in(answered(item, second)) == 1
         assert worker.permits.in_flight == 0
     assert worker.query("select outcome from attempts order by seq") == [

@@ -12,7 +12,7 @@ from batchgen.errors import ConfigError
 from batchgen.items import Reason
 from batchgen.limits.buckets import Limits
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store import open_store
+from batchgen.store import open_store, server_key
 from tests.kits.job import Job
 from tests.kits.project import Project
 from tests.kits.table import claims
@@ -419,7 +419,8 @@ async def test_a_rate_limit_is_one_for_all_workers(job: Job, simulator: Simulato
         running = asyncio.create_task(job.work(store, slots=20, rpm=5))
         await simulator.received(1)
         async with store.seat(slots=20, lease_s=60, max_crashes=5) as other:
-            assert (await other.exchange([], claims(20, limits=Limits(5)))).items == []
+            want = claims(20, limits=Limits(5), server=server_key(job.base_url))
+            assert (await other.exchange([], want)).items == []
         job.stop.drain.set()
         await running
     assert (job.ends(), simulator.calls) == ([done()] + [("pending", None, 0)] * 11, 1)

@@ -992,9 +992,10 @@ select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, 
  where i.id = :item_id;
 
 -- name: attempts_of_item
+-- With the server, where several have been asked.
 select a.seq, a.finished_at, a.latency_ms, a.outcome, a.reason, a.error, a.http_status,
        a.request_id, a.model, a.finish_reason, a.prompt_tokens, a.completion_tokens, a.cost_usd,
-       a.response, a.body, s.name as server
+       a.response, a.body, iif((select count(*) from servers) > 1, s.name, null) as server
   from attempts a left join servers s on s.id = a.server_id where a.item_id = :item_id
  order by a.seq;
 

@@ -1,0 +1,245 @@
+"""The servers that one worker asks: each with its connections, its pacer, its trials and its share
+of the slots. Pure but for the clients that it holds; time is passed in (of `clock_ms`).
+
+A claim says how much room each has, and each claimed item is for one of them; so a server that is
+slow, refuses or is down has less room, and costs no more than its share. One that no request would
+work at is left out, which is said once; only when all are, the worker halts:
+
+    refused   wrong key, URL or model: for the rest of the run
+    credit    quota or credit is used up: one call every ten minutes tells whether there is more
+    stalled   no success for `stall_s`, whatever came instead: its pacer asks on
+    silent    several calls in a row timed out, while others were answered: one call at a time
+
+With one server none is left out: the worker halts.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from batchgen.items import Answer, Failure, Reason
+from batchgen.limits import TokenMeter
+from batchgen.llm.client import Client
+from batchgen.llm.prices import Prices
+from batchgen.worker.pacer import Pacer
+from batchgen.worker.spec import ServerSpec
+from batchgen.worker.stats import Halt
+from batchgen.worker.trials import Trials
+
+_CREDIT_AGAIN_MS = 600_000
+_SILENT_AFTER = 3
+_RATE_MS, _RATE_PARTS = 60_000, 12
+
+
+class Connection(NamedTuple):
+    """How a server is reached, and what its calls cost."""
+
+    client: Client
+    prices: Prices
+
+
+class LeftOut(StrEnum):
+    """Why a server is (the text at the top says what follows)."""
+
+    REFUSED = "refused"
+    CREDIT = "credit"
+    STALLED = "stalled"
+    SILENT = "silent"
+
+
+class Server:
+    """One of them. `in_flight` are claimed for it; `left_out` None: it takes part."""
+
+    def __init__(self, spec: ServerSpec, connection: Connection, pacer: Pacer) -> None:
+        self.spec = spec
+        self.key = spec.key
+        self.client, self.prices = connection
+        self.pacer = pacer
+        self.trials = Trials(spec.key)
+        self.in_flight = 0
+        self.calls = 0
+        self.trouble = ""  # what went wrong last, if nothing went well since
+        self.failed_calls: Counter[str] = Counter()
+        self.left_out: LeftOut | None = None
+        self.why: Halt | None = None
+        self.left_out_at = 0
+        self._ask_again_at = 0
+        self._timeouts = 0
+        self._answers: deque[list[int]] = deque(maxlen=_RATE_PARTS)  # [when it began, how many]
+
+    def allowed(self, now: int) -> int:
+        """How many calls may be in flight at this moment."""
+        allowed = self.pacer.allowed(now)
+        match self.left_out:
+            case LeftOut.REFUSED:
+                return 0
+            case LeftOut.CREDIT:
+                return min(allowed, 1) if now >= self._ask_again_at else 0
+            case LeftOut.SILENT:
+                return min(allowed, 1)
+        return allowed
+
+    def is_closed(self, now: int) -> bool:
+        """Whether no call is to go out, even one that was claimed already."""
+        return now < self.pacer.paused_until or self.left_out is LeftOut.REFUSED
+
+    def room(self, call_tokens: float, now: int) -> int:
+        """How many more calls may go out."""
+        at_server = self.pacer.room_at_server(call_tokens, self.in_flight, now)
+        return max(0, int(min(self.allowed(now) - self.in_flight, at_server)))
+
+    def next_change_at(self, call_tokens: float, now: int) -> int | None:
+        """When there may be more room by itself."""
+        if self.left_out is LeftOut.REFUSED:
+            return None
+        if self.left_out is LeftOut.CREDIT and now < self._ask_again_at:
+            return self._ask_again_at
+        times = (self.pacer.next_change_at(now), self.pacer.server.next_at(call_tokens, now))
+        return min((at for at in times if at is not None), default=None)
+
+    def leave_out(self, how: LeftOut, why: Halt, now: int) -> None:
+        if self.left_out is None:
+            self.left_out_at = now
+        self.left_out, self.why = how, why
+        self._ask_again_at = now + _CREDIT_AGAIN_MS
+
+    def count_call(self, verdict: Answer | Failure, status: int | None, now: int) -> None:
+        """A call has ended."""
+        self.calls += 1
+        self.trouble = verdict.message if isinstance(verdict, Failure) else ""
+        if isinstance(verdict, Failure):
+            self.failed_calls[str(status or verdict.reason)] += 1
+        else:
+            if not self._answers or now - self._answers[-1][0] >= _RATE_MS // _RATE_PARTS:
+                self._answers.append([now, 0])
+            self._answers[-1][1] += 1
+        is_timeout = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
+        self._timeouts = self._timeouts + 1 if is_timeout else 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its last calls brought nothing at all."""
+        return self._timeouts >= _SILENT_AFTER
+
+    def per_minute(self, now: int) -> int:
+        """The answers of the last minute."""
+        return sum(answers for began_at, answers in self._answers if now - began_at < _RATE_MS)
+
+
+class Servers:
+    """All of them. `halt` is called when none is left that could answer, `warn` when one is left
+    out or takes part again. `slots` are those of the worker, and may be changed at any time."""
+
+    def __init__(
+        self, servers: Sequence[Server], slots: int, meter: TokenMeter, *,
+        halt: Callable[[Halt], None], warn: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._servers = {server.key: server for server in servers}
+        self._meter = meter
+        self.halt = halt
+        self._warn = warn
+        self.in_flight = 0
+        self.slots = slots
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._servers.values())
+
+    def __getitem__(self, key: str) -> Server:
+        return self._servers[key]
+
+    @property
+    def are_several(self) -> bool:
+        return len(self._servers) > 1
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        self._slots = slots
+        for server in self:
+            own = server.spec.slots
+            server.pacer.slots = slots if own is None else min(own, slots)
+
+    def read_prices(self) -> None:
+        """In threads, while the first calls are under way."""
+        for server in self:
+            server.prices.read_beside()
+
+    def take(self, key: str) -> None:
+        """A call is claimed for this server."""
+        self._servers[key].in_flight += 1
+        self.in_flight += 1
+
+    def give_back(self, key: str) -> None:
+        """It has ended."""
+        self._servers[key].in_flight -= 1
+        self.in_flight -= 1
+
+    def room_at(self, server: Server, now: int) -> int:
+        """How many more calls may go out to it."""
+        room = server.room(self._meter.mean, now)
+        return max(0, min(room, self._slots - self.in_flight))
+
+    def room(self, now: int) -> int:
+        """How many more calls may go out, whereto ever."""
+        rooms = sum(server.room(self._meter.mean, now) for server in self)
+        return max(0, min(rooms, self._slots - self.in_flight))
+
+    def elsewhere(self, key: str, now: int) -> Server | None:
+        """One for a second call beside that at `key`: another one if there is room."""
+        rooms = {one: room for one in self if (room := self.room_at(one, now)) > 0}
+        others = [server for server in rooms if server.key != key] or list(rooms)
+        return max(others, key=lambda one: rooms[one] / one.pacer.slots, default=None)
+
+    def next_change_at(self, now: int) -> int | None:
+        """When there may be more room by itself."""
+        times = (server.next_change_at(self._meter.mean, now) for server in self)
+        return min((at for at in times if at is not None), default=None)
+
+    def give_up(self, server: Server, why: Halt, now: int, how: LeftOut = LeftOut.REFUSED) -> None:
+        """No request would work there: leave it out or, when it was the last, halt."""
+        if not self.are_several:
+            self.halt(why)
+        elif server.left_out is None:
+            server.leave_out(how, why, now)
+            if left := [one for one in self if one.left_out is None]:
+                self._warn(f"{_named(server)} is left out: {why.why} {_go_on(left)}")
+            else:
+                self.halt(self._all_out(why))
+        elif how in (LeftOut.REFUSED, LeftOut.CREDIT):  # now for this
+            server.leave_out(how, why, now)
+
+    def may_ask_elsewhere(self, server: Server) -> bool:
+        """Whether another one takes part."""
+        return any(one is not server and one.left_out is None for one in self)
+
+    def observe(self, server: Server, verdict: Answer | Failure, now: int) -> None:
+        """What a call there brought says of whether it takes part. `count_call` came before."""
+        if isinstance(verdict, Answer) and server.left_out not in (None, LeftOut.REFUSED):
+            server.left_out = server.why = None
+            self._warn(f"{_named(server)} answers again.")
+        elif self.are_several and server.is_silent and self._others_answer(server, now):
+            words = f"{_SILENT_AFTER} calls in a row were not answered in time."
+            self.give_up(server, Halt(words), now, LeftOut.SILENT)
+
+    def _others_answer(self, server: Server, now: int) -> bool:
+        return any(one is not server and one.per_minute(now) for one in self)
+
+    def _all_out(self, last: Halt) -> Halt:
+        reasons = [f"{_named(one)}: {one.why.why}" for one in self if one.why is not None]
+        words = f"no server is left that could answer. {' '.join(reasons)}"
+        return Halt(words, last.remedy, last.kind)
+
+
+def _go_on(servers: Sequence[Server]) -> str:
+    are_several = len(servers) > 1
+    return (
+        f"The {len(servers)} others go on." if are_several else f"{servers[0].spec.name} goes on."
+    )
+
+
+def _named(server: Server) -> str:
+    return f"{server.spec.name} ({server.spec.place})"
