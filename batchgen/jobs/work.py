@@ -16,6 +16,7 @@ from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import UsageError
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices
+from batchgen.llm.receive import AnswerMemory
 from batchgen.shutdown import Stop
 from batchgen.store import Counts, Store, server_keys
 from batchgen.worker.halts import shown_url
@@ -107,9 +108,10 @@ async def work(
     context.log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     allow_calls(spec.concurrency)
     async with AsyncExitStack() as stack:
-        connections = []
+        connections, memory = [], AnswerMemory()
         for model in config.model.of_each_server():
-            client = await stack.enter_async_context(open_client(model, timeout_s=spec.timeout_s))
+            opening = open_client(model, timeout_s=spec.timeout_s, memory=memory)
+            client = await stack.enter_async_context(opening)
             connections.append(Connection(client, Prices(model)))
         await run_worker(store, connections, spec, context, parsers=parsers or {})
     result = await result_of(store, spec, context.stop, context.stats)

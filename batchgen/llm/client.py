@@ -69,13 +69,14 @@ class Client:
         headers: Mapping[str, str],
         secrets: Secrets,
         timeout_s: float,
+        memory: AnswerMemory | None = None,
     ) -> None:
         self._session = session
         self._urls = urls
         self._headers = headers
         self._secrets = secrets
         self._timeout_s = timeout_s
-        self._memory = AnswerMemory()
+        self._memory = memory or AnswerMemory()
 
     async def complete(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> Reply:
         """POST one request to the endpoint: one HTTP request. It ends within `timeout_s` whatever
@@ -147,9 +148,12 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[Client]:
-    """A client for any number of calls at once. Raises ConfigError when the key is missing or
-    unusable, or the environment's proxy is."""
+async def open_client(
+    model: ModelConfig, *, timeout_s: float, memory: AnswerMemory | None = None
+) -> AsyncIterator[Client]:
+    """A client for any number of calls at once. Clients may share the `memory` for what they
+    receive. Raises ConfigError when the key is missing or unusable, or the environment's proxy
+    is."""
     key = _checked_key(model)
     proxy = proxy_for(yarl.URL(model.base_url))
     # Imported here, as it takes half a second of CPU, which other commands need not spend.
@@ -191,7 +195,7 @@ async def open_client(model: ModelConfig, *, timeout_s: float) -> AsyncIterator[
     )
     try:
         own = _with_own(headers, model.headers)
-        yield Client(session, urls, own, secrets_of(model, proxy), timeout_s)
+        yield Client(session, urls, own, secrets_of(model, proxy), timeout_s, memory)
     finally:
         await uninterrupted(session.close())
 

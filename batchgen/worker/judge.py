@@ -38,6 +38,7 @@ from batchgen.worker.servers import LeftOut, Server, Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, HaltKind, Stats
 
+_MOST_CHARS_OF_FAILURE = 1024 * 1024
 _TELL_AGAIN_MS = 60_000
 _ELSEWHERE_S = 2.0
 _OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE, Trouble.TOO_LATE)
@@ -295,7 +296,7 @@ def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
         else {
             "reason": verdict.reason,
             "error": verdict.message,
-            "body": reply.body,
+            "body": reply.body and reply.body[:_MOST_CHARS_OF_FAILURE],
             "may_be_charged": reply.sent and verdict.reason in MAY_BE_CHARGED,
         }
     )

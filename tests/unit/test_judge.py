@@ -145,6 +145,12 @@ def test_of_two_calls_the_one_that_counts_comes_first(
     assert [attempt.outcome for attempt in judged.attempts] == ["answered", outcome]
 
 
+def test_of_a_failure_no_more_than_the_beginning_of_what_came_is_kept() -> None:
+    failure = Failure(Reason.BAD_RESPONSE, "200, but no choices in it")
+    record = Court().judge.record(item(), prepared(), sent(failure, status=200, body="x" * 9**7))
+    assert record.attempts[0].body == "x" * 1024 * 1024
+
+
 def test_the_first_answer_counts_or_else_the_first_reply() -> None:
     answer, failure = called(ANSWER), called(Failure(Reason.SERVER, "500"))
     assert Sent.of([failure, answer]) == Sent(answer, (failure,))
