@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from batchgen.display.commands import Commands
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.present_parser import Outdated
@@ -17,7 +19,6 @@ from batchgen.worker.report import BudgetWait, Held, HeldBy
 _LIMITS = {
     "rpm": " (the limit of requests)",
     "tpm": " (the limit of tokens)",
-    "learned": " (what the server takes)",
 }
 _SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET})  # what holds one worker holds all
 _MOST_STATUSES = 4
@@ -169,7 +170,10 @@ def _held_text(held: Held, trouble: str, at_ms: int) -> str:
         case HeldBy.LIMIT:
             return _limit_text(held)
         case HeldBy.SLOTS:
-            return f"{held.slots} slots in use after 429s"
+            return _slots_text(held)
+        case HeldBy.REFUSALS:
+            what = f"{100 * (held.share or 0):.0f} % of the calls are refused"
+            return f"{what} ({held.refused_with}); they are sent again"
         case HeldBy.ITEMS:
             return f"what is left waits for its next try, until {_clock(held.until_ms, at_ms)}"
 
@@ -188,10 +192,26 @@ def _budget_text(wait: BudgetWait | None) -> str:
 
 def _limit_text(held: Held) -> str:
     rpm = held.per_minute or 0.0
+    if held.limit == "learned":
+        return f"{_at_most(rpm)}: as many as the server takes, by its 429s"
     which = _LIMITS.get(held.limit or "", "")
     if 0 < rpm < 1:
         return f"limited to one call in {1 / rpm:,.1f} min{which}"
     return f"limited to about {rpm:,.0f} requests/min{which}"
+
+
+def _at_most(rpm: float) -> str:
+    return (
+        f"holding to about {rpm:,.0f} requests/min"
+        if rpm >= 1
+        else f"holding to one call in {1 / rpm:,.1f} min"
+    )
+
+
+def _slots_text(held: Held) -> str:
+    calls = "1 call" if held.slots == 1 else f"{held.slots} calls"
+    why = f" ({held.refused_with})" if held.refused_with else ""
+    return f"holding to {calls} at once: the server refuses more{why}"
 
 
 def _clock(until_ms: int | None, at_ms: int) -> str:
@@ -261,10 +281,13 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
     held = [report.held_by for report in reports if report.held_by is not None]
     if len(held) < len(reports):  # some worker sends all that it could
         held = [one for one in held if one.by in _SHARED]
+    held = [one for one in held if one.by is not HeldBy.REFUSALS] or held
     # Those that let another one ask first are held by what holds that one.
     held = [one for one in held if one.by is not HeldBy.FIRST] or held
     if held:
         first = min(held, key=lambda one: one.until_ms or 0)
+        if first.by is HeldBy.SLOTS:
+            first = replace(first, slots=sum(one.slots or 0 for one in held))
         if text := _held_text(first, trouble, status.at_ms):
             return text
     return f"nothing finished lately: {trouble}" if trouble and not items_per_s else ""

@@ -67,6 +67,7 @@ class WorkerStatus(Struct, frozen=True):
             **found,
             "in_flight": self.in_flight,
             "waits_for": waits_for,
+            "held_by": self.report.held_by and self.report.held_by.to_json(),
             "failed_calls": dict(self.report.failed_calls),
             "late_after_s": None if late_after_ms is None else late_after_ms / 1000,
             "stragglers": [

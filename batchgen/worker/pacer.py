@@ -29,6 +29,7 @@ from batchgen.llm.decide import Blame, wait_s
 from batchgen.store.trial import MOST_FIRST_CALLS
 from batchgen.worker.blame import BlameForNoService, LateCharge
 from batchgen.worker.controller import Call, Controller, Refusal
+from batchgen.worker.refusals_seen import RefusalsSeen
 from batchgen.worker.refused_items import RefusedItems
 from batchgen.worker.stall import StallWatch, is_429, is_success
 
@@ -73,6 +74,7 @@ class Pacer:
         self._stall = StallWatch(stall_s, now)
         self._blame = BlameForNoService()
         self._refused = RefusedItems()
+        self.refusals = RefusalsSeen()
 
     @property
     def slots(self) -> int:
@@ -150,6 +152,7 @@ class Pacer:
         if _is_no_service(verdict):
             return self._observe_no_service(verdict, item, call, now, is_last_try=is_last_try)
         self._served(call)
+        self.refusals.served()
         self.controller.taken(call)
         self._refused.served(item.id)
         if call.sent_at > self._paused_at:
@@ -211,6 +214,7 @@ class Pacer:
             self._served(call)
         refusal = self.controller.refused(call, now, may_fall=self._cuts_slots or not is_limited)
         is_alone = not self.controller.under_way
+        self.refusals.refused(failure, by_limit=refusal is not Refusal.STRAY)
         self.asked_until = max(self.asked_until, now + ceil(1000 * (failure.retry_after_s or 0)))
         self._refused.refused(item.id, may_be_its_own=refusal is Refusal.STRAY or is_alone)
         if refusal is Refusal.BURST:

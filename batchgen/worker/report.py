@@ -3,8 +3,9 @@ database, and nothing else passes between them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
-from msgspec import Struct, field, json
+from msgspec import Struct, field, json, to_builtins
 
 
 class Straggler(Struct, frozen=True, array_like=True):
@@ -35,7 +36,8 @@ class HeldBy(StrEnum):
     first      until the first answer few calls go out
     budget     what is left of it is reserved by the calls in flight
     limit      the user's limit of requests (rpm) or tokens (tpm), or the one that was learned
-    slots      it uses fewer slots after 429s, and takes them back little by little
+    slots      it uses no more slots than the server takes calls at once
+    refusals   nothing: the server refuses a share of the calls, whatever is sent; they go out again
     items      all that is left waits for its next try
     """
 
@@ -48,12 +50,15 @@ class HeldBy(StrEnum):
     BUDGET = "budget"
     LIMIT = "limit"
     SLOTS = "slots"
+    REFUSALS = "refusals"
     ITEMS = "items"
 
 
 class Held(Struct, frozen=True):
     """What holds a worker, and the figures that go with it: until when (epoch ms), the calls a
-    minute that the `limit` makes, the slots in use, what a call reserves of the budget."""
+    minute that the `limit` makes, the slots in use, what a call reserves of the budget, the `share`
+    of the newest calls that is refused. `refused_with` is the status of the refusals, or
+    "connection"."""
 
     by: HeldBy
     until_ms: int | None = None
@@ -61,6 +66,13 @@ class Held(Struct, frozen=True):
     limit: str | None = None
     slots: int | None = None
     budget: BudgetWait | None = None
+    share: float | None = None
+    refused_with: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `status --json` has it: what does not belong to it is left out."""
+        values = to_builtins(self)
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class ServerReport(Struct, frozen=True):

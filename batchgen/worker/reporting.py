@@ -1,5 +1,7 @@
 """What a worker reports, gathered from its parts."""
 
+from collections.abc import Iterable
+
 from batchgen.clock import clock_ms, now_ms
 from batchgen.limits import TokenMeter
 from batchgen.worker.report import Held, HeldBy, ServerReport, Straggler, WorkerReport
@@ -10,6 +12,7 @@ from batchgen.worker.stragglers import CallsInFlight
 _MOST_STRAGGLERS = 5
 _STILL_SHORT_MS = 5000  # a budget is short until calls have gone out again for so long
 _WORTH_SAYING_MS = 2000  # a wait
+_WORTH_SAYING_SHARE = 0.01  # of the calls
 
 
 class Reporter:
@@ -90,8 +93,22 @@ class Reporter:
             return Held(HeldBy.FIRST)
         usable = sum(server.pacer.controller.limit for server in taking_part)
         if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
-            return Held(HeldBy.SLOTS, slots=usable)
+            refused_with = _one_of(one.pacer.refusals.limited_with for one in taking_part)
+            return Held(HeldBy.SLOTS, slots=usable, refused_with=refused_with)
         due_at = stats.next_item_at
         if due_at is not None and due_at - now_ms() > _WORTH_SAYING_MS:
             return Held(HeldBy.ITEMS, due_at)
-        return None
+        return self._refusals()
+
+    def _refusals(self) -> Held | None:
+        """What no limit makes."""
+        seen = [one.pacer.refusals for one in self._servers if one.left_out is None]
+        share = max((one.share for one in seen), default=0.0)
+        if share < _WORTH_SAYING_SHARE:
+            return None
+        refused_with = next(one.newest for one in seen if one.share == share)
+        return Held(HeldBy.REFUSALS, share=round(share, 2), refused_with=refused_with)
+
+
+def _one_of(found: Iterable[str]) -> str | None:
+    return next(filter(None, found), None)

@@ -33,6 +33,7 @@ COUNTS_OBJECT = {
 WORKER_OBJECT = {
     "id": 3, "host": "box", "pid": 71, "slots": 20, "started_at": NOON, "alive": True,
     "paused": False, "in_flight": 12, "waits_for": "paused for 3 s",
+    "held_by": {"by": "pause", "until_ms": NOON_MS + 2500},
     "failed_calls": {}, "late_after_s": 1.5,
     "stragglers": [{"item": 17, "for_s": 95.2}],
 }  # fmt: skip
@@ -103,7 +104,7 @@ def test_the_object_of_a_status() -> None:
         ),
         (
             {"held_by": Held(HeldBy.LIMIT, per_minute=90, limit="learned")},
-            "limited to about 90 requests/min (what the server takes)",
+            "holding to about 90 requests/min: as many as the server takes, by its 429s",
         ),
         (
             {"held_by": Held(HeldBy.BUDGET, budget=BudgetWait(5400, 0.0512, 5012, 0.05))},
@@ -113,7 +114,18 @@ def test_the_object_of_a_status() -> None:
             {"held_by": Held(HeldBy.BUDGET, budget=BudgetWait(5400, 0.0, 5012, 0.0))},
             "held by the budget: max_tokens 5012 reserves 5,400 tokens a call; lower it",
         ),
-        ({"held_by": Held(HeldBy.SLOTS, slots=12)}, "12 slots in use after 429s"),
+        (
+            {"held_by": Held(HeldBy.SLOTS, slots=12, refused_with="503")},
+            "holding to 12 calls at once: the server refuses more (503)",
+        ),
+        (
+            {"held_by": Held(HeldBy.SLOTS, slots=1)},
+            "holding to 1 call at once: the server refuses more",
+        ),
+        (
+            {"held_by": Held(HeldBy.REFUSALS, share=0.031, refused_with="429")},
+            "3 % of the calls are refused (429); they are sent again",
+        ),
     ],
 )
 def test_why_a_worker_sends_less_than_it_could(report: dict[str, Any], words: str | None) -> None:
