@@ -76,7 +76,7 @@ class Calls:
         server = self._servers[key]
         place = len(calls)
         calls.append(None)
-        call = server.pacer.call_sent(clock_ms())
+        call = server.pacer.call_sent(clock_ms(), str(request.body.get("model")))
         try:
             reply = await server.client.complete(request.body, request.endpoint)
         finally:

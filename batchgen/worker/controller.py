@@ -50,6 +50,7 @@ class Call(Struct, eq=False):
     number: int
     sent_at: int
     level: int = 0
+    model: str = ""
     has_ended: bool = False
     is_taken: bool = False
     has_risen: bool = False
@@ -131,10 +132,10 @@ class Controller:
             self._young.popleft()
         return self._young[0].sent_at + _AT_WORK_MS if self._young else None
 
-    def sent(self, now: int) -> Call:
+    def sent(self, now: int, model: str = "") -> Call:
         """A call goes out."""
         self._sent += 1
-        call = Call(self._sent, now, self.under_way)
+        call = Call(self._sent, now, self.under_way, model)
         self._unknown.append(call)
         self._young.append(call)
         self.under_way += 1

@@ -245,7 +245,8 @@ class Judge:
             verdict = _asked_elsewhere_soon(verdict)
         decision = decide(
             verdict, owing, self._policy, needs_whole=needs_whole,
-            blame=blame, refusals=pacer.refusals_in_a_row(item), now=now_ms(), rng=self._rng,
+            blame=blame, refusals=pacer.refusals_in_a_row(item, called.call),
+            now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
             self._tried_on_fresh_connection.discard(item.id)

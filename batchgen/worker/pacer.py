@@ -7,7 +7,9 @@ of all workers together, is not its matter (limits/buckets.py). It joins what ho
     refusals   The controller finds how many calls at once the server takes (controller.py). When
                it takes none, the worker pauses once, for as long as the server asks, or for 1, 2,
                4... 60 s when it does not say, and at most for a quarter of the time that it has
-               lasted, or 5 s. With `--adaptive` a 429 leaves the slots: it cuts the rate.
+               lasted, or 5 s. With `--adaptive` a 429 leaves the slots: it cuts the rate. A 429
+               of an item or model that is refused while others are served concerns that alone
+               (refused_items.py, model_refusals.py).
     announced  The server says that it has no room for more calls now (announced.py).
     down       Nobody gets through (blame.py), whatever comes instead. Then one call now and then
                is sent to see: after 1, 2, 3 s, and then after a twentieth of the time that it has
@@ -29,6 +31,7 @@ from batchgen.llm.decide import Blame, wait_s
 from batchgen.store.trial import MOST_FIRST_CALLS
 from batchgen.worker.blame import BlameForNoService, LateCharge
 from batchgen.worker.controller import Call, Controller, Refusal
+from batchgen.worker.model_refusals import ModelRefusals
 from batchgen.worker.refusals_seen import RefusalsSeen
 from batchgen.worker.refused_items import RefusedItems
 from batchgen.worker.stall import StallWatch, is_429, is_success
@@ -75,6 +78,7 @@ class Pacer:
         self._blame = BlameForNoService()
         self._refused = RefusedItems()
         self.refusals = RefusalsSeen()
+        self._models = ModelRefusals()
 
     @property
     def slots(self) -> int:
@@ -121,13 +125,13 @@ class Pacer:
             return 1
         return room
 
-    def call_sent(self, now: int) -> Call:
-        """A call goes out. What the start allows counts from the first one."""
+    def call_sent(self, now: int, model: str = "") -> Call:
+        """A call goes out, for `model`. What the start allows counts from the first one."""
         if not self.server.calls:
             self._started_at = now
         self._tried_against_announced = self._stall.is_long(self.server.full_at(1.0, now), now)
         self.server.sent()
-        return self.controller.sent(now)
+        return self.controller.sent(now, model)
 
     def call_ended(self, call: Call) -> None:
         """It has its reply, or was abandoned."""
@@ -155,13 +159,17 @@ class Pacer:
         self.refusals.served()
         self.controller.taken(call)
         self._refused.served(item.id)
+        self._models.taken(call.model)
         if call.sent_at > self._paused_at:
             self._bursts = 0
         return Blame.ITEM
 
-    def refusals_in_a_row(self, item: Item) -> int:
-        """How often the item was refused since it was last served."""
-        return self._refused.in_a_row(item.id)
+    def refusals_in_a_row(self, item: Item, call: Call) -> int:
+        """How often the item was refused since it was last served; or its model, if that has a
+        limit of its own."""
+        of_item = self._refused.in_a_row(item.id)
+        is_of_model = self._models.is_its_own(call.model)
+        return max(of_item, self._models.in_a_row(call.model)) if is_of_model else of_item
 
     def take_late_charges(self) -> list[LateCharge]:
         """The items whose fault was undecided and turned out to be their own; each is returned
@@ -212,6 +220,9 @@ class Pacer:
         is_limited = failure.reason is Reason.RATE_LIMIT
         if is_limited:
             self._served(call)
+            self._models.refused(call.model)
+            if self._models.is_its_own(call.model):
+                return self._refused_for_its_model(item, call)
         refusal = self.controller.refused(call, now, may_fall=self._cuts_slots or not is_limited)
         is_alone = not self.controller.under_way
         self.refusals.refused(failure, by_limit=refusal is not Refusal.STRAY)
@@ -228,6 +239,11 @@ class Pacer:
         if refusal is Refusal.STRAY:
             return self._blame.not_served(failure, item, now, tells=False)
         return Blame.LIMIT
+
+    def _refused_for_its_model(self, item: Item, call: Call) -> Blame:
+        serves = self._models.serves(call.model)
+        self._refused.refused(item.id, may_be_its_own=not serves)
+        return Blame.ITEM if self._refused.is_at_fault(item.id) else Blame.LIMIT
 
     def _observe_no_service(
         self, failure: Failure, item: Item, call: Call, now: int, *, is_last_try: bool

@@ -217,6 +217,54 @@ def test_an_item_that_makes_503_while_others_are_served_pays() -> None:
     assert (made.allowed(1100), made.down) == (SLOTS, False)
 
 
+# Models with limits of their own
+
+
+def ask(made: Pacer, model: str, verdict: Answer | Failure, number: int, now: int) -> Blame:
+    call = made.call_sent(now, model)
+    return made.observe(verdict, item(number), call, now + 20)
+
+
+def test_a_model_that_is_limited_by_itself_does_not_hold_the_others_up() -> None:
+    made = pacer()
+    for second in range(1, 60):
+        for number in range(25):
+            ask(made, "m", ANSWER, number, second * 1000)
+        for number in range(25):
+            ask(made, "free", slow_down(30), 100 + number, second * 1000)
+    assert (made.allowed(60_000), made.paused_until) == (SLOTS, 0)
+
+
+def test_its_items_wait_longer_the_longer_it_is_refused() -> None:
+    made = pacer()
+    for number in range(20):
+        ask(made, "m", ANSWER, number, 1000)
+    for number in range(100, 110):
+        assert ask(made, "free", SLOW_DOWN, number, 1000) is Blame.LIMIT
+    call = made.call_sent(1000, "free")
+    made.observe(SLOW_DOWN, item(110), call, 1020)
+    assert made.refusals_in_a_row(item(110), call) == 11
+
+
+def test_an_item_fails_where_its_model_serves_nobody_and_others_are_served() -> None:
+    made, blames = pacer(), []
+    for second in range(1, 13):
+        for number in range(10):
+            ask(made, "m", ANSWER, number, second * 1000)
+        blames.append(ask(made, "free", SLOW_DOWN, 100, second * 1000 + 500))
+    assert blames.index(Blame.ITEM) == 9
+
+
+def test_it_does_not_where_its_model_serves_some() -> None:
+    made = pacer()
+    for second in range(1, 100):
+        for number in range(10):
+            ask(made, "m", ANSWER, number, second * 1000)
+        ask(made, "free", ANSWER, 200 + second, second * 1000)
+        for number in range(100, 110):
+            assert ask(made, "free", SLOW_DOWN, number, second * 1000) is Blame.LIMIT
+
+
 # Outages
 
 
