@@ -68,9 +68,8 @@ PARAMETER_NAMES = OPENAI_NAMES | frozenset(chain.from_iterable(VENDORS.values())
 OF_OTHER_ENDPOINTS = frozenset(chain.from_iterable(OTHERS.values()))
 NOT_OF_RESPONSES = frozenset(
     (
-        *("audio", "best_of", "dimensions", "echo", "encoding_format", "frequency_penalty"),
-        *("function_call", "functions", "logit_bias", "modalities", "prediction"),
-        *("presence_penalty", "seed", "stop", "suffix", "web_search_options"),
+        *("audio", "best_of", "dimensions", "echo", "encoding_format", "function_call"),
+        *("functions", "modalities", "prediction", "suffix", "web_search_options"),
     )
 )
 # Some servers follow a response_format in completions too.

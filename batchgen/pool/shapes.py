@@ -125,7 +125,7 @@ def _batch_line(obj: dict[str, Any]) -> ItemInput:
     endpoint = _endpoint_of(url)
     if endpoint in (None, CHAT):
         if not isinstance(body, dict) or "messages" not in body:
-            raise _ProblemError("body must be an object with messages")
+            raise _ProblemError(f"body must be an object with messages{_why_not_chat(url, body)}")
         prompt, messages = None, _messages(body["messages"])
     else:
         prompt, messages = _prompt(body, endpoint), None
@@ -140,6 +140,11 @@ def _batch_line(obj: dict[str, Any]) -> ItemInput:
         prompt=prompt,
         endpoint=endpoint.name if endpoint else None,
     )
+
+
+def _why_not_chat(url: Any, body: Any) -> str:
+    is_another = isinstance(body, dict) and not body.keys().isdisjoint(("input", "prompt"))
+    return "; one for another endpoint needs its url" if url is None and is_another else ""
 
 
 def _endpoint_of(url: Any) -> Endpoint | None:

@@ -102,7 +102,8 @@ class Renderer:
 
         Each sample of an item has a seed of its own: the seed in the params plus one for each
         sample before it. Without a seed in the params it is the sample's number, and the first
-        sample has none, as it is sent like an ordinary item. Some endpoints have no seed.
+        sample has none, as it is sent like an ordinary item; nor has any where not all servers know
+        of seeds (Responses, embeddings).
         """
         endpoint = self.endpoint_of(item_input)
         body = {
@@ -110,7 +111,7 @@ class Renderer:
             **(item_input.prompt or endpoint.prompt(self.messages(item_input))),
             **self._asked_params(item_input, endpoint),
         }
-        if sample is not None and sample > 1 and endpoint.has_seed:
+        if sample is not None and sample > 1 and (endpoint.has_seed or "seed" in body):
             asked = body.get("seed", 1)
             body["seed"] = asked + sample - 1 if isinstance(asked, int) else asked
         return body

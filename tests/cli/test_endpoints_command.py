@@ -178,8 +178,8 @@ async def test_a_line_for_another_endpoint_is_refused_by_its_place(project: Proj
 @pytest.mark.parametrize(
     ("model", "text", "words"),
     [
-        ({"endpoint": "responses", "seed": 1, "stop": "x"}, "",
-         "model.seed, model.stop: the endpoint responses has no such parameter. Leave it out"),
+        ({"endpoint": "responses", "echo": True, "functions": []}, "",
+         "model.functions, model.echo: the endpoint responses has no such parameter. Leave it out"),
         ({"endpoint": "embeddings", "temperature": 1}, "", "model.temperature: the endpoint embe"),
         ({"max_output_tokens": 5}, "", "chat has no such parameter (it is max_tokens there)"),
         ({"endpoint": "embeddings"}, "parser: json\n", "parser: must be raw, not 'json': an"),
@@ -250,6 +250,6 @@ async def test_a_retry_cannot_ask_for_what_the_endpoint_does_not_take(
     project.config("parser: tag:x\n", endpoint="responses")
     project.pool(WORDS[:1])
     await project.batchgen("run", "pool.jsonl")
-    refused = await project.batchgen("retry", "--set", "seed=1")
-    assert (refused.code, "seed: the endpoint responses has no such" in refused.err) == (2, True)
+    refused = await project.batchgen("retry", "--set", "echo=true")
+    assert (refused.code, "echo: the endpoint responses has no such" in refused.err) == (2, True)
     assert (await project.batchgen("status", "--json")).json["total"]["failed"] == 1

@@ -156,6 +156,8 @@ def test_each_sample_has_its_seed_where_there_are_seeds() -> None:
     assert body_of("chat", WORD, sample=3)["seed"] == 3
     assert body_of("completions", WORD, sample=3)["seed"] == 3
     assert "seed" not in body_of("responses", WORD, sample=3)
+    recipe = Recipe(None, Template("x"), "m", {"seed": 5}, "responses")  # vLLM's have one
+    assert Renderer(recipe).request_body(ItemInput(given={}), 3)["seed"] == 7
     assert "seed" not in body_of("embeddings", WORD, sample=3)
 
 
@@ -164,7 +166,7 @@ def line(url: str, **body: Any) -> dict[str, Any]:
 
 
 def test_a_batch_line_goes_to_the_endpoint_of_its_url_with_what_that_takes() -> None:
-    recipe: dict[str, Any] = {"temperature": 0.5, "max_tokens": 9, "seed": 1}
+    recipe: dict[str, Any] = {"temperature": 0.5, "max_tokens": 9, "suffix": "."}
     asked = body_of("chat", line("/v1/embeddings", input=["x", "y"], model="e"), **recipe)
     assert asked == {"model": "e", "input": ["x", "y"]}
     asked = body_of("chat", line("/v1/responses", input="x", instructions="y"), **recipe)
@@ -173,7 +175,13 @@ def test_a_batch_line_goes_to_the_endpoint_of_its_url_with_what_that_takes() -> 
         "temperature": 0.5, "max_output_tokens": 9, "store": False,
     }  # fmt: skip
     asked = body_of("chat", line("/v1/completions", prompt="x", max_tokens=3), **recipe)
-    assert asked == {"model": "m", "prompt": "x", "temperature": 0.5, "max_tokens": 3, "seed": 1}
+    assert asked == {
+        "model": "m",
+        "prompt": "x",
+        "temperature": 0.5,
+        "max_tokens": 3,
+        "suffix": ".",
+    }
     messages = [{"role": "user", "content": "x"}]
     asked = body_of("embeddings", line("/v1/chat/completions", messages=messages), dimensions=3)
     assert asked == {"model": "m", "messages": messages}

@@ -746,6 +746,22 @@ def test_the_shapes_of_an_item_are_told_apart(obj: dict[str, Any], parts: dict[s
         ({**BATCH, "body": {"input": "x"}}, "body must be an object with messages"),
         ({**BATCH, "body": "x"}, "body must be an object with messages"),
         (
+            {"custom_id": "a", "body": {"input": "x"}},
+            "body must be an object with messages; one for another endpoint needs its url",
+        ),
+        (
+            {**BATCH, "url": "/v1/completions", "body": {"prompt": ["a", "b"]}},
+            "body.prompt must be one text: of several answers only the first is kept",
+        ),
+        (
+            {**BATCH, "url": "/v1/responses", "body": {"input": "x", "background": True}},
+            "body.background must not be set: answers are not fetched later",
+        ),
+        (
+            {**BATCH, "url": "/v1/embeddings", "body": {"input": " "}},
+            "the prompt is empty: body.input has nothing in it",
+        ),
+        (
             {**BATCH, "url": "/v1/moderations", "body": {"input": "x"}},
             "url must be one of /v1/chat/completions, /v1/responses, /v1/completions, "
             "/v1/embeddings, not '/v1/moderations'",
