@@ -3,7 +3,8 @@
 A few kilobytes may unpack to any size, and a stream may have no end. So a body has a largest size,
 and what all calls of a worker receive at a time has one, too: when that is used up, one call at a
 time reads on, as each must come to its end, and the others wait for their turn. A server that sends
-to one that waits is slowed down by TCP.
+to one that waits is slowed down by TCP. Otherwise each chunk is taken as it comes: aiohttp forgets
+what it has when the connection breaks, which may be the end of an answer.
 """
 
 import asyncio
