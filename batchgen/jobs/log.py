@@ -4,15 +4,12 @@ Events: attempt, parsed, acquitted, warning, bug, run_started, run_ended.
 """
 
 import os
-import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import structlog
 
 from batchgen.errors import BatchgenError
 from batchgen.items import (
@@ -27,7 +24,6 @@ from batchgen.items import (
     Retry,
     Suspect,
 )
-from batchgen.text.json_text import logged_json
 
 _FLUSH_EVERY_S = 1.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -47,11 +43,16 @@ class LogFile:
         self._show = show
         self._show_attempt = show_attempt
         self._file, self.path = _new_file(directory)
-        self._log: Any = structlog.wrap_logger(
-            _Lines(self._file, self._cannot_write),
-            processors=[_Clock().stamp, _as_line],
-            wrapper_class=_Logger,
-        ).bind()  # a logger that is not bound makes another one for each line
+        self._writer: Any = None
+
+    @property
+    def _log(self) -> Any:
+        """Loaded with the first event: structlog loads rich, and the first call need not wait."""
+        if self._writer is None:
+            from batchgen.jobs.log_writer import log_writer
+
+            self._writer = log_writer(self._file, self._cannot_write)
+        return self._writer
 
     def attempt(self, item: Item, attempt: Attempt, decision: Decision) -> None:
         """One call and what followed from it."""
@@ -118,61 +119,6 @@ class LogFile:
         is gone ends no run."""
         with suppress(OSError):
             show(message.encode(errors="backslashreplace").decode())
-
-
-_Event = MutableMapping[str, Any]
-
-
-class _Logger(structlog.BoundLoggerBase):
-    """With the one method that is used: structlog's own find theirs by name for each line."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        self._proxy_to_logger("info", event, **fields)
-
-
-class _Clock:
-    """Stamps events as structlog's TimeStamper does. It writes the date once a second only."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._written = ""
-
-    def stamp(self, _: Any, __: str, event: _Event) -> _Event:
-        second, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._written = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-        event["timestamp"] = f"{self._written}.{microseconds:06d}Z"
-        return event
-
-
-def _as_line(_: Any, __: str, event: _Event) -> bytes:
-    return logged_json(event) + b"\n"
-
-
-class _Lines:
-    """What structlog writes to: a buffered file, flushed once a second so that it can be followed.
-
-    structlog's own writer flushes each line, which costs a sixth of a worker's CPU for an item.
-    """
-
-    def __init__(self, file: BinaryIO, cannot_write: Callable[[OSError], None]) -> None:
-        self._file = file
-        self._cannot_write = cannot_write
-        self._flush_at = 0.0
-        self._broken = False
-
-    def info(self, line: bytes) -> None:
-        if self._broken:
-            return
-        try:
-            self._file.write(line)
-            if (now_s := time.monotonic()) > self._flush_at:
-                self._file.flush()
-                self._flush_at = now_s + _FLUSH_EVERY_S
-        except OSError as exc:
-            self._broken = True
-            self._cannot_write(exc)
 
 
 def _new_file(directory: Path) -> tuple[BinaryIO, Path]:

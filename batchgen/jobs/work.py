@@ -105,18 +105,37 @@ async def work(
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.
     """
-    context.log.event("run_started", version=__version__, slots=spec.concurrency, pid=os.getpid())
     allow_calls(spec.concurrency)
+    started = _Started(context, spec)
     async with AsyncExitStack() as stack:
+        stack.callback(started.log)  # where no call is made
         connections, memory = [], AnswerMemory()
         for model in config.model.of_each_server():
             opening = open_client(model, timeout_s=spec.timeout_s, memory=memory)
             client = await stack.enter_async_context(opening)
             connections.append(Connection(client, Prices(model)))
-        await run_worker(store, connections, spec, context, parsers=parsers or {})
+        await run_worker(
+            store, connections, spec, context, parsers=parsers or {}, begun=started.log
+        )
     result = await result_of(store, spec, context.stop, context.stats)
     context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
     return result
+
+
+class _Started:
+    """Logs once that a run has started: not before its first call, which need not wait for it."""
+
+    def __init__(self, context: RunContext, spec: WorkSpec) -> None:
+        self._context = context
+        self._slots = spec.concurrency
+        self._is_logged = False
+
+    def log(self) -> None:
+        if not self._is_logged:
+            self._is_logged = True
+            self._context.log.event(
+                "run_started", version=__version__, slots=self._slots, pid=os.getpid()
+            )
 
 
 async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:

@@ -18,26 +18,24 @@ _NOT_PARAMETERS = frozenset({"messages", "input", "instructions", "prompt", "mod
 _UNSUPPORTED_CODES = frozenset({"unknown_parameter", "unsupported_parameter"})
 _EXTRA = r"[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
 _PATH = r"['\"`]?(\w[\w.\[\]]{0,80})['\"`]?"
-# The group of each is the parameter's name, or the path to a part of it.
-_UNSUPPORTED = tuple(
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (
-        rf"Unrecognized request arguments? supplied: {_PATH}",
-        rf"(?:Unsupported|Unknown|Unrecognized) param(?:eter)?: {_PATH}",
-        rf"Unsupported value: {_PATH} does not support .{{1,200}}? with this model",
-        rf"Invalid parameter: {_PATH} of type '\w+' is not supported with this model",
-        rf"Argument not supported on this model: {_PATH}",
-        rf"The {_PATH} parameter is (?:unsupported|not supported)",
-        rf"^property {_PATH} is unsupported",
-        rf"Unknown name {_PATH}: Cannot find field",
-        rf"does not support parameters: [\[{{]{_PATH}",
-        rf"{_EXTRA}, field: {_PATH}",
-        rf"{_PATH}: {_EXTRA}",
-        rf"^{_PATH}\n +{_EXTRA}",
-        rf"'loc': \('body', {_PATH}\W[^{{}}]*{_EXTRA}",
-        rf"This {_PATH} type is unavailable",
-        rf"{_PATH} `\w+` is unavailable",
-    )
+# The group of each is the parameter's name, or the path to a part of it. They are compiled when the
+# first request is rejected: that takes longer than the first call of a worker.
+_UNSUPPORTED = (
+    rf"Unrecognized request arguments? supplied: {_PATH}",
+    rf"(?:Unsupported|Unknown|Unrecognized) param(?:eter)?: {_PATH}",
+    rf"Unsupported value: {_PATH} does not support .{{1,200}}? with this model",
+    rf"Invalid parameter: {_PATH} of type '\w+' is not supported with this model",
+    rf"Argument not supported on this model: {_PATH}",
+    rf"The {_PATH} parameter is (?:unsupported|not supported)",
+    rf"^property {_PATH} is unsupported",
+    rf"Unknown name {_PATH}: Cannot find field",
+    rf"does not support parameters: [\[{{]{_PATH}",
+    rf"{_EXTRA}, field: {_PATH}",
+    rf"{_PATH}: {_EXTRA}",
+    rf"^{_PATH}\n +{_EXTRA}",
+    rf"'loc': \('body', {_PATH}\W[^{{}}]*{_EXTRA}",
+    rf"This {_PATH} type is unavailable",
+    rf"{_PATH} `\w+` is unavailable",
 )
 # What servers call the schema of an answer when they cannot follow it.
 _SCHEMA_WORDS = re.compile(r"response[ _]format|json[ _]schema|\bgrammar\b", re.IGNORECASE)
@@ -103,7 +101,7 @@ def _named_in(body: Any, text: str) -> Iterator[tuple[str, bool]]:
             yield str(place[1] if place[0] == "body" and len(place) > 1 else place[0]), extra
     for text in texts:
         for pattern in _UNSUPPORTED:
-            for match in pattern.finditer(text):
+            for match in re.finditer(pattern, text, re.MULTILINE):
                 yield match[1], True
     # An error that names what it is about is about that, whatever else it speaks of.
     about_schema = any(map(_SCHEMA_WORDS.search, texts))

@@ -1,6 +1,7 @@
 """A worker put together from its parts, and its run from the first claim to the last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
@@ -29,11 +30,12 @@ from batchgen.worker.stragglers import CallsInFlight
 
 async def run_worker(
     store: Store, connections: Sequence[Connection], spec: WorkSpec, context: RunContext, *,
-    parsers: Mapping[int, PresentParser],
+    parsers: Mapping[int, PresentParser], begun: Callable[[], object] = lambda: None,
 ) -> None:  # fmt: skip
     """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
     `connections` are those to the servers of the spec, in their order. `parsers` are those of
-    experiments, by their numbers; for others what the experiment has is loaded.
+    experiments, by their numbers; for others what the experiment has is loaded. `begun` is called
+    once the first call goes out.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
@@ -67,7 +69,8 @@ async def run_worker(
             requests,
             _budget_guard(spec, servers, store, committer, stats, log),
             Calls(
-                servers, committer, calls_in_flight, hedge=spec.hedge, begun=servers.read_prices
+                servers, committer, calls_in_flight, hedge=spec.hedge,
+                begun=partial(_all, begun, servers.read_prices),
             ),
             Judge(
                 servers, stats, RejectedParameters(requests.leave_out, log.warn), spec,
@@ -86,6 +89,11 @@ def _pacer(spec: WorkSpec) -> Pacer:
         spec.concurrency, spec.stall_s, clock_ms(),
         first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.adaptive,
     )  # fmt: skip
+
+
+def _all(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        call()
 
 
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
