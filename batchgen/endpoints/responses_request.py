@@ -34,18 +34,15 @@ def _items(message: Message) -> Iterator[Body]:
     """The items that a message becomes: it, and the calls of tools that it has."""
     role, content = message.get("role"), message.get("content")
     if role == "tool":
-        output = content if isinstance(content, str) else _parts(content, "input")
+        output = content if isinstance(content, str) else _parts(content)
         yield {
             "type": "function_call_output",
             "call_id": message.get("tool_call_id"), "output": output,
         }  # fmt: skip
         return
     if content:
-        side = "output" if role == "assistant" else "input"
-        yield {
-            "role": role,
-            "content": content if isinstance(content, str) else _parts(content, side),
-        }
+        said = content if isinstance(content, str) else _said(content, role)
+        yield {"type": "message", "role": role, "content": said}
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
         yield {
@@ -54,14 +51,23 @@ def _items(message: Message) -> Iterator[Body]:
         }  # fmt: skip
 
 
-def _parts(content: Any, side: str) -> list[Any]:
-    return [_part(part, side) if isinstance(part, dict) else part for part in content or ()]
+def _said(content: Any, role: Any) -> Any:
+    """What the model said itself is one text: parts of it would need the ids of an answer."""
+    if role == "assistant" and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text", part.get("refusal")) for part in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(texts)
+    return _parts(content)
 
 
-def _part(part: Body, side: str) -> Body:
+def _parts(content: Any) -> list[Any]:
+    return [_part(part) if isinstance(part, dict) else part for part in content or ()]
+
+
+def _part(part: Body) -> Body:
     match part:
         case {"type": "text", "text": text}:
-            return {"type": f"{side}_text", "text": text}
+            return {"type": "input_text", "text": text}
         case {"type": "image_url", "image_url": image}:
             image = image if isinstance(image, dict) else {"url": image}
             detail = image.get("detail", "auto")

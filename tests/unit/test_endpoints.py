@@ -127,14 +127,22 @@ def test_a_conversation_with_images_and_tools_becomes_items() -> None:
     body = body_of("responses", given)
     assert body["instructions"] == "Be dry."
     assert body["input"] == [
-        {"role": "user", "content": [
+        {"type": "message", "role": "user", "content": [
             {"type": "input_text", "text": "What?"},
             {"type": "input_image", "image_url": "https://x/y.png", "detail": "low"},
         ]},
-        {"role": "assistant", "content": "Let me see."},
+        {"type": "message", "role": "assistant", "content": "Let me see."},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": "42"},
     ]  # fmt: skip
+
+
+def test_what_the_model_said_before_is_one_text() -> None:
+    parts = [{"type": "text", "text": "No, "}, {"type": "refusal", "refusal": "never."}]
+    given = [{"role": "user", "content": "?"}, {"role": "assistant", "content": parts},
+             {"role": "user", "content": "!"}]  # fmt: skip
+    body = body_of("responses", {"messages": given})
+    assert [one["content"] for one in body["input"]] == ["?", "No, never.", "!"]
 
 
 def test_completions_and_embeddings_take_the_text_of_the_user() -> None:
