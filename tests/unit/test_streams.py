@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchgen.llm.streams import Event, EventReader, StreamedBody, begins_as_stream
 
@@ -453,3 +455,44 @@ def test_what_is_kept_is_counted() -> None:
     logprobs = {"content": [{"token": "x", "logprob": -1.0}] * 10}
     body.add(*chunks(delta({"content": "z"}, logprobs=logprobs)))
     assert body.held_chars - before > 300
+
+
+def json_values() -> st.SearchStrategy[Any]:
+    names = st.sampled_from(
+        ["choices", "delta", "message", "content", "tool_calls", "function", "arguments", "name",
+         "index", "id", "type", "text", "error", "usage", "object", "finish_reason", "logprobs",
+         "response", "output", "item", "output_index", "x_groq"]
+    )  # fmt: skip
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    leaves |= st.sampled_from(["error", "response.output_text.delta", "response.output_item.done"])
+    return st.recursive(
+        leaves,
+        lambda some: st.lists(some, max_size=3) | st.dictionaries(names, some, max_size=5),
+        max_leaves=30,
+    )
+
+
+@given(st.lists(json_values().map(json.dumps) | st.text(), max_size=6))
+def test_events_of_any_kind_become_something_that_can_be_read(events: list[str]) -> None:
+    body = body_of(*[Event("", event) for event in events])
+    text, lines = body.to_json(), [line for event in events for line in event.split("\n")]
+    assert text == "" or text in lines or json.loads(text) is not None
+    assert body.held_chars >= 0
+
+
+@given(st.lists(json_values(), max_size=4), st.text(), st.lists(json_values(), max_size=4))
+def test_odd_pieces_of_a_choice_cost_nothing_of_its_text(
+    before: list[Any], text: str, after: list[Any]
+) -> None:
+    odd = [{"choices": [{"index": 0, "delta": {"tool_calls": one}}]} for one in [*before, *after]]
+    pieces = [*odd[: len(before)], delta({"content": text}), *odd[len(before) :]]
+    assert (message_of(*pieces)["content"] or "") == text
+
+
+@given(st.binary(max_size=200) | st.lists(st.sampled_from(
+    [b"data: {}", b"data", b"event: x", b":", b"\r", b"\n", b"\r\n", b"\xe6", b"id: 1", b" "]
+)).map(b"".join), st.integers(1, 9))  # fmt: skip
+def test_any_bytes_are_events_that_do_not_depend_on_how_they_are_cut(
+    stream: bytes, size: int
+) -> None:
+    assert events_of(stream, size) == events_of(stream)

@@ -186,7 +186,7 @@ class _ToolCalls:
 
     def __init__(self) -> None:
         self._calls: list[dict[str, Any]] = []
-        self._by_index: dict[Any, dict[str, Any]] = {}
+        self._by_index: dict[int | None, dict[str, Any]] = {}
 
     def add(self, pieces: Any) -> int:
         pieces = pieces if isinstance(pieces, list) else []
@@ -196,7 +196,8 @@ class _ToolCalls:
         return [plain(call) for call in self._calls]
 
     def _add(self, piece: dict[str, Any]) -> int:
-        index = piece.get("index")
+        given = piece.get("index")
+        index = given if isinstance(given, int) else None
         call = self._by_index.get(index)
         if call is None or _begins_another(piece, call):
             call = self._by_index[index] = {}
