@@ -173,10 +173,10 @@ _ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
 
 
 class Ours:
-    """The worker's `Pacer`."""
+    """The worker's `Pacer`; `known` is what others have found."""
 
-    def __init__(self, slots: int) -> None:
-        self.pacer = Pacer(slots, 1800, 0)
+    def __init__(self, slots: int, known: int | None = None) -> None:
+        self.pacer = Pacer(slots, 1800, 0, known=known)
         self.allowed = self.pacer.allowed
         self.next_change_at = self.pacer.next_change_at
         self.sent = self.pacer.call_sent

@@ -192,6 +192,8 @@ def _budget_text(wait: BudgetWait | None) -> str:
 
 def _limit_text(held: Held) -> str:
     rpm = held.per_minute or 0.0
+    if held.limit == "sought":
+        return f"finding out what the server takes: {rpm:,.0f} requests/min so far"
     if held.limit == "learned":
         return f"{_at_most(rpm)}: as many as the server takes, by its 429s"
     which = _LIMITS.get(held.limit or "", "")

@@ -30,7 +30,8 @@ _ADAPTIVE_BURST_S = 0.25
 _LONGEST_ASKED_MS = 60_000  # so long are the windows of most limits; then it is asked again
 
 
-LimitName = Literal["rpm", "tpm", "learned"]
+# `sought`: the one that is learned, before anything was refused.
+LimitName = Literal["rpm", "tpm", "learned", "sought"]
 
 
 class Limits(Struct, frozen=True):
@@ -156,7 +157,7 @@ class Allowance(Struct, frozen=True):
 
     @property
     def is_learned(self) -> bool:
-        return self.limited_by == "learned"
+        return self.limited_by in ("learned", "sought")
 
 
 def allowance(
@@ -173,7 +174,9 @@ def allowance(
         if calls < want:
             learned = is_learning(limits, shared.learned)
             rpm = flow.per_s * 60 if learned else limits.rpm
-            name: LimitName = "learned" if learned else "rpm"
+            name: LimitName = "rpm"
+            if learned:
+                name = "sought" if shared.learned.ceiling_per_s is None else "learned"
             found = Allowance(calls, _after(wait_s, now), rpm, name)
     if flow := tokens_flow(limits, call_tokens):
         calls = max(0, ceil(shared.tokens / call_tokens))

@@ -37,7 +37,7 @@ _CALLS_TO_PROVE = 3
 # Above what is proven: strays in a row that are too unlikely, and as many of all calls.
 _UNLIKELY, _TOO_MANY = 0.03, 0.3
 _CUT, _CUT_ENOUGH_TO_LEARN = 0.8, 0.85
-_MOST_FAILED_RISES = 6
+_MOST_FAILED_RISES, _FAILED_RISES_OF_OTHERS = 6, 3
 # The share of strays, and that of refusals above a limit: what CUSUM tells apart.
 _STRAYS_AT_FIRST, _FEWEST_STRAYS, _MOST_STRAYS, _ABOVE_LIMIT = 0.04, 0.02, 0.3, 0.5
 _CALLS_TO_LEARN, _CALLS_TO_FORGET = 100, 2000
@@ -75,18 +75,19 @@ class Controller:
     """`slots`, the most that it allows, may be changed at any time. Each call is `sent`, and then
     `taken`, `refused` or, where that is not known, `left`. `under_way` are so many."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, known: int | None = None) -> None:
+        """`known`: how many calls at once the server takes, as others have found."""
         self.slots = slots
         self.under_way = 0
         self.strays = _STRAYS_AT_FIRST
         self._sent = 0
         self._unknown: deque[Call] = deque()  # whether they are taken; oldest first
         self._young: deque[Call] = deque()  # perhaps not at work yet
-        self._limit = inf
-        self._limit_that_held = inf  # some call was taken since it fell to that
+        self._limit: float = inf if known is None else max(1, known)
+        self._limit_that_held = self._limit  # some call was taken since it fell to that
         self._fell_after = 0  # this and others: the number of the newest call at that time
-        self._failed_at = inf
-        self._failed_rises = 0
+        self._failed_at = self._limit + 1
+        self._failed_rises = 0 if known is None else _FAILED_RISES_OF_OTHERS
         self._full_until = 0
         self._ramp: float | None = _START_CALLS  # on its way to the limit
         self._ramp_rise = _START_RISE
@@ -106,6 +107,11 @@ class Controller:
     def limit(self) -> int:
         """How many calls at once the server takes, as far as is known, of `slots`."""
         return max(1, int(min(self._limit, self.slots)))
+
+    @property
+    def found(self) -> int | None:
+        """The same, if it has refused more."""
+        return None if self._limit == inf else self.limit
 
     @property
     def is_rising(self) -> bool:

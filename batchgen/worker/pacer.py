@@ -51,13 +51,14 @@ _REST_MS = 100
 
 
 class Pacer:
-    """`slots` may be changed at any time."""
+    """`slots` may be changed at any time; `known` is how many calls at once the server takes, as
+    others have found."""
 
     def __init__(
         self, slots: int, stall_s: float, now: int, *,
-        first_wait_s: float = 1.0, cuts_slots: bool = True,
+        first_wait_s: float = 1.0, cuts_slots: bool = True, known: int | None = None,
     ) -> None:  # fmt: skip
-        self.controller = Controller(slots)
+        self.controller = Controller(slots, known)
         self.server = ServerAllowance()
         self.paused_until = 0
         self.limited_until = 0  # the same, but for an outage

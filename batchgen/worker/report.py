@@ -78,7 +78,7 @@ class Held(Struct, frozen=True):
 class ServerReport(Struct, frozen=True):
     """How one of a worker's servers is doing. `name` is what people call it; `per_minute` are its
     answers of the last minute, `left_out` says why it takes no part, since `left_out_at` (epoch
-    ms)."""
+    ms). It `takes` so many calls at once of this worker, if it has refused more."""
 
     key: str
     name: str
@@ -90,6 +90,7 @@ class ServerReport(Struct, frozen=True):
     trouble: str = ""
     left_out: str | None = None
     left_out_at: int | None = None
+    takes: int | None = None
 
 
 class WorkerReport(Struct, frozen=True):

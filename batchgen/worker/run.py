@@ -48,7 +48,7 @@ async def run_worker(
         meter = await _token_meter(store, spec)
         servers = Servers(
             [
-                Server(one, connection, _pacer(spec))
+                Server(one, connection, _pacer(spec, seat.fair_shares.get(one.key)))
                 for one, connection in zip(spec.servers, connections, strict=True)
             ],
             spec.concurrency, meter, halt=lambda halt: committer.halt(halt), warn=log.warn,
@@ -84,10 +84,11 @@ async def run_worker(
             await committer.conclude_trial()
 
 
-def _pacer(spec: WorkSpec) -> Pacer:
+def _pacer(spec: WorkSpec, known: int | None) -> Pacer:
     return Pacer(
         spec.concurrency, spec.stall_s, clock_ms(),
         first_wait_s=spec.retry_policy.first_wait_s, cuts_slots=not spec.adaptive,
+        known=known,
     )  # fmt: skip
 
 

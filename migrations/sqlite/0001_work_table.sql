@@ -274,11 +274,16 @@ create table workers (
   constraint servers_are_a_list    check (json_type(servers) = 'array')
 ) strict;
 
--- The servers that workers have asked.
+-- The servers that workers have asked, and how many calls at once each was found to take of all of
+-- them together.
 create table servers (
-  id   integer primary key,
-  key  text    not null unique,                    -- a hash of its URL
-  name text    not null                            -- for people: its host
+  id            integer primary key,
+  key           text    not null unique,           -- a hash of its URL
+  name          text    not null,                  -- for people: its host
+  calls_at_once integer,                           -- null: no more than were sent were ever refused
+  found_at      integer,
+  constraint takes_some  check (calls_at_once > 0),
+  constraint found_some_time check ((calls_at_once is null) = (found_at is null))
 ) strict;
 
 -- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its

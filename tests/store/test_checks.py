@@ -24,6 +24,7 @@ insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)
 insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0, 0, 0, 50, 0, 0);
+insert into servers values (1, 's', '', 1, 0);
 insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
@@ -88,6 +89,8 @@ IMPOSSIBLE = [
     ("never_shrinks", "update shared_rates set limited_s = -1"),
     ("never_shrinks", "update shared_rates set taken_since_cut = -1"),
     ("strays_are_a_share", "update shared_rates set stray_share = 1"),
+    ("takes_some", "update servers set calls_at_once = 0"),
+    ("found_some_time", "update servers set found_at = null"),
     ("strays_are_a_share", "update shared_rates set tested_share = -0.1"),
     ("calls_not_negative", "update shared_rates set stray_recent_refused = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),

@@ -1,5 +1,6 @@
 """What the worker gets from servers that refuse, in virtual time, after 20 s of finding."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from bench.virtual_servers import (
     Cap,
     Free,
     Minutes,
+    Ours,
     Outage,
     Refused,
     Server,
@@ -99,6 +101,17 @@ def test_workers_that_share_a_server_get_as_much_as_one(seed: int) -> None:
     found = run(Cap({0: 10}), seconds=SECONDS, workers=4, seed=seed)
     assert found.share(FINDING_S, SECONDS) >= 0.9
     assert found.refused(FINDING_S, SECONDS) < 0.08
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_others_have_found_is_where_a_worker_begins(seed: int) -> None:
+    found = run(Cap({0: 10}), seconds=60, seed=seed, holder=partial(Ours, known=10))
+    assert found.share(3, 20) >= 0.9
+    assert found.refused(0, 20) < 0.05
+    more = run(Cap({0: 40}), seconds=60, seed=seed, holder=partial(Ours, known=10))
+    assert more.share(30, 60) >= 0.9
+    fewer = run(Cap({0: 3}), seconds=60, seed=seed, holder=partial(Ours, known=10))
+    assert fewer.share(10, 60) >= 0.85
 
 
 @pytest.mark.parametrize("server", [Free(0.03), Cap({0: 1})])

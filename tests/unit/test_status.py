@@ -103,6 +103,10 @@ def test_the_object_of_a_status() -> None:
             "limited to one call in 2.0 min (the limit of tokens)",
         ),
         (
+            {"held_by": Held(HeldBy.LIMIT, per_minute=1280, limit="sought")},
+            "finding out what the server takes: 1,280 requests/min so far",
+        ),
+        (
             {"held_by": Held(HeldBy.LIMIT, per_minute=90, limit="learned")},
             "holding to about 90 requests/min: as many as the server takes, by its 429s",
         ),

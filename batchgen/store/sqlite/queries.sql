@@ -280,6 +280,21 @@ update workers
 -- name: save_report
 update workers set report = :report where id = :worker_id;
 
+-- name: note_capacities
+-- Of the servers for which the newest report of a worker says how many calls at once it found them to
+-- take of it: as many as all workers have found together.
+update servers set calls_at_once = found.calls, found_at = :now
+  from (select asked.value ->> 'key' as key, sum(asked.value ->> 'takes') as calls
+          from workers w, json_each(w.report, '$.servers') asked
+         where asked.value ->> 'takes' is not null
+         group by 1) found
+ where servers.key = found.key
+   and exists (select * from json_each(:report, '$.servers') mine
+                where mine.value ->> 'key' = servers.key and mine.value ->> 'takes' is not null);
+
+-- name: capacity
+select calls_at_once from servers where key = :key and found_at > :since;
+
 -- name: workers
 select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers from workers
  order by id;

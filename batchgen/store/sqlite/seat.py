@@ -15,6 +15,7 @@ from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.sqlite import budget as budgets
 from batchgen.store.sqlite import queue, steering
+from batchgen.store.sqlite.capacities import fair_shares, note_capacities
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from batchgen.store.sqlite.living import is_dead, owner_lock, workers
@@ -54,6 +55,8 @@ class Seat:
         self._abandoned = False
         self.id = 0
         self.live_workers = 1  # the workers that lived at the last heartbeat, this one included
+        # By server: how many calls at once it takes of this worker, as those before it have found.
+        self.fair_shares: dict[str, int] = {}
 
     @property
     def first_orders(self) -> Orders:
@@ -66,6 +69,7 @@ class Seat:
         def transaction(db: sqlite3.Connection) -> None:
             alive = [row for row in workers(db) if self._is_alive(row)]
             asked = {server for row in alive for server in row.servers}
+            self.fair_shares = fair_shares(db, self._servers, alive, now_ms())
             for one in self._servers:
                 if one.key not in asked:
                     forget_trials_of_other_runs(db, one.key, self._run)
@@ -126,6 +130,7 @@ class Seat:
             done = queue.exchange(db, self.id, outcomes, want, now_ms())
             if report is not None and done.orders is not None:
                 steering.save_report(db, self.id, report)
+                note_capacities(db, report, now_ms())
             return done
 
         done = await self._db.write(transaction)
@@ -139,6 +144,7 @@ class Seat:
         def transaction(db: sqlite3.Connection) -> Orders | None:
             if report is not None:
                 steering.save_report(db, self.id, report)
+                note_capacities(db, report, now_ms())
             return steering.orders_of(db, self.id)
 
         run = self._db.read if report is None else self._db.write

@@ -203,9 +203,13 @@ CREATE TABLE selections (
 ) strict;
 
 CREATE TABLE servers (
-  id   integer primary key,
-  key  text    not null unique,                    -- a hash of its URL
-  name text    not null                            -- for people: its host
+  id            integer primary key,
+  key           text    not null unique,           -- a hash of its URL
+  name          text    not null,                  -- for people: its host
+  calls_at_once integer,                           -- null: no more than were sent were ever refused
+  found_at      integer,
+  constraint takes_some  check (calls_at_once > 0),
+  constraint found_some_time check ((calls_at_once is null) = (found_at is null))
 ) strict;
 
 CREATE TABLE shared_rates (
