@@ -77,7 +77,7 @@ class Demand:
         return ServerWant(
             server.key, min(most, self._servers.room_at(server, now)), limits,
             UNKNOWN_CALL if limits.tpm is None else self._meter.estimate,
-            pause_ms=max(0, pacer.limited_until - now),
+            pause_ms=max(0, pacer.all_paused_until - now),
             asked_ms=max(0, pacer.asked_until - now),
             capacity=pacer.slots,
             trial=server.trials.request(pacer.first_calls(now)),

@@ -41,7 +41,6 @@ from batchgen.worker.stats import Halt, HaltKind, Stats
 _MOST_CHARS_OF_FAILURE = 1024 * 1024
 _TELL_AGAIN_MS = 60_000
 _ELSEWHERE_S = 2.0
-_OF_THE_SERVER = (Trouble.UNREACHABLE, Trouble.UNAVAILABLE, Trouble.TOO_LATE)
 
 
 class CallResult(Struct, frozen=True):
@@ -179,7 +178,7 @@ class Judge:
             told.is_told = False
         if not pacer.down or told.is_told or isinstance(verdict, Answer):
             return
-        is_sure = verdict.trouble in _OF_THE_SERVER or (pacer.probes or 0) > 1
+        is_sure = verdict.trouble is Trouble.UNREACHABLE or (pacer.probes or 0) > 1
         if is_sure and now >= told.again_at:
             told.is_told = True
             told.again_at = now + _TELL_AGAIN_MS

@@ -96,6 +96,12 @@ class Pacer:
         return 1 if self.down else self.controller.allowed(now)
 
     @property
+    def all_paused_until(self) -> int:
+        """Until when no worker is to send. With `--adaptive` a burst is one of a rate that all
+        share; else it may be that the others have taken all that the server takes at once."""
+        return 0 if self._cuts_slots else self.limited_until
+
+    @property
     def down(self) -> bool:
         """Whether the server answers nobody."""
         return self._blame.down
@@ -223,7 +229,7 @@ class Pacer:
             self._served(call)
             self._models.refused(call.model)
             if self._models.is_its_own(call.model):
-                return self._refused_for_its_model(item, call)
+                return self._refused_for_its_model(failure, item, call)
         refusal = self.controller.refused(call, now, may_fall=self._cuts_slots or not is_limited)
         is_alone = not self.controller.under_way
         self.refusals.refused(failure, by_limit=refusal is not Refusal.STRAY)
@@ -241,8 +247,9 @@ class Pacer:
             return self._blame.not_served(failure, item, now, tells=False)
         return Blame.LIMIT
 
-    def _refused_for_its_model(self, item: Item, call: Call) -> Blame:
+    def _refused_for_its_model(self, failure: Failure, item: Item, call: Call) -> Blame:
         serves = self._models.serves(call.model)
+        self.refusals.refused(failure, by_limit=False)
         self._refused.refused(item.id, may_be_its_own=not serves)
         return Blame.ITEM if self._refused.is_at_fault(item.id) else Blame.LIMIT
 

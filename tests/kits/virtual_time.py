@@ -264,7 +264,7 @@ class Crew:
         returned = Returned(
             refused_at=tuple(worker.refused_at),
             asked_ms=max(0, pacer.asked_until - now),
-            pause_ms=max(0, pacer.limited_until - now),
+            pause_ms=max(0, pacer.all_paused_until - now),
         )
         worker.refused_at.clear()
         if returned != Returned():

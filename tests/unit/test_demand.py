@@ -25,7 +25,7 @@ class Worker:
 
     def __init__(self, **spec: object) -> None:
         self.spec = WorkSpec(concurrency=SLOTS, servers=(SERVER,), **spec)  # type: ignore[arg-type]
-        self.pacer = Pacer(SLOTS, 1800, 0)
+        self.pacer = Pacer(SLOTS, 1800, 0, cuts_slots=not self.spec.adaptive)
         use_all_slots(self.pacer, 0)
         self.meter = TokenMeter(None)
         self.servers = servers_of(self.pacer, meter=self.meter)
@@ -182,13 +182,16 @@ def test_when_all_is_done(exchange: Exchange, wait_for_more: bool, is_met: bool)
     assert Worker(wait_for_more=wait_for_more).demand.is_met(exchange) == is_met
 
 
-def test_a_request_says_what_limits_the_claim() -> None:
-    worker = Worker(experiments=(3,), until=500)
+@pytest.mark.parametrize(("adaptive", "pause_ms"), [(False, 0), (True, 7000)])
+def test_a_request_says_what_limits_the_claim_and_with_adaptive_that_all_are_to_pause(
+    adaptive: bool, pause_ms: int
+) -> None:
+    worker = Worker(experiments=(3,), until=500, adaptive=adaptive)
     limited(worker)
     want = worker.demand.request(7, {SERVER.key: Limits(rpm=60)}, NOW)
     assert (want.slots, want.experiments, want.until) == (0, (3,), 500)
     (server,) = want.servers
-    assert (server.limits, server.pause_ms) == (Limits(60), 7000)
+    assert (server.limits, server.pause_ms) == (Limits(60), pause_ms)
     assert server.call_tokens == UNKNOWN_CALL
 
 
