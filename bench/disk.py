@@ -15,7 +15,7 @@ _SIZES = """
 select (select sum(length(cast(input as blob))) from items),
        (select sum(length(cast(response as blob))) from attempts),
        (select sum(length(cast(body as blob))) from attempts),
-       (select sum(length(cast(parsed as blob))) from results)
+       (select sum(length(cast(coalesce(parsed, spans) as blob))) from results)
 """
 
 

@@ -39,10 +39,10 @@ class Finish(Enum):
         "canceled", "failed", "timeout", "incomplete", "overloaded", "model_error",
         "malformed_function_call", "malformed_response", "unexpected_tool_call",
     )  # fmt: skip
-    UNKNOWN = ()
+    UNKNOWN = None  # an empty tuple is no value of its own before Python 3.11.4
 
 
-_KIND_OF = {name: kind for kind in Finish for name in kind.value}
+_KIND_OF = {name: kind for kind in Finish for name in kind.value or ()}
 _PREFIX = re.compile(r"finish_?reason[_.]")
 _SUFFIX = re.compile(r"[^a-z0-9_]")
 

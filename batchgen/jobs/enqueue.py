@@ -48,7 +48,7 @@ from batchgen.store import (
 )
 from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
 
-CHUNK_ITEMS = 10_000  # each chunk touches most pages of the index of keys, so fewer items cost more
+CHUNK_ITEMS = 5_000  # as many as make a commit cheap; two chunks of texts are in memory at once
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it

@@ -34,6 +34,7 @@ from batchgen.limits import Returned
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.server_wants import ServerWant
 from batchgen.store.values import Budget, Grant, Reservation, Spent
+from batchgen.text.spans import spans_of
 
 # How an answer ends that the parser, or what it needs of an answer, is to blame for.
 _PARSER_REASONS = frozenset({Reason.PARSE, Reason.TRUNCATED, Reason.CRASH})
@@ -137,14 +138,18 @@ class Plan(Struct):
         elif outcome.attempt is not None and outcome.attempt.response is None:
             self.end(replace(item, parser_id=None), outcome.decision, attempt_seq, now)
         else:
-            self.end(item, outcome.decision, attempt_seq, now)
+            answer = outcome.attempt.response if outcome.attempt else outcome.item.answer_text
+            self.end(item, outcome.decision, attempt_seq, now, answer)
 
-    def end(self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int) -> None:
-        """The claim ends as decided. The item has no parser where there was no answer to read."""
+    def end(
+        self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int,
+        answer: str | None = None,
+    ) -> None:  # fmt: skip
+        """The claim ends as decided. The item has no parser where there was no `answer` to read."""
         state, retry = _state_after(decision), decision if isinstance(decision, Retry) else None
         result_seq = None
         if isinstance(decision, Done | Fail):
-            result_seq = self._append_result(item, decision, attempt_seq, now)
+            result_seq = self._append_result(item, decision, attempt_seq, now, answer)
         self.settled.append({
             "item_id": item.item_id, "epoch": item.epoch, "state": state,
             "available_at": retry and retry.available_at,
@@ -162,13 +167,22 @@ class Plan(Struct):
                 self.parse_errors.append({"seq": item.answer_seq, "error": decision.error})
 
     def _append_result(
-        self, item: Claimed, decision: Done | Fail, attempt_seq: int | None, now: int
-    ) -> int:
+        self, item: Claimed, decision: Done | Fail, attempt_seq: int | None, now: int,
+        answer: str | None,
+    ) -> int:  # fmt: skip
         self.result_seq += 1
         seq = attempt_seq if attempt_seq is not None else item.answer_seq
         parser_id = None if seq is None else parser_of(decision, item.parser_id)
         self.results.append(
-            result_row(self.result_seq, item.item_id, seq, decision, now, parser_id=parser_id)
+            result_row(
+                self.result_seq,
+                item.item_id,
+                seq,
+                decision,
+                now,
+                parser_id=parser_id,
+                answer=answer,
+            )
         )
         self.deltas.parse(item.experiment_id, parser_id, +1)
         return self.result_seq
@@ -294,9 +308,11 @@ def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:
 
 def result_row(
     seq: int, item_id: int, attempt_seq: int | None, end: Done | Fail, finished_at: int,
-    *, parser_id: int | None, reparsed: bool = False,
+    *, parser_id: int | None, reparsed: bool = False, answer: str | None = None,
 ) -> Row:  # fmt: skip
-    done = isinstance(end, Done)
+    """`answer` is the text that was parsed, if known: what stands in it is not stored twice."""
+    done, parsed = isinstance(end, Done), end.parsed_json if isinstance(end, Done) else None
+    spans = None if answer is None or parsed is None else spans_of(answer, parsed)
     return {
         "seq": seq,
         "item_id": item_id,
@@ -304,7 +320,8 @@ def result_row(
         "state": State.DONE if done else State.FAILED,
         "reason": None if isinstance(end, Done) else end.reason,
         "error": None if isinstance(end, Done) else end.error,
-        "parsed": end.parsed_json if isinstance(end, Done) else None,
+        "parsed": parsed if spans is None else None,
+        "spans": spans,
         "parser_id": parser_id,
         "reparsed": reparsed,
         "finished_at": finished_at,

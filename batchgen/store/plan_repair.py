@@ -64,8 +64,9 @@ def _replace_result(
     plan: RepairPlan, was: EndedAnswer, end: Done | Fail, seq: int, parser_id: int, now: int
 ) -> None:
     result = result_row(
-        seq, was.item_id, was.attempt_seq, end, now, parser_id=parser_id, reparsed=True
-    )
+        seq, was.item_id, was.attempt_seq, end, now, parser_id=parser_id, reparsed=True,
+        answer=was.response,
+    )  # fmt: skip
     plan.results.append(result)
     plan.replaced.append({
         "item_id": was.item_id, "state": result["state"], "result_seq": was.result_seq,

@@ -170,7 +170,9 @@ create index attempts_by_item on attempts (item_id);
 create index attempts_unknown on attempts (seq) where outcome = 'unknown';
 
 -- How an item ended, each time it did: the latest counts (work.result_seq). The sequence is the
--- finishing order. `parsed` is JSON, or null when parsed is the answer itself (parser raw).
+-- finishing order. `parsed` is JSON, or null when parsed is the answer itself (parser raw). A list of
+-- texts that stand in the answer one after another, as `tag:` makes it, is not stored twice: `spans` has
+-- the first character of each, from 1 on, and its length. The view result_values has the list.
 create table results (
   seq         integer primary key autoincrement,
   item_id     integer not null,
@@ -179,6 +181,7 @@ create table results (
   reason      text,
   error       text,
   parsed      text,
+  spans       text,                                -- in its place, where it is pieces of the answer
   parser_id   integer references parsers (id),     -- which read the answer; null: there was none to read
   reparsed    integer not null default 0,          -- 1: of an answer that had been read before
   finished_at integer not null,
@@ -188,7 +191,9 @@ create table results (
   constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
-  constraint failed_not_parsed check (state = 'done' or parsed is null)
+  constraint parsed_once       check (parsed is null or spans is null),
+  constraint spans_is_json     check (spans is null or json_valid(spans)),
+  constraint failed_not_parsed check (state = 'done' or (parsed is null and spans is null))
 ) strict;
 
 -- Ended items whose stored answers a user's parser reads again just now: should it kill the process,
@@ -418,6 +423,18 @@ create table live_files (
 
 ---------------------------------------------------------------- views
 
+-- The results with their parsed values: whoever wants those reads this.
+create view result_values as
+select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id, r.reparsed,
+       r.finished_at,
+       case when r.spans is null then r.parsed
+            else (select '[' || group_concat(json_quote(substr(a.response,
+                           json_extract(span.value, '$[0]'), json_extract(span.value, '$[1]'))),
+                           ', ') || ']'
+                    from json_each(r.spans) span, attempts a where a.seq = r.attempt_seq) end
+       as parsed
+  from results r;
+
 -- One row an item that ended, as `export` writes it: JSON text in input, response, parsed (null: it is
 -- the response) and metadata. The joins are in the order in which they are to be done.
 create view item_results as
@@ -438,7 +455,7 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
        w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq,
        i.variant
   from work w
-  cross join results r on r.seq = w.result_seq
+  cross join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
   cross join items i on i.id = w.item_id;
 
@@ -452,5 +469,5 @@ select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.e
   from work w
   join items i on i.id = w.item_id
   join experiments e on e.id = w.experiment_id
-  left join results r on r.seq = w.result_seq
+  left join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);

@@ -34,7 +34,8 @@ def results(project: Project) -> dict[str, tuple[str, Any]]:
     """By id: reason or state, and the error or the parsed value as it is stored."""
     rows = project.query(
         "select custom_id, coalesce(r.reason, w.state), coalesce(r.error, parsed, response)"
-        "  from work w join items i on i.id = w.item_id join results r on r.seq = w.result_seq"
+        "  from work w join items i on i.id = w.item_id"
+        "  join result_values r on r.seq = w.result_seq"
         "  left join attempts a on a.seq = r.attempt_seq order by i.id"
     )
     return {word: (state, value) for word, state, value in rows}
@@ -119,7 +120,9 @@ async def test_done_items_are_parsed_again_only_when_asked(
         "one": ("done", '{"n": 1}'), "two": no_json, "three": no_json, "four": ("done", "[4]"),
     }  # fmt: skip
     # The earlier results are there still.
-    history = project.query("select state, parsed from results where item_id = 2 order by seq")
+    history = project.query(
+        "select state, parsed from result_values where item_id = 2 order by seq"
+    )
     assert history == [("done", None), ("failed", None)]
     assert (await batchgen("reparse", "--parser", "raw")).code == 0
     assert results(project)["two"] == ("done", "two")
@@ -345,7 +348,7 @@ async def reparsing(store: Store) -> Reparsing:
 
 def parsed_of(project: Project) -> list[str | None]:
     rows = project.query(
-        "select parsed from work join results on seq = result_seq order by work.item_id"
+        "select parsed from work join result_values on seq = result_seq order by work.item_id"
     )
     return [value for (value,) in rows]
 

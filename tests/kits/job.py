@@ -147,5 +147,5 @@ class Job:
         return str(error)
 
     def parsed(self, item: int = 1) -> Any:
-        ((parsed,),) = self.query(f"select parsed from results where item_id = {item}")
+        ((parsed,),) = self.query(f"select parsed from result_values where item_id = {item}")
         return json.loads(parsed)

@@ -136,6 +136,10 @@ PLANTED = {
         "where item_id = 5",
         ["item 5 has the identity key of another one"],
     ),
+    "pieces that the answer does not have": (
+        "update results set parsed = null, spans = '[[1, 1000]]' where seq = 1",
+        ["item 1: its parsed value is pieces that its answer does not have"],
+    ),
     "parsed is no JSON": (
         "update results set parsed = '{' where seq = 1",
         ["item 1: its parsed value is not JSON"],

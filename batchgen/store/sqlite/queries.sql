@@ -405,10 +405,10 @@ values (:seq, :item_id, :epoch, :worker_id, (select id from servers where key = 
 update attempts set error = :error where seq = :seq;
 
 -- name: append_result
-insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, parser_id, reparsed,
-  finished_at)
-values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :parser_id, :reparsed,
-  :finished_at);
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at);
 
 -- name: begin_second_calls
 -- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
@@ -787,7 +787,7 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
        r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
        a.vector is not null as is_vector
   from work w indexed by work_failed
-  cross join results r on r.seq = w.result_seq
+  cross join result_values r on r.seq = w.result_seq
          and (r.reason in ('parse', 'crash') or (:cut_off_too and r.reason = 'truncated'))
   cross join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
   cross join items i on i.id = w.item_id
@@ -800,7 +800,7 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
        r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
        a.vector is not null as is_vector
   from work w not indexed
-  cross join results r on r.seq = w.result_seq
+  cross join result_values r on r.seq = w.result_seq
          and (r.state = 'done' or r.reason in ('parse', 'crash')
               or (:cut_off_too and r.reason = 'truncated'))
   cross join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
@@ -815,7 +815,7 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
        r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
        a.vector is not null as is_vector
   from work w
-  join results r on r.seq = w.result_seq and r.parser_id is not null
+  join result_values r on r.seq = w.result_seq and r.parser_id is not null
   join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
   join items i on i.id = w.item_id
  where w.item_id = :item_id and w.state in ('done', 'failed');
@@ -826,7 +826,7 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
        r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
        a.vector is not null as is_vector
   from work w not indexed
-  cross join results r on r.seq = w.result_seq and r.parser_id <> :parser_id
+  cross join result_values r on r.seq = w.result_seq and r.parser_id <> :parser_id
   cross join attempts a on a.seq = r.attempt_seq
   cross join items i on i.id = w.item_id
  where w.item_id > :after and w.experiment_id = :experiment_id
@@ -1001,7 +1001,7 @@ select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, 
   from items i
   join experiments e on e.id = i.experiment_id
   join work w on w.item_id = i.id
-  left join results r on r.seq = w.result_seq
+  left join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
   left join parsers p on p.id = r.parser_id
  where i.id = :item_id;
@@ -1221,7 +1221,17 @@ union all
 select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
 
 -- name: unreadable_parsed
-select item_id from results where parsed is not null and not json_valid(parsed) limit 20;
+select item_id from result_values where parsed is not null and not json_valid(parsed) limit 20;
+
+-- name: spans_outside
+-- Pieces of an answer that it does not have.
+select r.item_id from results r
+ where r.spans is not null and not exists (
+   select 1 from attempts a where a.seq = r.attempt_seq
+      and not exists (select 1 from json_each(r.spans) span
+                       where not json_extract(span.value, '$[0]') >= 1
+                          or json_extract(span.value, '$[0]') + json_extract(span.value, '$[1]')
+                             > length(a.response) + 1)) limit 20;
 
 -- name: unreadable_inputs
 select id from items where not json_valid(input) limit 20;

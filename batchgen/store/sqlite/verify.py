@@ -21,6 +21,7 @@ _CHECKS = {
     "keys_without_item": "an identity key names item {0}, which is not there, "
     "so it cannot be enqueued",
     "keys_of_two_items": "item {0} has the identity key of another one",
+    "spans_outside": "item {0}: its parsed value is pieces that its answer does not have",
     "unreadable_parsed": "item {0}: its parsed value is not JSON",
     "unreadable_inputs": "item {0}: its input is not JSON",
 }

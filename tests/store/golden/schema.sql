@@ -181,6 +181,7 @@ CREATE TABLE results (
   reason      text,
   error       text,
   parsed      text,
+  spans       text,                                -- in its place, where it is pieces of the answer
   parser_id   integer references parsers (id),     -- which read the answer; null: there was none to read
   reparsed    integer not null default 0,          -- 1: of an answer that had been read before
   finished_at integer not null,
@@ -190,7 +191,9 @@ CREATE TABLE results (
   constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
-  constraint failed_not_parsed check (state = 'done' or parsed is null)
+  constraint parsed_once       check (parsed is null or spans is null),
+  constraint spans_is_json     check (spans is null or json_valid(spans)),
+  constraint failed_not_parsed check (state = 'done' or (parsed is null and spans is null))
 ) strict;
 
 CREATE TABLE selections (
@@ -341,7 +344,7 @@ select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.e
   from work w
   join items i on i.id = w.item_id
   join experiments e on e.id = w.experiment_id
-  left join results r on r.seq = w.result_seq
+  left join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = coalesce(r.attempt_seq, w.answer_seq);
 
 CREATE VIEW item_results as
@@ -362,11 +365,22 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
        w.tries, r.finished_at, i.sample, r.reason, r.error, w.experiment_id, w.state, w.result_seq,
        i.variant
   from work w
-  cross join results r on r.seq = w.result_seq
+  cross join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
   cross join items i on i.id = w.item_id;
 
 CREATE INDEX items_by_sample on items (sample_of, sample) where sample_of is not null;
+
+CREATE VIEW result_values as
+select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id, r.reparsed,
+       r.finished_at,
+       case when r.spans is null then r.parsed
+            else (select '[' || group_concat(json_quote(substr(a.response,
+                           json_extract(span.value, '$[0]'), json_extract(span.value, '$[1]'))),
+                           ', ') || ']'
+                    from json_each(r.spans) span, attempts a where a.seq = r.attempt_seq) end
+       as parsed
+  from results r;
 
 CREATE INDEX work_claimed  on work (worker_id)              where state = 'running';
 

@@ -1,0 +1,24 @@
+"""Texts that stand in another one, as their places: most of what a parser finds is a piece of the
+answer, and is stored once."""
+
+from batchgen.text.json_text import dump_json, load_json
+
+
+def spans_of(answer: str, parsed_json: str) -> str | None:
+    """Where the texts of a list stand in the answer, as JSON: for each from which character, from 1
+    on, and how many they are, as SQL's substr has it. None: it is no such list, or that would not
+    be shorter."""
+    if "\0" in answer:  # SQL takes it for the end
+        return None
+    texts = load_json(parsed_json)
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        return None
+    spans, end = [], 0
+    for text in texts:
+        begin = answer.find(text, end)
+        if begin < 0:
+            return None
+        end = begin + len(text)
+        spans.append([begin + 1, len(text)])
+    spans_json = dump_json(spans)
+    return spans_json if len(spans_json) < len(parsed_json) else None
