@@ -253,3 +253,16 @@ async def test_a_retry_cannot_ask_for_what_the_endpoint_does_not_take(
     refused = await project.batchgen("retry", "--set", "echo=true")
     assert (refused.code, "echo: the endpoint responses has no such" in refused.err) == (2, True)
     assert (await project.batchgen("status", "--json")).json["total"]["failed"] == 1
+
+
+async def test_a_retry_does_not_pay_for_lines_whose_own_limit_would_win(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config("parser: tag:x\n", max_tokens=50)
+    project.pool([line(1, "/v1/responses", input="Say w0 in <x>", max_output_tokens=50)])
+    simulator.script("w0", "length")
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    told = await project.batchgen("retry", "--reason", "truncated", "--set", "max_tokens=100")
+    assert "not retried: 1 item with params of their own" in told.err
+    assert (await project.batchgen("work")).code == 3
+    assert simulator.calls == 1
