@@ -14,11 +14,12 @@ from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
 class Trial(Struct, frozen=True):
     """What a worker knows of recipes at a server: those that are `proven`. Of the others, all
     workers together have no more than `calls` in flight. `watches`: some that it works on may be on
-    trial, or suspects."""
+    trial, or suspects. So many `probes` of this worker are in flight."""
 
     proven: frozenset[int] = frozenset()
     calls: int = 4
     watches: bool = True
+    probes: int = 0
 
 
 class ServerWant(Struct, frozen=True):

@@ -142,12 +142,15 @@ def withdrawn(
     return None
 
 
-def room_after_refusals(refused: Sequence[SuspectRow], calls: int) -> int:
+def room_after_refusals(
+    refused: Sequence[SuspectRow], calls: int, *, probes_in_flight: int = 0
+) -> int:
     """How many more calls may go out, of `calls`: once many were refused only what tells whether
     others are, too."""
     if len(refused) < _ENOUGH_REFUSED:
         return calls
-    return min(calls, max(0, _ENOUGH_PROBES_REFUSED - sum(one.probe for one in refused)))
+    probes = probes_in_flight + sum(one.probe for one in refused)
+    return min(calls, max(0, _ENOUGH_PROBES_REFUSED - probes))
 
 
 def _all_tell(

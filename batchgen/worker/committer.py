@@ -72,6 +72,8 @@ class Committer:
         if outcome.attempt is not None:
             self._demand.call_was_settled()
         if not isinstance(outcome.decision, KeepAnswer):
+            if outcome.item.probe:
+                self._servers[outcome.item.server].trials.probes(-1)
             self.give_back_permit(outcome.item.server)
         self._wake.set()
         return self._outcomes.add(outcome)
@@ -312,6 +314,9 @@ class Committer:
         return await self._store_retries.run(exchange, has_answers=True)
 
     def _give_out(self, items: list[Item]) -> None:
+        for item in items:
+            if item.probe:
+                self._servers[item.server].trials.probes(+1)
         self._permits.take(items)
         self._free_slots.give(items)
         self._demand.claimed(len(items))

@@ -29,7 +29,9 @@ class Trials:
     def __init__(self, server: str) -> None:
         self.server = server
         self._proven: frozenset[int] = frozenset()
+        self._answered: set[int] = set()  # recipes, though it may not be written yet
         self._watches = True
+        self._probes_in_flight = 0
         self.on_trial = True
 
     @property
@@ -39,7 +41,11 @@ class Trials:
 
     def request(self, first_calls: int) -> Trial:
         """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
-        return Trial(self._proven, first_calls, self._watches)
+        return Trial(self._proven, first_calls, self._watches, self._probes_in_flight)
+
+    def probes(self, more: int) -> None:
+        """So many more of its claims, or fewer, are probes."""
+        self._probes_in_flight += more
 
     def observe(self, done: Exchange) -> None:
         self._proven |= done.proven.get(self.server, frozenset())
@@ -49,7 +55,8 @@ class Trials:
 
     def believes(self, failure: Failure, recipe_id: int) -> bool:
         """Whether no request would work, as it says."""
-        return failure.halt is not None and failure.is_sure and recipe_id not in self._proven
+        is_answered = recipe_id in self._proven or recipe_id in self._answered
+        return failure.halt is not None and failure.is_sure and not is_answered
 
     def is_nowhere(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply
@@ -69,7 +76,10 @@ class Trials:
         decision: Decision,
     ) -> Decision:  # fmt: skip
         """The decision, unless it is too early to say that the failure is the item's own."""
-        if isinstance(verdict, Answer) or not isinstance(decision, Fail | Retry):
+        if isinstance(verdict, Answer):
+            self._answered.add(recipe_id)
+            return decision
+        if not isinstance(decision, Fail | Retry):
             return decision
         if verdict.halt is not None:
             accuses = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN

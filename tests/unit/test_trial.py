@@ -109,6 +109,7 @@ def test_several_that_are_refused_alike_tell_that_a_key_was_withdrawn(
 def test_once_many_were_refused_only_what_tells_more_goes_out() -> None:
     assert room_after_refusals(suspects(*[FORBIDDEN] * 4), 50) == 50
     assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50) == 2
+    assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50, probes_in_flight=1) == 1
     assert room_after_refusals(suspects(*[FORBIDDEN] * 3, *[FORBIDDEN_PROBE] * 2), 50) == 0
 
 

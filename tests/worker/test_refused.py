@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store.trial import MOST_CALLS
@@ -91,6 +92,16 @@ async def test_a_key_that_one_of_several_upstreams_refuses_now_and_then_costs_a_
     project.pool(words())
     assert (await project.batchgen("run", "pool.jsonl", "-c", "4")).code == 0
     assert simulator.calls == ITEMS + 6
+
+
+async def test_answers_that_just_came_count_before_they_are_written(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config("work: {retry_wait_s: 0.01}\n")
+    simulator.script("Say", ANSWER, ANSWER, ANSWER, replace(NO_QUOTA, delay_s=0.06))
+    project.pool(words(40))
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "4")).code == 0
+    assert simulator.calls == 41
 
 
 @pytest.mark.parametrize(

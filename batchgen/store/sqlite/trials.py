@@ -158,7 +158,8 @@ class TrialsAtServer:
         calls = 0 if self._waits_for_another else self._trial.calls
         self._room = room(len(on_trial), in_flight, calls, is_down=asker is not None)
         if self.known:  # what is claimed may be of these; `keep` gives back the others
-            return room_after_refusals(refused, self._want.slots)
+            probes = self._trial.probes
+            return room_after_refusals(refused, self._want.slots, probes_in_flight=probes)
         return self._room
 
     @property
