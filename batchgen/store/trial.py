@@ -25,13 +25,15 @@ suspect as well, and the run goes on.
 
     answered   a call that went out later: it was the item's own fault
     withdrawn  several different items were refused alike, some of them from elsewhere in the pool,
-               and hardly a call is under way that may yet be answered; no other begins meanwhile
+               and hardly a call is under way that may yet be answered; few others begin meanwhile.
+               Where many items were refused for themselves, it takes more
     nobody left to ask   it was their own fault, unless what they were told can be about no item
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from math import ceil, log
 from typing import NamedTuple
 
 from batchgen.store.values import Condemned
@@ -45,6 +47,8 @@ _ENOUGH_ALIKE, _ENOUGH_PROBES, _ENOUGH_OF_ALL = 10, 4, 3
 # Fewer tell that a server which has answered does so no more: it says why. A call under way that
 # hangs stands against so many.
 _ENOUGH_REFUSED, _ENOUGH_PROBES_REFUSED, _REFUSED_FOR_ONE_IN_FLIGHT = 5, 2, 9
+# So rarely may that many in a row be refused for themselves.
+_BY_CHANCE = 1e-4
 
 
 class Accusation(StrEnum):
@@ -79,7 +83,7 @@ class SuspectRow(NamedTuple):
     reason: str | None
     error: str
     available_at: int | None
-    sent_at: int = 0
+    ended_at: int = 0
     halt: str | None = None
 
 
@@ -123,18 +127,27 @@ def verdict(
     return None
 
 
+def enough_probes(kind: str, share: float) -> int:
+    """How many in a row are not refused by chance, where such a share of all calls was. Probes
+    alone tell: the others may have been sent at once with what was answered."""
+    if accusation_of(kind) is Accusation.ACCOUNT or share <= 0:
+        return _ENOUGH_PROBES_REFUSED
+    by_chance = ceil(log(_BY_CHANCE) / log(min(share, 0.99)))
+    return min(max(_ENOUGH_PROBES_REFUSED, by_chance), MOST_CALLS)
+
+
 def withdrawn(
-    refused: Sequence[SuspectRow], *, in_flight: int, nobody_left: bool
+    refused: Sequence[SuspectRow], *, in_flight: int, nobody_left: bool, share: float = 0.0
 ) -> Condemned | None:
     """Whether those of `refused` tell that a server which has answered their recipes answers nobody
-    any more, with so many calls `in_flight` that may. None: they may have been refused for
-    themselves."""
+    any more, with so many calls `in_flight` that may; such a share of all calls was refused alike.
+    None: they may have been refused for themselves."""
     if not refused:
         return None
     ((kind, n),) = Counter(one.alike for one in refused).most_common(1)
     group = [one for one in refused if one.alike == kind]
     probes = sum(one.probe for one in group)
-    is_enough = n >= _ENOUGH_REFUSED and probes >= _ENOUGH_PROBES_REFUSED
+    is_enough = n >= _ENOUGH_REFUSED and probes >= enough_probes(kind, share)
     if nobody_left:
         is_enough = accusation_of(kind) is Accusation.ACCOUNT
     if is_enough and n > in_flight * _REFUSED_FOR_ONE_IN_FLIGHT:
@@ -143,14 +156,15 @@ def withdrawn(
 
 
 def room_after_refusals(
-    refused: Sequence[SuspectRow], calls: int, *, probes_in_flight: int = 0
+    refused: Sequence[SuspectRow], calls: int, *, probes_in_flight: int = 0, share: float = 0.0
 ) -> int:
     """How many more calls may go out, of `calls`: once many were refused only what tells whether
-    others are, too."""
+    others are, too, a few at a time."""
     if len(refused) < _ENOUGH_REFUSED:
         return calls
-    probes = probes_in_flight + sum(one.probe for one in refused)
-    return min(calls, max(0, _ENOUGH_PROBES_REFUSED - probes))
+    missing = enough_probes(refused[-1].alike, share) - sum(one.probe for one in refused)
+    at_once = min(missing, _ENOUGH_PROBES_REFUSED) - probes_in_flight
+    return min(calls, max(0, at_once))
 
 
 def _all_tell(

@@ -106,6 +106,16 @@ def test_several_that_are_refused_alike_tell_that_a_key_was_withdrawn(
     assert (why and why.items) == condemned
 
 
+@pytest.mark.parametrize(
+    ("share", "enough"), [(0.01, 2), (0.09, 4), (0.3, 8), (0.5, 14), (0.9, 20)]
+)
+def test_where_many_are_refused_for_themselves_it_takes_more(share: float, enough: int) -> None:
+    found = [FORBIDDEN] * 5 + [FORBIDDEN_PROBE] * enough
+    few = suspects(*found[:-1])
+    assert withdrawn(few, in_flight=0, nobody_left=False, share=share) is None
+    assert withdrawn(suspects(*found), in_flight=0, nobody_left=False, share=share) is not None
+
+
 def test_once_many_were_refused_only_what_tells_more_goes_out() -> None:
     assert room_after_refusals(suspects(*[FORBIDDEN] * 4), 50) == 50
     assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50) == 2

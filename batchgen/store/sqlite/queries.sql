@@ -654,15 +654,20 @@ select count(*)
   from workers k cross join work w indexed by work_claimed on w.worker_id = k.id
  where k.servers = json_array(:server) and w.state = 'running' and w.answer_seq is null;
 
+-- name: share_refused
+-- Of all calls, those that failed with an HTTP status, and all.
+select coalesce((select sum(n) from failed_calls where http_status = :http_status), 0),
+       coalesce((select sum(calls) from totals), 0);
+
 -- name: add_suspect
 insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
-  attempt_seq, reason, error, available_at, sent_at, halt)
+  attempt_seq, reason, error, available_at, ended_at, halt)
 values (:item_id, :experiment_id, :recipe_id, :server, :alike, :probe, :attempt_seq, :reason,
-  :error, :available_at, :sent_at, :halt);
+  :error, :available_at, :ended_at, :halt);
 
 -- name: suspects
 select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at,
-       sent_at, halt
+       ended_at, halt
   from suspects where server = :server order by item_id;
 
 -- name: hold_suspect

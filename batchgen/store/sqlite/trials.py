@@ -116,7 +116,7 @@ class TrialsAtServer:
         served_at = max((_sent_at(one) for one, _ in outcomes if _proves(one)), default=0)
         self._acquit([
             one for one in self._suspects
-            if one.recipe_id in self.known and (one.halt is None or one.sent_at < served_at)
+            if one.recipe_id in self.known and (one.halt is None or one.ended_at < served_at)
         ])  # fmt: skip
 
     def conclude(self, *, nobody_left: bool, right: AbstractSet[int] = frozenset()) -> None:
@@ -129,7 +129,8 @@ class TrialsAtServer:
             on_trial, nobody_left=nobody_left, answered_before=before,
             asked_rightly=bool(right) and all(one.recipe_id in right for one in on_trial),
         ) or withdrawn(
-            refused, in_flight=self._in_flight() if refused else 0, nobody_left=nobody_left
+            refused, in_flight=self._in_flight() if refused else 0, nobody_left=nobody_left,
+            share=self._share(refused),
         )  # fmt: skip
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
@@ -159,7 +160,10 @@ class TrialsAtServer:
         self._room = room(len(on_trial), in_flight, calls, is_down=asker is not None)
         if self.known:  # what is claimed may be of these; `keep` gives back the others
             probes = self._trial.probes
-            return room_after_refusals(refused, self._want.slots, probes_in_flight=probes)
+            return room_after_refusals(
+                refused, self._want.slots,
+                probes_in_flight=probes, share=self._share(refused),
+            )  # fmt: skip
         return self._room
 
     @property
@@ -215,6 +219,14 @@ class TrialsAtServer:
         (n,) = self._db.execute(QUERIES["calls_in_flight"], self._of_server()).fetchone()
         return int(n)
 
+    def _share(self, refused: Sequence[SuspectRow]) -> float:
+        """Which share of all calls was refused as these were; nobody asks it of one or none."""
+        if len(refused) <= 1:
+            return 0.0
+        status = {"http_status": refused[-1].alike.partition(" ")[0]}
+        failed, calls = self._db.execute(QUERIES["share_refused"], status).fetchone()
+        return float(failed / max(1, calls))
+
     def _read_proven(self) -> None:
         rows = self._db.execute(QUERIES["proven_recipes"], self._of_server())
         self._proven = {recipe_id for (recipe_id,) in rows} - self._trial.proven
@@ -227,7 +239,8 @@ class TrialsAtServer:
             "reason": own.reason if isinstance(own, Fail) else None,
             "error": own.error if isinstance(own, Fail) else suspect.message,
             "available_at": None if isinstance(own, Fail) else own.available_at or self._now,
-            "sent_at": _sent_at(outcome), "halt": suspect.halt,
+            "ended_at": outcome.attempt.finished_at if outcome.attempt else self._now,
+            "halt": suspect.halt,
         }  # fmt: skip
         self._db.execute(QUERIES["add_suspect"], self._of_server(**row))
         held = {"item_id": item.id, "until": self._now + _HELD_MS}
