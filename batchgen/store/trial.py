@@ -83,6 +83,7 @@ class SuspectRow(NamedTuple):
     reason: str | None
     error: str
     available_at: int | None
+    sent_at: int = 0
     ended_at: int = 0
     halt: str | None = None
 
@@ -128,8 +129,7 @@ def verdict(
 
 
 def enough_probes(kind: str, share: float) -> int:
-    """How many in a row are not refused by chance, where such a share of all calls was. Probes
-    alone tell: the others may have been sent at once with what was answered."""
+    """How many in a row are not refused by chance, where such a share of all calls was."""
     if accusation_of(kind) is Accusation.ACCOUNT or share <= 0:
         return _ENOUGH_PROBES_REFUSED
     by_chance = ceil(log(_BY_CHANCE) / log(min(share, 0.99)))
@@ -146,13 +146,21 @@ def withdrawn(
         return None
     ((kind, n),) = Counter(one.alike for one in refused).most_common(1)
     group = [one for one in refused if one.alike == kind]
-    probes = sum(one.probe for one in group)
-    is_enough = n >= _ENOUGH_REFUSED and probes >= enough_probes(kind, share)
+    is_enough = n >= _ENOUGH_REFUSED and _in_a_row(group) >= enough_probes(kind, share)
     if nobody_left:
         is_enough = accusation_of(kind) is Accusation.ACCOUNT
     if is_enough and n > in_flight * _REFUSED_FOR_ONE_IN_FLIGHT:
         return Condemned(n, kind, group[-1].error, halt=group[-1].halt)
     return None
+
+
+def _in_a_row(refused: Sequence[SuspectRow]) -> int:
+    """How many went out when several had been refused, one or two at a time then, for items from
+    all over the pool: the others may have gone out at once with what was answered."""
+    if len(refused) < _ENOUGH_REFUSED:
+        return 0
+    were_several_at = sorted(one.ended_at for one in refused)[_ENOUGH_REFUSED - 1]
+    return sum(one.sent_at > were_several_at for one in refused)
 
 
 def room_after_refusals(
@@ -162,7 +170,7 @@ def room_after_refusals(
     others are, too, a few at a time."""
     if len(refused) < _ENOUGH_REFUSED:
         return calls
-    missing = enough_probes(refused[-1].alike, share) - sum(one.probe for one in refused)
+    missing = enough_probes(refused[-1].alike, share) - _in_a_row(refused)
     at_once = min(missing, _ENOUGH_PROBES_REFUSED) - probes_in_flight
     return min(calls, max(0, at_once))
 

@@ -376,7 +376,8 @@ create table suspects (
   reason        text,                              -- of its failure; null: it is to be asked again
   error         text    not null,
   available_at  integer,                           -- then from this time on
-  ended_at      integer not null,                  -- its call
+  sent_at       integer not null,                  -- its call
+  ended_at      integer not null,
   halt          text,                              -- why no request would work, if it says so
   constraint probe_or_not    check (probe in (0, 1)),
   constraint fails_or_waits  check ((reason is null) = (available_at is not null))

@@ -17,12 +17,16 @@ from batchgen.store.values import Condemned
 
 
 def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
-    """One each: what it failed with, and whether it was a probe."""
+    """One each: what it failed with, and whether it was a probe. Probes go out one by one, and
+    after all the others."""
     numbers = count(1)
     return [
-        SuspectRow(next(numbers), 1, 1, alike, probe, 1, "rejected", f"said {alike}", None)
-        for alike, probe in kinds
-    ]
+        SuspectRow(
+            number, 1, 1, alike, probe, 1, "rejected", f"said {alike}", None,
+            sent_at=1000 * number if probe else 0, ended_at=1000 * number + 10 if probe else 10,
+        )
+        for number, (alike, probe) in zip(numbers, kinds, strict=False)
+    ]  # fmt: skip
 
 
 FRONT, PROBE = ("400 request", 0), ("400 request", 1)
@@ -88,8 +92,8 @@ FORBIDDEN_PROBE = ("403 forbidden", 1)
 @pytest.mark.parametrize(
     ("found", "in_flight", "nobody_left", "condemned"),
     [
-        ([FORBIDDEN] * 3 + [FORBIDDEN_PROBE] * 2, 0, False, 5),
-        ([FORBIDDEN] * 3 + [FORBIDDEN_PROBE] * 2, 1, False, None),  # it may be answered
+        ([FORBIDDEN] * 5 + [FORBIDDEN_PROBE] * 2, 0, False, 7),
+        ([FORBIDDEN] * 5 + [FORBIDDEN_PROBE] * 2, 1, False, None),  # it may be answered
         ([FORBIDDEN] * 8 + [FORBIDDEN_PROBE] * 2, 1, False, 10),  # it hangs
         ([FORBIDDEN] * 30 + [FORBIDDEN_PROBE], 0, False, None),  # the pool may have a bad block
         ([ACCOUNT] * 2 + [FORBIDDEN] * 2 + [FORBIDDEN_PROBE] * 2, 0, False, None),
@@ -120,7 +124,7 @@ def test_once_many_were_refused_only_what_tells_more_goes_out() -> None:
     assert room_after_refusals(suspects(*[FORBIDDEN] * 4), 50) == 50
     assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50) == 2
     assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50, probes_in_flight=1) == 1
-    assert room_after_refusals(suspects(*[FORBIDDEN] * 3, *[FORBIDDEN_PROBE] * 2), 50) == 0
+    assert room_after_refusals(suspects(*[FORBIDDEN] * 5, *[FORBIDDEN_PROBE] * 2), 50) == 0
 
 
 def test_all_calls_of_a_trial_together_are_few() -> None:

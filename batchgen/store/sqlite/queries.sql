@@ -661,13 +661,13 @@ select coalesce((select sum(n) from failed_calls where http_status = :http_statu
 
 -- name: add_suspect
 insert or replace into suspects (item_id, experiment_id, recipe_id, server, alike, probe,
-  attempt_seq, reason, error, available_at, ended_at, halt)
+  attempt_seq, reason, error, available_at, sent_at, ended_at, halt)
 values (:item_id, :experiment_id, :recipe_id, :server, :alike, :probe, :attempt_seq, :reason,
-  :error, :available_at, :ended_at, :halt);
+  :error, :available_at, :sent_at, :ended_at, :halt);
 
 -- name: suspects
 select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at,
-       ended_at, halt
+       sent_at, ended_at, halt
   from suspects where server = :server order by item_id;
 
 -- name: hold_suspect

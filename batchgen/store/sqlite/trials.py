@@ -239,6 +239,7 @@ class TrialsAtServer:
             "reason": own.reason if isinstance(own, Fail) else None,
             "error": own.error if isinstance(own, Fail) else suspect.message,
             "available_at": None if isinstance(own, Fail) else own.available_at or self._now,
+            "sent_at": _sent_at(outcome),
             "ended_at": outcome.attempt.finished_at if outcome.attempt else self._now,
             "halt": suspect.halt,
         }  # fmt: skip
