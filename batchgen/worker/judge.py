@@ -40,6 +40,9 @@ from batchgen.worker.stats import Halt, HaltKind, Stats
 
 _MOST_CHARS_OF_FAILURE = 1024 * 1024
 _TELL_AGAIN_MS = 60_000
+# Calls to see that an outage lasts: a server that is full says the same, and may serve the other
+# workers.
+_OF_GATEWAYS, _CALLS_OF_GATEWAYS = (Trouble.UNAVAILABLE, Trouble.TOO_LATE), 3
 _ELSEWHERE_S = 2.0
 
 
@@ -178,7 +181,9 @@ class Judge:
             told.is_told = False
         if not pacer.down or told.is_told or isinstance(verdict, Answer):
             return
-        is_sure = verdict.trouble is Trouble.UNREACHABLE or (pacer.probes or 0) > 1
+        is_sure = verdict.trouble is Trouble.UNREACHABLE or (pacer.probes or 0) > (
+            _CALLS_OF_GATEWAYS if verdict.trouble in _OF_GATEWAYS else 1
+        )
         if is_sure and now >= told.again_at:
             told.is_told = True
             told.again_at = now + _TELL_AGAIN_MS
