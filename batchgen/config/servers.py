@@ -1,6 +1,5 @@
 """Several servers, or keys, for one run: what each entry of `model.servers` may have."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,7 +91,9 @@ def _server(given: Any, place: str, context: ValueContext) -> ServerConfig:
     if not isinstance(given, Mapping):
         raise NestedError(place, "must be a mapping, such as {base_url: ..., api_key: ...}")
     if unknown := [name for name in given if name not in _KINDS]:
-        near = difflib.get_close_matches(str(unknown[0])[:60].lower(), _KINDS, 1, 0)[0]
+        from difflib import get_close_matches  # here: nearly every config has no unknown key
+
+        near = get_close_matches(str(unknown[0])[:60].lower(), _KINDS, 1, 0)[0]
         problem = f"unknown key; a server has no such setting of its own; did you mean {near}?"
         raise NestedError(f"{place}.{shown_key(unknown[0])}", problem)
     if given.get("base_url") is None:
