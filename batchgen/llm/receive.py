@@ -15,7 +15,7 @@ from batchgen.llm.streams import Event, EventReader, StreamedBody, begins_as_str
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_ERROR_BYTES = 1024 * 1024
 _MOST_BYTES_AT_A_TIME = 1024 * 1024  # what has arrived packed is there without waiting for it
-_MOST_STREAM_BYTES = 16 * _MOST_BYTES  # most of a stream is no answer, and is not kept
+_MOST_STREAM_BYTES = 4 * _MOST_BYTES  # most of a stream is no answer, and is not kept
 
 
 class BodyTooLargeError(Exception):

@@ -5,6 +5,8 @@ import asyncio
 _READ_WHAT_HAS_ARRIVED_S = 0.1
 # How long a stream whose last event has come may take to end: then its connection is of use again.
 _END_OF_STREAM_S = 1.0
+# How often it may take `timeout_s` in all, and what it may take however short that is.
+_MOST_TIMES, _MOST_S = 10, 3600.0
 
 
 class TimeLimit:
@@ -18,16 +20,18 @@ class TimeLimit:
         self._timeout_s = timeout_s
         self._over = False
         self._due = self._loop.time() + timeout_s
+        self._end = self._loop.time() + max(_MOST_TIMES * timeout_s, _MOST_S)
         self._timer = self._loop.call_at(self._due, self._read_what_has_arrived)
 
     def begin_again(self, nothing_follows: bool) -> None:
-        """The time begins again; a stream of which nothing follows must soon have ended."""
+        """The time begins again, but not without end; a stream of which nothing follows must soon
+        have ended."""
         if nothing_follows:
             self.lift()
             self._due = self._loop.time() + _END_OF_STREAM_S
             self._timer = self._loop.call_at(self._due, self._read_what_has_arrived)
         else:  # a timer for each event would cost more than the rest of it
-            self._due = self._loop.time() + self._timeout_s
+            self._due = min(self._loop.time() + self._timeout_s, self._end)
 
     def lift(self) -> None:
         self._timer.cancel()

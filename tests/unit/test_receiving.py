@@ -294,7 +294,10 @@ async def test_of_an_error_the_beginning_is_kept() -> None:
 
 
 async def test_what_is_not_kept_of_a_stream_needs_no_memory() -> None:
-    assert json.loads(await receive(AnswerMemory(), [b": wait\n\n" * 10_000] * 100 + [END]))
+    comments = (b": " + b"x" * 10_000 + b"\n\n") * 100
+    assert json.loads(await receive(AnswerMemory(), [comments] * 100 + [END]))
+    with pytest.raises(BodyTooLargeError):
+        await receive(AnswerMemory(), [comments] * 300)
     first = receive(AnswerMemory(), [b"\n" * MEGABYTE] * 50 + [ANSWER])
     assert await first == ANSWER.decode()
 
