@@ -24,7 +24,7 @@ from bench.project import ROOT
 
 MODULES = (
     "client", "throughput", "processes", "table", "pool_io", "memory", "start", "disk", "lag",
-    "adaptive", "refusals", "controllers",
+    "adaptive", "refusals", "controllers", "servers",
 )  # fmt: skip
 RESULTS = ROOT / "bench" / "results"
 

@@ -53,7 +53,8 @@ class LiveDisplay(Struct, frozen=True):
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
         if not self.is_last:
-            yield from wrapped(self._servers(), width)
+            if servers := self._servers():
+                yield from wrapped(servers, width)
             held = run_held_back(self.status, self.history.items_per_s, self.commands)
             yield from lines(held, width, 1 if width >= _WIDE else 2, "yellow")
 

@@ -239,7 +239,8 @@ def _server_line(server: ServerStatus, at_ms: int) -> str:
         since = _clock(server.left_out_at, at_ms)
         line += f"; left out since {since}: {server.left_out.rstrip('.')}"
     elif held := waits_for(server, at_ms):
-        line += f", {held}"
+        since = f" since {_clock(server.trouble_at, at_ms)}" if server.trouble_at else ""
+        line += f"; held back{since}: {held}"
     failed = failed_calls_text(server.failed_calls)
     return f"{line}; failed calls: {failed}" if failed else line
 

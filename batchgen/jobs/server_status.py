@@ -13,7 +13,8 @@ from batchgen.worker.report import Held, ServerReport, WorkerReport
 
 class ServerStatus(Struct, frozen=True):
     """`calls`, by all workers that live; `failed_calls` of these, by HTTP status or reason, and
-    `per_minute` answers in the last minute. `left_out` says why it takes no part, since
+    `per_minute` answers in the last minute. `trouble` is what went wrong last, where nothing went
+    well since `trouble_at`. `left_out` says why it takes no part, since
     `left_out_at` (epoch ms); `held_by`, what keeps it from being sent more."""
 
     name: str
@@ -23,6 +24,7 @@ class ServerStatus(Struct, frozen=True):
     per_minute: int = 0
     held_by: Held | None = None
     trouble: str = ""
+    trouble_at: int | None = None
     left_out: str | None = None
     left_out_at: int | None = None
 
@@ -37,7 +39,8 @@ class ServerStatus(Struct, frozen=True):
             failed_calls=Counter(self.failed_calls) + Counter(report.failed_calls),
             per_minute=self.per_minute + report.per_minute,
             held_by=report.held_by and self.held_by,
-            trouble=report.trouble or self.trouble,
+            trouble=report.trouble and self.trouble,
+            trouble_at=max(report.trouble_at or 0, self.trouble_at or 0) or None,
             left_out=self.left_out if is_left_out else None,
             left_out_at=at,
         )
@@ -48,7 +51,7 @@ class ServerStatus(Struct, frozen=True):
         return {
             "name": self.name, "calls": self.calls, "in_flight": self.in_flight,
             "answers_per_minute": self.per_minute, "failed_calls": dict(self.failed_calls),
-            "waits_for": waits_for, "left_out": self.left_out,
+            "waits_for": waits_for, "trouble": self.trouble or None, "left_out": self.left_out,
             "left_out_since": None if at is None else timestamp(at),
         }  # fmt: skip
 
@@ -65,5 +68,5 @@ def servers_of(reports: Iterable[WorkerReport]) -> tuple[ServerStatus, ...]:
 def _status_of(report: ServerReport) -> ServerStatus:
     return ServerStatus(
         report.name, report.calls, report.in_flight, report.failed_calls, report.per_minute,
-        report.held_by, report.trouble, report.left_out, report.left_out_at,
+        report.held_by, report.trouble, report.trouble_at, report.left_out, report.left_out_at,
     )  # fmt: skip

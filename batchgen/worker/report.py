@@ -77,8 +77,9 @@ class Held(Struct, frozen=True):
 
 class ServerReport(Struct, frozen=True):
     """How one of a worker's servers is doing. `name` is what people call it; `per_minute` are its
-    answers of the last minute, `left_out` says why it takes no part, since `left_out_at` (epoch
-    ms). It `takes` so many calls at once of this worker, if it has refused more."""
+    answers of the last minute; `trouble` is what went wrong last, where nothing has gone well since
+    `trouble_at`; `left_out` says why it takes no part, since `left_out_at` (epoch ms). It `takes`
+    so many calls at once of this worker, if it has refused more."""
 
     key: str
     name: str
@@ -88,6 +89,7 @@ class ServerReport(Struct, frozen=True):
     per_minute: int = 0
     held_by: Held | None = None
     trouble: str = ""
+    trouble_at: int | None = None
     left_out: str | None = None
     left_out_at: int | None = None
     takes: int | None = None

@@ -51,6 +51,7 @@ class Reporter:
             per_minute=server.per_minute(now),
             held_by=self._held_by_server(server, now, ahead),
             trouble=server.trouble,
+            trouble_at=server.trouble_at + ahead if server.trouble else None,
             left_out=server.why.why if server.why else None,
             left_out_at=server.left_out_at + ahead if server.why else None,
             takes=server.pacer.controller.found,

@@ -60,6 +60,7 @@ class Server:
         self.in_flight = 0
         self.calls = 0
         self.trouble = ""  # what went wrong last, if nothing went well since
+        self.trouble_at = 0  # since when nothing did
         self.failed_calls: Counter[str] = Counter()
         self.left_out: LeftOut | None = None
         self.why: Halt | None = None
@@ -107,6 +108,8 @@ class Server:
     def count_call(self, verdict: Answer | Failure, status: int | None, now: int) -> None:
         """A call has ended."""
         self.calls += 1
+        if not self.trouble:
+            self.trouble_at = now
         self.trouble = verdict.message if isinstance(verdict, Failure) else ""
         if isinstance(verdict, Failure):
             self.failed_calls[str(status or verdict.reason)] += 1

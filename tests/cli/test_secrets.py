@@ -23,7 +23,7 @@ from tests.kits.typist import Ended, Typist
 
 WRITTEN_BY_THE_USER = "config.yaml"
 AUTHORIZATION = f"Authorization: Bearer {KEY}"
-ERROR: dict[str, Any] = {"error": {"message": f"Incorrect API key: {KEY}.", "code": KEY}}
+ERROR: dict[str, Any] = {"error": {"message": f"Unexpected value: {KEY}.", "code": KEY}}
 
 ECHOES = {
     "json": Behaviour.response(400, json.dumps(ERROR)),

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from batchgen.display.status import waits_for
+from batchgen.display.status import server_lines, waits_for
 from batchgen.endpoints import CHAT
 from batchgen.errors import Remedy
 from batchgen.jobs.failures import FailedLike, Failures
@@ -14,7 +15,7 @@ from batchgen.jobs.show import ItemDetails
 from batchgen.jobs.status import Status
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.store import CallFailure, Counts, FailureGroup, StoredAttempt, StoredItem
-from batchgen.worker.report import BudgetWait, Held, HeldBy, Straggler
+from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport, Straggler
 from tests.kits.looks import NOON_MS, experiment, worker
 
 NOON = "2025-11-25T12:00:00.000Z"
@@ -174,3 +175,36 @@ def test_the_objects_of_failures() -> None:
     assert failures.to_json() == [
         {"experiment": "e", "reason": "parse", "error": "no JSON", "count": 3, "example": 17}
     ]
+
+
+def test_several_servers_have_a_line_each_by_all_workers_together() -> None:
+    out: dict[str, Any] = {"left_out": "no quota.", "left_out_at": NOON_MS - 60_000}
+    down: dict[str, Any] = {
+        "held_by": Held(HeldBy.OUTAGE, NOON_MS + 9000), "trouble": "503", "trouble_at": NOON_MS,
+    }  # fmt: skip
+    reports = (
+        (
+            ServerReport("a", "gpu-1", 1200, 30, {"429": 2}, 400),
+            ServerReport("b", "gpu-2", 3, **out),
+        ),
+        (ServerReport("a", "gpu-1", 10, 1), ServerReport("b", "gpu-2", 4, 0, {"402": 4}, **out)),
+    )
+    workers = tuple(worker(n, servers=servers) for n, servers in enumerate(reports))
+    status = Status(at_ms=NOON_MS, experiments=(), total=COUNTS, workers=workers)
+    at = datetime.fromtimestamp(NOON_MS / 1000 - 60, UTC).astimezone()
+    assert server_lines(status) == [
+        "server gpu-1: 1,210 calls, 31 in flight, 400 answers in the last minute; failed calls: "
+        "429 x 2",
+        "server gpu-2: 7 calls, 0 in flight, 0 answers in the last minute; left out since "
+        f"{at:%H:%M:%S}: no quota; failed calls: 402 x 4",
+    ]
+    alone = (worker(servers=(ServerReport("a", "gpu-1", 5, **down),)),)
+    only = replace(status, workers=alone)
+    assert server_lines(only) == []
+    assert [one.to_json(waits_for(one, NOON_MS)) for one in only.servers] == [
+        {
+            "name": "gpu-1", "calls": 5, "in_flight": 0, "answers_per_minute": 0,
+            "failed_calls": {}, "trouble": "503", "left_out": None, "left_out_since": None,
+            "waits_for": "the server answers nobody, asked again in 9 s: 503",
+        }
+    ]  # fmt: skip
