@@ -38,11 +38,11 @@ NOBODY = {
     "405": (said(405, {"detail": "Method Not Allowed"}), "405 Method Not Allowed"),
     "nginx": (Behaviour.response(404, PAGE, content_type="text/html"), "nginx"),
     "a page": (Behaviour.response(200, PAGE, content_type="text/html"), "nginx"),
-    "stream only": (
-        said(400, {"error": {"message": "enable_thinking must be set to false for non-streaming"}}),
-        "enable_thinking must be set to false",
+    "words that nobody knows": (
+        said(400, {"error": {"message": "the request is not for this kind of thing"}}),
+        "the request is not for this kind of thing",
     ),
-    "in Chinese": (said(400, {"error": {"message": "模型不存在", "code": "1211"}}), "模型不存在"),
+    "in Chinese": (said(400, {"error": {"message": "参数错误", "code": "1210"}}), "参数错误"),
     "no balance": (
         said(200, {"choices": None, "base_resp": {"status_msg": "insufficient balance"}}),
         "insufficient balance",
@@ -53,7 +53,13 @@ NOBODY = {
     ),
 }
 
-OF_THE_RECIPE = {"vLLM without /v1", "nginx", "stream only", "in Chinese", "only thoughts"}
+OF_THE_RECIPE = {
+    "vLLM without /v1",
+    "nginx",
+    "words that nobody knows",
+    "in Chinese",
+    "only thoughts",
+}
 
 
 @pytest.mark.parametrize(

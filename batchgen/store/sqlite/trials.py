@@ -123,6 +123,7 @@ class TrialsAtServer:
         """Condemn the recipe or, when nobody is left who could tell, let the suspects have failed
         by themselves. What is `right` was answered by another server: then it is this one that
         fails."""
+        nobody_left = nobody_left and not self._is_condemned
         on_trial, refused = self._on_trial_and_refused()
         before = nobody_left and all(map(self._was_answered_before, on_trial))
         self.condemned = verdict(
@@ -275,8 +276,18 @@ class TrialsAtServer:
         self._db.execute(QUERIES["append_result"], row)
 
     @property
+    def _is_condemned(self) -> bool:
+        """Whether it was by an earlier exchange of this run; nobody asks it where there is no
+        suspect."""
+        is_asked = bool(self._suspects)
+        return is_asked and _condemned_run(self._db, self._want.server) == self._request.run
+
+    @property
     def suspects_wanted(self) -> int:
-        """How many of the suspects are of what the worker wants."""
+        """How many of the suspects are of what the worker wants. Those of a condemned server are
+        asked elsewhere."""
+        if self._is_condemned:
+            return 0
         chosen = self._request.experiments
         return sum(chosen is None or one.experiment_id in chosen for one in self._suspects)
 
