@@ -14,29 +14,46 @@ from bench.measure import Figure, Options, Running, Table, start
 from bench.project import Project, make_project
 
 NAME = "adaptive"
-GOAL_SHARE, GOAL_REFUSED = 0.9, 0.02
+GOAL_SHARE, GOAL_REFUSED, GOAL_REFUSED_OF_60 = 0.9, 0.02, 0.05
 _SECONDS, _QUICK_SECONDS = 240, 30
 
 
 @dataclass(frozen=True)
 class Load:
     """A limit of `rpm`, of which `burst` may come at once (None: a second's worth); each worker has
-    `slots`."""
+    `slots`. That share of the calls is refused whatever is sent: `strays`. Without `has_limit` the
+    `rpm` are what the slots would get without strays."""
 
     rpm: int
     slots: int
     burst: int | None = None
     workers: int = 1
+    strays: float = 0.0
+    has_limit: bool = True
 
     @property
     def name(self) -> str:
+        strays = f", {100 * self.strays:g} % strays" if self.strays else ""
+        if not self.has_limit:
+            return f"no limit, {self.slots} slots{strays}"
+        return f"{self._limit}{strays}"
+
+    @property
+    def _limit(self) -> str:
         burst = "a second's worth" if self.burst is None else "a minute's worth"
         return f"{self.rpm:,} a minute, {burst} at once"
 
 
+_SLOTS_RPM = 2870  # 50 slots; an answer takes 1.046 s on the mean
+
 # Those of a line run beside each other: all but the last are far from what this machine can do.
 LOADS = (
     (Load(60, 20), Load(600, 50), Load(600, 25, burst=600, workers=2), Load(6000, 300, workers=2)),
+    (
+        Load(_SLOTS_RPM, 50, strays=0.03, has_limit=False),
+        Load(_SLOTS_RPM, 50, strays=0.1, has_limit=False),
+        Load(600, 50, strays=0.03),
+    ),
     (Load(24_000, 500, workers=2),),
 )
 
@@ -95,13 +112,14 @@ def run(options: Options) -> Table:
 
 def _figures(calls: Calls, from_s: float, until_s: float) -> Iterator[Figure]:
     share, refused = calls.share(from_s, until_s), calls.refused(from_s, until_s)
+    most = calls.load.strays + (GOAL_REFUSED if calls.load.rpm > 60 else GOAL_REFUSED_OF_60)
     yield Figure(
         f"share of the limit after the first minute, {calls.load.name}",
         share, "of it", f">= {GOAL_SHARE:g}", share >= GOAL_SHARE,
     )  # fmt: skip
     yield Figure(
         f"429s after the first minute, {calls.load.name}",
-        100 * refused, "%", f"< {100 * GOAL_REFUSED:g}", refused < GOAL_REFUSED,
+        100 * refused, "%", f"< {100 * most:g}", refused < most,
     )  # fmt: skip
 
 
@@ -142,9 +160,10 @@ def _work_for(projects: list[Project], workers: list[Running], seconds: float) -
 def _simulating(place: Path, load: Load) -> Iterator[str]:
     command = [
         sys.executable, "-m", "batchgen", "simulate", "--port", "0",
-        "--latency", "lognormal:1.0:0.3", "--rpm", str(load.rpm), "--no-limit-headers",
-        "--ledger", "ledger.jsonl",
+        "--latency", "lognormal:1.0:0.3", "--no-limit-headers", "--ledger", "ledger.jsonl",
     ]  # fmt: skip
+    command += ["--rpm", str(load.rpm)] if load.has_limit else []
+    command += ["--errors", f"429={load.strays}", "--retry-after", "0"] if load.strays else []
     command += [] if load.burst is None else ["--burst", str(load.burst)]
     ours, theirs = os.pipe()
     with os.fdopen(ours) as said, os.fdopen(theirs, "wb") as says:

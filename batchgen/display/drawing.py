@@ -45,7 +45,8 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def wrapped(cells: Sequence[Cell], width: int) -> Iterator[Text]:
-    """The cells, three blanks apart, on as many lines as it takes: a cell is never torn."""
+    """The cells, three blanks apart, on as many lines as it takes, none for none: a cell is never
+    torn."""
     row = line()
     for text, style in cells:
         gap = "   " if row else ""
@@ -53,7 +54,8 @@ def wrapped(cells: Sequence[Cell], width: int) -> Iterator[Text]:
             yield row
             row, gap = line(), ""
         row.append(gap).append(text, style)
-    yield row
+    if cells:
+        yield row
 
 
 def sentence(text: str, width: int, style: str = "") -> list[Text]:

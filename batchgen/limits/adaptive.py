@@ -52,6 +52,7 @@ _MOSTLY_PAUSED = 1 / 4
 _MOST_SURELY_REFUSED = 0.9
 # How many refusals beyond the strays' are too many: the less, the likelier a limit is at that rate.
 _NEAR_CEILING, _BELOW_CEILING, _IN_SEARCH = 0.2, 1.3, 2.3
+_SLOW_PER_S = 2.0  # there a cycle lasts a minute: too long to tell by several
 _BELOW = 1 / 2  # of the first half of a cycle, in which the rate rises to the ceiling
 _FEWEST_TO_TEST, _TEST_BELOW = 3, 0.9
 _TEST_REFUSALS, _FEWEST_TEST_CALLS, _MOST_TEST_CALLS, _TEST_S = 6, 40, 80, 2.0
@@ -87,8 +88,8 @@ class LearnedRate(Struct, frozen=True):
         if self.ceiling_per_s is None:
             return _doubled(_START_PER_S, self.limited_s / _DOUBLING_S)
         if self.tested_share:
-            first = (1 - self.tested_share) * _TEST_BELOW
-            return self.ceiling_per_s * (first if self._was_searching else 1 - _CUT_SHARE)
+            below = _TEST_BELOW if self._was_searching else 1 - _CUT_SHARE
+            return self.ceiling_per_s * (1 - self.tested_share) * below
         if self._is_searching:
             doubling_s = max(_DOUBLING_S, _DOUBLING_CALLS / self.ceiling_per_s)
             return _doubled(2 * self.ceiling_per_s, (self.limited_s - self._risen_s) / doubling_s)
@@ -173,7 +174,7 @@ class LearnedRate(Struct, frozen=True):
             share, sigmas = max(share, self.tested_share), 2.0
         elif self._is_searching:
             least = _IN_SEARCH
-        elif not self._is_below_ceiling:
+        elif not self._is_below_ceiling or self.per_s < _SLOW_PER_S:
             sigmas, least = 2.0, _NEAR_CEILING
         new = self.strays
         return are_too_many(new.recent_refused, new.recent_calls, share, least, sigmas=sigmas)

@@ -241,6 +241,8 @@ class Committer:
         rpm = sum(one.limited_to_rpm or 0.0 for one in limited)
         self._stats.limited_to_rpm = rpm if limited and are_all else None
         self._stats.limited_by = limited[0].limited_by if limited and are_all else None
+        paused = [one.next_at for one in done.limited.values() if one.limited_to_rpm is None]
+        self._stats.paused_until = min(filter(None, paused), default=None)
         is_held = done.on_trial or limited
         self._stats.next_item_at = None if is_held else done.next_at
 

@@ -97,6 +97,8 @@ class Reporter:
         if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
             refused_with = _one_of(one.pacer.refusals.limited_with for one in taking_part)
             return Held(HeldBy.SLOTS, slots=usable, refused_with=refused_with)
+        if (stats.paused_until or 0) > now_ms() and not stats.in_flight:
+            return Held(HeldBy.PAUSE, stats.paused_until)
         due_at = stats.next_item_at
         if due_at is not None and due_at - now_ms() > _WORTH_SAYING_MS:
             return Held(HeldBy.ITEMS, due_at)

@@ -55,6 +55,7 @@ class Stats(Struct):
     paused: bool = False  # by another terminal
     limited_to_rpm: float | None = None  # what a limit holds claims to
     limited_by: str | None = None  # which: rpm, tpm or learned
+    paused_until: int | None = None  # what some server has asked all workers for (epoch ms)
     next_item_at: int | None = None  # when the first of those that wait comes due (epoch ms)
     failed_calls: Counter[str] = field(default_factory=Counter)  # by status, else by reason
     budget_wait: BudgetWait | None = None  # the newest call for which there was no room

@@ -40,9 +40,9 @@ def test_a_minute_after_the_start_the_limit_is_used_and_hardly_ever_hit(
     seen = run(
         server(rpm), ADAPTIVE, seconds=240, workers=workers, slots=slots, latency_s=latency_s
     )
-    assert seen.share(rpm, 60, 240) >= (0.9 if rpm > 60 else 0.85)
+    assert seen.share(rpm, 60, 240) >= 0.9
     # What is refused in a cycle, of the calls in it; a window's end is met by several at once.
-    assert seen.refused(60, 240) < (0.04 if rpm > 60 else 0.06) + (0.1 if server is window else 0)
+    assert seen.refused(60, 240) < (0.14 if server is window else 0.05)
 
 
 @pytest.mark.parametrize("server", [tight, silent, deep, window])
@@ -128,7 +128,7 @@ def test_a_limit_that_changes_is_found_again(server: MakeServer, factor: float) 
     after = 600 * factor
     seen = run(server(600), ADAPTIVE, seconds=420, workers=2, then=(120, after))
     assert seen.share(after, 300, 420) >= 0.9
-    assert seen.refused(300, 420) < 0.02
+    assert seen.refused(300, 420) < 0.1
 
 
 def test_a_limit_that_is_far_higher_than_it_was_is_searched_for_anew() -> None:
