@@ -27,7 +27,7 @@ _LINE_BYTES = 500
 _RESPONSE_CHARS = 1000
 _CHUNK_ROWS = 20_000  # as batchgen itself
 _PAGE_ROWS = 500
-_GOAL = 0.6
+_GOALS = {"enqueue": 0.8, "the same pool again": 1.5, "export": 0.6}
 _GOAL_RSS_MB = 120
 
 _HOME = Path(__file__).parents[1]
@@ -80,8 +80,8 @@ class _Bench:
             lambda: self._raw_enqueue("counter"),
         )
         self._tell(size, "enqueue", enqueued, ("raw, key = hash", "raw, key = counter"))
-        again = [self._batchgen("enqueue", "pool.jsonl")]
-        self._add_row(size, "enqueue, the same pool again", again, enqueued[1])
+        again = [[self._batchgen("enqueue", "pool.jsonl") for _ in range(rounds)], enqueued[1]]
+        self._tell(size, "the same pool again", again, ())
         self._remove("raw.db")
         _finish_all(self.dir / "ours.db")
         _flatten(self.dir / "ours.db", self.dir / "flat.db")
@@ -100,13 +100,13 @@ class _Bench:
     ) -> None:
         ours, raw, *_ = found
         self._add_row(size, f"batchgen {what}", ours, raw)
-        for name, spent in zip(baselines, found[1:], strict=True):
+        for name, spent in zip(baselines, found[1:], strict=bool(baselines)):
             self._add_row(size, f"  {name}", spent, raw)
         ratio = _ratio(raw, ours)
         peak_rss_mb = max(spent.peak_rss_mb for spent in ours)
         self.figures += [
-            Figure(f"{what} of {size:,} rows: speed, to raw", ratio, "x", f">= {_GOAL}",
-                   ratio >= _GOAL),
+            Figure(f"{what} of {size:,} rows: speed, to raw", ratio, "x", f">= {_GOALS[what]}",
+                   ratio >= _GOALS[what]),
             Figure(f"{what} of {size:,} rows: peak RSS", peak_rss_mb, "MB",
                    f"<= {_GOAL_RSS_MB}", peak_rss_mb <= _GOAL_RSS_MB),
         ]  # fmt: skip

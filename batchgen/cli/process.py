@@ -20,6 +20,7 @@ def run_process(command: Callable[[], Any]) -> NoReturn:
     """Run it and end the process, with what it returns as exit code, or that of its exception."""
     # A quarter of a worker's CPU went into looking for cycles, of which there are hardly any.
     gc.set_threshold(20_000, 20, 100)
+    sys.setswitchinterval(0.001)  # a thread that writes, or parses, and the event loop take turns
     gc.enable()
     code = exit_code_of(command)
     gc.freeze()  # the interpreter looks for cycles as it ends: a tenth of a short command's CPU
@@ -29,7 +30,6 @@ def run_process(command: Callable[[], Any]) -> NoReturn:
 def tune_for_work() -> None:
     """Once a worker's modules are imported."""
     gc.freeze()  # what is imported stays, so no collection need look at it: that took 0.1 s each
-    sys.setswitchinterval(0.001)  # a parser in a thread gives the event loop its turn sooner
 
 
 def exit_code_of(command: Callable[[], Any]) -> int:
