@@ -16,7 +16,7 @@ from batchgen.items import Answer, Failure, Item, Reason, Trouble, Usage
 from batchgen.worker.pacer import Pacer
 
 REFUSED_AFTER_MS = 20
-_SIGMA = 0.4
+SIGMA = 0.4
 
 
 class Refused(NamedTuple):
@@ -276,7 +276,7 @@ class _Simulation:
             worker.under_way += 1
             call = worker.holder.sent(now)
             refused = self._server.begin(now, self._rng)
-            drawn = self._rng.lognormvariate(-(_SIGMA**2) / 2, _SIGMA)  # 1 in the mean
+            drawn = self._rng.lognormvariate(-(SIGMA**2) / 2, SIGMA)  # 1 in the mean
             takes = int(1000 * self._server.latency_s * drawn) if refused is None else 0
             self._push(now + max(takes, REFUSED_AFTER_MS), worker, call, refused)
         wakes_at = worker.holder.next_change_at(now)

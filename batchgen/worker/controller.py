@@ -166,11 +166,12 @@ class Controller:
         self.left(call)
         took_ms = max(now - call.sent_at, _SHORTEST_REFUSAL_MS)
         self._settle(now - _SURELY_TAKEN * took_ms)
-        high = self._correct_levels(call)
-        self._evidence += self._told_by_refusal
+        high, is_common = self._look_at_others(call)
         if call.number <= self._burst_after:
             return Refusal.SAME
-        self._extend_row(call)
+        if is_common:
+            self._evidence += self._told_by_refusal
+            self._extend_row(call)
         is_above = call.level >= self._proven
         is_first = not (self._has_taken or self.under_way)
         is_row = self._tells_of_burst and not (is_above and self.under_way)
@@ -271,14 +272,20 @@ class Controller:
         refused, calls = self._refused_high, self._refused_high + high + len(self._taken_high)
         return self.strays**refused <= _UNLIKELY and refused >= _TOO_MANY * calls
 
-    def _correct_levels(self, refused: Call) -> int:
-        """Of calls that went out while this one seemed to be under way. Returns how many are under
-        way above what is proven."""
-        high = 0
+    def _look_at_others(self, refused: Call) -> tuple[int, bool]:
+        """How many calls are under way above what is proven; and whether many of those that went
+        out at about the same time are refused. Where hundreds go out at once, all refusals come
+        before it is known of the others that they are taken. Corrects the levels of those that
+        went out while this one seemed to be under way."""
+        high, alike_refused, alike_others = 0, 1, 0
         for call in self._unknown:
             call.level -= call.number > refused.number
             high += call.level >= self._proven and not call.has_ended
-        return high
+            if call is not refused and call.sent_at <= refused.sent_at:
+                is_refused = call.has_ended and not call.is_taken
+                alike_refused += is_refused
+                alike_others += not is_refused
+        return high, alike_refused >= _TOO_MANY * (alike_refused + alike_others)
 
     def _extend_row(self, call: Call) -> None:
         """Unless one that went out before it, and since the row began, is under way: it would have

@@ -169,7 +169,7 @@ def test_an_answer_that_comes_late_does_not_end_the_pause() -> None:
 
 def test_with_adaptive_a_429_leaves_the_slots_and_a_503_does_not() -> None:
     limited = pacer(cuts_slots=False)
-    for failure, left in ((SLOW_DOWN, SLOTS), (GATEWAY, 18)):
+    for failure, left in ((SLOW_DOWN, SLOTS), (GATEWAY, 28)):
         calls = [limited.call_sent(1000) for _ in range(SLOTS)]
         for number, call in enumerate(calls[10:]):
             limited.observe(failure, item(number), call, 1020)
