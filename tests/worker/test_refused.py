@@ -146,3 +146,20 @@ async def test_a_worker_that_dies_leaves_no_item_behind(
     again = await project.batchgen("work", "-c", "3")
     assert again.code == 3, again.err
     assert [state[::3] for state in states(project)] == [("done", 11), ("failed", 1)]
+
+
+async def test_a_key_that_one_of_two_servers_withdraws_costs_no_item_anything(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *[ANSWER] * 30, *[FORBIDDEN] * ITEMS)
+    async with Simulator(latency="0.05").running() as other:
+        servers = [{"base_url": url, "concurrency": 8} for url in (simulator.base_url, other)]
+        project.write(
+            "config.yaml",
+            f"model: {{model: m, servers: {json.dumps(servers)}}}\nparser: raw\n",
+        )
+        project.pool(words(200))
+        run = await project.batchgen("run", "pool.jsonl")
+    assert run.code == 0, run.err
+    assert "is left out: the API key may not do this." in run.err
+    assert states(project) == [("done", "", 1, 200)]
