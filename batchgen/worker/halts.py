@@ -28,9 +28,10 @@ def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
     if why.items > 1:
         asked = f"{why.items} different items failed alike"
     of = f" of {why.experiment}" if why.experiment else ""
+    by = "" if server.is_alone else " by this server"
     look_at, remedy = _look_at(why, f"{server.place}.base_url ({server.shown_url})")
     words = (
-        f"nothing{of} has been answered in this run, and {asked}. {look_at} "
+        f"nothing{of} has been answered{by} in this run, and {asked}. {look_at} "
         f"The server said: {why.message.rstrip('.')}."
     )
     return Halt(words, remedy)

@@ -29,6 +29,11 @@ class ServerSpec(Struct, frozen=True, kw_only=True):
     rpm: int | None = None
     tpm: int | None = None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is the only one of the config."""
+        return self.place == "model"
+
 
 class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     """The settings of the section `work`, and what one run adds to them. An option of `work` has

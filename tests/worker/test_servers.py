@@ -81,7 +81,7 @@ async def test_each_has_its_key_and_its_slots_and_each_item_is_answered_once(
     ("behaviour", "words"),
     [
         (None, "the server does not accept the API key."),
-        (NOT_HERE, "nothing has been answered in this run, and "),
+        (NOT_HERE, "nothing has been answered by this server in this run, and "),
         (NO_MODEL, "the server does not know the model."),
         (NO_CREDIT, "quota or credit is used up."),
     ],
