@@ -30,7 +30,7 @@ def failures_text(
     if failures.left_out:
         lines.append(f"{failures.left_out:>8}  with other messages")
     if failures.calls:
-        lines.append("  failed calls, most of which were asked again:")
+        lines.append("  calls that failed, of these and of other items:")
     lines += [
         f"{calls.n:>8}  {calls.failure!s:<17} {visible_line(calls.newest_error)}"
         for calls in failures.calls

@@ -38,7 +38,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     text = text_of(message)
     if refusal := message.get("refusal"):
         return refused(refusal, text, finish_reason, body)
-    if failure := ended_badly(finish_reason, text, body):
+    if failure := ended_badly(finish_reason, body):
         return failure
     if not (text or is_cut_off(finish_reason) or any(map(message.get, _OTHER_ANSWERS))):
         only = ", there is only reasoning in it" if thought_of(message) else ""

@@ -41,7 +41,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
         return ErrorInside(error)
     finish_reason = finish_reason_of(choice.get("finish_reason"))
     text = storable(choice["text"])
-    if failure := ended_badly(finish_reason, text, body):
+    if failure := ended_badly(finish_reason, body):
         return failure
     if not text and not is_cut_off(finish_reason):
         return unusable(f"{reply.status}, but the answer is empty", finish_reason, body)

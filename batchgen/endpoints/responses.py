@@ -39,7 +39,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     refusal = "".join(_refusals(body))
     if refusal:
         return refused(refusal, text, finish_reason, body)
-    if failure := ended_badly(finish_reason, text, body):
+    if failure := ended_badly(finish_reason, body):
         return failure
     if not (text or is_cut_off(finish_reason) or any(_other_answers(body))):
         return unusable(f"{reply.status}, but {_lack(status, body)}", finish_reason, body)

@@ -20,20 +20,21 @@ def nothing_in(reply: Reply, body: dict[str, Any], member: str) -> Failure:
     """A success that lacks what its answer should be in."""
     choice = _first(body.get("choices"))
     finish_reason = finish_reason_of(choice.get("finish_reason"))
-    if failure := ended_badly(finish_reason, "", body):
+    if failure := ended_badly(finish_reason, body):
         return failure
     problem = f"{reply.status}, but no {member} in it: {_said(body) or shorten(reply.body)}"
     return unusable(problem, finish_reason, body)
 
 
-def ended_badly(finish_reason: str | None, text: str, body: dict[str, Any]) -> Failure | None:
-    """A filter stopped it, or the server broke it off; None: neither did."""
+def ended_badly(finish_reason: str | None, body: dict[str, Any]) -> Failure | None:
+    """A filter stopped it, or the server broke it off; None: neither did. What came before is in
+    the body only: what is said is the same for all whom it meets."""
     match finish_of(finish_reason):
         case Finish.FILTERED:
-            return refused(None, text, finish_reason, body)
+            problem = f"stopped by the content filter (finish_reason {finish_reason})"
+            return _failure(Reason.REFUSAL, problem, finish_reason, body)
         case Finish.BROKEN:
-            what = f"the server broke the answer off (finish_reason {finish_reason})"
-            problem = f"{what}: {shorten(text)}" if text else what
+            problem = f"the server broke the answer off (finish_reason {finish_reason})"
             return _failure(Reason.SERVER, problem, finish_reason, body)
     return None
 

@@ -36,8 +36,10 @@ _LIMIT_AND_REQUESTED = re.compile(
 )
 WRONG_ENDPOINT = "the server does not have this model at this endpoint."
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
+# A conflict, a generation that failed (424, TGI), no room for a flexible tier (498, Groq).
+_OF_THE_SERVER = (408, 409, 424, 425, 498)
 _TROUBLES = {
-    **dict.fromkeys((502, 503, 529), Trouble.UNAVAILABLE),
+    **dict.fromkeys((498, 502, 503, 529), Trouble.UNAVAILABLE),
     504: Trouble.TOO_LATE,
 }
 
@@ -61,7 +63,7 @@ def read_error(reply: Reply, status: int, body: Any, endpoint: Endpoint) -> Answ
     if status == 429:
         wait_s = None if halt else parse_retry_after(reply.headers, _received_at(reply))
         return Failure(Reason.RATE_LIMIT, message, retry_after_s=wait_s, halt=halt, usage=usage)
-    if status >= 500 or status in (408, 409):
+    if status >= 500 or status in _OF_THE_SERVER:
         # Some servers tell in every reply when a rate limit resets; that is not a wait for a 5xx.
         wait_s = asked_wait_s(reply.headers, _received_at(reply))
         return Failure(
@@ -136,7 +138,8 @@ _HALT = {
 # Where a meaning is looked for, and the halt that it is; the first that fits counts.
 _HALTS = (
     (Says.NO_KEY, (400, 403), 401),
-    (Says.NO_CREDIT, (400, 403, 429), 402),
+    (Says.NO_CREDIT, (400, 403, 412, 429), 402),
+    (Says.NOT_HERE, (400, 403), 403),
     (Says.WRONG_VERSION, (400, 404), 400),
     (Says.NO_MODEL, (400, 403, 404, 503), 404),
 )

@@ -20,6 +20,7 @@ class Says(Enum):
     NO_KEY = (
         (r"invalid_api_key|incorrect_api_key|invalid_authentication", "OpenAI, Moonshot"),
         (r"api_key_invalid|api[ _-]?key not (?:valid|found)|invalid[ -]?api[ -]?key", "Gemini"),
+        (r"api[ _-]?key (?:has )?expired|key was reported as leaked", "Gemini"),
         (r"incorrect api key|failed_to_auth|authenticationerror", "xAI, Novita, Ark"),
     )
     NO_CREDIT = (
@@ -31,12 +32,18 @@ class Says(Enum):
             "many",
         ),
         (r"used all available credits|doesn't have any credits", "xAI"),
+        (r"credits are depleted|monthly included credits", "Gemini, Hugging Face"),
+        (r"spend(?:ing)?[ _]limit|specified api usage limits", "Fireworks, xAI, Anthropic"),
+        (r"(?:key|credit) limit exceeded", "OpenRouter, Together"),
         (r"arrearage|account is in good standing|in arrears", "DashScope, Zhipu abroad"),
         (r"exceeded_current_quota_error", "Moonshot"),
         (r"insufficient_user_quota|pre_consume_token_quota_failed", "one-api, new-api"),
         (r"accountoverdueerror|overdue balance|setlimitexceeded", "Ark"),
         (r"budget_exceeded|budget has been exceeded|exceededbudget", "LiteLLM"),
-        (r"余额不足|余额已|欠费|额度不足|额度已用|额度失败|请充值|无可用资源包", "Chinese vendors"),
+        (
+            r"余额不足|余额已|欠费|额度不足|额度已用|额度失败|请充值|无可用资源包|套餐已到期",
+            "Chinese vendors",
+        ),
     )
     COMES_BACK = (  # a quota that does; then the same words are no lack of credit
         (r"allocated quota|allocationquota|quota limit", "DashScope"),
@@ -61,9 +68,11 @@ class Says(Enum):
             "Zhipu, one-api",
         ),
     )
-    NOT_HERE = (
+    NOT_HERE = (  # nor for this account
         (r"unsupported_country_region_territory", "OpenAI"),
         (r"\b(?:country|region|territory|location)[ ,\w]{0,40} not supported", "OpenAI, Gemini"),
+        (r"organization_restricted|account_deactivated", "Groq, OpenAI"),
+        (r"project has been denied access", "Gemini"),
     )
     WRONG_VERSION = (
         (r"MissingApiVersion|UnsupportedApiVersion|api-version query parameter", "Azure"),

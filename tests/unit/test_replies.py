@@ -337,13 +337,18 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
         ),
         (
             completion("Half of", finish_reason="content_filter"),
-            Failure(Reason.REFUSAL, "Half of", finish_reason="content_filter", model="m-1"),
+            Failure(
+                Reason.REFUSAL,
+                "stopped by the content filter (finish_reason content_filter)",
+                finish_reason="content_filter",
+                model="m-1",
+            ),
         ),
         (
             completion("", finish_reason="content_filter"),
             Failure(
                 Reason.REFUSAL,
-                "stopped by the content filter",
+                "stopped by the content filter (finish_reason content_filter)",
                 finish_reason="content_filter",
                 model="m-1",
             ),
