@@ -44,6 +44,7 @@ class Remedy(Enum):
     NAME_FILE = auto()
     REPLACE_FILE = auto()
     LEAVE_OUT_ITEM = auto()
+    CHOOSE_MESSAGES = auto()
     FOLLOW_TO_STDOUT = auto()
     RAISE_COST_BUDGET = auto()
     RAISE_TOKEN_BUDGET = auto()

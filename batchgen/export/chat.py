@@ -87,10 +87,10 @@ def _assistant(answer: str, details: AnswerDetails) -> _Message:
 def _messages(format_name: str, row: ResultRow, content: Content) -> list[_Message]:
     """The conversation so far."""
     if not content.endpoint_of(row).has_text:
-        _refuse(format_name, row, "an embedding")
+        _refuse(format_name, row, "an embedding", Remedy.LEAVE_OUT_ITEM)
     messages = content.messages_of(row)
     if messages is None:
-        _refuse(format_name, row, "a request line without messages")
+        _refuse(format_name, row, "a request line without messages", Remedy.LEAVE_OUT_ITEM)
     return messages
 
 
@@ -120,10 +120,10 @@ def _text_of(content: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _refuse(format_name: str, row: ResultRow, what: str) -> NoReturn:
-    raise UsageError(
-        f"item {row.id}: {format_name} has no place for {what}.", Remedy.LEAVE_OUT_ITEM
-    )
+def _refuse(
+    format_name: str, row: ResultRow, what: str, remedy: Remedy = Remedy.CHOOSE_MESSAGES
+) -> NoReturn:
+    raise UsageError(f"item {row.id}: {format_name} has no place for {what}.", remedy)
 
 
 def _line(chat: _Message) -> str:

@@ -72,11 +72,14 @@ def _error_text(exc: Exception) -> str:
     elif isinstance(exc, aiohttp.ClientResponseError):
         text = _description(exc.message, quotes=_ANY_QUOTE)
     elif isinstance(exc, aiohttp.ClientPayloadError):
+        if not _is_unreadable(exc) and _NOT_COMPLETED in text:
+            return "the connection ended in the middle of the answer"
         text = _description(text, quotes=_BYTES_QUOTE)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 _NO_HTTP, _BAD_ENCODING = "Bad status line", "Can not decode content-encoding"
+_NOT_COMPLETED = "payload is not completed"
 # How the parser's error begins to quote what it was reading; the other quotes words of its own.
 _ANY_QUOTE, _BYTES_QUOTE = re.compile(r"""\bb['"]|(?<!\w)['"]"""), re.compile(r"""\bb\\?['"]""")
 

@@ -120,7 +120,7 @@ async def test_what_has_no_place_for_an_embedding_says_so(project: Project) -> N
     for name in ("messages", "alpaca", "sharegpt"):
         refused = await project.batchgen("export", "--format", name, "-o", "-")
         assert refused.code == 2
-        assert f"item 1: {name} has no place for an embedding." in refused.err
+        assert f"item 1: {name} has no place for an embedding. Leave the item out" in refused.err
 
 
 async def test_a_completion_continues_the_users_text(

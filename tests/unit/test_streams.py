@@ -378,8 +378,7 @@ OUTPUT = [
     {
         "type": "message",
         "role": "assistant",
-        "status": "in_progress",
-        "content": [{"type": "output_text", "text": "Hi!"}],
+        "content": [{"index": None, "type": "output_text", "text": "Hi!"}],
     }
 ]
 
@@ -399,6 +398,35 @@ def test_of_a_response_that_is_cut_off_its_items_are_kept() -> None:
     begun = body_of(*chunks(CREATED, *PIECES))
     assert not begun.is_whole
     assert json.loads(begun.to_json()) == {**CREATED["response"], "output": [THOUGHT, *OUTPUT]}
+
+
+def piece(kind: str, delta: str, **rest: int) -> dict[str, Any]:
+    return {"type": f"response.{kind}.delta", "delta": delta, **rest}
+
+
+def test_of_a_response_that_is_cut_off_thoughts_refusals_and_calls_are_kept() -> None:
+    call = {"type": "function_call", "call_id": "c-1", "name": "look", "arguments": ""}
+    begun = body_of(
+        *chunks(
+            CREATED,
+            piece("reasoning_summary_text", "First", output_index=0, summary_index=0),
+            piece("reasoning_summary_text", " this", output_index=0, summary_index=0),
+            piece("reasoning_summary_text", "Then that", output_index=0, summary_index=1),
+            piece("reasoning_text", "Hm", output_index=0, content_index=0),
+            piece("refusal", "I can", output_index=1, content_index=0),
+            piece("refusal", "not", output_index=1, content_index=0),
+            {"type": "response.output_item.added", "output_index": 2, "item": call},
+            piece("function_call_arguments", '{"at"', output_index=2),
+            piece("function_call_arguments", ": 1", output_index=2),
+            piece("custom_tool_call_input", "ls", output_index=3),
+        )
+    )
+    thought, refusal, called, custom = json.loads(begun.to_json())["output"]
+    assert [part["text"] for part in thought["summary"]] == ["First this", "Then that"]
+    assert [part["text"] for part in thought["content"]] == ["Hm"]
+    assert [part["refusal"] for part in refusal["content"]] == ["I cannot"]
+    assert called == {**call, "arguments": '{"at": 1'}
+    assert (custom["type"], custom["input"]) == ("custom_tool_call", "ls")
 
 
 def test_a_response_that_an_error_ends_has_failed() -> None:
@@ -446,6 +474,20 @@ def test_a_chunk_without_anything_of_an_answer_is_told(value: Any, is_new: bool)
 def test_of_a_stream_that_says_nothing_the_last_words_are_left() -> None:
     assert body_of().to_json() == ""
     assert body_of(*chunks("upstream gone")).to_json() == "upstream gone"
+
+
+@pytest.mark.parametrize("depth", [100, 500, 950, 3000])
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"choices": [{"index": 0, "delta": {"content": "Hi", "odd": DEEP}}]}',
+        '{"type": "response.output_item.added", "output_index": 0, "item": {"odd": DEEP}}',
+        '{"odd": DEEP}',
+    ],
+)
+def test_an_event_that_is_nested_deep_is_no_error_of_ours(event: str, depth: int) -> None:
+    deep = event.replace("DEEP", '{"a":' * depth + "1" + "}" * depth)
+    assert body_of(*chunks(deep, "[DONE]")).to_json()
 
 
 def test_what_is_kept_is_counted() -> None:

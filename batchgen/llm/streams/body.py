@@ -17,6 +17,7 @@ from batchgen.text.foreign_json import dump_whole, load_json
 
 _OF_MESSAGE = ("delta", "message", "index")
 _CHUNK = "chat.completion.chunk"
+_TOO_DEEP = "nested too deep"
 
 
 class StreamedBody:
@@ -29,6 +30,7 @@ class StreamedBody:
         self._error: Any = None
         self._unread = ""  # the last event that is no JSON
         self._done = False
+        self._is_too_deep = False
         self.held_chars = 0
         """About how much is kept."""
 
@@ -48,6 +50,23 @@ class StreamedBody:
     def add(self, event: Event) -> bool:
         """Whether it brought anything: a text, an end, the usage. Without an answer a server may
         send empty chunks for as long as it likes."""
+        try:
+            return self._add(event)
+        except RecursionError:
+            self._is_too_deep = True
+            return True
+
+    def to_json(self) -> str:
+        """As the server would have sent it; "" if it has said nothing."""
+        if self._is_too_deep:
+            return _TOO_DEEP
+        try:
+            body = self._whole()
+            return self._unread if body is None else dump_whole(body)
+        except RecursionError:
+            return _TOO_DEEP
+
+    def _add(self, event: Event) -> bool:
         if event.data.strip() == "[DONE]":
             self._done = True
             return True
@@ -68,20 +87,14 @@ class StreamedBody:
         self.held_chars += new
         return new > 0 or bool(error)
 
-    def to_json(self) -> str:
-        """As the server would have sent it; "" if it has said nothing. An error in mid-stream
-        stands where it stands in a whole answer: in the choice that it cut off or, without one,
-        alone."""
+    def _whole(self) -> dict[str, Any] | None:
+        """None: nothing has come that is one. An error in mid-stream stands where it stands in a
+        whole answer: in the choice that it cut off or, without one, alone."""
         if self._response is not None:
-            body = self._response.whole(self._error)
-        elif self._choices or self._body or self._error:
-            body = self._whole_chunks()
-        else:
-            return self._unread
-        try:
-            return dump_whole(body)
-        except RecursionError:
-            return "nested too deep"
+            return self._response.whole(self._error)
+        if self._choices or self._body or self._error:
+            return self._whole_chunks()
+        return None
 
     def _add_unread(self, event: Event) -> bool:
         """What is no object: for each line, if the server has forgotten the empty lines between its
