@@ -137,7 +137,7 @@ class Judge:
             verdict = replace(verdict, halt=None)
             return self._decide(item, verdict, called, server, needs_whole=needs_whole)
         own, trials = verdict, server.trials
-        if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id):
+        if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id, prepared):
             trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
         if trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
@@ -153,9 +153,10 @@ class Judge:
 
     def give_up_if_stalled(self, server: Server, now: int) -> None:
         if stalled := server.pacer.stalled(now):
-            said = server.trouble or "an answer"
+            # An answer may have come since, to a call that was under way.
+            said = server.trouble or server.pacer.refusals.said or "nothing"
             place = f"{server.spec.place}.base_url ({server.spec.shown_url})"
-            why = f"{stalled} The last reply: {said.rstrip('.')}. Check {place}."
+            why = f"{stalled} The server said: {said.rstrip('.')}. Check {place}."
             halt = Halt(why, kind=HaltKind.STALLED)
             self._servers.give_up(server, halt, now, LeftOut.STALLED)
         elif waits := self._all_wait():
@@ -170,7 +171,7 @@ class Judge:
         return (
             f"all that is left waits for its next try, for {wait_s / 60:.0f} min, longer than "
             "work.stall_s: run the same command again then, or raise it."
-            f"{f' The last reply: {said}.' if said else ''}"
+            f"{f' The server said: {said}.' if said else ''}"
         )
 
     def _tell_of_outage(self, verdict: Answer | Failure, server: Server, now: int) -> None:

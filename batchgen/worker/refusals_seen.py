@@ -7,11 +7,12 @@ _NEWEST_CALLS = 300
 
 class RefusalsSeen:
     """At one server. `share` of the newest calls were refused; `newest` is the status of the newest
-    refusal, or "connection", and `limited_with` that of the newest that a limit made."""
+    refusal, or "connection", `said` are its words, and `limited_with` is the status of the newest
+    that a limit made."""
 
     def __init__(self) -> None:
         self.share = 0.0
-        self.newest = ""
+        self.newest = self.said = ""
         self.limited_with = ""
         self._calls = 0
 
@@ -21,6 +22,7 @@ class RefusalsSeen:
     def refused(self, failure: Failure, *, by_limit: bool) -> None:
         """`by_limit`: it was no stray."""
         self._count(1)
+        self.said = failure.message
         status = failure.message.partition(" ")[0]
         self.newest = status if status.isdigit() else "connection"
         if by_limit:

@@ -53,10 +53,12 @@ class Trials:
         # All that is left may be suspects of workers that are gone.
         self._watches = self.on_trial or self.server in done.suspects or bool(done.open)
 
-    def believes(self, failure: Failure, recipe_id: int) -> bool:
-        """Whether no request would work, as it says."""
+    def believes(self, failure: Failure, recipe_id: int, prepared: Prepared) -> bool:
+        """Whether no request would work, as it says. What an item gets for a model of its own may
+        be about that model: a key that a gateway lets have some of them."""
         is_answered = recipe_id in self._proven or recipe_id in self._answered
-        return failure.halt is not None and failure.is_sure and not is_answered
+        may_be_its_own = is_answered or "model" in prepared.input.params
+        return failure.halt is not None and failure.is_sure and not may_be_its_own
 
     def is_nowhere(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply

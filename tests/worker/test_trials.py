@@ -144,6 +144,30 @@ async def test_items_whose_own_model_is_not_known_stop_nobody(
     assert states(project) == [("done", "", 1, 3), ("failed", "rejected", 1, 12)]
 
 
+async def test_items_whose_own_model_the_key_may_not_have_stop_nobody(
+    project: Project, simulator: Simulator
+) -> None:
+    refused = Behaviour.error(401, message="Key not allowed to access model. Models: [m]")
+    simulator.script("Say w0", *[refused] * 20)
+    simulator.script("Say w5", *[Behaviour.ok(delay_s=0.1)] * 3)
+    project.config("work: {max_attempts: 1}\n")
+    project.pool([*words(3, params={"model": "x"}), *words(3, start=500)])
+    run = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert run.code == 3, run.err
+    assert states(project) == [("done", "", 1, 3), ("failed", "rejected", 1, 3)]
+
+
+async def test_a_wrong_key_halts_also_where_all_items_have_models_of_their_own(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["401"] * ITEMS)
+    project.pool(words(params={"model": "x"}))
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "50")
+    assert (halted.code, simulator.calls <= MOST_CALLS) == (4, True), halted.err
+    assert "Check model.api_key" in halted.err
+    assert states(project) == [("pending", "", 0, ITEMS)]
+
+
 async def test_a_wrong_url_halts_also_where_all_items_have_params_of_their_own(
     project: Project, simulator: Simulator
 ) -> None:

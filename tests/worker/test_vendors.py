@@ -153,6 +153,17 @@ async def test_a_quota_that_comes_back_after_hours_halts_at_once(
     assert states(project) == [("done", "", 1, 0, 10), ("pending", "", 0, 0, 90)]
 
 
+async def test_what_the_server_said_of_a_long_wait_is_told_though_an_answer_came_after_it(
+    project: Project, simulator: Simulator
+) -> None:
+    slow = Behaviour.ok(delay_s=0.5)
+    simulator.script("Say", Behaviour.ok(), slow, slow, *[DAILY] * 100)
+    project.pool({"word": f"w{n}"} for n in range(100))
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "3")
+    assert halted.code == 4
+    assert "The server said: 429 Limit 100 on requests per day" in halted.err
+
+
 async def test_one_item_that_is_to_wait_for_hours_is_not_waited_for(
     project: Project, simulator: Simulator
 ) -> None:
