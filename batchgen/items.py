@@ -290,7 +290,8 @@ class Trouble(Enum):
 class Failure(Struct, frozen=True):
     """An unusable reply. `halt` says why no request at all would work; then the item is not to
     blame, unless others are answered. It `is_sure` when no item could be meant by it.
-    `retry_after_s` is how long the server asks to wait."""
+    `retry_after_s` is how long the server asks to wait. The answer `has_begun` when the server may
+    have written some of it before it failed."""
 
     reason: Reason
     message: str
@@ -301,6 +302,7 @@ class Failure(Struct, frozen=True):
     finish_reason: str | None = None
     model: str | None = None
     usage: Usage = Usage()
+    has_begun: bool = False
 
 
 class Attempt(Struct, frozen=True):

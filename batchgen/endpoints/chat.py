@@ -33,7 +33,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
         return nothing_in(reply, body, "choices")
     choice, message = found
     if error := choice.get("error"):  # OpenRouter: the model failed while it wrote
-        return ErrorInside(error)
+        return ErrorInside(error, has_begun=bool(text_of(message) or thought_of(message)))
     finish_reason = finish_reason_of(choice.get("finish_reason"))
     text = text_of(message)
     if refusal := message.get("refusal"):

@@ -38,7 +38,7 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     if choice is None:
         return nothing_in(reply, body, "choices with a text")
     if error := choice.get("error"):
-        return ErrorInside(error)
+        return ErrorInside(error, has_begun=bool(choice.get("text")))
     finish_reason = finish_reason_of(choice.get("finish_reason"))
     text = storable(choice["text"])
     if failure := ended_badly(finish_reason, body):

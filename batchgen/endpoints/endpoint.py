@@ -22,10 +22,11 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 class ErrorInside(NamedTuple):
     """The server put an error where its answer should be; `status` is the one that fits it, if its
-    code says so."""
+    code says so, and the answer `has_begun` when some of it stands beside the error."""
 
     error: Any
     status: int | None = None
+    has_begun: bool = False
 
 
 class Endpoint(Struct, frozen=True, eq=False, kw_only=True):

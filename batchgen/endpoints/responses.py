@@ -31,7 +31,7 @@ _NOT_ENDED = ("queued", "in_progress")
 def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     status = text_or_none(body.get("status"))
     if status == "failed":
-        return _error(body.get("error"))
+        return _error(body.get("error"), has_begun=bool(body.get("output")))
     if not isinstance(body.get("output"), list):
         return nothing_in(reply, body, "output")
     finish_reason = _finish_reason(status, body)
@@ -51,10 +51,10 @@ def _read(reply: Reply, body: Body) -> Answer | Failure | ErrorInside:
     return Answer(text, rest, finish_reason, text_or_none(body.get("model")), usage_of(body))
 
 
-def _error(error: Any) -> ErrorInside:
+def _error(error: Any, *, has_begun: bool) -> ErrorInside:
     code = error.get("code") if isinstance(error, dict) else None
     status = _STATUS_OF_CODE.get(code, 400) if isinstance(code, str) else 500
-    return ErrorInside(error or "it failed without an error", status)
+    return ErrorInside(error or "it failed without an error", status, has_begun)
 
 
 def _finish_reason(status: str | None, body: Body) -> str | None:

@@ -32,10 +32,10 @@ def ended_badly(finish_reason: str | None, body: dict[str, Any]) -> Failure | No
     match finish_of(finish_reason):
         case Finish.FILTERED:
             problem = f"stopped by the content filter (finish_reason {finish_reason})"
-            return _failure(Reason.REFUSAL, problem, finish_reason, body)
+            return _failure(Reason.REFUSAL, problem, finish_reason, body, has_begun=True)
         case Finish.BROKEN:
             problem = f"the server broke the answer off (finish_reason {finish_reason})"
-            return _failure(Reason.SERVER, problem, finish_reason, body)
+            return _failure(Reason.SERVER, problem, finish_reason, body, has_begun=True)
     return None
 
 
@@ -45,7 +45,7 @@ def refused(
     """The model refused, or a filter stopped it; what it said of that is the message."""
     words = refusal if isinstance(refusal, str) else ""
     problem = shorten(words or text or "stopped by the content filter")
-    return _failure(Reason.REFUSAL, problem, finish_reason, body)
+    return _failure(Reason.REFUSAL, problem, finish_reason, body, has_begun=True)
 
 
 def without_text(body: dict[str, Any]) -> str | None:
@@ -59,11 +59,13 @@ def without_text(body: dict[str, Any]) -> str | None:
 
 
 def _failure(
-    reason: Reason, problem: str, finish_reason: str | None, body: dict[str, Any]
+    reason: Reason, problem: str, finish_reason: str | None, body: dict[str, Any],
+    *, has_begun: bool = False,
 ) -> Failure:  # fmt: skip
     return Failure(
         reason, problem, finish_reason=finish_reason,
         usage=usage_of(body), model=text_or_none(body.get("model")),
+        has_begun=has_begun,
     )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ Servers lie in many ways (200 with an error inside, no JSON at all, half an answ
 trusts the shape of a reply, and nothing raises.
 """
 
+from msgspec.structs import replace
+
 from batchgen.endpoints import CHAT, Endpoint, ErrorInside
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.error_replies import read_error, status_inside, status_told
@@ -27,7 +29,8 @@ def read_reply(reply: Reply, endpoint: Endpoint = CHAT) -> Answer | Failure:
     found = endpoint.read(reply, body)
     if isinstance(found, ErrorInside):
         told = found.status or status_inside(found.error)
-        return read_error(reply, told, {**body, "error": found.error}, endpoint)
+        error = read_error(reply, told, {**body, "error": found.error}, endpoint)
+        return replace(error, has_begun=found.has_begun) if isinstance(error, Failure) else error
     return found
 
 

@@ -303,7 +303,8 @@ def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
             "reason": verdict.reason,
             "error": verdict.message,
             "body": reply.body and reply.body[:_MOST_CHARS_OF_FAILURE],
-            "may_be_charged": reply.sent and verdict.reason in MAY_BE_CHARGED,
+            "may_be_charged": reply.sent
+            and (verdict.has_begun or verdict.reason in MAY_BE_CHARGED),
         }
     )
     return Attempt(

@@ -296,7 +296,12 @@ def test_a_204_has_no_answer() -> None:
                     }
                 ]
             },
-            Failure(Reason.SERVER, "502 Upstream idle timeout", trouble=Trouble.UNAVAILABLE),
+            Failure(
+                Reason.SERVER,
+                "502 Upstream idle timeout",
+                trouble=Trouble.UNAVAILABLE,
+                has_begun=True,
+            ),
         ),
         (
             {"error": {"code": "429", "message": "slow down"}, "choices": []},
@@ -333,7 +338,13 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
     [
         (
             completion(None, refusal="I can't help with that."),
-            Failure(Reason.REFUSAL, "I can't help with that.", finish_reason="stop", model="m-1"),
+            Failure(
+                Reason.REFUSAL,
+                "I can't help with that.",
+                finish_reason="stop",
+                model="m-1",
+                has_begun=True,
+            ),
         ),
         (
             completion("Half of", finish_reason="content_filter"),
@@ -342,6 +353,7 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
                 "stopped by the content filter (finish_reason content_filter)",
                 finish_reason="content_filter",
                 model="m-1",
+                has_begun=True,
             ),
         ),
         (
@@ -351,6 +363,7 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
                 "stopped by the content filter (finish_reason content_filter)",
                 finish_reason="content_filter",
                 model="m-1",
+                has_begun=True,
             ),
         ),
     ],

@@ -184,6 +184,19 @@ async def test_a_budget_of_tokens(priced: Project, simulator: Simulator) -> None
     assert simulator.calls > 1
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "responses", "completions"])
+async def test_an_answer_that_an_error_broke_off_counts_with_the_most_it_can_have_cost(
+    project: Project, simulator: Simulator, endpoint: str
+) -> None:
+    project.config(price=OWN, max_tokens=MAX_TOKENS, stream=True, endpoint=endpoint)
+    project.pool([{"word": "w1"}])
+    simulator.script("Say w1", "stream_error")
+    broken = await project.batchgen("run", "pool.jsonl", "--max-cost", "3", "-v")
+    assert broken.code == 0, broken.err
+    assert simulator.calls == 2
+    assert MOST < spent(project)[0] < 2 * MOST
+
+
 async def test_two_workers_share_a_budget(priced: Project) -> None:
     one = await cost_of_one(priced)
     budget = round(12 * one + MOST, 4)
