@@ -25,7 +25,7 @@ insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0, 0, 0, 50, 0, 0);
 insert into servers values (1, 's', '', 1, 0);
-insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, null);
+insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, 0, null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
