@@ -70,12 +70,13 @@ async def test_all_goes_neither_with_failed_nor_into_training(
 async def test_a_run_that_halts_exports_what_is_done(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
-    simulator.script("Say w2", Behaviour.error(401))
-    project.pool(words(4))
+    for number in range(2, 20):  # the key is withdrawn
+        simulator.script(f"Say w{number}", *[Behaviour.error(401)] * 2)
+    project.pool(words(20))
     run = await batchgen("run", "pool.jsonl", "-c", "1")
     assert run.code == 4
     assert "halted: " in run.err
-    assert run.err.endswith("default.jsonl; left out: 2 not answered yet\n")
+    assert run.err.endswith("default.jsonl; left out: 18 not answered yet\n")
     assert [line["input"]["word"] for line in project.export()] == ["w0", "w1"]
 
 

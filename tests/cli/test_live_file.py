@@ -254,8 +254,8 @@ async def test_a_drained_stop_and_a_halt_leave_the_file_complete(
     simulator.release()
     assert (await ended(worker)).code == 130
     assert len(lines(project)) == 4
-    simulator.script("w09", "401")
-    halted = await project.batchgen("work", "-c", "1", "-o", "live.jsonl")
+    simulator.script("w09", "400")
+    halted = await project.batchgen("work", "-c", "1", "-o", "live.jsonl", "--max-failures", "1")
     assert halted.code == 4
     assert "9 rows -> live.jsonl" in halted.err
     await right(project)
