@@ -134,6 +134,8 @@ def _check_extra_body(value: Any, context: ValueContext) -> Any:
             raise ValueError(f"{name} cannot be set; batchgen decides it for every request")
     if "stream" in value:
         raise ValueError("stream does not belong here; set model.stream")
+    if value.get("background"):
+        raise ValueError("background must not be set: answers are not fetched later")
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         try:
             or_null(MAX_TOKENS).check(value.get(name), context)

@@ -259,6 +259,10 @@ WRONG = [
         "model: {extra_body: {stream: true}}",
         "config.yaml: model.extra_body: stream does not belong here; set model.stream",
     ),
+    (
+        "model: {extra_body: {background: true}}",
+        "config.yaml: model.extra_body: background must not be set: answers are not fetched later",
+    ),
     # names
     ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),
     ("database: ''", "config.yaml: database: must not be empty"),
