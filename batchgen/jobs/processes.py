@@ -32,7 +32,7 @@ from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Store
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.spec import WorkSpec
-from batchgen.worker.stats import Halt, Stats
+from batchgen.worker.stats import Halt, HaltKind, Stats
 
 _LOOK_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
@@ -169,8 +169,11 @@ class WorkerProcesses:
         child.in_flight = 0
         self._add_up()
         child.vanished = result is None and code in _ENDED_WELL
-        if child.halted:  # the reason holds for all
+        if child.halted and _holds_for_all(child.halted):
             self._drain_all()
+        elif child.halted and any(one.process.returncode is None for one in self._children):
+            who, why = f"worker process {child.process.pid}", child.halted.why
+            self._say(f"warning: {who} has ended: {why.rstrip('.')}; {self._who_goes_on()}")
         elif (child.vanished or code not in _ENDED_WELL) and not self._stop.drain.is_set():
             how = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
             self._say(f"warning: worker process {child.process.pid} {how}; {self._who_goes_on()}")
@@ -199,13 +202,21 @@ class WorkerProcesses:
     def _add_up(self) -> None:
         self._stats.calls = sum(child.calls for child in self._children)
         self._stats.in_flight = sum(child.in_flight for child in self._children)
-        self._stats.halted = next((one.halted for one in self._children if one.halted), None)
+        halts = [one.halted for one in self._children if one.halted]
+        are_all = len(halts) == len(self._children)
+        self._stats.halted = next((one for one in halts if are_all or _holds_for_all(one)), None)
 
     async def _end(self) -> None:
         """Whatever happened here, no process is left."""
         self._drain_all()
         for child in self._children:
             await child.process.communicate()
+
+
+def _holds_for_all(halt: Halt) -> bool:
+    """Where a server takes few calls at once, one worker may be served nothing beside others that
+    are."""
+    return halt.kind is not HaltKind.SHUT_OUT
 
 
 async def _start(command: Sequence[str], task: WorkerTask) -> asyncio.subprocess.Process:

@@ -157,7 +157,8 @@ class Judge:
             said = server.trouble or server.pacer.refusals.said or "nothing"
             place = f"{server.spec.place}.base_url ({server.spec.shown_url})"
             why = f"{stalled} The server said: {said.rstrip('.')}. Check {place}."
-            halt = Halt(why, kind=HaltKind.STALLED)
+            holds_for_all = server.trials.on_trial or server.pacer.wants_long_wait(now)
+            halt = Halt(why, kind=HaltKind.STALLED if holds_for_all else HaltKind.SHUT_OUT)
             self._servers.give_up(server, halt, now, LeftOut.STALLED)
         elif waits := self._all_wait():
             self._servers.halt(Halt(waits, kind=HaltKind.STALLED))

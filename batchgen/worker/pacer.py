@@ -64,6 +64,8 @@ class Pacer:
         self.limited_until = 0  # the same, but for an outage
         self._first_wait_s = first_wait_s
         self._longest_first_wait_s = max(_LONGEST_PROBE_WAIT_S, stall_s / _FIRST_PROBE_WAITS)
+        # Longer ones are the server's to ask for.
+        self._longest_pause_s = min(_LONGEST_PAUSE_S, stall_s)
         self._cuts_slots = cuts_slots
         self._started_at = now
         self._got_reply = False
@@ -191,8 +193,8 @@ class Pacer:
         """Whether the server has asked that a call wait: of all, or of some item."""
         return now < max(self.paused_until, self.asked_until)
 
-    def stalled(self, now: int) -> str | None:
-        """Why the worker should give up, in words, or None."""
+    def wants_long_wait(self, now: int) -> str | None:
+        """Why no worker is to wait for the server, in words, or None."""
         if self._refused_as_announced:
             return (
                 "the server says that nothing is left for longer than work.stall_s, and means it."
@@ -203,7 +205,13 @@ class Pacer:
                 f"the server wants no calls for {wait_min:.0f} min, longer than work.stall_s: run "
                 "the same command again then, or raise it."
             )
-        return self._stall.stalled(now, paused_until=self.paused_until, down=self.down)
+        return None
+
+    def stalled(self, now: int) -> str | None:
+        """Why the worker should give up, in words, or None."""
+        return self.wants_long_wait(now) or self._stall.stalled(
+            now, paused_until=self.paused_until, down=self.down
+        )
 
     def _observe_announced(self, verdict: Answer | Failure, now: int) -> None:
         """Whether the call that was sent against what the server announces was served."""
@@ -280,7 +288,7 @@ class Pacer:
             self._trouble_began_at = now
         lasted_s = (now - self._trouble_began_at) / 1000
         longest_s = max(_SHORTEST_LONG_PAUSE_S, lasted_s * _PAUSE_SHARE)
-        longest_s = min(longest_s, _LONGEST_PAUSE_S)
+        longest_s = min(longest_s, self._longest_pause_s)
         pause_s = failure.retry_after_s or wait_s(self._bursts, self._first_wait_s, longest_s)
         self._bursts += 1
         self._paused_at = now

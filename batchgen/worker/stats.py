@@ -18,13 +18,15 @@ class HaltKind(StrEnum):
     """Why a worker goes on no more.
 
     refused   no request would work: key, credit, model, URL, a value of the config
-    stalled   nothing has been answered for `stall_s`
+    stalled   nothing has been answered for `stall_s`, or is to be for longer
+    shut_out  the same of this worker alone, as far as it knows: others may be served
     budget    what is left of it is too little for a call
     failures  as many items failed as `--max-failures` says
     """
 
     REFUSED = "refused"
     STALLED = "stalled"
+    SHUT_OUT = "shut_out"
     BUDGET = "budget"
     FAILURES = "failures"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from batchgen.cli.worker_process import COMMAND
 from batchgen.config import load
@@ -217,6 +218,36 @@ async def test_a_wrong_key_halts_them_all_for_a_handful_of_calls(
     assert work.err.count("halted: ") == 1
     assert states(project) == [("pending", 0, ITEMS)]
     assert simulator.calls <= 2 * 4
+
+
+async def test_one_that_is_served_nothing_beside_others_stops_nobody(project: Project) -> None:
+    answer = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    workers: list[Any] = []  # the connections: each worker has one slot
+
+    async def serve(request: web.Request) -> web.Response:
+        await request.read()
+        if request.transport not in workers:
+            workers.append(request.transport)
+        await asyncio.sleep(0.05)
+        if request.transport is not workers[0] and len(workers) == 2:
+            return web.json_response({"error": {"message": "slow down"}}, status=429)
+        return web.json_response({"choices": [answer]})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    project.config("work: {stall_s: 2, retry_wait_s: 0.1}\n", base_url=url)
+    project.pool({"word": f"w{number}"} for number in range(120))
+    await project.batchgen("enqueue", "pool.jsonl")
+    work = await project.process("work", "--processes", "2", "-c", "2")
+    await runner.cleanup()
+    assert work.code == 0, work.err
+    assert states(project) == [("done", 1, 120)]
+    assert ("the others do its items" in work.err) == (len(workers) == 2)
 
 
 async def test_max_items_and_failures_are_those_of_all(
