@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from batchgen.config.settings import ModelConfig
 
@@ -77,8 +77,15 @@ def _of_sent(model: ModelConfig) -> tuple[dict[str, str], dict[str, str]]:
             for part in _parts_of_sent(value.text):
                 is_token = _LIKE_A_TOKEN.fullmatch(part) and not is_version
                 (always if is_token else in_errors)[part] = shown
+                if is_token and where == "query":
+                    always |= dict.fromkeys(_in_url(part), shown)
             always |= {text: f"${{{one}}}" for one, text in value.variables.items() if text}
     return always, in_errors
+
+
+def _in_url(text: str) -> Iterator[str]:
+    """As an answer has it that repeats the URL, which is not searched for other disguises."""
+    yield from (quote(text, safe=safe) for safe in ("", "/"))
 
 
 def _parts_of_sent(text: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
 
 _LIKE_AZURE = re.compile(r"\.azure\.com|/openai/deployments/|404 Resource not found")
+# What each of several servers has of its own is not to be looked for in `model`.
+_SERVERS_OWN = re.compile(r"\bmodel\.(?=(?:base_url|api_key|headers|query)\b)")
 NOT_TRUE = (
     "the server says in its headers that nothing is left for longer than work.stall_s, and answers "
     "all the same; what they say is passed over from now on."
@@ -23,7 +25,7 @@ def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
     """When nothing was answered by a server in a run, or meanwhile, and all that was asked failed
     alike."""
     if why.halt is not None:
-        return _refused_all(why, why.halt)
+        return _refused_all(why, why.halt, server)
     asked = "the only item failed"
     if why.items > 1:
         asked = f"{why.items} different items failed alike"
@@ -37,22 +39,22 @@ def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
     return Halt(words, remedy)
 
 
-def _refused_all(why: Condemned, halt: str) -> Halt:
+def _refused_all(why: Condemned, halt: str, server: ServerSpec) -> Halt:
     """When several got what says that no request would work."""
     several = f"{why.items} different items got this, and nothing was answered meanwhile. "
-    words = f"{halt} {several if why.items > 1 else ''}The server said: {why.message}"
-    return _with_remedy(halt, words)
+    return _no_request_works(halt, several if why.items > 1 else "", why.message, server)
 
 
-def refused(failure: Failure) -> Halt:
+def refused(failure: Failure, server: ServerSpec) -> Halt:
     """When the server's words say that no request would work."""
-    return _with_remedy(failure.halt, f"{failure.halt} The server said: {failure.message}")
+    return _no_request_works(failure.halt or "", "", failure.message, server)
 
 
-def _with_remedy(halt: str | None, words: str) -> Halt:
-    if halt is not None and halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT)):
-        return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
-    return Halt(words)
+def _no_request_works(halt: str, several: str, message: str, server: ServerSpec) -> Halt:
+    is_of_recipe = halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT))
+    look_at = _SERVERS_OWN.sub(f"{server.place}.", halt)
+    words = f"{look_at} {several}The server said: {message.rstrip('.')}."
+    return Halt(words, Remedy.REPLACE_RECIPE if is_of_recipe else None)
 
 
 def outage(failure: Failure, server: ServerSpec, stall_s: float) -> str:

@@ -243,7 +243,7 @@ class Judge:
         if isinstance(verdict, Failure) and verdict.halt:
             is_credit = verdict.reason is Reason.RATE_LIMIT
             how = LeftOut.CREDIT if is_credit else LeftOut.REFUSED
-            self._servers.give_up(server, refused(verdict), now, how)
+            self._servers.give_up(server, refused(verdict, server.spec), now, how)
         else:
             self.give_up_if_stalled(server, now)
         owing = replace(item, tries=item.tries + owed) if owed else item

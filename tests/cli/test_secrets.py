@@ -302,14 +302,18 @@ SENT = {
     "x-team": "Bearer tt-0123456789",
     "X-Title": "Names of cities",
 }
-SENT_SECRETS = (KEY, "vk-0123456789abcdef", "tt-0123456789", "q-0123456789")
+QUERY = {"token": "q-0123456789", "sig": "Sg/0123+456="}
+SENT_SECRETS = (
+    KEY, "vk-0123456789abcdef", "tt-0123456789", "q-0123456789",
+    "Sg/0123+456=", "Sg/0123%2B456%3D", "Sg%2F0123%2B456%3D",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 async def test_what_is_sent_with_each_request_is_stored_and_shown_nowhere(
     looking: Project, batchgen: Typist, simulator: Simulator, processes: str
 ) -> None:
-    looking.config("work: {max_attempts: 1}\n", headers=SENT, query={"token": "q-0123456789"})
+    looking.config("work: {max_attempts: 1}\n", headers=SENT, query=QUERY)
     looking.env |= {"MY_KEY": KEY}
     looking.pool({"word": word} for word in ("error", "answer", "third"))
     everything = " ".join([*SENT_SECRETS, *SENT.values(), "?token=q%2D0123456789"])

@@ -80,9 +80,13 @@ async def test_each_has_its_key_and_its_slots_and_each_item_is_answered_once(
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (None, "the server does not accept the API key."),
+        (None, "the server does not accept the API key. Check model.servers[1].api_key "),
         (NOT_HERE, "nothing has been answered by this server in this run, and "),
-        (NO_MODEL, "the server does not know the model."),
+        (
+            NO_MODEL,
+            "the server does not know the model. Check model.model and model.servers[1].base_url. "
+            "The server said: 404 The model `m` does not exist. 127",
+        ),
         (NO_CREDIT, "quota or credit is used up."),
     ],
     ids=["key", "URL", "model", "credit"],
