@@ -31,6 +31,7 @@ from batchgen.jobs.worker_process import SIGNALS_OF_THE_TERMINAL, TaskResult, Wo
 from batchgen.shutdown import Stop, uninterrupted
 from batchgen.store import Store
 from batchgen.worker.report import WorkerReport
+from batchgen.worker.servers import IS_LEFT_OUT
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Halt, HaltKind, Stats
 
@@ -196,7 +197,9 @@ class WorkerProcesses:
 
     def _say_once(self, child: _Child, line: str) -> None:
         complains = line.startswith(("warning: ", "error: "))
-        if not complains or self._warned.setdefault(line, child) is child:
+        what, is_left_out, _ = line.partition(IS_LEFT_OUT)
+        complaint = what + is_left_out  # how many items failed there differs between processes
+        if not complains or self._warned.setdefault(complaint, child) is child:
             self._say(line)
 
     def _add_up(self) -> None:

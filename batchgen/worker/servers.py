@@ -27,6 +27,8 @@ from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
 from batchgen.worker.trials import Trials
 
+# After the server's name; what follows is as this worker saw it.
+IS_LEFT_OUT = " is left out: "
 _CREDIT_AGAIN_MS = 600_000
 _SILENT_AFTER = 3
 _RATE_MS, _RATE_PARTS = 60_000, 12
@@ -209,7 +211,7 @@ class Servers:
         elif server.left_out is None:
             server.leave_out(how, why, now)
             if left := [one for one in self if one.left_out is None]:
-                self._warn(f"{_named(server)} is left out: {why.why} {_go_on(left)}")
+                self._warn(f"{_named(server)}{IS_LEFT_OUT}{why.why} {_go_on(left)}")
             else:
                 self.halt(self._all_out(why))
         elif how in (LeftOut.REFUSED, LeftOut.CREDIT):  # now for this
