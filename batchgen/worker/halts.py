@@ -51,10 +51,11 @@ def refused(failure: Failure, server: ServerSpec) -> Halt:
 
 
 def _no_request_works(halt: str, several: str, message: str, server: ServerSpec) -> Halt:
-    is_of_recipe = halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT))
     look_at = _SERVERS_OWN.sub(f"{server.place}.", halt)
-    words = f"{look_at} {several}The server said: {message.rstrip('.')}."
-    return Halt(words, Remedy.REPLACE_RECIPE if is_of_recipe else None)
+    words = f"{look_at} {several}The server said: {message}"
+    if halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT)):
+        return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
+    return Halt(words)
 
 
 def outage(failure: Failure, server: ServerSpec, stall_s: float) -> str:

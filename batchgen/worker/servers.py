@@ -211,7 +211,7 @@ class Servers:
         elif server.left_out is None:
             server.leave_out(how, why, now)
             if left := [one for one in self if one.left_out is None]:
-                self._warn(f"{_named(server)}{IS_LEFT_OUT}{why.why} {_go_on(left)}")
+                self._warn(f"{_named(server)}{IS_LEFT_OUT}{_sentence(why)} {_go_on(left)}")
             else:
                 self.halt(self._all_out(why))
         elif how in (LeftOut.REFUSED, LeftOut.CREDIT):  # now for this
@@ -234,7 +234,7 @@ class Servers:
         return any(one is not server and one.per_minute(now) for one in self)
 
     def _all_out(self, last: Halt) -> Halt:
-        reasons = [f"{_named(one)}: {one.why.why}" for one in self if one.why is not None]
+        reasons = [f"{_named(one)}: {_sentence(one.why)}" for one in self if one.why is not None]
         words = f"no server is left that could answer. {' '.join(reasons)}"
         return Halt(words, last.remedy, last.kind)
 
@@ -244,6 +244,11 @@ def _go_on(servers: Sequence[Server]) -> str:
     return (
         f"The {len(servers)} others go on." if are_several else f"{servers[0].spec.name} goes on."
     )
+
+
+def _sentence(why: Halt) -> str:
+    """What a server said may end in no full stop."""
+    return f"{why.why.rstrip('.')}."
 
 
 def _named(server: Server) -> str:
