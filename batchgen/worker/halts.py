@@ -58,10 +58,13 @@ def _no_request_works(halt: str, several: str, message: str, server: ServerSpec)
     return Halt(words)
 
 
-def outage(failure: Failure, server: ServerSpec, stall_s: float) -> str:
-    """When nobody gets through, as it begins."""
-    is_reached = failure.trouble is not Trouble.UNREACHABLE
-    what = "the server answers nobody" if is_reached else "the server cannot be reached"
+def outage(failure: Failure, server: ServerSpec, stall_s: float, *, is_alone: bool) -> str:
+    """When nobody gets through, as it begins; unless the worker `is_alone`, others may."""
+    what = "the server answers nobody"
+    if failure.trouble is Trouble.UNREACHABLE:
+        what = "the server cannot be reached"
+    elif failure.trouble is Trouble.UNAVAILABLE and not is_alone:
+        what = "the server has no room for one of the workers, or for none"
     where = f"{server.shown_url} ({server.place}.base_url)"
     said = failure.message.rstrip(".")
     return (

@@ -189,7 +189,8 @@ class Judge:
         if is_sure and now >= told.again_at:
             told.is_told = True
             told.again_at = now + _TELL_AGAIN_MS
-            self._warn(outage(verdict, server.spec, self._stall_s))
+            is_alone = pacer.server.workers == 1
+            self._warn(outage(verdict, server.spec, self._stall_s, is_alone=is_alone))
 
     def _tell_of_unknown_finish(self, verdict: Answer | Failure) -> None:
         """Once of each."""

@@ -90,8 +90,9 @@ class Court:
         self.left_out: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self.stats = Stats()
+        self.pacer = Pacer(10, 1800, 0)
         servers = servers_of(
-            Pacer(10, 1800, 0), connection=Connection(NO_CLIENT, PRICES), halt=self.halts.append
+            self.pacer, connection=Connection(NO_CLIENT, PRICES), halt=self.halts.append
         )
         if not on_trial:
             proven = Exchange([], [], None, proven={SERVER.key: frozenset({1})})
@@ -261,6 +262,22 @@ def test_an_outage_is_told_at_once_by_the_url_and_how_long_it_goes_on() -> None:
         "the server cannot be reached: http://127.0.0.1/v1 (model.base_url): refused. It is asked "
         "again now and then, for 1800 s (work.stall_s) at most; no item is charged."
     ]
+
+
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [(1, "the server answers nobody"), (4, "the server has no room for one of the workers, or")],
+)
+def test_a_worker_beside_others_does_not_say_that_nobody_is_answered(
+    monkeypatch: pytest.MonkeyPatch, workers: int, told: str
+) -> None:
+    court, now = Court(), [100_000]
+    monkeypatch.setattr("batchgen.worker.judge.clock_ms", lambda: now[0])
+    court.pacer.server.workers = workers
+    for number in range(10):
+        now[0] += 10_000
+        court.decide(Failure(Reason.SERVER, "503", trouble=Trouble.UNAVAILABLE), item(number))
+    assert [warning.startswith(told) for warning in court.warnings] == [True]
 
 
 def test_an_outage_that_may_be_bad_items_is_told_once_a_call_was_sent_to_see(
