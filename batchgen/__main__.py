@@ -1,13 +1,17 @@
 """The process that is batchgen's own: `batchgen`, or `python -m batchgen`."""
 
 import gc
+import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The command; ends the process with the exit code of the contract."""
     gc.disable()  # until `run_process`: to look for cycles takes a twentieth of the imports' time
-    from batchgen.cli import main
+    try:
+        from batchgen.cli import main
+    except KeyboardInterrupt:  # a Ctrl-C at once: there is nothing to finish
+        sys.exit(130)
 
     main()
 

@@ -1,6 +1,8 @@
 """Signals to a real process: the first drains, the second stops at once, and nothing is lost."""
 
 import signal
+import subprocess
+import sys
 import termios
 from signal import SIGINT, SIGTERM
 from typing import Any
@@ -243,3 +245,21 @@ async def test_ctrl_c_leaves_the_terminal_as_it_was(
     assert "Traceback" not in terminal.raw
     simulator.release()
     await resumed(project)
+
+
+def test_ctrl_c_while_the_command_line_is_imported_ends_without_a_traceback() -> None:
+    """A meta path that gets the signal where the first module of the command line is looked for."""
+    interrupted = """
+import os, signal, sys
+class AtTheCommandLine:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "batchgen.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, AtTheCommandLine)
+from batchgen.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
