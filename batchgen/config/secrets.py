@@ -20,7 +20,7 @@ from batchgen.config.settings import ModelConfig
 # chance; a placeholder for a key ("EMPTY", "ollama") is none.
 _SURE_SECRET_CHARS, _SECRET_CHARS, _SHORTEST_SECRET_CHARS = 16, 8, 5
 # What a server was sent may be a site's address or a title, of which an answer may well speak.
-_LIKE_A_TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.=+/~-]{8,}", re.ASCII)
+_LIKE_A_TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.=+/~!#$%^&*-]{8,}", re.ASCII)
 # An answer is searched for a secret in disguise only if it has a sign of one.
 _DISGUISES = ("\\u00", "\\/")
 

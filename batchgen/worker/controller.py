@@ -34,6 +34,7 @@ _AT_WORK_MS = 1000
 _SURELY_TAKEN = 3  # times as long as a refusal took
 _SHORTEST_REFUSAL_MS = 30
 _CALLS_TO_PROVE = 3
+_AT_ONCE_MS = 20  # calls that go out so near each other go out at about the same time
 # Above what is proven: strays in a row that are too unlikely, and as many of all calls.
 _UNLIKELY, _TOO_MANY = 0.03, 0.3
 _CUT, _CUT_ENOUGH_TO_LEARN = 0.8, 0.85
@@ -281,7 +282,7 @@ class Controller:
         for call in self._unknown:
             call.level -= call.number > refused.number
             high += call.level >= self._proven and not call.has_ended
-            if call is not refused and call.sent_at <= refused.sent_at:
+            if call is not refused and 0 <= refused.sent_at - call.sent_at <= _AT_ONCE_MS:
                 is_refused = call.has_ended and not call.is_taken
                 alike_refused += is_refused
                 alike_others += not is_refused

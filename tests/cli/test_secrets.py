@@ -300,11 +300,12 @@ SENT = {
     "api-key": "${MY_KEY}",
     "x-portkey-config": '{"retry": 1, "virtual_key": "vk-0123456789abcdef"}',
     "x-team": "Bearer tt-0123456789",
+    "x-trace": "Trace$ecret99",
     "X-Title": "Names of cities",
 }
 QUERY = {"token": "q-0123456789", "sig": "Sg/0123+456="}
 SENT_SECRETS = (
-    KEY, "vk-0123456789abcdef", "tt-0123456789", "q-0123456789",
+    KEY, "vk-0123456789abcdef", "tt-0123456789", "Trace$ecret99", "q-0123456789",
     "Sg/0123+456=", "Sg/0123%2B456%3D", "Sg%2F0123%2B456%3D",
 )  # fmt: skip
 

@@ -244,7 +244,7 @@ async def test_bodies_and_answers_of_any_kind_cost_their_item_at_most(
     tmp_path: Path, simulator: Simulator
 ) -> None:
     for word, body in BODIES.items():
-        simulator.script(f"Say {word}.", Behaviour.response(200, body))
+        simulator.script(f"Say {word}.", *[Behaviour.response(200, body)] * 2)
     for word, text in ANSWERS.items():
         simulator.script(
             f"Say {word}.",
