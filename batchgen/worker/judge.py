@@ -114,6 +114,7 @@ class Judge:
         self._charge_item_late = charge_late
         self._tried_on_fresh_connection: set[int] = set()
         self._out_of_tries: dict[tuple[int, int], Fail] = {}
+        self._charged_late: dict[int, int] = {}  # tries of the item before that
         self._rng = random.Random()
 
     def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
@@ -229,13 +230,15 @@ class Judge:
         needs_whole: bool,
     ) -> Decision:  # fmt: skip
         now, pacer = clock_ms(), server.pacer
-        is_last_try = item.tries + 1 >= self._policy.max_attempts
+        # It may have been charged late when it had been claimed again already.
+        owed = int(self._charged_late.pop(item.id, None) == item.tries)
+        is_last_try = item.tries + owed + 1 >= self._policy.max_attempts
         was_believed = pacer.server.believed
         blame = pacer.observe(verdict, item, called.call, now, is_last_try=is_last_try)
         self._tell_of_outage(verdict, server, now)
         if was_believed and not pacer.server.believed:
             self._warn(NOT_TRUE)
-        owed = self._charge_late(item, pacer)
+        owed += self._charge_late(item, pacer)
         self._stats.count_call(verdict, called.reply, paused=now < pacer.paused_until)
         server.count_call(verdict, called.reply.status, now)
         self._servers.observe(server, verdict, now)
@@ -267,6 +270,8 @@ class Judge:
             is_tried_again = failure.reason is not Reason.REJECTED
             if is_tried_again and late.tries + 1 < self._policy.max_attempts:
                 self._charge_item_late(late)
+                if late.id != item.id:
+                    self._charged_late[late.id] = late.tries
             elif late.id != item.id:  # its next claim ends it, without a call
                 fail = Fail(failure.reason, failure.message)
                 self._out_of_tries[late.id, late.tries] = fail

@@ -40,8 +40,8 @@ async def share_limits_and_items_of_one_experiment(project: Project, _: Simulato
     assert {json.loads(line)["input"]["word"] for line in live} < set("cdefghij")
     assert len(live) == 6
     logs = (project.path / "logs").iterdir()
-    started = [json.loads(log.read_text().splitlines()[0]) for log in logs]
-    assert sorted(event["slots"] for event in started) == [2, 3]
+    events = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    assert sorted(one["slots"] for one in events if one["event"] == "run_started") == [2, 3]
     ((requests, tokens),) = project.query("select requests, tokens from shared_rates")
     assert requests > 0 < tokens
 

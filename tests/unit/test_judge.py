@@ -218,6 +218,15 @@ def test_an_item_whose_call_was_cut_off_is_charged_when_others_are_served() -> N
     assert court.late == [item(1)]
 
 
+def test_one_that_is_charged_late_while_it_is_asked_again_has_no_more_tries_for_that() -> None:
+    court = Court()
+    court.decide(CUT_OFF, item(1))
+    court.decide(ANSWER, item(2))
+    unusable = Failure(Reason.BAD_RESPONSE, "no JSON", finish_reason="stop")
+    assert court.decide(unusable, item(1)) == Fail(Reason.BAD_RESPONSE, "no JSON")
+    assert POLICY.max_attempts == 2
+
+
 def test_one_whose_last_try_that_was_ends_without_another_call() -> None:
     court = Court()
     last = item(1, tries=POLICY.max_attempts - 1)

@@ -12,8 +12,9 @@ from batchgen.cli import cli
 
 PACKAGE = Path(__file__).parents[2] / "batchgen"
 SPEAKS_OF_COMMANDS = ("cli", "display", "simulate")  # a display is the command line's
+COMMAND_LINE = ("cli", "__main__.py")
 BELOW = sorted(
-    path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "cli"
+    path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in COMMAND_LINE
 )
 TYPED = re.compile(rf"(?<!\w)--[a-z]|\bbatchgen ({'|'.join(cli.commands)})\b")
 IS_THE_COMMAND_LINES = {"print", "sys.exit", "os._exit", "asyncio.run", "exit", "click.echo"}

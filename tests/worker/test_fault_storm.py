@@ -31,7 +31,8 @@ MAX_ATTEMPTS = 4
 RETRY_AFTER_S = 0.25
 PATTERN = r"(?s)^(?!.*patient.*patient).*$"  # which some of the answers do not match
 # What the attempt is, what becomes of the item when this was its last, and whether it is charged:
-# a reset, a timeout or a 5xx is not when the server seems to be down, or the connection was stale.
+# a reset, a timeout, a 5xx or what is no completion is not when the server seems to be down, or the
+# connection was stale.
 KINDS = {
     "ok": ("answered", None, "always"),
     "length": ("answered", "truncated", "always"),
@@ -42,9 +43,9 @@ KINDS = {
     "cut": ("connection", "connection", "perhaps"),
     "hang": ("timeout", "timeout", "perhaps"),
     "trickle": ("timeout", "timeout", "perhaps"),
-    "html": ("bad_response", "bad_response", "always"),
-    "bad_json": ("bad_response", "bad_response", "always"),
-    "no_choices": ("bad_response", "bad_response", "always"),
+    "html": ("bad_response", "bad_response", "perhaps"),
+    "bad_json": ("bad_response", "bad_response", "perhaps"),
+    "no_choices": ("bad_response", "bad_response", "perhaps"),
     "empty": ("bad_response", "bad_response", "always"),
     "refusal": ("refusal", "refusal", "always"),
     "content_filter": ("refusal", "refusal", "always"),
