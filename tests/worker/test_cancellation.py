@@ -26,7 +26,7 @@ from batchgen.jobs.work import spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import read_objects
 from batchgen.shutdown import Stop
-from batchgen.simulate import Behaviour, Simulator
+from batchgen.simulate import Simulator
 from batchgen.store import open_store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.stats import RunContext
@@ -36,7 +36,6 @@ from tests.kits.project import KEY
 ITEMS = 5
 SLOTS = 2
 STRIDE = 23
-NOW = {"retry-after-ms": "0"}
 
 Cancels = Literal["once", "again and again"]
 
@@ -129,7 +128,7 @@ class Sweep:
     async def run(self, base_url: str) -> None:
         overrides = {"base_url": base_url, "api_key": KEY, "model": "simulated", "timeout_s": 60}
         config = load(None, env={}, overrides=overrides, cwd=self.path)
-        spec = spec_of(config, concurrency=SLOTS)
+        spec = spec_of(config, concurrency=SLOTS, retry_wait_s=0.01)
         parsers = {1: PresentParser(1, self.parser)} if self.parser else {}
         async with open_store(self.database) as store:
             await work(store, config, spec, RunContext(Stop(), Log()), parsers)
@@ -161,8 +160,8 @@ class Sweep:
 
 def script(simulator: Simulator) -> None:
     """Trouble that the worker gets over at once."""
-    simulator.script("w1", Behaviour.error(500, headers=NOW))
-    simulator.script("w2", Behaviour.error(429, headers=NOW))
+    simulator.script("w1", "500")
+    simulator.script("w2", "429")
     simulator.script("w3", "stale")
 
 
@@ -171,7 +170,7 @@ async def cancelled_run(
 ) -> tuple[Steps, Simulator]:
     """One run, cancelled at that step, and what must be true after it and after the next run."""
     sweep.begin()
-    simulator = Simulator()
+    simulator = Simulator(retry_after_s=0)
     steps = Steps(cancel_at, cancels)
     async with simulator.running() as url:
         script(simulator)
