@@ -152,7 +152,6 @@ async def test_what_a_callback_raises_shows_no_frames_of_ours(
     assert (names[-1], len(names) <= 3) == ("mine", True)
 
 
-@pytest.mark.slow  # beside other test processes the signal has come late
 async def test_two_runs_at_once_are_both_stopped_by_a_signal_and_it_means_the_same_again_later(
     here: Project, simulator: Simulator
 ) -> None:

@@ -335,7 +335,7 @@ ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
     first_command_before_it_makes_its_tables: (1,   0,   0,   0,   0),
     first_command_while_it_makes_its_tables:  (1,   0,   0,   0,   1),
     retry_while_it_writes:                    (1,   1,   0,   0,   0),
-    export_while_it_writes:                   (1,   0,   0,   0,   0),
+    export_while_it_writes:                   (1,   0,   1,   0,   0),
     export_before_it_is_recorded:             (1,   0,   0,   0,   0),
 }  # fmt: skip
 
