@@ -15,11 +15,14 @@ An item's life, and who moves it:
 import json
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
 from batchgen.text.json_text import canonical_json
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.steps import Followed, Link
 
 LARGEST_MAX_TOKENS = 10**9
 """What `max_tokens` may be at most: a budget adds up such numbers, and they must stay countable."""
@@ -68,7 +71,8 @@ class Recipe(Struct, frozen=True):
     """Everything that decides what an item is asked; stored by content.
 
     `endpoint` is the name of one in `endpoints`, and `params` are the parameters besides model and
-    prompt, called as in the config.
+    prompt, called as in the config. `function` names the user's function that ends the rows of a
+    step without a call; there is nothing else in such a recipe.
     """
 
     system: Template | None
@@ -76,6 +80,7 @@ class Recipe(Struct, frozen=True):
     model: str
     params: Mapping[str, Any]
     endpoint: str = "chat"
+    function: str | None = None
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
@@ -86,6 +91,7 @@ class Recipe(Struct, frozen=True):
                 "model": self.model,
                 "params": dict(self.params),
                 "endpoint": self.endpoint,
+                **({} if self.function is None else {"function": self.function}),
             }
         )
 
@@ -98,6 +104,7 @@ class Recipe(Struct, frozen=True):
             model=stored["model"],
             params=stored["params"],
             endpoint=stored["endpoint"],
+            function=stored.get("function"),
         )
 
     def digest(self) -> bytes:
@@ -184,7 +191,12 @@ class Item(Struct, frozen=True):
     `parser_id` the parser that reads it: the experiment's, or what the worker has in its place.
     `reserved_tokens` is the estimate of what its call uses, where tokens are limited. `probe`: it
     was claimed from elsewhere in the pool, to see whether all items fail as the first ones did.
-    `server` is the one for which it was claimed, a hash of its URL."""
+    `server` is the one for which it was claimed, a hash of its URL.
+
+    `links` are the rows that it was made of, from its chain's first one down to its parent; of a
+    gathering step's row `gathered` are those that it gathers, each with what it was made of, and
+    `gathering` is the row at the root of those that it will be gathered with. `runs_code`: the
+    user's function ends it, without a call."""
 
     id: int
     epoch: int
@@ -201,6 +213,10 @@ class Item(Struct, frozen=True):
     probe: bool = False
     parser_id: int | None = None
     server: str = ""
+    links: "tuple[Link, ...]" = ()
+    gathered: "tuple[tuple[Link, ...], ...]" = ()
+    gathering: int | None = None
+    runs_code: bool = False
 
 
 class Usage(Struct, frozen=True):
@@ -339,9 +355,10 @@ class Attempt(Struct, frozen=True):
 
 class Done(Struct, frozen=True):
     """The item is done. `parsed_json` is None when parsed is the answer itself, its text or its
-    vector (parser `raw`)."""
+    vector (parser `raw`). `followed`: what is made of it, in an experiment with steps."""
 
     parsed_json: str | None = None
+    followed: "Followed | None" = None
 
 
 class Retry(Struct, frozen=True):
