@@ -4,15 +4,16 @@
     input.lang in ["de", "fr"] or metadata["source"] != "web"
     "sorry" not in response
 
-The names are `id`, `input`, `metadata`, `response` and `parsed`, as in the export. A value that is
-missing is null. The comparisons <, <=, > and >= hold only between two numbers or two texts, and
-`in` searches a text, a list, or the names of an object; anything else is false, never an error.
+The names are `id`, `input`, `metadata`, `response` and `parsed`, as in the export, or others that
+the caller knows the values of. A value that is missing is null. The comparisons <, <=, > and >=
+hold only between two numbers or two texts, and `in` searches a text, a list, or the names of an
+object; anything else is false, never an error.
 """
 
 import ast
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from batchgen.errors import UsageError
@@ -26,16 +27,18 @@ _Values = Mapping[str, Any]
 _Evaluate = Callable[[_Values], Any]
 
 
-class Where:
-    """A compiled condition. Raises UsageError, with the place, for a text that is not one."""
+class _Expression:
+    """A compiled text, in which these names may be. Raises UsageError, with the place and after the
+    `label`, for a text that is none."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, names: Collection[str], label: str) -> None:
         self.text = text.strip()
+        self._known, self._label = names, label
         self._names: set[str] = set()
         if not self.text:
-            raise UsageError("where: is empty")
+            raise self._problem("is empty")
         if len(self.text) > _MAX_CHARS:
-            raise UsageError(f"where: longer than {_MAX_CHARS:,} characters")
+            raise self._problem(f"longer than {_MAX_CHARS:,} characters")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the parser warns of "\d", on stderr
@@ -43,16 +46,14 @@ class Where:
             self._evaluate = self._compiled(tree.body)
         except SyntaxError as exc:
             column = exc.offset or len(self.text) + 1
-            raise UsageError(
-                f"where: column {column}: {exc.msg}, in: {self.text} (there are {_OPERATORS})"
+            raise self._problem(
+                f"column {column}: {exc.msg}, in: {self.text} (there are {_OPERATORS})"
             ) from None
         except (ValueError, RecursionError, MemoryError) as exc:
-            raise UsageError(f"where: cannot be read ({exc or 'nested too deep'})") from None
+            raise self._problem(f"cannot be read ({exc or 'nested too deep'})") from None
 
-    def holds(self, value_of: Callable[[str], Any]) -> bool:
-        """Whether the condition holds. `value_of` gives the value of a name; it is called only for
-        the names in the condition, as a value may have to be parsed."""
-        return bool(self._evaluate({name: value_of(name) for name in self._names}))
+    def _value(self, value_of: Callable[[str], Any]) -> Any:
+        return self._evaluate({name: value_of(name) for name in self._names})
 
     def _compiled(self, node: ast.expr) -> _Evaluate:
         match node:
@@ -80,8 +81,8 @@ class Where:
                 return lambda _: literal
 
     def _field(self, node: ast.expr, name: str) -> _Evaluate:
-        if name not in NAMES:
-            known = ", ".join(NAMES)
+        if name not in self._known:
+            known = ", ".join(self._known)
             raise self._refused(node, f"there is no {name}; there is {known} (a text needs quotes)")
         self._names.add(name)
         return lambda row: row[name]
@@ -121,7 +122,46 @@ class Where:
         line = re.split(r"\r\n?|\n", self.text)[node.lineno - 1]
         column = len(line.encode()[: node.col_offset].decode()) + 1
         part = ast.get_source_segment(self.text, node)
-        return UsageError(f"where: column {column}: `{part}`: {problem}")
+        return self._problem(f"column {column}: `{part}`: {problem}")
+
+    def _problem(self, problem: str) -> UsageError:
+        return UsageError(f"{self._label}{problem}")
+
+
+class Where(_Expression):
+    """A compiled condition; see `_Expression`."""
+
+    def __init__(
+        self, text: str, names: Collection[str] = NAMES, *, label: str = "where: "
+    ) -> None:
+        super().__init__(text, names, label)
+
+    def holds(self, value_of: Callable[[str], Any]) -> bool:
+        """Whether the condition holds. `value_of` gives the value of a name; it is called only for
+        the names in the condition, as a value may have to be parsed."""
+        return bool(self._value(value_of))
+
+
+class Path(_Expression):
+    """A compiled path to one value, and nothing else: `parsed[0]`, `critique.faults`. Raises as
+    `Where` does."""
+
+    def __init__(self, text: str, names: Collection[str], *, label: str = "") -> None:
+        super().__init__(text, names, label)
+
+    def value(self, value_of: Callable[[str], Any]) -> Any:
+        """What is there; None where nothing is. `value_of` gives the value of a name."""
+        return self._value(value_of)
+
+    def _compiled(self, node: ast.expr) -> _Evaluate:
+        match node:
+            case ast.Name(id=name) if name not in _CONSTANTS:
+                return self._field(node, name)
+            case ast.Attribute() | ast.Subscript():
+                return super()._compiled(node)
+        raise self._refused(
+            node, "is no path; write a name, and what is in it: name, name.field, name[0]"
+        )
 
 
 def _joined(parts: list[_Evaluate], op: type[ast.boolop]) -> _Evaluate:

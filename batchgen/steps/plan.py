@@ -7,6 +7,12 @@ from msgspec import Struct, to_builtins
 from msgspec.json import decode
 
 from batchgen.text.json_text import canonical_json
+from batchgen.where import Path, Where
+
+ITEM_NAMES = ("id", "input", "metadata")
+"""What conditions and paths may name besides the steps: of the item, as in the export."""
+RESULT_NAMES = ("parsed", "response")
+"""What a step's `value` may name: of its own answer."""
 
 
 class StepRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,6 +33,20 @@ class StepRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gather: str | None = None
     conversation: bool = False
     runs_code: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What those after it may name because of it: itself first."""
+        element = (self.each[0],) if self.each else ()
+        return (self.name, *element, *((self.gather,) if self.gather else ()))
+
+
+class Conditions(Struct, frozen=True):
+    """What of a rule is an expression, compiled."""
+
+    value: Path
+    when: Where | None
+    each: Path | None
 
 
 class Plan(Struct, frozen=True, dict=True):
@@ -49,10 +69,6 @@ class Plan(Struct, frozen=True, dict=True):
 
         return hashlib.sha256(self.to_json().encode()).digest()
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {rule.name: number for number, rule in enumerate(self.steps)}
-
     def number_of(self, name: str) -> int:
         """Raises KeyError for a name that no step has."""
         return self._numbers[name]
@@ -62,3 +78,42 @@ class Plan(Struct, frozen=True, dict=True):
         after = number + 1
         is_gathered = after < len(self.steps) and self.steps[after].gather is not None
         return after if is_gathered else None
+
+    def gathering_before(self, number: int) -> int:
+        """The last gathering step before step `number`; -1: there is none."""
+        return next((n for n in range(number - 1, -1, -1) if self.steps[n].gather), -1)
+
+    def names_before(self, number: int) -> tuple[str, ...]:
+        """What conditions and paths of step `number` may name, besides the item's: the steps before
+        it, the elements that these are made for, and the lists that they have gathered."""
+        found = (name for rule in self.steps[:number] for name in rule.names)
+        return tuple(dict.fromkeys(found))
+
+    def names_in(self, number: int) -> tuple[str, ...]:
+        """What templates of step `number` may name, besides the item's variables: its own element,
+        or list, too."""
+        own = self.steps[number].names[1:]
+        return (*self.names_before(number), *own)
+
+    def conditions(self, number: int) -> Conditions:
+        """Raises UsageError, after `when: `, `value: ` or `each: `, for one that cannot be read."""
+        found = self._conditions.get(number)
+        if found is None:
+            found = self._conditions[number] = self._compiled(number)
+        return found
+
+    def _compiled(self, number: int) -> Conditions:
+        rule, names = self.steps[number], (*ITEM_NAMES, *self.names_before(number))
+        return Conditions(
+            Path(rule.value, RESULT_NAMES, label="value: "),
+            None if rule.when is None else Where(rule.when, names, label="when: "),
+            None if rule.each is None else Path(rule.each[1], names, label="each: "),
+        )
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {rule.name: number for number, rule in enumerate(self.steps)}
+
+    @cached_property
+    def _conditions(self) -> dict[int, Conditions]:
+        return {}

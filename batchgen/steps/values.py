@@ -5,9 +5,63 @@ from typing import Any
 
 from batchgen.steps.links import Link
 from batchgen.steps.plan import Plan
+from batchgen.text.json_text import load_json
 
 
 def chain_values(
-    plan: Plan, links: Sequence[Link], gathered: Sequence[Sequence[Link]] = ()
+    plan: Plan, number: int, links: Sequence[Link], gathered: Sequence[Sequence[Link]] = ()
 ) -> dict[str, Any]:
-    raise NotImplementedError
+    """What a row of step `number` sees that was made of these `links` and, of a gathering step, of
+    those that are `gathered`: by their names the values of the steps before it, and the elements
+    that these were made for. A step that was passed over is None.
+
+    A gathering step, and those after it, see lists: those that were gathered, by the name of
+    `gather`, and each step and element between the gathering before and this one, in the same
+    order. The element of the row itself is in its own input.
+    """
+    values: dict[str, Any] = dict.fromkeys(plan.names_before(number))
+    for link in links:
+        _add(plan, values, link)
+    if number < len(plan.steps) and plan.steps[number].gather:
+        _add_lists(plan, values, number, gathered)
+    return values
+
+
+def value_of(plan: Plan, number: int, parsed_json: str | None, response: str | None) -> Any:
+    """What step `number` is called by, of this result of it."""
+    rule = plan.steps[number]
+    if rule.value == "response":
+        return response
+    parsed = response if parsed_json is None else load_json(parsed_json)
+    if rule.value == "parsed":
+        return parsed
+    return plan.conditions(number).value.value({"parsed": parsed, "response": response}.get)
+
+
+def _add(plan: Plan, values: dict[str, Any], link: Link) -> None:
+    rule = plan.steps[link.number]
+    if rule.gather:
+        _add_lists(plan, values, link.number, link.gathered)
+    if rule.each:
+        name = rule.each[0]
+        values[name] = load_json(link.input_json).get(name)
+    values[rule.name] = value_of(plan, link.number, link.parsed_json, link.response)
+
+
+def _add_lists(
+    plan: Plan, values: dict[str, Any], number: int, gathered: Sequence[Sequence[Link]]
+) -> None:
+    before = plan.gathering_before(number)
+    seen = []
+    for chain in gathered:  # they have in common what is up to the gathering before
+        one = dict(values)
+        for link in chain:
+            if link.number > before:
+                _add(plan, one, link)
+        seen.append(one)
+    for rule in plan.steps[before + 1 : number]:
+        for name in rule.names:
+            values[name] = [one.get(name) for one in seen]
+    gathering, last = plan.steps[number], plan.steps[number - 1]
+    assert gathering.gather is not None
+    values[gathering.gather] = [one.get(last.name) for one in seen]
