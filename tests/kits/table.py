@@ -48,6 +48,7 @@ MACHINE = ("host", "boot")
 START = 1_700_000_000_000
 LEASE_MS = 60_000
 MAX_CRASHES = 3
+_OF_STEPS = ("gathering", "outdated", "runs_code")
 
 
 def new_database(path: Path) -> sqlite3.Connection:
@@ -237,7 +238,7 @@ class Table:
         return {
             k: v
             for k, v in row.items()
-            if k not in ("item_id", "experiment_id", "priority", "selection")
+            if k not in ("item_id", "experiment_id", "priority", "selection", *_OF_STEPS)
         }
 
     def attempts(self, item_id: int) -> list[tuple[int, int, str, str | None]]:
@@ -261,7 +262,7 @@ class Table:
         """What the counters must say, counted without any statement of queries.sql."""
         rows = self.query(
             "select experiment_id, state, ifnull((select reason from results where seq ="
-            " result_seq), ''), count(*) from work group by 1, 2, 3"
+            " result_seq and work.state <> 'stale'), ''), count(*) from work group by 1, 2, 3"
         )
         return {(e, state, reason): n for e, state, reason, n in rows}
 
@@ -272,7 +273,7 @@ class Table:
     def recount_parsers(self) -> dict[tuple[int, int], int]:
         rows = self.query(
             "select experiment_id, parser_id, count(*) from work, results where seq = result_seq"
-            " and parser_id is not null group by 1, 2"
+            " and work.state <> 'stale' and parser_id is not null group by 1, 2"
         )
         return {(e, parser): n for e, parser, n in rows}
 

@@ -25,6 +25,7 @@ insert into parser_counters values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0, 0, 0, 50, 0, 0);
 insert into servers values (1, 's', '', 1, 0);
+insert into step_counters values (1, 0, 0);
 insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, 0, null);
 insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
@@ -60,7 +61,7 @@ IMPOSSIBLE = [
     ("done_has_parser", "update results set parser_id = null"),
     ("reparsed_or_not", "update results set reparsed = 2"),
     ("parser_has_answer",
-     "update results set state = 'failed', reason = 'parse', error = 'no', attempt_seq = null"),
+     "update results set state = 'failed', reason = 'server', error = 'no', attempt_seq = null"),
     ("spec <> ''", "insert into parsers values (2, '', '', '{}', 0)"),
     ("json_valid(sources)", "insert into parsers values (2, 'raw', 'x', '{', 0)"),
     ("number_from_one", "insert into variants values (1, 0, 1, 0)"),
@@ -113,6 +114,27 @@ IMPOSSIBLE = [
     ("stop_known", "update workers set stop = 'later'"),
     ("absolute_path", "insert into known_files values ('out.jsonl', 'read')"),
     ("use_known", "insert into known_files values ('/out.jsonl', 'lent')"),
+    ("later_follows_first", "update experiments set first_id = 1, step = 'b'"),
+    ("later_follows_first", "update experiments set number = 1"),
+    ("later_has_name", "update experiments set first_id = 1, number = 1"),
+    ("first_has_plan", "update experiments set step = 'a'"),
+    ("follows_a_plan", "update experiments set followed_plan_id = 1"),
+    ("code_or_call", "update experiments set runs_code = 2"),
+    ("code_or_call", "update work set runs_code = 2"),
+    ("parent_is_older", "update items set parent_id = 2 where id = 1"),
+    ("made_of_parent", "update items set parent_result = 1"),
+    ("made_of_parent", "update items set gathered = '[]'"),
+    ("gathers_a_list", "update items set parent_id = 1, gathered = '{}' where id = 2"),
+    ("gathers_a_list",
+     "update items set parent_id = 1, gathered = '[]', parent_result = 1 where id = 2"),
+    ("element_from_0", "update items set parent_id = 1, element = -1 where id = 2"),
+    ("outdated_runs", "update work set outdated = 1"),
+    ("followed_whole", "update results set children = 0"),
+    ("followed_whole", "update results set children = 0, passed_over = 0"),
+    ("followed_if_done",
+     "update results set children = -1, passed_over = 0, passed_on = zeroblob(8)"),
+    ("hashes_of_8_bytes", "update results set made_of = zeroblob(7)"),
+    ("not_negative", "update step_counters set ended = -1"),
     ("report_is_json", "update workers set report = '{'"),
     ("servers_are_a_list", "update workers set servers = '{}'"),
 ]  # fmt: skip
@@ -123,6 +145,9 @@ REPEATED = [
     ("parsers.spec, parsers.fingerprint", "insert into parsers values (2, 'raw', '', '{}', 0)"),
     ("recipes.digest",
      "insert into recipes (digest, body, created_at) values (zeroblob(32), '{}', 0)"),
+    ("items.parent_id, items.experiment_id, items.element",
+     "insert into items (id, experiment_id, recipe_id, input, parent_id)"
+     " values (3, 1, 1, '{}', 1), (4, 1, 1, '{}', 1)"),
     ("work.item_id", "insert into work (item_id, experiment_id) values (1, 1)"),
 ]  # fmt: skip
 

@@ -186,7 +186,7 @@ def test_an_answer_is_kept_with_all_that_came_with_it(table: Table, worker: int)
          10, 20, 3, 4, None, "text", None, '{"id": 1}')
     ]  # fmt: skip
     assert table.query("select * from results") == [
-        (1, 1, 1, "done", None, None, '{"p": 1}', None, 1, 0, START)
+        (1, 1, 1, "done", None, None, '{"p": 1}', None, 1, 0, START, None, None, None, None)
     ]
     assert table.work(1) == {
         "state": "done", "available_at": None, "epoch": 1, "worker_id": None, "tries": 1,
@@ -199,7 +199,23 @@ def test_a_failed_item_keeps_why(table: Table, worker: int) -> None:
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, Fail(Reason.REJECTED, "too long"), broken(Reason.REJECTED))
     assert table.query("select * from results") == [
-        (1, 1, 1, "failed", "rejected", "too long", None, None, None, 0, START)
+        (
+            1,
+            1,
+            1,
+            "failed",
+            "rejected",
+            "too long",
+            None,
+            None,
+            None,
+            0,
+            START,
+            None,
+            None,
+            None,
+            None,
+        )
     ]
     assert table.counters() == {(1, "failed", "rejected"): 1}
     assert table.work(1)["tries"] == 1

@@ -302,7 +302,7 @@ select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, s
 -- name: count_calls
 -- The calls that may be in flight, or may have been when the worker died.
 select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
- where state = 'running' and worker_id = :worker_id and answer_seq is null;
+ where state = 'running' and worker_id = :worker_id and answer_seq is null and runs_code = 0;
 
 -- name: remove_worker
 delete from workers where id = :worker_id;
@@ -468,7 +468,7 @@ returning item_id;
 
 -- name: parsed_alone
 -- Whether each of a worker's claims, two of them at most, has lost a worker while it was parsed.
-select crashes > 0 and answer_seq is not null from work indexed by work_claimed
+select crashes > 0 and (answer_seq is not null or runs_code = 1) from work indexed by work_claimed
  where state = 'running' and worker_id = :worker_id limit 2;
 
 -- name: claim_crashed
@@ -476,7 +476,8 @@ select crashes > 0 and answer_seq is not null from work indexed by work_claimed
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id = (select item_id from work indexed by work_crashed
-                   where state = 'pending' and crashes > 0 and answer_seq is not null
+                   where state = 'pending' and crashes > 0
+                     and (answer_seq is not null or runs_code = 1)
                      and experiment_id = :experiment_id
                      and (:selection is null or selection = :selection)
                    order by item_id limit 1)
@@ -488,7 +489,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_fresh
                     where state = 'pending' and available_at is null
-                      and (crashes = 0 or answer_seq is null)
+                      and (crashes = 0 or (answer_seq is null and runs_code = 0))
                       and experiment_id = :experiment_id
                     order by priority desc, item_id limit :want)
 returning item_id;
@@ -508,7 +509,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_selected
                     where selection = :selection and state = 'pending' and available_at is null
-                      and (crashes = 0 or answer_seq is null)
+                      and (crashes = 0 or (answer_seq is null and runs_code = 0))
                     order by priority desc, item_id limit :want)
 returning item_id;
 
@@ -516,12 +517,12 @@ returning item_id;
 -- Of the items never tried that come last by priority: the first and the last one.
 with last as (
   select priority, item_id from work indexed by work_fresh
-   where state = 'pending' and available_at is null and (crashes = 0 or answer_seq is null)
+   where state = 'pending' and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
      and experiment_id = :experiment_id
    order by priority, item_id desc limit 1)
 select priority, (select item_id from work indexed by work_fresh
                    where state = 'pending' and available_at is null
-                     and (crashes = 0 or answer_seq is null)
+                     and (crashes = 0 or (answer_seq is null and runs_code = 0))
                      and experiment_id = :experiment_id and priority = last.priority
                    order by item_id limit 1), item_id
   from last;
@@ -533,7 +534,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id = (select item_id from work indexed by work_fresh
                    where state = 'pending' and available_at is null
-                     and (crashes = 0 or answer_seq is null)
+                     and (crashes = 0 or (answer_seq is null and runs_code = 0))
                      and experiment_id = :experiment_id and priority = :priority
                      and item_id >= :first
                    order by item_id limit 1)
@@ -543,11 +544,11 @@ returning item_id;
 with last as (
   select priority, item_id from work indexed by work_selected
    where selection = :selection and state = 'pending' and available_at is null
-     and (crashes = 0 or answer_seq is null)
+     and (crashes = 0 or (answer_seq is null and runs_code = 0))
    order by priority, item_id desc limit 1)
 select priority, (select item_id from work indexed by work_selected
                    where selection = :selection and state = 'pending' and available_at is null
-                     and (crashes = 0 or answer_seq is null) and priority = last.priority
+                     and (crashes = 0 or (answer_seq is null and runs_code = 0)) and priority = last.priority
                    order by item_id limit 1), item_id
   from last;
 
@@ -556,7 +557,7 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id = (select item_id from work indexed by work_selected
                    where selection = :selection and state = 'pending' and available_at is null
-                     and (crashes = 0 or answer_seq is null)
+                     and (crashes = 0 or (answer_seq is null and runs_code = 0))
                      and priority = :priority and item_id >= :first
                    order by item_id limit 1)
 returning item_id;
@@ -652,7 +653,8 @@ delete from calls_on_trial where server = :server;
 -- Of the workers that ask this server and no other.
 select count(*)
   from workers k cross join work w indexed by work_claimed on w.worker_id = k.id
- where k.servers = json_array(:server) and w.state = 'running' and w.answer_seq is null;
+ where k.servers = json_array(:server) and w.state = 'running' and w.answer_seq is null
+   and w.runs_code = 0;
 
 -- name: share_refused
 -- Of all calls, those that failed with an HTTP status, and all.
@@ -948,7 +950,8 @@ select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
   cross join json_each(iif(w.second_call, '[1, 2]', '[1]'))
   cross join items i on i.id = w.item_id
   left join reservations r on r.item_id = w.item_id and r.epoch = w.epoch
- where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null limit :limit;
+ where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null
+   and w.runs_code = 0 limit :limit;
 
 -- name: recent_finishes
 -- Items that a call finished since :since, counted back from the newest; at most :limit of them. An
@@ -1148,13 +1151,13 @@ delete from exports where path = :path;
 -- name: recount
 select experiment_id, state, reason, n from (
   select w.experiment_id, w.state, coalesce(r.reason, '') as reason, count(*) as n
-    from work w left join results r on r.seq = w.result_seq
+    from work w left join results r on r.seq = w.result_seq and w.state <> 'stale'
    group by 1, 2, 3);
 
 -- name: recount_parsers
 select w.experiment_id, r.parser_id, count(*) as n
   from work w join results r on r.seq = w.result_seq
- where r.parser_id is not null group by 1, 2;
+ where w.state <> 'stale' and r.parser_id is not null group by 1, 2;
 
 -- name: recount_calls
 -- What the calls of each experiment used.
@@ -1178,10 +1181,11 @@ select r.item_id from reservations r
  where w.item_id is null or k.id is null limit 20;
 
 -- name: done_without_answer
+-- What the user's function ended has none.
 select w.item_id from work w
   left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state
   left join attempts a on a.seq = r.attempt_seq and a.item_id = w.item_id and a.outcome = 'answered'
- where w.state = 'done' and a.seq is null limit 20;
+ where w.state = 'done' and (a.seq is null) = (w.runs_code = 0 or r.seq is null) limit 20;
 
 -- name: failed_without_result
 select w.item_id from work w
@@ -1211,7 +1215,7 @@ select custom_id, experiment_id from items i
 
 -- name: items_without_key
 -- Two sorts; a join would scan the keys for each item, as they are indexed by key only.
-select item_id from work
+select w.item_id from work w cross join items i on i.id = w.item_id and i.parent_id is null
 except select item_id from item_keys except select item_id from new_item_keys limit 20;
 
 -- name: keys_without_item

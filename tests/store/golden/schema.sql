@@ -55,8 +55,20 @@ CREATE TABLE experiments (
   parser_id          integer not null references parsers (id),  -- the present one
   superseded_results integer not null default 0,   -- done results that are their item's no more
   overuse            real    not null default 1,   -- how many times its most a call has used (budget)
+  first_id           integer references experiments (id),  -- the chain's first step; null: it is, or no step
+  step               text,                         -- its name; null: an experiment without steps
+  number             integer not null default 0,   -- its place in the chain
+  plan_id            integer references plans (id),  -- of a first step: the present one
+  followed_plan_id   integer references plans (id),  -- the one by which all that is done was followed
+  gathered_by        integer references experiments (id),  -- a later step that gathers its rows
+  runs_code          integer not null default 0,   -- 1: the user's function ends its rows, without a call
   constraint superseded_not_negative check (superseded_results >= 0),
-  constraint overuse_from_one        check (overuse >= 1)
+  constraint overuse_from_one        check (overuse >= 1),
+  constraint later_follows_first     check ((first_id is null) = (number = 0) and number >= 0),
+  constraint later_has_name          check (first_id is null or step is not null),
+  constraint first_has_plan          check ((plan_id is null) = (first_id is not null or step is null)),
+  constraint follows_a_plan          check (followed_plan_id is null or plan_id is not null),
+  constraint code_or_call            check (runs_code in (0, 1))
 ) strict;
 
 CREATE TABLE exports (
@@ -94,9 +106,19 @@ CREATE TABLE items (
   input         text    not null,                  -- JSON on one line, mostly just as it came
   sample        integer,                           -- from 1; null: an ordinary item
   sample_of     integer references items (id),     -- the first sample; null: it is the first
+  parent_id     integer references items (id),     -- the row of an earlier step that it was made of
+  parent_result integer,                           -- results.seq: what it is made of; null: of nothing more
+  element       integer not null default 0,        -- its place in the list that was made rows of
+  gathered      text,                              -- JSON: results.seq of the rows that it gathers
   constraint sample_from_one check (sample >= 1),
   constraint first_of_none   check ((sample_of is null) = (coalesce(sample, 1) = 1)),
-  constraint of_another      check (sample_of <> id)
+  constraint of_another      check (sample_of <> id),
+  constraint parent_is_older check (parent_id < id),
+  constraint made_of_parent  check (parent_id is not null
+                                    or (parent_result is null and element = 0 and gathered is null)),
+  constraint gathers_a_list  check (gathered is null
+                                    or (parent_result is null and json_type(gathered) = 'array')),
+  constraint element_from_0  check (element >= 0)
 ) strict;
 
 CREATE TABLE known_files (
@@ -142,6 +164,13 @@ CREATE TABLE parsers (
   unique (spec, fingerprint)
 ) strict;
 
+CREATE TABLE plans (
+  id         integer primary key,
+  digest     blob    not null unique check (length(digest) = 32),
+  body       text    not null check (json_valid(body)),
+  created_at integer not null
+) strict;
+
 CREATE TABLE proven_recipes (
   server       text    not null,                   -- a hash of its URL
   recipe_id    integer not null references recipes (id),
@@ -185,9 +214,20 @@ CREATE TABLE results (
   parser_id   integer references parsers (id),     -- which read the answer; null: there was none to read
   reparsed    integer not null default 0,          -- 1: of an answer that had been read before
   finished_at integer not null,
-  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null),
+  made_of     blob,                                -- hash of all that it was made of; null: of an item
+  children    integer,                             -- rows made of it; null: nothing follows, or did not yet
+  passed_over integer,                             -- steps after it that were
+  passed_on   blob,                                -- hash of all that rows made of it see
+  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null or parsed is not null),
   constraint done_has_parser   check (state <> 'done' or parser_id is not null),
-  constraint parser_has_answer check (parser_id is null or attempt_seq is not null),
+  constraint parser_has_answer check (parser_id is null or attempt_seq is not null
+                                      or parsed is not null or reason in ('parse', 'crash')),
+  constraint followed_whole    check ((children is null) = (passed_over is null)
+                                      and (children is null) = (passed_on is null)),
+  constraint followed_if_done  check (children is null
+                                      or (state = 'done' and children >= 0 and passed_over >= 0)),
+  constraint hashes_of_8_bytes check ((made_of is null or length(made_of) = 8)
+                                      and (passed_on is null or length(passed_on) = 8)),
   constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
@@ -246,6 +286,13 @@ CREATE TABLE sole_askers (
   asks_from integer not null                       -- when it took the place of one that has gone
 ) strict;
 
+CREATE TABLE step_counters (
+  experiment_id integer primary key,
+  ended         integer not null default 0,
+  passed_over   integer not null default 0,
+  constraint not_negative check (ended >= 0 and passed_over >= 0)
+) strict;
+
 CREATE TABLE suspects (
   item_id       integer primary key references items (id) on delete cascade,
   experiment_id integer not null,
@@ -302,12 +349,18 @@ CREATE TABLE work (
   selection      integer,                          -- selections.id: a run that is about chosen items
   answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
   result_seq     integer,                          -- results.seq: how it ended
-  constraint state_known           check (state in ('pending', 'running', 'done', 'failed')),
+  gathering      integer,                          -- items.id, at the root of those that are gathered with it
+  outdated       integer not null default 0,       -- 1: what it was made of was replaced; it ends stale
+  runs_code      integer not null default 0,       -- 1: as its experiment
+  constraint state_known           check (state in ('pending', 'running', 'done', 'failed', 'stale')),
   constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
-  constraint finished_iff_terminal check ((state in ('done', 'failed')) = (result_seq is not null)),
+  constraint finished_iff_terminal check (state = 'stale'
+                                          or (state in ('done', 'failed')) = (result_seq is not null)),
   constraint waits_only_if_pending check (available_at is null or state = 'pending'),
   constraint two_calls_at_most     check (second_call = 0 or (second_call = 1 and state = 'running')),
-  constraint counts_not_negative   check (tries >= 0 and crashes >= 0 and parse_failures >= 0)
+  constraint counts_not_negative   check (tries >= 0 and crashes >= 0 and parse_failures >= 0),
+  constraint outdated_runs         check (outdated = 0 or (outdated = 1 and state = 'running')),
+  constraint code_or_call          check (runs_code in (0, 1))
 ) strict;
 
 CREATE TABLE workers (
@@ -335,6 +388,10 @@ CREATE TABLE workers (
 CREATE INDEX attempts_by_item on attempts (item_id);
 
 CREATE INDEX attempts_unknown on attempts (seq) where outcome = 'unknown';
+
+CREATE UNIQUE INDEX experiments_by_step on experiments (first_id, number) where first_id is not null;
+
+CREATE INDEX experiments_gathered on experiments (gathered_by) where gathered_by is not null;
 
 CREATE VIEW item_overview as
 select e.name as experiment, i.id, i.custom_id, i.sample, w.state, r.reason, r.error, w.tries,
@@ -368,9 +425,13 @@ select w.item_id as id, i.custom_id, i.input, json_quote(a.response) as response
   from work w
   cross join result_values r on r.seq = w.result_seq
   left join attempts a on a.seq = r.attempt_seq
-  cross join items i on i.id = w.item_id;
+  cross join items i on i.id = w.item_id
+ where w.state <> 'stale';
 
 CREATE INDEX items_by_sample on items (sample_of, sample) where sample_of is not null;
+
+CREATE UNIQUE INDEX items_children on items (parent_id, experiment_id, element)
+  where parent_id is not null;
 
 CREATE VIEW result_values as
 select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id, r.reparsed,
@@ -386,15 +447,21 @@ select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id,
 CREATE INDEX work_claimed  on work (worker_id)              where state = 'running';
 
 CREATE INDEX work_crashed  on work (experiment_id, item_id)
-  where state = 'pending' and crashes > 0 and answer_seq is not null;
+  where state = 'pending' and crashes > 0 and (answer_seq is not null or runs_code = 1);
 
 CREATE INDEX work_failed   on work (experiment_id, item_id) where state = 'failed';
 
 CREATE INDEX work_fresh    on work (experiment_id, priority desc, item_id)
-  where state = 'pending' and available_at is null and (crashes = 0 or answer_seq is null);
+  where state = 'pending' and available_at is null
+    and (crashes = 0 or (answer_seq is null and runs_code = 0));
+
+CREATE INDEX work_gathering on work (gathering)
+  where gathering is not null and state in ('pending', 'running');
 
 CREATE INDEX work_selected on work (selection, state, available_at, priority desc, item_id)
   where selection is not null;
+
+CREATE INDEX work_stale    on work (experiment_id, item_id) where state = 'stale';
 
 CREATE INDEX work_waiting  on work (experiment_id, available_at, item_id)
   where state = 'pending' and available_at is not null;
