@@ -9,6 +9,7 @@ This is the door. Behind it:
     json_search            where in a text JSON is
     schema                 JSON that a JSON Schema allows
     function, model        the user's own functions and pydantic models
+    step_function          functions that end the rows of a step, without a call
     fingerprint            what a function does, as a hash: another one is another parser
     problems               how an error names a place in a value
     runner                 runs parsers; exits keeps the exit code when one ends the process
@@ -30,9 +31,9 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Parser", "ParserRunner", "file_digest", "is_function_parser",
-    "is_script_parser", "load_parser", "parser_from_callable", "response_format", "shown_spec",
-    "to_json",
+    "Parser", "ParserRunner", "StepFunction", "file_digest", "is_function_parser",
+    "is_script_parser", "load_parser", "load_step_function", "parser_from_callable",
+    "response_format", "shown_spec", "step_function_from_callable", "to_json",
 ]  # fmt: skip
 
 
@@ -44,8 +45,14 @@ if TYPE_CHECKING:
     from batchgen.parsers.runner import ParserRunner
     from batchgen.parsers.schema_request import response_format
     from batchgen.parsers.specs import is_function_parser, is_script_parser, shown_spec
+    from batchgen.parsers.step_function import (
+        StepFunction,
+        load_step_function,
+        step_function_from_callable,
+    )
 else:
     __getattr__ = names_on_demand(
         __name__, __all__,
-        "specs", "parser", "fingerprint", "function", "runner", "schema_request", "loading",
+        "specs", "parser", "fingerprint", "function", "step_function", "runner", "schema_request",
+        "loading",
     )  # fmt: skip

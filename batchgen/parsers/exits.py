@@ -1,4 +1,5 @@
-"""A parser that ends the process by `os._exit` does not choose the exit code of the run.
+"""A parser, or the function of a step, that ends the process by `os._exit` does not choose the exit
+code of the run.
 
 `os._exit` cannot be caught: with 0 it would look as if the run had ended well. So where a parser
 calls it, in this very process, the process ends as one that failed, and says why. What kills a
@@ -13,27 +14,28 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NoReturn
 
-_parsing_in = ContextVar("parsing_in", default=0)
+_runs_in = ContextVar("runs_in", default=(0, ""))  # in which process, and what it is
 _end_process = os._exit
 
 
 @contextmanager
-def exit_code_kept() -> Iterator[None]:
+def exit_code_kept(what: str = "a parser") -> Iterator[None]:
     """While inside, `os._exit` in this thread and process ends it with exit code 1."""
     if os._exit is not _exit:
         setattr(os, "_exit", _exit)  # noqa: B010  mypy takes no assignment to it
-    token = _parsing_in.set(os.getpid())
+    token = _runs_in.set((os.getpid(), what))
     try:
         yield
     finally:
-        _parsing_in.reset(token)
+        _runs_in.reset(token)
 
 
 def _exit(status: int) -> NoReturn:
-    if _parsing_in.get() == os.getpid():  # not in a process that the parser has forked
+    pid, what = _runs_in.get()
+    if pid == os.getpid():  # not in a process that it has forked
         said = (
-            f"error: a parser ended the process, by os._exit({status!r}). All answers are kept. "
-            "Mend it, or run the same command again: what was being parsed is then tried one at a "
+            f"error: {what} ended the process, by os._exit({status!r}). All answers are kept. Mend "
+            "it, or run the same command again: what was being parsed is then tried one at a "
             "time.\n"
         )
         os.write(2, said.encode())

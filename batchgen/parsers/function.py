@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.errors import ConfigError
 from batchgen.parsers.fingerprint import fingerprint
@@ -25,52 +25,63 @@ def function_parser(
         return model_parser(function, spec, data_files)
     if inspect.isclass(function):
         raise ConfigError(f"parser {spec!r}: a class must be a pydantic model; or give a function")
-    call = _caller(function, spec)
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`
-    )
+    call = caller(function, ("response", "item"), f"parser {spec!r}")
 
     def parse(text: str, item: Mapping[str, Any], _timeout_s: float | None = None) -> Any:
         return call(text, item)
 
     known = fingerprint(function, data_files=data_files)
     return Parser(
-        spec, "function", parse, is_async=is_async, fingerprint=known.digest,
+        spec, "function", parse, is_async=is_async(function), fingerprint=known.digest,
         unknown=known.unknown, sources=known.sources,
     )  # fmt: skip
 
 
-def _caller(function: Callable[..., Any], spec: str) -> Callable[[str, Mapping[str, Any]], Any]:
-    """`function` as a function of (response, item). Its second parameter gets the item, unless it
-    has a default and another name than `item`: then it is an option of the user's own, such as
-    `strict=True`."""
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a call of it returns an awaitable at once."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`
+    )
+
+
+def caller(
+    function: Callable[..., Any], names: tuple[str, str], what: str
+) -> Callable[[Any, Any], Any]:
+    """`function` as a function of two arguments, which are called by these `names`. Its second
+    parameter gets the second one, unless it has a default and another name than that: then it is an
+    option of the user's own, such as `strict=True`. Raises ConfigError, which begins with `what`,
+    for one that takes neither both nor the first alone."""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # some functions written in C have none
-        return lambda text, _item: function(text)
+        return lambda first, _second: function(first)
+    check = _Check(signature, names, what)
     in_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(signature.parameters.values())
     second = [param for param in parameters if param.kind in in_place][1:2]
-    if second and (second[0].default is inspect.Parameter.empty or second[0].name == "item"):
-        return _checked_call(signature, spec, lambda text, item: function(text, item), (0, 1), {})
-    if any(param.kind is param.KEYWORD_ONLY and param.name == "item" for param in parameters):
-        return _checked_call(
-            signature, spec, lambda text, item: function(text, item=item), (0,), {"item": 1}
-        )
-    return _checked_call(signature, spec, lambda text, _item: function(text), (0,), {})
+    name = names[1]
+    if second and (second[0].default is inspect.Parameter.empty or second[0].name == name):
+        return check.takes(lambda one, two: function(one, two), (0, 1), {})
+    if any(param.kind is param.KEYWORD_ONLY and param.name == name for param in parameters):
+        return check.takes(lambda one, two: function(one, **{name: two}), (0,), {name: 1})
+    return check.takes(lambda one, _two: function(one), (0,), {})
 
 
-def _checked_call(
-    signature: inspect.Signature,
-    spec: str,
-    call: Callable[[str, Mapping[str, Any]], Any],
-    args: tuple[int, ...],
-    kwargs: dict[str, int],
-) -> Callable[[str, Mapping[str, Any]], Any]:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise ConfigError(
-            f"parser {spec!r} must take (response) or (response, item), not {signature}: {exc}"
-        ) from exc
-    return call
+class _Check(NamedTuple):
+    signature: inspect.Signature
+    names: tuple[str, str]
+    what: str
+
+    def takes(
+        self, call: Callable[[Any, Any], Any], args: tuple[int, ...], kwargs: dict[str, int]
+    ) -> Callable[[Any, Any], Any]:
+        """The call, if the function can be called so."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            first, second = self.names
+            raise ConfigError(
+                f"{self.what} must take ({first}) or ({first}, {second}), "
+                f"not {self.signature}: {exc}"
+            ) from exc
+        return call

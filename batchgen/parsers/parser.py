@@ -42,12 +42,13 @@ class Parser(Struct, frozen=True):
         return ParserVersion(self.spec, self.fingerprint, self.sources)
 
 
-def to_json(value: Any) -> str:
-    """What a parser returned, as JSON. Raises ParseError when JSON cannot hold it."""
+def to_json(value: Any, what: str = "the parser") -> str:
+    """What a parser, or `what` it is, returned, as JSON. Raises ParseError when JSON cannot hold
+    it."""
     try:
         return dump_json(value)
     except UnicodeEncodeError:
         problem = "a lone surrogate in a text"
     except Exception as exc:  # a subclass of dict or list may run the user's code
         problem = text_of(exc)
-    raise ParseError(f"the parser returned a {type(value).__name__} JSON cannot hold: {problem}")
+    raise ParseError(f"{what} returned a {type(value).__name__} JSON cannot hold: {problem}")

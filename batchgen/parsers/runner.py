@@ -1,11 +1,13 @@
-"""Runs parsers so that a bad one costs only its item: off the event loop, with a deadline."""
+"""Runs parsers, and the functions of steps, so that a bad one costs only its item: off the event
+loop, with a deadline."""
 
 import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -15,7 +17,11 @@ from batchgen.parsers.parser import Parser
 from batchgen.parsers.patterns import RegexTimeoutError
 from batchgen.userfunctions import describe, text_of
 
+if TYPE_CHECKING:  # most experiments run no code of the user's
+    from batchgen.parsers.step_function import StepFunction
+
 FAST_REGEX_S = 0.02  # how long a pattern may hold the event loop; nearly all need less
+_A_PARSER, _A_FUNCTION = "a parser", "the function of a step"
 THREADS = 4  # parsers share the GIL, so more at once would gain nothing
 
 
@@ -33,13 +39,13 @@ class _Thread:
         self._thread = threading.Thread(target=self._work, name="batchgen-parser", daemon=True)
         self._thread.start()
 
-    def start(self, function: Callable[[], Any]) -> asyncio.Future[_Returned]:
+    def start(self, function: Callable[[], Any], what: str) -> asyncio.Future[_Returned]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Returned] = loop.create_future()
 
         def call() -> None:
             try:
-                with exit_code_kept():
+                with exit_code_kept(what):
                     returned = _Returned(function())
             except BaseException as exc:  # SystemExit too, which a thread would swallow
                 returned = _Returned(error=exc)
@@ -101,7 +107,17 @@ class ParserRunner:
                 pass  # again on a thread, with all the time that it may take
         elif parser.is_async:
             return await _awaited(parser.parse(text, item, None), timeout_s)
-        return await self._run_in_thread(parser, text, item, timeout_s)
+        return await self._run_in_thread(lambda: parser.parse(text, item, timeout_s), timeout_s)
+
+    async def run_step(
+        self, function: "StepFunction", item: Mapping[str, Any], values: Mapping[str, Any],
+        timeout_s: float,
+    ) -> Any:  # fmt: skip
+        """What the function of a step returns; the same holds as of a parser."""
+        if function.is_async:
+            return await _awaited(function.call(item, values), timeout_s, _A_FUNCTION)
+        call = partial(function.call, item, values)
+        return await self._run_in_thread(call, timeout_s, _A_FUNCTION)
 
     def close(self) -> None:
         """End the idle threads; those that hang end with the process."""
@@ -109,11 +125,11 @@ class ParserRunner:
             self._idle.pop().stop()
 
     async def _run_in_thread(
-        self, parser: Parser, text: str, item: Mapping[str, Any], timeout_s: float
+        self, call: Callable[[], Any], timeout_s: float, what: str = _A_PARSER
     ) -> Any:
         async with self._free:
             thread = self._idle.pop() if self._idle else _Thread()
-            future = thread.start(lambda: parser.parse(text, item, timeout_s))
+            future = thread.start(call, what)
             try:
                 async with asyncio.timeout(timeout_s):
                     returned = await future
@@ -124,7 +140,7 @@ class ParserRunner:
         if returned.error is not None:
             raise _parse_error(returned.error) from returned.error
         if inspect.isawaitable(returned.value):  # a plain function that returned a coroutine
-            return await _awaited(returned.value, timeout_s)
+            return await _awaited(returned.value, timeout_s, what)
         return returned.value
 
     def _put_back(self, thread: _Thread, *, finished: bool) -> None:
@@ -135,10 +151,10 @@ class ParserRunner:
             self._abandoned.append(thread)
 
 
-async def _awaited(awaitable: Awaitable[Any], timeout_s: float) -> Any:
+async def _awaited(awaitable: Awaitable[Any], timeout_s: float, what: str = _A_PARSER) -> Any:
     try:
         async with asyncio.timeout(timeout_s) as deadline:
-            with exit_code_kept():
+            with exit_code_kept(what):
                 return await awaitable
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()
