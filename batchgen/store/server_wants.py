@@ -28,7 +28,9 @@ class ServerWant(Struct, frozen=True):
     use `call_tokens`, and for `pause_ms` from now on the server wants no more calls; those that it
     has refused it wants not to be sent again for `asked_ms`. `trial` None: no recipe is ever on
     trial. While the server answers nobody, as `probes` calls have shown, its calls are for items
-    from all over the pool."""
+    from all over the pool. It answers rows of these `experiments` (None: of all that no other one
+    names). With `runs_code` there is no server: these are rows that the user's functions end, and
+    they take no part in what the servers share out among them."""
 
     server: str
     slots: int = 0
@@ -39,6 +41,8 @@ class ServerWant(Struct, frozen=True):
     capacity: int = 0
     trial: Trial | None = None
     probes: int | None = None
+    experiments: tuple[int, ...] | None = None
+    runs_code: bool = False
 
 
 class AskedServer(Struct, frozen=True):

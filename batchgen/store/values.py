@@ -178,8 +178,9 @@ class Selection(Struct, frozen=True):
 class ClaimRequest(Struct, frozen=True):
     """What to claim: as many items as the `servers` have room for, but no more than `most`, of
     `experiments` (None: of all), and of a `selection` in them if there is one, and none that could
-    bring their done items, whoever does them, above `until`. Nothing is claimed once `max_failures`
-    is reached. `run` is what the processes of one command have in common."""
+    bring their done items, whoever does them, above `until`. Rows that make no call come on top of
+    `most`. Nothing is claimed once `max_failures` is reached. `run` is what the processes of one
+    command have in common."""
 
     servers: tuple[ServerWant, ...] = ()
     experiments: tuple[int, ...] | None = None
@@ -192,7 +193,12 @@ class ClaimRequest(Struct, frozen=True):
     @property
     def slots(self) -> int:
         """How many items to claim at most."""
-        room = sum(want.slots for want in self.servers)
+        return self.calls + sum(want.slots for want in self.servers if want.runs_code)
+
+    @property
+    def calls(self) -> int:
+        """How many of them may be asked of the servers."""
+        room = sum(want.slots for want in self.servers if not want.runs_code)
         return room if self.most is None else min(room, self.most)
 
     @property
