@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from batchgen.cli import cli
-from batchgen.config import Leaf, leaf_table
+from batchgen.config import Leaf, leaf_table, step_keys
 from batchgen.export import FORMATS
 from batchgen.parameters import OF_OTHER_ENDPOINTS, PARAMETER_NAMES
 
@@ -37,6 +37,12 @@ The parameters of a chat completion go under `model` too, those of vLLM, SGLang 
 among them, and are passed on as they are; null: not sent. What else only your server knows goes
 under `model.extra_body`. An item's `params` may have all of them. The other
 [endpoints](endpoints.md#parameters) get them by the names that they have there.
+"""
+
+STEPS = """\
+Several calls for each item, each of which sees the item's variables and the value of every step
+before it. What each entry of the list may have; only its `name`, and `user` or `function`, must be
+there:
 """
 
 COMMANDS = """\
@@ -110,6 +116,17 @@ def config_sections() -> Iterator[str]:
         if parameters:
             yield PARAMETERS
             yield parameter_table(parameters)
+    yield "## steps\n"
+    yield STEPS
+    yield step_table()
+
+
+def step_table() -> str:
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key in step_keys():
+        default = f"`{key.default}`" if key.default else ""
+        rows.append(f"| `{key.name}` | {key.phrase} | {default} | {key.help} |")
+    return "\n".join(rows) + "\n"
 
 
 def section_of(leaf: Leaf) -> str:

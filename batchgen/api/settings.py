@@ -136,6 +136,8 @@ class Settings(TypedDict, total=False):
     database: str | Path
     parser: str
     structured_output: bool
+    steps: Sequence[Values] | None
+    result: str | Sequence[str] | None
     log_dir: str | Path
 
     concurrency: int

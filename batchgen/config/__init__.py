@@ -6,6 +6,7 @@ This is the door. Behind it:
     kinds        what a value must be
     sent         headers, and what is added to the URL
     servers      several servers or keys for one run
+    steps        several calls for each item: step_settings are the reference, step_list reads them
     sources      defaults < file < environment < overrides
     strict_yaml  the file
     secrets      what of them no text may show
@@ -19,9 +20,30 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
-    "SentValue", "SentValues", "ServerConfig", "WorkConfig", "gives_key", "leaf_table", "load",
-    "missing_variables", "model_setting", "secrets_of", "server_names",
+    "Config",
+    "Leaf",
+    "ModelConfig",
+    "OutputConfig",
+    "PromptsConfig",
+    "Secrets",
+    "SentValue",
+    "SentValues",
+    "ServerConfig",
+    "StepConfig",
+    "StepKey",
+    "StepPrompt",
+    "WorkConfig",
+    "gives_key",
+    "leaf_table",
+    "load",
+    "missing_variables",
+    "model_of",
+    "model_setting",
+    "place_of",
+    "plan_of",
+    "secrets_of",
+    "server_names",
+    "step_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -38,7 +60,10 @@ if TYPE_CHECKING:
         leaf_table,
     )
     from batchgen.config.sources import load, model_setting
+    from batchgen.config.step_settings import StepKey, step_keys
+    from batchgen.config.steps import StepConfig, StepPrompt, model_of, place_of, plan_of
 else:
     __getattr__ = names_on_demand(
-        __name__, __all__, "settings", "sent", "servers", "sources", "secrets"
-    )
+        __name__, __all__,
+        "settings", "sent", "servers", "sources", "secrets", "steps", "step_settings",
+    )  # fmt: skip

@@ -4,7 +4,7 @@ default, its kind and what it means.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field, to_builtins
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from batchgen.config.kinds import (
     TEXT,
     TEXT_OR_NULL,
     Kind,
+    ValueContext,
     file_of_parser,
     shown_key,
 )
@@ -36,6 +37,9 @@ from batchgen.config.sent import HEADERS, QUERY, SentValue, SentValues, gives_ke
 from batchgen.config.servers import SERVERS, ServerConfig, shown_without_secrets
 from batchgen.errors import ConfigError
 from batchgen.items import Price
+
+if TYPE_CHECKING:
+    from batchgen.config.steps import StepConfig
 
 KeyPath = tuple[str, ...]
 
@@ -199,9 +203,10 @@ class Config(Struct, frozen=True, kw_only=True):
         """The files of the user's that the settings are from and name: nothing may be written over
         one of them."""
         prompts = self.prompts.system_prompt_path, self.prompts.user_prompt_path
-        parser = file_of_parser(self.parser)
-        named = (self.file, *prompts, parser and self.directory / parser)
-        return tuple(path for path in named if path)
+        of_steps = (one.path for step in self.steps for one in step.prompts.values())
+        specs = (self.parser, *(spec for step in self.steps for spec in step.specs))
+        files = (self.directory / file for spec in specs if (file := file_of_parser(spec)))
+        return tuple(path for path in (self.file, *prompts, *of_steps, *files) if path)
 
     model: ModelConfig = field(default_factory=ModelConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
@@ -210,6 +215,8 @@ class Config(Struct, frozen=True, kw_only=True):
     parser: str = "raw"
     names_parser: bool = False
     structured_output: bool = False
+    steps: "tuple[StepConfig, ...]" = ()
+    result: tuple[str, ...] = ()
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")
     directory: Path
@@ -217,10 +224,34 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def check_prompt_files(self) -> None:
         """Raises ConfigError, with the key and the whole path, for a template that isn't a file."""
-        for name, path in self.prompts.files.items():
+        files = {f"prompts.{name}": path for name, path in self.prompts.files.items()}
+        if self.steps:
+            from batchgen.config.steps import prompt_files  # here: most configs have none
+
+            files = prompt_files(self.steps)
+        for name, path in files.items():
             if not path.exists() or path.is_dir():
                 problem = "is a directory" if path.is_dir() else "no such file"
-                raise ConfigError(f"prompts.{name}: {problem}: {path}")
+                raise ConfigError(f"{name}: {problem}: {path}")
+
+
+OF_SERVERS = ("base_url", "api_key", "servers", "headers", "query", "rate_limit", "token_limit")
+"""What of the section `model` is a server's."""
+
+
+def _check_steps(value: Any, context: ValueContext) -> "tuple[StepConfig, ...]":
+    if value is None or value in ([], ()):
+        return ()
+    from batchgen.config.step_list import steps_of  # here: most configs have none
+
+    return steps_of(value, context)
+
+
+def _check_result(value: Any, context: ValueContext) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value or ()
+    if not isinstance(names, (list, tuple)):
+        raise ValueError
+    return tuple(TEXT.check(name, context) for name in names)
 
 
 _SEARCHED = {  # defaults that hold only while the file is there
@@ -286,6 +317,15 @@ _TABLE = {
     "database": (PATH, "the work database"),
     "parser": (PARSER, "what makes `parsed` out of an answer; see [parsers](parsers.md)"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
+    "steps": (
+        Kind("a list of mappings", _check_steps),
+        "several calls for each item, in place of `prompts` and `parser`; see [steps](#steps)",
+    ),
+    "result": (
+        Kind("a name or a list of them", _check_result),
+        "whose value is the `parsed` of a line of the export: that of the first of these steps "
+        "which is there; by default the last step",
+    ),
     "work.concurrency": (
         CONCURRENCY,
         "calls in flight at once, per worker; by default, with `model.servers`, the sum of theirs, "

@@ -73,9 +73,21 @@ def load(
         values["model", "url_variables"] = servers[0].url_variables
         if given["work", "concurrency"] is default_concurrency:
             values["work", "concurrency"] = _slots_of_all(servers)
-    names_parser = given[("parser",)] is not default_parser
     config = _build(values, directory)
+    names_parser = given[("parser",)] is not default_parser and not config.steps
+    if config.steps or config.result:
+        _check_together(config, given["result",].label)
     return replace(config, file=file if found else None, names_parser=names_parser)
+
+
+def _check_together(config: Config, label_of_result: str) -> None:
+    from batchgen.config.steps import check_models, check_result  # here: most configs have none
+
+    check_models(config)
+    try:
+        check_result(config.result, config.steps)
+    except ValueError as exc:
+        raise ConfigError(f"{label_of_result}: {exc}") from None
 
 
 def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
@@ -89,7 +101,37 @@ def _put(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> N
             raise ConfigError(f"{layer[text].label}: {name}_path names a file for it; give one")
         given[text] = _Given(None, given[text].label, given[text].directory)
     _put_servers(layer, given)
+    _put_steps(layer, given)
     given.update(layer)
+
+
+def _put_steps(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
+    """Steps take the place of the one prompt and parser of the layers below."""
+    has_steps = ("steps",) in layer and bool(layer["steps",].value)
+    if not layer.get(("steps",), given["steps",]).value:
+        return
+    for path, key in _OF_STEPS.items():
+        if path in layer and layer[path].value:
+            raise ConfigError(
+                f"{layer[path].label}: stands beside steps, each of which has its own; it goes "
+                f"into one of them, as {key}"
+            )
+        if has_steps:
+            given[path] = _Given(_WITHOUT.get(path), given[path].label, given[path].directory)
+
+
+_OF_STEPS = {
+    ("prompts", "system_prompt_path"): "system: FILE",
+    ("prompts", "user_prompt_path"): "user: FILE",
+    ("prompts", "system_prompt"): "system: {text: ...}",
+    ("prompts", "user_prompt"): "user: {text: ...}",
+    ("parser",): "parser",
+    ("structured_output",): "structured_output",
+}
+_WITHOUT: Mapping[KeyPath, Any] = {
+    ("parser",): "raw",
+    ("structured_output",): False,
+}  # of the others there is none
 
 
 def _put_servers(layer: Mapping[KeyPath, "_Given"], given: dict[KeyPath, "_Given"]) -> None:
