@@ -52,6 +52,11 @@ class _Expression:
         except (ValueError, RecursionError, MemoryError) as exc:
             raise self._problem(f"cannot be read ({exc or 'nested too deep'})") from None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that are in it."""
+        return frozenset(self._names)
+
     def _value(self, value_of: Callable[[str], Any]) -> Any:
         return self._evaluate({name: value_of(name) for name in self._names})
 

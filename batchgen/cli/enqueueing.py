@@ -35,10 +35,11 @@ from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import enqueue, recipe_of
+from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import outdated
 from batchgen.jobs.recipe_choice import recipe_changes
+from batchgen.jobs.recipes import recipe_of
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser, load_parser

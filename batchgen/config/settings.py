@@ -216,6 +216,7 @@ class Config(Struct, frozen=True, kw_only=True):
     names_parser: bool = False
     structured_output: bool = False
     steps: "tuple[StepConfig, ...]" = ()
+    steps_place: str = "steps"  # where they are set, for messages
     result: tuple[str, ...] = ()
     work: WorkConfig = field(default_factory=WorkConfig)
     log_dir: Path = Path("logs")
@@ -228,7 +229,7 @@ class Config(Struct, frozen=True, kw_only=True):
         if self.steps:
             from batchgen.config.steps import prompt_files  # here: most configs have none
 
-            files = prompt_files(self.steps)
+            files = prompt_files(self)
         for name, path in files.items():
             if not path.exists() or path.is_dir():
                 problem = "is a directory" if path.is_dir() else "no such file"

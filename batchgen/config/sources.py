@@ -76,6 +76,7 @@ def load(
     config = _build(values, directory)
     names_parser = given[("parser",)] is not default_parser and not config.steps
     if config.steps or config.result:
+        config = replace(config, steps_place=given["steps",].label)
         _check_together(config, given["result",].label)
     return replace(config, file=file if found else None, names_parser=names_parser)
 

@@ -73,11 +73,17 @@ def place_of(number: int, key: str, name: str) -> str:
     return f"steps[{number}].{key} (step {name})"
 
 
-def prompt_files(steps: Sequence[StepConfig]) -> dict[str, Path]:
+def place_in(config: Config, number: int, key: str) -> str:
+    """The same, with the file or whatever it is set in."""
+    place = place_of(number, key, config.steps[number].name)
+    return f"{config.steps_place}{place.removeprefix('steps')}"
+
+
+def prompt_files(config: Config) -> dict[str, Path]:
     """Those of the templates that are files, by where they are set."""
     return {
-        place_of(number, key, step.name): prompt.path
-        for number, step in enumerate(steps)
+        place_in(config, number, key): prompt.path
+        for number, step in enumerate(config.steps)
         for key, prompt in step.prompts.items()
         if prompt.path
     }
@@ -128,7 +134,7 @@ def check_models(config: Config) -> None:
         own = step.model_settings
         if own.get("api_key") and not own.get("base_url"):
             raise ConfigError(
-                f"{place_of(number, 'model.api_key', step.name)}: is for one server, and model has "
+                f"{place_in(config, number, 'model.api_key')}: is for one server, and model has "
                 "several; name the step's server beside it, in base_url"
             )
 

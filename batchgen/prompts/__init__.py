@@ -3,13 +3,17 @@
 templates   text with variables, from its file: braces, or Jinja2 in a sandbox
 braces      the first of these
 renderer    makes the request of an item, by its recipe
+chain_names by which names the rows of a chain know its item, and the steps before them
+stand_in    in place of a value that is not known yet
 images      replaces local images by data URLs
 """
 
+from batchgen.prompts.chain_names import input_of_step, item_names
 from batchgen.prompts.renderer import LookAlike, Renderer, with_feedback
+from batchgen.prompts.stand_in import StandIn
 from batchgen.prompts.templates import compile_template, load_template, text_template
 
 __all__ = [
-    "LookAlike", "Renderer", "compile_template", "load_template", "text_template",
-    "with_feedback",
+    "LookAlike", "Renderer", "StandIn", "compile_template", "input_of_step", "item_names",
+    "load_template", "text_template", "with_feedback",
 ]  # fmt: skip

@@ -52,11 +52,14 @@ class BraceTemplate:
       text, doubled or not. Only around a variable's name does doubling mean the same as above:
       `{{name}}` gives `{name}`, and `{{{name}}}` the variable in braces.
 
+    A path from one of the `names` is always one, as they are values of which nobody knows yet what
+    they will be.
+
     `variables` are those that it uses, among them the fields and the roots of paths that the items
     checked so far had.
     """
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, names: AbstractSet[str] = _NO_NAMES) -> None:
         self.name = template.name
         self._text = template.text
         braced = set(_BRACED.findall(template.text))
@@ -66,16 +69,24 @@ class BraceTemplate:
             for name in braced
             if not name.isidentifier()
         }
+        self._of_names = frozenset(
+            name for name, path in self._special.items() if path and path[0] in names
+        )
         self._plain = _Reading.of(template.text, frozenset())
         self._readings: dict[AbstractSet[str], _Reading] = {}
         self._found: AbstractSet[str] | None = None  # the special names that checked items had
-        self.variables: AbstractSet[str] = frozenset(self._plain.names)
+        roots = {self._special[name][0] for name in self._of_names}
+        self.variables: AbstractSet[str] = roots.union(self._plain.names)
 
     @cached_property
     def look_alikes(self) -> Mapping[str, str]:
         """What is text here, but a variable elsewhere: as it is written, by the variable's name."""
         found = ((match[1], match[0]) for match in _LOOK_ALIKE.finditer(self._text))
         return {name: written for name, written in found if written != f"{{{name}}}"}
+
+    def check_names(self, variables: Mapping[str, Any]) -> None:
+        """Raises TemplateError when a variable is missing. The values may be stand-ins."""
+        self.check(variables)
 
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when a variable is
@@ -117,7 +128,9 @@ class BraceTemplate:
         return frozenset(
             name
             for name, path in self._special.items()
-            if name in variables or (path and _has_parts(variables.get(path[0], "")))
+            if name in variables
+            or name in self._of_names
+            or (path and _has_parts(variables.get(path[0], "")))
         )
 
     def _values(self, names: Sequence[str], variables: Mapping[str, Any]) -> list[Any]:

@@ -6,6 +6,7 @@ A variable that an item lacks is found at enqueue (`Renderer.check`), before any
 import json
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from batchgen.endpoints import ENDPOINTS, LIMITS, Endpoint
@@ -33,13 +34,30 @@ class LookAlike(NamedTuple):
 
 
 class Renderer:
-    """Makes the requests of items by one recipe. Raises TemplateError for a bad template."""
+    """Makes the requests of items by one recipe. Raises TemplateError for a bad template. `names`
+    are all those of the steps of a chain, if it is for one."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, names: AbstractSet[str] = frozenset()) -> None:
         self._recipe = recipe
         self._params = _with_schema(recipe.params)
-        self._system = compile_template(recipe.system) if recipe.system else None
-        self._user = compile_template(recipe.user) if recipe.user else None
+        self._system = compile_template(recipe.system, names) if recipe.system else None
+        self._user = compile_template(recipe.user, names) if recipe.user else None
+
+    @property
+    def variables(self) -> AbstractSet[str]:
+        """All that its templates may ask for, as far as is known."""
+        return frozenset().union(*(one.variables for one in (self._system, self._user) if one))
+
+    def check_names(self, item_input: ItemInput, where: str) -> None:
+        """Raises TemplateError, which begins with `where`, when the templates need a variable that
+        the item lacks. Its values may be stand-ins."""
+        try:
+            if self._system:
+                self._system.check_names(item_input.system_variables)
+            if self._user:
+                self._user.check_names(item_input.user_variables)
+        except TemplateError as exc:
+            raise TemplateError(f"{where}: {exc}", exc.remedy) from exc
 
     def check(self, item_input: ItemInput, where: str) -> None:
         """Raises TemplateError, which begins with `where`, when no request can be made of the

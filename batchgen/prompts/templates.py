@@ -44,11 +44,12 @@ def text_template(text: str, name: str) -> Template | None:
     return Template(text.replace("\r\n", "\n"), "braces", name) if text.strip() else None
 
 
-def compile_template(template: Template) -> "Compiled":
-    """Raises TemplateError, with name and line, when the template has a syntax error."""
+def compile_template(template: Template, names: AbstractSet[str] = frozenset()) -> "Compiled":
+    """Raises TemplateError, with name and line, when the template has a syntax error. A path from
+    one of the `names` is never text."""
     if template.syntax == "jinja2":
         return JinjaTemplate(template)
-    return BraceTemplate(template)
+    return BraceTemplate(template, names)
 
 
 class JinjaTemplate:
@@ -87,15 +88,28 @@ class JinjaTemplate:
             self.variables |= variables.keys()
         return bool(self.render(variables).strip())
 
+    def check_names(self, variables: Mapping[str, Any]) -> None:
+        """Raises TemplateError when a variable is missing, as far as rendering comes upon it. The
+        values may be stand-ins, of which nothing else can be told."""
+        import jinja2
+
+        try:
+            self._text(variables)
+        except jinja2.UndefinedError as exc:
+            if names := self._missing(exc, variables):
+                message = missing_variables(self.name, names, variables, jinja=True)
+                raise TemplateError(message) from exc
+        except Exception:  # the values may be of other kinds than it needs
+            return
+
     def render(self, variables: Mapping[str, Any]) -> str:
         """Text that can be sent and stored. Raises TemplateError, whatever went wrong."""
         import jinja2
 
         try:
-            return storable("".join(self._template.generate({"item": variables, **variables})))
+            return self._text(variables)
         except jinja2.UndefinedError as exc:
-            missing = self.variables - variables.keys()
-            names = [name for name in missing if exc.message == f"{name!r} is undefined"]
+            names = self._missing(exc, variables)
             message = (
                 missing_variables(self.name, names, variables, jinja=True)
                 if names
@@ -104,6 +118,14 @@ class JinjaTemplate:
             raise TemplateError(message) from exc
         except Exception as exc:  # a template is a program: anything may happen in it
             raise TemplateError(self._failure(exc)) from exc
+
+    def _text(self, variables: Mapping[str, Any]) -> str:
+        return storable("".join(self._template.generate({"item": variables, **variables})))
+
+    def _missing(self, exc: Exception, variables: Mapping[str, Any]) -> list[str]:
+        """The variables that it is about."""
+        missing = self.variables - variables.keys()
+        return [name for name in missing if str(exc) == f"{name!r} is undefined"]
 
     def _failure(self, exc: Exception) -> str:
         """The error, with the template's line where there is one."""

@@ -83,6 +83,11 @@ class Plan(Struct, frozen=True, dict=True):
         """The last gathering step before step `number`; -1: there is none."""
         return next((n for n in range(number - 1, -1, -1) if self.steps[n].gather), -1)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All that templates may name because of the steps; items may have no variable of them."""
+        return frozenset(name for rule in self.steps for name in rule.names)
+
     def names_before(self, number: int) -> tuple[str, ...]:
         """What conditions and paths of step `number` may name, besides the item's: the steps before
         it, the elements that these are made for, and the lists that they have gathered."""

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure", "CallTotals",
-    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
-    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
-    "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage", "OrderChange", "Orders",
-    "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice",
-    "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
-    "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow",
-    "key_of_content", "key_of_id", "literal_parts", "open_store", "read_store", "server_key",
-    "server_keys",
+    "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure",
+    "CallTotals", "ChainIntake", "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer",
+    "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed", "FailedCalls",
+    "FailureGroup", "FailureLimit", "FileUse", "Grant", "Intake", "LiveFileRecord", "LivePage",
+    "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers",
+    "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat", "Selection",
+    "ServerWant", "Spent", "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser",
+    "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts",
+    "open_store", "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Added,
         AnswerChoice,
         Budget,
+        ChainIntake,
         ClaimRequest,
         Condemned,
         EndedAnswer,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         Reservation,
         Selection,
         Spent,
+        StepIntake,
         Twin,
     )
 else:

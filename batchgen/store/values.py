@@ -5,14 +5,17 @@ from collections import Counter
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct, field
 
 from batchgen.errors import UsageError
-from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, Recipe
+from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
 from batchgen.limits import Allowance
 from batchgen.store.server_wants import ServerWant
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.steps import Plan
 
 # Enqueueing
 
@@ -57,6 +60,21 @@ class Intake(Struct, frozen=True):
     choice: RecipeChoice | None = None
     running: int = 0
     asked_anew: int = 0
+
+
+class StepIntake(Struct, frozen=True):
+    """What the rows of a step are asked with, and what reads their answers; of a step that runs
+    code, the function that ends them."""
+
+    recipe: Recipe
+    parser: ParserVersion
+
+
+class ChainIntake(Struct, frozen=True):
+    """The steps of a chain to be enqueued, the first one included, in the order of the plan."""
+
+    plan: "Plan"
+    steps: tuple[StepIntake, ...]
 
 
 class AskedAgain(NamedTuple):
