@@ -74,7 +74,8 @@ class ConfiguredChain(Struct, frozen=True, dict=True):
         """Raises InputError or TemplateError, which begins with `where`, when an item has a
         variable that is called as a step, or when no request can be made of it: by the templates
         of later steps, too, whatever the steps before them will be."""
-        variables = {*item_input.system_variables, *item_input.user_variables}
+        seen = input_of_step(item_input, {})
+        variables = {*seen.system_variables, *seen.user_variables}
         if twice := sorted(variables & self.plan.names):
             raise InputError(
                 f"{where}: has a variable {twice[0]}, which is a name in steps too; call one of "

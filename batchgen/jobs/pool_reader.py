@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
@@ -14,6 +14,9 @@ from batchgen.pool import BadLine
 from batchgen.prompts import LookAlike, Renderer
 from batchgen.prompts.images import check_images
 from batchgen.text.json_text import dump_json
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.chain import ConfiguredChain
 
 _NO_PARAMETERS_OF_ITEMS = {"n"}
 _LOOKED_AT = 20  # entries of a pool, before anything is made for it
@@ -73,7 +76,8 @@ def checked_at_start(
 
 
 class PoolReader:
-    """The good items of a pool; the bad ones raise, or go to `skip_invalid`."""
+    """The good items of a pool; the bad ones raise, or go to `skip_invalid`. With a `chain`, whose
+    first step has the `recipe`, an item must have what all its steps need."""
 
     def __init__(
         self,
@@ -82,7 +86,9 @@ class PoolReader:
         skip_invalid: SkipInvalid | None,
         progress: Enqueued,
         directory: Path,
+        chain: "ConfiguredChain | None" = None,
     ) -> None:
+        self._chain = chain
         self._pool = iter(pool)
         self._ahead: list[PoolItem] = []
         self._skip_invalid = skip_invalid
@@ -124,11 +130,13 @@ class PoolReader:
         if item.input.user_variables is item.input.given and names == self._noted:
             return
         self._noted = names
-        unused = self.renderer.unused_variables(item.input)
+        unused = of_first = self.renderer.unused_variables(item.input)
+        if self._chain is not None:
+            unused = self._chain.unused(of_first)
         if unused <= self._progress.unused:
             return
         look_alikes = self.renderer.look_alikes(item.input)
-        if self.renderer.uses_nothing_of(item.input):
+        if unused == of_first and self.renderer.uses_nothing_of(item.input):
             raise InputError(f"{item.where}: {_all_alike(sorted(unused), look_alikes)}")
         self._progress.unused |= unused
         self._progress.look_alikes.update(one for one in look_alikes if one.variable in unused)
@@ -147,11 +155,13 @@ class PoolReader:
 
     def _problem_of(self, item: PoolItem) -> BadLine | None:
         try:
-            self.renderer.check(item.input, item.where)
+            checked = self.renderer.check if self._chain is None else self._chain.check_item
+            checked(item.input, item.where)
             if messages := self.renderer.messages_given(item.input):
                 check_images(messages, self._directory)
         except InputError as exc:
-            return BadLine(item.where, str(exc), dump_json(item.input.given))
+            problem = str(exc).removeprefix(f"{item.where}: ")
+            return BadLine(item.where, problem, dump_json(item.input.given))
         except TemplateError as exc:
             problem = str(exc).removeprefix(f"{item.where}: ")
             if self._skip_invalid is None:

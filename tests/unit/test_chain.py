@@ -10,10 +10,11 @@ import pytest
 
 from batchgen.config import load
 from batchgen.errors import ConfigError, InputError, TemplateError, UsageError
-from batchgen.items import RAW, ParserVersion, Template
+from batchgen.items import RAW, ParserVersion, PoolItem, Template
 from batchgen.jobs.chain import ConfiguredChain, configured_chain
+from batchgen.jobs.pool_reader import Enqueued, PoolReader
 from batchgen.parsers import parser_from_callable, step_function_from_callable
-from batchgen.pool import read_item
+from batchgen.pool import BadLine, read_item
 from batchgen.prompts import StandIn, compile_template
 
 SCORE = """\
@@ -178,6 +179,21 @@ def test_a_chain_may_begin_with_a_function_or_with_ready_messages(tmp_path: Path
         check(chain_of(tmp_path, text), {"y": 1})
     text = "steps: [{name: a}, {name: b, user: {text: '{a}'}}]"
     check(chain_of(tmp_path, text), {"messages": [{"role": "user", "content": "hi"}]})
+
+
+def test_a_pool_is_read_with_what_all_steps_need(tmp_path: Path) -> None:
+    steps = "steps: [{name: a, user: {text: Begin}}, {name: b, user: {text: '{a} {reader}'}}]"
+    chain = chain_of(tmp_path, steps)
+    given = [{"reader": "me", "x": 1}, {"x": 2}, {"reader": "me", "a": 3}]
+    pool = [PoolItem(read_item(one, f"p:{n}"), f"p:{n}") for n, one in enumerate(given, 1)]
+    bad: list[BadLine] = []
+    found = Enqueued()
+    reader = PoolReader(pool, chain.steps[0].recipe, bad.append, found, tmp_path, chain)
+    assert list(reader) == pool[:1]
+    assert found.unused == {"x"}
+    assert [(one.where, one.problem[:20]) for one in bad] == [
+        ("p:2", "step b: template b.u"), ("p:3", "has a variable a, wh"),
+    ]  # fmt: skip
 
 
 def test_what_no_step_uses_is_told(tmp_path: Path) -> None:
