@@ -31,6 +31,8 @@ class _Expression:
     """A compiled text, in which these names may be. Raises UsageError, with the place and after the
     `label`, for a text that is none."""
 
+    _hint = f"there are {_OPERATORS}"
+
     def __init__(self, text: str, names: Collection[str], label: str) -> None:
         self.text = text.strip()
         self._known, self._label = names, label
@@ -46,9 +48,8 @@ class _Expression:
             self._evaluate = self._compiled(tree.body)
         except SyntaxError as exc:
             column = exc.offset or len(self.text) + 1
-            raise self._problem(
-                f"column {column}: {exc.msg}, in: {self.text} (there are {_OPERATORS})"
-            ) from None
+            problem = f"column {column}: {exc.msg}, in: {self.text} ({self._hint})"
+            raise self._problem(problem) from None
         except (ValueError, RecursionError, MemoryError) as exc:
             raise self._problem(f"cannot be read ({exc or 'nested too deep'})") from None
 
@@ -151,6 +152,8 @@ class Path(_Expression):
     """A compiled path to one value, and nothing else: `parsed[0]`, `critique.faults`. Raises as
     `Where` does."""
 
+    _hint = "write a name, and what is in it: name, name.field, name[0]"
+
     def __init__(self, text: str, names: Collection[str], *, label: str = "") -> None:
         super().__init__(text, names, label)
 
@@ -164,9 +167,7 @@ class Path(_Expression):
                 return self._field(node, name)
             case ast.Attribute() | ast.Subscript():
                 return super()._compiled(node)
-        raise self._refused(
-            node, "is no path; write a name, and what is in it: name, name.field, name[0]"
-        )
+        raise self._refused(node, f"is no path; {self._hint}")
 
 
 def _joined(parts: list[_Evaluate], op: type[ast.boolop]) -> _Evaluate:

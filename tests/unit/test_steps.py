@@ -246,6 +246,11 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         Path(text, ("parsed",), label="value: ")
 
 
+def test_a_path_that_cannot_be_read_is_told_what_a_path_is() -> None:
+    with pytest.raises(UsageError, match=r"in: parsed\[0\} \(write a name, and what is in it: "):
+        Path("parsed[0}", ("parsed",))
+
+
 def test_a_condition_has_the_names_that_it_is_given() -> None:
     assert Where("draft.score > 1", ("draft",)).holds({"draft": {"score": 2}}.get)
     with pytest.raises(UsageError, match="there is no parsed; there is draft"):
