@@ -8,7 +8,7 @@ from batchgen.errors import ParseError
 from batchgen.steps.links import Child, Followed, Link
 from batchgen.steps.plan import Plan
 from batchgen.steps.values import chain_values, value_of
-from batchgen.text.json_text import canonical_json, dump_json, load_json
+from batchgen.text.json_text import content_of, dump_json, load_json
 
 _HASH_BYTES = 8
 _NO_HASH = bytes(_HASH_BYTES)
@@ -99,10 +99,11 @@ def _hash(
 ) -> bytes:  # fmt: skip
     """Of all that those made of it see. What was gathered has all that came before it in it."""
     before = [chain[-1].passed_on for chain in gathered] or [link.passed_on for link in links[-1:]]
-    digest = blake2b(len(before).to_bytes(4), digest_size=_HASH_BYTES)
-    for one in before:
-        digest.update(one or _NO_HASH)
-    if number:  # that of the first step is the item, which stays the same
-        digest.update(input_json.encode() + b"\0")
-    digest.update(canonical_json(value).encode())
-    return digest.digest()
+    own = input_json if number else ""  # that of the first step is the item, which stays the same
+    parts = (
+        len(before).to_bytes(4),
+        *(one or _NO_HASH for one in before),
+        own.encode() + b"\0",
+        content_of(value),
+    )
+    return blake2b(b"".join(parts), digest_size=_HASH_BYTES).digest()
