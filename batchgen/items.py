@@ -10,6 +10,8 @@ An item's life, and who moves it:
               that.
     failed    given up, with a reason. Only another parser, `--recipe replace` or `again`, and
               `retry` change that.
+    stale     of a later step: what it was made of is being replaced, or has been. Only the same
+              value of its parent once more, and `retry --stale`, change that.
 """
 
 import json
@@ -33,6 +35,7 @@ class State(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    STALE = "stale"
 
 
 class Reason(StrEnum):
@@ -196,7 +199,9 @@ class Item(Struct, frozen=True):
     `links` are the rows that it was made of, from its chain's first one down to its parent; of a
     gathering step's row `gathered` are those that it gathers, each with what it was made of, and
     `gathering` is the row at the root of those that it will be gathered with. `runs_code`: the
-    user's function ends it, without a call."""
+    user's function ends it, without a call. `parent_id` is the row that it was made of, the root of
+    those that it gathers; None: it is the user's. `plan_id` is that of its chain, if it has steps:
+    what follows it by another one does not count."""
 
     id: int
     epoch: int
@@ -217,6 +222,8 @@ class Item(Struct, frozen=True):
     gathered: "tuple[tuple[Link, ...], ...]" = ()
     gathering: int | None = None
     runs_code: bool = False
+    parent_id: int | None = None
+    plan_id: int | None = None
 
 
 class Usage(Struct, frozen=True):

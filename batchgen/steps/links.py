@@ -8,7 +8,8 @@ class Link(Struct, frozen=True):
     of its step, from 0. `parsed_json` is None when parsed is the answer itself; of an embedding it
     is the vector. `response` is None where the user's function ended it, without a call.
     `passed_on` is the hash of that result (see `Followed`). `gathered`: of a gathering step's row,
-    the rows that it gathered, each with those that it was made of, from the chain's first one."""
+    the rows that it gathered, each with those that it was made of, from the chain's first one.
+    `custom_id` is the user's own id, of a chain's first row."""
 
     item_id: int
     experiment_id: int
@@ -20,6 +21,7 @@ class Link(Struct, frozen=True):
     response: str | None = None
     passed_on: bytes | None = None
     sample: int | None = None
+    custom_id: str | None = None
     gathered: tuple[tuple["Link", ...], ...] = ()
 
 

@@ -36,6 +36,8 @@ class CounterDeltas(Struct):
     totals: defaultdict[int, TotalsDelta] = field(default_factory=lambda: defaultdict(TotalsDelta))
     failed_calls: dict[tuple[int, CallFailure], FailedCalls] = field(default_factory=dict)
     superseded: Counter[int] = field(default_factory=Counter)
+    ended: Counter[int] = field(default_factory=Counter)
+    passed_over: Counter[int] = field(default_factory=Counter)
     overused: dict[int, float] = field(default_factory=dict)
 
     def move(self, experiment_id: int, state: str, delta: int, reason: str = "") -> None:
@@ -50,6 +52,14 @@ class CounterDeltas(Struct):
     def supersede(self, experiment_id: int, n: int = 1) -> None:
         """So many results that were done are their items' no more."""
         self.superseded[experiment_id] += n
+
+    def end_chains(self, experiment_id: int, n: int = 1) -> None:
+        """So many more chains have ended at this step."""
+        self.ended[experiment_id] += n
+
+    def pass_over(self, experiment_id: int, n: int = 1) -> None:
+        """This step was passed over for so many more rows."""
+        self.passed_over[experiment_id] += n
 
     def overuse(self, experiment_id: int, times: float) -> None:
         """A call used so many times what was asked for it."""

@@ -10,8 +10,9 @@ epoch of the claim and is running. Of one that came too late nothing moves; its 
 all the same, in the places of the unknown ones that others have written for them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -30,16 +31,17 @@ from batchgen.items import (
     State,
     Suspect,
 )
-from batchgen.limits import Returned
+from batchgen.store.chain import Steps, made_of_item
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.server_wants import ServerWant
-from batchgen.store.values import Budget, Grant, Reservation, Spent
-from batchgen.text.spans import spans_of
+from batchgen.store.plan_rows import Row, attempt_row, result_row
+from batchgen.store.values import Spent
+
+if TYPE_CHECKING:
+    from batchgen.steps import Followed
 
 # How an answer ends that the parser, or what it needs of an answer, is to blame for.
 _PARSER_REASONS = frozenset({Reason.PARSE, Reason.TRUNCATED, Reason.CRASH})
 
-Row = dict[str, object]
 Claim = tuple[int, int]
 """The number of the item, and the epoch that the claim has."""
 
@@ -49,17 +51,23 @@ def claim_of(item: Item) -> Claim:
 
 
 class Claimed(Struct, frozen=True):
-    """An item of a claim. `answer_seq` is its answer that waits for its parser, `parser_id`."""
+    """An item of a claim. `answer_seq` is its answer that waits for its parser, `parser_id`;
+    `gathering` what it is gathered with, and `made_of` the hash of what it was made of."""
 
     item_id: int
     experiment_id: int
     epoch: int
     answer_seq: int | None
     parser_id: int | None
+    gathering: int | None = None
+    made_of: bytes | None = None
 
     @classmethod
     def of(cls, item: Item) -> "Claimed":
-        return cls(item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id)
+        return cls(
+            item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id,
+            item.gathering, made_of_item(item),
+        )  # fmt: skip
 
 
 class Reserved(Struct, frozen=True):
@@ -78,13 +86,26 @@ _MOST_OVERUSE = 100.0
 class Known(Struct, frozen=True):
     """What the engine knows before it writes. `late` has the other claims, those that do not hold,
     as far as their items are still there: how many attempts of unknown outcome, which no budget has
-    booked, are kept for each. `reserved` is what budgets hold back for the calls."""
+    booked, are kept for each. `reserved` is what budgets hold back for the calls. `outdated` are
+    claims of rows that end stale: what they were made of is being replaced (1), or has been (2)."""
 
     held: AbstractSet[Claim] = frozenset()
     late: Mapping[Claim, int] = field(default_factory=dict)
     reserved: Mapping[Claim, Reserved] = field(default_factory=dict)
     last_attempt_seq: int = 0
     last_result_seq: int = 0
+    outdated: Mapping[Claim, int] = field(default_factory=dict)
+    steps: Steps = field(default_factory=Steps)
+
+
+class Parent(NamedTuple):
+    """A row that is done with this result, and what follows it. `is_new`: it never was before."""
+
+    item_id: int
+    experiment_id: int
+    result_seq: int
+    followed: "Followed"
+    is_new: bool
 
 
 class Plan(Struct):
@@ -102,6 +123,8 @@ class Plan(Struct):
     settled: list[Row] = field(default_factory=list)  # claims that end
     kept_answers: list[Row] = field(default_factory=list)
     taken_back: list[Row] = field(default_factory=list)
+    parents: list[Parent] = field(default_factory=list)
+    gatherings: set[int] = field(default_factory=set)  # of rows that ended
     deltas: CounterDeltas = field(default_factory=CounterDeltas)
     attempt_seqs: list[int | None] = field(default_factory=list)
     lost: list[Outcome] = field(default_factory=list)
@@ -117,10 +140,11 @@ class Plan(Struct):
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
             unknown_tokens = reserved.most.tokens
         if reserved.asked:
-            times = _used_tokens(attempt, 0) / reserved.asked
+            times = used_tokens(attempt, 0) / reserved.asked
             self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
-        self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt, server))
+        row = attempt_row(self.attempt_seq, worker_id, item.item_id, item.epoch, attempt, server)
+        self.attempts.append(row)
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
         return self.attempt_seq
 
@@ -130,49 +154,88 @@ class Plan(Struct):
         self.deltas.forget_unknown(item.experiment_id, calls)
         return calls
 
-    def move(self, item: Claimed, outcome: Outcome, attempt_seq: int | None, now: int) -> None:
+    def move(
+        self, item: Claimed, outcome: Outcome, attempt_seq: int | None, now: int, known: Known
+    ) -> None:
         """What was decided of a claim that holds. `attempt_seq`: the call that counts, if any."""
-        if isinstance(outcome.decision, KeepAnswer):
+        decision, attempt = outcome.decision, outcome.attempt
+        if isinstance(decision, KeepAnswer):
             claim = {"item_id": item.item_id, "epoch": item.epoch}
             self.kept_answers.append(claim | {"answer_seq": attempt_seq})
-        elif outcome.attempt is not None and outcome.attempt.response is None:
-            self.end(replace(item, parser_id=None), outcome.decision, attempt_seq, now)
-        else:
-            answer = outcome.attempt.response if outcome.attempt else outcome.item.answer_text
-            self.end(item, outcome.decision, attempt_seq, now, answer)
+            return
+        outdated = known.outdated.get(claim_of(outcome.item), 0)
+        if attempt is not None and attempt.response is None:
+            item = replace(item, parser_id=None)
+        elif _follows_another_plan(item, decision, known.steps):
+            answer_seq = item.answer_seq if attempt_seq is None else attempt_seq
+            self.end(
+                replace(item, answer_seq=answer_seq), Release(), None, now, outdated=outdated
+            )  # fmt: skip
+            return
+        answer = attempt.response if attempt else outcome.item.answer_text
+        self.end(item, decision, attempt_seq, now, answer, outdated=outdated)
+        if isinstance(decision, Done) and decision.followed is not None and not outdated:
+            self._follow(item, decision.followed, known.steps)
+
+    def _follow(self, item: Claimed, followed: "Followed", steps: Steps) -> None:
+        """Of the row that was done just now."""
+        is_new = item.epoch == 1
+        self.parents.append(
+            Parent(item.item_id, item.experiment_id, self.result_seq, followed, is_new)
+        )
+        children, passed_over = len(followed.children), followed.passed_over
+        steps.count(self.deltas, item.experiment_id, children, passed_over, +1)
 
     def end(
         self, item: Claimed, decision: Decision, attempt_seq: int | None, now: int,
-        answer: str | None = None,
+        answer: str | None = None, *, outdated: int = 0,
     ) -> None:  # fmt: skip
-        """The claim ends as decided. The item has no parser where there was no `answer` to read."""
-        state, retry = _state_after(decision), decision if isinstance(decision, Retry) else None
+        """The claim ends as decided, or stale if it is `outdated`. The item has no parser where
+        there was no `answer` to read."""
+        state = State.STALE if outdated else _state_after(decision)
+        retry = decision if isinstance(decision, Retry) else None
         result_seq = None
         if isinstance(decision, Done | Fail):
-            result_seq = self._append_result(item, decision, attempt_seq, now, answer)
+            result_seq = self._append_result(
+                item, decision, attempt_seq, now, answer, outdated=outdated
+            )
+        keeps_answer = isinstance(decision, Release) and outdated < 2
         self.settled.append({
             "item_id": item.item_id, "epoch": item.epoch, "state": state,
-            "available_at": retry and retry.available_at,
+            "available_at": None if retry is None or outdated else retry.available_at,
             "charged": retry.charged if retry else result_seq is not None,
             "parse_failed": retry is not None and retry.parse_failed,
-            "answer_seq": item.answer_seq if isinstance(decision, Release) else None,
+            "answer_seq": item.answer_seq if keeps_answer else None,
             "result_seq": result_seq,
         })  # fmt: skip
-        reason = decision.reason if isinstance(decision, Fail) else ""
+        reason = decision.reason if isinstance(decision, Fail) and not outdated else ""
         self.deltas.move(item.experiment_id, State.RUNNING, -1)
         self.deltas.move(item.experiment_id, state, +1, reason)
+        if item.gathering is not None and state != State.PENDING:
+            self.gatherings.add(item.gathering)
         if isinstance(decision, Retry):
             self.deltas.retry(item.experiment_id)
             if decision.error and attempt_seq is None:
                 self.parse_errors.append({"seq": item.answer_seq, "error": decision.error})
 
+    def take_back(self, claim: "ClaimRow", *, crashed: bool) -> None:
+        self.taken_back.append({"item_id": claim.item_id, "crashed": int(crashed)})
+        state = State.STALE if claim.outdated else State.PENDING
+        self.deltas.move(claim.experiment_id, State.RUNNING, -1)
+        self.deltas.move(claim.experiment_id, state, +1)
+        if claim.outdated and claim.gathering is not None:
+            self.gatherings.add(claim.gathering)
+
     def _append_result(
         self, item: Claimed, decision: Done | Fail, attempt_seq: int | None, now: int,
-        answer: str | None,
+        answer: str | None, *, outdated: int,
     ) -> int:  # fmt: skip
+        """Of an outdated one nothing is made."""
         self.result_seq += 1
         seq = attempt_seq if attempt_seq is not None else item.answer_seq
-        parser_id = None if seq is None else parser_of(decision, item.parser_id)
+        was_read = seq is not None or not isinstance(decision, Fail)
+        parser_id = parser_of(decision, item.parser_id) if was_read else None
+        followed = decision.followed if isinstance(decision, Done) and not outdated else None
         self.results.append(
             result_row(
                 self.result_seq,
@@ -182,9 +245,12 @@ class Plan(Struct):
                 now,
                 parser_id=parser_id,
                 answer=answer,
+                made_of=item.made_of,
+                followed=followed,
             )
         )
-        self.deltas.parse(item.experiment_id, parser_id, +1)
+        if not outdated:
+            self.deltas.parse(item.experiment_id, parser_id, +1)
         return self.result_seq
 
 
@@ -207,7 +273,7 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
         seqs = [plan.keep_attempt(worker_id, item, one, reserved, server) for one in attempts]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
-            plan.move(item, outcome, plan.attempt_seqs[-1], now)
+            plan.move(item, outcome, plan.attempt_seqs[-1], now, known)
             if not isinstance(outcome.decision, KeepAnswer):
                 held.discard(claim)
     return plan
@@ -216,8 +282,15 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
 class ClaimRow(Claimed, frozen=True):
     """A claim of a worker that is gone."""
 
-    crashes: int
-    second_call: int
+    crashes: int = 0
+    second_call: int = 0
+    outdated: int = 0
+    runs_code: int = 0
+
+    @property
+    def is_parsed(self) -> bool:
+        """Whether the user's code has it."""
+        return self.answer_seq is not None or bool(self.runs_code)
 
 
 def plan_removal(
@@ -237,60 +310,19 @@ def plan_removal(
     while a parser was at work, only the items it had are suspected of it.
     """
     plan = Plan(known.last_attempt_seq, known.last_result_seq)
-    parsing = any(claim.answer_seq is not None for claim in claims)
+    parsing = any(claim.is_parsed for claim in claims)
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for claim in claims:
         reserved = known.reserved.get((claim.item_id, claim.epoch), _NOTHING_RESERVED)
-        calls = int(claim.answer_seq is None) + claim.second_call if crashed else 0
+        calls = int(not claim.is_parsed) + claim.second_call if crashed else 0
         for _ in range(calls):
             plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
-        suspect = crashed and (claim.answer_seq is not None or not parsing)
+        suspect = crashed and (claim.is_parsed or not parsing)
         if suspect and claim.crashes + 1 >= max_crashes:
-            plan.end(claim, fail, None, now)
+            plan.end(claim, fail, None, now, outdated=claim.outdated)
         else:
-            plan.taken_back.append({"item_id": claim.item_id, "crashed": int(suspect)})
-            plan.deltas.move(claim.experiment_id, State.RUNNING, -1)
-            plan.deltas.move(claim.experiment_id, State.PENDING, +1)
+            plan.take_back(claim, crashed=suspect)
     return plan
-
-
-def plan_grants(
-    wanted: Sequence[Reservation],
-    budget: Budget,
-    spent: Spent,
-    reserved: Spent,
-    held: AbstractSet[Claim],
-    overuse: Mapping[int, float],
-) -> tuple[list[Grant], list[tuple[Reservation, Spent]]]:
-    """What may be sent, an answer each, and the reservations that this makes, with what is held
-    back for each: several times as much, in an experiment whose calls have used so much more."""
-    grants: list[Grant] = []
-    made = []
-    booked = spent + reserved
-    for one in wanted:
-        most = one.most(overuse.get(one.item.experiment_id, 1.0))
-        if budget.is_exceeded_by(spent + most):
-            grants.append(Grant.NEVER)
-        elif budget.is_exceeded_by(booked + most) or claim_of(one.item) not in held:
-            grants.append(Grant.WAIT)
-        else:
-            booked += most
-            made.append((one, most))
-            grants.append(Grant.YES)
-    return grants, made
-
-
-def plan_returned(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
-    """What calls of a server that ended, or were never sent, give back of what they took from its
-    limits, and what it has said."""
-    counts_tokens = want.limits.tpm is not None
-    return Returned(
-        requests=sum(map(_calls_not_sent, outcomes)),
-        tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
-        refused_at=tuple(_refused_at(outcomes)) if want.limits.adaptive else (),
-        asked_ms=want.asked_ms,
-        pause_ms=want.pause_ms,
-    )
 
 
 def may_have_cost_all(attempt: Attempt) -> bool:
@@ -300,62 +332,23 @@ def may_have_cost_all(attempt: Attempt) -> bool:
     return attempt.outcome != "failed" or attempt.may_be_charged
 
 
+def used_tokens(attempt: Attempt, reserved: int) -> int:
+    """Of a call for which so many were reserved."""
+    if may_have_cost_all(attempt):
+        return reserved
+    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
+
+
 def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:
     """The parser by which an item with an answer has ended so; None: another could change nothing,
     as it was not read."""
     return parser_id if isinstance(end, Done) or end.reason in _PARSER_REASONS else None
 
 
-def result_row(
-    seq: int, item_id: int, attempt_seq: int | None, end: Done | Fail, finished_at: int,
-    *, parser_id: int | None, reparsed: bool = False, answer: str | None = None,
-) -> Row:  # fmt: skip
-    """`answer` is the text that was parsed, if known: what stands in it is not stored twice."""
-    done, parsed = isinstance(end, Done), end.parsed_json if isinstance(end, Done) else None
-    spans = None if answer is None or parsed is None else spans_of(answer, parsed)
-    return {
-        "seq": seq,
-        "item_id": item_id,
-        "attempt_seq": attempt_seq,
-        "state": State.DONE if done else State.FAILED,
-        "reason": None if isinstance(end, Done) else end.reason,
-        "error": None if isinstance(end, Done) else end.error,
-        "parsed": parsed if spans is None else None,
-        "spans": spans,
-        "parser_id": parser_id,
-        "reparsed": reparsed,
-        "finished_at": finished_at,
-    }
-
-
-def _refused_at(outcomes: Iterable[Outcome]) -> Iterator[int]:
-    """When the calls were sent that got a 429."""
-    for outcome in outcomes:
-        for attempt in outcome.attempts:
-            if attempt.reason is Reason.RATE_LIMIT:
-                yield attempt.finished_at - (attempt.latency_ms or 0)
-
-
-def _calls_not_sent(outcome: Outcome) -> int:
-    return int(_was_not_sent(outcome)) + int(outcome.second_call_unsent)
-
-
-def _was_not_sent(outcome: Outcome) -> bool:
-    """Claimed for a call, which never went out."""
-    return not outcome.attempts and outcome.item.answer_seq is None
-
-
-def _unused_tokens(outcome: Outcome) -> int:
-    """Of those reserved for the calls; below zero when they used more."""
-    reserved = outcome.item.reserved_tokens
-    unused = sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
-    return unused + reserved * _calls_not_sent(outcome)
-
-
-def _used_tokens(attempt: Attempt, reserved: int) -> int:
-    if may_have_cost_all(attempt):
-        return reserved
-    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
+def _follows_another_plan(item: Claimed, decision: Decision, steps: Steps) -> bool:
+    """Whether it was followed by a plan that is its chain's no more: its answer is parsed again."""
+    followed = decision.followed if isinstance(decision, Done) else None
+    return followed is not None and steps.plan_id(item.experiment_id) != followed.plan_id
 
 
 def _with_parse_error(outcome: Outcome) -> tuple[Attempt, ...]:
@@ -377,31 +370,3 @@ def _state_after(decision: Decision) -> State:
             return State.PENDING
         case KeepAnswer():
             return State.RUNNING
-
-
-def _attempt_row(seq: int, worker_id: int, item: Claimed, attempt: Attempt, server: str) -> Row:
-    usage = attempt.usage
-    return {
-        "seq": seq,
-        "item_id": item.item_id,
-        "epoch": item.epoch,
-        "worker_id": worker_id,
-        "server": attempt.server or server,
-        "finished_at": attempt.finished_at,
-        "latency_ms": attempt.latency_ms,
-        "outcome": attempt.outcome,
-        "reason": attempt.reason,
-        "error": attempt.error,
-        "http_status": attempt.http_status,
-        "request_id": attempt.request_id,
-        "model": attempt.model,
-        "finish_reason": attempt.finish_reason,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "cost_usd": attempt.cost_usd,
-        "response": attempt.response,
-        "vector": attempt.vector,
-        "body": attempt.body,
-    }

@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from batchgen.items import Done, Fail, State
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan import Row, result_row
+from batchgen.store.plan_rows import Row, result_row
 from batchgen.store.values import EndedAnswer, EndedItem, Reparsed, RowGroup
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
 from batchgen.store.records import (
+    Chain,
     Counts,
     Experiment,
     FailedCalls,
     FailureGroup,
+    MadeOf,
     Pace,
     StoredAttempt,
     StoredItem,
@@ -129,6 +131,21 @@ class ReadStore:
 
     async def recipe(self, recipe_id: int) -> Recipe:
         return Recipe.from_json(await self._db.read(look.recipe_json, recipe_id))
+
+    # Steps
+
+    async def chain_of(self, experiment_id: int) -> Chain | None:
+        """The chain to which the experiment belongs, by whatever of its steps; None: it has no
+        steps."""
+        from batchgen.store.sqlite import plans  # here: what has no steps need not load it
+
+        return await self._db.read(plans.chain_of, experiment_id)
+
+    async def links_of(self, item_ids: Sequence[int]) -> dict[int, MadeOf]:
+        """What rows were made of, by the rows; those of a first step are not there."""
+        from batchgen.store.sqlite import links
+
+        return await self._db.read(links.links_of, item_ids)
 
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""

@@ -7,21 +7,29 @@ and an empty page is the end.
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from batchgen.items import ParserVersion
 
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.steps import Link, Plan
+
 
 class Experiment(Struct, frozen=True):
-    """`endpoint` is what its items are asked at by their recipe, in a list of experiments."""
+    """`endpoint` is what its items are asked at by their recipe, in a list of experiments. A later
+    step of a chain is one too: `first_id` is the chain's first. `step` is its name, and `number`
+    its place; None: it has no steps."""
 
     id: int
     name: str
     created_at: int
     endpoint: str = ""
+    first_id: int | None = None
+    step: str | None = None
+    number: int = 0
 
 
 class CallTotals(Struct):
@@ -51,19 +59,23 @@ class CallFailure(NamedTuple):
 class Counts(CallTotals):
     """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
     calls after which their item was to be asked again; `failed_calls` most of these, and those with
-    which an item failed."""
+    which an item failed. Of steps, `ended` are the chains that ended at them, and `passed_over` the
+    rows for which they were."""
 
     pending: int = 0
     running: int = 0
     done: int = 0
     failed: int = 0
+    stale: int = 0
+    ended: int = 0
+    passed_over: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     retried: int = 0
     failed_calls: Counter[CallFailure] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        return self.pending + self.running + self.done + self.failed
+        return self.pending + self.running + self.done + self.failed + self.stale
 
     @property
     def open(self) -> int:
@@ -81,8 +93,8 @@ class Counts(CallTotals):
 
     @property
     def percent(self) -> int:
-        """Of the items that are finished, rounded down: 100 only when nothing is left."""
-        return 100 * self.finished // self.total if self.total else 100
+        """Of the items that are not open, rounded down: 100 only when nothing is left."""
+        return 100 * (self.total - self.open) // self.total if self.total else 100
 
     def is_enough(self, until: int | None) -> bool:
         """Whether `until` items are done; never, if no number is wanted (None)."""
@@ -193,6 +205,63 @@ class UnknownCall(NamedTuple):
     recipe_id: int
     input: str
     booked_usd: float | None
+
+
+# Steps
+
+
+class MadeOf(NamedTuple):
+    """The rows that a row was made of, from its chain's first one down to its parent; and of a
+    gathering step's row those that it gathers, each with what it was made of."""
+
+    links: "tuple[Link, ...]"
+    gathered: "tuple[tuple[Link, ...], ...]" = ()
+
+
+class ChainStep(NamedTuple):
+    """A step of a chain: an experiment, whose new rows have this recipe. `gathered_by` is the
+    experiment of the step that gathers its rows; None: none does."""
+
+    experiment_id: int
+    name: str
+    number: int
+    recipe_id: int
+    runs_code: bool
+    gathered_by: int | None
+
+
+class Chain(Struct, frozen=True):
+    """The steps of an experiment, in their order, and its plan. While it `is_followed` all rows
+    that are done have been followed by it."""
+
+    first_id: int
+    plan_id: int
+    plan: "Plan"
+    steps: tuple[ChainStep, ...]
+    is_followed: bool = True
+
+
+class FollowRow(NamedTuple):
+    """A row of a step that is done, for `follow`."""
+
+    item_id: int
+    experiment_id: int
+    number: int
+    custom_id: str | None
+    input_json: str
+    result_seq: int
+    parsed_json: str | None
+    response: str | None
+    made_of: MadeOf = MadeOf(())
+
+
+class StaleRow(NamedTuple):
+    """A stale row. It `waits` while its parent is not done, or makes no such row any more; else it
+    may be asked anew or, if that is not what it `asks`, it sees what it saw before."""
+
+    item_id: int
+    waits: bool
+    asks: bool
 
 
 # Workers and parsers

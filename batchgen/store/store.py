@@ -32,6 +32,7 @@ from batchgen.store.sqlite import (
     verify,
 )
 from batchgen.store.sqlite import seat as seats
+from batchgen.store.sqlite.chains import Chains
 from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.files import Files
 from batchgen.store.sqlite.parsers import Parsers
@@ -40,6 +41,7 @@ from batchgen.store.values import (
     Added,
     AskedAgain,
     Budget,
+    ChainIntake,
     EndedItem,
     Intake,
     OrderChange,
@@ -71,6 +73,7 @@ class Store(ReadStore):
         super().__init__(database)
         self._db: Database = database
         self.parsers: Parsers = Parsers(database)
+        self.chains = Chains(database)
         self.files = Files(database)
 
     def owns(self, path: Path) -> bool:
@@ -82,11 +85,12 @@ class Store(ReadStore):
     @asynccontextmanager
     async def enqueueing(
         self, experiment: str, recipe: Recipe, mode: OtherRecipe, samples: int = 1,
-        parser: ParserVersion = RAW, *, patience_s: float = 300.0,
-        say: Callable[[str], None] = lambda _: None,
+        parser: ParserVersion = RAW, *, chain: ChainIntake | None = None,
+        patience_s: float = 300.0, say: Callable[[str], None] = lambda _: None,
     ) -> AsyncIterator[Intake]:  # fmt: skip
         """Begin to enqueue one pool into an experiment, which is made when it is new. Each item
-        gets `samples` rows. The parser becomes the experiment's; what others have read stays.
+        gets `samples` rows. The parser becomes the experiment's; what others have read stays. With
+        a `chain` it has these steps; `recipe` and `parser` are those of the first one.
 
         While another process is enqueueing into this database it waits, which `say` is told, and
         after `patience_s` raises UsageError.
@@ -95,7 +99,7 @@ class Store(ReadStore):
             if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
                 await seats.take_over_from_dead(self._db)
             yield await self._db.write(
-                intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples
+                intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples, chain
             )
             await self._sort_keys_in(1)
 

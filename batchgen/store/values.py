@@ -48,8 +48,9 @@ class RecipeChoice(Struct, frozen=True):
 class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
-    be given another recipe, nothing was begun. `asked_anew` rows go back to pending then. Rows from
-    number `first` on are made by this enqueueing; 0: it was not begun.
+    be given another recipe, nothing was begun; `step` names the later step that these are of. Nor
+    was it when there is an `other_plan`, by whose rules the experiment goes. `asked_anew` rows go
+    back to pending. Rows from number `first` on are made by this enqueueing; 0: it was not begun.
     """
 
     experiment_id: int
@@ -60,6 +61,8 @@ class Intake(Struct, frozen=True):
     choice: RecipeChoice | None = None
     running: int = 0
     asked_anew: int = 0
+    step: str | None = None
+    other_plan: "Plan | None" = None
 
 
 class StepIntake(Struct, frozen=True):

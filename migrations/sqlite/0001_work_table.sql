@@ -139,7 +139,7 @@ create table work (
   answer_seq     integer,                          -- attempts.seq: an answer not parsed yet
   result_seq     integer,                          -- results.seq: how it ended
   gathering      integer,                          -- items.id, at the root of those that are gathered with it
-  outdated       integer not null default 0,       -- 1: what it was made of was replaced; it ends stale
+  outdated       integer not null default 0,       -- 1: what it was made of is being replaced; 2: it has been
   runs_code      integer not null default 0,       -- 1: as its experiment
   constraint state_known           check (state in ('pending', 'running', 'done', 'failed', 'stale')),
   constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
@@ -148,7 +148,7 @@ create table work (
   constraint waits_only_if_pending check (available_at is null or state = 'pending'),
   constraint two_calls_at_most     check (second_call = 0 or (second_call = 1 and state = 'running')),
   constraint counts_not_negative   check (tries >= 0 and crashes >= 0 and parse_failures >= 0),
-  constraint outdated_runs         check (outdated = 0 or (outdated = 1 and state = 'running')),
+  constraint outdated_runs         check (outdated = 0 or (outdated in (1, 2) and state = 'running')),
   constraint code_or_call          check (runs_code in (0, 1))
 ) strict;
 
@@ -496,7 +496,7 @@ create table live_files (
 -- The results with their parsed values: whoever wants those reads this.
 create view result_values as
 select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id, r.reparsed,
-       r.finished_at,
+       r.finished_at, r.children, r.passed_on,
        case when r.spans is null then r.parsed
             else (select '[' || group_concat(json_quote(substr(a.response,
                            json_extract(span.value, '$[0]'), json_extract(span.value, '$[1]'))),

@@ -25,6 +25,7 @@ from batchgen.limits.buckets import NO_LIMITS, Limits
 from batchgen.store import (
     Added,
     AskedServer,
+    ChainIntake,
     ClaimRequest,
     Exchange,
     Intake,
@@ -141,8 +142,11 @@ class Table:
         mode: OtherRecipe = OtherRecipe.STOP,
         samples: int = 1,
         parser: ParserVersion = RAW,
+        chain: ChainIntake | None = None,
     ) -> Intake:
-        return self.run(intake.begin_intake, experiment, recipe, parser, mode, self.now, samples)
+        return self.run(
+            intake.begin_intake, experiment, recipe, parser, mode, self.now, samples, chain
+        )
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
         return self.run(additions.add_items, into, rows, priority)

@@ -31,10 +31,9 @@ from batchgen.store.plan import (
     Plan,
     Reserved,
     plan_finish,
-    plan_grants,
     plan_removal,
-    plan_returned,
 )
+from batchgen.store.plan_limits import plan_grants, plan_returned
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 
 NOW = 1_700_000_000_000
@@ -127,35 +126,41 @@ def test_an_unknown_call_is_booked_with_what_was_reserved_for_it() -> None:
     assert (whole.attempts[0]["cost_usd"], whole.deltas.totals[7].unknown_tokens) == (None, 0)
 
 
+def claim(
+    item_id: int, epoch: int, answer_seq: int | None, crashes: int, second_call: int
+) -> ClaimRow:
+    return ClaimRow(item_id, 7, epoch, answer_seq, 4, crashes=crashes, second_call=second_call)
+
+
 def removal(*claims: ClaimRow, crashed: bool = True) -> Plan:
     return plan_removal(claims, Known(), 9, crashed=crashed, max_crashes=3, now=NOW)
 
 
 def test_a_crash_leaves_an_unknown_call_for_each_that_may_have_been_sent() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 4, 0, 0), ClaimRow(2, 7, 1, None, 4, 0, 1))
+    plan = removal(claim(1, 3, None, 0, 0), claim(2, 1, None, 0, 1))
     assert [row["item_id"] for row in plan.attempts] == [1, 2, 2]
     assert plan.taken_back == [{"item_id": 1, "crashed": 1}, {"item_id": 2, "crashed": 1}]
     assert moved(plan) == {(7, "running", ""): -2, (7, "pending", ""): 2}
 
 
 def test_who_leaves_in_order_gives_back_untouched_items() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0), crashed=False)
+    plan = removal(claim(1, 3, None, 2, 0), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_who_leaves_in_order_has_handed_in_what_it_sent_also_second_calls() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 4, 0, 1), crashed=False)
+    plan = removal(claim(1, 3, None, 0, 1), crashed=False)
     assert (plan.attempts, plan.taken_back) == ([], [{"item_id": 1, "crashed": 0}])
 
 
 def test_an_item_that_saw_too_many_workers_die_fails() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0))
+    plan = removal(claim(1, 3, None, 2, 0))
     assert [row["reason"] for row in plan.results] == ["crash"]
     assert moved(plan) == {(7, "running", ""): -1, (7, "failed", "crash"): 1}
 
 
 def test_while_a_parser_ran_only_its_items_are_suspected() -> None:
-    plan = removal(ClaimRow(1, 7, 3, None, 4, 2, 0), ClaimRow(2, 7, 1, 12, 4, 2, 0))
+    plan = removal(claim(1, 3, None, 2, 0), claim(2, 1, 12, 2, 0))
     assert plan.taken_back == [{"item_id": 1, "crashed": 0}]
     assert [(row["item_id"], row["attempt_seq"]) for row in plan.results] == [(2, 12)]
     assert plan.deltas.parsed == {(7, 4): 1}

@@ -53,7 +53,8 @@ def add_items(
     if told.new:
         _add_rows(db, intake, told.new, first)
         append_keys(db, [row.key for row in told.new], first)
-        db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
+        row = {"first": first, "priority": priority, "experiment_id": intake.experiment_id}
+        db.execute(QUERIES["add_work"], row)
         deltas = CounterDeltas()
         deltas.move(intake.experiment_id, State.PENDING, len(told.new))
         write_deltas(db, deltas)

@@ -5,7 +5,8 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from batchgen.store.plan import Claim, Reserved, claim_of, plan_grants
+from batchgen.store.plan import Claim, Reserved, claim_of
+from batchgen.store.plan_limits import plan_grants
 from batchgen.store.sqlite.fencing import held_claims
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Budget, Grant, Reservation, Spent
@@ -17,7 +18,7 @@ def reserve(
     held = held_claims(db, {claim_of(one.item) for one in wanted})
     spent, reserved = spent_of(db, budget), _sum(db, "reserved", budget)
     times = overuse(db)
-    grants, made = plan_grants(wanted, budget, spent, reserved, held, times)
+    grants, made = plan_grants(wanted, budget, spent, reserved, held.keys(), times)
     rows = [
         {
             "item_id": one.item.id, "epoch": one.item.epoch, "worker_id": worker_id,

@@ -3,13 +3,14 @@ probes from all over it, while the server answers nobody.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from batchgen.items import State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.quota import Quota
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import ClaimRequest
 
@@ -17,25 +18,25 @@ _GOLDEN_RATIO = 0.618034  # its multiples, without their whole part, are spread 
 
 
 def claim(
-    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, probes: int | None, calls: int,
-    now: int,
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, experiments: Sequence[int],
+    probes: int | None, calls: int, quota: Quota, now: int,
 ) -> tuple[list[int], int | None]:  # fmt: skip
-    """So many at most: retries that are due first, then fresh items; as probes, unless `probes` is
-    None, fresh ones first, of which there were so many before. When these are fewer, also when the
-    next retry will be due, if any."""
+    """So many at most, of these experiments in their order: retries that are due first, then fresh
+    items; as probes, unless `probes` is None, fresh ones first, of which there were so many before.
+    When these are fewer, also when the next retry will be due, if any."""
     if calls == 0:
         return [], None
     claims = db.execute(QUERIES["parsed_alone"], {"worker_id": worker_id}).fetchall()
     if claims == [(1,)]:
         return [], None  # what may kill the worker is parsed while nothing else is in flight
-    if not claims and calls and (crashed := _claim_crashed(db, worker_id, want)):
+    if not claims and calls and (crashed := _claim_crashed(db, worker_id, want, experiments)):
         return crashed, None
     deltas = CounterDeltas()
     due_at: int | None = None
     claimed: list[int] = []
-    for experiment_id in _experiments_to_claim(db, want):
+    for experiment_id in experiments:
         for claim_some in _claims(want, probes):
-            slots = calls - len(claimed)
+            slots = quota.of(experiment_id, calls - len(claimed))
             if slots > 0:
                 row = {
                     "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
@@ -43,6 +44,7 @@ def claim(
                 }  # fmt: skip
                 ids = claim_some(db, row)
                 claimed += ids
+                quota.take(experiment_id, len(ids))
                 deltas.move(experiment_id, State.PENDING, -len(ids))
                 deltas.move(experiment_id, State.RUNNING, +len(ids))
         due_at = earliest(due_at, _next_available_at(db, want, experiment_id))
@@ -95,10 +97,12 @@ def _claim_probes(
     return claimed
 
 
-def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -> list[int]:
+def _claim_crashed(
+    db: sqlite3.Connection, worker_id: int, want: ClaimRequest, experiments: Sequence[int]
+) -> list[int]:
     """One item whose worker died while its answer was being parsed: where it kills this one too,
     no other is in flight that could be suspected of it."""
-    for experiment_id in _experiments_to_claim(db, want):
+    for experiment_id in experiments:
         row = {
             "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.mark,
         }  # fmt: skip
@@ -111,10 +115,17 @@ def _claim_crashed(db: sqlite3.Connection, worker_id: int, want: ClaimRequest) -
     return []
 
 
-def _experiments_to_claim(db: sqlite3.Connection, want: ClaimRequest) -> Iterable[int]:
-    if want.experiments is not None:
-        return want.experiments
-    return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
+def experiments_to_claim(
+    db: sqlite3.Connection, want: ClaimRequest, answered: tuple[int, ...] | None
+) -> Sequence[int]:
+    """In the order of claiming; of a server that answers these, or all that no other one names."""
+    chosen = want.experiments
+    if answered is not None:
+        return [id_ for id_ in chosen or answered if id_ in answered]
+    named = {id_ for one in want.servers for id_ in one.experiments or ()}
+    if chosen is None:
+        chosen = tuple(id_ for (id_,) in db.execute(QUERIES["open_experiments"]))
+    return [id_ for id_ in chosen if id_ not in named] if named else chosen
 
 
 def _next_available_at(

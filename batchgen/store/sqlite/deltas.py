@@ -39,3 +39,10 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
     if deltas.superseded:
         rows = [{"experiment_id": id_, "n": n} for id_, n in deltas.superseded.items()]
         db.executemany(QUERIES["count_superseded"], rows)
+    if deltas.ended or deltas.passed_over:
+        passed_over = deltas.passed_over
+        rows = [
+            {"experiment_id": id_, "ended": deltas.ended[id_], "passed_over": passed_over[id_]}
+            for id_ in {**deltas.ended, **passed_over}
+        ]
+        db.executemany(QUERIES["count_steps"], rows)

@@ -8,10 +8,16 @@ from batchgen.store.plan import Claim
 from batchgen.store.sqlite.sql import QUERIES
 
 
-def held_claims(db: sqlite3.Connection, claims: Collection[Claim]) -> set[Claim]:
-    """Those that still hold: the item is running, and nobody has claimed it since."""
+def held_claims(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, int]:
+    """Those that still hold: the item is running, and nobody has claimed it since. By them, whether
+    what it was made of is being replaced (1), or has been (2), or not (0)."""
     ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
-    return set(db.execute(QUERIES["running_claims"], ids)).intersection(claims)
+    running = db.execute(QUERIES["running_claims"], ids).fetchall()
+    return {
+        (item_id, epoch): outdated
+        for item_id, epoch, outdated in running
+        if (item_id, epoch) in claims
+    }
 
 
 def unknown_calls_of(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, int]:

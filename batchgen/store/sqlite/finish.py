@@ -1,10 +1,14 @@
 """The end of claims: what the plan says becomes rows, a statement for each kind of them."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from batchgen.items import Outcome
+from batchgen.items import Done, Item, Outcome
+from batchgen.store.chain import Steps, made_of_item, made_of_parent
 from batchgen.store.plan import (
+    Claim,
     ClaimRow,
     Known,
     Plan,
@@ -12,9 +16,12 @@ from batchgen.store.plan import (
     plan_finish,
     plan_removal,
 )
+from batchgen.store.plan_follow import made_of_seqs
 from batchgen.store.sqlite.budget import take_reserved
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.fencing import held_claims, unknown_calls_of
+from batchgen.store.sqlite.follow import Followers, steps_of
+from batchgen.store.sqlite.gatherings import gather, passed_on_by
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 
@@ -23,8 +30,9 @@ def finish(db: sqlite3.Connection, worker_id: int, outcomes: Sequence[Outcome], 
     """Write what the slots finished."""
     if not outcomes:
         return Plan(0, 0)
-    plan = plan_finish(outcomes, _known(db, outcomes), worker_id, now)
-    _write(db, plan)
+    known = _known(db, outcomes)
+    plan = plan_finish(outcomes, known, worker_id, now)
+    _write(db, plan, known.steps, now)
     return plan
 
 
@@ -40,24 +48,62 @@ def give_back(
         last_result_seq=last_id(db, "results"),
     )
     plan = plan_removal(claims, known, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
-    _write(db, plan)
+    _write(db, plan, Steps(), now)
     return len(claims)
 
 
 def _known(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Known:
     claims = {claim_of(outcome.item) for outcome in outcomes}
     held = held_claims(db, claims)
-    late = claims - held
+    late = claims - held.keys()
     return Known(
-        held=held,
+        held=held.keys(),
         late=unknown_calls_of(db, late),
         reserved=take_reserved(db, claims),
         last_attempt_seq=last_id(db, "attempts"),
         last_result_seq=last_id(db, "results"),
+        outdated=_outdated(db, [outcome.item for outcome in outcomes], held),
+        steps=_steps_of(db, outcomes),
     )
 
 
-def _write(db: sqlite3.Connection, plan: Plan) -> None:
+def _steps_of(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Steps:
+    """Of the chains that go on with these; nothing is read where there are none."""
+    followed = [
+        outcome.item.experiment_id
+        for outcome in outcomes
+        if isinstance(outcome.decision, Done) and outcome.decision.followed is not None
+    ]
+    return steps_of(db, followed) if followed else Steps()
+
+
+def _outdated(
+    db: sqlite3.Connection, items: Sequence[Item], held: Mapping[Claim, int]
+) -> dict[Claim, int]:
+    """Claims of rows that were made of what is no more. What was replaced may be the same again."""
+    outdated = {claim: degree for claim, degree in held.items() if degree}
+    if not outdated:
+        return outdated
+    replaced = {claim_of(i): i for i in items if held.get(claim_of(i)) == 2}
+    ids = {"ids": json.dumps([item_id for item_id, _ in replaced])}
+    for item_id, *present in db.execute(QUERIES["present_of"], ids).fetchall():
+        claim = next(one for one in replaced if one[0] == item_id)
+        if made_of_item(replaced[claim]) == _present(db, present):
+            del outdated[claim]
+    return outdated
+
+
+def _present(db: sqlite3.Connection, present: Sequence[Any]) -> bytes | None:
+    """The hash of what a row would be made of; None: it is not there."""
+    input_json, gathered, passed_on, is_there = present
+    if not is_there:
+        return None
+    if gathered is None:
+        return made_of_parent(passed_on, input_json)
+    return made_of_seqs(gathered, passed_on_by(db, gathered))
+
+
+def _write(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
     statements = (
         ("remove_unknown_attempt", plan.replaced),
         ("append_attempt", plan.attempts),
@@ -71,4 +117,13 @@ def _write(db: sqlite3.Connection, plan: Plan) -> None:
             db.executemany(QUERIES[name], rows)
     settled = db.executemany(QUERIES["settle"], plan.settled).rowcount
     assert settled in (len(plan.settled), -1), "a claim that holds was not there to be settled"
+    if plan.parents or plan.gatherings:
+        _follow(db, plan, steps, now)
     write_deltas(db, plan.deltas)
+
+
+def _follow(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
+    """What was made done has its children, and what they were the last of is gathered."""
+    followers = Followers(db, steps, plan.deltas)
+    followers.follow(plan.parents)
+    gather(db, followers, plan.gatherings, now)

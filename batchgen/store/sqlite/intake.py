@@ -11,11 +11,27 @@ from msgspec.structs import replace
 from batchgen.items import ParserVersion, Recipe, State
 from batchgen.store.keys import key_of_id
 from batchgen.store.plan_repair import plan_asked
+from batchgen.store.records import Chain
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.item_keys import begin_pass, packed_keys
+from batchgen.store.sqlite.plans import (
+    add_step,
+    checked_chain,
+    has_other_rules,
+    set_gatherings,
+    set_plan,
+    stale_steps_after,
+)
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.values import AskedAgain, Intake, OtherRecipe, RecipeChoice, RowGroup
+from batchgen.store.values import (
+    AskedAgain,
+    ChainIntake,
+    Intake,
+    OtherRecipe,
+    RecipeChoice,
+    RowGroup,
+)
 
 _NO_RECIPE = -1  # one that is not stored yet, and no row has
 
@@ -28,18 +44,36 @@ def begin_intake(
     mode: OtherRecipe,
     now: int,
     samples: int = 1,
+    chain: ChainIntake | None = None,
 ) -> Intake:
-    """Make sure of experiment, parser and recipe, and start a pass over a pool.
+    """Make sure of experiment, parser and recipe, and of the steps after it, and start a pass over
+    a pool.
 
     A recipe that a variant has needs no `mode`. With another one, rows are asked anew as it says;
     none is, and the intake says so by `running`, while some of them are in flight.
     """
     parser_id = parser_number(db, parser, now)
     experiment_id = _experiment_id(db, experiment, parser_id, now)
+    there = checked_chain(db, experiment_id, chain)
     way = _way(db, experiment_id, recipe_number(db, recipe, now), mode)
     intake = _planned(db, way, mode, samples)
     if intake.choice or intake.running:
         return intake
+    if chain is not None:
+        later = _Later(db, experiment_id, chain, mode, now)
+        intake = later.planned(intake, there)
+        if intake.step or intake.other_plan:
+            return intake
+    _carry_out(db, way, intake, now)
+    if chain is not None:
+        later.write(experiment, there)
+    set_present_parser(db, experiment_id, parser_id)
+    begin_pass(db)
+    return replace(intake, first=last_id(db, "items") + 1)
+
+
+def _carry_out(db: sqlite3.Connection, way: "_Way", intake: Intake, now: int) -> None:
+    """The variant gets its recipe, and the rows to ask anew are pending."""
     row = _variant_row(way) | {"number": intake.variant, "now": now}
     if intake.asked_anew and way.choice:
         _ask_anew(db, row, way.choice)
@@ -47,9 +81,52 @@ def begin_intake(
         db.execute(QUERIES["set_recipe_of_variant"], row)
     elif not way.is_present:
         db.execute(QUERIES["add_variant"], row)
-    set_present_parser(db, experiment_id, parser_id)
-    begin_pass(db)
-    return replace(intake, first=last_id(db, "items") + 1)
+
+
+class _Later:
+    """The steps after the first, while a pool is enqueued."""
+
+    def __init__(
+        self, db: sqlite3.Connection, first_id: int, chain: ChainIntake, mode: OtherRecipe, now: int
+    ) -> None:
+        self._db = db
+        self._first_id = first_id
+        self._chain = chain
+        self._mode = mode
+        self._now = now
+        later = chain.steps[1:]
+        self._recipes = [recipe_number(db, step.recipe, now) for step in later]
+        self._parsers = [parser_number(db, step.parser, now) for step in later]
+        self._ways: list[tuple[_Way, Intake]] = []
+
+    def planned(self, first: Intake, there: Chain | None) -> Intake:
+        """That of the first step, and what holds it up in the others."""
+        if has_other_rules(there, self._chain.plan) and self._mode is OtherRecipe.STOP:
+            assert there is not None
+            return replace(first, other_plan=there.plan)
+        for step, recipe_id in zip(there.steps[1:] if there else (), self._recipes, strict=False):
+            way = _way(self._db, step.experiment_id, recipe_id, self._mode)
+            one = _planned(self._db, way, self._mode, 1)
+            if one.choice or one.running:
+                return replace(first, choice=one.choice, running=one.running, step=step.name)
+            self._ways.append((way, one))
+        asked = sum(one.asked_anew for _, one in self._ways)
+        return replace(first, asked_anew=first.asked_anew + asked)
+
+    def write(self, experiment: str, there: Chain | None) -> None:
+        set_plan(self._db, self._first_id, there, self._chain.plan, self._now)
+        for way, intake in self._ways:
+            _carry_out(self._db, way, intake, self._now)
+        for step, parser_id in zip(there.steps[1:] if there else (), self._parsers, strict=False):
+            set_present_parser(self._db, step.experiment_id, parser_id)
+        for number, rule in enumerate(self._chain.plan.steps):
+            if number >= len(there.steps if there else [experiment]):
+                add_step(
+                    self._db, self._first_id, f"{experiment}/{rule.name}", rule, number,
+                    parser_id=self._parsers[number - 1], recipe_id=self._recipes[number - 1],
+                    now=self._now,
+                )  # fmt: skip
+        set_gatherings(self._db, self._first_id)
 
 
 def planned_intake(
@@ -141,6 +218,7 @@ def _ask_anew(
     db.execute(QUERIES["give_recipe"], asked)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
+    stale_steps_after(db, variant["experiment_id"])
     return sum(group.n for group in groups)
 
 

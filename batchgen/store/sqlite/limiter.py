@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 
 from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, Limits, Returned, allowance
-from batchgen.store.plan import plan_returned
+from batchgen.store.plan_limits import plan_returned
 from batchgen.store.server_wants import ServerWant
 from batchgen.store.sqlite.shared_rates import read_shared_rate
 from batchgen.store.sqlite.sql import QUERIES

@@ -57,7 +57,7 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
   cross join items i on i.id = w.item_id and i.variant = :number
   left join results r on r.seq = w.result_seq
  where w.experiment_id = :experiment_id
-   and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
+   and w.state <> 'stale' and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                     when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
                     else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
    and (:ids is null or w.item_id in (select value from json_each(:ids)))
@@ -72,7 +72,7 @@ update work
    and item_id in (
      select w.item_id from work w cross join items i on i.id = w.item_id and i.variant = :number
       where w.experiment_id = :experiment_id
-        and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
+        and w.state <> 'stale' and case :choice when 'not_done' then w.state <> 'done' and w.answer_seq is null
                          when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
                          else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
         and (:ids is null or w.item_id in (select value from json_each(:ids))));
@@ -182,9 +182,13 @@ select :first + span.key, :experiment_id, :variant, :recipe_id,
   from json_each(:spans) span left join more on more.key = span.key;
 
 -- name: add_work
--- Of all the items from `first` on.
-insert into work (item_id, experiment_id, priority)
-select id, experiment_id, :priority from items where id >= :first;
+-- Of all the items from `first` on, which are of one experiment.
+insert into work (item_id, experiment_id, priority, gathering, runs_code)
+select id, experiment_id, :priority,
+       iif((select gathered_by from experiments where id = :experiment_id) is null, null,
+           coalesce(sample_of, id)),
+       (select runs_code from experiments where id = :experiment_id)
+  from items where id >= :first;
 
 -- name: items_by_keys
 -- `keys` and `numbers` are as in look_up_keys.
@@ -216,6 +220,135 @@ on conflict (experiment_id, state, reason) do update set n = n + :delta;
 insert into parser_counters (experiment_id, parser_id, n)
 values (:experiment_id, :parser_id, max(:delta, 0))
 on conflict (experiment_id, parser_id) do update set n = n + :delta;
+
+------------------------------------------------------------------------------- chains
+
+-- name: find_plan
+select id from plans where digest = :digest;
+
+-- name: add_plan
+insert into plans (digest, body, created_at) values (:digest, :body, :now);
+
+-- name: chain
+select f.id, f.plan_id, p.body, f.followed_plan_id is f.plan_id
+  from experiments e
+  join experiments f on f.id = coalesce(e.first_id, e.id)
+  join plans p on p.id = f.plan_id
+ where e.id = :experiment_id;
+
+-- name: chain_steps
+select s.id as experiment_id, s.step as name, s.number, v.recipe_id, s.runs_code, s.gathered_by
+  from experiments s join variants v on v.experiment_id = s.id and v.number = 1
+ where s.id = :first_id or s.first_id = :first_id order by s.number;
+
+-- name: set_plan
+-- Where nothing is there yet, nothing is to be followed.
+update experiments
+   set step = :step, runs_code = :runs_code, plan_id = :plan_id,
+       followed_plan_id = iif(:is_followed, :plan_id, followed_plan_id)
+ where id = :first_id;
+
+-- name: add_step
+insert into experiments (name, created_at, parser_id, first_id, step, number, runs_code)
+values (:name, :now, :parser_id, :first_id, :step, :number, :runs_code);
+
+-- name: gather_by
+update experiments set gathered_by = :gathered_by where id = :experiment_id;
+
+-- name: set_gathering
+-- Of the rows of a step that is gathered from now on. In the order of the steps.
+update work set gathering = (
+    select case when i.gathered is not null then i.id
+                when i.parent_id is null then coalesce(i.sample_of, i.id) else p.gathering end
+      from items i left join work p on p.item_id = i.parent_id where i.id = work.item_id)
+ where experiment_id = :experiment_id;
+
+-- name: forget_ended
+-- Its chains go on.
+update step_counters set ended = 0 where experiment_id = :experiment_id;
+
+-- name: rows_to_stale
+-- Those of a step of which the parent is not done any more, or whose gathering is not complete.
+select w.state, coalesce(r.reason, '') as reason, r.parser_id, r.children, r.passed_over,
+       count(*) as n
+  from work w
+  cross join items i on i.id = w.item_id
+  cross join work p on p.item_id = i.parent_id
+  left join results r on r.seq = w.result_seq
+ where w.experiment_id = :experiment_id and w.state <> 'stale'
+   and iif(i.gathered is null, p.state <> 'done',
+           exists (select 1 from work g indexed by work_gathering
+                    where g.gathering = i.parent_id and g.state in ('pending', 'running')))
+ group by 1, 2, 3, 4, 5;
+
+-- name: stale_rows
+-- The same. One that runs ends so.
+update work
+   set state = iif(state = 'running', state, 'stale'),
+       outdated = iif(state = 'running', max(outdated, 1), 0),
+       available_at = null, epoch = epoch + (state <> 'running')
+ where item_id in (
+   select w.item_id
+     from work w
+     cross join items i on i.id = w.item_id
+     cross join work p on p.item_id = i.parent_id
+    where w.experiment_id = :experiment_id and w.state <> 'stale'
+      and iif(i.gathered is null, p.state <> 'done',
+              exists (select 1 from work g indexed by work_gathering
+                       where g.gathering = i.parent_id and g.state in ('pending', 'running'))));
+
+-- name: rows_to_follow
+-- Done rows of a step, in the order of their numbers.
+select w.item_id, w.experiment_id, e.number, i.custom_id, i.input as input_json, w.result_seq,
+       coalesce(r.parsed, a.vector) as parsed_json, a.response
+  from work w not indexed
+  cross join experiments e on e.id = w.experiment_id
+  cross join result_values r on r.seq = w.result_seq
+  cross join items i on i.id = w.item_id
+  left join attempts a on a.seq = r.attempt_seq
+ where w.item_id > :after and w.experiment_id = :experiment_id and w.state = 'done'
+ order by w.item_id limit :limit;
+
+-- name: set_followed
+update results set children = :children, passed_over = :passed_over, passed_on = :passed_on
+ where seq = :seq;
+
+-- name: end_following
+update experiments set followed_plan_id = plan_id where id = :first_id and plan_id = :plan_id;
+
+-- name: gatherings_without_row
+select distinct w.gathering
+  from work w cross join items root on root.id = w.gathering
+ where w.gathering is not null
+   and (:ids is null or w.experiment_id in (select value from json_each(:ids)))
+   and not exists (select 1 from work o indexed by work_gathering
+                    where o.gathering = w.gathering and o.state in ('pending', 'running'))
+   and not exists (select 1 from items g indexed by items_children
+                    where g.parent_id = w.gathering and g.gathered is not null)
+ limit :limit;
+
+-- name: stale_page
+select item_id from work indexed by work_stale
+ where state = 'stale' and experiment_id = :experiment_id and item_id > :after
+ order by item_id limit :limit;
+
+-- name: parents_done
+-- Of rows, those whose parent is done with the result that they are to be made of; and of those that
+-- gather, where nothing is open any more.
+select i.id from json_each(:ids) chosen
+  cross join items i on i.id = chosen.value
+  cross join work p on p.item_id = i.parent_id
+ where iif(i.gathered is null, p.state = 'done' and p.result_seq is i.parent_result,
+           i.gathered <> '[]' and
+           not exists (select 1 from work g indexed by work_gathering
+                        where g.gathering = i.parent_id and g.state in ('pending', 'running')));
+
+-- name: give_present_recipe
+-- To one that is asked anew, unless a retry has changed the present one for it.
+update items set recipe_id = v.recipe_id, base_recipe_id = null
+  from variants v
+ where items.id = :item_id and v.experiment_id = items.experiment_id and v.number = items.variant
+   and items.base_recipe_id is not v.recipe_id;
 
 ------------------------------------------------------------------------------- chosen items
 
@@ -308,7 +441,8 @@ select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
 delete from workers where id = :worker_id;
 
 -- name: claims_of_worker
-select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.crashes, w.second_call
+select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,
+       w.second_call, w.outdated, w.runs_code
   from work w indexed by work_claimed
   cross join experiments e on e.id = w.experiment_id
  where w.state = 'running' and w.worker_id = :worker_id;
@@ -316,8 +450,9 @@ select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.crashes
 -- name: take_back
 -- What a dead worker was working on goes back to the others.
 update work
-   set state = 'pending', worker_id = null, epoch = epoch + 1, second_call = 0,
-       crashes = crashes + :crashed
+   set state = iif(outdated, 'stale', 'pending'), worker_id = null, epoch = epoch + 1,
+       second_call = 0, crashes = crashes + :crashed,
+       answer_seq = iif(outdated = 2, null, answer_seq), outdated = 0
  where item_id = :item_id and state = 'running';
 
 -- name: newest_attempt_at
@@ -372,7 +507,7 @@ delete from reservations where worker_id = :worker_id;
 
 -- name: running_claims
 -- Of items, with the epochs of the claims that they are running by.
-select w.item_id, w.epoch
+select w.item_id, w.epoch, w.outdated
   from json_each(:ids) claim cross join work w on w.item_id = claim.value
  where w.state = 'running';
 
@@ -406,9 +541,9 @@ update attempts set error = :error where seq = :seq;
 
 -- name: append_result
 insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
-  reparsed, finished_at)
+  reparsed, finished_at, made_of, children, passed_over, passed_on)
 values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
-  :reparsed, :finished_at);
+  :reparsed, :finished_at, :made_of, :children, :passed_over, :passed_on);
 
 -- name: begin_second_calls
 -- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
@@ -421,7 +556,7 @@ returning item_id;
 -- The end of a claim. Fenced: changes nothing when the item was taken back meanwhile.
 update work
    set state = :state, available_at = :available_at, worker_id = null, second_call = 0,
-       tries = tries + :charged, parse_failures = parse_failures + :parse_failed,
+       outdated = 0, tries = tries + :charged, parse_failures = parse_failures + :parse_failed,
        answer_seq = :answer_seq, result_seq = :result_seq
  where item_id = :item_id and epoch = :epoch and state = 'running';
 
@@ -444,17 +579,181 @@ on conflict (experiment_id) do update
        reasoning_tokens = reasoning_tokens + :reasoning_tokens, cost_usd = cost_usd + :cost_usd,
        retried = retried + :retried;
 
+-- name: count_steps
+insert into step_counters (experiment_id, ended, passed_over)
+values (:experiment_id, max(:ended, 0), max(:passed_over, 0))
+on conflict (experiment_id) do update
+   set ended = ended + :ended, passed_over = passed_over + :passed_over;
+
 -- name: add_failed_calls
 insert into failed_calls (experiment_id, reason, http_status, n, newest_error)
 values (:experiment_id, :reason, :http_status, :n, :newest_error)
 on conflict (experiment_id, reason, http_status) do update
    set n = n + :n, newest_error = :newest_error;
 
+------------------------------------------------------------------------------- exchange: steps
+
+-- name: steps_of
+-- All steps of the chains to which some experiments belong, and the recipes of their new rows.
+select distinct f.id as first_id, f.plan_id, s.id as experiment_id, s.number, v.recipe_id,
+       s.runs_code, s.gathered_by
+  from json_each(:ids) wanted
+  cross join experiments e on e.id = wanted.value and e.step is not null
+  cross join experiments f on f.id = coalesce(e.first_id, e.id)
+  cross join experiments s on s.id = f.id or s.first_id = f.id
+  cross join variants v on v.experiment_id = s.id and v.number = 1;
+
+-- name: add_child
+insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result, element)
+values (:id, :experiment_id, :recipe_id, :input, :parent_id, :parent_result, :element);
+
+-- name: add_child_work
+-- It is as urgent as its parent, and chosen with it.
+insert into work (item_id, experiment_id, priority, selection, gathering, runs_code)
+select :id, :experiment_id, priority, selection, gathering, :runs_code
+  from work where item_id = :parent_id;
+
+-- name: standing
+select i.id as item_id, i.experiment_id, i.parent_id, i.element, i.input, i.parent_result,
+       i.gathered, i.sample, w.state, w.outdated, w.gathering, w.answer_seq, w.result_seq,
+       r.state as result_state, r.reason, r.parser_id, r.attempt_seq, r.made_of, r.children,
+       r.passed_over, r.passed_on, p.passed_on as stands_for
+  from json_each(:ids) wanted
+  cross join items i on i.id = wanted.value
+  cross join work w on w.item_id = i.id
+  left join results r on r.seq = w.result_seq
+  left join results p on p.seq = i.parent_result;
+
+-- name: children_of
+-- But for what gathers.
+select i.id from json_each(:ids) parent
+  cross join items i indexed by items_children on i.parent_id = parent.value
+ where i.gathered is null;
+
+-- name: rows_below
+-- All that was made of some rows, and of these in turn, or gathers them.
+with recursive below (id) as (
+  select i.id from json_each(:ids) above
+   cross join items i indexed by items_children on i.parent_id = above.value
+  union
+  select g.id from json_each(:ids) above
+   cross join work w on w.item_id = above.value
+   cross join items g indexed by items_children on g.parent_id = w.gathering
+   where g.gathered is not null
+  union
+  select i.id from below b cross join items i indexed by items_children on i.parent_id = b.id
+  union
+  select g.id from below b
+   cross join work w on w.item_id = b.id
+   cross join items g indexed by items_children on g.parent_id = w.gathering
+   where g.gathered is not null)
+select id from below;
+
+-- name: make_of
+update items set parent_result = :parent_result, input = :input where id = :item_id;
+
+-- name: make_stale
+-- One that runs ends so.
+update work
+   set state = iif(state = 'running', state, 'stale'), outdated = (state = 'running'),
+       available_at = null, epoch = epoch + (state <> 'running')
+ where item_id = :item_id;
+
+-- name: set_outdated
+update work set outdated = :outdated where item_id = :item_id and state = 'running';
+
+-- name: restore
+-- One that ended while it was outdated is to be parsed again, as nobody has followed it.
+update work
+   set (state, answer_seq, result_seq) = (
+     select iif(r.seq is null or (r.state = 'done' and r.children is null), 'pending', r.state),
+            iif(r.state = 'done' and r.children is null, r.attempt_seq, old.answer_seq),
+            iif(r.state = 'done' and r.children is null, null, r.seq)
+       from work old left join results r on r.seq = old.result_seq
+      where old.item_id = work.item_id),
+       epoch = epoch + 1
+ where item_id = :item_id and state = 'stale';
+
+-- name: ask_anew
+-- What it was not asked before.
+update work
+   set state = 'pending', available_at = null, epoch = epoch + 1, tries = 0, crashes = 0,
+       parse_failures = 0, answer_seq = null, result_seq = null
+ where item_id = :item_id and state <> 'running';
+
+-- name: present_of
+-- What rows that run would be made of by now, and whether all of that is there.
+select i.id, i.input, i.gathered, r.passed_on,
+       iif(i.gathered is null, i.parent_result is not null and p.state = 'done',
+           not exists (select 1 from work g indexed by work_gathering
+                        where g.gathering = i.parent_id and g.state in ('pending', 'running')))
+  from json_each(:ids) claim
+  cross join items i on i.id = claim.value
+  cross join work p on p.item_id = i.parent_id
+  left join results r on r.seq = i.parent_result;
+
+-- name: gatherings_of
+select distinct w.gathering from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
+ where w.gathering is not null;
+
+-- name: complete_gatherings
+select root.value from json_each(:ids) root
+ where not exists (select 1 from work w indexed by work_gathering
+                    where w.gathering = root.value and w.state in ('pending', 'running'));
+
+-- name: rows_of_gatherings
+-- By the roots: these, their other samples, and all that was made of them but for what gathers.
+with recursive inside (root, id) as (
+  select root.value, root.value from json_each(:ids) root
+  union all
+  select root.value, s.id from json_each(:ids) root
+   cross join items s indexed by items_by_sample on s.sample_of = root.value
+  union all
+  select n.root, i.id from inside n
+   cross join items i indexed by items_children on i.parent_id = n.id where i.gathered is null)
+select root, id from inside;
+
+-- name: gathering_rows
+select g.parent_id, g.id from json_each(:ids) root
+  cross join items g indexed by items_children on g.parent_id = root.value
+ where g.gathered is not null;
+
+-- name: add_gathering
+insert into items (id, experiment_id, recipe_id, input, parent_id, gathered)
+values (:id, :experiment_id, :recipe_id, '{}', :parent_id, :gathered);
+
+-- name: add_gathering_work
+insert into work (item_id, experiment_id, priority, selection, gathering, runs_code)
+select :id, :experiment_id, priority, selection, :gathering, :runs_code
+  from work where item_id = :parent_id;
+
+-- name: set_gathered
+update items set gathered = :gathered where id = :item_id;
+
+-- name: passed_on
+select seq, passed_on from json_each(:seqs) wanted cross join results on seq = wanted.value;
+
+-- name: fail_without_call
+update work set state = 'failed', available_at = null, answer_seq = null, result_seq = :result_seq
+ where item_id = :item_id and state <> 'running';
+
 ------------------------------------------------------------------------------- exchange: claim
 
 -- name: open_experiments
--- Experiments with something to claim, oldest first.
-select distinct experiment_id from counters where state = 'pending' and n > 0 order by experiment_id;
+-- Experiments with something to claim at a server: later steps first, then the oldest.
+select distinct c.experiment_id
+  from counters c cross join experiments e on e.id = c.experiment_id and e.runs_code = 0
+ where c.state = 'pending' and c.n > 0 order by e.number desc, c.experiment_id;
+
+-- name: chains_begun
+select e.id, e.number, e.step, coalesce(s.ended, 0) as ended,
+       coalesce(sum(c.n) filter (where c.state = 'done'), 0) as done,
+       coalesce(sum(c.n) filter (where c.state = 'running'), 0) as running,
+       coalesce(sum(c.n) filter (where c.state = 'pending'), 0) as pending
+  from experiments e
+  left join step_counters s on s.experiment_id = e.id
+  left join counters c on c.experiment_id = e.id
+ group by e.id;
 
 -- name: claim_waiting
 -- Retries whose time has come, longest due first. Rows come back in no order.
@@ -568,12 +867,38 @@ select error from results where state = 'failed' order by seq desc limit 1;
 -- name: claimed_items
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
        w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id,
-       claimed.value as server
+       claimed.value as server, i.parent_id, w.gathering, w.runs_code,
+       iif(e.first_id is null, e.plan_id,
+           (select plan_id from experiments f where f.id = e.first_id)) as plan_id
   from json_each(:claimed) claimed
   cross join work w on w.item_id = cast(claimed.key as integer)
   cross join experiments e on e.id = w.experiment_id
   cross join items i on i.id = w.item_id
   left join attempts a on a.seq = w.answer_seq;
+
+-- name: links_above
+-- Of rows that were made of others: each one's parent, with what it is made of; no result, where it is
+-- the root of those that it gathers.
+select i.id as made, i.gathered, p.parent_id as above, p.id, p.experiment_id, e.number, p.recipe_id,
+       coalesce(r.seq, 0), p.input, coalesce(r.parsed, a.vector), a.response, r.passed_on, p.sample,
+       p.custom_id
+  from json_each(:ids) made
+  cross join items i on i.id = made.value
+  cross join items p on p.id = i.parent_id
+  cross join experiments e on e.id = p.experiment_id
+  left join result_values r on r.seq = i.parent_result
+  left join attempts a on a.seq = r.attempt_seq;
+
+-- name: links_gathered
+-- The same columns of those that are gathered, by their results.
+select r.seq as made, p.gathered, p.parent_id as above, p.id, p.experiment_id, e.number, p.recipe_id,
+       r.seq, p.input, coalesce(r.parsed, a.vector), a.response, r.passed_on, p.sample,
+       p.custom_id
+  from json_each(:seqs) wanted
+  cross join result_values r on r.seq = wanted.value
+  cross join items p on p.id = r.item_id
+  cross join experiments e on e.id = p.experiment_id
+  left join attempts a on a.seq = r.attempt_seq;
 
 -- name: next_available_at
 select min(available_at) from work indexed by work_waiting
@@ -677,7 +1002,7 @@ select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, err
 update work set available_at = :until where item_id = :item_id and state = 'pending';
 
 -- name: give_back_unasked
--- A claim for which there is no room: as if it had not been made.
+-- A claim for which there is no room, of this exchange: as if it had not been made.
 update work
    set state = 'pending', worker_id = null
  where item_id = :item_id and state = 'running' and worker_id = :worker_id;
@@ -754,7 +1079,8 @@ select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
 select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
   from json_each(:ids) chosen
   cross join work w on w.item_id = chosen.value
-  cross join results r on r.seq = w.result_seq;
+  cross join results r on r.seq = w.result_seq
+ where w.state in ('done', 'failed');
 
 -- name: reopen
 -- Back to pending with all tries; the attempts made stay, and the results.
@@ -855,7 +1181,7 @@ select item_id, alone from reparsing where parser_id = :parser_id;
 -- The results by which some items have ended.
 select w.item_id, w.result_seq
   from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
- where w.result_seq is not null;
+ where w.state in ('done', 'failed');
 
 -- name: replace_result
 -- Another result from the same answer; the earlier one stays in `results`.
@@ -911,7 +1237,7 @@ on conflict (experiment_id, path) do update
 select e.id, e.name, e.created_at,
        (select coalesce(group_concat(distinct json_extract(r.body, '$.endpoint')), '')
           from variants v join recipes r on r.id = v.recipe_id
-         where v.experiment_id = e.id) as endpoint
+         where v.experiment_id = e.id) as endpoint, e.first_id, e.step, e.number
   from experiments e order by e.id;
 
 -- name: counters

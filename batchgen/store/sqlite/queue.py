@@ -21,10 +21,12 @@ from batchgen.limits import Allowance, Limits
 from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
-from batchgen.store.sqlite.claims import claim, earliest
+from batchgen.store.sqlite.claims import claim, earliest, experiments_to_claim
 from batchgen.store.sqlite.finish import finish, give_back
 from batchgen.store.sqlite.limiter import Limiters, second_calls_of
+from batchgen.store.sqlite.links import with_links
 from batchgen.store.sqlite.living import workers
+from batchgen.store.sqlite.quota import Quota, quota_of
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
@@ -142,8 +144,8 @@ def exchange(
     outgrown = _is_outgrown(db, want)
     claims_nothing = orders is None or orders.claims_nothing or failed or outgrown
     allowed = limiters.allow({} if claims_nothing else trials.may_begin())
-    calls = min(_calls(allowed), _wanted(db, want))
-    claimed, due_at = _claim(db, worker_id, want, allowed, trials, calls, now)
+    quota = quota_of(db, want, partial(_counts, db, want))
+    claimed, due_at = _claim(db, worker_id, want, allowed, trials, quota, now)
     items = trials.keep(claimed)
     limiters.take(items)
     limiters.write()
@@ -155,64 +157,76 @@ def exchange(
     )  # fmt: skip
     if len(items) == want.slots:
         return done
-    counts = _counts(db, want)
     limited = _limited(allowed)
+    asked, most = _asked(want, items), sum(_room(want, allowed).values())
     return replace(
         done,
-        open=counts.open,
-        next_at=_look_at(due_at, limited, allowed, len(claimed), trials),
-        enough=outgrown or counts.is_enough(want.until),
-        limited=limited if len(items) == _calls(allowed) else {},
+        open=_open(db, want),
+        next_at=_look_at(due_at, limited if _asked(want, claimed) == most else {}, trials),
+        enough=outgrown or quota.is_met,
+        limited=limited if asked == most else {},
     )
 
 
 def _claim(
     db: sqlite3.Connection, worker_id: int, want: ClaimRequest, allowed: Mapping[str, Allowance],
-    trials: Trials, calls: int, now: int,
+    trials: Trials, quota: Quota, now: int,
 ) -> tuple[list[Item], int | None]:  # fmt: skip
-    """So many items, each for a server; also when the next retry will be due, if these are fewer.
-    Servers that answer nobody get probes, each its own."""
+    """As many items as are allowed, each for a server, or for the user's code; also when the next
+    retry will be due, if these are fewer. Servers that answer nobody get probes, each its own."""
     wants = {one.server: one for one in want.servers}
     capacity = {server: one.capacity for server, one in wants.items()}
-    servers = in_turn({server: one.calls for server, one in allowed.items()}, capacity, calls)
+    servers = in_turn(_room(want, allowed), capacity, want.calls)
+    servers += [one.server for one in want.servers if one.runs_code
+                for _ in range(allowed[one.server].calls)]  # fmt: skip
     found: list[Item] = []
     due_at: int | None = None
-    for probes, of in _by_probes(wants, trials).items():
+    for (probes, experiments), of in _by_kind(wants, trials).items():
         share = [server for server in servers if server in of]
         if share:
-            claimed, due = claim(db, worker_id, want, probes, len(share), now)
+            chosen = experiments_to_claim(db, want, experiments)
+            claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
             items = _items(db, dict(zip(claimed, share, strict=False)), wants)
             found += [replace(one, probe=True) for one in items] if probes is not None else items
             due_at = earliest(due_at, due)
     return found, due_at
 
 
-def _by_probes(wants: Mapping[str, ServerWant], trials: Trials) -> dict[int | None, set[str]]:
-    """The servers by how many probes they have had; None: they need none."""
-    groups: dict[int | None, set[str]] = {}
+def _room(want: ClaimRequest, allowed: Mapping[str, Allowance]) -> dict[str, int]:
+    """By server, how many calls it may be sent."""
+    return {one.server: allowed[one.server].calls for one in want.servers if not one.runs_code}
+
+
+def _asked(want: ClaimRequest, items: Iterable[Item]) -> int:
+    """How many of these are asked of a server."""
+    code = {one.server for one in want.servers if one.runs_code}
+    return sum(item.server not in code for item in items)
+
+
+_Kind = tuple[int | None, tuple[int, ...] | None]
+
+
+def _by_kind(wants: Mapping[str, ServerWant], trials: Trials) -> dict[_Kind, set[str]]:
+    """The servers by how many probes they have had (None: they need none), and what they answer."""
+    groups: dict[_Kind, set[str]] = {}
     for server, want in wants.items():
         probes = trials.probes(server)
-        groups.setdefault(want.probes if probes is None else probes, set()).add(server)
+        kind = (want.probes if probes is None else probes, want.experiments)
+        groups.setdefault(kind, set()).add(server)
     return groups
 
 
 def _look_at(
-    due_at: int | None, limited: Mapping[str, Allowance], allowed: Mapping[str, Allowance],
-    claimed: int, trials: Trials,
+    due_at: int | None, limited: Mapping[str, Allowance], trials: Trials
 ) -> int | None:  # fmt: skip
     """When there may be more. While limits hold claims back, what comes due before they allow more
     is worth no look."""
-    is_held = bool(limited) and claimed == _calls(allowed)
-    times = [one.next_at for one in limited.values()] if is_held else [due_at]
+    times = [one.next_at for one in limited.values()] if limited else [due_at]
     return earliest(*times, trials.look_again_at)
 
 
 def _limited(allowed: Mapping[str, Allowance]) -> dict[str, Allowance]:
     return {server: one for server, one in allowed.items() if one.next_at is not None}
-
-
-def _calls(allowed: Mapping[str, Allowance]) -> int:
-    return sum(one.calls for one in allowed.values())
 
 
 def _items(
@@ -221,7 +235,8 @@ def _items(
     """Those claimed, each for its server."""
     if not claimed:
         return []
-    items = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
+    found = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
+    items = with_links(db, found)
     tokens_of = {
         server: one.call_tokens.of for server, one in wants.items() if one.limits.tpm is not None
     }
@@ -233,13 +248,6 @@ def _items(
         else item
         for item in items
     ]
-
-
-def _wanted(db: sqlite3.Connection, want: ClaimRequest) -> int:
-    """How many items, as others may bring what is missing of `until`."""
-    if want.until is None:
-        return want.slots
-    return min(want.slots, _counts(db, want).wanted(want.until))
 
 
 def _counts(db: sqlite3.Connection, want: ClaimRequest) -> Counts:

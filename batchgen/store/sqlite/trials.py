@@ -1,14 +1,18 @@
 """Recipes on trial at one server, in the exchange of a worker: the rules are in store/trial.py."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from batchgen.items import Acquitted, Fail, Item, Outcome, Reason, State, Suspect
+from batchgen.store.chain import Steps
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan import result_row
+from batchgen.store.plan_rows import result_row
 from batchgen.store.server_wants import ServerWant, Trial
 from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.follow import Followers
+from batchgen.store.sqlite.gatherings import gather
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.trial import SuspectRow, room, room_after_refusals, verdict, withdrawn
@@ -265,9 +269,18 @@ class TrialsAtServer:
                 self._append_result(one, result_seq)
                 deltas.move(one.experiment_id, State.PENDING, -1)
                 deltas.move(one.experiment_id, State.FAILED, +1, one.reason)
+        self._gather([one for one in suspects if one.reason is not None], deltas)
         write_deltas(self._db, deltas)
         acquitted = {one.item_id for one in suspects}
         self._suspects = [one for one in self._suspects if one.item_id not in acquitted]
+
+    def _gather(self, failed: Sequence[SuspectRow], deltas: CounterDeltas) -> None:
+        """What they were the last of."""
+        ids = {"ids": json.dumps([one.item_id for one in failed])}
+        roots = self._db.execute(QUERIES["gatherings_of"], ids).fetchall() if failed else []
+        if roots:
+            followers = Followers(self._db, Steps(), deltas)
+            gather(self._db, followers, [root for (root,) in roots], self._now)
 
     def _append_result(self, one: SuspectRow, result_seq: int) -> None:
         assert one.reason is not None

@@ -1,0 +1,45 @@
+"""Chains of steps: the side of the store that is about rows which are made of others."""
+
+from collections.abc import Sequence
+
+from batchgen.clock import now_ms
+from batchgen.steps import Followed
+from batchgen.store.records import FollowRow, StaleRow
+from batchgen.store.sqlite import refollow
+from batchgen.store.sqlite.connection import Database
+
+
+class Chains:
+    """Each method is one transaction or snapshot."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def follow_page(
+        self, experiment_id: int, after: int, limit: int = 250
+    ) -> list[FollowRow]:
+        """The next done rows of a step after row `after`, with what they were made of; an empty
+        page at the end. After a change of the plan, step by step from the first one."""
+        return await self._db.read(refollow.follow_page, experiment_id, after, limit)
+
+    async def write_followed(self, rows: Sequence[tuple[FollowRow, Followed]]) -> set[int]:
+        """What follows these rows by the present plan: what is missing is made, what is there is
+        matched. The numbers of those that were skipped, as something else became of them, or of the
+        plan, meanwhile. Twice does no harm."""
+        return await self._db.write(refollow.write_followed, rows, now_ms())
+
+    async def end_following(self, first_id: int, plan_id: int) -> None:
+        """All that is done has been followed by this plan, if it is still the present one."""
+        while await self._db.write(refollow.gather_missing, first_id, now_ms()):
+            pass
+        await self._db.write(refollow.end_following, first_id, plan_id)
+
+    async def stale_page(self, experiment_id: int, after: int, limit: int = 1000) -> list[StaleRow]:
+        """The next stale rows of a step after row `after`; an empty page at the end."""
+        return await self._db.read(refollow.stale_page, experiment_id, after, limit)
+
+    async def reopen_stale(self, rows: Sequence[StaleRow]) -> tuple[int, int]:
+        """Those that do not wait are pending, to be made of their parent's newest result and asked
+        with the present recipe; or, where that says what it said before, as they were. How many
+        are asked, and how many came back without a call."""
+        return await self._db.write(refollow.reopen_stale, rows, now_ms())

@@ -1,0 +1,149 @@
+"""The transactions on chains as a whole: their steps and plans."""
+
+import sqlite3
+from typing import NamedTuple
+
+from batchgen.errors import UsageError
+from batchgen.items import State
+from batchgen.steps import Plan, StepRule
+from batchgen.store.chain import Steps
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.records import Chain, ChainStep
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.follow import steps_of
+from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.values import ChainIntake
+
+
+def chain_of(db: sqlite3.Connection, experiment_id: int) -> Chain | None:
+    row = db.execute(QUERIES["chain"], {"experiment_id": experiment_id}).fetchone()
+    if row is None:
+        return None
+    first_id, plan_id, body, is_followed = row
+    steps = tuple(
+        step._replace(runs_code=bool(step.runs_code))
+        for step in rows_of(db, "chain_steps", ChainStep, {"first_id": first_id})
+    )
+    return Chain(first_id, plan_id, Plan.from_json(body), steps, bool(is_followed))
+
+
+def checked_chain(
+    db: sqlite3.Connection, experiment_id: int, chain: ChainIntake | None
+) -> Chain | None:
+    """The chain that the experiment has. Raises UsageError where it can have no such steps."""
+    there = chain_of(db, experiment_id)
+    if chain is None:
+        if there is not None:
+            raise UsageError("the experiment has steps; take another --experiment.")
+        return None
+    (rows,) = db.execute(QUERIES["count_rows"], {"experiment_id": experiment_id}).fetchone()
+    if there is None and rows:
+        raise UsageError("the experiment has rows without steps; take another --experiment.")
+    names = [rule.name for rule in chain.plan.steps]
+    if there is not None and names[: len(there.steps)] != [step.name for step in there.steps]:
+        raise UsageError("steps were removed, renamed or moved; take another --experiment.")
+    return there
+
+
+def has_other_rules(there: Chain | None, plan: Plan) -> bool:
+    """Whether rows that are done may have other children by this plan; steps added at its end are
+    no other rules."""
+    return there is not None and plan.steps[: len(there.steps)] != there.plan.steps
+
+
+def set_plan(
+    db: sqlite3.Connection, first_id: int, there: Chain | None, plan: Plan, now: int
+) -> None:
+    """The experiment has this plan, and its steps are there."""
+    plan_id = _plan_number(db, plan, now)
+    (rows,) = db.execute(QUERIES["count_rows"], {"experiment_id": first_id}).fetchone()
+    same = there is not None and there.is_followed and there.plan.steps == plan.steps
+    first = plan.steps[0]
+    db.execute(QUERIES["set_plan"], {
+        "first_id": first_id, "step": first.name, "runs_code": first.runs_code,
+        "plan_id": plan_id, "is_followed": not rows or same,
+    })  # fmt: skip
+
+
+def add_step(
+    db: sqlite3.Connection, first_id: int, name: str, rule: StepRule, number: int,
+    *, parser_id: int, recipe_id: int, now: int,
+) -> None:  # fmt: skip
+    """`name` is that of the experiment that it is."""
+    if db.execute(QUERIES["find_experiment"], {"name": name}).fetchone():
+        raise UsageError(f"there is an experiment {name} that is no step of this one.")
+    new = {
+        "name": name, "now": now, "parser_id": parser_id, "first_id": first_id, "step": rule.name,
+        "number": number, "runs_code": rule.runs_code,
+    }  # fmt: skip
+    experiment_id = db.execute(QUERIES["add_step"], new).lastrowid
+    db.execute(QUERIES["add_variant"], {
+        "experiment_id": experiment_id, "number": 1, "recipe_id": recipe_id, "now": now,
+    })  # fmt: skip
+
+
+def set_gatherings(db: sqlite3.Connection, first_id: int) -> None:
+    """Each step is gathered by the next one after it that gathers."""
+    chain = chain_of(db, first_id)
+    assert chain is not None
+    for step in chain.steps:
+        rules = enumerate(chain.plan.steps)
+        after = next((n for n, rule in rules if n > step.number and rule.gather), None)
+        gathered_by = None if after is None else chain.steps[after].experiment_id
+        if gathered_by != step.gathered_by:
+            which = {"experiment_id": step.experiment_id}
+            db.execute(QUERIES["gather_by"], which | {"gathered_by": gathered_by})
+            db.execute(QUERIES["set_gathering"], which)
+            db.execute(QUERIES["forget_ended"], which)
+
+
+def stale_steps_after(db: sqlite3.Connection, experiment_id: int) -> None:
+    """Rows of a step are asked anew: of all that was made of them by whatever way, step by step."""
+    chain = chain_of(db, experiment_id)
+    if chain is None:
+        return
+    (number,) = (s.number for s in chain.steps if s.experiment_id == experiment_id)
+    steps, deltas = steps_of(db, [experiment_id]), CounterDeltas()
+    for step in chain.steps[number + 1 :]:
+        which = {"experiment_id": step.experiment_id}
+        groups = rows_of(db, "rows_to_stale", _Group, which)
+        for group in groups:
+            _count_stale(deltas, steps, step.experiment_id, group)
+        db.execute(QUERIES["stale_rows"], which)
+    write_deltas(db, deltas)
+
+
+class _Group(NamedTuple):
+    """`n` rows that stand alike."""
+
+    state: str
+    reason: str
+    parser_id: int | None
+    children: int | None
+    passed_over: int | None
+    n: int
+
+
+def _count_stale(deltas: CounterDeltas, steps: Steps, experiment_id: int, group: _Group) -> None:
+    if group.state == State.RUNNING:
+        return
+    deltas.move(experiment_id, group.state, -group.n, group.reason)
+    deltas.move(experiment_id, State.STALE, +group.n)
+    deltas.parse(experiment_id, group.parser_id, -group.n)
+    if group.state == State.DONE:
+        deltas.supersede(experiment_id, group.n)
+        if group.children is not None:
+            passed_over = group.passed_over or 0
+            steps.count(deltas, experiment_id, group.children, passed_over, -group.n)
+
+
+def _plan_number(db: sqlite3.Connection, plan: Plan, now: int) -> int:
+    digest = {"digest": plan.digest()}
+    found = db.execute(QUERIES["find_plan"], digest).fetchone()
+    if found:
+        return int(found[0])
+    new = {**digest, "body": plan.to_json(), "now": now}
+    added = db.execute(QUERIES["add_plan"], new).lastrowid
+    assert added is not None
+    return added

@@ -1,0 +1,144 @@
+"""Rows that are done followed by another plan, and stale rows asked once more."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from batchgen.items import State
+from batchgen.steps import Followed
+from batchgen.store.chain import Steps, made_of_parent
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.plan import Parent
+from batchgen.store.plan_follow import Change, Standing, change_of, made_of_seqs
+from batchgen.store.records import FollowRow, MadeOf, StaleRow
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.follow import Followers, standing, steps_of
+from batchgen.store.sqlite.gatherings import gather, passed_on_by
+from batchgen.store.sqlite.links import links_of
+from batchgen.store.sqlite.plans import chain_of
+from batchgen.store.sqlite.rows import bounded, rows_of
+from batchgen.store.sqlite.sql import QUERIES
+
+_GATHERINGS_AT_ONCE = 500
+
+
+def follow_page(
+    db: sqlite3.Connection, experiment_id: int, after: int, limit: int
+) -> list[FollowRow]:
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    page, _ = bounded(rows_of(db, "rows_to_follow", FollowRow, which), _chars_of)
+    found = links_of(db, [row.item_id for row in page])
+    return [row._replace(made_of=found.get(row.item_id, MadeOf(()))) for row in page]
+
+
+def _chars_of(row: FollowRow) -> int:
+    return len(row.input_json) + len(row.parsed_json or "") + len(row.response or "")
+
+
+def write_followed(
+    db: sqlite3.Connection, rows: Sequence[tuple[FollowRow, Followed]], now: int
+) -> set[int]:
+    deltas = CounterDeltas()
+    followers = Followers(db, steps_of(db, {row.experiment_id for row, _ in rows}), deltas)
+    there = {row.item_id: row for row in standing(db, [row.item_id for row, _ in rows])}
+    parents = []
+    for row, followed in rows:
+        standing_row = there.get(row.item_id)
+        if standing_row is not None and _still_stands(standing_row, row, followed, followers.steps):
+            set_followed(db, standing_row, followed, followers)
+            parents.append(
+                Parent(row.item_id, row.experiment_id, row.result_seq, followed, is_new=False)
+            )
+    followers.follow(parents)
+    gather(db, followers, (), now)
+    write_deltas(db, deltas)
+    return {row.item_id for row, _ in rows} - {parent.item_id for parent in parents}
+
+
+def _still_stands(there: Standing, row: FollowRow, followed: Followed, steps: Steps) -> bool:
+    is_same = there.state == State.DONE and there.result_seq == row.result_seq
+    return is_same and steps.plan_id(row.experiment_id) == followed.plan_id
+
+
+def set_followed(
+    db: sqlite3.Connection, row: Standing, followed: Followed, followers: Followers
+) -> None:
+    """Of its present result."""
+    children, passed_over = len(followed.children), followed.passed_over
+    if row.children is not None:
+        before = row.children, row.passed_over or 0
+        followers.steps.count(followers.deltas, row.experiment_id, *before, -1)
+    followers.steps.count(followers.deltas, row.experiment_id, children, passed_over, +1)
+    db.execute(QUERIES["set_followed"], {
+        "seq": row.result_seq, "children": children, "passed_over": passed_over,
+        "passed_on": followed.passed_on,
+    })  # fmt: skip
+    if row.gathering is not None:
+        followers.touched.add(row.gathering)
+
+
+def gather_missing(db: sqlite3.Connection, first_id: int, now: int) -> int:
+    """Gatherings that were complete before their step was there; how many."""
+    chain = chain_of(db, first_id)
+    assert chain is not None
+    ids = json.dumps([step.experiment_id for step in chain.steps])
+    which = {"ids": ids, "limit": _GATHERINGS_AT_ONCE}
+    roots = [root for (root,) in db.execute(QUERIES["gatherings_without_row"], which)]
+    deltas = CounterDeltas()
+    gather(db, Followers(db, Steps(), deltas), roots, now)
+    write_deltas(db, deltas)
+    return len(roots)
+
+
+def end_following(db: sqlite3.Connection, first_id: int, plan_id: int) -> None:
+    db.execute(QUERIES["end_following"], {"first_id": first_id, "plan_id": plan_id})
+
+
+def stale_page(
+    db: sqlite3.Connection, experiment_id: int, after: int, limit: int
+) -> list[StaleRow]:
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    ids = [item_id for (item_id,) in db.execute(QUERIES["stale_page"], which)]
+    return [StaleRow(row.item_id, change is None, change is Change.RENEW)
+            for row, change in _changes(db, ids)]  # fmt: skip
+
+
+def reopen_stale(db: sqlite3.Connection, rows: Sequence[StaleRow], now: int) -> tuple[int, int]:
+    changes = [
+        (row, change) for row, change in _changes(db, [row.item_id for row in rows])
+        if change is not None and row.state == State.STALE
+    ]  # fmt: skip
+    deltas = CounterDeltas()
+    followers = Followers(db, Steps(), deltas)
+    followers.know(row for row, _ in changes)
+    asked = [row.item_id for row, change in changes if change is Change.RENEW]
+    followers.change(changes)
+    db.executemany(QUERIES["give_present_recipe"], [{"item_id": item_id} for item_id in asked])
+    gather(db, followers, (), now)
+    write_deltas(db, deltas)
+    return len(asked), len(changes) - len(asked)
+
+
+def _changes(
+    db: sqlite3.Connection, item_ids: Iterable[int]
+) -> list[tuple[Standing, Change | None]]:
+    """What may become of stale rows: asked anew or, where they see what they saw before, restored.
+    None: what they are made of is not there yet, or no more."""
+    rows = standing(db, item_ids)
+    ids = {"ids": json.dumps([row.item_id for row in rows])}
+    ready = {item_id for (item_id,) in db.execute(QUERIES["parents_done"], ids)}
+    found = list[tuple[Standing, Change | None]]()
+    for row in rows:
+        change = None
+        if row.item_id in ready:
+            now = _hash_now(db, row)
+            is_same = change_of(row, now, now) is Change.RESTORE
+            change = Change.RESTORE if is_same else Change.RENEW
+        found.append((row, change))
+    return found
+
+
+def _hash_now(db: sqlite3.Connection, row: Standing) -> bytes:
+    if row.gathered is None:
+        return made_of_parent(row.stands_for, row.input)
+    return made_of_seqs(row.gathered, passed_on_by(db, row.gathered))
