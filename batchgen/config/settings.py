@@ -103,7 +103,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         server = self.servers[number]
         rpm, tpm = server.rate_limit, server.token_limit
         return replace(
-            self, servers=(), place=f"model.servers[{number}]",
+            self, servers=(), place=f"{self.place}.servers[{number}]",
             base_url=server.base_url, url_variables=server.url_variables,
             api_key=server.api_key, api_key_variable=server.api_key_variable,
             headers=merged(self.headers, server.headers), query=merged(self.query, server.query),

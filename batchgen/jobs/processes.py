@@ -63,7 +63,7 @@ async def work_in_processes(
     processes = WorkerProcesses(
         store, stop, stats, say, shares_items=specs[0].max_items is not None
     )
-    await processes.run(command, [WorkerTask(spec, config, verbose) for spec in specs])
+    await processes.run(command, [WorkerTask.of(spec, config, verbose=verbose) for spec in specs])
     return await result_of(store, specs[0], stop, stats)
 
 

@@ -2,7 +2,7 @@
 does it. What the command line and the Python API both run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,20 +10,25 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from batchgen import __version__
-from batchgen.config import Config, ModelConfig, server_names
+from batchgen.config import Config, ModelConfig
 from batchgen.descriptors import allow_calls
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import UsageError
+from batchgen.jobs.configured_servers import (
+    ConfiguredServer,
+    configured_servers,
+    sections_of,
+    server_specs,
+)
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices
 from batchgen.llm.receive import AnswerMemory
 from batchgen.shutdown import Stop
-from batchgen.store import Counts, Store, server_keys
-from batchgen.worker.halts import shown_url
-from batchgen.worker.requests import PresentParser
+from batchgen.store import Counts, Store
+from batchgen.worker.requests import Present
 from batchgen.worker.run import run_worker
 from batchgen.worker.servers import Connection
-from batchgen.worker.spec import ServerSpec, WorkSpec
+from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 
 
@@ -66,56 +71,56 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
     nothing can be asked (no API key), and for a budget when the most that a call can cost is not
     known.
     """
-    model = config.model
-    for one in model.of_each_server():
-        check_settings(one)
+    servers, sections = configured_servers(config), sections_of(config)
+    for one in servers:
+        check_settings(one.model)
     spec = WorkSpec(
         **asdict(config.work),
-        servers=server_specs(model),
-        max_answer_tokens=ENDPOINTS[model.endpoint].most_tokens(model.params),
-        stream=model.stream,
+        servers=server_specs(servers),
+        max_answer_tokens=_most_tokens(sections),
         directory=config.directory,
     )
     spec = replace(spec, **{name: to for name, to in options.items() if to is not None})
-    _check_budget(spec, model)
+    _check_budget(spec, sections)
     return spec
 
 
-def server_specs(model: ModelConfig) -> tuple[ServerSpec, ...]:
-    """The servers of the config, as a worker needs them."""
-    models = model.of_each_server()
-    keys = server_keys([one.base_url for one in models])
-    names = server_names([one.shown_base_url for one in models])
-    return tuple(
-        ServerSpec(
-            key=key, name=name, place=one.place, shown_url=shown_url(one.shown_base_url),
-            slots=one.concurrency, rpm=one.rate_limit, tpm=one.token_limit,
-        )
-        for one, key, name in zip(models, keys, names, strict=True)
-    )  # fmt: skip
+def _most_tokens(sections: Sequence[ModelConfig]) -> int | None:
+    """Of an answer; None: one of them sets no limit."""
+    limits = [ENDPOINTS[one.endpoint].most_tokens(one.params) for one in sections]
+    return None if None in limits else max(filter(None, limits), default=0)
 
 
 async def work(
     store: Store, config: Config, spec: WorkSpec, context: RunContext,
-    parsers: Mapping[int, PresentParser] | None = None,
+    present: Mapping[int, Present] | None = None,
 ) -> WorkResult:  # fmt: skip
-    """Run one worker until nothing is left or wanted, it halts, or it is stopped. `parsers` are
-    those of experiments, by their numbers, and for others what the experiment has is loaded.
+    """Run one worker until nothing is left or wanted, it halts, or it is stopped. `present` are the
+    parsers of experiments, and the functions of steps that run one, by their numbers; for others
+    what the experiment has is loaded.
 
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.
     """
+    return await work_at(store, configured_servers(config), spec, context, present)
+
+
+async def work_at(
+    store: Store, servers: Sequence[ConfiguredServer], spec: WorkSpec, context: RunContext,
+    present: Mapping[int, Present] | None = None,
+) -> WorkResult:  # fmt: skip
+    """The same, at the servers of the spec, given in their order."""
     allow_calls(spec.concurrency)
     started = _Started(context, spec)
     async with AsyncExitStack() as stack:
         stack.callback(started.log)  # where no call is made
         connections, memory = [], AnswerMemory()
-        for model in config.model.of_each_server():
-            opening = open_client(model, timeout_s=spec.timeout_s, memory=memory)
+        for server in servers:
+            opening = open_client(server.model, timeout_s=spec.timeout_s, memory=memory)
             client = await stack.enter_async_context(opening)
-            connections.append(Connection(client, Prices(model)))
+            connections.append(Connection(client, server.prices))
         await run_worker(
-            store, connections, spec, context, parsers=parsers or {}, begun=started.log
+            store, connections, spec, context, present=present or {}, begun=started.log
         )
     result = await result_of(store, spec, context.stop, context.stats)
     context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
@@ -145,13 +150,14 @@ async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> W
     return WorkResult(stats, counts, signum, spec.until)
 
 
-def _check_budget(spec: WorkSpec, model: ModelConfig) -> None:
+def _check_budget(spec: WorkSpec, sections: Sequence[ModelConfig]) -> None:
     if spec.budget is None:
         return
     if spec.hedge:
         raise UsageError(
             "hedging pays for some answers twice, so it does not go with a budget; leave out one."
         )
-    body = {"model": model.model, **model.params}
-    endpoint = ENDPOINTS[model.endpoint]
-    Prices(model).worst_case(body, endpoint, needs_cost=spec.max_cost_usd is not None)
+    for one in sections:
+        body = {"model": one.model, **one.params}
+        needs_cost = spec.max_cost_usd is not None
+        Prices(one).worst_case(body, ENDPOINTS[one.endpoint], needs_cost=needs_cost)

@@ -13,9 +13,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from batchgen.config import Config, ModelConfig
+from batchgen.config import Config
+from batchgen.jobs.configured_servers import ConfiguredServer, configured_servers
 from batchgen.jobs.log import LogFile
-from batchgen.jobs.work import work
+from batchgen.jobs.work import work_at
 from batchgen.shutdown import Stop
 from batchgen.store import open_store
 from batchgen.worker.spec import WorkSpec
@@ -26,37 +27,37 @@ _PIPE_BUF = 4096  # what a pipe that can be written to takes whole
 
 
 class WorkerTask(Struct, frozen=True):
-    """What a worker process is to do. `verbose`: it reports every failed attempt."""
+    """What a worker process is to do, at the servers of the spec. `verbose`: it reports every
+    failed attempt."""
 
     spec: WorkSpec
-    config: Config
+    servers: tuple[ConfiguredServer, ...]
+    database: Path
+    log_dir: Path
     verbose: bool = False
+
+    @classmethod
+    def of(cls, spec: WorkSpec, config: Config, *, verbose: bool) -> "WorkerTask":
+        return cls(spec, configured_servers(config), config.database, config.log_dir, verbose)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the API key and all that is secret: for a private pipe alone."""
-        config = self.config
         return {
             "spec": self.spec.to_json(),
-            "config": {
-                "model": config.model.to_json(),
-                "database": str(config.database),
-                "log_dir": str(config.log_dir),
-            },
+            "servers": [server.to_json() for server in self.servers],
+            "database": str(self.database),
+            "log_dir": str(self.log_dir),
             "verbose": self.verbose,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "WorkerTask":
-        """The task, its config being as far as a worker needs one."""
-        spec, config = WorkSpec.from_json(values["spec"]), values["config"]
+        """What `to_json` was called on."""
         return cls(
-            spec,
-            Config(
-                model=ModelConfig.from_json(config["model"]),
-                database=Path(config["database"]),
-                log_dir=Path(config["log_dir"]),
-                directory=spec.directory,
-            ),
+            WorkSpec.from_json(values["spec"]),
+            tuple(ConfiguredServer.from_json(one) for one in values["servers"]),
+            Path(values["database"]),
+            Path(values["log_dir"]),
             values["verbose"],
         )
 
@@ -167,11 +168,11 @@ async def work_for_parent(parent: Parent) -> int:
     stop, stats = Stop(), Stats()
     with parent.controls(stop):
         try:
-            async with open_store(task.config.database) as store:
+            async with open_store(task.database) as store:
                 show_attempt = parent.say if task.verbose else None
-                with closing(LogFile(task.config.log_dir, parent.warn, show_attempt)) as log:
+                with closing(LogFile(task.log_dir, parent.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work(store, task.config, task.spec, context)
+                    result = await work_at(store, task.servers, task.spec, context)
         finally:
             parent.write_result(stats)
     return result.exit_code

@@ -33,12 +33,15 @@ class WorstCase(Struct, frozen=True):
 
 
 class Prices:
-    """The prices of one run. The list is read when it is first needed, which takes some tenths of a
-    second."""
+    """The prices of one server in a run; `others` are those of models that steps ask it for beside
+    that of the config (None: the public one). The list is read when it is first needed, which takes
+    some tenths of a second."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, others: Mapping[str, Price | None] = {}) -> None:
         self._model = model.model
         self._own = model.price
+        self._others = others
+        self._place = model.place.partition(".servers")[0]
         self._base_url = model.base_url
         self._shown_base_url = model.shown_base_url
         self._known: dict[str, Price | None] = {}
@@ -60,13 +63,18 @@ class Prices:
         return self._known[model]
 
     def _price_of(self, model: str) -> Price | None:
-        public = self._own or _public_price(model, self._base_url)
+        public = self._own_of(model) or _public_price(model, self._base_url)
         return public or _price_by_name(model)
+
+    def _own_of(self, model: str) -> Price | None:
+        """As the config has it."""
+        return self._others.get(model, self._own)
 
     def estimate_note(self, model: str) -> str | None:
         """What is to be said of costs that are an estimate, as the price is only that of the
         model's name; None: the price is the server's, or there is none."""
-        if self._own or _public_price(model, self._base_url) or not _price_by_name(model):
+        own = self._own_of(model)
+        if own or _public_price(model, self._base_url) or not _price_by_name(model):
             return None
         return (
             f"costs are estimates: the price of {model} at {self._shown_base_url} is not known, so "
@@ -89,17 +97,17 @@ class Prices:
         completion = endpoint.most_tokens(body)
         if completion is None:
             raise ConfigError(
-                "model.max_tokens: is not set, so nobody knows the most that a call can cost; "
-                "a budget needs it."
+                f"{self._place}.max_tokens: is not set, so nobody knows the most that a call can "
+                "cost; a budget needs it."
             )
         prompt = len(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
         prompt += _ATTACHMENT_TOKENS * _attachments(endpoint, body)
         price = self.of(str(body["model"]))
         if price is None and needs_cost:
             raise ConfigError(
-                f"model.price: the price of {body['model']!r} at {self._shown_base_url} is not "
-                "known; a budget in dollars needs it. Set model.price: {input_usd_per_mtok: ..., "
-                "output_usd_per_mtok: ...}"
+                f"{self._place}.price: the price of {body['model']!r} at {self._shown_base_url} is "
+                f"not known; a budget in dollars needs it. Set {self._place}.price: "
+                "{input_usd_per_mtok: ..., output_usd_per_mtok: ...}"
             )
         cost_usd = None if price is None else price.cost_usd(Usage(prompt, completion))
         return WorstCase(prompt + completion, cost_usd)

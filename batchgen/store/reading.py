@@ -147,6 +147,10 @@ class ReadStore:
 
         return await self._db.read(links.links_of, item_ids)
 
+    async def answer_vector(self, attempt_seq: int) -> str | None:
+        """The embedding that was the answer to a call; None: that is a text."""
+        return await self._db.read(look.answer_vector, attempt_seq)
+
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""
         return await self._db.read(look.last_bad_answer, item_id)

@@ -74,7 +74,8 @@ class Committer:
         if not isinstance(outcome.decision, KeepAnswer):
             if outcome.item.probe:
                 self._servers[outcome.item.server].trials.probes(-1)
-            self.give_back_permit(outcome.item.server)
+            self._permits.end(outcome.item)
+            self._demand.look_now()
         self._wake.set()
         return self._outcomes.add(outcome)
 
@@ -173,7 +174,9 @@ class Committer:
 
     async def _wait(self) -> None:
         """Until something is to be written, a claim may succeed, or the membership is due."""
-        while not (self._has_work() or self._demand.claims(len(self._free_slots), clock_ms())):
+        while not (
+            self._has_work() or self._demand.is_worth_a_claim(len(self._free_slots), clock_ms())
+        ):
             self._wake.clear()
             now = clock_ms()
             look_at, due_at = self._demand.next_look_at(now), self._membership.due_at
@@ -229,10 +232,10 @@ class Committer:
             return
         await self._observe(done)
         self._give_out(done.items)
-        if want.slots:
+        if want.calls:
             self._observe_limited(done)
         if len(done.items) < want.slots:
-            self._plan_next_look(done)
+            self._plan_next_look(want, done)
 
     def _observe_limited(self, done: Exchange) -> None:
         """What limits hold claims to: of all servers together."""
@@ -325,16 +328,20 @@ class Committer:
         if self._demand.is_used_up:
             self.drain()
 
-    def _plan_next_look(self, done: Exchange) -> None:
+    def _plan_next_look(self, want: ClaimRequest, done: Exchange) -> None:
         """Fewer items came than were wanted."""
+        now = clock_ms()
+        code = sum(item.runs_code for item in done.items)
+        if code < want.slots - want.calls:
+            self._demand.found_too_little_code(now)
         if self._outcomes:
             return  # slots finished meanwhile, so the next exchange knows more
         if self._demand.is_met(done):
             self.drain()
             return
-        now = clock_ms()
-        due_in_ms = None if done.next_at is None else done.next_at - now_ms()
-        self._demand.found_too_few(due_in_ms, now)
+        if len(done.items) - code < want.calls:
+            due_in_ms = None if done.next_at is None else done.next_at - now_ms()
+            self._demand.found_too_few(due_in_ms, now)
         self._membership.heartbeat_by(now + LOOK_EVERY_MS)
 
     async def _charge(self) -> None:

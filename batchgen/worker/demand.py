@@ -5,6 +5,8 @@ and there may be something to claim. If there was less than asked for, it is tim
 an item comes due, when a call of this worker ends, or after a second, since other workers add items
 and give them back. If all that is left of a budget is reserved by calls in flight, it is time when
 one of them is settled.
+
+Rows that the user's functions end need no call, and take no room from those that do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,17 +27,20 @@ _CLAIMS_AT_A_TIME = 100
 
 class Demand:
     """What one worker demands. While `draining` it claims no more; while `paused`, by an order from
-    another terminal, it claims nothing."""
+    another terminal, it claims nothing. `code` are the experiments whose rows functions end."""
 
     def __init__(
-        self, spec: WorkSpec, servers: Servers, permits: Permits, meter: TokenMeter
-    ) -> None:
+        self, spec: WorkSpec, servers: Servers, permits: Permits, meter: TokenMeter,
+        code: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._servers = servers
         self._permits = permits
         self._meter = meter
         self._claims_left = spec.max_items
+        self._code = code
         self._look_at = 0  # when claiming may succeed
+        self._look_for_code_at = 0  # when others may have brought rows that functions end
         self._budget_look_at = 0  # when there may be more of the budget
         self._budget_is_short = False
         self.draining = False
@@ -51,6 +56,21 @@ class Demand:
             most = min(most, self._claims_left)
         return max(0, min(free_slots, self._permits.for_claims(now), most))
 
+    def code_claims(self, free_slots: int, calls: int) -> int:
+        """How many rows to claim that functions end, beside so many `calls`; with any exchange, as
+        what that writes may bring some."""
+        if not self._code or self.draining or self.paused:
+            return 0
+        most = min(free_slots, self._permits.for_code)
+        if self._claims_left is not None:
+            most = min(most, self._claims_left - calls)
+        return max(0, most)
+
+    def is_worth_a_claim(self, free_slots: int, now: int) -> bool:
+        """Whether a claim may succeed that nothing is written with."""
+        looks_for_code = now >= self._look_for_code_at and self.code_claims(free_slots, 0) > 0
+        return looks_for_code or self.claims(free_slots, now) > 0
+
     def second_calls(self, now: int) -> int:
         """How many of the second calls that wait may go out."""
         waiting = self._permits.for_second_calls(now)
@@ -60,10 +80,14 @@ class Demand:
         """The claim, to be sent with the outcomes; for none it still says what the limits are, by
         server."""
         most = self.claims(free_slots, now)
+        code = self.code_claims(free_slots - most, most)
         # Of those of which an equal share is free, the one comes first that had fewer calls.
         servers = sorted(self._servers, key=attrgetter("calls"))
+        wants = [self._want(server, most, limits[server.key], now) for server in servers]
+        if code:
+            wants.append(ServerWant("", code, experiments=self._code, runs_code=True))
         return ClaimRequest(
-            tuple(self._want(server, most, limits[server.key], now) for server in servers),
+            tuple(wants),
             self._spec.experiments, self._spec.until,
             selection=self._spec.selection,
             max_failures=self._spec.max_failures,
@@ -82,6 +106,7 @@ class Demand:
             capacity=pacer.slots,
             trial=server.trials.request(pacer.first_calls(now)),
             probes=pacer.probes,
+            experiments=server.experiments,
         )  # fmt: skip
 
     def next_look_at(self, now: int) -> int | None:
@@ -89,6 +114,7 @@ class Demand:
         times = (
             self._look_at if self._look_at > now else None,
             self._budget_look_at if self._budget_look_at > now else None,
+            self._look_for_code_at if self._look_for_code_at > now else None,
             self._servers.next_change_at(now),
         )
         return min((at for at in times if at is not None), default=None)
@@ -125,6 +151,10 @@ class Demand:
         """`due_in_ms`: until an item comes due, or a limit lets one through; None: unknown."""
         wait_ms = LOOK_EVERY_MS if due_in_ms is None else max(due_in_ms, 1)
         self._look_at = now + min(LOOK_EVERY_MS, wait_ms)
+
+    def found_too_little_code(self, now: int) -> None:
+        """Fewer rows that functions end than asked for; others may bring some."""
+        self._look_for_code_at = now + LOOK_EVERY_MS
 
     def learn_tokens(self, outcomes: Sequence[Outcome], limits: Mapping[str, Limits]) -> None:
         """Learn how many tokens a call uses, where a limit of the user or of a server counts

@@ -66,11 +66,14 @@ class ItemRun:
         or `abandoned`."""
         stages, item = self._stages, self._item
         try:
+            if item.runs_code:
+                return await self._run_code()
             prepared = await stages.requests.prepare(item)
             if item.parser_id != prepared.parser_id:
                 item = self._item = replace(item, parser_id=prepared.parser_id)
             if item.answer_seq is not None:
-                return await self._parse(prepared, item.answer_text or "")
+                vector = await stages.requests.vector_of(prepared, item.answer_seq)
+                return await self._parse(prepared, item.answer_text or "", vector)
             if failure := stages.judge.take_failure(item):
                 return self._outcome(failure)
             if not await self._may_be_sent(prepared):
@@ -154,10 +157,17 @@ class ItemRun:
         decision = stages.judge.decide(item, prepared, record.decisive)
         if not isinstance(decision, KeepAnswer):
             return self._outcome(decision)
-        text = self._attempts[0].response or ""
+        answer = self._attempts[0]
+        text = answer.response or ""
         if prepared.parser.kind != "inline":
             await self._keep_answer(text)
-        return await self._parse(prepared, text)
+        return await self._parse(prepared, text, answer.vector)
+
+    async def _run_code(self) -> Outcome:
+        """Of a step that is a function of the user's: there is no call, and no answer to keep."""
+        prepared = await self._stages.requests.prepare_code(self._item)
+        self._item = replace(self._item, parser_id=prepared.present.id)
+        return self._outcome(await self._stages.parser.run(prepared))
 
     async def _keep_answer(self, text: str) -> None:
         """Until it is durable: what runs next may hang or kill the process."""
@@ -168,8 +178,8 @@ class ItemRun:
         for attempt in attempts:
             stages.log.attempt(item, attempt, KeepAnswer())
 
-    async def _parse(self, prepared: Prepared, text: str) -> Outcome:
-        return self._outcome(await self._stages.parser.parse(self._item, prepared, text))
+    async def _parse(self, prepared: Prepared, text: str, vector: str | None) -> Outcome:
+        return self._outcome(await self._stages.parser.parse(self._item, prepared, text, vector))
 
     def _outcome(self, decision: Decision) -> Outcome:
         return Outcome(self._item, self._attempts, decision)

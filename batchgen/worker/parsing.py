@@ -1,10 +1,12 @@
-"""The last stage of the work on an item: its answer is read by its parser."""
+"""The last stage of the work on an item: its answer is read by its parser, or the user's function
+ends it without one; and what follows it in its chain.
+"""
 
 from batchgen.errors import ParseError
-from batchgen.items import Decision, Done, Item
+from batchgen.items import Decision, Done, Fail, Item, Reason
 from batchgen.llm.decide import RetryPolicy, decide_parse_failure
 from batchgen.parsers import ParserRunner, to_json
-from batchgen.worker.requests import Prepared
+from batchgen.worker.requests import Prepared, PreparedCode
 
 
 class AnswerParser:
@@ -15,17 +17,35 @@ class AnswerParser:
         self._timeout_s = timeout_s
         self._runner = ParserRunner()
 
-    async def parse(self, item: Item, prepared: Prepared, text: str) -> Decision:
-        """Done, or what follows when the parser cannot use the answer. A vector is no text, so
-        nothing parses it."""
-        if prepared.parser.spec == "raw" or not prepared.endpoint.has_text:
-            return Done(None)
-        given = prepared.input.given
+    async def parse(
+        self, item: Item, prepared: Prepared, text: str, vector: str | None = None
+    ) -> Decision:
+        """Done, or what follows when the parser cannot use the answer, or the next step has no use
+        for what it made of it. A vector is no text, so nothing parses it."""
         try:
-            parsed = await self._runner.run(prepared.parser, text, given, self._timeout_s)
-            return Done(to_json(parsed))
+            parsed_json = await self._parsed(prepared, text)
+            if prepared.row is None:
+                return Done(parsed_json)
+            return Done(parsed_json, prepared.row.followed(parsed_json or vector, text))
         except ParseError as exc:
             return decide_parse_failure(item, str(exc), self._policy)
+
+    async def run(self, prepared: PreparedCode) -> Decision:
+        """What the function of a step makes of a row. What it raises once it raises again, so there
+        is no further try."""
+        row, function = prepared.row, prepared.present.function
+        running = self._runner.run_step(function, row.first.given, row.values, self._timeout_s)
+        try:
+            parsed_json = to_json(await running, "the function")
+            return Done(parsed_json, row.followed(parsed_json, None))
+        except ParseError as exc:
+            return Fail(Reason.PARSE, str(exc))
+
+    async def _parsed(self, prepared: Prepared, text: str) -> str | None:
+        if prepared.parser.spec == "raw" or not prepared.endpoint.has_text:
+            return None
+        given = prepared.input.given
+        return to_json(await self._runner.run(prepared.parser, text, given, self._timeout_s))
 
     def close(self) -> None:
         self._runner.close()

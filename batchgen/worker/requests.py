@@ -1,22 +1,31 @@
-"""What is asked for an item, and what reads its answer: by its recipe, which is loaded once."""
+"""What is asked for an item, and what reads its answer: by its recipe, which is loaded once. Or
+which function of the user's ends it, without a call.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.endpoints import CHAT, Endpoint
-from batchgen.items import Item, ItemInput
-from batchgen.parsers import Parser, load_parser
+from batchgen.errors import TemplateError
+from batchgen.items import Item, ItemInput, Recipe
+from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
 from batchgen.text.json_text import load_json
+from batchgen.worker.chains import ChainRow, Chains
 from batchgen.worker.spec import WorkSpec
 
-_AS_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-_WHOLE = {"stream": False}
+# What is sent, and what of it is added by batchgen.
+_AS_STREAM = (
+    {"stream": True, "stream_options": {"include_usage": True}}, frozenset(("stream_options",)),
+)  # fmt: skip
+# A server that streams unless told not to would count no tokens, as nobody asks it to.
+_WHOLE = ({"stream": False}, frozenset(("stream",)))
 
 
 class PresentParser(NamedTuple):
@@ -26,11 +35,28 @@ class PresentParser(NamedTuple):
     parser: Parser
 
 
+class PresentFunction(NamedTuple):
+    """The function that ends the rows of a step, and its number in the store."""
+
+    id: int
+    function: StepFunction
+
+
+Present = PresentParser | PresentFunction
+
+
+class PreparedCode(Struct, frozen=True):
+    """A row that a function ends, as its chain's row."""
+
+    present: PresentFunction
+    row: ChainRow
+
+
 class Prepared(Struct, frozen=True):
     """`body` is that of the request to `endpoint`, made by `renderer`, with local images by their
     path; empty when the item has its answer already. `added` are the parameters that batchgen adds
     by itself, without which a request will do, too. `shared_recipe`: its recipe is that of a pool,
-    not of chosen items only."""
+    not of chosen items only. `row` is the item as one of its chain; None: it has no steps."""
 
     input: ItemInput
     parser: Parser
@@ -40,6 +66,7 @@ class Prepared(Struct, frozen=True):
     shared_recipe: bool
     parser_id: int | None = None
     endpoint: Endpoint = CHAT
+    row: ChainRow | None = None
 
 
 class Request(Struct, frozen=True):
@@ -52,39 +79,61 @@ class Request(Struct, frozen=True):
 
 
 class Requests:
-    """The requests of one worker. `parsers` are those of experiments, by their numbers; for others
-    what the experiment has is loaded."""
+    """The requests of one worker. `present` are the parsers of experiments, and the functions of
+    those that run one, by their numbers; for others what the experiment has is loaded."""
 
-    def __init__(self, store: Store, spec: WorkSpec, parsers: Mapping[int, PresentParser]) -> None:
+    def __init__(self, store: Store, spec: WorkSpec, present: Mapping[int, Present]) -> None:
         self._store = store
         self._spec = spec
-        self._parsers = dict(parsers)
-        self._renderers: dict[int, Renderer] = {}
+        self._parsers = {id_: one for id_, one in present.items() if isinstance(one, PresentParser)}
+        self._functions = {
+            (id_, one.function.spec): one
+            for id_, one in present.items()
+            if isinstance(one, PresentFunction)
+        }
+        self._chains = Chains(store)
+        self._renderers: dict[tuple[int, int | None], Renderer] = {}
         self._left_out: set[tuple[str, int, str]] = set()
-        # A server that streams unless told not to would count no tokens, as nobody asks it to.
-        self._streaming = dict(_AS_STREAM if spec.stream else _WHOLE)
-        self._added_to_all = frozenset(self._streaming) - ({"stream"} if spec.stream else set())
+        self._streaming = {server.key for server in spec.servers if server.stream}
         self._shared_recipes: dict[tuple[int, int], bool] = {}
 
     async def prepare(self, item: Item) -> Prepared:
         """Raises ConfigError when the item's recipe or parser cannot be used, TemplateError or
         InputError when the item cannot be asked for by it."""
-        renderer = await self._renderer(item.recipe_id)
         parser_id, parser = await self._parser(item.experiment_id)
-        item_input = read_item(load_json(item.input_json), f"item {item.id}")
-        body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
+        row = await self._chains.row(item)
+        renderer = await self._renderer(item.recipe_id, row)
+        if row is None:
+            item_input = read_item(load_json(item.input_json), f"item {item.id}")
+            body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}
+        else:
+            item_input, body = await self._of_step(row, renderer, item)
         endpoint = renderer.endpoint_of(item_input)
         if body and self._spec.parse_feedback and item.parse_failures:
             body = await self._with_feedback(item, endpoint, body)
+        asked, added_to_all = _AS_STREAM if item.server in self._streaming else _WHOLE
         if body:
-            asked = self._streaming.items()
-            body |= {name: value for name, value in asked if name in endpoint.streaming}
-        added = self._added_to_all | renderer.added_params(item_input, item.sample)
+            body |= {name: value for name, value in asked.items() if name in endpoint.streaming}
+        added = added_to_all | renderer.added_params(item_input, item.sample)
         for name in added if self._left_out else ():
             if (item.server, item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
         shared = await self._is_shared(item)
-        return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint)
+        return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint, row)
+
+    async def prepare_code(self, item: Item) -> PreparedCode:
+        """Of a row that a function ends. Raises ConfigError when that cannot be loaded, InputError
+        when the chain's item cannot be read."""
+        row = await self._chains.row(item)
+        assert row is not None  # only rows of steps run code
+        recipe = await self._store.recipe(item.recipe_id)
+        return PreparedCode(await self._function(item.experiment_id, recipe), row)
+
+    async def vector_of(self, prepared: Prepared, answer_seq: int) -> str | None:
+        """The answer's embedding, where a row of a chain waits with it; nothing else needs it."""
+        if prepared.row is None or prepared.endpoint.has_text:
+            return None
+        return await self._store.answer_vector(answer_seq)
 
     async def complete(self, prepared: Prepared) -> Request:
         """With its local images in it. Raises InputError when one cannot be sent."""
@@ -103,6 +152,32 @@ class Requests:
         self._left_out.add((server, recipe_id, name))
         return not known
 
+    async def _of_step(
+        self, row: ChainRow, renderer: Renderer, item: Item
+    ) -> tuple[ItemInput, dict[str, Any]]:
+        """The input of a row of a chain, and the body of its request."""
+        try:
+            item_input = row.input
+            if item.answer_seq is not None:
+                return item_input, {}
+            if row.rule.conversation:
+                messages = await self._messages(row, renderer)
+                item_input = replace(item_input, messages=messages)
+            return item_input, renderer.request_body(item_input, item.sample)
+        except TemplateError as exc:
+            raise TemplateError(f"step {row.rule.name}: {exc}", exc.remedy) from exc
+
+    async def _messages(self, row: ChainRow, renderer: Renderer) -> list[dict[str, Any]]:
+        """Those of a row as they are sent: before them, where the step goes on from a conversation,
+        those of its parent, and the answer."""
+        given = renderer.messages_given(row.input)
+        messages = list(given) if given else renderer.messages(row.input)
+        if not row.rule.conversation:
+            return messages
+        parent, link = row.parent()
+        sent = await self._messages(parent, await self._renderer(link.recipe_id, parent))
+        return [*sent, {"role": "assistant", "content": link.response}, *messages]
+
     async def _with_feedback(
         self, item: Item, endpoint: Endpoint, body: dict[str, Any]
     ) -> dict[str, Any]:
@@ -116,11 +191,22 @@ class Requests:
             self._shared_recipes[known] = item.recipe_id in present
         return self._shared_recipes[known]
 
-    async def _renderer(self, recipe_id: int) -> Renderer:
-        found = self._renderers.get(recipe_id)
+    async def _renderer(self, recipe_id: int, row: ChainRow | None) -> Renderer:
+        key = (recipe_id, row.chain.plan_id if row else None)
+        found = self._renderers.get(key)
         if found is None:
             recipe = await self._store.recipe(recipe_id)
-            found = self._renderers[recipe_id] = Renderer(recipe)
+            names = row.chain.plan.names if row else frozenset()
+            found = self._renderers[key] = Renderer(recipe, names)
+        return found
+
+    async def _function(self, experiment_id: int, recipe: Recipe) -> PresentFunction:
+        key = (experiment_id, recipe.function or "")
+        found = self._functions.get(key)
+        if found is None:
+            function = load_step_function(key[1], self._spec.directory)
+            number = await self._store.parsers.number(function.version)
+            found = self._functions[key] = PresentFunction(number, function)
         return found
 
     async def _parser(self, experiment_id: int) -> PresentParser:

@@ -6,6 +6,7 @@ from functools import partial
 from batchgen.clock import clock_ms
 from batchgen.limits import TokenMeter
 from batchgen.store import AskedServer, Store
+from batchgen.worker.answering import answering
 from batchgen.worker.budget import BudgetGuard
 from batchgen.worker.calls import Calls
 from batchgen.worker.committer import Committer
@@ -19,7 +20,7 @@ from batchgen.worker.permits import Permits
 from batchgen.worker.rejected_parameters import RejectedParameters
 from batchgen.worker.report import BudgetWait
 from batchgen.worker.reporting import Reporter
-from batchgen.worker.requests import PresentParser, Requests
+from batchgen.worker.requests import Present, Requests
 from batchgen.worker.servers import Connection, Server, Servers
 from batchgen.worker.slots import Slots
 from batchgen.worker.spec import WorkSpec
@@ -30,12 +31,12 @@ from batchgen.worker.stragglers import CallsInFlight
 
 async def run_worker(
     store: Store, connections: Sequence[Connection], spec: WorkSpec, context: RunContext, *,
-    parsers: Mapping[int, PresentParser], begun: Callable[[], object] = lambda: None,
+    present: Mapping[int, Present], begun: Callable[[], object] = lambda: None,
 ) -> None:  # fmt: skip
     """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
-    `connections` are those to the servers of the spec, in their order. `parsers` are those of
-    experiments, by their numbers; for others what the experiment has is loaded. `begun` is called
-    once the first call goes out.
+    `connections` are those to the servers of the spec, in their order. `present` are the parsers of
+    experiments, and the functions of steps that run one, by their numbers; for others what the
+    experiment has is loaded. `begun` is called once the first call goes out.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.
@@ -46,16 +47,19 @@ async def run_worker(
         spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, asked, spec.run
     ) as seat:
         meter = await _token_meter(store, spec)
+        answers = await answering(store, spec)
         servers = Servers(
             [
-                Server(one, connection, _pacer(spec, seat.fair_shares.get(one.key)))
-                for one, connection in zip(spec.servers, connections, strict=True)
+                Server(one, connection, _pacer(spec, seat.fair_shares.get(one.key)), answered)
+                for one, connection, answered in zip(
+                    spec.servers, connections, answers.servers, strict=True
+                )
             ],
             spec.concurrency, meter, halt=lambda halt: committer.halt(halt), warn=log.warn,
         )  # fmt: skip
         permits = Permits(servers)
         store_retries = StoreRetries(permits, spec.store_retry_s, log.warn)
-        demand = Demand(spec, servers, permits, meter)
+        demand = Demand(spec, servers, permits, meter, answers.code)
         calls_in_flight = CallsInFlight(stats.latencies_ms)
         membership = Membership(
             seat, spec, servers, demand, store_retries,
@@ -64,7 +68,7 @@ async def run_worker(
         committer = Committer(
             seat, demand, membership, permits, store_retries, servers, spec, stats, log
         )  # fmt: skip
-        requests = Requests(store, spec, parsers)
+        requests = Requests(store, spec, present)
         stages = Stages(
             requests,
             _budget_guard(spec, servers, store, committer, stats, log),
@@ -79,7 +83,10 @@ async def run_worker(
             AnswerParser(spec.retry_policy, spec.parse_timeout_s),
             committer, servers, log,
         )  # fmt: skip
-        await Slots(stages, spec, committer, membership, permits, stats, log).run(stop)
+        slots = Slots(
+            stages, spec, committer, membership, permits, stats, log, runs_code=answers.runs_code
+        )
+        await slots.run(stop)
         if stats.halted is None and not stop.drain.is_set():
             await committer.conclude_trial()
 

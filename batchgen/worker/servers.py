@@ -10,7 +10,7 @@ work at is left out, which is said once; only when all are, the worker halts:
     stalled   no success for `stall_s`, whatever came instead: its pacer asks on
     silent    several calls in a row timed out, while others were answered: one call at a time
 
-With one server none is left out: the worker halts.
+Where no other one answers what a server does, it is not left out: the worker halts.
 """
 
 from collections import Counter, deque
@@ -51,10 +51,15 @@ class LeftOut(StrEnum):
 
 
 class Server:
-    """One of them. `in_flight` are claimed for it; `left_out` None: it takes part."""
+    """One of them. It answers rows of these `experiments` (None: of all that no other one names).
+    `in_flight` are claimed for it; `left_out` None: it takes part."""
 
-    def __init__(self, spec: ServerSpec, connection: Connection, pacer: Pacer) -> None:
+    def __init__(
+        self, spec: ServerSpec, connection: Connection, pacer: Pacer,
+        experiments: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
         self.spec = spec
+        self.experiments = experiments
         self.key = spec.key
         self.client, self.prices = connection
         self.pacer = pacer
@@ -87,8 +92,16 @@ class Server:
         """Whether no call is to go out, even one that was claimed already."""
         return now < self.pacer.paused_until or self.left_out is LeftOut.REFUSED
 
+    def answers_all_of(self, other: "Server") -> bool:
+        """Whether all that another one answers could be asked here."""
+        if self.experiments is None or other.experiments is None:
+            return self.experiments is other.experiments
+        return set(other.experiments) <= set(self.experiments)
+
     def room(self, call_tokens: float, now: int) -> int:
         """How many more calls may go out."""
+        if self.experiments == ():
+            return 0
         at_server = self.pacer.room_at_server(call_tokens, self.in_flight, now)
         return max(0, int(min(self.allowed(now) - self.in_flight, at_server)))
 
@@ -153,9 +166,9 @@ class Servers:
     def __getitem__(self, key: str) -> Server:
         return self._servers[key]
 
-    @property
-    def are_several(self) -> bool:
-        return len(self._servers) > 1
+    def beside(self, server: Server) -> list[Server]:
+        """The others that answer what it does."""
+        return [one for one in self if one is not server and one.answers_all_of(server)]
 
     @property
     def slots(self) -> int:
@@ -195,8 +208,10 @@ class Servers:
 
     def elsewhere(self, key: str, now: int) -> Server | None:
         """One for a second call beside that at `key`: another one if there is room."""
-        rooms = {one: room for one in self if (room := self.room_at(one, now)) > 0}
-        others = [server for server in rooms if server.key != key] or list(rooms)
+        server = self._servers[key]
+        may = (server, *self.beside(server))
+        rooms = {one: room for one in may if (room := self.room_at(one, now)) > 0}
+        others = [one for one in rooms if one is not server] or list(rooms)
         return max(others, key=lambda one: rooms[one] / one.pacer.slots, default=None)
 
     def next_change_at(self, now: int) -> int | None:
@@ -206,35 +221,37 @@ class Servers:
 
     def give_up(self, server: Server, why: Halt, now: int, how: LeftOut = LeftOut.REFUSED) -> None:
         """No request would work there: leave it out or, when it was the last, halt."""
-        if not self.are_several:
+        others = self.beside(server)
+        if not others:
             self.halt(why)
         elif server.left_out is None:
             server.leave_out(how, why, now)
-            if left := [one for one in self if one.left_out is None]:
+            if left := [one for one in others if one.left_out is None]:
                 self._warn(f"{_named(server)}{IS_LEFT_OUT}{_sentence(why)} {_go_on(left)}")
             else:
-                self.halt(self._all_out(why))
+                self.halt(self._all_out([server, *others], why))
         elif how in (LeftOut.REFUSED, LeftOut.CREDIT):  # now for this
             server.leave_out(how, why, now)
 
     def may_ask_elsewhere(self, server: Server) -> bool:
         """Whether another one takes part."""
-        return any(one is not server and one.left_out is None for one in self)
+        return any(one.left_out is None for one in self.beside(server))
 
     def observe(self, server: Server, verdict: Answer | Failure, now: int) -> None:
         """What a call there brought says of whether it takes part. `count_call` came before."""
         if isinstance(verdict, Answer) and server.left_out not in (None, LeftOut.REFUSED):
             server.left_out = server.why = None
             self._warn(f"{_named(server)} answers again.")
-        elif self.are_several and server.is_silent and self._others_answer(server, now):
+        elif server.is_silent and self._others_answer(server, now):
             words = f"{_SILENT_AFTER} calls in a row were not answered in time."
             self.give_up(server, Halt(words), now, LeftOut.SILENT)
 
     def _others_answer(self, server: Server, now: int) -> bool:
-        return any(one is not server and one.per_minute(now) for one in self)
+        return any(one.per_minute(now) for one in self.beside(server))
 
-    def _all_out(self, last: Halt) -> Halt:
-        reasons = [f"{_named(one)}: {_sentence(one.why)}" for one in self if one.why is not None]
+    def _all_out(self, servers: Sequence[Server], last: Halt) -> Halt:
+        out = [one for one in self if one in servers and one.why is not None]
+        reasons = [f"{_named(one)}: {_sentence(one.why)}" for one in out if one.why is not None]
         words = f"no server is left that could answer. {' '.join(reasons)}"
         return Halt(words, last.remedy, last.kind)
 

@@ -17,7 +17,7 @@ from batchgen.store import Orders
 from batchgen.worker.committer import Committer
 from batchgen.worker.item import ItemRun, Stages
 from batchgen.worker.membership import Membership
-from batchgen.worker.permits import Permits
+from batchgen.worker.permits import CODE_SLOTS, Permits
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunLog, Stats
 
@@ -37,7 +37,10 @@ class Slots:
         permits: Permits,
         stats: Stats,
         log: RunLog,
+        *,
+        runs_code: bool = False,
     ) -> None:
+        self._more_slots = CODE_SLOTS if runs_code else 0
         self._stages = stages
         self._spec = spec
         self._committer = committer
@@ -72,9 +75,9 @@ class Slots:
             raise self._unusable_config
 
     def _ensure_slots(self, slots: int) -> None:
-        """So many tasks at least; those that are too many wait for the committer to give them
-        something."""
-        for number in range(len(self._tasks), slots):
+        """So many tasks at least, and those for rows that functions end; those that are too many
+        wait for the committer to give them something."""
+        for number in range(len(self._tasks), slots + self._more_slots):
             self._tasks.append(asyncio.create_task(self._slot(), name=f"slot {number}"))
 
     async def _end(self, watches: list[asyncio.Task[None]], committing: asyncio.Task[None]) -> None:

@@ -19,7 +19,8 @@ class ServerSpec(Struct, frozen=True, kw_only=True):
     """A server that a worker asks. `key` is by what the database knows it, `name` and `shown_url`
     are what messages call it, and `place` is where the config has it. `slots` bounds its calls in
     flight (None: only those of the worker do), and `rpm` and `tpm` are its limits, of all workers
-    together; None: none."""
+    together; None: none. With `stream` each answer is asked for as a stream. It answers the rows of
+    these `steps` and, with `answers_rest`, those that no other server names."""
 
     key: str = ""
     name: str = ""
@@ -28,6 +29,9 @@ class ServerSpec(Struct, frozen=True, kw_only=True):
     slots: int | None = None
     rpm: int | None = None
     tpm: int | None = None
+    stream: bool = False
+    steps: tuple[str, ...] = ()
+    answers_rest: bool = True
 
     @property
     def is_alone(self) -> bool:
@@ -48,7 +52,7 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     once `max_failures` is reached, by the items of all runs together; and it claims nothing more
     once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
-    than `max_answer_tokens`, where the config says it; with `stream` each is asked for as a stream;
+    than `max_answer_tokens`, where the config says it;
     `run` is what the processes of one command have in common. Local images
     are looked for in `directory`. For `store_retry_s` a database that cannot be written is tried
     again, with the answers in memory.
@@ -69,7 +73,6 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     hedge: bool = False
     store_retry_s: float = 60.0
     max_answer_tokens: int | None = None
-    stream: bool = False
     servers: tuple[ServerSpec, ...] = (ServerSpec(),)
     run: str = field(default_factory=lambda: token_hex(8))
     directory: Path = Path()
@@ -127,7 +130,9 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
             "selection": selection and Selection(**selection),
             "max_failures": failures and FailureLimit(**failures),
             "directory": Path(values["directory"]),
-            "servers": tuple(ServerSpec(**one) for one in values["servers"]),
+            "servers": tuple(
+                ServerSpec(**{**one, "steps": tuple(one["steps"])}) for one in values["servers"]
+            ),
         }
         return cls(**{**values, **made})
 

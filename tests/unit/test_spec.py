@@ -60,7 +60,7 @@ def test_a_task_comes_whole_out_of_its_json() -> None:
         ),
         database=Path("/here/batchgen.db"), log_dir=Path("/here/logs"), directory=Path("/here"),
     )  # fmt: skip
-    task = WorkerTask(spec, config, verbose=True)
+    task = WorkerTask.of(spec, config, verbose=True)
     text = json.dumps(task.to_json())
     assert WorkerTask.from_json(json.loads(text)) == task
 

@@ -43,7 +43,7 @@ async def run(
         async with open_client(config.model, timeout_s=60) as client:
             await run_worker(
                 store, [Connection(client, prices)], what, RunContext(job.stop, job.log, stats),
-                parsers={},
+                present={},
             )  # fmt: skip
         assert await store.verify() == []
 

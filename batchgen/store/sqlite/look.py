@@ -36,6 +36,11 @@ def count_earlier_recipes(db: sqlite3.Connection, item_ids: Sequence[int]) -> in
     return int(n)
 
 
+def answer_vector(db: sqlite3.Connection, attempt_seq: int) -> str | None:
+    (vector,) = db.execute(QUERIES["answer_vector"], {"attempt_seq": attempt_seq}).fetchone()
+    return None if vector is None else str(vector)
+
+
 def last_bad_answer(db: sqlite3.Connection, item_id: int) -> tuple[str, str] | None:
     row = db.execute(QUERIES["last_bad_answer"], {"item_id": item_id}).fetchone()
     return None if row is None else (row[0], row[1])

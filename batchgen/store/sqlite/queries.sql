@@ -1254,6 +1254,9 @@ select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completio
 -- name: failed_calls
 select experiment_id, reason, http_status, n, newest_error from failed_calls where n > 0;
 
+-- name: answer_vector
+select vector from attempts where seq = :attempt_seq;
+
 -- name: last_bad_answer
 -- What an item's parser could not use, and why.
 select response, error from attempts
