@@ -39,10 +39,11 @@ def plan_reopened(items: Sequence[EndedItem], by_now: Mapping[int, EndedItem]) -
 
 def plan_reparsed(
     reparsed: Sequence[Reparsed], parser_id: int, result_seqs: Mapping[int, int], last_seq: int,
-    now: int,
+    now: int, made_of: Mapping[int, bytes | None] | None = None,
 ) -> RepairPlan:  # fmt: skip
     """Another result from the same answer, where the parser made one; the earlier ones stay.
-    `result_seqs` are the results that the items have now."""
+    `result_seqs` are the results that the items have now, and `made_of` what rows of later steps
+    were made of."""
     plan, seqs = RepairPlan(), dict(result_seqs)
     for one in reparsed:
         was = one.was
@@ -52,7 +53,8 @@ def plan_reparsed(
         if one.now is not None:
             last_seq += 1
             seqs[was.item_id] = last_seq
-            _replace_result(plan, was, one.now, last_seq, parser_id, now)
+            hash_ = (made_of or {}).get(was.item_id)
+            _replace_result(plan, was, one.now, last_seq, parser_id, now, hash_)
         else:
             plan.confirmed.append({"seq": was.result_seq, "parser_id": parser_id})
             plan.deltas.parse(was.experiment_id, was.parser_id, -1)
@@ -61,11 +63,13 @@ def plan_reparsed(
 
 
 def _replace_result(
-    plan: RepairPlan, was: EndedAnswer, end: Done | Fail, seq: int, parser_id: int, now: int
-) -> None:
+    plan: RepairPlan, was: EndedAnswer, end: Done | Fail, seq: int, parser_id: int, now: int,
+    made_of: bytes | None,
+) -> None:  # fmt: skip
     result = result_row(
         seq, was.item_id, was.attempt_seq, end, now, parser_id=parser_id, reparsed=True,
-        answer=was.response,
+        answer=was.response, made_of=made_of,
+        followed=end.followed if isinstance(end, Done) else None,
     )  # fmt: skip
     plan.results.append(result)
     plan.replaced.append({

@@ -309,12 +309,15 @@ class Spent(Struct, frozen=True):
 
 
 class RowGroup(NamedTuple):
-    """`n` rows that stand alike; `reason` is "" unless they failed."""
+    """`n` rows that stand alike; `reason` is "" unless they failed. Of those that are done and were
+    followed, so many `children` were made, and so many steps were passed over."""
 
     state: str
     reason: str
     parser_id: int | None
     n: int
+    children: int | None = None
+    passed_over: int | None = None
 
 
 # Repairing

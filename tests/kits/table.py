@@ -131,6 +131,7 @@ class Table:
             raise
         assert self.counters() == self.recount()
         assert self.parser_counters() == self.recount_parsers()
+        assert self.step_counters() == self.recount_steps()
         return result
 
     # Enqueueing
@@ -280,6 +281,24 @@ class Table:
             " and work.state <> 'stale' and parser_id is not null group by 1, 2"
         )
         return {(e, parser): n for e, parser, n in rows}
+
+    def step_counters(self) -> set[tuple[int, int, int]]:
+        return set(self.query("select * from step_counters where ended + passed_over > 0"))
+
+    def recount_steps(self) -> set[tuple[int, int, int]]:
+        """By step, the chains that ended there, and the done rows for which it was passed over."""
+        return set(
+            self.query(
+                "select s.id, (select count(*) from work, results where seq = result_seq and"
+                " work.state = 'done' and work.experiment_id = s.id and children = 0 and"
+                " s.gathered_by is null) as ended,"
+                " (select count(*) from work, results, experiments e where seq = result_seq and"
+                " work.state = 'done' and e.id = work.experiment_id and"
+                " ifnull(e.first_id, e.id) = ifnull(s.first_id, s.id) and e.number < s.number"
+                " and e.number + passed_over >= s.number) as passed_over"
+                " from experiments s where s.step is not null and ended + passed_over > 0"
+            )
+        )
 
     def problems(self) -> list[str]:
         return verify.verify_tables(self.db)

@@ -1,16 +1,18 @@
 """Chains of steps: rows that are made of others, in the transaction that makes these done."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome
+from batchgen.errors import UsageError
+from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason
 from batchgen.steps import Child, Followed, Plan, StepRule
-from batchgen.store import Exchange
+from batchgen.store import ChainIntake, Exchange, OtherRecipe, StaleRow, StepIntake
+from batchgen.store.sqlite import admin, refollow, repair
 from batchgen.store.sqlite.plans import chain_of
-from batchgen.store.values import ChainIntake, StepIntake
-from tests.kits.table import RECIPE, Table, answered, new_item, open_table
+from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_item, open_table
 
 
 @pytest.fixture
@@ -101,3 +103,290 @@ def test_a_row_that_is_done_has_its_child_at_once(table: Table) -> None:
     assert [link.item_id for link in revise.links] == [1, 2]
     line.done(revise)
     assert table.query("select * from step_counters") == [(3, 1, 0)]
+
+
+def test_a_step_with_each_has_a_row_for_each_element(table: Table) -> None:
+    line = Line(table, PARTS, "a")
+    (ask,) = line.claim()
+    parts = [Child(1, n, f'{{"question": {n}}}') for n in range(3)]
+    line.done(ask, "v", *parts)
+    assert [item.input_json for item in line.claim()] == [part.input_json for part in parts]
+
+
+def test_a_chain_ends_where_nothing_is_made(table: Table) -> None:
+    line = Line(table, PLAIN, "a", "b")
+    first, second = line.claim()
+    line.done(first, "v", over=1)
+    line.done(second, "v", Child(2), over=1)
+    (revise,) = line.claim()
+    line.done(revise)
+    counters = table.query("select * from step_counters order by 1")
+    assert counters == [(1, 1, 0), (2, 0, 2), (3, 1, 0)]
+    assert table.exchange(line.worker, want=1).open == 0
+
+
+def test_the_last_that_ends_of_a_gathering_makes_its_row(table: Table) -> None:
+    line = Line(table, BEST, "a", samples=3)
+    drafts = line.claim()
+    for draft in drafts:
+        line.done(draft, f"v{draft.id}", Child(1))
+    scores = line.claim()
+    line.done(scores[2], "s2")
+    line.hand_in(scores[0], Fail(Reason.PARSE, "no"))
+    assert ("pick", 1, 0, "pending") not in line.rows()
+    line.done(scores[1], "s1")
+    assert line.rows()[-1] == ("pick", 1, 0, "pending")
+    (pick,) = line.claim()
+    assert [[link.item_id for link in chain] for chain in pick.gathered] == [[2, 5], [3, 6]]
+    assert [link.item_id for link in pick.links] == [1]
+    line.done(pick, "p", Child(3))
+    (polish,) = line.claim()
+    assert [link.item_id for link in polish.links] == [1, 7]
+    assert [chain[-1].item_id for chain in polish.links[1].gathered] == [5, 6]
+
+
+def test_a_gathering_of_nothing_fails_without_a_call_until_there_is_something(
+    table: Table,
+) -> None:
+    line = Line(table, BEST, "a", samples=2)
+    for draft in line.claim():
+        line.hand_in(draft, Fail(Reason.REFUSAL, "no"))
+    assert line.rows()[-1] == ("pick", 1, 0, "failed")
+    assert table.one("select error from results order by seq desc limit 1") == (
+        "none of its 2 rows is done"
+    )
+    assert table.reopen_all(3) == 0  # there is nothing that it could be asked
+    assert table.reopen_all(1) == 2
+    assert line.rows()[-1] == ("pick", 1, 0, "stale")
+    for draft in line.claim():
+        line.done(draft, "v", Child(1))
+    for score in line.claim():
+        line.done(score, "s")
+    assert [item.gathered != () for item in line.claim()] == [True]
+
+
+def test_parts_are_gathered_in_the_order_of_their_list(table: Table) -> None:
+    line = Line(table, PARTS, "a")
+    line.done(line.claim()[0], "v", *(Child(1, n, f'{{"question": {n}}}') for n in range(3)))
+    for answer in reversed(line.claim()):
+        line.done(answer, "s")
+    (summary,) = line.claim()
+    assert [chain[-1].input_json for chain in summary.gathered] == [
+        '{"question": 0}', '{"question": 1}', '{"question": 2}'
+    ]  # fmt: skip
+
+
+def test_who_was_taken_for_dead_makes_nothing(table: Table) -> None:
+    line = Line(table, PLAIN, "a")
+    (late,) = line.claim()
+    other = table.join()
+    table.take_over(line.worker)
+    (again,) = table.claim(other, 1)
+    assert line.done(late, "v", CRITIQUE).lost
+    assert line.rows() == [("draft", None, 0, "running")]
+    line.worker = other
+    line.done(again, "v", CRITIQUE)
+    assert line.rows() == [("draft", None, 0, "done"), ("critique", 1, 0, "pending")]
+
+
+def test_of_a_commit_that_is_refused_there_is_neither_parent_nor_child(table: Table) -> None:
+    line = Line(table, PLAIN, "a")
+    (draft,) = line.claim()
+    table.db.execute(
+        "create temp trigger full before insert on main.work"
+        " begin select raise(abort, 'disk full'); end"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="disk full"):
+        line.done(draft, "v", CRITIQUE)
+    table.db.execute("drop trigger full")
+    assert line.rows() == [("draft", None, 0, "running")]
+    assert table.query("select * from results") == []
+    line.done(draft, "v", CRITIQUE)
+
+
+# Done again
+
+
+def finished(table: Table, *values: str) -> Line:
+    """A chain of three, done."""
+    line = Line(table, PLAIN, "a")
+    (draft,) = line.claim()
+    line.done(draft, "v", CRITIQUE)
+    (critique,) = line.claim()
+    line.done(critique, "w", REVISE)
+    (revise,) = line.claim()
+    line.done(revise)
+    return line
+
+
+def reopen(table: Table, item_id: int) -> None:
+    row = repair.ended_item(table.db, item_id)
+    assert row is not None
+    assert table.run(repair.reopen, [row], None, table.now) == 1
+
+
+def states(line: Line) -> list[str]:
+    return [state for *_, state in line.rows()]
+
+
+def test_all_below_a_row_that_is_asked_again_is_stale(table: Table) -> None:
+    line = finished(table)
+    reopen(table, 1)
+    assert states(line) == ["pending", "stale", "stale"]
+    assert table.query("select * from step_counters where ended > 0") == []
+
+
+def test_the_same_value_once_more_restores_what_was_made_of_it(table: Table) -> None:
+    line = finished(table)
+    reopen(table, 1)
+    line.done(line.claim()[0], "v", CRITIQUE)
+    assert states(line) == ["done", "done", "done"]
+    assert line.claim() == []
+
+
+def test_another_value_leaves_stale_what_was_made_of_the_first(table: Table) -> None:
+    line = finished(table)
+    reopen(table, 1)
+    line.done(line.claim()[0], "other", CRITIQUE)
+    assert states(line) == ["done", "stale", "stale"]
+    assert line.claim() == []
+    critiques = table.run(refollow.stale_page, 2, 0, 10)
+    assert critiques == [StaleRow(2, waits=False, asks=True)]
+    assert table.run(refollow.stale_page, 3, 0, 10) == [StaleRow(3, waits=True, asks=False)]
+    assert table.run(refollow.reopen_stale, critiques, table.now) == (1, 0)
+    (critique,) = line.claim()
+    line.done(critique, "w", REVISE)  # says what it said, but of another draft
+    assert states(line) == ["done", "done", "done"]
+
+
+def test_the_first_value_again_restores_also_after_another(table: Table) -> None:
+    line = finished(table)
+    for value in ("other", "v"):
+        reopen(table, 1)
+        line.done(line.claim()[0], value, CRITIQUE)
+    assert states(line) == ["done", "done", "done"]
+
+
+def test_what_is_not_wanted_any_more_is_stale_and_is_not_asked(table: Table) -> None:
+    line = finished(table)
+    reopen(table, 1)
+    line.done(line.claim()[0], "other", over=1)
+    assert states(line) == ["done", "stale", "stale"]
+    assert table.run(refollow.stale_page, 2, 0, 10) == [StaleRow(2, waits=True, asks=False)]
+
+
+def test_a_row_that_nobody_has_asked_is_made_of_the_new_value(table: Table) -> None:
+    line = Line(table, PLAIN, "a")
+    line.done(line.claim()[0], "v", CRITIQUE)
+    reopen(table, 1)
+    assert states(line) == ["pending", "stale"]
+    line.done(line.claim()[0], "other", CRITIQUE)
+    assert states(line) == ["done", "pending"]
+    (critique,) = line.claim()
+    assert critique.links[-1].passed_on == b"other..."
+
+
+@pytest.mark.parametrize(("value", "state"), [("v", "pending"), ("other", "stale")])
+def test_a_row_that_runs_while_its_parent_is_asked_again(
+    table: Table, value: str, state: str
+) -> None:
+    line = Line(table, PLAIN, "a")
+    line.done(line.claim()[0], "v", CRITIQUE)
+    (critique,) = line.claim()
+    reopen(table, 1)
+    line.done(critique, "w", REVISE)
+    assert states(line) == ["pending", "stale"]
+    line.done(line.claim()[0], value, CRITIQUE)
+    assert states(line) == ["done", state]  # its answer is stored, and parsed again
+    assert [item.answer_text for item in line.claim()] == ["an answer"] * (state == "pending")
+
+
+@pytest.mark.parametrize(("value", "state"), [("v", "done"), ("other", "stale")])
+def test_a_row_that_runs_until_its_parent_has_its_value_again(
+    table: Table, value: str, state: str
+) -> None:
+    line = Line(table, PLAIN, "a")
+    line.done(line.claim()[0], "v", CRITIQUE)
+    (critique,) = line.claim()
+    reopen(table, 1)
+    line.done(line.claim()[0], value, CRITIQUE)
+    line.done(critique, "w", REVISE)
+    assert states(line)[:2] == ["done", state]
+
+
+def test_a_sample_asked_again_makes_its_gathering_stale(table: Table) -> None:
+    line = Line(table, BEST, "a", samples=2)
+    for draft in line.claim():
+        line.done(draft, f"v{draft.id}", Child(1))
+    for score in line.claim():
+        line.done(score, f"s{score.id}")
+    line.done(line.claim()[0], "p", Child(3))
+    line.done(line.claim()[0], "q")
+    assert states(line) == ["done"] * 6
+    reopen(table, 2)
+    assert states(line) == ["done", "pending", "done", "stale", "stale", "stale"]
+    line.done(line.claim()[0], "v2", Child(1))
+    assert states(line) == ["done"] * 6
+    reopen(table, 4)
+    line.done(line.claim()[0], "other")
+    assert states(line) == ["done"] * 4 + ["stale"] * 2
+    picks = table.run(refollow.stale_page, 3, 0, 10)
+    assert table.run(refollow.reopen_stale, picks, table.now) == (1, 0)
+    (pick,) = line.claim()
+    assert [chain[-1].passed_on for chain in pick.gathered] == [b"s3......", b"other..."]
+    line.done(pick, "p", Child(3))
+
+
+def test_what_another_plan_would_follow_is_parsed_again(table: Table) -> None:
+    line = Line(table, PLAIN, "a")
+    (draft,) = line.claim()
+    followed = Followed(9, (CRITIQUE,), 0, bytes(8))
+    line.hand_in(draft, Done(followed=followed))
+    assert states(line) == ["pending"]
+    (again,) = line.claim()
+    assert (again.answer_text, again.plan_id) == ("an answer", line.plan_id)
+
+
+def test_all_of_a_step_asked_again_leaves_the_steps_after_it_stale(table: Table) -> None:
+    line = finished(table)
+    table.begin(recipe=OTHER_RECIPE, mode=OtherRecipe.AGAIN, chain=chain_intake(PLAIN))
+    assert states(line) == ["pending", "stale", "stale"]
+
+
+def test_a_step_at_the_end_is_made_of_all_that_is_done(table: Table) -> None:
+    line = finished(table)
+    longer = plan(*PLAIN.steps, StepRule(name="polish"))
+    table.begin(chain=chain_intake(longer))
+    chain = chain_of(table.db, 1)
+    assert chain is not None
+    assert not chain.is_followed
+    pages = [refollow.follow_page(table.db, step.experiment_id, 0, 9) for step in chain.steps]
+    wanted = [("v", CRITIQUE), ("w", REVISE), ("same", Child(3))]
+    for page, (value, child) in zip(pages, wanted, strict=False):
+        followed = line.followed(value, child)
+        for _ in range(2):
+            assert table.run(refollow.write_followed, [(page[0], followed)], table.now) == set()
+    table.run(refollow.end_following, 1, chain.plan_id)
+    assert states(line)[-1] == "pending"
+
+
+def test_other_rules_are_told_before_anything_is_begun(table: Table) -> None:
+    finished(table)
+    other = plan(PLAIN.steps[0], StepRule(name="critique", value="parsed.x"), PLAIN.steps[2])
+    assert table.begin(chain=chain_intake(other)).other_plan == PLAIN
+
+
+def test_an_experiment_is_renamed_and_deleted_with_its_steps(table: Table) -> None:
+    line = Line(table, BEST, "a", samples=2)
+    for draft in line.claim():
+        line.done(draft, "v", Child(1))
+    for score in line.claim():
+        line.done(score)
+    with pytest.raises(UsageError, match="it is a step of e; name that one"):
+        table.delete(2)
+    table.run(admin.rename_experiment, 1, "new")
+    assert table.query("select name from experiments order by id") == [
+        ("new",), ("new/score",), ("new/pick",), ("new/polish",)
+    ]  # fmt: skip
+    table.delete(1)
+    assert table.query("select 1 from experiments, items, work") == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.store import sqlite
+from batchgen.store.chain import made_of_parent
 from batchgen.store.sqlite.item_keys import begin_pass
 from batchgen.store.sqlite.sql import QUERIES, load_queries
 from tests.kits.table import new_database
@@ -19,6 +20,7 @@ from tests.kits.table import new_database
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as connection:
         begin_pass(connection)  # its tables are temporary ones
+        connection.create_function("made_of_parent", 2, made_of_parent)
         yield connection
 
 

@@ -10,22 +10,42 @@ from batchgen.store.sqlite.sql import QUERIES
 
 
 def rename_experiment(db: sqlite3.Connection, experiment_id: int, new_name: str) -> None:
+    """With its steps."""
+    which = {"experiment_id": experiment_id, "new_name": new_name}
+    _refuse_a_step(db, experiment_id)
     if db.execute(QUERIES["find_experiment"], {"name": new_name}).fetchone():
         raise UsageError(f"experiment {new_name!r} exists already; choose another name.")
-    db.execute(QUERIES["rename_experiment"], {"experiment_id": experiment_id, "new_name": new_name})
+    db.execute(QUERIES["rename_experiment"], which)
+    db.execute(QUERIES["rename_steps"], which)
 
 
 def delete_experiment(db: sqlite3.Connection, experiment_id: int) -> None:
+    """With its steps, the last first."""
+    _refuse_a_step(db, experiment_id)
+    which = {"experiment_id": experiment_id}
+    later = [step for (step,) in db.execute(QUERIES["later_steps"], which)]
+    db.execute(QUERIES["ungather"], which)
+    for one in (*later, experiment_id):
+        _delete(db, one)
+
+
+def _delete(db: sqlite3.Connection, experiment_id: int) -> None:
     which = {"experiment_id": experiment_id}
     (running,) = db.execute(QUERIES["count_running"], which).fetchone()
     if running:
         raise UsageError(f"{running} of its items are being worked on.", Remedy.STOP_WORKERS)
     for query in (
         "delete_keys", "delete_keys_not_sorted", "delete_results", "delete_items",
-        "delete_counters", "delete_parser_counters", "delete_totals", "delete_failed_calls",
-        "delete_experiment",
+        "delete_counters", "delete_parser_counters", "delete_step_counters", "delete_totals",
+        "delete_failed_calls", "delete_experiment",
     ):  # fmt: skip
         db.execute(QUERIES[query], which)
+
+
+def _refuse_a_step(db: sqlite3.Connection, experiment_id: int) -> None:
+    first = db.execute(QUERIES["first_step"], {"experiment_id": experiment_id}).fetchone()
+    if first:
+        raise UsageError(f"it is a step of {first[0]}; name that one.")
 
 
 def record_export(

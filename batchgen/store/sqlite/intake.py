@@ -218,7 +218,7 @@ def _ask_anew(
     db.execute(QUERIES["give_recipe"], asked)
     db.execute(QUERIES["set_recipe_of_variant"], variant)
     write_deltas(db, plan_asked(variant["experiment_id"], groups))
-    stale_steps_after(db, variant["experiment_id"])
+    stale_steps_after(db, variant["experiment_id"], groups)
     return sum(group.n for group in groups)
 
 

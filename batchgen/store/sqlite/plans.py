@@ -1,7 +1,7 @@
 """The transactions on chains as a whole: their steps and plans."""
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from batchgen.errors import UsageError
 from batchgen.items import State
@@ -13,7 +13,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.follow import steps_of
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.values import ChainIntake
+from batchgen.store.values import ChainIntake, RowGroup
 
 
 def chain_of(db: sqlite3.Connection, experiment_id: int) -> Chain | None:
@@ -98,34 +98,28 @@ def set_gatherings(db: sqlite3.Connection, first_id: int) -> None:
             db.execute(QUERIES["forget_ended"], which)
 
 
-def stale_steps_after(db: sqlite3.Connection, experiment_id: int) -> None:
-    """Rows of a step are asked anew: of all that was made of them by whatever way, step by step."""
+def stale_steps_after(
+    db: sqlite3.Connection, experiment_id: int, asked: Sequence[RowGroup]
+) -> None:
+    """Rows of a step are asked anew, which stood like this: all that was made of them is stale, by
+    whatever way, step by step."""
     chain = chain_of(db, experiment_id)
     if chain is None:
         return
     (number,) = (s.number for s in chain.steps if s.experiment_id == experiment_id)
     steps, deltas = steps_of(db, [experiment_id]), CounterDeltas()
+    for group in asked:
+        _leave_chains(deltas, steps, experiment_id, group)
     for step in chain.steps[number + 1 :]:
         which = {"experiment_id": step.experiment_id}
-        groups = rows_of(db, "rows_to_stale", _Group, which)
+        groups = rows_of(db, "rows_to_stale", RowGroup, which)
         for group in groups:
             _count_stale(deltas, steps, step.experiment_id, group)
         db.execute(QUERIES["stale_rows"], which)
     write_deltas(db, deltas)
 
 
-class _Group(NamedTuple):
-    """`n` rows that stand alike."""
-
-    state: str
-    reason: str
-    parser_id: int | None
-    children: int | None
-    passed_over: int | None
-    n: int
-
-
-def _count_stale(deltas: CounterDeltas, steps: Steps, experiment_id: int, group: _Group) -> None:
+def _count_stale(deltas: CounterDeltas, steps: Steps, experiment_id: int, group: RowGroup) -> None:
     if group.state == State.RUNNING:
         return
     deltas.move(experiment_id, group.state, -group.n, group.reason)
@@ -133,9 +127,13 @@ def _count_stale(deltas: CounterDeltas, steps: Steps, experiment_id: int, group:
     deltas.parse(experiment_id, group.parser_id, -group.n)
     if group.state == State.DONE:
         deltas.supersede(experiment_id, group.n)
-        if group.children is not None:
-            passed_over = group.passed_over or 0
-            steps.count(deltas, experiment_id, group.children, passed_over, -group.n)
+    _leave_chains(deltas, steps, experiment_id, group)
+
+
+def _leave_chains(deltas: CounterDeltas, steps: Steps, experiment_id: int, group: RowGroup) -> None:
+    if group.state == State.DONE and group.children is not None:
+        passed_over = group.passed_over or 0
+        steps.count(deltas, experiment_id, group.children, passed_over, -group.n)
 
 
 def _plan_number(db: sqlite3.Connection, plan: Plan, now: int) -> int:

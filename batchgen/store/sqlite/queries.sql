@@ -52,7 +52,8 @@ select count(*) from work where experiment_id = :experiment_id and state = 'runn
 -- answer, also one that waits for its parser; all: but those that are done with it; other: those
 -- that have another one, when the variant has it already, and not by a retry with other parameters.
 -- `:ids`: of these rows alone.
-select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
+select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n, r.children,
+       r.passed_over
   from work w
   cross join items i on i.id = w.item_id and i.variant = :number
   left join results r on r.seq = w.result_seq
@@ -61,7 +62,7 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n
                     when 'all' then w.state <> 'done' or i.recipe_id <> :recipe_id
                     else :recipe_id not in (i.recipe_id, coalesce(i.base_recipe_id, 0)) end
    and (:ids is null or w.item_id in (select value from json_each(:ids)))
- group by w.state, r.reason, r.parser_id;
+ group by w.state, r.reason, r.parser_id, r.children, r.passed_over;
 
 -- name: ask_rows
 -- The same, back to pending with all tries. Before they get their recipe.
@@ -269,8 +270,8 @@ update step_counters set ended = 0 where experiment_id = :experiment_id;
 
 -- name: rows_to_stale
 -- Those of a step of which the parent is not done any more, or whose gathering is not complete.
-select w.state, coalesce(r.reason, '') as reason, r.parser_id, r.children, r.passed_over,
-       count(*) as n
+select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n, r.children,
+       r.passed_over
   from work w
   cross join items i on i.id = w.item_id
   cross join work p on p.item_id = i.parent_id
@@ -279,7 +280,7 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, r.children, r.pas
    and iif(i.gathered is null, p.state <> 'done',
            exists (select 1 from work g indexed by work_gathering
                     where g.gathering = i.parent_id and g.state in ('pending', 'running')))
- group by 1, 2, 3, 4, 5;
+ group by w.state, r.reason, r.parser_id, r.children, r.passed_over;
 
 -- name: stale_rows
 -- The same. One that runs ends so.
@@ -1195,6 +1196,22 @@ update results set parser_id = :parser_id where seq = :seq;
 -- name: rename_experiment
 update experiments set name = :new_name where id = :experiment_id;
 
+-- name: rename_steps
+-- With the experiment whose steps they are.
+update experiments set name = :new_name || '/' || step where first_id = :experiment_id;
+
+-- name: later_steps
+-- The last first, as its rows are made of the others'.
+select id from experiments where first_id = :experiment_id order by number desc;
+
+-- name: first_step
+-- Of an experiment that is a later step.
+select f.name from experiments e join experiments f on f.id = e.first_id where e.id = :experiment_id;
+
+-- name: ungather
+update experiments set gathered_by = null
+ where id = :experiment_id or first_id = :experiment_id;
+
 -- name: delete_keys
 delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
 
@@ -1214,6 +1231,9 @@ delete from counters where experiment_id = :experiment_id;
 
 -- name: delete_parser_counters
 delete from parser_counters where experiment_id = :experiment_id;
+
+-- name: delete_step_counters
+delete from step_counters where experiment_id = :experiment_id;
 
 -- name: delete_totals
 delete from totals where experiment_id = :experiment_id;
@@ -1573,3 +1593,96 @@ select r.item_id from results r
 
 -- name: unreadable_inputs
 select id from items where not json_valid(input) limit 20;
+
+-- name: children_miscounted
+-- Done rows of which other than so many were made as their result says.
+select w.item_id, r.children,
+       (select count(*) from items i indexed by items_children
+         where i.parent_id = w.item_id and i.gathered is null and i.parent_result = w.result_seq)
+       as made
+  from work w cross join results r on r.seq = w.result_seq
+ where w.state = 'done' and r.children is not null and made <> r.children limit 20;
+
+-- name: not_followed
+-- While the plan is another one than all was followed by, some are not yet.
+select w.item_id
+  from work w
+  cross join experiments e on e.id = w.experiment_id and e.step is not null
+  cross join experiments f on f.id = coalesce(e.first_id, e.id) and f.followed_plan_id is f.plan_id
+  cross join results r on r.seq = w.result_seq
+ where w.state = 'done' and r.children is null limit 20;
+
+-- name: children_of_replaced
+-- That are not marked, though their parent has another result by now, or none.
+select w.item_id
+  from items i
+  cross join work w on w.item_id = i.id and w.state <> 'stale' and w.outdated = 0
+  cross join work p on p.item_id = i.parent_id
+ where i.parent_id is not null and i.gathered is null
+   and (p.state <> 'done' or i.parent_result is not p.result_seq) limit 20;
+
+-- name: made_of_other_values
+-- Rows that ended, and saw other values than their parents have by now. `made_of_parent` is ours.
+select w.item_id
+  from items i
+  cross join work w on w.item_id = i.id and w.state in ('done', 'failed')
+  cross join results r on r.seq = w.result_seq
+  left join results p on p.seq = i.parent_result
+ where i.parent_id is not null and i.gathered is null and r.made_of is not null
+   and r.made_of <> made_of_parent(p.passed_on, i.input) limit 20;
+
+-- name: gathers_what_is_no_more
+select distinct g.id
+  from items g
+  cross join work w on w.item_id = g.id and w.state <> 'stale' and w.outdated = 0
+  cross join json_each(g.gathered) seq
+  left join results r on r.seq = seq.value
+  left join work m on m.item_id = r.item_id and m.state = 'done' and m.result_seq = r.seq
+   and m.gathering = g.parent_id
+ where g.gathered is not null and m.item_id is null limit 20;
+
+-- name: gathers_too_few
+-- Complete gatherings whose row has other than all that is done of the step before it.
+with done as materialized (
+  select w.gathering as root, count(*) as n
+    from work w
+    cross join experiments e on e.id = w.experiment_id
+    cross join experiments g on g.id = e.gathered_by and g.number = e.number + 1
+   where w.gathering is not null and w.state = 'done' group by w.gathering)
+select g.id
+  from items g
+  cross join work w on w.item_id = g.id and w.state <> 'stale' and w.outdated = 0
+  left join done on done.root = g.parent_id
+ where g.gathered is not null and json_array_length(g.gathered) <> coalesce(done.n, 0)
+   and not exists (select 1 from work o indexed by work_gathering
+                    where o.gathering = g.parent_id and o.state in ('pending', 'running'))
+ limit 20;
+
+-- name: steps_out_of_order
+select i.id
+  from items i
+  cross join experiments e on e.id = i.experiment_id
+  cross join items p on p.id = i.parent_id
+  cross join experiments a on a.id = p.experiment_id
+ where i.parent_id is not null
+   and (a.number >= e.number or coalesce(a.first_id, a.id) <> coalesce(e.first_id, e.id)) limit 20;
+
+-- name: step_counters
+select experiment_id, ended, passed_over from step_counters;
+
+-- name: recount_steps
+select experiment_id, sum(ended) as ended, sum(passed_over) as passed_over from (
+  select w.experiment_id, count(*) as ended, 0 as passed_over
+    from work w
+    cross join experiments e on e.id = w.experiment_id and e.gathered_by is null
+    cross join results r on r.seq = w.result_seq and r.children = 0
+   where w.state = 'done' group by 1
+  union all
+  select s.id, 0, count(*)
+    from work w
+    cross join experiments e on e.id = w.experiment_id and e.step is not null
+    cross join results r on r.seq = w.result_seq and r.passed_over > 0
+    cross join experiments s on coalesce(s.first_id, s.id) = coalesce(e.first_id, e.id)
+          and s.number > e.number and s.number <= e.number + r.passed_over
+   where w.state = 'done' group by 1)
+ group by experiment_id;

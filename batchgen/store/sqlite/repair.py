@@ -8,6 +8,7 @@ from batchgen.items import Recipe
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
+from batchgen.store.sqlite.replaced import Replaced
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import AnswerChoice, EndedAnswer, EndedItem, Reparsed
@@ -43,11 +44,16 @@ def reopen(
     change: Callable[[Recipe], Recipe] | None,
     now: int,
 ) -> int:
-    ended = _ended_items(db, [item.item_id for item in items])
-    plan = plan_reopened(items, {item.item_id: item for item in ended})
+    ids = [item.item_id for item in items]
+    ended = {item.item_id: item for item in _ended_items(db, ids)}
+    below = Replaced(db, {item.experiment_id for item in items}, ids)
+    for item_id in below.that_gather_nothing:
+        ended.pop(item_id, None)
+    plan = plan_reopened(items, ended)
     db.executemany(QUERIES["reopen"], plan.reopened)
     if change is not None:
         _Recipes(db, change, now).change(plan.items)
+    below.stale(plan.items, plan.deltas, now)
     write_deltas(db, plan.deltas)
     return len(plan.items)
 
@@ -95,13 +101,20 @@ def write_reparsed(
 ) -> set[int]:
     """New results beside the old ones; the items that were skipped, as they have another result by
     now."""
-    ids = {"ids": json.dumps([one.was.item_id for one in reparsed])}
+    item_ids = [one.was.item_id for one in reparsed]
+    ids = {"ids": json.dumps(item_ids)}
     db.execute(QUERIES["end_reparsing"], ids)
     result_seqs = dict(db.execute(QUERIES["results_of_items"], ids).fetchall())
-    plan = plan_reparsed(reparsed, parser_id, result_seqs, last_id(db, "results"), now)
+    below = Replaced(db, {one.was.experiment_id for one in reparsed}, item_ids)
+    plan = plan_reparsed(
+        [one for one in reparsed if below.follows_present_plan(one)], parser_id, result_seqs,
+        last_id(db, "results"), now, below.made_of,
+    )  # fmt: skip
     db.executemany(QUERIES["append_result"], plan.results)
     db.executemany(QUERIES["replace_result"], plan.replaced)
     db.executemany(QUERIES["set_parser_of_result"], plan.confirmed)
+    ends = {one.was.item_id: one.now for one in reparsed}
+    below.follow(plan.replaced, ends, plan.deltas, now)
     write_deltas(db, plan.deltas)
     return {one.was.item_id for one in reparsed} - set(plan.items)
 

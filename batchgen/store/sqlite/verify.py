@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from math import isclose
 
+from batchgen.store.chain import made_of_parent
 from batchgen.store.records import CallFailure, CallTotals
 from batchgen.store.sqlite.rows import dicts_of
 from batchgen.store.sqlite.sql import QUERIES
@@ -24,6 +25,17 @@ _CHECKS = {
     "spans_outside": "item {0}: its parsed value is pieces that its answer does not have",
     "unreadable_parsed": "item {0}: its parsed value is not JSON",
     "unreadable_inputs": "item {0}: its input is not JSON",
+    "children_miscounted": "row {0} is done, and {1} rows of later steps are to be made of it, but "
+    "there are {2}",
+    "not_followed": "row {0} is done, but what follows it was never made",
+    "children_of_replaced": "row {0} was made of a result that is its parent's no more, but is not "
+    "marked as stale",
+    "made_of_other_values": "row {0} was made of other values than its parent has, but is not "
+    "marked as stale",
+    "gathers_what_is_no_more": "row {0} gathers a result that is no more, but is not marked as "
+    "stale",
+    "gathers_too_few": "row {0} does not gather all that is done",
+    "steps_out_of_order": "row {0} was made of one that is of no earlier step of its chain",
 }
 
 _WORDS = {name: name.replace("_", " ") for name in CallTotals.__struct_fields__} | {
@@ -42,9 +54,21 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
         f"{table} row {row} points at a missing row of {parent}"
         for table, row, parent, _ in db.execute("pragma foreign_key_check").fetchmany(20)
     ]
+    db.create_function("made_of_parent", 2, made_of_parent, deterministic=True)
     for query, text in _CHECKS.items():
         problems += [text.format(*row) for row in db.execute(QUERIES[query])]
-    return problems + _wrong_counters(db) + _wrong_parser_counters(db) + _wrong_calls(db)
+    which = {"ids": None, "limit": 20}
+    problems += [
+        f"row {root}: all that is gathered with it has ended, but nothing gathers it"
+        for (root,) in db.execute(QUERIES["gatherings_without_row"], which)
+    ]
+    return (
+        problems
+        + _wrong_steps(db)
+        + _wrong_counters(db)
+        + _wrong_parser_counters(db)
+        + _wrong_calls(db)
+    )
 
 
 def _wrong_counters(db: sqlite3.Connection) -> list[str]:
@@ -57,6 +81,21 @@ def _wrong_counters(db: sqlite3.Connection) -> list[str]:
         if kept[key] != counted[key]
         for experiment_id, state, reason in [key]
     ]
+
+
+def _wrong_steps(db: sqlite3.Connection) -> list[str]:
+    kept, counted = _steps(db, "step_counters"), _steps(db, "recount_steps")
+    return [
+        f"experiment {id_}: {kept[id_][0]} chains counted as ended and {kept[id_][1]} rows as "
+        f"passed over, but there are {counted[id_][0]} and {counted[id_][1]}"
+        for id_ in sorted(kept.keys() | counted.keys())
+        if kept[id_] != counted[id_]
+    ]
+
+
+def _steps(db: sqlite3.Connection, query: str) -> defaultdict[int, tuple[int, int]]:
+    found = {id_: (ended, over) for id_, ended, over in db.execute(QUERIES[query])}
+    return defaultdict(lambda: (0, 0), found)
 
 
 def _wrong_parser_counters(db: sqlite3.Connection) -> list[str]:
