@@ -19,14 +19,15 @@ from batchgen.on_demand import names_on_demand
 
 __all__ = [
     "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure", "CallTotals",
-    "Chain", "ChainIntake", "ChainStep", "ClaimRequest", "Condemned", "CountNew", "Counts",
-    "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed", "FailedCalls",
-    "FailureGroup", "FailureLimit", "FileUse", "FollowRow", "Grant", "Intake", "LiveFileRecord",
-    "LivePage", "MadeOf", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch",
-    "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
-    "Seat", "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
-    "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "literal_parts", "open_store", "read_store", "server_key", "server_keys",
+    "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest", "Condemned", "CountNew",
+    "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed",
+    "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow", "Grant", "Intake",
+    "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "OrderChange", "Orders", "OtherRecipe",
+    "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed",
+    "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "StaleRow",
+    "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin",
+    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts", "open_store",
+    "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         CallFailure,
         CallTotals,
         Chain,
+        ChainRow,
         ChainStep,
         Counts,
         Experiment,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         FailureGroup,
         FileUse,
         FollowRow,
+        LiveChains,
         LiveFileRecord,
         LivePage,
         MadeOf,

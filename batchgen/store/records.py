@@ -334,6 +334,35 @@ class ResultRow(NamedTuple):
     variant: int = 1
 
 
+class ChainRow(NamedTuple):
+    """A row of a chain, of the item `item_id` (its first sample). `children`: so many rows were to
+    be made of it; None: it was not followed. `gathered` are the results (`result_seq`) of the rows
+    that it gathers. `result` is there once it is done or failed, not of a stale one."""
+
+    item_id: int
+    id: int
+    parent_id: int | None
+    experiment_id: int
+    number: int
+    element: int
+    sample: int | None
+    state: str
+    result_seq: int | None
+    children: int | None
+    gathered: tuple[int, ...]
+    result: ResultRow | None
+
+
+class LiveChains(Struct, frozen=True):
+    """The rows with which chains have ended among the results up to `result_seq`, as in
+    `LivePage`. `superseded_results` are those of all its steps."""
+
+    rows: list[int]
+    result_seq: int
+    is_last: bool
+    superseded_results: int
+
+
 class AnswerDetails(NamedTuple):
     """What only some formats of the export need of an item that ended."""
 

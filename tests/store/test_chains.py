@@ -10,7 +10,7 @@ from batchgen.errors import UsageError
 from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason
 from batchgen.steps import Child, Followed, Plan, StepRule
 from batchgen.store import ChainIntake, Exchange, OtherRecipe, StaleRow, StepIntake
-from batchgen.store.sqlite import admin, refollow, repair
+from batchgen.store.sqlite import admin, chain_rows, refollow, repair
 from batchgen.store.sqlite.plans import chain_of
 from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_item, open_table
 
@@ -390,3 +390,28 @@ def test_an_experiment_is_renamed_and_deleted_with_its_steps(table: Table) -> No
     ]  # fmt: skip
     table.delete(1)
     assert table.query("select 1 from experiments, items, work") == []
+
+
+def test_chains_are_read_whole_in_the_order_of_the_pool(table: Table) -> None:
+    line = Line(table, PARTS, "a", "b")
+    asks = line.claim()
+    parts = [Child(1, n, f'{{"question": {n}}}') for n in range(2)]
+    for ask in reversed(asks):
+        line.done(ask, "v", *parts)
+    for answer in line.claim():
+        line.done(answer, "s")
+    (_, last) = line.claim()  # the chain of b was the first to get there
+    line.done(last)
+    page = chain_rows.chain_page(table.db, 1, 0, 1)
+    assert [(row.item_id, row.id, row.number, row.element) for row in page] == [
+        (1, 1, 0, 0), (1, 5, 1, 0), (1, 6, 1, 1), (1, last.id, 2, 0)
+    ]  # fmt: skip
+    assert page[-1].gathered == tuple(row.result_seq for row in page[1:3])
+    assert [row.result is not None for row in page] == [True] * 4
+    rest = chain_rows.chain_page(table.db, 1, page[-1].item_id, 9)
+    assert [(row.item_id, row.state) for row in rest] == [(2, "done")] * 3 + [(2, "running")]
+    assert chain_rows.chain_page(table.db, 1, 2, 9) == []
+    live = chain_rows.live_chain_page(table.db, 1, 0, 100)
+    assert live is not None
+    assert (live.rows, live.is_last) == ([last.id], True)
+    assert sorted(chain_rows.chain_rows_above(table.db, live.rows)) == [1, 5, 6, last.id]

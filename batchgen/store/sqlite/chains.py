@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from batchgen.clock import now_ms
 from batchgen.steps import Followed
-from batchgen.store.records import FollowRow, StaleRow
-from batchgen.store.sqlite import refollow
+from batchgen.store.records import ChainRow, FollowRow, LiveChains, StaleRow
+from batchgen.store.sqlite import chain_rows, refollow
 from batchgen.store.sqlite.connection import Database
 
 
@@ -33,6 +33,25 @@ class Chains:
         while await self._db.write(refollow.gather_missing, first_id, now_ms()):
             pass
         await self._db.write(refollow.end_following, first_id, plan_id)
+
+    async def chain_page(self, first_id: int, after: int, limit: int = 250) -> list[ChainRow]:
+        """All rows of the next items after item `after`, in the order of the pool; of an item, of
+        one sample after another, each row followed by all that was made of it, in the order of the
+        lists. Items are whole; an empty page is the end. A gathering row stands below the first
+        sample's row, or below the gathering row before."""
+        return await self._db.read(chain_rows.chain_page, first_id, after, limit)
+
+    async def chain_rows_above(self, item_ids: Sequence[int]) -> dict[int, ChainRow]:
+        """These rows, those that they were made of, and what they gather, up to the first ones; by
+        their numbers. `item_id` says nothing here."""
+        return await self._db.read(chain_rows.chain_rows_above, item_ids)
+
+    async def live_chain_page(
+        self, first_id: int, after: int, limit: int = 500
+    ) -> LiveChains | None:
+        """With which rows chains have ended since result `after`, in finishing order; None: the
+        experiment is there no more."""
+        return await self._db.read(chain_rows.live_chain_page, first_id, after, limit)
 
     async def stale_page(self, experiment_id: int, after: int, limit: int = 1000) -> list[StaleRow]:
         """The next stale rows of a step after row `after`; an empty page at the end."""

@@ -1436,6 +1436,39 @@ select w.item_id, i.recipe_id, a.http_status, a.request_id,
 select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
   from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
 
+-- name: chain_rows_below
+-- Rows of first steps, each with all that was made of it, and of these in turn.
+with recursive below (first, id) as (
+  select value, value from json_each(:ids)
+  union all
+  select b.first, i.id
+    from below b cross join items i indexed by items_children on i.parent_id = b.id)
+select b.first, i.id, i.parent_id, i.experiment_id, e.number, i.element, i.sample, w.state,
+       w.result_seq, r.children, i.gathered
+  from below b
+  cross join items i on i.id = b.id
+  cross join experiments e on e.id = i.experiment_id
+  cross join work w on w.item_id = i.id
+  left join results r on r.seq = w.result_seq;
+
+-- name: chain_rows_above
+-- Rows, what they were made of, and what they gather; up to the first ones.
+with recursive above (id) as (
+  select value from json_each(:ids)
+  union
+  select i.parent_id from above a cross join items i on i.id = a.id where i.parent_id is not null
+  union
+  select r.item_id
+    from above a cross join items i on i.id = a.id
+   cross join json_each(i.gathered) seq cross join results r on r.seq = seq.value)
+select coalesce(i.parent_id, i.id) as first, i.id, i.parent_id, i.experiment_id, e.number,
+       i.element, i.sample, w.state, w.result_seq, r.children, i.gathered
+  from above a
+  cross join items i on i.id = a.id
+  cross join experiments e on e.id = i.experiment_id
+  cross join work w on w.item_id = i.id
+  left join results r on r.seq = w.result_seq;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window
@@ -1459,6 +1492,19 @@ select r.* from results new cross join item_results r
        on r.id = new.item_id and r.result_seq = new.seq
  where new.seq > :after and new.seq <= :upto and r.experiment_id = :experiment_id
  order by new.seq;
+
+-- name: ended_chains
+-- The rows with which chains have ended, of the next results up to one; in finishing order.
+select new.item_id
+  from results new
+  cross join work w on w.item_id = new.item_id and w.result_seq = new.seq and w.state = 'done'
+  cross join experiments e on e.id = w.experiment_id and e.gathered_by is null
+ where new.seq > :after and new.seq <= :upto and new.children = 0
+   and (e.id = :first_id or e.first_id = :first_id)
+ order by new.seq;
+
+-- name: superseded_of_chain
+select sum(superseded_results) from experiments where id = :first_id or first_id = :first_id;
 
 -- name: live_file
 select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results

@@ -1,0 +1,97 @@
+"""Whole chains as they stand, row by row: what export reads of experiments with steps."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from batchgen.store.records import ChainRow, LiveChains, ResultRow
+from batchgen.store.sqlite.results import chars_of, sample_page
+from batchgen.store.sqlite.rows import PAGE_CHARS, rows_of
+from batchgen.store.sqlite.sql import QUERIES
+
+
+class _Row(NamedTuple):
+    first: int
+    id: int
+    parent_id: int | None
+    experiment_id: int
+    number: int
+    element: int
+    sample: int | None
+    state: str
+    result_seq: int | None
+    children: int | None
+    gathered: str | None
+
+
+def chain_page(db: sqlite3.Connection, first_id: int, after: int, limit: int) -> list[ChainRow]:
+    items = sample_page(db, first_id, after, limit)
+    found = _rows(db, "chain_rows_below", list(items))
+    ordered = [
+        (items[first], row) for first in items for row in _downwards(first, found[first])
+    ]  # fmt: skip
+    results = _results(db, [row for _, row in ordered])
+    page, chars = list[ChainRow](), 0
+    for item_id, row in ordered:
+        if page and chars > PAGE_CHARS and item_id != page[-1].item_id:
+            break
+        result = next(results) if row.state in ("done", "failed") else None
+        chars += 0 if result is None else chars_of(result)
+        page.append(_chain_row(item_id, row, result))
+    return page
+
+
+def chain_rows_above(db: sqlite3.Connection, item_ids: Sequence[int]) -> dict[int, ChainRow]:
+    found = [row for rows in _rows(db, "chain_rows_above", item_ids).values() for row in rows]
+    results = {row.id: row for row in _results(db, found)}
+    return {row.id: _chain_row(row.first, row, results.get(row.id)) for row in found}
+
+
+def live_chain_page(
+    db: sqlite3.Connection, first_id: int, after: int, limit: int
+) -> LiveChains | None:
+    which = {"experiment_id": first_id, "after": after, "limit": limit, "first_id": first_id}
+    window = db.execute(QUERIES["live_window"], which).fetchone()
+    if window is None:
+        return None
+    _, results, newest = window
+    (superseded,) = db.execute(QUERIES["superseded_of_chain"], which).fetchone()
+    if not results:
+        return LiveChains([], after, is_last=True, superseded_results=superseded)
+    ended = db.execute(QUERIES["ended_chains"], {**which, "upto": newest})
+    leaves = [item_id for (item_id,) in ended]
+    return LiveChains(leaves, newest, is_last=results < limit, superseded_results=superseded)
+
+
+def _rows(db: sqlite3.Connection, query: str, ids: Sequence[int]) -> defaultdict[int, list[_Row]]:
+    found = defaultdict[int, list[_Row]](list)
+    for row in rows_of(db, query, _Row, {"ids": json.dumps(list(ids))}):
+        found[row.first].append(row)
+    return found
+
+
+def _downwards(first: int, rows: Sequence[_Row]) -> Iterator[_Row]:
+    """From the first row down, each followed by all that was made of it."""
+    below, by_id = defaultdict[int | None, list[_Row]](list), {row.id: row for row in rows}
+    for row in sorted(rows, key=lambda row: (row.number, row.element)):
+        below[row.parent_id].append(row)
+    stack = [by_id[first]]
+    while stack:
+        row = stack.pop()
+        yield row
+        stack += reversed(below[row.id])
+
+
+def _results(db: sqlite3.Connection, rows: Sequence[_Row]) -> Iterator[ResultRow]:
+    ids = [row.id for row in rows if row.state in ("done", "failed")]
+    return rows_of(db, "result_rows", ResultRow, {"ids": json.dumps(ids)})
+
+
+def _chain_row(item_id: int, row: _Row, result: ResultRow | None) -> ChainRow:
+    gathered = () if row.gathered is None else tuple(json.loads(row.gathered))
+    return ChainRow(
+        item_id, row.id, row.parent_id, row.experiment_id, row.number, row.element, row.sample,
+        row.state, row.result_seq, row.children, gathered, result,
+    )  # fmt: skip
