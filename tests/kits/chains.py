@@ -19,6 +19,7 @@ from tests.kits.project import KEY
 from tests.kits.table import new_item
 
 NAME = "demo"
+_OPTIONS = ("max_cost_usd", "max_items", "until")
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ChainJob:
             await store.add_items(into, rows)
 
     async def work(self, store: Store, *, slots: int = 4, **settings: Any) -> WorkResult:
-        options = {name: settings.pop(name) for name in ("max_items", "until") if name in settings}
+        options = {name: settings.pop(name) for name in _OPTIONS if name in settings}
         config = self.config(**settings)
         chain = await store.chain_of(1)
         assert chain is not None

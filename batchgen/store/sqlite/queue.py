@@ -175,21 +175,56 @@ def _claim(
     """As many items as are allowed, each for a server, or for the user's code; also when the next
     retry will be due, if these are fewer. Servers that answer nobody get probes, each its own."""
     wants = {one.server: one for one in want.servers}
-    capacity = {server: one.capacity for server, one in wants.items()}
-    servers = in_turn(_room(want, allowed), capacity, want.calls)
-    servers += [one.server for one in want.servers if one.runs_code
-                for _ in range(allowed[one.server].calls)]  # fmt: skip
     found: list[Item] = []
     due_at: int | None = None
-    for (probes, experiments), of in _by_kind(wants, trials).items():
-        share = [server for server in servers if server in of]
-        if share:
-            chosen = experiments_to_claim(db, want, experiments)
-            claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
-            items = _items(db, dict(zip(claimed, share, strict=False)), wants)
-            found += [replace(one, probe=True) for one in items] if probes is not None else items
-            due_at = earliest(due_at, due)
+    left = want.calls
+    for experiments, of_these in _by_experiments(want).items():
+        servers = _servers(of_these, allowed, left)
+        chosen = experiments_to_claim(db, want, experiments)
+        for probes, of in _by_probes(of_these, trials).items():
+            if share := [server for server in servers if server in of]:
+                claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
+                items = _items(db, dict(zip(claimed, share, strict=False)), wants)
+                found += [replace(one, probe=probes is not None) for one in items]
+                due_at = earliest(due_at, due)
+                left -= _asked(want, items)
     return found, due_at
+
+
+_Wants = dict[str, ServerWant]
+
+
+def _by_experiments(want: ClaimRequest) -> dict[tuple[int, ...] | None, _Wants]:
+    """The servers by what they answer: what needs none comes first, and then what comes first among
+    the experiments. What one finds no row for is left to those after it."""
+    places = {id_: place for place, id_ in enumerate(want.experiments or ())}
+    last = len(places)
+
+    def place(one: ServerWant) -> tuple[bool, int]:
+        first = min((places.get(id_, last) for id_ in one.experiments or ()), default=last)
+        return not one.runs_code, first
+
+    groups: dict[tuple[int, ...] | None, _Wants] = {}
+    for one in sorted(want.servers, key=place):
+        groups.setdefault(one.experiments, {})[one.server] = one
+    return groups
+
+
+def _servers(wants: _Wants, allowed: Mapping[str, Allowance], calls: int) -> list[str]:
+    """The one of each row that may be claimed for these, of which so many may be calls."""
+    room = {server: allowed[server].calls for server in wants}
+    if any(one.runs_code for one in wants.values()):
+        return [server for server, rows in room.items() for _ in range(rows)]
+    return in_turn(room, {server: one.capacity for server, one in wants.items()}, calls)
+
+
+def _by_probes(wants: _Wants, trials: Trials) -> dict[int | None, set[str]]:
+    """The servers by how many probes they have had; None: they need none."""
+    groups: dict[int | None, set[str]] = {}
+    for server, want in wants.items():
+        probes = trials.probes(server)
+        groups.setdefault(want.probes if probes is None else probes, set()).add(server)
+    return groups
 
 
 def _room(want: ClaimRequest, allowed: Mapping[str, Allowance]) -> dict[str, int]:
@@ -201,19 +236,6 @@ def _asked(want: ClaimRequest, items: Iterable[Item]) -> int:
     """How many of these are asked of a server."""
     code = {one.server for one in want.servers if one.runs_code}
     return sum(item.server not in code for item in items)
-
-
-_Kind = tuple[int | None, tuple[int, ...] | None]
-
-
-def _by_kind(wants: Mapping[str, ServerWant], trials: Trials) -> dict[_Kind, set[str]]:
-    """The servers by how many probes they have had (None: they need none), and what they answer."""
-    groups: dict[_Kind, set[str]] = {}
-    for server, want in wants.items():
-        probes = trials.probes(server)
-        kind = (want.probes if probes is None else probes, want.experiments)
-        groups.setdefault(kind, set()).add(server)
-    return groups
 
 
 def _look_at(
