@@ -11,10 +11,12 @@ from batchgen.worker.spec import WorkSpec
 
 class Answering(Struct, frozen=True):
     """`servers`: the experiments that each answers, in their order; None: all that no other one
-    names, and whose rows no function ends, as those of `code`."""
+    names, and whose rows no function ends, as those of `code`. `plain` are known to have no
+    steps."""
 
     servers: tuple[tuple[int, ...] | None, ...]
     code: tuple[int, ...] = ()
+    plain: frozenset[int] = frozenset()
 
     @property
     def runs_code(self) -> bool:
@@ -25,11 +27,12 @@ async def answering(store: Store, spec: WorkSpec) -> Answering:
     """As the experiments are now. Where a server is for some steps alone, no other one answers rows
     of experiments that come later."""
     known = [one for one in await store.experiments() if _is_in_scope(one, spec)]
-    if not any(one.step for one in known):
-        return Answering((None,) * len(spec.servers))
+    plain = frozenset(one.id for one in known if not one.step)
+    if len(plain) == len(known):
+        return Answering((None,) * len(spec.servers), plain=plain)
     code = await _code(store, known)
     if not any(server.steps for server in spec.servers):
-        return Answering((None,) * len(spec.servers), code)
+        return Answering((None,) * len(spec.servers), code, plain)
     asked = [one for one in _in_order(known, spec) if one.id not in code]
     named = {step for server in spec.servers for step in server.steps}
     return Answering(
@@ -42,6 +45,7 @@ async def answering(store: Store, spec: WorkSpec) -> Answering:
             for server in spec.servers
         ),
         code,
+        plain,
     )
 
 

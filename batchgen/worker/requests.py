@@ -2,8 +2,8 @@
 which function of the user's ends it, without a call.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,14 +11,18 @@ from msgspec.structs import replace
 from batchgen.endpoints import CHAT, Endpoint
 from batchgen.errors import TemplateError
 from batchgen.items import Item, ItemInput, Recipe
-from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
+from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
 from batchgen.prompts.images import with_images
 from batchgen.store import Store
 from batchgen.text.json_text import load_json
-from batchgen.worker.chains import ChainRow, Chains
+from batchgen.worker.chains import Chains
 from batchgen.worker.spec import WorkSpec
+
+if TYPE_CHECKING:  # few experiments have steps
+    from batchgen.parsers import StepFunction
+    from batchgen.worker.chain_row import ChainRow
 
 # What is sent, and what of it is added by batchgen.
 _AS_STREAM = (
@@ -39,7 +43,7 @@ class PresentFunction(NamedTuple):
     """The function that ends the rows of a step, and its number in the store."""
 
     id: int
-    function: StepFunction
+    function: "StepFunction"
 
 
 Present = PresentParser | PresentFunction
@@ -49,7 +53,7 @@ class PreparedCode(Struct, frozen=True):
     """A row that a function ends, as its chain's row."""
 
     present: PresentFunction
-    row: ChainRow
+    row: "ChainRow"
 
 
 class Prepared(Struct, frozen=True):
@@ -66,7 +70,7 @@ class Prepared(Struct, frozen=True):
     shared_recipe: bool
     parser_id: int | None = None
     endpoint: Endpoint = CHAT
-    row: ChainRow | None = None
+    row: "ChainRow | None" = None
 
 
 class Request(Struct, frozen=True):
@@ -80,9 +84,13 @@ class Request(Struct, frozen=True):
 
 class Requests:
     """The requests of one worker. `present` are the parsers of experiments, and the functions of
-    those that run one, by their numbers; for others what the experiment has is loaded."""
+    those that run one, by their numbers; for others what the experiment has is loaded. Those that
+    are `plain` have no steps."""
 
-    def __init__(self, store: Store, spec: WorkSpec, present: Mapping[int, Present]) -> None:
+    def __init__(
+        self, store: Store, spec: WorkSpec, present: Mapping[int, Present],
+        plain: Iterable[int] = (),
+    ) -> None:  # fmt: skip
         self._store = store
         self._spec = spec
         self._parsers = {id_: one for id_, one in present.items() if isinstance(one, PresentParser)}
@@ -91,7 +99,7 @@ class Requests:
             for id_, one in present.items()
             if isinstance(one, PresentFunction)
         }
-        self._chains = Chains(store)
+        self._chains = Chains(store, plain)
         self._renderers: dict[tuple[int, int | None], Renderer] = {}
         self._left_out: set[tuple[str, int, str]] = set()
         self._streaming = {server.key for server in spec.servers if server.stream}
@@ -153,7 +161,7 @@ class Requests:
         return not known
 
     async def _of_step(
-        self, row: ChainRow, renderer: Renderer, item: Item
+        self, row: "ChainRow", renderer: Renderer, item: Item
     ) -> tuple[ItemInput, dict[str, Any]]:
         """The input of a row of a chain, and the body of its request."""
         try:
@@ -167,7 +175,7 @@ class Requests:
         except TemplateError as exc:
             raise TemplateError(f"step {row.rule.name}: {exc}", exc.remedy) from exc
 
-    async def _messages(self, row: ChainRow, renderer: Renderer) -> list[dict[str, Any]]:
+    async def _messages(self, row: "ChainRow", renderer: Renderer) -> list[dict[str, Any]]:
         """Those of a row as they are sent: before them, where the step goes on from a conversation,
         those of its parent, and the answer."""
         given = renderer.messages_given(row.input)
@@ -191,7 +199,7 @@ class Requests:
             self._shared_recipes[known] = item.recipe_id in present
         return self._shared_recipes[known]
 
-    async def _renderer(self, recipe_id: int, row: ChainRow | None) -> Renderer:
+    async def _renderer(self, recipe_id: int, row: "ChainRow | None") -> Renderer:
         key = (recipe_id, row.chain.plan_id if row else None)
         found = self._renderers.get(key)
         if found is None:
@@ -204,6 +212,8 @@ class Requests:
         key = (experiment_id, recipe.function or "")
         found = self._functions.get(key)
         if found is None:
+            from batchgen.parsers import load_step_function  # here: few steps run code
+
             function = load_step_function(key[1], self._spec.directory)
             number = await self._store.parsers.number(function.version)
             found = self._functions[key] = PresentFunction(number, function)
