@@ -214,16 +214,16 @@ class Item(Struct, frozen=True):
     sample: int | None = None
     answer_seq: int | None = None
     answer_text: str | None = None
-    reserved_tokens: int = 0
-    probe: bool = False
     parser_id: int | None = None
     server: str = ""
-    links: "tuple[Link, ...]" = ()
-    gathered: "tuple[tuple[Link, ...], ...]" = ()
+    parent_id: int | None = None
     gathering: int | None = None
     runs_code: bool = False
-    parent_id: int | None = None
     plan_id: int | None = None
+    reserved_tokens: int = 0
+    probe: bool = False
+    links: "tuple[Link, ...]" = ()
+    gathered: "tuple[tuple[Link, ...], ...]" = ()
 
 
 class Usage(Struct, frozen=True):

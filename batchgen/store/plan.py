@@ -64,10 +64,10 @@ class Claimed(Struct, frozen=True):
 
     @classmethod
     def of(cls, item: Item) -> "Claimed":
-        return cls(
-            item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id,
-            item.gathering, made_of_item(item),
-        )  # fmt: skip
+        claimed = item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id
+        if item.plan_id is None:
+            return cls(*claimed)
+        return cls(*claimed, item.gathering, made_of_item(item))
 
 
 class Reserved(Struct, frozen=True):

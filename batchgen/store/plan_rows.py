@@ -19,7 +19,7 @@ def result_row(
     """`answer` is the text that was parsed, if known: what stands in it is not stored twice."""
     done, parsed = isinstance(end, Done), end.parsed_json if isinstance(end, Done) else None
     spans = None if answer is None or parsed is None else spans_of(answer, parsed)
-    return {
+    row: Row = {
         "seq": seq,
         "item_id": item_id,
         "attempt_seq": attempt_seq,
@@ -31,11 +31,19 @@ def result_row(
         "parser_id": parser_id,
         "reparsed": reparsed,
         "finished_at": finished_at,
-        "made_of": made_of,
-        "children": None if followed is None else len(followed.children),
-        "passed_over": None if followed is None else followed.passed_over,
-        "passed_on": None if followed is None else followed.passed_on,
     }
+    if made_of is not None or followed is not None:
+        row |= {"made_of": made_of, **followed_columns(followed)}
+    return row
+
+
+def followed_columns(followed: "Followed | None") -> Row:
+    if followed is None:
+        return {"children": None, "passed_over": None, "passed_on": None}
+    return {
+        "children": len(followed.children), "passed_over": followed.passed_over,
+        "passed_on": followed.passed_on,
+    }  # fmt: skip
 
 
 def attempt_row(

@@ -22,6 +22,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.fencing import held_claims, unknown_calls_of
 from batchgen.store.sqlite.follow import Followers, steps_of
 from batchgen.store.sqlite.gatherings import gather, passed_on_by
+from batchgen.store.sqlite.results import append_results
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 
@@ -104,11 +105,11 @@ def _present(db: sqlite3.Connection, present: Sequence[Any]) -> bytes | None:
 
 
 def _write(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
+    append_results(db, plan.results)
     statements = (
         ("remove_unknown_attempt", plan.replaced),
         ("append_attempt", plan.attempts),
         ("note_parse_error", plan.parse_errors),
-        ("append_result", plan.results),
         ("keep_answer", plan.kept_answers),
         ("take_back", plan.taken_back),
     )

@@ -109,7 +109,7 @@ class _Gathering:
         result = result_row(
             seq, row.item_id, None, end, self._now, parser_id=None, made_of=NOTHING_GATHERED
         )
-        self._db.execute(QUERIES["append_result"], result)
+        self._db.execute(QUERIES["append_result_of_step"], result)
         self._db.execute(
             QUERIES["fail_without_call"], {"item_id": row.item_id, "result_seq": seq}
         )  # fmt: skip

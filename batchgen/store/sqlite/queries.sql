@@ -542,6 +542,12 @@ update attempts set error = :error where seq = :seq;
 
 -- name: append_result
 insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at);
+
+-- name: append_result_of_step
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
   reparsed, finished_at, made_of, children, passed_over, passed_on)
 values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
   :reparsed, :finished_at, :made_of, :children, :passed_over, :passed_on);

@@ -10,6 +10,7 @@ from batchgen.store.chain import Steps, made_of_parent
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Parent
 from batchgen.store.plan_follow import Change, Standing, change_of, made_of_seqs
+from batchgen.store.plan_rows import followed_columns
 from batchgen.store.records import FollowRow, MadeOf, StaleRow
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.follow import Followers, standing, steps_of
@@ -70,8 +71,7 @@ def set_followed(
         followers.steps.count(followers.deltas, row.experiment_id, *before, -1)
     followers.steps.count(followers.deltas, row.experiment_id, children, passed_over, +1)
     db.execute(QUERIES["set_followed"], {
-        "seq": row.result_seq, "children": children, "passed_over": passed_over,
-        "passed_on": followed.passed_on,
+        "seq": row.result_seq, **followed_columns(followed)
     })  # fmt: skip
     if row.gathering is not None:
         followers.touched.add(row.gathering)

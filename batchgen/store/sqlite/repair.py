@@ -9,6 +9,7 @@ from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
 from batchgen.store.sqlite.replaced import Replaced
+from batchgen.store.sqlite.results import append_results
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import AnswerChoice, EndedAnswer, EndedItem, Reparsed
@@ -110,7 +111,7 @@ def write_reparsed(
         [one for one in reparsed if below.follows_present_plan(one)], parser_id, result_seqs,
         last_id(db, "results"), now, below.made_of,
     )  # fmt: skip
-    db.executemany(QUERIES["append_result"], plan.results)
+    append_results(db, plan.results)
     db.executemany(QUERIES["replace_result"], plan.replaced)
     db.executemany(QUERIES["set_parser_of_result"], plan.confirmed)
     ends = {one.was.item_id: one.now for one in reparsed}

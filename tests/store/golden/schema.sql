@@ -218,16 +218,14 @@ CREATE TABLE results (
   children    integer,                             -- rows made of it; null: nothing follows, or did not yet
   passed_over integer,                             -- steps after it that were
   passed_on   blob,                                -- hash of all that rows made of it see
-  constraint done_has_answer   check (state <> 'done' or attempt_seq is not null or parsed is not null),
+  constraint done_has_answer   check (attempt_seq is not null or state <> 'done' or parsed is not null),
   constraint done_has_parser   check (state <> 'done' or parser_id is not null),
-  constraint parser_has_answer check (parser_id is null or attempt_seq is not null
+  constraint parser_has_answer check (attempt_seq is not null or parser_id is null
                                       or parsed is not null or reason in ('parse', 'crash')),
-  constraint followed_whole    check ((children is null) = (passed_over is null)
-                                      and (children is null) = (passed_on is null)),
-  constraint followed_if_done  check (children is null
-                                      or (state = 'done' and children >= 0 and passed_over >= 0)),
-  constraint hashes_of_8_bytes check ((made_of is null or length(made_of) = 8)
-                                      and (passed_on is null or length(passed_on) = 8)),
+  constraint followed_whole    check ((children is null and passed_over is null and passed_on is null)
+                                      or (state = 'done' and children >= 0 and passed_over >= 0
+                                          and length(passed_on) = 8)),
+  constraint hash_of_8_bytes   check (made_of is null or length(made_of) = 8),
   constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
                                       and (reason is null) = (error is null)),
