@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,26 @@ import pytest
 from batchgen.errors import UsageError
 from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason
 from batchgen.steps import Child, Followed, Plan, StepRule
-from batchgen.store import ChainIntake, Exchange, OtherRecipe, StaleRow, StepIntake
+from batchgen.store import (
+    ChainIntake,
+    ClaimRequest,
+    Exchange,
+    OtherRecipe,
+    ServerWant,
+    StaleRow,
+    StepIntake,
+)
 from batchgen.store.sqlite import admin, chain_rows, refollow, repair
 from batchgen.store.sqlite.plans import chain_of
-from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_item, open_table
+from tests.kits.table import (
+    OTHER_RECIPE,
+    RECIPE,
+    Table,
+    answered,
+    new_database,
+    new_item,
+    open_table,
+)
 
 
 @pytest.fixture
@@ -415,3 +432,110 @@ def test_chains_are_read_whole_in_the_order_of_the_pool(table: Table) -> None:
     assert live is not None
     assert (live.rows, live.is_last) == ([last.id], True)
     assert sorted(chain_rows.chain_rows_above(table.db, live.rows)) == [1, 5, 6, last.id]
+
+
+# Proof
+
+
+BROKEN = [
+    ("delete from work where item_id = 3; delete from items where id = 3",
+     "row 2 is done, and 1 rows of later steps are to be made of it, but there are 0"),
+    ("update results set children = null, passed_over = null, passed_on = null where seq = 3",
+     "row 3 is done, but what follows it was never made"),
+    ("update items set parent_result = 7 where id = 3",
+     "row 3 was made of a result that is its parent's no more, but is not marked as stale"),
+    ("update results set passed_on = zeroblob(8) where seq = 1",
+     "row 2 was made of other values than its parent has, but is not marked as stale"),
+    ("update items set experiment_id = 1 where id = 3",
+     "row 3 was made of one that is of no earlier step of its chain"),
+    ("update step_counters set ended = 5",
+     "experiment 3: 5 chains counted as ended and 0 rows as passed over, but there are 1 and 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "problem"), BROKEN)
+def test_a_broken_chain_is_found(tmp_path: Path, script: str, problem: str) -> None:
+    with closing(new_database(tmp_path / "broken.db")) as db:
+        table = Table(db)
+        finished(table)
+        assert table.problems() == []
+        db.executescript(script)
+        assert problem in table.problems()
+
+
+BROKEN_GATHERINGS = [
+    ("update items set gathered = '[3]' where gathered is not null",
+     "row 5 does not gather all that is done"),
+    ("update items set gathered = '[3, 9]' where gathered is not null",
+     "row 5 gathers a result that is no more, but is not marked as stale"),
+    ("delete from work where item_id = 5; delete from items where id = 5",
+     "row 1: all that is gathered with it has ended, but nothing gathers it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "problem"), BROKEN_GATHERINGS)
+def test_a_broken_gathering_is_found(tmp_path: Path, script: str, problem: str) -> None:
+    with closing(new_database(tmp_path / "broken.db")) as db:
+        table = Table(db)
+        line = Line(table, BEST, "a", samples=2)
+        for draft in line.claim():
+            line.done(draft, f"v{draft.id}", Child(1))
+        for score in line.claim():
+            line.done(score, f"s{score.id}")
+        assert table.problems() == []
+        db.executescript(script)
+        assert problem in table.problems()
+
+
+# Claims
+
+
+CODE = plan(StepRule(name="draft"), StepRule(name="score", runs_code=True), StepRule(name="end"))
+
+
+def test_rows_of_functions_are_for_who_runs_code(table: Table) -> None:
+    line = Line(table, CODE, "a", "b")
+    drafts = line.claim()
+    for draft in drafts:
+        line.done(draft, "v", Child(1))
+    assert line.claim() == []
+    want = ClaimRequest((
+        ServerWant("s", 5), ServerWant("", 1, experiments=(2,), runs_code=True),
+    ), (3, 2, 1))  # fmt: skip
+    (score,) = table.exchange_want(line.worker, want).items
+    assert (score.id, score.runs_code, score.server) == (3, True, "")
+    followed = line.followed("s", Child(2))
+    done = Outcome(score, (), Done("0.5", followed))
+    items = table.exchange_want(line.worker, want, [done]).items
+    assert [(item.id, item.server) for item in items] == [(5, "s"), (4, "")]
+    assert items[0].links[-1].parsed_json == "0.5"
+
+
+def test_of_a_dead_worker_functions_are_suspects_and_no_calls(table: Table) -> None:
+    line = Line(table, CODE, "a", "b")
+    for draft in line.claim():
+        line.done(draft, "v", Child(1))
+    want = ClaimRequest((ServerWant("", 5, experiments=(2,), runs_code=True),), (2,))
+    assert len(table.exchange_want(line.worker, want).items) == 2
+    table.take_over(line.worker)
+    assert table.query("select crashes from work where runs_code") == [(1,), (1,)]
+    assert table.one("select count(*) from attempts where outcome = 'unknown'") == 0
+    other = table.join()
+    assert len(table.exchange_want(other, want).items) == 1  # alone
+
+
+def test_only_so_many_chains_are_begun_as_are_wanted(table: Table) -> None:
+    line = Line(table, PLAIN, *"abcd")
+
+    def claim() -> Exchange:
+        want = ClaimRequest((ServerWant("s", 9),), (3, 2, 1), until=2)
+        return table.exchange_want(line.worker, want)
+
+    drafts = claim().items
+    assert len(drafts) == 2
+    line.done(drafts[0], "v", over=1)
+    line.done(drafts[1], "v", CRITIQUE)
+    (critique,) = claim().items
+    assert not claim().enough
+    line.done(critique, "w")
+    assert claim().enough
