@@ -187,13 +187,14 @@ class Condemned(NamedTuple):
 
 class Selection(Struct, frozen=True):
     """Chosen items of an experiment. Their open ones are marked with its `number`. None: nothing
-    else is open, so they need no mark as long as the experiment has these `rows` and no more;
-    besides them are `done` and `failed` ones."""
+    else is open, so they need no mark as long as the experiment `experiment_id` has these `rows`
+    and no more; besides them are `done` and `failed` ones. What was made of them is chosen too."""
 
     number: int | None
     rows: int
     done: int = 0
     failed: int = 0
+    experiment_id: int | None = None
 
 
 class ClaimRequest(Struct, frozen=True):

@@ -19,7 +19,7 @@ from batchgen.store import (
     StaleRow,
     StepIntake,
 )
-from batchgen.store.sqlite import admin, chain_rows, refollow, repair
+from batchgen.store.sqlite import admin, chain_rows, refollow, repair, selections
 from batchgen.store.sqlite.plans import chain_of
 from tests.kits.table import (
     OTHER_RECIPE,
@@ -539,3 +539,18 @@ def test_only_so_many_chains_are_begun_as_are_wanted(table: Table) -> None:
     assert not claim().enough
     line.done(critique, "w")
     assert claim().enough
+
+
+def test_a_selection_has_what_was_made_of_its_items(table: Table) -> None:
+    line = Line(table, PLAIN, "a", "b", "c")
+    first, *_ = line.claim(2)
+    line.done(first, "v", CRITIQUE)
+    selection = table.run(selections.begin_selection, 1, [1], table.now)
+    want = ClaimRequest((ServerWant("s", 9),), (3, 2, 1), selection=selection)
+    done = table.exchange_want(line.worker, want)
+    assert [item.id for item in done.items] == [4]
+    assert done.open == 1
+    line.done(done.items[0], "w", REVISE)
+    (revise,) = table.exchange_want(line.worker, want).items
+    line.done(revise)
+    assert table.exchange_want(line.worker, want).open == 0

@@ -78,6 +78,8 @@ def test_rules_between_sections_belong_to_no_statement() -> None:
     assert load_queries(text) == {"one": "select 1;", "two": "select 2;"}
 
 
+OF_STATE = "(selection=? AND experiment_id=? AND state=?"
+
 # What each hot statement does, step by step. A change here is felt at ten million rows.
 PLANS = {
     "orders": ["SEARCH workers USING INTEGER PRIMARY KEY (rowid=?)"],
@@ -95,17 +97,14 @@ PLANS = {
     "claim_selected_waiting": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "LIST SUBQUERY",
-        "SEARCH work USING INDEX work_selected "
-        "(selection=? AND state=? AND available_at>? AND available_at<?)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>? AND available_at<?)",
     ],
     "claim_selected_fresh": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "LIST SUBQUERY",
-        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at=?)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=?)",
     ],
-    "next_selected_at": [
-        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at>?)"
-    ],
+    "next_selected_at": [f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>?)"],
     "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
     "fresh_span": [
         "CO-ROUTINE last",
@@ -121,17 +120,16 @@ PLANS = {
     ],
     "selected_fresh_span": [
         "CO-ROUTINE last",
-        "SEARCH work USING INDEX work_selected (selection=? AND state=? AND available_at=?)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=?)",
         "SCAN last",
         "CORRELATED SCALAR SUBQUERY",
-        "SEARCH work USING INDEX work_selected "
-        "(selection=? AND state=? AND available_at=? AND priority=?)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=? AND priority=?)",
     ],
     "claim_selected_fresh_from": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "SCALAR SUBQUERY",
         "SEARCH work USING INDEX work_selected "
-        "(selection=? AND state=? AND available_at=? AND priority=? AND item_id>?)",
+        f"{OF_STATE} AND available_at=? AND priority=? AND item_id>?)",
     ],
     "begin_second_calls": [
         "SCAN claim VIRTUAL TABLE INDEX 1:",

@@ -353,13 +353,26 @@ update items set recipe_id = v.recipe_id, base_recipe_id = null
 
 ------------------------------------------------------------------------------- chosen items
 
+-- name: with_rows_below
+-- Items, and all that was made of them.
+with recursive below (id) as (
+  select value from json_each(:ids)
+  union all
+  select i.id
+    from below b cross join items i indexed by items_children on i.parent_id = b.id)
+select json_group_array(id) from below;
+
 -- name: count_chosen
 -- The chosen items by state.
 select w.state, count(*) from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
  group by w.state;
 
 -- name: count_all
-select state, sum(n) from counters where experiment_id = :experiment_id group by state;
+-- Of its later steps, too.
+select state, sum(n) from counters
+ where experiment_id = :experiment_id
+    or experiment_id in (select id from experiments where first_id = :experiment_id)
+ group by state;
 
 -- name: add_selection
 insert into selections (experiment_id, begun_at, done_before, failed_before)
@@ -805,7 +818,8 @@ returning item_id;
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
  where item_id in (select item_id from work indexed by work_selected
-                    where selection = :selection and state = 'pending'
+                    where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending'
                       and available_at is not null and available_at <= :now
                     order by available_at, priority desc, item_id limit :want)
 returning item_id;
@@ -814,7 +828,8 @@ returning item_id;
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id in (select item_id from work indexed by work_selected
-                    where selection = :selection and state = 'pending' and available_at is null
+                    where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending' and available_at is null
                       and (crashes = 0 or (answer_seq is null and runs_code = 0))
                     order by priority desc, item_id limit :want)
 returning item_id;
@@ -849,11 +864,13 @@ returning item_id;
 -- name: selected_fresh_span
 with last as (
   select priority, item_id from work indexed by work_selected
-   where selection = :selection and state = 'pending' and available_at is null
+   where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending' and available_at is null
      and (crashes = 0 or (answer_seq is null and runs_code = 0))
    order by priority, item_id desc limit 1)
 select priority, (select item_id from work indexed by work_selected
-                   where selection = :selection and state = 'pending' and available_at is null
+                   where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending' and available_at is null
                      and (crashes = 0 or (answer_seq is null and runs_code = 0)) and priority = last.priority
                    order by item_id limit 1), item_id
   from last;
@@ -862,7 +879,8 @@ select priority, (select item_id from work indexed by work_selected
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1
  where item_id = (select item_id from work indexed by work_selected
-                   where selection = :selection and state = 'pending' and available_at is null
+                   where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending' and available_at is null
                      and (crashes = 0 or (answer_seq is null and runs_code = 0))
                      and priority = :priority and item_id >= :first
                    order by item_id limit 1)
@@ -913,7 +931,8 @@ select min(available_at) from work indexed by work_waiting
 
 -- name: next_selected_at
 select min(available_at) from work indexed by work_selected
- where selection = :selection and state = 'pending' and available_at is not null;
+ where selection = :selection and experiment_id = :experiment_id
+                      and state = 'pending' and available_at is not null;
 
 -- name: shared_rate
 select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,

@@ -21,16 +21,33 @@ def begin_selection(
     db: sqlite3.Connection, experiment_id: int, item_ids: Sequence[int], now: int
 ) -> Selection:
     """A new selection, with a number if others are open too."""
-    which = {"experiment_id": experiment_id, "ids": json.dumps(list(item_ids)), "now": now}
+    which = {
+        "experiment_id": experiment_id, "ids": _with_rows_below(db, experiment_id, item_ids),
+        "now": now,
+    }  # fmt: skip
     chosen = Counter(dict(db.execute(QUERIES["count_chosen"], which).fetchall()))
     every = Counter(dict(db.execute(QUERIES["count_all"], which).fetchall()))
     others = every - chosen
-    if others.keys() <= {State.DONE, State.FAILED}:
-        return Selection(None, every.total(), others[State.DONE], others[State.FAILED])
+    if others.keys() <= {State.DONE, State.FAILED, State.STALE}:
+        done, failed = others[State.DONE], others[State.FAILED]
+        return Selection(None, _rows(db, experiment_id), done, failed, experiment_id)
     counts = {"done": chosen[State.DONE], "failed": chosen[State.FAILED]}
     number = db.execute(QUERIES["add_selection"], {**which, **counts}).lastrowid
     db.execute(QUERIES["select_open"], {**which, "selection": number})
     return Selection(number, every.total())
+
+
+def _with_rows_below(db: sqlite3.Connection, experiment_id: int, item_ids: Sequence[int]) -> str:
+    """The numbers of the items, and of all rows that were made of them, as JSON."""
+    ids = json.dumps(list(item_ids))
+    if db.execute(QUERIES["chain"], {"experiment_id": experiment_id}).fetchone() is None:
+        return ids
+    return str(db.execute(QUERIES["with_rows_below"], {"ids": ids}).fetchone()[0])
+
+
+def _rows(db: sqlite3.Connection, experiment_id: int) -> int:
+    (rows,) = db.execute(QUERIES["count_rows"], {"experiment_id": experiment_id}).fetchone()
+    return int(rows)
 
 
 def end_selection(db: sqlite3.Connection, selection: int) -> None:
@@ -54,12 +71,11 @@ def counts_of_selection(db: sqlite3.Connection, selection: Selection, every: Cou
 
 
 def others_have_come(db: sqlite3.Connection, selection: Selection, experiment_id: int) -> bool:
-    """Whether a selection without a number needs one now."""
-    if selection.number is not None:
+    """Whether a selection without a number needs one now. What was made of its own items are no
+    others."""
+    if selection.number is not None or selection.experiment_id != experiment_id:
         return False
-    counted = db.execute(QUERIES["count_all"], {"experiment_id": experiment_id})
-    rows: int = sum(n for _, n in counted)
-    return rows > selection.rows
+    return _rows(db, experiment_id) > selection.rows
 
 
 def rows_of_items(db: sqlite3.Connection, item_ids: Sequence[int], samples: int) -> list[int]:

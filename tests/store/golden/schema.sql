@@ -223,8 +223,9 @@ CREATE TABLE results (
   constraint parser_has_answer check (attempt_seq is not null or parser_id is null
                                       or parsed is not null or reason in ('parse', 'crash')),
   constraint followed_whole    check ((children is null and passed_over is null and passed_on is null)
-                                      or (state = 'done' and children >= 0 and passed_over >= 0
-                                          and length(passed_on) = 8)),
+                                      or (state = 'done' and coalesce(children, -1) >= 0
+                                          and coalesce(passed_over, -1) >= 0
+                                          and coalesce(length(passed_on), 0) = 8)),
   constraint hash_of_8_bytes   check (made_of is null or length(made_of) = 8),
   constraint reparsed_or_not   check (reparsed in (0, 1)),
   constraint failed_has_reason check ((state = 'failed') = (reason is not null)
@@ -456,7 +457,8 @@ CREATE INDEX work_fresh    on work (experiment_id, priority desc, item_id)
 CREATE INDEX work_gathering on work (gathering)
   where gathering is not null and state in ('pending', 'running');
 
-CREATE INDEX work_selected on work (selection, state, available_at, priority desc, item_id)
+CREATE INDEX work_selected on work (selection, experiment_id, state, available_at, priority desc,
+                                    item_id)
   where selection is not null;
 
 CREATE INDEX work_stale    on work (experiment_id, item_id) where state = 'stale';
