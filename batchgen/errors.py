@@ -40,6 +40,7 @@ class Remedy(Enum):
     LOOK_AT_STATUS = auto()
     STOP_A_WORKER = auto()
     CHOOSE_RECIPE = auto()  # replace, again, add: what each costs
+    CHOOSE_STEPS = auto()  # replace, again: what each costs
     REPLACE_RECIPE = auto()
     NAME_FILE = auto()
     REPLACE_FILE = auto()

@@ -44,7 +44,7 @@ from batchgen.store import (
     Store,
     open_store,
 )
-from batchgen.worker.requests import PresentParser
+from batchgen.worker.requests import Present
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 
@@ -140,7 +140,7 @@ async def _ended_well(run: "Run") -> AsyncIterator["Run"]:
 
 async def _bring_up_to_date(
     job: Job, store: Store, experiment: Experiment, stop: Stop, progress: Progress
-) -> PresentParser:
+) -> Present:
     """What another parser has read is parsed again, without a call: before anything is asked, as
     what can be read now is not asked again."""
     timeout_s = job.config.work.parse_timeout_s
@@ -202,7 +202,7 @@ class Run:
         job: Job,
         store: Store,
         experiment: Experiment,
-        present: PresentParser,
+        present: Present,
         rows: Sequence[int],
         stop: Stop,
         progress: Progress,

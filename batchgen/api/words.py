@@ -35,6 +35,10 @@ REMEDIES: Mapping[Remedy, str] = {
         '{replace}), recipe="again" (all that are passed are asked again; old answers stay stored, '
         'the export takes the new ones: {again}) or recipe="add" (each once more, beside the old: '
         "{add}), or choose another experiment_name.",
+    Remedy.CHOOSE_STEPS:
+        'Pass recipe="replace" (what is not done goes by the new steps, what is done stays: '
+        '{replace}) or recipe="again" (the rows of what has changed are asked again; old answers '
+        "stay stored: {again}), or choose another experiment_name.",
     Remedy.REPLACE_RECIPE:
         'A change of the model or its parameters is taken with recipe="replace".',
     Remedy.NAME_FILE: "Name one with path=...",

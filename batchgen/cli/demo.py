@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from batchgen.cli.enqueueing import Asked, PoolFlags, enqueue_pool, reading_pool
+from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, reading_pool
 from batchgen.cli.group import epilog
 from batchgen.cli.run import run_pool
 from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.starter import BASIC, copy_starter
 from batchgen.config import Config, load
+from batchgen.jobs.asked import asked_of
 from batchgen.simulate import Simulator
 from batchgen.store import Counts, open_store
 
@@ -62,8 +63,8 @@ async def _demo(session: Session, directory: Path, slots: int, samples: int) -> 
 
 async def _work_until_killed(session: Session, config: Config, pool: PoolFlags, slots: int) -> None:
     """Enqueue the pool and let a worker answer a third of it, in a process that is killed then."""
-    asked = Asked.of(config)
-    with reading_pool(pool, config, asked.recipe) as entries:
+    asked = asked_of(config)
+    with reading_pool(pool, config, asked) as entries:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, asked, entries, pool)
             counts = await store.counts()

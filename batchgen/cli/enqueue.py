@@ -3,7 +3,6 @@
 import click
 
 from batchgen.cli.enqueueing import (
-    Asked,
     PoolFlags,
     dry_run_pool,
     enqueue_pool,
@@ -14,6 +13,7 @@ from batchgen.cli.group import epilog
 from batchgen.cli.options import json_option
 from batchgen.cli.session import Session, run_async
 from batchgen.config import Config
+from batchgen.jobs.asked import asked_of
 from batchgen.store import open_store
 
 
@@ -50,8 +50,8 @@ def enqueue(session: Session, pool: PoolFlags, dry_run: bool, as_json: bool) -> 
 
 
 async def _enqueue(session: Session, config: Config, pool: PoolFlags, *, as_json: bool) -> int:
-    asked = Asked.of(config)
-    with reading_pool(pool, config, asked.recipe) as entries:
+    asked = asked_of(config)
+    with reading_pool(pool, config, asked) as entries:
         async with open_store(config.database, create=True) as store:
             await enqueue_pool(session, store, config, asked, entries, pool, as_json=as_json)
     return 0

@@ -11,6 +11,7 @@ import click
 from msgspec import Struct
 
 from batchgen.cli.completion import files
+from batchgen.cli.following import say_followed
 from batchgen.cli.hints import commands
 from batchgen.cli.options import (
     base_url_option,
@@ -24,25 +25,25 @@ from batchgen.cli.options import (
     skip_option,
     system_option,
 )
-from batchgen.cli.parsing import use_parser, warn_of_parser
+from batchgen.cli.parsing import use_asked, warn_of_parser
 from batchgen.cli.progress import Pace, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import print_text, say
 from batchgen.config import Config
 from batchgen.display.items import prompt_text
 from batchgen.display.status import outdated_line
+from batchgen.display.steps import steps_text
 from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
-from batchgen.items import Recipe
+from batchgen.jobs.asked import Asked, asked_of
 from batchgen.jobs.dry_run import DryRun, dry_run
 from batchgen.jobs.enqueue import enqueue
+from batchgen.jobs.lookup import named
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import outdated
 from batchgen.jobs.recipe_choice import recipe_changes
-from batchgen.jobs.recipes import recipe_of
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
-from batchgen.parsers import Parser, load_parser
 from batchgen.pool import BadLine
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
 from batchgen.where import Where
@@ -96,7 +97,7 @@ pool_options = gathered(
 
 
 @contextmanager
-def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[Iterator[Any]]:
+def reading_pool(flags: PoolFlags, config: Config, asked: Asked) -> Iterator[Iterator[Any]]:
     """The items to enqueue. Opened, and its start checked, before the database, so that a wrong
     name or a wrong file makes none."""
     with skipping(flags, config):
@@ -104,7 +105,7 @@ def reading_pool(flags: PoolFlags, config: Config, recipe: Recipe) -> Iterator[I
     with closing(open_source(flags.source, config, where=flags.where)) as entries:
         pool = entries if flags.limit is None else _limited(entries, flags.limit)
         skip = None if flags.skip_path is None else (lambda _: None)
-        yield checked_at_start(pool, recipe, config.directory, skip)
+        yield checked_at_start(pool, asked.recipe, config.directory, skip, asked.chain)
 
 
 def _limited(entries: Iterator[Any], limit: int) -> Iterator[Any]:
@@ -164,18 +165,6 @@ def skipping(flags: PoolFlags, config: Config, *, write: bool = True) -> Iterato
             path.unlink(missing_ok=True)
 
 
-class Asked(Struct, frozen=True):
-    """What the config asks of items, and what reads the answers."""
-
-    recipe: Recipe
-    parser: Parser
-
-    @classmethod
-    def of(cls, config: Config) -> "Asked":
-        parser = load_parser(config.parser, config.directory)
-        return cls(recipe_of(config, parser), parser)
-
-
 async def enqueue_pool(
     session: Session, store: Store, config: Config, asked: Asked, pool: Iterator[Any],
     flags: PoolFlags, *, as_json: bool = False,
@@ -190,17 +179,18 @@ async def enqueue_pool(
     if known := await _find_experiment(store, name):
         before = (await store.counts([known.id])).total
         planned = await store.planned_intake(known.id, asked.recipe, mode, flags.samples)
-        if planned.choice or mode is OtherRecipe.REPLACE:
+        is_chain_changed = asked.chain is not None and mode is not OtherRecipe.STOP
+        if planned.choice or mode is OtherRecipe.REPLACE or is_chain_changed:
             # First, as what the parser can read now is done, and so is not asked again.
-            await use_parser(session, store, config, known, asked.parser)
+            await use_asked(session, store, config, asked)
     try:
         with (
             skipping(flags, config) as skip,
             showing_progress(session, lambda: _so_far_line(name, progress, pace)),
         ):
             done = await enqueue(
-                store, pool, asked.recipe, name,
-                parser=asked.parser.version, other_recipe=mode, prices=Prices(config.model),
+                store, pool, asked.recipe, name, parser=asked.version, chain=asked.chain,
+                other_recipe=mode, prices=Prices(config.model),
                 samples=flags.samples, priority=flags.priority,
                 skip_invalid=skip, progress=progress, directory=config.directory, say=session.say,
             )  # fmt: skip
@@ -212,7 +202,9 @@ async def enqueue_pool(
     await note_own_files(store, config, flags.source)
     _warn_of_pool(session, flags, done)
     if done.new:
-        warn_of_parser(session, asked.parser)
+        for reader in asked.readers:
+            warn_of_parser(session, reader)
+    say_followed(session, name, done.followed)
     if as_json:
         print_json({"experiment": name, **done.to_json()})
     else:
@@ -237,20 +229,33 @@ async def say_if_recipe_changed(
     experiment = await _find_experiment(store, config.output_data.experiment_name)
     if experiment is None or (chosen is not None and experiment.id not in chosen):
         return
-    counts = await store.counts([experiment.id])
+    chain = await store.chain_of(experiment.id)
+    steps = named(await store.experiments(), experiment.name) if chain else [experiment]
+    open_rows = (await store.counts([one.id for one in steps])).open
     try:
-        recipe = Asked.of(config).recipe
+        asked = asked_of(config)
     except UsageError:  # it is not needed for what was enqueued
         return
+    changes = "; ".join([
+        f"step {one.step}: {change}" if chain else change
+        for one in steps
+        for change in await _changes(store, one, asked)
+    ])  # fmt: skip
+    if open_rows and changes:
+        session.say(
+            f"{experiment.name}: changed since it was enqueued: {changes}. "
+            f"{counted(open_rows, 'row')} that wait keep what they were enqueued with; to change "
+            "that, enqueue the pool again with --recipe replace."
+        )
+
+
+async def _changes(store: Store, experiment: Experiment, asked: Asked) -> list[str]:
+    """How an experiment without steps, or a step, is asked otherwise than the config says."""
+    recipe = asked.recipe_of(experiment.step)
     present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
-    if not counts.open or not present or recipe in present:
-        return
-    changes = "; ".join(recipe_changes(present[0], recipe))
-    session.say(
-        f"{experiment.name}: changed since it was enqueued: {changes}. "
-        f"{counted(counts.open, 'row')} that wait keep what they were enqueued with; to change "
-        "that, enqueue the pool again with --recipe replace."
-    )
+    if recipe is None or not present or recipe in present:
+        return []
+    return recipe_changes(present[0], recipe)
 
 
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
@@ -277,16 +282,16 @@ def _enqueued_line(name: str, done: Enqueued, before: int) -> str:
 
 async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as_json: bool) -> int:
     """The first step, without writing anything."""
-    recipe, progress, pace = Asked.of(config).recipe, Enqueued(), Pace()
+    asked, progress, pace = asked_of(config), Enqueued(), Pace()
     await _warn_of_outdated(session, config)
     with (
-        reading_pool(flags, config, recipe) as pool,
+        reading_pool(flags, config, asked) as pool,
         skipping(flags, config, write=False) as skip,
         showing_progress(session, lambda: f"{progress.read:,} items, {pace.of(progress.read)}"),
     ):
         mode = OtherRecipe(flags.other_recipe or "stop")
         found = await dry_run(
-            config, pool, other_recipe=mode, samples=flags.samples, skip_invalid=skip,
+            config, asked, pool, other_recipe=mode, samples=flags.samples, skip_invalid=skip,
             progress=progress,
         )  # fmt: skip
     _warn_of_pool(session, flags, found.enqueued)
@@ -294,6 +299,8 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
         print_json(found.to_json())
         return 0
     print_text(_dry_run_line(found, config.output_data.experiment_name))
+    if found.steps:
+        print_text(steps_text(found.steps))
     if found.calls:
         print_text(_estimate_line(found))
     if found.first_prompt:
@@ -306,8 +313,8 @@ async def _warn_of_outdated(session: Session, config: Config) -> None:
     if not config.database.is_file():
         return
     async with open_store(config.database) as store:
-        experiment = await _find_experiment(store, config.output_data.experiment_name)
-        for old in (await outdated(store, config, [experiment] if experiment else [])).values():
+        found = named(await store.experiments(), config.output_data.experiment_name)
+        for old in (await outdated(store, config, found)).values():
             session.warn(f"{outdated_line(old, commands())}. What follows is as it is before that.")
 
 
@@ -325,7 +332,11 @@ def _dry_run_line(found: DryRun, name: str) -> str:
 
 
 def _estimate_line(found: DryRun) -> str:
-    calls = "" if found.asks_all else f" for {counted(found.calls, 'call')}"
+    calls = ""
+    if found.steps or not found.asks_all:
+        bounds = {step.bound for step in found.steps} - {""}
+        bound = f"{bounds.pop() if len(bounds) == 1 else 'about'} " if bounds else ""
+        calls = f" for {bound}{counted(found.calls, 'call')}"
     line = f"Estimated{calls}: {found.prompt_tokens:,} tokens in"
     how = "as its items had so far" if found.is_measured else "at most, by max_tokens"
     if found.completion_tokens:  # an embedding has none

@@ -37,6 +37,12 @@ HINTS: Mapping[Remedy, str] = {
         "  --recipe again     all are asked again; old answers stay stored, the export takes the "
         "new ones: {again}\n"
         "  --recipe add       each once more, beside the old: {add}",
+    Remedy.CHOOSE_STEPS:
+        "Say which, or choose another --experiment:\n"
+        "  --recipe replace   what is not done goes by the new steps, what is done stays: {replace}"
+        "\n"
+        "  --recipe again     the rows of what has changed are asked again; old answers stay "
+        "stored: {again}",
     Remedy.REPLACE_RECIPE:
         "A change of the model or its parameters is taken by run or enqueue with --recipe replace.",
     Remedy.NAME_FILE: "Name one with -o.",

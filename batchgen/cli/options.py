@@ -8,7 +8,7 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from batchgen.cli.completion import experiments
+from batchgen.cli.completion import experiments, steps
 from batchgen.items import Reason
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -44,6 +44,9 @@ experiment_option = click.option(
 )  # fmt: skip
 only_experiment_option = click.option(
     "--experiment", metavar="NAME", shell_complete=experiments, help="Only this one; default: all."
+)
+step_option = click.option(
+    "--step", metavar="NAME", shell_complete=steps, help="Only this step, of those that have steps."
 )
 prompt_option = click.option(
     "--prompt", metavar="TEXT", help="The user template itself, in place of the config's file."

@@ -8,17 +8,19 @@ from batchgen.cli.session import Session, counted
 from batchgen.config import Config
 from batchgen.display.parsed import kinds_text
 from batchgen.display.status import outdated_line
-from batchgen.jobs.present_parser import outdated, present_spec, unseen_changes
+from batchgen.jobs.asked import Asked
+from batchgen.jobs.lookup import named
+from batchgen.jobs.present_parser import load_reader, outdated, present_spec, unseen_changes
 from batchgen.jobs.reparse import UpToDate, bring_up_to_date, still_up_to_date
 from batchgen.jobs.reparsing import ReparseResult
-from batchgen.parsers import Parser, load_parser, shown_spec
+from batchgen.parsers import Parser, StepFunction, shown_spec
 from batchgen.store import Experiment, Store
-from batchgen.worker.requests import PresentParser
+from batchgen.worker.requests import Present, PresentParser
 
 
 async def load_present_parsers(
     session: Session, store: Store, config: Config, experiments: Sequence[int] | None
-) -> dict[int, PresentParser]:
+) -> dict[int, Present]:
     """The parsers of these experiments (None: of all), as far as there is something to parse; what
     others have read is parsed again. One that cannot be loaded holds nobody up where nothing is
     left to answer and the config does not ask for it."""
@@ -38,6 +40,20 @@ async def load_present_parsers(
     return found
 
 
+async def use_asked(
+    session: Session, store: Store, config: Config, asked: Asked
+) -> dict[int, Present]:
+    """The config's experiment, as far as it is there, has from now on what the config names to read
+    its answers; by the numbers of its steps."""
+    name = config.output_data.experiment_name
+    found = {}
+    for one in named(await store.experiments(), name):
+        reader = asked.reader_of(one.step)
+        if reader is not None and isinstance(reader, StepFunction) == bool(one.runs_code):
+            found[one.id] = await use_parser(session, store, config, one, reader)
+    return found
+
+
 async def update_outdated(
     session: Session, store: Store, config: Config, experiments: Sequence[Experiment]
 ) -> None:
@@ -53,16 +69,18 @@ async def update_outdated(
 
 async def _use_present_parser(
     session: Session, store: Store, config: Config, experiment: Experiment
-) -> PresentParser:
-    parser = load_parser(await present_spec(store, config, experiment), config.directory)
-    return await use_parser(session, store, config, experiment, parser)
+) -> Present:
+    reader = load_reader(await present_spec(store, config, experiment), config, experiment)
+    return await use_parser(session, store, config, experiment, reader)
 
 
 async def use_parser(
-    session: Session, store: Store, config: Config, experiment: Experiment, parser: Parser
-) -> PresentParser:
+    session: Session, store: Store, config: Config, experiment: Experiment,
+    parser: Parser | StepFunction,
+) -> Present:  # fmt: skip
     """The experiment has this parser from now on; the stored answers that another one has read are
-    parsed again, and what comes of it is said."""
+    parsed again, and what comes of it is said. Rows that another function has ended are run
+    again."""
     is_new = await store.parsers.find(parser.version) is None
     timeout_s = config.work.parse_timeout_s
     told = _Told(session, experiment)
@@ -77,7 +95,7 @@ async def use_parser(
 
 
 async def stay_up_to_date(
-    session: Session, store: Store, config: Config, parsers: Mapping[int, PresentParser]
+    session: Session, store: Store, config: Config, parsers: Mapping[int, Present]
 ) -> None:
     """After the work: what a worker with an earlier version of the parser has read meanwhile."""
     for experiment in await store.experiments():
@@ -114,7 +132,13 @@ class _Told:
 
 
 def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> None:
-    if done.reparsed is None:
+    if done.run_again:
+        session.say(
+            f"{experiment.name}: the function is another one now; "
+            f"{counted(done.run_again, 'row')} {'is' if done.run_again == 1 else 'are'} run again, "
+            "without a call"
+        )
+    if done.reparsed is None or not isinstance(done.present, PresentParser):
         return
     session.say(f"{experiment.name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
     if done.reparsed.broken:
@@ -124,7 +148,7 @@ def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> 
         )
 
 
-def warn_of_parser(session: Session, parser: Parser) -> None:
+def warn_of_parser(session: Session, parser: Parser | StepFunction) -> None:
     if said := unseen_changes(parser):
         session.warn(f"{said}: {batchgen()} reparse --all")
 
@@ -132,4 +156,17 @@ def warn_of_parser(session: Session, parser: Parser) -> None:
 def reparsed_text(result: ReparseResult, spec: str) -> str:
     found = kinds_text(result)
     line = f"{counted(result.answers, 'answer')} parsed with {shown_spec(spec)}"
-    return f"{line}: {found}." if found else f"{line}."
+    if found:
+        line += f": {found}"
+    if result.made:
+        line += f"; {counted(result.made, 'row')} of later steps {_are(result)} made of them"
+    if result.stale:
+        line += (
+            f"; what was made of other values {_are(result)} stale: "
+            f"{counted(result.stale, 'row')} and what follows"
+        )
+    return f"{line}."
+
+
+def _are(result: ReparseResult) -> str:
+    return "would be" if result.dry_run else "is" if result.made + result.stale == 1 else "are"

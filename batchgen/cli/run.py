@@ -6,17 +6,19 @@ from typing import Any
 
 import click
 
-from batchgen.cli.enqueueing import Asked, PoolFlags, enqueue_pool, pool_options, reading_pool
+from batchgen.cli.enqueueing import PoolFlags, enqueue_pool, pool_options, reading_pool
 from batchgen.cli.exporting import export_to
 from batchgen.cli.group import epilog
 from batchgen.cli.options import force_option
-from batchgen.cli.parsing import use_parser
+from batchgen.cli.parsing import use_asked
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
 from batchgen.config import Config
 from batchgen.export import Overwriting
+from batchgen.jobs.asked import asked_of
 from batchgen.jobs.export import check_output
 from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.scope import scope_of
 from batchgen.jobs.work import spec_of
 from batchgen.store import open_store
 
@@ -52,20 +54,19 @@ async def run_pool(
     processes: int = 1, output: Path | None = None, *, force: bool = False,
 ) -> int:  # fmt: skip
     """All three steps, on one open database. `options` are those of `spec_of`."""
-    asked = Asked.of(config)
+    asked = asked_of(config)
     name = config.output_data.experiment_name
-    with reading_pool(pool, config, asked.recipe) as entries:
+    with reading_pool(pool, config, asked) as entries:
         async with open_store(config.database, create=True) as store:
-            for known in [one for one in await store.experiments() if one.name == name]:
-                await use_parser(session, store, config, known, asked.parser)
+            await use_asked(session, store, config, asked)
             await enqueue_pool(session, store, config, asked, entries, pool)
             experiment = await experiment_named(store, name)
             overwriting = Overwriting((*config.own_files, Path(pool.source)), force)
             await check_output(store, config.output_data, experiment, output, overwriting)
-            spec = spec_of(config, experiments=(experiment.id,), **options)
-            present = await use_parser(session, store, config, experiment, asked.parser)
-            parsers = {experiment.id: present}
-            result = await work_on(session, store, config, spec, processes, parsers=parsers)
+            scope = await scope_of(store, (name,))
+            spec = spec_of(config, experiments=scope.ids, **options)
+            present = await use_asked(session, store, config, asked)
+            result = await work_on(session, store, config, spec, processes, present=present)
             has_halted = result.exit_code == 4
             if result.exit_code in (0, 3) or (has_halted and result.counts.done):
                 await export_to(session, store, config, experiment, output, force=force)

@@ -7,9 +7,10 @@ import click
 
 from batchgen.cli.completion import experiments
 from batchgen.cli.enqueueing import say_if_recipe_changed
+from batchgen.cli.following import follow_scope
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
-from batchgen.cli.options import force_option
+from batchgen.cli.options import force_option, step_option
 from batchgen.cli.parsing import load_present_parsers
 from batchgen.cli.session import Session, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
@@ -27,6 +28,7 @@ from batchgen.store import open_store
         "batchgen work -c 400 --processes 4 --max-cost 25",
         "batchgen work --until 5000",
         "batchgen work --experiment answers --experiment scores",
+        "batchgen work --step judge -c 10",
         "batchgen work -o results.jsonl",
     )
 )
@@ -37,6 +39,7 @@ from batchgen.store import open_store
     help="Only this one, and may be given again; default: output_data.experiment_name of the "
          "config.",
 )  # fmt: skip
+@step_option
 @click.option("--all", "all_experiments", is_flag=True, help="Every experiment in the database.")
 @click.option("--max-items", type=click.IntRange(1), metavar="N", help="Stop after N items.")
 @click.option("--watch", "wait_for_more", is_flag=True, help="When nothing is left, wait for more.")
@@ -49,7 +52,7 @@ from batchgen.store import open_store
 @click.pass_obj
 def work(
     session: Session, options: dict[str, Any], processes: int, named: tuple[str, ...],
-    all_experiments: bool, output: Path | None, force: bool,
+    step: str | None, all_experiments: bool, output: Path | None, force: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -64,12 +67,20 @@ def work(
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            scope = await scope_of(store, None if all_experiments else names)
+            scope = await scope_of(store, None if all_experiments else names, step)
             spec = spec_of(config, experiments=scope.ids, **options)
             await say_if_recipe_changed(session, store, config, scope.ids)
-            parsers = await load_present_parsers(session, store, config, scope.ids)
+            present = await load_present_parsers(session, store, config, scope.ids)
+            await follow_scope(session, store, scope.ids)
             result = await work_on(
-                session, store, config, spec, processes, output=output, parsers=parsers, force=force
+                session,
+                store,
+                config,
+                spec,
+                processes,
+                output=output,
+                present=present,
+                force=force,
             )
         _say_where_more_is(session, scope)
         return result.exit_code

@@ -26,7 +26,7 @@ from batchgen.jobs.work import WorkResult, work
 from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import FailureLimit, Store
-from batchgen.worker.requests import PresentParser
+from batchgen.worker.requests import Present
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
 
@@ -107,11 +107,11 @@ processes_option = click.option(
 
 async def work_on(
     session: Session, store: Store, config: Config, spec: WorkSpec, processes: int = 1, *,
-    output: Path | None = None, parsers: Mapping[int, PresentParser], force: bool = False,
+    output: Path | None = None, present: Mapping[int, Present], force: bool = False,
 ) -> WorkResult:  # fmt: skip
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
-    kept up to date meanwhile; with `force` also where another file is. `parsers` are those of the
-    experiments, by their numbers."""
+    kept up to date meanwhile; with `force` also where another file is. `present` are the parsers
+    and functions of the experiments, by their numbers."""
     specs = _split(spec, processes)
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
     overwriting = Overwriting(config.own_files, force)
@@ -132,13 +132,13 @@ async def work_on(
                 show_attempt = display.say if session.verbose else None
                 with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work(store, config, spec, context, parsers)
+                    result = await work(store, config, spec, context, present)
             else:
                 result = await work_in_processes(
                     store, config, specs, COMMAND,
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
                 )  # fmt: skip
-    await stay_up_to_date(session, store, config, parsers)
+    await stay_up_to_date(session, store, config, present)
     say_result(session, result)
     if result.counts.cost_usd and (note := Prices(config.model).estimate_note(config.model.model)):
         session.say(note)

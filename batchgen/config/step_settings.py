@@ -126,8 +126,8 @@ STEP_KEYS: Mapping[str, tuple[Kind, str, str]] = {
     ),
     "when": (
         TEXT, "",
-        "a condition, as in `--where`, with the steps before it, `input`, `metadata` and `id`; by "
-        "default always",
+        "a condition, as exports have them, with the steps before it, `input`, `metadata` and "
+        "`id`; by default always",
     ),
     "otherwise": (
         _OTHERWISE, "end",

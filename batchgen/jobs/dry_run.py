@@ -1,26 +1,28 @@
 """What enqueueing a pool would come to: every item is checked, and nothing is written."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.config import Config
 from batchgen.errors import Remedy
-from batchgen.items import PoolItem, Recipe
+from batchgen.items import PoolItem
+from batchgen.jobs.asked import Asked
 from batchgen.jobs.enqueue import next_chunk, refuse_recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
-from batchgen.jobs.recipes import recipe_of
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
-from batchgen.parsers import load_parser
 from batchgen.pool import BadLine
-from batchgen.store import Intake, OtherRecipe, Store, open_store
+from batchgen.store import Chain, Counts, Intake, OtherRecipe, Store, open_store
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.step_estimate import StepCost, StepsEstimate
 
 
 class DryRun(Struct, frozen=True):
@@ -28,7 +30,8 @@ class DryRun(Struct, frozen=True):
     `first_prompt` is that of the first item, None in an empty pool. The tokens and the cost
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
-    cost at a price that is only that of the model's name."""
+    cost at a price that is only that of the model's name. `steps`: what each of them would cost,
+    if there are some; the others are sums then."""
 
     enqueued: Enqueued
     first_prompt: ShownPrompt | None
@@ -37,15 +40,19 @@ class DryRun(Struct, frozen=True):
     cost_usd: float | None
     is_measured: bool
     cost_note: str | None = None
+    steps: "tuple[StepCost, ...]" = ()
 
     @property
     def calls(self) -> int:
+        if self.steps:
+            return sum(step.calls for step in self.steps)
         return self.enqueued.new + self.enqueued.asked_anew
 
     @property
     def asks_all(self) -> bool:
         """Whether all that was read is new, and nothing else would be asked."""
-        return self.calls == self.enqueued.new == self.enqueued.read * self.enqueued.samples
+        done = self.enqueued
+        return not done.asked_anew and done.new == done.read * done.samples
 
     def to_json(self) -> dict[str, Any]:
         samples = {"samples": self.enqueued.samples} if self.enqueued.samples > 1 else {}
@@ -65,11 +72,13 @@ class DryRun(Struct, frozen=True):
             "cost_usd": self.cost_usd,
             "is_measured": self.is_measured,
             **({"cost_note": self.cost_note} if self.cost_note else {}),
+            **({"steps": [step.to_json() for step in self.steps]} if self.steps else {}),
         }
 
 
 async def dry_run(
     config: Config,
+    asked: Asked,
     pool: Iterable[PoolItem | BadLine],
     *,
     other_recipe: OtherRecipe = OtherRecipe.STOP,
@@ -85,20 +94,35 @@ async def dry_run(
     `other_recipe` does not say what to do; ConfigError or TemplateError for what the config names.
     `progress` is kept up to date.
     """
-    recipe = recipe_of(config, load_parser(config.parser, config.directory))
+    recipe, chain = asked.recipe, asked.chain
     progress = Enqueued() if progress is None else progress
     progress.samples = samples
     prices = Prices(config.model)
-    reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory)
+    reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory, chain)
     name = config.output_data.experiment_name
     async with _known(config) as known:
-        planned = measured = None
+        planned, counts, anew = None, dict[str | None, Counts](), dict[str, int]()
         if known is not None:
-            measured = tokens_of_an_answer(await known[0].counts([known[1]]))
-            planned = await _planned(*known, recipe, other_recipe, samples)
-            await refuse_recipe(known[0], planned, reader, recipe, name, prices)
-            progress.asked_anew = planned.asked_anew
+            counts = await _counts(*known)
+            there = None
+            if chain is not None:
+                from batchgen.jobs.step_changes import refuse_other_steps
+
+                there = await refuse_other_steps(known[0], name, chain, other_recipe)
+            planned = await _planned(*known, asked, other_recipe, samples, there)
+            await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
+            if chain is not None and there is not None:
+                from batchgen.jobs.step_changes import asked_anew
+
+                anew = await asked_anew(known[0], there, chain, other_recipe)
+            progress.asked_anew = sum(anew.values()) if anew else planned.asked_anew
+        measured = tokens_of_an_answer(counts[None]) if None in counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
+        if chain is not None:
+            from batchgen.jobs.step_estimate import StepsEstimate
+
+            named = {step: one for step, one in counts.items() if step is not None}
+            estimated.steps = StepsEstimate(config, chain, named, samples)
         async with rehearsing(recipe, samples, known, planned, estimated.refuse) as rehearsal:
             items = iter(estimated)
             rows, error = next_chunk(items, rehearsal.intake)
@@ -111,17 +135,49 @@ async def dry_run(
                 rows, error = next_chunk(items, rehearsal.intake)
             if error is not None:
                 raise error
+    if estimated.steps is not None:
+        return _result_of_steps(progress, estimated, estimated.steps, anew)
     return _result(progress, estimated, prices, config.model.model)
 
 
+async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:
+    """Of the steps that it has, by their names, or of itself."""
+    counts = await store.counts_by_experiment()
+    steps = [one for one in await store.experiments() if experiment_id in (one.id, one.first_id)]
+    return {one.step: counts.get(one.id, Counts()) for one in steps}
+
+
 async def _planned(
-    store: Store, experiment_id: int, recipe: Recipe, other_recipe: OtherRecipe, samples: int
-) -> Intake:
+    store: Store, experiment_id: int, asked: Asked, other_recipe: OtherRecipe, samples: int,
+    there: Chain | None,
+) -> Intake:  # fmt: skip
     """How the pool would go into the experiment, with what dead workers left taken over."""
-    planned = await store.planned_intake(experiment_id, recipe, other_recipe, samples)
+    planned = await store.planned_intake(experiment_id, asked.recipe, other_recipe, samples)
+    if there is not None and asked.chain is not None and other_recipe is OtherRecipe.STOP:
+        from batchgen.jobs.step_changes import with_other_steps
+
+        planned = await with_other_steps(store, planned, there, asked.chain)
     if planned.running and not any(worker.alive for worker in await store.workers()):
         return replace(planned, running=0)
     return planned
+
+
+def _result_of_steps(
+    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", anew: Mapping[str, int]
+) -> DryRun:
+    """The sums of what is known of each."""
+    costs = steps.costs(progress.new, anew)
+    outs = [one.completion_tokens for one in costs]
+    prices = [one.cost_usd for one in costs]
+    return DryRun(
+        progress,
+        estimated.first_prompt,
+        sum(one.prompt_tokens for one in costs),
+        None if None in outs else sum(filter(None, outs)),
+        None if None in prices else sum(filter(None, prices)),
+        all(one.is_measured or one.runs_code for one in costs),
+        steps=costs,
+    )
 
 
 def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str) -> DryRun:
@@ -147,10 +203,16 @@ class _Estimated:
         self._reader = reader
         self.estimate = estimate
         self.first_prompt: ShownPrompt | None = None
+        self.steps: StepsEstimate | None = None
 
     def __iter__(self) -> Iterator[PoolItem]:
         for item in self._reader:
             renderer = self._reader.renderer
+            if self.steps is not None:
+                self.steps.add(item.input)
+            if not renderer.makes_requests:  # of a chain that begins with a function
+                yield item
+                continue
             endpoint, body = renderer.endpoint_of(item.input), renderer.request_body(item.input)
             if self.first_prompt is None:
                 self.first_prompt = ShownPrompt.of(endpoint, body)

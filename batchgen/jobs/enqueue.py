@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchgen.errors import (
     BatchgenError,
@@ -36,12 +37,14 @@ from batchgen.shutdown import uninterrupted
 from batchgen.store import (
     Intake,
     OtherRecipe,
-    RecipeChoice,
     Store,
     key_of_content,
     key_of_id,
 )
 from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.chain import ConfiguredChain
 
 CHUNK_ITEMS = 5_000  # as many as make a commit cheap; two chunks of texts are in memory at once
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped
@@ -58,6 +61,7 @@ async def enqueue(
     experiment: str,
     *,
     parser: ParserVersion = RAW,
+    chain: "ConfiguredChain | None" = None,
     other_recipe: OtherRecipe = OtherRecipe.STOP,
     prices: Prices | None = None,
     samples: int = 1,
@@ -77,21 +81,33 @@ async def enqueue(
     its message has what each way costs, in money too where the `prices` tell. `progress` is what is
     returned, and kept up to date also when it raises. With `pool_alone`, which needs `keep_ids`,
     `other_recipe` asks nothing again that is done and is not in the pool. Local images are looked
-    for in `directory`. The `parser` becomes the experiment's. `say` is told that another process is
-    waited for.
+    for in `directory`. The `parser` becomes the experiment's. With a `chain` the experiment has its
+    steps, and recipe and parser are those of the first one; what is done already and was made by
+    other rules is followed by these. `say` is told that another process is waited for.
     """
     progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
-    reader = PoolReader(pool, recipe, skip_invalid, progress, directory)
+    reader = PoolReader(pool, recipe, skip_invalid, progress, directory, chain)
     reader.read_ahead()
-    pool_again = pool_alone and other_recipe is OtherRecipe.AGAIN
+    pool_again = pool_alone and other_recipe is OtherRecipe.AGAIN and chain is None
     mode = OtherRecipe.REPLACE if pool_again else other_recipe
-    async with store.enqueueing(experiment, recipe, mode, samples, parser, say=say) as intake:
-        await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone)
+    steps = None if chain is None else chain.intake
+    if chain is not None:
+        from batchgen.jobs.step_changes import refuse_other_steps  # here: few have steps
+
+        await refuse_other_steps(store, experiment, chain, mode)
+    async with store.enqueueing(
+        experiment, recipe, mode, samples, parser, chain=steps, say=say
+    ) as intake:
+        await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone, chain)
         progress.asked_anew = intake.asked_anew
         await _add_chunks(store, intake, reader, priority, progress, experiment)
         if pool_again:
             await _ask_pool_again(store, intake, progress)
+    if chain is not None:
+        from batchgen.jobs.follow import follow_done
+
+        progress.followed = await follow_done(store, intake.experiment_id)
     return progress
 
 
@@ -210,23 +226,32 @@ def _stored(item: PoolItem) -> str:
 
 async def refuse_recipe(
     store: Store, intake: Intake, reader: PoolReader, recipe: Recipe, experiment: str,
-    prices: Prices | None, pool_alone: bool = False,
+    prices: Prices | None, pool_alone: bool = False, chain: "ConfiguredChain | None" = None,
 ) -> None:  # fmt: skip
-    """Raises UsageError when nothing was begun, or would be, as the recipe is another one."""
+    """Raises UsageError when nothing was begun, or would be, as the recipe is another one, or that
+    of a step of the `chain`, or its rules."""
     if intake.running:
-        raise still_running_error(experiment, intake.running)
-    if (choice := intake.choice) is not None:
-        raise await _choose(store, intake, choice, reader, recipe, experiment, prices, pool_alone)
+        name = f"{experiment}/{intake.step}" if intake.step else experiment
+        raise still_running_error(name, intake.running)
+    if intake.choice is None and intake.other_plan is None:
+        return
+    estimate = None if chain else await estimate_of(store, intake.experiment_id, prices)
+    read, new = await _count(store, intake, reader, estimate)
+    if chain is not None:
+        from batchgen.jobs.step_changes import other_steps_error  # here, too
+
+        raise await other_steps_error(store, experiment, intake.experiment_id, chain, new)
+    assert intake.choice is not None
+    costs = Costs(estimate, min(read, _ESTIMATED_ITEMS))
+    added = read * intake.samples
+    raise other_recipe_error(experiment, recipe, intake.choice, costs, new, added, pool_alone)
 
 
-async def _choose(
-    store: Store, intake: Intake, choice: RecipeChoice, reader: PoolReader, recipe: Recipe,
-    experiment: str, prices: Prices | None, pool_alone: bool,
-) -> BatchgenError:  # fmt: skip
-    """The error that says what differs, and what each of the three ways costs. The pool is read to
-    its end for that: what is new in it is asked in any case, and with `pool_alone` nothing that is
-    not in it."""
-    estimate = await estimate_of(store, intake.experiment_id, prices)
+async def _count(
+    store: Store, intake: Intake, reader: PoolReader, estimate: Estimate | None
+) -> tuple[int, int]:
+    """How many items the pool has, and how many rows are new. It is read to its end for that: what
+    is new in it is asked in any case. The first items go into the estimate."""
     read = new = 0
     items = iter(reader)
     async with store.counting(intake) as count_new:
@@ -238,10 +263,8 @@ async def _choose(
             new += await count_new(rows)
             rows, error = next_chunk(items, intake)
     if error is not None:
-        return error
-    costs = Costs(estimate, min(read, _ESTIMATED_ITEMS))
-    added = read * intake.samples
-    return other_recipe_error(experiment, recipe, choice, costs, new, added, pool_alone)
+        raise error
+    return read, new
 
 
 def _add_to(estimate: Estimate, rows: list[NewItem], renderer: Renderer) -> None:

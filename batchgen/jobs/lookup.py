@@ -1,7 +1,7 @@
 """From a name, an id or a number to the experiment or the items. Raises UsageError for what is not
 there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -26,21 +26,64 @@ async def open_experiments(
         yield store, await chosen_experiments(store, name)
 
 
-async def chosen_experiments(store: ReadStore, name: str | None) -> list[Experiment]:
-    """The named one, or all."""
-    return await store.experiments() if name is None else [await experiment_named(store, name)]
+async def chosen_experiments(
+    store: ReadStore, name: str | None, step: str | None = None
+) -> list[Experiment]:
+    """The named one with all its steps, in their order, or one of them (`demo/judge` is the step
+    `judge` of `demo`); without a name, all experiments, or that step of all."""
+    found = await store.experiments()
+    if name is None:
+        chosen = found if step is None else [one for one in found if one.step == step]
+        if step is not None and not chosen:
+            raise _no_step(step, [one.step for one in found if one.step is not None])
+        return chosen
+    whole = f"{name}/{step}" if step is not None else name
+    if chosen := named(found, whole):
+        return chosen
+    if step is not None and (steps := named(found, name)):
+        raise _no_step(step, [one.step for one in steps if one.step is not None], name)
+    raise no_experiment(store, name, found)
+
+
+def named(found: Sequence[Experiment], name: str) -> list[Experiment]:
+    """Those of the experiments that a name means: one with all its steps in their order, or one
+    step."""
+    for one in found:
+        if one.name == name and one.first_id is not None:
+            return [one]
+        if one.name == name:
+            return [one, *sorted(_later(found, one), key=lambda later: later.number)]
+    return [one for one in found if one.first_id is None and f"{one.name}/{one.step}" == name]
+
+
+def _later(found: Sequence[Experiment], first: Experiment) -> list[Experiment]:
+    return [one for one in found if one.first_id == first.id]
+
+
+def _no_step(step: str, steps: Sequence[str], experiment: str | None = None) -> UsageError:
+    known = ", ".join(dict.fromkeys(steps))
+    where = "no experiment" if experiment is None else f"experiment {experiment!r}"
+    has = f"; there is: {known}" if known else ""
+    return UsageError(f"{where} has {'a' if experiment is None else 'no'} step {step!r}{has}.")
 
 
 async def experiment_named(
     store: ReadStore, name: str, remedy: Remedy | None = Remedy.NAME_EXPERIMENT
 ) -> Experiment:
-    """`remedy` is that of an error: None where the name was no option's."""
+    """The first step, where it has steps, or the one that is named. `remedy` is that of an error:
+    None where the name was no option's."""
     found = await store.experiments()
-    for experiment in found:
-        if experiment.name == name:
-            return experiment
-    known = ", ".join(experiment.name for experiment in found) or "none yet"
-    raise UsageError(f"{store.name}: no experiment {name!r}; there is: {known}.", remedy)
+    if chosen := named(found, name):
+        return chosen[0]
+    raise no_experiment(store, name, found, remedy)
+
+
+def no_experiment(
+    store: ReadStore, name: str, found: Sequence[Experiment],
+    remedy: Remedy | None = Remedy.NAME_EXPERIMENT,
+) -> UsageError:  # fmt: skip
+    known = ", ".join(one.name for one in found if one.first_id is None) or "none yet"
+    return UsageError(f"{store.name}: no experiment {name!r}; there is: {known}.", remedy)
 
 
 async def name_of_item(store: ReadStore, number: int) -> str:

@@ -1,7 +1,8 @@
 """The items of a data pool that can be enqueued: checked against the templates, and counted."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain as joined
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from batchgen.text.json_text import dump_json
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.jobs.chain import ConfiguredChain
+    from batchgen.jobs.follow import FollowResult
 
 _NO_PARAMETERS_OF_ITEMS = {"n"}
 _LOOKED_AT = 20  # entries of a pool, before anything is made for it
@@ -30,7 +32,8 @@ class Enqueued(Struct):
     recipe, and `kept` ones, of items that are not in the pool, are done with an earlier one.
     `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no template
     uses; `look_alikes` those of them that a template has in another form, which is text. `ids`
-    are the items' numbers in the order of the pool, if they were asked for."""
+    are the items' numbers in the order of the pool, if they were asked for. `followed`: what came
+    of rows that were done by other rules of their steps."""
 
     samples: int = 1
     read: int = 0
@@ -42,6 +45,7 @@ class Enqueued(Struct):
     unused: set[str] = field(default_factory=set)
     look_alikes: set[LookAlike] = field(default_factory=set)
     ids: list[int] | None = None
+    followed: "FollowResult | None" = None
 
     @property
     def unused_words(self) -> str:
@@ -66,13 +70,14 @@ def checked_at_start(
     recipe: Recipe,
     directory: Path,
     skip_invalid: SkipInvalid | None = None,
+    chain: "ConfiguredChain | None" = None,
 ) -> Iterator[PoolItem | BadLine]:
     """The same pool. One that is wrong from its start, or all of whose prompts would be equal,
     raises here as it would later: before there is a database."""
     first = list(islice(pool, _LOOKED_AT))
     skip: SkipInvalid | None = None if skip_invalid is None else (lambda _: None)
-    PoolReader(first, recipe, skip, Enqueued(), directory).read_ahead()
-    return chain(first, pool)
+    PoolReader(first, recipe, skip, Enqueued(), directory, chain).read_ahead()
+    return joined(first, pool)
 
 
 class PoolReader:

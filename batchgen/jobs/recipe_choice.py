@@ -19,11 +19,15 @@ class Costs(Struct, frozen=True):
     estimated: int
 
     def of(self, calls: int) -> str:
-        said = f"{calls:,} call{'' if calls == 1 else 's'}"
+        said = calls_text(calls)
         if self.estimate is None or self.estimate.cost_usd is None or not self.estimated * calls:
             return said
         cost_usd = self.estimate.cost_usd / self.estimated * calls
         return f"{said}, {'about' if self.estimate.is_measured else 'at most'} ${cost_usd:,.4f}"
+
+
+def calls_text(calls: int) -> str:
+    return f"{calls:,} call{'' if calls == 1 else 's'}"
 
 
 async def estimate_of(store: Store, experiment_id: int, prices: Prices | None) -> Estimate | None:
@@ -67,6 +71,8 @@ def still_running_error(experiment: str, rows: int) -> UsageError:
 
 def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
     """What differs between two recipes, in words."""
+    if old.function != new.function:
+        return [f"function {old.function} -> {new.function}"]
     changes = []
     for part in ("system", "user"):
         before, after = getattr(old, part), getattr(new, part)

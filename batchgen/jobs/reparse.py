@@ -12,9 +12,9 @@ from batchgen.items import ParserVersion
 from batchgen.jobs.lookup import chosen_experiments, items_called
 from batchgen.jobs.present_parser import present_spec
 from batchgen.jobs.reparsing import Progress, ReparseResult, Reparsing
-from batchgen.parsers import Parser, load_parser
-from batchgen.store import AnswerChoice, EndedAnswer, Experiment, Store
-from batchgen.worker.requests import PresentParser
+from batchgen.parsers import Parser, StepFunction, load_parser
+from batchgen.store import AnswerChoice, Chain, EndedAnswer, Experiment, Store
+from batchgen.worker.requests import Present, PresentFunction, PresentParser
 
 
 class ReparseRequest(Struct, frozen=True):
@@ -28,40 +28,62 @@ class ReparseRequest(Struct, frozen=True):
 
 
 class UpToDate(NamedTuple):
-    """The parser that reads the experiment's answers from now on; what it made of those that
-    another one had read, if there were any."""
+    """The parser that reads the experiment's answers from now on, or the function that ends its
+    rows; what the parser made of answers that another one had read, if there were any; and how many
+    rows the function ends once more."""
 
-    present: PresentParser
-    reparsed: ReparseResult | None
+    present: Present
+    reparsed: ReparseResult | None = None
+    run_again: int = 0
 
 
 async def bring_up_to_date(
     store: Store,
     experiment: Experiment,
-    parser: Parser,
+    parser: Parser | StepFunction,
     progress: Progress | None = None,
     *,
     timeout_s: float = 30.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> UpToDate:
     """Make it the experiment's parser, and parse the stored answers that another one has read,
-    without a call. Wherever it stops, the next time goes on from there.
+    without a call. What another function has ended is pending, to be run by this one. Wherever it
+    stops, the next time goes on from there.
 
     `progress` is told how many are parsed, and of how many; `say`, at how many an earlier process
     died: those come last, one at a time, and what kills its process twice fails as `crash`. Raises
     BatchgenError when the parser hangs again and again.
     """
     parser_id = await _made_present(store, experiment, parser.version)
+    if isinstance(parser, StepFunction):
+        run_again = await _run_again(store, experiment, parser_id)
+        return UpToDate(PresentFunction(parser_id, parser), run_again=run_again)
     present = PresentParser(parser_id, parser)
     counts = await store.parsers.counts()
     left = sum(
         one.n for one in counts if one.experiment_id == experiment.id and one.parser_id != parser_id
     )
     if not left:
-        return UpToDate(present, None)
+        return UpToDate(present)
     pages = _outdated_pages(store, experiment, parser_id)
-    reparsing = Reparsing(store, present, timeout_s, progress, left, say)
+    chain = await chain_if_step(store, experiment)
+    reparsing = Reparsing(store, present, timeout_s, progress, left, say, chain)
     return UpToDate(present, await reparsing.run(pages))
+
+
+async def chain_if_step(store: Store, experiment: Experiment) -> Chain | None:
+    """The chain to which it belongs; None: it has no steps."""
+    return None if experiment.step is None else await store.chain_of(experiment.id)
+
+
+async def _run_again(store: Store, experiment: Experiment, parser_id: int) -> int:
+    """Rows that another function has ended; what was made of them is stale until the function says
+    the same once more."""
+    n = after = 0
+    while page := await store.parsers.run_by_others(experiment.id, parser_id, after):
+        after = page[-1].item_id
+        n += await store.reopen(page)
+    return n
 
 
 async def _made_present(store: Store, experiment: Experiment, version: ParserVersion) -> int:
@@ -73,10 +95,13 @@ async def _made_present(store: Store, experiment: Experiment, version: ParserVer
 
 
 async def still_up_to_date(
-    store: Store, experiment: Experiment, present: PresentParser, *, timeout_s: float
+    store: Store, experiment: Experiment, present: Present, *, timeout_s: float
 ) -> ReparseResult | None:
     """After the work: what a worker has read meanwhile that has an earlier version of the parser is
-    parsed again, unless the experiment has got another one since."""
+    parsed again, unless the experiment has got another one since. What functions have ended, the
+    next work looks after."""
+    if isinstance(present, PresentFunction):
+        return None
     if (await store.parsers.present(experiment.id)).id != present.id:
         return None
     up_to_date = await bring_up_to_date(store, experiment, present.parser, timeout_s=timeout_s)
@@ -125,6 +150,8 @@ async def reparse(
         )
     found = []
     for experiment in experiments:
+        if experiment.runs_code:
+            continue
         named = spec or await present_spec(store, config, experiment)
         everything = AnswerChoice(request.done_too, cut_off_too=True)
         is_one_of_several = len(experiments) > 1 and not request.ids
@@ -167,7 +194,8 @@ async def reparse_experiment(
     else:
         parser_id = await store.parsers.number(version)
     present = PresentParser(parser_id, parser)
-    reparsing = Reparsing(store, present, timeout_s, progress, say=say)
+    chain = await chain_if_step(store, experiment)
+    reparsing = Reparsing(store, present, timeout_s, progress, say=say, chain=chain)
     return await reparsing.run(pages, dry_run=dry_run)
 
 

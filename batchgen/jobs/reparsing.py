@@ -8,9 +8,9 @@ are touched, and only when they still have the result that was read.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, to_builtins
 
@@ -19,9 +19,12 @@ from batchgen.items import Answer, Done, Fail, Reason, Usage
 from batchgen.llm.decide import fail_if_cut_off
 from batchgen.parsers import Parser, ParserRunner, shown_spec, to_json
 from batchgen.pool import read_item
-from batchgen.store import EndedAnswer, ParseWatch, Reparsed, Store
+from batchgen.store import Chain, EndedAnswer, ParseWatch, Reparsed, Store
 from batchgen.text.json_text import dump_json
 from batchgen.worker.requests import PresentParser
+
+if TYPE_CHECKING:
+    from batchgen.jobs.reparsed_chains import ReparsedChains
 
 _AT_ONCE = 20  # async functions; threads are fewer
 _MOST_STUCK = 20  # a parser that never ends keeps its thread, and the CPU if it loops
@@ -31,6 +34,7 @@ _SHORT = 60
 _KILLED_TWICE = Fail(Reason.CRASH, "its process died twice while the parser read this answer")
 KINDS = ("done", "changed", "unchanged", "failing", "broken", "skipped")
 Progress = Callable[[int, int], None]
+Given = Callable[[EndedAnswer], Mapping[str, Any]]
 
 
 class Difference(Struct, frozen=True):
@@ -49,6 +53,9 @@ class ReparseResult(Struct, frozen=True):
     failing              had failed and still do
     broken               were done and fail now
     skipped              something else became of the item meanwhile
+
+    Of steps, `made` are the rows that are made of them now, and `stale` those that were made of
+    other values.
     """
 
     done: int
@@ -59,6 +66,8 @@ class ReparseResult(Struct, frozen=True):
     skipped: int
     differences: tuple[Difference, ...]
     dry_run: bool
+    made: int = 0
+    stale: int = 0
 
     @property
     def answers(self) -> int:
@@ -73,7 +82,10 @@ class ReparseResult(Struct, frozen=True):
     def sum_of(cls, results: Sequence["ReparseResult"], *, dry_run: bool) -> "ReparseResult":
         """Of several experiments together."""
         return cls(
-            **{kind: sum(getattr(one, kind) for one in results) for kind in KINDS},
+            **{
+                kind: sum(getattr(one, kind) for one in results)
+                for kind in (*KINDS, "made", "stale")
+            },
             differences=tuple(one for each in results for one in each.differences),
             dry_run=dry_run,
         )
@@ -82,13 +94,15 @@ class ReparseResult(Struct, frozen=True):
         found = {"answers": self.answers, **to_builtins(self)}
         if not self.dry_run:
             del found["differences"]
+        if not self.made and not self.stale:  # nor are there, without steps
+            del found["made"], found["stale"]
         return found
 
 
 class Reparsing:
     """Parses pages of answers by one parser, and writes what came of them. `progress` is told how
     many are parsed, and of how many (0: nobody has counted); `say`, that an earlier process died at
-    some."""
+    some. They are of one experiment; if that is a step, its `chain` says what follows them."""
 
     def __init__(
         self,
@@ -98,8 +112,10 @@ class Reparsing:
         progress: Progress | None = None,
         total: int = 0,
         say: Callable[[str], None] = lambda _: None,
+        chain: Chain | None = None,
     ) -> None:
         self._store = store
+        self._chains = None if chain is None else _chains(store, chain)
         self._parser_id, self._parser = present
         self._timeout_s = timeout_s
         self._progress = progress or _no_progress
@@ -109,7 +125,7 @@ class Reparsing:
     async def run(
         self, pages: AsyncIterator[Sequence[EndedAnswer]], *, dry_run: bool = False
     ) -> ReparseResult:
-        runner, found, parsed = ParserRunner(), _Found(), 0
+        runner, found, parsed = ParserRunner(), _Found(self._chains), 0
         self._progress(0, self._total)
         try:
             async with self._watching(dry_run=dry_run) as watch:
@@ -157,7 +173,21 @@ class Reparsing:
             if page[0].item_id in watch.guilty:
                 return [(page[0], _KILLED_TWICE)]
             await watch.begin([one.item_id for one in page], alone=_is_suspect(page[0], watch))
-        return await _parse_page(runner, self._parser, page, self._timeout_s)
+        if self._chains is None:
+            return await _parse_page(runner, self._parser, page, self._timeout_s, _given)
+        await self._chains.read(page)
+        given = self._chains.given
+        ended = await _parse_page(runner, self._parser, page, self._timeout_s, given)
+        return [
+            (was, now if _is_same(was, now) else await self._chains.followed(was, now))
+            for was, now in ended
+        ]
+
+
+def _chains(store: Store, chain: Chain) -> "ReparsedChains":
+    from batchgen.jobs.reparsed_chains import ReparsedChains  # here: few have steps
+
+    return ReparsedChains(store, chain)
 
 
 def _no_progress(parsed: int, total: int) -> None:
@@ -185,8 +215,9 @@ async def _suspects_last(
 
 
 async def _parse_page(
-    runner: ParserRunner, parser: Parser, page: Sequence[EndedAnswer], timeout_s: float
-) -> list[tuple[EndedAnswer, Done | Fail]]:
+    runner: ParserRunner, parser: Parser, page: Sequence[EndedAnswer], timeout_s: float,
+    given: Given,
+) -> list[tuple[EndedAnswer, Done | Fail]]:  # fmt: skip
     """What came of them; of some only, when the parser did not end for too many."""
     found: dict[int, Done | Fail] = {}
     waiting = iter(page)
@@ -195,7 +226,7 @@ async def _parse_page(
         for answer in waiting:
             if runner.stuck >= _MOST_STUCK:
                 return
-            found[answer.item_id] = await _parse(runner, parser, answer, timeout_s)
+            found[answer.item_id] = await _parse(runner, parser, answer, timeout_s, given)
 
     async with asyncio.TaskGroup() as group:
         for number in range(min(_AT_ONCE, len(page))):
@@ -203,8 +234,13 @@ async def _parse_page(
     return [(answer, found[answer.item_id]) for answer in page if answer.item_id in found]
 
 
+def _given(answer: EndedAnswer) -> Mapping[str, Any]:
+    """The item, for a parser that takes it."""
+    return read_item(json.loads(answer.input), f"item {answer.item_id}").given
+
+
 async def _parse(
-    runner: ParserRunner, parser: Parser, answer: EndedAnswer, timeout_s: float
+    runner: ParserRunner, parser: Parser, answer: EndedAnswer, timeout_s: float, given: Given
 ) -> Done | Fail:
     """As a worker does with the answer it has just got."""
     whole = Answer(answer.response, "", answer.finish_reason, None, Usage())
@@ -212,9 +248,8 @@ async def _parse(
         return cut_off
     if parser.spec == "raw" or answer.is_vector:
         return Done(None)
-    item = read_item(json.loads(answer.input), f"item {answer.item_id}").given
     try:
-        return Done(to_json(await runner.run(parser, answer.response, item, timeout_s)))
+        return Done(to_json(await runner.run(parser, answer.response, given(answer), timeout_s)))
     except ParseError as exc:
         return Fail(Reason.PARSE, str(exc))
 
@@ -232,13 +267,17 @@ def _parsed(answer: EndedAnswer, parsed_json: str | None) -> str:
 class _Found:
     """What has come of the answers so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, chains: "ReparsedChains | None") -> None:
+        self._chains = chains
         self._kinds: Counter[str] = Counter()
         self._differences: list[Difference] = []
 
     def add(self, page: Iterable[tuple[EndedAnswer, Done | Fail]], skipped: set[int]) -> None:
         for was, now in page:
-            kind = "skipped" if was.item_id in skipped else _kind(was, now)
+            is_skipped = was.item_id in skipped
+            kind = "skipped" if is_skipped else _kind(was, now)
+            if self._chains is not None and not is_skipped:
+                self._chains.count(was, now, is_same=_is_same(was, now))
             self._kinds[kind] += 1
             is_other = kind in ("done", "changed", "broken")
             if is_other and len(self._differences) < _MOST_DIFFERENCES:
@@ -249,6 +288,8 @@ class _Found:
             **{kind: self._kinds[kind] for kind in KINDS},
             differences=tuple(self._differences),
             dry_run=dry_run,
+            made=self._chains.made if self._chains else 0,
+            stale=self._chains.stale if self._chains else 0,
         )
 
 

@@ -1,11 +1,12 @@
 """Which experiments a worker works on, and what waits in the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from batchgen.errors import Remedy, UsageError
-from batchgen.store import Store
+from batchgen.jobs.lookup import chosen_experiments, named
+from batchgen.store import Experiment, Store
 
 _MOST_NAMED = 5
 
@@ -26,28 +27,48 @@ class Scope(Struct, frozen=True):
         return ", ".join(named) + (f" and {more} more have some" if more > 0 else "")
 
 
-async def scope_of(store: Store, names: Sequence[str] | None) -> Scope:
-    """The experiments with these names; None: all there are.
+async def scope_of(store: Store, names: Sequence[str] | None, step: str | None = None) -> Scope:
+    """The experiments with these names, with all their steps, or with this one; None: all there
+    are. Deeper steps come first, so that chains end before others begin.
 
     Raises UsageError for one that is not there, and says what waits in the others.
     """
+    found = await store.experiments()
     if names is None:
-        return Scope("the database", None)
-    numbers = {one.name: one.id for one in await store.experiments()}
+        ids = None if step is None else _deepest_first(await chosen_experiments(store, None, step))
+        return Scope("the database", ids)
     counts = await store.counts_by_experiment()
-    is_open = {name: counts[id_].open for name, id_ in numbers.items() if id_ in counts}
-    elsewhere = tuple((n, open_) for n, open_ in is_open.items() if open_ and n not in names)
-    missing = [name for name in names if name not in numbers]
+    missing = [name for name in names if not named(found, name)]
+    chosen = [one for name in names for one in named(found, name)]
+    is_open = {one.id: counts[one.id].open for one in found if one.id in counts}
+    elsewhere = _elsewhere([one for one in found if one not in chosen], is_open)
     shown = ", ".join(map(repr, names))
-    scope = Scope(
-        f"experiment{'s' if len(names) > 1 else ''} {shown}",
-        tuple(numbers[name] for name in dict.fromkeys(names) if name in numbers),
-        not any(is_open.get(name) for name in names),
-        elsewhere,
-    )
+    title = f"experiment{'s' if len(names) > 1 else ''} {shown}"
     if missing:
-        raise _no_experiment(store, missing[0], scope, list(numbers))
-    return scope
+        raise _no_experiment(
+            store, missing[0], Scope(title, (), elsewhere=elsewhere), _firsts(found)
+        )
+    if step is not None:
+        title = f"step {step!r} of {title}"
+        chosen = [o for name in names for o in await chosen_experiments(store, name, step)]
+    had_nothing = not any(is_open.get(one.id) for one in chosen)
+    return Scope(title, _deepest_first(chosen), had_nothing, elsewhere)
+
+
+def _deepest_first(chosen: Sequence[Experiment]) -> tuple[int, ...]:
+    in_order = sorted(chosen, key=lambda one: -one.number)
+    return tuple(dict.fromkeys(one.id for one in in_order))
+
+
+def _elsewhere(
+    others: Sequence[Experiment], is_open: Mapping[int, int]
+) -> tuple[tuple[str, int], ...]:
+    found = ((one.name, is_open.get(one.id, 0)) for one in others)
+    return tuple((name, n) for name, n in found if n)
+
+
+def _firsts(found: Sequence[Experiment]) -> list[str]:
+    return [one.name for one in found if one.first_id is None]
 
 
 def _no_experiment(store: Store, name: str, scope: Scope, known: list[str]) -> UsageError:

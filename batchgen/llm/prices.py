@@ -127,12 +127,12 @@ class Estimate:
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
-    def add(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> None:
-        """Count one more item, by its request."""
+    def add(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, more_tokens: int = 0) -> None:
+        """Count one more item, by its request, whose prompt has `more_tokens` than are there."""
         names = (*endpoint.prompt_members, *_COUNTED)
         sent = [body[name] for name in names if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
-        prompt = sum(map(len, texts)) // _BYTES_PER_TOKEN
+        prompt = sum(map(len, texts)) // _BYTES_PER_TOKEN + more_tokens
         most = endpoint.most_tokens(body)
         completion = self._completion_tokens if self._completion_tokens and most != 0 else most
         price = self._prices.of(str(body["model"]))

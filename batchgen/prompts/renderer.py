@@ -44,6 +44,11 @@ class Renderer:
         self._user = compile_template(recipe.user, names) if recipe.user else None
 
     @property
+    def makes_requests(self) -> bool:
+        """Whether its recipe is that of calls, and not of a function's rows."""
+        return self._recipe.function is None
+
+    @property
     def variables(self) -> AbstractSet[str]:
         """All that its templates may ask for, as far as is known."""
         return frozenset().union(*(one.variables for one in (self._system, self._user) if one))

@@ -30,6 +30,7 @@ class Experiment(Struct, frozen=True):
     first_id: int | None = None
     step: str | None = None
     number: int = 0
+    runs_code: int = 0
 
 
 class CallTotals(Struct):
@@ -60,7 +61,7 @@ class Counts(CallTotals):
     """Items by state, the failed ones by reason too, and what all calls used. `retried` are those
     calls after which their item was to be asked again; `failed_calls` most of these, and those with
     which an item failed. Of steps, `ended` are the chains that ended at them, and `passed_over` the
-    rows for which they were."""
+    rows for which they were; without steps, an item that is done has `ended`."""
 
     pending: int = 0
     running: int = 0
@@ -97,15 +98,16 @@ class Counts(CallTotals):
         return 100 * (self.total - self.open) // self.total if self.total else 100
 
     def is_enough(self, until: int | None) -> bool:
-        """Whether `until` items are done; never, if no number is wanted (None)."""
-        return until is not None and self.done >= until
+        """Whether `until` items are done, with all their steps; never, if no number is wanted
+        (None)."""
+        return until is not None and self.ended >= until
 
     def wanted(self, until: int | None) -> int:
         """How many of the pending ones may be begun (None: all), so that no more than `until` items
         can be done in the end."""
         if until is None:
             return self.pending
-        return max(0, min(self.pending, until - self.done - self.running))
+        return max(0, min(self.pending, until - self.ended - self.running))
 
     def since(self, before: CallTotals) -> "Counts":
         """With what calls used since they were `before`."""

@@ -32,7 +32,7 @@ def states(project: Project) -> dict[str, int]:
     [(None, 5, False), (100, 5, False), (8, 3, False), (5, 0, False), (3, 0, True), (2, 0, True)],
 )
 def test_the_rule(until: int | None, wanted: int, is_enough: bool) -> None:
-    counts = Counts(pending=5, running=2, done=3, failed=9)
+    counts = Counts(pending=5, running=2, done=3, ended=3, failed=9)
     assert (counts.wanted(until), counts.is_enough(until)) == (wanted, is_enough)
 
 

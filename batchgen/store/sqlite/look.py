@@ -60,6 +60,8 @@ def counts_by_experiment(db: sqlite3.Connection) -> dict[int, Counts]:
             counts.reasons[reason] += n
     for one in failed_calls(db):
         found[one.experiment_id].failed_calls[one.failure] = one.n
+    for counts in found.values():
+        counts.ended = counts.done
     for experiment_id, ended, passed_over in db.execute(QUERIES["step_counters"]):
         found[experiment_id].ended = ended
         found[experiment_id].passed_over = passed_over

@@ -10,7 +10,7 @@ from batchgen.store.sqlite import intake, repair
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.known_parsers import KnownParsers
 from batchgen.store.sqlite.watch import ParseWatch, watched
-from batchgen.store.values import AnswerChoice, EndedAnswer, Reparsed
+from batchgen.store.values import AnswerChoice, EndedAnswer, EndedItem, Reparsed
 
 
 class Parsers(KnownParsers):
@@ -40,6 +40,13 @@ class Parsers(KnownParsers):
     ) -> list[EndedAnswer]:
         """The same of the items whose result is by another parser than this one."""
         return await self._db.read(repair.outdated_page, experiment_id, parser_id, after, limit)
+
+    async def run_by_others(
+        self, experiment_id: int, parser_id: int, after: int, limit: int = 5000
+    ) -> list[EndedItem]:
+        """Of a step that runs code: the next rows after row `after` whose result is by another
+        function than this one; an empty page at the end."""
+        return await self._db.read(repair.run_by_others, experiment_id, parser_id, after, limit)
 
     def watched(self, parser_id: int) -> AbstractAsyncContextManager[ParseWatch | None]:
         """While inside, answers are parsed again by code that may kill the process. None: another

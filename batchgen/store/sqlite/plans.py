@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.items import State
 from batchgen.steps import Plan, StepRule
 from batchgen.store.chain import Steps
@@ -35,14 +35,17 @@ def checked_chain(
     there = chain_of(db, experiment_id)
     if chain is None:
         if there is not None:
-            raise UsageError("the experiment has steps; take another --experiment.")
+            raise UsageError(
+                "the experiment was enqueued with steps, and there are none now.",
+                Remedy.NAME_EXPERIMENT,
+            )
         return None
     (rows,) = db.execute(QUERIES["count_rows"], {"experiment_id": experiment_id}).fetchone()
     if there is None and rows:
-        raise UsageError("the experiment has rows without steps; take another --experiment.")
+        raise UsageError("the experiment has rows without steps.", Remedy.NAME_EXPERIMENT)
     names = [rule.name for rule in chain.plan.steps]
     if there is not None and names[: len(there.steps)] != [step.name for step in there.steps]:
-        raise UsageError("steps were removed, renamed or moved; take another --experiment.")
+        raise UsageError("steps were removed, renamed or moved.", Remedy.NAME_EXPERIMENT)
     return there
 
 

@@ -1192,6 +1192,15 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
    and w.state in ('done', 'failed')
  order by w.item_id limit :limit;
 
+-- name: ended_by_other_functions
+-- Rows of a step that runs code, which the present function has not ended yet.
+select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
+  from work w not indexed
+  cross join results r on r.seq = w.result_seq and r.parser_id <> :parser_id
+ where w.item_id > :after and w.experiment_id = :experiment_id
+   and w.state in ('done', 'failed')
+ order by w.item_id limit :limit;
+
 -- name: begin_reparsing
 insert or replace into reparsing (item_id, parser_id, alone)
 select value, :parser_id, :alone from json_each(:ids);
@@ -1282,7 +1291,7 @@ on conflict (experiment_id, path) do update
 select e.id, e.name, e.created_at,
        (select coalesce(group_concat(distinct json_extract(r.body, '$.endpoint')), '')
           from variants v join recipes r on r.id = v.recipe_id
-         where v.experiment_id = e.id) as endpoint, e.first_id, e.step, e.number
+         where v.experiment_id = e.id) as endpoint, e.first_id, e.step, e.number, e.runs_code
   from experiments e order by e.id;
 
 -- name: counters
@@ -1739,7 +1748,11 @@ select i.id
    and (a.number >= e.number or coalesce(a.first_id, a.id) <> coalesce(e.first_id, e.id)) limit 20;
 
 -- name: step_counters
-select experiment_id, ended, passed_over from step_counters;
+-- Of all steps that there are.
+select e.id as experiment_id, coalesce(c.ended, 0) as ended,
+       coalesce(c.passed_over, 0) as passed_over
+  from experiments e left join step_counters c on c.experiment_id = e.id
+ where e.step is not null;
 
 -- name: recount_steps
 select experiment_id, sum(ended) as ended, sum(passed_over) as passed_over from (

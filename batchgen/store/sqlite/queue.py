@@ -285,6 +285,7 @@ def _counts_of_experiments(db: sqlite3.Connection, want: ClaimRequest) -> Counts
             setattr(counts, state, getattr(counts, state) + n)
             if state == State.FAILED and n:
                 counts.reasons[reason] += n
+    counts.ended = counts.done  # of chains, `quota` counts these itself
     return counts
 
 

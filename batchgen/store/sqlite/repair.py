@@ -89,6 +89,15 @@ def outdated_page(
     return page
 
 
+def run_by_others(
+    db: sqlite3.Connection, experiment_id: int, parser_id: int, after: int, limit: int
+) -> list[EndedItem]:
+    which = {
+        "experiment_id": experiment_id, "parser_id": parser_id, "after": after, "limit": limit,
+    }  # fmt: skip
+    return list(rows_of(db, "ended_by_other_functions", EndedItem, which))
+
+
 def _chars_of(answer: EndedAnswer) -> int:
     return len(answer.input) + len(answer.response) + len(answer.parsed or "")
 

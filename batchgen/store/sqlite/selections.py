@@ -60,13 +60,15 @@ def counts_of_selection(db: sqlite3.Connection, selection: Selection, every: Cou
     has the calls."""
     if selection.number is None:
         done, failed = every.done - selection.done, every.failed - selection.failed
-        return replace(every, done=max(0, done), failed=max(0, failed), reasons=Counter())
+        done = max(0, done)
+        return replace(every, done=done, ended=done, failed=max(0, failed), reasons=Counter())
     found: Counter[str] = Counter()
     for state, n in db.execute(QUERIES["selection_counts"], {"selection": selection.number}):
         found[state] += n
     return replace(
         every, pending=found[State.PENDING], running=found[State.RUNNING],
-        done=found[State.DONE], failed=found[State.FAILED], reasons=Counter(),
+        done=found[State.DONE], ended=found[State.DONE], failed=found[State.FAILED],
+        reasons=Counter(),
     )  # fmt: skip
 
 

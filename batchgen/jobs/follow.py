@@ -1,0 +1,125 @@
+"""Rows that are done already are followed again, by rules that were not there when they were done:
+a step that was added, or another `when`, `each` or `value`.
+
+It goes page by page, and may stop anywhere: what is missing is made, what is there stays, and the
+next time begins anew until the experiment is known to be followed. Nothing is asked here.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from batchgen.errors import ParseError
+from batchgen.items import Fail, Reason
+from batchgen.store import Chain, EndedItem, FollowRow, Reparsed, Store
+from batchgen.worker.chain_row import ChainRow
+
+if TYPE_CHECKING:
+    from batchgen.steps import Followed, Plan
+
+Progress = Callable[[int], None]
+
+
+class FollowResult(Struct, frozen=True):
+    """`rows` were done and have been followed, of which `added` ones were made, by the names of
+    their steps. Where `each` found no list a row `failed`; of a function's it is run again."""
+
+    rows: int
+    added: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+
+
+class FollowCounts(Struct, frozen=True):
+    """What other rules would come to: `new` rows, by the names of their steps, and `stale` ones,
+    which these would not make any more, or of something else."""
+
+    new: Counter[str] = field(default_factory=Counter)
+    stale: int = 0
+
+
+async def follow_done(
+    store: Store, experiment_id: int, progress: Progress = lambda _: None
+) -> FollowResult | None:
+    """Where an experiment has rules that not all its done rows have been followed by. None: all
+    have, or it has no steps. `progress` is told how many have been."""
+    chain = await store.chain_of(experiment_id)
+    if chain is None or chain.is_followed:
+        return None
+    before = await store.counts_by_experiment()
+    rows = failed = 0
+    async for page in _pages(store, chain):
+        followed = []
+        for row in page:
+            try:
+                followed.append((row, _followed(chain, row)))
+            except ParseError as exc:
+                failed += 1
+                await _fail(store, row, str(exc))
+        await store.chains.write_followed(followed)
+        rows += len(page)
+        progress(rows)
+    await store.chains.end_following(chain.first_id, chain.plan_id)
+    after = await store.counts_by_experiment()
+    totals = {
+        step.name: after[step.experiment_id].total
+        - (before[step.experiment_id].total if step.experiment_id in before else 0)
+        for step in chain.steps[1:]
+        if step.experiment_id in after
+    }
+    return FollowResult(rows, {name: n for name, n in totals.items() if n > 0}, failed)
+
+
+async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> FollowCounts:
+    """What the rules of `plan` would come to, of rows that are done. Nothing is written."""
+    new: Counter[str] = Counter()
+    stale = 0
+    other = replace(there, plan=plan)
+    async for page in _pages(store, there):
+        for row in page:
+            was, now = _children(there, row), _children(other, row)
+            new.update(plan.steps[number].name for number, _ in now.keys() - was.keys())
+            stale += sum(now.get(key) != was[key] for key in was)
+    return FollowCounts(new, stale)
+
+
+def _children(chain: Chain, row: FollowRow) -> dict[tuple[int, int], tuple[bytes, str]]:
+    """By step and element, what each would see of its parent."""
+    try:
+        followed = _followed(chain, row)
+    except ParseError:
+        return {}
+    return {
+        (child.number, child.element): (followed.passed_on, child.input_json)
+        for child in followed.children
+    }
+
+
+async def _pages(store: Store, chain: Chain) -> AsyncIterator[Sequence[FollowRow]]:
+    """The done rows of all steps, from the first one on."""
+    for step in chain.steps:
+        after = 0
+        while page := await store.chains.follow_page(step.experiment_id, after):
+            after = page[-1].item_id
+            yield page
+
+
+def _followed(chain: Chain, row: FollowRow) -> "Followed":
+    made_of = row.made_of
+    of_chain = ChainRow.of(
+        chain, row.number, row.item_id, row.input_json, made_of.links, made_of.gathered
+    )
+    return of_chain.followed(row.parsed_json, row.response)
+
+
+async def _fail(store: Store, row: FollowRow, why: str) -> None:
+    """As its worker would have done. Where there is no answer a worker does it, by running the
+    function once more."""
+    answer = await store.parsers.answer_of(row.item_id)
+    if answer is None:
+        await store.reopen([EndedItem(row.item_id, row.experiment_id, None, None)])
+    elif answer.result_seq == row.result_seq:
+        failed = Reparsed(answer, Fail(Reason.PARSE, why))
+        await store.parsers.write([failed], answer.parser_id or 0)

@@ -1,0 +1,215 @@
+"""What is said when a pool comes with other steps than its experiment has: what differs, step by
+step, and what each way costs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from batchgen.errors import Remedy, UsageError
+from batchgen.jobs.follow import FollowCounts, count_other_followers
+from batchgen.jobs.recipe_choice import calls_text, recipe_changes
+from batchgen.store import Chain, ChainStep, Counts, Intake, OtherRecipe, RecipeChoice, Store
+
+if TYPE_CHECKING:
+    from batchgen.jobs.chain import ConfiguredChain
+    from batchgen.steps import Plan, StepRule
+
+
+class OtherRecipeOfStep(Struct, frozen=True):
+    """A step whose recipe is another one now: its `changes` in words, and how many of its rows each
+    way would ask."""
+
+    step: ChainStep
+    changes: tuple[str, ...]
+    choice: RecipeChoice
+
+
+async def refuse_other_steps(
+    store: Store, experiment: str, chain: "ConfiguredChain", mode: OtherRecipe
+) -> Chain | None:
+    """The chain that the experiment has, None where it is new. Raises UsageError when it can have
+    no such steps."""
+    found = [one for one in await store.experiments() if one.name == experiment]
+    if not found:
+        return None
+    there = await store.chain_of(found[0].id)
+    if mode is OtherRecipe.ADD:
+        raise UsageError(
+            f"experiment {experiment!r}: chains of steps stand beside no others.",
+            Remedy.NAME_EXPERIMENT,
+        )
+    if there is None:
+        if (await store.counts([found[0].id])).total:
+            raise UsageError(
+                f"experiment {experiment!r} was enqueued without steps, so it gets none now.",
+                Remedy.NAME_EXPERIMENT,
+            )
+        return None
+    _refuse_moved(experiment, there, chain.plan)
+    return there
+
+
+def _refuse_moved(experiment: str, there: Chain, plan: "Plan") -> None:
+    old = [step.name for step in there.steps]
+    new = [rule.name for rule in plan.steps]
+    if new[: len(old)] != old:
+        raise UsageError(
+            f"experiment {experiment!r} has the steps {', '.join(old)}; now there is "
+            f"{', '.join(new)}. Steps can be edited, and added at the end; with one removed, "
+            "renamed or moved it is another experiment.",
+            Remedy.NAME_EXPERIMENT,
+        )
+    for step, rule in zip(there.steps, plan.steps, strict=False):
+        if step.runs_code != rule.runs_code:
+            was, is_ = ("a function", "a call") if step.runs_code else ("a call", "a function")
+            raise UsageError(
+                f"experiment {experiment!r}: step {step.name} was {was}, and is {is_} now; with "
+                "that it is another experiment.",
+                Remedy.NAME_EXPERIMENT,
+            )
+
+
+async def other_steps_error(
+    store: Store, experiment: str, first_id: int, chain: "ConfiguredChain", new: int
+) -> UsageError:
+    """That the experiment has other steps, and what each way costs. `new` rows of the pool are not
+    there yet."""
+    there = await store.chain_of(first_id)
+    assert there is not None
+    others = await other_recipes(store, there, chain)
+    rules = rule_changes(there.plan, chain.plan)
+    followers = FollowCounts()
+    if rules:
+        followers = await count_other_followers(store, there, chain.plan)
+    counts = await store.counts_by_experiment()
+    changes = [f"step {one.step.name}: {'; '.join(one.changes)}" for one in others] + rules
+    return UsageError(
+        f"experiment {experiment!r} was enqueued with other steps: {'. '.join(changes)}. "
+        "Nothing was enqueued.",
+        Remedy.CHOOSE_STEPS,
+        replace=_cost_of(there, others, counts, followers, new, "replace"),
+        again=_cost_of(there, others, counts, followers, new, "again")
+        + _stale_by(there, others, counts),
+    )
+
+
+async def with_other_steps(
+    store: Store, planned: Intake, there: Chain, chain: "ConfiguredChain"
+) -> Intake:
+    """With what would hold the pool up in later steps."""
+    if planned.choice is None and rule_changes(there.plan, chain.plan):
+        return replace(planned, other_plan=there.plan)
+    for one in await other_recipes(store, there, chain) if planned.choice is None else ():
+        return replace(planned, choice=one.choice, step=one.step.name)
+    return planned
+
+
+async def asked_anew(
+    store: Store, there: Chain, chain: "ConfiguredChain", mode: OtherRecipe
+) -> dict[str, int]:
+    """By the names of steps: how many of their rows the way `mode` would ask, or make, of what is
+    done already. The first step's recipe is left to the pool."""
+    found: Counter[str] = Counter()
+    for step, configured in zip(there.steps, chain.steps, strict=False):
+        planned = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
+        found[step.name] += planned.asked_anew
+    if there.plan.steps != chain.plan.steps:
+        followers = await count_other_followers(store, there, chain.plan)
+        for name, n in followers.new.items():
+            found[name] += n
+    return dict(found)
+
+
+async def other_recipes(
+    store: Store, there: Chain, chain: "ConfiguredChain"
+) -> list[OtherRecipeOfStep]:
+    """Of the steps that are there, those that are to be asked otherwise."""
+    found = []
+    for step, configured in zip(there.steps, chain.steps, strict=False):
+        planned = await store.planned_intake(
+            step.experiment_id, configured.recipe, OtherRecipe.STOP, 1
+        )
+        if planned.choice is not None:
+            changes = tuple(recipe_changes(planned.choice.present, configured.recipe))
+            found.append(OtherRecipeOfStep(step, changes, planned.choice))
+    return found
+
+
+def rule_changes(old: "Plan", new: "Plan") -> list[str]:
+    """What differs in the rules of the steps that both have, in words; what is another model's or
+    template's is in the recipes."""
+    found = []
+    for before, after in zip(old.steps, new.steps, strict=False):
+        if changes := _changes_of(before, after):
+            found.append(f"step {after.name}: {'; '.join(changes)}")
+    return found
+
+
+def _changes_of(before: "StepRule", after: "StepRule") -> list[str]:
+    olds, news = asdict(before), asdict(after)
+    return [
+        f"{name} {_shown(olds[name])} -> {_shown(news[name])}"
+        for name in olds
+        if olds[name] != news[name]
+    ]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        name, path = value
+        return f"{{{name}: {path}}}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cost_of(
+    there: Chain, others: Sequence[OtherRecipeOfStep], counts: dict[int, Counts],
+    followers: FollowCounts, new: int, way: str,
+) -> str:  # fmt: skip
+    """In calls, and in money as far as calls of these steps have cost some."""
+    calls, cost_usd = 0, 0.0
+    for one in others:
+        n = getattr(one.choice, way)
+        calls += 0 if one.step.runs_code else n
+        cost_usd += n * _cost_of_a_call(counts.get(one.step.experiment_id))
+    for step in there.steps:
+        n = followers.new[step.name]
+        calls += 0 if step.runs_code else n
+        cost_usd += n * _cost_of_a_call(counts.get(step.experiment_id))
+    said = calls_text(calls)
+    if cost_usd:
+        said += f", about ${cost_usd:,.4f}"
+    if followers.new:
+        said += f", {sum(followers.new.values()):,} of them for rows that are new, and what follows"
+    if new:
+        said += f"; and the {new:,} new items"
+    if followers.stale:
+        said += f"; {_rows(followers.stale)} stale then"
+    return said
+
+
+def _cost_of_a_call(counts: Counts | None) -> float:
+    return counts.cost_usd / counts.calls if counts is not None and counts.calls else 0.0
+
+
+def _stale_by(there: Chain, others: Sequence[OtherRecipeOfStep], counts: dict[int, Counts]) -> str:
+    """What was made of rows that are asked again."""
+    if not others:
+        return ""
+    first = min(one.step.number for one in others)
+    asked = {one.step.experiment_id for one in others}
+    below = [
+        counts.get(step.experiment_id, Counts())
+        for step in there.steps
+        if step.number > first and step.experiment_id not in asked
+    ]
+    n = sum(one.finished + one.open for one in below)
+    return f"; {_rows(n)} stale then, unless they say what they said before" if n else ""
+
+
+def _rows(n: int) -> str:
+    return "1 row after them is" if n == 1 else f"{n:,} rows after them are"

@@ -1,0 +1,132 @@
+"""What the steps of a chain would cost, each: by what they took before or, where they have not run
+yet, by `max_tokens`, as if each item went through all of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, to_builtins
+
+from batchgen.config import Config, model_of
+from batchgen.endpoints import ENDPOINTS
+from batchgen.errors import TemplateError
+from batchgen.items import ItemInput
+from batchgen.jobs.chain import ConfiguredChain
+from batchgen.jobs.recipe_choice import tokens_of_an_answer
+from batchgen.llm.prices import Estimate, Prices
+from batchgen.prompts import Renderer, StandIn, input_of_step
+from batchgen.store import Counts
+from batchgen.text.json_text import dump_json
+
+
+class StepCost(Struct, frozen=True):
+    """Of one step: its `calls`, and what they use; None: not known. With `is_measured` an answer is
+    taken to be as long as its answers were so far, and else as long as it can be. The number of
+    calls is `at least` so many where a list decides it, `at most` where a condition does, and
+    `about` where both do, or by what there were before. A function makes none."""
+
+    step: str
+    calls: int
+    bound: str
+    prompt_tokens: int
+    completion_tokens: float | None
+    cost_usd: float | None
+    is_measured: bool
+    runs_code: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = to_builtins(self)
+        return found
+
+
+class StepsEstimate:
+    """Items are added, and then it is told what their rows would cost. `counts` are those of the
+    steps that are there already, by their names."""
+
+    def __init__(
+        self, config: Config, chain: ConfiguredChain, counts: Mapping[str, Counts], samples: int
+    ) -> None:
+        self._items = 0
+        first = counts.get(chain.steps[0].name, Counts())
+        self._steps = [
+            _Step(config, chain, number, counts.get(one.name, Counts()), first, samples)
+            for number, one in enumerate(chain.steps)
+        ]
+
+    def add(self, item: ItemInput) -> None:
+        self._items += 1
+        for step in self._steps:
+            step.add(item, self._steps)
+
+    def costs(self, new: int, asked_anew: Mapping[str, int]) -> tuple[StepCost, ...]:
+        """Of `new` first rows, with all that follows them; and of rows of steps that are asked
+        anew."""
+        return tuple(
+            step.cost(new, asked_anew.get(step.name, 0), self._items) for step in self._steps
+        )
+
+
+class _Step:
+    def __init__(
+        self, config: Config, chain: ConfiguredChain, number: int, counts: Counts, first: Counts,
+        samples: int,
+    ) -> None:  # fmt: skip
+        plan, rules = chain.plan, chain.plan.steps[: number + 1]
+        self.name = chain.steps[number].name
+        self.runs_code = chain.steps[number].runs_code
+        self._number, self._plan = number, plan
+        self._renderer = chain.renderers[number]
+        gathers = any(rule.gather for rule in rules)
+        self._rows_per_first = 1 / samples if gathers else 1.0
+        last = max((n for n, rule in enumerate(rules) if rule.gather), default=-1)
+        has_list = any(rule.each for rule in rules[last + 1 :])
+        has_condition = any(rule.when for rule in rules)
+        self._bound = {
+            (False, False): "", (True, False): "at least", (False, True): "at most",
+            (True, True): "about",
+        }[has_list, has_condition]  # fmt: skip
+        if number and counts.total and first.finished:
+            self._rows_per_first = counts.total / first.finished
+            self._bound = "about" if has_list or has_condition else ""
+        if not self.runs_code:
+            model = model_of(config, number)
+            body = {"model": model.model, **model.params}
+            tokens = tokens_of_an_answer(counts)
+            self._model = model.model
+            self.answer_tokens = tokens or ENDPOINTS[model.endpoint].most_tokens(body) or 0
+            self._estimate = Estimate(Prices(model), tokens)
+        else:
+            self.answer_tokens = 0
+
+    def add(self, item: ItemInput, steps: "list[_Step]") -> None:
+        if self._renderer is None:
+            return
+        names = self._plan.names_in(self._number)
+        given = input_of_step(item, dict.fromkeys(names, StandIn())) if self._number else item
+        body = self._body(self._renderer, given)
+        before = {one.name: one.answer_tokens for one in steps[: self._number]}
+        used = self._renderer.variables & before.keys()
+        more = sum(before[name] for name in used)
+        self._estimate.add(body, self._renderer.endpoint_of(given), round(more))
+
+    def _body(self, renderer: Renderer, given: ItemInput) -> dict[str, Any]:
+        """As it would be, were the values of other steps not to come yet."""
+        try:
+            return renderer.request_body(given)
+        except TemplateError:  # its template does with a value what only a real one allows
+            text = dump_json(dict(given.user_variables))
+            return {"model": self._model, "messages": [{"role": "user", "content": text}]}
+
+    def cost(self, new: int, asked_anew: int, items: int) -> StepCost:
+        calls = round(new * self._rows_per_first) + asked_anew
+        if self.runs_code:
+            return StepCost(self.name, 0, "", 0, 0, 0.0, False, runs_code=True)
+        share = calls / items if items else 0.0
+        found = self._estimate
+        out, cost_usd = found.completion_tokens, found.cost_usd
+        return StepCost(
+            self.name, calls, self._bound if calls else "",
+            round(found.prompt_tokens * share),
+            None if out is None else out * share,
+            None if cost_usd is None else cost_usd * share,
+            found.is_measured,
+        )  # fmt: skip

@@ -1,0 +1,104 @@
+"""Chains of steps by the commands: enqueued, answered and looked at."""
+
+import json
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from tests.kits.project import Project
+
+TWO_STEPS = """\
+output_data: {experiment_name: demo}
+steps:
+  - {name: draft, user: {text: "Write about {topic}"}}
+  - {name: critique, user: {text: "Mend {draft}"}, model: {max_tokens: 50}}
+"""
+
+
+def topics(n: int) -> list[dict[str, Any]]:
+    return [{"id": f"a-{number}", "topic": f"tea {number}"} for number in range(1, n + 1)]
+
+
+def states(project: Project) -> dict[str, dict[str, int]]:
+    """By step."""
+    found: dict[str, dict[str, int]] = {}
+    rows = project.query(
+        "select e.step, w.state, count(*) from work w join experiments e on e.id = w.experiment_id"
+        " group by 1, 2"
+    )
+    for step, state, n in rows:
+        found.setdefault(step, {})[state] = n
+    return found
+
+
+@pytest.fixture
+def two_steps(project: Project) -> Project:
+    project.config(TWO_STEPS, max_tokens=100)
+    project.pool(topics(3))
+    return project
+
+
+async def test_each_item_goes_through_all_steps(two_steps: Project, simulator: Simulator) -> None:
+    done = await two_steps.batchgen("run", "pool.jsonl")
+    assert (done.code, done.err.splitlines()[:2]) == (
+        0, ["demo: 3 items read, 3 new", "6 done, 0 failed, 0 left; 6 calls in this run"],
+    )  # fmt: skip
+    assert states(two_steps) == {"draft": {"done": 3}, "critique": {"done": 3}}
+    assert simulator.calls_of("Mend You wrote") == 3
+    assert (await two_steps.batchgen("verify")).code == 0
+
+
+async def test_a_dry_run_says_what_each_step_costs(two_steps: Project) -> None:
+    said = await two_steps.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert said.out.splitlines()[:4] == [
+        "3 items would be enqueued into demo; nothing was written.",
+        "  draft     3 calls, 36 tokens in, 300 out (at most)",
+        "  critique  3 calls, 330 tokens in, 150 out (at most)",
+        "Estimated for 6 calls: 366 tokens in, 450 out (at most, by max_tokens); no cost, as the "
+        "price is not known; see model.price",
+    ]
+    assert not two_steps.database.exists()
+
+
+async def test_a_dry_run_says_where_it_cannot_know_how_many(project: Project) -> None:
+    project.write("code.py", "def count(item, values):\n    return len(values['a'])\n")
+    project.config(
+        "steps:\n"
+        "  - {name: a, user: {text: 'Say {topic}'}, parser: json}\n"
+        "  - {name: n, function: 'code.py:count'}\n"
+        "  - {name: b, each: {one: a}, user: {text: 'Say {one}'}}\n"
+        "  - {name: c, when: b.ok, user: {text: 'Say {b}'}}\n"
+    )
+    project.pool(topics(2))
+    said = await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
+    steps = json.loads(said.out)["steps"]
+    assert [(one["step"], one["calls"], one["bound"], one["runs_code"]) for one in steps] == [
+        ("a", 2, "", False), ("n", 0, "", True), ("b", 2, "at least", False),
+        ("c", 2, "about", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", [("--experiment", "demo/draft"), ("--step", "draft")])
+async def test_one_step_can_be_worked_on_alone(two_steps: Project, chosen: tuple[str, ...]) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    assert (await two_steps.batchgen("work", *chosen)).code == 0
+    assert states(two_steps) == {"draft": {"done": 3}, "critique": {"pending": 3}}
+    assert (await two_steps.batchgen("work", "--experiment", "demo/critique")).code == 0
+    assert states(two_steps)["critique"] == {"done": 3}
+
+
+async def test_a_step_that_is_not_there_is_refused(two_steps: Project) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    refused = await two_steps.batchgen("work", "--step", "judge")
+    assert (refused.code, refused.err) == (
+        2, "error: experiment 'demo' has no step 'judge'; there is: draft, critique.\n",
+    )  # fmt: skip
+
+
+async def test_until_counts_chains_that_ended(two_steps: Project) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    assert (await two_steps.batchgen("work", "--until", "2", "-c", "1")).code == 0
+    assert states(two_steps) == {
+        "draft": {"done": 2, "pending": 1}, "critique": {"done": 2},
+    }  # fmt: skip
