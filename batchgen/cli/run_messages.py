@@ -41,10 +41,10 @@ def say_result(session: Session, result: WorkResult) -> None:
 
 def _until_line(counts: Counts, until: int) -> str:
     """How far --until came."""
-    line = f"{counts.done} of {until} wanted {'is' if until == 1 else 'are'} done"
+    line = f"{counts.ended} of {until} wanted {'is' if until == 1 else 'are'} done"
     if counts.is_enough(until):
         return f"{line}; {counts.pending} left pending"
-    missing = f"{line}, {until - counts.done} missing"
+    missing = f"{line}, {until - counts.ended} missing"
     if counts.open:
         return f"{missing}."
     return (

@@ -142,5 +142,15 @@ async def test_a_budget_holds_over_all_steps(tmp_path: Path, simulator: Simulato
 async def test_only_so_many_chains_are_worked_on(tmp_path: Path, simulator: Simulator) -> None:
     job = job_of(tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word}"))
     result = await job.run(words(30), until=7)
-    assert (result.exit_code, simulator.calls) == (0, 14)
+    assert (result.exit_code, simulator.calls, result.counts.ended) == (0, 14, 7)
     assert job.ends("judge").count(("done", None, None)) == 7
+
+
+async def test_rows_of_steps_are_no_chains_that_are_done(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    for number in range(1, 6):
+        simulator.script(f"Judge w{number}", "400")
+    job = job_of(tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word}"))
+    result = await job.run(words(8), until=5)
+    assert (result.exit_code, result.counts.done, result.counts.ended) == (3, 11, 3)
