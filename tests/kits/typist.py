@@ -94,13 +94,10 @@ class Typist:
 
 
 def _forget_modules(directory: Path) -> None:
+    inside = f"{directory}{os.sep}"  # as text: there are thousands of modules, after each command
     for name, module in [*sys.modules.items()]:
-        if _is_in(getattr(module, "__file__", None), directory):
+        if (getattr(module, "__file__", None) or "").startswith(inside):
             del sys.modules[name]
-
-
-def _is_in(file: str | None, directory: Path) -> bool:
-    return file is not None and Path(file).is_relative_to(directory)
 
 
 class _TerminalStream(io.TextIOWrapper):

@@ -225,7 +225,7 @@ async def test_a_second_call_goes_to_another_server(
     project.pool([{"word": f"w{n}."} for n in range(100)] + [{"word": "late"}])
     for server in servers:
         server.script("Say late", "hang")
-    run = await project.start("run", "pool.jsonl", "--hedge")
+    run = await project.start("run", "pool.jsonl", "--hedge", "--grace", "0")
     await asyncio.gather(*(server.received(1, "Say late") for server in servers))
     run.send_signal(signal.SIGINT)
     await ended(run)
