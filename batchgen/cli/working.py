@@ -128,11 +128,10 @@ async def work_on(
     with stop_on_signal(stop, announce):
         async with _kept_up_to_date(live, stop, display), showing:
             if len(specs) == 1:
-                tune_for_work()
                 show_attempt = display.say if session.verbose else None
                 with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work(store, config, spec, context, parsers)
+                    result = await work(store, config, spec, context, parsers, begun=tune_for_work)
             else:
                 result = await work_in_processes(
                     store, config, specs, COMMAND,

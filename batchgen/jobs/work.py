@@ -2,7 +2,7 @@
 does it. What the command line and the Python API both run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -97,25 +97,26 @@ def server_specs(model: ModelConfig) -> tuple[ServerSpec, ...]:
 
 async def work(
     store: Store, config: Config, spec: WorkSpec, context: RunContext,
-    parsers: Mapping[int, PresentParser] | None = None,
+    parsers: Mapping[int, PresentParser] | None = None, begun: Callable[[], object] = lambda: None,
 ) -> WorkResult:  # fmt: skip
     """Run one worker until nothing is left or wanted, it halts, or it is stopped. `parsers` are
     those of experiments, by their numbers, and for others what the experiment has is loaded.
+    `begun` is called once the first calls have gone out.
 
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.
     """
     allow_calls(spec.concurrency)
-    started = _Started(context, spec)
+    started = _Started(context, spec, begun)
     async with AsyncExitStack() as stack:
-        stack.callback(started.log)  # where no call is made
+        stack.callback(started.tell)  # where no call is made
         connections, memory = [], AnswerMemory()
         for model in config.model.of_each_server():
             opening = open_client(model, timeout_s=spec.timeout_s, memory=memory)
             client = await stack.enter_async_context(opening)
             connections.append(Connection(client, Prices(model)))
         await run_worker(
-            store, connections, spec, context, parsers=parsers or {}, begun=started.log
+            store, connections, spec, context, parsers=parsers or {}, begun=started.tell
         )
     result = await result_of(store, spec, context.stop, context.stats)
     context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
@@ -123,19 +124,21 @@ async def work(
 
 
 class _Started:
-    """Logs once that a run has started: not before its first call, which need not wait for it."""
+    """Tells and logs once that a run has started: after its first calls, which need not wait."""
 
-    def __init__(self, context: RunContext, spec: WorkSpec) -> None:
+    def __init__(self, context: RunContext, spec: WorkSpec, begun: Callable[[], object]) -> None:
         self._context = context
         self._slots = spec.concurrency
-        self._is_logged = False
+        self._begun = begun
+        self._is_told = False
 
-    def log(self) -> None:
-        if not self._is_logged:
-            self._is_logged = True
+    def tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
             self._context.log.event(
                 "run_started", version=__version__, slots=self._slots, pid=os.getpid()
             )
+            self._begun()
 
 
 async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:

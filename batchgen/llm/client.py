@@ -9,7 +9,7 @@ the key to another host) or raises for what a server does: every call ends as a 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -78,13 +78,17 @@ class Client:
         self._timeout_s = timeout_s
         self._memory = memory or AnswerMemory()
 
-    async def complete(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> Reply:
+    async def complete(
+        self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, *,
+        tell_sent: Callable[[], object] = lambda: None,
+    ) -> Reply:  # fmt: skip
         """POST one request to the endpoint: one HTTP request. It ends within `timeout_s` whatever
-        the server does; a stream may take so long anew for each event that brings something. Raises
-        only CancelledError; then the request may have reached the server."""
+        the server does; a stream may take so long anew for each event that brings something.
+        `tell_sent` is called once the request has gone out. Raises only CancelledError; then the
+        request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
-        progress = Progress()
+        progress = Progress(tell_sent)
         _progress.set(progress)
         found: dict[str, Any] = {}
         received = ReceivedBody(self._memory)
@@ -254,4 +258,6 @@ class _Request(aiohttp.ClientRequest):
         progress.reused = conn.protocol in self._used
         progress.sent = True
         self._used.add(conn.protocol)
-        return await super().send(conn)
+        response = await super().send(conn)
+        progress.tell_sent()
+        return response

@@ -35,7 +35,7 @@ async def run_worker(
     """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
     `connections` are those to the servers of the spec, in their order. `parsers` are those of
     experiments, by their numbers; for others what the experiment has is loaded. `begun` is called
-    once the first call goes out.
+    once the first calls have gone out.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.

@@ -76,6 +76,7 @@ class Typist:
         if not _one_at_a_time.acquire(blocking=False):
             raise RuntimeError("Two commands at once need a process each.")
         before, interval = Path.cwd(), sys.getswitchinterval()
+        threshold = gc.get_threshold()
         try:
             os.chdir(self.directory)
             with (
@@ -88,6 +89,7 @@ class Typist:
         finally:
             os.chdir(before)
             sys.setswitchinterval(interval)
+            gc.set_threshold(*threshold)
             gc.unfreeze()
             _forget_modules(self.directory)
             _one_at_a_time.release()

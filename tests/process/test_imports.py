@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.project import Project
+from batchgen.simulate import Simulator
+from tests.kits.project import Project, ended
 
 # Prints the modules that a command has loaded in the end.
 _COMMAND = """
@@ -46,6 +47,39 @@ async def test_a_short_command_loads_what_it_needs(
     assert sorted(modules & needless) == []
     ours = sorted(name for name in modules if name.split(".")[0] == "batchgen")
     assert len(ours) <= most_of_ours, ours
+
+
+# Of what a worker loads beside its first calls it says whether these have gone out by then, as the
+# file `received` tells.
+_WORK = """
+import sys, time
+from pathlib import Path
+from batchgen.__main__ import main
+
+def look(event, arguments):
+    if event == "import" and arguments[0] in {"genai_prices", "rich", "structlog"}:
+        give_up_at = time.monotonic() + 20
+        while not Path("received").exists() and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        print("after the first calls:", Path("received").exists(), flush=True)
+
+sys.addaudithook(look)
+sys.argv = ["batchgen", "work", "-c", "2"]
+main()
+"""
+
+
+async def test_a_worker_loads_after_its_first_calls_what_these_do_not_need(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "v"}, {"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    worker = await project.start(str(project.write("work.py", _WORK)), fresh=True)
+    await simulator.received(2)
+    project.write("received", "")
+    run = await ended(worker)
+    assert run.code == 0
+    assert set(run.out.splitlines()) == {"after the first calls: True"}
 
 
 async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project) -> None:
