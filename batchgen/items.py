@@ -166,7 +166,7 @@ class PoolItem(Struct, frozen=True):
     text: str = ""
 
 
-class NewItem(Struct, frozen=True):
+class NewItem(Struct, frozen=True, gc=False):
     """One item to enqueue. `key` is its identity: items with equal keys are copies of equal content
     or, when `custom_id` is set, the one item with that id."""
 

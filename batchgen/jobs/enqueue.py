@@ -43,8 +43,8 @@ from batchgen.store import (
     OtherRecipe,
     RecipeChoice,
     Store,
-    key_of_content,
     key_of_id,
+    keys_of_contents,
 )
 from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
 
@@ -193,15 +193,18 @@ def next_chunk(
 ) -> tuple[list[NewItem], BatchgenError | None]:
     """The next items as rows, and what is wrong with the one after them."""
     rows: list[NewItem] = []
-    used_bytes, began_s = 0, time.monotonic()
+    key_of_content = keys_of_contents(intake.experiment_id, intake.variant)
+    bytes_left, until_s = _CHUNK_BYTES // intake.samples, time.monotonic() + _CHUNK_S
     try:
         for item in islice(items, max(1, CHUNK_ITEMS // intake.samples)):
-            row = _new_item(item, intake)
-            rows.append(row)
-            text = row.input_json
-            size = len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
-            used_bytes += size * intake.samples
-            if used_bytes > _CHUNK_BYTES or time.monotonic() > began_s + _CHUNK_S:
+            custom_id, text = item.input.id, _stored(item)
+            if custom_id is None:
+                key = key_of_content(content_of(item.input.given))
+            else:
+                key = key_of_id(intake.experiment_id, intake.variant, custom_id)
+            rows.append(NewItem(key, text, custom_id, item.where))
+            bytes_left -= len(text) if text.isascii() else len(text) * _BYTES_A_WIDE_CHAR
+            if bytes_left < 0 or time.monotonic() > until_s:
                 break
     except UsageError as exc:
         return rows, exc
@@ -238,15 +241,6 @@ def id_conflict(row: NewItem, owner: str) -> BadLine:
         what = "has other content; give this one another id."
     problem = f"id {row.custom_id!r} belongs to {owner} already, which {what}"
     return BadLine(row.where, problem, row.input_json)
-
-
-def _new_item(item: PoolItem, intake: Intake) -> NewItem:
-    given, custom_id = item.input.given, item.input.id
-    if custom_id is not None:
-        key = key_of_id(intake.experiment_id, intake.variant, custom_id)
-    else:
-        key = key_of_content(intake.experiment_id, intake.variant, content_of(given))
-    return NewItem(key, _stored(item), custom_id, item.where)
 
 
 def _stored(item: PoolItem) -> str:

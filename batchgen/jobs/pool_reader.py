@@ -89,7 +89,9 @@ class PoolReader:
         self._progress = progress
         self._directory = directory
         self.renderer = Renderer(recipe)
-        self._noted: tuple[str, ...] | None = None  # the variables of an item that was looked at
+        # The variables of an item that was looked at, and of one whose names alone say it is good.
+        self._noted: tuple[str, ...] | None = None
+        self._passed: tuple[str, ...] | None = None
 
     def read_ahead(self) -> None:
         """Find the first good item, so that a pool that is wrong from its start raises before an
@@ -105,12 +107,23 @@ class PoolReader:
         for entry in self._pool:
             if isinstance(entry, BadLine):
                 self._take_bad(entry)
-            elif bad := self._problem_of(entry):
-                self.refuse(bad)
-            else:
-                self._note_unused(entry)
+            elif self._is_passed(entry):
                 self._progress.read += 1
                 yield entry
+
+    def _is_passed(self, item: PoolItem) -> bool:
+        """Whether it is good. Of items of variables alone that have the same ones, mostly the first
+        is looked at."""
+        names = tuple(item.input.given)
+        if names == self._passed and item.input.user_variables is item.input.given:
+            return True
+        if bad := self._problem_of(item):
+            self.refuse(bad)
+            return False
+        self._note_unused(item, names)
+        is_enough = item.input.user_variables is item.input.given and self.renderer.suits({*names})
+        self._passed = names if is_enough else None
+        return True
 
     def _take_bad(self, bad: BadLine) -> None:
         if bad.blank:
@@ -118,9 +131,8 @@ class PoolReader:
         else:
             self.refuse(bad)
 
-    def _note_unused(self, item: PoolItem) -> None:
+    def _note_unused(self, item: PoolItem, names: tuple[str, ...]) -> None:
         """Raises InputError when all items would be asked the same."""
-        names = tuple(item.input.given)
         if item.input.user_variables is item.input.given and names == self._noted:
             return
         self._noted = names

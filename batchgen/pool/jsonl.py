@@ -14,12 +14,12 @@ def read_json_lines(file: BinaryIO, name: str) -> Entries:
     for line in lines:
         if isinstance(line, BadLine):
             yield line
-        elif not line.isspace():
+        elif line and not line.isspace():
             yield _json_line(line, lines)
 
 
 def _json_line(line: str, lines: Lines) -> Entry:
-    text = line.rstrip("\r\n")
+    text = line.rstrip("\r")
     try:
         obj = read_json(text)
     except (ValueError, RecursionError) as exc:

@@ -61,8 +61,9 @@ def entry_of(obj: Any, where: str, text: str, *, is_json: bool = False) -> Entry
 
 
 _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
-# An item without any of these names consists of variables only.
 _RESERVED_NAMES = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
+# An item without any of these consists of variables alone, as most do.
+_TELLING_NAMES = _RESERVED_NAMES | {"body"}
 # `metadata` is the item's own; the others are as often a name for something else.
 _PARAMETERS_BESIDE = (PARAMETER_NAMES | {"max_output_tokens", "model", "stream"}) - {
     *("metadata", "audio", "documents", "moderation", "plugins", "prediction", "reasoning"),
@@ -71,12 +72,12 @@ _PARAMETERS_BESIDE = (PARAMETER_NAMES | {"max_output_tokens", "model", "stream"}
 
 
 def _item_input(obj: Any) -> ItemInput:
+    if type(obj) is dict and obj.keys().isdisjoint(_TELLING_NAMES):
+        return ItemInput(obj, user_variables=obj, system_variables=obj)
     if not isinstance(obj, dict):
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
     if "body" in obj:
         _refuse_nameless_batch_line(obj)
-    if obj.keys().isdisjoint(_RESERVED_NAMES):
-        return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
     if _is_batch_line(obj):
         _refuse_mixture(["body", *shapes], len(shapes) > 0)

@@ -77,10 +77,14 @@ class BraceTemplate:
         found = ((match[1], match[0]) for match in _LOOK_ALIKE.finditer(self._text))
         return {name: written for name, written in found if written != f"{{{name}}}"}
 
+    def suits(self, names: AbstractSet[str]) -> bool:
+        """Whether to have variables of these names, whatever they hold, is enough."""
+        return not self._special and self._plain.has_text and self.variables <= names
+
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when a variable is
         missing, one that the items before had too; renders nothing."""
-        if not self._special and self._plain.has_text and self.variables <= variables.keys():
+        if self.suits(variables.keys()):
             return True  # as most are
         special = self._special_of(variables)
         if self._found != special:

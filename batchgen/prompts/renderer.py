@@ -6,6 +6,7 @@ A variable that an item lacks is found at enqueue (`Renderer.check`), before any
 import json
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from batchgen.endpoints import ENDPOINTS, LIMITS, Endpoint
@@ -72,6 +73,11 @@ class Renderer:
         if not self._user_template().check(item_input.user_variables):
             name = self._user_template().name
             raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
+
+    def suits(self, names: AbstractSet[str]) -> bool:
+        """Whether `check` would pass each item of variables alone that has these, whatever they
+        hold, as it has passed one."""
+        return all(one.suits(names) for one in (self._system, self._user) if one)
 
     def endpoint_of(self, item_input: ItemInput) -> Endpoint:
         """The one that the item itself names, or the recipe's."""

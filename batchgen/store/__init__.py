@@ -25,13 +25,13 @@ __all__ = [
     "OtherRecipe", "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice",
     "Reparsed", "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "Store",
     "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow",
-    "key_of_content", "key_of_id", "literal_parts", "open_store", "read_store", "server_key",
-    "server_keys",
+    "key_of_content", "key_of_id", "keys_of_contents", "literal_parts", "open_store", "read_store",
+    "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from batchgen.store.failure_groups import literal_parts
-    from batchgen.store.keys import key_of_content, key_of_id
+    from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
     from batchgen.store.reading import ReadStore, read_store
     from batchgen.store.records import (
         AnswerDetails,
