@@ -9,7 +9,7 @@ the key to another host) or raises for what a server does: every call ends as a 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -123,9 +123,7 @@ class Client:
         ) as response:  # fmt: skip
             found["status"] = response.status
             found["headers"] = {
-                name.lower(): self._secrets.hide(value)
-                for name, value in response.headers.items()
-                if response.status != 200 or name.lower() in _ANSWER_HEADERS
+                name.lower(): self._secrets.hide(value) for name, value in _told(response)
             }
             is_error = not 200 <= response.status < 300
             await received.receive(
@@ -204,6 +202,14 @@ async def open_client(
         await uninterrupted(session.close())
 
 
+def _told(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
+    """The headers that may be of use; of an answer, few are."""
+    headers = response.headers
+    if response.status != 200:
+        return headers.items()
+    return [(name, headers[name]) for name in _ANSWER_HEADERS if name in headers]
+
+
 def check_settings(model: ModelConfig) -> None:
     """Raises ConfigError where `open_client` would; opens nothing."""
     _checked_key(model)
@@ -257,7 +263,8 @@ class _Request(aiohttp.ClientRequest):
         progress = _progress.get()
         progress.reused = conn.protocol in self._used
         progress.sent = True
-        self._used.add(conn.protocol)
+        if not progress.reused:
+            self._used.add(conn.protocol)
         response = await super().send(conn)
         progress.tell_sent()
         return response

@@ -133,9 +133,9 @@ class Renderer:
             name = endpoint.called("response_format")
             others = {*endpoint.origins_of(name)} - {"response_format"}
             added |= {name} if others.isdisjoint(asked) else set()
-        asks_seed = "seed" in self._asked_params(item_input, endpoint)
-        if sample is not None and sample > 1 and endpoint.has_seed and not asks_seed:
-            added.add("seed")
+        if sample is not None and sample > 1 and endpoint.has_seed:
+            asks_seed = "seed" in self._asked_params(item_input, endpoint)
+            added |= set() if asks_seed else {"seed"}
         added |= {name for name in endpoint.added if asked.get(name) is None}
         return added
 

@@ -3,6 +3,7 @@ worker has seen of the server, of the recipe and of the item before.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -66,6 +67,8 @@ class Sent(Struct, frozen=True):
     def of(cls, calls: Sequence[CallResult | None]) -> "Sent | None":
         """Of two calls the first answer is decisive or, if there is none, the first reply. None:
         there was no reply."""
+        if len(calls) == 1:  # as nearly always
+            return None if calls[0] is None else cls(calls[0])
         ended = [call for call in calls if call is not None]
         if not ended:
             return None
@@ -107,7 +110,7 @@ class Judge:
         self._stall_s = spec.stall_s
         self._warn = warn
         self._servers = servers
-        self._outages: dict[str, _Outage] = {}
+        self._outages = defaultdict[str, _Outage](_Outage)
         self._told_finish_reasons: set[str | None] = set()
         self._rejected_parameters = rejected_parameters
         self._stats = stats
@@ -119,12 +122,13 @@ class Judge:
 
     def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
         """The calls as they are kept, whatever is decided then."""
-        reply = sent.decisive.reply
+        decisive = sent.decisive
         verdict = self._rejected_parameters.interpret(
-            item, prepared, sent.decisive.verdict, reply, sent.decisive.server
+            item, prepared, decisive.verdict, decisive.reply, decisive.server
         )
+        if verdict is not decisive.verdict:
+            decisive = replace(decisive, verdict=verdict)
         others = [self._other_attempt(call, prepared) for call in sent.others]
-        decisive = replace(sent.decisive, verdict=verdict)
         attempts = (self._attempt(decisive, prepared), *others)
         return Record(attempts, decisive)
 
@@ -166,8 +170,10 @@ class Judge:
 
     def _all_wait(self) -> str | None:
         """What is left was told to wait for longer than this worker may."""
+        if self._stats.in_flight:
+            return None
         wait_s = ((self._stats.next_item_at or 0) - now_ms()) / 1000
-        if self._stats.in_flight or wait_s <= self._stall_s:
+        if wait_s <= self._stall_s:
             return None
         said = self._stats.trouble.rstrip(".")
         return (
@@ -179,10 +185,11 @@ class Judge:
     def _tell_of_outage(self, verdict: Answer | Failure, server: Server, now: int) -> None:
         """As it begins, and again when it happens again, but not every few seconds. Whether it is
         one, and not the items, a call that was sent to see tells where the failure does not."""
-        pacer, told = server.pacer, self._outages.setdefault(server.key, _Outage())
+        pacer, told = server.pacer, self._outages[server.key]
         if not pacer.down:
             told.is_told = False
-        if not pacer.down or told.is_told or isinstance(verdict, Answer):
+            return
+        if told.is_told or isinstance(verdict, Answer):
             return
         is_sure = verdict.trouble is Trouble.UNREACHABLE or (pacer.probes or 0) > (
             _CALLS_OF_GATEWAYS if verdict.trouble in _OF_GATEWAYS else 1
