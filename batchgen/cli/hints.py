@@ -62,6 +62,8 @@ HINTS: Mapping[Remedy, str] = {
         "run with --recipe replace",
     Remedy.ALLOW_MORE_FAILURES:
         "See them all: {batchgen} failures. Mend the cause, or raise --max-failures.",
+    Remedy.LET_ITEMS_FAIL:
+        "If these items are at fault themselves, say with --max-failures how many may fail.",
 }  # fmt: skip
 
 

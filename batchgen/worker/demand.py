@@ -80,7 +80,7 @@ class Demand:
             pause_ms=max(0, pacer.all_paused_until - now),
             asked_ms=max(0, pacer.asked_until - now),
             capacity=pacer.slots,
-            trial=server.trials.request(pacer.first_calls(now)),
+            trial=server.trials.request(pacer.first_calls(now), server.in_flight),
             probes=pacer.probes,
         )  # fmt: skip
 

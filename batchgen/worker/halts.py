@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Trouble
-from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
+from batchgen.llm.error_replies import REFUSES_NOW, UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
 from batchgen.worker.report import BudgetWait
@@ -55,6 +55,8 @@ def _no_request_works(halt: str, several: str, message: str, server: ServerSpec)
     words = f"{look_at} {several}The server said: {message}"
     if halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT)):
         return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
+    if halt == REFUSES_NOW:
+        return Halt(f"{words.rstrip('.')}.", Remedy.LET_ITEMS_FAIL)
     return Halt(words)
 
 

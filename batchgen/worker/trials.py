@@ -6,12 +6,14 @@ that is the pacer's matter. Nor does an item that asks otherwise than its recipe
 it asks wrongly.
 
 A reply that says that no request would work (a wrong key, no credit) is believed at once where
-nobody was answered yet, if it can be about no item. Else it makes a suspect, too.
+nobody was answered yet, if it can be about no item. Else it makes a suspect, too; and so does any
+refusal of a request (400, 412, 422 ...) after answers, as what all get then is not in every list.
 """
 
 import re
 
 from batchgen.items import Answer, Decision, Fail, Failure, Reason, Reply, Retry, Suspect
+from batchgen.llm.error_replies import REFUSES_NOW
 from batchgen.store import Exchange, Trial
 from batchgen.store.trial import Accusation, alike
 from batchgen.worker.requests import Prepared
@@ -39,9 +41,10 @@ class Trials:
         """Whether any recipe has been answered."""
         return bool(self._proven)
 
-    def request(self, first_calls: int) -> Trial:
-        """For an exchange. Of a recipe on trial no more than `first_calls` are in flight."""
-        return Trial(self._proven, first_calls, self._watches, self._probes_in_flight)
+    def request(self, first_calls: int, in_flight: int) -> Trial:
+        """For an exchange. Of a recipe on trial no more than `first_calls` are in flight; of all,
+        so many of this worker are."""
+        return Trial(self._proven, first_calls, self._watches, self._probes_in_flight, in_flight)
 
     def probes(self, more: int) -> None:
         """So many more of its claims, or fewer, are probes."""
@@ -87,13 +90,18 @@ class Trials:
             accuses = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN
             kind = alike(reply.status, accuses)
             return Suspect(kind, verdict.message, decision, verdict.halt)
-        if recipe_id in self._proven or verdict.reason not in _ACCUSING:
+        if verdict.reason not in _ACCUSING or verdict.trouble is not None:
             return decision
         asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
-        if (asks_otherwise and reply.status in _ASKED_WRONGLY) or verdict.trouble is not None:
+        if asks_otherwise and reply.status in _ASKED_WRONGLY:
             return decision
-        kind = alike(reply.status, accusation(verdict, reply))
-        return Suspect(kind, verdict.message, decision)
+        accuses = accusation(verdict, reply)
+        kind = alike(reply.status, accuses)
+        if recipe_id not in self._proven:
+            return Suspect(kind, verdict.message, decision)
+        if accuses is not Accusation.REQUEST or not isinstance(decision, Fail):
+            return decision
+        return Suspect(kind, verdict.message, decision, REFUSES_NOW)
 
 
 def accusation(failure: Failure, reply: Reply) -> Accusation:

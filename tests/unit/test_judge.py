@@ -30,7 +30,7 @@ from batchgen.items import (
     Usage,
 )
 from batchgen.llm.decide import RetryPolicy
-from batchgen.llm.error_replies import UNKNOWN_MODEL
+from batchgen.llm.error_replies import REFUSES_NOW, UNKNOWN_MODEL
 from batchgen.llm.prices import Prices
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
@@ -259,7 +259,8 @@ def test_before_the_first_answer_an_item_that_failed_is_a_suspect(
     reply = sent(failure, status=int(failure.message))
     decision = Court(on_trial=True).judged(item(), request, reply).decision
     assert (decision.alike if isinstance(decision, Suspect) else None) == suspected
-    assert not isinstance(Court().judged(item(), request, reply).decision, Suspect)
+    proven = Court().judged(item(), request, reply).decision
+    assert isinstance(proven, Suspect) == (suspected == "400 request")
 
 
 def test_an_outage_is_told_at_once_by_the_url_and_how_long_it_goes_on() -> None:
@@ -328,10 +329,11 @@ def test_a_404_for_everybody_after_answers_is_an_outage_and_costs_no_item_anythi
     assert [court.judge.take_failure(item(number)) for number in range(20)] == [None] * 20
 
 
-def test_a_400_after_answers_is_the_items_own() -> None:
+def test_an_item_that_is_refused_after_answers_is_a_suspect_as_all_others_may_be_too() -> None:
     refused = Failure(Reason.REJECTED, "400 too long")
-    decisions = {Court().decide(refused, item(number), status=400) for number in range(20)}
-    assert decisions == {Fail(Reason.REJECTED, "400 too long")}
+    own = Fail(Reason.REJECTED, "400 too long")
+    suspect = Suspect("400 request", "400 too long", own, REFUSES_NOW)
+    assert Court().decide(refused, item(), status=400) == suspect
 
 
 def test_a_stale_connection_costs_nothing_once() -> None:

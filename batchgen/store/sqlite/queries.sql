@@ -712,8 +712,24 @@ delete from condemned_runs where server = :server;
 
 -- name: forget_proven_recipes
 -- But for whose attempts the fault was their own.
-update proven_recipes set proven_until = (select coalesce(max(seq), 0) from attempts)
+-- Nor of those of whom nobody knows.
+update proven_recipes
+   set proven_until = coalesce(
+         (select min(attempt_seq) - 1 from suspects where server = :server),
+         (select max(seq) from attempts), 0)
  where server = :server and proven_until is null;
+
+-- name: lengths_of_items
+select length(i.input) from json_each(:items) chosen cross join items i on i.id = chosen.value;
+
+-- name: lengths_answered
+-- Of the newest items that were, as far as they are not hidden behind very many that failed.
+select length(i.input)
+  from results r
+  cross join items i on i.id = r.item_id
+ where r.state = 'done' and i.recipe_id = :recipe_id
+   and r.seq > (select coalesce(max(seq), 0) from results) - 100000
+ order by r.seq desc limit 500;
 
 -- name: experiment_name
 select name from experiments where id = :experiment_id;

@@ -1,0 +1,64 @@
+"""Suspects, in the table: how they end, by themselves or with those who could have told more."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from batchgen.items import Fail, Reason, State
+from batchgen.store.deltas import CounterDeltas
+from batchgen.store.plan import result_row
+from batchgen.store.sqlite.deltas import write_deltas
+from batchgen.store.sqlite.rows import rows_of
+from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.trial import SuspectRow, left_to_themselves
+
+
+def forget_trials(db: sqlite3.Connection, server: str, now: int) -> None:
+    """When nobody asks this server any more: the next workers find out for themselves. Suspects
+    wait no longer: those that no others make doubtful have failed by themselves."""
+    suspects = list(rows_of(db, "suspects", SuspectRow, {"server": server}))
+    acquit(db, left_to_themselves(suspects), now)
+    for query in (
+        "release_suspects", "forget_proven_recipes", "forget_suspects", "forget_condemned_run",
+        "forget_sole_asker", "forget_calls_on_trial",
+    ):  # fmt: skip
+        db.execute(QUERIES[query], {"server": server})
+
+
+def forget_trials_of_the_last(db: sqlite3.Connection, server: str, now: int) -> None:
+    """After a worker has gone that asked this server, unless there are others; but not a verdict,
+    which counts for the rest of its run."""
+    (left,) = db.execute(QUERIES["count_workers_of_server"], {"server": server}).fetchone()
+    if not left and condemned_run(db, server) is None:
+        forget_trials(db, server, now)
+
+
+def forget_trials_of_other_runs(db: sqlite3.Connection, server: str, run: str, now: int) -> None:
+    """Before a worker joins, where nobody else asks this server."""
+    if condemned_run(db, server) != run:
+        forget_trials(db, server, now)
+
+
+def condemned_run(db: sqlite3.Connection, server: str) -> str | None:
+    row = db.execute(QUERIES["condemned_run"], {"server": server}).fetchone()
+    return None if row is None else str(row[0])
+
+
+def acquit(db: sqlite3.Connection, suspects: Sequence[SuspectRow], now: int) -> None:
+    """The fault was their own: they fail or, where another try may do, wait for it."""
+    deltas, result_seq = CounterDeltas(), last_id(db, "results") if suspects else 0
+    for one in suspects:
+        db.execute(QUERIES["forget_suspect"], {"item_id": one.item_id})
+        if one.reason is None:
+            retry = {"item_id": one.item_id, "available_at": one.available_at}
+            db.execute(QUERIES["retry_suspect"], retry)
+            deltas.retry(one.experiment_id)
+            continue
+        failed = {"item_id": one.item_id, "result_seq": result_seq + 1}
+        if db.execute(QUERIES["fail_suspect"], failed).rowcount == 1:
+            result_seq += 1
+            end = Fail(Reason(one.reason), one.error)
+            row = result_row(result_seq, one.item_id, one.attempt_seq, end, now, parser_id=None)
+            db.execute(QUERIES["append_result"], row)
+            deltas.move(one.experiment_id, State.PENDING, -1)
+            deltas.move(one.experiment_id, State.FAILED, +1, one.reason)
+    write_deltas(db, deltas)
