@@ -333,43 +333,22 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
 # Refusals
 
 
+FILTERED = "stopped by the content filter (finish_reason content_filter)"
+
+
 @pytest.mark.parametrize(
-    ("body", "verdict"),
+    ("text", "finish_reason", "refusal", "message"),
     [
-        (
-            completion(None, refusal="I can't help with that."),
-            Failure(
-                Reason.REFUSAL,
-                "I can't help with that.",
-                finish_reason="stop",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
-        (
-            completion("Half of", finish_reason="content_filter"),
-            Failure(
-                Reason.REFUSAL,
-                "stopped by the content filter (finish_reason content_filter)",
-                finish_reason="content_filter",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
-        (
-            completion("", finish_reason="content_filter"),
-            Failure(
-                Reason.REFUSAL,
-                "stopped by the content filter (finish_reason content_filter)",
-                finish_reason="content_filter",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
+        (None, "stop", "I can't help with that.", "I can't help with that."),
+        ("Half of", "content_filter", None, FILTERED),
+        ("", "content_filter", None, FILTERED),
     ],
 )
-def test_a_refusal(body: Any, verdict: Failure) -> None:
-    assert failure(200, body) == verdict
+def test_a_refusal(text: str | None, finish_reason: str, refusal: str | None, message: str) -> None:
+    body = completion(text, finish_reason=finish_reason, refusal=refusal)
+    assert failure(200, body) == Failure(
+        Reason.REFUSAL, message, finish_reason=finish_reason, model="m-1", has_begun=True
+    )
 
 
 AZURE_FILTER = {
