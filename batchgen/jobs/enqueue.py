@@ -7,8 +7,10 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -50,6 +52,7 @@ from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
 
 CHUNK_ITEMS = 5_000  # as many as make a commit cheap; two chunks of texts are in memory at once
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped
+_TURN_S = 0.0003
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
@@ -138,10 +141,24 @@ async def enqueue(
     async with store.enqueueing(experiment, recipe, mode, samples, parser, say=say) as intake:
         await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone)
         progress.asked_anew = intake.asked_anew
-        await _add_chunks(store, intake, reader, priority, progress, experiment)
+        with _short_turns():
+            await _add_chunks(store, intake, reader, priority, progress, experiment)
         if pool_again:
             await _ask_pool_again(store, intake, progress)
     return progress
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """While inside, a thread that waits for Python's lock gets it soon. The thread that writes lets
+    go of it for each statement; by Python's own 5 ms, it would get it back a few times in a chunk,
+    and most of the writing would wait for the reading to be over."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 async def _ask_pool_again(store: Store, intake: Intake, progress: Enqueued) -> None:

@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from batchgen.items import NewItem, State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
@@ -16,6 +18,7 @@ from batchgen.store.sqlite.item_keys import (
     look_up,
     note_keys,
     note_met,
+    waiting_keys,
 )
 from batchgen.store.sqlite.packed import packed
 from batchgen.store.sqlite.sql import QUERIES, last_id
@@ -23,11 +26,11 @@ from batchgen.store.values import Added, Intake
 from batchgen.text.json_text import same_content
 
 
-class _NewRow(NamedTuple):
+class _NewRow(Struct, frozen=True, gc=False):
     key: bytes
     item: NewItem
-    sample: int | None
-    sample_of: int | None
+    sample: int | None = None
+    sample_of: int | None = None
 
 
 class _Told(NamedTuple):
@@ -63,6 +66,14 @@ def add_items(
     key = items[conflict].key
     owner = known.get(key) or dict(zip([item.key for item in items], told.ids, strict=False))[key]
     return Added(told.ids, len(told.new), owner)
+
+
+def add_to_waiting(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int,
+    begun: Callable[[], object],
+) -> tuple[Added, int]:  # fmt: skip
+    """`add_items`, and how many keys wait then to be sorted in."""
+    return add_items(db, intake, items, priority, begun), waiting_keys(db)
 
 
 def begin_count(db: sqlite3.Connection) -> int:
@@ -122,43 +133,47 @@ def _tell(
     others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
     samples = range(2, intake.samples + 1)
     others += [key_of_sample(key, sample) for sample in samples for key in keys]
-    numbers = known | look_up(db, others)
+    numbers = known | look_up(db, others) if others else known.copy()
     ids, new = [], list[_NewRow]()
     for key, item in zip(keys, items, strict=True):
-        number = numbers.setdefault(key, first + len(new))
-        if number == first + len(new):
-            new.append(_NewRow(key, item, None if intake.samples == 1 else 1, None))
+        number = numbers.get(key)
+        if number is None:
+            number = numbers[key] = first + len(new)
+            new.append(_NewRow(key, item, 1 if samples else None))
         ids.append(number)
         for sample in samples:
             sample_key = key_of_sample(key, sample)
             if numbers.setdefault(sample_key, first + len(new)) == first + len(new):
                 new.append(_NewRow(sample_key, item, sample, number))
-    by_key = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
-    return _Told(ids, new, {id_: n for id_, n in by_key if n > 1 or id_ < intake.first})
+    by_item = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
+    return _Told(ids, new, {id_: n for id_, n in by_item if n > 1 or id_ < intake.first})
 
 
 def _copies_before(
     db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
 ) -> dict[bytes, int]:
-    """How often this pass has met each content that is known, by its key. What it has made, once at
-    least."""
-    contents = {item.key for item in items if item.custom_id is None}.intersection(known)
-    met = count_met(db, [known[key] for key in contents])
-    return {
-        key: met.get(known[key], 1 if known[key] >= intake.first else 0) for key in contents
-    }  # fmt: skip
+    """How often this pass has met the contents that it has met, by their keys. What it has made,
+    once at least."""
+    if not known:
+        return {}
+    contents = {known[item.key]: item.key for item in items
+                if item.custom_id is None and item.key in known}  # fmt: skip
+    made = {id_: 1 for id_ in contents if id_ >= intake.first}
+    met = made | count_met(db, contents)
+    return {contents[id_]: n for id_, n in met.items()}
 
 
 def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]:
     """The key of each; of copies of a content, which are counted, each has one of its own."""
-    keys = []
-    for item in items:
-        key = item.key
+    keys = [item.key for item in items]
+    if not copies and len(set(keys)) == len(keys):  # as in most pools
+        copies.update((item.key, 1) for item in items if item.custom_id is None)
+        return keys
+    for place, item in enumerate(items):
         if item.custom_id is None:
-            copies[key] = number = copies.get(key, 0) + 1
+            copies[item.key] = number = copies.get(item.key, 0) + 1
             if number > 1:
-                key = key_of_copy(key, number)
-        keys.append(key)
+                keys[place] = key_of_copy(item.key, number)
     return keys
 
 

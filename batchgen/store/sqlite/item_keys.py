@@ -20,8 +20,8 @@ _FIRST_BYTES = 2  # of a key, by which they are divided
 
 def begin_pass(db: sqlite3.Connection) -> None:
     """Before a pass over a pool: the keys that wait, and no item met. Of this connection."""
-    for query in ("waiting_keys", "met_items", "pass_in_memory",
-                  "forget_waiting_keys", "forget_met_items", "recall_waiting_keys"):  # fmt: skip
+    for query in ("waiting_keys", "met_items", "met_again", "pass_in_memory", "forget_waiting_keys",
+                  "forget_met_items", "forget_met_again", "recall_waiting_keys"):  # fmt: skip
         db.execute(QUERIES[query])
 
 
@@ -40,20 +40,37 @@ def append_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> No
 
 
 def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
-    """For this pass alone: of rows that would be new."""
-    db.execute(QUERIES["note_waiting_keys"], packed_keys(keys) | {"first": first})
+    """For this pass alone: of rows that would be new. In the order of the keys, as look_up."""
+    in_order = sorted(zip(keys, range(first, first + len(keys)), strict=True))
+    wanted = {"keys": b"".join([key for key, _ in in_order])}
+    ids = {"ids": json.dumps([id_ for _, id_ in in_order])}
+    db.execute(QUERIES["note_waiting_keys"], wanted | ids)
 
 
 def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]:
     """How many copies this pass has met of each of the items, as far as was noted."""
-    ids = list(item_ids)
+    ids = sorted(item_ids)
+    (any_met,) = db.execute(QUERIES["any_met"], {"spans": _spans(ids)}).fetchone()
+    if not any_met:
+        return {}
     met = _list(db, "count_met_items", {"ids": json.dumps(ids)})
     return {id_: n for id_, n in zip(ids, met, strict=True) if n is not None}
 
 
 def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
     """How many copies it has met of each of these items by now."""
-    db.execute(QUERIES["note_met_items"], {"copies": json.dumps(copies)})
+    once = sorted(id_ for id_, n in copies.items() if n == 1)
+    again = {id_: n for id_, n in copies.items() if n > 1}
+    db.execute(QUERIES["note_met_items"], {"spans": _spans(once)})
+    db.execute(QUERIES["note_met_again"], {"copies": json.dumps(again)})
+
+
+def _spans(ids: Sequence[int]) -> str:
+    """Numbers in their order as JSON: the first and the last of each series without a gap. Those of
+    a pool that is known are one, mostly."""
+    ends = [place for place in range(1, len(ids)) if ids[place] != ids[place - 1] + 1]
+    bounds = zip([0, *ends], [*ends, len(ids)], strict=True)
+    return json.dumps([(ids[first], ids[end - 1]) for first, end in bounds if ids])
 
 
 def waiting_keys(db: sqlite3.Connection) -> int:

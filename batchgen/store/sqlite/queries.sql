@@ -96,9 +96,15 @@ create temp table if not exists waiting_keys (
 ) without rowid;
 
 -- name: met_items
--- The known items that a pass over a pool has met, and how many copies of each; those that it has made
--- only where there is more than one.
+-- The known items that a pass over a pool has met, as spans of their numbers; none is in two.
 create temp table if not exists met_items (
+  first integer primary key,
+  last  integer not null
+);
+
+-- name: met_again
+-- Of which more copies than one were met, or made.
+create temp table if not exists met_again (
   item_id integer primary key,
   copies  integer not null
 );
@@ -112,6 +118,9 @@ delete from temp.waiting_keys;
 
 -- name: forget_met_items
 delete from temp.met_items;
+
+-- name: forget_met_again
+delete from temp.met_again;
 
 -- name: recall_waiting_keys
 insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys;
@@ -131,8 +140,9 @@ insert into new_item_keys (item_id, key)
 select :first + value, substr(:keys, 1 + 16 * value, 16) from json_each(:numbers);
 
 -- name: note_waiting_keys
+-- `ids` are a list of the items, one for each of the `keys`.
 insert into temp.waiting_keys (key, item_id)
-select substr(:keys, 1 + 16 * value, 16), :first + value from json_each(:numbers);
+select substr(:keys, 1 + 16 * key, 16), value from json_each(:ids);
 
 -- name: count_new_keys
 -- By the ends of their numbers, which mostly follow each other.
@@ -148,14 +158,31 @@ on conflict (key) do nothing;
 -- name: delete_new_keys
 delete from new_item_keys;
 
+-- name: any_met
+-- Whether any item of these spans was met.
+select exists (
+  select 1 from json_each(:spans) span
+   where (select last from temp.met_items where first <= json_extract(span.value, '$[1]')
+           order by first desc limit 1) >= json_extract(span.value, '$[0]')
+      or exists (select 1 from temp.met_again
+                  where item_id between json_extract(span.value, '$[0]')
+                                    and json_extract(span.value, '$[1]')));
+
 -- name: count_met_items
 -- A list for the one of their numbers, with nulls as above.
-select json_group_array(m.copies)
-  from json_each(:ids) wanted left join temp.met_items m on m.item_id = wanted.value;
+select json_group_array(coalesce(
+         (select copies from temp.met_again where item_id = wanted.value),
+         (select iif(last >= wanted.value, 1, null) from temp.met_items where first <= wanted.value
+           order by first desc limit 1)))
+  from json_each(:ids) wanted;
 
 -- name: note_met_items
+insert into temp.met_items (first, last)
+select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:spans);
+
+-- name: note_met_again
 -- `copies` are by their items.
-insert or replace into temp.met_items (item_id, copies)
+insert or replace into temp.met_again (item_id, copies)
 select key, value from json_each(:copies);
 
 -- name: changed_inputs
