@@ -107,16 +107,15 @@ class PoolReader:
         for entry in self._pool:
             if isinstance(entry, BadLine):
                 self._take_bad(entry)
-            elif self._is_passed(entry):
+                continue
+            given, names = entry.input.given, tuple(entry.input.given)
+            is_as_passed = names == self._passed and entry.input.user_variables is given
+            if is_as_passed or self._is_good(entry, names):
                 self._progress.read += 1
                 yield entry
 
-    def _is_passed(self, item: PoolItem) -> bool:
-        """Whether it is good. Of items of variables alone that have the same ones, mostly the first
-        is looked at."""
-        names = tuple(item.input.given)
-        if names == self._passed and item.input.user_variables is item.input.given:
-            return True
+    def _is_good(self, item: PoolItem, names: tuple[str, ...]) -> bool:
+        """Of items of variables alone that have the same ones, mostly the first is looked at."""
         if bad := self._problem_of(item):
             self.refuse(bad)
             return False

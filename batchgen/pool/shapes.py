@@ -54,8 +54,11 @@ class _ProblemError(Exception):
 def entry_of(obj: Any, where: str, text: str, *, is_json: bool = False) -> Entry:
     """The item that `obj` is, or what is wrong with it; `text` is the line that it came from, and
     the item itself if it `is_json`."""
+    given_text = text if is_json else ""
+    if type(obj) is dict and obj.keys().isdisjoint(_TELLING_NAMES):  # as most are
+        return PoolItem(ItemInput(obj, user_variables=obj, system_variables=obj), where, given_text)
     try:
-        return PoolItem(_item_input(obj), where, text if is_json else "")
+        return PoolItem(_item_input(obj), where, given_text)
     except _ProblemError as exc:
         return BadLine(where, str(exc), text)
 
@@ -72,12 +75,12 @@ _PARAMETERS_BESIDE = (PARAMETER_NAMES | {"max_output_tokens", "model", "stream"}
 
 
 def _item_input(obj: Any) -> ItemInput:
-    if type(obj) is dict and obj.keys().isdisjoint(_TELLING_NAMES):
-        return ItemInput(obj, user_variables=obj, system_variables=obj)
     if not isinstance(obj, dict):
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
     if "body" in obj:
         _refuse_nameless_batch_line(obj)
+    if obj.keys().isdisjoint(_TELLING_NAMES):
+        return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
     if _is_batch_line(obj):
         _refuse_mixture(["body", *shapes], len(shapes) > 0)
