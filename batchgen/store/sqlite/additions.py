@@ -1,6 +1,5 @@
 """New items told from known ones, and added: a chunk of a pool at a time, in a few statements."""
 
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,10 +19,10 @@ from batchgen.store.sqlite.item_keys import (
     note_met,
     waiting_keys,
 )
-from batchgen.store.sqlite.packed import packed
+from batchgen.store.sqlite.packed import listed, packed
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, Intake
-from batchgen.text.json_text import same_content
+from batchgen.text.json_text import load_json, same_content
 
 
 class _NewRow(Struct, frozen=True, gc=False):
@@ -112,9 +111,9 @@ def _changed(
     """The places of those whose stored content is another."""
     ids = [known[item.key] for item in items.values()]
     texts, spans = packed(item.input_json for item in items.values())
-    which = {"texts": texts, "pairs": json.dumps(list(zip(ids, spans, strict=True)))}
+    which = {"texts": texts, "pairs": listed(list(zip(ids, spans, strict=True)))}
     (text,) = db.execute(QUERIES["changed_inputs"], which).fetchone()
-    others = list(map(list(items).__getitem__, json.loads(text)))
+    others = list(map(list(items).__getitem__, load_json(text)))
     return {place for place in others if not _is_stored(db, items[place], known)}
 
 
@@ -180,16 +179,16 @@ def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]
 def _add_rows(
     db: sqlite3.Connection, intake: Intake, rows: Sequence[_NewRow], first: int
 ) -> None:  # fmt: skip
-    named = [row.item.custom_id or "" for row in rows]
-    texts, spans = packed([*(row.item.input_json for row in rows), *filter(None, named)])
-    id_spans = iter(spans[len(rows) :])
-    more = [
-        (next(id_spans) if name else None, row.sample, row.sample_of)
-        for row, name in zip(rows, named, strict=True)
-    ]
-    is_plain = intake.samples == 1 and not any(named)
+    named = [row.item.custom_id for row in rows if row.item.custom_id]
+    texts, spans = packed([*[row.item.input_json for row in rows], *named])
+    id_spans, more = iter(spans[len(rows) :]), []
+    if named or intake.samples > 1:
+        more = [
+            (next(id_spans) if row.item.custom_id else None, row.sample, row.sample_of)
+            for row in rows
+        ]
     db.execute(QUERIES["add_items"], {
         "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
-        "recipe_id": intake.recipe_id, "texts": texts, "spans": json.dumps(spans[: len(rows)]),
-        "more": "[]" if is_plain else json.dumps(more),
+        "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(spans[: len(rows)]),
+        "more": listed(more),
     })  # fmt: skip

@@ -7,11 +7,12 @@ written once. Whoever enqueues, one process at a time, has those that wait in a 
 key; it begins with what a crash has left.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from batchgen.store.sqlite.packed import listed
 from batchgen.store.sqlite.sql import QUERIES
+from batchgen.text.json_text import load_json
 
 MOST_WAITING = 500_000  # 36 bytes of memory each
 _SORTED_AT_A_TIME = 50_000  # so long nobody else can write
@@ -41,10 +42,10 @@ def append_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> No
 
 def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
     """For this pass alone: of rows that would be new. In the order of the keys, as look_up."""
-    in_order = sorted(zip(keys, range(first, first + len(keys)), strict=True))
-    wanted = {"keys": b"".join([key for key, _ in in_order])}
-    ids = {"ids": json.dumps([id_ for _, id_ in in_order])}
-    db.execute(QUERIES["note_waiting_keys"], wanted | ids)
+    places = sorted(range(len(keys)), key=keys.__getitem__)
+    in_order = b"".join([keys[place] for place in places])
+    noted = {"keys": in_order, "places": listed(places), "first": first}
+    db.execute(QUERIES["note_waiting_keys"], noted)
 
 
 def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]:
@@ -53,7 +54,7 @@ def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]
     (any_met,) = db.execute(QUERIES["any_met"], {"spans": _spans(ids)}).fetchone()
     if not any_met:
         return {}
-    met = _list(db, "count_met_items", {"ids": json.dumps(ids)})
+    met = _list(db, "count_met_items", {"ids": listed(ids)})
     return {id_: n for id_, n in zip(ids, met, strict=True) if n is not None}
 
 
@@ -62,15 +63,17 @@ def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
     once = sorted(id_ for id_, n in copies.items() if n == 1)
     again = {id_: n for id_, n in copies.items() if n > 1}
     db.execute(QUERIES["note_met_items"], {"spans": _spans(once)})
-    db.execute(QUERIES["note_met_again"], {"copies": json.dumps(again)})
+    db.execute(QUERIES["note_met_again"], {"copies": listed(again)})
 
 
 def _spans(ids: Sequence[int]) -> str:
     """Numbers in their order as JSON: the first and the last of each series without a gap. Those of
     a pool that is known are one, mostly."""
+    if ids and ids[-1] - ids[0] == len(ids) - 1:
+        return listed([(ids[0], ids[-1])])
     ends = [place for place in range(1, len(ids)) if ids[place] != ids[place - 1] + 1]
     bounds = zip([0, *ends], [*ends, len(ids)], strict=True)
-    return json.dumps([(ids[first], ids[end - 1]) for first, end in bounds if ids])
+    return listed([(ids[first], ids[end - 1]) for first, end in bounds if ids])
 
 
 def waiting_keys(db: sqlite3.Connection) -> int:
@@ -105,12 +108,12 @@ def _bound(number: int, n: int) -> bytes:
 
 def packed_keys(keys: Sequence[bytes]) -> dict[str, object]:
     """Any number of keys as two parameters: their bytes, and a number from 0 on for each."""
-    return {"keys": b"".join(keys), "numbers": json.dumps(list(range(len(keys))))}
+    return {"keys": b"".join(keys), "numbers": listed(list(range(len(keys))))}
 
 
 def _list(
     db: sqlite3.Connection, query: str, parameters: Mapping[str, object]
 ) -> list[int | None]:  # fmt: skip
     (text,) = db.execute(QUERIES[query], parameters).fetchone()
-    numbers: list[int | None] = json.loads(text)
+    numbers: list[int | None] = load_json(text)
     return numbers

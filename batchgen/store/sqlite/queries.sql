@@ -140,9 +140,9 @@ insert into new_item_keys (item_id, key)
 select :first + value, substr(:keys, 1 + 16 * value, 16) from json_each(:numbers);
 
 -- name: note_waiting_keys
--- `ids` are a list of the items, one for each of the `keys`.
+-- `places` are a list, for each of the `keys` how far its item is from the first.
 insert into temp.waiting_keys (key, item_id)
-select substr(:keys, 1 + 16 * key, 16), value from json_each(:ids);
+select substr(:keys, 1 + 16 * key, 16), :first + value from json_each(:places);
 
 -- name: count_new_keys
 -- By the ends of their numbers, which mostly follow each other.
