@@ -2,10 +2,14 @@
 
 import gc
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # so a type checker knows it
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """The command; ends the process with the exit code of the contract."""
     gc.disable()  # until `run_process`, as nearly all that is imported stays
     try:

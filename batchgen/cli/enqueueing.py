@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -35,10 +35,10 @@ from batchgen.errors import UsageError
 from batchgen.export import refuse_kept
 from batchgen.items import Recipe
 from batchgen.jobs.dry_run import DryRun, dry_run
-from batchgen.jobs.enqueue import enqueue, recipe_of
+from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import outdated
-from batchgen.jobs.recipe_choice import recipe_changes
+from batchgen.jobs.recipe import recipe_of
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.parsers import Parser, load_parser
@@ -226,30 +226,6 @@ def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
 
 async def _find_experiment(store: Store, name: str) -> Experiment | None:
     return next((one for one in await store.experiments() if one.name == name), None)
-
-
-async def say_if_recipe_changed(
-    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
-) -> None:
-    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
-    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
-    experiment = await _find_experiment(store, config.output_data.experiment_name)
-    if experiment is None or (chosen is not None and experiment.id not in chosen):
-        return
-    counts = await store.counts([experiment.id])
-    try:
-        recipe = Asked.of(config).recipe
-    except UsageError:  # it is not needed for what was enqueued
-        return
-    present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
-    if not counts.open or not present or recipe in present:
-        return
-    changes = "; ".join(recipe_changes(present[0], recipe))
-    session.say(
-        f"{experiment.name}: changed since it was enqueued: {changes}. "
-        f"{counted(counts.open, 'row')} that wait keep what they were enqueued with; to change "
-        "that, enqueue the pool again with --recipe replace."
-    )
 
 
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:

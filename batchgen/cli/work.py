@@ -1,22 +1,26 @@
 """work: the pending items are answered."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batchgen.cli.completion import experiments
-from batchgen.cli.enqueueing import say_if_recipe_changed
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
 from batchgen.cli.options import force_option
 from batchgen.cli.parsing import load_present_parsers
-from batchgen.cli.session import Session, run_async
+from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
+from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
+from batchgen.jobs.recipe import recipe_of
+from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.scope import Scope, scope_of
 from batchgen.jobs.work import spec_of
-from batchgen.store import open_store
+from batchgen.parsers import load_parser
+from batchgen.store import Store, open_store
 
 
 @click.command(
@@ -66,7 +70,7 @@ def work(
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names)
             spec = spec_of(config, experiments=scope.ids, **options)
-            await say_if_recipe_changed(session, store, config, scope.ids)
+            await _say_if_recipe_changed(session, store, config, scope.ids)
             parsers = await load_present_parsers(session, store, config, scope.ids)
             result = await work_on(
                 session, store, config, spec, processes, output=output, parsers=parsers, force=force
@@ -75,6 +79,31 @@ def work(
         return result.exit_code
 
     return run_async(job())
+
+
+async def _say_if_recipe_changed(
+    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
+) -> None:
+    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
+    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
+    name = config.output_data.experiment_name
+    experiment = next((one for one in await store.experiments() if one.name == name), None)
+    if experiment is None or (chosen is not None and experiment.id not in chosen):
+        return
+    counts = await store.counts([experiment.id])
+    try:
+        recipe = recipe_of(config, load_parser(config.parser, config.directory))
+    except UsageError:  # it is not needed for what was enqueued
+        return
+    present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
+    if not counts.open or not present or recipe in present:
+        return
+    changes = "; ".join(recipe_changes(present[0], recipe))
+    session.say(
+        f"{experiment.name}: changed since it was enqueued: {changes}. "
+        f"{counted(counts.open, 'row')} that wait keep what they were enqueued with; to change "
+        "that, enqueue the pool again with --recipe replace."
+    )
 
 
 def _say_where_more_is(session: Session, scope: Scope) -> None:

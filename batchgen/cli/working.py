@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,14 +14,10 @@ from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
-from batchgen.cli.worker_process import COMMAND
 from batchgen.config import Config
 from batchgen.display.run import RunDisplay
 from batchgen.errors import UsageError
-from batchgen.export import LiveFile, Overwriting, keep_live_file
-from batchgen.jobs.export import live_file_of
 from batchgen.jobs.log import LogFile
-from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult, work
 from batchgen.llm.prices import Prices
@@ -29,6 +26,9 @@ from batchgen.store import FailureLimit, Store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
+
+if TYPE_CHECKING:
+    from batchgen.export import LiveFile
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -114,9 +114,12 @@ async def work_on(
     experiments, by their numbers."""
     specs = _split(spec, processes)
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
-    overwriting = Overwriting(config.own_files, force)
     live = None
     if output:
+        from batchgen.export import Overwriting  # here: who wants no file loads no export
+        from batchgen.jobs.export import live_file_of
+
+        overwriting = Overwriting(config.own_files, force)
         live = await live_file_of(store, spec.experiments, output, overwriting, say=display.say)
 
     look = await watch_run(store, spec.experiments, spec.until)
@@ -133,6 +136,9 @@ async def work_on(
                     context = RunContext(stop, log, stats)
                     result = await work(store, config, spec, context, parsers, begun=tune_for_work)
             else:
+                from batchgen.cli.worker_process import COMMAND
+                from batchgen.jobs.processes import work_in_processes
+
                 result = await work_in_processes(
                     store, config, specs, COMMAND,
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
@@ -147,11 +153,15 @@ async def work_on(
 
 
 def _kept_up_to_date(
-    live: LiveFile | None, stop: Stop, display: RunDisplay
+    live: "LiveFile | None", stop: Stop, display: RunDisplay
 ) -> AbstractAsyncContextManager[None]:
     """While inside, the file follows the work; a second signal leaves the last of it to the next
     run."""
-    return keep_live_file(live, stop.now, display.warn) if live else nullcontext()
+    if live is None:
+        return nullcontext()
+    from batchgen.export import keep_live_file
+
+    return keep_live_file(live, stop.now, display.warn)
 
 
 def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:

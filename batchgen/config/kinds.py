@@ -20,12 +20,13 @@ from batchgen.text.json_text import dump_json
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-_URL_VARIABLE = re.compile(r"\$\{(\w+)\}")
+# Patterns as text: `re` compiles one when it is used, and most are not.
+_VARIABLE = r"(?a:\$(?:(\w+)|\{(\w+)\}))"
+_URL_VARIABLE = r"\$\{(\w+)\}"
 # Parts of a request that batchgen sets.
 NOT_SETTINGS = ("messages", "input", "prompt", "stream_options")
-_FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FUNCTION_FILE = r"(?s:(.+\.py)(|:[\w.]+))"
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 class ValueContext(Struct, frozen=True):
@@ -211,7 +212,7 @@ def file_of_parser(spec: str) -> str | None:
     prefix, _, source = spec.partition(":")
     if prefix == "json_schema":
         return None if source.startswith("{") else source
-    named = _FUNCTION_FILE.fullmatch(spec)
+    named = re.fullmatch(_FUNCTION_FILE, spec)
     return named[1] if named and prefix not in ("tag", "regex", "python") else None
 
 
@@ -229,7 +230,7 @@ def _check_provider(value: Any, _: ValueContext) -> str:
 
 def named_variable(value: Any) -> str | None:
     """The name in `value` when it is $NAME or ${NAME}."""
-    named = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
+    named = re.fullmatch(_VARIABLE, value.strip()) if isinstance(value, str) else None
     return named and (named[1] or named[2])
 
 
@@ -249,7 +250,7 @@ def _check_api_key(value: Any, context: ValueContext) -> str | None:
 
 def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
     """The variables that a base_url is made with, and what they are, as it has them."""
-    names = _URL_VARIABLE.findall(value) if isinstance(value, str) else ()
+    names = re.findall(_URL_VARIABLE, value) if isinstance(value, str) else ()
     found = {name: env.get(name, "").strip().partition("?")[0].rstrip("/") for name in names}
     return {name: value for name, value in found.items() if value}
 
@@ -262,7 +263,7 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
 
     if not isinstance(value, str):
         raise ValueError("must be text")
-    url = _URL_VARIABLE.sub(expand, value.strip())
+    url = re.sub(_URL_VARIABLE, expand, value.strip())
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -288,7 +289,7 @@ def _check_endpoint(value: Any, _: ValueContext) -> str:
 
 def _check_experiment(value: Any, context: ValueContext) -> str:
     name = _check_text(value, context)
-    if re.search(r"[/\\]", name) or _CONTROL.search(name):
+    if re.search(r"[/\\]", name) or re.search(_CONTROL, name):
         raise ValueError(r"must not contain / or \ or control characters")
     if name in (".", "..") or name.startswith("-"):
         raise ValueError('must not be "." or ".." or start with "-"')

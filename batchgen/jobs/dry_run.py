@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from batchgen.config import Config
 from batchgen.errors import Remedy
 from batchgen.items import PoolItem, Recipe
-from batchgen.jobs.enqueue import next_chunk, recipe_of, refuse_recipe
+from batchgen.jobs.enqueue import next_chunk, refuse_recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
+from batchgen.jobs.recipe import recipe_of
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt

@@ -88,3 +88,13 @@ async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project
     modules = loaded(project.path, "work")
     assert "batchgen.display.run" in modules
     assert "batchgen.display.live" not in modules
+
+
+async def test_a_worker_that_writes_no_file_loads_neither_exports_nor_pools(
+    project: Project,
+) -> None:
+    project.pool([])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    modules = loaded(project.path, "work")
+    needless = ("batchgen.export", "batchgen.jobs.enqueue", "batchgen.jobs.processes")
+    assert [name for name in needless if name in modules] == []
