@@ -52,7 +52,7 @@ async def test_a_short_command_loads_what_it_needs(
 # Of what a worker loads beside its first calls it says whether these have gone out by then, as the
 # file `received` tells.
 _WORK = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from batchgen.__main__ import main
 
@@ -61,7 +61,7 @@ def look(event, arguments):
         give_up_at = time.monotonic() + 20
         while not Path("received").exists() and time.monotonic() < give_up_at:
             time.sleep(0.01)
-        print("after the first calls:", Path("received").exists(), flush=True)
+        os.write(1, f"after the first calls: {Path('received').exists()}\n".encode())
 
 sys.addaudithook(look)
 sys.argv = ["batchgen", "work", "-c", "2"]
