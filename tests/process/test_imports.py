@@ -61,7 +61,7 @@ def look(event, arguments):
         give_up_at = time.monotonic() + 20
         while not Path("received").exists() and time.monotonic() < give_up_at:
             time.sleep(0.01)
-        os.write(1, f"after the first calls: {Path('received').exists()}\n".encode())
+        os.write(1, f"after the first calls: {Path('received').exists()}\\n".encode())
 
 sys.addaudithook(look)
 sys.argv = ["batchgen", "work", "-c", "2"]
