@@ -113,6 +113,11 @@ async def work_on(
     kept up to date meanwhile; with `force` also where another file is. `parsers` are those of the
     experiments, by their numbers."""
     specs = _split(spec, processes)
+    if len(specs) < processes and len(specs) == spec.most_parts:
+        session.say(
+            f"working with {len(specs)} of the {processes} processes: one of model.servers has no "
+            f"more slots to share (concurrency: {spec.most_parts})."
+        )
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
     live = None
     if output:

@@ -8,7 +8,8 @@ the pool, as the first ones may be alike by themselves (the longest first, say).
 
     answered   the recipe is proven: all calls may go out, and suspects failed by their own fault
     condemned  enough different items failed alike, probes among them
-    down       a call was not served at all: its worker asks on alone, and the others wait
+    down       a call was not served at all: its worker asks on alone, and the others wait. One
+               whose answer broke off is a suspect, too
     nobody left to ask   three or more that are all alike are condemned, fewer failed by themselves.
                One that would fail is enough if the server has nothing at that URL; none is if it
                answered the recipe in earlier runs, and what it says can well be about an item
@@ -37,6 +38,8 @@ too, but as that is mostly the item's own fault, it holds nobody up before there
                recipe that was answered in earlier runs, too
     as many as may fail   the user has said how many: that is enough for a row without such words
     nobody left to ask    it was their own fault, unless what they were told can be about no item
+
+What an item is told of a model of its own, with which nobody was answered, makes no row.
 """
 
 from collections import Counter
@@ -73,16 +76,20 @@ class Accusation(StrEnum):
     request   the server refuses what it was asked: 400, 413, 422 and the like
     nonsense  what came is no completion
     empty     what came is a completion, and empty
+    cut       what came breaks off
     account   the key, the credit or the model is to blame, and no item
     forbidden the key may not do this, or not for this item
+    model     the same of a model that the item itself asks for, and that nobody was answered with
     """
 
     PLACE = "place"
     REQUEST = "request"
     NONSENSE = "nonsense"
     EMPTY = "empty"
+    CUT = "cut"
     ACCOUNT = "account"
     FORBIDDEN = "forbidden"
+    MODEL = "model"
 
 
 class SuspectRow(NamedTuple):
@@ -173,7 +180,7 @@ def row(refused: Sequence[SuspectRow], seen: Seen) -> list[SuspectRow]:
     """Those of `refused` that tell that the server may answer nobody any more; none, if they are
     too few for that."""
     for kind, n in Counter(one.alike for one in refused).most_common():
-        if n >= _enough_for_row(kind, n, seen):
+        if n >= _enough_for_row(kind, n, seen) and accusation_of(kind) is not Accusation.MODEL:
             return [one for one in refused if one.alike == kind]
     return []
 
@@ -261,6 +268,8 @@ def _all_tell(
     suspects: Sequence[SuspectRow], accusation: Accusation, answered_before: bool
 ) -> bool:
     """Whether they are enough where there is nobody else, and all are alike."""
+    if accusation is Accusation.CUT:  # a server that goes down breaks off what is under way
+        return False
     if answered_before:
         is_about_items = accusation in _MAY_BE_ABOUT_ITEMS
         return len(suspects) >= _ENOUGH_OF_ALL and not is_about_items

@@ -29,6 +29,7 @@ from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.text.foreign_json import shorten
 from batchgen.text.json_text import storable
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused
@@ -143,7 +144,9 @@ class Judge:
             return self._decide(item, verdict, called, server, needs_whole=needs_whole)
         own, trials = verdict, server.trials
         if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id, prepared):
-            trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
+            may_pass = verdict.halt is not None and verdict.is_sure
+            may_pass = may_pass and not trials.is_about_its_model(item.recipe_id, prepared)
+            trouble = Trouble.ACCOUNT if may_pass else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
         if trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
             assert isinstance(own, Failure)
@@ -161,7 +164,7 @@ class Judge:
             # An answer may have come since, to a call that was under way.
             said = server.trouble or server.pacer.refusals.said or "nothing"
             place = f"{server.spec.place}.base_url ({server.spec.shown_url})"
-            why = f"{stalled} The server said: {said.rstrip('.')}. Check {place}."
+            why = f"{stalled} The server said: {as_sentence(said)} Check {place}."
             holds_for_all = server.trials.on_trial or server.pacer.wants_long_wait(now)
             halt = Halt(why, kind=HaltKind.STALLED if holds_for_all else HaltKind.SHUT_OUT)
             self._servers.give_up(server, halt, now, LeftOut.STALLED)
@@ -175,11 +178,11 @@ class Judge:
         wait_s = ((self._stats.next_item_at or 0) - now_ms()) / 1000
         if wait_s <= self._stall_s:
             return None
-        said = self._stats.trouble.rstrip(".")
+        said = self._stats.trouble
         return (
             f"all that is left waits for its next try, for {wait_s / 60:.0f} min, longer than "
             "work.stall_s: run the same command again then, or raise it."
-            f"{f' The server said: {said}.' if said else ''}"
+            f"{f' The server said: {as_sentence(said)}' if said else ''}"
         )
 
     def _tell_of_outage(self, verdict: Answer | Failure, server: Server, now: int) -> None:
@@ -247,7 +250,7 @@ class Judge:
             self._warn(NOT_TRUE)
         owed += self._charge_late(item, pacer)
         self._stats.count_call(verdict, called.reply, paused=now < pacer.paused_until)
-        server.count_call(verdict, called.reply.status, now)
+        server.count_call(verdict, called.reply, now)
         self._servers.observe(server, verdict, now)
         if server.left_out is LeftOut.SILENT:
             blame = Blame.SERVER

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import Rejection, rejected_parameter, wants_stream
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.requests import Prepared
 
 _STATUSES = frozenset({400, 404, 422})
@@ -59,7 +60,7 @@ class RejectedParameters:
             if (*recipe, rejected.name) in self._worked:
                 return named  # the server takes it: it is something about this item
             if self._leave_out(*recipe, rejected.name):
-                self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
+                self._warn(f"{as_sentence(named.message)} It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
         if rejected.unsupported and self._affects_every_item(recipe, prepared, rejected.name):
             halt = f"the server does not take {place}, which is sent with every item."

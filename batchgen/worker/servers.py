@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from batchgen.items import Answer, Failure, Reason
+from batchgen.items import Answer, Failure, Reason, Reply
 from batchgen.limits import TokenMeter
 from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
@@ -32,6 +33,8 @@ IS_LEFT_OUT = " is left out: "
 _CREDIT_AGAIN_MS = 600_000
 _SILENT_AFTER = 3
 _RATE_MS, _RATE_PARTS = 60_000, 12
+_KEPT = 0.98  # of what is known, with each call: about the newest fifty count
+_NONE = 0.01  # answers
 
 
 class Connection(NamedTuple):
@@ -69,6 +72,7 @@ class Server:
         self.left_out_at = 0
         self._ask_again_at = 0
         self._timeouts = 0
+        self._spent_ms = self._got = 0.0  # of the newest calls: time, and answers
         self._answers: deque[list[int]] = deque(maxlen=_RATE_PARTS)  # [when it began, how many]
 
     def allowed(self, now: int) -> int:
@@ -107,20 +111,27 @@ class Server:
         self.left_out, self.why = how, why
         self._ask_again_at = now + _CREDIT_AGAIN_MS
 
-    def count_call(self, verdict: Answer | Failure, status: int | None, now: int) -> None:
+    def count_call(self, verdict: Answer | Failure, reply: Reply, now: int) -> None:
         """A call has ended."""
         self.calls += 1
+        self._spent_ms = _KEPT * self._spent_ms + reply.latency_ms
+        self._got = _KEPT * self._got + isinstance(verdict, Answer)
         if not self.trouble:
             self.trouble_at = now
         self.trouble = verdict.message if isinstance(verdict, Failure) else ""
         if isinstance(verdict, Failure):
-            self.failed_calls[str(status or verdict.reason)] += 1
+            self.failed_calls[str(reply.status or verdict.reason)] += 1
         else:
             if not self._answers or now - self._answers[-1][0] >= _RATE_MS // _RATE_PARTS:
                 self._answers.append([now, 0])
             self._answers[-1][1] += 1
         is_timeout = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         self._timeouts = self._timeouts + 1 if is_timeout else 0
+
+    @property
+    def ms_per_answer(self) -> float:
+        """How long a slot is in use for an answer, by the newest calls; 0: there was none yet."""
+        return self._spent_ms / self._got if self._got > _NONE else self._spent_ms / _NONE
 
     @property
     def is_silent(self) -> bool:
@@ -248,7 +259,7 @@ def _go_on(servers: Sequence[Server]) -> str:
 
 def _sentence(why: Halt) -> str:
     """What a server said may end in no full stop."""
-    return f"{why.why.rstrip('.')}."
+    return as_sentence(why.why)
 
 
 def _named(server: Server) -> str:

@@ -2,8 +2,8 @@
 answered, an item whose call failed is a suspect, as the fault may be the recipe's or the server's.
 
 What a server says for the time being (429, 5xx, no connection, no answer in time) accuses nobody;
-that is the pacer's matter. Nor does an item that asks otherwise than its recipe, and is told that
-it asks wrongly.
+that is the pacer's matter; an answer that breaks off is both. Nor does an item that asks otherwise
+than its recipe, and is told that it asks wrongly.
 
 A reply that says that no request would work (a wrong key, no credit) is believed at once where
 nobody was answered yet, if it can be about no item. Else it makes a suspect, too; and so does any
@@ -32,6 +32,7 @@ class Trials:
         self.server = server
         self._proven: frozenset[int] = frozenset()
         self._answered: set[int] = set()  # recipes, though it may not be written yet
+        self._models: set[str] = set()  # that some call was answered with
         self._watches = True
         self._probes_in_flight = 0
         self.on_trial = True
@@ -63,6 +64,13 @@ class Trials:
         may_be_its_own = is_answered or "model" in prepared.input.params
         return failure.halt is not None and failure.is_sure and not may_be_its_own
 
+    def is_about_its_model(self, recipe_id: int, prepared: Prepared) -> bool:
+        """Whether what the server says of the key may be about a model that the item itself asks
+        for: others were answered, and nobody with that one."""
+        if "model" not in prepared.input.params or recipe_id not in self._proven:
+            return False
+        return str(prepared.body["model"]) not in self._models
+
     def is_nowhere(
         self, recipe_id: int, prepared: Prepared, verdict: Answer | Failure, reply: Reply
     ) -> bool:
@@ -83,14 +91,18 @@ class Trials:
         """The decision, unless it is too early to say that the failure is the item's own."""
         if isinstance(verdict, Answer):
             self._answered.add(recipe_id)
+            self._models.add(str(prepared.body["model"]))
             return decision
         if not isinstance(decision, Fail | Retry):
             return decision
         if verdict.halt is not None:
             accuses = Accusation.ACCOUNT if verdict.is_sure else Accusation.FORBIDDEN
+            if self.is_about_its_model(recipe_id, prepared):
+                accuses = Accusation.MODEL
             kind = alike(reply.status, accuses)
             return Suspect(kind, verdict.message, decision, verdict.halt)
-        if verdict.reason not in _ACCUSING or verdict.trouble is not None:
+        breaks_off = verdict.reason is Reason.CONNECTION and reply.status is not None
+        if not (verdict.reason in _ACCUSING or breaks_off) or verdict.trouble is not None:
             return decision
         asks_otherwise = bool(prepared.input.params) or not prepared.shared_recipe
         if asks_otherwise and reply.status in _ASKED_WRONGLY:
@@ -107,6 +119,8 @@ class Trials:
 def accusation(failure: Failure, reply: Reply) -> Accusation:
     if reply.status in _NOTHING_THERE or _PAGE.search(failure.message):
         return Accusation.PLACE
+    if failure.reason is Reason.CONNECTION:
+        return Accusation.CUT
     if failure.reason is Reason.REJECTED:
         return Accusation.REQUEST
     return Accusation.EMPTY if failure.finish_reason else Accusation.NONSENSE

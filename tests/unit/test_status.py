@@ -128,6 +128,10 @@ def test_the_object_of_a_status() -> None:
             "holding to 1 call at once: the server refuses more",
         ),
         (
+            {"held_by": Held(HeldBy.SLOTS, slots=9, share=0.1, refused_with="429")},
+            "holding to 9 calls at once: 10 % of the newest calls are refused (429)",
+        ),
+        (
             {"held_by": Held(HeldBy.REFUSALS, share=0.031, refused_with="429")},
             "3 % of the calls are refused (429); they are sent again",
         ),

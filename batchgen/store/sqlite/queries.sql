@@ -715,7 +715,7 @@ update work
 
 -- name: retry_suspect
 -- The fault was its own, and another try may do.
-update work set available_at = :available_at, tries = tries + 1
+update work set available_at = :available_at, tries = tries + :tries
  where item_id = :item_id and state = 'pending';
 
 -- name: forget_suspect

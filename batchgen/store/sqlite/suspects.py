@@ -9,7 +9,7 @@ from batchgen.store.plan import result_row
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.trial import SuspectRow, left_to_themselves
+from batchgen.store.trial import Accusation, SuspectRow, accusation_of, left_to_themselves
 
 
 def forget_trials(db: sqlite3.Connection, server: str, now: int) -> None:
@@ -49,7 +49,8 @@ def acquit(db: sqlite3.Connection, suspects: Sequence[SuspectRow], now: int) -> 
     for one in suspects:
         db.execute(QUERIES["forget_suspect"], {"item_id": one.item_id})
         if one.reason is None:
-            retry = {"item_id": one.item_id, "available_at": one.available_at}
+            charged = accusation_of(one.alike) is not Accusation.CUT  # that is the pacer's matter
+            retry = {"item_id": one.item_id, "available_at": one.available_at, "tries": charged}
             db.execute(QUERIES["retry_suspect"], retry)
             deltas.retry(one.experiment_id)
             continue

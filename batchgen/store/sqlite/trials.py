@@ -160,7 +160,8 @@ class TrialsAtServer:
         None: there is no suspect, or there are just some that were refused as others were
         answered."""
         on_trial, refused = self._on_trial_and_refused()
-        say_why = sum(accusation_of(one.alike) is not Accusation.REQUEST for one in refused)
+        hold_nobody_up = (Accusation.REQUEST, Accusation.MODEL)
+        say_why = sum(accusation_of(one.alike) not in hold_nobody_up for one in refused)
         are_strays = not on_trial and say_why <= 1 and not row(refused, self._seen(refused))
         return None if are_strays else sum(one.probe for one in self._suspects)
 
