@@ -1,24 +1,13 @@
 """What is said of a call that brought no whole answer: fields of its `Reply`."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 
 from batchgen.items import Reason
+from batchgen.llm.connections import Progress
 from batchgen.llm.receive import BodyTooLargeError, ReceivedBody
-
-
-class Progress:
-    """How far a call has got. `tell_sent` is called once its request has gone out."""
-
-    __slots__ = ("reused", "sent", "tell_sent")
-
-    def __init__(self, tell_sent: Callable[[], object]) -> None:
-        self.reused = False
-        self.sent = False
-        self.tell_sent = tell_sent
 
 
 def ended_early() -> dict[str, Any]:
