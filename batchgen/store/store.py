@@ -133,6 +133,7 @@ class Store(ReadStore):
         )
         if waiting >= item_keys.MOST_WAITING:
             await self._sort_keys_in(waiting)
+            into.seen.begin_anew()
         return added
 
     async def _sort_keys_in(self, waiting: int) -> None:

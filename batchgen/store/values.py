@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from batchgen.errors import UsageError
 from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, Recipe
 from batchgen.limits import Allowance
+from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.server_wants import ServerWant
 
 # Enqueueing
@@ -46,7 +47,8 @@ class Intake(Struct, frozen=True):
     """One enqueueing of one pool into a `variant` of an experiment; each item gets `samples` rows
     that are asked with the recipe. When there is a `choice`, or rows are `running` that could not
     be given another recipe, nothing was begun. `asked_anew` rows go back to pending then. Rows from
-    number `first` on are made by this enqueueing; 0: it was not begun.
+    number `first` on are made by this enqueueing; 0: it was not begun. `seen` has the keys of those
+    that the store has not sorted in.
     """
 
     experiment_id: int
@@ -57,6 +59,7 @@ class Intake(Struct, frozen=True):
     choice: RecipeChoice | None = None
     running: int = 0
     asked_anew: int = 0
+    seen: SeenKeys = field(default_factory=SeenKeys)
 
 
 class AskedAgain(NamedTuple):

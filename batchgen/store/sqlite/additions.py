@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.items import NewItem, State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
+from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.item_keys import (
     append_keys,
@@ -49,12 +51,12 @@ def add_items(
     conflict, in one go. `begun` is called first."""
     begun()
     first = last_id(db, "items") + 1
-    known = look_up(db, [item.key for item in items])
+    known = look_up(db, [item.key for item in items], intake.seen)
     conflict = _first_conflict(db, items, known)
     told = _tell(db, intake, items[:conflict], known, first)
     if told.new:
         _add_rows(db, intake, told.new, first)
-        append_keys(db, [row.key for row in told.new], first)
+        append_keys(db, [row.key for row in told.new], first, intake.seen)
         db.execute(QUERIES["add_work"], {"first": first, "priority": priority})
         deltas = CounterDeltas()
         deltas.move(intake.experiment_id, State.PENDING, len(told.new))
@@ -84,8 +86,10 @@ def begin_count(db: sqlite3.Connection) -> int:
 def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int) -> int:
     """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
     were there, from number `first` on."""
-    told = _tell(db, intake, items, look_up(db, [item.key for item in items]), first)
-    note_keys(db, [row.key for row in told.new], first)
+    intake = replace(intake, seen=SeenKeys(is_enough=False))  # as it tells of stored rows alone
+    known = look_up(db, [item.key for item in items], intake.seen)
+    told = _tell(db, intake, items, known, first)
+    note_keys(db, [row.key for row in told.new], first, intake.seen)
     note_met(db, told.met)
     return len(told.new)
 
@@ -132,7 +136,7 @@ def _tell(
     others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
     samples = range(2, intake.samples + 1)
     others += [key_of_sample(key, sample) for sample in samples for key in keys]
-    numbers = known | look_up(db, others) if others else known.copy()
+    numbers = known | look_up(db, others, intake.seen) if others else known.copy()
     ids, new = [], list[_NewRow]()
     for key, item in zip(keys, items, strict=True):
         number = numbers.get(key)

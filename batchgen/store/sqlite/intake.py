@@ -48,8 +48,7 @@ def begin_intake(
     elif not way.is_present:
         db.execute(QUERIES["add_variant"], row)
     set_present_parser(db, experiment_id, parser_id)
-    begin_pass(db)
-    return replace(intake, first=last_id(db, "items") + 1)
+    return replace(intake, first=last_id(db, "items") + 1, seen=begin_pass(db))
 
 
 def planned_intake(

@@ -123,7 +123,7 @@ delete from temp.met_items;
 delete from temp.met_again;
 
 -- name: recall_waiting_keys
-insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys;
+insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys order by key;
 
 -- name: look_up_keys
 -- `keys` are the bytes of all of them, one after another, and `numbers` a list from 0 on, one for each.
