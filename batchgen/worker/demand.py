@@ -61,12 +61,7 @@ class Demand:
         """The claim, to be sent with the outcomes; for none it still says what the limits are, by
         server."""
         most = self.claims(free_slots, now)
-        # Of those of which an equal share is free, the one comes first that gives more or, if they
-        # give about as much, that had fewer calls.
-        fastest_ms = min(server.ms_per_answer for server in self._servers)
-        servers = sorted(
-            self._servers, key=lambda one: (_times_slower(one.ms_per_answer, fastest_ms), one.calls)
-        )
+        servers = self._in_order(now) if self._servers.are_several else self._servers
         return ClaimRequest(
             tuple(self._want(server, most, limits[server.key], now) for server in servers),
             self._spec.experiments, self._spec.until,
@@ -75,6 +70,15 @@ class Demand:
             most=most,
             run=self._spec.run,
         )  # fmt: skip
+
+    def _in_order(self, now: int) -> list[Server]:
+        """Of those of which an equal share is free, the one comes first that gives more or, if they
+        give about as much, that had fewer calls."""
+        ms = {server.key: server.ms_per_answer(now) for server in self._servers}
+        fastest_ms = min(filter(None, ms.values()), default=0.0)
+        return sorted(
+            self._servers, key=lambda one: (_times_slower(ms[one.key], fastest_ms), one.calls)
+        )
 
     def _want(self, server: Server, most: int, limits: Limits, now: int) -> ServerWant:
         pacer = server.pacer

@@ -33,8 +33,8 @@ IS_LEFT_OUT = " is left out: "
 _CREDIT_AGAIN_MS = 600_000
 _SILENT_AFTER = 3
 _RATE_MS, _RATE_PARTS = 60_000, 12
-_KEPT = 0.98  # of what is known, with each call: about the newest fifty count
-_NONE = 0.01  # answers
+_NEWEST_CALLS, _ENOUGH_CALLS = 15, 5  # that tell how fast it is
+_NONE = 0.01  # of the calls
 
 
 class Connection(NamedTuple):
@@ -72,7 +72,8 @@ class Server:
         self.left_out_at = 0
         self._ask_again_at = 0
         self._timeouts = 0
-        self._spent_ms = self._got = 0.0  # of the newest calls: time, and answers
+        # Of the newest calls: when it ended, how long it took, and whether it was answered.
+        self._newest: deque[tuple[int, int, bool]] = deque(maxlen=_NEWEST_CALLS)
         self._answers: deque[list[int]] = deque(maxlen=_RATE_PARTS)  # [when it began, how many]
 
     def allowed(self, now: int) -> int:
@@ -114,8 +115,7 @@ class Server:
     def count_call(self, verdict: Answer | Failure, reply: Reply, now: int) -> None:
         """A call has ended."""
         self.calls += 1
-        self._spent_ms = _KEPT * self._spent_ms + reply.latency_ms
-        self._got = _KEPT * self._got + isinstance(verdict, Answer)
+        self._newest.append((now, reply.latency_ms, isinstance(verdict, Answer)))
         if not self.trouble:
             self.trouble_at = now
         self.trouble = verdict.message if isinstance(verdict, Failure) else ""
@@ -128,10 +128,15 @@ class Server:
         is_timeout = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         self._timeouts = self._timeouts + 1 if is_timeout else 0
 
-    @property
-    def ms_per_answer(self) -> float:
-        """How long a slot is in use for an answer, by the newest calls; 0: there was none yet."""
-        return self._spent_ms / self._got if self._got > _NONE else self._spent_ms / _NONE
+    def ms_per_answer(self, now: int) -> float:
+        """How long a slot is in use for an answer; 0: nobody knows, as it had hardly any calls in
+        the last minute."""
+        newest = [one for one in self._newest if now - one[0] < _RATE_MS]
+        if len(newest) < _ENOUGH_CALLS:
+            return 0.0
+        answered = sum(is_answer for _, _, is_answer in newest) / len(newest)
+        took_ms = sorted(took_ms for _, took_ms, _ in newest)
+        return took_ms[len(took_ms) // 2] / max(answered, _NONE)
 
     @property
     def is_silent(self) -> bool:

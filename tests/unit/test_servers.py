@@ -156,10 +156,12 @@ def test_servers_with_one_url_are_told_apart_and_a_key_leaves_no_trace() -> None
 
 def test_the_time_that_an_answer_takes_counts_what_brought_none() -> None:
     server = Worker(10, 10).servers["a"]
-    assert server.ms_per_answer == 0
-    for _ in range(10):
-        server.count_call(ANSWER, REPLY, NOW)
-    assert server.ms_per_answer == pytest.approx(100)
-    for _ in range(10):
+    for verdict in (ANSWER, ANSWER, ANSWER, ANSWER):
+        server.count_call(verdict, REPLY, NOW)
+    assert server.ms_per_answer(NOW) == 0  # hardly any calls
+    server.count_call(ANSWER, Reply(started_at=0, latency_ms=900, status=200), NOW)
+    assert server.ms_per_answer(NOW) == 100
+    for _ in range(5):
         server.count_call(TIMEOUT, REPLY, NOW)
-    assert 180 < server.ms_per_answer < 230
+    assert server.ms_per_answer(NOW) == 200
+    assert server.ms_per_answer(NOW + 60_000) == 0  # it is asked again
