@@ -15,7 +15,7 @@ An item's life, and who moves it:
 import json
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -373,7 +373,7 @@ class Suspect(Struct, frozen=True):
     halt: str | None = None
 
 
-class Acquitted(NamedTuple):
+class Acquitted(Struct, frozen=True):
     """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
     asked again."""
 

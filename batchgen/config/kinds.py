@@ -230,7 +230,9 @@ def _check_provider(value: Any, _: ValueContext) -> str:
 
 def named_variable(value: Any) -> str | None:
     """The name in `value` when it is $NAME or ${NAME}."""
-    named = re.fullmatch(_VARIABLE, value.strip()) if isinstance(value, str) else None
+    if not isinstance(value, str) or "$" not in value:
+        return None
+    named = re.fullmatch(_VARIABLE, value.strip())
     return named and (named[1] or named[2])
 
 
@@ -250,7 +252,7 @@ def _check_api_key(value: Any, context: ValueContext) -> str | None:
 
 def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
     """The variables that a base_url is made with, and what they are, as it has them."""
-    names = re.findall(_URL_VARIABLE, value) if isinstance(value, str) else ()
+    names = re.findall(_URL_VARIABLE, value) if isinstance(value, str) and "$" in value else ()
     found = {name: env.get(name, "").strip().partition("?")[0].rstrip("/") for name in names}
     return {name: value for name, value in found.items() if value}
 
@@ -263,13 +265,15 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
 
     if not isinstance(value, str):
         raise ValueError("must be text")
-    url = re.sub(_URL_VARIABLE, expand, value.strip())
+    url = value.strip()
+    if "$" in url:
+        url = re.sub(_URL_VARIABLE, expand, url)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # its text quotes the URL
         usable = False
-    if not usable or re.search(r"[^!-~]", url):
+    if not (usable and url.isascii() and url.isprintable()) or " " in url:
         raise ValueError("must be http://host... or https://host...")
     if "@" in parts.netloc:
         raise ValueError("must not have a user or password; the key belongs in model.api_key")
@@ -289,7 +293,7 @@ def _check_endpoint(value: Any, _: ValueContext) -> str:
 
 def _check_experiment(value: Any, context: ValueContext) -> str:
     name = _check_text(value, context)
-    if re.search(r"[/\\]", name) or re.search(_CONTROL, name):
+    if "/" in name or "\\" in name or (not name.isprintable() and re.search(_CONTROL, name)):
         raise ValueError(r"must not contain / or \ or control characters")
     if name in (".", "..") or name.startswith("-"):
         raise ValueError('must not be "." or ".." or start with "-"')

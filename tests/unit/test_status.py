@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from batchgen.display.status import server_lines, waits_for
 from batchgen.endpoints import CHAT
@@ -157,19 +157,19 @@ def test_the_object_of_an_item() -> None:
         "messages": [{"role": "user", "content": "Say a"}],
         "settings": {"model": "m", "max_tokens": 9},
         "parsed": "the answer", "parser": "raw", "finished_at": NOON,
-        "attempts": [CALL._asdict() | {"finished_at": NOON}],
+        "attempts": [asdict(CALL) | {"finished_at": NOON}],
     }  # fmt: skip
 
 
 def test_what_an_item_may_lack() -> None:
-    pending = ITEM._replace(custom_id=None, sample=2, state="pending", finished_at=None)
+    pending = replace(ITEM, custom_id=None, sample=2, state="pending", finished_at=None)
     shown = ItemDetails(pending, CHAT, REQUEST, ()).to_json()
     assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "pending")
     assert (shown["parsed"], shown["finished_at"]) == (None, None)
 
 
 def test_what_was_parsed_is_a_value() -> None:
-    done = ITEM._replace(parsed='{"a": [1]}')
+    done = replace(ITEM, parsed='{"a": [1]}')
     assert ItemDetails(done, CHAT, REQUEST, (CALL,)).parsed == {"a": [1]}
 
 
