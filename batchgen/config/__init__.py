@@ -5,6 +5,7 @@ This is the door. Behind it:
     settings     the values and the table of all settings: the reference
     kinds        what a value must be
     sent         headers, and what is added to the URL
+    price        what tokens cost
     servers      several servers or keys for one run
     sources      defaults < file < environment < overrides
     strict_yaml  the file
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
+    "Config", "Leaf", "ModelConfig", "OutputConfig", "Price", "PromptsConfig", "Secrets",
     "SentValue", "SentValues", "ServerConfig", "WorkConfig", "gives_key", "leaf_table", "load",
     "missing_variables", "model_setting", "secrets_of", "server_names",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from batchgen.config.price import Price
     from batchgen.config.secrets import Secrets, secrets_of
     from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
     from batchgen.config.servers import ServerConfig, server_names
@@ -40,5 +42,5 @@ if TYPE_CHECKING:
     from batchgen.config.sources import load, model_setting
 else:
     __getattr__ = names_on_demand(
-        __name__, __all__, "settings", "sent", "servers", "sources", "secrets"
+        __name__, __all__, "settings", "price", "sent", "servers", "sources", "secrets"
     )

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from batchgen.items import LARGEST_MAX_TOKENS, Price
-from batchgen.parameters import ENDPOINT_PATHS, OPENAI, OTHERS, VENDORS
+from batchgen.config.price import Price
+from batchgen.parameters import ENDPOINT_PATHS, LARGEST_MAX_TOKENS, OPENAI, OTHERS, VENDORS
 from batchgen.text.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow

@@ -15,10 +15,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Price
 from batchgen.endpoints import CHAT, Endpoint
 from batchgen.errors import ConfigError
-from batchgen.items import Price, Usage
+from batchgen.items import Usage
 
 # The most that vendors count for an image or a file.
 _ATTACHMENT_TOKENS = 100_000

@@ -16,8 +16,8 @@ from batchgen.endpoints import (
     endpoint_of_url,
 )
 from batchgen.errors import InputError
-from batchgen.items import LARGEST_MAX_TOKENS, ItemInput, PoolItem
-from batchgen.parameters import PARAMETER_NAMES
+from batchgen.items import ItemInput, PoolItem
+from batchgen.parameters import LARGEST_MAX_TOKENS, PARAMETER_NAMES
 
 
 class BadLine(Struct, frozen=True):

@@ -10,6 +10,7 @@ one snapshot, and its docstring is its promise. Behind it:
     trial     whose fault it is that nobody has been answered yet
     server_wants     what the servers have room for, and how a claim is shared out among them
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
+    returned  what calls have used, and what they give back to the limits
     sqlite/   the engine that keeps it in one SQLite file
 """
 

@@ -10,7 +10,7 @@ epoch of the claim and is running. Of one that came too late nothing moves; its 
 all the same, in the places of the unknown ones that others have written for them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from msgspec import Struct, field
@@ -30,9 +30,8 @@ from batchgen.items import (
     State,
     Suspect,
 )
-from batchgen.limits import Returned
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.server_wants import ServerWant
+from batchgen.store.returned import may_have_cost_all, used_tokens
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 from batchgen.text.spans import spans_of
 
@@ -117,7 +116,7 @@ class Plan(Struct):
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
             unknown_tokens = reserved.most.tokens
         if reserved.asked:
-            times = _used_tokens(attempt, 0) / reserved.asked
+            times = used_tokens(attempt, 0) / reserved.asked
             self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
         self.attempts.append(_attempt_row(self.attempt_seq, worker_id, item, attempt, server))
@@ -280,26 +279,6 @@ def plan_grants(
     return grants, made
 
 
-def plan_returned(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
-    """What calls of a server that ended, or were never sent, give back of what they took from its
-    limits, and what it has said."""
-    counts_tokens = want.limits.tpm is not None
-    return Returned(
-        requests=sum(map(_calls_not_sent, outcomes)),
-        tokens=sum(map(_unused_tokens, outcomes)) if counts_tokens else 0,
-        refused_at=tuple(_refused_at(outcomes)) if want.limits.adaptive else (),
-        asked_ms=want.asked_ms,
-        pause_ms=want.pause_ms,
-    )
-
-
-def may_have_cost_all(attempt: Attempt) -> bool:
-    """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
-    if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
-        return False
-    return attempt.outcome != "failed" or attempt.may_be_charged
-
-
 def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:
     """The parser by which an item with an answer has ended so; None: another could change nothing,
     as it was not read."""
@@ -326,36 +305,6 @@ def result_row(
         "reparsed": reparsed,
         "finished_at": finished_at,
     }
-
-
-def _refused_at(outcomes: Iterable[Outcome]) -> Iterator[int]:
-    """When the calls were sent that got a 429."""
-    for outcome in outcomes:
-        for attempt in outcome.attempts:
-            if attempt.reason is Reason.RATE_LIMIT:
-                yield attempt.finished_at - (attempt.latency_ms or 0)
-
-
-def _calls_not_sent(outcome: Outcome) -> int:
-    return int(_was_not_sent(outcome)) + int(outcome.second_call_unsent)
-
-
-def _was_not_sent(outcome: Outcome) -> bool:
-    """Claimed for a call, which never went out."""
-    return not outcome.attempts and outcome.item.answer_seq is None
-
-
-def _unused_tokens(outcome: Outcome) -> int:
-    """Of those reserved for the calls; below zero when they used more."""
-    reserved = outcome.item.reserved_tokens
-    unused = sum(reserved - _used_tokens(attempt, reserved) for attempt in outcome.attempts)
-    return unused + reserved * _calls_not_sent(outcome)
-
-
-def _used_tokens(attempt: Attempt, reserved: int) -> int:
-    if may_have_cost_all(attempt):
-        return reserved
-    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
 
 
 def _with_parse_error(outcome: Outcome) -> tuple[Attempt, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Price
 from batchgen.errors import ConfigError
-from batchgen.items import Price, Usage
+from batchgen.items import Usage
 from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
