@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from batchgen.clock import clock_ms
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Price
 from batchgen.items import (
     Answer,
     Attempt,
@@ -18,7 +18,6 @@ from batchgen.items import (
     Item,
     ItemInput,
     KeepAnswer,
-    Price,
     Reason,
     Recipe,
     Release,
