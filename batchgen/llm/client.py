@@ -24,7 +24,7 @@ from batchgen.config import (
     missing_variables,
     secrets_of,
 )
-from batchgen.endpoints import CHAT, ENDPOINTS, Endpoint
+from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Reply
 from batchgen.llm.connections import Connections, Progress
@@ -73,7 +73,7 @@ class Client:
         self._memory = memory or AnswerMemory()
 
     async def complete(
-        self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, *,
+        self, body: Mapping[str, Any], endpoint: Endpoint, *,
         tell_sent: Callable[[], object] = lambda: None,
     ) -> Reply:  # fmt: skip
         """POST one request to the endpoint: one HTTP request. It ends within `timeout_s` whatever

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from batchgen.config import ModelConfig, Price
-from batchgen.endpoints import CHAT, Endpoint
+from batchgen.endpoints import Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Usage
 
@@ -81,7 +81,7 @@ class Prices:
         return None if price is None else price.cost_usd(usage)
 
     def worst_case(
-        self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, *, needs_cost: bool = True
+        self, body: Mapping[str, Any], endpoint: Endpoint, *, needs_cost: bool = True
     ) -> WorstCase:
         """The most that a request can cost: a token is at least a byte, and the answer has at most
         `max_tokens`. Raises ConfigError when that is not set, or, with `needs_cost`, when the price
@@ -119,7 +119,7 @@ class Estimate:
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
-    def add(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> None:
+    def add(self, body: Mapping[str, Any], endpoint: Endpoint) -> None:
         """Count one more item, by its request."""
         names = (*endpoint.prompt_members, *_COUNTED)
         sent = [body[name] for name in names if name in body]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from batchgen.endpoints import CHAT, Endpoint
+from batchgen.endpoints import Endpoint
 from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
@@ -38,8 +38,8 @@ class Prepared(Struct, frozen=True):
     body: dict[str, Any]
     added: frozenset[str]
     shared_recipe: bool
+    endpoint: Endpoint
     parser_id: int | None = None
-    endpoint: Endpoint = CHAT
 
 
 class Request(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Request(Struct, frozen=True):
 
     body: dict[str, Any]
     image_paths: Mapping[str, str]
-    endpoint: Endpoint = CHAT
+    endpoint: Endpoint
 
 
 class Requests:
@@ -84,7 +84,7 @@ class Requests:
             if (item.server, item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
         shared = await self._is_shared(item)
-        return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint)
+        return Prepared(item_input, parser, renderer, body, added, shared, endpoint, parser_id)
 
     async def complete(self, prepared: Prepared) -> Request:
         """With its local images in it. Raises InputError when one cannot be sent."""

@@ -8,6 +8,7 @@ import pytest
 
 from batchgen.clock import clock_ms
 from batchgen.config import ModelConfig, Price
+from batchgen.endpoints import CHAT
 from batchgen.items import (
     Answer,
     Attempt,
@@ -64,7 +65,7 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
     renderer = Renderer(recipe)
     body = renderer.request_body(item_input, None)
     added = frozenset(renderer.added_params(item_input))
-    return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe)
+    return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe, CHAT)
 
 
 def called(verdict: Answer | Failure, after_ms: int = 0, **reply: Any) -> CallResult:
