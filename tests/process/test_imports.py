@@ -33,7 +33,7 @@ def loaded(directory: Path, *arguments: str) -> set[str]:
     ("command", "most_of_ours", "needless"),
     [
         ("--help", 10, _NEEDLESS | {"msgspec", "json", "pathlib", "sqlite3", "yaml"}),
-        ("status", 60, _NEEDLESS),
+        ("status", 61, _NEEDLESS),
         ("failures", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
         ("experiments", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
     ],
