@@ -2,7 +2,7 @@
 
 A key is random, so to sort each chunk's into `item_keys` would write nearly every page of it for
 each chunk, and more of them the larger the table is. So the keys of new rows are appended to
-`new_item_keys` first, and sorted in when half a million wait, or the pool ends: each page is then
+`new_item_keys` first, and sorted in when some hundred thousand wait, or the pool ends: each page is then
 written once. Whoever enqueues, one process at a time, must know those that wait. Most are never met
 again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has left some,
 they are in a temporary table, by key: to add to that costs ten times as much.
@@ -16,7 +16,7 @@ from batchgen.store.sqlite.packed import listed
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.text.json_text import load_json
 
-MOST_WAITING = 400_000  # 80 bytes of memory each
+MOST_WAITING = 300_000  # a set of a few more takes twice the room
 _SORTED_AT_A_TIME = 50_000  # so long nobody else can write
 _FIRST_BYTES = 2  # of a key, by which they are divided
 
