@@ -34,29 +34,28 @@ class Lines(Struct):
         begun = b""
         while block := begun + file.read1(_BLOCK_BYTES):  # what is there: a pipe may be slow
             lines, newline, begun = block.rpartition(b"\n")
-            if newline:
-                yield from self._whole_lines(lines)
-            else:
+            if not newline:
                 yield self._line(block + file.readline(MAX_ITEM_BYTES + 1 - len(block)))
                 begun = b""
+            elif (text := self._whole_text(lines)) is None:
+                yield from map(self._line, lines.split(b"\n"))
+            else:
+                for line in text.split("\n"):
+                    self.number += 1
+                    yield line
 
     def bad(self, problem: str, text: str = "", fatal: bool = False) -> BadLine:
         return BadLine(f"{self.name}:{self.number}", problem, text, fatal)
 
-    def _whole_lines(self, raw: bytes) -> Iterator[str | BadLine]:
-        """Many at once, as to decode each on its own takes twice as long."""
+    def _whole_text(self, raw: bytes) -> str | None:
+        """Many lines at once, as to decode each on its own takes longer; None: one is no text."""
         if self.number == 0:
             raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:
-            yield from map(self._line, raw.split(b"\n"))
-            return
-        for line in text.split("\n"):
-            self.number += 1
-            yield line
+            return None
+        return None if "\0" in text else text
 
     def _line(self, raw: bytes) -> str | BadLine:
         self.number += 1

@@ -19,7 +19,7 @@ class SeenKeys:
 
     def may_have(self, keys: Iterable[bytes]) -> bool:
         """Whether any of these was seen; False is sure."""
-        return not self._halves.isdisjoint(_halves(keys))
+        return bool(self._halves) and not self._halves.isdisjoint(_halves(keys))
 
     def give_up(self) -> None:
         self._halves, self.is_enough = set(), False

@@ -170,7 +170,7 @@ def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]
     """The key of each; of copies of a content, which are counted, each has one of its own."""
     keys = [item.key for item in items]
     if not copies and len(set(keys)) == len(keys):  # as in most pools
-        copies.update((item.key, 1) for item in items if item.custom_id is None)
+        copies |= dict.fromkeys([item.key for item in items if item.custom_id is None], 1)
         return keys
     for place, item in enumerate(items):
         if item.custom_id is None:

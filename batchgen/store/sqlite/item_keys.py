@@ -2,10 +2,10 @@
 
 A key is random, so to sort each chunk's into `item_keys` would write nearly every page of it for
 each chunk, and more of them the larger the table is. So the keys of new rows are appended to
-`new_item_keys` first, and sorted in when some hundred thousand wait, or the pool ends: each page is then
-written once. Whoever enqueues, one process at a time, must know those that wait. Most are never met
-again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has left some,
-they are in a temporary table, by key: to add to that costs ten times as much.
+`new_item_keys` first, and sorted in when some hundred thousand wait, or the pool ends: each page is
+then written once. Whoever enqueues, one process at a time, must know those that wait. Most are
+never met again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has
+left some, they are in a temporary table, by key: to add to that costs ten times as much.
 """
 
 import sqlite3
@@ -78,7 +78,7 @@ def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]
 
 def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
     """How many copies it has met of each of these items by now."""
-    once = sorted(id_ for id_, n in copies.items() if n == 1)
+    once = sorted([id_ for id_, n in copies.items() if n == 1])
     again = {id_: n for id_, n in copies.items() if n > 1}
     db.execute(QUERIES["note_met_items"], {"spans": _spans(once)})
     db.execute(QUERIES["note_met_again"], {"copies": listed(again)})
