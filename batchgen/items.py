@@ -12,14 +12,11 @@ An item's life, and who moves it:
               `retry` change that.
 """
 
-import json
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Any, Literal
 
 from msgspec import Struct, field
-
-from batchgen.text.json_text import canonical_json
 
 
 class State(StrEnum):
@@ -76,6 +73,8 @@ class Recipe(Struct, frozen=True):
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
+        from batchgen.text.json_text import canonical_json  # here: most commands have no use for it
+
         return canonical_json(
             {
                 "system": _template_object(self.system),
@@ -88,6 +87,8 @@ class Recipe(Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
+        import json  # here, too
+
         stored = json.loads(text)
         return cls(
             system=_template_from(stored["system"], "system template"),

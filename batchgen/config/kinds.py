@@ -3,7 +3,6 @@
 Neither the API key nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ from msgspec import Struct
 
 from batchgen.config.price import Price
 from batchgen.parameters import ENDPOINT_PATHS, LARGEST_MAX_TOKENS, OPENAI, OTHERS, VENDORS
-from batchgen.text.json_text import dump_json
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
@@ -65,7 +63,9 @@ def shown_value(value: Any) -> str:
         return "a mapping" if isinstance(value, Mapping) else "a list"
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a huge number"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)[:60]
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:60]
 
 
 def shown_key(key: Any) -> str:
@@ -111,8 +111,10 @@ def _json(phrase: str, *types: type) -> Kind:
 
 def _as_json(value: Any) -> Any:
     """`value` as JSON holds it: keys are text, a tuple is a list."""
+    from batchgen.text.json_text import dump_json, load_json  # here: most settings are no JSON
+
     try:
-        return json.loads(dump_json(value))
+        return load_json(dump_json(value))
     except (TypeError, ValueError) as exc:
         raise ValueError(f"cannot be sent as JSON: {exc}") from None
 
