@@ -43,7 +43,9 @@ class RejectedParameters:
         if isinstance(verdict, Answer):
             if not prepared.input.params:
                 self._answered_recipes.add(recipe)
-            self._worked.update((*recipe, one) for one in prepared.added if one in prepared.body)
+            for one in prepared.added:
+                if one in prepared.body:
+                    self._worked.add((*recipe, one))
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
