@@ -12,8 +12,8 @@ import re
 import stat
 import struct
 import threading
+from binascii import crc32  # not of zlib: YAML loads this one anyway
 from pathlib import Path
-from zlib import crc32
 
 from batchgen.descriptors import close_in_children
 from batchgen.errors import Remedy, StoreError, UsageError
