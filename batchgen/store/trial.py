@@ -36,7 +36,7 @@ too, but as that is mostly the item's own fault, it holds nobody up before there
     too long   of a row without such words hardly any of those answered was as long as half of it:
                the end of a pool that is sorted by length. It was their own fault, in a trial of a
                recipe that was answered in earlier runs, too
-    as many as may fail   the user has said how many: that is enough for a row without such words
+    as many as may fail   the user has said how many: without such words none is a suspect
     nobody left to ask    it was their own fault, unless what they were told can be about no item
 
 What an item is told of a model of its own, with which nobody was answered, makes no row.
@@ -77,6 +77,7 @@ class Accusation(StrEnum):
     nonsense  what came is no completion
     empty     what came is a completion, and empty
     cut       what came breaks off
+    truncated the answer ends at max_tokens, and is no use so
     account   the key, the credit or the model is to blame, and no item
     forbidden the key may not do this, or not for this item
     model     the same of a model that the item itself asks for, and that nobody was answered with
@@ -87,6 +88,7 @@ class Accusation(StrEnum):
     NONSENSE = "nonsense"
     EMPTY = "empty"
     CUT = "cut"
+    TRUNCATED = "truncated"
     ACCOUNT = "account"
     FORBIDDEN = "forbidden"
     MODEL = "model"
@@ -268,8 +270,8 @@ def _all_tell(
     suspects: Sequence[SuspectRow], accusation: Accusation, answered_before: bool
 ) -> bool:
     """Whether they are enough where there is nobody else, and all are alike."""
-    if accusation is Accusation.CUT:  # a server that goes down breaks off what is under way
-        return False
+    if accusation in (Accusation.CUT, Accusation.TRUNCATED):
+        return False  # a server that goes down breaks off what is under way; or they are long
     if answered_before:
         is_about_items = accusation in _MAY_BE_ABOUT_ITEMS
         return len(suspects) >= _ENOUGH_OF_ALL and not is_about_items

@@ -32,6 +32,12 @@ def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
         asked = f"{why.items} different items failed alike"
     of = f" of {why.experiment}" if why.experiment else ""
     by = "" if server.is_alone else " by this server"
+    if accusation_of(why.alike) is Accusation.TRUNCATED:
+        words = (
+            f"nothing{of} has been answered to its end{by} in this run: {why.items} different "
+            f"items tell that {why.message}. Raise model.max_tokens."
+        )
+        return Halt(words, Remedy.REPLACE_RECIPE)
     look_at, remedy = _look_at(why, f"{server.place}.base_url ({server.shown_url})")
     words = (
         f"nothing{of} has been answered{by} in this run, and {asked}. {look_at} "

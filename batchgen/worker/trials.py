@@ -2,8 +2,9 @@
 answered, an item whose call failed is a suspect, as the fault may be the recipe's or the server's.
 
 What a server says for the time being (429, 5xx, no connection, no answer in time) accuses nobody;
-that is the pacer's matter; an answer that breaks off is both. Nor does an item that asks otherwise
-than its recipe, and is told that it asks wrongly.
+that is the pacer's matter; an answer that breaks off is both. An answer that is of no use, as it
+was cut off at max_tokens, accuses as well. An item that asks otherwise than its recipe, and is
+told that it asks wrongly, accuses nobody either.
 
 A reply that says that no request would work (a wrong key, no credit) is believed at once where
 nobody was answered yet, if it can be about no item. Else it makes a suspect, too; and so does any
@@ -90,6 +91,8 @@ class Trials:
     ) -> Decision:  # fmt: skip
         """The decision, unless it is too early to say that the failure is the item's own."""
         if isinstance(verdict, Answer):
+            if isinstance(decision, Fail) and recipe_id not in self._proven | self._answered:
+                return Suspect(alike(reply.status, Accusation.TRUNCATED), decision.error, decision)
             self._answered.add(recipe_id)
             self._models.add(str(prepared.body["model"]))
             return decision

@@ -718,6 +718,11 @@ update work
 update work set available_at = :available_at, tries = tries + :tries
  where item_id = :item_id and state = 'pending';
 
+-- name: parser_of_item
+-- What its answer would be read with.
+select e.parser_id from work w join experiments e on e.id = w.experiment_id
+ where w.item_id = :item_id;
+
 -- name: forget_suspect
 delete from suspects where item_id = :item_id;
 

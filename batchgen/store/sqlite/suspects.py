@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from batchgen.items import Fail, Reason, State
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan import result_row
+from batchgen.store.plan import parser_of, result_row
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
@@ -58,8 +58,13 @@ def acquit(db: sqlite3.Connection, suspects: Sequence[SuspectRow], now: int) -> 
         if db.execute(QUERIES["fail_suspect"], failed).rowcount == 1:
             result_seq += 1
             end = Fail(Reason(one.reason), one.error)
-            row = result_row(result_seq, one.item_id, one.attempt_seq, end, now, parser_id=None)
+            found = db.execute(QUERIES["parser_of_item"], {"item_id": one.item_id}).fetchone()
+            parser_id = parser_of(end, found[0])
+            row = result_row(
+                result_seq, one.item_id, one.attempt_seq, end, now, parser_id=parser_id
+            )
             db.execute(QUERIES["append_result"], row)
+            deltas.parse(one.experiment_id, parser_id, +1)
             deltas.move(one.experiment_id, State.PENDING, -1)
             deltas.move(one.experiment_id, State.FAILED, +1, one.reason)
     write_deltas(db, deltas)

@@ -85,7 +85,7 @@ class TrialsAtServer:
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self._read_proven()
         return [
-            _as_it_counts(outcome, self.known, by_itself=self._failed_alike_before(outcome))
+            _as_it_counts(outcome, self.known, by_itself=self._fails_by_itself(outcome))
             for outcome in outcomes
         ]
 
@@ -98,7 +98,7 @@ class TrialsAtServer:
         if any(_finds_it_down(o) and o.item.recipe_id not in self.known for o, _ in outcomes):
             self._ask_alone()
         self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
-        served_at = max((_sent_at(one) for one, _ in outcomes if _proves(one)), default=0)
+        served_at = max((_sent_at(one) for one, _ in outcomes if _is_served(one)), default=0)
         self._acquit([
             one for one in self._suspects
             if one.recipe_id in self.known and (one.halt is None or one.ended_at < served_at)
@@ -219,10 +219,13 @@ class TrialsAtServer:
         return Seen(self._in_flight, calls, failed)
 
     def _may_be_its_items(self, kind: str) -> bool:
-        """Whether what was answered before is refused now for what its items are."""
+        """Whether what was answered before fails now for what its items are."""
         group = [one for one in self._suspects if one.alike == kind]
+        accuses = accusation_of(kind)
         was_answered = all(o.recipe_id in self.known or self._was_answered_before(o) for o in group)
-        if accusation_of(kind) is not Accusation.REQUEST or not was_answered:
+        if accuses is Accusation.TRUNCATED:
+            return was_answered or self._request.max_failures is not None
+        if accuses is not Accusation.REQUEST or not was_answered:
             return False
         if self._request.max_failures is not None:
             return True
@@ -235,7 +238,7 @@ class TrialsAtServer:
         return [length for (length,) in self._db.execute(QUERIES[query], values)]
 
     def _acquit_alike(self, kind: str) -> None:
-        """What is left is asked as usual, of a recipe on trial too: it was answered before."""
+        """What is left is asked as usual, of a recipe on trial too."""
         group = [one for one in self._suspects if one.alike == kind]
         for recipe_id in {one.recipe_id for one in group} - self.known:
             self._db.execute(QUERIES["prove_recipe"], self._of_server(recipe_id=recipe_id))
@@ -294,10 +297,15 @@ class TrialsAtServer:
         row = self._of_server(recipe_id=one.recipe_id)
         return self._db.execute(QUERIES["was_answered_before"], row).fetchone() is not None
 
-    def _failed_alike_before(self, outcome: Outcome) -> bool:
-        attempt = outcome.attempt
-        if attempt is None or not isinstance(outcome.decision, Suspect):
+    def _fails_by_itself(self, outcome: Outcome) -> bool:
+        """Whether a suspect is none: the user has said how many may be refused after answers, or it
+        failed alike before."""
+        attempt, decision = outcome.attempt, outcome.decision
+        if attempt is None or not isinstance(decision, Suspect):
             return False
+        is_request = accusation_of(decision.alike) is Accusation.REQUEST
+        if is_request and decision.halt is not None and self._request.max_failures is not None:
+            return True
         row = self._of_server(
             item_id=outcome.item.id, recipe_id=outcome.item.recipe_id,
             reason=attempt.reason, http_status=attempt.http_status,
@@ -323,6 +331,11 @@ class TrialsAtServer:
 
 
 def _proves(outcome: Outcome) -> bool:
+    """Whether what was asked can be done."""
+    return _is_served(outcome) and not isinstance(outcome.decision, Suspect)
+
+
+def _is_served(outcome: Outcome) -> bool:
     """Whether the server, and its model, have done what was asked: a refusal is the model's too."""
     attempt = outcome.attempt
     if attempt is None:
