@@ -8,8 +8,7 @@
 What was answered is kept: run the same script again after a crash, and it goes on where it was.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as a type checker knows it, without the import: it takes longer than ours
 
 if TYPE_CHECKING:
     from batchgen.api import DataGenerationPipeline, Results, StoppedError
@@ -21,11 +20,13 @@ __all__ = ["BatchgenError", "DataGenerationPipeline", "Results", "StoppedError",
 
 if not TYPE_CHECKING:  # or else any name would be one to a type checker
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """The API on first use: importing batchgen costs next to nothing."""
         if name in __all__:
+            from importlib import import_module
+
             module = "batchgen.errors" if name == "BatchgenError" else "batchgen.api"
-            return getattr(importlib.import_module(module), name)
+            return getattr(import_module(module), name)
         raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
 
 

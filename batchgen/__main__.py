@@ -2,12 +2,16 @@
 
 import gc
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # so a type checker knows it
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """The command; ends the process with the exit code of the contract."""
-    gc.disable()  # until `run_process`: to look for cycles takes a twentieth of the imports' time
+    gc.disable()  # until `run_process`, as nearly all that is imported stays
     try:
         from batchgen.cli import main
     except KeyboardInterrupt:  # a Ctrl-C at once: there is nothing to finish

@@ -6,7 +6,6 @@ kept anyway.
 """
 
 import os
-import resource
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
@@ -47,6 +46,8 @@ def allow_calls(calls: int) -> None:
 
     Raises UsageError, with the numbers, where the system does not allow as many.
     """
+    import resource  # here: most commands make no calls
+
     needed = calls + _BESIDE_CALLS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_WANTED if hard == resource.RLIM_INFINITY else hard
@@ -60,6 +61,8 @@ def allow_calls(calls: int) -> None:
 
 
 def _raise_soft_limit(wanted: int, needed: int, hard: int) -> None:
+    import resource
+
     for limit in (wanted, needed):  # macOS: not above kern.maxfilesperproc, whatever the hard one
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -50,6 +50,7 @@ class Remedy(Enum):
     RAISE_COST_BUDGET = auto()
     RAISE_TOKEN_BUDGET = auto()
     ALLOW_MORE_FAILURES = auto()
+    LET_ITEMS_FAIL = auto()
     # Of failed items; `which` chooses them, as options of retry.
     ASK_AGAIN = auto()  # which
     LOOK_AND_ASK_AGAIN = auto()  # which, item

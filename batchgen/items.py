@@ -14,20 +14,14 @@ An item's life, and who moves it:
               value of its parent once more, and `retry --stale`, change that.
 """
 
-import json
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field
 
-from batchgen.text.json_text import canonical_json
-
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.steps import Followed, Link
-
-LARGEST_MAX_TOKENS = 10**9
-"""What `max_tokens` may be at most: a budget adds up such numbers, and they must stay countable."""
 
 
 class State(StrEnum):
@@ -87,6 +81,8 @@ class Recipe(Struct, frozen=True):
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
+        from batchgen.text.json_text import canonical_json  # here: most commands have no use for it
+
         return canonical_json(
             {
                 "system": _template_object(self.system),
@@ -100,6 +96,8 @@ class Recipe(Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
+        import json  # here, too
+
         stored = json.loads(text)
         return cls(
             system=_template_from(stored["system"], "system template"),
@@ -176,7 +174,7 @@ class PoolItem(Struct, frozen=True):
     text: str = ""
 
 
-class NewItem(Struct, frozen=True):
+class NewItem(Struct, frozen=True, gc=False):
     """One item to enqueue. `key` is its identity: items with equal keys are copies of equal content
     or, when `custom_id` is set, the one item with that id."""
 
@@ -234,34 +232,6 @@ class Usage(Struct, frozen=True):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
-
-
-class Price(Struct, frozen=True):
-    """US dollars for a million tokens. `larger`: from that many prompt tokens on, the other price
-    holds for the whole request."""
-
-    input_usd_per_mtok: float
-    output_usd_per_mtok: float
-    cached_input_usd_per_mtok: float
-    larger: "tuple[int, Price] | None" = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Price":
-        """From its fields as JSON has them."""
-        larger = values["larger"]
-        return cls(**{**values, "larger": larger and (larger[0], cls.from_json(larger[1]))})
-
-    def cost_usd(self, usage: Usage) -> float:
-        """What a call cost; tokens that the server did not count cost nothing."""
-        prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        if self.larger is not None and prompt >= self.larger[0]:
-            return self.larger[1].cost_usd(usage)
-        cached = min(usage.cached_tokens or 0, prompt)
-        return (
-            (prompt - cached) * self.input_usd_per_mtok
-            + cached * self.cached_input_usd_per_mtok
-            + completion * self.output_usd_per_mtok
-        ) / 1e6
 
 
 class Reply(Struct, frozen=True):
@@ -397,7 +367,7 @@ class Suspect(Struct, frozen=True):
     halt: str | None = None
 
 
-class Acquitted(NamedTuple):
+class Acquitted(Struct, frozen=True):
     """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
     asked again."""
 

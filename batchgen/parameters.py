@@ -91,3 +91,6 @@ ENDPOINT_PATHS = {
     "embeddings": "/embeddings",
 }
 """Where each endpoint is, by its name in the config."""
+
+LARGEST_MAX_TOKENS = 10**9
+"""What `max_tokens` may be at most: a budget adds up such numbers, and they must stay countable."""

@@ -1,17 +1,11 @@
 """How much of a server's rate limit `work --adaptive` uses, and how often it runs into it."""
 
-import json
-import os
-import signal
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import Figure, Options, Running, Table, start
-from bench.project import Project, make_project
+from bench.measure import Figure, Options, Table
+from bench.simulated import Side, ledgers_of
 
 NAME = "adaptive"
 GOAL_SHARE, GOAL_REFUSED, GOAL_REFUSED_OF_60 = 0.9, 0.02, 0.05
@@ -124,60 +118,17 @@ def _figures(calls: Calls, from_s: float, until_s: float) -> Iterator[Figure]:
 
 
 def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]:
-    """All at the same time, until they are stopped."""
-    with ExitStack() as stack:
-        projects = []
-        for number, load in enumerate(loads):
-            place = path / str(number)
-            place.mkdir(parents=True)
-            url = stack.enter_context(_simulating(place, load))
-            items = int(load.rpm / 60 * seconds * 1.2) + 2 * load.rpm + 1000
-            projects.append(make_project(place, url, items, parser="raw"))
-        workers = [
-            project.start("-q", "work", "-c", str(load.slots), "--adaptive")
-            for project, load in zip(projects, loads, strict=True)
-            for _ in range(load.workers)
-        ]
-        _work_for(projects, workers, seconds)
-        return [
-            Calls(load, _read_ledger(project.path / "ledger.jsonl"))
-            for project, load in zip(projects, loads, strict=True)
-        ]
+    found = ledgers_of(path, [_side(load, seconds) for load in loads], seconds)
+    return [
+        Calls(load, [(at_s, outcome == "ok") for at_s, outcome in ledger])
+        for load, ledger in zip(loads, found, strict=True)
+    ]
 
 
-def _work_for(projects: list[Project], workers: list[Running], seconds: float) -> None:
-    """So many seconds from the last one's first call on."""
-    while not all((project.path / "ledger.jsonl").stat().st_size for project in projects):
-        time.sleep(0.1)
-    time.sleep(seconds)
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGTERM)
-    for worker in workers:
-        worker.wait(timeout_s=60)
-
-
-@contextmanager
-def _simulating(place: Path, load: Load) -> Iterator[str]:
-    command = [
-        sys.executable, "-m", "batchgen", "simulate", "--port", "0",
-        "--latency", "lognormal:1.0:0.3", "--no-limit-headers", "--ledger", "ledger.jsonl",
-    ]  # fmt: skip
-    command += ["--rpm", str(load.rpm)] if load.has_limit else []
-    command += ["--errors", f"429={load.strays}", "--retry-after", "0"] if load.strays else []
-    command += [] if load.burst is None else ["--burst", str(load.burst)]
-    ours, theirs = os.pipe()
-    with os.fdopen(ours) as said, os.fdopen(theirs, "wb") as says:
-        running = start(command, cwd=place, stdout=says)
-        says.close()
-        try:
-            yield said.readline().split()[-1]
-        finally:
-            os.kill(running.pid, signal.SIGKILL)
-            running.wait()
-
-
-def _read_ledger(path: Path) -> list[tuple[float, bool]]:
-    """(second since the first call, was it taken) of each call."""
-    with path.open() as lines:
-        calls = [json.loads(line) for line in lines]
-    return [(call["time"] - calls[0]["time"], call["outcome"] == "ok") for call in calls]
+def _side(load: Load, seconds: float) -> Side:
+    server = ["--latency", "lognormal:1.0:0.3", "--no-limit-headers"]
+    server += ["--rpm", str(load.rpm)] if load.has_limit else []
+    server += ["--errors", f"429={load.strays}", "--retry-after", "0"] if load.strays else []
+    server += [] if load.burst is None else ["--burst", str(load.burst)]
+    items = int(load.rpm / 60 * seconds * 1.2) + 2 * load.rpm + 1000
+    return Side(tuple(server), ("-c", str(load.slots), "--adaptive"), items, load.workers)

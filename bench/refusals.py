@@ -4,17 +4,11 @@ Those of a line run beside each other, each with a server of its own in a proces
 share of a load is that of its baseline, which was under the same machine at the same time.
 """
 
-import json
-import os
-import signal
-import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import Figure, Options, Table
-from bench.project import Project, make_project
-from bench.simulated import simulating
+from bench.simulated import Side, ledgers_of
 
 NAME = "refusals"
 _SLOTS = 50
@@ -148,37 +142,10 @@ def _outage(path: Path, outage_s: int) -> tuple[tuple[str, ...], Figure]:
 
 
 def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]:
-    """All at the same time, until they are stopped."""
-    with ExitStack() as stack:
-        projects = []
-        for number, load in enumerate(loads):
-            place = path / str(number)
-            place.mkdir(parents=True)
-            url = stack.enter_context(simulating(place, "--latency", _LATENCY, *load.options))
-            items = int((load.best or load.slots) * seconds * 1.5) + 1000
-            projects.append(make_project(place, url, items, parser="raw"))
-        workers = [
-            project.start("-q", "work", "-c", str(load.slots))
-            for project, load in zip(projects, loads, strict=True)
-        ]
-        while not all(_ledger(project).stat().st_size for project in projects):
-            time.sleep(0.1)
-        time.sleep(seconds)
-        for worker in workers:
-            os.kill(worker.pid, signal.SIGTERM)
-        for worker in workers:
-            worker.wait(timeout_s=60)
-        return [
-            Calls(load, _read_ledger(_ledger(project)))
-            for project, load in zip(projects, loads, strict=True)
-        ]
+    found = ledgers_of(path, [_side(load, seconds) for load in loads], seconds)
+    return [Calls(load, ledger) for load, ledger in zip(loads, found, strict=True)]
 
 
-def _ledger(project: Project) -> Path:
-    return project.path / "ledger.jsonl"
-
-
-def _read_ledger(path: Path) -> list[tuple[float, str]]:
-    with path.open() as lines:
-        calls = [json.loads(line) for line in lines]
-    return [(call["time"] - calls[0]["time"], call["outcome"]) for call in calls]
+def _side(load: Load, seconds: float) -> Side:
+    items = int((load.best or load.slots) * seconds * 1.5) + 1000
+    return Side(("--latency", _LATENCY, *load.options), ("-c", str(load.slots)), items)

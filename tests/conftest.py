@@ -5,8 +5,10 @@ act. Nothing sleeps to wait for something.
 """
 
 import os
+import shutil
 import signal
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from batchgen.simulate import Simulator
 from tests.kits.project import Project
 from tests.kits.terminal import Terminal
 from tests.kits.typist import Typist
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 6 << 30  # three times what the tests write
 
 # A busy machine is no failure, so nothing has a deadline.
 settings.register_profile("fast", max_examples=20, deadline=None)
@@ -35,6 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("slow" if config.getoption("--slow") else "fast")
     if config.getoption("--slow"):
         config.option.timeout = 1800
+    elif config.option.basetemp is None:
+        _keep_files_in_memory(config)
+
+
+def _keep_files_in_memory(config: pytest.Config) -> None:
+    """While the tests run, if there is room: each commits dozens of times, and would wait for the
+    disk each time. What a killed process has written stays there as it does on a disk."""
+    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES:
+        made = config.option.basetemp = tempfile.mkdtemp(prefix="batchgen-tests-", dir=_MEMORY)
+        config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

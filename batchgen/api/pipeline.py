@@ -25,7 +25,7 @@ from batchgen.api.settings import Settings
 from batchgen.api.streaming import Give, Stream, Work
 from batchgen.api.words import ErrorsInPython, stop_next
 from batchgen.config import Config, load
-from batchgen.jobs.recipes import recipe_of
+from batchgen.jobs.recipe import recipe_of
 from batchgen.parsers import load_parser
 from batchgen.shutdown import Stop
 from batchgen.userfunctions import refuse_while_imported

@@ -50,6 +50,8 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.RAISE_COST_BUDGET: "Raise max_cost to go on.",
     Remedy.ALLOW_MORE_FAILURES:
         "See them all: pipeline.failures(). Mend the cause, or raise max_failures.",
+    Remedy.LET_ITEMS_FAIL:
+        "If these items are at fault themselves, say with max_failures how many may fail.",
     Remedy.ASK_AGAIN: "Ask again: pipeline.retry({which})",
     Remedy.LOOK_AND_ASK_AGAIN:
         "See what came (batchgen show {item}) before you ask again: pipeline.retry({which})",

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +41,6 @@ from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.lookup import named
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import outdated
-from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.pool import BadLine
@@ -219,43 +218,6 @@ def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
 
 async def _find_experiment(store: Store, name: str) -> Experiment | None:
     return next((one for one in await store.experiments() if one.name == name), None)
-
-
-async def say_if_recipe_changed(
-    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
-) -> None:
-    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
-    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
-    experiment = await _find_experiment(store, config.output_data.experiment_name)
-    if experiment is None or (chosen is not None and experiment.id not in chosen):
-        return
-    chain = await store.chain_of(experiment.id)
-    steps = named(await store.experiments(), experiment.name) if chain else [experiment]
-    open_rows = (await store.counts([one.id for one in steps])).open
-    try:
-        asked = asked_of(config)
-    except UsageError:  # it is not needed for what was enqueued
-        return
-    changes = "; ".join([
-        f"step {one.step}: {change}" if chain else change
-        for one in steps
-        for change in await _changes(store, one, asked)
-    ])  # fmt: skip
-    if open_rows and changes:
-        session.say(
-            f"{experiment.name}: changed since it was enqueued: {changes}. "
-            f"{counted(open_rows, 'row')} that wait keep what they were enqueued with; to change "
-            "that, enqueue the pool again with --recipe replace."
-        )
-
-
-async def _changes(store: Store, experiment: Experiment, asked: Asked) -> list[str]:
-    """How an experiment without steps, or a step, is asked otherwise than the config says."""
-    recipe = asked.recipe_of(experiment.step)
-    present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
-    if recipe is None or not present or recipe in present:
-        return []
-    return recipe_changes(present[0], recipe)
 
 
 def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:

@@ -1,7 +1,6 @@
 """What the user can type: the command line's words for the remedy of an error or a halt, and for
 what a display suggests."""
 
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -68,6 +67,8 @@ HINTS: Mapping[Remedy, str] = {
         "run with --recipe replace",
     Remedy.ALLOW_MORE_FAILURES:
         "See them all: {batchgen} failures. Mend the cause, or raise --max-failures.",
+    Remedy.LET_ITEMS_FAIL:
+        "If these items are at fault themselves, say with --max-failures how many may fail.",
 }  # fmt: skip
 
 
@@ -76,16 +77,22 @@ def batchgen() -> str:
     context = click.get_current_context(silent=True)
     given = global_options(context) if context else {}
     options = (("--config", given.get("config_path")), ("--db", given.get("database")))
-    return shlex.join(
-        ["batchgen", *(part for name, path in options if path for part in (name, str(path)))]
-    )
+    typed = (f" {name} {quoted(str(path))}" for name, path in options if path)
+    return f"batchgen{''.join(typed)}"
+
+
+def quoted(text: str) -> str:
+    """As a shell takes it for one word."""
+    from shlex import quote  # here: mostly there is nothing to quote
+
+    return quote(text)
 
 
 def of_experiment() -> str:
     """The option for the experiment that this command was given, if it was given one."""
     context = click.get_current_context(silent=True)
     name = context.params.get("experiment") if context else None
-    return f" --experiment {shlex.quote(name)}" if name else ""
+    return f" --experiment {quoted(name)}" if name else ""
 
 
 def commands() -> Commands:
@@ -103,12 +110,12 @@ def commands() -> Commands:
 
 def failure_hint(failed: "FailedLike", experiment: str | None = None) -> str:
     """What to type about a group of failed items; `experiment`: there are others."""
-    scope = "" if experiment is None else f" --experiment {shlex.quote(experiment)}"
+    scope = "" if experiment is None else f" --experiment {quoted(experiment)}"
     which = f" --reason {failed.group.reason}"
     if failed.message is not None:
-        which += f" --message {shlex.quote(failed.message)}"
+        which += f" --message {quoted(failed.message)}"
     facts = {
-        "which": which + scope, "scope": scope, "item": shlex.quote(failed.example),
+        "which": which + scope, "scope": scope, "item": quoted(failed.example),
         "setting": failed.setting,
     }  # fmt: skip
     return HINTS[failed.remedy].format(batchgen=batchgen(), **facts)
@@ -118,7 +125,7 @@ def with_hint(message: str, remedy: Remedy | None, facts: Mapping[str, object] =
     """The message, and what to type about it."""
     if remedy is None:
         return message
-    typed = {name: shlex.quote(str(fact)) if name == "item" else fact
+    typed = {name: quoted(str(fact)) if name == "item" else fact
              for name, fact in facts.items()}  # fmt: skip
     return f"{message} {HINTS[remedy].format(batchgen=batchgen(), **typed)}"
 

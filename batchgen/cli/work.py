@@ -1,23 +1,27 @@
 """work: the pending items are answered."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from batchgen.cli.completion import experiments
-from batchgen.cli.enqueueing import say_if_recipe_changed
 from batchgen.cli.following import follow_scope
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import with_hint
 from batchgen.cli.options import force_option, step_option
 from batchgen.cli.parsing import load_present_parsers
-from batchgen.cli.session import Session, run_async
+from batchgen.cli.session import Session, counted, run_async
 from batchgen.cli.working import processes_option, work_on, work_options
+from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
+from batchgen.jobs.asked import Asked, asked_of
+from batchgen.jobs.lookup import named
+from batchgen.jobs.recipe_choice import recipe_changes
 from batchgen.jobs.scope import Scope, scope_of
 from batchgen.jobs.work import spec_of
-from batchgen.store import open_store
+from batchgen.store import Experiment, Store, open_store
 
 
 @click.command(
@@ -69,7 +73,7 @@ def work(
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names, step)
             spec = spec_of(config, experiments=scope.ids, **options)
-            await say_if_recipe_changed(session, store, config, scope.ids)
+            await _say_if_recipe_changed(session, store, config, scope.ids)
             present = await load_present_parsers(session, store, config, scope.ids)
             await follow_scope(session, store, scope.ids)
             result = await work_on(
@@ -86,6 +90,45 @@ def work(
         return result.exit_code
 
     return run_async(job())
+
+
+async def _say_if_recipe_changed(
+    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
+) -> None:
+    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
+    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
+    found = await store.experiments()
+    name = config.output_data.experiment_name
+    experiment = next((one for one in found if one.name == name), None)
+    if experiment is None or (chosen is not None and experiment.id not in chosen):
+        return
+    chain = await store.chain_of(experiment.id)
+    steps = named(found, name) if chain else [experiment]
+    open_rows = (await store.counts([one.id for one in steps])).open
+    try:
+        asked = asked_of(config)
+    except UsageError:  # it is not needed for what was enqueued
+        return
+    changes = "; ".join([
+        f"step {one.step}: {change}" if chain else change
+        for one in steps
+        for change in await _changes(store, one, asked)
+    ])  # fmt: skip
+    if open_rows and changes:
+        session.say(
+            f"{experiment.name}: changed since it was enqueued: {changes}. "
+            f"{counted(open_rows, 'row')} that wait keep what they were enqueued with; to change "
+            "that, enqueue the pool again with --recipe replace."
+        )
+
+
+async def _changes(store: Store, experiment: Experiment, asked: Asked) -> list[str]:
+    """How an experiment without steps, or a step, is asked otherwise than the config says."""
+    recipe = asked.recipe_of(experiment.step)
+    present = [await store.recipe(one) for one in await store.present_recipes(experiment.id)]
+    if recipe is None or not present or recipe in present:
+        return []
+    return recipe_changes(present[0], recipe)
 
 
 def _say_where_more_is(session: Session, scope: Scope) -> None:

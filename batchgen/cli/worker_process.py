@@ -13,8 +13,7 @@ COMMAND = (sys.executable, "-P", "-m", __name__)
 
 def main() -> NoReturn:
     parent = Parent()
-    tune_for_work()
-    run_process(lambda: asyncio.run(work_for_parent(parent)))
+    run_process(lambda: asyncio.run(work_for_parent(parent, begun=tune_for_work)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,14 +14,10 @@ from batchgen.cli.parsing import stay_up_to_date
 from batchgen.cli.process import tune_for_work
 from batchgen.cli.run_messages import say_result, stopping_line
 from batchgen.cli.session import Session, counted
-from batchgen.cli.worker_process import COMMAND
 from batchgen.config import Config
 from batchgen.display.run import RunDisplay
 from batchgen.errors import UsageError
-from batchgen.export import LiveFile, Overwriting, keep_live_file
-from batchgen.jobs.export import live_file_of
 from batchgen.jobs.log import LogFile
-from batchgen.jobs.processes import work_in_processes
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult, work
 from batchgen.llm.prices import Prices
@@ -29,6 +26,9 @@ from batchgen.store import FailureLimit, Store
 from batchgen.worker.requests import Present
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import RunContext, Stats
+
+if TYPE_CHECKING:
+    from batchgen.export import LiveFile
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -113,10 +113,18 @@ async def work_on(
     kept up to date meanwhile; with `force` also where another file is. `present` are the parsers
     and functions of the experiments, by their numbers."""
     specs = _split(spec, processes)
+    if len(specs) < processes and len(specs) == spec.most_parts:
+        session.say(
+            f"working with {len(specs)} of the {processes} processes: one of model.servers has no "
+            f"more slots to share (concurrency: {spec.most_parts})."
+        )
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
-    overwriting = Overwriting(config.own_files, force)
     live = None
     if output:
+        from batchgen.export import Overwriting  # here: who wants no file loads no export
+        from batchgen.jobs.export import live_file_of
+
+        overwriting = Overwriting(config.own_files, force)
         live = await live_file_of(store, spec.experiments, output, overwriting, say=display.say)
 
     look = await watch_run(store, spec.experiments, spec.until)
@@ -128,12 +136,14 @@ async def work_on(
     with stop_on_signal(stop, announce):
         async with _kept_up_to_date(live, stop, display), showing:
             if len(specs) == 1:
-                tune_for_work()
                 show_attempt = display.say if session.verbose else None
                 with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work(store, config, spec, context, present)
+                    result = await work(store, config, spec, context, present, begun=tune_for_work)
             else:
+                from batchgen.cli.worker_process import COMMAND
+                from batchgen.jobs.processes import work_in_processes
+
                 result = await work_in_processes(
                     store, config, specs, COMMAND,
                     stop=stop, stats=stats, say=display.say, verbose=session.verbose,
@@ -148,11 +158,15 @@ async def work_on(
 
 
 def _kept_up_to_date(
-    live: LiveFile | None, stop: Stop, display: RunDisplay
+    live: "LiveFile | None", stop: Stop, display: RunDisplay
 ) -> AbstractAsyncContextManager[None]:
     """While inside, the file follows the work; a second signal leaves the last of it to the next
     run."""
-    return keep_live_file(live, stop.now, display.warn) if live else nullcontext()
+    if live is None:
+        return nullcontext()
+    from batchgen.export import keep_live_file
+
+    return keep_live_file(live, stop.now, display.warn)
 
 
 def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:

@@ -5,6 +5,7 @@ This is the door. Behind it:
     settings     the values and the table of all settings: the reference
     kinds        what a value must be
     sent         headers, and what is added to the URL
+    price        what tokens cost
     servers      several servers or keys for one run
     steps        several calls for each item: step_settings are the reference, step_list reads them
     sources      defaults < file < environment < overrides
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Config", "Leaf", "ModelConfig", "OutputConfig", "PromptsConfig", "Secrets",
+    "Config", "Leaf", "ModelConfig", "OutputConfig", "Price", "PromptsConfig", "Secrets",
     "SentValue", "SentValues", "ServerConfig", "StepConfig", "StepKey", "StepPrompt", "WorkConfig",
     "gives_key", "leaf_table", "load", "missing_variables", "model_of", "model_setting",
     "place_in", "plan_of", "secrets_of", "server_names", "step_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from batchgen.config.price import Price
     from batchgen.config.secrets import Secrets, secrets_of
     from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
     from batchgen.config.servers import ServerConfig, server_names
@@ -45,5 +47,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__,
-        "settings", "sent", "servers", "sources", "secrets", "steps", "step_settings",
+        "settings", "price", "sent", "servers", "sources", "secrets", "steps", "step_settings",
     )  # fmt: skip

@@ -3,7 +3,6 @@
 Neither the API key nor a base_url, in which somebody may have hidden one, is ever quoted.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,19 +12,19 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from batchgen.items import LARGEST_MAX_TOKENS, Price
-from batchgen.parameters import ENDPOINT_PATHS, OPENAI, OTHERS, VENDORS
-from batchgen.text.json_text import dump_json
+from batchgen.config.price import Price
+from batchgen.parameters import ENDPOINT_PATHS, LARGEST_MAX_TOKENS, OPENAI, OTHERS, VENDORS
 
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-_URL_VARIABLE = re.compile(r"\$\{(\w+)\}")
+# Patterns as text: `re` compiles one when it is used, and most are not.
+_VARIABLE = r"(?a:\$(?:(\w+)|\{(\w+)\}))"
+_URL_VARIABLE = r"\$\{(\w+)\}"
 # Parts of a request that batchgen sets.
 NOT_SETTINGS = ("messages", "input", "prompt", "stream_options")
-_FUNCTION_FILE = re.compile(r"(.+\.py)(|:[\w.]+)", re.DOTALL)
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FUNCTION_FILE = r"(?s:(.+\.py)(|:[\w.]+))"
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 class ValueContext(Struct, frozen=True):
@@ -64,7 +63,9 @@ def shown_value(value: Any) -> str:
         return "a mapping" if isinstance(value, Mapping) else "a list"
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a huge number"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)[:60]
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:60]
 
 
 def shown_key(key: Any) -> str:
@@ -110,8 +111,10 @@ def _json(phrase: str, *types: type) -> Kind:
 
 def _as_json(value: Any) -> Any:
     """`value` as JSON holds it: keys are text, a tuple is a list."""
+    from batchgen.text.json_text import dump_json, load_json  # here: most settings are no JSON
+
     try:
-        return json.loads(dump_json(value))
+        return load_json(dump_json(value))
     except (TypeError, ValueError) as exc:
         raise ValueError(f"cannot be sent as JSON: {exc}") from None
 
@@ -211,7 +214,7 @@ def file_of_parser(spec: str) -> str | None:
     prefix, _, source = spec.partition(":")
     if prefix == "json_schema":
         return None if source.startswith("{") else source
-    named = _FUNCTION_FILE.fullmatch(spec)
+    named = re.fullmatch(_FUNCTION_FILE, spec)
     return named[1] if named and prefix not in ("tag", "regex", "python") else None
 
 
@@ -229,7 +232,9 @@ def _check_provider(value: Any, _: ValueContext) -> str:
 
 def named_variable(value: Any) -> str | None:
     """The name in `value` when it is $NAME or ${NAME}."""
-    named = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not isinstance(value, str) or "$" not in value:
+        return None
+    named = re.fullmatch(_VARIABLE, value.strip())
     return named and (named[1] or named[2])
 
 
@@ -249,7 +254,7 @@ def _check_api_key(value: Any, context: ValueContext) -> str | None:
 
 def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
     """The variables that a base_url is made with, and what they are, as it has them."""
-    names = _URL_VARIABLE.findall(value) if isinstance(value, str) else ()
+    names = re.findall(_URL_VARIABLE, value) if isinstance(value, str) and "$" in value else ()
     found = {name: env.get(name, "").strip().partition("?")[0].rstrip("/") for name in names}
     return {name: value for name, value in found.items() if value}
 
@@ -262,13 +267,15 @@ def _check_base_url(value: Any, context: ValueContext) -> str:
 
     if not isinstance(value, str):
         raise ValueError("must be text")
-    url = _URL_VARIABLE.sub(expand, value.strip())
+    url = value.strip()
+    if "$" in url:
+        url = re.sub(_URL_VARIABLE, expand, url)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # its text quotes the URL
         usable = False
-    if not usable or re.search(r"[^!-~]", url):
+    if not (usable and url.isascii() and url.isprintable()) or " " in url:
         raise ValueError("must be http://host... or https://host...")
     if "@" in parts.netloc:
         raise ValueError("must not have a user or password; the key belongs in model.api_key")
@@ -288,7 +295,7 @@ def _check_endpoint(value: Any, _: ValueContext) -> str:
 
 def _check_experiment(value: Any, context: ValueContext) -> str:
     name = _check_text(value, context)
-    if re.search(r"[/\\]", name) or _CONTROL.search(name):
+    if "/" in name or "\\" in name or (not name.isprintable() and re.search(_CONTROL, name)):
         raise ValueError(r"must not contain / or \ or control characters")
     if name in (".", "..") or name.startswith("-"):
         raise ValueError('must not be "." or ".." or start with "-"')

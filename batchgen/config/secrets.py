@@ -30,18 +30,26 @@ class Secrets:
 
     def __init__(self, shown: Mapping[str, str], shown_in_answers: Mapping[str, str]) -> None:
         self._in_errors = _longest_first(shown, filter(_may_be_hidden, shown))
+        self._shortest_chars = min(map(len, self._in_errors), default=0)
         self._in_answers = _longest_first(shown_in_answers, filter(_is_sure, shown_in_answers))
+        self._written_in_answers = {
+            written: text
+            for secret, text in self._in_answers.items()
+            for written in (secret, json.dumps(secret)[1:-1])
+        }
 
     def hide(self, text: str) -> str:
         """`text`, an error or a header, without them."""
+        if len(text) < self._shortest_chars:  # no form of a secret is shorter
+            return text
         return _in_any_form(self._in_errors, text)
 
     def hide_in_answer(self, text: str) -> str:
         """`text`, the body of an answer, without those that can be no word of it."""
-        if any(sign in text for sign in _DISGUISES):
+        if any(map(text.__contains__, _DISGUISES)):
             return _in_any_form(self._in_answers, text)
-        for secret, shown in self._in_answers.items():
-            text = text.replace(secret, shown).replace(json.dumps(secret)[1:-1], shown)
+        for written, shown in self._written_in_answers.items():
+            text = text.replace(written, shown)
         return text
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from batchgen.config.kinds import Kind, NestedError, ValueContext, named_variable, shown_key
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SET_BY_US = frozenset(
     {
         *("accept-encoding", "connection", "content-encoding", "content-length", "expect", "host"),
@@ -23,7 +23,7 @@ _SET_BY_US = frozenset(
         *("transfer-encoding", "upgrade"),
     }
 )
-_VARIABLE = re.compile(r"\$\{(\w+)\}", re.ASCII)
+_VARIABLE = r"(?a:\$\{(\w+)\})"
 KEY_HEADERS = ("authorization", "api-key")
 """The headers that are a key: with one of them `api_key` is not sent, but what stands there."""
 
@@ -92,11 +92,11 @@ def _sent_value(given: Any, name: str, context: ValueContext) -> SentValue:
         raise NestedError(name, "must be text, a number, or null, which means not sent")
     if (alone := named_variable(text)) is not None:
         text = f"${{{alone}}}"
-    elif text.startswith("$") or "${" in _VARIABLE.sub("", text):
+    elif text.startswith("$") or "${" in re.sub(_VARIABLE, "", text):
         raise NestedError(name, "must be the value itself, or have variables as ${NAME}")
-    used = {one: context.env.get(one, "").strip() for one in _VARIABLE.findall(text)}
+    used = {one: context.env.get(one, "").strip() for one in re.findall(_VARIABLE, text)}
     missing = next((one for one, value in used.items() if not value), None)
-    sent = _VARIABLE.sub(lambda one: used[one[1]], text).strip()
+    sent = re.sub(_VARIABLE, lambda one: used[one[1]], text).strip()
     if not sent and missing is None:
         raise NestedError(name, "must not be empty; null: not sent")
     return SentValue(sent, used, missing)
@@ -115,7 +115,7 @@ def _text(given: Any) -> str | None:
 
 def _check_header(name: str, value: str) -> None:
     shown = shown_key(name)
-    if not _TOKEN.fullmatch(name):
+    if not re.fullmatch(_HEADER_NAME, name):
         raise NestedError(shown, "is not like the name of a header (letters, digits and -)")
     if name.lower() in _SET_BY_US:
         raise NestedError(shown, "cannot be set; it is made for every request")

@@ -21,8 +21,8 @@ from batchgen.config.kinds import (
     shown_value,
     url_variables,
 )
+from batchgen.config.price import Price
 from batchgen.config.sent import HEADERS, QUERY, SentValues, with_query_of
-from batchgen.items import Price
 
 _SECRETS = frozenset({"api_key", "headers", "query", "url_variables"})
 _KINDS: Mapping[str, Kind] = {

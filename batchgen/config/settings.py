@@ -33,10 +33,10 @@ from batchgen.config.kinds import (
     file_of_parser,
     shown_key,
 )
+from batchgen.config.price import Price
 from batchgen.config.sent import HEADERS, QUERY, SentValue, SentValues, gives_key, merged
 from batchgen.config.servers import SERVERS, ServerConfig, shown_without_secrets
 from batchgen.errors import ConfigError
-from batchgen.items import Price
 
 if TYPE_CHECKING:
     from batchgen.config.steps import StepConfig

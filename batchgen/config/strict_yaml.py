@@ -1,5 +1,6 @@
 """Reads a config file: YAML, strictly. The only module that knows YAML."""
 
+from codecs import BOM_UTF8
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ def read_file(file: Path) -> Any:
         raise ConfigError(f"{file.name}: cannot be read: {exc.strerror}: {file}") from None
     if len(data) > _MAX_FILE_BYTES:
         raise ConfigError(f"{file.name}: larger than 1 MB, too much for a config")
+    data = data.removeprefix(BOM_UTF8)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         from batchgen.text.encoding import utf8_problem  # here: nearly every file is UTF-8

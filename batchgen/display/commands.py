@@ -1,10 +1,10 @@
 """What the reader can type about what is shown: in the words of the command line, which hands them
 in, since a display names no command."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 
-class Commands(NamedTuple):
+class Commands(Struct, frozen=True):
     """Each as it is typed; `show` goes before an item's id."""
 
     enqueue: str

@@ -213,6 +213,9 @@ def _at_most(rpm: float) -> str:
 def _slots_text(held: Held) -> str:
     calls = "1 call" if held.slots == 1 else f"{held.slots} calls"
     why = f" ({held.refused_with})" if held.refused_with else ""
+    if held.share is not None:
+        share = f"{100 * held.share:.0f} % of the newest calls are refused"
+        return f"holding to {calls} at once: {share}{why}"
     return f"holding to {calls} at once: the server refuses more{why}"
 
 
@@ -299,7 +302,11 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
 def left_s(status: Status, items_per_s: float) -> float | None:
     """How long the rest will take, at least; None: nobody can say. What a limit allows is known
     before it can be measured."""
-    if status.paused:
+    reports = status.reports
+    is_down = bool(reports) and all(
+        one.held_by is not None and one.held_by.by is HeldBy.OUTAGE for one in reports
+    )
+    if status.paused or is_down:
         return None
     limit = math.inf if status.limited_to_rpm is None else status.limited_to_rpm / 60
     rate = min(items_per_s or limit, limit)

@@ -2,11 +2,12 @@
 a terminal, set its title or its clipboard, or show letters in another order than they stand."""
 
 import re
+from functools import cache
 
 # All control characters but the line break and the tab, the marks that turn the direction of
 # writing, what else is invisible and does something, and halves of characters. The two joiners
 # stay, which emoji and several scripts are written with.
-_STEERING = re.compile(
+_STEERING = (
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0001]"
 )
@@ -15,7 +16,8 @@ _STEERING = re.compile(
 def visible(text: str) -> str:
     """`text` for a terminal: what would steer it is shown as its code point, `<U+001B>`. Everything
     from outside goes through here before it is printed on one."""
-    return _STEERING.sub(_mark, text.replace("\r\n", "\n"))
+    text = text.replace("\r\n", "\n")
+    return text if _is_harmless(text) else _steering().sub(_mark, text)
 
 
 def visible_line(text: str) -> str:
@@ -25,7 +27,18 @@ def visible_line(text: str) -> str:
 
 def visible_json(text: str) -> str:
     """JSON text, or lines of it, for a terminal: the same values, what would steer it escaped."""
-    return _STEERING.sub(_escape, text)
+    return text if _is_harmless(text) else _steering().sub(_escape, text)
+
+
+def _is_harmless(text: str) -> bool:
+    """Whether it certainly is, as nearly all texts: to compile the pattern takes longer than all
+    else that is printed."""
+    return text.replace("\n", "").replace("\t", "").isprintable()
+
+
+@cache
+def _steering() -> re.Pattern[str]:
+    return re.compile(_STEERING)
 
 
 def _mark(found: re.Match[str]) -> str:

@@ -23,9 +23,10 @@ def usage_of(body: Any) -> Usage:
     )
 
 
-def _either(usage: Mapping[str, Any], *names: str) -> Any:
+def _either(usage: Mapping[str, Any], name: str, other: str) -> Any:
     """Responses call tokens otherwise than chat completions; some servers use both names."""
-    return next((usage[name] for name in names if usage.get(name) is not None), None)
+    value = usage.get(name)
+    return usage.get(other) if value is None else value
 
 
 def _part(usage: Mapping[str, Any], groups: tuple[str, str], name: str) -> int | None:
@@ -34,5 +35,4 @@ def _part(usage: Mapping[str, Any], groups: tuple[str, str], name: str) -> int |
 
 
 def _count(value: Any) -> int | None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
-    return value if fits else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None

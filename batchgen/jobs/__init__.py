@@ -1,5 +1,6 @@
 """The jobs: what the command line and the Python API do. Values in, a result value out.
 
+recipe         what the config asks
 enqueue        the items of a pool become rows
 dry_run        what enqueueing a pool would come to
 work           one worker, until nothing is left

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.items import ParserVersion, Recipe
-from batchgen.jobs.recipes import recipe_of
+from batchgen.jobs.recipe import recipe_of
 from batchgen.parsers import Parser, load_parser
 
 if TYPE_CHECKING:  # what has no steps need not load them

@@ -14,7 +14,7 @@ from batchgen.config import Config, place_in, plan_of
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError
 from batchgen.items import ItemInput, ParserVersion, Recipe
-from batchgen.jobs.recipes import placed, recipe_of_function, recipe_of_step
+from batchgen.jobs.recipe import placed, recipe_of_function, recipe_of_step
 from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
 from batchgen.prompts import Renderer, StandIn, input_of_step
 from batchgen.steps import Plan
@@ -88,6 +88,15 @@ class ConfiguredChain(Struct, frozen=True, dict=True):
             if renderer is not None:
                 given = input_of_step(item_input, self._stand_ins[number])
                 renderer.check_names(given, f"{where}: step {self.steps[number].name}")
+
+    def suits(self, names: set[str]) -> bool:
+        """Whether `check_item` would pass each item of variables alone that has these, whatever
+        they hold, as it has passed one."""
+        first, *later = self.renderers
+        return (first is None or first.suits(names)) and all(
+            renderer is None or renderer.has_all(names | self._stand_ins[number].keys())
+            for number, renderer in enumerate(later, 1)
+        )
 
     def unused(self, names: set[str]) -> set[str]:
         """Those of an item's variables, which the first step does not use, that no other step uses

@@ -7,8 +7,7 @@ from typing import Any
 from msgspec import Struct, field, to_builtins
 from msgspec.structs import replace
 
-from batchgen.config import Config, ModelConfig, model_of, server_names
-from batchgen.items import Price
+from batchgen.config import Config, ModelConfig, Price, model_of, server_names
 from batchgen.llm.prices import Prices
 from batchgen.store import server_keys
 from batchgen.worker.halts import shown_url

@@ -7,8 +7,10 @@ was enqueued before a bad line stays, and the corrected pool adds only what is n
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,8 +40,8 @@ from batchgen.store import (
     Intake,
     OtherRecipe,
     Store,
-    key_of_content,
     key_of_id,
+    keys_of_contents,
 )
 from batchgen.text.json_text import content_of, dump_json, is_stored_as_given
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:  # what has no steps need not load them
 
 CHUNK_ITEMS = 5_000  # as many as make a commit cheap; two chunks of texts are in memory at once
 _CHUNK_S = 3.0  # a slow source is added as it comes, and can be stopped
+_TURN_S = 0.0003
 _CHUNK_BYTES = 16 << 20  # fewer big items go into a chunk, so that memory stays bounded
 _BYTES_A_WIDE_CHAR = 5  # 2 in a Python text, and 3 in the UTF-8 that SQLite makes of it
 
@@ -101,7 +104,8 @@ async def enqueue(
     ) as intake:
         await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone, chain)
         progress.asked_anew = intake.asked_anew
-        await _add_chunks(store, intake, reader, priority, progress, experiment)
+        with _short_turns():
+            await _add_chunks(store, intake, reader, priority, progress, experiment)
         if pool_again:
             await _ask_pool_again(store, intake, progress)
     if chain is not None:
@@ -109,6 +113,19 @@ async def enqueue(
 
         progress.followed = await follow_done(store, intake.experiment_id)
     return progress
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """While inside, a thread that waits for Python's lock gets it soon. The thread that writes lets
+    go of it for each statement; by Python's own 5 ms, it would get it back a few times in a chunk,
+    and most of the writing would wait for the reading to be over."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 async def _ask_pool_again(store: Store, intake: Intake, progress: Enqueued) -> None:
@@ -160,15 +177,18 @@ def next_chunk(
 ) -> tuple[list[NewItem], BatchgenError | None]:
     """The next items as rows, and what is wrong with the one after them."""
     rows: list[NewItem] = []
-    used_bytes, began_s = 0, time.monotonic()
+    key_of_content = keys_of_contents(intake.experiment_id, intake.variant)
+    bytes_left, until_s = _CHUNK_BYTES // intake.samples, time.monotonic() + _CHUNK_S
     try:
         for item in islice(items, max(1, CHUNK_ITEMS // intake.samples)):
-            row = _new_item(item, intake)
-            rows.append(row)
-            text = row.input_json
-            size = len(text) * (1 if text.isascii() else _BYTES_A_WIDE_CHAR)
-            used_bytes += size * intake.samples
-            if used_bytes > _CHUNK_BYTES or time.monotonic() > began_s + _CHUNK_S:
+            custom_id, text = item.input.id, _stored(item)
+            if custom_id is None:
+                key = key_of_content(content_of(item.input.given))
+            else:
+                key = key_of_id(intake.experiment_id, intake.variant, custom_id)
+            rows.append(NewItem(key, text, custom_id, item.where))
+            bytes_left -= len(text) if text.isascii() else len(text) * _BYTES_A_WIDE_CHAR
+            if bytes_left < 0 or time.monotonic() > until_s:
                 break
     except UsageError as exc:
         return rows, exc
@@ -205,15 +225,6 @@ def id_conflict(row: NewItem, owner: str) -> BadLine:
         what = "has other content; give this one another id."
     problem = f"id {row.custom_id!r} belongs to {owner} already, which {what}"
     return BadLine(row.where, problem, row.input_json)
-
-
-def _new_item(item: PoolItem, intake: Intake) -> NewItem:
-    given, custom_id = item.input.given, item.input.id
-    if custom_id is not None:
-        key = key_of_id(intake.experiment_id, intake.variant, custom_id)
-    else:
-        key = key_of_content(intake.experiment_id, intake.variant, content_of(given))
-    return NewItem(key, _stored(item), custom_id, item.where)
 
 
 def _stored(item: PoolItem) -> str:

@@ -24,10 +24,15 @@ def log_writer(file: BinaryIO, cannot_write: Callable[[OSError], None]) -> Any:
 
 
 class _Logger(structlog.BoundLoggerBase):
-    """With the one method that is used: structlog's own find theirs by name for each line."""
+    """With the one method that is used: structlog's own find theirs by name for each line, and copy
+    the fields for what could be bound to the logger."""
 
     def info(self, event: str, **fields: Any) -> None:
-        self._proxy_to_logger("info", event, **fields)
+        fields["event"] = event
+        line: Any = fields
+        for process in self._processors:
+            line = process(self._logger, "info", line)
+        self._logger.info(line)
 
 
 class _Clock:

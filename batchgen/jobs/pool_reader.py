@@ -100,7 +100,9 @@ class PoolReader:
         self._progress = progress
         self._directory = directory
         self.renderer = Renderer(recipe)
-        self._noted: tuple[str, ...] | None = None  # the variables of an item that was looked at
+        # The variables of an item that was looked at, and of one whose names alone say it is good.
+        self._noted: tuple[str, ...] | None = None
+        self._passed: tuple[str, ...] | None = None
 
     def read_ahead(self) -> None:
         """Find the first good item, so that a pool that is wrong from its start raises before an
@@ -116,12 +118,23 @@ class PoolReader:
         for entry in self._pool:
             if isinstance(entry, BadLine):
                 self._take_bad(entry)
-            elif bad := self._problem_of(entry):
-                self.refuse(bad)
-            else:
-                self._note_unused(entry)
+                continue
+            given, names = entry.input.given, tuple(entry.input.given)
+            is_as_passed = names == self._passed and entry.input.user_variables is given
+            if is_as_passed or self._is_good(entry, names):
                 self._progress.read += 1
                 yield entry
+
+    def _is_good(self, item: PoolItem, names: tuple[str, ...]) -> bool:
+        """Of items of variables alone that have the same ones, mostly the first is looked at."""
+        if bad := self._problem_of(item):
+            self.refuse(bad)
+            return False
+        self._note_unused(item, names)
+        suits = self.renderer.suits if self._chain is None else self._chain.suits
+        is_enough = item.input.user_variables is item.input.given and suits({*names})
+        self._passed = names if is_enough else None
+        return True
 
     def _take_bad(self, bad: BadLine) -> None:
         if bad.blank:
@@ -129,9 +142,8 @@ class PoolReader:
         else:
             self.refuse(bad)
 
-    def _note_unused(self, item: PoolItem) -> None:
+    def _note_unused(self, item: PoolItem, names: tuple[str, ...]) -> None:
         """Raises InputError when all items would be asked the same."""
-        names = tuple(item.input.given)
         if item.input.user_variables is item.input.given and names == self._noted:
             return
         self._noted = names

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from batchgen.clock import timestamp
 from batchgen.endpoints import Endpoint
@@ -87,7 +88,7 @@ class ItemDetails(Struct, frozen=True):
             "parser": item.parser,
             "finished_at": None if item.finished_at is None else timestamp(item.finished_at),
             "attempts": [
-                {**call._asdict(), "finished_at": timestamp(call.finished_at)}
+                {**asdict(call), "finished_at": timestamp(call.finished_at)}
                 for call in self.attempts
             ],
         }

@@ -3,7 +3,6 @@ What a budget has reserved for a call is what counts. Without a budget its reque
 again, by its item's recipe, and its worst case counts.
 """
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,9 @@ class _Requests:
 
     async def worst_case(self, call: UnknownCall) -> "WorstCase | None":
         """None: the answer has no limit, or the item can no longer be rendered."""
-        from batchgen.pool import read_item  # here: nearly always there is no such call
+        import json  # here: nearly always there is no such call
+
+        from batchgen.pool import read_item
         from batchgen.prompts import with_feedback
 
         try:

@@ -2,7 +2,7 @@
 does it. What the command line and the Python API both run."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -93,34 +93,34 @@ def _most_tokens(sections: Sequence[ModelConfig]) -> int | None:
 
 async def work(
     store: Store, config: Config, spec: WorkSpec, context: RunContext,
-    present: Mapping[int, Present] | None = None,
+    present: Mapping[int, Present] | None = None, begun: Callable[[], object] = lambda: None,
 ) -> WorkResult:  # fmt: skip
     """Run one worker until nothing is left or wanted, it halts, or it is stopped. `present` are the
     parsers of experiments, and the functions of steps that run one, by their numbers; for others
-    what the experiment has is loaded.
+    what the experiment has is loaded. `begun` is called once the first calls have gone out.
 
     Raises ConfigError when the key is missing, UsageError when the system does not allow so many
     calls at once, StoreError when the database fails.
     """
-    return await work_at(store, configured_servers(config), spec, context, present)
+    return await work_at(store, configured_servers(config), spec, context, present, begun=begun)
 
 
 async def work_at(
     store: Store, servers: Sequence[ConfiguredServer], spec: WorkSpec, context: RunContext,
-    present: Mapping[int, Present] | None = None,
+    present: Mapping[int, Present] | None = None, *, begun: Callable[[], object] = lambda: None,
 ) -> WorkResult:  # fmt: skip
     """The same, at the servers of the spec, given in their order."""
     allow_calls(spec.concurrency)
-    started = _Started(context, spec)
+    started = _Started(context, spec, begun)
     async with AsyncExitStack() as stack:
-        stack.callback(started.log)  # where no call is made
+        stack.callback(started.tell)  # where no call is made
         connections, memory = [], AnswerMemory()
         for server in servers:
             opening = open_client(server.model, timeout_s=spec.timeout_s, memory=memory)
             client = await stack.enter_async_context(opening)
             connections.append(Connection(client, server.prices))
         await run_worker(
-            store, connections, spec, context, present=present or {}, begun=started.log
+            store, connections, spec, context, present=present or {}, begun=started.tell
         )
     result = await result_of(store, spec, context.stop, context.stats)
     context.log.event("run_ended", exit_code=result.exit_code, calls=result.stats.calls)
@@ -128,19 +128,21 @@ async def work_at(
 
 
 class _Started:
-    """Logs once that a run has started: not before its first call, which need not wait for it."""
+    """Tells and logs once that a run has started: after its first calls, which need not wait."""
 
-    def __init__(self, context: RunContext, spec: WorkSpec) -> None:
+    def __init__(self, context: RunContext, spec: WorkSpec, begun: Callable[[], object]) -> None:
         self._context = context
         self._slots = spec.concurrency
-        self._is_logged = False
+        self._begun = begun
+        self._is_told = False
 
-    def log(self) -> None:
-        if not self._is_logged:
-            self._is_logged = True
+    def tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
             self._context.log.event(
                 "run_started", version=__version__, slots=self._slots, pid=os.getpid()
             )
+            self._begun()
 
 
 async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> WorkResult:

@@ -160,8 +160,9 @@ class Parent:
             self._stdout.write(TaskResult(stats.calls, stats.halted).to_line())
 
 
-async def work_for_parent(parent: Parent) -> int:
-    """Do the task that the parent gives; its exit code."""
+async def work_for_parent(parent: Parent, *, begun: Callable[[], object]) -> int:
+    """Do the task that the parent gives; its exit code. `begun` is called once the first calls have
+    gone out."""
     task = parent.task()
     if task is None:
         return 1
@@ -172,7 +173,7 @@ async def work_for_parent(parent: Parent) -> int:
                 show_attempt = parent.say if task.verbose else None
                 with closing(LogFile(task.log_dir, parent.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
-                    result = await work_at(store, task.servers, task.spec, context)
+                    result = await work_at(store, task.servers, task.spec, context, begun=begun)
         finally:
             parent.write_result(stats)
     return result.exit_code

@@ -137,7 +137,7 @@ class ServerAllowance(Struct):
         times = [
             bucket.full_at
             for bucket, each in buckets
-            if bucket.calls_left(self.calls, each * self.workers, now) < 1
+            if bucket.announced and bucket.calls_left(self.calls, each * self.workers, now) < 1
         ]
         return max(times, default=None)
 

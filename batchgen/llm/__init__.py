@@ -1,6 +1,7 @@
 """The model's side: one request out, one reply in, and what it means.
 
-client          sends a request; the only module that knows openai and how it is sent
+client          sends a request; the only module that knows openai
+connections     how it is sent: POSTs over connections that are kept alive
 proxies         the proxy that the environment names
 receive         the body of a reply, within bounds of memory
 streams/        events of a stream, put together to the body that they stand for

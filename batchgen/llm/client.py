@@ -1,20 +1,17 @@
-"""Sends one request and returns whatever comes back: the only module that knows openai and HTTP.
+"""Sends one request and returns whatever comes back: the only module that knows openai.
 
 The openai package decides what a client is: the key, the base URL, the headers and the environment
-variables behind them. The request itself goes over one aiohttp session, as openai's own request
-machinery costs several times the CPU. Nothing here retries, follows a redirect (that could carry
-the key to another host) or raises for what a server does: every call ends as a `Reply`, and
-`llm.decide` says what follows.
+variables behind them. The request itself goes over aiohttp's connections (`llm.connections`), as
+openai's own request machinery costs several times the CPU. Nothing here retries, follows a redirect
+or raises for what a server does: every call ends as a `Reply`, and `llm.decide` says what follows.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakSet
 
 import aiohttp
 import yarl
@@ -27,11 +24,11 @@ from batchgen.config import (
     missing_variables,
     secrets_of,
 )
-from batchgen.endpoints import CHAT, ENDPOINTS, Endpoint
+from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Reply
+from batchgen.llm.connections import Connections, Progress
 from batchgen.llm.faults import (
-    Progress,
     cut_off,
     ended_early,
     not_connected,
@@ -44,9 +41,6 @@ from batchgen.llm.time_limit import TimeLimit
 from batchgen.shutdown import uninterrupted
 from batchgen.text.json_text import sent_json
 
-_CONNECT_TIMEOUT_S = 60.0  # a busy event loop is late to notice; 5 s fires falsely
-# Content-Security-Policy and cookies of some gateways are long; curl and httpx take 100 KB.
-_MOST_HEADER_BYTES, _MOST_HEADERS = 100_000, 1000
 _ANSWER_HEADERS = frozenset(
     {"x-request-id"}
     | {
@@ -64,33 +58,36 @@ class Client:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        connections: Connections,
         urls: Mapping[str, yarl.URL],
         headers: Mapping[str, str],
         secrets: Secrets,
         timeout_s: float,
         memory: AnswerMemory | None = None,
     ) -> None:
-        self._session = session
+        self._connections = connections
         self._urls = urls
         self._headers = headers
         self._secrets = secrets
         self._timeout_s = timeout_s
         self._memory = memory or AnswerMemory()
 
-    async def complete(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT) -> Reply:
+    async def complete(
+        self, body: Mapping[str, Any], endpoint: Endpoint, *,
+        tell_sent: Callable[[], object] = lambda: None,
+    ) -> Reply:  # fmt: skip
         """POST one request to the endpoint: one HTTP request. It ends within `timeout_s` whatever
-        the server does; a stream may take so long anew for each event that brings something. Raises
-        only CancelledError; then the request may have reached the server."""
+        the server does; a stream may take so long anew for each event that brings something.
+        `tell_sent` is called once the request has gone out. Raises only CancelledError; then the
+        request may have reached the server."""
         started_at = time.time_ns() // 1_000_000
         start = time.perf_counter()
-        progress = Progress()
-        _progress.set(progress)
+        progress = Progress(tell_sent)
         found: dict[str, Any] = {}
         received = ReceivedBody(self._memory)
         limit = TimeLimit(self._timeout_s)
         try:
-            await self._send(body, endpoint, found, received, limit)
+            await self._send(body, endpoint, progress, found, received, limit)
             if received.is_stream and not received.is_whole_stream:
                 found |= ended_early()
         except asyncio.CancelledError:
@@ -110,23 +107,23 @@ class Client:
         return Reply(started_at, latency_ms, **self._what_came(found, received, endpoint))
 
     async def _send(
-        self, body: Mapping[str, Any], endpoint: Endpoint, found: dict[str, Any],
-        received: ReceivedBody, limit: TimeLimit,
+        self, body: Mapping[str, Any], endpoint: Endpoint, progress: Progress,
+        found: dict[str, Any], received: ReceivedBody, limit: TimeLimit,
     ) -> None:  # fmt: skip
-        async with self._session.post(
-            self._urls[endpoint.name], data=sent_json(body), headers=self._headers,
-            allow_redirects=False,
-        ) as response:  # fmt: skip
+        response = await self._connections.post(
+            self._urls[endpoint.name], self._headers, sent_json(body), progress
+        )
+        try:
             found["status"] = response.status
             found["headers"] = {
-                name.lower(): self._secrets.hide(value)
-                for name, value in response.headers.items()
-                if response.status != 200 or name.lower() in _ANSWER_HEADERS
+                name.lower(): self._secrets.hide(value) for name, value in _told(response)
             }
             is_error = not 200 <= response.status < 300
             await received.receive(
                 response.content.iter_any(), is_error=is_error, heard=limit.begin_again
             )
+        finally:
+            response.release()
 
     def _what_came(
         self, found: dict[str, Any], received: ReceivedBody, endpoint: Endpoint
@@ -181,23 +178,20 @@ async def open_client(
         for name, one in ENDPOINTS.items()
     }
     await openai.close()
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-        # A cookie would bind all calls to one machine behind a load balancer; and aiohttp prints
-        # those that it cannot read.
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-        proxy=proxy,  # it gets the headers of a session, so these have none: they hold the key
-        request_class=_Request,
-        max_line_size=_MOST_HEADER_BYTES,
-        max_field_size=_MOST_HEADER_BYTES,
-        max_headers=_MOST_HEADERS,
-    )
+    connections = Connections(proxy)
     try:
         own = _with_own(headers, model.headers)
-        yield Client(session, urls, own, secrets_of(model, proxy), timeout_s, memory)
+        yield Client(connections, urls, own, secrets_of(model, proxy), timeout_s, memory)
     finally:
-        await uninterrupted(session.close())
+        await uninterrupted(connections.close())
+
+
+def _told(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
+    """The headers that may be of use; of an answer, few are."""
+    headers = response.headers
+    if response.status != 200:
+        return headers.items()
+    return [(name, headers[name]) for name in _ANSWER_HEADERS if name in headers]
 
 
 def check_settings(model: ModelConfig) -> None:
@@ -239,19 +233,3 @@ def _checked_key(model: ModelConfig) -> str:
             "none."
         )
     return model.api_key or "none"
-
-
-_progress: ContextVar[Progress] = ContextVar("progress of the call that a task has in flight")
-
-
-class _Request(aiohttp.ClientRequest):
-    """Notes when it is sent. aiohttp's tracing would cost a fifth of a call's CPU for the same."""
-
-    _used: ClassVar[WeakSet[object]] = WeakSet()
-
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        progress = _progress.get()
-        progress.reused = conn.protocol in self._used
-        progress.sent = True
-        self._used.add(conn.protocol)
-        return await super().send(conn)

@@ -27,6 +27,7 @@ from batchgen.items import (
 )
 
 _LONGEST_WAIT_S = 60.0
+_REFUSALS_AS_ASKED = 4  # in a row, after which an item waits no longer than it was told to
 _COSTS_NO_TRY = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
 # The server may have finished, and charge for, what we did not see the end of.
@@ -77,7 +78,10 @@ def decide(
         return Release()
     if blame is Blame.LIMIT:
         refused_wait_s = wait_s(refusals - 1, policy.first_wait_s)
-        return Retry(_at(now, verdict.retry_after_s, refused_wait_s, rng), charged=False)
+        asked_s = verdict.retry_after_s
+        if asked_s and refusals > _REFUSALS_AS_ASKED:  # it does not mean what it asks for
+            asked_s = max(asked_s, wait_s(refusals - 1 - _REFUSALS_AS_ASKED, policy.first_wait_s))
+        return Retry(_at(now, asked_s, refused_wait_s, rng), charged=False)
     if blame is Blame.SERVER or verdict.trouble in _COSTS_NO_TRY:
         return Retry(None, charged=False)
     again_at = _at(now, verdict.retry_after_s, wait_s(item.tries, policy.first_wait_s), rng)

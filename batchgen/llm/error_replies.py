@@ -36,6 +36,11 @@ _LIMIT_AND_REQUESTED = re.compile(
 )
 WRONG_ENDPOINT = "the server does not have this model at this endpoint."
 UNKNOWN_MODEL = "the server does not know the model. Check model.model and model.base_url."
+# Of many items one after another, in words that nobody knows.
+REFUSES_NOW = (
+    "the server refuses now what it answered before. Check model.model, its other parameters, and "
+    "the account of the key."
+)
 # A conflict, a generation that failed (424, TGI), no room for a flexible tier (498, Groq).
 _OF_THE_SERVER = (408, 409, 424, 425, 498)
 _TROUBLES = {

@@ -6,17 +6,8 @@ from typing import Any
 import aiohttp
 
 from batchgen.items import Reason
+from batchgen.llm.connections import Progress
 from batchgen.llm.receive import BodyTooLargeError, ReceivedBody
-
-
-class Progress:
-    """How far a call has got."""
-
-    __slots__ = ("reused", "sent")
-
-    def __init__(self) -> None:
-        self.reused = False
-        self.sent = False
 
 
 def ended_early() -> dict[str, Any]:

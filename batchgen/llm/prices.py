@@ -15,10 +15,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from batchgen.config import ModelConfig
-from batchgen.endpoints import CHAT, Endpoint
+from batchgen.config import ModelConfig, Price
+from batchgen.endpoints import Endpoint
 from batchgen.errors import ConfigError
-from batchgen.items import Price, Usage
+from batchgen.items import Usage
 
 # The most that vendors count for an image or a file.
 _ATTACHMENT_TOKENS = 100_000
@@ -89,7 +89,7 @@ class Prices:
         return None if price is None else price.cost_usd(usage)
 
     def worst_case(
-        self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, *, needs_cost: bool = True
+        self, body: Mapping[str, Any], endpoint: Endpoint, *, needs_cost: bool = True
     ) -> WorstCase:
         """The most that a request can cost: a token is at least a byte, and the answer has at most
         `max_tokens`. Raises ConfigError when that is not set, or, with `needs_cost`, when the price
@@ -127,7 +127,7 @@ class Estimate:
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
-    def add(self, body: Mapping[str, Any], endpoint: Endpoint = CHAT, more_tokens: int = 0) -> None:
+    def add(self, body: Mapping[str, Any], endpoint: Endpoint, more_tokens: int = 0) -> None:
         """Count one more item, by its request, whose prompt has `more_tokens` than are there."""
         names = (*endpoint.prompt_members, *_COUNTED)
         sent = [body[name] for name in names if name in body]

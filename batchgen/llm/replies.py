@@ -6,13 +6,13 @@ trusts the shape of a reply, and nothing raises.
 
 from msgspec.structs import replace
 
-from batchgen.endpoints import CHAT, Endpoint, ErrorInside
+from batchgen.endpoints import Endpoint, ErrorInside
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble
 from batchgen.llm.error_replies import read_error, status_inside, status_told
 from batchgen.text.foreign_json import load_json, shorten
 
 
-def read_reply(reply: Reply, endpoint: Endpoint = CHAT) -> Answer | Failure:
+def read_reply(reply: Reply, endpoint: Endpoint) -> Answer | Failure:
     """What a reply of the endpoint is: an answer, or a failure with its reason."""
     if reply.fault is not None:
         return Failure(reply.fault, shorten(reply.fault_message), trouble=_trouble_of(reply))

@@ -19,8 +19,9 @@ class TimeLimit:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._over = False
-        self._due = self._loop.time() + timeout_s
-        self._end = self._loop.time() + max(_MOST_TIMES * timeout_s, _MOST_S)
+        now = self._loop.time()
+        self._due = now + timeout_s
+        self._end = now + max(_MOST_TIMES * timeout_s, _MOST_S)
         self._timer = self._loop.call_at(self._due, self._read_what_has_arrived)
 
     def begin_again(self, nothing_follows: bool) -> None:

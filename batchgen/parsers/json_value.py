@@ -8,7 +8,6 @@ from typing import Any
 
 from batchgen.errors import ParseError
 from batchgen.parsers.json_search import MAX_STARTS, JsonSearch
-from batchgen.parsers.thoughts import answer_after_thought
 from batchgen.text.json_text import strict_decoder
 
 _FENCE = re.compile(r"```[ \t]*json\b\s*", re.IGNORECASE)
@@ -40,6 +39,8 @@ def parse_fitting_json(text: str, problem_of: Callable[[Any], str]) -> Any:
 
 def _chosen(text: str, choose: Callable[[Iterator[Any]], Any], *, anywhere: bool = False) -> Any:
     """What `choose` takes of the values, of which there is one at least."""
+    from batchgen.parsers.thoughts import answer_after_thought  # here: no call needs it
+
     return choose(_values(answer_after_thought(text), anywhere=anywhere))
 
 

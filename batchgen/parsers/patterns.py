@@ -6,7 +6,6 @@ from typing import Any
 
 from batchgen.errors import ConfigError, ParseError
 from batchgen.parsers.parser import Parser
-from batchgen.parsers.thoughts import answer_after_thought
 from batchgen.userfunctions import describe
 
 
@@ -20,6 +19,8 @@ def tag_parser(spec: str, name: str) -> Parser:
     tag = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.IGNORECASE)
 
     def parse(text: str, _item: Mapping[str, Any], _timeout_s: float | None = None) -> list[str]:
+        from batchgen.parsers.thoughts import answer_after_thought  # here: no call needs it
+
         found, start = [], None
         text = answer_after_thought(text, name)
         for match in tag.finditer(text):
@@ -50,6 +51,8 @@ def regex_parser(spec: str, source: str) -> Parser:
         raise ConfigError(f"parser {spec!r}: {describe(exc)}") from exc
 
     def parse(text: str, _item: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        from batchgen.parsers.thoughts import answer_after_thought
+
         text = answer_after_thought(text, source)
         try:
             # `concurrent` releases the GIL, so that a pattern that backtracks stops no other thread

@@ -69,7 +69,7 @@ def answer_after_thought(text: str, wanted: str = "") -> str:
     answer.
     """
     small = text.lower()
-    if not any(sign in small for sign in _SIGNS):
+    if not any(map(small.__contains__, _SIGNS)):
         return text
     rest, kept = text, frozenset(re.findall(r"[\w:-]+", wanted.lower()))
     for _ in range(_MAX_THOUGHTS):

@@ -42,8 +42,8 @@ class _CsvLines:
             start = self.text()[:TEXT_KEPT_CHARS]
             problem = f"the row that ends here is longer than {MAX_ITEM_BYTES >> 20} MB"
             raise _BadLineError(self.lines.bad(problem, start, fatal=True))
-        self.row_lines.append(line)
-        return line
+        self.row_lines.append(f"{line}\n")
+        return self.row_lines[-1]
 
     def start_row(self) -> str:
         """Begin a row; returns its place."""

@@ -5,7 +5,7 @@ from typing import BinaryIO
 from msgspec.structs import replace
 
 from batchgen.pool.lines import Lines
-from batchgen.pool.shapes import BadLine, Entries, Entry, entry_of
+from batchgen.pool.shapes import BadLine, Entries, entry_of
 from batchgen.pool.strict_json import problem_of, read_json
 
 
@@ -14,20 +14,18 @@ def read_json_lines(file: BinaryIO, name: str) -> Entries:
     for line in lines:
         if isinstance(line, BadLine):
             yield line
-        elif not line.isspace():
-            yield _json_line(line, lines)
-
-
-def _json_line(line: str, lines: Lines) -> Entry:
-    text = line.rstrip("\r\n")
-    try:
-        obj = read_json(text)
-    except (ValueError, RecursionError) as exc:
-        return lines.bad(problem_of(exc) + _hint(text), text)
-    entry = entry_of(obj, f"{lines.name}:{lines.number}", text, is_json=True)
-    if isinstance(entry, BadLine) and isinstance(obj, list):
-        return replace(entry, problem=entry.problem + _hint(text))
-    return entry
+        elif line and not line.isspace():
+            text = line.rstrip("\r")
+            try:
+                obj = read_json(text)
+            except (ValueError, RecursionError) as exc:
+                yield lines.bad(problem_of(exc) + _hint(text), text)
+                continue
+            entry = entry_of(obj, f"{name}:{lines.number}", text, is_json=True)
+            if type(obj) is not dict:
+                assert isinstance(entry, BadLine)
+                entry = replace(entry, problem=entry.problem + _hint(text))
+            yield entry
 
 
 def _hint(text: str) -> str:

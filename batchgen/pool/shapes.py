@@ -16,8 +16,8 @@ from batchgen.endpoints import (
     endpoint_of_url,
 )
 from batchgen.errors import InputError
-from batchgen.items import LARGEST_MAX_TOKENS, ItemInput, PoolItem
-from batchgen.parameters import PARAMETER_NAMES
+from batchgen.items import ItemInput, PoolItem
+from batchgen.parameters import LARGEST_MAX_TOKENS, PARAMETER_NAMES
 
 
 class BadLine(Struct, frozen=True):
@@ -54,15 +54,19 @@ class _ProblemError(Exception):
 def entry_of(obj: Any, where: str, text: str, *, is_json: bool = False) -> Entry:
     """The item that `obj` is, or what is wrong with it; `text` is the line that it came from, and
     the item itself if it `is_json`."""
+    given_text = text if is_json else ""
+    if type(obj) is dict and obj.keys().isdisjoint(_TELLING_NAMES):  # as most are
+        return PoolItem(ItemInput(obj, user_variables=obj, system_variables=obj), where, given_text)
     try:
-        return PoolItem(_item_input(obj), where, text if is_json else "")
+        return PoolItem(_item_input(obj), where, given_text)
     except _ProblemError as exc:
         return BadLine(where, str(exc), text)
 
 
 _KWARGS = ("user_prompt_kwargs", "system_prompt_kwargs")
-# An item without any of these names consists of variables only.
 _RESERVED_NAMES = frozenset(("id", "custom_id", "messages", "metadata", "params", *_KWARGS))
+# An item without any of these consists of variables alone, as most do.
+_TELLING_NAMES = _RESERVED_NAMES | {"body"}
 # `metadata` is the item's own; the others are as often a name for something else.
 _PARAMETERS_BESIDE = (PARAMETER_NAMES | {"max_output_tokens", "model", "stream"}) - {
     *("metadata", "audio", "documents", "moderation", "plugins", "prediction", "reasoning"),
@@ -75,7 +79,7 @@ def _item_input(obj: Any) -> ItemInput:
         raise _ProblemError(f"an item must be an object, not {shown_kind(obj)}")
     if "body" in obj:
         _refuse_nameless_batch_line(obj)
-    if obj.keys().isdisjoint(_RESERVED_NAMES):
+    if obj.keys().isdisjoint(_TELLING_NAMES):
         return ItemInput(obj, user_variables=obj, system_variables=obj)
     shapes = [name for name in ("messages", *_KWARGS) if name in obj]
     if _is_batch_line(obj):

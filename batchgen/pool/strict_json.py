@@ -14,6 +14,7 @@ LONE_SURROGATE = "it has a lone surrogate (half of a \\u pair)"
 lenient_decoder = json.JSONDecoder(parse_int=len, parse_float=len)
 
 _SURELY_READ_AGAIN = 500  # levels that every reader of JSON takes
+_SURELY_SHALLOW = 2 * _SURELY_READ_AGAIN  # characters: a level takes two
 
 
 def read_json(text: str) -> Any:
@@ -22,7 +23,7 @@ def read_json(text: str) -> Any:
         value = decode(text)
     except (MsgspecError, RecursionError):  # json says better what is wrong
         return checked(strict_decoder.decode(text), text)
-    if len(text) > _SURELY_READ_AGAIN and text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
+    if len(text) > _SURELY_SHALLOW and text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
         strict_decoder.decode(text)  # it gives up at a lower depth
     return value
 

@@ -20,7 +20,7 @@ def read_text_lines(file: BinaryIO, name: str) -> Iterator[Entry]:
         if isinstance(line, BadLine):
             yield line
             continue
-        text = line.rstrip("\r\n")
+        text = line.rstrip("\r")
         if text.strip():
             yield entry_of({"text": text}, f"{name}:{lines.number}", text)
         elif text:

@@ -88,10 +88,18 @@ class BraceTemplate:
         """Raises TemplateError when a variable is missing. The values may be stand-ins."""
         self.check(variables)
 
+    def suits(self, names: AbstractSet[str]) -> bool:
+        """Whether to have variables of these names, whatever they hold, is enough."""
+        return not self._special and self._plain.has_text and self.variables <= names
+
+    def has_all(self, names: AbstractSet[str]) -> bool:
+        """The same for `check_names`."""
+        return self._special.keys() == self._of_names and self.variables <= names
+
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when a variable is
         missing, one that the items before had too; renders nothing."""
-        if not self._special and self._plain.has_text and self.variables <= variables.keys():
+        if self.suits(variables.keys()):
             return True  # as most are
         special = self._special_of(variables)
         if self._found != special:

@@ -96,6 +96,15 @@ class Renderer:
             name = self._user_template().name
             raise TemplateError(f"the prompt is empty: template {name} makes nothing of it")
 
+    def suits(self, names: AbstractSet[str]) -> bool:
+        """Whether `check` would pass each item of variables alone that has these, whatever they
+        hold, as it has passed one."""
+        return all(one.suits(names) for one in (self._system, self._user) if one)
+
+    def has_all(self, names: AbstractSet[str]) -> bool:
+        """The same of `check_names`, which does not look at whether the prompt is empty."""
+        return all(one.has_all(names) for one in (self._system, self._user) if one)
+
     def endpoint_of(self, item_input: ItemInput) -> Endpoint:
         """The one that the item itself names, or the recipe's."""
         return ENDPOINTS[item_input.endpoint or self._recipe.endpoint]
@@ -150,9 +159,9 @@ class Renderer:
             name = endpoint.called("response_format")
             others = {*endpoint.origins_of(name)} - {"response_format"}
             added |= {name} if others.isdisjoint(asked) else set()
-        asks_seed = "seed" in self._asked_params(item_input, endpoint)
-        if sample is not None and sample > 1 and endpoint.has_seed and not asks_seed:
-            added.add("seed")
+        if sample is not None and sample > 1 and endpoint.has_seed:
+            asks_seed = "seed" in self._asked_params(item_input, endpoint)
+            added |= set() if asks_seed else {"seed"}
         added |= {name for name in endpoint.added if asked.get(name) is None}
         return added
 

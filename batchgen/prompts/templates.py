@@ -81,6 +81,14 @@ class JinjaTemplate:
         except RecursionError as exc:
             raise TemplateError(f"template {template.name}: nested too deep") from exc
 
+    def suits(self, names: AbstractSet[str]) -> bool:  # noqa: ARG002  as a BraceTemplate has it
+        """Whether to have variables of these names is enough: it never is."""
+        return False
+
+    def has_all(self, names: AbstractSet[str]) -> bool:  # noqa: ARG002
+        """The same for `check_names`."""
+        return False
+
     def check(self, variables: Mapping[str, Any]) -> bool:
         """Whether there is anything in what it renders. Raises TemplateError when it cannot be
         rendered; only rendering can tell."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from asyncio import Event
 from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 from typing import Literal
@@ -135,7 +136,8 @@ class Behaviour(Struct, frozen=True):
     `unasked_stream` is an answer as a stream, asked for or not. `stream_error` (an error in
     mid-stream), `no_done` (no [DONE]) and `keep_alive` (nothing but comments, for ever) are answers
     where no stream is asked for. `delay_s`
-    None means the simulator's latency, except that refusing a request (4xx) takes no time.
+    None means the simulator's latency, except that refusing a request (4xx) takes no time. Until
+    `after` is set, if it is given, nothing is sent.
     """
 
     kind: str
@@ -143,6 +145,7 @@ class Behaviour(Struct, frozen=True):
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str | None = None
     delay_s: float | None = None
+    after: Event | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("ok", "status", *_FAULTS):
@@ -158,9 +161,11 @@ class Behaviour(Struct, frozen=True):
         return cls.error(int(kind)) if _is_error_status(kind) else cls(kind)
 
     @classmethod
-    def ok(cls, text: str | None = None, *, delay_s: float | None = None) -> "Behaviour":
+    def ok(
+        cls, text: str | None = None, *, delay_s: float | None = None, after: Event | None = None
+    ) -> "Behaviour":
         """A chat completion that says `text`."""
-        return cls("ok", body=text, delay_s=delay_s)
+        return cls("ok", body=text, delay_s=delay_s, after=after)
 
     @classmethod
     def error(
@@ -171,13 +176,14 @@ class Behaviour(Struct, frozen=True):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
         delay_s: float | None = None,
+        after: Event | None = None,
     ) -> "Behaviour":
         """`status` with OpenAI's error object. A 429 carries the simulator's Retry-After, unless
         `message`, `code` or `headers` is given."""
         if message is None and code is None:
-            return cls("status", status, headers or {}, delay_s=delay_s)
+            return cls("status", status, headers or {}, delay_s=delay_s, after=after)
         body = error_object(status, message or f"simulated {status}", code)
-        return cls("status", status, headers or {}, body, delay_s)
+        return cls("status", status, headers or {}, body, delay_s, after)
 
     @classmethod
     def response(

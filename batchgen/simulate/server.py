@@ -223,6 +223,8 @@ class Simulator:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await self._released.wait()
+            if call.behaviour.after is not None:
+                await call.behaviour.after.wait()
             if call.delay_s > 0 and not call.is_streamed:
                 await asyncio.sleep(call.delay_s)
             response = await self._answer(request, call)

@@ -12,6 +12,7 @@ one snapshot, and its docstring is its promise. Behind it:
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
+    returned  what calls have used, and what they give back to the limits
     sqlite/   the engine that keeps it in one SQLite file
 """
 
@@ -28,13 +29,13 @@ __all__ = [
     "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed",
     "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "StaleRow",
     "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin",
-    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "literal_parts", "open_store",
-    "read_store", "server_key", "server_keys",
+    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts",
+    "open_store", "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from batchgen.store.failure_groups import literal_parts
-    from batchgen.store.keys import key_of_content, key_of_id
+    from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
     from batchgen.store.reading import ReadStore, read_store
     from batchgen.store.records import (
         AnswerDetails,

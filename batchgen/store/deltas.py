@@ -71,10 +71,12 @@ class CounterDeltas(Struct):
         where the server did not say."""
         self.totals[experiment_id].spend(attempt, unknown_tokens)
         if attempt.reason is not None:
-            failure = CallFailure(attempt.reason, attempt.http_status or 0)
+            status = attempt.http_status or 0
+            failure = CallFailure(attempt.reason, status)
             before = self.failed_calls.get((experiment_id, failure))
             n = before.n if before else 0
-            one = FailedCalls(experiment_id, *failure, n + 1, attempt.error or "")
+            error = attempt.error or ""
+            one = FailedCalls(experiment_id, attempt.reason, status, n + 1, error)
             self.failed_calls[experiment_id, failure] = one
 
     def forget_unknown(self, experiment_id: int, calls: int) -> None:

@@ -1,6 +1,6 @@
 """The identity of an item, 16 bytes: equal keys are the same item, whatever engine keeps them."""
 
-from functools import cache
+from collections.abc import Callable
 from hashlib import blake2b
 
 
@@ -12,14 +12,19 @@ def key_of_id(experiment_id: int, variant: int, custom_id: str) -> bytes:
 
 def key_of_content(experiment_id: int, variant: int, content: bytes) -> bytes:
     """The identity of the first item with this content (`content_of`)."""
-    of_content = _begun(experiment_id, variant).copy()  # half as dear as one begun anew
-    of_content.update(content)
-    return of_content.digest()
+    return keys_of_contents(experiment_id, variant)(content)
 
 
-@cache
-def _begun(experiment_id: int, variant: int) -> blake2b:
-    return blake2b(f"{experiment_id}\0{variant}\0".encode(), digest_size=16)
+def keys_of_contents(experiment_id: int, variant: int) -> Callable[[bytes], bytes]:
+    """`key_of_content` for many items."""
+    begin = blake2b(f"{experiment_id}\0{variant}\0".encode(), digest_size=16).copy
+
+    def key_of(content: bytes) -> bytes:
+        of_content = begin()  # half as dear as one begun anew
+        of_content.update(content)
+        return of_content.digest()
+
+    return key_of
 
 
 def key_of_copy(key: bytes, number: int) -> bytes:

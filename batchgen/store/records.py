@@ -47,7 +47,7 @@ class CallTotals(Struct):
     cost_usd: float = 0.0
 
 
-class CallFailure(NamedTuple):
+class CallFailure(Struct, frozen=True, order=True):
     """How a call failed: `http_status` is 0 where there was none."""
 
     reason: str
@@ -141,7 +141,7 @@ class FailureGroup(Struct, frozen=True):
     example: int
 
 
-class FailedCalls(NamedTuple):
+class FailedCalls(Struct, frozen=True):
     """`n` calls of an experiment that failed in one way, and what the newest of them said."""
 
     experiment_id: int
@@ -155,7 +155,7 @@ class FailedCalls(NamedTuple):
         return CallFailure(self.reason, self.http_status)
 
 
-class StoredAttempt(NamedTuple):
+class StoredAttempt(Struct, frozen=True):
     """One call for an item. `response` is the answer's text, `body` what else came with it or, of a
     call that failed, all that came back; `server` is the name of the one that was asked, where
     there are several."""
@@ -178,7 +178,7 @@ class StoredAttempt(NamedTuple):
     server: str | None = None
 
 
-class StoredItem(NamedTuple):
+class StoredItem(Struct, frozen=True):
     """An item and how it stands; `sample` is None of an ordinary item. `input` and `parsed` are
     JSON text, `parsed` None when it is the response: the answer's text, of the call that the result
     is from. `parser` is what has read it, if anything has."""
@@ -198,7 +198,7 @@ class StoredItem(NamedTuple):
     parser: str | None
 
 
-class UnknownCall(NamedTuple):
+class UnknownCall(Struct, frozen=True):
     """A call that was sent, and whose answer nobody knows. `booked_usd`: what a budget has counted
     for it, if there was one. `seq` is 0 while its worker is only known to be dead."""
 
@@ -288,14 +288,14 @@ class WorkerRow(Struct, frozen=True):
     alive: bool = True
 
 
-class StoredParser(NamedTuple):
+class StoredParser(Struct, frozen=True):
     """A parser as it was when it was stored."""
 
     id: int
     version: ParserVersion
 
 
-class ParserCount(NamedTuple):
+class ParserCount(Struct, frozen=True):
     """`n` items of an experiment have a result by this parser."""
 
     experiment_id: int
@@ -308,7 +308,7 @@ class ParserCount(NamedTuple):
 # Results
 
 
-class ResultRow(NamedTuple):
+class ResultRow(Struct, frozen=True):
     """An item that ended, as exported. `input`, `response`, `parsed` and `metadata` are JSON text;
     `parsed` is None when it is the response; `sample` is None of an ordinary item."""
 
@@ -336,7 +336,7 @@ class ResultRow(NamedTuple):
     variant: int = 1
 
 
-class ChainRow(NamedTuple):
+class ChainRow(Struct, frozen=True):
     """A row of a chain, of the item `item_id` (its first sample). `children`: so many rows were to
     be made of it; None: it was not followed. `gathered` are the results (`result_seq`) of the rows
     that it gathers. `result` is there once it is done or failed, not of a stale one."""
@@ -365,7 +365,7 @@ class LiveChains(Struct, frozen=True):
     superseded_results: int
 
 
-class AnswerDetails(NamedTuple):
+class AnswerDetails(Struct, frozen=True):
     """What only some formats of the export need of an item that ended."""
 
     item_id: int

@@ -14,12 +14,13 @@ from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
 class Trial(Struct, frozen=True):
     """What a worker knows of recipes at a server: those that are `proven`. Of the others, all
     workers together have no more than `calls` in flight. `watches`: some that it works on may be on
-    trial, or suspects. So many `probes` of this worker are in flight."""
+    trial, or suspects. So many calls of this worker are `in_flight`, of which so many `probes`."""
 
     proven: frozenset[int] = frozenset()
     calls: int = 4
     watches: bool = True
     probes: int = 0
+    in_flight: int = 0
 
 
 class ServerWant(Struct, frozen=True):

@@ -101,7 +101,8 @@ class Store(ReadStore):
             yield await self._db.write(
                 intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples, chain
             )
-            await self._sort_keys_in(1)
+            if waiting := await self._db.read(item_keys.waiting_keys):
+                await self._sort_keys_in(waiting)
 
     async def planned_intake(
         self, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
@@ -131,17 +132,19 @@ class Store(ReadStore):
         """Add what is not there yet of the items and their samples, in their order. Give it
         thousands at a time. `begun` is called, on another thread, when nothing is needed any more
         of the event loop for them to be written."""
-        added = await self._db.write(additions.add_items, into, items, priority, begun)
-        await self._sort_keys_in(item_keys.MOST_WAITING)
+        added, waiting = await self._db.write(
+            additions.add_to_waiting, into, items, priority, begun
+        )
+        if waiting >= item_keys.MOST_WAITING:
+            await self._sort_keys_in(waiting)
+            into.seen.begin_anew()
         return added
 
-    async def _sort_keys_in(self, least: int) -> None:
-        """If so many keys wait. Others may write in between."""
-        waiting = await self._db.read(item_keys.waiting_keys)
-        if waiting >= least:
-            for since, until in item_keys.slices(waiting):
-                await self._db.write(item_keys.sort_in, since, until)
-            await self._db.write(item_keys.forget_new_keys)
+    async def _sort_keys_in(self, waiting: int) -> None:
+        """All of those that wait. Others may write in between."""
+        for since, until in item_keys.slices(waiting):
+            await self._db.write(item_keys.sort_in, since, until)
+        await self._db.write(item_keys.forget_new_keys)
 
     async def ask_again(self, into: Intake, row_ids: Sequence[int]) -> AskedAgain:
         """Those of the rows that were asked with another recipe than that of the intake, but not by

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from batchgen.errors import UsageError
 from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
 from batchgen.limits import Allowance
+from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.server_wants import ServerWant
 
 if TYPE_CHECKING:  # what has no steps need not load them
@@ -51,6 +52,7 @@ class Intake(Struct, frozen=True):
     be given another recipe, nothing was begun; `step` names the later step that these are of. Nor
     was it when there is an `other_plan`, by whose rules the experiment goes. `asked_anew` rows go
     back to pending. Rows from number `first` on are made by this enqueueing; 0: it was not begun.
+    `seen` has the keys of those that the store has not sorted in.
     """
 
     experiment_id: int
@@ -61,6 +63,7 @@ class Intake(Struct, frozen=True):
     choice: RecipeChoice | None = None
     running: int = 0
     asked_anew: int = 0
+    seen: SeenKeys = field(default_factory=SeenKeys)
     step: str | None = None
     other_plan: "Plan | None" = None
 

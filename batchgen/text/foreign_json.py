@@ -48,7 +48,8 @@ def dump_whole(value: Any) -> str:
     become null. Raises RecursionError when it is nested too deep."""
     try:
         text = encode(value).decode()
-        if text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
+        is_long = len(text) > _SURELY_READ_AGAIN
+        if is_long and text.count("[") + text.count("{") > _SURELY_READ_AGAIN:
             json.loads(text)  # it gives up at a lower depth than msgspec
         return text
     except UnicodeEncodeError:  # half a character, which only an escape can hold

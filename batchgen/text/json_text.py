@@ -1,6 +1,7 @@
 """Text as it is stored, compared and exported: UTF-8, and JSON on one line."""
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from msgspec import MsgspecError
@@ -97,13 +98,9 @@ def canonical_json(value: Any) -> str:
     return _encode_canonically(value)
 
 
-_encode_sorted = Encoder(order="sorted").encode
-
-
-def content_of(given: Any) -> bytes:
-    """The same for equal items, whatever the order of their keys, and for no others. `given` was
-    read from JSON: of other values, such as NaN, it would make no difference."""
-    return _encode_sorted(given)
+content_of: Callable[[Any], bytes] = Encoder(order="sorted").encode
+"""The same for equal items, whatever the order of their keys, and for no others. What it is given
+was read from JSON: of other values, such as NaN, it would make no difference."""
 
 
 def same_content(one: str, other: str) -> bool:

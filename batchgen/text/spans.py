@@ -1,7 +1,9 @@
 """Texts that stand in another one, as their places: most of what a parser finds is a piece of the
 answer, and is stored once."""
 
-from batchgen.text.json_text import dump_json, load_json
+from msgspec.json import encode
+
+from batchgen.text.json_text import load_json
 
 
 def spans_of(answer: str, parsed_json: str) -> str | None:
@@ -20,5 +22,5 @@ def spans_of(answer: str, parsed_json: str) -> str | None:
             return None
         end = begin + len(text)
         spans.append([begin + 1, len(text)])
-    spans_json = dump_json(spans)
+    spans_json = encode(spans).decode()
     return spans_json if len(spans_json) < len(parsed_json) else None

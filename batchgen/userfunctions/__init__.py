@@ -226,12 +226,17 @@ def _import_module(name: str, folder: Path | None) -> ModuleType:
 
 def _data_files(opened: set[str]) -> set[str]:
     """Without code, which is followed by what of it is used."""
-    no_data = (".py", ".pyc"), ("/proc/", "/sys/", "/dev/")
     return {
         file
         for file in opened
-        if not (file.endswith(no_data[0]) or file.startswith(no_data[1]) or is_foreign(file))
+        if not (file.endswith((".py", ".pyc")) or _is_a_device(file) or is_foreign(file))
     }
+
+
+def _is_a_device(file: str) -> bool:
+    """Or what the system says of itself; files that are kept in memory are files."""
+    memory = "/dev/shm/"  # noqa: S108  nothing is written there
+    return file.startswith(("/proc/", "/sys/", "/dev/")) and not file.startswith(memory)
 
 
 @contextmanager

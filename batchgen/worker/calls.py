@@ -34,13 +34,15 @@ from batchgen.worker.stragglers import CallsInFlight
 
 # How often to ask again while too few answers are known to say what is late.
 _LOOK_EVERY_MS = 1000
+# How long those that were claimed with the first call take to go out, too.
+_CALLS_GO_OUT_S = 0.02
 
 _Send = Callable[[str], Coroutine[Any, Any, CallResult]]
 
 
 class Calls:
     """The calls of one worker. With `hedge`, a straggler's request is sent once more. `begun` is
-    called once the first one goes out."""
+    called once the first ones have gone out, and before anything comes of one."""
 
     def __init__(
         self, servers: Servers, committer: Committer, calls_in_flight: CallsInFlight, *,
@@ -51,14 +53,12 @@ class Calls:
         self._calls_in_flight = calls_in_flight
         self._hedge = hedge
         self._begun: Callable[[], object] | None = begun
+        self._begins: asyncio.TimerHandle | None = None
 
     async def send(self, item: Item, request: Request, calls: list[CallResult | None]) -> Sent:
         """Send the request. `calls` gets a None for each call as it goes out, and then in its
         place what it brought. Whoever cancels it abandons the call, or both; then `calls` has what
         ended before."""
-        if self._begun is not None:
-            asyncio.get_running_loop().call_soon(self._begun)
-            self._begun = None
         send = partial(self._call, request, calls)
         self._calls_in_flight.began(item.id, clock_ms())
         try:
@@ -78,13 +78,26 @@ class Calls:
         calls.append(None)
         call = server.pacer.call_sent(clock_ms(), str(request.body.get("model")))
         try:
-            reply = await server.client.complete(request.body, request.endpoint)
+            reply = await server.client.complete(
+                request.body, request.endpoint, tell_sent=self._went_out
+            )
         finally:
             server.pacer.call_ended(call)
+            self._begin()
         kept = _with_paths(reply, request.image_paths) if request.image_paths else reply
         called = calls[place] = CallResult(kept, read_reply(kept, request.endpoint), call, key)
         _observe_limits(server, reply, call.number)
         return called
+
+    def _went_out(self) -> None:
+        if self._begun is not None and self._begins is None:
+            loop = asyncio.get_running_loop()
+            self._begins = loop.call_later(_CALLS_GO_OUT_S, self._begin)
+
+    def _begin(self) -> None:
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            begun()
 
     async def _send_hedged(self, item: Item, send: _Send) -> None:
         first = asyncio.create_task(send(item.server), name=f"call of item {item.id}")

@@ -10,7 +10,7 @@ Rows that the user's functions end need no call, and take no room from those tha
 """
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from math import log2
 
 from batchgen.items import Outcome
 from batchgen.limits import UNKNOWN_CALL, Limits, TokenMeter
@@ -21,6 +21,7 @@ from batchgen.worker.spec import WorkSpec
 
 # How often to look for what others add, give back or settle.
 LOOK_EVERY_MS = 1000
+_ABOUT_AS_FAST_MS = 20
 # Calls that go out in one turn of the event loop: more would hold it up, a thousand for 0.15 s.
 _CLAIMS_AT_A_TIME = 100
 
@@ -81,8 +82,7 @@ class Demand:
         server."""
         most = self.claims(free_slots, now)
         code = self.code_claims(free_slots - most, most)
-        # Of those of which an equal share is free, the one comes first that had fewer calls.
-        servers = sorted(self._servers, key=attrgetter("calls"))
+        servers = self._in_order(now) if self._servers.are_several else self._servers
         wants = [self._want(server, most, limits[server.key], now) for server in servers]
         if code:
             wants.append(ServerWant("", code, experiments=self._code, runs_code=True))
@@ -95,6 +95,15 @@ class Demand:
             run=self._spec.run,
         )  # fmt: skip
 
+    def _in_order(self, now: int) -> list[Server]:
+        """Of those of which an equal share is free, the one comes first that gives more or, if they
+        give about as much, that had fewer calls."""
+        ms = {server.key: server.ms_per_answer(now) for server in self._servers}
+        fastest_ms = min(filter(None, ms.values()), default=0.0)
+        return sorted(
+            self._servers, key=lambda one: (_times_slower(ms[one.key], fastest_ms), one.calls)
+        )
+
     def _want(self, server: Server, most: int, limits: Limits, now: int) -> ServerWant:
         pacer = server.pacer
         limits = limits.below(pacer.server.rpm)
@@ -104,7 +113,7 @@ class Demand:
             pause_ms=max(0, pacer.all_paused_until - now),
             asked_ms=max(0, pacer.asked_until - now),
             capacity=pacer.slots,
-            trial=server.trials.request(pacer.first_calls(now)),
+            trial=server.trials.request(pacer.first_calls(now), server.in_flight),
             probes=pacer.probes,
             experiments=server.experiments,
         )  # fmt: skip
@@ -169,3 +178,8 @@ class Demand:
                     item_bytes = len(outcome.item.input_json.encode())
                     tokens = usage.prompt_tokens + usage.completion_tokens
                     self._meter.observe(item_bytes, min(tokens, tpm or tokens))
+
+
+def _times_slower(ms: float, fastest_ms: float) -> int:
+    """How often twice as slow."""
+    return int(log2((ms + _ABOUT_AS_FAST_MS) / (fastest_ms + _ABOUT_AS_FAST_MS)))

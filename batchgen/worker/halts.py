@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 
 from batchgen.errors import Remedy
 from batchgen.items import Failure, Trouble
-from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
+from batchgen.llm.error_replies import REFUSES_NOW, UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.store import Budget, Condemned, Failed, Spent
 from batchgen.store.trial import Accusation, accusation_of
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.report import BudgetWait
 from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
@@ -31,10 +32,16 @@ def nobody_answered(why: Condemned, server: ServerSpec) -> Halt:
         asked = f"{why.items} different items failed alike"
     of = f" of {why.experiment}" if why.experiment else ""
     by = "" if server.is_alone else " by this server"
+    if accusation_of(why.alike) is Accusation.TRUNCATED:
+        words = (
+            f"nothing{of} has been answered to its end{by} in this run: {why.items} different "
+            f"items tell that {why.message}. Raise model.max_tokens."
+        )
+        return Halt(words, Remedy.REPLACE_RECIPE)
     look_at, remedy = _look_at(why, f"{server.place}.base_url ({server.shown_url})")
     words = (
         f"nothing{of} has been answered{by} in this run, and {asked}. {look_at} "
-        f"The server said: {why.message.rstrip('.')}."
+        f"The server said: {as_sentence(why.message)}"
     )
     return Halt(words, remedy)
 
@@ -54,7 +61,9 @@ def _no_request_works(halt: str, several: str, message: str, server: ServerSpec)
     look_at = _SERVERS_OWN.sub(f"{server.place}.", halt)
     words = f"{look_at} {several}The server said: {message}"
     if halt.startswith((UNKNOWN_MODEL, WRONG_ENDPOINT)):
-        return Halt(f"{words.rstrip('.')}.", Remedy.REPLACE_RECIPE)
+        return Halt(as_sentence(words), Remedy.REPLACE_RECIPE)
+    if halt == REFUSES_NOW:
+        return Halt(as_sentence(words), Remedy.LET_ITEMS_FAIL)
     return Halt(words)
 
 
@@ -66,9 +75,9 @@ def outage(failure: Failure, server: ServerSpec, stall_s: float, *, is_alone: bo
     elif failure.trouble is Trouble.UNAVAILABLE and not is_alone:
         what = "the server has no room for one of the workers, or for none"
     where = f"{server.shown_url} ({server.place}.base_url)"
-    said = failure.message.rstrip(".")
+    said = as_sentence(failure.message)
     return (
-        f"{what}: {where}: {said}. It is asked again now and then, for {stall_s:g} s "
+        f"{what}: {where}: {said} It is asked again now and then, for {stall_s:g} s "
         "(work.stall_s) at most; no item is charged."
     )
 
@@ -105,7 +114,7 @@ def too_many_failed(failed: Failed, allowed: str) -> str:
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in failed.reasons.most_common())
     return (
         f"{failed.items:,} of {failed.total:,} items have failed ({reasons}), and {allowed} is the "
-        f"most that may. The newest: {failed.newest_error.rstrip('.')}."
+        f"most that may. The newest: {as_sentence(failed.newest_error)}"
     )
 
 
@@ -134,6 +143,9 @@ def _look_at(why: Condemned, place: str) -> tuple[str, Remedy | None]:
         case Accusation.NONSENSE:
             what = "That is no answer."
             return f"{what} Check {place}, model.model and the account of the key.", None
+        case Accusation.CUT:
+            what = "The answers break off."
+            return f"{what} Check {place}, and what is between (a proxy that ends streams).", None
         case Accusation.EMPTY:
             what = "The answers are empty."
         case Accusation.REQUEST:

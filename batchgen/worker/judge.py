@@ -3,6 +3,7 @@ worker has seen of the server, of the recipe and of the item before.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -28,6 +29,7 @@ from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.text.foreign_json import shorten
 from batchgen.text.json_text import storable
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.controller import Call
 from batchgen.worker.fallback import unknown_attempt
 from batchgen.worker.halts import NOT_TRUE, outage, refused
@@ -66,6 +68,8 @@ class Sent(Struct, frozen=True):
     def of(cls, calls: Sequence[CallResult | None]) -> "Sent | None":
         """Of two calls the first answer is decisive or, if there is none, the first reply. None:
         there was no reply."""
+        if len(calls) == 1:  # as nearly always
+            return None if calls[0] is None else cls(calls[0])
         ended = [call for call in calls if call is not None]
         if not ended:
             return None
@@ -107,7 +111,7 @@ class Judge:
         self._stall_s = spec.stall_s
         self._warn = warn
         self._servers = servers
-        self._outages: dict[str, _Outage] = {}
+        self._outages = defaultdict[str, _Outage](_Outage)
         self._told_finish_reasons: set[str | None] = set()
         self._rejected_parameters = rejected_parameters
         self._stats = stats
@@ -119,12 +123,13 @@ class Judge:
 
     def record(self, item: Item, prepared: Prepared, sent: Sent) -> Record:
         """The calls as they are kept, whatever is decided then."""
-        reply = sent.decisive.reply
+        decisive = sent.decisive
         verdict = self._rejected_parameters.interpret(
-            item, prepared, sent.decisive.verdict, reply, sent.decisive.server
+            item, prepared, decisive.verdict, decisive.reply, decisive.server
         )
+        if verdict is not decisive.verdict:
+            decisive = replace(decisive, verdict=verdict)
         others = [self._other_attempt(call, prepared) for call in sent.others]
-        decisive = replace(sent.decisive, verdict=verdict)
         attempts = (self._attempt(decisive, prepared), *others)
         return Record(attempts, decisive)
 
@@ -139,7 +144,9 @@ class Judge:
             return self._decide(item, verdict, called, server, needs_whole=needs_whole)
         own, trials = verdict, server.trials
         if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id, prepared):
-            trouble = Trouble.ACCOUNT if verdict.halt and verdict.is_sure else verdict.trouble
+            may_pass = verdict.halt is not None and verdict.is_sure
+            may_pass = may_pass and not trials.is_about_its_model(item.recipe_id, prepared)
+            trouble = Trouble.ACCOUNT if may_pass else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
         if trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
             assert isinstance(own, Failure)
@@ -157,7 +164,7 @@ class Judge:
             # An answer may have come since, to a call that was under way.
             said = server.trouble or server.pacer.refusals.said or "nothing"
             place = f"{server.spec.place}.base_url ({server.spec.shown_url})"
-            why = f"{stalled} The server said: {said.rstrip('.')}. Check {place}."
+            why = f"{stalled} The server said: {as_sentence(said)} Check {place}."
             holds_for_all = server.trials.on_trial or server.pacer.wants_long_wait(now)
             halt = Halt(why, kind=HaltKind.STALLED if holds_for_all else HaltKind.SHUT_OUT)
             self._servers.give_up(server, halt, now, LeftOut.STALLED)
@@ -166,23 +173,26 @@ class Judge:
 
     def _all_wait(self) -> str | None:
         """What is left was told to wait for longer than this worker may."""
-        wait_s = ((self._stats.next_item_at or 0) - now_ms()) / 1000
-        if self._stats.in_flight or wait_s <= self._stall_s:
+        if self._stats.in_flight:
             return None
-        said = self._stats.trouble.rstrip(".")
+        wait_s = ((self._stats.next_item_at or 0) - now_ms()) / 1000
+        if wait_s <= self._stall_s:
+            return None
+        said = self._stats.trouble
         return (
             f"all that is left waits for its next try, for {wait_s / 60:.0f} min, longer than "
             "work.stall_s: run the same command again then, or raise it."
-            f"{f' The server said: {said}.' if said else ''}"
+            f"{f' The server said: {as_sentence(said)}' if said else ''}"
         )
 
     def _tell_of_outage(self, verdict: Answer | Failure, server: Server, now: int) -> None:
         """As it begins, and again when it happens again, but not every few seconds. Whether it is
         one, and not the items, a call that was sent to see tells where the failure does not."""
-        pacer, told = server.pacer, self._outages.setdefault(server.key, _Outage())
+        pacer, told = server.pacer, self._outages[server.key]
         if not pacer.down:
             told.is_told = False
-        if not pacer.down or told.is_told or isinstance(verdict, Answer):
+            return
+        if told.is_told or isinstance(verdict, Answer):
             return
         is_sure = verdict.trouble is Trouble.UNREACHABLE or (pacer.probes or 0) > (
             _CALLS_OF_GATEWAYS if verdict.trouble in _OF_GATEWAYS else 1
@@ -240,7 +250,7 @@ class Judge:
             self._warn(NOT_TRUE)
         owed += self._charge_late(item, pacer)
         self._stats.count_call(verdict, called.reply, paused=now < pacer.paused_until)
-        server.count_call(verdict, called.reply.status, now)
+        server.count_call(verdict, called.reply, now)
         self._servers.observe(server, verdict, now)
         if server.left_out is LeftOut.SILENT:
             blame = Blame.SERVER

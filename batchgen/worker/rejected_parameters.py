@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from batchgen.items import Answer, Failure, Item, Reason, Reply, Trouble
 from batchgen.llm.rejections import Rejection, rejected_parameter, wants_stream
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.requests import Prepared
 
 _STATUSES = frozenset({400, 404, 422})
@@ -42,7 +43,9 @@ class RejectedParameters:
         if isinstance(verdict, Answer):
             if not prepared.input.params:
                 self._answered_recipes.add(recipe)
-            self._worked.update((*recipe, one) for one in prepared.added if one in prepared.body)
+            for one in prepared.added:
+                if one in prepared.body:
+                    self._worked.add((*recipe, one))
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
@@ -59,7 +62,7 @@ class RejectedParameters:
             if (*recipe, rejected.name) in self._worked:
                 return named  # the server takes it: it is something about this item
             if self._leave_out(*recipe, rejected.name):
-                self._warn(f"{named.message.rstrip('.')}. It is left out from now on.")
+                self._warn(f"{as_sentence(named.message)} It is left out from now on.")
             return replace(named, trouble=Trouble.PARAMETER_LEFT_OUT)
         if rejected.unsupported and self._affects_every_item(recipe, prepared, rejected.name):
             halt = f"the server does not take {place}, which is sent with every item."

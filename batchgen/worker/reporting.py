@@ -13,6 +13,8 @@ _MOST_STRAGGLERS = 5
 _STILL_SHORT_MS = 5000  # a budget is short until calls have gone out again for so long
 _WORTH_SAYING_MS = 2000  # a wait
 _WORTH_SAYING_SHARE = 0.01  # of the calls
+# Once a limit is found it is asked for more now and then: of the others not so many are refused.
+_MORE_THAN_A_LIMIT_MAKES = 0.05
 
 
 class Reporter:
@@ -96,7 +98,11 @@ class Reporter:
         usable = sum(server.pacer.controller.limit for server in taking_part)
         if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
             refused_with = _one_of(one.pacer.refusals.limited_with for one in taking_part)
-            return Held(HeldBy.SLOTS, slots=usable, refused_with=refused_with)
+            share = max(one.pacer.refusals.share for one in taking_part)
+            return Held(
+                HeldBy.SLOTS, slots=usable, refused_with=refused_with,
+                share=round(share, 2) if share >= _MORE_THAN_A_LIMIT_MAKES else None,
+            )  # fmt: skip
         if (stats.paused_until or 0) > now_ms() and not stats.in_flight:
             return Held(HeldBy.PAUSE, stats.paused_until)
         due_at = stats.next_item_at

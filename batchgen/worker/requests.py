@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from batchgen.endpoints import CHAT, Endpoint
+from batchgen.endpoints import Endpoint
 from batchgen.errors import TemplateError
 from batchgen.items import Item, ItemInput, Recipe
 from batchgen.parsers import Parser, load_parser
@@ -68,8 +68,8 @@ class Prepared(Struct, frozen=True):
     body: dict[str, Any]
     added: frozenset[str]
     shared_recipe: bool
+    endpoint: Endpoint
     parser_id: int | None = None
-    endpoint: Endpoint = CHAT
     row: "ChainRow | None" = None
 
 
@@ -79,7 +79,7 @@ class Request(Struct, frozen=True):
 
     body: dict[str, Any]
     image_paths: Mapping[str, str]
-    endpoint: Endpoint = CHAT
+    endpoint: Endpoint
 
 
 class Requests:
@@ -127,7 +127,7 @@ class Requests:
             if (item.server, item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
         shared = await self._is_shared(item)
-        return Prepared(item_input, parser, renderer, body, added, shared, parser_id, endpoint, row)
+        return Prepared(item_input, parser, renderer, body, added, shared, endpoint, parser_id, row)
 
     async def prepare_code(self, item: Item) -> PreparedCode:
         """Of a row that a function ends. Raises ConfigError when that cannot be loaded, InputError

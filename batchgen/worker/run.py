@@ -36,7 +36,7 @@ async def run_worker(
     """Work until nothing is left, or it is stopped, or a halt (its `stats.halted` says why).
     `connections` are those to the servers of the spec, in their order. `present` are the parsers of
     experiments, and the functions of steps that run one, by their numbers; for others what the
-    experiment has is loaded. `begun` is called once the first call goes out.
+    experiment has is loaded. `begun` is called once the first calls have gone out.
 
     Raises StoreError when the database fails, ConfigError when an item's parser cannot be loaded;
     in each case the items in flight are finished or given back first.

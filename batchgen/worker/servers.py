@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from batchgen.items import Answer, Failure, Reason
+from batchgen.items import Answer, Failure, Reason, Reply
 from batchgen.limits import TokenMeter
 from batchgen.llm.client import Client
 from batchgen.llm.prices import Prices
+from batchgen.text.sentences import as_sentence
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.spec import ServerSpec
 from batchgen.worker.stats import Halt
@@ -32,6 +33,8 @@ IS_LEFT_OUT = " is left out: "
 _CREDIT_AGAIN_MS = 600_000
 _SILENT_AFTER = 3
 _RATE_MS, _RATE_PARTS = 60_000, 12
+_NEWEST_CALLS, _ENOUGH_CALLS = 15, 5  # that tell how fast it is
+_NONE = 0.01  # of the calls
 
 
 class Connection(NamedTuple):
@@ -74,6 +77,8 @@ class Server:
         self.left_out_at = 0
         self._ask_again_at = 0
         self._timeouts = 0
+        # Of the newest calls: when it ended, how long it took, and whether it was answered.
+        self._newest: deque[tuple[int, int, bool]] = deque(maxlen=_NEWEST_CALLS)
         self._answers: deque[list[int]] = deque(maxlen=_RATE_PARTS)  # [when it began, how many]
 
     def allowed(self, now: int) -> int:
@@ -120,20 +125,31 @@ class Server:
         self.left_out, self.why = how, why
         self._ask_again_at = now + _CREDIT_AGAIN_MS
 
-    def count_call(self, verdict: Answer | Failure, status: int | None, now: int) -> None:
+    def count_call(self, verdict: Answer | Failure, reply: Reply, now: int) -> None:
         """A call has ended."""
         self.calls += 1
+        self._newest.append((now, reply.latency_ms, isinstance(verdict, Answer)))
         if not self.trouble:
             self.trouble_at = now
         self.trouble = verdict.message if isinstance(verdict, Failure) else ""
         if isinstance(verdict, Failure):
-            self.failed_calls[str(status or verdict.reason)] += 1
+            self.failed_calls[str(reply.status or verdict.reason)] += 1
         else:
             if not self._answers or now - self._answers[-1][0] >= _RATE_MS // _RATE_PARTS:
                 self._answers.append([now, 0])
             self._answers[-1][1] += 1
         is_timeout = isinstance(verdict, Failure) and verdict.reason is Reason.TIMEOUT
         self._timeouts = self._timeouts + 1 if is_timeout else 0
+
+    def ms_per_answer(self, now: int) -> float:
+        """How long a slot is in use for an answer; 0: nobody knows, as it had hardly any calls in
+        the last minute."""
+        newest = [one for one in self._newest if now - one[0] < _RATE_MS]
+        if len(newest) < _ENOUGH_CALLS:
+            return 0.0
+        answered = sum(is_answer for _, _, is_answer in newest) / len(newest)
+        took_ms = sorted(took_ms for _, took_ms, _ in newest)
+        return took_ms[len(took_ms) // 2] / max(answered, _NONE)
 
     @property
     def is_silent(self) -> bool:
@@ -165,6 +181,10 @@ class Servers:
 
     def __getitem__(self, key: str) -> Server:
         return self._servers[key]
+
+    @property
+    def are_several(self) -> bool:
+        return len(self._servers) > 1
 
     def beside(self, server: Server) -> list[Server]:
         """The others that answer what it does."""
@@ -265,7 +285,7 @@ def _go_on(servers: Sequence[Server]) -> str:
 
 def _sentence(why: Halt) -> str:
     """What a server said may end in no full stop."""
-    return f"{why.why.rstrip('.')}."
+    return as_sentence(why.why)
 
 
 def _named(server: Server) -> str:

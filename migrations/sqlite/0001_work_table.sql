@@ -111,7 +111,7 @@ create table item_keys (
   item_id integer not null
 ) strict, without rowid;
 
--- The keys of the newest items, which `enqueue` sorts into item_keys by the half million: a key is
+-- The keys of the newest items, which `enqueue` sorts into item_keys by the hundred thousand: a key is
 -- random, and to add it there costs a page. Those of an enqueueing that was killed stay until the next.
 create table new_item_keys (
   item_id integer primary key,

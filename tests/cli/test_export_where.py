@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.export.lines import matches
@@ -21,7 +22,7 @@ def row(parsed: Any, **columns: Any) -> ResultRow:
         7, None, '{"lang": "de"}', '"said"', json.dumps(parsed),
         None, None, None, None, None, None, None, None, 1, 0,
     )  # fmt: skip
-    return plain._replace(**columns)
+    return replace(plain, **columns)
 
 
 GOOD = row({"label": "positive", "score": 0.9, "ok": True, "tags": ["a", "b"], "von bis": 1})
@@ -68,7 +69,7 @@ def test_the_users_own_id_and_metadata_are_what_they_are_in_the_export() -> None
 
 
 def test_parser_raw_has_the_response_as_parsed() -> None:
-    assert matches(row(None)._replace(parsed=None), Where('parsed == "said"'))
+    assert matches(replace(row(None), parsed=None), Where('parsed == "said"'))
 
 
 def test_a_failed_row_has_nothing_parsed() -> None:

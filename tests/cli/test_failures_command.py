@@ -76,7 +76,7 @@ async def test_many_messages_are_few_groups(
     project.pool({"word": f"w{n}"} for n in range(60))
     for n in range(1, 60):
         simulator.script(f"Say w{n}", Behaviour.error(400, message=f"no, trace id {n:x}f{n}"))
-    await batchgen("run", "pool.jsonl", "--experiment", name, "-c", "1")
+    await batchgen("run", "pool.jsonl", "--experiment", name, "-c", "1", "--max-failures", "60")
     (group,) = (await batchgen("failures", "--json")).json
     assert (group["count"], group["example"], group["reason"]) == (59, 2, "rejected")
     assert group["hint"].startswith("The same request fails again. See it: batchgen show 2. ")

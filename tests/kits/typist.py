@@ -76,6 +76,7 @@ class Typist:
         if not _one_at_a_time.acquire(blocking=False):
             raise RuntimeError("Two commands at once need a process each.")
         before, interval = Path.cwd(), sys.getswitchinterval()
+        threshold = gc.get_threshold()
         try:
             os.chdir(self.directory)
             with (
@@ -88,19 +89,17 @@ class Typist:
         finally:
             os.chdir(before)
             sys.setswitchinterval(interval)
+            gc.set_threshold(*threshold)
             gc.unfreeze()
             _forget_modules(self.directory)
             _one_at_a_time.release()
 
 
 def _forget_modules(directory: Path) -> None:
+    inside = f"{directory}{os.sep}"  # as text: there are thousands of modules, after each command
     for name, module in [*sys.modules.items()]:
-        if _is_in(getattr(module, "__file__", None), directory):
+        if (getattr(module, "__file__", None) or "").startswith(inside):
             del sys.modules[name]
-
-
-def _is_in(file: str | None, directory: Path) -> bool:
-    return file is not None and Path(file).is_relative_to(directory)
 
 
 class _TerminalStream(io.TextIOWrapper):

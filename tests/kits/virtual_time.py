@@ -81,13 +81,10 @@ class Window:
 
 
 @dataclass
-class Outage:
-    """Another server, which refuses everything from second `start_s` to `end_s`."""
+class Faulty:
+    """Another server, with a fault of its own."""
 
     server: Server
-    start_s: float
-    end_s: float
-    retry_after_s: float | None
 
     @property
     def per_s(self) -> float:
@@ -96,6 +93,15 @@ class Outage:
     @per_s.setter
     def per_s(self, value: float) -> None:
         self.server.per_s = value
+
+
+@dataclass
+class Outage(Faulty):
+    """It refuses everything from second `start_s` to `end_s`."""
+
+    start_s: float
+    end_s: float
+    retry_after_s: float | None
 
     def take(self, now_s: float) -> Refused | None:
         if self.start_s <= now_s - START < self.end_s:
@@ -104,24 +110,15 @@ class Outage:
 
 
 @dataclass
-class Straying:
-    """Another server, which refuses that `share` of the calls besides, whatever is sent."""
+class Straying(Faulty):
+    """It refuses that `share` of the calls besides, whatever is sent."""
 
-    server: Server
     share: float
     seed: int = 1
     retry_after_s: float | None = None
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
-
-    @property
-    def per_s(self) -> float:
-        return self.server.per_s
-
-    @per_s.setter
-    def per_s(self, value: float) -> None:
-        self.server.per_s = value
 
     def take(self, now_s: float) -> Refused | None:
         if self._random.random() < self.share:

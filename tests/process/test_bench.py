@@ -28,9 +28,9 @@ def test_the_client_benchmark_measures_whole_processes(
 def test_the_adaptive_benchmark_reads_the_ledger_of_each_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads = (adaptive.Load(300, 5), adaptive.Load(60, 5, burst=60, workers=2))
+    loads = (adaptive.Load(300, 5), adaptive.Load(60, 5, burst=60))
     monkeypatch.setattr(adaptive, "LOADS", (loads,))
-    monkeypatch.setattr(adaptive, "_QUICK_SECONDS", 3)
+    monkeypatch.setattr(adaptive, "_QUICK_SECONDS", 2)
     table = adaptive.run(Options(quick=True, large=False, work_dir=tmp_path))
     assert [row[0] for row in table.rows] == [load.name for load in loads]
     assert all(figure.value > 0 for figure in table.figures if "share" in figure.what)

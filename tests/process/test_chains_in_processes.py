@@ -89,7 +89,8 @@ async def test_a_function_that_ends_the_process_costs_its_own_row_alone(
     ends = [(state, reason) for state, reason, _ in job.ends("score")]
     assert sorted(ends, key=str) == [("done", None)] * 11 + [("failed", "crash")]
     ((unknown,),) = job.query("select count(*) from attempts where outcome = 'unknown'")
-    assert simulator.calls + other.calls == 12 + 11 + unknown  # but what was in flight
+    sent = simulator.calls + other.calls
+    assert 12 + 11 <= sent <= 12 + 11 + unknown  # no more than what was in flight, or about to be
     assert any("the function of a step ended the process, by os._exit(0)" in one for one in said)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.project import Project
+from batchgen.simulate import Simulator
+from tests.kits.project import Project, ended
 
 # Prints the modules that a command has loaded in the end.
 _COMMAND = """
@@ -32,7 +33,7 @@ def loaded(directory: Path, *arguments: str) -> set[str]:
     ("command", "most_of_ours", "needless"),
     [
         ("--help", 10, _NEEDLESS | {"msgspec", "json", "pathlib", "sqlite3", "yaml"}),
-        ("status", 60, _NEEDLESS),
+        ("status", 61, _NEEDLESS | {"json"}),
         ("failures", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
         ("experiments", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
     ],
@@ -48,9 +49,52 @@ async def test_a_short_command_loads_what_it_needs(
     assert len(ours) <= most_of_ours, ours
 
 
+# Of what a worker loads beside its first call it says whether that has gone out by then, as the
+# file `received` tells.
+_WORK = """
+import os, sys, time
+from pathlib import Path
+from batchgen.__main__ import main
+
+def look(event, arguments):
+    if event == "import" and arguments[0] in {"genai_prices", "rich", "structlog"}:
+        give_up_at = time.monotonic() + 20
+        while not Path("received").exists() and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        os.write(1, f"after the first call: {Path('received').exists()}\\n".encode())
+
+sys.addaudithook(look)
+sys.argv = ["batchgen", "work", "-c", "1"]
+main()
+"""
+
+
+async def test_a_worker_loads_after_its_first_call_what_that_does_not_need(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "w"}])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    worker = await project.start(str(project.write("work.py", _WORK)), fresh=True)
+    await simulator.received(1)
+    project.write("received", "")
+    run = await ended(worker)
+    assert run.code == 0
+    assert set(run.out.splitlines()) == {"after the first call: True"}
+
+
 async def test_a_worker_on_no_terminal_loads_nothing_that_draws(project: Project) -> None:
     project.pool([])
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
     modules = loaded(project.path, "work")
     assert "batchgen.display.run" in modules
     assert "batchgen.display.live" not in modules
+
+
+async def test_a_worker_that_writes_no_file_loads_neither_exports_nor_pools(
+    project: Project,
+) -> None:
+    project.pool([])
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    modules = loaded(project.path, "work")
+    needless = ("batchgen.export", "batchgen.jobs.enqueue", "batchgen.jobs.processes")
+    assert [name for name in needless if name in modules] == []

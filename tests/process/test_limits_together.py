@@ -73,7 +73,7 @@ async def test_a_rate_is_found_kept_and_shown(tmp_path: Path, words: Words) -> N
         project = Project(tmp_path, url)
         project.config()
         project.write("prompts/user_prompts/default.txt", "Say {word}\n")
-        project.pool(words(60))
+        project.pool(words(30))
         await project.batchgen("enqueue", "pool.jsonl")
         work = await project.process("work", "-c", "20", "--processes", "2", "--adaptive")
         assert work.code == 0, work.err

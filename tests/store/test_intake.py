@@ -219,6 +219,23 @@ def test_items_are_found_by_their_ids_wherever_their_keys_are(
     assert {name: number for name, (number, _) in found.items()} == {"x": 1, "z": 3}
 
 
+@pytest.mark.parametrize("most_waiting", [1, 3, 7, 100])
+async def test_copies_are_counted_wherever_the_key_of_the_first_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_waiting: int
+) -> None:
+    """In memory, in the table of those that wait, or sorted in while the pass goes on."""
+    monkeypatch.setattr(item_keys, "MOST_WAITING", most_waiting)
+    pool = [new_item(each) for each in "abcdeafgahbbic"]
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        for _ in range(2):
+            ids: list[int] = []
+            async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+                for start in range(0, len(pool), 2):
+                    ids += (await store.add_items(into, pool[start : start + 2])).ids
+            assert ids == list(range(1, len(pool) + 1))
+        assert await store.verify() == []
+
+
 async def test_the_end_of_an_enqueueing_sorts_the_keys_in(tmp_path: Path) -> None:
     async with open_store(tmp_path / "batchgen.db", create=True) as store:
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:

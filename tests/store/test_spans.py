@@ -41,7 +41,7 @@ def stored(table: Table) -> tuple[str | None, str | None]:
 
 def test_pieces_of_the_answer_are_stored_as_their_places(table: Table) -> None:
     row = result_of(table, f"So: <a>{LONG}</a><a>😀 {LONG}</a>", [LONG, f"😀 {LONG}"])
-    assert stored(table) == (None, f"[[8, {len(LONG)}], [{15 + len(LONG)}, {len(LONG) + 2}]]")
+    assert stored(table) == (None, f"[[8,{len(LONG)}],[{15 + len(LONG)},{len(LONG) + 2}]]")
     assert row.parsed == f'["{LONG}", "😀 {LONG}"]'
 
 

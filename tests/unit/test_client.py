@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from openai import AsyncOpenAI
 
 from batchgen.config import ModelConfig, load
+from batchgen.endpoints import CHAT
 from batchgen.errors import ConfigError
 from batchgen.items import Reason, Reply
 from batchgen.llm.client import Client, check_settings, open_client
@@ -70,7 +71,7 @@ async def test_one_call_is_one_request_with_the_body_as_it_is(
     client: Client, simulator: Simulator
 ) -> None:
     body = {**BODY, "temperature": 0.5, "messages": [{"role": "user", "content": 'Grüße\0"東京"'}]}
-    reply = await client.complete(body)
+    reply = await client.complete(body, CHAT)
     (request,) = simulator.requests
     assert (request.path, request.body) == ("/v1/chat/completions", body)
     assert (reply.status, reply.fault, reply.sent, reply.reused) == (200, None, True, False)
@@ -81,7 +82,7 @@ async def test_one_call_is_one_request_with_the_body_as_it_is(
 
 
 async def test_the_headers_are_openais_with_the_key(client: Client, simulator: Simulator) -> None:
-    await client.complete(BODY)
+    await client.complete(BODY, CHAT)
     headers = simulator.requests[0].headers
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert headers["Content-Type"] == "application/json"
@@ -96,7 +97,7 @@ async def test_organization_and_project_come_from_the_environment_as_openai_read
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid/v1")
     async with opened(simulator.base_url) as client:
-        await client.complete(BODY)
+        await client.complete(BODY, CHAT)
     headers = simulator.requests[0].headers
     assert (headers["OpenAI-Organization"], headers["OpenAI-Project"]) == ("org-1", "proj-1")
 
@@ -106,7 +107,7 @@ async def test_without_a_key_none_is_sent_not_even_the_environments(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)  # the config decides whether that is the key
     async with opened(simulator.base_url, key=None) as client:
-        reply = await client.complete(BODY)
+        reply = await client.complete(BODY, CHAT)
     assert reply.status == 200
     assert "Authorization" not in simulator.requests[0].headers
 
@@ -116,7 +117,7 @@ async def received(simulator: Simulator, tmp_path: Path, **model: Any) -> Receiv
     settings = {"base_url": simulator.base_url, **model}
     config = load(None, env=ENV, overrides=settings, cwd=tmp_path)
     async with open_client(config.model, timeout_s=30) as client:
-        assert (await client.complete(BODY)).status == 200
+        assert (await client.complete(BODY, CHAT)).status == 200
     return simulator.requests[-1]
 
 
@@ -173,7 +174,7 @@ async def test_a_variable_that_is_not_set_is_named_where_it_is_needed(
 
 async def test_a_base_url_may_end_in_a_slash(simulator: Simulator) -> None:
     async with opened(simulator.base_url + "/") as client:
-        assert (await client.complete(BODY)).status == 200
+        assert (await client.complete(BODY, CHAT)).status == 200
     assert simulator.requests[0].path == "/v1/chat/completions"
 
 
@@ -181,7 +182,7 @@ async def test_a_lone_surrogate_in_a_prompt_is_sent_as_a_question_mark(
     client: Client, simulator: Simulator
 ) -> None:
     body = {**BODY, "messages": [{"role": "user", "content": "half \ud83d"}]}
-    assert (await client.complete(body)).status == 200
+    assert (await client.complete(body, CHAT)).status == 200
     assert simulator.ledger == {"half ?": 1}
 
 
@@ -204,7 +205,7 @@ async def test_openai_itself_needs_a_key() -> None:
 async def test_as_many_calls_as_slots_are_under_way_at_once(simulator: Simulator) -> None:
     simulator.hold()
     async with opened(simulator.base_url, slots=150) as client, asyncio.TaskGroup() as group:
-        calls = [group.create_task(client.complete(BODY)) for _ in range(150)]
+        calls = [group.create_task(client.complete(BODY, CHAT)) for _ in range(150)]
         await simulator.received(150)
         simulator.release()
     assert [call.result().status for call in calls] == [200] * 150
@@ -221,7 +222,7 @@ async def test_every_status_is_brought_back_with_its_body(
 ) -> None:
     body = "" if status == 204 else '{"error": "as a text"}'
     simulator.script("Hello", Behaviour.response(status, body, headers={"Retry-After": "7"}))
-    reply = await client.complete(BODY)
+    reply = await client.complete(BODY, CHAT)
     assert (reply.status, reply.body, reply.fault) == (status, body, None)
     assert reply.headers["retry-after"] == "7"
     assert simulator.calls == 1
@@ -231,13 +232,13 @@ async def test_html_with_status_200_is_brought_back_as_it_is(
     client: Client, simulator: Simulator
 ) -> None:
     simulator.script("Hello", "html")
-    reply = await client.complete(BODY)
+    reply = await client.complete(BODY, CHAT)
     assert (reply.status, reply.body) == (200, "<html><body><h1>Welcome</h1></body></html>")
 
 
 async def test_bytes_that_are_no_utf_8_are_replaced(client: Client, simulator: Simulator) -> None:
     simulator.script("Hello", Behaviour.response(200, b'"\xff\xed\xa0\x80\x00"'))
-    assert (await client.complete(BODY)).body == '"\ufffd\ufffd\ufffd\ufffd\0"'
+    assert (await client.complete(BODY, CHAT)).body == '"\ufffd\ufffd\ufffd\ufffd\0"'
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -247,7 +248,7 @@ async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
     async with Simulator().running() as elsewhere:
         simulator.script("Hello", Behaviour.redirect(f"{elsewhere}/chat/completions", status))
         async with aiohttp.ClientSession() as session:
-            reply = await client.complete(BODY)
+            reply = await client.complete(BODY, CHAT)
             async with session.get(f"{elsewhere}/ledger") as ledger:
                 assert await ledger.json() == {"calls": 0, "answered": 0, "items": {}}
     assert (reply.status, reply.headers["location"]) == (status, f"{elsewhere}/chat/completions")
@@ -259,7 +260,7 @@ async def test_an_answer_as_large_as_it_gets_comes_whole(
 ) -> None:
     body = b'{"choices": "'.ljust(64 * MEGABYTE, b"x")
     simulator.script("Hello", Behaviour.response(200, body))
-    reply = await client.complete(BODY)
+    reply = await client.complete(BODY, CHAT)
     assert (len(reply.body or ""), reply.fault) == (64 * MEGABYTE, None)
 
 
@@ -268,14 +269,14 @@ async def test_of_what_is_no_answer_the_beginning_is_kept(
     client: Client, simulator: Simulator, status: int
 ) -> None:
     simulator.script("Hello", Behaviour.response(status, b"x" * (8 * MEGABYTE)))
-    reply = await client.complete(BODY)
+    reply = await client.complete(BODY, CHAT)
     assert (reply.body, reply.status, reply.fault) == ("x" * MEGABYTE, status, None)
 
 
 async def test_a_body_without_end_is_given_up(client: Client, simulator: Simulator) -> None:
     simulator.script("Hello", Behaviour.response(200, b"x" * (64 * MEGABYTE + 1)))
-    assert fault_of(await client.complete(BODY)) == fault(Reason.BAD_RESPONSE, status=200)
-    assert (await client.complete(BODY)).status == 200
+    assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.BAD_RESPONSE, status=200)
+    assert (await client.complete(BODY, CHAT)).status == 200
 
 
 async def test_a_server_that_repeats_the_key_does_not_get_it_into_the_reply(
@@ -283,7 +284,7 @@ async def test_a_server_that_repeats_the_key_does_not_get_it_into_the_reply(
 ) -> None:
     said = Behaviour.error(401, message=f"Incorrect API key provided: {KEY}.")
     simulator.script("Hello", said, Behaviour.ok(f"Your key is {KEY}"))
-    replies = [await client.complete(BODY) for _ in range(2)]
+    replies = [await client.complete(BODY, CHAT) for _ in range(2)]
     assert [KEY in (reply.body or KEY) for reply in replies] == [False, False]
     assert "Incorrect API key provided: [API key]." in (replies[0].body or "")
 
@@ -295,7 +296,7 @@ async def test_an_answer_that_contains_what_stands_for_a_key_is_left_as_it_is(
     text = f"The list is {key}: id, x."
     simulator.script("Hello", Behaviour.ok(text))
     async with opened(simulator.base_url, key=key) as client:
-        reply = await client.complete(BODY)
+        reply = await client.complete(BODY, CHAT)
     assert json.loads(reply.body or "")["choices"][0]["message"]["content"] == text
 
 
@@ -318,14 +319,14 @@ async def test_an_answer_that_does_not_come_whole(
     simulator.script("Hello", kind)
     timeout_s = 1.5 if reply.fault is Reason.TIMEOUT else 30
     async with opened(simulator.base_url, timeout_s=timeout_s) as client:
-        assert fault_of(await client.complete(BODY)) == reply
+        assert fault_of(await client.complete(BODY, CHAT)) == reply
     assert simulator.calls == 1
 
 
 async def test_a_late_answer_is_named_by_the_time_it_had(simulator: Simulator) -> None:
     simulator.hold()
     async with opened(simulator.base_url, timeout_s=1.0) as client:
-        reply = await client.complete(BODY)
+        reply = await client.complete(BODY, CHAT)
     assert reply.fault_message == "no whole answer within 1 s"
 
 
@@ -333,9 +334,9 @@ async def test_a_kept_alive_connection_that_the_server_has_closed_is_told(
     client: Client, simulator: Simulator
 ) -> None:
     simulator.script("Hello", "stale")
-    first = await client.complete(BODY)
-    second = await client.complete(BODY)
-    third = await client.complete(BODY)
+    first = await client.complete(BODY, CHAT)
+    second = await client.complete(BODY, CHAT)
+    third = await client.complete(BODY, CHAT)
     assert (first.status, third.status, third.reused) == (200, 200, False)
     assert fault_of(second) == fault(Reason.CONNECTION, reused=True)
     assert (simulator.calls, simulator.dropped) == (2, 1)
@@ -345,24 +346,24 @@ async def test_a_reset_after_the_answer_began_is_not_a_stale_connection(
     client: Client, simulator: Simulator
 ) -> None:
     simulator.script("Hello", "ok", "cut")
-    await client.complete(BODY)
-    assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, status=200)
+    await client.complete(BODY, CHAT)
+    assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION, status=200)
 
 
 async def test_a_refused_connection_was_not_sent() -> None:
     async with opened(await unused_url()) as client:
-        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+        assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION, sent=False)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..invalid"])
 async def test_a_name_that_does_not_resolve_was_not_sent(host: str) -> None:
     async with opened(f"http://{host}/v1") as client:
-        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+        assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION, sent=False)
 
 
 async def test_tls_to_a_port_without_tls_was_not_sent(simulator: Simulator) -> None:
     async with opened(simulator.base_url.replace("http:", "https:")) as client:
-        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+        assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION, sent=False)
     assert simulator.calls == 0
 
 
@@ -371,7 +372,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_sent() -> None:
         listening(silence, scheme="https") as url,  # TLS waits for an answer that never comes
         opened(url, timeout_s=0.2) as client,
     ):
-        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION, sent=False)
+        assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION, sent=False)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +381,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_sent() -> None:
 )
 async def test_a_server_that_does_not_speak_http_is_a_fault_of_the_connection(raw: bytes) -> None:
     async with listening(answering(raw)) as url, opened(url) as client:
-        assert fault_of(await client.complete(BODY)) == fault(Reason.CONNECTION)
+        assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.CONNECTION)
 
 
 async def test_a_body_in_a_broken_encoding_is_an_answer_that_cannot_be_read(
@@ -388,7 +389,7 @@ async def test_a_body_in_a_broken_encoding_is_an_answer_that_cannot_be_read(
 ) -> None:
     headers = {"Content-Encoding": "gzip"}
     simulator.script("Hello", Behaviour.response(200, "not gzip", headers=headers))
-    assert fault_of(await client.complete(BODY)) == fault(Reason.BAD_RESPONSE, status=200)
+    assert fault_of(await client.complete(BODY, CHAT)) == fault(Reason.BAD_RESPONSE, status=200)
 
 
 async def test_an_answer_that_is_there_when_the_time_is_over_counts() -> None:
@@ -415,7 +416,7 @@ async def test_an_answer_that_is_there_when_the_time_is_over_counts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         async with opened(url, timeout_s=timeout_s) as client:
-            call = asyncio.create_task(client.complete(BODY))
+            call = asyncio.create_task(client.complete(BODY, CHAT))
             await asyncio.to_thread(serve, server)
             reply = await call
     assert (reply.status, reply.body, reply.fault) == (200, "{}", None)
@@ -425,13 +426,13 @@ async def test_a_call_can_be_cancelled_and_the_next_one_works(
     client: Client, simulator: Simulator
 ) -> None:
     simulator.hold()
-    call = asyncio.create_task(client.complete(BODY))
+    call = asyncio.create_task(client.complete(BODY, CHAT))
     await simulator.received(1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     simulator.release()
-    assert (await client.complete(BODY)).status == 200
+    assert (await client.complete(BODY, CHAT)).status == 200
 
 
 # Proxies
@@ -470,7 +471,7 @@ async def test_a_proxy_in_the_environment_is_used(
     place, asked = proxy
     monkeypatch.setenv(name, form.format(place))
     async with opened(URL) as client:
-        reply = await client.complete(BODY)
+        reply = await client.complete(BODY, CHAT)
     assert (reply.status, asked) == (502, [REQUEST])
 
 
@@ -480,7 +481,7 @@ async def test_tls_goes_through_the_proxy_as_a_tunnel(
     place, asked = proxy
     monkeypatch.setenv("HTTPS_PROXY", f"http://{place}")
     async with opened("https://model.invalid/v1") as client:
-        reply = await client.complete(BODY)
+        reply = await client.complete(BODY, CHAT)
     assert fault_of(reply) == fault(Reason.CONNECTION, sent=False)
     assert asked == [b"CONNECT model.invalid:443 HTTP/1.1\r\n"]
 
@@ -493,7 +494,7 @@ async def test_a_proxy_is_told_its_own_password_and_never_the_key(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("ALL_PROXY", form.format(proxy[0]))
     async with opened(base_url) as client:
-        await client.complete(BODY)
+        await client.complete(BODY, CHAT)
     lines = proxied_heads[0].decode().split("\r\n")
     told = [line for line in lines if line.lower().startswith("proxy-authorization")]
     assert told == (["Proxy-Authorization: Basic dXNlcjp3b3Jk"] if "user" in form else [])
@@ -522,7 +523,7 @@ async def test_no_proxy_leaves_hosts_out(
     monkeypatch.setenv("HTTP_PROXY", f"http://{proxy[0]}")
     monkeypatch.setenv("NO_PROXY", form.format(port=simulator.port))
     async with opened(simulator.base_url) as client:
-        assert (await client.complete(BODY)).status == 200
+        assert (await client.complete(BODY, CHAT)).status == 200
     assert proxy[1] == []
 
 
@@ -600,7 +601,7 @@ async def test_what_the_environment_says_of_other_hosts_stops_nobody(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     async with opened(simulator.base_url) as client:
-        assert (await client.complete(BODY)).status == 200
+        assert (await client.complete(BODY, CHAT)).status == 200
 
 
 # What we rely on of the openai package

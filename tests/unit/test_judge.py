@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from batchgen.clock import clock_ms
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Price
+from batchgen.endpoints import CHAT
 from batchgen.items import (
     Answer,
     Attempt,
@@ -18,7 +19,6 @@ from batchgen.items import (
     Item,
     ItemInput,
     KeepAnswer,
-    Price,
     Reason,
     Recipe,
     Release,
@@ -30,7 +30,7 @@ from batchgen.items import (
     Usage,
 )
 from batchgen.llm.decide import RetryPolicy
-from batchgen.llm.error_replies import UNKNOWN_MODEL
+from batchgen.llm.error_replies import REFUSES_NOW, UNKNOWN_MODEL
 from batchgen.llm.prices import Prices
 from batchgen.parsers import load_parser
 from batchgen.prompts import Renderer
@@ -65,7 +65,7 @@ def prepared(parser: str = "raw", *, shared_recipe: bool = True, **params: Any) 
     renderer = Renderer(recipe)
     body = renderer.request_body(item_input, None)
     added = frozenset(renderer.added_params(item_input))
-    return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe)
+    return Prepared(item_input, load_parser(parser), renderer, body, added, shared_recipe, CHAT)
 
 
 def called(verdict: Answer | Failure, after_ms: int = 0, **reply: Any) -> CallResult:
@@ -259,7 +259,8 @@ def test_before_the_first_answer_an_item_that_failed_is_a_suspect(
     reply = sent(failure, status=int(failure.message))
     decision = Court(on_trial=True).judged(item(), request, reply).decision
     assert (decision.alike if isinstance(decision, Suspect) else None) == suspected
-    assert not isinstance(Court().judged(item(), request, reply).decision, Suspect)
+    proven = Court().judged(item(), request, reply).decision
+    assert isinstance(proven, Suspect) == (suspected == "400 request")
 
 
 def test_an_outage_is_told_at_once_by_the_url_and_how_long_it_goes_on() -> None:
@@ -328,10 +329,11 @@ def test_a_404_for_everybody_after_answers_is_an_outage_and_costs_no_item_anythi
     assert [court.judge.take_failure(item(number)) for number in range(20)] == [None] * 20
 
 
-def test_a_400_after_answers_is_the_items_own() -> None:
+def test_an_item_that_is_refused_after_answers_is_a_suspect_as_all_others_may_be_too() -> None:
     refused = Failure(Reason.REJECTED, "400 too long")
-    decisions = {Court().decide(refused, item(number), status=400) for number in range(20)}
-    assert decisions == {Fail(Reason.REJECTED, "400 too long")}
+    own = Fail(Reason.REJECTED, "400 too long")
+    suspect = Suspect("400 request", "400 too long", own, REFUSES_NOW)
+    assert Court().decide(refused, item(), status=400) == suspect
 
 
 def test_a_stale_connection_costs_nothing_once() -> None:

@@ -86,6 +86,13 @@ def test_nobody_can_say_what_is_left_while_all_workers_are_paused() -> None:
     assert left_s(look, 2.0) is None
 
 
+def test_nobody_can_say_what_is_left_during_an_outage() -> None:
+    down = {"held_by": Held(HeldBy.OUTAGE, NOON_MS + 9000)}
+    left = {"total": counts(done=400, pending=600)}
+    assert left_s(reporting(down, down, **left), 2.0) is None
+    assert left_s(reporting(down, {}, **left), 2.0) == 300.0
+
+
 @pytest.mark.parametrize(
     ("finished", "total", "percent"), [(0, 0, 100), (0, 10, 0), (299, 300, 99), (300, 300, 100)]
 )

@@ -31,10 +31,11 @@ from batchgen.store.plan import (
     Plan,
     Reserved,
     plan_finish,
+    plan_grants,
     plan_removal,
 )
-from batchgen.store.plan_limits import plan_grants, plan_returned
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
+from batchgen.store.returned import returned_of
 
 NOW = 1_700_000_000_000
 ITEM = Item(1, 3, 7, 1, None, "{}")  # in its third claim, of experiment 7
@@ -202,7 +203,7 @@ def test_calls_that_were_not_sent_and_tokens_that_were_not_used_are_given_back()
         Outcome(item, (UNKNOWN,), Release()),
         Outcome(item, (REFUSED,), Retry(None, charged=False)),
     ]
-    returned = plan_returned(
+    returned = returned_of(
         outcomes, ServerWant("", limits=Limits(tpm=1000, adaptive=True), pause_ms=5)
     )
     assert (returned.requests, returned.tokens) == (1, 100 + 70 + 0 + 100)

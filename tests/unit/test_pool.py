@@ -105,12 +105,23 @@ def test_a_bad_line_is_named_and_the_rest_goes_on(
 ) -> None:
     path = tmp_path / "pool.jsonl"
     entries = read(path, b'{"n": 1}\n' + line + b'\n{"n": 3}\n')
-    text = text + "\n" if "NUL" in problem or "UTF-8" in problem else text
     assert entries == [
         flat({"n": 1}, f"{path}:1"),
         bad(f"{path}:2", problem, text),
         flat({"n": 3}, f"{path}:3"),
     ]
+
+
+def test_lines_are_counted_however_they_lie_in_what_is_read_at_once(tmp_path: Path) -> None:
+    """A file is read by the block; lines are shorter and longer than one, and one is no text."""
+    lengths = [0, 10, 65_500, 1, 65_536, 200_000, 3, *[70] * 3000, 65_535]
+    lines = [b'{"n": %d, "t": "%s"}' % (n, b"x" * length) for n, length in enumerate(lengths)]
+    lines[2000] = b'{"n": "\xff"}'
+    entries = read(tmp_path / "pool.jsonl", b"\xef\xbb\xbf" + b"\n".join(lines))
+    numbers = [int(entry.where.rpartition(":")[2]) for entry in entries]
+    assert numbers == list(range(1, len(lines) + 1))
+    texts = [one.input.given["t"] for one in entries if isinstance(one, PoolItem)]
+    assert [len(text) for text in texts] == lengths[:2000] + lengths[2001:]
 
 
 def test_json_nested_too_deep_is_a_bad_line(tmp_path: Path) -> None:
@@ -296,8 +307,8 @@ def test_bad_csv_rows_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
         bad(f"{path}:2", "the row has 1 cells, the header 2", "1"),
         bad(f"{path}:3", "the row has 3 cells, the header 2", "1,2,3"),
         bad(f"{path}:4", "not CSV: " + AFTER_QUOTE, '"x"y,2'),
-        bad(f"{path}:5", f"not UTF-8: byte 0xff at column 1; {SAVE}", "\\xff,2\n"),
-        bad(f"{path}:6", "NUL byte at column 1", "\0,2\n"),
+        bad(f"{path}:5", f"not UTF-8: byte 0xff at column 1; {SAVE}", "\\xff,2"),
+        bad(f"{path}:6", "NUL byte at column 1", "\0,2"),
         flat({"a": "3", "b": "4"}, f"{path}:7"),
         bad(f"{path}:8", "not CSV: " + OPEN_QUOTE, '"open,5'),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from batchgen.endpoints import CHAT
 from batchgen.items import Reason, Reply
 from batchgen.llm.receive import AnswerMemory, BodyTooLargeError, ReceivedBody
 from tests.kits.tcp import Serve, answering, closing, listening
@@ -38,7 +39,7 @@ def stream(*events: bytes) -> bytes:
 
 async def reply_to(serve: Serve, timeout_s: float = 30.0) -> Reply:
     async with listening(serve) as url, opened(url, timeout_s=timeout_s) as client:
-        return await client.complete(BODY)
+        return await client.complete(BODY, CHAT)
 
 
 def content_of(reply: Reply) -> Any:
@@ -118,7 +119,7 @@ async def test_the_connection_is_used_again_after_a_stream() -> None:
         await answering(stream(END))(reader, writer)
 
     async with listening(serve) as url, opened(url) as client:
-        replies = [await client.complete(BODY) for _ in range(2)]
+        replies = [await client.complete(BODY, CHAT) for _ in range(2)]
     assert list(map(content_of, replies)) == ["Hi!", "!"]
 
 
@@ -143,7 +144,7 @@ async def reply_to_parts(*parts: bytes, every_s: float, timeout_s: float) -> Rep
         sending(*parts, every_s=every_s) as url,
         opened(url, timeout_s=timeout_s) as client,
     ):
-        return await client.complete(BODY)
+        return await client.complete(BODY, CHAT)
 
 
 async def test_the_time_counts_from_the_last_event_that_brings_something() -> None:

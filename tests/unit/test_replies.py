@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from batchgen.endpoints import parts_beside_text
+from batchgen.endpoints import CHAT, parts_beside_text
 from batchgen.items import Answer, Failure, Reason, Reply, Trouble, Usage
 from batchgen.limits import AnnouncedLimit
 from batchgen.llm.announcements import announced_limit, parse_retry_after
@@ -39,13 +39,13 @@ def reply(status: int, body: Any = "", **headers: str) -> Reply:
 
 
 def failure(status: int, body: Any = "", **headers: str) -> Failure:
-    verdict = read_reply(reply(status, body, **headers))
+    verdict = read_reply(reply(status, body, **headers), CHAT)
     assert isinstance(verdict, Failure), verdict
     return verdict
 
 
 def answer(body: Any, status: int = 200) -> Answer:
-    verdict = read_reply(reply(status, body))
+    verdict = read_reply(reply(status, body), CHAT)
     assert isinstance(verdict, Answer), verdict
     return verdict
 
@@ -333,43 +333,22 @@ def test_an_error_beside_choices_does_not_spoil_the_answer() -> None:
 # Refusals
 
 
+FILTERED = "stopped by the content filter (finish_reason content_filter)"
+
+
 @pytest.mark.parametrize(
-    ("body", "verdict"),
+    ("text", "finish_reason", "refusal", "message"),
     [
-        (
-            completion(None, refusal="I can't help with that."),
-            Failure(
-                Reason.REFUSAL,
-                "I can't help with that.",
-                finish_reason="stop",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
-        (
-            completion("Half of", finish_reason="content_filter"),
-            Failure(
-                Reason.REFUSAL,
-                "stopped by the content filter (finish_reason content_filter)",
-                finish_reason="content_filter",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
-        (
-            completion("", finish_reason="content_filter"),
-            Failure(
-                Reason.REFUSAL,
-                "stopped by the content filter (finish_reason content_filter)",
-                finish_reason="content_filter",
-                model="m-1",
-                has_begun=True,
-            ),
-        ),
+        (None, "stop", "I can't help with that.", "I can't help with that."),
+        ("Half of", "content_filter", None, FILTERED),
+        ("", "content_filter", None, FILTERED),
     ],
 )
-def test_a_refusal(body: Any, verdict: Failure) -> None:
-    assert failure(200, body) == verdict
+def test_a_refusal(text: str | None, finish_reason: str, refusal: str | None, message: str) -> None:
+    body = completion(text, finish_reason=finish_reason, refusal=refusal)
+    assert failure(200, body) == Failure(
+        Reason.REFUSAL, message, finish_reason=finish_reason, model="m-1", has_begun=True
+    )
 
 
 AZURE_FILTER = {
@@ -696,7 +675,7 @@ def test_what_never_came_keeps_its_reason() -> None:
     stale = replace(base, fault=Reason.CONNECTION, fault_message="reset", reused=True)
     late = replace(base, fault=Reason.TIMEOUT, fault_message="late")
     large = replace(base, status=200, fault=Reason.BAD_RESPONSE, fault_message="large")
-    assert [read_reply(one) for one in (cut, refused, stale, late, large)] == [
+    assert [read_reply(one, CHAT) for one in (cut, refused, stale, late, large)] == [
         Failure(Reason.CONNECTION, "cut"),
         Failure(Reason.CONNECTION, "refused", trouble=Trouble.UNREACHABLE),
         Failure(Reason.CONNECTION, "reset", trouble=Trouble.STALE_CONNECTION),
@@ -708,7 +687,7 @@ def test_what_never_came_keeps_its_reason() -> None:
 def test_the_message_of_a_fault_is_made_storable() -> None:
     fault = "bad \ud83d line\r\n" * 1000
     reply = Reply(NOW_MS, 1, fault=Reason.CONNECTION, fault_message=fault)
-    verdict = read_reply(reply)
+    verdict = read_reply(reply, CHAT)
     assert isinstance(verdict, Failure)
     assert verdict.message.startswith("bad \ufffd line bad \ufffd line ")
     assert len(verdict.message) == 500
@@ -848,12 +827,12 @@ def check_it_is_usable(verdict: Answer | Failure) -> None:
 @example(200, "1" * 5000)
 @example(200, '{"choices": [{"message": {"content": "x"}}], "n": ' + "1" * 5000 + "}")
 def test_no_body_raises(status: int, body: str) -> None:
-    check_it_is_usable(read_reply(reply(status, body)))
+    check_it_is_usable(read_reply(reply(status, body), CHAT))
 
 
 @given(nearly_completions(), STATUSES)
 def test_nothing_that_looks_like_a_completion_raises(body: str, status: int) -> None:
-    check_it_is_usable(read_reply(reply(status, body)))
+    check_it_is_usable(read_reply(reply(status, body), CHAT))
 
 
 @given(
@@ -886,7 +865,7 @@ def test_no_header_raises(headers: dict[str, str]) -> None:
 def test_no_depth_raises(template: str, status: int) -> None:
     # Reading, writing and showing a value give up at different depths; one of these is between.
     for depth in [*range(880, 1010), 100_000]:
-        check_it_is_usable(read_reply(reply(status, template.replace("DEEP", nested(depth)))))
+        check_it_is_usable(read_reply(reply(status, template.replace("DEEP", nested(depth))), CHAT))
 
 
 @pytest.mark.parametrize(
@@ -906,6 +885,6 @@ def test_an_error_in_the_middle_of_a_stream_has_the_status_that_its_name_says(
     error: dict[str, Any], reason: Reason
 ) -> None:
     said = {"message": {"role": "assistant", "content": "Half"}, "error": {**error, "message": "x"}}
-    verdict = read_reply(Reply(0, 0, status=200, body=json.dumps({"choices": [said]})))
+    verdict = read_reply(Reply(0, 0, status=200, body=json.dumps({"choices": [said]})), CHAT)
     assert isinstance(verdict, Failure)
     assert verdict.reason is reason

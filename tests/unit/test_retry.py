@@ -219,3 +219,11 @@ def test_an_answer_that_cannot_be_parsed_is_asked_for_again_as_the_policy_allows
     parse_failures: int, tries: int, policy: RetryPolicy, decision: Decision
 ) -> None:
     assert decide_parse_failure(item(tries, parse_failures), "no tag", policy) == decision
+
+
+def test_a_server_that_asks_for_a_short_wait_again_and_again_is_not_believed() -> None:
+    failure = Failure(Reason.RATE_LIMIT, "slow down", retry_after_s=1.0)
+    shortest = [
+        min(waits(failure, blame=Blame.LIMIT, refusals=refusals)) for refusals in (1, 4, 7, 8, 99)
+    ]
+    assert [wait // 1000 for wait in shortest] == [1, 1, 4, 8, 60]

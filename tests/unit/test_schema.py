@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batchgen import DataGenerationPipeline, config
 from batchgen.errors import ConfigError, ParseError
 from batchgen.items import Recipe
-from batchgen.jobs.recipes import recipe_of
+from batchgen.jobs.recipe import recipe_of
 from batchgen.parsers import Parser, ParserRunner, load_parser, parser_from_callable
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchgen.items import Answer, Failure, Reason, Usage
+from batchgen.items import Answer, Failure, Reason, Reply, Usage
 from batchgen.store.server_wants import in_turn, server_keys
 from batchgen.worker.pacer import Pacer
 from batchgen.worker.servers import LeftOut, Server, Servers
@@ -13,6 +13,7 @@ from tests.kits.servers import servers_of
 
 NOW = 1_000_000
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
+REPLY = Reply(started_at=0, latency_ms=100, status=200)
 TIMEOUT = Failure(Reason.TIMEOUT, "no whole answer within 600 s")
 WRONG_KEY = Halt("the server does not accept the API key.")
 
@@ -40,7 +41,7 @@ class Worker:
 
     def brings(self, key: str, verdict: Answer | Failure, at: int = NOW) -> Server:
         server = self.servers[key]
-        server.count_call(verdict, None, at)
+        server.count_call(verdict, REPLY, at)
         self.servers.observe(server, verdict, at)
         return server
 
@@ -142,7 +143,7 @@ def test_one_that_lets_calls_time_out_while_others_answer_gets_one_at_a_time() -
 def test_the_answers_of_the_last_minute_are_counted() -> None:
     server = Worker(10, 10).servers["a"]
     for second in range(0, 120, 2):
-        server.count_call(ANSWER, 200, NOW + second * 1000)
+        server.count_call(ANSWER, REPLY, NOW + second * 1000)
     assert 25 <= server.per_minute(NOW + 120_000) <= 30
     assert server.per_minute(NOW + 300_000) == 0
 
@@ -151,3 +152,16 @@ def test_servers_with_one_url_are_told_apart_and_a_key_leaves_no_trace() -> None
     keys = server_keys(["http://a/v1", "http://b/v1", "http://a/v1"])
     assert len(set(keys)) == 3
     assert keys[:2] == server_keys(["http://a/v1", "http://b/v1"])
+
+
+def test_the_time_that_an_answer_takes_counts_what_brought_none() -> None:
+    server = Worker(10, 10).servers["a"]
+    for verdict in (ANSWER, ANSWER, ANSWER, ANSWER):
+        server.count_call(verdict, REPLY, NOW)
+    assert server.ms_per_answer(NOW) == 0  # hardly any calls
+    server.count_call(ANSWER, Reply(started_at=0, latency_ms=900, status=200), NOW)
+    assert server.ms_per_answer(NOW) == 100
+    for _ in range(5):
+        server.count_call(TIMEOUT, REPLY, NOW)
+    assert server.ms_per_answer(NOW) == 200
+    assert server.ms_per_answer(NOW + 60_000) == 0  # it is asked again

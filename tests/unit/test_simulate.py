@@ -15,6 +15,7 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.responses import Response
 
+from batchgen.endpoints import CHAT
 from batchgen.errors import BatchgenError, ConfigError
 from batchgen.items import Answer, Failure, Reason, Reply
 from batchgen.llm.replies import read_reply
@@ -880,7 +881,7 @@ async def test_items_get_the_errors_that_are_theirs(client: Client) -> None:
 @pytest.mark.parametrize("name", VENDOR_REPLIES)
 def test_what_vendors_say_is_taken_for_what_its_name_says(name: str) -> None:
     said = VENDOR_REPLIES[name]
-    found = read_reply(Reply(started_at=0, latency_ms=1, status=said.status, body=said.body))
+    found = read_reply(Reply(started_at=0, latency_ms=1, status=said.status, body=said.body), CHAT)
     if name in ("slip", "finish_cut_off", "finish_unknown"):
         assert isinstance(found, Answer)
         assert (found.slip is not None) == (name == "slip")

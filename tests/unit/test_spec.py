@@ -8,8 +8,7 @@ from typing import Any, get_args, get_type_hints
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.config import Config, ModelConfig, SentValue, ServerConfig
-from batchgen.items import Price
+from batchgen.config import Config, ModelConfig, Price, SentValue, ServerConfig
 from batchgen.jobs.worker_process import WorkerTask
 from batchgen.store import FailureLimit, Selection
 from batchgen.worker.spec import ServerSpec, WorkSpec

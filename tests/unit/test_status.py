@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from batchgen.display.status import server_lines, waits_for
 from batchgen.endpoints import CHAT
@@ -128,6 +128,10 @@ def test_the_object_of_a_status() -> None:
             "holding to 1 call at once: the server refuses more",
         ),
         (
+            {"held_by": Held(HeldBy.SLOTS, slots=9, share=0.1, refused_with="429")},
+            "holding to 9 calls at once: 10 % of the newest calls are refused (429)",
+        ),
+        (
             {"held_by": Held(HeldBy.REFUSALS, share=0.031, refused_with="429")},
             "3 % of the calls are refused (429); they are sent again",
         ),
@@ -153,19 +157,19 @@ def test_the_object_of_an_item() -> None:
         "messages": [{"role": "user", "content": "Say a"}],
         "settings": {"model": "m", "max_tokens": 9},
         "parsed": "the answer", "parser": "raw", "finished_at": NOON,
-        "attempts": [CALL._asdict() | {"finished_at": NOON}],
+        "attempts": [asdict(CALL) | {"finished_at": NOON}],
     }  # fmt: skip
 
 
 def test_what_an_item_may_lack() -> None:
-    pending = ITEM._replace(custom_id=None, sample=2, state="pending", finished_at=None)
+    pending = replace(ITEM, custom_id=None, sample=2, state="pending", finished_at=None)
     shown = ItemDetails(pending, CHAT, REQUEST, ()).to_json()
     assert (shown["id"], shown["sample"], shown["state"]) == (7, 2, "pending")
     assert (shown["parsed"], shown["finished_at"]) == (None, None)
 
 
 def test_what_was_parsed_is_a_value() -> None:
-    done = ITEM._replace(parsed='{"a": [1]}')
+    done = replace(ITEM, parsed='{"a": [1]}')
     assert ItemDetails(done, CHAT, REQUEST, (CALL,)).parsed == {"a": [1]}
 
 

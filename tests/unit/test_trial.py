@@ -1,5 +1,6 @@
 """Whose fault it is that nobody has been answered: pure rules, without a server or a database."""
 
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
@@ -7,9 +8,13 @@ import pytest
 from batchgen.store.trial import (
     MOST_CALLS,
     MOST_FIRST_CALLS,
+    Seen,
     SuspectRow,
+    left_to_themselves,
+    may_be_too_long,
     room,
     room_after_refusals,
+    row,
     verdict,
     withdrawn,
 )
@@ -29,6 +34,7 @@ def suspects(*kinds: tuple[str, int]) -> list[SuspectRow]:
     ]  # fmt: skip
 
 
+NOTHING = Seen()
 FRONT, PROBE = ("400 request", 0), ("400 request", 1)
 PLACE, NONSENSE, EMPTY = ("404 place", 0), ("200 nonsense", 0), ("200 empty", 0)
 
@@ -106,7 +112,7 @@ FORBIDDEN_PROBE = ("403 forbidden", 1)
 def test_several_that_are_refused_alike_tell_that_a_key_was_withdrawn(
     found: list[tuple[str, int]], in_flight: int, nobody_left: bool, condemned: int | None
 ) -> None:
-    why = withdrawn(suspects(*found), in_flight=in_flight, nobody_left=nobody_left)
+    why = withdrawn(suspects(*found), Seen(in_flight), nobody_left=nobody_left)
     assert (why and why.items) == condemned
 
 
@@ -115,16 +121,88 @@ def test_several_that_are_refused_alike_tell_that_a_key_was_withdrawn(
 )
 def test_where_many_are_refused_for_themselves_it_takes_more(share: float, enough: int) -> None:
     found = [FORBIDDEN] * 5 + [FORBIDDEN_PROBE] * enough
-    few = suspects(*found[:-1])
-    assert withdrawn(few, in_flight=0, nobody_left=False, share=share) is None
-    assert withdrawn(suspects(*found), in_flight=0, nobody_left=False, share=share) is not None
+    seen = Seen(0, 1000, int(1000 * share))
+    assert withdrawn(suspects(*found[:-1]), seen) is None
+    assert withdrawn(suspects(*found), seen) is not None
+
+
+def room_beside(found: list[tuple[str, int]], seen: Seen = NOTHING, **more: int) -> int:
+    """Of fifty calls, at the moment when the newest was refused, or so many ms later."""
+    refused = suspects(*found)
+    now = max(one.ended_at for one in refused) + more.pop("after_ms", 0)
+    return room_after_refusals(row(refused, seen), 50, seen, now, **more)
 
 
 def test_once_many_were_refused_only_what_tells_more_goes_out() -> None:
-    assert room_after_refusals(suspects(*[FORBIDDEN] * 4), 50) == 50
-    assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50) == 2
-    assert room_after_refusals(suspects(*[FORBIDDEN] * 5), 50, probes_in_flight=1) == 1
-    assert room_after_refusals(suspects(*[FORBIDDEN] * 5, *[FORBIDDEN_PROBE] * 2), 50) == 0
+    assert room_beside([FORBIDDEN] * 4) == 50
+    assert room_beside([FORBIDDEN] * 5) == 2
+    assert room_beside([FORBIDDEN] * 5, probes_in_flight=1) == 1
+    assert room_beside([FORBIDDEN] * 5 + [FORBIDDEN_PROBE] * 2) == 0
+
+
+def test_without_words_that_say_why_it_takes_a_row() -> None:
+    assert room_beside([FRONT] * 9) == 50
+    assert room_beside([FRONT] * 10) == 4
+    assert room_beside([FRONT] * 50, Seen(50)) == 50  # these may all be answered
+    assert room_beside([FRONT] * 51, Seen(50)) == 4
+    assert room_beside([FRONT] * 51, Seen(50), probes_in_flight=3) == 1
+    assert room_beside([FRONT] * 51 + [PROBE] * 4, Seen(0)) == 0
+
+
+def test_where_many_were_refused_so_before_a_row_is_longer() -> None:
+    half_before = {"calls": 1000, "refused": 530}
+    assert room_beside([FRONT] * 60, Seen(30, **half_before)) == 50
+    assert room_beside([FRONT] * 70, Seen(30, **half_before)) == 4
+
+
+def test_probes_that_are_under_way_for_far_longer_than_a_refusal_takes_let_the_others_go() -> None:
+    row_ = [FRONT] * 20
+    assert room_beside(row_, Seen(4), probes_in_flight=4, after_ms=1000) == 0
+    assert room_beside(row_, Seen(4), probes_in_flight=4, after_ms=1100) == 50
+    assert room_beside(row_, Seen(0), probes_in_flight=0, after_ms=1100) == 4
+
+
+@pytest.mark.parametrize(
+    ("found", "in_flight", "nobody_left", "condemned"),
+    [
+        ([FRONT] * 10 + [PROBE] * 4, 0, False, 14),
+        ([FRONT] * 10 + [PROBE] * 3, 0, False, None),
+        ([FRONT] * 14, 0, False, None),  # there may be a block of bad ones
+        ([FRONT] * 10 + [PROBE] * 4, 2, False, None),
+        ([FRONT] * 40, 0, True, None),
+    ],
+)
+def test_a_row_without_words_and_probes_tell_that_all_are_refused(
+    found: list[tuple[str, int]], in_flight: int, nobody_left: bool, condemned: int | None
+) -> None:
+    why = withdrawn(suspects(*found), Seen(in_flight), nobody_left=nobody_left)
+    assert (why and why.items) == condemned
+
+
+@pytest.mark.parametrize(
+    ("refused", "answered", "may_be"),
+    [
+        (range(900, 1000), range(100, 900), True),  # the end of a pool sorted by length
+        ([910, 920, 930, 890], range(100, 900), True),
+        ([15] * 20, [14] * 100, False),  # "item 999", "item 1000"
+        ([500] * 20, range(100, 900), False),
+        ([950] * 20, [*[300] * 200, 2000], True),  # one of its own length
+        ([950] * 20, [], False),
+    ],
+)
+def test_what_is_longer_than_what_was_answered_may_be_too_long(
+    refused: Sequence[int], answered: Sequence[int], may_be: bool
+) -> None:
+    assert may_be_too_long(list(refused), list(answered)) == may_be
+
+
+def test_when_nobody_asks_any_more_few_that_were_refused_after_answers_failed_by_themselves() -> (
+    None
+):
+    few = [one._replace(halt="why") for one in suspects(*[FRONT] * 9, FORBIDDEN)]
+    assert [one.alike for one in left_to_themselves(few)] == ["400 request"] * 9
+    assert left_to_themselves(suspects(*[FRONT] * 9)) == []  # on trial
+    assert left_to_themselves([one._replace(halt="why") for one in suspects(*[FRONT] * 10)]) == []
 
 
 def test_all_calls_of_a_trial_together_are_few() -> None:

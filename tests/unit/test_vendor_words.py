@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from batchgen.endpoints import CHAT
 from batchgen.endpoints.finish import Finish, finish_of
 from batchgen.items import Answer, Failure, Reason, Reply
 from batchgen.llm.replies import read_reply
@@ -17,7 +18,7 @@ KEY, CREDIT, RIGHT, MODEL = "API key", "credit", "may not do this", "know the mo
 
 def read(status: int, body: Any) -> Answer | Failure:
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    return read_reply(Reply(started_at=0, latency_ms=1, status=status, body=text))
+    return read_reply(Reply(started_at=0, latency_ms=1, status=status, body=text), CHAT)
 
 
 def error(message: str, code: Any = None, kind: str | None = None, **more: Any) -> dict[str, Any]:

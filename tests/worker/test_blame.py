@@ -63,7 +63,7 @@ async def test_a_server_that_is_dead_from_the_start_costs_few_calls_and_no_item(
     project: Project, simulator: Simulator, options: tuple[str, ...]
 ) -> None:
     simulator.script("Say", *["500"] * 500)
-    project.config("work: {stall_s: 4}\n")
+    project.config("work: {stall_s: 2, retry_wait_s: 0.3}\n")
     project.pool(words(300))
     halted = await project.batchgen("run", "pool.jsonl", *options)
     assert halted.code == 4, halted.err

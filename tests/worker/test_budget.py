@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import ModelConfig
+from batchgen.config import ModelConfig, Price
+from batchgen.endpoints import CHAT
 from batchgen.errors import ConfigError
-from batchgen.items import Price, Usage
+from batchgen.items import Usage
 from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
@@ -110,18 +111,20 @@ def test_an_image_counts_as_many_tokens_at_most() -> None:
     image = {"type": "image_url", "image_url": {"url": "http://a/b.png"}}
     text = {"type": "text", "text": "What is it?"}
     body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": [text]}]}
-    least = prices.worst_case(body).tokens
+    least = prices.worst_case(body, CHAT).tokens
     body["messages"] = [{"role": "user", "content": [text, image]}]
-    assert prices.worst_case(body).tokens > least + 50_000
+    assert prices.worst_case(body, CHAT).tokens > least + 50_000
 
 
 def test_without_max_tokens_or_a_price_the_most_is_not_known() -> None:
     prices = Prices(ModelConfig(base_url="http://localhost/v1"))
     with pytest.raises(ConfigError, match=r"model\.max_tokens: is not set"):
-        prices.worst_case({"model": "m", "messages": []})
+        prices.worst_case({"model": "m", "messages": []}, CHAT)
     with pytest.raises(ConfigError, match=r"model\.price: the price of 'm'"):
-        prices.worst_case({"model": "m", "messages": [], "max_tokens": 1})
-    assert prices.worst_case({"model": "m", "max_tokens": 5}, needs_cost=False).cost_usd is None
+        prices.worst_case({"model": "m", "messages": [], "max_tokens": 1}, CHAT)
+    assert (
+        prices.worst_case({"model": "m", "max_tokens": 5}, CHAT, needs_cost=False).cost_usd is None
+    )
 
 
 # What is shown

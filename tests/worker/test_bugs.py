@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from batchgen.config import load
-from batchgen.items import Price
+from batchgen.config import Price, load
 from batchgen.jobs.work import spec_of
 from batchgen.llm.client import open_client
 from batchgen.llm.prices import Prices

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.config import load
+from batchgen.endpoints import CHAT
 from batchgen.items import Failure, Outcome, Release
 from batchgen.llm.client import open_client
 from batchgen.simulate import Behaviour, Simulator
@@ -18,7 +19,7 @@ from tests.kits.desk import claimed, desk
 from tests.kits.project import KEY
 
 LATENCIES_MS = [10] * 30  # so that each call is late at once
-REQUEST = Request({"model": "m", "messages": [{"role": "user", "content": "late"}]}, {})
+REQUEST = Request({"model": "m", "messages": [{"role": "user", "content": "late"}]}, {}, CHAT)
 
 
 @pytest.mark.parametrize("cancels", [1, 5])

@@ -1,5 +1,6 @@
 """A straggler's second call: which of the two counts, and that neither is forgotten."""
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +10,11 @@ import pytest
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.crashes import send
 from tests.kits.project import Project, ended
+from tests.kits.typist import Ended
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
 OTHERS = 40  # of which thirty answers tell what is late
-LATENCY_S = 0.1
-SLOW_S = 5.0  # later than three times any latency on a busy machine
+LATENCY_S = 0.05
 
 
 @pytest.fixture
@@ -33,6 +34,17 @@ def calls_of_late(project: Project) -> list[tuple[str, str | None]]:
     )
 
 
+async def with_a_second_call(
+    project: Project, simulator: Simulator, second_came: asyncio.Event
+) -> Ended:
+    """Work, and set the event once "late" has been sent again."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(project.batchgen("work", "-c", "5", "--hedge"))
+        await simulator.received(2, "late")
+        second_came.set()
+    return working.result()
+
+
 async def test_the_second_call_answers_for_one_that_hangs(
     slow: Project, simulator: Simulator
 ) -> None:
@@ -49,8 +61,9 @@ async def test_the_second_call_answers_for_one_that_hangs(
 async def test_the_first_call_counts_if_it_is_answered_first(
     slow: Project, simulator: Simulator
 ) -> None:
-    simulator.script("Say late", Behaviour.ok("the first", delay_s=SLOW_S), "hang")
-    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    second_came = asyncio.Event()
+    simulator.script("Say late", Behaviour.ok("the first", after=second_came), "hang")
+    work = await with_a_second_call(slow, simulator, second_came)
     assert work.code == 0, work.err
     assert simulator.calls_of("late") == 2
     assert calls_of_late(slow) == [("answered", "the first"), ("unknown", None)]
@@ -59,9 +72,10 @@ async def test_the_first_call_counts_if_it_is_answered_first(
 async def test_a_first_call_that_fails_leaves_it_to_the_second(
     slow: Project, simulator: Simulator
 ) -> None:
-    first = Behaviour.error(500, message="broken", delay_s=SLOW_S)
-    simulator.script("Say late", first, Behaviour.ok("the second", delay_s=2 * SLOW_S))
-    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    second_came = asyncio.Event()
+    first = Behaviour.error(500, message="broken", after=second_came)
+    simulator.script("Say late", first, Behaviour.ok("the second", delay_s=1, after=second_came))
+    work = await with_a_second_call(slow, simulator, second_came)
     assert work.code == 0, work.err
     assert calls_of_late(slow) == [("answered", "the second"), ("failed", "server")]
     assert slow.query("select unknown_calls, calls from totals") == [(0, OTHERS + 2)]
@@ -69,9 +83,10 @@ async def test_a_first_call_that_fails_leaves_it_to_the_second(
 
 
 async def test_when_both_fail_the_item_is_tried_again(slow: Project, simulator: Simulator) -> None:
-    first = Behaviour.error(500, message="broken", delay_s=SLOW_S)
+    second_came = asyncio.Event()
+    first = Behaviour.error(500, message="broken", after=second_came)
     simulator.script("Say late", first, Behaviour.error(503, delay_s=0), Behaviour.ok("at last"))
-    work = await slow.batchgen("work", "-c", "5", "--hedge")
+    work = await with_a_second_call(slow, simulator, second_came)
     assert work.code == 0, work.err
     kept = calls_of_late(slow)
     assert sorted(kept[:2]) == [("failed", "server"), ("failed", "server")]
@@ -81,7 +96,7 @@ async def test_when_both_fail_the_item_is_tried_again(slow: Project, simulator: 
 async def test_there_is_no_second_call_without_a_free_slot(
     slow: Project, simulator: Simulator
 ) -> None:
-    simulator.script("Say late", Behaviour.ok("at last", delay_s=SLOW_S))
+    simulator.script("Say late", Behaviour.ok("at last", delay_s=2))
     work = await slow.batchgen("work", "-c", "1", "--hedge")
     assert work.code == 0, work.err
     assert simulator.max_in_flight == 1

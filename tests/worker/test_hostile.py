@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchgen.config import load
+from batchgen.endpoints import CHAT
 from batchgen.errors import ConfigError, TemplateError
 from batchgen.items import Answer, Failure, Reply, Template
 from batchgen.llm.client import open_client
@@ -281,7 +282,7 @@ def json_values() -> st.SearchStrategy[Any]:
 def test_any_reply_is_an_answer_or_a_failure_that_can_be_stored(
     status: int, body: str, name: str, value: str
 ) -> None:
-    verdict = read_reply(Reply(0, 0, status=status, headers={name: value}, body=body))
+    verdict = read_reply(Reply(0, 0, status=status, headers={name: value}, body=body), CHAT)
     if isinstance(verdict, Answer):
         assert json.loads(verdict.rest) is not None
         verdict.text.encode()
@@ -321,9 +322,9 @@ def test_any_bytes_on_the_wire_are_a_reply(raw: bytes) -> None:
             given = {"base_url": url, "api_key": KEY}
             model = load(None, env={}, overrides=given, cwd=Path.cwd()).model
             async with open_client(model, timeout_s=5) as client:
-                return await client.complete({"messages": []})
+                return await client.complete({"messages": []}, CHAT)
 
-    verdict = read_reply(asyncio.run(ask()))
+    verdict = read_reply(asyncio.run(ask()), CHAT)
     assert isinstance(verdict, Answer | Failure)
 
 

@@ -36,19 +36,20 @@ async def test_the_log_has_one_event_an_attempt_between_start_and_end(
     simulator.script("Say w2", Behaviour.error(400))
     assert (await project.batchgen("run", "pool.jsonl", "-c", "2")).code == 3
     found = events(project)
-    assert [event["event"] for event in found] == ["run_started", *["attempt"] * 3, "run_ended"]
+    kinds = ["run_started", *["attempt"] * 3, "acquitted", "run_ended"]
+    assert [event["event"] for event in found] == kinds
     assert all(event["timestamp"].endswith("Z") for event in found)
     started, ended_ = found[0], found[-1]
     assert (started["version"], started["slots"]) == (__version__, 2)
     assert (ended_["exit_code"], ended_["calls"]) == (3, 3)
-    by_item = {event["item"]: event for event in found[1:-1]}
+    by_item = {event["item"]: event for event in of_kind(found, "attempt")}
     assert set(by_item[1]) == {
         "event", "timestamp", "item", "try_number", "outcome", "reason", "http_status",
         "request_id", "latency_ms", "prompt_tokens", "completion_tokens", "decision",
     }  # fmt: skip
     told = ("try_number", "outcome", "reason", "http_status", "decision")
     assert [by_item[1][name] for name in told] == [1, "answered", None, 200, "done"]
-    assert [by_item[3][name] for name in told] == [1, "failed", "rejected", 400, "failed: rejected"]
+    assert [by_item[3][name] for name in told] == [1, "failed", "rejected", 400, "suspect"]
     assert by_item[1]["prompt_tokens"] == 2
     assert by_item[1]["request_id"].startswith("req_")
 
@@ -164,7 +165,8 @@ async def test_failed_attempts_are_shown_with_v_only(
     simulator.script("Say w3", Behaviour.error(400, message="too odd"))
     project.pool(words(4))
     verbose = await project.batchgen("-v", "run", "pool.jsonl", "-c", "1")
-    assert "item 4, try 1: rejected: 400 too odd -> failed: rejected\n" in verbose.err
+    assert "item 4, try 1: rejected: 400 too odd -> suspect\n" in verbose.err
+    assert "item 4: failed: rejected: 400 too odd\n" in verbose.err
     assert verbose.err.count("try 1") == 1
     assert verbose.out == ""
 

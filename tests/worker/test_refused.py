@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store.trial import MOST_CALLS
-from tests.kits.project import Project
+from tests.kits.project import Project, ended
 
 ITEMS = 120
 FIREWALL = Behaviour.response(
@@ -163,3 +163,115 @@ async def test_a_key_that_one_of_two_servers_withdraws_costs_no_item_anything(
     assert run.code == 0, run.err
     assert "is left out: the API key may not do this." in run.err
     assert states(project) == [("done", "", 1, 200)]
+
+
+# Refusals in words that nobody knows
+
+RETIRED = said(412, {"error": {"message": "This deployment was retired by its owner."}})
+UNPROCESSABLE = said(422, {"detail": "not under the new policy"})
+
+
+@pytest.mark.parametrize(
+    ("reply", "options"),
+    [
+        (said(400, {"error": "no"}), ("-c", "1")),
+        (RETIRED, ("-c", "12")),
+        (UNPROCESSABLE, ("-c", "4")),
+        (RETIRED, ("-c", "4", "--processes", "4")),
+    ],
+    ids=["one by one", "twelve", "four", "processes"],
+)
+async def test_what_all_get_after_answers_halts_in_any_words_and_costs_no_item_anything(
+    project: Project, simulator: Simulator, reply: Behaviour, options: tuple[str, ...]
+) -> None:
+    simulator.script("Say", *[ANSWER] * 40, *[reply] * ITEMS * 2)
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", *options)
+    assert halted.code == 4, halted.err
+    assert "the server refuses now what it answered before. Check model.model" in halted.err
+    assert "different items got this, and nothing was answered meanwhile" in halted.err
+    assert "--max-failures" in halted.err
+    assert simulator.calls - 40 <= 60
+    waiting = ("pending", "", 0, ITEMS - 40)
+    assert states(project) == [("done", "", 1, 40), waiting]
+    asked = simulator.calls
+    again = await project.batchgen("work", *options)
+    assert (again.code, simulator.calls - asked <= MOST_CALLS) == (4, True), again.err
+    assert states(project) == [("done", "", 1, 40), waiting]
+    async with Simulator().running() as url:
+        project.config(base_url=url)
+        assert (await project.batchgen("work", "-c", "20")).code == 0
+    assert (await project.batchgen("verify")).code == 0
+
+
+@pytest.mark.parametrize("slots", ["1", "8", "50"])
+async def test_items_at_the_end_that_are_longer_than_all_others_are_refused_for_themselves(
+    project: Project, simulator: Simulator, slots: str
+) -> None:
+    pool = [{"word": f"w{number:03} {'x' * number}"} for number in range(ITEMS)]
+    for number in range(60, ITEMS):
+        simulator.script(f"Say w{number:03}", *[UNPROCESSABLE] * 2)
+    project.pool(pool)
+    assert (await project.batchgen("run", "pool.jsonl", "-c", slots)).code == 3
+    failed = ("failed", "rejected", 1, ITEMS - 60)
+    assert states(project) == [("done", "", 1, 60), failed]
+    assert set(simulator.ledger.values()) == {1}
+    await project.batchgen("retry")  # nothing has been answered then, in this run
+    assert (await project.batchgen("work", "-c", slots)).code == 3
+    assert [state[::3] for state in states(project)] == [("done", 60), ("failed", ITEMS - 60)]
+
+
+@pytest.mark.parametrize("slots", ["1", "30"])
+async def test_a_block_in_the_middle_is_asked_once_and_stops_nobody(
+    project: Project, simulator: Simulator, slots: str
+) -> None:
+    for number in range(30, 100):
+        simulator.script(f"Say w{number:03}", *[RETIRED] * 2)
+    project.pool(words())
+    assert (await project.batchgen("run", "pool.jsonl", "-c", slots)).code == 3
+    assert states(project) == [("done", "", 1, ITEMS - 70), ("failed", "rejected", 1, 70)]
+    assert set(simulator.ledger.values()) == {1}
+
+
+async def test_who_says_how_many_may_fail_lets_the_end_of_a_pool_fail(
+    project: Project, simulator: Simulator
+) -> None:
+    for number in range(30, ITEMS):
+        simulator.script(f"Say w{number:03}", *[RETIRED] * 9)
+    project.pool(words())
+    assert (await project.batchgen("run", "pool.jsonl", "-c", "4")).code == 4
+    assert states(project)[-1] == ("pending", "", 0, ITEMS - 30)
+    assert (await project.batchgen("work", "-c", "4", "--max-failures", "100")).code == 3
+    assert states(project) == [("done", "", 1, 30), ("failed", "rejected", 1, ITEMS - 30)]
+
+
+async def test_a_drained_stop_asks_none_again_that_was_refused(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say w003", *[RETIRED] * 2)
+    simulator.script("Say", *[ANSWER] * 3, *[Behaviour.ok(delay_s=1.0)] * 3)
+    project.pool(words(12))
+    work = await project.start("run", "pool.jsonl", "-c", "3")
+    await simulator.received(7)
+    work.terminate()
+    assert (await ended(work)).code == 143
+    assert (await project.batchgen("work", "-c", "3")).code == 3
+    assert set(simulator.ledger.values()) == {1}
+    assert states(project) == [("done", "", 1, 11), ("failed", "rejected", 1, 1)]
+
+
+async def test_what_one_of_two_servers_refuses_from_everybody_is_asked_at_the_other(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *[ANSWER] * 30, *[RETIRED] * 400)
+    async with Simulator(latency="0.05").running() as other:
+        servers = [{"base_url": url, "concurrency": 8} for url in (simulator.base_url, other)]
+        project.write(
+            "config.yaml",
+            f"model: {{model: m, servers: {json.dumps(servers)}}}\nparser: raw\n",
+        )
+        project.pool(words(300))
+        run = await project.batchgen("run", "pool.jsonl")
+    assert run.code == 0, run.err
+    assert "is left out: the server refuses now what it answered before." in run.err
+    assert states(project) == [("done", "", 1, 300)]

@@ -225,8 +225,29 @@ async def test_a_second_call_goes_to_another_server(
     project.pool([{"word": f"w{n}."} for n in range(100)] + [{"word": "late"}])
     for server in servers:
         server.script("Say late", "hang")
-    run = await project.start("run", "pool.jsonl", "--hedge")
+    run = await project.start("run", "pool.jsonl", "--hedge", "--grace", "0")
     await asyncio.gather(*(server.received(1, "Say late") for server in servers))
     run.send_signal(signal.SIGINT)
     await ended(run)
     assert [server.calls_of("Say late") for server in servers] == [1, 1]
+
+
+async def test_fewer_processes_than_asked_for_are_told(
+    project: Project, simulator: Simulator
+) -> None:
+    ask(project, simulator, items=3, concurrency=1)
+    run = await project.batchgen("run", "pool.jsonl", "--processes", "2", "-c", "4")
+    assert run.code == 0, run.err
+    told = "working with 1 of the 2 processes: one of model.servers has no more slots to share"
+    assert told in run.err
+
+
+async def test_slots_that_are_too_few_for_all_go_to_the_server_that_answers_sooner(
+    project: Project, simulator: Simulator
+) -> None:
+    async with Simulator(latency="0.5").running() as slow:
+        servers = [{"base_url": url, "concurrency": 4} for url in (slow, simulator.base_url)]
+        configure(project, servers)
+        project.pool({"word": f"w{number}."} for number in range(200))
+        assert (await project.batchgen("run", "pool.jsonl", "-c", "5")).code == 0
+    assert simulator.calls > 150

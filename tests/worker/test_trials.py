@@ -83,6 +83,63 @@ async def test_what_fails_for_everybody_halts_and_costs_no_item_anything(
     assert project.query("select count(*) from work where available_at is not null") == [(0,)]
 
 
+async def test_a_max_tokens_that_is_too_small_for_all_halts_before_the_pool_is_paid_for(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["length"] * 2 * ITEMS)
+    project.config("parser: json\n")
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "50")
+    assert halted.code == 4, halted.err
+    assert "halted: nothing has been answered to its end in this run: " in halted.err
+    assert "Raise model.max_tokens. A change of the model" in halted.err
+    assert simulator.calls <= MOST_CALLS
+    assert states(project) == [("pending", "", 0, ITEMS)]
+    allowed = await project.batchgen("work", "-c", "50", "--max-failures", "201")
+    assert "failed because of: truncated 200" in allowed.err
+    assert (await project.batchgen("verify")).code == 0
+
+
+@pytest.mark.parametrize("good", [0, 40])
+async def test_answers_that_are_cut_off_by_themselves_stop_nobody(
+    project: Project, simulator: Simulator, good: int
+) -> None:
+    for number in range(9):
+        simulator.script(f"Say w{number:03}", "length")
+    simulator.script("Say", *[Behaviour.ok("[1]")] * good)
+    project.config("parser: json\n")
+    project.pool(words(9 + good))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert run.code == 3, run.err
+    assert states(project)[-1] == ("failed", "truncated", 1, 9)
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_server_that_breaks_off_every_answer_halts_before_long(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["cut"] * ITEMS)
+    project.config("work: {retry_wait_s: 0.02}\n")
+    project.pool(words())
+    halted = await project.batchgen("run", "pool.jsonl", "-c", "50")
+    assert halted.code == 4, halted.err
+    assert "nothing has been answered in this run, and " in halted.err
+    assert "The answers break off. Check model.base_url" in halted.err
+    assert simulator.calls <= MOST_CALLS
+    assert states(project) == [("pending", "", 0, ITEMS)]
+
+
+async def test_a_server_that_breaks_off_what_is_under_way_as_it_goes_down_costs_nothing(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Say", *["cut"] * 6)
+    project.config("work: {retry_wait_s: 0.02}\n")
+    project.pool(words(6))
+    run = await project.batchgen("run", "pool.jsonl", "-c", "6")
+    assert run.code == 0, run.err
+    assert states(project) == [("done", "", 1, 6)]
+
+
 async def test_a_server_that_refuses_slowly_costs_no_more(
     project: Project, simulator: Simulator
 ) -> None:
@@ -155,6 +212,18 @@ async def test_items_whose_own_model_the_key_may_not_have_stop_nobody(
     run = await project.batchgen("run", "pool.jsonl", "-c", "4")
     assert run.code == 3, run.err
     assert states(project) == [("done", "", 1, 3), ("failed", "rejected", 1, 3)]
+
+
+async def test_items_whose_own_model_the_key_may_not_have_fail_when_only_they_are_left(
+    project: Project, simulator: Simulator
+) -> None:
+    refused = Behaviour.error(401, message="Key not allowed to access model. Models: [m]")
+    simulator.script("Say w5", *[refused] * 60)
+    project.pool([*words(10), *words(30, start=500, params={"model": "x"})])
+    run = await project.batchgen("run", "pool.jsonl", "-c", "4")
+    assert run.code == 3, run.err
+    assert states(project) == [("done", "", 1, 10), ("failed", "rejected", 1, 30)]
+    assert simulator.calls == 40
 
 
 async def test_a_wrong_key_halts_also_where_all_items_have_models_of_their_own(

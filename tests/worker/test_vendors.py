@@ -167,6 +167,7 @@ async def test_what_the_server_said_of_a_long_wait_is_told_though_an_answer_came
 async def test_one_item_that_is_to_wait_for_hours_is_not_waited_for(
     project: Project, simulator: Simulator
 ) -> None:
+    project.config("work: {stall_s: 2}\n")
     simulator.script("Say w7", DAILY)
     project.pool({"word": f"w{n}"} for n in range(10))
     halted = await project.batchgen("run", "pool.jsonl", "-c", "4")

@@ -52,8 +52,6 @@ RETRYABLE = {
     "500": "server",
     "408": "server",
     "409": "server",
-    "hang": "timeout",
-    "trickle": "timeout",
     "html": "bad_response",
     "bad_json": "bad_response",
     "no_choices": "bad_response",
@@ -74,12 +72,22 @@ async def test_what_will_never_work_fails_at_once(job: Job, simulator: Simulator
 async def test_what_may_work_is_tried_max_attempts_times(job: Job, simulator: Simulator) -> None:
     for kind in RETRYABLE:
         simulator.script(f"Say {kind}", kind, kind)
-    result = await job.run([*RETRYABLE, "ok"], slots=20, max_attempts=2, timeout_s=3)
+    result = await job.run([*RETRYABLE, "ok"], slots=20, max_attempts=2)
     assert job.ends() == [*(failed(reason, 2) for reason in RETRYABLE.values()), done()]
     assert {kind: simulator.calls_of(f"Say {kind}") for kind in RETRYABLE} == dict.fromkeys(
         RETRYABLE, 2
     )
     assert (result.exit_code, result.stats.calls) == (3, 2 * len(RETRYABLE) + 1)
+
+
+async def test_what_takes_too_long_is_tried_max_attempts_times(
+    job: Job, simulator: Simulator
+) -> None:
+    for kind in ("hang", "trickle"):
+        simulator.script(f"Say {kind}", kind, kind)
+    result = await job.run(["ok", "hang", "trickle"], max_attempts=2, timeout_s=1)
+    assert job.ends() == [done(), failed("timeout", 2), failed("timeout", 2)]
+    assert (result.exit_code, result.stats.calls) == (3, 5)
 
 
 @pytest.mark.parametrize("kind", MAY_BE_AN_OUTAGE)

@@ -1,13 +1,16 @@
 """New items told from known ones, and added: a chunk of a pool at a time, in a few statements."""
 
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from batchgen.items import NewItem, State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
+from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.item_keys import (
     append_keys,
@@ -16,18 +19,19 @@ from batchgen.store.sqlite.item_keys import (
     look_up,
     note_keys,
     note_met,
+    waiting_keys,
 )
-from batchgen.store.sqlite.packed import packed
+from batchgen.store.sqlite.packed import listed, packed
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.values import Added, Intake
-from batchgen.text.json_text import same_content
+from batchgen.text.json_text import load_json, same_content
 
 
-class _NewRow(NamedTuple):
+class _NewRow(Struct, frozen=True, gc=False):
     key: bytes
     item: NewItem
-    sample: int | None
-    sample_of: int | None
+    sample: int | None = None
+    sample_of: int | None = None
 
 
 class _Told(NamedTuple):
@@ -47,12 +51,12 @@ def add_items(
     conflict, in one go. `begun` is called first."""
     begun()
     first = last_id(db, "items") + 1
-    known = look_up(db, [item.key for item in items])
+    known = look_up(db, [item.key for item in items], intake.seen)
     conflict = _first_conflict(db, items, known)
     told = _tell(db, intake, items[:conflict], known, first)
     if told.new:
         _add_rows(db, intake, told.new, first)
-        append_keys(db, [row.key for row in told.new], first)
+        append_keys(db, [row.key for row in told.new], first, intake.seen)
         row = {"first": first, "priority": priority, "experiment_id": intake.experiment_id}
         db.execute(QUERIES["add_work"], row)
         deltas = CounterDeltas()
@@ -66,6 +70,14 @@ def add_items(
     return Added(told.ids, len(told.new), owner)
 
 
+def add_to_waiting(
+    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int,
+    begun: Callable[[], object],
+) -> tuple[Added, int]:  # fmt: skip
+    """`add_items`, and how many keys wait then to be sorted in."""
+    return add_items(db, intake, items, priority, begun), waiting_keys(db)
+
+
 def begin_count(db: sqlite3.Connection) -> int:
     """Before a pass over a pool that is only counted: the number of what would be its first row."""
     begin_pass(db)
@@ -75,8 +87,10 @@ def begin_count(db: sqlite3.Connection) -> int:
 def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int) -> int:
     """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
     were there, from number `first` on."""
-    told = _tell(db, intake, items, look_up(db, [item.key for item in items]), first)
-    note_keys(db, [row.key for row in told.new], first)
+    intake = replace(intake, seen=SeenKeys(is_enough=False))  # as it tells of stored rows alone
+    known = look_up(db, [item.key for item in items], intake.seen)
+    told = _tell(db, intake, items, known, first)
+    note_keys(db, [row.key for row in told.new], first, intake.seen)
     note_met(db, told.met)
     return len(told.new)
 
@@ -102,9 +116,9 @@ def _changed(
     """The places of those whose stored content is another."""
     ids = [known[item.key] for item in items.values()]
     texts, spans = packed(item.input_json for item in items.values())
-    which = {"texts": texts, "pairs": json.dumps(list(zip(ids, spans, strict=True)))}
+    which = {"texts": texts, "pairs": listed(list(zip(ids, spans, strict=True)))}
     (text,) = db.execute(QUERIES["changed_inputs"], which).fetchone()
-    others = list(map(list(items).__getitem__, json.loads(text)))
+    others = list(map(list(items).__getitem__, load_json(text)))
     return {place for place in others if not _is_stored(db, items[place], known)}
 
 
@@ -123,59 +137,63 @@ def _tell(
     others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
     samples = range(2, intake.samples + 1)
     others += [key_of_sample(key, sample) for sample in samples for key in keys]
-    numbers = known | look_up(db, others)
+    numbers = known | look_up(db, others, intake.seen) if others else known.copy()
     ids, new = [], list[_NewRow]()
     for key, item in zip(keys, items, strict=True):
-        number = numbers.setdefault(key, first + len(new))
-        if number == first + len(new):
-            new.append(_NewRow(key, item, None if intake.samples == 1 else 1, None))
+        number = numbers.get(key)
+        if number is None:
+            number = numbers[key] = first + len(new)
+            new.append(_NewRow(key, item, 1 if samples else None))
         ids.append(number)
         for sample in samples:
             sample_key = key_of_sample(key, sample)
             if numbers.setdefault(sample_key, first + len(new)) == first + len(new):
                 new.append(_NewRow(sample_key, item, sample, number))
-    by_key = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
-    return _Told(ids, new, {id_: n for id_, n in by_key if n > 1 or id_ < intake.first})
+    by_item = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
+    return _Told(ids, new, {id_: n for id_, n in by_item if n > 1 or id_ < intake.first})
 
 
 def _copies_before(
     db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
 ) -> dict[bytes, int]:
-    """How often this pass has met each content that is known, by its key. What it has made, once at
-    least."""
-    contents = {item.key for item in items if item.custom_id is None}.intersection(known)
-    met = count_met(db, [known[key] for key in contents])
-    return {
-        key: met.get(known[key], 1 if known[key] >= intake.first else 0) for key in contents
-    }  # fmt: skip
+    """How often this pass has met the contents that it has met, by their keys. What it has made,
+    once at least."""
+    if not known:
+        return {}
+    contents = {known[item.key]: item.key for item in items
+                if item.custom_id is None and item.key in known}  # fmt: skip
+    made = {id_: 1 for id_ in contents if id_ >= intake.first}
+    met = made | count_met(db, contents)
+    return {contents[id_]: n for id_, n in met.items()}
 
 
 def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]:
     """The key of each; of copies of a content, which are counted, each has one of its own."""
-    keys = []
-    for item in items:
-        key = item.key
+    keys = [item.key for item in items]
+    if not copies and len(set(keys)) == len(keys):  # as in most pools
+        copies |= dict.fromkeys([item.key for item in items if item.custom_id is None], 1)
+        return keys
+    for place, item in enumerate(items):
         if item.custom_id is None:
-            copies[key] = number = copies.get(key, 0) + 1
+            copies[item.key] = number = copies.get(item.key, 0) + 1
             if number > 1:
-                key = key_of_copy(key, number)
-        keys.append(key)
+                keys[place] = key_of_copy(item.key, number)
     return keys
 
 
 def _add_rows(
     db: sqlite3.Connection, intake: Intake, rows: Sequence[_NewRow], first: int
 ) -> None:  # fmt: skip
-    named = [row.item.custom_id or "" for row in rows]
-    texts, spans = packed([*(row.item.input_json for row in rows), *filter(None, named)])
-    id_spans = iter(spans[len(rows) :])
-    more = [
-        (next(id_spans) if name else None, row.sample, row.sample_of)
-        for row, name in zip(rows, named, strict=True)
-    ]
-    is_plain = intake.samples == 1 and not any(named)
+    named = [row.item.custom_id for row in rows if row.item.custom_id]
+    texts, spans = packed([*[row.item.input_json for row in rows], *named])
+    id_spans, more = iter(spans[len(rows) :]), []
+    if named or intake.samples > 1:
+        more = [
+            (next(id_spans) if row.item.custom_id else None, row.sample, row.sample_of)
+            for row in rows
+        ]
     db.execute(QUERIES["add_items"], {
         "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
-        "recipe_id": intake.recipe_id, "texts": texts, "spans": json.dumps(spans[: len(rows)]),
-        "more": "[]" if is_plain else json.dumps(more),
+        "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(spans[: len(rows)]),
+        "more": listed(more),
     })  # fmt: skip

@@ -5,8 +5,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from batchgen.store.plan import Claim, Reserved, claim_of
-from batchgen.store.plan_limits import plan_grants
+from batchgen.store.plan import Claim, Reserved, claim_of, plan_grants
 from batchgen.store.sqlite.fencing import held_claims
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import Budget, Grant, Reservation, Spent

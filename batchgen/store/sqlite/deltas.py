@@ -31,7 +31,7 @@ def write_deltas(db: sqlite3.Connection, deltas: CounterDeltas) -> None:
         [{"experiment_id": id_, **asdict(delta)} for id_, delta in deltas.totals.items()],
     )
     if deltas.failed_calls:
-        rows = [one._asdict() for one in deltas.failed_calls.values()]
+        rows = [asdict(one) for one in deltas.failed_calls.values()]
         db.executemany(QUERIES["add_failed_calls"], rows)
     if deltas.overused:
         times = [{"experiment_id": id_, "overuse": n} for id_, n in deltas.overused.items()]

@@ -68,8 +68,7 @@ def begin_intake(
     if chain is not None:
         later.write(experiment, there)
     set_present_parser(db, experiment_id, parser_id)
-    begin_pass(db)
-    return replace(intake, first=last_id(db, "items") + 1)
+    return replace(intake, first=last_id(db, "items") + 1, seen=begin_pass(db))
 
 
 def _carry_out(db: sqlite3.Connection, way: "_Way", intake: Intake, now: int) -> None:

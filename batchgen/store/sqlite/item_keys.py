@@ -2,58 +2,96 @@
 
 A key is random, so to sort each chunk's into `item_keys` would write nearly every page of it for
 each chunk, and more of them the larger the table is. So the keys of new rows are appended to
-`new_item_keys` first, and sorted in when half a million wait, or the pool ends: each page is then
-written once. Whoever enqueues, one process at a time, has those that wait in a temporary table, by
-key; it begins with what a crash has left.
+`new_item_keys` first, and sorted in when some hundred thousand wait, or the pool ends: each page is
+then written once. Whoever enqueues, one process at a time, must know those that wait. Most are
+never met again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has
+left some, they are in a temporary table, by key: to add to that costs ten times as much.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from batchgen.store.seen_keys import SeenKeys
+from batchgen.store.sqlite.packed import listed
 from batchgen.store.sqlite.sql import QUERIES
+from batchgen.text.json_text import load_json
 
-MOST_WAITING = 500_000  # 36 bytes of memory each
+MOST_WAITING = 300_000  # a set of a few more takes twice the room
 _SORTED_AT_A_TIME = 50_000  # so long nobody else can write
 _FIRST_BYTES = 2  # of a key, by which they are divided
 
 
-def begin_pass(db: sqlite3.Connection) -> None:
+def begin_pass(db: sqlite3.Connection) -> SeenKeys:
     """Before a pass over a pool: the keys that wait, and no item met. Of this connection."""
-    for query in ("waiting_keys", "met_items", "pass_in_memory",
-                  "forget_waiting_keys", "forget_met_items", "recall_waiting_keys"):  # fmt: skip
+    for query in ("waiting_keys", "met_items", "met_again", "pass_in_memory",
+                  "forget_waiting_keys", "forget_met_items", "forget_met_again"):  # fmt: skip
         db.execute(QUERIES[query])
+    seen = SeenKeys()
+    if waiting_keys(db):
+        _use_table(db, seen)
+    return seen
 
 
-def look_up(db: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, int]:
+def look_up(db: sqlite3.Connection, keys: Iterable[bytes], seen: SeenKeys) -> dict[bytes, int]:
     """Those of the keys that are known, with their items; within a pass. In the order of the keys,
     which touches each page once, and as one row, as for each one Python's lock is waited for."""
     in_order = sorted(set(keys))
+    if seen.is_enough and seen.may_have(in_order):
+        _use_table(db, seen)
     item_ids = _list(db, "look_up_keys", packed_keys(in_order))
     return {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
 
 
-def append_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
+def append_keys(
+    db: sqlite3.Connection, keys: Sequence[bytes], first: int, seen: SeenKeys
+) -> None:  # fmt: skip
     """Of new rows, whose numbers are those from `first` on."""
     db.execute(QUERIES["append_keys"], packed_keys(keys) | {"first": first})
-    note_keys(db, keys, first)
+    note_keys(db, keys, first, seen)
 
 
-def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int) -> None:
+def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int, seen: SeenKeys) -> None:
     """For this pass alone: of rows that would be new."""
-    db.execute(QUERIES["note_waiting_keys"], packed_keys(keys) | {"first": first})
+    if seen.is_enough:
+        seen.add(keys)
+        return
+    places = sorted(range(len(keys)), key=keys.__getitem__)  # as look_up
+    in_order = b"".join([keys[place] for place in places])
+    noted = {"keys": in_order, "places": listed(places), "first": first}
+    db.execute(QUERIES["note_waiting_keys"], noted)
+
+
+def _use_table(db: sqlite3.Connection, seen: SeenKeys) -> None:
+    seen.give_up()
+    db.execute(QUERIES["recall_waiting_keys"])
 
 
 def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]:
     """How many copies this pass has met of each of the items, as far as was noted."""
-    ids = list(item_ids)
-    met = _list(db, "count_met_items", {"ids": json.dumps(ids)})
+    ids = sorted(item_ids)
+    (any_met,) = db.execute(QUERIES["any_met"], {"spans": _spans(ids)}).fetchone()
+    if not any_met:
+        return {}
+    met = _list(db, "count_met_items", {"ids": listed(ids)})
     return {id_: n for id_, n in zip(ids, met, strict=True) if n is not None}
 
 
 def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
     """How many copies it has met of each of these items by now."""
-    db.execute(QUERIES["note_met_items"], {"copies": json.dumps(copies)})
+    once = sorted([id_ for id_, n in copies.items() if n == 1])
+    again = {id_: n for id_, n in copies.items() if n > 1}
+    db.execute(QUERIES["note_met_items"], {"spans": _spans(once)})
+    db.execute(QUERIES["note_met_again"], {"copies": listed(again)})
+
+
+def _spans(ids: Sequence[int]) -> str:
+    """Numbers in their order as JSON: the first and the last of each series without a gap. Those of
+    a pool that is known are one, mostly."""
+    if ids and ids[-1] - ids[0] == len(ids) - 1:
+        return listed([(ids[0], ids[-1])])
+    ends = [place for place in range(1, len(ids)) if ids[place] != ids[place - 1] + 1]
+    bounds = zip([0, *ends], [*ends, len(ids)], strict=True)
+    return listed([(ids[first], ids[end - 1]) for first, end in bounds if ids])
 
 
 def waiting_keys(db: sqlite3.Connection) -> int:
@@ -88,12 +126,12 @@ def _bound(number: int, n: int) -> bytes:
 
 def packed_keys(keys: Sequence[bytes]) -> dict[str, object]:
     """Any number of keys as two parameters: their bytes, and a number from 0 on for each."""
-    return {"keys": b"".join(keys), "numbers": json.dumps(list(range(len(keys))))}
+    return {"keys": b"".join(keys), "numbers": listed(list(range(len(keys))))}
 
 
 def _list(
     db: sqlite3.Connection, query: str, parameters: Mapping[str, object]
 ) -> list[int | None]:  # fmt: skip
     (text,) = db.execute(QUERIES[query], parameters).fetchone()
-    numbers: list[int | None] = json.loads(text)
+    numbers: list[int | None] = load_json(text)
     return numbers

@@ -1,6 +1,5 @@
 """Which parsers answers were read with: what is only read of it."""
 
-import json
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,16 @@ class KnownParsers:
 def _present(db: sqlite3.Connection, experiment_id: int) -> StoredParser:
     which = {"experiment_id": experiment_id}
     id_, spec, fingerprint, sources = db.execute(QUERIES["present_parser"], which).fetchone()
-    return StoredParser(id_, ParserVersion(spec, fingerprint, json.loads(sources)))
+    return StoredParser(id_, ParserVersion(spec, fingerprint, _files(sources)))
+
+
+def _files(sources: str) -> dict[str, str]:
+    if sources == "{}":  # so it is of nearly all parsers
+        return {}
+    import json  # and not msgspec: the name of a file need not be UTF-8
+
+    found: dict[str, str] = json.loads(sources)
+    return found
 
 
 def _find(db: sqlite3.Connection, parser: ParserVersion) -> int | None:

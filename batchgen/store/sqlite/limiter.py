@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 
 from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, Limits, Returned, allowance
-from batchgen.store.plan_limits import plan_returned
+from batchgen.store.returned import returned_of
 from batchgen.store.server_wants import ServerWant
 from batchgen.store.sqlite.shared_rates import read_shared_rate
 from batchgen.store.sqlite.sql import QUERIES
@@ -68,7 +68,7 @@ class _Limiter:
         self._allowance = Allowance(0)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        returned = plan_returned(outcomes, self._want)
+        returned = returned_of(outcomes, self._want)
         if returned != Returned():
             self._shared = self._shared.settled(returned, self._now)
             self._changed = True

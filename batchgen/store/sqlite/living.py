@@ -1,11 +1,11 @@
 """Which workers there are, and which of them live."""
 
-import json
 import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec.json import decode
 from msgspec.structs import replace
 
 from batchgen.clock import now_ms
@@ -22,7 +22,7 @@ def workers(db: sqlite3.Connection) -> list[WorkerRow]:
     return [
         replace(
             row, paused=bool(row.paused), calls=_count_calls(db, row.id),
-            servers=tuple(json.loads(str(row.servers))),
+            servers=tuple(decode(str(row.servers))),
         )
         for row in rows
     ]  # fmt: skip

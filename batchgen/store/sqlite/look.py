@@ -1,10 +1,11 @@
 """What people read, and workers now and then: on the reading connection, and never locking."""
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from msgspec.json import encode
 
 from batchgen.items import State
 from batchgen.store.records import (
@@ -19,7 +20,6 @@ from batchgen.store.records import (
 )
 from batchgen.store.sqlite.rows import bounded, dicts_of, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.text.json_text import is_storable
 
 if TYPE_CHECKING:
     from batchgen.store.values import Selection
@@ -31,7 +31,7 @@ def present_recipes(db: sqlite3.Connection, experiment_id: int) -> list[int]:
 
 
 def count_earlier_recipes(db: sqlite3.Connection, item_ids: Sequence[int]) -> int:
-    ids = {"ids": json.dumps(list(item_ids))}
+    ids = {"ids": encode(list(item_ids)).decode()}
     (n,) = db.execute(QUERIES["count_earlier_recipes"], ids).fetchone()
     return int(n)
 
@@ -123,7 +123,7 @@ def latencies_ms(
     db: sqlite3.Connection, experiment_ids: Sequence[int] | None, after: int
 ) -> list[int]:
     which = {
-        "experiment_ids": None if experiment_ids is None else json.dumps(list(experiment_ids)),
+        "experiment_ids": None if experiment_ids is None else encode(list(experiment_ids)).decode(),
         "after": after, "limit": 1000,
     }  # fmt: skip
     return sorted(ms for (ms,) in db.execute(QUERIES["recent_latencies"], which))
@@ -147,7 +147,8 @@ def failures(
 
 
 def find_items(db: sqlite3.Connection, given: str, experiment_id: int | None) -> list[int]:
-    from batchgen.store.keys import key_of_id  # here: status has no use for it
+    from batchgen.store.keys import key_of_id  # here: status has no use for these
+    from batchgen.text.json_text import is_storable
 
     if not is_storable(given):
         return []

@@ -12,8 +12,8 @@ import re
 import stat
 import struct
 import threading
+from binascii import crc32  # not of zlib: YAML loads this one anyway
 from pathlib import Path
-from zlib import crc32
 
 from batchgen.descriptors import close_in_children
 from batchgen.errors import Remedy, StoreError, UsageError
@@ -38,17 +38,18 @@ def checked_place(path: Path, *, create: bool) -> Path:
         raise UsageError(f"{path}: there is no directory {real.parent}.")
     if not create and not real.exists():
         raise UsageError(f"{path}: no such database.", Remedy.ENQUEUE_FIRST)
-    if kind := network_file_system(real):
+    mount_table = _mount_table()
+    if kind := network_file_system(real, mount_table):
         raise StoreError(
             f"{path}: is on a network file system ({kind}), where SQLite cannot keep its promises.",
             Remedy.MOVE_DATABASE,
         )
-    _refuse_second_names(path, real)
+    _refuse_second_names(path, real, mount_table)
     return real
 
 
-def _refuse_second_names(path: Path, real: Path) -> None:
-    if any(point == real for point, _ in _mounts(_mount_table())):
+def _refuse_second_names(path: Path, real: Path, mount_table: bytes) -> None:
+    if any(point == str(real) for point, _ in _mounts(mount_table)):
         raise StoreError(
             f"{path}: is mounted alone, without its directory. What belongs to a database stands "
             "beside it, and would not be the same under its other name; answers could be lost. "
@@ -66,15 +67,16 @@ def _refuse_second_names(path: Path, real: Path) -> None:
         )
 
 
-def network_file_system(path: Path, mount_table: bytes | None = None) -> str | None:
-    """The type of the network file system that holds `path`, or None for a local one.
+def network_file_system(real: Path, mount_table: bytes) -> str | None:
+    """The type of the network file system that holds a file, its path without links; None for a
+    local one.
 
     WAL needs memory shared by all processes on a file, and OS locks that work: one machine.
     Knows Linux only, and its table of mounts; elsewhere it answers None.
     """
-    where, found = path.resolve(), ""
-    for point, kind in _mounts(_mount_table() if mount_table is None else mount_table):
-        if where.is_relative_to(point):
+    where, found = f"{real}/", ""
+    for point, kind in _mounts(mount_table):
+        if where.startswith(f"{point.rstrip('/')}/"):
             found = kind  # the last mount that covers the path is the one in force
     foreign = found in _NETWORK or (found.startswith("fuse") and found not in _LOCAL_FUSE)
     return found if foreign else None
@@ -101,16 +103,17 @@ def _mount_table() -> bytes:
         return b""
 
 
-def _mounts(table: bytes) -> list[tuple[Path, str]]:
+def _mounts(table: bytes) -> list[tuple[str, str]]:
     """(mount point, type) in their order."""
     lines = [line.split(b" ") for line in table.splitlines()]
     return [(_unescaped(line[1]), line[2].decode()) for line in lines if len(line) > 2]
 
 
-def _unescaped(text: bytes) -> Path:
+def _unescaped(text: bytes) -> str:
     """A blank stands there as `\\040`."""
-    found = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 255]), text)
-    return Path(os.fsdecode(found))
+    if b"\\" in text:
+        text = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 255]), text)
+    return os.fsdecode(text)
 
 
 def lock_file_mode(database: Path) -> int:

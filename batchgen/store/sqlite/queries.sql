@@ -97,9 +97,15 @@ create temp table if not exists waiting_keys (
 ) without rowid;
 
 -- name: met_items
--- The known items that a pass over a pool has met, and how many copies of each; those that it has made
--- only where there is more than one.
+-- The known items that a pass over a pool has met, as spans of their numbers; none is in two.
 create temp table if not exists met_items (
+  first integer primary key,
+  last  integer not null
+);
+
+-- name: met_again
+-- Of which more copies than one were met, or made.
+create temp table if not exists met_again (
   item_id integer primary key,
   copies  integer not null
 );
@@ -114,8 +120,11 @@ delete from temp.waiting_keys;
 -- name: forget_met_items
 delete from temp.met_items;
 
+-- name: forget_met_again
+delete from temp.met_again;
+
 -- name: recall_waiting_keys
-insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys;
+insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_keys order by key;
 
 -- name: look_up_keys
 -- `keys` are the bytes of all of them, one after another, and `numbers` a list from 0 on, one for each.
@@ -132,8 +141,9 @@ insert into new_item_keys (item_id, key)
 select :first + value, substr(:keys, 1 + 16 * value, 16) from json_each(:numbers);
 
 -- name: note_waiting_keys
+-- `places` are a list, for each of the `keys` how far its item is from the first.
 insert into temp.waiting_keys (key, item_id)
-select substr(:keys, 1 + 16 * value, 16), :first + value from json_each(:numbers);
+select substr(:keys, 1 + 16 * key, 16), :first + value from json_each(:places);
 
 -- name: count_new_keys
 -- By the ends of their numbers, which mostly follow each other.
@@ -149,14 +159,31 @@ on conflict (key) do nothing;
 -- name: delete_new_keys
 delete from new_item_keys;
 
+-- name: any_met
+-- Whether any item of these spans was met.
+select exists (
+  select 1 from json_each(:spans) span
+   where (select last from temp.met_items where first <= json_extract(span.value, '$[1]')
+           order by first desc limit 1) >= json_extract(span.value, '$[0]')
+      or exists (select 1 from temp.met_again
+                  where item_id between json_extract(span.value, '$[0]')
+                                    and json_extract(span.value, '$[1]')));
+
 -- name: count_met_items
 -- A list for the one of their numbers, with nulls as above.
-select json_group_array(m.copies)
-  from json_each(:ids) wanted left join temp.met_items m on m.item_id = wanted.value;
+select json_group_array(coalesce(
+         (select copies from temp.met_again where item_id = wanted.value),
+         (select iif(last >= wanted.value, 1, null) from temp.met_items where first <= wanted.value
+           order by first desc limit 1)))
+  from json_each(:ids) wanted;
 
 -- name: note_met_items
+insert into temp.met_items (first, last)
+select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:spans);
+
+-- name: note_met_again
 -- `copies` are by their items.
-insert or replace into temp.met_items (item_id, copies)
+insert or replace into temp.met_again (item_id, copies)
 select key, value from json_each(:copies);
 
 -- name: changed_inputs
@@ -1041,8 +1068,13 @@ update work
 
 -- name: retry_suspect
 -- The fault was its own, and another try may do.
-update work set available_at = :available_at, tries = tries + 1
+update work set available_at = :available_at, tries = tries + :tries
  where item_id = :item_id and state = 'pending';
+
+-- name: parser_of_item
+-- What its answer would be read with.
+select e.parser_id from work w join experiments e on e.id = w.experiment_id
+ where w.item_id = :item_id;
 
 -- name: forget_suspect
 delete from suspects where item_id = :item_id;
@@ -1065,8 +1097,24 @@ delete from condemned_runs where server = :server;
 
 -- name: forget_proven_recipes
 -- But for whose attempts the fault was their own.
-update proven_recipes set proven_until = (select coalesce(max(seq), 0) from attempts)
+-- Nor of those of whom nobody knows.
+update proven_recipes
+   set proven_until = coalesce(
+         (select min(attempt_seq) - 1 from suspects where server = :server),
+         (select max(seq) from attempts), 0)
  where server = :server and proven_until is null;
+
+-- name: lengths_of_items
+select length(i.input) from json_each(:items) chosen cross join items i on i.id = chosen.value;
+
+-- name: lengths_answered
+-- Of the newest items that were, as far as they are not hidden behind very many that failed.
+select length(i.input)
+  from results r
+  cross join items i on i.id = r.item_id
+ where r.state = 'done' and i.recipe_id = :recipe_id
+   and r.seq > (select coalesce(max(seq), 0) from results) - 100000
+ order by r.seq desc limit 500;
 
 -- name: experiment_name
 select name from experiments where id = :experiment_id;

@@ -31,7 +31,7 @@ from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.selections import counts_of_selection, others_have_come
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.sqlite.steering import orders_of
-from batchgen.store.sqlite.trials import forget_trials_of_the_last
+from batchgen.store.sqlite.suspects import forget_trials_of_the_last
 from batchgen.store.sqlite.trials_of_servers import Trials
 from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed
 
@@ -70,7 +70,7 @@ def remove_worker(
     servers = db.execute(QUERIES["servers_of_worker"], {"worker_id": worker_id}).fetchall()
     db.execute(QUERIES["remove_worker"], {"worker_id": worker_id})
     for (server,) in servers:
-        forget_trials_of_the_last(db, server)
+        forget_trials_of_the_last(db, server, now)
     return n
 
 

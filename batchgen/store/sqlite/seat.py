@@ -19,7 +19,7 @@ from batchgen.store.sqlite.capacities import fair_shares, note_capacities
 from batchgen.store.sqlite.connection import Database
 from batchgen.store.sqlite.gate import OwnerLock, machine
 from batchgen.store.sqlite.living import is_dead, owner_lock, workers
-from batchgen.store.sqlite.trials import forget_trials_of_other_runs
+from batchgen.store.sqlite.suspects import forget_trials_of_other_runs
 from batchgen.store.values import (
     Budget,
     ClaimRequest,
@@ -72,7 +72,7 @@ class Seat:
             self.fair_shares = fair_shares(db, self._servers, alive, now_ms())
             for one in self._servers:
                 if one.key not in asked:
-                    forget_trials_of_other_runs(db, one.key, self._run)
+                    forget_trials_of_other_runs(db, one.key, self._run, now_ms())
             slots = self._orders.slots
             self.id = queue.join(
                 db, machine(), os.getpid(), slots, now_ms(), self._lease_ms, self._servers

@@ -1,20 +1,21 @@
 """The statements of queries.sql, by name."""
 
-import re
 import sqlite3
 from pathlib import Path
 
-_HEAD = re.compile(r"^-- name: ([a-z_]+)\n", re.MULTILINE)
-_RULE = re.compile(r"^-{20,}.*\n", re.MULTILINE)
+_HEAD = "\n-- name: "
+_RULE = "\n--------------------"
 
 
 def load_queries(text: str) -> dict[str, str]:
     """Split a file of `-- name: ...` statements. Raises ValueError on a name given twice."""
-    _, *parts = _HEAD.split(_RULE.sub("", text))
-    names, statements = parts[::2], [part.strip() for part in parts[1::2]]
-    if len(set(names)) != len(names):
-        raise ValueError("a query name is given twice in queries.sql")
-    return dict(zip(names, statements, strict=True))
+    queries: dict[str, str] = {}
+    for part in f"\n{text}".split(_HEAD)[1:]:
+        name, _, statement = part.partition("\n")
+        if name in queries:
+            raise ValueError(f"the query name {name} is given twice in queries.sql")
+        queries[name] = statement.partition(_RULE)[0].strip()
+    return queries
 
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql").read_text(encoding="utf-8"))

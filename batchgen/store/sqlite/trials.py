@@ -2,20 +2,29 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from batchgen.items import Acquitted, Fail, Item, Outcome, Reason, State, Suspect
-from batchgen.store.chain import Steps
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.plan_rows import result_row
 from batchgen.store.server_wants import ServerWant, Trial
 from batchgen.store.sqlite.deltas import write_deltas
-from batchgen.store.sqlite.follow import Followers
-from batchgen.store.sqlite.gatherings import gather
 from batchgen.store.sqlite.rows import rows_of
-from batchgen.store.sqlite.sql import QUERIES, last_id
-from batchgen.store.trial import SuspectRow, room, room_after_refusals, verdict, withdrawn
+from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.suspects import acquit, condemned_run
+from batchgen.store.trial import (
+    Accusation,
+    Seen,
+    SuspectRow,
+    accusation_of,
+    may_be_too_long,
+    room,
+    room_after_refusals,
+    row,
+    verdict,
+    withdrawn,
+)
 from batchgen.store.values import ClaimRequest, Condemned
 
 # Longer than any trial; a suspect that was forgotten is claimed again some day.
@@ -23,35 +32,6 @@ _HELD_MS = 24 * 3600 * 1000
 _LOOK_AGAIN_MS = 100
 _LOOK_WHETHER_IT_IS_UP_MS = 1000
 _TAKES_PLACE_AFTER_MS = 5000
-
-
-def forget_trials(db: sqlite3.Connection, server: str) -> None:
-    """When nobody asks this server any more: the next workers find out for themselves. Suspects
-    wait no longer."""
-    for query in (
-        "release_suspects", "forget_suspects", "forget_condemned_run", "forget_proven_recipes",
-        "forget_sole_asker", "forget_calls_on_trial",
-    ):  # fmt: skip
-        db.execute(QUERIES[query], {"server": server})
-
-
-def forget_trials_of_the_last(db: sqlite3.Connection, server: str) -> None:
-    """After a worker has gone that asked this server, unless there are others; but not a verdict,
-    which counts for the rest of its run."""
-    (left,) = db.execute(QUERIES["count_workers_of_server"], {"server": server}).fetchone()
-    if not left and _condemned_run(db, server) is None:
-        forget_trials(db, server)
-
-
-def forget_trials_of_other_runs(db: sqlite3.Connection, server: str, run: str) -> None:
-    """Before a worker joins, where nobody else asks this server."""
-    if _condemned_run(db, server) != run:
-        forget_trials(db, server)
-
-
-def _condemned_run(db: sqlite3.Connection, server: str) -> str | None:
-    row = db.execute(QUERIES["condemned_run"], {"server": server}).fetchone()
-    return None if row is None else str(row[0])
 
 
 class TrialsAtServer:
@@ -71,6 +51,7 @@ class TrialsAtServer:
         self._trial = want.trial or Trial(watches=False)
         self._proven: set[int] = set()  # those that the worker did not know
         self._suspects: list[SuspectRow] = []
+        self._in_flight: int | None = None  # asked for once
         self._room = 0
         self._waits_for_another = False
         self.watches = False
@@ -104,7 +85,7 @@ class TrialsAtServer:
             self._db.execute(QUERIES["forget_sole_asker"], self._of_server())
         self._read_proven()
         return [
-            _as_it_counts(outcome, self.known, by_itself=self._failed_alike_before(outcome))
+            _as_it_counts(outcome, self.known, by_itself=self._fails_by_itself(outcome))
             for outcome in outcomes
         ]
 
@@ -117,7 +98,7 @@ class TrialsAtServer:
         if any(_finds_it_down(o) and o.item.recipe_id not in self.known for o, _ in outcomes):
             self._ask_alone()
         self._suspects = list(rows_of(self._db, "suspects", SuspectRow, self._of_server()))
-        served_at = max((_sent_at(one) for one, _ in outcomes if _proves(one)), default=0)
+        served_at = max((_sent_at(one) for one, _ in outcomes if _is_served(one)), default=0)
         self._acquit([
             one for one in self._suspects
             if one.recipe_id in self.known and (one.halt is None or one.ended_at < served_at)
@@ -131,12 +112,14 @@ class TrialsAtServer:
         on_trial, refused = self._on_trial_and_refused()
         before = nobody_left and all(map(self._was_answered_before, on_trial))
         self.condemned = verdict(
-            on_trial, nobody_left=nobody_left, answered_before=before,
+            on_trial,
+            nobody_left=nobody_left,
+            answered_before=before,
             asked_rightly=bool(right) and all(one.recipe_id in right for one in on_trial),
-        ) or withdrawn(
-            refused, in_flight=self._in_flight() if refused else 0, nobody_left=nobody_left,
-            share=self._share(refused),
-        )  # fmt: skip
+        ) or withdrawn(refused, self._seen(refused), nobody_left=nobody_left)
+        if self.condemned is not None and self._may_be_its_items(self.condemned.alike):
+            self._acquit_alike(self.condemned.alike)
+            self.condemned = None
         if nobody_left and self.condemned is None:
             self._acquit(self._suspects)
         says_nothing = self.condemned is not None and self.condemned.halt is None
@@ -164,20 +147,23 @@ class TrialsAtServer:
         calls = 0 if self._waits_for_another else self._trial.calls
         self._room = room(len(on_trial), in_flight, calls, is_down=asker is not None)
         if self.known:  # what is claimed may be of these; `keep` gives back the others
-            probes = self._trial.probes
+            seen = self._seen(refused)
             return room_after_refusals(
-                refused, self._want.slots,
-                probes_in_flight=probes, share=self._share(refused),
+                row(refused, seen), self._want.slots, seen, self._now,
+                probes_in_flight=self._trial.probes,
             )  # fmt: skip
         return self._room
 
     @property
     def probes(self) -> int | None:
         """How many of the suspects were asked to tell whether the others are alike by themselves;
-        None: there is no suspect, or just one that was refused as others were answered."""
+        None: there is no suspect, or there are just some that were refused as others were
+        answered."""
         on_trial, refused = self._on_trial_and_refused()
-        is_stray = not on_trial and len(refused) <= 1
-        return None if is_stray else sum(one.probe for one in self._suspects)
+        hold_nobody_up = (Accusation.REQUEST, Accusation.MODEL)
+        say_why = sum(accusation_of(one.alike) not in hold_nobody_up for one in refused)
+        are_strays = not on_trial and say_why <= 1 and not row(refused, self._seen(refused))
+        return None if are_strays else sum(one.probe for one in self._suspects)
 
     @property
     def has_suspects(self) -> bool:
@@ -220,17 +206,44 @@ class TrialsAtServer:
         refused = [one for one in self._suspects if one.recipe_id in self.known]
         return [one for one in self._suspects if one.recipe_id not in self.known], refused
 
-    def _in_flight(self) -> int:
-        (n,) = self._db.execute(QUERIES["calls_in_flight"], self._of_server()).fetchone()
-        return int(n)
-
-    def _share(self, refused: Sequence[SuspectRow]) -> float:
-        """Which share of all calls was refused as these were; nobody asks it of one or none."""
-        if len(refused) <= 1:
-            return 0.0
-        status = {"http_status": refused[-1].alike.partition(" ")[0]}
+    def _seen(self, refused: Sequence[SuspectRow]) -> Seen:
+        """What there is beside them; nobody asks it of none."""
+        if not refused:
+            return Seen()
+        if self._in_flight is None:
+            row = self._db.execute(QUERIES["calls_in_flight"], self._of_server()).fetchone()
+            self._in_flight = max(row[0], self._trial.in_flight)
+        ((kind, _),) = Counter(one.alike for one in refused).most_common(1)
+        status = {"http_status": kind.partition(" ")[0]}
         failed, calls = self._db.execute(QUERIES["share_refused"], status).fetchone()
-        return float(failed / max(1, calls))
+        return Seen(self._in_flight, calls, failed)
+
+    def _may_be_its_items(self, kind: str) -> bool:
+        """Whether what was answered before fails now for what its items are."""
+        group = [one for one in self._suspects if one.alike == kind]
+        accuses = accusation_of(kind)
+        was_answered = all(o.recipe_id in self.known or self._was_answered_before(o) for o in group)
+        if accuses is Accusation.TRUNCATED:
+            return was_answered or self._request.max_failures is not None
+        if accuses is not Accusation.REQUEST or not was_answered:
+            return False
+        if self._request.max_failures is not None:
+            return True
+        told = [one.item_id for one in group if one.probe] or [one.item_id for one in group]
+        refused = self._lengths("lengths_of_items", items=json.dumps(told))
+        recipe_id = group[-1].recipe_id
+        return may_be_too_long(refused, self._lengths("lengths_answered", recipe_id=recipe_id))
+
+    def _lengths(self, query: str, **values: object) -> list[int]:
+        return [length for (length,) in self._db.execute(QUERIES[query], values)]
+
+    def _acquit_alike(self, kind: str) -> None:
+        """What is left is asked as usual, of a recipe on trial too."""
+        group = [one for one in self._suspects if one.alike == kind]
+        for recipe_id in {one.recipe_id for one in group} - self.known:
+            self._db.execute(QUERIES["prove_recipe"], self._of_server(recipe_id=recipe_id))
+        self._read_proven()
+        self._acquit(group)
 
     def _read_proven(self) -> None:
         rows = self._db.execute(QUERIES["proven_recipes"], self._of_server())
@@ -254,46 +267,17 @@ class TrialsAtServer:
 
     def _acquit(self, suspects: Sequence[SuspectRow]) -> None:
         """The fault was their own."""
-        deltas, result_seq = CounterDeltas(), last_id(self._db, "results") if suspects else 0
-        for one in suspects:
-            self.acquitted.append(Acquitted(one.item_id, one.reason, one.error))
-            self._db.execute(QUERIES["forget_suspect"], {"item_id": one.item_id})
-            if one.reason is None:
-                row = {"item_id": one.item_id, "available_at": one.available_at}
-                self._db.execute(QUERIES["retry_suspect"], row)
-                deltas.retry(one.experiment_id)
-                continue
-            row = {"item_id": one.item_id, "result_seq": result_seq + 1}
-            if self._db.execute(QUERIES["fail_suspect"], row).rowcount == 1:
-                result_seq += 1
-                self._append_result(one, result_seq)
-                deltas.move(one.experiment_id, State.PENDING, -1)
-                deltas.move(one.experiment_id, State.FAILED, +1, one.reason)
-        self._gather([one for one in suspects if one.reason is not None], deltas)
-        write_deltas(self._db, deltas)
+        self.acquitted += [Acquitted(one.item_id, one.reason, one.error) for one in suspects]
+        acquit(self._db, suspects, self._now)
         acquitted = {one.item_id for one in suspects}
         self._suspects = [one for one in self._suspects if one.item_id not in acquitted]
-
-    def _gather(self, failed: Sequence[SuspectRow], deltas: CounterDeltas) -> None:
-        """What they were the last of."""
-        ids = {"ids": json.dumps([one.item_id for one in failed])}
-        roots = self._db.execute(QUERIES["gatherings_of"], ids).fetchall() if failed else []
-        if roots:
-            followers = Followers(self._db, Steps(), deltas)
-            gather(self._db, followers, [root for (root,) in roots], self._now)
-
-    def _append_result(self, one: SuspectRow, result_seq: int) -> None:
-        assert one.reason is not None
-        end = Fail(Reason(one.reason), one.error)
-        row = result_row(result_seq, one.item_id, one.attempt_seq, end, self._now, parser_id=None)
-        self._db.execute(QUERIES["append_result"], row)
 
     @property
     def _is_condemned(self) -> bool:
         """Whether it was by an earlier exchange of this run; nobody asks it where there is no
         suspect."""
         is_asked = bool(self._suspects)
-        return is_asked and _condemned_run(self._db, self._want.server) == self._request.run
+        return is_asked and condemned_run(self._db, self._want.server) == self._request.run
 
     @property
     def suspects_wanted(self) -> int:
@@ -313,10 +297,15 @@ class TrialsAtServer:
         row = self._of_server(recipe_id=one.recipe_id)
         return self._db.execute(QUERIES["was_answered_before"], row).fetchone() is not None
 
-    def _failed_alike_before(self, outcome: Outcome) -> bool:
-        attempt = outcome.attempt
-        if attempt is None or not isinstance(outcome.decision, Suspect):
+    def _fails_by_itself(self, outcome: Outcome) -> bool:
+        """Whether a suspect is none: the user has said how many may be refused after answers, or it
+        failed alike before."""
+        attempt, decision = outcome.attempt, outcome.decision
+        if attempt is None or not isinstance(decision, Suspect):
             return False
+        is_request = accusation_of(decision.alike) is Accusation.REQUEST
+        if is_request and decision.halt is not None and self._request.max_failures is not None:
+            return True
         row = self._of_server(
             item_id=outcome.item.id, recipe_id=outcome.item.recipe_id,
             reason=attempt.reason, http_status=attempt.http_status,
@@ -342,6 +331,11 @@ class TrialsAtServer:
 
 
 def _proves(outcome: Outcome) -> bool:
+    """Whether what was asked can be done."""
+    return _is_served(outcome) and not isinstance(outcome.decision, Suspect)
+
+
+def _is_served(outcome: Outcome) -> bool:
     """Whether the server, and its model, have done what was asked: a refusal is the model's too."""
     attempt = outcome.attempt
     if attempt is None:

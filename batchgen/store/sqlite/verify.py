@@ -2,7 +2,9 @@
 
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from math import isclose
+from typing import Any
 
 from batchgen.store.chain import made_of_parent
 from batchgen.store.records import CallFailure, CallTotals
@@ -72,15 +74,10 @@ def verify_tables(db: sqlite3.Connection) -> list[str]:
 
 
 def _wrong_counters(db: sqlite3.Connection) -> list[str]:
-    kept = _counts(db, "counters")
-    counted = _counts(db, "recount")
-    return [
-        f"experiment {experiment_id}: {kept[key]} items counted as {state} {reason}".rstrip()
-        + f", but there are {counted[key]}"
-        for key in sorted(kept.keys() | counted.keys())
-        if kept[key] != counted[key]
-        for experiment_id, state, reason in [key]
-    ]
+    def words(state: str, reason: str) -> str:
+        return f"items counted as {state} {reason}".rstrip()
+
+    return _wrong(_counts(db, "counters"), _counts(db, "recount"), words)
 
 
 def _wrong_steps(db: sqlite3.Connection) -> list[str]:
@@ -100,13 +97,7 @@ def _steps(db: sqlite3.Connection, query: str) -> defaultdict[int, tuple[int, in
 
 def _wrong_parser_counters(db: sqlite3.Connection) -> list[str]:
     kept, counted = _by_parser(db, "parser_counters"), _by_parser(db, "recount_parsers")
-    return [
-        f"experiment {experiment_id}: {kept[key]} items counted as read by parser {parser_id}, but "
-        f"there are {counted[key]}"
-        for key in sorted(kept.keys() | counted.keys())
-        if kept[key] != counted[key]
-        for experiment_id, parser_id in [key]
-    ]
+    return _wrong(kept, counted, "items counted as read by parser {}".format)
 
 
 def _by_parser(db: sqlite3.Connection, query: str) -> Counter[tuple[int, int]]:
@@ -120,13 +111,7 @@ def _wrong_calls(db: sqlite3.Connection) -> list[str]:
 
 def _wrong_failed_calls(db: sqlite3.Connection) -> list[str]:
     kept, counted = _by_failure(db, "failed_calls"), _by_failure(db, "recount_failed_calls")
-    return [
-        f"experiment {experiment_id}: {kept[key]} calls counted as failed by {failure}, but there "
-        f"are {counted[key]}"
-        for key in sorted(kept.keys() | counted.keys())
-        if kept[key] != counted[key]
-        for experiment_id, failure in [key]
-    ]
+    return _wrong(kept, counted, "calls counted as failed by {}".format)
 
 
 def _by_failure(db: sqlite3.Connection, query: str) -> Counter[tuple[int, CallFailure]]:
@@ -137,6 +122,15 @@ def _by_failure(db: sqlite3.Connection, query: str) -> Counter[tuple[int, CallFa
             for row in rows
         }
     )
+
+
+def _wrong(kept: Counter[Any], counted: Counter[Any], words: Callable[..., str]) -> list[str]:
+    """What is counted wrongly: a key is an experiment, and what the `words` are made of."""
+    return [
+        f"experiment {key[0]}: {kept[key]} {words(*key[1:])}, but there are {counted[key]}"
+        for key in sorted(kept.keys() | counted.keys())
+        if kept[key] != counted[key]
+    ]
 
 
 def _wrong_totals(db: sqlite3.Connection) -> list[str]:

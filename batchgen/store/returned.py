@@ -1,42 +1,14 @@
-"""What limits and budgets give, and get back, decided before it is written. Pure, as `plan`."""
+"""What calls that ended have used, and what they give back of what was taken for them from the
+limits of their server: pure, and the same for every engine."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Sequence
 
-from batchgen.items import Outcome, Reason
+from batchgen.items import Attempt, Outcome, Reason
 from batchgen.limits import Returned
-from batchgen.store.plan import Claim, claim_of, used_tokens
 from batchgen.store.server_wants import ServerWant
-from batchgen.store.values import Budget, Grant, Reservation, Spent
 
 
-def plan_grants(
-    wanted: Sequence[Reservation],
-    budget: Budget,
-    spent: Spent,
-    reserved: Spent,
-    held: AbstractSet[Claim],
-    overuse: Mapping[int, float],
-) -> tuple[list[Grant], list[tuple[Reservation, Spent]]]:
-    """What may be sent, an answer each, and the reservations that this makes, with what is held
-    back for each: several times as much, in an experiment whose calls have used so much more."""
-    grants: list[Grant] = []
-    made = []
-    booked = spent + reserved
-    for one in wanted:
-        most = one.most(overuse.get(one.item.experiment_id, 1.0))
-        if budget.is_exceeded_by(spent + most):
-            grants.append(Grant.NEVER)
-        elif budget.is_exceeded_by(booked + most) or claim_of(one.item) not in held:
-            grants.append(Grant.WAIT)
-        else:
-            booked += most
-            made.append((one, most))
-            grants.append(Grant.YES)
-    return grants, made
-
-
-def plan_returned(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
+def returned_of(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
     """What calls of a server that ended, or were never sent, give back of what they took from its
     limits, and what it has said."""
     counts_tokens = want.limits.tpm is not None
@@ -47,6 +19,20 @@ def plan_returned(outcomes: Sequence[Outcome], want: ServerWant) -> Returned:
         asked_ms=want.asked_ms,
         pause_ms=want.pause_ms,
     )
+
+
+def used_tokens(attempt: Attempt, reserved: int) -> int:
+    """Of a call; `reserved` where nobody saw its end."""
+    if may_have_cost_all(attempt):
+        return reserved
+    return (attempt.usage.prompt_tokens or 0) + (attempt.usage.completion_tokens or 0)
+
+
+def may_have_cost_all(attempt: Attempt) -> bool:
+    """Nobody knows whether the server finished, and charged for, what we did not see the end of."""
+    if attempt.usage.prompt_tokens is not None and attempt.usage.completion_tokens is not None:
+        return False
+    return attempt.outcome != "failed" or attempt.may_be_charged
 
 
 def _refused_at(outcomes: Iterable[Outcome]) -> Iterator[int]:
