@@ -75,6 +75,7 @@ COMMANDS = Commands(
     failures="pipeline.failures()",
     show="batchgen show",
     resume="batchgen resume",
+    retry_stale="batchgen retry --stale",
 )
 
 

@@ -98,6 +98,7 @@ def commands() -> Commands:
         failures=f"{called} failures",
         show=f"{called} show",
         resume=f"{called} resume",
+        retry_stale=f"{called} retry --stale",
     )
 
 

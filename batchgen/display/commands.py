@@ -13,3 +13,4 @@ class Commands(NamedTuple):
     failures: str
     show: str
     resume: str
+    retry_stale: str
