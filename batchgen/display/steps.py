@@ -50,6 +50,8 @@ def _rows(n: int) -> str:
 def _cost_text(one: "StepCost") -> str:
     if one.runs_code:
         return "a function, no call"
+    if not one.calls:
+        return "no call"
     calls = f"{one.calls:,} call{'' if one.calls == 1 else 's'}"
     line = f"{one.bound} {calls}".strip() + f", {one.prompt_tokens:,} tokens in"
     if one.completion_tokens:
