@@ -56,6 +56,8 @@ class Remedy(Enum):
     LOOK_AND_ASK_AGAIN = auto()  # which, item
     RAISE_MAX_TOKENS = auto()  # which, setting
     MEND_PARSER = auto()  # which, scope
+    MEND_FUNCTION = auto()  # which
+    CHANGE_STEP = auto()  # which, item
     ASK_ANOTHER_MODEL = auto()  # which
     CHANGE_REQUEST = auto()  # which, item
 

@@ -60,6 +60,12 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.MEND_PARSER:
         "Mend extract_function and run again: no call is made. For other answers: "
         "pipeline.retry({which})",
+    Remedy.MEND_FUNCTION:
+        "Mend the function: the next run runs these rows again, without a call. To run it as it "
+        "is: pipeline.retry({which})",
+    Remedy.CHANGE_STEP:
+        "The same request fails again, or none can be made of what the steps before it said. See "
+        "it: batchgen show {item}. Change the step, and run with recipe=\"replace\"",
     Remedy.ASK_ANOTHER_MODEL:
         'The same request mostly fails again. Ask another model: pipeline.retry({which}, '
         'params={{"model": ...}}). Or change the prompts, and run with recipe="replace"',
@@ -77,6 +83,7 @@ COMMANDS = Commands(
     failures="pipeline.failures()",
     show="batchgen show",
     resume="batchgen resume",
+    retry_stale="batchgen retry --stale",
 )
 
 

@@ -39,7 +39,7 @@ def say_followed(session: Session, name: str, followed: "FollowResult | None") -
         return
     made = ", ".join(f"{n:,} of {step}" for step, n in followed.added.items()) or "none"
     rows = counted(followed.rows, "done row")
-    line = f"{name}: {rows} followed by the new steps; new rows: {made}"
+    line = f"{name}: {rows} followed by the new steps, which makes these rows new: {made}"
     if followed.failed:
         line += f"; {followed.failed:,} failed, as there was no list for a step with each"
     session.say(line)

@@ -58,6 +58,13 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.MEND_PARSER:
         "Mend the parser, then, without a call: {batchgen} reparse{scope}. For other answers: "
         "{batchgen} retry{which}",
+    Remedy.MEND_FUNCTION:
+        "Mend the function; {batchgen} work runs these rows again then, without a call. To run it "
+        "as it is: {batchgen} retry{which}",
+    Remedy.CHANGE_STEP:
+        "The same request fails again, or none can be made of what the steps before it said. See "
+        "it: {batchgen} show {item}. Ask with another parameter: {batchgen} retry{which} --set "
+        "KEY=VALUE. Or change the step, and run with --recipe replace",
     Remedy.ASK_ANOTHER_MODEL:
         "The same request mostly fails again. Ask another model: {batchgen} retry{which} --set "
         "model=NAME. Or change the templates, and run with --recipe replace",
@@ -105,6 +112,7 @@ def commands() -> Commands:
         failures=f"{called} failures",
         show=f"{called} show",
         resume=f"{called} resume",
+        retry_stale=f"{called} retry --stale",
     )
 
 

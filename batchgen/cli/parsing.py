@@ -117,7 +117,7 @@ class _Told:
 
     def so_far(self) -> str:
         return (
-            f"{self._experiment.name}: {self._parsed:,} of {self._total:,} answers parsed, "
+            f"{self._experiment.own_name}: {self._parsed:,} of {self._total:,} answers parsed, "
             f"{self._pace.of(self._parsed)}"
         )
 
@@ -125,7 +125,7 @@ class _Told:
         self._parsed, self._total = parsed, total
         if not parsed:
             self._session.say(
-                f"{self._experiment.name}: the parser is another one now; "
+                f"{self._experiment.own_name}: the parser is another one now; "
                 f"{counted(total, 'stored answer')} {'is' if total == 1 else 'are'} parsed again, "
                 "without a call"
             )
@@ -134,13 +134,13 @@ class _Told:
 def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> None:
     if done.run_again:
         session.say(
-            f"{experiment.name}: the function is another one now; "
+            f"{experiment.own_name}: the function is another one now; "
             f"{counted(done.run_again, 'row')} {'is' if done.run_again == 1 else 'are'} run again, "
             "without a call"
         )
     if done.reparsed is None or not isinstance(done.present, PresentParser):
         return
-    session.say(f"{experiment.name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
+    session.say(f"{experiment.own_name}: {reparsed_text(done.reparsed, done.present.parser.spec)}")
     if done.reparsed.broken:
         session.say(
             "What they were before is kept. See why they failed, and what to do about each: "
@@ -158,15 +158,10 @@ def reparsed_text(result: ReparseResult, spec: str) -> str:
     line = f"{counted(result.answers, 'answer')} parsed with {shown_spec(spec)}"
     if found:
         line += f": {found}"
+    be = "would be" if result.dry_run else "is"
     if result.made:
-        line += f"; {counted(result.made, 'row')} of later steps {_are(result)} made of them"
+        line += f"; made of them {be} {counted(result.made, 'row')} of later steps"
     if result.stale:
-        line += (
-            f"; what was made of other values {_are(result)} stale: "
-            f"{counted(result.stale, 'row')} and what follows"
-        )
+        line += f"; what was made of other values {be} stale: {counted(result.stale, 'row')}, and "
+        line += "what follows"
     return f"{line}."
-
-
-def _are(result: ReparseResult) -> str:
-    return "would be" if result.dry_run else "is" if result.made + result.stale == 1 else "are"

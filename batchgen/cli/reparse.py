@@ -6,7 +6,7 @@ import click
 
 from batchgen.cli.group import epilog
 from batchgen.cli.hints import batchgen, of_experiment
-from batchgen.cli.options import json_option, only_experiment_option
+from batchgen.cli.options import json_option, only_experiment_option, step_option
 from batchgen.cli.parsing import reparsed_text
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, run_async
@@ -25,8 +25,10 @@ from batchgen.store import Store, open_store
     "batchgen reparse --parser json",
     "batchgen reparse --all --parser my_parsers.py:parse_response",
     "batchgen reparse --id 17",
+    "batchgen reparse --step critique --all --dry-run",
 ))  # fmt: skip
 @only_experiment_option
+@step_option
 @click.option("--parser", metavar="SPEC", help="Default: the one that they have.")
 @click.option("--failed", is_flag=True, help="Items failed at their parser; the default.")
 @click.option(
@@ -38,8 +40,8 @@ from batchgen.store import Store, open_store
 @json_option
 @click.pass_obj
 def reparse(
-    session: Session, experiment: str | None, parser: str | None, failed: bool, done_too: bool,
-    item_ids: tuple[str, ...], dry_run: bool, as_json: bool,
+    session: Session, experiment: str | None, step: str | None, parser: str | None, failed: bool,
+    done_too: bool, item_ids: tuple[str, ...], dry_run: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Parse stored answers again, without asking anything.
 
@@ -51,12 +53,15 @@ def reparse(
     `batchgen work` and `batchgen run` do the same before they go on, for all that the present
     parser has not read. An answer that was cut off at max_tokens, where the parser needs all of it,
     fails as truncated. Exit 3 when some fail.
+
+    Of a step, rows after it are made of what it can parse now, and where its value is another one,
+    what was made of the old value is stale. --dry-run says how many.
     """
     if failed + done_too + bool(item_ids) > 1:
         raise click.UsageError("--failed, --all and --id exclude each other")
     config = session.config()
     named = session.config(parser=parser).parser if parser else None
-    request, parsed = ReparseRequest(experiment, done_too, item_ids), Latest(0)
+    request, parsed = ReparseRequest(experiment, done_too, item_ids, step), Latest(0)
 
     async def job() -> int:
         async with open_store(config.database) as store:
@@ -93,7 +98,7 @@ async def _say_what_work_does(
 def _text(found: Sequence[ReparsedExperiment], total: ReparseResult, named: str) -> str:
     several = len(found) > 1
     lines = [
-        (f"{one.experiment.name}: " if several else "") + reparsed_text(one.result, one.spec)
+        (f"{one.experiment.own_name}: " if several else "") + reparsed_text(one.result, one.spec)
         for one in found
     ] or [reparsed_text(total, named)]
     if total.dry_run:

@@ -20,8 +20,9 @@ def say_result(session: Session, result: WorkResult) -> None:
     """The closing lines: what is done, why not all of it, and what to do next."""
     counts, stats = result.counts, result.stats
     left = counts.pending + counts.running
+    ended = "" if counts.ended == counts.done else f" ({counts.ended} to the end of their steps)"
     session.say(
-        f"{counts.done} done, {counts.failed} failed, {left} left; "
+        f"{counts.done} done{ended}, {counts.failed} failed, {left} left; "
         f"{counted(stats.calls, 'call')} in this run"
     )
     if stats.halted:
@@ -35,6 +36,12 @@ def say_result(session: Session, result: WorkResult) -> None:
     if counts.failed:
         session.say(f"failed because of: {reasons_text(counts)}. See them, and what to do about "
                     f"each: {batchgen()} failures{of_experiment()}")  # fmt: skip
+    if counts.stale:
+        session.say(
+            f"{counted(counts.stale, 'row')} {'is' if counts.stale == 1 else 'are'} stale, as what "
+            f"{'it was' if counts.stale == 1 else 'they were'} made of has been replaced. To ask "
+            f"again: {batchgen()} retry --stale{of_experiment()}"
+        )
     if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
 

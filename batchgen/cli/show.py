@@ -4,36 +4,53 @@ import click
 
 from batchgen.cli.completion import experiments
 from batchgen.cli.group import epilog
-from batchgen.cli.options import json_option
+from batchgen.cli.hints import commands
+from batchgen.cli.options import json_option, step_option
 from batchgen.cli.session import Session, print_json, read_now
 from batchgen.cli.terminal import print_text
-from batchgen.display.items import item_text
+from batchgen.display.items import chain_text, item_text
+from batchgen.errors import UsageError
 from batchgen.jobs.lookup import items_called
-from batchgen.jobs.show import item_details
+from batchgen.jobs.show import ChainDetails, ItemDetails, details_of
 from batchgen.store import read_store
 
 
-@click.command(epilog=epilog("batchgen show 17", "batchgen show my-own-id --json"))
+@click.command(
+    epilog=epilog(
+        "batchgen show 17", "batchgen show my-own-id --json", "batchgen show my-own-id --step judge"
+    )
+)
 @click.argument("item_id", metavar="ID")
 @click.option("--experiment", metavar="NAME", shell_complete=experiments,
               help="Where to look; default: in all.")  # fmt: skip
+@step_option
 @json_option
 @click.pass_obj
-def show(session: Session, item_id: str, experiment: str | None, as_json: bool) -> int:
+def show(
+    session: Session, item_id: str, experiment: str | None, step: str | None, as_json: bool
+) -> int:
     """Show one item with all that was sent and came back.
 
     The messages, the model and the parameters, every attempt with its raw answer or error, and what
-    was parsed. ID is your own id of the item, or its number.
+    was parsed. ID is your own id of the item, or its number. Of an item with steps there are all
+    rows of its chain, in the order in which they were made of each other.
     """
     config = session.config()
 
     with read_store(config.database) as store:
         numbers = read_now(items_called(store, item_id, experiment))
-        details = [read_now(item_details(store, number)) for number in numbers]
-    found = [one for one in details if one]
+        found = read_now(details_of(store, numbers, step))
+    if not found:
+        raise UsageError(f"item {item_id} has no row of a step {step!r}.")
     if as_json:
         objects = [one.to_json() for one in found]
         print_json(objects[0] if len(objects) == 1 else objects)
     else:
-        print_text("\n\n".join(map(item_text, found)))
+        print_text("\n\n".join(map(_text, found)))
     return 0
+
+
+def _text(details: ItemDetails | ChainDetails) -> str:
+    if isinstance(details, ChainDetails):
+        return chain_text(details, commands())
+    return item_text(details)

@@ -13,3 +13,4 @@ class Commands(Struct, frozen=True):
     failures: str
     show: str
     resume: str
+    retry_stale: str

@@ -40,6 +40,7 @@ from batchgen.display.status import (
     worker_held_back,
 )
 from batchgen.display.visible import visible_line
+from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, WorkerStatus
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import Counts
@@ -162,8 +163,9 @@ def _head(database: str, clock: str, width: int) -> Text:
 
 def _experiments(status: Status, width: int) -> list[list[Text]]:
     """A block of lines each, those that still need work first; above them one for all."""
-    rows = [(one.name, one.counts) for one in status.experiments]
-    rows.sort(key=lambda row: not row[1].open)
+    blocks = [_rows_of(one) for one in status.experiments]
+    blocks.sort(key=lambda block: not block[0][1].open)
+    rows = [row for block in blocks for row in block]
     if len(rows) > 1:
         rows.insert(0, ("all", status.total))
     names = min(max(cell_len(name) for name, _ in rows), _LONGEST_NAME, width // 3)
@@ -172,6 +174,12 @@ def _experiments(status: Status, width: int) -> list[list[Text]]:
         shares = len("100%")
     digits = max(len(f"{counts.total:,}") for _, counts in rows)
     return [_experiment(name, counts, names, shares, digits, width) for name, counts in rows]
+
+
+def _rows_of(summary: ExperimentSummary) -> list[tuple[str, Counts]]:
+    """An experiment, and below it its steps."""
+    steps = summary.steps if len(summary.steps) > 1 else ()
+    return [(summary.name, summary.counts), *((f"  {one.name}", one.counts) for one in steps)]
 
 
 def _experiment(

@@ -12,7 +12,7 @@ from batchgen.display.visible import visible_line
 from batchgen.endpoints import parts_beside_text
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.failures import FailedLike, Failures
-from batchgen.jobs.show import ItemDetails, ShownPrompt
+from batchgen.jobs.show import ChainDetails, ItemDetails, ShownPrompt
 from batchgen.parsers import shown_spec
 from batchgen.store import StoredAttempt
 
@@ -49,19 +49,87 @@ def item_text(details: ItemDetails) -> str:
     head += f" of {item.experiment}: {item.state}"
     if item.reason:
         head += f", {item.reason}: {visible_line(item.error or '')}"
-    lines = [head, "", "input:", _indent(_pretty(details.input))]
-    lines += ["", "model and parameters:"]
-    settings = {"endpoint": details.endpoint.name, **details.settings}
-    lines += [_indent(f"{name}: {_pretty(value)}") for name, value in settings.items()]
-    for title, value in _prompt_parts(details.prompt):
-        lines += ["", f"{title}:", _indent(_pretty(value))]
+    return "\n".join([head, "", "input:", _indent(_pretty(details.input)), *_rest_of(details)])
+
+
+def chain_text(details: ChainDetails, commands: Commands) -> str:
+    """`show` of an item with steps: a line for each row, and below what was sent and came back,
+    unless there are very many."""
+    rows, item = details.rows, details.item
+    named = f" (id {visible_line(item.custom_id)})" if item.custom_id else ""
+    lines = [f"item {item.id}{named} of {item.experiment}"]
+    names = [_place_text(row) for row in rows]
+    width = max(map(len, names))
+    lines += [
+        f"  {row.item.id:>{len(str(rows[-1].item.id))}} {name:<{width}}  {_standing(row)}"
+        for row, name in zip(rows, names, strict=True)
+    ]
+    if len(rows) > _MOST_ROWS:
+        lines += ["", f"{len(rows)} rows; one with all that was sent and came back: "
+                      f"{commands.show} {shlex.quote(str(details.id))} --step NAME"]  # fmt: skip
+        return "\n".join(lines)
+    for row, name in zip(rows, names, strict=True):
+        lines += ["", f"--- {name.strip()} ({row.item.id}): {_state_of(row)}"]
+        lines += ["input:", _indent(_pretty(row.input))] if row.input else []
+        lines += _rest_of(row)
+    return "\n".join(lines)
+
+
+_MOST_ROWS = 12
+_LONGEST_VALUE = 60
+
+
+def _place_text(row: ItemDetails) -> str:
+    step, item = row.step, row.item
+    assert step is not None
+    name = "  " * step.number + step.name
+    if item.sample is not None and step.number == 0:
+        name += f" #{item.sample}"
+    return name if step.element is None else f"{name}[{step.element}]"
+
+
+def _standing(row: ItemDetails) -> str:
+    """How it stands, what it took, and what came of it; in one line."""
+    item, n = row.item, len(row.attempts)
+    calls = "function" if row.function else f"{n} call{'' if n == 1 else 's'}"
+    cost = f"${row.cost_usd:,.6f}" if row.cost_usd else ""
+    value = ""
+    if item.reason:
+        value = f"{item.reason}: {visible_line(item.error or '')}"
+    elif item.state == "done":
+        value = visible_line(json.dumps(row.parsed, ensure_ascii=False))
+    shown = value if len(value) <= _LONGEST_VALUE else f"{value[: _LONGEST_VALUE - 3]}..."
+    return f"{item.state:<8} {calls:<9} {cost:<9} {shown}".rstrip()
+
+
+def _state_of(row: ItemDetails) -> str:
+    item = row.item
+    return f"{item.state}, {item.reason}: {visible_line(item.error or '')}" if item.reason else (
+        item.state
+    )  # fmt: skip
+
+
+def _rest_of(details: ItemDetails) -> list[str]:
+    """What was sent, and what came of it."""
+    item, lines = details.item, list[str]()
+    if details.function is not None:
+        lines += ["", f"function: {visible_line(shown_spec(details.function))}"]
+    elif details.problem is not None:
+        lines += ["", f"no request can be made of it: {visible_line(details.problem)}"]
+    else:
+        lines += ["", "model and parameters:"]
+        settings = {"endpoint": details.endpoint.name, **details.settings}
+        lines += [_indent(f"{name}: {_pretty(value)}") for name, value in settings.items()]
+        for title, value in _prompt_parts(details.prompt):
+            lines += ["", f"{title}:", _indent(_pretty(value))]
     for number, call in enumerate(details.attempts, start=1):
         lines += ["", _call_line(number, call)]
         lines += map(_indent, _what_came_back(call))
     if item.state == "done":
-        by = f"parsed, by {visible_line(shown_spec(item.parser or ''))}:"
+        what = "value" if details.function else "parsed"
+        by = f"{what}, by {visible_line(shown_spec(item.parser or ''))}:"
         lines += ["", by, _indent(_pretty(details.parsed))]
-    return "\n".join(lines)
+    return lines
 
 
 def prompt_text(prompt: ShownPrompt) -> str:
@@ -120,10 +188,17 @@ def experiments_text(found: Sequence[ExperimentSummary], commands: Commands) -> 
         return f"No experiments yet: enqueue a data pool first ({commands.enqueue})."
     width = max(len(one.name) for one in found)
     return "\n".join(
-        f"{one.name:<{width}}  {_local(one.experiment.created_at)}  total {one.counts.total}, "
-        f"done {one.counts.done}, failed {one.counts.failed}"
+        f"{one.name:<{width}}  {_local(one.experiment.created_at)}  {_how_far(one)}"
         for one in found
     )
+
+
+def _how_far(one: ExperimentSummary) -> str:
+    counts = one.counts
+    if not one.steps:
+        return f"total {counts.total}, done {counts.done}, failed {counts.failed}"
+    names = ", ".join(step.name for step in one.steps)
+    return f"total {one.items}, ended {counts.ended}, failed {counts.failed}; steps {names}"
 
 
 def _local(at_ms: int) -> str:

@@ -50,6 +50,8 @@ class LiveDisplay(Struct, frozen=True):
         if clock and not has_room:
             yield line(Text(clock))
         yield from wrapped(self._counts(), width)
+        if self.status.steps:
+            yield from wrapped(self._steps(), width)
         yield from wrapped(self._speed(), width)
         yield from wrapped(self._sums(), width)
         if not self.is_last:
@@ -74,6 +76,16 @@ class LiveDisplay(Struct, frozen=True):
         if self.history.retried:
             row.append((retried_text(self.history.retried, self.history.failed_calls), "yellow"))
         return row
+
+    def _steps(self) -> list[Cell]:
+        """How far each is: the sum stands above."""
+        return [
+            (
+                f"{one.name} {number(one.counts.finished, one.counts)}/{one.counts.total:,}",
+                "dim" if one.counts.total == one.counts.finished else "",
+            )
+            for one in self.status.steps
+        ]
 
     def _speed(self) -> list[Cell]:
         row = [

@@ -21,6 +21,7 @@ from batchgen.display.status import (
     retried_text,
     run_held_back,
     servers_text,
+    step_progress_text,
 )
 from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
@@ -156,6 +157,8 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
         f"{history.items_per_s:.1f} items/s",
         f"{history.tokens_per_s:.0f} tokens/s",
     ]
+    if status.steps:
+        parts.insert(1, step_progress_text(status.steps))
     if history.retried:
         parts.append(retried_text(history.retried, history.failed_calls))
     if latency := latency_text(status):

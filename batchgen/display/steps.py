@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchgen.display.commands import Commands
+
 if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.retry_stale import StaleResult
     from batchgen.jobs.step_estimate import StepCost
 
 
@@ -13,9 +16,42 @@ def steps_text(steps: Sequence["StepCost"]) -> str:
     return "\n".join(f"  {one.step:<{width}}  {_cost_text(one)}" for one in steps)
 
 
+def stale_result_text(result: "StaleResult", commands: Commands) -> str:
+    """`retry --stale`."""
+    if not result.rows and not result.restored and not result.waiting:
+        return "No row is stale."
+    went = "would go" if result.dry_run else "went"
+    line = f"{_rows(result.rows)} {went} back to pending"
+    if len(result.asked) > 1:
+        line += f" ({', '.join(f'{n:,} of {name}' for name, n in result.asked.items())})"
+    if result.calls:
+        line += f": {result.calls:,} call{'' if result.calls == 1 else 's'}"
+        line += f", about ${result.cost_usd:,.4f}" if result.cost_usd else ""
+    lines = [f"{line}."]
+    if result.restored:
+        be = "would be" if result.dry_run else "is" if result.restored == 1 else "are"
+        lines.append(
+            f"{_rows(result.restored)} {be} as before, without a call, as nothing has changed for "
+            f"{'it' if result.restored == 1 else 'them'}."
+        )
+    if result.waiting:
+        wait = "waits" if result.waiting == 1 else "wait"
+        lines.append(
+            f"{_rows(result.waiting)} {wait} until what comes before is done ({commands.work}); "
+            f"then again: {commands.retry_stale}"
+        )
+    return "\n".join(lines)
+
+
+def _rows(n: int) -> str:
+    return "1 stale row" if n == 1 else f"{n:,} stale rows"
+
+
 def _cost_text(one: "StepCost") -> str:
     if one.runs_code:
         return "a function, no call"
+    if not one.calls:
+        return "no call"
     calls = f"{one.calls:,} call{'' if one.calls == 1 else 's'}"
     line = f"{one.bound} {calls}".strip() + f", {one.prompt_tokens:,} tokens in"
     if one.completion_tokens:

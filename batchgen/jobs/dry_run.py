@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.config import Config
-from batchgen.errors import Remedy
+from batchgen.errors import Remedy, UsageError
 from batchgen.items import PoolItem
 from batchgen.jobs.asked import Asked
 from batchgen.jobs.enqueue import next_chunk, refuse_recipe
@@ -104,6 +104,11 @@ async def dry_run(
         planned, counts, anew = None, dict[str | None, Counts](), dict[str, int]()
         if known is not None:
             counts = await _counts(*known)
+            if chain is None and None not in counts:
+                raise UsageError(
+                    f"experiment {name!r} was enqueued with steps, and there are none now.",
+                    Remedy.NAME_EXPERIMENT,
+                )
             there = None
             if chain is not None:
                 from batchgen.jobs.step_changes import refuse_other_steps

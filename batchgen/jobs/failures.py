@@ -46,6 +46,10 @@ class Failures(Struct, frozen=True):
     left_out: int = 0
     calls: tuple[FailedCalls, ...] = ()
 
+    @property
+    def is_clean(self) -> bool:
+        return not self.groups and not self.left_out and not self.calls
+
     def to_json(self) -> list[dict[str, Any]]:
         """What `failures --json` has of this experiment."""
         return [
@@ -78,10 +82,10 @@ async def _failures_of(
     for group in groups:
         others = [one for one in groups if one.reason == group.reason and one is not group]
         message = _part_of_its_own(group, others) if by_reason[group.reason] > 1 else None
-        found.append(await _failed_like(store, group, message))
+        found.append(await _failed_like(store, experiment, group, message))
     left_out = max(0, failed - sum(group.n for group in groups))
     calls = await _failed_calls(store, experiment, reasons, reason)
-    return Failures(experiment.name, tuple(found), left_out, calls)
+    return Failures(experiment.own_name, tuple(found), left_out, calls)
 
 
 async def _failed_calls(
@@ -96,9 +100,15 @@ async def _failed_calls(
     return tuple(o for o in found if o.reason in asked_again and reason in (None, o.reason))
 
 
-async def _failed_like(store: ReadStore, group: FailureGroup, message: str | None) -> FailedLike:
+async def _failed_like(
+    store: ReadStore, experiment: Experiment, group: FailureGroup, message: str | None
+) -> FailedLike:
     remedy, setting = _REMEDIES[Reason(group.reason)], None
-    if remedy is Remedy.RAISE_MAX_TOKENS:
+    if experiment.runs_code:
+        remedy = Remedy.MEND_FUNCTION
+    elif experiment.number and group.reason == Reason.REJECTED:
+        remedy = Remedy.CHANGE_STEP
+    elif remedy is Remedy.RAISE_MAX_TOKENS:
         setting = await _larger_max_tokens(store, group.example)
     elif group.reason == Reason.CRASH and await store.parsers.answer_of(group.example) is None:
         remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer

@@ -1,7 +1,7 @@
 """From a name, an id or a number to the experiment or the items. Raises UsageError for what is not
 there."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -101,3 +101,27 @@ async def items_called(store: ReadStore, given: str, experiment: str | None) -> 
     if not found:
         raise UsageError(f"no item has the id or number {given!r}.")
     return found
+
+
+async def rows_called(
+    store: ReadStore, given: str, experiment: str | None, step: str | None = None
+) -> list[int]:
+    """The same of rows: where items have steps, an id is that of all rows of their chains, or of
+    those of one `step`. A number is that of one row."""
+    numbers = await items_called(store, given, experiment)
+    known = {one.id: one for one in await store.experiments()}
+    if step is None and (given.removeprefix("#") == str(numbers[0]) or not _any_step(known)):
+        return numbers
+    found = [
+        row.id
+        for number in numbers
+        for row in await store.chain_rows_below([number])
+        if step is None or known[row.experiment_id].step == step
+    ]
+    if not found:
+        raise UsageError(f"item {given} has no row of a step {step!r}.")
+    return found
+
+
+def _any_step(known: Mapping[int, Experiment]) -> bool:
+    return any(one.step is not None for one in known.values())

@@ -68,7 +68,7 @@ async def _outdated(
             number, problem = None, str(exc)
     n = sum(one.n for one in counts if one.parser_id != number)
     runs_code = bool(experiment.runs_code)
-    return Outdated(experiment.name, spec, n, problem, runs_code) if n else None
+    return Outdated(experiment.own_name, spec, n, problem, runs_code) if n else None
 
 
 def load_reader(spec: str, config: Config, experiment: Experiment) -> "Parser | StepFunction":

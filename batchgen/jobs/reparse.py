@@ -9,7 +9,7 @@ from msgspec import Struct
 from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import ParserVersion
-from batchgen.jobs.lookup import chosen_experiments, items_called
+from batchgen.jobs.lookup import chosen_experiments, rows_called
 from batchgen.jobs.present_parser import present_spec
 from batchgen.jobs.reparsing import Progress, ReparseResult, Reparsing
 from batchgen.parsers import Parser, StepFunction, load_parser
@@ -20,11 +20,12 @@ from batchgen.worker.requests import Present, PresentFunction, PresentParser
 class ReparseRequest(Struct, frozen=True):
     """Which answers: of an `experiment` (None: of all), those that failed at their parser, and with
     `done_too` those of its done items; or, done or not, of the items with these `ids` or numbers,
-    if any are given."""
+    if any are given. Of experiments with steps all of these, or one `step`."""
 
     experiment: str | None = None
     done_too: bool = False
     ids: tuple[str, ...] = ()
+    step: str | None = None
 
 
 class UpToDate(NamedTuple):
@@ -143,7 +144,7 @@ async def reparse(
     """
     experiments = await _experiments_of(store, request)
     if len(experiments) > 1 and request.done_too and spec is not None and not request.ids:
-        names = ", ".join(one.name for one in experiments)
+        names = ", ".join(one.own_name for one in experiments)
         raise UsageError(
             f"there are several experiments ({names}), and each may have a parser of its own.",
             Remedy.NAME_EXPERIMENT,
@@ -202,12 +203,12 @@ async def reparse_experiment(
 async def _experiments_of(store: Store, request: ReparseRequest) -> list[Experiment]:
     """Those that the request is about. Raises UsageError when an item or an experiment is not
     there."""
-    experiments = await chosen_experiments(store, request.experiment)
+    experiments = await chosen_experiments(store, request.experiment, request.step)
     if not request.ids:
         return experiments
     named = set()
     for given in request.ids:
-        for number in await items_called(store, given, request.experiment):
+        for number in await rows_called(store, given, request.experiment, request.step):
             item = await store.item(number)
             named |= {item.experiment} if item else set()
     return [one for one in experiments if one.name in named]
@@ -233,7 +234,7 @@ async def answer_pages(
 async def _answers_by_id(store: Store, request: ReparseRequest) -> list[EndedAnswer]:
     chosen: dict[int, EndedAnswer] = {}
     for given in request.ids:
-        numbers = await items_called(store, given, request.experiment)
+        numbers = await rows_called(store, given, request.experiment, request.step)
         found = [one for number in numbers if (one := await store.parsers.answer_of(number))]
         if not found:
             raise UsageError(

@@ -10,14 +10,15 @@ from msgspec.structs import replace
 from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
-from batchgen.jobs.lookup import chosen_experiments, items_called
+from batchgen.jobs.lookup import chosen_experiments, rows_called
 from batchgen.store import EndedItem, Store
 
 
 class RetryRequest(Struct, frozen=True):
     """Which items: failed ones of an `experiment` (None: of all) with one of the `reasons` (none:
     with any) and with `message` in their message, in whatever case; of the items with these `ids`
-    or numbers, if any are given. `done_too`: also those of them that are done.
+    or numbers, if any are given. `done_too`: also those of them that are done. Of experiments with
+    steps all of these, or one `step`.
 
     `settings` (parameters, and `model`) are what these items are asked with from now on; None as a
     value leaves a parameter out. Raises UsageError for done items that are not given by their ids.
@@ -29,6 +30,7 @@ class RetryRequest(Struct, frozen=True):
     ids: tuple[str, ...] = ()
     done_too: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    step: str | None = None
 
     def __post_init__(self) -> None:
         if self.done_too and (not self.ids or self.reasons or self.message is not None):
@@ -70,7 +72,7 @@ async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[
     if request.ids:
         yield await _items_by_id(store, request)
         return
-    for experiment in await chosen_experiments(store, request.experiment):
+    for experiment in await chosen_experiments(store, request.experiment, request.step):
         for reason in dict.fromkeys(request.reasons) or (None,):
             after = 0
             while page := await store.failed_page(experiment.id, reason, request.message, after):
@@ -81,10 +83,12 @@ async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[
 async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
     chosen: dict[int, EndedItem] = {}
     for given in request.ids:
-        numbers = await items_called(store, given, request.experiment)
+        numbers = await rows_called(store, given, request.experiment, request.step)
         ended = [one for number in numbers if (one := await store.ended_item(number))]
         if not ended:
             raise UsageError(f"item {given} has not ended yet, so there is nothing to retry.")
+        if request.done_too and len({one.experiment_id for one in ended}) > 1:
+            raise UsageError(f"item {given} has several steps; say which is to be asked again.")
         failed = [one for one in ended if one.reason or request.done_too]
         if not failed:
             raise UsageError(f"item {given} is done.", Remedy.ASK_DONE_AGAIN)

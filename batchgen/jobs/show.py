@@ -1,17 +1,17 @@
 """One item with all that was sent and came back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from batchgen.clock import timestamp
-from batchgen.endpoints import Endpoint
-from batchgen.pool import read_item
-from batchgen.prompts import Renderer
-from batchgen.store import ReadStore, StoredAttempt, StoredItem
+from batchgen.endpoints import ENDPOINTS, Endpoint
+from batchgen.errors import UsageError
+from batchgen.jobs.sent import Sent, read_sent
+from batchgen.store import Experiment, ReadStore, StoredAttempt, StoredItem
 
 
 class ShownPrompt(NamedTuple):
@@ -33,14 +33,29 @@ class ShownPrompt(NamedTuple):
         return {members: self.members}
 
 
+class StepPlace(Struct, frozen=True):
+    """Which row of its chain it is: of which step, made of which row, and of which element of its
+    list; a gathering step's row of the rows that are `gathered`."""
+
+    name: str
+    number: int
+    parent_id: int | None = None
+    element: int | None = None
+    gathered: tuple[int, ...] = ()
+
+
 class ItemDetails(Struct, frozen=True):
-    """`request` is what its recipe makes of it, as it is sent to `endpoint`; `attempts` are in the
-    order in which they ended, each with its raw answer or error."""
+    """`request` is what its recipe makes of it, as it is sent to `endpoint`; or a `function` ends
+    it without one. `problem`: why no request can be made of it. `attempts` are in the order in
+    which they ended, each with its raw answer or error."""
 
     item: StoredItem
     endpoint: Endpoint
     request: dict[str, Any]
     attempts: tuple[StoredAttempt, ...]
+    step: StepPlace | None = None
+    function: str | None = None
+    problem: str | None = None
 
     @property
     def id(self) -> str | int:
@@ -50,6 +65,10 @@ class ItemDetails(Struct, frozen=True):
     @property
     def prompt(self) -> ShownPrompt:
         return ShownPrompt.of(self.endpoint, self.request)
+
+    @property
+    def cost_usd(self) -> float:
+        return sum(one.cost_usd or 0.0 for one in self.attempts)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,9 +100,7 @@ class ItemDetails(Struct, frozen=True):
             "reason": item.reason,
             "error": item.error,
             "input": self.input,
-            "endpoint": self.endpoint.name,
-            **self.prompt.to_json("messages", "prompt"),
-            "settings": self.settings,
+            **self._asked_json(),
             "parsed": self.parsed,
             "parser": item.parser,
             "finished_at": None if item.finished_at is None else timestamp(item.finished_at),
@@ -93,6 +110,96 @@ class ItemDetails(Struct, frozen=True):
             ],
         }
 
+    def _asked_json(self) -> dict[str, Any]:
+        if self.function is not None:
+            return {"function": self.function}
+        if self.problem is not None:
+            return {"endpoint": self.endpoint.name, "problem": self.problem}
+        prompt = self.prompt.to_json("messages", "prompt")
+        return {"endpoint": self.endpoint.name, **prompt, "settings": self.settings}
+
+    def step_json(self) -> dict[str, Any]:
+        """The same, of one row of a chain."""
+        assert self.step is not None
+        place: dict[str, Any] = {"step": self.step.name, "parent": self.step.parent_id}
+        if self.step.element is not None:
+            place["element"] = self.step.element
+        if self.step.gathered:
+            place["gathered"] = list(self.step.gathered)
+        own = self.to_json()
+        del own["id"]
+        return {**place, **own}
+
+
+class ChainDetails(Struct, frozen=True):
+    """An item that has steps, and the rows that are looked at, those of each sample one after
+    another; each is followed by what was made of it."""
+
+    item: StoredItem
+    rows: tuple[ItemDetails, ...]
+
+    @property
+    def id(self) -> str | int:
+        """The user's id or, without one, the item's number."""
+        return self.item.custom_id or self.item.id
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "number": self.item.id,
+            "experiment": self.item.experiment,
+            "input": json.loads(self.item.input),
+            "steps": [row.step_json() for row in self.rows],
+        }
+
+
+async def details_of(
+    store: ReadStore, numbers: Sequence[int], step: str | None = None
+) -> list[ItemDetails | ChainDetails]:
+    """Items by their numbers; of those that have steps, all rows of their chains or, with `step`,
+    those of one step. A row of a later step stands for its chain."""
+    links = await store.links_of(numbers)
+    firsts = [links[one].links[0].item_id if one in links else one for one in numbers]
+    experiments = {one.name: one for one in await store.experiments()}
+    found = list[ItemDetails | ChainDetails]()
+    chained = dict[tuple[str, str | None], list[int]]()  # samples of an item belong together
+    for number in dict.fromkeys(firsts):
+        item = await store.item(number)
+        if item is None:
+            continue
+        if experiments[item.experiment].step is None:
+            found += [one for one in [await item_details(store, number)] if one]
+        else:
+            own = item.custom_id or str(number)
+            chained.setdefault((item.experiment, own), []).append(number)
+    for ids in chained.values():
+        rows = await _rows_of_chains(store, ids, list(experiments.values()), step)
+        first = await store.item(ids[0])
+        found += [ChainDetails(first, tuple(rows))] if rows and first else []
+    return found
+
+
+async def _rows_of_chains(
+    store: ReadStore, first_ids: Sequence[int], experiments: Sequence[Experiment], step: str | None
+) -> list[ItemDetails]:
+    by_id = {one.id: one for one in experiments}
+    rows = await store.chain_rows_below(first_ids)
+    chain = await store.chain_of(rows[0].experiment_id)
+    assert chain is not None
+    by_seq = {row.result_seq: row.id for row in rows}
+    found = []
+    for row in rows:
+        name = by_id[row.experiment_id].step or ""
+        if step is not None and name != step:
+            continue
+        has_list = chain.plan.steps[row.number].each is not None
+        gathered = tuple(by_seq[seq] for seq in row.gathered if seq in by_seq)
+        element = row.element if has_list else None
+        place = StepPlace(name, row.number, row.parent_id, element, gathered)
+        details = await item_details(store, row.id)
+        found += [] if details is None else [replace(details, step=place)]
+    return found
+
 
 async def item_details(store: ReadStore, number: int) -> ItemDetails | None:
     """None: there is no item of this number."""
@@ -100,7 +207,12 @@ async def item_details(store: ReadStore, number: int) -> ItemDetails | None:
     if item is None:
         return None
     attempts = await store.attempts_of(number)
-    renderer = Renderer(await store.recipe(item.recipe_id))
-    given = read_item(json.loads(item.input), f"item {number}")
-    endpoint, request = renderer.endpoint_of(given), renderer.request_body(given, item.sample)
-    return ItemDetails(item, endpoint, request, tuple(attempts))
+    problem = None
+    try:
+        sent = await read_sent(store, number, item.recipe_id, item.input, item.sample)
+    except UsageError as exc:  # of a step: its template does not go with what was there
+        recipe = await store.recipe(item.recipe_id)
+        sent, problem = Sent({}, ENDPOINTS[recipe.endpoint]), str(exc)
+    return ItemDetails(
+        item, sent.endpoint, sent.request, tuple(attempts), None, sent.function, problem
+    )

@@ -14,11 +14,16 @@ from msgspec.structs import replace
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.items import State
-from batchgen.jobs.experiments import ExperimentSummary, list_experiments, summary_of
+from batchgen.jobs.experiments import (
+    ExperimentSummary,
+    StepSummary,
+    list_experiments,
+    summary_of,
+)
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.server_status import ServerStatus, servers_of
 from batchgen.jobs.unknown_cost import NO_UNKNOWN_CALLS, UnknownCost, max_cost_of_unknown
-from batchgen.store import CallTotals, Counts, ReadStore, WorkerRow
+from batchgen.store import CallTotals, Counts, Experiment, ReadStore, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
@@ -28,7 +33,12 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Callable[[Counts], int | float]]
 
 # The columns of `status`, an experiment a row: how each value is made of its counts.
-ITEM_COLUMNS: Columns = {name: attrgetter(name) for name in ("total", *State)}
+ITEM_COLUMNS: Columns = {
+    name: attrgetter(name)
+    for name in ("total", State.PENDING, State.RUNNING, State.DONE, State.FAILED)
+}
+STEP_COLUMNS: Columns = {**ITEM_COLUMNS, "skipped": attrgetter("passed_over"),
+                         "stale": attrgetter("stale")}  # fmt: skip
 CALL_COLUMNS: Columns = {name: attrgetter(name) for name in CallTotals.__struct_fields__}
 
 
@@ -91,6 +101,7 @@ class Status(Struct, frozen=True):
                     over from them
     cost_note       what is to be said of costs that are an estimate
     outdated        by experiment: items with the value of another parser than its present one
+    steps           of a run that is on several steps of a chain, or of several
     """
 
     at_ms: int
@@ -104,6 +115,7 @@ class Status(Struct, frozen=True):
     unknown: UnknownCost = NO_UNKNOWN_CALLS
     cost_note: str | None = None
     outdated: Mapping[int, Outdated] = field(default_factory=dict)
+    steps: tuple[StepSummary, ...] = ()
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -139,7 +151,8 @@ class Status(Struct, frozen=True):
                     "created_at": timestamp(one.experiment.created_at),
                     "endpoint": one.experiment.endpoint,
                     **_counts_json(one.counts),
-                    "outdated": self._outdated_json(one.experiment.id),
+                    "outdated": None if one.steps else self._outdated_json(one.experiment.id),
+                    **self._steps_json(one),
                 }
                 for one in self.experiments
             ],
@@ -155,6 +168,24 @@ class Status(Struct, frozen=True):
             "servers": [one.to_json(waits_for(one, self.at_ms)) for one in self.servers],
         }
 
+    def _steps_json(self, summary: ExperimentSummary) -> dict[str, Any]:
+        if not summary.steps:
+            return {}
+        steps = [
+            {
+                "name": one.name,
+                "endpoint": one.experiment.endpoint,
+                **_values(STEP_COLUMNS, one.counts),
+                **_counts_json(one.counts),
+                "ended": one.counts.ended,
+                "outdated": self._outdated_json(one.experiment.id),
+            }
+            for one in summary.steps
+        ]
+        counts = summary.counts
+        return {"items": summary.items, "ended": counts.ended, "stale": counts.stale,
+                "steps": steps}  # fmt: skip
+
     def _outdated_json(self, experiment_id: int) -> dict[str, Any] | None:
         found = self.outdated.get(experiment_id)
         return (
@@ -164,17 +195,22 @@ class Status(Struct, frozen=True):
         )
 
 
-async def status_of(store: ReadStore, config: Config, experiment: str | None = None) -> Status:
-    """All there is to know, of an experiment or of all; the workers are those of the database. The
-    config has the prices. Raises StoreError, and UsageError for an experiment that is not there."""
+async def status_of(
+    store: ReadStore, config: Config, experiment: str | None = None, step: str | None = None
+) -> Status:
+    """All there is to know, of an experiment or of all, of all their steps or of one; the workers
+    are those of the database. The config has the prices. Raises StoreError, and UsageError for an
+    experiment or a step that is not there."""
     if experiment is None:
-        experiments, only = await list_experiments(store), None
+        experiments = await list_experiments(store, step)
     else:
-        experiments = [await summary_of(store, experiment)]
-        only = experiments[0].experiment.id
+        experiments = [await summary_of(store, experiment, step=step)]
+    is_all = experiment is None and step is None
+    ids = [id_ for one in experiments for id_ in one.ids]
+    only = None if is_all else ids
     total = Counts.sum_of(one.counts for one in experiments)
-    workers, pace = await store.workers(), await store.pace(only)
-    dead = [worker for worker in workers if not worker.alive and only is None]
+    workers, paces = await store.workers(), [await store.pace(id_) for id_ in only or (None,)]
+    dead = [worker for worker in workers if not worker.alive and is_all]
     unknown_calls = total.unknown_calls + sum(worker.calls for worker in dead)
     unknown, cost_note = NO_UNKNOWN_CALLS, None
     if unknown_calls or total.cost_usd:
@@ -186,16 +222,25 @@ async def status_of(store: ReadStore, config: Config, experiment: str | None = N
             store, prices, unknown_calls, [worker.id for worker in dead], only,
             parse_feedback=config.work.parse_feedback,
         )  # fmt: skip
-    latencies_ms = await store.latencies_ms(None if only is None else [only])
+    latencies_ms = await store.latencies_ms(only)
     return replace(
         _status(total, latencies_ms, workers),
         experiments=tuple(experiments),
-        items_per_s=pace.items / pace.span_s,
+        items_per_s=sum(pace.items / pace.span_s for pace in paces),
         learned_rpm=await _learned_rpm(store, config),
         unknown=unknown,
         cost_note=cost_note,
-        outdated=await outdated(store, config, [one.experiment for one in experiments]),
+        outdated=await outdated(store, config, _experiments_of(experiments)),
     )
+
+
+def _experiments_of(summaries: Sequence[ExperimentSummary]) -> list[Experiment]:
+    """With their steps."""
+    return [
+        found
+        for one in summaries
+        for found in ([step.experiment for step in one.steps] or [one.experiment])
+    ]
 
 
 async def _learned_rpm(store: ReadStore, config: Config) -> float | None:
@@ -219,6 +264,9 @@ async def watch_run(
     now on, and, with `until`, no more pending items than are still wanted. Latencies are those of
     calls that end from now on.
     """
+    known = await store.experiments()
+    chosen = [one for one in known if experiments is None or one.id in experiments]
+    steps = [one for one in chosen if one.step is not None]
     calls_before = await store.newest_attempt()
     used_before = await store.counts(experiments) if selection else CallTotals()
 
@@ -226,7 +274,12 @@ async def watch_run(
         total = (await store.counts(experiments, selection)).since(used_before)
         total = replace(total, pending=total.wanted(until))
         latencies_ms = await store.latencies_ms(experiments, calls_before)
-        return _status(total, latencies_ms, await store.workers())
+        status = _status(total, latencies_ms, await store.workers())
+        if len(steps) > 1:
+            counts = await store.counts_by_experiment()
+            found = (StepSummary(one, counts.get(one.id, Counts())) for one in steps)
+            status = replace(status, steps=tuple(found))
+        return status
 
     return look
 

@@ -38,7 +38,7 @@ async def refuse_other_steps(
     there = await store.chain_of(found[0].id)
     if mode is OtherRecipe.ADD:
         raise UsageError(
-            f"experiment {experiment!r}: chains of steps stand beside no others.",
+            f"experiment {experiment!r} has steps, so nothing is asked once more beside the old.",
             Remedy.NAME_EXPERIMENT,
         )
     if there is None:
@@ -184,11 +184,12 @@ def _cost_of(
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
     if followers.new:
-        said += f", {sum(followers.new.values()):,} of them for rows that are new, and what follows"
+        of = ", ".join(f"{n:,} of {name}" for name, n in followers.new.items())
+        said += f" (new rows: {of}, and what follows them)"
     if new:
-        said += f"; and the {new:,} new items"
+        said += f", and the {new:,} new items"
     if followers.stale:
-        said += f"; {_rows(followers.stale)} stale then"
+        said += f"; {_rows(followers.stale)} stale then: made no more, or of something else"
     return said
 
 
@@ -208,8 +209,11 @@ def _stale_by(there: Chain, others: Sequence[OtherRecipeOfStep], counts: dict[in
         if step.number > first and step.experiment_id not in asked
     ]
     n = sum(one.finished + one.open for one in below)
-    return f"; {_rows(n)} stale then, unless they say what they said before" if n else ""
+    if not n:
+        return ""
+    after = "1 row after them is" if n == 1 else f"{n:,} rows after them are"
+    return f"; {after} stale then, unless the new answers say what the old ones did"
 
 
 def _rows(n: int) -> str:
-    return "1 row after them is" if n == 1 else f"{n:,} rows after them are"
+    return "1 row is" if n == 1 else f"{n:,} rows are"

@@ -13,7 +13,6 @@ from batchgen.store import ReadStore, UnknownCall
 
 if TYPE_CHECKING:
     from batchgen.llm.prices import Prices, WorstCase
-    from batchgen.prompts import Renderer
 
 _MAX_CALLS = 5000  # so that `status` stays quick
 
@@ -34,15 +33,15 @@ NO_UNKNOWN_CALLS = UnknownCost(0)
 
 async def max_cost_of_unknown(
     store: ReadStore, prices: "Prices", calls: int, dead: Sequence[int],
-    experiment_id: int | None = None, *, parse_feedback: bool,
+    experiments: Sequence[int] | None = None, *, parse_feedback: bool,
 ) -> UnknownCost:  # fmt: skip
-    """The most that the `calls` with unknown outcome, of an experiment or of all, can have cost.
+    """The most that the `calls` with unknown outcome, of some experiments or all, can have cost.
     `dead`: the ids of workers that died and whose calls have not been taken over yet."""
     if not calls:
         return NO_UNKNOWN_CALLS
     requests, tokens, costs_usd = _Requests(store, prices, parse_feedback), [], []
     looked_at = 0
-    async for call in _all_calls(store, dead, experiment_id):
+    async for call in _all_calls(store, dead, experiments):
         if looked_at == _MAX_CALLS:
             break
         looked_at += 1
@@ -61,16 +60,17 @@ async def max_cost_of_unknown(
 
 
 async def _all_calls(
-    store: ReadStore, dead: Sequence[int], experiment_id: int | None
+    store: ReadStore, dead: Sequence[int], experiments: Sequence[int] | None
 ) -> AsyncIterator[UnknownCall]:
     for worker_id in dead:
         for call in await store.calls_of_worker(worker_id, _MAX_CALLS):
             yield call
-    after = 0
-    while page := await store.unknown_calls(after, experiment_id):
-        for call in page:
-            yield call
-        after = page[-1].seq
+    for experiment_id in (None,) if experiments is None else experiments:
+        after = 0
+        while page := await store.unknown_calls(after, experiment_id):
+            for call in page:
+                yield call
+            after = page[-1].seq
 
 
 class _Requests:
@@ -78,28 +78,17 @@ class _Requests:
         self._store = store
         self._prices = prices
         self._parse_feedback = parse_feedback
-        self._renderers: dict[int, Renderer] = {}
 
     async def worst_case(self, call: UnknownCall) -> "WorstCase | None":
         """None: the answer has no limit, or the item can no longer be rendered."""
-        import json  # here: nearly always there is no such call
-
-        from batchgen.pool import read_item
+        from batchgen.jobs.sent import read_sent  # here: nearly always there is no such call
         from batchgen.prompts import with_feedback
 
         try:
-            renderer = await self._renderer(call.recipe_id)
-            given = read_item(json.loads(call.input), f"item {call.item_id}")
-            endpoint, body = renderer.endpoint_of(given), renderer.request_body(given)
+            sent = await read_sent(self._store, call.item_id, call.recipe_id, call.input)
+            endpoint, body = sent.endpoint, sent.request
             if self._parse_feedback and (bad := await self._store.last_bad_answer(call.item_id)):
                 body = with_feedback(endpoint, body, *bad)
             return self._prices.worst_case(body, endpoint, needs_cost=False)
         except UsageError:
             return None
-
-    async def _renderer(self, recipe_id: int) -> "Renderer":
-        from batchgen.prompts import Renderer
-
-        if recipe_id not in self._renderers:
-            self._renderers[recipe_id] = Renderer(await self._store.recipe(recipe_id))
-        return self._renderers[recipe_id]

@@ -29,6 +29,7 @@ from batchgen.store.sqlite.known_parsers import KnownParsers
 from batchgen.store.sqlite.reading import Reads, open_to_read
 
 if TYPE_CHECKING:
+    from batchgen.store.records import ChainRow
     from batchgen.store.values import Selection
 
 
@@ -150,6 +151,13 @@ class ReadStore:
     async def answer_vector(self, attempt_seq: int) -> str | None:
         """The embedding that was the answer to a call; None: that is a text."""
         return await self._db.read(look.answer_vector, attempt_seq)
+
+    async def chain_rows_below(self, first_ids: Sequence[int]) -> "list[ChainRow]":
+        """Rows of a first step, each followed by all that was made of it, in the order of the
+        lists."""
+        from batchgen.store.sqlite import chain_rows  # here, too
+
+        return await self._db.read(chain_rows.chain_rows_below, first_ids)
 
     async def last_bad_answer(self, item_id: int) -> tuple[str, str] | None:
         """The newest answer of an item that its parser could not use, and why."""

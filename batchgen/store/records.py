@@ -32,6 +32,11 @@ class Experiment(Struct, frozen=True):
     number: int = 0
     runs_code: int = 0
 
+    @property
+    def own_name(self) -> str:
+        """What it alone is called: of the first step `demo/draft`, as `demo` is all of them."""
+        return self.name if self.step is None or self.number else f"{self.name}/{self.step}"
+
 
 class CallTotals(Struct):
     """What the calls of an experiment used together. This is the one list of it: what is kept, what

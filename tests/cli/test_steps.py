@@ -41,9 +41,11 @@ def two_steps(project: Project) -> Project:
 
 async def test_each_item_goes_through_all_steps(two_steps: Project, simulator: Simulator) -> None:
     done = await two_steps.batchgen("run", "pool.jsonl")
-    assert (done.code, done.err.splitlines()[:2]) == (
-        0, ["demo: 3 items read, 3 new", "6 done, 0 failed, 0 left; 6 calls in this run"],
-    )  # fmt: skip
+    assert done.code == 0
+    assert done.err.splitlines()[:2] == [
+        "demo: 3 items read, 3 new",
+        "6 done (3 to the end of their steps), 0 failed, 0 left; 6 calls in this run",
+    ]
     assert states(two_steps) == {"draft": {"done": 3}, "critique": {"done": 3}}
     assert simulator.calls_of("Mend You wrote") == 3
     assert (await two_steps.batchgen("verify")).code == 0
@@ -102,3 +104,34 @@ async def test_until_counts_chains_that_ended(two_steps: Project) -> None:
     assert states(two_steps) == {
         "draft": {"done": 2, "pending": 1}, "critique": {"done": 2},
     }  # fmt: skip
+
+
+async def test_status_has_a_table_of_the_steps(two_steps: Project) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    await two_steps.batchgen("work", "--step", "draft")
+    said = await two_steps.batchgen("status")
+    assert said.out.splitlines()[:3] == [
+        "demo: 3 items, 0 ended",
+        "  step      pending  running     done  skipped   failed    stale     cost",
+        "  draft           0        0        3        0        0        0        -",
+    ]
+    (demo,) = json.loads((await two_steps.batchgen("status", "--json")).out)["experiments"]
+    assert (demo["name"], demo["items"], demo["ended"], demo["total"]) == ("demo", 3, 0, 6)
+    assert [(one["name"], one["done"], one["pending"]) for one in demo["steps"]] == [
+        ("draft", 3, 0), ("critique", 0, 3),
+    ]  # fmt: skip
+    one = json.loads((await two_steps.batchgen("status", "--step", "critique", "--json")).out)
+    assert (one["experiments"][0]["name"], one["total"]["pending"]) == ("demo/critique", 3)
+
+
+async def test_show_has_the_whole_chain(two_steps: Project) -> None:
+    await two_steps.batchgen("run", "pool.jsonl")
+    shown = json.loads((await two_steps.batchgen("show", "a-2", "--json")).out)
+    assert (shown["id"], [row["step"] for row in shown["steps"]]) == ("a-2", ["draft", "critique"])
+    draft, critique = shown["steps"]
+    assert critique["parent"] == draft["number"]
+    assert critique["messages"] == [{"role": "user", "content": f"Mend {draft['parsed']}"}]
+    assert critique["settings"]["max_tokens"] == 50
+    one = await two_steps.batchgen("show", str(critique["number"]), "--step", "critique")
+    assert one.out.splitlines()[0] == "item 2 (id a-2) of demo"
+    assert "--- draft" not in one.out

@@ -43,6 +43,13 @@ def chain_page(db: sqlite3.Connection, first_id: int, after: int, limit: int) ->
     return page
 
 
+def chain_rows_below(db: sqlite3.Connection, first_ids: Sequence[int]) -> list[ChainRow]:
+    found = _rows(db, "chain_rows_below", first_ids)
+    ordered = [row for first in first_ids for row in _downwards(first, found[first])]
+    results = {row.id: row for row in _results(db, ordered)}
+    return [_chain_row(row.first, row, results.get(row.id)) for row in ordered]
+
+
 def chain_rows_above(db: sqlite3.Connection, item_ids: Sequence[int]) -> dict[int, ChainRow]:
     found = [row for rows in _rows(db, "chain_rows_above", item_ids).values() for row in rows]
     results = {row.id: row for row in _results(db, found)}

@@ -54,7 +54,7 @@ def begin_intake(
     """
     parser_id = parser_number(db, parser, now)
     experiment_id = _experiment_id(db, experiment, parser_id, now)
-    there = checked_chain(db, experiment_id, chain)
+    there = checked_chain(db, experiment_id, chain, experiment)
     way = _way(db, experiment_id, recipe_number(db, recipe, now), mode)
     intake = _planned(db, way, mode, samples)
     if intake.choice or intake.running:

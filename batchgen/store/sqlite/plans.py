@@ -29,23 +29,24 @@ def chain_of(db: sqlite3.Connection, experiment_id: int) -> Chain | None:
 
 
 def checked_chain(
-    db: sqlite3.Connection, experiment_id: int, chain: ChainIntake | None
+    db: sqlite3.Connection, experiment_id: int, chain: ChainIntake | None, experiment: str
 ) -> Chain | None:
-    """The chain that the experiment has. Raises UsageError where it can have no such steps."""
+    """The chain that the experiment has. Raises UsageError, with its name, where it can have no
+    such steps."""
     there = chain_of(db, experiment_id)
     if chain is None:
         if there is not None:
             raise UsageError(
-                "the experiment was enqueued with steps, and there are none now.",
+                f"experiment {experiment!r} was enqueued with steps, and there are none now.",
                 Remedy.NAME_EXPERIMENT,
             )
         return None
     (rows,) = db.execute(QUERIES["count_rows"], {"experiment_id": experiment_id}).fetchone()
     if there is None and rows:
-        raise UsageError("the experiment has rows without steps.", Remedy.NAME_EXPERIMENT)
+        raise UsageError(f"experiment {experiment!r} has no steps.", Remedy.NAME_EXPERIMENT)
     names = [rule.name for rule in chain.plan.steps]
     if there is not None and names[: len(there.steps)] != [step.name for step in there.steps]:
-        raise UsageError("steps were removed, renamed or moved.", Remedy.NAME_EXPERIMENT)
+        raise UsageError(f"experiment {experiment!r} has other steps.", Remedy.NAME_EXPERIMENT)
     return there
 
 

@@ -1,0 +1,180 @@
+"""A chain whose steps are edited after it was enqueued: what has changed is told, with its calls,
+and nothing is asked that nobody asked for."""
+
+import json
+
+import pytest
+
+from batchgen.config import load
+from batchgen.jobs.asked import asked_of
+from batchgen.simulate import Simulator
+from batchgen.store import OtherRecipe, open_store
+from tests.cli.test_steps import states, topics
+from tests.kits.project import Project
+
+CODE = "def score(item, values):\n    return int(item['topic'].split()[-1])\n"
+POLISH = "  - {name: polish, user: {text: 'Polish {critique}'}}\n"
+
+
+def steps(project: Project, when: str = "score > 1", of: str = "Mend", more: str = "") -> None:
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Write about {topic}'}}\n"
+        "  - {name: score, function: 'code.py:score'}\n"
+        f"  - {{name: critique, when: {when}, user: {{text: '{of} {{topic}}'}}}}\n{more}",
+        price={"input_usd_per_mtok": 1000, "output_usd_per_mtok": 0},
+    )
+
+
+@pytest.fixture
+async def done(project: Project, simulator: Simulator) -> Project:
+    """Three items that went through all steps, but the last one that the first item skips."""
+    project.write("code.py", CODE)
+    steps(project)
+    project.pool(topics(3))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert states(project)["critique"] == {"done": 2}
+    assert simulator.calls == 5
+    return project
+
+
+async def test_an_edited_step_is_told_with_what_each_way_costs(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, of="Repair")
+    for command in (["enqueue"], ["run"], ["enqueue", "--dry-run"]):
+        told = await done.batchgen(*command, "pool.jsonl")
+        assert (told.code, told.err.splitlines()) == (2, [
+            "error: experiment 'demo' was enqueued with other steps: step critique: the user "
+            "template changed. Nothing was enqueued. Say which, or choose another --experiment:",
+            "  --recipe replace   what is not done goes by the new steps, what is done stays: "
+            "0 calls",
+            "  --recipe again     the rows of what has changed are asked again; old answers stay "
+            "stored: 2 calls, about $0.0060",
+        ])  # fmt: skip
+    assert states(done)["critique"] == {"done": 2}
+    assert (await done.batchgen("run", "pool.jsonl", "--recipe", "replace")).code == 0
+    assert simulator.calls == 5
+    assert (await done.batchgen("run", "pool.jsonl", "--recipe", "again")).code == 0
+    assert (simulator.calls, simulator.calls_of("Repair")) == (7, 2)
+    assert (await done.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 7
+    assert (await done.batchgen("verify")).code == 0
+
+
+async def test_what_waits_keeps_what_it_was_enqueued_with(done: Project) -> None:
+    done.pool(topics(4))
+    await done.batchgen("enqueue", "pool.jsonl")
+    steps(done, of="Repair")
+    told = await done.batchgen("work")
+    assert told.err.splitlines()[0] == (
+        "demo: changed since it was enqueued: step critique: the user template changed. 1 row that "
+        "wait keep what they were enqueued with; to change that, enqueue the pool again with "
+        "--recipe replace."
+    )
+    assert states(done)["critique"] == {"done": 3}
+
+
+async def test_another_condition_is_followed_by_what_is_done_already(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, when="score > 0")
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert told.code == 2
+    assert "step critique: when score > 1 -> score > 0. Nothing" in told.err
+    assert "1 call, about $0.0030 (new rows: 1 of critique, and what follows them)" in told.err
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "replace", "--dry-run", "--json")
+    assert [one["calls"] for one in json.loads(dry.out)["steps"]] == [0, 0, 1]
+    assert states(done)["critique"] == {"done": 2}
+    told = await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
+    assert "which makes these rows new: 1 of critique" in told.err
+    assert states(done)["critique"] == {"done": 3}
+    assert simulator.calls == 6
+
+    steps(done, when="score > 2")
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "0 calls; 2 rows are stale then: made no more, or of something else" in told.err
+    await done.batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
+    assert states(done)["critique"] == {"done": 1, "stale": 2}
+    steps(done, when="score > 0")
+    await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
+    assert states(done)["critique"] == {"done": 3}
+    assert simulator.calls == 6
+    assert (await done.batchgen("verify")).code == 0
+
+
+async def test_a_step_that_is_added_is_asked_of_what_is_done(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, more=POLISH)
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert "  polish    at most 2 calls" in dry.out
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert (told.code, told.err.splitlines()[0]) == (
+        0, "demo: 8 done rows followed by the new steps, which makes these rows new: 2 of polish",
+    )  # fmt: skip
+    assert (await done.batchgen("work")).code == 0
+    assert states(done)["polish"] == {"done": 2}
+    assert simulator.calls == 7
+
+
+async def test_following_what_is_done_is_ended_by_the_next_work(
+    done: Project, simulator: Simulator
+) -> None:
+    """As after a kill between the two."""
+    steps(done, more=POLISH)
+    config = load(None, env={}, cwd=done.path)
+    asked = asked_of(config)
+    assert asked.chain is not None
+    async with (
+        open_store(done.database) as store,
+        store.enqueueing(
+            "demo", asked.recipe, OtherRecipe.STOP, 1, asked.version, chain=asked.chain.intake
+        ),
+    ):
+        pass
+    assert "polish" not in states(done)
+    told = await done.batchgen("work")
+    assert "which makes these rows new: 2 of polish" in told.err
+    assert states(done)["polish"] == {"done": 2}
+    assert "new: " not in (await done.batchgen("work")).err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "steps: [{name: draft, user: {text: '{topic}'}}]",
+            "experiment 'demo' has the steps draft, score, critique; now there is draft. Steps can "
+            "be edited, and added at the end; with one removed, renamed or moved it is another "
+            "experiment.",
+        ),
+        (
+            "steps: [{name: draft, user: {text: '{topic}'}}, {name: score, user: {text: a}}, "
+            "{name: critique, user: {text: b}}]",
+            "experiment 'demo': step score was a function, and is a call now; with that it is "
+            "another experiment.",
+        ),
+        (
+            "prompts: {user_prompt: 'Say {topic}'}",
+            "experiment 'demo' was enqueued with steps, and there are none now.",
+        ),
+    ],
+    ids=["removed", "function", "none"],
+)
+async def test_other_steps_are_another_experiment(
+    done: Project, simulator: Simulator, text: str, message: str
+) -> None:
+    done.config(f"output_data: {{experiment_name: demo}}\n{text}\n")
+    for command in (["enqueue"], ["run", "--recipe", "again"], ["enqueue", "--dry-run"]):
+        told = await done.batchgen(*command, "pool.jsonl")
+        assert (told.code, told.err) == (2, f"error: {message} Choose with --experiment.\n")
+    assert simulator.calls == 5
+    assert states(done)["critique"] == {"done": 2}
+
+
+async def test_another_result_is_no_question(done: Project) -> None:
+    steps(done, more="result: [critique, draft]\n")
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert (told.code, told.err) == (0, "demo: 3 items read, 0 new\n")

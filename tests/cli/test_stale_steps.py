@@ -1,0 +1,141 @@
+"""Rows of steps that were made of something which was replaced since."""
+
+import json
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Simulator
+from tests.cli.test_steps import states, topics
+from tests.kits.project import Project
+
+CODE = """\
+def size(text):
+    return {"n": 1, "text": text}
+
+def score(item, values):
+    return int(item["topic"].split()[-1])
+"""
+STEPS = """\
+output_data: {experiment_name: demo}
+steps:
+  - {name: draft, user: {text: "Write about {topic}"}, parser: "code.py:size", value: parsed.n}
+  - {name: score, function: "code.py:score"}
+  - {name: critique, when: score > 1, user: {text: "Mend {topic}, of {draft}"}}
+"""
+
+
+@pytest.fixture
+async def done(project: Project, simulator: Simulator) -> Project:
+    """Three items that have gone through all steps, but the last one that the first item skips."""
+    project.write("code.py", CODE)
+    project.config(STEPS)
+    project.pool(topics(3))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert states(project) == {
+        "draft": {"done": 3}, "score": {"done": 3}, "critique": {"done": 2},
+    }  # fmt: skip
+    assert simulator.calls == 5
+    return project
+
+
+async def said(project: Project, *command: str) -> Any:
+    shown = await project.batchgen(*command, "--json")
+    assert shown.code == 0, shown.err
+    return json.loads(shown.out)
+
+
+async def test_another_value_makes_stale_what_was_made_of_it(
+    done: Project, simulator: Simulator
+) -> None:
+    done.write("code.py", CODE.replace('"n": 1', '"n": 2'))
+    told = await done.batchgen("reparse", "--step", "draft", "--all", "--dry-run")
+    assert told.out.splitlines()[0] == (
+        "3 answers parsed with code.py:size: 3 changed; what was made of other values would be "
+        "stale: 3 rows, and what follows."
+    )
+    assert states(done)["score"] == {"done": 3}
+    again = await done.batchgen("work")
+    assert "what was made of other values is stale: 3 rows" in again.err
+    assert states(done) == {"draft": {"done": 3}, "score": {"stale": 3}, "critique": {"stale": 2}}
+    status = await done.batchgen("status")
+    assert "3 rows of score are stale: " in status.out
+    assert await said(done, "retry", "--stale", "--dry-run") == {
+        "retried": 3, "calls": 0, "steps": {"demo/score": 3}, "restored": 0, "waiting": 2,
+        "cost_usd": None, "dry_run": True,
+    }  # fmt: skip
+    assert states(done)["score"] == {"stale": 3}
+    await done.batchgen("retry", "--stale")
+    await done.batchgen("work")
+    assert states(done) == {"draft": {"done": 3}, "score": {"done": 3}, "critique": {"stale": 2}}
+    assert (await said(done, "retry", "--stale", "--step", "critique"))["calls"] == 2
+    await done.batchgen("work")
+    assert states(done)["critique"] == {"done": 2}
+    assert simulator.calls == 7
+    assert simulator.calls_of("of 2") == 2
+    assert (await done.batchgen("verify")).code == 0
+
+
+async def test_where_the_value_stays_nothing_is_stale(done: Project) -> None:
+    done.write("code.py", CODE.replace('"text": text', '"text": text.upper()'))
+    told = await done.batchgen("work")
+    assert "3 changed" in told.err
+    assert "stale" not in told.err
+    assert states(done)["critique"] == {"done": 2}
+
+
+async def test_a_done_row_that_is_asked_again_makes_its_chain_stale(
+    done: Project, simulator: Simulator
+) -> None:
+    which = await done.batchgen("retry", "--id", "a-2", "--done")
+    assert (which.code, "several steps" in which.err) == (2, True)
+    await done.batchgen("retry", "--id", "a-2", "--step", "draft", "--done")
+    assert states(done) == {
+        "draft": {"done": 2, "pending": 1}, "score": {"done": 2, "stale": 1},
+        "critique": {"done": 1, "stale": 1},
+    }  # fmt: skip
+    await done.batchgen("work")  # the simulated model says the same once more
+    assert states(done) == {"draft": {"done": 3}, "score": {"done": 3}, "critique": {"done": 2}}
+    assert simulator.calls == 6
+
+
+async def test_a_function_that_has_changed_is_run_again_by_itself(
+    done: Project, simulator: Simulator
+) -> None:
+    done.write("code.py", CODE.replace("split()[-1])", "split()[-1]) + 1"))
+    (demo,) = (await said(done, "status"))["experiments"]
+    assert [one["outdated"] and one["outdated"]["items"] for one in demo["steps"]] == [
+        None, 3, None,
+    ]  # fmt: skip
+    again = await done.batchgen("work")
+    assert "demo/score: the function is another one now; 3 rows are run again, without a call" in (
+        again.err
+    )
+    # The condition holds for one more; for the others it sees another value.
+    assert states(done) == {
+        "draft": {"done": 3}, "score": {"done": 3}, "critique": {"done": 1, "stale": 2},
+    }  # fmt: skip
+    assert simulator.calls == 6
+
+
+async def test_failed_rows_of_one_step_are_retried(project: Project, simulator: Simulator) -> None:
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Write about {topic}'}}\n"
+        "  - {name: critique, user: {text: 'Mend {topic}'}}\n"
+    )
+    project.pool(topics(2))
+    simulator.script("Mend tea 1", "400")
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    assert states(project)["critique"] == {"done": 1, "failed": 1}
+    assert (await project.batchgen("failures", "--step", "draft")).out.strip() == (
+        "demo/draft: no item failed."
+    )
+    failed = (await project.batchgen("failures")).out
+    assert failed.startswith("demo/critique:\n       1  rejected")
+    assert "retry --reason rejected --experiment demo/critique" in failed
+    assert (await said(project, "retry", "--step", "draft"))["retried"] == 0
+    assert (await said(project, "retry", "--step", "critique"))["retried"] == 1
+    assert (await project.batchgen("work")).code == 0
+    assert states(project)["critique"] == {"done": 2}
