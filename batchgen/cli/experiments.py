@@ -39,7 +39,8 @@ def experiments(ctx: click.Context, as_json: bool) -> int:
 @click.argument("new_name")
 @click.pass_obj
 def rename(session: Session, name: str, new_name: str) -> int:
-    """Give an experiment another name. Its export gets that name too, from now on."""
+    """Give an experiment another name, with all its steps. Its export gets that name too, from now
+    on."""
     new_name = session.config(experiment_name=new_name).output_data.experiment_name
     config = session.config()
 
@@ -59,15 +60,18 @@ def rename(session: Session, name: str, new_name: str) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(session: Session, name: str, yes: bool) -> int:
-    """Delete an experiment with all its items and answers. Asks first."""
+    """Delete an experiment with all its items and answers, and all its steps. Asks first."""
     config = session.config()
 
     from batchgen.store import open_store  # here: to list them takes less
 
     async def job() -> int:
         async with open_store(config.database) as store:
-            found = await jobs.summary_of(store, name, remedy=None)
-            what = f"{name}: {counted(found.counts.total, 'item')}, {found.counts.done} answered"
+            found = await jobs.whole_summary(store, name)
+            rows = (
+                f" with {counted(found.counts.total, 'row')} of their steps" if found.steps else ""
+            )
+            what = f"{name}: {counted(found.items, 'item')}{rows}, {found.counts.done} answered"
             if not yes:
                 ask(f"Delete {what}? This cannot be undone.")
             await jobs.delete(store, found)

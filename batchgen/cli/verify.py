@@ -9,6 +9,7 @@ from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json, run_async
 from batchgen.cli.terminal import print_text
 from batchgen.display.status import outdated_line
+from batchgen.jobs.verify import VerifyResult
 from batchgen.jobs.verify import verify as verify_all
 from batchgen.store import open_store
 
@@ -19,7 +20,8 @@ from batchgen.store import open_store
 def verify(session: Session, as_json: bool) -> int:
     """Prove that the database is whole.
 
-    Counts add up, no id is there twice, every done item has its answer. Exported files that are
+    Counts add up, no id is there twice, every done item has its answer, and every row of a step
+    what it was made of. Exported files that are
     still there are compared too: with the table or, where that cannot be, by their hash, as are
     those that work -o and --follow keep up to date. Exit 1, and the list, if something is wrong.
     """
@@ -36,10 +38,20 @@ def verify(session: Session, as_json: bool) -> int:
         elif not result.ok:
             print_text("\n".join(result.problems))
         else:
-            items = counted(result.counts.total, "item")
-            print_text(f"All is well: {items}, {result.counts.done} done, each with its answer.")
+            print_text(_well_line(result))
             for one in result.outdated:
                 print_text(outdated_line(one, commands()))
         return 0 if result.ok else 1
 
     return run_async(job())
+
+
+def _well_line(result: VerifyResult) -> str:
+    items, counts = counted(result.items, "item"), result.counts
+    if counts.total != result.items:
+        items += f" with {counted(counts.total, 'row')} of their steps"
+    line = f"All is well: {items}, {counts.done} done, each with its answer"
+    if not counts.stale:
+        return f"{line}."
+    stale = f"{counted(counts.stale, 'row')} {'is' if counts.stale == 1 else 'are'} stale"
+    return f"{line}; {stale} ({commands().retry_stale})."

@@ -72,7 +72,8 @@ work_options = gathered(
     click.option(
         "--until", type=click.IntRange(1), metavar="N",
         help="Stop when N items are done, those of earlier runs and other workers included; never "
-             "more than N, and whatever fails on the way.",
+             "more than N, and whatever fails on the way. Of items with steps: when so many chains "
+             "have ended; those of a list (each) are ended together, and may bring more.",
     ),
     click.option(
         "--max-cost", "max_cost_usd", type=click.FloatRange(0, min_open=True), metavar="USD",

@@ -105,6 +105,11 @@ def _summary(
     return ExperimentSummary(found[0], total, steps, is_whole)
 
 
+async def whole_summary(store: ReadStore, name: str) -> ExperimentSummary:
+    """Raises UsageError when it is a step alone."""
+    return await summary_of(store, (await _whole_named(store, name)).name, remedy=None)
+
+
 async def rename(store: "Store", name: str, new_name: str) -> None:
     """With all its steps. Raises UsageError when another experiment has the new name, or when it is
     a step alone."""
@@ -113,8 +118,7 @@ async def rename(store: "Store", name: str, new_name: str) -> None:
 
 async def delete(store: "Store", summary: ExperimentSummary) -> None:
     """With all its items and answers, and all its steps. Raises UsageError while a worker is at
-    work on it, and when it is a step alone."""
-    await _whole_named(store, summary.name)
+    work on it."""
     await store.delete_experiment(summary.experiment.id)
 
 

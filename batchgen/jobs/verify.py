@@ -9,16 +9,19 @@ from msgspec import Struct
 
 from batchgen.config import Config
 from batchgen.export import check_export, check_live_file
+from batchgen.jobs.experiments import list_experiments
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.store import Counts, Store
 
 
 class VerifyResult(Struct, frozen=True):
-    """What is wrong, a line each, and the items that there are; those of `outdated` have the value
-    of another parser than their experiment's present one, which is no contradiction."""
+    """What is wrong, a line each, and the `items` that there are, with the `counts` of all their
+    rows; those of `outdated` have the value of another parser than their experiment's present one,
+    which is no contradiction, and nor are stale rows."""
 
     problems: tuple[str, ...]
     counts: Counts
+    items: int
     outdated: tuple[Outdated, ...] = ()
 
     @property
@@ -30,6 +33,7 @@ class VerifyResult(Struct, frozen=True):
             "ok": self.ok,
             "problems": list(self.problems),
             "outdated": {one.experiment: one.n for one in self.outdated},
+            **({"stale": self.counts.stale} if self.counts.stale else {}),
         }
 
 
@@ -53,7 +57,8 @@ async def verify(
         ]
         problems = [problem for problem in checks if problem]
         found = tuple((await outdated(store, config, await store.experiments())).values())
-    return VerifyResult(tuple(problems), await store.counts(), found)
+    items = sum(one.items for one in await list_experiments(store))
+    return VerifyResult(tuple(problems), await store.counts(), items, found)
 
 
 def _tell_rows(say: Callable[[str], object], name: str, rows: int) -> None:

@@ -54,6 +54,21 @@ async def answer_all_experiments(project: Project, _: Simulator) -> None:
     assert project.query("select state, count(*) from work group by 1") == [("done", 4)]
 
 
+async def answer_one_step(project: Project, _: Simulator) -> None:
+    project.config(
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Say {word}'}}\n"
+        "  - {name: judge, user: {text: 'Judge {draft}'}}\n"
+    )
+    await enqueue(project, ["a", "b"])
+    done = await work_in_two(project, "-c", "2", "--step", "draft")
+    assert done.code == 0, done.err
+    assert project.query(
+        "select e.step, w.state from work w join experiments e on e.id = w.experiment_id"
+        " group by 1, 2"
+    ) == [("draft", "done"), ("judge", "pending")]  # fmt: skip
+
+
 async def write_over_a_file_of_others(project: Project, _: Simulator) -> None:
     foreign = project.write("live.jsonl", "notes\n")
     await enqueue(project, ["a", "b"])
@@ -138,6 +153,7 @@ SHOWN_BY: dict[str, Run] = {
     "tpm": share_limits_and_items_of_one_experiment,
     "named": share_limits_and_items_of_one_experiment,
     "max_items": share_limits_and_items_of_one_experiment,
+    "step": answer_one_step,
     "all_experiments": answer_all_experiments,
     "force": write_over_a_file_of_others,
     "output": share_limits_and_items_of_one_experiment,
