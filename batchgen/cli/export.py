@@ -8,12 +8,19 @@ from msgspec import Struct
 from batchgen.cli.completion import files
 from batchgen.cli.exporting import export_to, follow_to
 from batchgen.cli.group import epilog
-from batchgen.cli.options import experiment_option, force_option, gathered, json_option
+from batchgen.cli.options import (
+    experiment_option,
+    force_option,
+    gathered,
+    json_option,
+    step_option,
+)
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
 from batchgen.export import FORMATS, ExportRequest, Extra, column_names, format_of
 from batchgen.items import State
-from batchgen.jobs.lookup import open_experiments
+from batchgen.jobs.export import Exportable, exportable
+from batchgen.store import open_store
 from batchgen.where import Where
 
 _SUFFIXES = ", ".join(f".{name}" for name, spec in FORMATS.items() if spec.suffix == f".{name}")
@@ -34,14 +41,12 @@ class _Asked(Struct, frozen=True):
     extras: tuple[str, ...]
     group: bool
 
-    def request(self, path: Path | None) -> ExportRequest:
-        if self.failed and self.failed_too:
-            raise click.UsageError("--failed and --all exclude each other")
+    def request(self, path: Path | None, of: Exportable) -> ExportRequest:
         of_sheet = self.columns is not None or self.no_guard
         return ExportRequest(
             format_of(path, self.format_name, of_sheet=of_sheet),
             State.FAILED if self.failed else State.DONE,
-            None if self.where is None else Where(self.where),
+            None if self.where is None else Where(self.where, of.where_names),
             self.shards,
             self.summary,
             tuple(map(Extra, dict.fromkeys(self.extras))),
@@ -49,12 +54,22 @@ class _Asked(Struct, frozen=True):
             self.failed_too,
             () if self.columns is None else column_names(self.columns),
             not self.no_guard,
+            of.step,
+            of.groups,
         )
 
-    def refuse_with_follow(self) -> None:
+    def check(self, *, step: str | None, follow: bool) -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.failed and self.failed_too:
+            raise click.UsageError("--failed and --all exclude each other")
+        if follow:
+            self._refuse_with_follow(step)
+
+    def _refuse_with_follow(self, step: str | None) -> None:
         """What cannot be had in lines that are written while items finish."""
         name = self.format_name
         refused = {
+            "--step": step is not None,
             "--failed": self.failed,
             "--all": self.failed_too,
             "--where": self.where is not None,
@@ -90,7 +105,8 @@ _asked = gathered(
     click.option(
         "--where", metavar="EXPR",
         help="Only the rows for which this holds, such as 'parsed.label == \"positive\"'. Names: "
-             "id, input, metadata, response, parsed; ==, !=, <, <=, >, >=, in, and, or, not.",
+             "id, input, metadata, response, parsed, and steps; ==, !=, <, <=, >, >=, in, and, or, "
+             "not.",
     ),
     click.option(
         "--columns", metavar="NAME,...",
@@ -118,8 +134,8 @@ _asked = gathered(
     ),
     click.option(
         "--group", is_flag=True,
-        help="A line for each item, with its done samples in a list (enqueue --samples). JSONL "
-             "only.",
+        help="A line for each item, with its done samples (enqueue --samples), or its chains, in a "
+             "list. JSONL only.",
     ),
 )  # fmt: skip
 
@@ -133,9 +149,11 @@ _asked = gathered(
     "batchgen export -o data.parquet --shards 8 --summary data.json",
     "batchgen export --with reasoning --with tool_calls -o results.jsonl",
     "batchgen export --group -o samples.jsonl",
+    "batchgen export --step answer --where 'judge.score >= 4' --format messages -o train.jsonl",
     "batchgen export --follow -o - | jq .parsed",
 ))  # fmt: skip
 @experiment_option
+@step_option
 @click.option(
     "-o", "--output", metavar="FILE", shell_complete=files,
     help="Default: in output_data.output_dir; - is stdout.",
@@ -150,29 +168,29 @@ _asked = gathered(
 @json_option
 @click.pass_obj
 def export(
-    session: Session, experiment: str | None, output: str | None, asked: _Asked, follow: bool,
-    force: bool, as_json: bool,
+    session: Session, experiment: str | None, step: str | None, output: str | None, asked: _Asked,
+    follow: bool, force: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Write the finished rows as lines, a table or conversations.
 
     In the order of the pool. A file appears whole or not at all; only with --follow it grows.
     """
     path = Path(output) if output else None
-    if follow:
-        asked.refuse_with_follow()
-    request = asked.request(path)
+    asked.check(step=step, follow=follow)
     config = session.config()  # of which the parser is for its own experiment
     name = experiment or config.output_data.experiment_name
 
     async def job() -> int:
-        async with open_experiments(config, name) as (store, chosen):
+        async with open_store(config.database) as store:
+            of = await exportable(store, name, step)
             if follow:
                 await follow_to(
-                    session, store, config, chosen[0], path, force=force, as_json=as_json
+                    session, store, config, of.experiment, path, force=force, as_json=as_json
                 )
                 return 0
+            request = asked.request(path, of)
             await export_to(
-                session, store, config, chosen[0], path, request, force=force, as_json=as_json
+                session, store, config, of.experiment, path, request, force=force, as_json=as_json
             )
         return 0
 

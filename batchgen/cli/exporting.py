@@ -13,12 +13,13 @@ from batchgen.display.status import outdated_line
 from batchgen.errors import Remedy, UsageError
 from batchgen.export import (
     ExportRequest,
+    LeftOut,
     Overwriting,
     export_stream,
     follow_to_stream,
     format_of,
 )
-from batchgen.jobs.export import ExportResult, LeftOut, export, follow, left_out_of
+from batchgen.jobs.export import ExportResult, export, follow, left_out_of
 from batchgen.jobs.present_parser import outdated
 from batchgen.store import Experiment, Store
 
@@ -41,10 +42,11 @@ async def export_to(
                 problem = f"format {request.format.name}: no terminal can show it."
                 raise UsageError(problem, Remedy.NAME_FILE)
             file = data_file(is_json=request.format.is_json)
-            rows, absent = await export_stream(store, experiment, file, request)
+            rows, absent, left_out = await export_stream(store, experiment, file, request)
         _warn_of_absent(session, absent)
-        if left_out := _left_out_text(await left_out_of(store, experiment, request, rows)):
-            session.say(f"{counted(rows, 'row')}; {left_out}")
+        left_out = left_out or await left_out_of(store, experiment, request, rows)
+        if text := _left_out_text(left_out):
+            session.say(f"{counted(rows, 'row')}; {text}")
         return
     overwriting = Overwriting(config.own_files, force, session.say)
     total = (request or ExportRequest()).rows_of(await store.counts([experiment.id]))
@@ -97,5 +99,8 @@ def _left_out_text(left_out: LeftOut) -> str:
         how = f"{batchgen()} export --failed{of_experiment()}"
         parts.append(f"{left_out.failed} failed ({how})")
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
+    parts += [f"{left_out.stale} stale ({batchgen()} retry --stale)"] if left_out.stale else []
+    without = left_out.without_answer
+    parts += [f"{without} without an answer of that step"] if without else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""

@@ -7,6 +7,8 @@ This is the door. Behind it:
     plain           all results as JSON lines; no stored text is parsed
     groups          the samples of an item in one line
     convert         everything else: other formats, chosen rows, several files
+    source          the rows of an export, page by page
+    chains/         experiments with steps: a line a chain, in every format
     chat            the rows of the other formats: conversations
     table, parquet_table    tables, for a spreadsheet and for programs
     writer, columns, chosen_columns, value_type    what these share
@@ -25,10 +27,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from msgspec import Struct
+
 from batchgen.clock import now_ms
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export.chosen_columns import column_names
+from batchgen.export.columns import GROUPS
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, is_special, sha256_of, whole_file
 from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
@@ -37,7 +42,15 @@ from batchgen.export.groups import write_groups
 from batchgen.export.lines import matches, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
-from batchgen.export.request import Exported, ExportedFile, ExportRequest, Progress, untold
+from batchgen.export.request import (
+    Exported,
+    ExportedFile,
+    ExportRequest,
+    LeftOut,
+    Progress,
+    untold,
+)
+from batchgen.export.source import ResultRows
 from batchgen.export.summary import summary_text
 from batchgen.export.targets import (
     NO_OVERWRITING,
@@ -52,10 +65,11 @@ from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "FORMATS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LiveFile", "Overwriting",
-    "Progress", "check_export", "check_live_file", "check_targets", "column_names", "export_file",
-    "export_stream", "follow_to_file", "follow_to_stream", "format_of", "keep_live_file",
-    "live_path", "matches", "output_path", "refuse_kept", "result_object", "untold",
+    "FORMATS", "GROUPS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LeftOut",
+    "LiveFile", "Overwriting", "Progress", "check_export", "check_live_file", "check_targets",
+    "column_names", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
+    "format_of", "keep_live_file", "live_path", "matches", "output_path", "refuse_kept",
+    "result_object", "untold",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()
@@ -114,18 +128,18 @@ async def export_file(
                 files: list[IO[bytes]] = [stack.enter_context(file) for file in opened]
             else:
                 files = [stack.enter_context(whole_file(target)) for target in targets]
-            written, converted = await _write(store, experiment, files, request, progress)
+            written = await _write(store, experiment, files, request, progress)
             # Before it is replaced, as its writer would take it for damaged and rewrite it.
             for target in targets:
                 await store.files.forget_live_file(target)
     except OSError as exc:
         raise BatchgenError(f"{path}: cannot write the export ({exc.strerror or exc}).") from exc
-    exported = _exported(targets, written, converted)
+    exported = _exported(targets, written)
     for file in () if special else exported.files:
         await store.files.record_export(
             experiment.id, file.path, file.rows, file.sha256, result_seq
         )
-    if request.summary and converted:
+    if request.summary and (converted := written.converted):
         counts = await store.counts([experiment.id])
         text = summary_text(experiment, request, exported, converted, counts, now_ms())
         _write_summary(request.summary, text)
@@ -147,14 +161,14 @@ async def check_targets(
 async def export_stream(
     store: Store, experiment: Experiment, file: IO[bytes], request: ExportRequest = ALL_DONE,
     progress: Progress = untold,
-) -> tuple[int, tuple[str, ...]]:  # fmt: skip
-    """Write the export to an open file, and return the number of rows, and the columns asked for
-    that none of them has."""
+) -> tuple[int, tuple[str, ...], LeftOut | None]:  # fmt: skip
+    """Write the export to an open file, and return the number of rows, the columns asked for that
+    none of them has, and of chains what was left out."""
     request.format.check_installed()
     if request.shards > 1 or request.summary:
         raise UsageError("shards and a summary need a file.", Remedy.NAME_FILE)
-    ((rows, _),), converted = await _write(store, experiment, [file], request, progress)
-    return rows, _absent_columns(converted)
+    written = await _write(store, experiment, [file], request, progress)
+    return written.rows[0][0], written.absent_columns, written.left_out
 
 
 async def check_export(
@@ -171,41 +185,68 @@ async def check_export(
         return f"{path}: is not what export wrote (changed since?); export it again"
     if await store.newest_result() != record.result_seq:
         return None
-    experiment = Experiment(record.experiment_id, record.experiment, 0)
+    chain = await store.chain_of(record.experiment_id)
+    step = chain.steps[0].name if chain else None
+    experiment = Experiment(record.experiment_id, record.experiment, 0, step=step)
     with await asyncio.to_thread(open, os.devnull, "wb") as nowhere:
-        now = await write_plain(store, experiment, nowhere, State.DONE, progress)
-    if now != (record.rows, record.sha256):
+        written = await _write(store, experiment, [nowhere], ALL_DONE, progress)
+    if written.rows != [(record.rows, record.sha256)]:
         return f"{path}: the table has other results than export wrote"
     return None
+
+
+class _Written(Struct):
+    """The number of rows and the SHA-256 of each file."""
+
+    rows: list[tuple[int, str]]
+    converted: Converted | None = None
+    left_out: LeftOut | None = None
+
+    @property
+    def absent_columns(self) -> tuple[str, ...]:
+        return self.converted.absent_columns if self.converted else ()
 
 
 async def _write(
     store: Store, experiment: Experiment, files: list[IO[bytes]], request: ExportRequest,
     progress: Progress,
-) -> tuple[list[tuple[int, str]], Converted | None]:  # fmt: skip
-    """Returns the number of rows and the SHA-256 of each file."""
+) -> _Written:  # fmt: skip
+    if experiment.step is not None:
+        return await _write_chains(store, experiment, files, request, progress)
     if request.is_plain:
         plain = await write_plain(store, experiment, files[0], request.only_state, progress)
-        return [plain], None
+        return _Written([plain])
     hashed = [Hashed(file) for file in files]
     if request.group:
         rows = await write_groups(store, experiment, hashed[0], request.where, progress)
-        return [(rows, hashed[0].sha256)], None
-    converted = await convert(store, experiment, hashed, request, progress)
-    hashes = [file.sha256 for file in hashed]
-    return list(zip(converted.rows, hashes, strict=True)), converted
+        return _Written([(rows, hashed[0].sha256)])
+    converted = await convert(ResultRows(store, experiment, request, progress), hashed, request)
+    return _Written(_with_hashes(converted.rows, hashed), converted)
 
 
-def _exported(
-    targets: list[Path], written: list[tuple[int, str]], converted: Converted | None
-) -> Exported:
-    pairs = zip(targets, written, strict=True)
+async def _write_chains(
+    store: Store, experiment: Experiment, files: list[IO[bytes]], request: ExportRequest,
+    progress: Progress,
+) -> _Written:  # fmt: skip
+    from batchgen.export.chains import ChainLines  # here: few experiments have steps
+
+    chain = await store.chain_of(experiment.id)
+    if chain is None:
+        raise BatchgenError(f"experiment {experiment.name!r} was deleted meanwhile.")
+    lines, hashed = ChainLines(store, chain, request, progress), [Hashed(file) for file in files]
+    converted = await convert(lines, hashed, request)
+    rows = [lines.items] if request.group else converted.rows
+    return _Written(_with_hashes(rows, hashed), converted, lines.left_out)
+
+
+def _with_hashes(rows: list[int], files: list[Hashed]) -> list[tuple[int, str]]:
+    return list(zip(rows, [file.sha256 for file in files], strict=True))
+
+
+def _exported(targets: list[Path], written: _Written) -> Exported:
+    pairs = zip(targets, written.rows, strict=True)
     files = tuple(ExportedFile(target, rows, sha256) for target, (rows, sha256) in pairs)
-    return Exported(files, _absent_columns(converted))
-
-
-def _absent_columns(converted: Converted | None) -> tuple[str, ...]:
-    return converted.absent_columns if converted else ()
+    return Exported(files, written.absent_columns, written.left_out)
 
 
 def _shards(path: Path, n: int) -> list[Path]:

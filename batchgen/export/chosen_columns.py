@@ -6,13 +6,11 @@ A name is written as in the header of a table with all columns, or leads on into
 import csv
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from batchgen.errors import UsageError
-from batchgen.export.columns import CALL, FAILURE, GROUPS
-from batchgen.export.lines import value_of
-from batchgen.store import ResultRow
+from batchgen.export.columns import CALL, FAILURE, GROUPS, TableRow
 
 _SCALARS = ("id", "sample", *CALL, *FAILURE)
 _ROOT = re.compile(r"\w*")
@@ -28,10 +26,10 @@ class ChosenColumns:
         self._ways = [_way(name) for name in names]
         self.found: set[str] = set()
 
-    def cells(self, row: ResultRow, scalars: Mapping[str, Any]) -> list[Any]:
-        """`scalars` are the cells that have no fields, by their columns."""
-        groups = {root: value_of(row, root) for root, _ in self._ways if root in GROUPS}
-        values = {**scalars, **groups}
+    def cells(self, row: TableRow, extras: Mapping[str, Any]) -> list[Any]:
+        """`extras` are more cells that have no fields, by their columns."""
+        values = {**row.scalars(), **extras}
+        values |= {root: row.value_of(root) for root, _ in self._ways if root not in values}
         cells = [_part(values[root], path) for root, path in self._ways]
         self.found.update(
             name for name, cell in zip(self.names, cells, strict=True) if cell is not _ABSENT
@@ -50,14 +48,17 @@ def column_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-def check_columns(names: Sequence[str], extras: Sequence[str]) -> None:
-    """Raises UsageError when one of them cannot be a column of any row, or is there twice."""
-    known = [*_SCALARS[:2], *GROUPS, *_SCALARS[2:], *extras]
+def check_columns(
+    names: Sequence[str], extras: Sequence[str], groups: Collection[str] = GROUPS
+) -> None:
+    """Raises UsageError when one of them cannot be a column of any row, or is there twice.
+    `groups` are the values that have fields."""
+    known = [*_SCALARS[:2], *groups, *_SCALARS[2:], *extras]
     for name in names:
         root, path = _way(name)
         if root not in known:
             raise UsageError(f"columns: there is no {name!r}; {_hint(name, known)}")
-        if path and (root not in GROUPS or path[0] not in ".["):
+        if path and (root not in groups or path[0] not in ".["):
             raise UsageError(f"columns: {name!r}: {root} has no parts")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"columns: {twice[0]!r} is there twice")

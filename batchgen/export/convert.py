@@ -3,21 +3,18 @@ memory. Each page is parsed and written on a thread."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from typing import Generic
 
 from msgspec import Struct, field
 
-from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.files import Hashed
-from batchgen.export.lines import matches
-from batchgen.export.request import ExportRequest, Progress, untold
+from batchgen.export.request import ExportRequest
+from batchgen.export.source import R, Source
 from batchgen.export.writer import Content
 from batchgen.items import Recipe
 from batchgen.shutdown import uninterrupted
-from batchgen.store import Experiment, ResultRow, Store
-
-_PAGE_ROWS = 500
-_PAGE_ROWS_WITH_BODIES = 50  # a body with logprobs is a hundred times its answer
+from batchgen.store import ResultRow
 
 
 class Tally(Struct):
@@ -49,28 +46,20 @@ class Converted(Struct, frozen=True):
     absent_columns: tuple[str, ...]
 
 
-async def convert(
-    store: Store, experiment: Experiment, files: Sequence[Hashed], request: ExportRequest,
-    progress: Progress = untold,
-) -> Converted:  # fmt: skip
-    """Write the results to the files, in the order of the pool and in shares as equal as possible.
-    Raises UsageError for an item that the format cannot hold."""
-    has_samples = await store.has_samples(experiment.id)
-    content = Content(
-        request.extras, has_samples=has_samples, has_failed=request.has_failed,
-        chosen=ChosenColumns(request.columns) if request.columns else None,
-        is_guarded=request.is_guarded,
-    )  # fmt: skip
-    total = 0
-    if request.see or (len(files) > 1 and request.where):
-        total = await _scan(store, experiment, request, content, progress)
-    elif len(files) > 1:
-        total = request.rows_of(await store.counts([experiment.id]))
-    shares = _Shares(files, request, content, total)
+async def convert(source: Source[R], files: Sequence[Hashed], request: ExportRequest) -> Converted:
+    """Write the rows to the files, in their order and in shares as equal as possible. Raises
+    UsageError for an item that the format cannot hold."""
+    content = await source.content()
+    total: int | None = 0
+    if len(files) > 1:
+        total = None if request.where else await source.count()
+    if source.see or total is None:
+        total = await _scan(source, content)
+    shares = _Shares(source, files, request, content, total)
     try:
-        async for page in _pages(store, experiment, request, progress):
+        async for page in source.pages():
             if request.needs_details:
-                await _read_details(store, page, request, content)
+                await source.read_details(page, content)
             await uninterrupted(asyncio.to_thread(shares.write, page))
         await uninterrupted(asyncio.to_thread(shares.close))
     except BaseException:
@@ -80,55 +69,31 @@ async def convert(
     return Converted(shares.rows, shares.tally, content.recipes, absent)
 
 
-async def _scan(
-    store: Store, experiment: Experiment, request: ExportRequest, content: Content,
-    progress: Progress,
-) -> int:  # fmt: skip
+async def _scan(source: Source[R], content: Content) -> int:
     """Read all results before any is written: how many are chosen, and what the format must know
     of all."""
-    total, see = 0, request.see
+    total, see = 0, source.see
 
-    def scan(page: list[ResultRow]) -> int:
-        rows = [row for row in page if matches(row, request.where)]
+    def scan(page: list[R]) -> int:
+        rows = [row for row in page if source.matches(row)]
         for row in rows if see else ():
             see(content, row)  # type: ignore[misc]
         return len(rows)
 
-    async for page in _pages(store, experiment, request, progress):
+    async for page in source.pages():
         total += await uninterrupted(asyncio.to_thread(scan, page))
     return total
 
 
-async def _pages(
-    store: Store, experiment: Experiment, request: ExportRequest, progress: Progress
-) -> AsyncIterator[list[ResultRow]]:
-    limit = _PAGE_ROWS_WITH_BODIES if request.needs_bodies else _PAGE_ROWS
-    after = rows = 0
-    while page := await store.result_page(experiment.id, request.only_state, after, limit):
-        after = page[-1].id
-        rows += len(page)
-        progress(rows)
-        yield page
-
-
-async def _read_details(
-    store: Store, page: list[ResultRow], request: ExportRequest, content: Content
-) -> None:
-    ids = [row.id for row in page]
-    content.details = await store.answer_details(ids, bodies=request.needs_bodies)
-    recipe_ids = {details.recipe_id for details in content.details.values()}
-    for recipe_id in recipe_ids - content.recipes.keys():
-        content.recipes[recipe_id] = await store.recipe(recipe_id)
-
-
-class _Shares:
+class _Shares(Generic[R]):
     """Writes the chosen rows: each file gets its share, one file after another."""
 
     def __init__(
-        self, files: Sequence[Hashed], request: ExportRequest, content: Content, total: int
-    ) -> None:
-        self._request, self._content = request, content
-        self._writers = [request.format.writer(file, content) for file in files]
+        self, source: Source[R], files: Sequence[Hashed], request: ExportRequest,
+        content: Content, total: int,
+    ) -> None:  # fmt: skip
+        self._source, self._request, self._content = source, request, content
+        self._writers = [source.writer(file, content) for file in files]
         self._shares = [
             total * (n + 1) // len(files) - total * n // len(files) for n in range(len(files))
         ]
@@ -136,15 +101,17 @@ class _Shares:
         self.rows = [0] * len(files)
         self.tally = Tally()
 
-    def write(self, page: list[ResultRow]) -> None:
-        rows = [row for row in page if matches(row, self._request.where)]
+    def write(self, page: list[R]) -> None:
+        rows = [row for row in page if self._source.matches(row)]
+        details = self._content.details
         if self._request.needs_details:
-            details = self._content.details
             # An item that was sent back to pending at this moment has no result any more.
             rows = [row for row in rows if row.id in details]
-            self.tally.recipes.update(details[row.id].recipe_id for row in rows)
         for row in rows:
-            self.tally.add(row)
+            for result in self._source.counted(row):
+                self.tally.add(result)
+                if result.id in details:
+                    self.tally.recipes[details[result.id].recipe_id] += 1
         while rows:
             rows = rows[self._write_some(rows) :]
 
@@ -156,7 +123,7 @@ class _Shares:
         for writer in self._writers[self._current :]:
             writer.abandon()
 
-    def _write_some(self, rows: list[ResultRow]) -> int:
+    def _write_some(self, rows: list[R]) -> int:
         """Write to the current file, and return how many rows it took. The last file also takes the
         rows that have come since they were counted."""
         last = self._current == len(self._writers) - 1

@@ -11,8 +11,8 @@ from batchgen.errors import UsageError
 from batchgen.export.chat import alpaca_line, batch_line, messages_line, sharegpt_line
 from batchgen.export.files import Hashed
 from batchgen.export.lines import export_line
-from batchgen.export.parquet_table import ParquetTable, see_parsed
-from batchgen.export.table import CsvTable
+from batchgen.export.parquet_table import results_as_parquet, see_parsed
+from batchgen.export.table import results_as_csv, see_columns
 from batchgen.export.writer import Content, Extra, LineWriter, Writer
 from batchgen.installed import load_pyarrow
 from batchgen.store import ResultRow
@@ -33,7 +33,7 @@ class FormatSpec(Struct, frozen=True, kw_only=True):
     name: str
     suffix: str
     row: str
-    writer: Callable[[Hashed, Content], Writer]
+    writer: Callable[[Hashed, Content], Writer[ResultRow]]
     extras: tuple[Extra, ...] = ()  # those that a row has a place for
     is_json: bool = True  # lines of it
     is_text: bool = True
@@ -60,11 +60,11 @@ _SPECS = (
         suffix=".csv",
         row="a sheet: a field of an object in `input`, `parsed` or `metadata` has its own column "
         "(`input.topic`, `parsed.label`), a list is JSON text",
-        writer=CsvTable,
+        writer=results_as_csv,
         is_json=False,
         is_sheet=True,
         extras=tuple(Extra),
-        see=lambda content, row: content.columns.see(row),
+        see=see_columns,
     ),
     FormatSpec(
         name="parquet",
@@ -72,7 +72,7 @@ _SPECS = (
         row="typed columns; `parsed` has a type where all its values have one shape (an object is "
         "a struct: `parsed.label`), else it is JSON as text, as `input` and `metadata` are; `id` "
         "is text, the counts of `usage` are columns",
-        writer=ParquetTable,
+        writer=results_as_parquet,
         is_json=False,
         is_text=False,
         extras=tuple(Extra),

@@ -10,7 +10,8 @@ from batchgen.clock import timestamp
 from batchgen.store import ResultRow
 from batchgen.where import Where
 
-_quote = JSONEncoder(ensure_ascii=False).encode
+quoted = JSONEncoder(ensure_ascii=False).encode
+"""A text as JSON."""
 
 
 def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
@@ -20,23 +21,23 @@ def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
     end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
     end += "".join(f', "{name}": {text or "null"}' for name, text in extras.items())
     return (
-        f'{{"id": {_id(row, row.id)}, {sample}"input": {row.input}, {_answer(row)}, '
-        f'"metadata": {row.metadata or "null"}, {_call(row)}{end}}}\n'
+        f'{{"id": {id_text(row)}, {sample}"input": {row.input}, {answer_text(row)}, '
+        f'"metadata": {row.metadata or "null"}, {call_text(row)}{end}}}\n'
     )
 
 
-def group_head(row: ResultRow, first: int) -> str:
-    """The beginning of the line for an item with all its samples, up to the list of them. `row` is
-    one of the samples, `first` the number of the first."""
+def group_head(row: ResultRow, first: int, name: str = "samples") -> str:
+    """The beginning of the line for an item with all its samples, up to the list of them, which is
+    called `name`. `row` is one of the samples, `first` the number of the first."""
     return (
-        f'{{"id": {_id(row, first)}, "input": {row.input}, '
-        f'"metadata": {row.metadata or "null"}, "samples": ['
+        f'{{"id": {id_text(row, first)}, "input": {row.input}, '
+        f'"metadata": {row.metadata or "null"}, "{name}": ['
     )
 
 
 def sample_object(row: ResultRow) -> str:
     """One sample in a line that `group_head` begins."""
-    return f'{{"sample": {row.sample or 1}, {_answer(row)}, {_call(row)}}}'
+    return f'{{"sample": {row.sample or 1}, {answer_text(row)}, {call_text(row)}}}'
 
 
 def result_object(row: ResultRow) -> dict[str, Any]:
@@ -45,21 +46,29 @@ def result_object(row: ResultRow) -> dict[str, Any]:
     return result
 
 
-def _id(row: ResultRow, number: int) -> str:
-    return _json(row.custom_id) if row.custom_id else str(number)
+def id_text(row: ResultRow, number: int | None = None) -> str:
+    """The user's id, or the number of the item."""
+    return _json(row.custom_id) if row.custom_id else str(number or row.id)
 
 
-def _answer(row: ResultRow) -> str:
+def answer_text(row: ResultRow) -> str:
+    """The answer and its value, in a JSON object."""
     # Parser raw stores no second copy of the answer.
     parsed = "null" if row.reason is not None else row.parsed or row.response
     return f'"response": {row.response}, "parsed": {parsed}'
 
 
-def _call(row: ResultRow) -> str:
+def call_text(row: ResultRow) -> str:
+    """What is known of its calls, in a JSON object."""
+    return f'{use_text(row)}, "timestamp": "{timestamp(row.finished_at)}"'
+
+
+def use_text(row: ResultRow) -> str:
+    """The same without the time."""
     return (
         f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
         f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
-        f'"attempts": {row.tries}, "timestamp": "{timestamp(row.finished_at)}"'
+        f'"attempts": {row.tries}'
     )
 
 
@@ -79,7 +88,7 @@ def _usage(row: ResultRow) -> str:
 def _json(value: str | float | None) -> str:
     if value is None:
         return "null"
-    return _quote(value) if isinstance(value, str) else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def matches(row: ResultRow, where: Where | None) -> bool:

@@ -1,48 +1,76 @@
 """Results as a table for programs: Parquet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from json import loads
 from typing import Any
 
 from batchgen.errors import BatchgenError
 from batchgen.export.columns import scalars_of
 from batchgen.export.files import Hashed
-from batchgen.export.writer import Content, Writer
+from batchgen.export.value_type import ValueType
+from batchgen.export.writer import Content, Row, Writer
 from batchgen.installed import load_pyarrow
 from batchgen.store import ResultRow
+
+Kind = str | ValueType
+"""Of a column: one of these names, or the type of its values; `json` is text, and so are values
+that have no type in common. A list of a kind is `[kind]`."""
+ParquetColumns = Sequence[tuple[str, Kind]]
 
 _ROW_GROUP_ROWS = 10_000
 _ROW_GROUP_CHARS = 16 << 20
 # Tells a column of JSON text from one of text.
 _JSON_TEXT = {b"content": b"json"}
+CALL_KINDS: ParquetColumns = (
+    ("model", "text"), ("finish_reason", "text"), ("prompt_tokens", "count"),
+    ("completion_tokens", "count"), ("cached_tokens", "count"), ("reasoning_tokens", "count"),
+    ("cost_usd", "real"), ("attempts", "count"),
+)  # fmt: skip
 
 
 def see_parsed(content: Content, row: ResultRow) -> None:
     """Take the row's value into account for the type of the column."""
     if row.reason is None:
-        content.parsed_type.see(_parsed(row))
+        content.parsed_type.see(loads(row.parsed or row.response))
 
 
-class ParquetTable(Writer):
+def results_as_parquet(file: Hashed, content: Content) -> Writer[ResultRow]:
+    return ParquetTable(file, _columns(content), partial(_record, content))
+
+
+class ParquetTable(Writer[Row]):
     """Typed columns. `parsed` has the type of its values where they have one; otherwise it is JSON
     as text, as `input`, `metadata` and the extras are, of which each row may have another shape.
-    Written in row groups, so memory does not grow."""
+    Written in row groups, so memory does not grow. `record_of` makes a row's cells by the names of
+    the columns; those with the type of their values are JSON."""
 
-    def __init__(self, file: Hashed, content: Content) -> None:
+    def __init__(
+        self, file: Hashed, columns: ParquetColumns, record_of: Callable[[Row], Mapping[str, Any]]
+    ) -> None:
         self._pa, parquet = load_pyarrow()
-        self._content = content
-        self._parsed_type = content.parsed_type.arrow(self._pa)
-        self._schema = _schema(self._pa, content, self._parsed_type)
+        self._record_of = record_of
+        kinds = [(name, _arrow(self._pa, kind)) for name, kind in columns]
+        self._schema = self._pa.schema(
+            self._pa.field(name, self._pa.string(), metadata=_JSON_TEXT)
+            if kind is None
+            else (name, kind)
+            for name, kind in kinds
+        )
+        arrow = dict(kinds)
+        of_values = [name for name, kind in columns if isinstance(kind, ValueType)]
+        self._typed = [name for name in of_values if arrow[name] is not None]
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._records: list[dict[str, Any]] = []
         self._chars = 0
 
-    def write(self, rows: Sequence[ResultRow]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            extras = self._content.extras_of(row)
-            self._records.append(_record(row, typed=self._parsed_type is not None) | extras)
-            self._chars += len(row.input) + 2 * len(row.response)
-            self._chars += sum(len(text or "") for text in extras.values())
+            record = dict(self._record_of(row))
+            self._chars += sum(len(cell) for cell in record.values() if isinstance(cell, str))
+            for name in self._typed:
+                record[name] = loads(record.get(name) or "null")
+            self._records.append(record)
         if len(self._records) >= _ROW_GROUP_ROWS or self._chars >= _ROW_GROUP_CHARS:
             self._write_group()
 
@@ -67,38 +95,33 @@ class ParquetTable(Writer):
             self._records, self._chars = [], 0
 
 
-def _schema(pa: Any, content: Content, parsed_type: Any) -> Any:
-    text, count = pa.string(), pa.int64()
-    json_text = (text, _JSON_TEXT)
-    columns: list[tuple[str, Any]] = [
-        ("id", text), ("input", json_text), ("response", text),
-        ("parsed", json_text if parsed_type is None else parsed_type), ("metadata", json_text),
-        ("model", text), ("finish_reason", text), ("prompt_tokens", count),
-        ("completion_tokens", count), ("cached_tokens", count), ("reasoning_tokens", count),
-        ("cost_usd", pa.float64()), ("attempts", count), ("timestamp", pa.timestamp("ms", "UTC")),
+def _arrow(pa: Any, kind: Kind) -> Any:
+    """None: it is JSON as text."""
+    if isinstance(kind, ValueType):
+        return kind.arrow(pa)
+    if kind.startswith("["):
+        return pa.list_(_arrow(pa, kind[1:-1]))
+    known = {"text": pa.string(), "count": pa.int64(), "real": pa.float64(),
+             "time": pa.timestamp("ms", "UTC")}  # fmt: skip
+    return known.get(kind)
+
+
+def _columns(content: Content) -> ParquetColumns:
+    columns: list[tuple[str, Kind]] = [
+        ("id", "text"), ("input", "json"), ("response", "text"), ("parsed", content.parsed_type),
+        ("metadata", "json"), *CALL_KINDS, ("timestamp", "time"),
     ]  # fmt: skip
-    columns[1:1] = [("sample", count)] if content.has_samples else []
-    columns += [("reason", text), ("error", text)] if content.has_failed else []
-    columns += [(name, json_text) for name in content.extras]
-    return pa.schema(
-        pa.field(name, kind[0], metadata=kind[1]) if isinstance(kind, tuple) else (name, kind)
-        for name, kind in columns
-    )
+    columns[1:1] = [("sample", "count")] if content.has_samples else []
+    columns += [("reason", "text"), ("error", "text")] if content.has_failed else []
+    return [*columns, *((name, "json") for name in content.extras)]
 
 
-def _record(row: ResultRow, *, typed: bool) -> dict[str, Any]:
-    parsed: Any = None
-    if row.reason is None:
-        parsed = _parsed(row) if typed else row.parsed or row.response
+def _record(content: Content, row: ResultRow) -> dict[str, Any]:
     return scalars_of(row) | {
         "id": row.custom_id or str(row.id),
         "input": row.input,
         "response": loads(row.response),
-        "parsed": parsed,
+        "parsed": (row.parsed or row.response) if row.reason is None else None,
         "metadata": None if row.metadata == "null" else row.metadata,
         "timestamp": row.finished_at,
-    }
-
-
-def _parsed(row: ResultRow) -> Any:
-    return loads(row.parsed or row.response)
+    } | content.extras_of(row)  # fmt: skip

@@ -7,10 +7,11 @@ from msgspec import Struct
 
 from batchgen.errors import UsageError
 from batchgen.export.chosen_columns import check_columns
+from batchgen.export.columns import GROUPS
 from batchgen.export.formats import JSONL, FormatSpec, names_of
-from batchgen.export.writer import Content, Extra
+from batchgen.export.writer import Extra
 from batchgen.items import State
-from batchgen.store import Counts, ResultRow
+from batchgen.store import Counts
 from batchgen.where import Where
 
 Progress = Callable[[int], object]
@@ -21,11 +22,25 @@ def untold(_: int) -> None:
     """The progress of what nobody watches."""
 
 
+class LeftOut(Struct, frozen=True):
+    """What is not in an export of done rows: `open` are pending or running, `not_chosen` are done,
+    but no condition chose them. Of chains, `stale` are those with a row that was made of what was
+    replaced since, and `without_answer` those that have none of the step that the format is of."""
+
+    failed: int = 0
+    open: int = 0
+    not_chosen: int = 0
+    stale: int = 0
+    without_answer: int = 0
+
+
 class ExportRequest(Struct, frozen=True):
     """`where` chooses among the rows of `state`, and with `failed_too` among the failed ones too;
     `shards` is the number of files that they go into; `summary` is a file that describes them;
     `extras` go into each row; `group` puts the samples of an item into one line; `columns` are the
     only ones of a table, in this order (none: all); with `is_guarded` no cell of it is a formula.
+    Of an experiment with steps there is a row a chain or, with a `step`, one for each row of it.
+    `groups` are the values whose fields have columns.
     Raises UsageError for a combination that cannot be had."""
 
     format: FormatSpec = JSONL
@@ -38,6 +53,8 @@ class ExportRequest(Struct, frozen=True):
     failed_too: bool = False
     columns: tuple[str, ...] = ()
     is_guarded: bool = True
+    step: str | None = None
+    groups: tuple[str, ...] = tuple(GROUPS)
 
     def __post_init__(self) -> None:
         place = f"format {self.format.name}"
@@ -59,7 +76,7 @@ class ExportRequest(Struct, frozen=True):
             others = names_of(lambda spec: spec.is_sheet)
             what = "columns cannot be chosen" if self.columns else "it has no guarded cells"
             raise UsageError(f"format {self.format.name}: {what}; choose {_or(others)}.")
-        check_columns(self.columns, self.extras)
+        check_columns(self.columns, self.extras, self.groups)
 
     def _check_group(self) -> None:
         refused = {
@@ -91,11 +108,6 @@ class ExportRequest(Struct, frozen=True):
         return counts.finished if self.failed_too else int(getattr(counts, self.state))
 
     @property
-    def see(self) -> Callable[[Content, ResultRow], None] | None:
-        """Is given each row before any is written, where the format must know of all."""
-        return None if self.columns else self.format.see
-
-    @property
     def needs_bodies(self) -> bool:
         """What the server sent has to be read, for each row."""
         return self.format.needs_bodies or bool(self.extras)
@@ -120,6 +132,7 @@ class ExportRequest(Struct, frozen=True):
         """All rows of the state, as they always are, as JSON lines in one file."""
         has_all_rows = self.where is None and self.shards == 1
         has_usual_lines = self.format.is_export_line and not self.extras and not self.group
+        has_usual_lines = has_usual_lines and self.step is None
         return has_all_rows and has_usual_lines
 
 
@@ -131,10 +144,11 @@ class ExportedFile(Struct, frozen=True):
 
 class Exported(Struct, frozen=True):
     """The files of one export, several if it was sharded; `absent_columns` are those asked for that
-    none of its rows has."""
+    none of its rows has. What was left out is known of chains alone."""
 
     files: tuple[ExportedFile, ...]
     absent_columns: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
 
     @property
     def rows(self) -> int:

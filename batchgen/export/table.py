@@ -2,13 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from json import loads
 from typing import Any
 
-from batchgen.export.columns import CALL, FAILURE, AllColumns, scalars_of
+from batchgen.export.columns import CALL, FAILURE, AllColumns, ResultCells, TableRow
 from batchgen.export.files import Hashed
-from batchgen.export.writer import Content, Writer
+from batchgen.export.writer import Content, Row, Writer
 from batchgen.store import ResultRow
 from batchgen.text.json_text import dump_json, storable
 
@@ -17,26 +17,35 @@ from batchgen.text.json_text import dump_json, storable
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-class CsvTable(Writer):
-    """UTF-8 with a byte order mark, without which Excel takes it for another encoding."""
+class CsvTable(Writer[Row]):
+    """UTF-8 with a byte order mark, without which Excel takes it for another encoding. `cells_of`
+    and `extras_of` say what is in a row; `failure` are the columns about why it failed."""
 
-    def __init__(self, file: Hashed, content: Content) -> None:
-        self._file, self._content = file, content
+    def __init__(
+        self, file: Hashed, content: Content, cells_of: Callable[[Row], TableRow],
+        extras_of: Callable[[Row], Mapping[str, str | None]], failure: Sequence[str] = FAILURE,
+    ) -> None:  # fmt: skip
+        self._file, self._cells_of, self._extras_of = file, cells_of, extras_of
         self._text = _guarded_text if content.is_guarded else _text
-        self._columns = content.chosen or AllColumns(content.columns.paths(_last(content)))
+        last = [*CALL, *(failure if content.has_failed else ()), *content.extras]
+        self._columns = content.chosen or AllColumns(content.columns, last)
         file.write(b"\xef\xbb\xbf" + _csv([map(self._text, self._columns.names)]))
 
-    def write(self, rows: Sequence[ResultRow]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         self._file.write(_csv(map(self._row, rows)))
 
-    def _row(self, row: ResultRow) -> Iterable[str]:
-        extras = {name: _own_text(value) for name, value in self._content.extras_of(row).items()}
-        return map(self._text, self._columns.cells(row, scalars_of(row) | extras))
+    def _row(self, row: Row) -> Iterable[str]:
+        extras = {name: _own_text(value) for name, value in self._extras_of(row).items()}
+        return map(self._text, self._columns.cells(self._cells_of(row), extras))
 
 
-def _last(content: Content) -> list[str]:
-    """The columns after those of the item and its answer."""
-    return [*CALL, *(FAILURE if content.has_failed else ()), *content.extras]
+def results_as_csv(file: Hashed, content: Content) -> Writer[ResultRow]:
+    return CsvTable(file, content, ResultCells, content.extras_of)
+
+
+def see_columns(content: Content, row: ResultRow) -> None:
+    """The columns that the row needs."""
+    content.columns.see(ResultCells(row), is_sample=row.sample is not None)
 
 
 def _own_text(value: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from json import loads
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from batchgen.endpoints import Endpoint, parts_beside_text, whole_body
 from batchgen.export.chosen_columns import ChosenColumns
@@ -83,10 +83,13 @@ class Content:
         return renderer
 
 
-class Writer(Protocol):
+Row = TypeVar("Row", contravariant=True)
+
+
+class Writer(Protocol[Row]):
     """Writes one file in one format. Its methods block, so they are called on a thread."""
 
-    def write(self, rows: Sequence[ResultRow]) -> None: ...
+    def write(self, rows: Sequence[Row]) -> None: ...
 
     def close(self) -> None:
         """Write what is still to be written. The file itself stays open."""
@@ -97,15 +100,13 @@ class Writer(Protocol):
         return
 
 
-class LineWriter(Writer):
+class LineWriter(Writer[Row]):
     """Writes a line for each row."""
 
-    def __init__(
-        self, line: Callable[[ResultRow, Content], str], file: Hashed, content: Content
-    ) -> None:
+    def __init__(self, line: Callable[[Row, Content], str], file: Hashed, content: Content) -> None:
         self._line, self._file, self._content = line, file, content
 
-    def write(self, rows: Sequence[ResultRow]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         lines = [self._line(row, self._content) for row in rows]
         self._file.write("".join(lines).encode())
 

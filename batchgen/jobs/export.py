@@ -10,8 +10,10 @@ from msgspec.structs import asdict, astuple
 from batchgen.config import OutputConfig
 from batchgen.errors import BatchgenError, Remedy, UsageError
 from batchgen.export import (
+    GROUPS,
     NO_OVERWRITING,
     ExportRequest,
+    LeftOut,
     LiveFile,
     Overwriting,
     Progress,
@@ -24,19 +26,12 @@ from batchgen.export import (
     untold,
 )
 from batchgen.items import State
-from batchgen.store import Experiment, Store
-
-
-class LeftOut(Struct, frozen=True):
-    """The items of the experiment that are not in an export of done ones: `open` are pending or
-    running, `not_chosen` are done, but no condition chose them."""
-
-    failed: int = 0
-    open: int = 0
-    not_chosen: int = 0
-
+from batchgen.jobs.lookup import experiment_named
+from batchgen.store import Experiment, ReadStore, Store
+from batchgen.where import NAMES
 
 NOTHING_LEFT_OUT = LeftOut()
+_OF_CHAINS = ("stale", "without_answer")
 
 
 class ExportResult(Struct, frozen=True):
@@ -51,9 +46,55 @@ class ExportResult(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         shards = {"files": [str(shard) for shard in self.shards]} if self.shards else {}
-        left_out = {"left_out": asdict(self.left_out)} if any(astuple(self.left_out)) else {}
+        left_out = {"left_out": _told(self.left_out)} if any(astuple(self.left_out)) else {}
         absent = {"absent_columns": list(self.absent_columns)} if self.absent_columns else {}
         return {"path": str(self.path), "rows": self.rows, **shards, **left_out, **absent}
+
+
+def _told(left_out: LeftOut) -> dict[str, int]:
+    return {name: n for name, n in asdict(left_out).items() if n or name not in _OF_CHAINS}
+
+
+class Exportable(Struct, frozen=True):
+    """What an export is of: an experiment or, where it has steps, its chains or one `step`.
+    `where_names` are those that a condition on a row may have, and `groups` the values whose fields
+    are columns."""
+
+    experiment: Experiment
+    step: str | None = None
+    where_names: tuple[str, ...] = NAMES
+    groups: tuple[str, ...] = tuple(GROUPS)
+
+
+async def exportable(store: ReadStore, name: str, step: str | None = None) -> Exportable:
+    """What is called `name`: `demo/judge` is the step `judge` of `demo`. Raises UsageError when it
+    is not there."""
+    experiment, named_step = await _first_step(store, name)
+    step = step or named_step
+    chain = None if experiment.step is None else await store.chain_of(experiment.id)
+    if chain is None:
+        if step is not None:
+            raise UsageError(f"experiment {name!r} has no step {step!r}.")
+        return Exportable(experiment)
+    known = [one.name for one in chain.steps]
+    if step is not None and step not in known:
+        problem = f"experiment {experiment.name!r} has no step {step!r}"
+        raise UsageError(f"{problem}; there is: {', '.join(known)}.")
+    from batchgen.export.chains import column_groups, names_in_lines
+
+    groups = (*column_groups(chain.plan, step), "failed")
+    return Exportable(experiment, step, names_in_lines(chain.plan, step), groups)
+
+
+async def _first_step(store: ReadStore, name: str) -> tuple[Experiment, str | None]:
+    """The experiment, by its first step where it has some; and the step that the name means."""
+    found = await store.experiments()
+    for one in found:
+        if one.name == name and one.first_id is not None:
+            return next(first for first in found if first.id == one.first_id), one.step
+        if one.first_id is None and one.step is not None and f"{one.name}/{one.step}" == name:
+            return one, one.step
+    return await experiment_named(store, name), None
 
 
 async def left_out_of(
@@ -88,7 +129,9 @@ async def export(
     path = path or output_path(output, experiment, request)
     exported = await export_file(store, experiment, path, request, overwriting, progress)
     shards = tuple(file.path for file in exported.files) if request.shards > 1 else ()
-    left_out = await left_out_of(store, experiment, request, exported.rows)
+    left_out = exported.left_out
+    if left_out is None:
+        left_out = await left_out_of(store, experiment, request, exported.rows)
     return ExportResult(path, exported.rows, shards, left_out, exported.absent_columns)
 
 

@@ -1,0 +1,21 @@
+"""Chains as lines: the export of experiments with steps.
+
+This is the door. Behind it:
+
+    walk       from the rows of an item to its chains: where each has ended
+    line       a line: what a chain went through, and its sums
+    lines      the lines that an item has, and what is in them by name
+    text       a line as JSON
+    table      a line as a row of a table
+    content    what there is about the lines of one export
+    formats    how each format holds them
+    source     what an export is made of, page by page
+    live       lines in finishing order, for a file that is kept up to date
+"""
+
+from batchgen.export.chains.lines import names_in_lines
+from batchgen.export.chains.source import ChainLines
+from batchgen.export.chains.table import column_groups
+from batchgen.export.chains.text import chain_text
+
+__all__ = ["ChainLines", "chain_text", "column_groups", "names_in_lines"]

@@ -1,0 +1,91 @@
+"""The lines that an export has of an item's chains, and what is in them by name. Pure."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from batchgen.export.chains.line import ChainLine, parsed_value
+from batchgen.export.chains.walk import End, How, ItemRows, Part
+from batchgen.export.lines import value_of
+from batchgen.items import State
+from batchgen.steps import Plan
+from batchgen.store import ChainRow
+from batchgen.where import NAMES
+
+_STATES = {State.DONE: How.ENDED, State.FAILED: How.FAILED, State.STALE: How.STALE}
+
+
+def ends_of(item: ItemRows, step: int | None) -> Iterator[End]:
+    """Of the item's chains or, as far as they go, of its rows of a step."""
+    if step is None:
+        return item.ends()
+    rows = item.rows_of_step(step)
+    return (End(_STATES.get(State(row.state), How.OPEN), row) for row in rows)
+
+
+def line_of(item: ItemRows, plan: Plan, row: ChainRow, step: int | None) -> ChainLine | None:
+    """The line of a chain that ended, or failed, with this row; with a `step`, of this row of it.
+    None: something in it is no more."""
+    parts, first = item.parts_up_to(row), item.first_of(row)
+    if parts is None or first.result is None:
+        return None
+    if row.state == State.FAILED:
+        return ChainLine(plan, row.item_id, first.result, parts[:-1], failed=parts[-1])
+    if step is None:
+        own, value = _result(plan, parts)
+        ended = plan.steps[row.number].name
+        return ChainLine(plan, row.item_id, first.result, parts, own, value, ended=ended)
+    after, has_ended = item.done_after(row)
+    whole = (*parts, *after)
+    last = plan.steps[whole[-1].number].name if has_ended else None
+    return ChainLine(plan, row.item_id, first.result, whole, parts[-1], ended=last)
+
+
+def names_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:
+    """What a condition on a line may name: with a `step`, of the steps after it only those of which
+    a chain has one row at most."""
+    if step is None:
+        return (*NAMES, *plan.names_before(len(plan.steps)))
+    return (*NAMES, *plan.names_before(plan.number_of(step) + 1), *_names_after(plan, step))
+
+
+def steps_in_lines(plan: Plan, step: str | None) -> tuple[str, ...]:
+    """The steps that a line may have."""
+    if step is None:
+        return tuple(rule.name for rule in plan.steps)
+    before = (rule.name for rule in plan.steps[: plan.number_of(step) + 1])
+    return (*before, *_names_after(plan, step))
+
+
+def value_by_name(line: ChainLine, name: str) -> Any:
+    """A value of the line, as `names_in_lines` has them."""
+    return value_of(line.row, name) if name in NAMES else line.values.get(name)
+
+
+def _names_after(plan: Plan, step: str) -> Iterator[str]:
+    for rule in plan.steps[plan.number_of(step) + 1 :]:
+        if rule.each or rule.gather:
+            break
+        yield rule.name
+
+
+def _result(plan: Plan, parts: tuple[Part, ...]) -> tuple[Part | None, str | None]:
+    """Whose answer and value the line has: of the steps that say so the first that is there. Of one
+    that was gathered, the list of the values, as JSON."""
+    by_number = {part.number: part for part in parts}
+    for number in map(plan.number_of, plan.result):
+        if number in by_number:
+            return by_number[number], None
+        for part in parts:
+            if plan.gathering_before(part.number) < number < part.number and part.gathered:
+                return None, _values(plan, part, number)
+    return None, None
+
+
+def _values(plan: Plan, gathering: Part, number: int) -> str:
+    found = {
+        one.result.id: parsed_value(plan, one) or one.result.response
+        for chain in gathering.gathered
+        for one in chain
+        if one.number == number
+    }
+    return f"[{', '.join(found.values())}]"

@@ -1,0 +1,248 @@
+"""Exports of experiments with steps: a line a chain, in every format."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import Project, without_times
+from tests.kits.typist import Ended
+
+PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+DRAFTS = """\
+output_data: {experiment_name: demo, need_time_stamp: false}
+steps:
+  - {name: draft, user: {text: "Draft {topic}"}}
+  - {name: critique, user: {text: "Judge {draft}"}, parser: json}
+  - {name: revise, when: critique.score < 8, user: {text: "Mend {draft}"}}
+result: [revise, draft]
+"""
+PARTS = """\
+output_data: {experiment_name: demo, need_time_stamp: false}
+steps:
+  - {name: ask, user: {text: "Ask {topic}"}, parser: json}
+  - {name: answer, each: {question: ask}, user: {text: "Answer {question}"}}
+  - {name: judge, user: {text: "Judge {answer}"}, parser: json}
+result: [answer]
+"""
+VOTES = """\
+output_data: {experiment_name: demo, need_time_stamp: false}
+steps:
+  - {name: draft, user: {text: "Draft {topic}"}}
+  - {name: score, user: {text: "Score {draft}"}, parser: json}
+  - {name: best, gather: scores, function: "best.py:best"}
+"""
+BEST = """\
+def best(item, values):
+    scores = values["scores"]
+    return values["draft"][scores.index(max(scores))]
+"""
+
+
+def topics(*names: str) -> list[dict[str, Any]]:
+    return [{"id": name, "topic": name, "metadata": {"of": name}} for name in names]
+
+
+def says(simulator: Simulator, **answers: str) -> None:
+    for asked, answer in answers.items():
+        simulator.script(asked.replace("_", " "), Behaviour.ok(answer))
+
+
+def lines(out: Ended) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.out.splitlines()]
+
+
+async def exported(project: Project, *options: str) -> list[dict[str, Any]]:
+    out = await project.batchgen("export", "-o", "-", *options)
+    assert out.code == 0, out.err
+    return lines(out)
+
+
+@pytest.fixture
+async def drafts(project: Project, simulator: Simulator) -> Project:
+    """Tea is revised, rum is good, and the critique of mud fails."""
+    says(
+        simulator, Draft_tea="Tea.", Judge_Tea='{"score": 3}', Mend_Tea="Hot tea.",
+        Draft_rum="Rum.", Judge_Rum='{"score": 9}', Draft_mud="Mud.", Judge_Mud="No.",
+    )  # fmt: skip
+    project.config(DRAFTS, max_tokens=100, price=PRICE)
+    project.pool(topics("tea", "rum", "mud"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    return project
+
+
+@pytest.fixture
+async def parts(project: Project, simulator: Simulator) -> Project:
+    """Two questions about tea, the second of which has no answer, and none about rum."""
+    says(
+        simulator, Ask_tea='["Why?", "How?"]', Ask_rum="[]", Answer_Why="So.",
+        Judge_So='{"score": 5}',
+    )  # fmt: skip
+    simulator.script("Answer How", "400")
+    project.config(PARTS)
+    project.pool(topics("tea", "rum"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    return project
+
+
+@pytest.fixture
+async def votes(project: Project, simulator: Simulator) -> Project:
+    """Three samples of tea, of which the second is the best, and the third cannot be scored."""
+    simulator.script("Draft tea", *map(Behaviour.ok, ("Weak.", "Strong.", "Odd.")))
+    says(simulator, Score_Weak="1", Score_Strong="7", Score_Odd="?")
+    project.write("best.py", BEST)
+    project.config(VOTES)
+    project.pool(topics("tea"))
+    await project.batchgen("enqueue", "pool.jsonl", "--samples", "3")
+    assert (await project.batchgen("work", "-c", "1")).code == 3
+    return project
+
+
+async def test_a_line_has_the_chain_with_all_its_steps(drafts: Project) -> None:
+    tea, rum = map(without_times, drafts.export("demo"))
+    assert list(tea) == [
+        "id", "input", "response", "parsed", "ended", "steps", "metadata", "model",
+        "finish_reason", "usage", "cost_usd", "attempts",
+    ]  # fmt: skip
+    assert (tea["id"], tea["parsed"], tea["response"], tea["ended"]) == (
+        "tea", "Hot tea.", "Hot tea.", "revise",
+    )  # fmt: skip
+    assert (rum["parsed"], rum["ended"], list(rum["steps"])) == (
+        "Rum.", "critique", ["draft", "critique"],
+    )  # fmt: skip
+    steps = tea["steps"].values()
+    assert [one["parsed"] for one in steps] == ["Tea.", {"score": 3}, "Hot tea."]
+    assert tea["steps"]["critique"]["response"] == '{"score": 3}'
+    assert tea["attempts"] == 3 == sum(one["attempts"] for one in steps)
+    assert tea["cost_usd"] == round(sum(one["cost_usd"] for one in steps), 12)
+    for name, n in tea["usage"].items():
+        assert n == sum(one["usage"][name] for one in steps)
+
+
+async def test_what_failed_is_counted_and_can_be_had_with_the_steps_before(
+    drafts: Project,
+) -> None:
+    said = await drafts.batchgen("export")
+    assert said.err.splitlines()[-1].partition("; ")[2] == (
+        "left out: 1 failed (batchgen export --failed)"
+    )
+    (mud,) = await exported(drafts, "--failed")
+    assert (mud["ended"], mud["parsed"], mud["failed"], mud["reason"]) == (
+        None, None, "critique", "parse",
+    )  # fmt: skip
+    assert (mud["response"], list(mud["steps"]), mud["attempts"]) == ("No.", ["draft"], 2)
+    assert [one["id"] for one in await exported(drafts, "--all")] == ["tea", "rum", "mud"]
+
+
+async def test_a_step_has_a_line_for_each_of_its_done_rows(drafts: Project) -> None:
+    found = await exported(drafts, "--step", "draft")
+    assert [(one["id"], one["parsed"], one["ended"], list(one["steps"])) for one in found] == [
+        ("tea", "Tea.", "revise", ["draft", "critique", "revise"]),
+        ("rum", "Rum.", "critique", ["draft", "critique"]),
+        ("mud", "Mud.", None, ["draft"]),
+    ]  # fmt: skip
+    judged = await exported(drafts, "--step", "draft", "--where", "critique.score >= 8")
+    assert [one["id"] for one in judged] == ["rum"]
+    assert found == await exported(drafts, "--experiment", "demo/draft")
+    (failed,) = await exported(drafts, "--step", "critique", "--failed")
+    assert (failed["id"], failed["failed"]) == ("mud", "critique")
+
+
+async def test_a_condition_may_name_steps(drafts: Project) -> None:
+    found = await exported(drafts, "--where", 'revise == null and metadata.of == "rum"')
+    assert [one["id"] for one in found] == ["rum"]
+    refused = await drafts.batchgen("export", "-o", "-", "--where", "judge > 1")
+    assert (refused.code, refused.err) == (
+        2, "error: where: column 1: `judge`: there is no judge; there is id, input, metadata, "
+        "response, parsed, draft, critique, revise (a text needs quotes)\n",
+    )  # fmt: skip
+
+
+async def test_each_element_has_a_line_with_its_place(parts: Project) -> None:
+    why, rum = parts.export("demo")
+    assert (why["id"], why["element"], why["parsed"], why["ended"]) == ("tea", 0, "So.", "judge")
+    assert list(why["steps"]) == ["ask", "answer", "judge"]
+    assert (rum["ended"], rum["parsed"], rum["model"], "element" in rum) == (
+        "ask", None, None, False,
+    )  # fmt: skip
+    (how,) = await exported(parts, "--failed")
+    assert (how["element"], how["failed"], list(how["steps"])) == (1, "answer", ["ask"])
+    (good,) = await exported(parts, "--step", "answer", "--where", "judge.score == 5 and question")
+    assert (good["parsed"], good["element"]) == ("So.", 0)
+
+
+async def test_what_comes_after_a_list_is_no_part_of_a_line_before_it(parts: Project) -> None:
+    found = await exported(parts, "--step", "ask")
+    assert [(one["parsed"], one["ended"], list(one["steps"])) for one in found] == [
+        (["Why?", "How?"], None, ["ask"]), ([], "ask", ["ask"]),
+    ]  # fmt: skip
+    refused = await parts.batchgen("export", "--step", "ask", "--where", "judge.score > 1")
+    assert refused.code == 2
+    assert "there is no judge; there is id, input, metadata, response, parsed, ask" in refused.err
+
+
+async def test_a_line_of_what_was_gathered_has_lists_of_the_steps_before(votes: Project) -> None:
+    (tea,) = await exported(votes)
+    assert (tea["parsed"], tea["response"], tea["ended"], "sample" in tea) == (
+        "Strong.", None, "best", False,
+    )  # fmt: skip
+    steps = tea["steps"]
+    assert [(one["sample"], one["parsed"]) for one in steps["draft"]] == [
+        (1, "Weak."), (2, "Strong."),
+    ]  # fmt: skip
+    assert [one["parsed"] for one in steps["score"]] == [1, 7]
+    assert steps["best"]["parsed"] == "Strong."
+    assert (tea["attempts"], tea["usage"]["completion_tokens"]) == (
+        4, sum(one["usage"]["completion_tokens"] for one in steps["draft"] + steps["score"]),
+    )  # fmt: skip
+    assert await exported(votes, "--where", "scores[1] == 7 and draft[0] == 'Weak.'") == [tea]
+    assert [one["sample"] for one in await exported(votes, "--step", "draft")] == [1, 2, 3]
+    assert await exported(votes, "--failed") == []
+
+
+async def test_groups_have_all_chains_of_an_item_in_one_line(parts: Project) -> None:
+    tea, rum = await exported(parts, "--group")
+    assert (tea["id"], [one["element"] for one in tea["chains"]]) == ("tea", [0])
+    assert (rum["metadata"], rum["chains"][0]["ended"]) == ({"of": "rum"}, "ask")
+
+
+async def test_rows_that_are_open_or_stale_are_counted(drafts: Project) -> None:
+    await drafts.batchgen("retry", "--step", "draft", "--id", "tea", "--done")
+    said = await drafts.batchgen("export", "-o", "-")
+    assert said.err == (
+        "1 row; left out: 1 failed (batchgen export --failed), 1 not answered yet\n"
+    )
+    said = await drafts.batchgen("export", "-o", "-", "--step", "revise")
+    assert said.err == "0 rows; left out: 1 stale (batchgen retry --stale)\n"
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+async def test_a_sheet_has_columns_for_each_step(drafts: Project) -> None:
+    out = await drafts.batchgen("export", "--format", "csv", "--all", "-o", "-")
+    tea, rum, mud = csv.DictReader(io.StringIO(out.out.lstrip("\ufeff"), newline=""))
+    assert (tea["critique.parsed.score"], tea["draft.parsed"], tea["parsed"]) == (
+        "3", "Tea.", "Hot tea.",
+    )  # fmt: skip
+    assert (rum["ended"], rum["revise.parsed"]) == ("critique", "")
+    assert (mud["failed"], mud["reason"], mud["draft.attempts"]) == ("critique", "parse", "1")
+    names = "id,critique.parsed.score,failed"
+    chosen = await drafts.batchgen("export", "--columns", names, "--all", "-o", "-")
+    assert chosen.out.splitlines()[1:] == ["tea,3,", "rum,9,", "mud,,critique"]
+
+
+async def test_a_table_for_programs_has_types_for_each_step(votes: Project) -> None:
+    import pyarrow.parquet as pq
+
+    await votes.batchgen("export", "-o", "votes.parquet")
+    (tea,) = pq.read_table(votes.path / "votes.parquet").to_pylist()
+    assert (tea["parsed"], tea["score.parsed"], tea["best.parsed"]) == (
+        "Strong.",
+        [1, 7],
+        "Strong.",
+    )
+    assert tea["draft.model"] == ["simulated", "simulated"]
