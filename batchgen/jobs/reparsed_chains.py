@@ -30,10 +30,10 @@ class ReparsedChains:
         self._rows = {one.item_id: self._row(one, found.get(one.item_id)) for one in page}
 
     def _row(self, answer: EndedAnswer, made_of: MadeOf | None) -> ChainRow:
-        links, gathered = made_of or MadeOf(())
+        found = made_of or MadeOf(())
         return ChainRow.of(
-            self._chain, self._numbers[answer.experiment_id], answer.item_id, answer.input, links,
-            gathered,
+            self._chain, self._numbers[answer.experiment_id], answer.item_id, answer.input,
+            found.links, found.gathered,
         )  # fmt: skip
 
     def given(self, answer: EndedAnswer) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ and an empty page is the end.
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -217,7 +217,7 @@ class UnknownCall(Struct, frozen=True):
 # Steps
 
 
-class MadeOf(NamedTuple):
+class MadeOf(Struct, frozen=True):
     """The rows that a row was made of, from its chain's first one down to its parent; and of a
     gathering step's row those that it gathers, each with what it was made of."""
 
@@ -225,7 +225,7 @@ class MadeOf(NamedTuple):
     gathered: "tuple[tuple[Link, ...], ...]" = ()
 
 
-class ChainStep(NamedTuple):
+class ChainStep(Struct, frozen=True):
     """A step of a chain: an experiment, whose new rows have this recipe. `gathered_by` is the
     experiment of the step that gathers its rows; None: none does."""
 
@@ -248,7 +248,7 @@ class Chain(Struct, frozen=True):
     is_followed: bool = True
 
 
-class FollowRow(NamedTuple):
+class FollowRow(Struct, frozen=True):
     """A row of a step that is done, for `follow`."""
 
     item_id: int
@@ -262,7 +262,7 @@ class FollowRow(NamedTuple):
     made_of: MadeOf = MadeOf(())
 
 
-class StaleRow(NamedTuple):
+class StaleRow(Struct, frozen=True):
     """A stale row. It `waits` while its parent is not done, or makes no such row any more; else it
     may be asked anew or, if that is not what it `asks`, it sees what it saw before."""
 

@@ -7,6 +7,7 @@ from math import fsum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from batchgen.export.chains.walk import Part
 from batchgen.steps import Link, Plan, chain_values, value_of
@@ -46,8 +47,8 @@ class ChainLine(Struct, frozen=True, dict=True):
         """The answer alone, as a result of the chain's item."""
         row, place = (self.own or self._rows[-1]).result, "".join(f"[{n}]" for n in self.elements)
         name = self.first.custom_id or str(self.first.id)
-        return row._replace(
-            custom_id=f"{name}{place}", metadata=self.first.metadata, sample=self.row.sample
+        return replace(
+            row, custom_id=f"{name}{place}", metadata=self.first.metadata, sample=self.row.sample
         )
 
     @cached_property
@@ -58,7 +59,8 @@ class ChainLine(Struct, frozen=True, dict=True):
         answering = self.own or self.failed
         answer = answering and answering.result
         costs = [one.cost_usd for one in results if one.cost_usd is not None]
-        return self.first._replace(
+        return replace(
+            self.first,
             response=answer.response if answer else _NO_TEXT,
             parsed=self._parsed(),
             model=answer.model if answer else None,

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from batchgen.items import State
 from batchgen.steps import Plan
 from batchgen.store import ChainRow, ResultRow
@@ -133,7 +135,7 @@ class ItemRows:
         self, row: ChainRow, result: ResultRow, gathered: Sequence[tuple[Part, ...]] = ()
     ) -> Part:
         if self._plan.steps[row.number].runs_code:  # it was tried, but that was no call
-            result = result._replace(tries=0)
+            result = replace(result, tries=0)
         return Part(row.number, row.element, result, tuple(gathered))
 
     def _gathered_chain(self, row: ChainRow) -> tuple[Part, ...] | None:

@@ -93,5 +93,6 @@ class _Read:
         link = self.links[item_id]
         if item_id not in self.parents:
             return (link,)
-        links, gathered = self.made_of(item_id)
-        return (*links, replace(link, gathered=gathered) if gathered else link)
+        above = self.made_of(item_id)
+        own = replace(link, gathered=above.gathered) if above.gathered else link
+        return (*above.links, own)

@@ -3,6 +3,8 @@
 import sqlite3
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import State
 from batchgen.steps import Plan, StepRule
@@ -22,7 +24,7 @@ def chain_of(db: sqlite3.Connection, experiment_id: int) -> Chain | None:
         return None
     first_id, plan_id, body, is_followed = row
     steps = tuple(
-        step._replace(runs_code=bool(step.runs_code))
+        replace(step, runs_code=bool(step.runs_code))
         for step in rows_of(db, "chain_steps", ChainStep, {"first_id": first_id})
     )
     return Chain(first_id, plan_id, Plan.from_json(body), steps, bool(is_followed))

@@ -4,6 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from batchgen.items import State
 from batchgen.steps import Followed
 from batchgen.store.chain import Steps, made_of_parent
@@ -29,7 +31,7 @@ def follow_page(
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     page, _ = bounded(rows_of(db, "rows_to_follow", FollowRow, which), _chars_of)
     found = links_of(db, [row.item_id for row in page])
-    return [row._replace(made_of=found.get(row.item_id, MadeOf(()))) for row in page]
+    return [replace(row, made_of=found.get(row.item_id, MadeOf(()))) for row in page]
 
 
 def _chars_of(row: FollowRow) -> int:
