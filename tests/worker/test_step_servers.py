@@ -154,3 +154,28 @@ async def test_rows_of_steps_are_no_chains_that_are_done(
     job = job_of(tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word}"))
     result = await job.run(words(8), until=5)
     assert (result.exit_code, result.counts.done, result.counts.ended) == (3, 11, 3)
+
+
+async def test_chains_are_begun_while_those_that_were_may_be_refused_for_themselves(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    """Whose fault it is can only be told by others, and these would never be asked."""
+    for number in range(5):
+        simulator.script(f"Judge w{number} ", *["400"] * 9)
+    job = job_of(tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word} "))
+    result = await job.run(words(30), until=5)
+    assert (result.exit_code, result.counts.ended) == (0, 5)
+    refused = job.ends("judge").count(("failed", "rejected", None))
+    assert 1 <= refused <= 5
+    assert job.ends("judge").count(("done", None, None)) == 5
+
+
+async def test_few_chains_are_begun_where_a_step_is_refused(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    simulator.script("Judge", *["400"] * 99)
+    job = job_of(tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word}"))
+    result = await job.run(words(60), until=5)
+    assert (result.exit_code, result.counts.ended) == (4, 0)
+    assert simulator.calls_of("Judge") <= 20
+    assert simulator.calls_of("Draft") <= 20 + 5

@@ -796,7 +796,10 @@ select distinct c.experiment_id
 select e.id, e.number, e.step, coalesce(s.ended, 0) as ended,
        coalesce(sum(c.n) filter (where c.state = 'done'), 0) as done,
        coalesce(sum(c.n) filter (where c.state = 'running'), 0) as running,
-       coalesce(sum(c.n) filter (where c.state = 'pending'), 0) as pending
+       coalesce(sum(c.n) filter (where c.state = 'pending'), 0) as pending,
+       (select count(*) from suspects x
+         where x.experiment_id = e.id
+           and x.server not in (select server from condemned_runs)) as suspects
   from experiments e
   left join step_counters s on s.experiment_id = e.id
   left join counters c on c.experiment_id = e.id

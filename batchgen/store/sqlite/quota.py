@@ -14,7 +14,8 @@ from batchgen.store.values import ClaimRequest
 
 
 class ChainsBegun(NamedTuple):
-    """How an experiment stands; `step` is None where it has no steps."""
+    """How an experiment stands; `step` is None where it has no steps. `suspects` are those of the
+    pending rows of which others have to tell whose fault it is that they failed."""
 
     id: int
     number: int
@@ -23,6 +24,14 @@ class ChainsBegun(NamedTuple):
     done: int
     running: int
     pending: int
+    suspects: int
+
+    @property
+    def begun(self) -> int:
+        """Rows of chains that may yet end. Suspects are none: else nothing new would be begun, and
+        nobody asked who could tell."""
+        waiting = self.pending - self.suspects if self.number else 0
+        return self.running + waiting
 
 
 class Quota:
@@ -75,5 +84,4 @@ def _ended_and_begun(
         return None
     later = frozenset(row.id for row in rows if row.number)
     ended = sum(row.done if row.step is None else row.ended for row in rows)
-    begun = sum(row.running + (row.pending if row.number else 0) for row in rows)
-    return later, ended, begun
+    return later, ended, sum(row.begun for row in rows)
