@@ -72,6 +72,8 @@ def work(
     async def job() -> int:
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names, step)
+            if options.get("until") is not None:
+                scope.check_until()
             spec = spec_of(config, experiments=scope.ids, **options)
             await _say_if_recipe_changed(session, store, config, scope.ids)
             present = await load_present_parsers(session, store, config, scope.ids)

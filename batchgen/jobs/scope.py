@@ -13,12 +13,23 @@ _MOST_NAMED = 5
 
 class Scope(Struct, frozen=True):
     """`ids` are the experiments, None: all; `had_nothing`: nothing was open in them. `elsewhere`
-    are the names of the other experiments that have open items, each with how many."""
+    are the names of the other experiments that have open items, each with how many. `goes_on` is a
+    step that the chains of one of them go on with, and that is not among them."""
 
     name: str
     ids: tuple[int, ...] | None
     had_nothing: bool = False
     elsewhere: tuple[tuple[str, int], ...] = ()
+    goes_on: str | None = None
+
+    def check_until(self) -> None:
+        """Raises UsageError where no chain comes to its end, so that none can be counted."""
+        if self.goes_on is not None:
+            raise UsageError(
+                "--until counts chains that have come to their end, which is not in "
+                f"{self.name}: they go on with {self.goes_on}. To claim so many rows, take "
+                "--max-items."
+            )
 
     @property
     def elsewhere_text(self) -> str:
@@ -35,8 +46,11 @@ async def scope_of(store: Store, names: Sequence[str] | None, step: str | None =
     """
     found = await store.experiments()
     if names is None:
-        ids = None if step is None else _deepest_first(await chosen_experiments(store, None, step))
-        return Scope("the database", ids)
+        if step is None:
+            return Scope("the database", None)
+        chosen = await chosen_experiments(store, None, step)
+        goes_on = _step_after(found, chosen)
+        return Scope(f"step {step!r} of all experiments", _deepest_first(chosen), goes_on=goes_on)
     counts = await store.counts_by_experiment()
     missing = [name for name in names if not named(found, name)]
     chosen = [one for name in names for one in named(found, name)]
@@ -52,12 +66,20 @@ async def scope_of(store: Store, names: Sequence[str] | None, step: str | None =
         title = f"step {step!r} of {title}"
         chosen = [o for name in names for o in await chosen_experiments(store, name, step)]
     had_nothing = not any(is_open.get(one.id) for one in chosen)
-    return Scope(title, _deepest_first(chosen), had_nothing, elsewhere)
+    ids, goes_on = _deepest_first(chosen), _step_after(found, chosen)
+    return Scope(title, ids, had_nothing, elsewhere, goes_on)
 
 
 def _deepest_first(chosen: Sequence[Experiment]) -> tuple[int, ...]:
     in_order = sorted(chosen, key=lambda one: -one.number)
     return tuple(dict.fromkeys(one.id for one in in_order))
+
+
+def _step_after(found: Sequence[Experiment], chosen: Sequence[Experiment]) -> str | None:
+    """The name of a last step of one of these that is not among them."""
+    last = {one.first_id or one.id: one for one in sorted(found, key=lambda one: one.number)}
+    ends = (last[one.first_id or one.id] for one in chosen)
+    return next((one.name for one in ends if one not in chosen), None)
 
 
 def _elsewhere(

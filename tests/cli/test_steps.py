@@ -98,6 +98,21 @@ async def test_a_step_that_is_not_there_is_refused(two_steps: Project) -> None:
     )  # fmt: skip
 
 
+async def test_until_needs_the_end_of_the_chains(two_steps: Project, simulator: Simulator) -> None:
+    assert (await two_steps.batchgen("enqueue", "pool.jsonl")).code == 0
+    for named in (["--step", "draft"], ["--experiment", "demo/draft"]):
+        refused = await two_steps.batchgen("work", *named, "--until", "2")
+        assert refused.code == 2
+        assert (
+            "they go on with demo/critique. To claim so many rows, take --max-items." in refused.err
+        )
+    assert simulator.calls == 0
+    assert (await two_steps.batchgen("work", "--step", "draft", "--max-items", "2")).code == 0
+    assert simulator.calls == 2
+    assert (await two_steps.batchgen("work", "--step", "critique", "--until", "1")).code == 0
+    assert simulator.calls == 3
+
+
 async def test_until_counts_chains_that_ended(two_steps: Project) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
     assert (await two_steps.batchgen("work", "--until", "2", "-c", "1")).code == 0

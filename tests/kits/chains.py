@@ -59,13 +59,16 @@ class ChainJob:
             rows = [new_item(one, into.experiment_id, custom_id=one.get("id")) for one in items]
             await store.add_items(into, rows)
 
-    async def work(self, store: Store, *, slots: int = 4, **settings: Any) -> WorkResult:
+    async def work(
+        self, store: Store, *, slots: int = 4, experiments: tuple[int, ...] = (), **settings: Any
+    ) -> WorkResult:
+        """Of all steps, or of these experiments."""
         options = {name: settings.pop(name) for name in _OPTIONS if name in settings}
         config = self.config(**settings)
         chain = await store.chain_of(1)
         assert chain is not None
         ids = tuple(step.experiment_id for step in reversed(chain.steps))
-        spec = spec_of(config, experiments=ids, concurrency=slots, **options)
+        spec = spec_of(config, experiments=experiments or ids, concurrency=slots, **options)
         return await work(store, config, spec, RunContext(self.stop, self.log))
 
     async def run(

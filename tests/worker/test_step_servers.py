@@ -9,6 +9,7 @@ import pytest
 from batchgen.errors import ConfigError
 from batchgen.jobs.configured_servers import configured_servers
 from batchgen.simulate import Simulator
+from batchgen.store import open_store
 from batchgen.worker.stats import HaltKind
 from tests.kits.chains import ChainJob
 
@@ -179,3 +180,19 @@ async def test_few_chains_are_begun_where_a_step_is_refused(
     assert (result.exit_code, result.counts.ended) == (4, 0)
     assert simulator.calls_of("Judge") <= 20
     assert simulator.calls_of("Draft") <= 20 + 5
+
+
+async def test_of_chains_that_wait_at_a_later_step_only_so_many_go_on(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    job = job_of(
+        tmp_path, simulator, step("draft", "Draft {word}"), step("judge", "Judge {word}"),
+        step("end", "End {word}"),
+    )  # fmt: skip
+    async with open_store(job.database, create=True) as store:
+        await job.enqueue(store, words(20))
+        await job.work(store, experiments=(1,))
+        result = await job.work(store, until=3)
+    assert (result.exit_code, result.counts.ended) == (0, 3)
+    calls = [simulator.calls_of(name) for name in ("Draft", "Judge", "End")]
+    assert calls == [20, 3, 3]

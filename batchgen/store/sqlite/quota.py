@@ -1,11 +1,11 @@
 """How many more chains a worker may begin, where so many are wanted in the end (`--until`).
 
-Of an experiment without steps a chain is an item. Rows of later steps belong to chains that have
-begun, and are claimed whatever is wanted.
+Of an experiment without steps a chain is an item. A row is begun only when all that run, and all
+that wait at later steps, would not be enough if each of them ended a chain.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from batchgen.store.records import Counts
@@ -26,31 +26,36 @@ class ChainsBegun(NamedTuple):
     pending: int
     suspects: int
 
-    @property
-    def begun(self) -> int:
-        """Rows of chains that may yet end. Suspects are none: else nothing new would be begun, and
-        nobody asked who could tell."""
-        waiting = self.pending - self.suspects if self.number else 0
+    def on_its_way(self, number: int) -> int:
+        """Its rows whose chains may end before one whose row waits at this place does. Suspects are
+        none of them: else nothing would be begun, and nobody asked who could tell."""
+        waiting = self.pending - self.suspects if self.number > number else 0
         return self.running + waiting
 
 
 class Quota:
-    """During one exchange. `is_met`: as many as are wanted have ended."""
+    """During one exchange: how many rows of each step may be begun. `is_met`: as many chains as are
+    wanted have ended."""
 
-    def __init__(self, later: frozenset[int], left: int | None, *, is_met: bool) -> None:
-        self._later = later
-        self._left = left
+    def __init__(
+        self, left: Mapping[int, int], numbers: Mapping[int, int], *, is_met: bool
+    ) -> None:
+        self._left = dict(left)
+        self._numbers = numbers
         self.is_met = is_met
 
     def of(self, experiment_id: int, calls: int) -> int:
         """How many of so many may be rows of this experiment."""
-        if self._left is None or experiment_id in self._later:
-            return calls
-        return min(calls, self._left)
+        return min(calls, self._left.get(self._number(experiment_id), calls))
 
     def take(self, experiment_id: int, calls: int) -> None:
-        if self._left is not None and experiment_id not in self._later:
-            self._left -= calls
+        """So many are claimed. For the steps before it they were on their way already."""
+        for number in self._left:
+            if number >= self._number(experiment_id):
+                self._left[number] -= calls
+
+    def _number(self, experiment_id: int) -> int:
+        return self._numbers.get(experiment_id, 0)
 
 
 def quota_of(
@@ -58,22 +63,7 @@ def quota_of(
 ) -> Quota:  # fmt: skip
     """`count` says how the wanted items stand."""
     if want.until is None:
-        return Quota(frozenset(), None, is_met=False)
-    chains = _ended_and_begun(db, want)
-    if chains is None:
-        counts = count()
-        left = counts.wanted(want.until)
-        return Quota(frozenset(), left, is_met=counts.is_enough(want.until))
-    later, ended, begun = chains
-    left = max(0, want.until - ended - begun)
-    return Quota(later, left, is_met=ended >= want.until)
-
-
-def _ended_and_begun(
-    db: sqlite3.Connection, want: ClaimRequest
-) -> tuple[frozenset[int], int, int] | None:
-    """The later steps, how many chains have ended, and how many are under way. None: there are no
-    steps."""
+        return Quota({}, {}, is_met=False)
     chosen = want.experiments
     rows = [
         row
@@ -81,7 +71,12 @@ def _ended_and_begun(
         if chosen is None or row.id in chosen
     ]
     if all(row.step is None for row in rows):
-        return None
-    later = frozenset(row.id for row in rows if row.number)
+        counts = count()
+        return Quota({0: counts.wanted(want.until)}, {}, is_met=counts.is_enough(want.until))
     ended = sum(row.done if row.step is None else row.ended for row in rows)
-    return later, ended, sum(row.begun for row in rows)
+    numbers = {row.id: row.number for row in rows}
+    left = {
+        number: max(0, want.until - ended - sum(row.on_its_way(number) for row in rows))
+        for number in set(numbers.values())
+    }
+    return Quota(left, numbers, is_met=ended >= want.until)
