@@ -66,10 +66,13 @@ class Exportable(Struct, frozen=True):
     groups: tuple[str, ...] = tuple(GROUPS)
 
 
-async def exportable(store: ReadStore, name: str, step: str | None = None) -> Exportable:
+async def exportable(
+    store: ReadStore, name: str, step: str | None = None,
+    remedy: Remedy | None = Remedy.NAME_EXPERIMENT,
+) -> Exportable:  # fmt: skip
     """What is called `name`: `demo/judge` is the step `judge` of `demo`. Raises UsageError when it
-    is not there."""
-    experiment, named_step = await _first_step(store, name)
+    is not there; `remedy` as for `experiment_named`."""
+    experiment, named_step = await _first_step(store, name, remedy)
     step = step or named_step
     chain = None if experiment.step is None else await store.chain_of(experiment.id)
     if chain is None:
@@ -86,7 +89,9 @@ async def exportable(store: ReadStore, name: str, step: str | None = None) -> Ex
     return Exportable(experiment, step, names_in_lines(chain.plan, step), groups)
 
 
-async def _first_step(store: ReadStore, name: str) -> tuple[Experiment, str | None]:
+async def _first_step(
+    store: ReadStore, name: str, remedy: Remedy | None
+) -> tuple[Experiment, str | None]:
     """The experiment, by its first step where it has some; and the step that the name means."""
     found = await store.experiments()
     for one in found:
@@ -94,7 +99,7 @@ async def _first_step(store: ReadStore, name: str) -> tuple[Experiment, str | No
             return next(first for first in found if first.id == one.first_id), one.step
         if one.first_id is None and one.step is not None and f"{one.name}/{one.step}" == name:
             return one, one.step
-    return await experiment_named(store, name), None
+    return await experiment_named(store, name, remedy), None
 
 
 async def left_out_of(
