@@ -58,6 +58,7 @@ class Remedy(Enum):
     MEND_PARSER = auto()  # which, scope
     MEND_FUNCTION = auto()  # which
     CHANGE_STEP = auto()  # which, item
+    MEND_GATHERED = auto()  # item
     ASK_ANOTHER_MODEL = auto()  # which
     CHANGE_REQUEST = auto()  # which, item
 

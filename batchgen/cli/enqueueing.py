@@ -45,7 +45,6 @@ from batchgen.jobs.sources import note_own_files, only_offers, open_source, outd
 from batchgen.llm.prices import Prices
 from batchgen.pool import BadLine
 from batchgen.store import Experiment, OtherRecipe, Store, open_store
-from batchgen.where import Where
 
 
 class PoolFlags(Struct, frozen=True, kw_only=True):
@@ -58,7 +57,7 @@ class PoolFlags(Struct, frozen=True, kw_only=True):
     limit: int | None = None
     other_recipe: str | None = None
     skip_path: Path | None = None
-    where: Where | None = None
+    where: str | None = None
     prompt: str | None = None
     system: str | None = None
     model: str | None = None
@@ -75,7 +74,7 @@ class PoolFlags(Struct, frozen=True, kw_only=True):
 
 _BAD_LINES_SHOWN = 10
 where_option = click.option(
-    "--where", type=Where, metavar="EXPR",
+    "--where", metavar="EXPR",
     help="Of results:EXPERIMENT only the rows for which this holds, as export --where has it.",
 )  # fmt: skip
 pool_options = gathered(

@@ -19,7 +19,7 @@ from batchgen.export import (
     follow_to_stream,
     format_of,
 )
-from batchgen.jobs.export import ExportResult, export, follow, left_out_of
+from batchgen.jobs.export import ExportResult, export, follow, left_out_of, rows_there
 from batchgen.jobs.present_parser import outdated
 from batchgen.store import Experiment, Store
 
@@ -49,7 +49,7 @@ async def export_to(
             session.say(f"{counted(rows, 'row')}; {text}")
         return
     overwriting = Overwriting(config.own_files, force, session.say)
-    total = (request or ExportRequest()).rows_of(await store.counts([experiment.id]))
+    total = await rows_there(store, experiment, request or ExportRequest())
     read = Latest(0)
     with showing_progress(session, lambda: f"exporting: {read.value:,} of {total:,} rows"):
         exported = await export(

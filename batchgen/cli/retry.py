@@ -96,6 +96,11 @@ def retry(
             went = "would go" if dry_run else "went"
             items = counted(result.retried, "item" if done_too else "failed item")
             print_text(f"{items} {went} back to pending.")
+        if result.unmade:
+            session.say(
+                f"not retried: {counted(result.unmade, 'item')}, as what a step is made of is not "
+                "done, or something else became of it meanwhile"
+            )
         return 0
 
     return run_async(job())

@@ -36,7 +36,12 @@ from batchgen.export.chosen_columns import column_names
 from batchgen.export.columns import GROUPS
 from batchgen.export.convert import Converted, convert
 from batchgen.export.files import Hashed, is_special, sha256_of, whole_file
-from batchgen.export.follow import follow_to_file, follow_to_stream, keep_live_file
+from batchgen.export.follow import (
+    follow_to_file,
+    follow_to_stream,
+    ids_of_steps,
+    keep_live_file,
+)
 from batchgen.export.formats import FORMATS, FormatSpec, format_of
 from batchgen.export.groups import write_groups
 from batchgen.export.lines import matches, result_object
@@ -68,8 +73,8 @@ __all__ = [
     "FORMATS", "GROUPS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LeftOut",
     "LiveFile", "Overwriting", "Progress", "check_export", "check_live_file", "check_targets",
     "column_names", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
-    "format_of", "keep_live_file", "live_path", "matches", "output_path", "refuse_kept",
-    "result_object", "untold",
+    "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches", "output_path",
+    "refuse_kept", "result_object", "untold",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchgen.errors import BatchgenError, StoreError, UsageError
-from batchgen.export.live_file import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread, page_lines
+from batchgen.export.live_file import FOLLOW_EVERY_S, LiveFile, live_pages, on_thread
 from batchgen.export.tail import lock_holder
 from batchgen.shutdown import uninterrupted
 from batchgen.store import Experiment, Store
@@ -103,16 +103,23 @@ async def follow_to_stream(
                     "and the new ones follow"
                 )
             after, superseded = page.result_seq, page.superseded_results
-            await on_thread(write, page_lines(page))
+            await on_thread(write, page.text)
 
 
 async def _polls(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
     """Yields whenever it is time to look for new results: False, and once True in the end, when
     nothing was left to be done."""
-    while (await store.counts([experiment.id])).open:
+    ids = await ids_of_steps(store, experiment)
+    while (await store.counts(ids)).open:
         yield False
         await asyncio.sleep(FOLLOW_EVERY_S)
     yield True
+
+
+async def ids_of_steps(store: Store, experiment: Experiment) -> list[int]:
+    """Of the experiments that are its steps; its own, where it has none."""
+    chain = None if experiment.step is None else await store.chain_of(experiment.id)
+    return [step.experiment_id for step in chain.steps] if chain else [experiment.id]
 
 
 def _locked_by_another(path: Path) -> str:

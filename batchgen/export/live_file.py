@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.errors import BatchgenError, Remedy, UsageError
@@ -31,7 +32,7 @@ from batchgen.export.targets import (
     keep_if_changed,
 )
 from batchgen.shutdown import uninterrupted
-from batchgen.store import Experiment, LiveFileRecord, LivePage, Store
+from batchgen.store import Experiment, LiveFileRecord, Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +40,18 @@ T = TypeVar("T")
 FOLLOW_EVERY_S = 0.5
 _PAGE_RESULTS = 500
 _CHANGED = "it was not as batchgen had left it"
+
+
+class LiveLines(Struct, frozen=True):
+    """The lines of what is done of the results up to `result_seq`, `rows` of them; `is_last`: there
+    were no more at that moment. `superseded_results`: so many results that were done had been
+    replaced by then."""
+
+    text: bytes
+    rows: int
+    result_seq: int
+    is_last: bool
+    superseded_results: int
 
 
 class _SupersededError(Exception):
@@ -111,7 +124,7 @@ class LiveFile:
         pages = self._pages(record.result_seq, record.superseded_results)
         try:
             while lines and (page := await anext(pages, None)):
-                known = page_lines(page)[: len(lines)]
+                known = page.text[: len(lines)]
                 if not lines.startswith(known):
                     return False
                 lines = lines[len(known) :]
@@ -169,8 +182,8 @@ class LiveFile:
         assert tail is not None
         was = record
         async for page in self._pages(was.result_seq, was.superseded_results):
-            await on_thread(tail.append, page_lines(page))
-            record = replace(record, result_seq=page.result_seq, rows=record.rows + len(page.rows))
+            await on_thread(tail.append, page.text)
+            record = replace(record, result_seq=page.result_seq, rows=record.rows + page.rows)
         if record.rows > was.rows:
             await on_thread(tail.sync)
             record = replace(record, size_bytes=tail.size_bytes, sha256=tail.sha256)
@@ -185,8 +198,8 @@ class LiveFile:
             async with _entered(whole_file(self._target)) as file:
                 new = Tail.of(self._target, file)
                 async for page in self._pages(0, None):
-                    await on_thread(new.append, page_lines(page))
-                    rows += len(page.rows)
+                    await on_thread(new.append, page.text)
+                    rows += page.rows
                     result_seq, superseded = page.result_seq, page.superseded_results
         except BaseException:
             if new is not None:
@@ -205,7 +218,7 @@ class LiveFile:
             self._say(f"{self.path}: written anew, as {self._why_rewrite}")
             self._why_rewrite = ""
 
-    async def _pages(self, after: int, superseded: int | None) -> AsyncIterator[LivePage]:
+    async def _pages(self, after: int, superseded: int | None) -> AsyncIterator[LiveLines]:
         """The results after result `after`, until there are no more. `superseded` is how many had
         been replaced when the file was written so far; raises _SupersededError when more were."""
         async for page in live_pages(self._store, self._experiment, after):
@@ -224,17 +237,39 @@ class LiveFile:
         )
 
 
-async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncIterator[LivePage]:
+async def live_pages(store: Store, experiment: Experiment, after: int) -> AsyncIterator[LiveLines]:
     """The results after result `after`, until there are no more; at least one page. Raises
     BatchgenError when the experiment was deleted."""
+    read = _lines_of_results if experiment.step is None else _lines_of_chains
     while True:
-        page = await store.files.live_page(experiment.id, after, _PAGE_RESULTS)
+        page = await read(store, experiment.id, after)
         if page is None:
             raise _deleted(experiment)
         yield page
         if page.is_last:
             return
         after = page.result_seq
+
+
+async def _lines_of_results(store: Store, experiment_id: int, after: int) -> LiveLines | None:
+    page = await store.files.live_page(experiment_id, after, _PAGE_RESULTS)
+    if page is None:
+        return None
+    text = "".join(map(export_line, page.rows)).encode()
+    return LiveLines(
+        text, len(page.rows), page.result_seq, page.is_last, page.superseded_results
+    )  # fmt: skip
+
+
+async def _lines_of_chains(store: Store, first_id: int, after: int) -> LiveLines | None:
+    from batchgen.export.chains import live_chain_texts  # here: few experiments have steps
+
+    page = await store.chains.live_chain_page(first_id, after, _PAGE_RESULTS)
+    if page is None:
+        return None
+    texts = live_chain_texts(page)
+    text = "".join(texts).encode()
+    return LiveLines(text, len(texts), page.result_seq, page.is_last, page.superseded_results)
 
 
 async def check_live_file(store: Store, record: LiveFileRecord) -> str | None:
@@ -280,10 +315,6 @@ def _deleted(experiment: Experiment) -> BatchgenError:
     return BatchgenError(
         f"experiment {experiment.name!r} was deleted, so there is nothing to follow."
     )
-
-
-def page_lines(page: LivePage) -> bytes:
-    return "".join(map(export_line, page.rows)).encode()
 
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

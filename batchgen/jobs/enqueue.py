@@ -23,7 +23,7 @@ from batchgen.errors import (
 )
 from batchgen.items import RAW, NewItem, ParserVersion, PoolItem, Recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
-from batchgen.jobs.lookup import name_of_item
+from batchgen.jobs.lookup import is_results, name_of_item
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
 from batchgen.jobs.recipe_choice import (
     Costs,
@@ -31,7 +31,6 @@ from batchgen.jobs.recipe_choice import (
     other_recipe_error,
     still_running_error,
 )
-from batchgen.jobs.sources import is_results
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine, read_item
 from batchgen.prompts import Renderer

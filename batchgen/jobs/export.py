@@ -27,7 +27,7 @@ from batchgen.export import (
 )
 from batchgen.items import State
 from batchgen.jobs.lookup import experiment_named
-from batchgen.store import Experiment, ReadStore, Store
+from batchgen.store import Chain, Counts, Experiment, ReadStore, Store
 from batchgen.where import NAMES
 
 NOTHING_LEFT_OUT = LeftOut()
@@ -66,10 +66,13 @@ class Exportable(Struct, frozen=True):
     groups: tuple[str, ...] = tuple(GROUPS)
 
 
-async def exportable(store: ReadStore, name: str, step: str | None = None) -> Exportable:
+async def exportable(
+    store: ReadStore, name: str, step: str | None = None,
+    remedy: Remedy | None = Remedy.NAME_EXPERIMENT,
+) -> Exportable:  # fmt: skip
     """What is called `name`: `demo/judge` is the step `judge` of `demo`. Raises UsageError when it
-    is not there."""
-    experiment, named_step = await _first_step(store, name)
+    is not there; `remedy` as for `experiment_named`."""
+    experiment, named_step = await _first_step(store, name, remedy)
     step = step or named_step
     chain = None if experiment.step is None else await store.chain_of(experiment.id)
     if chain is None:
@@ -86,7 +89,9 @@ async def exportable(store: ReadStore, name: str, step: str | None = None) -> Ex
     return Exportable(experiment, step, names_in_lines(chain.plan, step), groups)
 
 
-async def _first_step(store: ReadStore, name: str) -> tuple[Experiment, str | None]:
+async def _first_step(
+    store: ReadStore, name: str, remedy: Remedy | None
+) -> tuple[Experiment, str | None]:
     """The experiment, by its first step where it has some; and the step that the name means."""
     found = await store.experiments()
     for one in found:
@@ -94,7 +99,7 @@ async def _first_step(store: ReadStore, name: str) -> tuple[Experiment, str | No
             return next(first for first in found if first.id == one.first_id), one.step
         if one.first_id is None and one.step is not None and f"{one.name}/{one.step}" == name:
             return one, one.step
-    return await experiment_named(store, name), None
+    return await experiment_named(store, name, remedy), None
 
 
 async def left_out_of(
@@ -103,11 +108,38 @@ async def left_out_of(
     """Of an export with so many `rows`. One of failed items leaves nothing out."""
     if request.state is not State.DONE:
         return LeftOut()
+    if (chain := await _chain_of(store, experiment)) is not None:
+        whole = await store.counts([step.experiment_id for step in chain.steps])
+        return LeftOut((await _ends_of(store, chain)).failed, whole.open, stale=whole.stale)
     counts = await store.counts([experiment.id])
     chosen = request.where is None or request.group
     failed = 0 if request.failed_too else counts.failed
     not_chosen = 0 if chosen else max(0, request.rows_of(counts) - rows)
     return LeftOut(failed, counts.open, not_chosen)
+
+
+async def rows_there(store: Store, experiment: Experiment, request: ExportRequest) -> int:
+    """How many rows an export can have, before any is chosen."""
+    chain = await _chain_of(store, experiment)
+    if chain is None:
+        return request.rows_of(await store.counts([experiment.id]))
+    if request.step is not None:
+        (step,) = (one.experiment_id for one in chain.steps if one.name == request.step)
+        return request.rows_of(await store.counts([step]))
+    ends = await _ends_of(store, chain)
+    failed = ends.failed if request.has_failed else 0
+    return failed if request.state is State.FAILED else ends.ended + failed
+
+
+async def _chain_of(store: Store, experiment: Experiment) -> Chain | None:
+    return None if experiment.step is None else await store.chain_of(experiment.id)
+
+
+async def _ends_of(store: Store, chain: Chain) -> Counts:
+    """Of the steps with which chains can end: what was gathered goes on."""
+    last = [step.experiment_id for step in chain.steps if step.gathered_by is None]
+    by_experiment = await store.counts_by_experiment()
+    return Counts.sum_of(by_experiment[id_] for id_ in last if id_ in by_experiment)
 
 
 async def export(
@@ -177,14 +209,15 @@ async def live_file_of(
     *,
     say: Callable[[str], None],
 ) -> LiveFile:
-    """The live file at `path` for the one of these experiments (None: of all) that there is.
+    """The live file at `path` for the one of these experiments (None: of all) that there is; of
+    steps, it has their whole chains.
 
     Raises UsageError when there are several or none, or for a file that cannot be a live one;
     BatchgenError when it cannot be written.
     """
-    chosen = [
-        one for one in await store.experiments() if experiments is None or one.id in experiments
-    ]
+    found = await store.experiments()
+    ids = {one.first_id or one.id for one in found if experiments is None or one.id in experiments}
+    chosen = [one for one in found if one.id in ids]
     if not chosen:
         raise UsageError(f"{store.name}: nothing is enqueued yet.", Remedy.ENQUEUE_FIRST)
     if len(chosen) != 1:

@@ -104,16 +104,22 @@ async def _failed_like(
     store: ReadStore, experiment: Experiment, group: FailureGroup, message: str | None
 ) -> FailedLike:
     remedy, setting = _REMEDIES[Reason(group.reason)], None
-    if experiment.runs_code:
+    if group.reason == Reason.REJECTED and experiment.number:
+        gathers = await _gathers(store, experiment)
+        remedy = Remedy.MEND_GATHERED if gathers else Remedy.CHANGE_STEP
+    elif experiment.runs_code:
         remedy = Remedy.MEND_FUNCTION
-    elif experiment.number and group.reason == Reason.REJECTED:
-        remedy = Remedy.CHANGE_STEP
     elif remedy is Remedy.RAISE_MAX_TOKENS:
         setting = await _larger_max_tokens(store, group.example)
     elif group.reason == Reason.CRASH and await store.parsers.answer_of(group.example) is None:
         remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer
     example = await name_of_item(store, group.example)
     return FailedLike(group, remedy, example, message, setting)
+
+
+async def _gathers(store: ReadStore, experiment: Experiment) -> bool:
+    chain = await store.chain_of(experiment.id)
+    return chain is not None and chain.plan.steps[experiment.number].gather is not None
 
 
 # What the same request would fail at again is not asked again as it is. A 429 costs an item no try,

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from batchgen.store import Store
 
 
+RESULTS = "results:"
+
+
+def is_results(source: str) -> bool:
+    """Whether the source of a pool names the results of an experiment."""
+    return source.startswith(RESULTS)
+
+
 @asynccontextmanager
 async def open_experiments(
     config: Config, name: str | None

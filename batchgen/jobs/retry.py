@@ -42,11 +42,13 @@ class RetryRequest(Struct, frozen=True):
 
 class RetryResult(Struct, frozen=True):
     """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
-    were skipped, as params of their own win over the settings."""
+    were skipped, as params of their own win over the settings, and `unmade` ones, as what they are
+    made of is not there: a step's that gathers rows of which none is done."""
 
     retried: int
     overridden: int
     dry_run: bool
+    unmade: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {"retried": self.retried, "dry_run": self.dry_run}
@@ -58,14 +60,15 @@ async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -
     Raises UsageError when an experiment or an item is not there, has not ended, or is done and
     `done_too` does not say so; then nothing has changed.
     """
-    retried = overridden = 0
+    retried = overridden = unmade = 0
     change = _recipe_change(request.settings)
     async for page in _pages(store, request):
         skipped = await _with_own_params(store, page, request.settings)
         items = [item for item in page if item.item_id not in skipped]
         overridden += len(skipped)
-        retried += len(items) if dry_run else await store.reopen(items, change)
-    return RetryResult(retried, overridden, dry_run)
+        reopened = len(items) if dry_run else await store.reopen(items, change)
+        retried, unmade = retried + reopened, unmade + len(items) - reopened
+    return RetryResult(retried, overridden, dry_run, unmade)
 
 
 async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[EndedItem]]:

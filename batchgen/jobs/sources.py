@@ -6,27 +6,21 @@ from pathlib import Path
 
 from batchgen.config import Config
 from batchgen.errors import UsageError
+from batchgen.jobs.lookup import RESULTS, is_results, named
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.results_pool import read_results
 from batchgen.pool import Entries, open_pool
 from batchgen.store import FileUse, Store
 from batchgen.text.json_text import is_storable
-from batchgen.where import Where
-
-_RESULTS = "results:"
-
-
-def is_results(source: str) -> bool:
-    """Whether the source names the results of an experiment."""
-    return source.startswith(_RESULTS)
 
 
 async def outdated_results(store: Store, config: Config, source: str) -> list[Outdated]:
     """Whether the results that `source` names, if it names some, have values of another parser than
     the present one."""
-    name = source.removeprefix(_RESULTS) if is_results(source) else None
-    named = [one for one in await store.experiments() if one.name == name]
-    return list((await outdated(store, config, named)).values())
+    if not is_results(source):
+        return []
+    found = named(await store.experiments(), source.removeprefix(RESULTS))
+    return list((await outdated(store, config, found)).values())
 
 
 def only_offers(source: str) -> bool:
@@ -35,15 +29,16 @@ def only_offers(source: str) -> bool:
     return is_results(source) or Path(source).is_dir()
 
 
-def open_source(source: str, config: Config, where: Where | None = None) -> Entries:
-    """The items of `source`, one at a time; of results only those for which `where` holds. Close
-    the generator if it is not read to its end.
+def open_source(source: str, config: Config, where: str | None = None) -> Entries:
+    """The items of `source`, one at a time; of results only those for which the condition `where`
+    holds. Close the generator if it is not read to its end.
 
     Raises UsageError at once when `source` cannot be read.
     """
     if is_results(source):
-        name = source.removeprefix(_RESULTS)
-        if name == config.output_data.experiment_name:
+        name = source.removeprefix(RESULTS)
+        own = config.output_data.experiment_name
+        if name == own or name.startswith(f"{own}/"):
             raise UsageError(
                 f"{source}: the results of an experiment cannot be items of the same experiment; "
                 "choose another experiment for the new ones."

@@ -234,7 +234,9 @@ class Plan(Struct):
         """Of an outdated one nothing is made."""
         self.result_seq += 1
         seq = attempt_seq if attempt_seq is not None else item.answer_seq
-        was_read = seq is not None or not isinstance(decision, Fail)
+        # Without an answer, a function of the user's has ended it, or failed at it.
+        is_codes = isinstance(decision, Done) or decision.reason == Reason.PARSE
+        was_read = seq is not None or is_codes
         parser_id = parser_of(decision, item.parser_id) if was_read else None
         followed = decision.followed if isinstance(decision, Done) and not outdated else None
         self.results.append(

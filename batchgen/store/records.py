@@ -362,9 +362,12 @@ class ChainRow(Struct, frozen=True):
 
 class LiveChains(Struct, frozen=True):
     """The rows with which chains have ended among the results up to `result_seq`, as in
-    `LivePage`. `superseded_results` are those of all its steps."""
+    `LivePage`; `above` are these and all that they were made of, by their numbers.
+    `superseded_results` are those of all its steps; a change of its plan counts as one."""
 
+    chain: Chain
     rows: list[int]
+    above: dict[int, ChainRow]
     result_seq: int
     is_last: bool
     superseded_results: int

@@ -98,7 +98,7 @@ async def test_every_variant_is_an_item_of_its_own(project: Project) -> None:
             "results:nothing",
             "{db}: no experiment 'nothing'; there is: first.",
         ),
-        ("results:first/draft", "results:first/draft: experiment 'first' has no step 'draft'."),
+        ("results:first/draft", "experiment 'first' has no step 'draft'."),
         (
             "results:second",
             "results:second: the results of an experiment cannot be items of the same experiment; "
@@ -153,3 +153,37 @@ async def test_results_that_have_changed_since_are_told(answered: Project) -> No
             "earlier result; enqueue the present ones into another experiment. See: batchgen show "
             "4\n",
         )
+
+
+async def test_chains_and_rows_of_a_step_are_items(project: Project) -> None:
+    project.write("code.py", "def two(text):\n    return ['left', 'right']\n")
+    project.config(
+        "output_data: {experiment_name: first}\n"
+        "steps:\n"
+        "  - {name: halves, user: {text: 'Halve {word}'}, parser: 'code.py:two'}\n"
+        "  - {name: answer, each: {half: halves}, user: {text: 'Say {half} of {word}'}}\n"
+        "  - {name: polish, user: {text: 'Polish {half}'}}\n"
+    )
+    project.pool([{"id": "t", "word": "tea", "metadata": {"a": 1}}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    project.config("output_data: {experiment_name: second}\nprompts: {user_prompt: '{parsed}'}\n")
+    where = ("--where", "half == 'right'")
+    for source, condition, ids in (
+        ("results:first", (), ["t[0]", "t[1]"]),
+        ("results:first/answer", (), ["t[0]", "t[1]"]),
+        ("results:first/answer", where, ["t[1]"]),
+        ("results:first/halves", (), ["t"]),
+    ):
+        done = await project.batchgen("enqueue", source, *condition)
+        assert done.code == 0, done.err
+        rows = project.query(
+            "select i.custom_id, i.input from items i join experiments e on e.id = i.experiment_id"
+            " where e.name = 'second' order by i.id"
+        )
+        assert [custom_id for custom_id, _ in rows] == ids
+        item = json.loads(rows[0][1])
+        assert item["input"] == {"id": "t", "word": "tea", "metadata": {"a": 1}}
+        assert item["metadata"] == {"a": 1}
+        assert (await project.batchgen("experiments", "delete", "second", "--yes")).code == 0
+    refused = await project.batchgen("enqueue", "results:first/halves", "--where", "half == 1")
+    assert (refused.code, "half" in refused.err) == (2, True)

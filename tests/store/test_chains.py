@@ -431,7 +431,7 @@ def test_chains_are_read_whole_in_the_order_of_the_pool(table: Table) -> None:
     live = chain_rows.live_chain_page(table.db, 1, 0, 100)
     assert live is not None
     assert (live.rows, live.is_last) == ([last.id], True)
-    assert sorted(chain_rows.chain_rows_above(table.db, live.rows)) == [1, 5, 6, last.id]
+    assert sorted(live.above) == [1, 5, 6, last.id]
 
 
 # Proof

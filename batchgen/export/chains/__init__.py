@@ -14,8 +14,9 @@ This is the door. Behind it:
 """
 
 from batchgen.export.chains.lines import names_in_lines
+from batchgen.export.chains.live import live_chain_texts
 from batchgen.export.chains.source import ChainLines
 from batchgen.export.chains.table import column_groups
 from batchgen.export.chains.text import chain_text
 
-__all__ = ["ChainLines", "chain_text", "column_groups", "names_in_lines"]
+__all__ = ["ChainLines", "chain_text", "column_groups", "live_chain_texts", "names_in_lines"]

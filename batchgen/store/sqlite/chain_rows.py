@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from batchgen.store.records import ChainRow, LiveChains, ResultRow
+from batchgen.store.sqlite.plans import chain_of
 from batchgen.store.sqlite.results import chars_of, sample_page
 from batchgen.store.sqlite.rows import PAGE_CHARS, rows_of
 from batchgen.store.sqlite.sql import QUERIES
+
+_LEAVES_AT_ONCE = 50
 
 
 class _Row(NamedTuple):
@@ -57,19 +60,37 @@ def chain_rows_above(db: sqlite3.Connection, item_ids: Sequence[int]) -> dict[in
 
 
 def live_chain_page(
-    db: sqlite3.Connection, first_id: int, after: int, limit: int
+    db: sqlite3.Connection, first_id: int, after: int, limit: int, failed_too: bool = False
 ) -> LiveChains | None:
     which = {"experiment_id": first_id, "after": after, "limit": limit, "first_id": first_id}
     window = db.execute(QUERIES["live_window"], which).fetchone()
-    if window is None:
+    chain = chain_of(db, first_id)
+    if window is None or chain is None:
         return None
     _, results, newest = window
     (superseded,) = db.execute(QUERIES["superseded_of_chain"], which).fetchone()
     if not results:
-        return LiveChains([], after, is_last=True, superseded_results=superseded)
-    ended = db.execute(QUERIES["ended_chains"], {**which, "upto": newest})
-    leaves = [item_id for (item_id,) in ended]
-    return LiveChains(leaves, newest, is_last=results < limit, superseded_results=superseded)
+        return LiveChains(chain, [], {}, after, is_last=True, superseded_results=superseded)
+    upto = {**which, "upto": newest, "failed_too": failed_too}
+    leaves = db.execute(QUERIES["ended_chains"], upto).fetchall()
+    above, read = _bounded_above(db, [item_id for item_id, _ in leaves])
+    rows = [item_id for item_id, _ in leaves[:read]]
+    if read < len(leaves):
+        return LiveChains(chain, rows, above, leaves[read - 1][1], False, superseded)
+    return LiveChains(chain, rows, above, newest, results < limit, superseded)
+
+
+def _bounded_above(
+    db: sqlite3.Connection, item_ids: Sequence[int]
+) -> tuple[dict[int, ChainRow], int]:  # fmt: skip
+    """As many as fit on a page, some at least; and of how many of the rows."""
+    found, chars, read = dict[int, ChainRow](), 0, 0
+    while read < len(item_ids) and chars <= PAGE_CHARS:
+        new = chain_rows_above(db, item_ids[read : read + _LEAVES_AT_ONCE])
+        read = min(read + _LEAVES_AT_ONCE, len(item_ids))
+        chars += sum(chars_of(row.result) for row in new.values() if row.result)
+        found |= new
+    return found, read
 
 
 def _rows(db: sqlite3.Connection, query: str, ids: Sequence[int]) -> defaultdict[int, list[_Row]]:

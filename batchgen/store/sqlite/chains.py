@@ -47,11 +47,11 @@ class Chains:
         return await self._db.read(chain_rows.chain_rows_above, item_ids)
 
     async def live_chain_page(
-        self, first_id: int, after: int, limit: int = 500
+        self, first_id: int, after: int, limit: int = 500, *, failed_too: bool = False
     ) -> LiveChains | None:
         """With which rows chains have ended since result `after`, in finishing order; None: the
         experiment is there no more."""
-        return await self._db.read(chain_rows.live_chain_page, first_id, after, limit)
+        return await self._db.read(chain_rows.live_chain_page, first_id, after, limit, failed_too)
 
     async def stale_page(self, experiment_id: int, after: int, limit: int = 1000) -> list[StaleRow]:
         """The next stale rows of a step after row `after`; an empty page at the end."""

@@ -270,9 +270,10 @@ select s.id as experiment_id, s.step as name, s.number, v.recipe_id, s.runs_code
  where s.id = :first_id or s.first_id = :first_id order by s.number;
 
 -- name: set_plan
--- Where nothing is there yet, nothing is to be followed.
+-- Where nothing is there yet, nothing is to be followed. By another plan lines of files are others.
 update experiments
-   set step = :step, runs_code = :runs_code, plan_id = :plan_id,
+   set superseded_results = superseded_results + coalesce(plan_id <> :plan_id, 0),
+       step = :step, runs_code = :runs_code, plan_id = :plan_id,
        followed_plan_id = iif(:is_followed, :plan_id, followed_plan_id)
  where id = :first_id;
 
@@ -1579,12 +1580,14 @@ select r.* from results new cross join item_results r
  order by new.seq;
 
 -- name: ended_chains
--- The rows with which chains have ended, of the next results up to one; in finishing order.
-select new.item_id
+-- The rows with which chains have ended (`:failed_too`: or failed), of the next results up to one; in
+-- finishing order.
+select new.item_id, new.seq
   from results new
-  cross join work w on w.item_id = new.item_id and w.result_seq = new.seq and w.state = 'done'
+  cross join work w on w.item_id = new.item_id and w.result_seq = new.seq and w.state = new.state
   cross join experiments e on e.id = w.experiment_id and e.gathered_by is null
- where new.seq > :after and new.seq <= :upto and new.children = 0
+ where new.seq > :after and new.seq <= :upto
+   and (new.children = 0 and new.state = 'done' or :failed_too and new.state = 'failed')
    and (e.id = :first_id or e.first_id = :first_id)
  order by new.seq;
 

@@ -72,6 +72,8 @@ def set_followed(
         before = row.children, row.passed_over or 0
         followers.steps.count(followers.deltas, row.experiment_id, *before, -1)
     followers.steps.count(followers.deltas, row.experiment_id, children, passed_over, +1)
+    if (row.children == 0) != (children == 0):  # its chain ends here, or does no more: files tell
+        followers.deltas.supersede(row.experiment_id)
     db.execute(QUERIES["set_followed"], {
         "seq": row.result_seq, **followed_columns(followed)
     })  # fmt: skip

@@ -1,0 +1,68 @@
+"""Lists, and what is gathered of them, by the commands."""
+
+from tests.cli.test_steps import states, topics
+from tests.kits.project import Project
+
+CODE = """\
+def halves(text):
+    return ["left", "right"]
+
+def score(item, values):
+    if item["topic"] == "tea 2":
+        raise ValueError("no score")
+    return values["half"]
+
+def best(item, values):
+    return values["scores"]
+"""
+
+
+async def test_what_a_function_failed_at_is_run_again_when_it_is_mended(project: Project) -> None:
+    project.write("code.py", CODE)
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        "  - {name: halves, user: {text: 'Halve {topic}'}, parser: 'code.py:halves'}\n"
+        "  - {name: score, each: {half: halves}, function: 'code.py:score'}\n"
+        "  - {name: best, gather: scores, function: 'code.py:best'}\n"
+    )
+    project.pool(topics(2))
+    done = await project.batchgen("run", "pool.jsonl")
+    assert done.code == 3
+    assert states(project) == {
+        "halves": {"done": 2}, "score": {"done": 2, "failed": 2}, "best": {"done": 1, "failed": 1},
+    }  # fmt: skip
+    failed = await project.batchgen("failures")
+    assert "Mend the function; batchgen work runs these rows again then" in failed.out
+    assert "none of its 2 rows is done" in failed.out
+    assert "Mend what failed before it" in failed.out
+    retried = await project.batchgen("retry", "--step", "best")
+    assert retried.out == "0 failed items went back to pending.\n"
+    assert "not retried: 1 item, as what a step is made of is not done" in retried.err
+
+    project.write("code.py", CODE.replace('"tea 2"', '"tea 3"'))
+    done = await project.batchgen("work")
+    assert "demo/score: the function is another one now; 4 rows are run again" in done.err
+    assert states(project) == {
+        "halves": {"done": 2}, "score": {"done": 4}, "best": {"done": 2},
+    }  # fmt: skip
+    rows = project.query(
+        "select r.parsed from work w join results r on r.seq = w.result_seq"
+        " join experiments e on e.id = w.experiment_id where e.step = 'best'"
+    )
+    assert rows == [('["left", "right"]',)] * 2
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_show_has_the_elements_of_a_list(project: Project) -> None:
+    project.write("code.py", CODE)
+    project.config(
+        "steps:\n"
+        "  - {name: halves, user: {text: 'Halve {topic}'}, parser: 'code.py:halves'}\n"
+        "  - {name: answer, each: {half: halves}, user: {text: 'Answer {half}'}}\n"
+    )
+    project.pool(topics(1))
+    await project.batchgen("run", "pool.jsonl")
+    lines = (await project.batchgen("show", "a-1")).out.splitlines()
+    assert [line.split()[1] for line in lines[1:4]] == ["halves", "answer[0]", "answer[1]"]
+    assert "    Answer right" in lines
