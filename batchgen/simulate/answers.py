@@ -10,6 +10,15 @@ from typing import Any
 from msgspec import Struct
 
 from batchgen.simulate.fitting import fitting_value
+from batchgen.simulate.verdicts import (
+    Scale,
+    asked_list,
+    scale_of,
+    score_on,
+    shown_object,
+    wants_number_alone,
+    yes_or_no,
+)
 from batchgen.text.json_text import canonical_json
 
 # Fixed, since the time of day would make two equal requests differ.
@@ -124,11 +133,13 @@ def _text(chat: Chat, index: int) -> str:
     digest = sha256(chat.digest + bytes([index])).digest()
     if schema := _schema(chat.body):
         return json.dumps(fitting_value(schema, digest, _sentence), ensure_ascii=False)
-    quote = _quote(chat.text)
-    prose = _prose(digest, quote)
     if _wants_json_only(chat.body):
-        return _json_text(digest, prose, quote)
-    text = _json_text(digest, prose, quote) if "JSON" in chat.text else prose
+        return _json_text(chat, digest)
+    asked = _asked_text(chat)
+    if "JSON" in asked:
+        text = _list_text(asked, digest) or _json_text(chat, digest)
+    else:
+        text = _verdict(asked, digest) or _prose(digest, _quote(chat.text), scale_of(asked))
     tag = next(filter(None, map(_TAG.search, _texts(chat.body["messages"]))), None)
     return f"<{tag[1]}>{text}</{tag[1]}>" if tag else text
 
@@ -151,13 +162,39 @@ def _wants_json_only(body: Mapping[str, Any]) -> bool:
     return isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
 
 
-def _json_text(digest: bytes, prose: str, quote: str) -> str:
-    return canonical_json({"answer": prose, "quote": quote, "score": digest[0] % 101})
+def _asked_text(chat: Chat) -> str:
+    """Where a prompt may say what form the answer is to have: what the system says, and the last
+    user message, but nothing of what was said before it."""
+    system = [one for one in chat.body["messages"] if one.get("role") in ("system", "developer")]
+    return "\n".join([*_texts(system), chat.text])
 
 
-def _prose(digest: bytes, quote: str) -> str:
+def _list_text(asked: str, digest: bytes) -> str | None:
+    return asked_list(asked, digest, _sentence)
+
+
+def _verdict(asked: str, digest: bytes) -> str | None:
+    if (word := yes_or_no(asked, digest)) is not None:
+        return word
+    scale = scale_of(asked)
+    return str(score_on(scale, digest)) if scale and wants_number_alone(asked) else None
+
+
+def _json_text(chat: Chat, digest: bytes) -> str:
+    """An object with the keys that the prompt shows, or with some of our own."""
+    asked = _asked_text(chat)
+    if (shown := shown_object(asked, digest, _sentence)) is not None:
+        return shown
+    quote, scale = _quote(chat.text), scale_of(asked) or (0, 100)
+    score = digest[0] % 101 if scale == (0, 100) else score_on(scale, digest)
+    return canonical_json({"answer": _prose(digest, quote), "quote": quote, "score": score})
+
+
+def _prose(digest: bytes, quote: str, scale: Scale | None = None) -> str:
     lines = [f'You wrote "{quote}".']
     lines += [_sentence(digest[at:]) for at in range(1, 13 + 4 * (digest[0] % 3), 4)]
+    if scale:
+        lines.append(f"Score: {score_on(scale, digest)}")
     return "\n".join(lines)
 
 
