@@ -1,6 +1,7 @@
 """What commands say of parsers, and of stored answers that are parsed again by another one."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from batchgen.cli.hints import batchgen, commands
 from batchgen.cli.progress import Pace, showing_progress
@@ -13,9 +14,12 @@ from batchgen.jobs.lookup import named
 from batchgen.jobs.present_parser import load_reader, outdated, present_spec, unseen_changes
 from batchgen.jobs.reparse import UpToDate, bring_up_to_date, still_up_to_date
 from batchgen.jobs.reparsing import ReparseResult
-from batchgen.parsers import Parser, StepFunction, shown_spec
+from batchgen.parsers import Parser, shown_spec
 from batchgen.store import Experiment, Store
 from batchgen.worker.requests import Present, PresentParser
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.parsers import StepFunction
 
 
 async def load_present_parsers(
@@ -49,7 +53,7 @@ async def use_asked(
     found = {}
     for one in named(await store.experiments(), name):
         reader = asked.reader_of(one.step)
-        if reader is not None and isinstance(reader, StepFunction) == bool(one.runs_code):
+        if reader is not None and isinstance(reader, Parser) != bool(one.runs_code):
             found[one.id] = await use_parser(session, store, config, one, reader)
     return found
 
@@ -76,7 +80,7 @@ async def _use_present_parser(
 
 async def use_parser(
     session: Session, store: Store, config: Config, experiment: Experiment,
-    parser: Parser | StepFunction,
+    parser: "Parser | StepFunction",
 ) -> Present:  # fmt: skip
     """The experiment has this parser from now on; the stored answers that another one has read are
     parsed again, and what comes of it is said. Rows that another function has ended are run
@@ -148,7 +152,7 @@ def say_up_to_date(session: Session, experiment: Experiment, done: UpToDate) -> 
         )
 
 
-def warn_of_parser(session: Session, parser: Parser | StepFunction) -> None:
+def warn_of_parser(session: Session, parser: "Parser | StepFunction") -> None:
     if said := unseen_changes(parser):
         session.warn(f"{said}: {batchgen()} reparse --all")
 

@@ -14,7 +14,7 @@ from batchgen.config import Config, place_in, plan_of
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError
 from batchgen.items import ItemInput, ParserVersion, Recipe
-from batchgen.jobs.recipe import placed, recipe_of_function, recipe_of_step
+from batchgen.jobs.step_recipe import placed, recipe_of_function, recipe_of_step
 from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
 from batchgen.prompts import Renderer, StandIn, input_of_step
 from batchgen.steps import Plan

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct, field, to_builtins
 from msgspec.structs import replace
 
-from batchgen.config import Config, ModelConfig, Price, model_of, server_names
+from batchgen.config import Config, ModelConfig, Price, server_names
 from batchgen.llm.prices import Prices
 from batchgen.store import server_keys
 from batchgen.worker.halts import shown_url
@@ -98,6 +98,8 @@ def server_specs(servers: tuple[ConfiguredServer, ...]) -> tuple[ServerSpec, ...
 
 def _sections(config: Config) -> Iterator[tuple[str, ModelConfig]]:
     """Of each step that makes calls, by its name."""
+    from batchgen.config import model_of  # here: most configs have no steps
+
     for number, step in enumerate(config.steps):
         if step.function is None:
             yield step.name, model_of(config, number)

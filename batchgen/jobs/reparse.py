@@ -2,7 +2,7 @@
 another parser than the present one has read, or those that are chosen."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -12,9 +12,12 @@ from batchgen.items import ParserVersion
 from batchgen.jobs.lookup import chosen_experiments, rows_called
 from batchgen.jobs.present_parser import present_spec
 from batchgen.jobs.reparsing import Progress, ReparseResult, Reparsing
-from batchgen.parsers import Parser, StepFunction, load_parser
+from batchgen.parsers import Parser, load_parser
 from batchgen.store import AnswerChoice, Chain, EndedAnswer, Experiment, Store
 from batchgen.worker.requests import Present, PresentFunction, PresentParser
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.parsers import StepFunction
 
 
 class ReparseRequest(Struct, frozen=True):
@@ -41,7 +44,7 @@ class UpToDate(NamedTuple):
 async def bring_up_to_date(
     store: Store,
     experiment: Experiment,
-    parser: Parser | StepFunction,
+    parser: "Parser | StepFunction",
     progress: Progress | None = None,
     *,
     timeout_s: float = 30.0,
@@ -56,7 +59,7 @@ async def bring_up_to_date(
     BatchgenError when the parser hangs again and again.
     """
     parser_id = await _made_present(store, experiment, parser.version)
-    if isinstance(parser, StepFunction):
+    if not isinstance(parser, Parser):
         run_again = await _run_again(store, experiment, parser_id)
         return UpToDate(PresentFunction(parser_id, parser), run_again=run_again)
     present = PresentParser(parser_id, parser)

@@ -53,6 +53,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__,
-        "specs", "parser", "fingerprint", "function", "step_function", "runner", "schema_request",
-        "loading",
+        "specs", "parser", "fingerprint", "function", "runner", "schema_request", "loading",
+        "step_function",
     )  # fmt: skip

@@ -3,7 +3,9 @@ what is read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -32,7 +34,6 @@ from batchgen.store.sqlite import (
     verify,
 )
 from batchgen.store.sqlite import seat as seats
-from batchgen.store.sqlite.chains import Chains
 from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.files import Files
 from batchgen.store.sqlite.parsers import Parsers
@@ -52,6 +53,9 @@ from batchgen.store.values import (
 )
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.store.sqlite.chains import Chains
 
 
 @asynccontextmanager
@@ -73,8 +77,14 @@ class Store(ReadStore):
         super().__init__(database)
         self._db: Database = database
         self.parsers: Parsers = Parsers(database)
-        self.chains = Chains(database)
         self.files = Files(database)
+
+    @cached_property
+    def chains(self) -> "Chains":
+        """Its side that is about rows made of others."""
+        from batchgen.store.sqlite.chains import Chains  # here: most have no steps
+
+        return Chains(self._db)
 
     def owns(self, path: Path) -> bool:
         """Whether the database itself is kept in this file, which nobody else may write to then."""

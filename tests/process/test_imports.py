@@ -1,4 +1,5 @@
 """What short commands load: each module costs its part of the time until they are done, and one
+import asyncio
 import at the top of a module that they need brings a dozen others with it."""
 
 import subprocess
@@ -98,3 +99,14 @@ async def test_a_worker_that_writes_no_file_loads_neither_exports_nor_pools(
     modules = loaded(project.path, "work")
     needless = ("batchgen.export", "batchgen.jobs.enqueue", "batchgen.jobs.processes")
     assert [name for name in needless if name in modules] == []
+
+
+async def test_what_has_no_steps_loads_none_of_their_rules(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"word": "w"}])
+    modules = await asyncio.to_thread(loaded, project.path, "run", "pool.jsonl")
+    assert simulator.calls == 1
+    of_steps = ("config.steps", "jobs.chain", "parsers.step_function", "prompts.chain_names")
+    of_rows = ("steps", "store.plan_follow", "store.sqlite.follow", "worker.chain_row")
+    assert [name for name in (*of_steps, *of_rows) if f"batchgen.{name}" in modules] == []

@@ -16,12 +16,9 @@ from batchgen.store.plan import (
     plan_finish,
     plan_removal,
 )
-from batchgen.store.plan_follow import made_of_seqs
 from batchgen.store.sqlite.budget import take_reserved
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.fencing import held_claims, unknown_calls_of
-from batchgen.store.sqlite.follow import Followers, steps_of
-from batchgen.store.sqlite.gatherings import gather, passed_on_by
 from batchgen.store.sqlite.results import append_results
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
@@ -75,7 +72,11 @@ def _steps_of(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Steps:
         for outcome in outcomes
         if isinstance(outcome.decision, Done) and outcome.decision.followed is not None
     ]
-    return steps_of(db, followed) if followed else Steps()
+    if not followed:
+        return Steps()
+    from batchgen.store.sqlite.follow import steps_of  # here: few have steps
+
+    return steps_of(db, followed)
 
 
 def _outdated(
@@ -101,6 +102,9 @@ def _present(db: sqlite3.Connection, present: Sequence[Any]) -> bytes | None:
         return None
     if gathered is None:
         return made_of_parent(passed_on, input_json)
+    from batchgen.store.plan_follow import made_of_seqs
+    from batchgen.store.sqlite.gatherings import passed_on_by
+
     return made_of_seqs(gathered, passed_on_by(db, gathered))
 
 
@@ -125,6 +129,9 @@ def _write(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
 
 def _follow(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
     """What was made done has its children, and what they were the last of is gathered."""
+    from batchgen.store.sqlite.follow import Followers  # here, too
+    from batchgen.store.sqlite.gatherings import gather
+
     followers = Followers(db, steps, plan.deltas)
     followers.follow(plan.parents)
     gather(db, followers, plan.gatherings, now)

@@ -3,14 +3,16 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from batchgen.items import Item
-from batchgen.steps import Link
 from batchgen.store.records import MadeOf
 from batchgen.store.sqlite.sql import QUERIES
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.steps import Link
 
 
 def with_links(db: sqlite3.Connection, items: list[Item]) -> list[Item]:
@@ -72,13 +74,15 @@ class _Read:
         self._gathered |= {id_: [made[seq] for seq in seqs] for id_, seqs in wanted.items()}
         return above
 
-    def _keep(self, link: Link) -> None:
+    def _keep(self, link: "Link") -> None:
         if link.result_seq or link.item_id not in self.links:
             self.links[link.item_id] = link
 
     def _rows(
         self, query: str, **wanted: list[int]
-    ) -> Iterator[tuple[int, str | None, int | None, Link]]:
+    ) -> "Iterator[tuple[int, str | None, int | None, Link]]":
+        from batchgen.steps import Link
+
         parameters: dict[str, Any] = {name: json.dumps(ids) for name, ids in wanted.items()}
         found = self._db.execute(QUERIES[query], parameters).fetchall()
         for made, gathered, above, *link in found:
@@ -88,7 +92,7 @@ class _Read:
         gathered = self._gathered.get(item_id, ())
         return MadeOf(self._down_to(self.parents[item_id]), tuple(map(self._down_to, gathered)))
 
-    def _down_to(self, item_id: int) -> tuple[Link, ...]:
+    def _down_to(self, item_id: int) -> "tuple[Link, ...]":
         """From the chain's first row to this one."""
         link = self.links[item_id]
         if item_id not in self.parents:

@@ -2,26 +2,30 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import State
-from batchgen.steps import Plan, StepRule
 from batchgen.store.chain import Steps
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.records import Chain, ChainStep
 from batchgen.store.sqlite.deltas import write_deltas
-from batchgen.store.sqlite.follow import steps_of
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.values import ChainIntake, RowGroup
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.steps import Plan, StepRule
 
 
 def chain_of(db: sqlite3.Connection, experiment_id: int) -> Chain | None:
     row = db.execute(QUERIES["chain"], {"experiment_id": experiment_id}).fetchone()
     if row is None:
         return None
+    from batchgen.steps import Plan
+
     first_id, plan_id, body, is_followed = row
     steps = tuple(
         replace(step, runs_code=bool(step.runs_code))
@@ -52,14 +56,14 @@ def checked_chain(
     return there
 
 
-def has_other_rules(there: Chain | None, plan: Plan) -> bool:
+def has_other_rules(there: Chain | None, plan: "Plan") -> bool:
     """Whether rows that are done may have other children by this plan; steps added at its end are
     no other rules."""
     return there is not None and plan.steps[: len(there.steps)] != there.plan.steps
 
 
 def set_plan(
-    db: sqlite3.Connection, first_id: int, there: Chain | None, plan: Plan, now: int
+    db: sqlite3.Connection, first_id: int, there: Chain | None, plan: "Plan", now: int
 ) -> None:
     """The experiment has this plan, and its steps are there."""
     plan_id = _plan_number(db, plan, now)
@@ -73,7 +77,7 @@ def set_plan(
 
 
 def add_step(
-    db: sqlite3.Connection, first_id: int, name: str, rule: StepRule, number: int,
+    db: sqlite3.Connection, first_id: int, name: str, rule: "StepRule", number: int,
     *, parser_id: int, recipe_id: int, now: int,
 ) -> None:  # fmt: skip
     """`name` is that of the experiment that it is."""
@@ -109,6 +113,8 @@ def stale_steps_after(
 ) -> None:
     """Rows of a step are asked anew, which stood like this: all that was made of them is stale, by
     whatever way, step by step."""
+    from batchgen.store.sqlite.follow import steps_of  # here: few have steps
+
     chain = chain_of(db, experiment_id)
     if chain is None:
         return
@@ -142,7 +148,7 @@ def _leave_chains(deltas: CounterDeltas, steps: Steps, experiment_id: int, group
         steps.count(deltas, experiment_id, group.children, passed_over, -group.n)
 
 
-def _plan_number(db: sqlite3.Connection, plan: Plan, now: int) -> int:
+def _plan_number(db: sqlite3.Connection, plan: "Plan", now: int) -> int:
     digest = {"digest": plan.digest()}
     found = db.execute(QUERIES["find_plan"], digest).fetchone()
     if found:

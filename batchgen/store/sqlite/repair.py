@@ -8,7 +8,6 @@ from batchgen.items import Recipe
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.intake import recipe_number
-from batchgen.store.sqlite.replaced import Replaced
 from batchgen.store.sqlite.results import append_results
 from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
@@ -45,6 +44,8 @@ def reopen(
     change: Callable[[Recipe], Recipe] | None,
     now: int,
 ) -> int:
+    from batchgen.store.sqlite.replaced import Replaced  # here: a worker has no use for it
+
     ids = [item.item_id for item in items]
     ended = {item.item_id: item for item in _ended_items(db, ids)}
     below = Replaced(db, {item.experiment_id for item in items}, ids)
@@ -111,6 +112,8 @@ def write_reparsed(
 ) -> set[int]:
     """New results beside the old ones; the items that were skipped, as they have another result by
     now."""
+    from batchgen.store.sqlite.replaced import Replaced  # here, too
+
     item_ids = [one.was.item_id for one in reparsed]
     ids = {"ids": json.dumps(item_ids)}
     db.execute(QUERIES["end_reparsing"], ids)

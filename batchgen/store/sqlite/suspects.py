@@ -10,8 +10,6 @@ from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import parser_of
 from batchgen.store.plan_rows import result_row
 from batchgen.store.sqlite.deltas import write_deltas
-from batchgen.store.sqlite.follow import Followers
-from batchgen.store.sqlite.gatherings import gather
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES, last_id
 from batchgen.store.trial import Accusation, SuspectRow, accusation_of, left_to_themselves
@@ -81,4 +79,7 @@ def _gather(db: sqlite3.Connection, failed: Sequence[int], deltas: CounterDeltas
     ids = {"ids": json.dumps(failed)}
     roots = db.execute(QUERIES["gatherings_of"], ids).fetchall() if failed else []
     if roots:
+        from batchgen.store.sqlite.follow import Followers  # here: few have steps
+        from batchgen.store.sqlite.gatherings import gather
+
         gather(db, Followers(db, Steps(), deltas), [root for (root,) in roots], now)
