@@ -11,6 +11,7 @@ from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import PoolItem
 from batchgen.jobs.asked import Asked
+from batchgen.jobs.configured_servers import estimate_note
 from batchgen.jobs.enqueue import next_chunk, refuse_recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
@@ -141,7 +142,8 @@ async def dry_run(
             if error is not None:
                 raise error
     if estimated.steps is not None:
-        return _result_of_steps(progress, estimated, estimated.steps, anew)
+        found = _result_of_steps(progress, estimated, estimated.steps, anew)
+        return replace(found, cost_note=estimate_note(config) if found.cost_usd else None)
     return _result(progress, estimated, prices, config.model.model)
 
 

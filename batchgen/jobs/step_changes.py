@@ -148,6 +148,14 @@ def rule_changes(old: "Plan", new: "Plan") -> list[str]:
     return found
 
 
+def changes_of_plan(old: "Plan", new: "Plan") -> list[str]:
+    """The same, and which steps there are by now."""
+    before, after = [[rule.name for rule in plan.steps] for plan in (old, new)]
+    if after[: len(before)] != before:
+        return [f"the steps {', '.join(before)} -> {', '.join(after)}"]
+    return [*rule_changes(old, new), *(f"step {name} was added" for name in after[len(before) :])]
+
+
 def _changes_of(before: "StepRule", after: "StepRule") -> list[str]:
     olds, news = asdict(before), asdict(after)
     return [

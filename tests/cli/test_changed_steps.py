@@ -178,3 +178,15 @@ async def test_another_result_is_no_question(done: Project) -> None:
     steps(done, more="result: [critique, draft]\n")
     told = await done.batchgen("enqueue", "pool.jsonl")
     assert (told.code, told.err) == (0, "demo: 3 items read, 0 new\n")
+
+
+async def test_other_rules_are_told_before_work_on_what_waits(done: Project) -> None:
+    done.pool(topics(4))
+    await done.batchgen("enqueue", "pool.jsonl")
+    steps(done, when="score > 2", more=POLISH)
+    told = await done.batchgen("work")
+    assert told.err.startswith(
+        "demo: changed since it was enqueued: step critique: when score > 1 -> score > 2; step "
+        "polish was added. 1 row that wait keep what they were enqueued with; "
+    )
+    assert states(done)["critique"] == {"done": 3}
