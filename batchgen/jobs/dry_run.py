@@ -118,9 +118,9 @@ async def dry_run(
             planned = await _planned(*known, asked, other_recipe, samples, there)
             await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
             if chain is not None and there is not None:
-                from batchgen.jobs.step_changes import asked_anew
+                from batchgen.jobs.step_changes import way_of
 
-                anew = await asked_anew(known[0], there, chain, other_recipe)
+                anew = (await way_of(known[0], there, chain, other_recipe)).rows
             progress.asked_anew = sum(anew.values()) if anew else planned.asked_anew
         measured = tokens_of_an_answer(counts[None]) if None in counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
