@@ -101,6 +101,6 @@ def _left_out_text(left_out: LeftOut) -> str:
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
     parts += [f"{left_out.stale} stale ({batchgen()} retry --stale)"] if left_out.stale else []
     without = left_out.without_answer
-    parts += [f"{without} without an answer of that step"] if without else []
+    parts += [f"{without} without a model's answer"] if without else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""

@@ -38,16 +38,46 @@ STARTERS: Mapping[str, Starter] = {
         ),
         ("batchgen run reviews.csv -o labels.csv",),
     ),
+    "draft-critique-revise": Starter(
+        "starters/draft-critique-revise",
+        (
+            *("config.yaml", "critique.json", "topics.jsonl"),
+            *("prompts/draft.txt", "prompts/critique.j2", "prompts/revise.j2"),
+        ),
+        (
+            "batchgen run topics.jsonl",
+            "batchgen export --where 'critique.score >= 8' -o good_at_once.jsonl",
+        ),
+    ),
     "qa-judge": Starter(
         "starters/qa-judge",
         (
-            *("config.yaml", "judge.yaml", "prompts/answer.txt", "prompts/judge.txt"),
-            *("questions.jsonl", "score.json"),
+            *("config.yaml", "questions.json", "judge.json", "passages.csv"),
+            *("prompts/questions.txt", "prompts/answer.txt", "prompts/judge.txt"),
         ),
         (
-            "batchgen run questions.jsonl",
-            "batchgen --config judge.yaml run results:answers -o scores.csv",
+            "batchgen run passages.csv",
+            "batchgen export --where 'judge.score >= 4' -o good.csv",
         ),
+    ),
+    "gate": Starter(
+        "starters/gate",
+        (
+            *("config.yaml", "order.json", "messages.csv"),
+            *("prompts/is_order.txt", "prompts/order.txt", "prompts/check.txt"),
+        ),
+        (
+            "batchgen run messages.csv",
+            "batchgen export --step checked -o orders.jsonl",
+        ),
+    ),
+    "best-of-n": Starter(
+        "starters/best-of-n",
+        (
+            *("config.yaml", "best.py", "score.json", "questions.jsonl"),
+            *("prompts/answer.txt", "prompts/score.txt"),
+        ),
+        ("batchgen run questions.jsonl --samples 4",),
     ),
 }
 

@@ -111,14 +111,18 @@ async def _say_if_recipe_changed(
         asked = asked_of(config)
     except UsageError:  # it is not needed for what was enqueued
         return
-    changes = "; ".join([
+    changes = [
         f"step {one.step}: {change}" if chain else change
         for one in steps
         for change in await _changes(store, one, asked)
-    ])  # fmt: skip
+    ]
+    if chain is not None and asked.chain is not None:
+        from batchgen.jobs.step_changes import changes_of_plan  # here: few have steps
+
+        changes += changes_of_plan(chain.plan, asked.chain.plan)
     if open_rows and changes:
         session.say(
-            f"{experiment.name}: changed since it was enqueued: {changes}. "
+            f"{experiment.name}: changed since it was enqueued: {'; '.join(changes)}. "
             f"{counted(open_rows, 'row')} that wait keep what they were enqueued with; to change "
             "that, enqueue the pool again with --recipe replace."
         )

@@ -20,7 +20,6 @@ from batchgen.errors import UsageError
 from batchgen.jobs.log import LogFile
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.work import WorkResult, work
-from batchgen.llm.prices import Prices
 from batchgen.shutdown import Stop, stop_on_signal
 from batchgen.store import FailureLimit, Store
 from batchgen.worker.requests import Present
@@ -151,8 +150,11 @@ async def work_on(
                 )  # fmt: skip
     await stay_up_to_date(session, store, config, present)
     say_result(session, result)
-    if result.counts.cost_usd and (note := Prices(config.model).estimate_note(config.model.model)):
-        session.say(note)
+    if result.counts.cost_usd:
+        from batchgen.jobs.configured_servers import estimate_note  # here: it has cost something
+
+        if note := estimate_note(config):
+            session.say(note)
     if live is not None and live.is_complete:
         session.say(f"{counted(live.rows, 'row')} -> {live.path}")
     return result

@@ -145,7 +145,7 @@ async def export_file(
             experiment.id, file.path, file.rows, file.sha256, result_seq
         )
     if request.summary and (converted := written.converted):
-        counts = await store.counts([experiment.id])
+        counts = await store.counts(await ids_of_steps(store, experiment))
         text = summary_text(experiment, request, exported, converted, counts, now_ms())
         _write_summary(request.summary, text)
     return exported

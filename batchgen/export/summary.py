@@ -14,11 +14,14 @@ def summary_text(
     experiment: Experiment, request: ExportRequest, exported: Exported, converted: Converted,
     counts: Counts, now: int,
 ) -> str:  # fmt: skip
-    """In it, `counts` and `spent` are of the whole experiment, `usage` and `cost_usd` of the
-    rows."""
+    """In it, `counts` and `spent` are of the whole experiment, `usage` and `cost_usd` of the rows;
+    of chains, of all rows in them, each once."""
     tally = converted.tally
+    of_step = {} if experiment.step is None else {"step": request.step}
+    of_chains = {} if experiment.step is None else {"stale": counts.stale, "ended": counts.ended}
     summary = {
         "experiment": experiment.name,
+        **of_step,
         "exported_at": timestamp(now),
         "format": request.format.name,
         "state": request.only_state or "done or failed",
@@ -41,7 +44,7 @@ def summary_text(
         ],
         "counts": {
             "done": counts.done, "failed": counts.failed,
-            "pending": counts.pending, "running": counts.running,
+            "pending": counts.pending, "running": counts.running, **of_chains,
         },
         "spent": {
             "calls": counts.calls,

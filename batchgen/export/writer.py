@@ -10,7 +10,7 @@ from batchgen.export.chosen_columns import ChosenColumns
 from batchgen.export.columns import Columns
 from batchgen.export.files import Hashed
 from batchgen.export.value_type import ValueType
-from batchgen.items import Recipe  # noqa: TC001  with the others
+from batchgen.items import Recipe
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import AnswerDetails, ResultRow
@@ -76,11 +76,17 @@ class Content:
         return self._renderer(row).endpoint_of(read_item(loads(row.input), f"item {row.id}"))
 
     def _renderer(self, row: ResultRow) -> Renderer:
-        recipe_id = self.details[row.id].recipe_id
+        return self._renderer_by(self.details[row.id].recipe_id)
+
+    def _renderer_by(self, recipe_id: int) -> Renderer:
         renderer = self._renderers.get(recipe_id)
         if renderer is None:
-            renderer = self._renderers[recipe_id] = Renderer(self.recipes[recipe_id])
+            renderer = self._renderer_of(self.recipes[recipe_id])
+            self._renderers[recipe_id] = renderer
         return renderer
+
+    def _renderer_of(self, recipe: Recipe) -> Renderer:
+        return Renderer(recipe)
 
 
 Row = TypeVar("Row", contravariant=True)

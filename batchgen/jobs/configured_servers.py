@@ -81,6 +81,30 @@ def sections_of(config: Config) -> list[ModelConfig]:
     return [section for _, section in _sections(config)] if config.steps else [config.model]
 
 
+def prices_of(config: Config) -> Prices:
+    """Those of all models that are asked for, by their names."""
+    model = config.model
+    others = {one.model: one.price for one in sections_of(config) if one.model != model.model}
+    return Prices(model, others)
+
+
+def estimate_note(config: Config) -> str | None:
+    """What is to be said of costs that are an estimate, of all models that are asked for; None:
+    there is nothing."""
+    notes = {
+        (one.model, one.shown_base_url): note
+        for one in sections_of(config)
+        if (note := Prices(one).estimate_note(one.model))
+    }
+    if len(notes) < 2:
+        return next(iter(notes.values()), None)
+    models = ", ".join(dict.fromkeys(model for model, _ in notes))
+    return (
+        f"costs are estimates: the prices of {models} at these servers are not known, so their "
+        "makers' public ones are taken. To be exact, set the price of each model"
+    )
+
+
 def server_specs(servers: tuple[ConfiguredServer, ...]) -> tuple[ServerSpec, ...]:
     """The same, as a worker needs them."""
     models = [server.model for server in servers]

@@ -11,6 +11,7 @@ from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import PoolItem
 from batchgen.jobs.asked import Asked
+from batchgen.jobs.configured_servers import estimate_note
 from batchgen.jobs.enqueue import next_chunk, refuse_recipe
 from batchgen.jobs.ids_changed import refuse_changed_ids
 from batchgen.jobs.pool_reader import Enqueued, PoolReader, SkipInvalid
@@ -117,9 +118,9 @@ async def dry_run(
             planned = await _planned(*known, asked, other_recipe, samples, there)
             await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
             if chain is not None and there is not None:
-                from batchgen.jobs.step_changes import asked_anew
+                from batchgen.jobs.step_changes import way_of
 
-                anew = await asked_anew(known[0], there, chain, other_recipe)
+                anew = (await way_of(known[0], there, chain, other_recipe)).rows
             progress.asked_anew = sum(anew.values()) if anew else planned.asked_anew
         measured = tokens_of_an_answer(counts[None]) if None in counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
@@ -141,7 +142,8 @@ async def dry_run(
             if error is not None:
                 raise error
     if estimated.steps is not None:
-        return _result_of_steps(progress, estimated, estimated.steps, anew)
+        found = _result_of_steps(progress, estimated, estimated.steps, anew)
+        return replace(found, cost_note=estimate_note(config) if found.cost_usd else None)
     return _result(progress, estimated, prices, config.model.model)
 
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from batchgen.errors import ParseError
 from batchgen.items import Fail, Reason
+from batchgen.prompts.chain_row import ChainRow
 from batchgen.store import Chain, EndedItem, FollowRow, Reparsed, Store
-from batchgen.worker.chain_row import ChainRow
 
 if TYPE_CHECKING:
     from batchgen.steps import Followed, Plan

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from batchgen.errors import ParseError
 from batchgen.items import Done, Fail, Reason
+from batchgen.prompts.chain_row import ChainRow
 from batchgen.steps import Child, Followed
 from batchgen.store import Chain, EndedAnswer, MadeOf, Store
-from batchgen.worker.chain_row import ChainRow
 
 
 class ReparsedChains:

@@ -7,13 +7,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.endpoints import ENDPOINTS, Endpoint
-from batchgen.items import ItemInput
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
 from batchgen.store import MadeOf, ReadStore
 
 if TYPE_CHECKING:  # what has no steps need not load them
-    from batchgen.worker.chain_row import ChainRow
+    from batchgen.prompts.chain_row import ChainRow
 
 
 class Sent(Struct, frozen=True):
@@ -52,7 +51,7 @@ async def _row(
     experiment = next(found, None)
     if experiment is None or experiment.step is None:
         return None
-    from batchgen.worker.chain_row import ChainRow  # here: few have steps
+    from batchgen.prompts.chain_row import ChainRow  # here: few have steps
 
     chain = await store.chain_of(experiment.id)
     assert chain is not None
@@ -65,15 +64,8 @@ async def _conversation(
     store: ReadStore, row: "ChainRow", renderer: Renderer
 ) -> list[dict[str, Any]]:
     """Its messages, and where the step goes on from a conversation those before them."""
-    messages = _own_messages(row.input, renderer)
-    if not row.rule.conversation:
-        return messages
-    parent, link = row.parent()
-    before = Renderer(await store.recipe(link.recipe_id), row.chain.plan.names)
-    sent = await _conversation(store, parent, before)
-    return [*sent, {"role": "assistant", "content": link.response}, *messages]
-
-
-def _own_messages(given: ItemInput, renderer: Renderer) -> list[dict[str, Any]]:
-    ready = renderer.messages_given(given)
-    return list(ready) if ready else renderer.messages(given)
+    earlier = {
+        link.recipe_id: Renderer(await store.recipe(link.recipe_id), row.chain.plan.names)
+        for _, link in row.before()
+    }
+    return row.messages(renderer, earlier)

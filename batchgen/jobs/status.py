@@ -214,10 +214,11 @@ async def status_of(
     unknown_calls = total.unknown_calls + sum(worker.calls for worker in dead)
     unknown, cost_note = NO_UNKNOWN_CALLS, None
     if unknown_calls or total.cost_usd:
-        from batchgen.llm.prices import Prices  # here: mostly there is no need of them
+        # Here: mostly there is no need of them.
+        from batchgen.jobs.configured_servers import estimate_note, prices_of
 
-        prices = Prices(config.model)
-        cost_note = prices.estimate_note(config.model.model) if total.cost_usd else None
+        prices = prices_of(config)
+        cost_note = estimate_note(config) if total.cost_usd else None
         unknown = await max_cost_of_unknown(
             store, prices, unknown_calls, [worker.id for worker in dead], only,
             parse_feedback=config.work.parse_feedback,

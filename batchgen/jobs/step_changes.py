@@ -2,14 +2,13 @@
 step, and what each way costs."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
 from batchgen.errors import Remedy, UsageError
-from batchgen.jobs.follow import FollowCounts, count_other_followers
+from batchgen.jobs.follow import count_other_followers
 from batchgen.jobs.recipe_choice import calls_text, recipe_changes
 from batchgen.store import Chain, ChainStep, Counts, Intake, OtherRecipe, RecipeChoice, Store
 
@@ -72,6 +71,21 @@ def _refuse_moved(experiment: str, there: Chain, plan: "Plan") -> None:
             )
 
 
+class Way(Struct):
+    """What one way would come to, by the names of steps: how many rows are `asked` that are there
+    already, and `made` of what is done. `stale` are those that were made of rows which are asked
+    again, and `unmade` those that the new rules do not make."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    made: Counter[str] = field(default_factory=Counter)
+    stale: int = 0
+    unmade: int = 0
+
+    @property
+    def rows(self) -> Counter[str]:
+        return self.asked + self.made
+
+
 async def other_steps_error(
     store: Store, experiment: str, first_id: int, chain: "ConfiguredChain", new: int
 ) -> UsageError:
@@ -80,20 +94,36 @@ async def other_steps_error(
     there = await store.chain_of(first_id)
     assert there is not None
     others = await other_recipes(store, there, chain)
-    rules = rule_changes(there.plan, chain.plan)
-    followers = FollowCounts()
-    if rules:
-        followers = await count_other_followers(store, there, chain.plan)
+    changes = [f"step {one.step.name}: {'; '.join(one.changes)}" for one in others]
+    changes += rule_changes(there.plan, chain.plan)
     counts = await store.counts_by_experiment()
-    changes = [f"step {one.step.name}: {'; '.join(one.changes)}" for one in others] + rules
+    costs = {}
+    for mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
+        way = await way_of(store, there, chain, mode)
+        costs[str(mode)] = _cost_of(way, there, chain.plan, counts, new)
     return UsageError(
         f"experiment {experiment!r} was enqueued with other steps: {'. '.join(changes)}. "
         "Nothing was enqueued.",
         Remedy.CHOOSE_STEPS,
-        replace=_cost_of(there, others, counts, followers, new, "replace"),
-        again=_cost_of(there, others, counts, followers, new, "again")
-        + _stale_by(there, others, counts),
+        **costs,
     )
+
+
+async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: OtherRecipe) -> Way:
+    """What enqueueing would do with rows that are there. Where those of one step are all asked
+    again, what was made of them is not, but is stale."""
+    way, counts = Way(), await store.counts_by_experiment()
+    for step, configured in zip(there.steps, chain.steps, strict=False):
+        planned = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
+        if way.asked and mode is OtherRecipe.AGAIN:
+            its = counts.get(step.experiment_id, Counts())
+            way.stale += its.finished + its.open
+        elif planned.asked_anew:
+            way.asked[step.name] = planned.asked_anew
+    if there.plan.steps != chain.plan.steps:
+        followers = await count_other_followers(store, there, chain.plan)
+        way.made, way.unmade = followers.new, followers.stale
+    return way
 
 
 async def with_other_steps(
@@ -105,22 +135,6 @@ async def with_other_steps(
     for one in await other_recipes(store, there, chain) if planned.choice is None else ():
         return replace(planned, choice=one.choice, step=one.step.name)
     return planned
-
-
-async def asked_anew(
-    store: Store, there: Chain, chain: "ConfiguredChain", mode: OtherRecipe
-) -> dict[str, int]:
-    """By the names of steps: how many of their rows the way `mode` would ask, or make, of what is
-    done already. The first step's recipe is left to the pool."""
-    found: Counter[str] = Counter()
-    for step, configured in zip(there.steps, chain.steps, strict=False):
-        planned = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
-        found[step.name] += planned.asked_anew
-    if there.plan.steps != chain.plan.steps:
-        followers = await count_other_followers(store, there, chain.plan)
-        for name, n in followers.new.items():
-            found[name] += n
-    return dict(found)
 
 
 async def other_recipes(
@@ -148,6 +162,14 @@ def rule_changes(old: "Plan", new: "Plan") -> list[str]:
     return found
 
 
+def changes_of_plan(old: "Plan", new: "Plan") -> list[str]:
+    """The same, and which steps there are by now."""
+    before, after = [[rule.name for rule in plan.steps] for plan in (old, new)]
+    if after[: len(before)] != before:
+        return [f"the steps {', '.join(before)} -> {', '.join(after)}"]
+    return [*rule_changes(old, new), *(f"step {name} was added" for name in after[len(before) :])]
+
+
 def _changes_of(before: "StepRule", after: "StepRule") -> list[str]:
     olds, news = asdict(before), asdict(after)
     return [
@@ -166,53 +188,32 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _cost_of(
-    there: Chain, others: Sequence[OtherRecipeOfStep], counts: dict[int, Counts],
-    followers: FollowCounts, new: int, way: str,
-) -> str:  # fmt: skip
+def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], new: int) -> str:
     """In calls, and in money as far as calls of these steps have cost some."""
+    ids = {step.name: step.experiment_id for step in there.steps}
     calls, cost_usd = 0, 0.0
-    for one in others:
-        n = getattr(one.choice, way)
-        calls += 0 if one.step.runs_code else n
-        cost_usd += n * _cost_of_a_call(counts.get(one.step.experiment_id))
-    for step in there.steps:
-        n = followers.new[step.name]
-        calls += 0 if step.runs_code else n
-        cost_usd += n * _cost_of_a_call(counts.get(step.experiment_id))
+    for rule in plan.steps:
+        n = 0 if rule.runs_code else way.rows[rule.name]
+        calls += n
+        cost_usd += n * _cost_of_a_call(counts.get(ids.get(rule.name, 0)))
     said = calls_text(calls)
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
-    if followers.new:
-        of = ", ".join(f"{n:,} of {name}" for name, n in followers.new.items())
+    if way.made:
+        of = ", ".join(f"{n:,} of {name}" for name, n in way.made.items())
         said += f" (new rows: {of}, and what follows them)"
     if new:
         said += f", and the {new:,} new items"
-    if followers.stale:
-        said += f"; {_rows(followers.stale)} stale then: made no more, or of something else"
+    if way.unmade:
+        said += f"; {_rows(way.unmade)} stale then: made no more, or of something else"
+    if way.stale:
+        after = "1 row after them is" if way.stale == 1 else f"{way.stale:,} rows after them are"
+        said += f"; {after} stale then, unless the new answers say what the old ones did"
     return said
 
 
 def _cost_of_a_call(counts: Counts | None) -> float:
     return counts.cost_usd / counts.calls if counts is not None and counts.calls else 0.0
-
-
-def _stale_by(there: Chain, others: Sequence[OtherRecipeOfStep], counts: dict[int, Counts]) -> str:
-    """What was made of rows that are asked again."""
-    if not others:
-        return ""
-    first = min(one.step.number for one in others)
-    asked = {one.step.experiment_id for one in others}
-    below = [
-        counts.get(step.experiment_id, Counts())
-        for step in there.steps
-        if step.number > first and step.experiment_id not in asked
-    ]
-    n = sum(one.finished + one.open for one in below)
-    if not n:
-        return ""
-    after = "1 row after them is" if n == 1 else f"{n:,} rows after them are"
-    return f"; {after} stale then, unless the new answers say what the old ones did"
 
 
 def _rows(n: int) -> str:

@@ -4,6 +4,7 @@ templates   text with variables, from its file: braces, or Jinja2 in a sandbox
 braces      the first of these
 renderer    makes the request of an item, by its recipe
 chain_names by which names the rows of a chain know its item, and the steps before them
+chain_row   one row of a chain: its input and its messages, and what follows it
 stand_in    in place of a value that is not known yet
 images      replaces local images by data URLs
 """

@@ -10,7 +10,7 @@ item with an answer and no parse is parsed, not asked for again.
 
     item        the stages for one item: requests (prepare), budget, calls (send),
                 judge (with rejected_parameters), parsing; fallback is kept after a bug
-    chains      of experiments with steps: each of their rows is a chain_row, with what it sees and
+    chains      of experiments with steps: each of their rows is a ChainRow, with what it sees and
                 what follows it; answering says which server answers which step
     slots       the tasks that work on items; stopping
     committer   what is written and claimed: demand (what to claim, and when), waiting (slots and

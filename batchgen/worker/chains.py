@@ -9,8 +9,8 @@ from batchgen.items import Item
 from batchgen.store import Store
 
 if TYPE_CHECKING:
+    from batchgen.prompts.chain_row import ChainRow
     from batchgen.store import Chain
-    from batchgen.worker.chain_row import ChainRow
 
 # Somebody may enqueue again with other rules; what was followed by the old ones is parsed again.
 _LOOK_EVERY_MS = 1000
@@ -45,7 +45,7 @@ class Chains:
 
 
 def _row(chain: "Chain | None", item: Item) -> "ChainRow":
-    from batchgen.worker.chain_row import ChainRow  # here: few experiments have steps
+    from batchgen.prompts.chain_row import ChainRow  # here: few experiments have steps
 
     assert chain is not None  # one that has steps keeps them
     number = next(s.number for s in chain.steps if s.experiment_id == item.experiment_id)

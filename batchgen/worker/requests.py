@@ -22,7 +22,7 @@ from batchgen.worker.spec import WorkSpec
 
 if TYPE_CHECKING:  # few experiments have steps
     from batchgen.parsers import StepFunction
-    from batchgen.worker.chain_row import ChainRow
+    from batchgen.prompts.chain_row import ChainRow
 
 # What is sent, and what of it is added by batchgen.
 _AS_STREAM = (
@@ -176,15 +176,12 @@ class Requests:
             raise TemplateError(f"step {row.rule.name}: {exc}", exc.remedy) from exc
 
     async def _messages(self, row: "ChainRow", renderer: Renderer) -> list[dict[str, Any]]:
-        """Those of a row as they are sent: before them, where the step goes on from a conversation,
-        those of its parent, and the answer."""
-        given = renderer.messages_given(row.input)
-        messages = list(given) if given else renderer.messages(row.input)
-        if not row.rule.conversation:
-            return messages
-        parent, link = row.parent()
-        sent = await self._messages(parent, await self._renderer(link.recipe_id, parent))
-        return [*sent, {"role": "assistant", "content": link.response}, *messages]
+        """Those of a row as they are sent."""
+        earlier = {
+            link.recipe_id: await self._renderer(link.recipe_id, before)
+            for before, link in row.before()
+        }
+        return row.messages(renderer, earlier)
 
     async def _with_feedback(
         self, item: Item, endpoint: Endpoint, body: dict[str, Any]

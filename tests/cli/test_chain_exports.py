@@ -246,3 +246,91 @@ async def test_a_table_for_programs_has_types_for_each_step(votes: Project) -> N
         "Strong.",
     )
     assert tea["draft.model"] == ["simulated", "simulated"]
+
+
+# --- conversations ----------------------------------------------------------------------------
+
+CHECKED = """\
+output_data: {experiment_name: demo, need_time_stamp: false}
+steps:
+  - {name: extract, user: {text: "Extract {topic}"}, system: {text: "You extract."}}
+  - {name: checked, conversation: true, user: {text: "Sure of {extract} in {topic}?"}}
+  - {name: short, function: "short.py:short"}
+result: [checked]
+"""
+SHORT = "def short(item, values):\n    return values['checked'][:1]\n"
+
+
+@pytest.fixture
+async def checked(project: Project, simulator: Simulator) -> Project:
+    says(simulator, Extract_tea="Leaves.", Sure_of_Leaves="Yes, leaves.")
+    project.write("short.py", SHORT)
+    project.config(CHECKED)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    return project
+
+
+async def test_messages_are_the_whole_conversation(checked: Project, simulator: Simulator) -> None:
+    (chat,) = await exported(checked, "--format", "messages")
+    sent = [one.body["messages"] for one in simulator.requests]
+    assert [one["content"] for one in chat["messages"]] == [
+        "You extract.", "Extract tea", "Leaves.", "Sure of Leaves. in tea?", "Yes, leaves.",
+    ]  # fmt: skip
+    assert chat["messages"][:-1] in sent
+    assert chat["metadata"] == {"of": "tea"}
+    (first,) = await exported(checked, "--format", "messages", "--step", "extract")
+    assert first["messages"] == chat["messages"][:3]
+    (alpaca,) = await exported(checked, "--format", "alpaca", "--step", "extract")
+    assert alpaca == {
+        "instruction": "Extract tea", "input": "", "output": "Leaves.", "system": "You extract.",
+    }  # fmt: skip
+    (sharegpt,) = await exported(checked, "--format", "sharegpt")
+    assert [one["value"] for one in sharegpt["conversations"]] == [
+        "Extract tea", "Leaves.", "Sure of Leaves. in tea?", "Yes, leaves.",
+    ]  # fmt: skip
+
+
+async def test_messages_of_what_was_gathered_are_as_they_were_sent(
+    project: Project, simulator: Simulator
+) -> None:
+    says(simulator, Ask_tea='["Why?", "How?"]', Answer_Why="So.", Answer_How="Thus.")
+    project.config(
+        PARTS.replace(
+            '{name: judge, user: {text: "Judge {answer}"}, parser: json}',
+            '{name: whole, gather: answers, user: {text: "Sum up {answers} of {topic}"}}',
+        ).replace("[answer]", "[whole]")
+    )
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    (chat,) = await exported(project, "--format", "messages")
+    asked, _ = chat["messages"]
+    assert asked["content"] == 'Sum up ["So.", "Thus."] of tea'
+    assert [asked] in [one.body["messages"] for one in simulator.requests]
+    (answer, _) = await exported(project, "--format", "messages", "--step", "answer")
+    assert answer["messages"][0]["content"] == "Answer Why?"
+
+
+async def test_a_batch_line_has_an_id_of_its_own_for_each_element(parts: Project) -> None:
+    found = await exported(parts, "--format", "openai-batch", "--step", "answer")
+    assert [one["custom_id"] for one in found] == ["tea[0]"]
+    assert found[0]["response"]["body"]["choices"][0]["message"]["content"] == "So."
+
+
+async def test_what_no_model_has_said_is_left_out_of_conversations(checked: Project) -> None:
+    said = await checked.batchgen("export", "-o", "-", "--format", "messages", "--step", "short")
+    assert (said.code, said.err) == (0, "0 rows; left out: 1 without a model's answer\n")
+
+
+async def test_a_summary_counts_each_row_once(parts: Project, simulator: Simulator) -> None:
+    simulator.script("Answer How", Behaviour.ok("Thus."))
+    simulator.script("Judge Thus", Behaviour.ok("1"))
+    await parts.batchgen("retry")
+    await parts.batchgen("work")
+    await parts.batchgen("export", "-o", "all.jsonl", "--summary", "all.json", "--shards", "2")
+    summary = json.loads((parts.path / "all.json").read_text())
+    ((tokens,),) = parts.query("select sum(prompt_tokens) from attempts")
+    assert (summary["rows"], summary["usage"]["prompt_tokens"]) == (3, tokens)
+    assert sum(one["rows"] for one in summary["recipes"]) == 6
+    assert [one["rows"] for one in summary["files"]] == [1, 2]
+    assert (summary["counts"]["done"], summary["counts"]["ended"]) == (6, 3)

@@ -178,3 +178,40 @@ async def test_another_result_is_no_question(done: Project) -> None:
     steps(done, more="result: [critique, draft]\n")
     told = await done.batchgen("enqueue", "pool.jsonl")
     assert (told.code, told.err) == (0, "demo: 3 items read, 0 new\n")
+
+
+async def test_other_rules_are_told_before_work_on_what_waits(done: Project) -> None:
+    done.pool(topics(4))
+    await done.batchgen("enqueue", "pool.jsonl")
+    steps(done, when="score > 2", more=POLISH)
+    told = await done.batchgen("work")
+    assert told.err.startswith(
+        "demo: changed since it was enqueued: step critique: when score > 1 -> score > 2; step "
+        "polish was added. 1 row that wait keep what they were enqueued with; "
+    )
+    assert states(done)["critique"] == {"done": 3}
+
+
+async def test_asking_a_step_again_makes_stale_what_follows_it(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, of="Repair")
+    config = (done.path / "config.yaml").read_text().replace("Write about", "Write on")
+    done.write("config.yaml", config)
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "step draft: the user template changed. step critique: the user template" in told.err
+    assert (
+        "stored: 3 calls, about $0.0150; 5 rows after them are stale then, unless the new answers "
+        "say what the old ones did"
+    ) in told.err
+    await done.batchgen("run", "pool.jsonl", "--recipe", "again")
+    assert simulator.calls == 8
+    assert states(done) == {
+        "draft": {"done": 3}, "score": {"stale": 3}, "critique": {"stale": 2},
+    }  # fmt: skip
+    for _ in range(2):
+        await done.batchgen("retry", "--stale")
+        assert (await done.batchgen("work")).code == 0
+    assert states(done)["critique"] == {"done": 2}
+    assert (simulator.calls, simulator.calls_of("Repair")) == (10, 2)
+    assert (await done.batchgen("verify")).code == 0

@@ -1,6 +1,10 @@
 """What there is about the lines of an export of chains."""
 
-from batchgen.export.chains.line import ChainLine
+from collections.abc import Sequence
+from typing import Any
+
+from batchgen.endpoints import Endpoint
+from batchgen.export.chains.line import ChainLine, link_of
 from batchgen.export.chains.lines import steps_in_lines
 from batchgen.export.chains.table import column_groups
 from batchgen.export.chosen_columns import ChosenColumns
@@ -8,12 +12,14 @@ from batchgen.export.columns import Columns
 from batchgen.export.request import ExportRequest
 from batchgen.export.value_type import ValueType
 from batchgen.export.writer import Content
-from batchgen.store import Chain
+from batchgen.items import Recipe
+from batchgen.prompts import Renderer
+from batchgen.prompts.chain_row import ChainRow
+from batchgen.store import Chain, ResultRow
 
 
 class ChainContent(Content):
-    """`lines` are those of the page that is being written, by their numbers; `step_types` are the
-    types of the values of the steps."""
+    """`step_types` are the types of the values of the steps."""
 
     def __init__(self, chain: Chain, request: ExportRequest, *, has_samples: bool) -> None:
         super().__init__(
@@ -26,7 +32,43 @@ class ChainContent(Content):
         self.step_types = {
             name: ValueType() for name in steps_in_lines(chain.plan, request.step)
         }  # fmt: skip
-        self.lines: dict[int, ChainLine] = {}
+        self._lines: dict[int, ChainLine] = {}
+        self._recipe_ids: dict[int, int] = {}
+        self._rows: dict[int, ChainRow] = {}
+
+    def begin_page(self, lines: Sequence[ChainLine]) -> None:
+        """They are written next; their details are there."""
+        self._lines = {line.id: line for line in lines}
+        self._recipe_ids = {id_: details.recipe_id for id_, details in self.details.items()}
+        self._rows = {}
+
+    def messages_of(self, row: ResultRow) -> list[dict[str, Any]] | None:
+        chain_row = self._chain_row(row)
+        if chain_row.input.prompt is not None:  # a request line, as the user has given it
+            return None
+        own = self._renderer(row)
+        earlier = {link.recipe_id: self._renderer_by(link.recipe_id)
+                   for _, link in chain_row.before()}  # fmt: skip
+        return chain_row.messages(own, earlier)
+
+    def endpoint_of(self, row: ResultRow) -> Endpoint:
+        return self._renderer(row).endpoint_of(self._chain_row(row).input)
+
+    def _chain_row(self, row: ResultRow) -> ChainRow:
+        """The row that the answer is of."""
+        found = self._rows.get(row.id)
+        if found is None:
+            line, recipes = self._lines[row.id], self._recipe_ids
+            assert line.own is not None
+            gathered = link_of(line.own, recipes).gathered
+            links = line.links(line.own.number, recipes)
+            found = self._rows[row.id] = ChainRow.of(
+                self.chain, line.own.number, row.id, row.input, links, gathered
+            )
+        return found
+
+    def _renderer_of(self, recipe: Recipe) -> Renderer:
+        return Renderer(recipe, self.plan.names)
 
     def extras_of_line(self, line: ChainLine) -> dict[str, str | None]:
         """Those of its answer."""

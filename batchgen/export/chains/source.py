@@ -80,12 +80,11 @@ class ChainLines(Source[ChainLine]):
         return is_chosen
 
     async def read_details(self, page: Sequence[ChainLine], content: Content) -> None:
-        lines = {line.id: line for line in page}
-        _of_chains(content).lines = lines
-        ids = {*lines}
+        ids = {line.id for line in page}
         if self._format.needs_parents or self._request.summary:
             ids |= {one.id for line in page for one in line.results()}
         await read_details(self._store, sorted(ids), self._request, content)
+        _of_chains(content).begin_page(page)
 
     def writer(self, file: Hashed, content: Content) -> Writer[ChainLine]:
         return self._format.writer(file, _of_chains(content))

@@ -7,7 +7,8 @@ from msgspec import Struct
 
 from batchgen.items import ItemInput
 from batchgen.pool import read_item
-from batchgen.prompts import input_of_step, item_names
+from batchgen.prompts.chain_names import input_of_step, item_names
+from batchgen.prompts.renderer import Renderer
 from batchgen.steps import Followed, Link, StepRule, chain_values, follow
 from batchgen.store import Chain
 from batchgen.text.json_text import load_json
@@ -66,3 +67,27 @@ class ChainRow(Struct, frozen=True):
             self.chain, link.number, link.item_id, link.input_json, above, link.gathered
         )
         return row, link
+
+    def before(self) -> "list[tuple[ChainRow, Link]]":
+        """The rows from which its conversation goes on, with how each was answered."""
+        found, row = list[tuple[ChainRow, Link]](), self
+        while row.rule.conversation:
+            row, link = row.parent()
+            found.insert(0, (row, link))
+        return found
+
+    def messages(
+        self, renderer: Renderer, earlier: Mapping[int, Renderer]
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Those that are sent: the conversation that it goes on from, and its own. `earlier` are
+        the renderers of the rows before, by their recipes."""
+        sent = list[dict[str, Any]]()
+        for row, link in self.before():
+            sent += _own_messages(row, earlier[link.recipe_id])
+            sent.append({"role": "assistant", "content": link.response})
+        return [*sent, *_own_messages(self, renderer)]
+
+
+def _own_messages(row: ChainRow, renderer: Renderer) -> list[dict[str, Any]]:
+    given = renderer.messages_given(row.input)
+    return list(given) if given else renderer.messages(row.input)
