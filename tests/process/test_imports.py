@@ -2,6 +2,7 @@
 import asyncio
 import at the top of a module that they need brings a dozen others with it."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
