@@ -113,10 +113,11 @@ async def work_on(
     kept up to date meanwhile; with `force` also where another file is. `present` are the parsers
     and functions of the experiments, by their numbers."""
     specs = _split(spec, processes)
-    if len(specs) < processes and len(specs) == spec.most_parts:
+    smallest = spec.smallest_server
+    if smallest and len(specs) < processes and len(specs) == smallest.slots:
         session.say(
-            f"working with {len(specs)} of the {processes} processes: one of model.servers has no "
-            f"more slots to share (concurrency: {spec.most_parts})."
+            f"working with {len(specs)} of the {processes} processes: each takes a slot of every "
+            f"server, and {smallest.place} has no more (concurrency: {smallest.slots})."
         )
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
     live = None

@@ -55,13 +55,13 @@ class ConfiguredServer(Struct, frozen=True):
 
 def configured_servers(config: Config) -> tuple[ConfiguredServer, ...]:
     """All of them, each once, those of the section `model` first. These are left out where each
-    step has some of its own."""
+    step has some of its own, or makes no call."""
     of_all = config.model.of_each_server()
     if not config.steps:
         return tuple(map(ConfiguredServer, of_all))
     sections = list(_sections(config))
     found: list[ConfiguredServer] = []
-    if not sections or any(_are_same(section, config.model) for _, section in sections):
+    if any(_are_same(section, config.model) for _, section in sections):
         found = list(map(ConfiguredServer, of_all))
     for name, section in sections:
         named = not _are_same(section, config.model)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from batchgen.errors import ConfigError
 from batchgen.store import Experiment, Store
 from batchgen.worker.spec import WorkSpec
 
@@ -25,28 +26,39 @@ class Answering(Struct, frozen=True):
 
 async def answering(store: Store, spec: WorkSpec) -> Answering:
     """As the experiments are now. Where a server is for some steps alone, no other one answers rows
-    of experiments that come later."""
+    of experiments that come later. Raises ConfigError when rows wait that no server is for."""
     known = [one for one in await store.experiments() if _is_in_scope(one, spec)]
     plain = frozenset(one.id for one in known if not one.step)
-    if len(plain) == len(known):
+    are_for_all = bool(spec.servers) and not any(server.steps for server in spec.servers)
+    if len(plain) == len(known) and are_for_all:
         return Answering((None,) * len(spec.servers), plain=plain)
     code = await _code(store, known)
-    if not any(server.steps for server in spec.servers):
+    if are_for_all:
         return Answering((None,) * len(spec.servers), code, plain)
     asked = [one for one in _in_order(known, spec) if one.id not in code]
     named = {step for server in spec.servers for step in server.steps}
-    return Answering(
+    servers = tuple(
         tuple(
-            tuple(
-                one.id
-                for one in asked
-                if one.step in server.steps or (server.answers_rest and one.step not in named)
-            )
-            for server in spec.servers
-        ),
-        code,
-        plain,
+            one.id
+            for one in asked
+            if one.step in server.steps or (server.answers_rest and one.step not in named)
+        )
+        for server in spec.servers
     )
+    await _check(store, [one for one in asked if not any(one.id in ids for ids in servers)])
+    return Answering(servers, code, plain)
+
+
+async def _check(store: Store, unanswered: Sequence[Experiment]) -> None:
+    """Rows that wait for nobody would be waited for."""
+    for one in unanswered:
+        name = f"{one.name}/{one.step}" if one.step and one.first_id is None else one.name
+        if rows := (await store.counts([one.id])).open:
+            raise ConfigError(
+                f"{name}: no server answers its {rows:,} open rows: each step of the config has "
+                "servers of its own, or makes no call, and none is this one. Work on it with the "
+                "config that it was enqueued with."
+            )
 
 
 def _is_in_scope(experiment: Experiment, spec: WorkSpec) -> bool:

@@ -106,7 +106,7 @@ def _all(*calls: Callable[[], object]) -> None:
 
 async def _token_meter(store: Store, spec: WorkSpec) -> TokenMeter:
     meter = TokenMeter(spec.max_answer_tokens)
-    if tpm := max(spec.limits_of(server).tpm or 0 for server in spec.servers):
+    if tpm := max((spec.limits_of(server).tpm or 0 for server in spec.servers), default=0):
         for item_bytes, tokens in await store.recent_usage():
             meter.observe(item_bytes, min(tokens, tpm))
     return meter

@@ -94,14 +94,16 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
         return RetryPolicy(self.max_attempts, self.parse_attempts, self.retry_wait_s)
 
     @property
-    def most_parts(self) -> int | None:
-        """For so many workers each server has slots; None: for any number."""
-        return min((one.slots for one in self.servers if one.slots is not None), default=None)
+    def smallest_server(self) -> ServerSpec | None:
+        """The one with the fewest slots; None: none has a number of its own."""
+        limited = (one for one in self.servers if one.slots is not None)
+        return min(limited, key=lambda one: one.slots or 0, default=None)
 
     def split(self, parts: int) -> "list[WorkSpec]":
         """For so many workers, or for fewer where a server has fewer slots: each with a share of
         the slots and, if they are limited, of the items."""
-        parts = min(parts, self.most_parts or parts)
+        smallest = self.smallest_server
+        parts = min(parts, (smallest and smallest.slots) or parts)
         slots = shares(self.concurrency, parts)
         specs = [
             replace(self, concurrency=share, servers=servers)

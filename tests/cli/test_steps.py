@@ -150,3 +150,18 @@ async def test_show_has_the_whole_chain(two_steps: Project) -> None:
     one = await two_steps.batchgen("show", str(critique["number"]), "--step", "critique")
     assert one.out.splitlines()[0] == "item 2 (id a-2) of demo"
     assert "--- draft" not in one.out
+
+
+async def test_a_small_server_of_a_step_bounds_the_processes_and_is_named(
+    project: Project, simulator: Simulator
+) -> None:
+    server = {"base_url": simulator.base_url, "api_key": "k", "concurrency": 1}
+    steps = [
+        {"name": "draft", "user": {"text": "Draft {topic}"}},
+        {"name": "judge", "user": {"text": "Judge {topic}"}, "model": {"servers": [server]}},
+    ]
+    project.config(f"steps: {json.dumps(steps)}\n")
+    project.pool(topics(2))
+    done = await project.batchgen("run", "pool.jsonl", "--processes", "2", "-c", "4")
+    assert done.code == 0, done.err
+    assert "1 of the 2 processes: each takes a slot of every server, and steps[1]" in done.err

@@ -554,3 +554,16 @@ def test_a_selection_has_what_was_made_of_its_items(table: Table) -> None:
     (revise,) = table.exchange_want(line.worker, want).items
     line.done(revise)
     assert table.exchange_want(line.worker, want).open == 0
+
+
+def test_of_all_experiments_the_deepest_steps_come_first_whatever_server_answers_them(
+    table: Table,
+) -> None:
+    line = Line(table, PLAIN, "a", "b", "c")
+    for draft in line.claim(2):
+        line.done(draft, "v", CRITIQUE)
+    of_first = ServerWant("s", 9, experiments=(1,))
+    of_later = ServerWant("t", 9, experiments=(3, 2))
+    want = ClaimRequest((of_first, of_later), None, most=2)
+    items = table.exchange_want(line.worker, want).items
+    assert [item.server for item in items] == ["t", "t"]

@@ -267,3 +267,15 @@ async def test_rows_of_functions_count_as_items_that_a_worker_claims(
     job = job_of(tmp_path, simulator, DRAFT, function(tmp_path, "plain"))
     await job.run([{"word": f"w{n}"} for n in range(9)], slots=2, max_items=5)
     assert len(job.query("select 1 from results")) == 5
+
+
+async def test_steps_that_make_no_call_need_no_server(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def first(item):\n    return item['word']\n\n\n"
+        "def second(item, values):\n    return values['first'] * 2\n"
+    )
+    steps = [{"name": n, "function": f"{tmp_path}/own.py:{n}"} for n in ("first", "second")]
+    job = ChainJob(tmp_path, "https://api.openai.com/v1", steps, model={"api_key": None})
+    result = await job.run([{"word": "tea"}, {"word": "sand"}])
+    assert (result.exit_code, result.stats.calls) == (0, 0)
+    assert sorted(job.ends("second")) == [(*DONE, '"sandsand"'), (*DONE, '"teatea"')]

@@ -238,7 +238,7 @@ async def test_fewer_processes_than_asked_for_are_told(
     ask(project, simulator, items=3, concurrency=1)
     run = await project.batchgen("run", "pool.jsonl", "--processes", "2", "-c", "4")
     assert run.code == 0, run.err
-    told = "working with 1 of the 2 processes: one of model.servers has no more slots to share"
+    told = "working with 1 of the 2 processes: each takes a slot of every server, and model.servers"
     assert told in run.err
 
 

@@ -196,3 +196,19 @@ async def test_of_chains_that_wait_at_a_later_step_only_so_many_go_on(
     assert (result.exit_code, result.counts.ended) == (0, 3)
     calls = [simulator.calls_of(name) for name in ("Draft", "Judge", "End")]
     assert calls == [20, 3, 3]
+
+
+async def test_rows_that_no_server_is_for_are_told_and_not_waited_for(
+    tmp_path: Path, simulator: Simulator, other: Simulator
+) -> None:
+    job = job_of(
+        tmp_path, simulator, step("draft", "Draft {word}", **at(other)),
+        step("judge", "Judge {word}", **at(other)),
+    )  # fmt: skip
+    async with open_store(job.database, create=True) as store:
+        await job.enqueue(store, words(3))
+        job.steps[1]["name"] = "score"  # in the config alone
+        await job.work(store, experiments=(1,))
+        with pytest.raises(ConfigError, match=r"^demo/judge: no server answers its 3 open rows: "):
+            await job.work(store)
+    assert (simulator.calls, other.calls) == (0, 3)

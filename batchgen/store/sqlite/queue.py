@@ -178,7 +178,7 @@ def _claim(
     found: list[Item] = []
     due_at: int | None = None
     left = want.calls
-    for experiments, of_these in _by_experiments(want).items():
+    for experiments, of_these in _by_experiments(want, _in_order(db, want)).items():
         servers = _servers(of_these, allowed, left)
         chosen = experiments_to_claim(db, want, experiments)
         for probes, of in _by_probes(of_these, trials).items():
@@ -194,10 +194,20 @@ def _claim(
 _Wants = dict[str, ServerWant]
 
 
-def _by_experiments(want: ClaimRequest) -> dict[tuple[int, ...] | None, _Wants]:
+def _in_order(db: sqlite3.Connection, want: ClaimRequest) -> Sequence[int]:
+    """The experiments in the order of claiming, as far as servers answer different ones."""
+    answer_some = any(one.experiments is not None for one in want.servers if not one.runs_code)
+    if want.experiments is None and answer_some:
+        return [id_ for (id_,) in db.execute(QUERIES["open_experiments"])]
+    return want.experiments or ()
+
+
+def _by_experiments(
+    want: ClaimRequest, in_order: Sequence[int]
+) -> dict[tuple[int, ...] | None, _Wants]:
     """The servers by what they answer: what needs none comes first, and then what comes first among
     the experiments. What one finds no row for is left to those after it."""
-    places = {id_: place for place, id_ in enumerate(want.experiments or ())}
+    places = {id_: place for place, id_ in enumerate(in_order)}
     last = len(places)
 
     def place(one: ServerWant) -> tuple[bool, int]:
