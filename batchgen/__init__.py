@@ -11,11 +11,13 @@ What was answered is kept: run the same script again after a crash, and it goes 
 TYPE_CHECKING = False  # as a type checker knows it, without the import: it takes longer than ours
 
 if TYPE_CHECKING:
-    from batchgen.api import DataGenerationPipeline, Results, StoppedError
+    from batchgen.api import DataGenerationPipeline, Results, Step, StoppedError
     from batchgen.errors import BatchgenError
 
 __version__ = "0.1.0"
-__all__ = ["BatchgenError", "DataGenerationPipeline", "Results", "StoppedError", "__version__"]
+__all__ = [
+    "BatchgenError", "DataGenerationPipeline", "Results", "Step", "StoppedError", "__version__",
+]  # fmt: skip
 
 
 if not TYPE_CHECKING:  # or else any name would be one to a type checker

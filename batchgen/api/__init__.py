@@ -4,9 +4,11 @@ It runs the same jobs as the command line on the same kind of database, so a scr
 goes on where it stopped, and `batchgen status` shows its progress. Behind this door:
 
     pipeline   the class that users have
-    settings   its keywords, typed: every setting by name
+    settings   its keywords, typed: every setting by name; model_settings are those of a model
+    step       a step of a chain: the keywords of one, and its code as objects
     request    what one run is asked for, checked
     run        one run: enqueue, parse what is out of date, answer, export
+    outcome    the results of a run, of rows or of chains
     pools      what a data pool may be
     answers    what the methods give: results, and how it stands
     own_file   the file that runs write
@@ -25,12 +27,14 @@ from batchgen.api.answers import (
     Results,
     Retried,
     Status,
+    StepStatus,
     Told,
 )
 from batchgen.api.pipeline import DataGenerationPipeline
+from batchgen.api.step import Step
 from batchgen.api.words import StoppedError
 
 __all__ = [
     "DataGenerationPipeline", "Exported", "Failed", "Failures", "Reparsed", "Results", "Retried",
-    "Status", "StoppedError", "Told",
+    "Status", "Step", "StepStatus", "StoppedError", "Told",
 ]  # fmt: skip

@@ -15,12 +15,13 @@ from batchgen.api.words import COMMANDS, failure_hint
 from batchgen.display.status import status_text
 from batchgen.display.visible import visible_line
 from batchgen.errors import UsageError
+from batchgen.jobs.experiments import ExperimentSummary, StepSummary
 from batchgen.jobs.export import ExportResult
 from batchgen.jobs.failures import FailedLike
 from batchgen.jobs.reparsing import ReparseResult
 from batchgen.jobs.retry import RetryResult
+from batchgen.jobs.retry_stale import StaleResult
 from batchgen.jobs.status import Status as WholeStatus
-from batchgen.store import Counts
 
 _SHOWN = 5  # results in a cell of a notebook
 
@@ -65,26 +66,29 @@ class Results(list[dict[str, Any]]):
 
 class Failed(NamedTuple):
     """`n` failed rows of one message; `example` is the number of one of them, `hint` what can be
-    done about them."""
+    done about them. `step` is theirs; None: the items have no steps."""
 
     reason: str
     error: str
     n: int
     example: int
     hint: str
+    step: str | None = None
 
 
 class Failures(list[Failed], _Ready):
     """What failed, grouped by reason and message, the most frequent first."""
 
     @classmethod
-    def of(cls, groups: Iterable[FailedLike]) -> "Failures":
+    def of(cls, groups: Iterable[tuple[str | None, FailedLike]]) -> "Failures":
+        """Of groups, each with its step."""
         return cls(
             Failed(
-                one.group.reason, one.group.error, one.group.n, one.group.example, failure_hint(one)
+                one.group.reason, one.group.error, one.group.n, one.group.example,
+                failure_hint(one, step), step,
             )
-            for one in groups
-        )
+            for step, one in groups
+        )  # fmt: skip
 
     def to_pandas(self) -> Any:
         return _to_pandas([one._asdict() for one in self])
@@ -93,7 +97,8 @@ class Failures(list[Failed], _Ready):
 
     def __str__(self) -> str:
         lines = [
-            f"{one.n:>7}  {one.reason}: {visible_line(one.error)}\n{'':>9}{one.hint}"
+            f"{one.n:>7}  {_of_step(one.step)}{one.reason}: {visible_line(one.error)}\n"
+            f"{'':>9}{one.hint}"
             for one in self
         ]
         return "\n".join(lines) or "no failures"
@@ -102,15 +107,27 @@ class Failures(list[Failed], _Ready):
 @dataclass(frozen=True)
 class Retried(_Ready):
     """`retried` rows went back to pending, or would have in a `dry_run`; `overridden` ones did not,
-    as parameters of their own win over the new ones."""
+    as parameters of their own win over the new ones.
+
+    Of stale rows, `restored` ones see what they saw before, and are as they were, without a call;
+    `waiting` ones wait for what they are made of. `cost_usd` is what as many calls cost before;
+    None: not known."""
 
     retried: int
     overridden: int
     dry_run: bool
+    restored: int = 0
+    waiting: int = 0
+    cost_usd: float | None = None
 
     @classmethod
     def of(cls, result: RetryResult) -> "Retried":
-        return cls(**asdict(result))
+        return cls(result.retried, result.overridden, result.dry_run)
+
+    @classmethod
+    def of_stale(cls, result: StaleResult) -> "Retried":
+        cost_usd = result.cost_usd or None
+        return cls(result.rows, 0, result.dry_run, result.restored, result.waiting, cost_usd)
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,8 @@ class Reparsed(_Ready):
     broken               were done and fail now
     skipped              something else became of the item meanwhile
 
-    `differences` are some of them, of a `dry_run`.
+    `differences` are some of them, of a `dry_run`. Of steps, `made` are the rows that are made of
+    what can be parsed now, and `stale` those that were made of other values.
     """
 
     done: int
@@ -134,6 +152,8 @@ class Reparsed(_Ready):
     skipped: int
     differences: tuple[Any, ...]
     dry_run: bool
+    made: int = 0
+    stale: int = 0
 
     @classmethod
     def of(cls, result: ReparseResult) -> "Reparsed":
@@ -144,19 +164,22 @@ class Reparsed(_Ready):
 @dataclass(frozen=True)
 class Exported(_Ready):
     """`rows` went to `path`. An export of done rows leaves out the `failed` ones, and the `open`
-    ones, which are not answered yet. None of the rows has the `absent_columns`, which were asked
-    for."""
+    ones, which are not answered yet; of chains, also those that are `stale`. None of the rows has
+    the `absent_columns`, which were asked for."""
 
     path: Path
     rows: int
     failed: int
     open: int
     absent_columns: tuple[str, ...] = ()
+    stale: int = 0
 
     @classmethod
     def of(cls, result: ExportResult) -> "Exported":
-        left_out = result.left_out
-        return cls(result.path, result.rows, left_out.failed, left_out.open, result.absent_columns)
+        left_out, absent = result.left_out, result.absent_columns
+        return cls(
+            result.path, result.rows, left_out.failed, left_out.open, absent, left_out.stale
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,9 +190,30 @@ class Told(_Ready):
 
 
 @dataclass(frozen=True)
+class StepStatus:
+    """How the rows of one step stand; of the `skipped` ones `when` said no."""
+
+    name: str
+    pending: int
+    running: int
+    done: int
+    skipped: int
+    failed: int
+    stale: int
+    cost_usd: float
+
+    @classmethod
+    def of(cls, step: StepSummary) -> "StepStatus":
+        names = [one.name for one in fields(cls)]
+        counted = {name: getattr(step.counts, name) for name in names if hasattr(step.counts, name)}
+        return cls(**{**counted, "name": step.name, "skipped": step.skipped})
+
+
+@dataclass(frozen=True)
 class Status(_Ready):
     """How an experiment stands. `reasons` are those of its failed rows; `workers` are alive, on
-    whatever experiment of the database. Printed, it is what `batchgen status` shows."""
+    whatever experiment of the database. Of items with `steps`, the rows are those of all steps, and
+    `ended` chains have come to their end. Printed, it is what `batchgen status` shows."""
 
     experiment: str
     total: int
@@ -185,18 +229,24 @@ class Status(_Ready):
     cost_usd: float
     workers: int
     text: str
+    items: int
+    ended: int
+    stale: int
+    steps: tuple[StepStatus, ...] = ()
 
     @classmethod
-    def of(cls, experiment: str, counts: Counts, whole: WholeStatus) -> "Status":
-        names = [one.name for one in fields(cls)]
+    def of(cls, summary: ExperimentSummary, whole: WholeStatus) -> "Status":
+        names, counts = [one.name for one in fields(cls)], summary.counts
         known = {name: getattr(counts, name) for name in names if hasattr(counts, name)}
         return cls(
             **{
                 **known,
-                "experiment": experiment,
+                "experiment": summary.name,
+                "items": summary.items,
                 "reasons": dict(counts.reasons.most_common()),
                 "workers": sum(worker.alive for worker in whole.workers),
                 "text": status_text(whole, COMMANDS),
+                "steps": tuple(map(StepStatus.of, summary.steps)),
             }
         )
 
@@ -204,6 +254,10 @@ class Status(_Ready):
 
     def __str__(self) -> str:
         return self.text
+
+
+def _of_step(name: str | None) -> str:
+    return "" if name is None else f"{name}: "
 
 
 def _to_pandas(rows: list[dict[str, Any]]) -> Any:

@@ -7,45 +7,55 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.api.answers import Exported, Failures, Reparsed, Retried, Status, Told
 from batchgen.api.showing import Progress
+from batchgen.api.step import StepObjects
 from batchgen.api.words import COMMANDS
 from batchgen.config import Config, model_setting
 from batchgen.display.status import outdated_line
 from batchgen.errors import ConfigError, UsageError
 from batchgen.export import ExportRequest, Overwriting, column_names, format_of
 from batchgen.items import Reason, State
-from batchgen.jobs.experiments import summary_of
 from batchgen.jobs.export import export as export_rows
+from batchgen.jobs.export import exportable
 from batchgen.jobs.failures import failures_of
-from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import outdated, present_spec
 from batchgen.jobs.reparse import ReparseRequest, reparse_experiment
+from batchgen.jobs.reparsing import ReparseResult
 from batchgen.jobs.retry import RetryRequest
 from batchgen.jobs.retry import retry as retry_items
+from batchgen.jobs.retry_stale import retry_stale as retry_stale_rows
 from batchgen.jobs.status import status_of
 from batchgen.jobs.steer import stop as stop_workers
 from batchgen.parsers import Parser, load_parser
-from batchgen.store import open_store
+from batchgen.store import Experiment, Store, open_store
 from batchgen.text.json_text import dump_json
 from batchgen.where import Where
 
 
-async def status(config: Config) -> Status:
+async def status(config: Config, step: str | None) -> Status:
     config = _with_the_rows_parser(config)
+    name = config.output_data.experiment_name
     async with open_store(config.database) as store:
-        summary = await summary_of(store, config.output_data.experiment_name)
-        whole = await status_of(store, config, summary.name)
-        return Status.of(summary.name, summary.counts, whole)
+        whole = await status_of(store, config, name, step)
+        return Status.of(whole.experiments[0], whole)
 
 
-async def failures(config: Config, reason: str | None) -> Failures:
+async def failures(config: Config, reason: str | None, step: str | None) -> Failures:
     async with open_store(config.database) as store:
-        experiment = await experiment_named(store, config.output_data.experiment_name)
-        (found,) = await failures_of(store, [experiment], reason and _reason(reason))
-        return Failures.of(found.groups)
+        name = config.output_data.experiment_name
+        experiments = await chosen_experiments(store, name, step)
+        found = await failures_of(store, experiments, reason and _reason(reason))
+        groups = [
+            (one.step, group)
+            for one, its in zip(experiments, found, strict=True)
+            for group in its.groups
+        ]
+        return Failures.of(groups)
 
 
 async def retry(
@@ -55,67 +65,94 @@ async def retry(
     message: str | None,
     done: bool,
     params: Mapping[str, Any],
+    step: str | None,
     dry_run: bool,
 ) -> Retried:
     reasons = [reason] if isinstance(reason, str) else reason or ()
     request = RetryRequest(
         config.output_data.experiment_name, tuple(map(_reason, reasons)), message,
-        tuple(map(str, ids)), done, dict(_setting(name, to) for name, to in params.items()),
+        tuple(map(str, ids)), done, dict(_setting(name, to) for name, to in params.items()), step,
     )  # fmt: skip
     async with open_store(config.database) as store:
         return Retried.of(await retry_items(store, request, dry_run=dry_run))
 
 
-async def reparse(
-    config: Config,
-    parser: Parser | None,
-    failed_only: bool,
-    ids: Iterable[str | int],
-    dry_run: bool,
-) -> Reparsed:
-    """By the `parser`; None: by the one that the experiment has."""
-    given = tuple(map(str, ids))
-    done_too = not failed_only and not given
-    request = ReparseRequest(config.output_data.experiment_name, done_too, given)
+async def retry_stale(
+    config: Config, step: str | None, dry_run: bool, *, chosen: bool
+) -> Retried:  # fmt: skip
+    """`chosen`: failed rows were chosen too, which cannot be."""
+    if chosen:
+        raise UsageError("stale=True goes with step=... and dry_run=True alone.")
     async with open_store(config.database) as store:
-        experiment = await experiment_named(store, config.output_data.experiment_name)
-        timeout_s = config.work.parse_timeout_s
-        if parser is None:
-            own = _with_the_rows_parser(config)
-            parser = load_parser(await present_spec(store, own, experiment), config.directory)
-        return Reparsed.of(
+        name = config.output_data.experiment_name
+        return Retried.of_stale(await retry_stale_rows(store, name, step, dry_run=dry_run))
+
+
+class ReparseWords(Struct, frozen=True):
+    """Which answers are parsed again."""
+
+    failed_only: bool
+    ids: tuple[str, ...]
+    step: str | None
+    dry_run: bool
+
+
+async def reparse(
+    config: Config, parser: Parser | None, objects: StepObjects, words: ReparseWords
+) -> Reparsed:
+    """By the `parser`; None: by the one that the experiment has, or that its steps are given."""
+    name = config.output_data.experiment_name
+    done_too = not words.failed_only and not words.ids
+    request = ReparseRequest(name, done_too, words.ids, words.step)
+    async with open_store(config.database) as store:
+        chosen = await chosen_experiments(store, name, words.step)
+        if parser is not None and len(chosen) > 1:
+            raise UsageError("extract_function: say which step is parsed by it, with step=...")
+        found = [
             await reparse_experiment(
-                store,
-                request,
-                experiment,
-                parser,
-                timeout_s,
-                dry_run=dry_run,
-                say=Progress(quiet=True).warn,
+                store, request, one, parser or await _reader(store, config, one, objects),
+                config.work.parse_timeout_s, dry_run=words.dry_run, say=Progress(quiet=True).warn,
             )
-        )
+            for one in chosen
+            if not one.runs_code
+        ]  # fmt: skip
+        return Reparsed.of(ReparseResult.sum_of(found, dry_run=words.dry_run))
+
+
+async def _reader(
+    store: Store, config: Config, experiment: Experiment, objects: StepObjects
+) -> Parser:
+    if experiment.step is not None and (own := objects.parsers.get(experiment.step)):
+        return own
+    spec = await present_spec(store, _with_the_rows_parser(config), experiment)
+    return load_parser(spec, config.directory)
 
 
 async def export(
     config: Config, path: str | Path | None, format_name: str | None, where: str | None,
-    failed: bool, columns: str | Iterable[str], guard: bool, force: bool,
+    failed: bool, columns: str | Iterable[str], guard: bool, force: bool, step: str | None,
 ) -> Exported:  # fmt: skip
     target = None if path is None else Path(path)
-    request = ExportRequest(
-        format_of(target, format_name, of_sheet=bool(columns) or not guard),
-        State.FAILED if failed else State.DONE,
-        None if where is None else Where(where),
-        columns=column_names(columns) if isinstance(columns, str) else tuple(columns),
-        is_guarded=guard,
-    )
+    format_ = format_of(target, format_name, of_sheet=bool(columns) or not guard)
     display = Progress(quiet=True)
     overwriting = Overwriting(config.own_files, force, display.say)
     async with open_store(config.database) as store:
-        experiment = await experiment_named(store, config.output_data.experiment_name)
-        for old in (await outdated(store, _with_the_rows_parser(config), [experiment])).values():
+        of = await exportable(store, config.output_data.experiment_name, step)
+        request = ExportRequest(
+            format_,
+            State.FAILED if failed else State.DONE,
+            None if where is None else Where(where, of.where_names),
+            columns=column_names(columns) if isinstance(columns, str) else tuple(columns),
+            is_guarded=guard,
+            step=of.step,
+            groups=of.groups,
+        )
+        steps = await chosen_experiments(store, of.experiment.name)
+        for old in (await outdated(store, _with_the_rows_parser(config), steps)).values():
             display.warn(outdated_line(old, COMMANDS))
+        output, experiment = config.output_data, of.experiment
         return Exported.of(
-            await export_rows(store, config.output_data, experiment, target, request, overwriting)
+            await export_rows(store, output, experiment, target, request, overwriting)
         )
 
 

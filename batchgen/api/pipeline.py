@@ -22,9 +22,12 @@ from batchgen.api.request import (
 )
 from batchgen.api.run import Job, OpenPool, Run, running
 from batchgen.api.settings import Settings
+from batchgen.api.step import objects_of, settings_of
 from batchgen.api.streaming import Give, Stream, Work
 from batchgen.api.words import ErrorsInPython, stop_next
 from batchgen.config import Config, load
+from batchgen.errors import UsageError
+from batchgen.jobs.asked import Asked, asked_of
 from batchgen.jobs.recipe import recipe_of
 from batchgen.parsers import load_parser
 from batchgen.shutdown import Stop
@@ -52,18 +55,27 @@ class DataGenerationPipeline:
     there), and from keywords: whole sections (`output_data={...}`) or any setting by its name
     (`temperature=0.9`); a setting by name wins over its section. Raises ConfigError.
 
+    Several calls for each item are `steps`, each of which sees the values of those before it:
+
+        pipeline = DataGenerationPipeline(steps=[
+            Step("draft", user="Write about {topic}."),
+            Step("critique", user="Score this from 1 to 10: {draft}", parser=score),
+        ], result=["draft"])
+
     All that is answered is kept in the database at once: run the same script again after a crash
     or a stop, and it goes on where it was. What was answered is not asked again.
     """
 
     def __init__(self, config_path: str | Path | None = None, **settings: Unpack[Settings]) -> None:
+        steps = settings.get("steps") or ()
         with ErrorsInPython():
             self.config: Config = load(
                 None if config_path is None else Path(config_path),
                 env=os.environ,
-                overrides=settings,
+                overrides={**settings, "steps": settings_of(steps)} if steps else settings,
                 cwd=Path.cwd(),
             )
+        self._objects = objects_of(steps)
         self.experiment_path: Path | None = None
         """Where the last run wrote its JSONL."""
         self._runs: list[tuple[Stop, asyncio.AbstractEventLoop]] = []
@@ -174,13 +186,14 @@ class DataGenerationPipeline:
 
         return Stream(begin)
 
-    def status(self) -> Status:
-        """How the experiment stands: rows by state, calls, cost. Print it, or take its fields."""
-        return self._do(operate.status(self.config))
+    def status(self, *, step: str | None = None) -> Status:
+        """How the experiment, or one `step` of it, stands: rows by state, calls, cost. Print it, or
+        take its fields."""
+        return self._do(operate.status(self.config, step))
 
-    def failures(self, reason: str | None = None) -> Failures:
-        """What failed, grouped by reason and message."""
-        return self._do(operate.failures(self.config, reason))
+    def failures(self, reason: str | None = None, *, step: str | None = None) -> Failures:
+        """What failed, grouped by reason and message, of all steps or of one."""
+        return self._do(operate.failures(self.config, reason, step))
 
     def retry(
         self,
@@ -190,6 +203,8 @@ class DataGenerationPipeline:
         message: str | None = None,
         done: bool = False,
         params: Mapping[str, Any] = {},
+        step: str | None = None,
+        stale: bool = False,
         dry_run: bool = False,
     ) -> Retried:
         """Put failed rows back to pending: all, or those with this `reason`, with `message` in
@@ -197,8 +212,15 @@ class DataGenerationPipeline:
 
         `params` are what they are asked with from now on: {"max_tokens": 8192}. `done`: rows that
         are done too, which have to be given by `ids`. Raises UsageError for what is not there.
+
+        Where items have steps: of one `step` alone. What was made of a row that is asked again is
+        stale, and `stale=True`, instead of failed rows, asks that again, when what it is made of is
+        done. `dry_run` says how many, and what it costs.
         """
-        asked = operate.retry(self.config, reason, ids, message, done, params, dry_run)
+        if stale:
+            chosen = reason is not None or message is not None or ids or done or params
+            return self._do(operate.retry_stale(self.config, step, dry_run, chosen=bool(chosen)))
+        asked = operate.retry(self.config, reason, ids, message, done, params, step, dry_run)
         return self._do(asked)
 
     def reparse(
@@ -207,14 +229,20 @@ class DataGenerationPipeline:
         *,
         failed_only: bool = False,
         ids: Iterable[str | int] = (),
+        step: str | None = None,
         dry_run: bool = False,
     ) -> Reparsed:
         """Parse the stored answers again, without any call: all, those that failed to parse, or
         those of the items with these `ids`. Without `extract_function`, by the parser that they
-        have, if that has a name. `dry_run` shows what would change."""
+        have, if that has a name. `dry_run` shows what would change.
+
+        Where items have steps: all of them, each by the parser that this pipeline gives it, or one
+        `step` alone. Rows that follow are made of what can be parsed now, and what was made of
+        another value is stale."""
         with ErrorsInPython():
             parser = None if extract_function is None else parser_of(extract_function, self.config)
-        return self._do(operate.reparse(self.config, parser, failed_only, ids, dry_run))
+        request = operate.ReparseWords(failed_only, tuple(map(str, ids)), step, dry_run)
+        return self._do(operate.reparse(self.config, parser, self._objects, request))
 
     def export(
         self,
@@ -226,14 +254,18 @@ class DataGenerationPipeline:
         columns: str | Sequence[str] = (),
         guard: bool = True,
         force: bool = False,
+        step: str | None = None,
     ) -> Exported:
         """Write the done rows (or the `failed` ones) to a file, in the order of the pool. `format`:
         default as the suffix of `path` says. `where`: only rows for which it holds, such as
         'parsed.score >= 4'. `columns`, of a CSV: only these, in this order, such as ["id",
         "parsed.label"]. `guard=False`, of a CSV: leave a text that begins like a formula as it is.
-        `force`: write over a file that batchgen did not write."""
+        `force`: write over a file that batchgen did not write.
+
+        Where items have steps there is a row a chain, and `where` may name steps, as in
+        'judge.score >= 4'; with `step` a row for each done row of that step."""
         return self._do(
-            operate.export(self.config, path, format, where, failed, columns, guard, force)
+            operate.export(self.config, path, format, where, failed, columns, guard, force, step)
         )
 
     def stop(self, *, now: bool = False) -> Told:
@@ -270,8 +302,7 @@ class DataGenerationPipeline:
         self, open_pool: OpenPool, request: RunRequest, stop: Stop
     ) -> AsyncIterator[Run]:
         refuse_while_imported("pipeline.run")
-        parser = parser_of(request.extract_function, self.config)
-        job = Job(self.config, request, recipe_of(self.config, parser), parser)
+        job = Job(self.config, request, self._asked(request))
         self._runs.append(this := (stop, asyncio.get_running_loop()))
         try:
             async with running(job, open_pool, stop) as run:
@@ -279,6 +310,19 @@ class DataGenerationPipeline:
                 yield run
         finally:
             self._runs.remove(this)
+
+    def _asked(self, request: RunRequest) -> Asked:
+        if not self.config.steps:
+            parser = parser_of(request.extract_function, self.config)
+            return Asked(recipe_of(self.config, parser), parser)
+        if request.extract_function is not None:
+            raise UsageError(
+                "extract_function: there are steps, each of which has a parser of its own: "
+                "Step(..., parser=...)"
+            )
+        for name in self._objects.names[:1]:
+            request.check_processes(f"what step {name} runs")
+        return asked_of(self.config, self._objects.parsers, self._objects.functions)
 
     @staticmethod
     def _do(work: Coroutine[Any, Any, T]) -> T:

@@ -49,10 +49,15 @@ class RunRequest:
         if cost is not None and not (_is_number(cost) and 0 < cost < math.inf):
             raise ConfigError(f"max_cost: must be US dollars above 0, not {cost!r}")
         self.other_recipe, self.failure_limit  # noqa: B018  they raise
-        if self.processes > 1 and callable(self.extract_function):
+        if callable(self.extract_function):
+            self.check_processes("extract_function")
+
+    def check_processes(self, what: str) -> None:
+        """Raises UsageError where other processes would need a function object, which is `what`."""
+        if self.processes > 1:
             raise UsageError(
                 "processes: another process cannot have a function of this one; give "
-                "extract_function by its name: 'my_parsers.py:parse_response'"
+                f"{what} by its name: 'my_parsers.py:parse_response'"
             )
 
     @property

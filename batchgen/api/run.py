@@ -4,13 +4,14 @@ workers, and the file is written, as results come and in the end in the order of
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from batchgen.api.answers import Results
+from batchgen.api.outcome import ChainOutcome, Outcome, RowOutcome
 from batchgen.api.own_file import OwnFile
 from batchgen.api.pools import DataPool
 from batchgen.api.request import Result, RunRequest
@@ -18,11 +19,10 @@ from batchgen.api.showing import Progress
 from batchgen.api.words import COMMANDS, StoppedError, stopping, unfinished
 from batchgen.config import Config
 from batchgen.display.parsed import kinds_text
-from batchgen.export import result_object
-from batchgen.items import Recipe
+from batchgen.jobs.asked import Asked
 from batchgen.jobs.enqueue import enqueue
 from batchgen.jobs.log import LogFile
-from batchgen.jobs.lookup import experiment_named
+from batchgen.jobs.lookup import named
 from batchgen.jobs.pool_reader import Enqueued, checked_at_start
 from batchgen.jobs.present_parser import unseen_changes
 from batchgen.jobs.processes import work_in_processes
@@ -32,14 +32,12 @@ from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
 from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.llm.prices import Prices
-from batchgen.parsers import Parser
+from batchgen.parsers import StepFunction
 from batchgen.pool import Entries, Entry
 from batchgen.shutdown import Stop, stop_on_signal, uninterrupted, unless
 from batchgen.store import (
     Experiment,
-    LivePage,
     OtherRecipe,
-    ResultRow,
     Selection,
     Store,
     open_store,
@@ -51,7 +49,6 @@ from batchgen.worker.stats import RunContext, Stats
 T = TypeVar("T")
 OpenPool = Callable[[], Coroutine[Any, Any, DataPool]]
 
-_PAGE_ITEMS = 500
 _LOOK_EVERY_S = 0.2
 
 # As cli/worker_process.py, which is a program of its own: it is started, not imported.
@@ -68,8 +65,7 @@ class Job(Struct, frozen=True):
 
     config: Config
     request: RunRequest
-    recipe: Recipe
-    parser: Parser
+    asked: Asked
 
     @property
     def experiment(self) -> str:
@@ -90,17 +86,19 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
         pool = await _unless_stopped(stop, open_pool())
         ids = {}
         if pool.in_memory:
-            checking = check_items(pool.entries(job.config), job.recipe, job.config.directory)
+            checking = check_items(
+                pool.entries(job.config), job.asked.recipe, job.config.directory, job.asked.chain
+            )
             ids = await _unless_stopped(stop, checking)
         entries = pool.entries(job.config)
         checked = _checked_at_start(job, entries)  # one that is wrong makes no database
         async with open_store(job.config.database, create=True) as store:
             if job.request.other_recipe is not OtherRecipe.ADD:  # then ids may come again
                 await refuse_known_ids(store, job.experiment, ids)
-            if said := unseen_changes(job.parser):
-                progress.warn_once(f"{said}: {COMMANDS.reparse}")
-            for known in [one for one in await store.experiments() if one.name == job.experiment]:
-                await _bring_up_to_date(job, store, known, stop, progress)
+            for reader in job.asked.readers:
+                if said := unseen_changes(reader):
+                    progress.warn_once(f"{said}: {COMMANDS.reparse}")
+            await _bring_up_to_date(job, store, stop, progress)
             with closing(entries):
                 enqueued = await _unless_stopped(stop, _enqueue(job, store, checked, progress))
             source = pool.source if isinstance(pool.source, str) else None
@@ -111,13 +109,11 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
                     f"rows of {job.experiment} that keep answers to an earlier recipe, as their "
                     f"items were not passed: {enqueued.kept}"
                 )
-            rows = await _rows_of(job, store, enqueued.ids or [])
+            _say_followed(progress, enqueued)
+            mine = await _rows_of(job, store, enqueued.ids or [])
             await note_own_files(store, job.config, source)
-            experiment = await experiment_named(store, job.experiment)
-            present = await _bring_up_to_date(job, store, experiment, stop, progress)
-            async with _ended_well(
-                Run(job, store, experiment, present, rows, stop, progress)
-            ) as run:
+            present = await _bring_up_to_date(job, store, stop, progress)
+            async with _ended_well(Run(job, store, mine, present, stop, progress)) as run:
                 yield run
 
 
@@ -139,21 +135,41 @@ async def _ended_well(run: "Run") -> AsyncIterator["Run"]:
 
 
 async def _bring_up_to_date(
-    job: Job, store: Store, experiment: Experiment, stop: Stop, progress: Progress
-) -> Present:
+    job: Job, store: Store, stop: Stop, progress: Progress
+) -> dict[int, Present]:
     """What another parser has read is parsed again, without a call: before anything is asked, as
-    what can be read now is not asked again."""
-    timeout_s = job.config.work.parse_timeout_s
-    parsing = bring_up_to_date(
-        store, experiment, job.parser, progress.parsed, timeout_s=timeout_s, say=progress.warn
-    )
-    done = await _unless_stopped(stop, parsing)
-    if done.reparsed is not None:
-        progress.say(
-            "the parser is another one now; stored answers were parsed again, without a call: "
-            f"{kinds_text(done.reparsed)}"
+    what can be read now is not asked again. Of each step, as far as it is there."""
+    found, timeout_s = {}, job.config.work.parse_timeout_s
+    for one in named(await store.experiments(), job.experiment):
+        reader = job.asked.reader_of(one.step)
+        if reader is None or isinstance(reader, StepFunction) != bool(one.runs_code):
+            continue  # other steps, which enqueueing refuses
+        parsing = bring_up_to_date(
+            store, one, reader, progress.parsed, timeout_s=timeout_s, say=progress.warn
         )
-    return done.present
+        done = await _unless_stopped(stop, parsing)
+        of_step = "" if one.step is None else f"{one.own_name}: "
+        if done.reparsed is not None:
+            progress.say(
+                f"{of_step}the parser is another one now; stored answers were parsed again, "
+                f"without a call: {kinds_text(done.reparsed)}"
+            )
+        if done.run_again:
+            progress.say(
+                f"{of_step}the function is another one now; rows that are run again, without a "
+                f"call: {done.run_again:,}"
+            )
+        found[one.id] = done.present
+    return found
+
+
+def _say_followed(progress: Progress, enqueued: Enqueued) -> None:
+    """What other rules of the steps have made of rows that were done."""
+    followed = enqueued.followed
+    if followed is None or not followed.rows:
+        return
+    made = ", ".join(f"{n:,} of {step}" for step, n in followed.added.items()) or "none"
+    progress.say(f"rows that the new steps make of what is done: {made}")
 
 
 async def _enqueue(
@@ -165,23 +181,50 @@ async def _enqueue(
         progress.telling(lambda: f"{so_far.read:,} items read, {so_far.new:,} rows new"),
     ):
         return await enqueue(
-            store, entries, job.recipe, job.experiment, progress=so_far,
-            parser=job.parser.version, other_recipe=request.other_recipe,
+            store, entries, job.asked.recipe, job.experiment, progress=so_far,
+            parser=job.asked.version, chain=job.asked.chain, other_recipe=request.other_recipe,
             prices=Prices(job.config.model), samples=request.samples,
             keep_ids=True, pool_alone=True,
             directory=job.config.directory, say=progress.say,
         )  # fmt: skip
 
 
-async def _rows_of(job: Job, store: Store, items: list[int]) -> list[int]:
-    """The numbers of the rows that a pool is about, in its order."""
-    samples = job.request.samples
-    return items if samples == 1 else await store.rows_of_items(items, samples)
+async def _rows_of(job: Job, store: Store, items: list[int]) -> "_Mine":
+    samples, wanted = job.request.samples, items
+    if samples > 1:
+        wanted = await store.rows_of_items(items, samples)
+    experiments = named(await store.experiments(), job.experiment)
+    return _Mine(experiments, items, wanted)
+
+
+class _Mine(Struct, frozen=True):
+    """What a run is about: `items` in the order of the pool, and `rows`, which are those of the
+    first step where there are some, with the samples of each item. `experiments` are the steps."""
+
+    experiments: Sequence[Experiment]
+    items: Sequence[int]
+    rows: Sequence[int]
+
+    @property
+    def first(self) -> Experiment:
+        return self.experiments[0]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Later steps come first, so that chains end before others begin."""
+        return tuple(one.id for one in reversed(self.experiments))
+
+    def outcome(self, store: Store, samples: int) -> Outcome:
+        if self.first.step is None:
+            return RowOutcome(store, self.first, self.rows, samples=samples)
+        return ChainOutcome(store, self.first, self.items, self.rows, samples=samples)
 
 
 def _checked_at_start(job: Job, entries: Entries) -> Iterator[Entry]:
     try:
-        return checked_at_start(entries, job.recipe, job.config.directory)
+        return checked_at_start(
+            entries, job.asked.recipe, job.config.directory, chain=job.asked.chain
+        )
     except BaseException:
         entries.close()
         raise
@@ -195,24 +238,18 @@ async def _unless_stopped(stop: Stop, coro: Coroutine[Any, Any, T]) -> T:
 
 
 class Run:
-    """A run that works on its `rows`, which are enqueued."""
+    """A run that works on its rows, which are enqueued."""
 
     def __init__(
-        self,
-        job: Job,
-        store: Store,
-        experiment: Experiment,
-        present: Present,
-        rows: Sequence[int],
-        stop: Stop,
+        self, job: Job, store: Store, mine: _Mine, present: Mapping[int, Present], stop: Stop,
         progress: Progress,
-    ) -> None:
-        self._job, self._store = job, store
-        self._experiment, self._rows = experiment, list(dict.fromkeys(rows))
-        self._rows_given = rows
+    ) -> None:  # fmt: skip
+        self._job, self._store, self._mine = job, store, mine
+        self._rows = list(dict.fromkeys(mine.rows))
+        self._outcome = mine.outcome(store, job.request.samples)
         self._present = present
         self._stop, self._progress = stop, progress
-        self._file = OwnFile(store, job.config, experiment, progress)
+        self._file = OwnFile(store, job.config, mine.first, progress)
         self.path = self._file.path
         self._working = asyncio.create_task(self._work(), name="work")
 
@@ -241,9 +278,9 @@ class Run:
         if any(worker.alive for worker in await self._store.workers()):
             return
         # Read after the workers: what is left then is no row of one that ended meanwhile.
-        if left := (await self._store.counts([self._experiment.id])).open:
+        if left := (await self._store.counts(self._mine.ids)).open:
             self._progress.say(
-                f"rows of {self._experiment.name} that wait, as their items were not passed, and "
+                f"rows of {self._job.experiment} that wait, as their items were not passed, and "
                 f"so are not in its file: {left}"
             )
 
@@ -253,72 +290,53 @@ class Run:
         await uninterrupted(asyncio.wait([self._working]))
 
     async def results(self) -> Results:
-        """Of the rows that have ended, in the order of the pool; only when all is over."""
+        """Of what has ended, in the order of the pool; only when all is over."""
         await asyncio.wait([self._working])
-        found: dict[int, ResultRow] = {}
-        earlier = 0
-        for page in _pages(self._rows):
-            found |= {row.id: row for row in await self._store.results_of(page)}
-            earlier += await self._store.count_earlier_recipes(page)
+        found, earlier = await self._outcome.in_order(), self._outcome.earlier
         if earlier and self._job.request.other_recipe is not OtherRecipe.REPLACE:
+            of = f" of {len(found):,}" if self._mine.first.step is None else ""
             self._progress.say(
-                f"results that answer an earlier recipe: {earlier:,} of {len(found):,}. To ask "
+                f"results that answer an earlier recipe: {earlier:,}{of}. To ask "
                 'them with the present one: recipe="again"'
             )
-        return Results(self._result(found[row]) for row in self._rows_given if row in found)
-
-    def _result(self, row: ResultRow) -> Result:
-        """Where several answers are wanted each has its number, also one that was there before."""
-        result = result_object(row)
-        if self._job.request.samples > 1:
-            result.setdefault("sample", 1)
-        return result
+        return Results(found)
 
     async def answers(self) -> AsyncIterator[Result]:
-        """The result of each row, once, as it comes; first those that are there already."""
-        left, after = set(self._rows), await self._store.newest_result()
-        for page in _pages(self._rows):
-            for row in await self._store.results_of(page):
-                left.discard(row.id)
-                yield self._result(row)
+        """Each result, once, as it comes; first those that are there already."""
+        seen, after = set[int](), await self._store.newest_result()
+        async for one in self._outcome.so_far():
+            seen.add(one.key)
+            yield one.result
         is_over = False
-        while left and not is_over:
+        while not is_over and not self._outcome.is_whole(seen):
             await asyncio.wait([self._working], timeout=_LOOK_EVERY_S)
             is_over = self._working.done()
-            async for new in self._pages_after(after):
-                after = new.result_seq
-                for row in new.rows:
-                    if row.id in left:
-                        left.remove(row.id)
-                        yield self._result(row)
-
-    async def _pages_after(self, after: int) -> AsyncIterator[LivePage]:
-        is_last = False
-        while not is_last:
-            page = await self._store.files.live_page(self._experiment.id, after, failed_too=True)
-            if page is None:
-                return
-            after, is_last = page.result_seq, page.is_last
-            yield page
+            async for page in self._outcome.since(after):
+                after = page.upto
+                for one in page.ended:
+                    if one.key not in seen:
+                        seen.add(one.key)
+                        yield one.result
 
     async def _work(self) -> WorkResult:
         result = await self._until_answered()
-        if (await self._store.parsers.present(self._experiment.id)).id != self._present.id:
-            self._progress.warn(
-                f"another run has given {self._experiment.name} another parser meanwhile, and has "
-                "read answers of this one by it. Run it again to have yours"
-            )
         timeout_s = self._job.config.work.parse_timeout_s
-        await still_up_to_date(self._store, self._experiment, self._present, timeout_s=timeout_s)
+        for one in self._mine.experiments:
+            present = self._present[one.id]
+            if (await self._store.parsers.present(one.id)).id != present.id:
+                self._progress.warn(
+                    f"another run has given {one.own_name} another parser meanwhile, and has "
+                    "read answers of this one by it. Run it again to have yours"
+                )
+            await still_up_to_date(self._store, one, present, timeout_s=timeout_s)
         return result
 
     async def _until_answered(self) -> WorkResult:
         """Until all rows have ended, whoever answers them, or as many are done as are wanted."""
         until, result = self._job.request.until, None
-        only = self._experiment.id, self._rows
         while True:
-            async with self._store.selecting(*only) as selection:
-                counts = await self._store.counts([self._experiment.id], selection)
+            async with self._store.selecting(self._mine.first.id, self._rows) as selection:
+                counts = await self._store.counts(self._mine.ids, selection)
                 if not counts.open or counts.is_enough(until):
                     return result or WorkResult.nothing_to_do(counts)
                 result = await self._answer(selection)
@@ -327,11 +345,10 @@ class Run:
 
     async def _answer(self, selection: Selection) -> WorkResult:
         job, store, progress = self._job, self._store, self._progress
-        experiments = (self._experiment.id,)
         spec = spec_of(
-            job.config, experiments=experiments, selection=selection, **job.request.work_options
+            job.config, experiments=self._mine.ids, selection=selection, **job.request.work_options
         )
-        look = await watch_run(store, experiments, spec.until, selection)
+        look = await watch_run(store, self._mine.ids, spec.until, selection)
         async with self._file.kept(self._stop.now), progress.showing(look):
             return await self._in_workers(spec)
 
@@ -343,13 +360,8 @@ class Run:
                 store, job.config, specs, _WORKER_PROCESS,
                 stop=stop, stats=Stats(), say=progress.say,
             )  # fmt: skip
-        parsers = {self._experiment.id: self._present}
         with closing(LogFile(job.config.log_dir, progress.warn)) as log:
-            return await work(store, job.config, spec, RunContext(stop, log), parsers)
-
-
-def _pages(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (rows[start : start + _PAGE_ITEMS] for start in range(0, len(rows), _PAGE_ITEMS))
+            return await work(store, job.config, spec, RunContext(stop, log), self._present)
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ COMMANDS = Commands(
     failures="pipeline.failures()",
     show="batchgen show",
     resume="batchgen resume",
-    retry_stale="batchgen retry --stale",
+    retry_stale="pipeline.retry(stale=True)",
 )
 
 
@@ -144,9 +144,11 @@ def with_words(message: str, remedy: Remedy | None, facts: Mapping[str, object] 
     return f"{message} {REMEDIES[remedy].format(**typed)}"
 
 
-def failure_hint(failed: FailedLike) -> str:
-    """What to do about a group of failed rows."""
+def failure_hint(failed: FailedLike, step: str | None) -> str:
+    """What to do about a group of failed rows, of a step where there are some."""
     which = repr(failed.group.reason)
+    if step is not None:
+        which += f", step={step!r}"
     if failed.message is not None:
         which += f", message={failed.message!r}"
     name, _, value = (failed.setting or "").partition("=")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def experiments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Those of the database that the command line, or the config, names; steps of them by
     `demo/judge`."""
-    return [one.name for one in _experiments(ctx) if one.name.startswith(incomplete)]
+    names = dict.fromkeys(name for one in _experiments(ctx) for name in (one.name, one.own_name))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def steps(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -35,6 +35,7 @@ from batchgen.display.status import (
     left_s,
     reasons_text,
     server_lines,
+    stale_lines,
     status_text,
     unknown_line,
     worker_held_back,
@@ -121,6 +122,8 @@ class Dashboard(Struct, frozen=True):
             yield from sentence(f"failed because of: {reasons_text(total)}", width, "red")
         if self.status.learned_rpm:
             yield from sentence(learned_line(self.status.learned_rpm), width)
+        for text in stale_lines(self.status, self.commands):
+            yield from sentence(text, width, "yellow")
         if self.status.unknown.calls:
             yield from sentence(unknown_line(self.status.unknown), width, "yellow")
 

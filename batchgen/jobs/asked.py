@@ -1,5 +1,6 @@
 """What the config asks of the items of a pool: by one recipe, or by the steps of a chain."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -47,13 +48,18 @@ class Asked(Struct, frozen=True):
         return next((one.recipe for one in self.chain.steps if one.name == step), None)
 
 
-def asked_of(config: Config) -> Asked:
-    """Raises ConfigError or TemplateError when something that the config names cannot be used."""
+def asked_of(
+    config: Config,
+    parsers: Mapping[str, Parser] | None = None,
+    functions: "Mapping[str, StepFunction] | None" = None,
+) -> Asked:
+    """Raises ConfigError or TemplateError when something that the config names cannot be used.
+    `parsers` and `functions` are those that are given as objects, by the names of the steps."""
     if not config.steps:
         parser = load_parser(config.parser, config.directory)
         return Asked(recipe_of(config, parser), parser)
     from batchgen.jobs.chain import configured_chain  # here: most configs have no steps
 
-    chain = configured_chain(config)
+    chain = configured_chain(config, parsers or {}, functions or {})
     first = chain.steps[0]
     return Asked(first.recipe, first.reader, chain)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from batchgen.clock import now_ms, timestamp
 from batchgen.config import Config
 from batchgen.items import State
+from batchgen.jobs.expected import expected_pending
 from batchgen.jobs.experiments import (
     ExperimentSummary,
     StepSummary,
@@ -263,7 +264,7 @@ async def watch_run(
 
     It is about these experiments (None: all), or a selection of their items and what is used from
     now on, and, with `until`, no more pending items than are still wanted. Latencies are those of
-    calls that end from now on.
+    calls that end from now on. Of steps, rows that will be made count as pending, too.
     """
     known = await store.experiments()
     chosen = [one for one in known if experiments is None or one.id in experiments]
@@ -273,14 +274,18 @@ async def watch_run(
 
     async def look() -> Status:
         total = (await store.counts(experiments, selection)).since(used_before)
-        total = replace(total, pending=total.wanted(until))
-        latencies_ms = await store.latencies_ms(experiments, calls_before)
-        status = _status(total, latencies_ms, await store.workers())
+        found: tuple[StepSummary, ...] = ()
         if len(steps) > 1:
             counts = await store.counts_by_experiment()
-            found = (StepSummary(one, counts.get(one.id, Counts())) for one in steps)
-            status = replace(status, steps=tuple(found))
-        return status
+            found = tuple(StepSummary(one, counts.get(one.id, Counts())) for one in steps)
+        if found and selection is None:
+            others = total.pending - sum(one.counts.pending for one in found)
+            pending = others + expected_pending(found, until)
+        else:
+            pending = total.wanted(until)
+        total = replace(total, pending=pending)
+        latencies_ms = await store.latencies_ms(experiments, calls_before)
+        return replace(_status(total, latencies_ms, await store.workers()), steps=found)
 
     return look
 

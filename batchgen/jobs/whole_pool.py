@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchgen.errors import InputError, Remedy
 from batchgen.items import PoolItem, Recipe
@@ -13,6 +13,9 @@ from batchgen.jobs.pool_reader import Enqueued, PoolReader
 from batchgen.pool import BadLine
 from batchgen.store import Store
 from batchgen.text.json_text import content_of
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.chain import ConfiguredChain
 
 _PAGE_IDS = 5000
 _ITEMS_AT_A_TIME = 1000
@@ -26,12 +29,15 @@ class GivenId(NamedTuple):
 
 
 async def check_items(
-    pool: Iterable[PoolItem | BadLine], recipe: Recipe, directory: Path
-) -> dict[str, GivenId]:
+    pool: Iterable[PoolItem | BadLine], recipe: Recipe, directory: Path,
+    chain: "ConfiguredChain | None" = None,
+) -> dict[str, GivenId]:  # fmt: skip
     """The ids that the user gave. Raises InputError or TemplateError for the first item that could
-    not be enqueued, and for an id that two items have."""
+    not be enqueued, and for an id that two items have. With a `chain` the recipe is that of its
+    first step."""
     ids: dict[str, GivenId] = {}
-    for number, item in enumerate(PoolReader(pool, recipe, None, Enqueued(), directory)):
+    reader = PoolReader(pool, recipe, None, Enqueued(), directory, chain)
+    for number, item in enumerate(reader):
         if number % _ITEMS_AT_A_TIME == 0:
             await asyncio.sleep(0)  # for a signal to be heard
         if (own := item.input.id) is None:

@@ -4,7 +4,7 @@ as it does all tests, and an error that it does not find makes the comment that 
 from typing import Any
 
 import batchgen
-from batchgen import DataGenerationPipeline
+from batchgen import DataGenerationPipeline, Step
 
 
 def extract(text: str) -> int:
@@ -18,6 +18,22 @@ async def right() -> None:
     async for result in pipeline.stream("pool.jsonl", recipe="again"):
         print(result["parsed"])
     print((await pipeline.status()).done, pipeline.retry("parse").retried, len(results))
+
+
+def right_steps() -> None:
+    draft = Step("draft", user="Write of {topic}", parser=extract, temperature=1, top_p=0.9)
+    best = Step("best", gather="drafts", function=lambda item, values: values["drafts"][0])
+    pipeline = DataGenerationPipeline(steps=[draft, best], result=["best"])
+    print(pipeline.status(step="draft").steps[0].stale, pipeline.retry(stale=True).waiting)
+    pipeline.export("good.csv", step="draft", where="draft > 3")
+
+
+def wrong_steps() -> None:
+    Step("draft", usr="x")  # type: ignore[call-arg]
+    Step("draft", otherwise="stop")  # type: ignore[arg-type]
+    Step("draft", conversation="yes")  # type: ignore[arg-type]
+    DataGenerationPipeline(steps=["draft"])  # type: ignore[list-item]
+    DataGenerationPipeline().retry(stale="yes")  # type: ignore[arg-type]
 
 
 def wrong() -> None:

@@ -102,6 +102,24 @@ async def test_a_shell_completes_commands_options_and_experiments(
     assert not Path(elsewhere.path / "no.db").exists()
 
 
+async def test_a_shell_completes_steps(project: Project, batchgen: Typist) -> None:
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Say {word}'}}\n"
+        "  - {name: judge, user: {text: 'Judge {draft}'}}\n"
+    )
+    project.pool([{"word": "a"}])
+    await batchgen("enqueue", "pool.jsonl")
+    assert await complete(batchgen, "retry", "--step", "") == ["plain,draft", "plain,judge"]
+    assert await complete(batchgen, "work", "--experiment", "demo", "--step", "j") == [
+        "plain,judge"
+    ]
+    assert await complete(batchgen, "status", "--experiment", "demo/") == [
+        "plain,demo/draft", "plain,demo/judge",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "command",
     [
