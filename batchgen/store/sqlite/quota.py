@@ -29,7 +29,7 @@ class ChainsBegun(NamedTuple):
     def on_its_way(self, number: int) -> int:
         """Its rows whose chains may end before one whose row waits at this place does. Suspects are
         none of them: else nothing would be begun, and nobody asked who could tell."""
-        waiting = self.pending - self.suspects if self.number > number else 0
+        waiting = max(0, self.pending - self.suspects) if self.number > number else 0
         return self.running + waiting
 
 
