@@ -1,4 +1,4 @@
-"""Workers on chains of every kind, killed at every moment that differs: then the same command again.
+"""Workers on chains of every kind, killed at every moment that differs; then the command once more.
 
     the export is that of a calm run, byte by byte; the server was asked what a calm run asks, and
     nothing twice but what was in flight; the tables are without contradiction

@@ -7,7 +7,7 @@ crashes is what it asks in a calm run: the same calls, and each of them as often
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Pipeline:
     def edited(self, old: str, new: str) -> "Pipeline":
         steps = tuple(step.replace(old, new) for step in self.steps)
         assert steps != self.steps
-        return replace(self, steps=steps)
+        return Pipeline(self.name, steps, self.samples, self.result)
 
 
 DRAFT = 'name: draft, user: {text: "Draft {word}"}'
