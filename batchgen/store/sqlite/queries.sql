@@ -372,6 +372,16 @@ select i.id from json_each(:ids) chosen
            not exists (select 1 from work g indexed by work_gathering
                         where g.gathering = i.parent_id and g.state in ('pending', 'running')));
 
+-- name: unmade
+--- Of rows, those that are made of nothing more, or of such.
+with recursive up (row, id) as (
+  select value, value from json_each(:ids)
+  union all
+  select up.row, i.parent_id from up cross join items i on i.id = up.id
+   where i.parent_id is not null)
+select distinct up.row from up cross join items i on i.id = up.id
+ where i.parent_id is not null and i.parent_result is null and i.gathered is null;
+
 -- name: give_present_recipe
 -- To one that is asked anew, unless a retry has changed the present one for it.
 update items set recipe_id = v.recipe_id, base_recipe_id = null
