@@ -35,10 +35,11 @@ def stale_result_text(result: "StaleResult", commands: Commands) -> str:
             f"{'it' if result.restored == 1 else 'them'}."
         )
     if result.waiting:
-        wait = "waits" if result.waiting == 1 else "wait"
+        be, its = ("is", "it is") if result.waiting == 1 else ("are", "they are")
         lines.append(
-            f"{_rows(result.waiting)} {wait} until what comes before is done ({commands.work}); "
-            f"then again: {commands.retry_stale}"
+            f"{_rows(result.waiting)} {be} not asked: what {its} made of is not done yet "
+            f"({commands.work}; then again: {commands.retry_stale}), or makes no such row any "
+            "more, as a condition or a list is another one now; then nothing is to be done."
         )
     if result.unmade:
         stay = (

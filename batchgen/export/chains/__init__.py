@@ -16,12 +16,12 @@ This is the door. Behind it:
 
 from batchgen.export.chains.lines import names_in_lines
 from batchgen.export.chains.live import live_chain_texts
-from batchgen.export.chains.results import EndedChain, ended_chains, newly_ended
+from batchgen.export.chains.results import EndedChain, chains_of_item, newly_ended
 from batchgen.export.chains.source import ChainLines
 from batchgen.export.chains.table import column_groups
 from batchgen.export.chains.text import chain_text
 
 __all__ = [
-    "ChainLines", "EndedChain", "chain_text", "column_groups", "ended_chains", "live_chain_texts",
-    "names_in_lines", "newly_ended",
+    "ChainLines", "EndedChain", "chain_text", "chains_of_item", "column_groups",
+    "live_chain_texts", "names_in_lines", "newly_ended",
 ]  # fmt: skip
