@@ -106,6 +106,13 @@ def of_experiment() -> str:
     return f" --experiment {quoted(name)}" if name else ""
 
 
+def of_step() -> str:
+    """The same for the step."""
+    context = click.get_current_context(silent=True)
+    name = context.params.get("step") if context else None
+    return f" --step {quoted(name)}" if name else ""
+
+
 def commands() -> Commands:
     """What a display suggests."""
     called = batchgen()

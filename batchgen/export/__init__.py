@@ -86,13 +86,14 @@ def output_path(
     output: OutputConfig, experiment: Experiment, request: ExportRequest = ALL_DONE
 ) -> Path:
     """Where an experiment's export goes: the time in its name is the experiment's creation, in
-    local time, so that a resumed run has the same file. Chosen, failed and grouped rows, chosen
-    columns, and each format, have a name of their own."""
+    local time, so that a resumed run has the same file. Chosen, failed and grouped rows, those of
+    a step, chosen columns, and each format, have a name of their own."""
     name = _name(output, experiment)
+    step = f".step-{request.step}" if request.step else ""
     failed = ".failed" if request.state is State.FAILED else ".all" if request.failed_too else ""
     selected = ".selected" if request.where else ""
     grouped = ".grouped" if request.group else ".columns" if request.columns else ""
-    return output.output_dir / f"{name}{failed}{selected}{grouped}{request.format.suffix}"
+    return output.output_dir / f"{name}{step}{failed}{selected}{grouped}{request.format.suffix}"
 
 
 def live_path(output: OutputConfig, experiment: Experiment) -> Path:

@@ -151,6 +151,15 @@ async def test_a_step_has_a_line_for_each_of_its_done_rows(drafts: Project) -> N
     assert (failed["id"], failed["failed"]) == ("mud", "critique")
 
 
+async def test_an_export_of_a_step_has_a_file_and_hints_of_its_own(drafts: Project) -> None:
+    said = await drafts.batchgen("export", "--step", "critique")
+    path = drafts.path / "output" / "demo.step-critique.jsonl"
+    assert said.err == (
+        f"2 rows -> {path}; left out: 1 failed (batchgen export --failed --step critique)\n"
+    )
+    assert len(drafts.export("demo")) == 2  # the chains
+
+
 async def test_a_condition_may_name_steps(drafts: Project) -> None:
     found = await exported(drafts, "--where", 'revise == null and metadata.of == "rum"')
     assert [one["id"] for one in found] == ["rum"]
@@ -201,6 +210,21 @@ async def test_a_line_of_what_was_gathered_has_lists_of_the_steps_before(votes: 
     assert await exported(votes, "--where", "scores[1] == 7 and draft[0] == 'Weak.'") == [tea]
     assert [one["sample"] for one in await exported(votes, "--step", "draft")] == [1, 2, 3]
     assert await exported(votes, "--failed") == []
+
+
+async def test_a_chain_of_which_nothing_could_be_gathered_has_failed(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Draft tea", "400", "400")
+    project.write("best.py", BEST)
+    project.config(VOTES)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "2")).code == 3
+    (tea,) = await exported(project, "--all")
+    assert (tea["failed"], tea["reason"], tea["error"], tea["steps"]) == (
+        "best", "rejected", "none of its 2 rows is done", {"draft": [], "score": []},
+    )  # fmt: skip
+    assert await exported(project) == []
 
 
 async def test_groups_have_all_chains_of_an_item_in_one_line(parts: Project) -> None:

@@ -1,5 +1,5 @@
-"""Chains that have ended, or failed, as results: for Python, which takes them as they come and in
-the order of its pool."""
+"""Chains that have ended, or failed, one by one: for Python, which takes them as they come and in
+the order of its pool, and for files that are kept up to date."""
 
 from collections.abc import Sequence
 from json import loads
