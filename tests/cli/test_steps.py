@@ -51,6 +51,18 @@ async def test_each_item_goes_through_all_steps(two_steps: Project, simulator: S
     assert (await two_steps.batchgen("verify")).code == 0
 
 
+async def test_columns_may_have_names_with_spaces(project: Project, simulator: Simulator) -> None:
+    project.write("goods.csv", "id,Product name,price in EUR\ng1,Kettle,20\ng2,Lamp,35\n")
+    project.config(
+        "steps:\n"
+        "  - {name: ask, user: {text: 'Ask about {Product name}'}}\n"
+        "  - {name: reply, user: {text: 'Reply for {price in EUR}: {ask}'}}\n"
+    )
+    done = await project.batchgen("run", "goods.csv")
+    assert (done.code, "warning" in done.err) == (0, False), done.err
+    assert simulator.calls_of('Reply for 35: You wrote "Ask about Lamp".') == 1
+
+
 async def test_a_dry_run_says_what_each_step_costs(two_steps: Project) -> None:
     said = await two_steps.batchgen("enqueue", "pool.jsonl", "--dry-run")
     assert said.out.splitlines()[:4] == [
