@@ -120,7 +120,7 @@ async def export_file(
     file cannot be written; then `path` is as it was.
     """
     request.format.check_installed()  # before there is a file
-    result_seq = await store.newest_result() if request.is_all else _NOT_COMPARABLE
+    result_seq = await store.results_mark() if request.is_all else _NOT_COMPARABLE
     targets = await check_targets(store, path, request, overwriting)
     for target in (*targets, *filter(None, [request.summary])):
         await claim_target(target, store, overwriting)
@@ -189,7 +189,7 @@ async def check_export(
         return None
     if found != record.sha256:
         return f"{path}: is not what export wrote (changed since?); export it again"
-    if await store.newest_result() != record.result_seq:
+    if await store.results_mark() != record.result_seq:
         return None
     chain = await store.chain_of(record.experiment_id)
     step = chain.steps[0].name if chain else None

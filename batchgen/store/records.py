@@ -386,8 +386,8 @@ class AnswerDetails(Struct, frozen=True):
 
 
 class ExportRecord(Struct, frozen=True):
-    """A file that an export wrote, as it was then: `result_seq` is the newest result that it could
-    hold, or -1 when the file cannot be compared with the table."""
+    """A file that an export wrote, as it was then: `result_seq` is the `results_mark` of that
+    moment, or -1 when the file cannot be compared with the table."""
 
     experiment_id: int
     experiment: str

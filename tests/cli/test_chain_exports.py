@@ -243,6 +243,26 @@ async def test_rows_that_are_open_or_stale_are_counted(drafts: Project) -> None:
     assert said.err == "0 rows; left out: 1 stale (batchgen retry --stale)\n"
 
 
+async def test_verify_compares_exports_of_chains_until_their_lines_are_others(
+    checked: Project,
+) -> None:
+    assert (await checked.batchgen("verify")).code == 0
+    file = checked.path / "output" / "demo.jsonl"
+    right = file.read_bytes()
+    file.write_bytes(right.replace(b"Leaves", b"Branch"))
+    found = await checked.batchgen("verify")
+    assert (found.code, "is not what export wrote" in found.out) == (1, True)
+    file.write_bytes(right)
+    checked.config(CHECKED.replace("result: [checked]", "result: [extract]"))
+    await checked.batchgen("enqueue", "pool.jsonl")
+    assert (await checked.batchgen("verify")).code == 0
+    await checked.batchgen("export")
+    assert [one["parsed"] for one in checked.export("demo")] == ["Leaves."]
+    await checked.batchgen("retry", "--step", "checked", "--id", "tea", "--done")
+    verified = await checked.batchgen("verify")
+    assert verified.code == 0, verified.out
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 

@@ -1601,6 +1601,9 @@ select new.item_id, new.seq
    and (e.id = :first_id or e.first_id = :first_id)
  order by new.seq;
 
+-- name: superseded_of_all
+select coalesce(sum(superseded_results), 0) from experiments;
+
 -- name: superseded_of_chain
 select sum(superseded_results) from experiments where id = :first_id or first_id = :first_id;
 
