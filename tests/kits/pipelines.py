@@ -52,6 +52,10 @@ def weigh(item, values):
     return size(values["draft"])
 
 
+def weight_of_sum(item, values):
+    return size(values["sum"])
+
+
 def best(item, values):
     return max(values["scores"], key=lambda one: (one["score"], one["text"]))
 
