@@ -47,6 +47,7 @@ class Remedy(Enum):
     LEAVE_OUT_ITEM = auto()
     CHOOSE_MESSAGES = auto()
     FOLLOW_TO_STDOUT = auto()
+    CLAIM_SO_MANY = auto()
     RAISE_COST_BUDGET = auto()
     RAISE_TOKEN_BUDGET = auto()
     ALLOW_MORE_FAILURES = auto()

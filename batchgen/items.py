@@ -68,8 +68,9 @@ class Recipe(Struct, frozen=True):
     """Everything that decides what an item is asked; stored by content.
 
     `endpoint` is the name of one in `endpoints`, and `params` are the parameters besides model and
-    prompt, called as in the config. `function` names the user's function that ends the rows of a
-    step without a call; there is nothing else in such a recipe.
+    prompt, called as in the config. One that `runs_code` is of a step whose rows a function of the
+    user ends without a call: which one, its experiment tells, as it tells the parser; there is
+    nothing else in such a recipe.
     """
 
     system: Template | None
@@ -77,7 +78,7 @@ class Recipe(Struct, frozen=True):
     model: str
     params: Mapping[str, Any]
     endpoint: str = "chat"
-    function: str | None = None
+    runs_code: bool = False
 
     def to_json(self) -> str:
         """The stored form; `digest` is its hash."""
@@ -90,7 +91,7 @@ class Recipe(Struct, frozen=True):
                 "model": self.model,
                 "params": dict(self.params),
                 "endpoint": self.endpoint,
-                **({} if self.function is None else {"function": self.function}),
+                **({"runs_code": True} if self.runs_code else {}),
             }
         )
 
@@ -105,7 +106,7 @@ class Recipe(Struct, frozen=True):
             model=stored["model"],
             params=stored["params"],
             endpoint=stored["endpoint"],
-            function=stored.get("function"),
+            runs_code=stored.get("runs_code", False),
         )
 
     def digest(self) -> bytes:

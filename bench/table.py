@@ -34,8 +34,8 @@ NAME = "table"
 BATCH = 100
 GOAL_RATIO, GOAL_STATUS_S, GOAL_FIRST_CALL_S = 1.2, 0.050, 1.0
 _WARM_UP, _EXCHANGES = 5, 20
-_ANSWER = "<draft>" + item_text(0) + item_text(1) + "</draft>"
-_REST = json.dumps({
+ANSWER = "<draft>" + item_text(0) + item_text(1) + "</draft>"
+REST = json.dumps({
     "id": "chatcmpl-0123456789abcdef", "object": "chat.completion", "created": 1764000000,
     "model": "simulated", "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None,
     "message": {"role": "assistant", "content": None, "refusal": None}}],
@@ -114,7 +114,7 @@ def _filled(path: Path, server: Server, rows: int) -> Project:
 def fill(database: Path, rows: int) -> None:
     """Add what enqueueing items 1 to `rows` (counted from 0) would, to a database that has item
     0."""
-    with closing(_connect(database)) as db:
+    with closing(connect(database)) as db:
         db.execute("create temp table keys (key blob, item_id integer)")
         for first in range(1, rows, 100_000):
             numbers = range(first, min(rows, first + 100_000))
@@ -129,20 +129,20 @@ def fill(database: Path, rows: int) -> None:
         db.execute("insert into item_keys select key, item_id from keys order by key")
         db.execute("insert into work (item_id, experiment_id) select id, 1 from items where id > 1")
         db.execute("update counters set n = ? where state = 'pending'", (rows,))
-        _close_well(db)
+        close_well(db)
 
 
 def finish(database: Path, rows: int) -> None:
     """Make items 1 to `rows` done, as a worker that answered them all."""
     now = now_ms()
-    with closing(_connect(database)) as db:
+    with closing(connect(database)) as db:
         db.execute(
             "insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms,"
             " outcome, http_status, request_id, model, finish_reason, prompt_tokens,"
             " completion_tokens, response, body)"
             " select id, id, 1, 1, ?1, 50, 'answered', 200, 'req-0123456789', 'simulated', 'stop',"
             " 130, 250, ?2, ?3 from items where id <= ?4",
-            (now, _ANSWER, _REST, rows),
+            (now, ANSWER, REST, rows),
         )
         db.execute(
             "insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)"
@@ -162,10 +162,10 @@ def finish(database: Path, rows: int) -> None:
             " completion_tokens) values (1, ?1, ?1 * 50, ?1 * 130, ?1 * 250)",
             (rows,),
         )
-        _close_well(db)  # fmt: skip
+        close_well(db)  # fmt: skip
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+def connect(database: Path) -> sqlite3.Connection:
     """For filling: nothing needs to survive a crash."""
     db = sqlite3.connect(database, isolation_level=None)
     db.execute("pragma journal_mode = delete")
@@ -175,7 +175,7 @@ def _connect(database: Path) -> sqlite3.Connection:
     return db
 
 
-def _close_well(db: sqlite3.Connection) -> None:
+def close_well(db: sqlite3.Connection) -> None:
     db.execute("commit")
     db.execute("pragma synchronous = full")
     db.execute("pragma journal_mode = wal")
@@ -235,8 +235,8 @@ async def _exchange_many(database: Path) -> Cost:
 def _outcomes(items: Sequence[Item]) -> list[Outcome]:
     attempt = Attempt(
         finished_at=now_ms(), latency_ms=50, http_status=200, request_id="req-0123456789",
-        model="simulated", finish_reason="stop", usage=Usage(130, 250), response=_ANSWER,
-        body=_REST,
+        model="simulated", finish_reason="stop", usage=Usage(130, 250), response=ANSWER,
+        body=REST,
     )  # fmt: skip
     return [Outcome(item, (attempt,), Done(None)) for item in items]
 

@@ -110,7 +110,8 @@ class Retried(_Ready):
     as parameters of their own win over the new ones.
 
     Of stale rows, `restored` ones see what they saw before, and are as they were, without a call;
-    `waiting` ones wait for what they are made of. `cost_usd` is what as many calls cost before;
+    `waiting` ones wait for what they are made of, and `unmade` ones are made by the steps no more.
+    `cost_usd` is what as many calls cost before;
     None: not known."""
 
     retried: int
@@ -118,6 +119,7 @@ class Retried(_Ready):
     dry_run: bool
     restored: int = 0
     waiting: int = 0
+    unmade: int = 0
     cost_usd: float | None = None
 
     @classmethod
@@ -127,7 +129,8 @@ class Retried(_Ready):
     @classmethod
     def of_stale(cls, result: StaleResult) -> "Retried":
         cost_usd = result.cost_usd or None
-        return cls(result.rows, 0, result.dry_run, result.restored, result.waiting, cost_usd)
+        of_others = result.restored, result.waiting, result.unmade
+        return cls(result.rows, 0, result.dry_run, *of_others, cost_usd)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,10 @@ class NewlyEnded(Struct, frozen=True):
 
 class Outcome(Protocol):
     """`earlier` results, of those that `in_order` gave, answer a recipe that is not the present
-    one."""
+    one; `stale` chains are not among them, as something in them has been replaced."""
 
     earlier: int
+    stale: int
 
     def so_far(self) -> AsyncIterator[Ended]:
         """What has ended, in the order of the pool."""
@@ -58,7 +59,7 @@ class RowOutcome(Outcome):
     ) -> None:
         self._store, self._experiment, self._samples = store, experiment, samples
         self._given, self._rows = rows, dict.fromkeys(rows)
-        self.earlier = 0
+        self.earlier = self.stale = 0
 
     async def so_far(self) -> AsyncIterator[Ended]:
         for page in _pages(list(self._rows)):
@@ -99,7 +100,7 @@ class ChainOutcome(Outcome):
     ) -> None:  # fmt: skip
         self._store, self._experiment, self._samples = store, experiment, samples
         self._items, self._rows = items, frozenset(rows)
-        self.earlier = 0
+        self.earlier = self.stale = 0
 
     async def so_far(self) -> AsyncIterator[Ended]:
         async for _, chains in self._chains_by_item():
@@ -125,7 +126,7 @@ class ChainOutcome(Outcome):
 
     async def in_order(self) -> list[Result]:
         found: dict[int, list[EndedChain]] = {}
-        self.earlier = 0
+        self.earlier = self.stale = 0
         async for item, chains in self._chains_by_item():
             found[item] = chains
             rows = dict.fromkeys(row for chain in chains for row in chain.rows)
@@ -133,14 +134,15 @@ class ChainOutcome(Outcome):
         return [self._ended(one).result for item in self._items for one in found.get(item, ())]
 
     async def _chains_by_item(self) -> "AsyncIterator[tuple[int, list[EndedChain]]]":
-        from batchgen.export.chains import ended_chains
+        from batchgen.export.chains import chains_of_item
 
         chain = await self._store.chain_of(self._experiment.id)
         if chain is None:  # it has been deleted
             return
         async for item, rows in self._rows_by_item():
-            ended = ended_chains(chain.plan, rows)
-            yield item, [one for one in ended if one.first in self._rows]
+            chains = chains_of_item(chain.plan, rows)
+            self.stale += chains.stale
+            yield item, [one for one in chains.ended if one.first in self._rows]
 
     async def _rows_by_item(self) -> AsyncIterator[tuple[int, list[ChainRow]]]:
         """Of each item once, in the order of the experiment. Where most of its items are wanted,

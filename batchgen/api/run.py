@@ -299,6 +299,12 @@ class Run:
                 f"results that answer an earlier recipe: {earlier:,}{of}. To ask "
                 'them with the present one: recipe="again"'
             )
+        if self._outcome.stale:
+            self._progress.say(
+                "chains that are stale, as something in them has been replaced, and so are no "
+                f"results: {self._outcome.stale:,}. To ask again what follows it: "
+                f"{COMMANDS.retry_stale}, and run it again"
+            )
         return Results(found)
 
     async def answers(self) -> AsyncIterator[Result]:

@@ -76,6 +76,7 @@ REMEDIES: Mapping[Remedy, str] = {
         "The same request fails again. See it: batchgen show {item}. Ask with another parameter "
         "(None: without it): pipeline.retry({which}, params={{...}}). Or change the prompts, and "
         'run with recipe="replace"',
+    Remedy.CLAIM_SO_MANY: "Leave until out.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise the limit of tokens to go on.",
 }  # fmt: skip
 

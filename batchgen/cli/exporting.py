@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchgen.cli.hints import batchgen, commands, of_experiment
+from batchgen.cli.hints import batchgen, commands, of_experiment, of_step
 from batchgen.cli.progress import Latest, showing_progress
 from batchgen.cli.session import Session, counted, print_json
 from batchgen.cli.terminal import data_file, is_terminal, writing_to_stdout
@@ -20,6 +20,7 @@ from batchgen.export import (
     format_of,
 )
 from batchgen.jobs.export import ExportResult, export, follow, left_out_of, rows_there
+from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import outdated
 from batchgen.store import Experiment, Store
 
@@ -33,8 +34,7 @@ async def export_to(
 ) -> None:  # fmt: skip
     """Write the finished rows, or what is requested of them, and say how many went where; first,
     whether some have the value of another parser than the present one."""
-    for old in (await outdated(store, config, [experiment])).values():
-        session.warn(outdated_line(old, commands()))
+    await _warn_of_outdated(session, store, config, experiment)
     if path == _STDOUT:
         with writing_to_stdout():
             request = request or ExportRequest(format_of(path))
@@ -63,8 +63,7 @@ async def follow_to(
     path: Path | None, *, force: bool = False, as_json: bool,
 ) -> None:  # fmt: skip
     """The same while items finish, until nothing is left to be done."""
-    for old in (await outdated(store, config, [experiment])).values():
-        session.warn(outdated_line(old, commands()))
+    await _warn_of_outdated(session, store, config, experiment)
     if path == _STDOUT:
         with writing_to_stdout():
             await follow_to_stream(store, experiment, data_file(is_json=True), session.warn)
@@ -74,6 +73,14 @@ async def follow_to(
         store, config.output_data, experiment, path, overwriting, say=session.say
     )
     _say_result(session, followed, as_json=as_json)
+
+
+async def _warn_of_outdated(
+    session: Session, store: Store, config: Config, experiment: Experiment
+) -> None:
+    steps = await chosen_experiments(store, experiment.name)
+    for old in (await outdated(store, config, steps)).values():
+        session.warn(outdated_line(old, commands()))
 
 
 def _warn_of_absent(session: Session, columns: Sequence[str]) -> None:
@@ -96,10 +103,12 @@ def _left_out_text(left_out: LeftOut) -> str:
     """What is not in the file, and how to get it; empty: all is."""
     parts = []
     if left_out.failed:
-        how = f"{batchgen()} export --failed{of_experiment()}"
+        how = f"{batchgen()} export --failed{of_experiment()}{of_step()}"
         parts.append(f"{left_out.failed} failed ({how})")
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
-    parts += [f"{left_out.stale} stale ({batchgen()} retry --stale)"] if left_out.stale else []
+    if left_out.stale:
+        how = f"{batchgen()} retry --stale{of_experiment()}"
+        parts.append(f"{left_out.stale} stale ({how})")
     without = left_out.without_answer
     parts += [f"{without} without a model's answer"] if without else []
     parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []

@@ -49,6 +49,7 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.LEAVE_OUT_ITEM: "Leave the item out with --where, or export another --format.",
     Remedy.CHOOSE_MESSAGES: "Use --format messages, or leave the item out with --where.",
     Remedy.FOLLOW_TO_STDOUT: "To stdout: {batchgen} export --follow -o -",
+    Remedy.CLAIM_SO_MANY: "To claim so many rows, take --max-items.",
     Remedy.RAISE_COST_BUDGET: "Raise --max-cost to go on.",
     Remedy.RAISE_TOKEN_BUDGET: "Raise --max-tokens-total to go on.",
     Remedy.ASK_AGAIN: "Ask again: {batchgen} retry{which}",
@@ -103,6 +104,13 @@ def of_experiment() -> str:
     context = click.get_current_context(silent=True)
     name = context.params.get("experiment") if context else None
     return f" --experiment {quoted(name)}" if name else ""
+
+
+def of_step() -> str:
+    """The same for the step."""
+    context = click.get_current_context(silent=True)
+    name = context.params.get("step") if context else None
+    return f" --step {quoted(name)}" if name else ""
 
 
 def commands() -> Commands:

@@ -60,7 +60,9 @@ def reparse(
     if failed + done_too + bool(item_ids) > 1:
         raise click.UsageError("--failed, --all and --id exclude each other")
     config = session.config()
-    named = session.config(parser=parser).parser if parser else None
+    named = None
+    if parser:  # as in a config without steps, each of which would have a parser of its own
+        named = session.config(parser=parser, steps=(), result=()).parser
     request, parsed = ReparseRequest(experiment, done_too, item_ids, step), Latest(0)
 
     async def job() -> int:
@@ -89,7 +91,7 @@ async def _say_what_work_does(
     present = await present_spec(store, config, one.experiment)
     if one.result.answers and present != one.spec:
         session.say(
-            f"The parser of {one.experiment.name} is {shown_spec(present)}: work and run will "
+            f"The parser of {one.experiment.own_name} is {shown_spec(present)}: work and run will "
             f"parse these answers with that again, unless you write {shown_spec(one.spec)} into "
             "the config."
         )

@@ -74,7 +74,9 @@ def work(
             scope = await scope_of(store, None if all_experiments else names, step)
             if options.get("until") is not None:
                 scope.check_until()
-            spec = spec_of(config, experiments=scope.ids, **options)
+            spec = spec_of(
+                config, experiments=scope.ids, budget_experiments=scope.of_budget, **options
+            )
             await _say_if_recipe_changed(session, store, config, scope.ids)
             present = await load_present_parsers(session, store, config, scope.ids)
             await follow_scope(session, store, scope.ids)

@@ -18,7 +18,7 @@ def steps_text(steps: Sequence["StepCost"]) -> str:
 
 def stale_result_text(result: "StaleResult", commands: Commands) -> str:
     """`retry --stale`."""
-    if not result.rows and not result.restored and not result.waiting:
+    if not (result.rows or result.restored or result.waiting or result.unmade):
         return "No row is stale."
     went = "would go" if result.dry_run else "went"
     line = f"{_rows(result.rows)} {went} back to pending"
@@ -35,11 +35,19 @@ def stale_result_text(result: "StaleResult", commands: Commands) -> str:
             f"{'it' if result.restored == 1 else 'them'}."
         )
     if result.waiting:
-        wait = "waits" if result.waiting == 1 else "wait"
+        be, its = ("is", "it is") if result.waiting == 1 else ("are", "they are")
         lines.append(
-            f"{_rows(result.waiting)} {wait} until what comes before is done ({commands.work}); "
-            f"then again: {commands.retry_stale}"
+            f"{_rows(result.waiting)} {be} not asked: what {its} made of is not done yet "
+            f"({commands.work}; then again: {commands.retry_stale}), or makes no such row any "
+            "more, as a condition or a list is another one now; then nothing is to be done."
         )
+    if result.unmade:
+        stay = (
+            "is made by the steps no more; it stays"
+            if result.unmade == 1
+            else ("are made by the steps no more; they stay")
+        )
+        lines.append(f"{_rows(result.unmade)} {stay} stored, and out of the export.")
     return "\n".join(lines)
 
 

@@ -86,13 +86,14 @@ def output_path(
     output: OutputConfig, experiment: Experiment, request: ExportRequest = ALL_DONE
 ) -> Path:
     """Where an experiment's export goes: the time in its name is the experiment's creation, in
-    local time, so that a resumed run has the same file. Chosen, failed and grouped rows, chosen
-    columns, and each format, have a name of their own."""
+    local time, so that a resumed run has the same file. Chosen, failed and grouped rows, those of
+    a step, chosen columns, and each format, have a name of their own."""
     name = _name(output, experiment)
+    step = f".step-{request.step}" if request.step else ""
     failed = ".failed" if request.state is State.FAILED else ".all" if request.failed_too else ""
     selected = ".selected" if request.where else ""
     grouped = ".grouped" if request.group else ".columns" if request.columns else ""
-    return output.output_dir / f"{name}{failed}{selected}{grouped}{request.format.suffix}"
+    return output.output_dir / f"{name}{step}{failed}{selected}{grouped}{request.format.suffix}"
 
 
 def live_path(output: OutputConfig, experiment: Experiment) -> Path:
@@ -119,7 +120,7 @@ async def export_file(
     file cannot be written; then `path` is as it was.
     """
     request.format.check_installed()  # before there is a file
-    result_seq = await store.newest_result() if request.is_all else _NOT_COMPARABLE
+    result_seq = await store.results_mark() if request.is_all else _NOT_COMPARABLE
     targets = await check_targets(store, path, request, overwriting)
     for target in (*targets, *filter(None, [request.summary])):
         await claim_target(target, store, overwriting)
@@ -188,7 +189,7 @@ async def check_export(
         return None
     if found != record.sha256:
         return f"{path}: is not what export wrote (changed since?); export it again"
-    if await store.newest_result() != record.result_seq:
+    if await store.results_mark() != record.result_seq:
         return None
     chain = await store.chain_of(record.experiment_id)
     step = chain.steps[0].name if chain else None

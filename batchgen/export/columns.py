@@ -79,7 +79,9 @@ class AllColumns:
         for group, value in row.groups():
             if value is not None:
                 self._fill(cells, group, value)
-        for name, value in {**row.scalars(), **extras}.items():
+        scalars = row.scalars()
+        scalars.update(extras)
+        for name, value in scalars.items():
             if (place := self._places.get((name,))) is not None:
                 cells[place] = value
         return cells
@@ -120,14 +122,12 @@ class ResultCells:
 
 def scalars_of(row: ResultRow) -> dict[str, Any]:
     """The cells about the row and its call, by their columns."""
-    return {
-        "id": row.custom_id or row.id,
-        "sample": row.sample,
-        **calls_of(row),
-        "timestamp": timestamp(row.finished_at),
-        "reason": row.reason,
-        "error": row.error,
-    }
+    scalars = calls_of(row)
+    scalars["id"] = row.custom_id or row.id
+    scalars["sample"] = row.sample
+    scalars["timestamp"] = timestamp(row.finished_at)
+    scalars["reason"], scalars["error"] = row.reason, row.error
+    return scalars
 
 
 def calls_of(row: ResultRow) -> dict[str, Any]:

@@ -262,12 +262,12 @@ async def _lines_of_results(store: Store, experiment_id: int, after: int) -> Liv
 
 
 async def _lines_of_chains(store: Store, first_id: int, after: int) -> LiveLines | None:
-    from batchgen.export.chains import live_chain_texts  # here: few experiments have steps
+    from batchgen.export.chains import newly_ended  # here: few experiments have steps
 
     page = await store.chains.live_chain_page(first_id, after, _PAGE_RESULTS)
     if page is None:
         return None
-    texts = live_chain_texts(page)
+    texts = [one.text for one in newly_ended(page)]
     text = "".join(texts).encode()
     return LiveLines(text, len(texts), page.result_seq, page.is_last, page.superseded_results)
 

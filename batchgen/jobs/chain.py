@@ -14,7 +14,7 @@ from batchgen.config import Config, place_in, plan_of
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError
 from batchgen.items import ItemInput, ParserVersion, Recipe
-from batchgen.jobs.step_recipe import placed, recipe_of_function, recipe_of_step
+from batchgen.jobs.step_recipe import RECIPE_OF_FUNCTIONS, placed, recipe_of_step
 from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
 from batchgen.prompts import Renderer, StandIn, input_of_step
 from batchgen.steps import Plan
@@ -156,7 +156,7 @@ def _step(
     if step.function is not None:
         with placed(config, number, "function"):
             function = function or load_step_function(step.function, config.directory)
-        return ConfiguredStep(step.name, recipe_of_function(function.spec), None, function)
+        return ConfiguredStep(step.name, RECIPE_OF_FUNCTIONS, None, function)
     with placed(config, number, "parser"):
         parser = parser or load_parser(step.parser, config.directory)
     return ConfiguredStep(step.name, recipe_of_step(config, number, parser), parser)

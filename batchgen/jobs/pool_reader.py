@@ -99,7 +99,8 @@ class PoolReader:
         self._skip_invalid = skip_invalid
         self._progress = progress
         self._directory = directory
-        self.renderer = Renderer(recipe)
+        first = None if chain is None else chain.renderers[0]
+        self.renderer = first or Renderer(recipe)  # which learns of the items that are checked
         # The variables of an item that was looked at, and of one whose names alone say it is good.
         self._noted: tuple[str, ...] | None = None
         self._passed: tuple[str, ...] | None = None

@@ -71,8 +71,6 @@ def still_running_error(experiment: str, rows: int) -> UsageError:
 
 def recipe_changes(old: Recipe, new: Recipe) -> list[str]:
     """What differs between two recipes, in words."""
-    if old.function != new.function:
-        return [f"function {old.function} -> {new.function}"]
     changes = []
     for part in ("system", "user"):
         before, after = getattr(old, part), getattr(new, part)

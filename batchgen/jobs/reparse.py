@@ -146,7 +146,14 @@ async def reparse(
     items of several experiments would get one parser; otherwise as `reparse_experiment`.
     """
     experiments = await _experiments_of(store, request)
-    if len(experiments) > 1 and request.done_too and spec is not None and not request.ids:
+    if experiments and all(one.runs_code for one in experiments):
+        raise UsageError(
+            f"{experiments[0].own_name}: a function ends these rows, so there are no answers to "
+            "parse; when its code changes, the next work runs it again."
+        )
+    has_steps = any(one.step is not None for one in experiments)
+    needs_one = request.done_too or has_steps
+    if len(experiments) > 1 and needs_one and spec is not None and not request.ids:
         names = ", ".join(one.own_name for one in experiments)
         raise UsageError(
             f"there are several experiments ({names}), and each may have a parser of its own.",

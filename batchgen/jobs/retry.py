@@ -75,7 +75,10 @@ async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[
     if request.ids:
         yield await _items_by_id(store, request)
         return
-    for experiment in await chosen_experiments(store, request.experiment, request.step):
+    chosen = await chosen_experiments(store, request.experiment, request.step)
+    for experiment in chosen:
+        if request.settings and experiment.runs_code:
+            continue  # a function has no parameters
         for reason in dict.fromkeys(request.reasons) or (None,):
             after = 0
             while page := await store.failed_page(experiment.id, reason, request.message, after):

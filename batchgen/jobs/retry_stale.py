@@ -11,13 +11,14 @@ from batchgen.store import Counts, Experiment, StaleRow, Store
 class StaleResult(Struct, frozen=True):
     """By the names of steps: how many rows are `asked` once more. `restored` ones see what they saw
     before, and are as they were, without a call; `waiting` ones are not asked while what they are
-    made of is not done. `cost_usd` is what as many calls of these steps cost before; 0: not
-    known."""
+    made of is not done, and `unmade` ones never, as the steps make no such rows any more.
+    `cost_usd` is what as many calls of these steps cost before; 0: not known."""
 
     asked: dict[str, int]
     calls: int
     restored: int
     waiting: int
+    unmade: int
     cost_usd: float
     dry_run: bool
 
@@ -28,7 +29,7 @@ class StaleResult(Struct, frozen=True):
     def to_json(self) -> dict[str, Any]:
         return {
             "retried": self.rows, "calls": self.calls, "steps": self.asked,
-            "restored": self.restored, "waiting": self.waiting,
+            "restored": self.restored, "waiting": self.waiting, "unmade": self.unmade,
             "cost_usd": self.cost_usd or None, "dry_run": self.dry_run,
         }  # fmt: skip
 
@@ -38,32 +39,33 @@ async def retry_stale(
 ) -> StaleResult:
     """Of an experiment, or of all, and of one step or all of theirs; `dry_run` only counts. Raises
     UsageError for an experiment or a step that is not there."""
-    asked, calls, restored, waiting, cost_usd = dict[str, int](), 0, 0, 0, 0.0
+    asked, calls, restored, waiting, unmade, cost_usd = dict[str, int](), 0, 0, 0, 0, 0.0
     counts = await store.counts_by_experiment()
     chosen = [one for one in await chosen_experiments(store, experiment, step) if one.step]
     for one in sorted(chosen, key=lambda one: one.number):
-        n, back, waits = await _of_step(store, one, dry_run=dry_run)
-        restored, waiting = restored + back, waiting + waits
+        n, back, waits, in_vain = await _of_step(store, one, dry_run=dry_run)
+        restored, waiting, unmade = restored + back, waiting + waits, unmade + in_vain
         if n:
             asked[one.own_name] = n
             calls += 0 if one.runs_code else n
             cost_usd += n * _cost_of_a_call(counts.get(one.id, Counts()))
-    return StaleResult(asked, calls, restored, waiting, cost_usd, dry_run)
+    return StaleResult(asked, calls, restored, waiting, unmade, cost_usd, dry_run)
 
 
-async def _of_step(store: Store, step: Experiment, *, dry_run: bool) -> tuple[int, int, int]:
-    """How many are asked, are as they were, and wait."""
-    asked = restored = waiting = after = 0
+async def _of_step(store: Store, step: Experiment, *, dry_run: bool) -> tuple[int, int, int, int]:
+    """How many are asked, are as they were, wait, and are made no more."""
+    asked = restored = waiting = unmade = after = 0
     while page := await store.chains.stale_page(step.id, after):
         after = page[-1].item_id
-        waiting += sum(row.waits for row in page)
+        waiting += sum(row.waits and not row.unmade for row in page)
+        unmade += sum(row.unmade for row in page)
         if dry_run:
             asked += sum(_is_asked(row) for row in page)
             restored += sum(not row.waits and not row.asks for row in page)
         else:
             n, back = await store.chains.reopen_stale(page)
             asked, restored = asked + n, restored + back
-    return asked, restored, waiting
+    return asked, restored, waiting, unmade
 
 
 def _is_asked(row: StaleRow) -> bool:

@@ -14,21 +14,23 @@ _MOST_NAMED = 5
 class Scope(Struct, frozen=True):
     """`ids` are the experiments, None: all; `had_nothing`: nothing was open in them. `elsewhere`
     are the names of the other experiments that have open items, each with how many. `goes_on` is a
-    step that the chains of one of them go on with, and that is not among them."""
+    step that the chains of one of them go on with, and that is not among them. `of_budget`: those
+    of which the calls count against a budget, which is that of whole chains."""
 
     name: str
     ids: tuple[int, ...] | None
     had_nothing: bool = False
     elsewhere: tuple[tuple[str, int], ...] = ()
     goes_on: str | None = None
+    of_budget: tuple[int, ...] | None = None
 
     def check_until(self) -> None:
         """Raises UsageError where no chain comes to its end, so that none can be counted."""
         if self.goes_on is not None:
             raise UsageError(
-                "--until counts chains that have come to their end, which is not in "
-                f"{self.name}: they go on with {self.goes_on}. To claim so many rows, take "
-                "--max-items."
+                "until: counts chains that have come to their end, which is not in "
+                f"{self.name}: they go on with {self.goes_on}.",
+                Remedy.CLAIM_SO_MANY,
             )
 
     @property
@@ -50,7 +52,10 @@ async def scope_of(store: Store, names: Sequence[str] | None, step: str | None =
             return Scope("the database", None)
         chosen = await chosen_experiments(store, None, step)
         goes_on = _step_after(found, chosen)
-        return Scope(f"step {step!r} of all experiments", _deepest_first(chosen), goes_on=goes_on)
+        return Scope(
+            f"step {step!r} of all experiments", _deepest_first(chosen), goes_on=goes_on,
+            of_budget=_whole(found, chosen),
+        )  # fmt: skip
     counts = await store.counts_by_experiment()
     missing = [name for name in names if not named(found, name)]
     chosen = [one for name in names for one in named(found, name)]
@@ -67,7 +72,13 @@ async def scope_of(store: Store, names: Sequence[str] | None, step: str | None =
         chosen = [o for name in names for o in await chosen_experiments(store, name, step)]
     had_nothing = not any(is_open.get(one.id) for one in chosen)
     ids, goes_on = _deepest_first(chosen), _step_after(found, chosen)
-    return Scope(title, ids, had_nothing, elsewhere, goes_on)
+    return Scope(title, ids, had_nothing, elsewhere, goes_on, _whole(found, chosen))
+
+
+def _whole(found: Sequence[Experiment], chosen: Sequence[Experiment]) -> tuple[int, ...]:
+    """With all other steps of the same chains."""
+    firsts = {one.first_id or one.id for one in chosen}
+    return tuple(one.id for one in found if (one.first_id or one.id) in firsts)
 
 
 def _deepest_first(chosen: Sequence[Experiment]) -> tuple[int, ...]:

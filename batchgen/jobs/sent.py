@@ -33,8 +33,9 @@ async def read_sent(
     recipe = await store.recipe(recipe_id)
     made_of = (await store.links_of([item_id])).get(item_id, MadeOf(()))
     row = await _row(store, item_id, input_json, made_of)
-    if recipe.function is not None:
-        return Sent({}, ENDPOINTS[recipe.endpoint], recipe.function, row, made_of)
+    if recipe.runs_code and row is not None:
+        function = await store.parsers.present(row.chain.steps[row.number].experiment_id)
+        return Sent({}, ENDPOINTS[recipe.endpoint], function.version.spec, row, made_of)
     renderer = Renderer(recipe, frozenset() if row is None else row.chain.plan.names)
     given = read_item(json.loads(input_json), f"item {item_id}") if row is None else row.input
     if row is not None and row.rule.conversation:

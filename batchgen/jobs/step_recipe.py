@@ -28,9 +28,8 @@ def recipe_of_step(config: Config, number: int, parser: Parser) -> Recipe:
     return Recipe(system, user, model.model, params, model.endpoint)
 
 
-def recipe_of_function(spec: str) -> Recipe:
-    """Of a step that makes no call."""
-    return Recipe(system=None, user=None, model="", params={}, function=spec)
+# Of a step that makes no call.
+RECIPE_OF_FUNCTIONS = Recipe(system=None, user=None, model="", params={}, runs_code=True)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Renderer:
     @property
     def makes_requests(self) -> bool:
         """Whether its recipe is that of calls, and not of a function's rows."""
-        return self._recipe.function is None
+        return not self._recipe.runs_code
 
     @property
     def variables(self) -> AbstractSet[str]:

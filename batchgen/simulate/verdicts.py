@@ -13,18 +13,30 @@ from typing import Any
 from batchgen.text.json_text import dump_json
 
 _YES_NO = re.compile(r"""(["'`]?)\b(yes)\b\1\s*(?:or|/|\|)\s*(["'`]?)\b(no)\b\3""", re.IGNORECASE)
+_YES_NO_IN_CHINESE = re.compile(r"(是)[”」\"']?\s*(?:还是|或者?|/|／|、)\s*[“「\"']?(否|不是)")
 _SCALE = re.compile(r"(?<![\d.])(\d{1,4})\s*(?:to|-|–|\.\.|and)\s*(\d{1,4})(?![\d.])")
 _JUDGED = re.compile(
     r"\b(?:scor|rat|grad|judg|point|scale|mark|number)\w*\b[^.?!\n]*", re.IGNORECASE
 )
+_SCALE_IN_CHINESE = re.compile(
+    r"(\d{1,4})\s*分?\s*(?:到|至|-|–|~)\s*(\d{1,4})\s*(?=分|[^。\n]{0,4}[打评]分)"
+    r"|[打评]分[^。\n]{0,8}?(\d{1,4})\s*分?\s*(?:到|至|-|–|~)\s*(\d{1,4})"
+)
 _NUMBER_ALONE = re.compile(
-    r"\b(?:only|just|nothing but)\b[^.\n]*\b(?:number|score)\b", re.IGNORECASE
+    r"\b(?:only|just|nothing but)\b[^.\n]*\b(?:number|score)\b"
+    r"|[只仅][^。\n]{0,6}(?:数字|分数)",
+    re.IGNORECASE,
 )
 _SHOWN = re.compile(r'\{\s*"[^{}]*:[^{}]*\}')
 _SHOWN_FIELD = re.compile(r'"([^"{}\n]+)"\s*:\s*(\[[^\]]*\]|"[^"]*"|[^,}]*)')
-_LIST = re.compile(r"\bJSON\s+(?:array|list)\b", re.IGNORECASE)
-_COUNT = re.compile(r"\b(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten)\b", re.IGNORECASE)
+_LIST = re.compile(r"\bJSON\s+(?:array|list)\b|JSON\s*(?:数组|列表)", re.IGNORECASE)
+_COUNT = re.compile(
+    r"(?<![\d.])(\d{1,2})(?![\d.])|\b(two|three|four|five|six|seven|eight|nine|ten)\b"
+    r"|([两三四五六七八九十])个",
+    re.IGNORECASE,
+)
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_CHARACTERS = "两三四五六七八九十"
 _MOST_LISTED = 20
 
 Sentence = Callable[[bytes], str]
@@ -33,9 +45,11 @@ Scale = tuple[int, int]
 
 def yes_or_no(text: str, drawn: bytes) -> str | None:
     """One of the two words, as the prompt writes them; None: it does not ask for them."""
-    if not (found := _YES_NO.search(text)):
-        return None
-    return found[2] if drawn[0] % 3 else found[4]
+    if found := _YES_NO.search(text):
+        return found[2] if drawn[0] % 3 else found[4]
+    if found := _YES_NO_IN_CHINESE.search(text):
+        return found[1] if drawn[0] % 3 else found[2]
+    return None
 
 
 def scale_of(text: str) -> Scale | None:
@@ -43,6 +57,10 @@ def scale_of(text: str) -> Scale | None:
     for judged in _JUDGED.finditer(text):
         if (found := _SCALE.search(judged[0])) and int(found[1]) < int(found[2]):
             return int(found[1]), int(found[2])
+    for found in _SCALE_IN_CHINESE.finditer(text):
+        low, high = (int(one) for one in found.groups() if one)
+        if low < high:
+            return low, high
     return None
 
 
@@ -72,8 +90,8 @@ def asked_list(text: str, drawn: bytes, sentence: Sentence) -> str | None:
     if not (found := _LIST.search(text)):
         return None
     count = _COUNT.search(text, found.end()) or _COUNT.search(text)
-    n = min(_number(count[1]), _MOST_LISTED) if count else 3
-    is_asking = "question" in text.lower()
+    n = min(_number(count[0]), _MOST_LISTED) if count else 3
+    is_asking = "question" in text.lower() or "问题" in text
     texts = [sentence(_draw(drawn, str(place))) for place in range(n)]
     return dump_json([_question(one) if is_asking else one for one in texts])
 
@@ -103,7 +121,11 @@ def _draw(drawn: bytes, name: str) -> bytes:
 
 
 def _number(word: str) -> int:
-    return int(word) if word.isdecimal() else _WORDS.index(word.lower()) + 2
+    if word.isdecimal():
+        return int(word)
+    if word[0] in _CHARACTERS:
+        return _CHARACTERS.index(word[0]) + 2
+    return _WORDS.index(word.lower()) + 2
 
 
 def _question(text: str) -> str:

@@ -263,12 +263,14 @@ class FollowRow(Struct, frozen=True):
 
 
 class StaleRow(Struct, frozen=True):
-    """A stale row. It `waits` while its parent is not done, or makes no such row any more; else it
-    may be asked anew or, if that is not what it `asks`, it sees what it saw before."""
+    """A stale row. It `waits` while its parent is not done, and in vain where the steps as they are
+    make it, or what it was made of, no more (`unmade`); else it may be asked anew or, if that is
+    not what it `asks`, it sees what it saw before."""
 
     item_id: int
     waits: bool
     asks: bool
+    unmade: bool = False
 
 
 # Workers and parsers
@@ -384,8 +386,8 @@ class AnswerDetails(Struct, frozen=True):
 
 
 class ExportRecord(Struct, frozen=True):
-    """A file that an export wrote, as it was then: `result_seq` is the newest result that it could
-    hold, or -1 when the file cannot be compared with the table."""
+    """A file that an export wrote, as it was then: `result_seq` is the `results_mark` of that
+    moment, or -1 when the file cannot be compared with the table."""
 
     experiment_id: int
     experiment: str

@@ -309,6 +309,11 @@ class Store(ReadStore):
     async def newest_result(self) -> int:
         return await self._db.read(results.newest_result)
 
+    async def results_mark(self) -> int:
+        """A number that rises whenever an export may have other lines than before: a result came,
+        or one that was done is its item's no more."""
+        return await self._db.read(results.results_mark)
+
     # Proof
 
     async def verify(self) -> list[str]:

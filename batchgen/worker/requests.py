@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from batchgen.endpoints import Endpoint
 from batchgen.errors import TemplateError
-from batchgen.items import Item, ItemInput, Recipe
+from batchgen.items import Item, ItemInput
 from batchgen.parsers import Parser, load_parser
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer, with_feedback
@@ -95,9 +95,7 @@ class Requests:
         self._spec = spec
         self._parsers = {id_: one for id_, one in present.items() if isinstance(one, PresentParser)}
         self._functions = {
-            (id_, one.function.spec): one
-            for id_, one in present.items()
-            if isinstance(one, PresentFunction)
+            id_: one for id_, one in present.items() if isinstance(one, PresentFunction)
         }
         self._chains = Chains(store, plain)
         self._renderers: dict[tuple[int, int | None], Renderer] = {}
@@ -134,8 +132,7 @@ class Requests:
         when the chain's item cannot be read."""
         row = await self._chains.row(item)
         assert row is not None  # only rows of steps run code
-        recipe = await self._store.recipe(item.recipe_id)
-        return PreparedCode(await self._function(item.experiment_id, recipe), row)
+        return PreparedCode(await self._function(item.experiment_id), row)
 
     async def vector_of(self, prepared: Prepared, answer_seq: int) -> str | None:
         """The answer's embedding, where a row of a chain waits with it; nothing else needs it."""
@@ -205,15 +202,15 @@ class Requests:
             found = self._renderers[key] = Renderer(recipe, names)
         return found
 
-    async def _function(self, experiment_id: int, recipe: Recipe) -> PresentFunction:
-        key = (experiment_id, recipe.function or "")
-        found = self._functions.get(key)
+    async def _function(self, experiment_id: int) -> PresentFunction:
+        found = self._functions.get(experiment_id)
         if found is None:
             from batchgen.parsers import load_step_function  # here: few steps run code
 
-            function = load_step_function(key[1], self._spec.directory)
+            stored = await self._store.parsers.present(experiment_id)
+            function = load_step_function(stored.version.spec, self._spec.directory)
             number = await self._store.parsers.number(function.version)
-            found = self._functions[key] = PresentFunction(number, function)
+            found = self._functions[experiment_id] = PresentFunction(number, function)
         return found
 
     async def _parser(self, experiment_id: int) -> PresentParser:

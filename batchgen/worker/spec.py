@@ -47,10 +47,10 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     ends early when others come that need a new selection.
     `rpm` and `tpm` are requests and tokens a minute at each of its `servers`, of all workers
     together, in place of what those say, before other terminals change them (0: no limit).
-    `max_cost_usd` and `max_tokens_total` are what the
-    calls of all runs together may use. `max_items` is the most that this worker claims. It halts
-    once `max_failures` is reached, by the items of all runs together; and it claims nothing more
-    once `until` items are done, by all workers together. With `wait_for_more` it stays
+    `max_cost_usd` and `max_tokens_total` are what the calls of all runs together may use, those for
+    `budget_experiments` (None: for `experiments`). `max_items` is the most that this worker claims.
+    It halts once `max_failures` is reached, by the items of all runs together; and it claims
+    nothing more once `until` items are done, by all workers together. With `wait_for_more` it stays
     when nothing is left. With `hedge` a straggler's request is sent once more. No answer has more
     than `max_answer_tokens`, where the config says it;
     `run` is what the processes of one command have in common. Local images
@@ -61,6 +61,7 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     """
 
     experiments: tuple[int, ...] | None = None
+    budget_experiments: tuple[int, ...] | None = None
     selection: Selection | None = None
     rpm: int | None = None
     tpm: int | None = None
@@ -87,7 +88,8 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     def budget(self) -> Budget | None:
         if self.max_cost_usd is None and self.max_tokens_total is None:
             return None
-        return Budget(self.experiments, self.max_cost_usd, self.max_tokens_total)
+        experiments = self.budget_experiments or self.experiments
+        return Budget(experiments, self.max_cost_usd, self.max_tokens_total)
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -130,10 +132,12 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "WorkSpec":
         """The spec that `to_json` was called on. Raises KeyError or TypeError for anything else."""
-        ids, failures = values["experiments"], values["max_failures"]
+        ids, of_budget = values["experiments"], values["budget_experiments"]
+        failures = values["max_failures"]
         selection = values["selection"]
         made = {
             "experiments": None if ids is None else tuple(ids),
+            "budget_experiments": None if of_budget is None else tuple(of_budget),
             "selection": selection and Selection(**selection),
             "max_failures": failures and FailureLimit(**failures),
             "directory": Path(values["directory"]),

@@ -160,7 +160,7 @@ async def test_an_edited_step_is_asked_again_and_what_follows_is_stale(
 
 
 async def test_another_value_makes_stale_what_retry_asks_again(
-    pipeline: DataGenerationPipeline, simulator: Simulator
+    pipeline: DataGenerationPipeline, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def harder(text: str) -> dict[str, Any]:
         return {"score": verdict(text)["score"] - 1}
@@ -179,7 +179,10 @@ async def test_another_value_makes_stale_what_retry_asks_again(
     done = other.reparse(step="critique")
     assert (done.changed, simulator.calls) == (3, calls)
     assert other.status().stale == 2
-    await other.run(topics(3), recipe="replace")
+    assert len(await other.run(topics(3), recipe="replace")) == 1
+    assert "no results: 2. To ask again what follows it: pipeline.retry(stale=True)" in (
+        capsys.readouterr().err
+    )
     asked = other.retry(stale=True, dry_run=True)
     assert (asked.retried, asked.waiting) == (2, 0)
     assert other.retry(stale=True, step="revise").retried == 2

@@ -151,6 +151,15 @@ async def test_a_step_has_a_line_for_each_of_its_done_rows(drafts: Project) -> N
     assert (failed["id"], failed["failed"]) == ("mud", "critique")
 
 
+async def test_an_export_of_a_step_has_a_file_and_hints_of_its_own(drafts: Project) -> None:
+    said = await drafts.batchgen("export", "--step", "critique")
+    path = drafts.path / "output" / "demo.step-critique.jsonl"
+    assert said.err == (
+        f"2 rows -> {path}; left out: 1 failed (batchgen export --failed --step critique)\n"
+    )
+    assert len(drafts.export("demo")) == 2  # the chains
+
+
 async def test_a_condition_may_name_steps(drafts: Project) -> None:
     found = await exported(drafts, "--where", 'revise == null and metadata.of == "rum"')
     assert [one["id"] for one in found] == ["rum"]
@@ -203,6 +212,21 @@ async def test_a_line_of_what_was_gathered_has_lists_of_the_steps_before(votes: 
     assert await exported(votes, "--failed") == []
 
 
+async def test_a_chain_of_which_nothing_could_be_gathered_has_failed(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Draft tea", "400", "400")
+    project.write("best.py", BEST)
+    project.config(VOTES)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "2")).code == 3
+    (tea,) = await exported(project, "--all")
+    assert (tea["failed"], tea["reason"], tea["error"], tea["steps"]) == (
+        "best", "rejected", "none of its 2 rows is done", {"draft": [], "score": []},
+    )  # fmt: skip
+    assert await exported(project) == []
+
+
 async def test_groups_have_all_chains_of_an_item_in_one_line(parts: Project) -> None:
     tea, rum = await exported(parts, "--group")
     assert (tea["id"], [one["element"] for one in tea["chains"]]) == ("tea", [0])
@@ -217,6 +241,26 @@ async def test_rows_that_are_open_or_stale_are_counted(drafts: Project) -> None:
     )
     said = await drafts.batchgen("export", "-o", "-", "--step", "revise")
     assert said.err == "0 rows; left out: 1 stale (batchgen retry --stale)\n"
+
+
+async def test_verify_compares_exports_of_chains_until_their_lines_are_others(
+    checked: Project,
+) -> None:
+    assert (await checked.batchgen("verify")).code == 0
+    file = checked.path / "output" / "demo.jsonl"
+    right = file.read_bytes()
+    file.write_bytes(right.replace(b"Leaves", b"Branch"))
+    found = await checked.batchgen("verify")
+    assert (found.code, "is not what export wrote" in found.out) == (1, True)
+    file.write_bytes(right)
+    checked.config(CHECKED.replace("result: [checked]", "result: [extract]"))
+    await checked.batchgen("enqueue", "pool.jsonl")
+    assert (await checked.batchgen("verify")).code == 0
+    await checked.batchgen("export")
+    assert [one["parsed"] for one in checked.export("demo")] == ["Leaves."]
+    await checked.batchgen("retry", "--step", "checked", "--id", "tea", "--done")
+    verified = await checked.batchgen("verify")
+    assert verified.code == 0, verified.out
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -215,3 +215,27 @@ async def test_asking_a_step_again_makes_stale_what_follows_it(
     assert states(done)["critique"] == {"done": 2}
     assert (simulator.calls, simulator.calls_of("Repair")) == (10, 2)
     assert (await done.batchgen("verify")).code == 0
+
+
+async def test_a_function_that_was_moved_or_renamed_is_no_question(
+    done: Project, simulator: Simulator
+) -> None:
+    """It costs no call, so its rows are run again by itself, as when its code has changed."""
+    moved = Project(done.path / "moved", done.base_url)
+    moved.write("code.py", CODE)
+    steps(moved)
+    moved.write("pool.jsonl", (done.path / "pool.jsonl").read_bytes())
+    moved.write("batchgen.db", done.database.read_bytes())
+    told = await moved.batchgen("run", "pool.jsonl")
+    assert told.code == 0, told.err
+    assert states(moved)["critique"] == {"done": 2}
+    moved.write("code.py", CODE.replace("score", "points"))
+    moved.write(
+        "config.yaml", (moved.path / "config.yaml").read_text().replace("py:score", "py:points")
+    )
+    told = await moved.batchgen("run", "pool.jsonl")
+    assert "demo/score: the function is another one now; 3 rows are run again" in told.err
+    shown = await moved.batchgen("show", "a-1")
+    assert "code.py:points" in shown.out
+    assert simulator.calls == 5
+    assert (await moved.batchgen("verify")).code == 0

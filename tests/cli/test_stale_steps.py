@@ -62,7 +62,7 @@ async def test_another_value_makes_stale_what_was_made_of_it(
     assert "3 rows of score are stale: " in status.out
     assert await said(done, "retry", "--stale", "--dry-run") == {
         "retried": 3, "calls": 0, "steps": {"demo/score": 3}, "restored": 0, "waiting": 2,
-        "cost_usd": None, "dry_run": True,
+        "unmade": 0, "cost_usd": None, "dry_run": True,
     }  # fmt: skip
     assert states(done)["score"] == {"stale": 3}
     await done.batchgen("retry", "--stale")
@@ -139,3 +139,30 @@ async def test_failed_rows_of_one_step_are_retried(project: Project, simulator: 
     assert (await said(project, "retry", "--step", "critique"))["retried"] == 1
     assert (await project.batchgen("work")).code == 0
     assert states(project)["critique"] == {"done": 2}
+
+
+async def test_a_step_is_parsed_by_another_parser_for_once(done: Project) -> None:
+    """Without --step it would be read by all."""
+    for which in ([], ["--all"]):
+        refused = await done.batchgen("reparse", *which, "--parser", "code.py:other")
+        assert refused.code == 2
+        assert "and each may have a parser of its own" in refused.err
+    done.write("code.py", CODE + "\ndef other(text):\n    return {'n': 3}\n")
+    parser = ("--parser", "code.py:other")
+    told = await done.batchgen("reparse", "--step", "draft", "--all", *parser, "--dry-run")
+    assert "3 changed; what was made of other values would be stale" in told.out
+    told = await done.batchgen("reparse", "--step", "draft", "--all", *parser)
+    assert "3 changed; what was made of other values is stale: 3 rows" in told.out
+    assert "work and run will parse these answers with that again" in told.err
+
+
+async def test_rows_that_the_steps_make_no_more_wait_for_nothing(done: Project) -> None:
+    narrower = STEPS.replace("score > 1", "score > 2")
+    done.config(narrower + '  - {name: polish, user: {text: "Polish {critique}"}}\n')
+    assert (await done.batchgen("run", "pool.jsonl", "--recipe", "replace")).code == 0
+    told = await done.batchgen("retry", "--stale")
+    assert told.out.splitlines() == [
+        "0 stale rows went back to pending.",
+        "1 stale row is made by the steps no more; it stays stored, and out of the export.",
+    ]
+    assert (await said(done, "retry", "--stale"))["unmade"] == 1

@@ -51,6 +51,18 @@ async def test_each_item_goes_through_all_steps(two_steps: Project, simulator: S
     assert (await two_steps.batchgen("verify")).code == 0
 
 
+async def test_columns_may_have_names_with_spaces(project: Project, simulator: Simulator) -> None:
+    project.write("goods.csv", "id,Product name,price in EUR\ng1,Kettle,20\ng2,Lamp,35\n")
+    project.config(
+        "steps:\n"
+        "  - {name: ask, user: {text: 'Ask about {Product name}'}}\n"
+        "  - {name: reply, user: {text: 'Reply for {price in EUR}: {ask}'}}\n"
+    )
+    done = await project.batchgen("run", "goods.csv")
+    assert (done.code, "warning" in done.err) == (0, False), done.err
+    assert simulator.calls_of('Reply for 35: You wrote "Ask about Lamp".') == 1
+
+
 async def test_a_dry_run_says_what_each_step_costs(two_steps: Project) -> None:
     said = await two_steps.batchgen("enqueue", "pool.jsonl", "--dry-run")
     assert said.out.splitlines()[:4] == [
@@ -165,3 +177,46 @@ async def test_a_small_server_of_a_step_bounds_the_processes_and_is_named(
     done = await project.batchgen("run", "pool.jsonl", "--processes", "2", "-c", "4")
     assert done.code == 0, done.err
     assert "1 of the 2 processes: each takes a slot of every server, and steps[1]" in done.err
+
+
+async def test_a_budget_is_that_of_all_steps(two_steps: Project, simulator: Simulator) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    await two_steps.batchgen("work", "--step", "draft")
+    (spent,) = two_steps.query("select sum(prompt_tokens + completion_tokens) from totals")[0]
+    halted = await two_steps.batchgen(
+        "work", "--step", "critique", "--max-tokens-total", str(spent + 1)
+    )
+    assert (halted.code, "halted: the budget" in halted.err) == (4, True)
+    assert simulator.calls == 3
+
+
+async def test_until_is_no_limit_of_one_step(two_steps: Project) -> None:
+    await two_steps.batchgen("enqueue", "pool.jsonl")
+    refused = await two_steps.batchgen("work", "--step", "draft", "--until", "2")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: until: counts chains that have come to their end, which is not in step 'draft' of "
+        "experiment 'demo': they go on with demo/critique. To claim so many rows, take "
+        "--max-items.\n",
+    )
+
+
+async def test_a_function_has_no_parameters_and_no_answers(project: Project) -> None:
+    project.write("code.py", "def score(item, values):\n    raise ValueError('no')\n")
+    project.config("steps: [{name: score, function: 'code.py:score'}]\n")
+    project.pool(topics(1))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    retried = await project.batchgen("retry", "--set", "temperature=1")
+    assert retried.out == "0 failed items went back to pending.\n"
+    refused = await project.batchgen("reparse", "--step", "score")
+    assert (refused.code, "a function ends these rows" in refused.err) == (2, True)
+
+
+async def test_one_parser_is_for_one_step(two_steps: Project) -> None:
+    await two_steps.batchgen("run", "pool.jsonl")
+    refused = await two_steps.batchgen("reparse", "--parser", "json")
+    assert (refused.code, "demo/draft, demo/critique" in refused.err) == (2, True)
+    dry = await two_steps.batchgen(
+        "reparse", "--parser", "json", "--step", "critique", "--all", "--dry-run"
+    )
+    assert dry.out.startswith("3 answers parsed with json: 3 failed that were done.")

@@ -32,6 +32,7 @@ from typing import Any
 from batchgen.simulate import Simulator
 from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
+from tests.crash.chain_chaos import chain_chaos
 from tests.kits.crashes import contradictions, look, send, until
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
@@ -450,6 +451,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--calm", action="store_true", help="nobody is ended: who gets how much")
     parser.add_argument("--sqlite", action="store_true", help="only writers that reset the log")
+    parser.add_argument("--steps", action="store_true", help="of chains, with rows asked again")
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--churn", type=Path, help=argparse.SUPPRESS)
     given: Any = parser.parse_args(arguments)
@@ -467,7 +469,11 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="batchgen-chaos-") as directory:
         if given.sqlite:
             return _churn_and_look(plan, Path(directory) / "batchgen.db")
-        result = asyncio.run(chaos(plan, Path(directory)))
+        if given.steps:
+            job: Any = chain_chaos(given.seconds, given.workers, seed, Path(directory))
+        else:
+            job = chaos(plan, Path(directory))
+        result: Any = asyncio.run(job)
     print(result.text())
     for problem in result.problems:
         print(f"WRONG: {problem}")

@@ -12,6 +12,7 @@ from signal import SIGKILL
 import pytest
 
 from batchgen.simulate import Simulator
+from tests.crash.chain_chaos import chain_chaos
 from tests.crash.chaos import ACTS, ERRORS, Plan, chaos, churn
 from tests.kits.crashes import contradictions, look, send, until
 from tests.kits.project import Project
@@ -45,6 +46,17 @@ async def test_chaos_loses_nothing_and_asks_nothing_twice(plan: Plan, tmp_path: 
     print(result.text())
     assert result.problems == []
     assert result.calls >= result.items > 0
+
+
+@pytest.mark.parametrize(
+    "seconds", [4, pytest.param(60, marks=pytest.mark.slow)], ids=["in short", "for a minute"]
+)
+async def test_chaos_leaves_the_chains_of_a_calm_run(seconds: float, tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    result = await chain_chaos(seconds, 3, seed, tmp_path)
+    print(result.text())
+    assert result.problems == []
 
 
 async def test_a_new_worker_takes_over_from_dead_ones_as_it_joins(

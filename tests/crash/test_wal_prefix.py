@@ -15,6 +15,8 @@ import pytest
 
 from batchgen.simulate import Simulator
 from batchgen.store.sqlite.verify import verify_tables
+from tests.kits.pipelines import KINDS, Pipeline, exported_text
+from tests.kits.pipelines import pool as pool_of
 from tests.kits.project import Project, without_times
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -30,6 +32,11 @@ async def whole_wal(project: Project, simulator: Simulator, words: Words) -> tup
     simulator.script("Say w3", "500")
     simulator.script("Say w7", "429")
     project.pool(words(ITEMS))
+    return await run_and_keep_the_log(project)
+
+
+async def run_and_keep_the_log(project: Project) -> tuple[bytes, bytes]:
+    """Of `pool.jsonl`; the database before it and the log."""
     project.pool([], "empty.jsonl")
     await project.batchgen("enqueue", "empty.jsonl")  # makes the tables
     base = project.database.read_bytes()  # before we have a lock, which closing it would drop
@@ -67,7 +74,11 @@ def problems_of(database: Path) -> list[str]:
 async def test_every_prefix_of_the_log_is_without_contradiction(
     whole_wal: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
-    base, log = whole_wal
+    assert problems_of_prefixes(*whole_wal, tmp_path) == {}
+
+
+def problems_of_prefixes(base: bytes, log: bytes, tmp_path: Path) -> dict[int, list[str]]:
+    """By where the log was cut."""
     ends = frame_ends(log)
     assert len(ends) > 50
     found = {}
@@ -77,7 +88,7 @@ async def test_every_prefix_of_the_log_is_without_contradiction(
             if problems := problems_of(lay_out(directory, base, log[:cut])):
                 found[cut] = problems
             shutil.rmtree(directory)
-    assert found == {}
+    return found
 
 
 async def test_a_sample_of_prefixes_leads_to_the_same_export(
@@ -95,4 +106,26 @@ async def test_a_sample_of_prefixes_leads_to_the_same_export(
         assert (await resumed.batchgen("run", "pool.jsonl")).code == 0
         lines = [without_times(line) for line in resumed.export()]
         assert [line["response"] for line in lines] == [line["response"] for line in calm]
+        assert (await resumed.batchgen("verify")).code == 0
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_every_prefix_of_the_log_has_whole_chains(
+    project: Project, simulator: Simulator, kind: Pipeline, slow: bool
+) -> None:
+    """No done row without all that follows it, and none of it twice; and from some of the prefixes
+    the chains end as they did."""
+    kind.set_up(project)
+    project.pool(pool_of(ITEMS if slow else 8))
+    base, log = await run_and_keep_the_log(project)
+    calm = exported_text(project)
+    assert problems_of_prefixes(base, log, project.path) == {}
+    ends = frame_ends(log)
+    for end in ends[:: len(ends) // (RESUMED if slow else 2)]:
+        resumed = Project(project.path / f"resumed{end}", project.base_url)
+        lay_out(resumed.path, base, log[:end])
+        kind.set_up(resumed)
+        resumed.write("pool.jsonl", (project.path / "pool.jsonl").read_bytes())
+        assert (await resumed.batchgen("run", "pool.jsonl")).code == 0
+        assert exported_text(resumed) == calm
         assert (await resumed.batchgen("verify")).code == 0

@@ -82,6 +82,20 @@ async def test_each_sample_is_judged_once(tmp_path: Path, on_simulated_model: Si
     assert on_simulated_model.calls == calls
 
 
+async def test_the_best_of_four_answers_is_chosen_by_a_function(
+    tmp_path: Path, on_simulated_model: Simulator
+) -> None:
+    first = await run("best_of_four.py", tmp_path)
+    chains = [json.loads(line) for line in first.splitlines() if line.startswith("{")]
+    assert [chain["id"] for chain in chains] == ["sky", "ice", "moon"]
+    assert all(len(chain["of"]) == 4 and chain["score"] == max(chain["of"]) for chain in chains)
+    calls = on_simulated_model.calls
+    assert calls == 3 * 4 * 2
+    again = await run("best_of_four.py", tmp_path)
+    assert again.splitlines()[:3] == first.splitlines()[:3]
+    assert on_simulated_model.calls == calls
+
+
 async def test_the_stream_ends_when_there_are_enough(
     tmp_path: Path, on_simulated_model: Simulator
 ) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.cli import cli
+from batchgen.config import load
 from batchgen.items import Reason
+from batchgen.jobs.asked import asked_of
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import read_item
 from batchgen.simulate import Simulator
@@ -98,6 +100,17 @@ async def test_the_sql_runs_and_finds_something(reader: Reader) -> None:
     assert results[0] == [("initial_test", "done", None, 5)]
     assert len(results[1]) == 5
     assert results[4][0][:2] == ("initial_test", 5)
+
+
+def test_the_steps_of_the_page_are_steps(tmp_path: Path) -> None:
+    """Each of its configs can be enqueued, as far as one can tell without an item."""
+    (tmp_path / "score.py").write_text(block(DOCS / "steps.md", "python").text, encoding="utf-8")
+    found = [one for one in blocks_of(DOCS / "steps.md") if one.language == "yaml"]
+    assert len(found) > 6
+    for number, one in enumerate(found):
+        (tmp_path / "config.yaml").write_text(one.text, encoding="utf-8")
+        config = load(None, env={}, cwd=tmp_path)
+        assert len(asked_of(config).readers) > 1, number
 
 
 def test_every_command_and_exit_code_is_named() -> None:

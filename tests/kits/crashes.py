@@ -138,7 +138,8 @@ def contradictions(project: Project, verified: Ended) -> list[str]:
                 ("worker left", "select count(*) from workers"),
                 ("item without a state", "select count(*) from items where id not in"
                                          " (select item_id from work)"),
-                ("second copy", "select count(*) - count(distinct input) from items"),
+                ("second copy", "select count(*) - count(distinct input) from items"
+                                " where parent_id is null and sample_of is null"),
             )
             for (n,) in db.execute(sql)
             if n

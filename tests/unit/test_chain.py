@@ -59,7 +59,8 @@ def test_each_step_has_its_recipe_and_what_reads_its_answers(tmp_path: Path) -> 
     assert critique.recipe.params == {"temperature": 1.0}
     assert critique.recipe.user
     assert critique.recipe.user.syntax == "jinja2"
-    assert (score.recipe.function, score.recipe.model) == (f"{tmp_path}/score.py:score", "")
+    assert (score.recipe.runs_code, score.recipe.model) == (True, "")
+    assert score.version.spec == f"{tmp_path}/score.py:score"
     assert (score.runs_code, draft.runs_code) == (True, False)
     assert score.version.fingerprint
     intake = chain.intake
@@ -71,7 +72,7 @@ def test_each_step_has_its_recipe_and_what_reads_its_answers(tmp_path: Path) -> 
 
 def test_a_recipe_without_a_function_is_stored_as_before(tmp_path: Path) -> None:
     draft, score, *_ = chain_of(tmp_path, STEPS).steps
-    assert '"function"' not in draft.recipe.to_json()
+    assert '"runs_code"' not in draft.recipe.to_json()
     assert type(score.recipe).from_json(score.recipe.to_json()) == score.recipe
 
 
@@ -82,7 +83,7 @@ def test_parsers_and_functions_may_be_given_as_objects(tmp_path: Path) -> None:
     chain = chain_of(tmp_path, text, parsers={"a": parser}, functions={"b": function})
     assert chain.steps[0].parser is parser
     assert chain.steps[1].function is function
-    assert chain.steps[1].recipe.function == function.spec
+    assert chain.steps[1].version.spec == function.spec
     with pytest.raises(
         ConfigError, match=r"steps\[0\]\.parser \(step a\): parser 'python:x': only"
     ):

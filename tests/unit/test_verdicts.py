@@ -80,7 +80,28 @@ def test_a_list_is_as_long_as_the_prompt_says() -> None:
     assert len(json.loads(said("3 words about tea, as a JSON array"))) == 3
 
 
+@pytest.mark.parametrize(
+    ("asked", "spec"),
+    [
+        ("请从1到5打分，只输出数字。", "regex:^[1-5]$"),
+        ("指出缺点，并给出1-5分的评分。", r"regex:Score: ([1-5])$"),
+        ("评分范围为 1 至 5，仅回答分数", "regex:^[1-5]$"),
+        ("只回答“是”或“否”。", "regex:^(是|否)$"),
+    ],
+)
+def test_prompts_in_chinese_are_understood(asked: str, spec: str) -> None:
+    assert len(verdicts(lambda n: f"文本{n}。{asked}", spec)) > 1
+
+
+def test_a_list_asked_for_in_chinese_is_as_long_as_it_says() -> None:
+    assert len(json.loads(said("请就下文提出四个问题，以 JSON 数组输出。"))) == 4
+    found = {json.loads(said(f'文本{n}。以 JSON 输出：{{"分数": 1-3, "理由": "..."}}'))["分数"]
+             for n in range(20)}  # fmt: skip
+    assert found == {1, 2, 3}
+
+
 def test_what_asks_for_no_verdict_is_answered_as_ever() -> None:
     assert said("Write about 1 to 5 rivers.").startswith('You wrote "Write about 1 to 5 rivers.".')
     assert "Score" not in said("Tell me of the year 1990 to 2000, with numbers.")
+    assert said("写3到5个句子，分享你的看法。").count("Score") == 0
     assert set(json.loads(said("Answer in JSON."))) == {"answer", "quote", "score"}

@@ -10,18 +10,16 @@ This is the door. Behind it:
     content    what there is about the lines of one export
     formats    how each format holds them
     source     what an export is made of, page by page
-    live       lines in finishing order, for a file that is kept up to date
-    results    chains that have ended, for Python
+    results    chains that have ended, one by one: for Python, and for live files
 """
 
 from batchgen.export.chains.lines import names_in_lines
-from batchgen.export.chains.live import live_chain_texts
-from batchgen.export.chains.results import EndedChain, ended_chains, newly_ended
+from batchgen.export.chains.results import EndedChain, chains_of_item, newly_ended
 from batchgen.export.chains.source import ChainLines
 from batchgen.export.chains.table import column_groups
 from batchgen.export.chains.text import chain_text
 
 __all__ = [
-    "ChainLines", "EndedChain", "chain_text", "column_groups", "ended_chains", "live_chain_texts",
-    "names_in_lines", "newly_ended",
+    "ChainLines", "EndedChain", "chain_text", "chains_of_item", "column_groups", "names_in_lines",
+    "newly_ended",
 ]  # fmt: skip

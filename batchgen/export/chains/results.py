@@ -1,5 +1,5 @@
-"""Chains that have ended, or failed, as results: for Python, which takes them as they come and in
-the order of its pool."""
+"""Chains that have ended, or failed, one by one: for Python, which takes them as they come and in
+the order of its pool, and for files that are kept up to date."""
 
 from collections.abc import Sequence
 from json import loads
@@ -31,15 +31,27 @@ class EndedChain(Struct, frozen=True):
         return found
 
 
-def ended_chains(plan: Plan, rows: Sequence[ChainRow]) -> list[EndedChain]:
-    """Of an item, whose rows these are, in the order of an export."""
+class ChainsOfItem(Struct, frozen=True):
+    """Those that have `ended`, in the order of an export; `stale` others have a row that was made
+    of what has been replaced since."""
+
+    ended: list[EndedChain]
+    stale: int
+
+
+def chains_of_item(plan: Plan, rows: Sequence[ChainRow]) -> ChainsOfItem:
+    """Of an item, whose rows these are."""
     item = ItemRows(plan, rows)
-    found = (
-        (row, line_of(item, plan, row, None))
-        for how, row in item.ends()
-        if row is not None and how in (How.ENDED, How.FAILED)
-    )
-    return [_ended(line, row) for row, line in found if line is not None]
+    ended, stale = list[EndedChain](), 0
+    for how, row in item.ends():
+        line = None
+        if row is not None and how in (How.ENDED, How.FAILED):
+            line = line_of(item, plan, row, None)
+            how = how if line else How.STALE
+        if row is not None and line is not None:
+            ended.append(_ended(line, row))
+        stale += how is How.STALE
+    return ChainsOfItem(ended, stale)
 
 
 def newly_ended(page: LiveChains) -> list[EndedChain]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 
 from batchgen.export.chains.content import ChainContent
 from batchgen.export.chains.formats import CHAIN_FORMATS, GROUPED
@@ -19,6 +19,7 @@ from batchgen.store import Chain, ChainRow, ResultRow, Store
 
 _PAGE_ROWS = 2000  # of chains, about, as it is read by items
 _MOST_ITEMS, _FIRST_ITEMS = 250, 16
+_PAGE_LINES = 100  # each has its whole chain in it, and so what many have in common many times
 
 
 class ChainLines(Source[ChainLine]):
@@ -66,10 +67,10 @@ class ChainLines(Source[ChainLine]):
         while rows := await self._store.chains.chain_page(self._chain.first_id, after, limit):
             after = rows[-1].item_id
             items = [list(one) for _, one in groupby(rows, key=lambda row: row.item_id)]
-            page = [line for item in items for line in self._lines(item)]
-            lines += len(page)
-            self._progress(lines)
-            if page:
+            found = (line for item in items for line in self._lines(item))
+            while page := list(islice(found, _PAGE_LINES)):
+                lines += len(page)
+                self._progress(lines)
                 yield page
             limit = max(1, min(_MOST_ITEMS, _PAGE_ROWS * len(items) // len(rows)))
 

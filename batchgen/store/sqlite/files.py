@@ -71,8 +71,8 @@ class Files:
     async def record_export(
         self, experiment_id: int, path: Path, rows: int, sha256: str, result_seq: int
     ) -> None:
-        """Remember what a file held when it was written, for `verify`; `result_seq` is the newest
-        result then, or -1 when the file cannot be compared with the table."""
+        """Remember what a file held when it was written, for `verify`; `result_seq` is the
+        `results_mark` then, or -1 when the file cannot be compared with the table."""
         await self._db.write(
             admin.record_export,
             experiment_id, path, rows, sha256, result_seq, now_ms(),

@@ -372,6 +372,16 @@ select i.id from json_each(:ids) chosen
            not exists (select 1 from work g indexed by work_gathering
                         where g.gathering = i.parent_id and g.state in ('pending', 'running')));
 
+-- name: unmade
+--- Of rows, those that are made of nothing more, or of such.
+with recursive up (row, id) as (
+  select value, value from json_each(:ids)
+  union all
+  select up.row, i.parent_id from up cross join items i on i.id = up.id
+   where i.parent_id is not null)
+select distinct up.row from up cross join items i on i.id = up.id
+ where i.parent_id is not null and i.parent_result is null and i.gathered is null;
+
 -- name: give_present_recipe
 -- To one that is asked anew, unless a retry has changed the present one for it.
 update items set recipe_id = v.recipe_id, base_recipe_id = null
@@ -1590,6 +1600,9 @@ select new.item_id, new.seq
    and (new.children = 0 and new.state = 'done' or :failed_too and new.state = 'failed')
    and (e.id = :first_id or e.first_id = :first_id)
  order by new.seq;
+
+-- name: superseded_of_all
+select coalesce(sum(superseded_results), 0) from experiments;
 
 -- name: superseded_of_chain
 select sum(superseded_results) from experiments where id = :first_id or first_id = :first_id;

@@ -103,8 +103,11 @@ def stale_page(
 ) -> list[StaleRow]:
     which = {"experiment_id": experiment_id, "after": after, "limit": limit}
     ids = [item_id for (item_id,) in db.execute(QUERIES["stale_page"], which)]
-    return [StaleRow(row.item_id, change is None, change is Change.RENEW)
-            for row, change in _changes(db, ids)]  # fmt: skip
+    unmade = {item_id for (item_id,) in db.execute(QUERIES["unmade"], {"ids": json.dumps(ids)})}
+    return [
+        StaleRow(row.item_id, change is None, change is Change.RENEW, row.item_id in unmade)
+        for row, change in _changes(db, ids)
+    ]
 
 
 def reopen_stale(db: sqlite3.Connection, rows: Sequence[StaleRow], now: int) -> tuple[int, int]:

@@ -76,7 +76,7 @@ CREATE TABLE exports (
   path          text    not null,
   rows          integer not null,
   sha256        text    not null,
-  result_seq    integer not null,                  -- the newest result then; -1: not comparable
+  result_seq    integer not null,                  -- how far results were then; -1: not comparable
   exported_at   integer not null,
   primary key (experiment_id, path)
 ) strict, without rowid;

@@ -1,0 +1,216 @@
+"""What the row of a step costs, against a plain row: the store's part as the table grows, and all
+of the worker's."""
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from batchgen.clock import now_ms
+from batchgen.items import Attempt, Done, Item, Outcome, Usage
+from batchgen.steps import Child, Followed
+from batchgen.store import ClaimRequest, ServerWant, open_store
+from batchgen.store.chain import made_of_parent
+from bench.job import TEMPLATE, write_pool
+from bench.measure import Figure, Options, Spent, Table, interleaved, keep_raw, median
+from bench.project import CLIENT_CPU, Project, make_project, serving
+from bench.table import ANSWER, BATCH, REST, Cost, close_well, connect, fill, finish
+
+NAME = "chains"
+GOAL_FLAT, GOAL_STEP = 1.1, 1.1
+_WARM_UP, _EXCHANGES = 6, 20
+_SLOTS = 100
+_PASSED_ON = b"\x01" * 8
+
+
+def run(options: Options) -> Table:
+    sizes = [10_000, 100_000]
+    sizes += [] if options.quick else [1_000_000]
+    sizes += [10_000_000] if options.large else []
+    calls, rounds = (400, 1) if options.quick else (4000, 5)
+    with serving() as server:
+        _prove_the_filling(options.work_dir / "proof", server.base_url)
+        projects = [_filled(options.work_dir / f"rows-{n}", server.base_url, n) for n in sizes]
+        costs = interleaved(3 if options.quick else 8, *(_exchanging(p) for p in projects))
+        plain, steps = interleaved(
+            rounds,
+            _working(options.work_dir / "plain", server.base_url, calls, steps=1),
+            _working(options.work_dir / "steps", server.base_url, calls // 2, steps=2),
+        )
+    keep_raw(options, {"sizes": sizes, "wall_ms": [[c.wall_ms for c in found] for found in costs],
+                       "cpu_ms": [[c.cpu_ms for c in found] for found in costs],
+                       "plain_cpu_s": [s.cpu_s for s in plain],
+                       "steps_cpu_s": [s.cpu_s for s in steps]})  # fmt: skip
+    wall_ms = [median(c.wall_ms for c in found) for found in costs]
+    cpu_ms = [median(c.cpu_ms for c in found) for found in costs]
+    per_call = [1000 * median(s.cpu_s for s in spent) / calls for spent in (plain, steps)]
+    return Table(
+        title="Chains of two steps: what a row of them costs",
+        columns=("rows", "claim + finish + child, ms per row", "CPU ms per row",
+                 "against the smallest", "CPU against the smallest"),
+        rows=tuple(
+            (f"{n:,}", f"{wall:.4f}", f"{cpu:.4f}", f"{wall / wall_ms[0]:.2f}",
+             f"{cpu / cpu_ms[0]:.2f}")
+            for n, wall, cpu in zip(sizes, wall_ms, cpu_ms, strict=True)
+        ),
+        figures=(
+            *(_ratio(f"CPU of claim + finish + child at {n:,} rows against {sizes[0]:,}",
+                     cpu / cpu_ms[0], GOAL_FLAT)
+              for n, cpu in zip(sizes[1:], cpu_ms[1:], strict=True)),
+            _ratio("CPU of work per call, steps against plain rows", per_call[1] / per_call[0],
+                   GOAL_STEP),
+        ),
+        notes=(
+            f"Claim + finish + child: `Worker.exchange` of {BATCH} outcomes that claims {BATCH} "
+            f"rows, {_EXCHANGES} in a row after {_WARM_UP} to warm up; by turns of first steps, "
+            "each of which makes a row of the second, and of these.",
+            "Two thirds of the rows are first steps, half of them done, as are the second steps "
+            "made of those. Filled by SQL, proven by `batchgen verify`.",
+            f"Per call: `batchgen work` on {calls:,} plain items, {per_call[0]:.3f} ms of CPU each,"
+            f" and on {calls // 2:,} of two steps, {per_call[1]:.3f} ms.",
+        ),
+    )  # fmt: skip
+
+
+def _ratio(what: str, ratio: float, goal: float) -> Figure:
+    return Figure(what, ratio, "x", f"<= {goal:g}", ratio <= goal)
+
+
+# --- filling
+
+
+def _make(path: Path, base_url: str, items: int, steps: int) -> Project:
+    """With so many items of one or two steps enqueued; the second's prompt is as long as the
+    first's."""
+    project = make_project(path, base_url, items=1, parser="raw")
+    for file in path.glob("batchgen.db*"):
+        file.unlink()
+    text = (path / "config.yaml").read_text().replace('parser: "raw"\n', "")
+    second = json.dumps({"name": "second", "user": {"text": "Once more. " + TEMPLATE}})
+    first = json.dumps({"name": "first", "user": {"text": TEMPLATE}})
+    lines = [f"  - {one}" for one in (first, second)[:steps]]
+    plain = 'parser: "raw"\n'
+    chosen = plain if steps == 1 else "steps:\n" + "\n".join(lines) + "\n"
+    (path / "config.yaml").write_text(text + chosen)
+    write_pool(project.pool, items)
+    project.spend("enqueue", "pool.jsonl")
+    return project
+
+
+def _filled(path: Path, base_url: str, rows: int) -> Project:
+    project = _make(path, base_url, 1, steps=2)
+    first = 2 * rows // 3
+    fill(project.database, first)
+    finish(project.database, first // 2)
+    _add_second_steps(project.database, first // 2)
+    shutil.copyfile(project.database, path / "pristine") if rows <= 10_000 else None
+    return project
+
+
+def _add_second_steps(database: Path, rows: int) -> None:
+    """Of the first `rows` items, which are done: these are followed, and the second step is done,
+    too."""
+    now = now_ms()
+    with closing(connect(database)) as db:
+        (last,) = db.execute("select max(id) from items").fetchone()
+        (recipe,) = db.execute("select recipe_id from variants where experiment_id = 2").fetchone()
+        made_of = made_of_parent(_PASSED_ON, "{}")
+        which = {"last": last, "rows": rows, "now": now, "made_of": made_of, "recipe": recipe,
+                 "passed_on": _PASSED_ON, "answer": ANSWER, "rest": REST}  # fmt: skip
+        for sql in _SECOND_STEPS:
+            db.execute(sql, which)
+        close_well(db)
+
+
+_SECOND_STEPS = (
+    "update results set children = 1, passed_over = 0, passed_on = :passed_on where :rows > 0",
+    "insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result)"
+    " select :last + id, 2, :recipe, '{}', id, id from items where id <= :rows",
+    "insert into attempts (seq, item_id, epoch, worker_id, finished_at, latency_ms, outcome,"
+    " http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens, response,"
+    " body) select :rows + id, :last + id, 1, 1, :now, 50, 'answered', 200, 'req-0123456789',"
+    " 'simulated', 'stop', 130, 250, :answer, :rest from items where id <= :rows",
+    "insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at, made_of,"
+    " children, passed_over, passed_on) select :rows + id, :last + id, :rows + id, 'done', 1, :now,"
+    " :made_of, 0, 0, :passed_on from items where id <= :rows",
+    "insert into work (item_id, experiment_id, state, epoch, tries, result_seq)"
+    " select :last + id, 2, 'done', 1, 1, :rows + id from items where id <= :rows",
+    "insert into counters values (2, 'done', '', :rows)",
+    "insert into parser_counters values (2, 1, :rows)",
+    "insert into step_counters values (2, :rows, 0)",
+    "insert into totals (experiment_id, calls, latency_ms, prompt_tokens, completion_tokens)"
+    " values (2, :rows, :rows * 50, :rows * 130, :rows * 250)",
+)
+
+
+def _prove_the_filling(path: Path, base_url: str) -> None:
+    """Raises RuntimeError unless what is filled is sound."""
+    _filled(path, base_url, 3_000).spend("verify")
+
+
+# --- measuring
+
+
+def _exchanging(project: Project) -> Callable[[], Cost]:
+    pristine = project.path / "pristine"
+
+    def exchange_many() -> Cost:
+        if pristine.exists():  # too few rows for all the rounds
+            project.reuse(pristine)
+            with project.database.open("rb+") as file:
+                os.fsync(file.fileno())
+        return asyncio.run(_exchange_many(project.database))
+
+    return exchange_many
+
+
+async def _exchange_many(database: Path) -> Cost:
+    want = ClaimRequest((ServerWant("", BATCH),), (2, 1))
+    async with (
+        open_store(database) as store,
+        store.seat(slots=BATCH, lease_s=60, max_crashes=5) as worker,
+    ):
+        chain = await store.chain_of(1)
+        assert chain is not None
+        items = (await worker.exchange([], want)).items
+        for _ in range(_WARM_UP):
+            items = (await worker.exchange(_outcomes(items, chain.plan_id), want)).items
+        wall_s = cpu_s = 0.0
+        for _ in range(_EXCHANGES):
+            outcomes = _outcomes(items, chain.plan_id)
+            wall_from_s, cpu_from_s = time.perf_counter(), time.process_time()
+            items = (await worker.exchange(outcomes, want)).items
+            wall_s += time.perf_counter() - wall_from_s
+            cpu_s += time.process_time() - cpu_from_s
+            assert len(items) == BATCH
+    n = _EXCHANGES * BATCH
+    return Cost(1000 * wall_s / n, 1000 * cpu_s / n)
+
+
+def _outcomes(items: Sequence[Item], plan_id: int) -> list[Outcome]:
+    attempt = Attempt(
+        finished_at=now_ms(), latency_ms=50, http_status=200, request_id="req-0123456789",
+        model="simulated", finish_reason="stop", usage=Usage(130, 250), response=ANSWER, body=REST,
+    )  # fmt: skip
+    ends = Done(None, followed=Followed(plan_id, (), 0, _PASSED_ON))
+    goes_on = Done(None, followed=Followed(plan_id, (Child(1),), 0, _PASSED_ON))
+    return [Outcome(item, (attempt,), ends if item.links else goes_on) for item in items]
+
+
+def _working(path: Path, base_url: str, items: int, steps: int) -> Callable[[], Spent]:
+    project = _make(path, base_url, items, steps)
+    enqueued = project.path / "enqueued"
+    project.database.rename(enqueued)
+
+    def work() -> Spent:
+        project.reuse(enqueued)
+        spent = project.spend("work", "-c", str(_SLOTS), cpu=CLIENT_CPU)
+        [(left,)] = project.query("select count(*) from work where state <> 'done'")
+        assert left == 0
+        return spent
+
+    return work
