@@ -59,9 +59,10 @@ class Results(list[dict[str, Any]]):
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame, a row each. A field of an object has a column of its own, as in a CSV
-        export: `input.topic`, `parsed.label`, `usage.prompt_tokens`. Raises UsageError where pandas
-        is not installed."""
-        return _to_pandas(self)
+        export: `input.topic`, `parsed.label`, `usage.prompt_tokens`, and of a step `draft.parsed`.
+        Raises UsageError where pandas is not installed."""
+        frame = _to_pandas(self)
+        return frame.rename(columns=lambda name: str(name).removeprefix("steps."))
 
 
 class Failed(NamedTuple):

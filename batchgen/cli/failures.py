@@ -16,7 +16,11 @@ from batchgen.jobs.lookup import chosen_experiments
 from batchgen.store import Experiment, read_store
 
 
-@click.command(epilog=epilog("batchgen failures", "batchgen failures --reason parse --json"))
+@click.command(epilog=epilog(
+    "batchgen failures",
+    "batchgen failures --reason parse --json",
+    "batchgen failures --step judge",
+))  # fmt: skip
 @click.option("--reason", type=reason_choice)
 @only_experiment_option
 @step_option

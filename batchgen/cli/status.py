@@ -20,6 +20,7 @@ from batchgen.store import read_store
     epilog=epilog(
         "batchgen status",
         "batchgen status --watch",
+        "batchgen status --step judge",
         "batchgen status --experiment labels --json | jq .total.done",
     )
 )

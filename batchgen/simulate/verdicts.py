@@ -108,7 +108,7 @@ def _value_like(example: str, drawn: bytes, scale: Scale | None, sentence: Sente
         return drawn[0] % 3 > 0
     if (found := _SCALE.search(plain)) and int(found[1]) < int(found[2]):
         return score_on((int(found[1]), int(found[2])), drawn)
-    if re.search(r"^[-+]?[\d.]+$|\b(?:number|integer|int|float|score)\b", plain, re.IGNORECASE):
+    if re.search(r"^[-+]?\d[\d.]*$|\b(?:number|integer|int|float|score)\b", plain, re.IGNORECASE):
         return score_on(scale or (1, 10), drawn)
     words = [word.strip() for word in plain.split("|")]
     if len(words) > 1 and all(words):

@@ -55,6 +55,9 @@ async def test_a_result_is_a_chain_as_in_the_export(
     assert results[0]["steps"]["critique"]["parsed"] == {"score": 1}
     assert results[0]["parsed"] == results[0]["steps"]["revise"]["parsed"]
     assert here.export("demo") == results
+    frame = results.to_pandas()
+    assert list(frame["critique.parsed.score"]) == [1, 2, 3, 4]
+    assert list(frame["revise.parsed"].isna()) == [False, False, True, True]
     calls = simulator.calls
     assert calls == 4 + 4 + 2
     assert await pipeline.run(topics(4)) == results

@@ -174,6 +174,7 @@ async def test_each_element_has_a_line_with_its_place(parts: Project) -> None:
     why, rum = parts.export("demo")
     assert (why["id"], why["element"], why["parsed"], why["ended"]) == ("tea", 0, "So.", "judge")
     assert list(why["steps"]) == ["ask", "answer", "judge"]
+    assert why["steps"]["answer"]["input"] == {"question": "Why?"}
     assert (rum["ended"], rum["parsed"], rum["model"], "element" in rum) == (
         "ask", None, None, False,
     )  # fmt: skip
@@ -277,6 +278,18 @@ async def test_a_sheet_has_columns_for_each_step(drafts: Project) -> None:
     names = "id,critique.parsed.score,failed"
     chosen = await drafts.batchgen("export", "--columns", names, "--all", "-o", "-")
     assert chosen.out.splitlines()[1:] == ["tea,3,", "rum,9,", "mud,,critique"]
+
+
+async def test_a_table_has_the_elements_that_rows_were_made_for(parts: Project) -> None:
+    names = "id,element,answer.input.question"
+    out = await parts.batchgen("export", "--columns", names, "-o", "-")
+    assert out.out.splitlines()[1:] == ["tea,0,Why?", "rum,,"]
+    import pyarrow.parquet as pq
+
+    await parts.batchgen("export", "-o", "parts.parquet")
+    tea, rum = pq.read_table(parts.path / "parts.parquet").to_pylist()
+    assert (tea["answer.input"], tea["element"]) == ('{"question": "Why?"}', 0)
+    assert (tea["ask.parsed"], rum["answer.parsed"]) == (["Why?", "How?"], None)
 
 
 async def test_a_table_for_programs_has_types_for_each_step(votes: Project) -> None:

@@ -54,7 +54,7 @@ def test_scores_are_on_the_scale_and_vary(asked: str, spec: str) -> None:
 def test_an_object_has_the_keys_and_kinds_that_the_prompt_shows() -> None:
     shown = (
         'Judge it. Answer in JSON: {"score": 1-10, "faults": ["..."], "passed": true, '
-        '"label": "good|bad", "why": "one sentence"}'
+        '"label": "good|bad", "why": "..."}'
     )
     found = [json.loads(said(f"Text {n}. {shown}")) for n in range(20)]
     assert all(list(one) == ["score", "faults", "passed", "label", "why"] for one in found)
@@ -62,7 +62,7 @@ def test_an_object_has_the_keys_and_kinds_that_the_prompt_shows() -> None:
     assert {one["score"] for one in found} <= {*range(1, 11)}
     assert {one["passed"] for one in found} == {True, False}
     assert {one["label"] for one in found} == {"good", "bad"}
-    assert all(one["faults"] and one["why"] for one in found)
+    assert all(one["faults"] and one["why"].endswith(".") for one in found)
 
 
 def test_the_scale_may_stand_beside_the_object_or_in_the_system_prompt() -> None:

@@ -43,7 +43,7 @@ class ChainCells:
             yield "parsed", value_of(line.row, "parsed")
         yield "ended", line.ended
         for name, found in line.steps():
-            yield name, _cells(found)
+            yield name, _cells(line.plan, found)
         yield "metadata", loads(line.row.metadata or "null")
 
     def value_of(self, group: str) -> Any:
@@ -73,7 +73,7 @@ def see_chain_types(types: dict[str, ValueType], content: Content, line: ChainLi
     if line.failed is None:
         content.parsed_type.see(value_of(line.row, "parsed"))
     for name, found in line.steps():
-        types[name].see(loads(_parsed(found)))
+        types[name].see(loads(_parsed(line.plan, found)))
 
 
 def parquet_columns(
@@ -87,6 +87,8 @@ def parquet_columns(
     columns += [("ended", "text")]
     for name, type_ in types.items():
         is_list = _is_gathered(plan, plan.number_of(name), list(types))
+        has_each = plan.steps[plan.number_of(name)].each is not None
+        columns += [(f"{name}.input", "json")] if has_each else []
         columns += [(f"{name}.parsed", type_)]
         columns += [
             (f"{name}.{column}", f"[{kind}]" if is_list else kind)
@@ -102,7 +104,7 @@ def parquet_record(line: ChainLine, plan: Plan) -> dict[str, Any]:
     cells = {
         f"{name}.{column}": cell
         for name, found in line.steps()
-        for column, cell in (_cells(found) | {"parsed": _parsed(found)}).items()
+        for column, cell in (_cells(plan, found) | _texts(plan, found)).items()
     }
     elements = list(line.elements) or None
     return scalars_of(row) | cells | {
@@ -127,16 +129,25 @@ def _is_gathered(plan: Plan, number: int, shown: Sequence[str]) -> bool:
     return any(rule.gather for rule in plan.steps[number + 1 : last + 1])
 
 
-def _cells(found: Part | list[tuple[Part, ...]]) -> dict[str, Any]:
+def _cells(plan: Plan, found: Part | list[tuple[Part, ...]]) -> dict[str, Any]:
     if isinstance(found, Part):
+        given = {"input": loads(found.result.input)} if plan.steps[found.number].each else {}
         parsed, response = loads(parsed_json(found)), loads(found.result.response)
-        return {"parsed": parsed, "response": response, **calls_of(found.result)}
-    rows = [_cells(chain[-1]) for chain in found]
+        return {**given, "parsed": parsed, "response": response, **calls_of(found.result)}
+    rows = [_cells(plan, chain[-1]) for chain in found]
     names = rows[0] if rows else {}
     return {name: [row[name] for row in rows] for name in names}
 
 
-def _parsed(found: Part | list[tuple[Part, ...]]) -> str:
+def _texts(plan: Plan, found: Part | list[tuple[Part, ...]]) -> dict[str, str]:
+    """The cells that are JSON."""
     if isinstance(found, Part):
-        return parsed_json(found)
-    return f"[{', '.join([parsed_json(chain[-1]) for chain in found])}]"
+        given = {"input": found.result.input} if plan.steps[found.number].each else {}
+        return {**given, "parsed": parsed_json(found)}
+    rows = [_texts(plan, chain[-1]) for chain in found]
+    names = rows[0] if rows else {"parsed": ""}
+    return {name: f"[{', '.join([row[name] for row in rows])}]" for name in names}
+
+
+def _parsed(plan: Plan, found: Part | list[tuple[Part, ...]]) -> str:
+    return _texts(plan, found)["parsed"]

@@ -46,13 +46,13 @@ def _failure(line: ChainLine) -> str:
 def _steps(line: ChainLine) -> str:
     parts = []
     for name, found in line.steps():
-        text = _rows(line.plan, found) if isinstance(found, list) else _entry(found)
+        text = _rows(line.plan, found) if isinstance(found, list) else _entry(line.plan, (found,))
         parts.append(f"{quoted(name)}: {text}")
     return f"{{{', '.join(parts)}}}"
 
 
 def _rows(plan: Plan, chains: Sequence[tuple[Part, ...]]) -> str:
-    return f"[{', '.join([_entry(chain[-1], _place_of(plan, chain)) for chain in chains])}]"
+    return f"[{', '.join([_entry(plan, chain, _place_of(plan, chain)) for chain in chains])}]"
 
 
 def _place_of(plan: Plan, chain: Sequence[Part]) -> str:
@@ -67,5 +67,8 @@ def _place(sample: int | None, elements: Sequence[int]) -> str:
     return f'{text}"element": {list(elements)}, ' if elements else text
 
 
-def _entry(part: Part, place: str = "") -> str:
-    return f"{{{place}{answer_text(part.result)}, {use_text(part.result)}}}"
+def _entry(plan: Plan, chain: Sequence[Part], place: str = "") -> str:
+    """Of the last row: with its element, where it was made for one."""
+    part = chain[-1]
+    given = f'"input": {part.result.input}, ' if plan.steps[part.number].each else ""
+    return f"{{{place}{given}{answer_text(part.result)}, {use_text(part.result)}}}"
