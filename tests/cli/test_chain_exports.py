@@ -3,13 +3,12 @@
 import csv
 import io
 import json
-from typing import Any
 
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.chain_exports import PARTS, exported, says, topics
 from tests.kits.project import Project, without_times
-from tests.kits.typist import Ended
 
 PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
 DRAFTS = """\
@@ -19,14 +18,6 @@ steps:
   - {name: critique, user: {text: "Judge {draft}"}, parser: json}
   - {name: revise, when: critique.score < 8, user: {text: "Mend {draft}"}}
 result: [revise, draft]
-"""
-PARTS = """\
-output_data: {experiment_name: demo, need_time_stamp: false}
-steps:
-  - {name: ask, user: {text: "Ask {topic}"}, parser: json}
-  - {name: answer, each: {question: ask}, user: {text: "Answer {question}"}}
-  - {name: judge, user: {text: "Judge {answer}"}, parser: json}
-result: [answer]
 """
 VOTES = """\
 output_data: {experiment_name: demo, need_time_stamp: false}
@@ -40,25 +31,6 @@ def best(item, values):
     scores = values["scores"]
     return values["draft"][scores.index(max(scores))]
 """
-
-
-def topics(*names: str) -> list[dict[str, Any]]:
-    return [{"id": name, "topic": name, "metadata": {"of": name}} for name in names]
-
-
-def says(simulator: Simulator, **answers: str) -> None:
-    for asked, answer in answers.items():
-        simulator.script(asked.replace("_", " "), Behaviour.ok(answer))
-
-
-def lines(out: Ended) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.out.splitlines()]
-
-
-async def exported(project: Project, *options: str) -> list[dict[str, Any]]:
-    out = await project.batchgen("export", "-o", "-", *options)
-    assert out.code == 0, out.err
-    return lines(out)
 
 
 @pytest.fixture
@@ -244,26 +216,6 @@ async def test_rows_that_are_open_or_stale_are_counted(drafts: Project) -> None:
     assert said.err == "0 rows; left out: 1 stale (batchgen retry --stale)\n"
 
 
-async def test_verify_compares_exports_of_chains_until_their_lines_are_others(
-    checked: Project,
-) -> None:
-    assert (await checked.batchgen("verify")).code == 0
-    file = checked.path / "output" / "demo.jsonl"
-    right = file.read_bytes()
-    file.write_bytes(right.replace(b"Leaves", b"Branch"))
-    found = await checked.batchgen("verify")
-    assert (found.code, "is not what export wrote" in found.out) == (1, True)
-    file.write_bytes(right)
-    checked.config(CHECKED.replace("result: [checked]", "result: [extract]"))
-    await checked.batchgen("enqueue", "pool.jsonl")
-    assert (await checked.batchgen("verify")).code == 0
-    await checked.batchgen("export")
-    assert [one["parsed"] for one in checked.export("demo")] == ["Leaves."]
-    await checked.batchgen("retry", "--step", "checked", "--id", "tea", "--done")
-    verified = await checked.batchgen("verify")
-    assert verified.code == 0, verified.out
-
-
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -305,78 +257,10 @@ async def test_a_table_for_programs_has_types_for_each_step(votes: Project) -> N
     assert tea["draft.model"] == ["simulated", "simulated"]
 
 
-# --- conversations ----------------------------------------------------------------------------
-
-CHECKED = """\
-output_data: {experiment_name: demo, need_time_stamp: false}
-steps:
-  - {name: extract, user: {text: "Extract {topic}"}, system: {text: "You extract."}}
-  - {name: checked, conversation: true, user: {text: "Sure of {extract} in {topic}?"}}
-  - {name: short, function: "short.py:short"}
-result: [checked]
-"""
-SHORT = "def short(item, values):\n    return values['checked'][:1]\n"
-
-
-@pytest.fixture
-async def checked(project: Project, simulator: Simulator) -> Project:
-    says(simulator, Extract_tea="Leaves.", Sure_of_Leaves="Yes, leaves.")
-    project.write("short.py", SHORT)
-    project.config(CHECKED)
-    project.pool(topics("tea"))
-    assert (await project.batchgen("run", "pool.jsonl")).code == 0
-    return project
-
-
-async def test_messages_are_the_whole_conversation(checked: Project, simulator: Simulator) -> None:
-    (chat,) = await exported(checked, "--format", "messages")
-    sent = [one.body["messages"] for one in simulator.requests]
-    assert [one["content"] for one in chat["messages"]] == [
-        "You extract.", "Extract tea", "Leaves.", "Sure of Leaves. in tea?", "Yes, leaves.",
-    ]  # fmt: skip
-    assert chat["messages"][:-1] in sent
-    assert chat["metadata"] == {"of": "tea"}
-    (first,) = await exported(checked, "--format", "messages", "--step", "extract")
-    assert first["messages"] == chat["messages"][:3]
-    (alpaca,) = await exported(checked, "--format", "alpaca", "--step", "extract")
-    assert alpaca == {
-        "instruction": "Extract tea", "input": "", "output": "Leaves.", "system": "You extract.",
-    }  # fmt: skip
-    (sharegpt,) = await exported(checked, "--format", "sharegpt")
-    assert [one["value"] for one in sharegpt["conversations"]] == [
-        "Extract tea", "Leaves.", "Sure of Leaves. in tea?", "Yes, leaves.",
-    ]  # fmt: skip
-
-
-async def test_messages_of_what_was_gathered_are_as_they_were_sent(
-    project: Project, simulator: Simulator
-) -> None:
-    says(simulator, Ask_tea='["Why?", "How?"]', Answer_Why="So.", Answer_How="Thus.")
-    project.config(
-        PARTS.replace(
-            '{name: judge, user: {text: "Judge {answer}"}, parser: json}',
-            '{name: whole, gather: answers, user: {text: "Sum up {answers} of {topic}"}}',
-        ).replace("[answer]", "[whole]")
-    )
-    project.pool(topics("tea"))
-    assert (await project.batchgen("run", "pool.jsonl")).code == 0
-    (chat,) = await exported(project, "--format", "messages")
-    asked, _ = chat["messages"]
-    assert asked["content"] == 'Sum up ["So.", "Thus."] of tea'
-    assert [asked] in [one.body["messages"] for one in simulator.requests]
-    (answer, _) = await exported(project, "--format", "messages", "--step", "answer")
-    assert answer["messages"][0]["content"] == "Answer Why?"
-
-
 async def test_a_batch_line_has_an_id_of_its_own_for_each_element(parts: Project) -> None:
     found = await exported(parts, "--format", "openai-batch", "--step", "answer")
     assert [one["custom_id"] for one in found] == ["tea[0]"]
     assert found[0]["response"]["body"]["choices"][0]["message"]["content"] == "So."
-
-
-async def test_what_no_model_has_said_is_left_out_of_conversations(checked: Project) -> None:
-    said = await checked.batchgen("export", "-o", "-", "--format", "messages", "--step", "short")
-    assert (said.code, said.err) == (0, "0 rows; left out: 1 without a model's answer\n")
 
 
 async def test_a_summary_counts_each_row_once(parts: Project, simulator: Simulator) -> None:
@@ -391,3 +275,51 @@ async def test_a_summary_counts_each_row_once(parts: Project, simulator: Simulat
     assert sum(one["rows"] for one in summary["recipes"]) == 6
     assert [one["rows"] for one in summary["files"]] == [1, 2]
     assert (summary["counts"]["done"], summary["counts"]["ended"]) == (6, 3)
+
+
+# --- what was gathered twice ------------------------------------------------------------------
+
+TWICE = """\
+output_data: {experiment_name: demo, need_time_stamp: false}
+steps:
+  - {name: draft, user: {text: "Draft {topic}"}, parser: json}
+  - {name: part, each: {piece: draft}, user: {text: "Part {piece}"}}
+  - {name: whole, gather: parts, user: {text: "Join {parts}"}, parser: json}
+  - {name: note, each: {word: whole}, user: {text: "Note {word}"}}
+  - {name: end, gather: notes, user: {text: "End {notes}"}}
+"""
+
+
+async def test_what_was_gathered_twice_has_lists_of_each_gathering_and_single_rows_between(
+    project: Project, simulator: Simulator
+) -> None:
+    simulator.script("Draft tea", *map(Behaviour.ok, ('["a", "b"]', '["c"]')))
+    says(
+        simulator, Part_a="A", Part_b="B", Part_c="C", Join='["x", "y"]', Note_x="X", Note_y="Y",
+        End="Z",
+    )  # fmt: skip
+    project.config(TWICE)
+    project.pool(topics("tea"))
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "2", "-c", "1")).code == 0
+    (tea,) = project.export("demo")
+    steps = {
+        name: [one["parsed"] for one in found] if isinstance(found, list) else found["parsed"]
+        for name, found in tea["steps"].items()
+    }
+    assert steps == {
+        "draft": [["a", "b"], ["c"]], "part": ["A", "B", "C"], "whole": ["x", "y"],
+        "note": ["X", "Y"], "end": "Z",
+    }  # fmt: skip
+    assert [(one["sample"], one["element"]) for one in tea["steps"]["part"]] == [
+        (1, 0), (1, 1), (2, 0),
+    ]  # fmt: skip
+    assert (tea["attempts"], "element" in tea) == (9, False)
+    assert simulator.calls_of('Join ["A", "B", "C"]') == 1
+    notes = await exported(project, "--step", "note", "--where", "parts[2] == 'C' and word == 'y'")
+    assert [(one["element"], one["parsed"]) for one in notes] == [(1, "Y")]
+    import pyarrow.parquet as pq
+
+    await project.batchgen("export", "-o", "twice.parquet")
+    (row,) = pq.read_table(project.path / "twice.parquet").to_pylist()
+    assert (row["part.parsed"], row["whole.parsed"]) == (["A", "B", "C"], ["x", "y"])
+    assert (row["whole.response"], "element" in row) == ('["x", "y"]', False)

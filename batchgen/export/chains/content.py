@@ -27,7 +27,7 @@ class ChainContent(Content):
             chosen=ChosenColumns(request.columns) if request.columns else None,
             is_guarded=request.is_guarded,
         )  # fmt: skip
-        self.chain, self.plan = chain, chain.plan
+        self.chain, self.plan, self.step = chain, chain.plan, request.step
         self.columns = Columns(column_groups(chain.plan, request.step))
         self.step_types = {
             name: ValueType() for name in steps_in_lines(chain.plan, request.step)

@@ -49,9 +49,11 @@ def _csv(file: Hashed, content: ChainContent) -> Writer[ChainLine]:
 
 def _parquet(file: Hashed, content: ChainContent) -> Writer[ChainLine]:
     def record(line: ChainLine) -> dict[str, object]:
-        return parquet_record(line, content.plan) | content.extras_of_line(line)
+        return parquet_record(line, content.step) | content.extras_of_line(line)
 
-    return ParquetTable(file, parquet_columns(content, content.plan, content.step_types), record)
+    return ParquetTable(
+        file, parquet_columns(content, content.plan, content.step, content.step_types), record
+    )
 
 
 def _see_parquet(content: ChainContent, line: ChainLine) -> None:

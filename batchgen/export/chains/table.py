@@ -21,7 +21,7 @@ _STEP_DEPTH = 1 + GROUPS["parsed"]  # critique.parsed.user.name
 
 def column_groups(plan: Plan, step: str | None) -> dict[str, int]:
     """The values that have columns for their fields, and how deep."""
-    each = {"element": 1} if _lists(plan) else {}
+    each = {"element": 1} if _lists(plan, step) else {}
     groups = {name: depth for name, depth in GROUPS.items() if name != "metadata"}
     steps = dict.fromkeys(steps_in_lines(plan, step), _STEP_DEPTH)
     return {**each, **groups, "ended": 1, **steps, "metadata": GROUPS["metadata"]}
@@ -35,7 +35,7 @@ class ChainCells:
 
     def groups(self) -> Iterator[tuple[str, Any]]:
         line = self._line
-        if _lists(line.plan):
+        if line.elements:
             yield "element", element_of(line)
         yield "input", loads(line.row.input)
         yield "response", loads(line.row.response)
@@ -77,16 +77,16 @@ def see_chain_types(types: dict[str, ValueType], content: Content, line: ChainLi
 
 
 def parquet_columns(
-    content: Content, plan: Plan, types: dict[str, ValueType]
+    content: Content, plan: Plan, step: str | None, types: dict[str, ValueType]
 ) -> ParquetColumns:  # fmt: skip
     columns: list[tuple[str, Kind]] = [("id", "text")]
     columns += [("sample", "count")] if content.has_samples else []
-    lists = _lists(plan)
+    lists = _lists(plan, step)
     columns += [("element", "count" if lists == 1 else "[count]")] if lists else []
     columns += [("input", "json"), ("response", "text"), ("parsed", content.parsed_type)]
     columns += [("ended", "text")]
     for name, type_ in types.items():
-        is_list = _is_gathered(plan, plan.number_of(name), list(types))
+        is_list = _is_gathered(plan, name, list(types))
         has_each = plan.steps[plan.number_of(name)].each is not None
         columns += [(f"{name}.input", "json")] if has_each else []
         columns += [(f"{name}.parsed", type_)]
@@ -99,8 +99,8 @@ def parquet_columns(
     return [*columns, *((name, "json") for name in content.extras)]
 
 
-def parquet_record(line: ChainLine, plan: Plan) -> dict[str, Any]:
-    row = line.row
+def parquet_record(line: ChainLine, step: str | None) -> dict[str, Any]:
+    row, plan = line.row, line.plan
     cells = {
         f"{name}.{column}": cell
         for name, found in line.steps()
@@ -109,7 +109,7 @@ def parquet_record(line: ChainLine, plan: Plan) -> dict[str, Any]:
     elements = list(line.elements) or None
     return scalars_of(row) | cells | {
         "id": row.custom_id or str(row.id),
-        "element": elements[0] if elements and _lists(plan) == 1 else elements,
+        "element": elements[0] if elements and _lists(plan, step) == 1 else elements,
         "input": row.input,
         "response": loads(row.response),
         "parsed": (row.parsed or row.response) if line.failed is None else None,
@@ -120,13 +120,18 @@ def parquet_record(line: ChainLine, plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lists(plan: Plan) -> int:
-    return sum(rule.each is not None for rule in plan.steps)
+def _lists(plan: Plan, step: str | None) -> int:
+    """How many lists a line is an element of, at most: since what was gathered last."""
+    numbers = list(map(plan.number_of, steps_in_lines(plan, step)))
+    since = max((number for number in numbers if plan.steps[number].gather), default=-1)
+    return sum(number > since and plan.steps[number].each is not None for number in numbers)
 
 
-def _is_gathered(plan: Plan, number: int, shown: Sequence[str]) -> bool:
-    last = max(map(plan.number_of, shown))
-    return any(rule.gather for rule in plan.steps[number + 1 : last + 1])
+def _is_gathered(plan: Plan, name: str, shown: Sequence[str]) -> bool:
+    """Whether lines have several rows of the step; `shown` are all that they have."""
+    number, last = plan.number_of(name), plan.number_of(shown[-1])
+    later = plan.steps[number + 1 : last + 1]
+    return plan.steps[number].gather is None and any(rule.gather for rule in later)
 
 
 def _cells(plan: Plan, found: Part | list[tuple[Part, ...]]) -> dict[str, Any]:
