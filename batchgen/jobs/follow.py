@@ -34,10 +34,12 @@ class FollowResult(Struct, frozen=True):
 
 class FollowCounts(Struct, frozen=True):
     """What other rules would come to: `new` rows, by the names of their steps, and `stale` ones,
-    which these would not make any more, or of something else."""
+    which these would not make any more, or of something else; `failing` are done, but `each` finds
+    no list for them."""
 
     new: Counter[str] = field(default_factory=Counter)
     stale: int = 0
+    failing: int = 0
 
 
 async def follow_done(
@@ -74,23 +76,39 @@ async def follow_done(
 
 async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> FollowCounts:
     """What the rules of `plan` would come to, of rows that are done. Nothing is written."""
-    new: Counter[str] = Counter()
-    stale = 0
+    new = await _gatherings(store, there, plan)
+    stale = failing = 0
     other = replace(there, plan=plan)
     async for page in _pages(store, there):
         for row in page:
-            was, now = _children(there, row), _children(other, row)
+            was, now = _children(there, row) or {}, _children(other, row)
+            failing += now is None
+            now = now or {}
             new.update(plan.steps[number].name for number, _ in now.keys() - was.keys())
             stale += sum(now.get(key) != was[key] for key in was)
-    return FollowCounts(new, stale)
+    return FollowCounts(new, stale, failing)
 
 
-def _children(chain: Chain, row: FollowRow) -> dict[tuple[int, int], tuple[bytes, str]]:
-    """By step and element, what each would see of its parent."""
+async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:
+    """Rows of gathering steps that were added: one for each item, or row that has gathered."""
+    found: Counter[str] = Counter()
+    counts = await store.counts_by_experiment()
+    ids = {step.number: step.experiment_id for step in there.steps}
+    for number in range(len(there.steps), len(plan.steps)):
+        if plan.steps[number].gather:
+            before = max(0, plan.gathering_before(number))
+            rows = found[plan.steps[before].name] if before not in ids else 0
+            root = counts.get(ids.get(before, 0))
+            found[plan.steps[number].name] = rows or (root.total if root is not None else 0)
+    return found
+
+
+def _children(chain: Chain, row: FollowRow) -> dict[tuple[int, int], tuple[bytes, str]] | None:
+    """By step and element, what each would see of its parent; None: there is no list for it."""
     try:
         followed = _followed(chain, row)
     except ParseError:
-        return {}
+        return None
     return {
         (child.number, child.element): (followed.passed_on, child.input_json)
         for child in followed.children

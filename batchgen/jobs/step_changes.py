@@ -74,12 +74,14 @@ def _refuse_moved(experiment: str, there: Chain, plan: "Plan") -> None:
 class Way(Struct):
     """What one way would come to, by the names of steps: how many rows are `asked` that are there
     already, and `made` of what is done. `stale` are those that were made of rows which are asked
-    again, and `unmade` those that the new rules do not make."""
+    again, and `unmade` those that the new rules do not make; `failing` are done, but have no list
+    for a step with `each`."""
 
     asked: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     stale: int = 0
     unmade: int = 0
+    failing: int = 0
 
     @property
     def rows(self) -> Counter[str]:
@@ -122,7 +124,7 @@ async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: Oth
             way.asked[step.name] = planned.asked_anew
     if there.plan.steps != chain.plan.steps:
         followers = await count_other_followers(store, there, chain.plan)
-        way.made, way.unmade = followers.new, followers.stale
+        way.made, way.unmade, way.failing = followers.new, followers.stale, followers.failing
     return way
 
 
@@ -206,6 +208,8 @@ def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], ne
         said += f", and the {new:,} new items"
     if way.unmade:
         said += f"; {_rows(way.unmade)} stale then: made no more, or of something else"
+    if way.failing:
+        said += f"; {way.failing:,} done rows fail then, as there is no list for each in them"
     if way.stale:
         after = "1 row after them is" if way.stale == 1 else f"{way.stale:,} rows after them are"
         said += f"; {after} stale then, unless the new answers say what the old ones did"

@@ -66,3 +66,29 @@ async def test_show_has_the_elements_of_a_list(project: Project) -> None:
     lines = (await project.batchgen("show", "a-1")).out.splitlines()
     assert [line.split()[1] for line in lines[1:4]] == ["halves", "answer[0]", "answer[1]"]
     assert "    Answer right" in lines
+
+
+async def test_what_other_lists_and_gatherings_come_to_is_told(project: Project) -> None:
+    project.write("code.py", "def parts(text):\n    return {'list': ['a', 'b'], 'text': 'c'}\n")
+
+    def steps(each: str, more: str = "") -> None:
+        project.config(
+            "output_data: {experiment_name: demo}\n"
+            "steps:\n"
+            "  - {name: parts, user: {text: 'Split {topic}'}, parser: 'code.py:parts'}\n"
+            f"  - {{name: answer, each: {{part: {each}}}, user: {{text: 'Say {{part}}'}}}}\n{more}"
+        )
+
+    steps("parts.list")
+    project.pool(topics(2))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    steps("parts.text")
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    assert "2 done rows fail then, as there is no list for each in them" in told.err
+    best = "  - {name: best, gather: answers, user: {text: 'Best of {answers}'}}\n"
+    steps("parts.list", best)
+    dry = await project.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert "  best    2 calls" in dry.out
+    done = await project.batchgen("run", "pool.jsonl")
+    assert "which makes these rows new: 2 of best" in done.err
+    assert states(project)["best"] == {"done": 2}

@@ -190,17 +190,6 @@ async def test_a_budget_is_that_of_all_steps(two_steps: Project, simulator: Simu
     assert simulator.calls == 3
 
 
-async def test_until_is_no_limit_of_one_step(two_steps: Project) -> None:
-    await two_steps.batchgen("enqueue", "pool.jsonl")
-    refused = await two_steps.batchgen("work", "--step", "draft", "--until", "2")
-    assert (refused.code, refused.err) == (
-        2,
-        "error: until: counts chains that have come to their end, which is not in step 'draft' of "
-        "experiment 'demo': they go on with demo/critique. To claim so many rows, take "
-        "--max-items.\n",
-    )
-
-
 async def test_a_function_has_no_parameters_and_no_answers(project: Project) -> None:
     project.write("code.py", "def score(item, values):\n    raise ValueError('no')\n")
     project.config("steps: [{name: score, function: 'code.py:score'}]\n")
