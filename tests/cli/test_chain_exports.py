@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from batchgen.export import FORMATS
+from batchgen.export.chains.formats import CHAIN_FORMATS
 from batchgen.simulate import Behaviour, Simulator
 from tests.kits.chain_exports import PARTS, exported, says, topics
 from tests.kits.project import Project, without_times
@@ -198,6 +200,30 @@ async def test_a_chain_of_which_nothing_could_be_gathered_has_failed(
         "best", "rejected", "none of its 2 rows is done", {"draft": [], "score": []},
     )  # fmt: skip
     assert await exported(project) == []
+
+
+def test_every_format_holds_chains() -> None:
+    assert CHAIN_FORMATS.keys() == FORMATS.keys()
+
+
+async def test_a_chain_is_stale_where_what_it_was_made_of_was_replaced(
+    drafts: Project, simulator: Simulator
+) -> None:
+    simulator.script("Judge Tea", Behaviour.ok('{"score": 4}'))
+    await drafts.batchgen("retry", "--step", "critique", "--id", "tea", "--done")
+    await drafts.batchgen("work")
+    said = await drafts.batchgen("export", "-o", "-")
+    assert said.err == (
+        "1 row; left out: 1 failed (batchgen export --failed), 1 stale (batchgen retry --stale)\n"
+    )
+    assert [one["id"] for one in await exported(drafts, "--step", "draft")] == [
+        "tea", "rum", "mud",
+    ]  # fmt: skip
+    simulator.script("Mend Tea", Behaviour.ok("Iced tea."))
+    await drafts.batchgen("retry", "--stale")
+    await drafts.batchgen("work")
+    tea, _ = await exported(drafts)
+    assert (tea["parsed"], tea["steps"]["critique"]["parsed"]) == ("Iced tea.", {"score": 4})
 
 
 async def test_groups_have_all_chains_of_an_item_in_one_line(parts: Project) -> None:
