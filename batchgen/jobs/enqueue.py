@@ -95,9 +95,14 @@ async def enqueue(
     mode = OtherRecipe.REPLACE if pool_again else other_recipe
     steps = None if chain is None else chain.intake
     if chain is not None:
-        from batchgen.jobs.step_changes import refuse_other_steps  # here: few have steps
+        from batchgen.jobs.step_changes import (  # here: few have steps
+            ask_in_other_conversation,
+            refuse_other_steps,
+        )
 
-        await refuse_other_steps(store, experiment, chain, mode)
+        there = await refuse_other_steps(store, experiment, chain, mode)
+        if there is not None and mode is OtherRecipe.AGAIN:
+            await ask_in_other_conversation(store, there, chain)
     async with store.enqueueing(
         experiment, recipe, mode, samples, parser, chain=steps, say=say
     ) as intake:

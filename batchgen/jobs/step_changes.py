@@ -10,7 +10,16 @@ from msgspec.structs import asdict, replace
 from batchgen.errors import Remedy, UsageError
 from batchgen.jobs.follow import count_other_followers
 from batchgen.jobs.recipe_choice import calls_text, recipe_changes
-from batchgen.store import Chain, ChainStep, Counts, Intake, OtherRecipe, RecipeChoice, Store
+from batchgen.store import (
+    Chain,
+    ChainStep,
+    Counts,
+    EndedItem,
+    Intake,
+    OtherRecipe,
+    RecipeChoice,
+    Store,
+)
 
 if TYPE_CHECKING:
     from batchgen.jobs.chain import ConfiguredChain
@@ -122,10 +131,33 @@ async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: Oth
             way.stale += its.finished + its.open
         elif planned.asked_anew:
             way.asked[step.name] = planned.asked_anew
+        elif mode is OtherRecipe.AGAIN and _converses_otherwise(there, chain, step):
+            way.asked[step.name] = counts.get(step.experiment_id, Counts()).done
     if there.plan.steps != chain.plan.steps:
         followers = await count_other_followers(store, there, chain.plan)
         way.made, way.unmade, way.failing = followers.new, followers.stale, followers.failing
     return way
+
+
+async def ask_in_other_conversation(store: Store, there: Chain, chain: "ConfiguredChain") -> None:
+    """Where a step goes on from a conversation now, or does no more, its recipe is the same, but
+    its rows are asked something else: those that are done are asked again."""
+    for step, configured in zip(there.steps, chain.steps, strict=False):
+        recipe, again = configured.recipe, OtherRecipe.AGAIN
+        planned = await store.planned_intake(step.experiment_id, recipe, again, 1)
+        after = 0
+        while not planned.asked_anew and _converses_otherwise(there, chain, step):
+            page = await store.chains.follow_page(step.experiment_id, after)
+            if not page:
+                break
+            after = page[-1].item_id
+            done = [EndedItem(row.item_id, row.experiment_id, None, None) for row in page]
+            await store.reopen(done)
+
+
+def _converses_otherwise(there: Chain, chain: "ConfiguredChain", step: ChainStep) -> bool:
+    before, after = there.plan.steps[step.number], chain.plan.steps[step.number]
+    return before.conversation != after.conversation
 
 
 async def with_other_steps(

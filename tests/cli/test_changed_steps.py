@@ -239,3 +239,29 @@ async def test_a_function_that_was_moved_or_renamed_is_no_question(
     assert "code.py:points" in shown.out
     assert simulator.calls == 5
     assert (await moved.batchgen("verify")).code == 0
+
+
+async def test_another_conversation_is_asked_again_of_what_is_done(
+    done: Project, simulator: Simulator
+) -> None:
+    done.write(
+        "config.yaml",
+        f"model: {{base_url: {simulator.base_url}, api_key: k, model: m}}\n"
+        "output_data: {experiment_name: talk}\n"
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Write about {topic}'}}\n"
+        "  - {name: mend, user: {text: 'Mend it'}}\n",
+    )
+    assert (await done.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 11
+    config = (done.path / "config.yaml").read_text()
+    done.write("config.yaml", config.replace("name: mend,", "name: mend, conversation: true,"))
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "conversation false -> true" in told.err
+    assert "stays: 0 calls" in told.err
+    assert "stored: 3 calls" in told.err
+    assert (await done.batchgen("run", "pool.jsonl", "--recipe", "again")).code == 0
+    assert simulator.calls == 14
+    shown = json.loads((await done.batchgen("show", "a-1", "--experiment", "talk", "--json")).out)
+    assert len(shown["steps"][1]["messages"]) == 3
+    assert (await done.batchgen("verify")).code == 0
