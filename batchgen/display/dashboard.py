@@ -35,11 +35,11 @@ from batchgen.display.status import (
     left_s,
     reasons_text,
     server_lines,
-    stale_lines,
     status_text,
     unknown_line,
     worker_held_back,
 )
+from batchgen.display.steps import stale_lines
 from batchgen.display.visible import visible_line
 from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.status import Status, WorkerStatus

@@ -21,8 +21,8 @@ from batchgen.display.status import (
     retried_text,
     run_held_back,
     servers_text,
-    step_progress_text,
 )
+from batchgen.display.steps import step_progress_text
 from batchgen.display.visible import visible, visible_line
 from batchgen.jobs.status import Status
 from batchgen.shutdown import uninterrupted

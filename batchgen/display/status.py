@@ -1,14 +1,14 @@
 """`status` as text, and what the displays of a run say of it in words."""
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from batchgen.display.commands import Commands
-from batchgen.jobs.experiments import ExperimentSummary, StepSummary
+from batchgen.display.steps import stale_lines, steps_table
+from batchgen.jobs.experiments import ExperimentSummary
 from batchgen.jobs.present_parser import Outdated
 from batchgen.jobs.server_status import ServerStatus
 from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
@@ -36,7 +36,7 @@ def status_text(status: Status, commands: Commands) -> str:
     plain = [one for one in status.experiments if not one.steps]
     lines = _experiments_table(plain) if plain else []
     for one in status.experiments:
-        lines += [*([""] if lines else []), *_steps_table(one)] if one.steps else []
+        lines += [*([""] if lines else []), *steps_table(one)] if one.steps else []
     lines += [
         f"{one.name}: asked at the endpoint {one.endpoint}"
         for one in _experiments_of(status)
@@ -72,57 +72,6 @@ def status_text(status: Status, commands: Commands) -> str:
 def _experiments_of(status: Status) -> Iterator[Experiment]:
     for one in status.experiments:
         yield from [step.experiment for step in one.steps] or [one.experiment]
-
-
-def _steps_table(summary: ExperimentSummary) -> list[str]:
-    """Below a line for the experiment, a line for each step."""
-    cost = f", ${summary.counts.cost_usd:,.4f}" if summary.counts.cost_usd else ""
-    what = "row" if summary.steps[0].experiment.number else "item"
-    items = f"{summary.items:,} {what}{'' if summary.items == 1 else 's'}"
-    head = f"{summary.name}: {items}, {summary.counts.ended:,} ended{cost}"
-    states = ("pending", "running", "done", "skipped", "failed", "stale")
-    rows = [["step", *states, "cost"], *(_step_cells(one) for one in summary.steps)]
-    width, *widths = (max(7, *map(len, column)) for column in zip(*rows, strict=True))
-    return [head] + [
-        "  ".join(
-            [f"  {name:<{width}}", *(f"{n:>{w}}" for n, w in zip(cells, widths, strict=True))]
-        )
-        for name, *cells in rows
-    ]
-
-
-def _step_cells(step: StepSummary) -> list[str]:
-    counts = step.counts
-    numbers = (
-        counts.pending, counts.running, counts.done, step.skipped, counts.failed, counts.stale,
-    )  # fmt: skip
-    cost = f"${counts.cost_usd:,.4f}" if counts.cost_usd else "-"
-    return [step.name, *(f"{n:,}" for n in numbers), "-" if step.experiment.runs_code else cost]
-
-
-def stale_lines(status: Status, commands: Commands) -> list[str]:
-    """What was made of something that has been replaced since, and what asks it anew."""
-    several = len(status.experiments) > 1
-    return [
-        f"{stale_text(step, one.name if several else '')}: {commands.retry_stale}"
-        + (f" --experiment {shlex.quote(one.experiment.name)}" if several else "")
-        for one in status.experiments
-        for step in one.steps
-        if step.counts.stale
-    ]
-
-
-def stale_text(step: StepSummary, experiment: str = "") -> str:
-    n = step.counts.stale
-    of = f"{experiment}/{step.name}" if experiment else step.name
-    if n == 1:
-        return f"1 row of {of} is stale: what it was made of is being replaced, or has been"
-    return f"{n:,} rows of {of} are stale: what they were made of is being replaced, or has been"
-
-
-def step_progress_text(steps: Sequence[StepSummary]) -> str:
-    """How far each is; in one line."""
-    return ", ".join(f"{one.name} {one.counts.finished:,}/{one.counts.total:,}" for one in steps)
 
 
 def _experiments_table(experiments: Sequence[ExperimentSummary]) -> list[str]:

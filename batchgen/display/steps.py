@@ -1,13 +1,67 @@
-"""Steps of chains as text: what each would cost."""
+"""Steps of chains as text: how each stands, and what each would cost."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchgen.display.commands import Commands
+from batchgen.jobs.experiments import ExperimentSummary, StepSummary
+from batchgen.jobs.status import Status
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.jobs.retry_stale import StaleResult
     from batchgen.jobs.step_estimate import StepCost
+
+
+def steps_table(summary: ExperimentSummary) -> list[str]:
+    """Below a line for the experiment, a line for each step."""
+    cost = f", ${summary.counts.cost_usd:,.4f}" if summary.counts.cost_usd else ""
+    what = "row" if summary.steps[0].experiment.number else "item"
+    items = f"{summary.items:,} {what}{'' if summary.items == 1 else 's'}"
+    head = f"{summary.name}: {items}, {summary.counts.ended:,} ended{cost}"
+    states = ("pending", "running", "done", "skipped", "failed", "stale")
+    rows = [["step", *states, "cost"], *(_step_cells(one) for one in summary.steps)]
+    width, *widths = (max(7, *map(len, column)) for column in zip(*rows, strict=True))
+    return [head] + [
+        "  ".join(
+            [f"  {name:<{width}}", *(f"{n:>{w}}" for n, w in zip(cells, widths, strict=True))]
+        )
+        for name, *cells in rows
+    ]
+
+
+def _step_cells(step: StepSummary) -> list[str]:
+    counts = step.counts
+    numbers = (
+        counts.pending, counts.running, counts.done, step.skipped, counts.failed, counts.stale,
+    )  # fmt: skip
+    cost = f"${counts.cost_usd:,.4f}" if counts.cost_usd else "-"
+    return [step.name, *(f"{n:,}" for n in numbers), "-" if step.experiment.runs_code else cost]
+
+
+def stale_lines(status: Status, commands: Commands) -> list[str]:
+    """What was made of something that has been replaced since, and what asks it anew."""
+    several = len(status.experiments) > 1
+    return [
+        f"{stale_text(step, one.name if several else '')}: {commands.retry_stale}"
+        + (f" --experiment {shlex.quote(one.experiment.name)}" if several else "")
+        for one in status.experiments
+        for step in one.steps
+        if step.counts.stale
+    ]
+
+
+def stale_text(step: StepSummary, experiment: str = "") -> str:
+    n = step.counts.stale
+    of = f"{experiment}/{step.name}" if experiment else step.name
+    if n == 1:
+        return f"1 row of {of} is stale: what it was made of is being replaced, or has been"
+    return f"{n:,} rows of {of} are stale: what they were made of is being replaced, or has been"
+
+
+def step_progress_text(steps: Sequence[StepSummary]) -> str:
+    """How far each is; in one line."""
+    return ", ".join(f"{one.name} {one.counts.finished:,}/{one.counts.total:,}" for one in steps)
 
 
 def steps_text(steps: Sequence["StepCost"]) -> str:
