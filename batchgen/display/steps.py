@@ -92,16 +92,14 @@ def stale_result_text(result: "StaleResult", commands: Commands) -> str:
         be, its = ("is", "it is") if result.waiting == 1 else ("are", "they are")
         lines.append(
             f"{_rows(result.waiting)} {be} not asked: what {its} made of is not done yet "
-            f"({commands.work}; then again: {commands.retry_stale}), or makes no such row any "
-            "more, as a condition or a list is another one now; then nothing is to be done."
+            f"({commands.work}; then again: {commands.retry_stale})."
         )
     if result.unmade:
-        stay = (
-            "is made by the steps no more; it stays"
-            if result.unmade == 1
-            else ("are made by the steps no more; they stay")
+        be, stay = ("is", "it stays") if result.unmade == 1 else ("are", "they stay")
+        lines.append(
+            f"{_rows(result.unmade)} {be} made by the steps no more, as a condition or a list is "
+            f"another one now; {stay} stored, and out of the export. Nothing is to be done."
         )
-        lines.append(f"{_rows(result.unmade)} {stay} stored, and out of the export.")
     return "\n".join(lines)
 
 

@@ -163,6 +163,7 @@ async def test_rows_that_the_steps_make_no_more_wait_for_nothing(done: Project) 
     told = await done.batchgen("retry", "--stale")
     assert told.out.splitlines() == [
         "0 stale rows went back to pending.",
-        "1 stale row is made by the steps no more; it stays stored, and out of the export.",
+        "1 stale row is made by the steps no more, as a condition or a list is another one now; it "
+        "stays stored, and out of the export. Nothing is to be done.",
     ]
     assert (await said(done, "retry", "--stale"))["unmade"] == 1
