@@ -239,7 +239,10 @@ def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], ne
     if new:
         said += f", and the {new:,} new items"
     if way.unmade:
-        said += f"; {_rows(way.unmade)} stale then: made no more, or of something else"
+        said += (
+            f"; {_rows(way.unmade)} stale then, and what follows: made no more, or of something "
+            "else"
+        )
     if way.failing:
         said += f"; {way.failing:,} done rows fail then, as there is no list for each in them"
     if way.stale:
