@@ -368,15 +368,6 @@ class Suspect(Struct, frozen=True):
     halt: str | None = None
 
 
-class Acquitted(Struct, frozen=True):
-    """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
-    asked again."""
-
-    item_id: int
-    reason: str | None
-    error: str
-
-
 class Release(Struct, frozen=True):
     """Back to pending as if it had never been claimed; the attempt, if any, is kept."""
 

@@ -118,7 +118,7 @@ async def _polls(store: Store, experiment: Experiment) -> AsyncIterator[bool]:
 
 async def ids_of_steps(store: Store, experiment: Experiment) -> list[int]:
     """Of the experiments that are its steps; its own, where it has none."""
-    chain = None if experiment.step is None else await store.chain_of(experiment.id)
+    chain = await store.chain_if_step(experiment)
     return [step.experiment_id for step in chain.steps] if chain else [experiment.id]
 
 

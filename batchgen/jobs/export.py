@@ -74,7 +74,7 @@ async def exportable(
     is not there; `remedy` as for `experiment_named`."""
     experiment, named_step = await _first_step(store, name, remedy)
     step = step or named_step
-    chain = None if experiment.step is None else await store.chain_of(experiment.id)
+    chain = await store.chain_if_step(experiment)
     if chain is None:
         if step is not None:
             raise UsageError(f"experiment {name!r} has no step {step!r}.")
@@ -108,7 +108,7 @@ async def left_out_of(
     """Of an export with so many `rows`. One of failed items leaves nothing out."""
     if request.state is not State.DONE:
         return LeftOut()
-    if (chain := await _chain_of(store, experiment)) is not None:
+    if (chain := await store.chain_if_step(experiment)) is not None:
         whole = await store.counts([step.experiment_id for step in chain.steps])
         return LeftOut((await _ends_of(store, chain)).failed, whole.open, stale=whole.stale)
     counts = await store.counts([experiment.id])
@@ -120,7 +120,7 @@ async def left_out_of(
 
 async def rows_there(store: Store, experiment: Experiment, request: ExportRequest) -> int:
     """How many rows an export can have, before any is chosen."""
-    chain = await _chain_of(store, experiment)
+    chain = await store.chain_if_step(experiment)
     if chain is None:
         return request.rows_of(await store.counts([experiment.id]))
     if request.step is not None:
@@ -129,10 +129,6 @@ async def rows_there(store: Store, experiment: Experiment, request: ExportReques
     ends = await _ends_of(store, chain)
     failed = ends.failed if request.has_failed else 0
     return failed if request.state is State.FAILED else ends.ended + failed
-
-
-async def _chain_of(store: Store, experiment: Experiment) -> Chain | None:
-    return None if experiment.step is None else await store.chain_of(experiment.id)
 
 
 async def _ends_of(store: Store, chain: Chain) -> Counts:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from batchgen.errors import BatchgenError
 from batchgen.items import (
-    Acquitted,
     Attempt,
     Decision,
     Done,
@@ -24,6 +23,7 @@ from batchgen.items import (
     Retry,
     Suspect,
 )
+from batchgen.store import Acquitted
 
 _FLUSH_EVERY_S = 1.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

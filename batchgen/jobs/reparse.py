@@ -13,7 +13,7 @@ from batchgen.jobs.lookup import chosen_experiments, rows_called
 from batchgen.jobs.present_parser import present_spec
 from batchgen.jobs.reparsing import Progress, ReparseResult, Reparsing
 from batchgen.parsers import Parser, load_parser
-from batchgen.store import AnswerChoice, Chain, EndedAnswer, Experiment, Store
+from batchgen.store import AnswerChoice, EndedAnswer, Experiment, Store
 from batchgen.worker.requests import Present, PresentFunction, PresentParser
 
 if TYPE_CHECKING:  # what has no steps need not load them
@@ -70,14 +70,9 @@ async def bring_up_to_date(
     if not left:
         return UpToDate(present)
     pages = _outdated_pages(store, experiment, parser_id)
-    chain = await chain_if_step(store, experiment)
+    chain = await store.chain_if_step(experiment)
     reparsing = Reparsing(store, present, timeout_s, progress, left, say, chain)
     return UpToDate(present, await reparsing.run(pages))
-
-
-async def chain_if_step(store: Store, experiment: Experiment) -> Chain | None:
-    """The chain to which it belongs; None: it has no steps."""
-    return None if experiment.step is None else await store.chain_of(experiment.id)
 
 
 async def _run_again(store: Store, experiment: Experiment, parser_id: int) -> int:
@@ -205,7 +200,7 @@ async def reparse_experiment(
     else:
         parser_id = await store.parsers.number(version)
     present = PresentParser(parser_id, parser)
-    chain = await chain_if_step(store, experiment)
+    chain = await store.chain_if_step(experiment)
     reparsing = Reparsing(store, present, timeout_s, progress, say=say, chain=chain)
     return await reparsing.run(pages, dry_run=dry_run)
 

@@ -5,6 +5,7 @@ one snapshot, and its docstring is its promise. Behind it:
 
     reading   the side of it that only reads       store     all of it
     values    what it is asked with, and what it answers      records   what is only read of it
+    chain_records   what is read of experiments with steps
     keys      by what an item is known again
     failure_groups   which failures are of one kind
     trial     whose fault it is that nobody has been answered yet
@@ -21,19 +22,29 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure", "CallTotals",
-    "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest", "Condemned", "CountNew",
-    "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord", "Failed",
-    "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow", "Grant", "Intake",
-    "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "OrderChange", "Orders", "OtherRecipe",
-    "Pace", "ParseWatch", "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed",
-    "Reservation", "ResultRow", "Seat", "Selection", "ServerWant", "Spent", "StaleRow",
-    "StepIntake", "Store", "StoredAttempt", "StoredItem", "StoredParser", "Trial", "Twin",
-    "UnknownCall", "WorkerRow", "key_of_content", "key_of_id", "keys_of_contents", "literal_parts",
-    "open_store", "read_store", "server_key", "server_keys",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget",
+    "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep",
+    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
+    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
+    "FileUse", "FollowRow", "Grant", "Intake", "LiveChains", "LiveFileRecord", "LivePage",
+    "MadeOf", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch", "ParserCount",
+    "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat",
+    "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
+    "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
+    "key_of_id", "keys_of_contents", "literal_parts", "open_store", "read_store", "server_key",
+    "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from batchgen.store.chain_records import (
+        Chain,
+        ChainRow,
+        ChainStep,
+        FollowRow,
+        LiveChains,
+        MadeOf,
+        StaleRow,
+    )
     from batchgen.store.failure_groups import literal_parts
     from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
     from batchgen.store.reading import ReadStore, read_store
@@ -41,24 +52,17 @@ if TYPE_CHECKING:
         AnswerDetails,
         CallFailure,
         CallTotals,
-        Chain,
-        ChainRow,
-        ChainStep,
         Counts,
         Experiment,
         ExportRecord,
         FailedCalls,
         FailureGroup,
         FileUse,
-        FollowRow,
-        LiveChains,
         LiveFileRecord,
         LivePage,
-        MadeOf,
         Pace,
         ParserCount,
         ResultRow,
-        StaleRow,
         StoredAttempt,
         StoredItem,
         StoredParser,
@@ -77,6 +81,7 @@ if TYPE_CHECKING:
     from batchgen.store.sqlite.watch import ParseWatch
     from batchgen.store.store import CountNew, Store, open_store
     from batchgen.store.values import (
+        Acquitted,
         Added,
         AnswerChoice,
         Budget,
@@ -104,5 +109,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "store", "sqlite.watch",
+        "chain_records", "store", "sqlite.watch",
     )  # fmt: skip

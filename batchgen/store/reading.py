@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
 from batchgen.store.records import (
-    Chain,
     Counts,
     Experiment,
     FailedCalls,
     FailureGroup,
-    MadeOf,
     Pace,
     StoredAttempt,
     StoredItem,
@@ -29,7 +27,7 @@ from batchgen.store.sqlite.known_parsers import KnownParsers
 from batchgen.store.sqlite.reading import Reads, open_to_read
 
 if TYPE_CHECKING:
-    from batchgen.store.records import ChainRow
+    from batchgen.store.chain_records import Chain, ChainRow, MadeOf
     from batchgen.store.values import Selection
 
 
@@ -135,14 +133,18 @@ class ReadStore:
 
     # Steps
 
-    async def chain_of(self, experiment_id: int) -> Chain | None:
+    async def chain_of(self, experiment_id: int) -> "Chain | None":
         """The chain to which the experiment belongs, by whatever of its steps; None: it has no
         steps."""
         from batchgen.store.sqlite import plans  # here: what has no steps need not load it
 
         return await self._db.read(plans.chain_of, experiment_id)
 
-    async def links_of(self, item_ids: Sequence[int]) -> dict[int, MadeOf]:
+    async def chain_if_step(self, experiment: Experiment) -> "Chain | None":
+        """The same, and nothing is read where it has no steps."""
+        return None if experiment.step is None else await self.chain_of(experiment.id)
+
+    async def links_of(self, item_ids: Sequence[int]) -> "dict[int, MadeOf]":
         """What rows were made of, by the rows; those of a first step are not there."""
         from batchgen.store.sqlite import links
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec import Struct, field
 
 from batchgen.errors import UsageError
-from batchgen.items import Acquitted, Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
+from batchgen.items import Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
 from batchgen.limits import Allowance
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.server_wants import ServerWant
@@ -186,6 +186,15 @@ class Condemned(NamedTuple):
     message: str
     experiment: str | None = None
     halt: str | None = None
+
+
+class Acquitted(Struct, frozen=True):
+    """A suspect whose failure was its own after all: it failed for `reason` or, without one, is
+    asked again."""
+
+    item_id: int
+    reason: str | None
+    error: str
 
 
 class Selection(Struct, frozen=True):

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from batchgen.errors import Remedy
-from batchgen.items import Acquitted, Answer, Attempt, Decision, Failure, Item, Reply
+from batchgen.items import Answer, Attempt, Decision, Failure, Item, Reply
 from batchgen.shutdown import Stop
+from batchgen.store import Acquitted
 from batchgen.worker.report import BudgetWait
 
 _LATENCIES_KEPT = 1000

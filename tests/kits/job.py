@@ -10,7 +10,6 @@ from typing import Any
 
 from batchgen.config import load
 from batchgen.items import (
-    Acquitted,
     Attempt,
     Decision,
     Item,
@@ -24,7 +23,7 @@ from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.parsers import parser_from_callable
 from batchgen.pool import open_pool
 from batchgen.shutdown import Stop
-from batchgen.store import Store, open_store
+from batchgen.store import Acquitted, Store, open_store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.stats import RunContext
 from tests.kits.project import KEY

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from batchgen.store.records import ChainRow, LiveChains, ResultRow
+from batchgen.store.chain_records import ChainRow, LiveChains
+from batchgen.store.records import ResultRow
 from batchgen.store.sqlite.plans import chain_of
 from batchgen.store.sqlite.results import chars_of, sample_page
 from batchgen.store.sqlite.rows import PAGE_CHARS, rows_of

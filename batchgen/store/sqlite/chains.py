@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from batchgen.clock import now_ms
 from batchgen.steps import Followed
-from batchgen.store.records import ChainRow, FollowRow, LiveChains, StaleRow
+from batchgen.store.chain_records import ChainRow, FollowRow, LiveChains, StaleRow
 from batchgen.store.sqlite import chain_rows, refollow
 from batchgen.store.sqlite.connection import Database
 

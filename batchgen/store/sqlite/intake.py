@@ -9,9 +9,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from batchgen.items import ParserVersion, Recipe, State
+from batchgen.store.chain_records import Chain
 from batchgen.store.keys import key_of_id
 from batchgen.store.plan_repair import plan_asked
-from batchgen.store.records import Chain
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.item_keys import begin_pass, packed_keys
 from batchgen.store.sqlite.plans import (

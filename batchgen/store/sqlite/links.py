@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from batchgen.items import Item
-from batchgen.store.records import MadeOf
+from batchgen.store.chain_records import MadeOf
 from batchgen.store.sqlite.sql import QUERIES
 
 if TYPE_CHECKING:  # what has no steps need not load them

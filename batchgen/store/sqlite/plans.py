@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import State
 from batchgen.store.chain import Steps
+from batchgen.store.chain_records import Chain, ChainStep
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.records import Chain, ChainStep
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.rows import rows_of
 from batchgen.store.sqlite.sql import QUERIES

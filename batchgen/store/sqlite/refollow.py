@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from batchgen.items import State
 from batchgen.steps import Followed
 from batchgen.store.chain import Steps, made_of_parent
+from batchgen.store.chain_records import FollowRow, MadeOf, StaleRow
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Parent
 from batchgen.store.plan_follow import Change, Standing, change_of, made_of_seqs
 from batchgen.store.plan_rows import followed_columns
-from batchgen.store.records import FollowRow, MadeOf, StaleRow
 from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.follow import Followers, standing, steps_of
 from batchgen.store.sqlite.gatherings import gather, passed_on_by

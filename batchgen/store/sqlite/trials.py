@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
-from batchgen.items import Acquitted, Fail, Item, Outcome, Reason, State, Suspect
+from batchgen.items import Fail, Item, Outcome, Reason, State, Suspect
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.server_wants import ServerWant, Trial
 from batchgen.store.sqlite.deltas import write_deltas
@@ -25,7 +25,7 @@ from batchgen.store.trial import (
     verdict,
     withdrawn,
 )
-from batchgen.store.values import ClaimRequest, Condemned
+from batchgen.store.values import Acquitted, ClaimRequest, Condemned
 
 # Longer than any trial; a suspect that was forgotten is claimed again some day.
 _HELD_MS = 24 * 3600 * 1000

@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from batchgen.items import Acquitted, Item, Outcome
+from batchgen.items import Item, Outcome
 from batchgen.store.plan import Plan
 from batchgen.store.sqlite.trials import TrialsAtServer
-from batchgen.store.values import ClaimRequest, Condemned
+from batchgen.store.values import Acquitted, ClaimRequest, Condemned
 
 
 class Trials:
