@@ -23,7 +23,7 @@ from batchgen.pool import open_pool
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ResultRow, open_store
 from batchgen.where import Where
-from tests.kits.project import Project
+from tests.kits.project import Project, ended
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
 MODEL = "simulated"
@@ -616,10 +616,9 @@ async def test_without_pyarrow_nothing_is_written_and_one_line_says_what_to_inst
     labelled: Project,
 ) -> None:
     labelled.write("pyarrow.py", "raise ImportError('not here')\n")
-    labelled.env["PYTHONPATH"] = str(labelled.path)
     for command in (["export", "-o", "out.parquet"], ["enqueue", "data.parquet"]):
         labelled.write("data.parquet", "")
-        refused = await labelled.process(*command)
+        refused = await ended(await labelled.start(*command, fresh=True))
         assert (refused.code, refused.err) == (
             2,
             "error: Parquet needs pyarrow, which is not installed: "
