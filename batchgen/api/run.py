@@ -300,10 +300,14 @@ class Run:
                 'them with the present one: recipe="again"'
             )
         if self._outcome.stale:
+            how = (
+                f"To ask again what follows it: {COMMANDS.retry_stale}, and run it again"
+                if await self._store.stale_to_ask(self._mine.ids)
+                else "The steps make what is stale no more"
+            )
             self._progress.say(
                 "chains that are stale, as something in them has been replaced, and so are no "
-                f"results: {self._outcome.stale:,}. To ask again what follows it: "
-                f"{COMMANDS.retry_stale}, and run it again"
+                f"results: {self._outcome.stale:,}. {how}"
             )
         return Results(found)
 

@@ -45,7 +45,8 @@ async def export_to(
             rows, absent, left_out = await export_stream(store, experiment, file, request)
         _warn_of_absent(session, absent)
         left_out = left_out or await left_out_of(store, experiment, request, rows)
-        if text := _left_out_text(left_out):
+        stays = await _stays_stale(store, experiment, left_out)
+        if text := _left_out_text(left_out, stays=stays):
             session.say(f"{counted(rows, 'row')}; {text}")
         return
     overwriting = Overwriting(config.own_files, force, session.say)
@@ -55,7 +56,8 @@ async def export_to(
         exported = await export(
             store, config.output_data, experiment, path, request, overwriting, read.put
         )
-    _say_result(session, exported, as_json=as_json)
+    stays = await _stays_stale(store, experiment, exported.left_out)
+    _say_result(session, exported, stays=stays, as_json=as_json)
 
 
 async def follow_to(
@@ -72,7 +74,16 @@ async def follow_to(
     followed = await follow(
         store, config.output_data, experiment, path, overwriting, say=session.say
     )
-    _say_result(session, followed, as_json=as_json)
+    stays = await _stays_stale(store, experiment, followed.left_out)
+    _say_result(session, followed, stays=stays, as_json=as_json)
+
+
+async def _stays_stale(store: Store, experiment: Experiment, left_out: LeftOut) -> bool:
+    """Whether no stale row is made by the steps any more."""
+    if not left_out.stale:
+        return False
+    steps = await chosen_experiments(store, experiment.name)
+    return not await store.stale_to_ask([one.id for one in steps])
 
 
 async def _warn_of_outdated(
@@ -88,26 +99,28 @@ def _warn_of_absent(session: Session, columns: Sequence[str]) -> None:
         session.warn(f"columns: no row has {', '.join(columns)}; what stands there is empty")
 
 
-def _say_result(session: Session, result: ExportResult, *, as_json: bool) -> None:
+def _say_result(session: Session, result: ExportResult, *, stays: bool, as_json: bool) -> None:
     _warn_of_absent(session, result.absent_columns)
     if as_json:
         print_json(result.to_json())
     else:
         files = f" in {len(result.shards)} files" if result.shards else ""
         line = f"{counted(result.rows, 'row')}{files} -> {result.path}"
-        left_out = _left_out_text(result.left_out)
+        left_out = _left_out_text(result.left_out, stays=stays)
         session.say(f"{line}; {left_out}" if left_out else line)
 
 
-def _left_out_text(left_out: LeftOut) -> str:
-    """What is not in the file, and how to get it; empty: all is."""
+def _left_out_text(left_out: LeftOut, *, stays: bool) -> str:
+    """What is not in the file, and how to get it; empty: all is. `stays`: what is stale is made by
+    the steps no more."""
     parts = []
     if left_out.failed:
         how = f"{batchgen()} export --failed{of_experiment()}{of_step()}"
         parts.append(f"{left_out.failed} failed ({how})")
     parts += [f"{left_out.open} not answered yet"] if left_out.open else []
     if left_out.stale:
-        how = f"{batchgen()} retry --stale{of_experiment()}"
+        retry = f"{batchgen()} retry --stale{of_experiment()}"
+        how = "made by the steps no more" if stays else retry
         parts.append(f"{left_out.stale} stale ({how})")
     without = left_out.without_answer
     parts += [f"{without} without a model's answer"] if without else []

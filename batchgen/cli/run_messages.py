@@ -37,13 +37,21 @@ def say_result(session: Session, result: WorkResult) -> None:
         session.say(f"failed because of: {reasons_text(counts)}. See them, and what to do about "
                     f"each: {batchgen()} failures{of_experiment()}")  # fmt: skip
     if counts.stale:
-        session.say(
-            f"{counted(counts.stale, 'row')} {'is' if counts.stale == 1 else 'are'} stale, as what "
-            f"{'it was' if counts.stale == 1 else 'they were'} made of has been replaced. To ask "
-            f"again: {batchgen()} retry --stale{of_experiment()}"
-        )
+        session.say(_stale_line(counts.stale, stays=result.stays_stale))
     if left and not counts.is_enough(result.until):
         session.say("Run the same command to go on.")
+
+
+def _stale_line(n: int, *, stays: bool) -> str:
+    """What was made of something that has been replaced."""
+    rows = f"{counted(n, 'row')} {'is' if n == 1 else 'are'} stale"
+    if stays:
+        return f"{rows}, as the steps make {'it' if n == 1 else 'them'} no more."
+    was = "it was" if n == 1 else "they were"
+    return (
+        f"{rows}, as what {was} made of has been replaced. To ask again: {batchgen()} retry --stale"
+        f"{of_experiment()}"
+    )
 
 
 def _until_line(counts: Counts, until: int) -> str:

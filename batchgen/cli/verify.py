@@ -54,4 +54,5 @@ def _well_line(result: VerifyResult) -> str:
     if not counts.stale:
         return f"{line}."
     stale = f"{counted(counts.stale, 'row')} {'is' if counts.stale == 1 else 'are'} stale"
-    return f"{line}; {stale} ({commands().retry_stale})."
+    how = "made by the steps no more" if result.stays_stale else commands().retry_stale
+    return f"{line}; {stale} ({how})."

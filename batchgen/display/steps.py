@@ -45,15 +45,21 @@ def stale_lines(status: Status, commands: Commands) -> list[str]:
     return [
         f"{stale_text(step, one.name if several else '')}: {commands.retry_stale}"
         + (f" --experiment {shlex.quote(one.experiment.name)}" if several else "")
+        if step.experiment.id in status.stale_to_ask
+        else stale_text(step, one.name if several else "", stays=True)
         for one in status.experiments
         for step in one.steps
         if step.counts.stale
     ]
 
 
-def stale_text(step: StepSummary, experiment: str = "") -> str:
+def stale_text(step: StepSummary, experiment: str = "", *, stays: bool = False) -> str:
+    """`stays`: none of them is made by the steps any more."""
     n = step.counts.stale
     of = f"{experiment}/{step.name}" if experiment else step.name
+    if stays:
+        be, them = ("row of {} is", "it") if n == 1 else ("rows of {} are", "them")
+        return f"{n:,} {be.format(of)} stale: the steps make {them} no more"
     if n == 1:
         return f"1 row of {of} is stale: what it was made of is being replaced, or has been"
     return f"{n:,} rows of {of} are stale: what they were made of is being replaced, or has been"

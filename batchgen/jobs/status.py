@@ -4,7 +4,7 @@ One value, `Status`: it is what `status` prints, and what the dashboard and the 
 run are drawn from.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,7 @@ class Status(Struct, frozen=True):
     cost_note       what is to be said of costs that are an estimate
     outdated        by experiment: items with the value of another parser than its present one
     steps           of a run that is on several steps of a chain, or of several
+    stale_to_ask    the experiments with stale rows that their steps still make
     """
 
     at_ms: int
@@ -117,6 +118,7 @@ class Status(Struct, frozen=True):
     cost_note: str | None = None
     outdated: Mapping[int, Outdated] = field(default_factory=dict)
     steps: tuple[StepSummary, ...] = ()
+    stale_to_ask: Set[int] = frozenset()
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -233,6 +235,7 @@ async def status_of(
         unknown=unknown,
         cost_note=cost_note,
         outdated=await outdated(store, config, _experiments_of(experiments)),
+        stale_to_ask=await store.stale_to_ask(only) if total.stale else frozenset(),
     )
 
 

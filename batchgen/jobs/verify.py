@@ -17,12 +17,14 @@ from batchgen.store import Counts, Store
 class VerifyResult(Struct, frozen=True):
     """What is wrong, a line each, and the `items` that there are, with the `counts` of all their
     rows; those of `outdated` have the value of another parser than their experiment's present one,
-    which is no contradiction, and nor are stale rows."""
+    which is no contradiction, and nor are stale rows; with `stays_stale` the steps make none of
+    these any more."""
 
     problems: tuple[str, ...]
     counts: Counts
     items: int
     outdated: tuple[Outdated, ...] = ()
+    stays_stale: bool = False
 
     @property
     def ok(self) -> bool:
@@ -58,7 +60,9 @@ async def verify(
         problems = [problem for problem in checks if problem]
         found = tuple((await outdated(store, config, await store.experiments())).values())
     items = sum(one.items for one in await list_experiments(store))
-    return VerifyResult(tuple(problems), await store.counts(), items, found)
+    counts = await store.counts()
+    stays = bool(counts.stale) and not await store.stale_to_ask()
+    return VerifyResult(tuple(problems), counts, items, found, stays)
 
 
 def _tell_rows(say: Callable[[str], object], name: str, rows: int) -> None:

@@ -34,12 +34,14 @@ from batchgen.worker.stats import RunContext, Stats
 
 class WorkResult(Struct, frozen=True):
     """How a worker's run ended; `counts` are those of its experiments, whoever did the work, and
-    `until` is how many done items were wanted of them (None: all)."""
+    `until` is how many done items were wanted of them (None: all). With `stays_stale` the steps
+    make none of their stale rows any more."""
 
     stats: Stats
     counts: Counts
     signum: int | None
     until: int | None = None
+    stays_stale: bool = False
 
     @classmethod
     def nothing_to_do(cls, counts: Counts) -> "WorkResult":
@@ -149,7 +151,8 @@ async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> W
     """How it ended, as the database has it now."""
     counts = await store.counts(spec.experiments, spec.selection)
     signum = stop.signum if stop.drain.is_set() else None
-    return WorkResult(stats, counts, signum, spec.until)
+    stays = bool(counts.stale) and not await store.stale_to_ask(spec.experiments)
+    return WorkResult(stats, counts, signum, spec.until, stays)
 
 
 def _check_budget(spec: WorkSpec, sections: Sequence[ModelConfig]) -> None:

@@ -150,6 +150,11 @@ class ReadStore:
 
         return await self._db.read(links.links_of, item_ids)
 
+    async def stale_to_ask(self, experiment_ids: Sequence[int] | None = None) -> set[int]:
+        """Of these experiments, or of all, those with stale rows that their steps still make; all
+        stale rows of the others stay so."""
+        return await self._db.read(look.stale_to_ask, experiment_ids)
+
     async def answer_vector(self, attempt_seq: int) -> str | None:
         """The embedding that was the answer to a call; None: that is a text."""
         return await self._db.read(look.answer_vector, attempt_seq)

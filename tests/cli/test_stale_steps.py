@@ -167,3 +167,23 @@ async def test_rows_that_the_steps_make_no_more_wait_for_nothing(done: Project) 
         "stays stored, and out of the export. Nothing is to be done.",
     ]
     assert (await said(done, "retry", "--stale"))["unmade"] == 1
+
+
+async def test_where_nothing_stale_is_made_any_more_nothing_is_proposed(done: Project) -> None:
+    done.config(STEPS.replace("score > 1", "score > 2"))
+    again = await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
+    assert "1 row is stale, as the steps make it no more.\n" in again.err
+    status = await done.batchgen("status")
+    assert "1 row of critique is stale: the steps make it no more\n" in status.out
+    proved = await done.batchgen("verify")
+    assert "; 1 row is stale (made by the steps no more)." in proved.out
+    step = await done.batchgen("export", "-o", "-", "--step", "critique")
+    assert step.err == "1 row; left out: 1 stale (made by the steps no more)\n"
+    for said in (again, status, proved, step):
+        assert "--stale" not in said.out + said.err
+
+    done.write("code.py", CODE.replace('"n": 1', '"n": 2'))  # and more that is made still
+    work = await done.batchgen("work")
+    assert "To ask again: batchgen retry --stale" in work.err
+    now = (await done.batchgen("status")).out
+    assert "stale: what they were made of is being replaced, or has been: batchgen retry" in now

@@ -91,6 +91,11 @@ def counts(
     return counts_of_selection(db, selection, total)
 
 
+def stale_to_ask(db: sqlite3.Connection, experiment_ids: Sequence[int] | None) -> set[int]:
+    ids = None if experiment_ids is None else encode(list(experiment_ids)).decode()
+    return {id_ for (id_,) in db.execute(QUERIES["stale_to_ask"], {"ids": ids})}
+
+
 def unknown_calls(
     db: sqlite3.Connection, after: int, experiment_id: int | None, limit: int
 ) -> list[UnknownCall]:

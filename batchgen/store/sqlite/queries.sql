@@ -382,6 +382,22 @@ with recursive up (row, id) as (
 select distinct up.row from up cross join items i on i.id = up.id
  where i.parent_id is not null and i.parent_result is null and i.gathered is null;
 
+-- name: stale_to_ask
+-- Of experiments (null: of all), those with stale rows that are not `unmade`.
+select e.id from experiments e
+ where (:ids is null or e.id in (select value from json_each(:ids)))
+   and exists (
+     select 1 from work w indexed by work_stale
+      where w.state = 'stale' and w.experiment_id = e.id
+        and not exists (
+          with recursive up (id) as (
+            select w.item_id
+            union all
+            select i.parent_id from up cross join items i on i.id = up.id
+             where i.parent_id is not null)
+          select 1 from up cross join items i on i.id = up.id
+           where i.parent_id is not null and i.parent_result is null and i.gathered is null));
+
 -- name: give_present_recipe
 -- To one that is asked anew, unless a retry has changed the present one for it.
 update items set recipe_id = v.recipe_id, base_recipe_id = null
