@@ -2,6 +2,7 @@
 step, and what each way costs."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -111,7 +112,10 @@ async def other_steps_error(
     costs = {}
     for mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
         way = await way_of(store, there, chain, mode)
-        costs[str(mode)] = _cost_of(way, there, chain.plan, counts, new)
+        said = _cost_of(way, there, chain.plan, counts, new)
+        if mode is OtherRecipe.AGAIN and _after(way.asked, chain.plan):
+            said += "; new answers may make new rows"
+        costs[str(mode)] = said
     return UsageError(
         f"experiment {experiment!r} was enqueued with other steps: {'. '.join(changes)}. "
         "Nothing was enqueued.",
@@ -223,19 +227,20 @@ def _shown(value: object) -> str:
 
 
 def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], new: int) -> str:
-    """In calls, and in money as far as calls of these steps have cost some."""
+    """In calls, and in money as far as calls of these steps have cost some. What follows them is
+    not counted, as nobody knows yet how much it is."""
     ids = {step.name: step.experiment_id for step in there.steps}
     calls, cost_usd = 0, 0.0
     for rule in plan.steps:
         n = 0 if rule.runs_code else way.rows[rule.name]
         calls += n
         cost_usd += n * _cost_of_a_call(counts.get(ids.get(rule.name, 0)))
-    said = calls_text(calls)
+    bound = "" if all(rule.runs_code for rule in _after(way.rows, plan)) else "at least "
+    said = f"{bound}{calls_text(calls)}"
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
     if way.made:
-        of = ", ".join(f"{n:,} of {name}" for name, n in way.made.items())
-        said += f" (new rows: {of}, and what follows them)"
+        said += f" (new rows: {made_text(way.made, [rule.name for rule in plan.steps])})"
     if new:
         said += f", and the {new:,} new items"
     if way.unmade:
@@ -249,6 +254,19 @@ def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], ne
         after = "1 row after them is" if way.stale == 1 else f"{way.stale:,} rows after them are"
         said += f"; {after} stale then, unless the new answers say what the old ones did"
     return said
+
+
+def _after(rows: Mapping[str, int], plan: "Plan") -> "tuple[StepRule, ...]":
+    """The steps after the first one of these."""
+    if not rows:
+        return ()
+    return plan.steps[min(plan.number_of(name) for name in rows) + 1 :]
+
+
+def made_text(made: Mapping[str, int], steps: Sequence[str]) -> str:
+    """So many rows of these of the steps."""
+    of = ", ".join(f"{n:,} of {name}" for name, n in made.items())
+    return of if made.keys() <= {steps[-1]} else f"{of}, and what follows them"
 
 
 def _cost_of_a_call(counts: Counts | None) -> float:

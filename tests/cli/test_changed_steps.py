@@ -83,7 +83,11 @@ async def test_another_condition_is_followed_by_what_is_done_already(
     told = await done.batchgen("enqueue", "pool.jsonl")
     assert told.code == 2
     assert "step critique: when score > 1 -> score > 0. Nothing" in told.err
-    assert "1 call, about $0.0030 (new rows: 1 of critique, and what follows them)" in told.err
+    assert (
+        "replace   what is not done goes by the new steps, what is done stays: 1 call, about "
+        in (told.err)
+    )
+    assert "$0.0030 (new rows: 1 of critique)\n" in told.err
     dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "replace", "--dry-run", "--json")
     assert [one["calls"] for one in json.loads(dry.out)["steps"]] == [0, 0, 1]
     assert states(done)["critique"] == {"done": 2}
@@ -201,8 +205,8 @@ async def test_asking_a_step_again_makes_stale_what_follows_it(
     told = await done.batchgen("enqueue", "pool.jsonl")
     assert "step draft: the user template changed. step critique: the user template" in told.err
     assert (
-        "stored: 3 calls, about $0.0150; 5 rows after them are stale then, unless the new answers "
-        "say what the old ones did"
+        "stored: at least 3 calls, about $0.0150; 5 rows after them are stale then, unless the new "
+        "answers say what the old ones did; new answers may make new rows"
     ) in told.err
     await done.batchgen("run", "pool.jsonl", "--recipe", "again")
     assert simulator.calls == 8
@@ -265,3 +269,17 @@ async def test_another_conversation_is_asked_again_of_what_is_done(
     shown = json.loads((await done.batchgen("show", "a-1", "--experiment", "talk", "--json")).out)
     assert len(shown["steps"][1]["messages"]) == 3
     assert (await done.batchgen("verify")).code == 0
+
+
+async def test_what_follows_new_rows_is_told_to_be_more_calls(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, more=POLISH)
+    assert (await done.batchgen("run", "pool.jsonl")).code == 0
+    steps(done, when="score > 0", more=POLISH)
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "at least 1 call, about $0.0030 (new rows: 1 of critique, and what follows them)" in (
+        told.err
+    )
+    await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
+    assert simulator.calls == 9
