@@ -289,6 +289,11 @@ def _dry_run_line(found: DryRun, name: str) -> str:
     line = f"{items} read{samples}, {done.new:,} new to {name}"
     if done.asked_anew:
         line += f", {done.asked_anew:,} to be asked with the new recipe"
+    if found.made:
+        from batchgen.jobs.step_changes import made_text  # here: few have steps
+
+        names = [step.step for step in found.steps]
+        line += f"; new rows of what is done already: {made_text(found.made, names)}"
     return f"{line}; nothing was written."
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from batchgen.config import Config
@@ -32,7 +32,8 @@ class DryRun(Struct, frozen=True):
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
     cost at a price that is only that of the model's name. `steps`: what each of them would cost,
-    if there are some; the others are sums then."""
+    if there are some; the others are sums then. `made` rows of steps follow what is done already,
+    by the names of the steps."""
 
     enqueued: Enqueued
     first_prompt: ShownPrompt | None
@@ -42,6 +43,7 @@ class DryRun(Struct, frozen=True):
     is_measured: bool
     cost_note: str | None = None
     steps: "tuple[StepCost, ...]" = ()
+    made: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -53,7 +55,8 @@ class DryRun(Struct, frozen=True):
     def asks_all(self) -> bool:
         """Whether all that was read is new, and nothing else would be asked."""
         done = self.enqueued
-        return not done.asked_anew and done.new == done.read * done.samples
+        anew = done.asked_anew or self.made
+        return not anew and done.new == done.read * done.samples
 
     def to_json(self) -> dict[str, Any]:
         samples = {"samples": self.enqueued.samples} if self.enqueued.samples > 1 else {}
@@ -74,6 +77,7 @@ class DryRun(Struct, frozen=True):
             "is_measured": self.is_measured,
             **({"cost_note": self.cost_note} if self.cost_note else {}),
             **({"steps": [step.to_json() for step in self.steps]} if self.steps else {}),
+            **({"made": dict(self.made)} if self.made else {}),
         }
 
 
@@ -102,7 +106,8 @@ async def dry_run(
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory, chain)
     name = config.output_data.experiment_name
     async with _known(config) as known:
-        planned, counts, anew = None, dict[str | None, Counts](), dict[str, int]()
+        planned, counts = None, dict[str | None, Counts]()
+        anew, made = dict[str, int](), dict[str, int]()
         if known is not None:
             counts = await _counts(*known)
             if chain is None and None not in counts:
@@ -117,11 +122,13 @@ async def dry_run(
                 there = await refuse_other_steps(known[0], name, chain, other_recipe)
             planned = await _planned(*known, asked, other_recipe, samples, there)
             await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
+            progress.asked_anew = planned.asked_anew
             if chain is not None and there is not None:
                 from batchgen.jobs.step_changes import way_of
 
-                anew = (await way_of(known[0], there, chain, other_recipe)).rows
-            progress.asked_anew = sum(anew.values()) if anew else planned.asked_anew
+                way = await way_of(known[0], there, chain, other_recipe)
+                anew, made = way.rows, way.made
+                progress.asked_anew = sum(way.asked.values())
         measured = tokens_of_an_answer(counts[None]) if None in counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
         if chain is not None:
@@ -143,7 +150,8 @@ async def dry_run(
                 raise error
     if estimated.steps is not None:
         found = _result_of_steps(progress, estimated, estimated.steps, anew)
-        return replace(found, cost_note=estimate_note(config) if found.cost_usd else None)
+        note = estimate_note(config) if found.cost_usd else None
+        return replace(found, cost_note=note, made=made)
     return _result(progress, estimated, prices, config.model.model)
 
 

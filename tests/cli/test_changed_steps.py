@@ -113,7 +113,14 @@ async def test_a_step_that_is_added_is_asked_of_what_is_done(
 ) -> None:
     steps(done, more=POLISH)
     dry = await done.batchgen("enqueue", "pool.jsonl", "--dry-run")
+    assert dry.out.splitlines()[0] == (
+        "3 items read, 0 new to demo; new rows of what is done already: 2 of polish; nothing was "
+        "written."
+    )
     assert "  polish    at most 2 calls" in dry.out
+    as_json = await done.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
+    found = json.loads(as_json.out)
+    assert (found["asked_anew"], found["made"]) == (0, {"polish": 2})
     told = await done.batchgen("enqueue", "pool.jsonl")
     assert (told.code, told.err.splitlines()[0]) == (
         0, "demo: 8 done rows followed by the new steps, which makes these rows new: 2 of polish",
