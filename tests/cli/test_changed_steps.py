@@ -215,7 +215,10 @@ async def test_asking_a_step_again_makes_stale_what_follows_it(
         "stored: at least 3 calls, about $0.0150; 5 rows after them are stale then, unless the new "
         "answers say what the old ones did; new answers may make new rows"
     ) in told.err
-    await done.batchgen("run", "pool.jsonl", "--recipe", "again")
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "again", "--dry-run")
+    assert "0 new to demo, 3 to be asked with the new recipe; nothing" in dry.out
+    again = await done.batchgen("run", "pool.jsonl", "--recipe", "again")
+    assert "demo: 3 items read, 0 new, 3 asked with the new recipe\n" in again.err
     assert simulator.calls == 8
     assert states(done) == {
         "draft": {"done": 3}, "score": {"stale": 3}, "critique": {"stale": 2},

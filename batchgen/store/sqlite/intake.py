@@ -64,22 +64,25 @@ def begin_intake(
         intake = later.planned(intake, there)
         if intake.step or intake.other_plan:
             return intake
-    _carry_out(db, way, intake, now)
+    asked = _carry_out(db, way, intake, now)
     if chain is not None:
-        later.write(experiment, there)
+        asked += later.write(experiment, there)
+    intake = replace(intake, asked_anew=asked)
     set_present_parser(db, experiment_id, parser_id)
     return replace(intake, first=last_id(db, "items") + 1, seen=begin_pass(db))
 
 
-def _carry_out(db: sqlite3.Connection, way: "_Way", intake: Intake, now: int) -> None:
-    """The variant gets its recipe, and the rows to ask anew are pending."""
+def _carry_out(db: sqlite3.Connection, way: "_Way", intake: Intake, now: int) -> int:
+    """The variant gets its recipe, and the rows to ask anew are pending; how many they are. Of a
+    step, those are not that have become stale, as rows of a step before it are asked anew."""
     row = _variant_row(way) | {"number": intake.variant, "now": now}
     if intake.asked_anew and way.choice:
-        _ask_anew(db, row, way.choice)
-    elif way.choice and not way.is_present:
+        return _ask_anew(db, row, way.choice)
+    if way.choice and not way.is_present:
         db.execute(QUERIES["set_recipe_of_variant"], row)
     elif not way.is_present:
         db.execute(QUERIES["add_variant"], row)
+    return 0
 
 
 class _Later:
@@ -112,10 +115,10 @@ class _Later:
         asked = sum(one.asked_anew for _, one in self._ways)
         return replace(first, asked_anew=first.asked_anew + asked)
 
-    def write(self, experiment: str, there: Chain | None) -> None:
+    def write(self, experiment: str, there: Chain | None) -> int:
+        """How many of their rows are asked anew."""
         set_plan(self._db, self._first_id, there, self._chain.plan, self._now)
-        for way, intake in self._ways:
-            _carry_out(self._db, way, intake, self._now)
+        asked = sum(_carry_out(self._db, way, intake, self._now) for way, intake in self._ways)
         for step, parser_id in zip(there.steps[1:] if there else (), self._parsers, strict=False):
             set_present_parser(self._db, step.experiment_id, parser_id)
         for number, rule in enumerate(self._chain.plan.steps):
@@ -126,6 +129,7 @@ class _Later:
                     now=self._now,
                 )  # fmt: skip
         set_gatherings(self._db, self._first_id)
+        return asked
 
 
 def planned_intake(
