@@ -195,6 +195,25 @@ async def test_another_value_makes_stale_what_retry_asks_again(
         other.retry("parse", stale=True)
 
 
+async def test_for_stale_rows_that_the_steps_make_no_more_nothing_is_proposed(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.config("output_data: {experiment_name: demo}\n")
+
+    def revised_below(score: int) -> DataGenerationPipeline:
+        when = f"critique.score < {score}"
+        mended = Step("revise", when=when, otherwise="skip", user="Mend {draft}")
+        polished = Step("polish", user="Polish {draft}")
+        return DataGenerationPipeline(steps=[*three_steps()[:2], mended, polished])
+
+    await revised_below(3).run(topics(3))
+    capsys.readouterr()
+    narrower = revised_below(1)
+    assert len(await narrower.run(topics(3), recipe="replace")) == 3
+    assert narrower.status().stale == 4
+    assert "no results: 2. The steps make what is stale no more\n" in capsys.readouterr().err
+
+
 async def test_a_pydantic_model_asks_for_answers_that_fit(
     here: Project, simulator: Simulator
 ) -> None:

@@ -179,6 +179,7 @@ async def test_where_nothing_stale_is_made_any_more_nothing_is_proposed(done: Pr
     assert "; 1 row is stale (made by the steps no more)." in proved.out
     step = await done.batchgen("export", "-o", "-", "--step", "critique")
     assert step.err == "1 row; left out: 1 stale (made by the steps no more)\n"
+    assert (await done.batchgen("export", "-o", "all.jsonl")).err == "3 rows -> all.jsonl\n"
     for said in (again, status, proved, step):
         assert "--stale" not in said.out + said.err
 
