@@ -7,66 +7,88 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from batchgen.endpoints import ENDPOINTS, Endpoint
+from batchgen.items import Recipe
 from batchgen.pool import read_item
 from batchgen.prompts import Renderer
-from batchgen.store import MadeOf, ReadStore
+from batchgen.store import Experiment, ReadStore
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.prompts.chain_row import ChainRow
+    from batchgen.store import Chain
 
 
 class Sent(Struct, frozen=True):
-    """The `request` to `endpoint`; empty of a row that a function ends. `row` is the row as one of
-    its chain, None where there are no steps, and `made_of` what it was made of."""
+    """The `request` to `endpoint`; or a `function` ends the row without one."""
 
     request: dict[str, Any]
     endpoint: Endpoint
     function: str | None = None
-    row: "ChainRow | None" = None
-    made_of: MadeOf = MadeOf(())
 
 
-async def read_sent(
-    store: ReadStore, item_id: int, recipe_id: int, input_json: str, sample: int | None = None
-) -> Sent:
-    """Raises InputError or TemplateError where no request can be made of it any more."""
-    recipe = await store.recipe(recipe_id)
-    made_of = (await store.links_of([item_id])).get(item_id, MadeOf(()))
-    row = await _row(store, item_id, input_json, made_of)
-    if recipe.runs_code and row is not None:
-        function = await store.parsers.present(row.chain.steps[row.number].experiment_id)
-        return Sent({}, ENDPOINTS[recipe.endpoint], function.version.spec, row, made_of)
-    renderer = Renderer(recipe, frozenset() if row is None else row.chain.plan.names)
-    given = read_item(json.loads(input_json), f"item {item_id}") if row is None else row.input
-    if row is not None and row.rule.conversation:
-        given = replace(given, messages=await _conversation(store, row, renderer))
-    endpoint = renderer.endpoint_of(given)
-    return Sent(renderer.request_body(given, sample), endpoint, None, row, made_of)
+class SentReader:
+    """Reads what was sent for one row after another. Experiments, chains and recipes are read once,
+    and what a row was made of only where there are steps."""
 
+    def __init__(self, store: ReadStore) -> None:
+        self._store = store
+        self._experiments = dict[str, Experiment]()
+        self._chains: dict[str, Chain | None] = {}
+        self._recipes = dict[int, Recipe]()
+        self._renderers = dict[tuple[int, int | None], Renderer]()
 
-async def _row(
-    store: ReadStore, item_id: int, input_json: str, made_of: MadeOf
-) -> "ChainRow | None":
-    item = await store.item(item_id)
-    found = (one for one in await store.experiments() if item and one.name == item.experiment)
-    experiment = next(found, None)
-    if experiment is None or experiment.step is None:
-        return None
-    from batchgen.prompts.chain_row import ChainRow  # here: few have steps
+    async def sent(
+        self, experiment: str, item_id: int, recipe_id: int, input_json: str,
+        sample: int | None = None,
+    ) -> Sent:  # fmt: skip
+        """Raises InputError or TemplateError where no request can be made of it any more."""
+        chain = await self._chain(experiment)
+        if chain is None:
+            given = read_item(json.loads(input_json), f"item {item_id}")
+            renderer = await self._renderer(recipe_id)
+            return Sent(renderer.request_body(given, sample), renderer.endpoint_of(given))
+        number = self._experiments[experiment].number
+        row = await self._row(chain, number, item_id, input_json)
+        recipe = await self._recipe(recipe_id)
+        if recipe.runs_code:
+            function = await self._store.parsers.present(chain.steps[number].experiment_id)
+            return Sent({}, ENDPOINTS[recipe.endpoint], function.version.spec)
+        renderer, given = await self._renderer(recipe_id, chain), row.input
+        if row.rule.conversation:
+            given = replace(given, messages=await self._conversation(row, renderer))
+        return Sent(renderer.request_body(given, sample), renderer.endpoint_of(given))
 
-    chain = await store.chain_of(experiment.id)
-    assert chain is not None
-    return ChainRow.of(
-        chain, experiment.number, item_id, input_json, made_of.links, made_of.gathered
-    )
+    async def _chain(self, experiment: str) -> "Chain | None":
+        if experiment not in self._experiments:
+            self._experiments = {one.name: one for one in await self._store.experiments()}
+        if experiment not in self._chains:
+            found = await self._store.chain_if_step(self._experiments[experiment])
+            self._chains[experiment] = found
+        return self._chains[experiment]
 
+    async def _row(self, chain: "Chain", number: int, item_id: int, input_json: str) -> "ChainRow":
+        from batchgen.prompts.chain_row import ChainRow  # here: few have steps
 
-async def _conversation(
-    store: ReadStore, row: "ChainRow", renderer: Renderer
-) -> list[dict[str, Any]]:
-    """Its messages, and where the step goes on from a conversation those before them."""
-    earlier = {
-        link.recipe_id: Renderer(await store.recipe(link.recipe_id), row.chain.plan.names)
-        for _, link in row.before()
-    }
-    return row.messages(renderer, earlier)
+        made_of = (await self._store.links_of([item_id])).get(item_id)
+        links, gathered = (made_of.links, made_of.gathered) if made_of else ((), ())
+        return ChainRow.of(chain, number, item_id, input_json, links, gathered)
+
+    async def _conversation(self, row: "ChainRow", renderer: Renderer) -> list[dict[str, Any]]:
+        """Its messages, and where the step goes on from a conversation those before them."""
+        earlier = {
+            link.recipe_id: await self._renderer(link.recipe_id, row.chain)
+            for _, link in row.before()
+        }
+        return row.messages(renderer, earlier)
+
+    async def _renderer(self, recipe_id: int, chain: "Chain | None" = None) -> Renderer:
+        key = (recipe_id, chain.plan_id if chain else None)
+        if key not in self._renderers:
+            recipe = await self._recipe(recipe_id)
+            names = chain.plan.names if chain else frozenset[str]()
+            self._renderers[key] = Renderer(recipe, names)
+        return self._renderers[key]
+
+    async def _recipe(self, recipe_id: int) -> Recipe:
+        if recipe_id not in self._recipes:
+            self._recipes[recipe_id] = await self._store.recipe(recipe_id)
+        return self._recipes[recipe_id]

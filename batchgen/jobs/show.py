@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 from batchgen.clock import timestamp
 from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import UsageError
-from batchgen.jobs.sent import Sent, read_sent
+from batchgen.jobs.sent import Sent, SentReader
 from batchgen.store import Experiment, ReadStore, StoredAttempt, StoredItem
 
 
@@ -161,27 +161,28 @@ async def details_of(
     links = await store.links_of(numbers)
     firsts = [links[one].links[0].item_id if one in links else one for one in numbers]
     experiments = {one.name: one for one in await store.experiments()}
-    found = list[ItemDetails | ChainDetails]()
+    found, reader = list[ItemDetails | ChainDetails](), SentReader(store)
     chained = dict[tuple[str, str | None], list[int]]()  # samples of an item belong together
     for number in dict.fromkeys(firsts):
         item = await store.item(number)
         if item is None:
             continue
         if experiments[item.experiment].step is None:
-            found += [one for one in [await item_details(store, number)] if one]
+            found.append(await _item_details(store, reader, item))
         else:
             own = item.custom_id or str(number)
             chained.setdefault((item.experiment, own), []).append(number)
     for ids in chained.values():
-        rows = await _rows_of_chains(store, ids, list(experiments.values()), step)
+        rows = await _rows_of_chains(store, reader, ids, list(experiments.values()), step)
         first = await store.item(ids[0])
         found += [ChainDetails(first, tuple(rows))] if rows and first else []
     return found
 
 
 async def _rows_of_chains(
-    store: ReadStore, first_ids: Sequence[int], experiments: Sequence[Experiment], step: str | None
-) -> list[ItemDetails]:
+    store: ReadStore, reader: SentReader, first_ids: Sequence[int],
+    experiments: Sequence[Experiment], step: str | None,
+) -> list[ItemDetails]:  # fmt: skip
     by_id = {one.id: one for one in experiments}
     rows = await store.chain_rows_below(first_ids)
     chain = await store.chain_of(rows[0].experiment_id)
@@ -196,20 +197,17 @@ async def _rows_of_chains(
         gathered = tuple(by_seq[seq] for seq in row.gathered if seq in by_seq)
         element = row.element if has_list else None
         place = StepPlace(name, row.number, row.parent_id, element, gathered)
-        details = await item_details(store, row.id)
-        found += [] if details is None else [replace(details, step=place)]
+        if (item := await store.item(row.id)) is not None:
+            details = await _item_details(store, reader, item)
+            found.append(replace(details, step=place))
     return found
 
 
-async def item_details(store: ReadStore, number: int) -> ItemDetails | None:
-    """None: there is no item of this number."""
-    item = await store.item(number)
-    if item is None:
-        return None
-    attempts = await store.attempts_of(number)
+async def _item_details(store: ReadStore, reader: SentReader, item: StoredItem) -> ItemDetails:
+    attempts = await store.attempts_of(item.id)
     problem = None
     try:
-        sent = await read_sent(store, number, item.recipe_id, item.input, item.sample)
+        sent = await reader.sent(item.experiment, item.id, item.recipe_id, item.input, item.sample)
     except UsageError as exc:  # of a step: its template does not go with what was there
         recipe = await store.recipe(item.recipe_id)
         sent, problem = Sent({}, ENDPOINTS[recipe.endpoint]), str(exc)

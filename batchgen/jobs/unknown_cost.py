@@ -12,6 +12,7 @@ from batchgen.errors import UsageError
 from batchgen.store import ReadStore, UnknownCall
 
 if TYPE_CHECKING:
+    from batchgen.jobs.sent import SentReader
     from batchgen.llm.prices import Prices, WorstCase
 
 _MAX_CALLS = 5000  # so that `status` stays quick
@@ -78,14 +79,16 @@ class _Requests:
         self._store = store
         self._prices = prices
         self._parse_feedback = parse_feedback
+        self._reader: SentReader | None = None
 
     async def worst_case(self, call: UnknownCall) -> "WorstCase | None":
         """None: the answer has no limit, or the item can no longer be rendered."""
-        from batchgen.jobs.sent import read_sent  # here: nearly always there is no such call
+        from batchgen.jobs.sent import SentReader  # here: nearly always there is no such call
         from batchgen.prompts import with_feedback
 
+        reader = self._reader = self._reader or SentReader(self._store)
         try:
-            sent = await read_sent(self._store, call.item_id, call.recipe_id, call.input)
+            sent = await reader.sent(call.experiment, call.item_id, call.recipe_id, call.input)
             endpoint, body = sent.endpoint, sent.request
             if self._parse_feedback and (bad := await self._store.last_bad_answer(call.item_id)):
                 body = with_feedback(endpoint, body, *bad)

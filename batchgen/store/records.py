@@ -205,6 +205,7 @@ class UnknownCall(Struct, frozen=True):
 
     seq: int
     item_id: int
+    experiment: str
     recipe_id: int
     input: str
     booked_usd: float | None

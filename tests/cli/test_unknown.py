@@ -27,8 +27,9 @@ async def killed(project: Project, simulator: Simulator, *options: str) -> None:
 async def kill_a_worker(project: Project, simulator: Simulator, *options: str) -> None:
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
     simulator.hold()
+    before = simulator.calls
     process = await project.start("work", "-c", str(SLOTS), *options)
-    await simulator.received(SLOTS)
+    await simulator.received(before + SLOTS)
     process.send_signal(signal.SIGKILL)
     await process.wait()
     simulator.release()
@@ -110,6 +111,24 @@ async def test_what_a_budget_has_counted_holds(
     assert (await total(batchgen))["unknown_max_cost_usd"] == pytest.approx(SLOTS * MOST)
     assert (await project.batchgen("work")).code == 0
     assert (await total(batchgen))["unknown_max_cost_usd"] == pytest.approx(SLOTS * MOST)
+
+
+async def test_calls_of_a_later_step_count_with_what_their_prompts_hold(
+    project: Project, simulator: Simulator, batchgen: Typist
+) -> None:
+    steps = (
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Say {word}'}}\n"
+        "  - {name: judge, user: {text: 'Judge {draft}'}, model: {max_tokens: 200}}\n"
+    )
+    project.config(steps, price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
+    project.pool({"word": f"w{number}"} for number in range(SLOTS))
+    assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
+    assert (await project.batchgen("work", "--step", "draft")).code == 0
+    await kill_a_worker(project, simulator)
+    found = await total(batchgen)
+    assert found["unknown_max_cost_usd"] == pytest.approx(SLOTS * 2 * MOST)
+    assert found["unknown_max_calls"] == SLOTS
 
 
 async def test_of_very_many_only_some_are_looked_at(project: Project, batchgen: Typist) -> None:

@@ -1397,19 +1397,23 @@ select response, error from attempts
 
 -- name: unknown_calls
 -- Sent, answer unknown, oldest first. `booked_usd` is what a budget has counted for it.
-select a.seq, i.id as item_id, i.recipe_id, i.input, a.cost_usd as booked_usd
+select a.seq, i.id as item_id, e.name as experiment, i.recipe_id, i.input,
+       a.cost_usd as booked_usd
   from attempts a indexed by attempts_unknown
   cross join items i on i.id = a.item_id
+  cross join experiments e on e.id = i.experiment_id
  where a.outcome = 'unknown' and a.seq > :after
    and (:experiment_id is null or i.experiment_id = :experiment_id)
  order by a.seq limit :limit;
 
 -- name: calls_of_worker
 -- Those that it had in flight, when it has died; two where a second call was.
-select 0 as seq, i.id as item_id, i.recipe_id, i.input, r.cost_usd as booked_usd
+select 0 as seq, i.id as item_id, e.name as experiment, i.recipe_id, i.input,
+       r.cost_usd as booked_usd
   from work w indexed by work_claimed
   cross join json_each(iif(w.second_call, '[1, 2]', '[1]'))
   cross join items i on i.id = w.item_id
+  cross join experiments e on e.id = i.experiment_id
   left join reservations r on r.item_id = w.item_id and r.epoch = w.epoch
  where w.state = 'running' and w.worker_id = :worker_id and w.answer_seq is null
    and w.runs_code = 0 limit :limit;
