@@ -149,9 +149,9 @@ async def dry_run(
             if error is not None:
                 raise error
     if estimated.steps is not None:
-        found = _result_of_steps(progress, estimated, estimated.steps, anew)
+        found = _result_of_steps(progress, estimated, estimated.steps, anew, made)
         note = estimate_note(config) if found.cost_usd else None
-        return replace(found, cost_note=note, made=made)
+        return replace(found, cost_note=note)
     return _result(progress, estimated, prices, config.model.model)
 
 
@@ -178,10 +178,11 @@ async def _planned(
 
 
 def _result_of_steps(
-    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", anew: Mapping[str, int]
-) -> DryRun:
+    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", anew: Mapping[str, int],
+    made: Mapping[str, int],
+) -> DryRun:  # fmt: skip
     """The sums of what is known of each."""
-    costs = steps.costs(progress.new, anew)
+    costs = steps.costs(progress.new, anew, made)
     outs = [one.completion_tokens for one in costs]
     prices = [one.cost_usd for one in costs]
     return DryRun(
@@ -192,6 +193,7 @@ def _result_of_steps(
         None if None in prices else sum(filter(None, prices)),
         all(one.is_measured or one.runs_code for one in costs),
         steps=costs,
+        made=made,
     )
 
 

@@ -57,12 +57,17 @@ class StepsEstimate:
         for step in self._steps:
             step.add(item, self._steps)
 
-    def costs(self, new: int, asked_anew: Mapping[str, int]) -> tuple[StepCost, ...]:
+    def costs(
+        self, new: int, asked_anew: Mapping[str, int], made: Mapping[str, int]
+    ) -> tuple[StepCost, ...]:
         """Of `new` first rows, with all that follows them; and of rows of steps that are asked
-        anew."""
-        return tuple(
-            step.cost(new, asked_anew.get(step.name, 0), self._items) for step in self._steps
-        )
+        anew. `made` ones among these were not there: each goes through the steps after its own."""
+        costs, follow = [], 0
+        for step in self._steps:
+            follow = 0 if step.gathers else follow
+            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow, self._items))
+            follow += made.get(step.name, 0)
+        return tuple(costs)
 
 
 class _Step:
@@ -74,6 +79,7 @@ class _Step:
         self.name = chain.steps[number].name
         self.runs_code = chain.steps[number].runs_code
         self._number, self._plan = number, plan
+        self.gathers = plan.steps[number].gather is not None
         self._renderer = chain.renderers[number]
         gathers = any(rule.gather for rule in rules)
         self._rows_per_first = 1 / samples if gathers else 1.0

@@ -293,3 +293,16 @@ async def test_what_follows_new_rows_is_told_to_be_more_calls(
     )
     await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
     assert simulator.calls == 9
+
+
+async def test_a_dry_run_has_the_calls_of_all_steps_that_are_added(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, more=POLISH + "  - {name: shine, user: {text: 'Shine {polish}'}}\n")
+    dry = (await done.batchgen("enqueue", "pool.jsonl", "--dry-run")).out
+    assert "new rows of what is done already: 2 of polish, and what follows them; nothing" in dry
+    assert "  polish    at most 2 calls" in dry
+    assert "  shine     at most 2 calls" in dry
+    assert "Estimated for at most 4 calls: " in dry
+    assert (await done.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 9
