@@ -93,13 +93,11 @@ async def _first_step(
     store: ReadStore, name: str, remedy: Remedy | None
 ) -> tuple[Experiment, str | None]:
     """The experiment, by its first step where it has some; and the step that the name means."""
-    found = await store.experiments()
-    for one in found:
-        if one.name == name and one.first_id is not None:
-            return next(first for first in found if first.id == one.first_id), one.step
-        if one.first_id is None and one.step is not None and f"{one.name}/{one.step}" == name:
-            return one, one.step
-    return await experiment_named(store, name, remedy), None
+    one = await experiment_named(store, name, remedy)
+    if one.first_id is not None:
+        first = next(first for first in await store.experiments() if first.id == one.first_id)
+        return first, one.step
+    return one, None if one.name == name else one.step
 
 
 async def left_out_of(

@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 
 from msgspec import Struct, field
 
-from batchgen.items import Attempt
+from batchgen.items import Attempt, State
 from batchgen.store.records import CallFailure, CallTotals, FailedCalls
+from batchgen.store.values import RowGroup
 
 
 class TotalsDelta(CallTotals):
@@ -52,6 +53,15 @@ class CounterDeltas(Struct):
     def supersede(self, experiment_id: int, n: int = 1) -> None:
         """So many results that were done are their items' no more."""
         self.superseded[experiment_id] += n
+
+    def move_group(self, experiment_id: int, group: RowGroup, state: str) -> None:
+        """Rows, whatever they are, go to this state, and the results that they had are theirs no
+        more."""
+        self.move(experiment_id, group.state, -group.n, group.reason)
+        self.move(experiment_id, state, +group.n)
+        self.parse(experiment_id, group.parser_id, -group.n)
+        if group.state == State.DONE:
+            self.supersede(experiment_id, group.n)
 
     def end_chains(self, experiment_id: int, n: int = 1) -> None:
         """So many more chains have ended at this step."""

@@ -85,11 +85,7 @@ def plan_asked(experiment_id: int, groups: Sequence[RowGroup]) -> CounterDeltas:
     """What changes when rows, whatever they are, go back to pending."""
     deltas = CounterDeltas()
     for group in groups:
-        deltas.move(experiment_id, group.state, -group.n, group.reason)
-        deltas.move(experiment_id, State.PENDING, +group.n)
-        deltas.parse(experiment_id, group.parser_id, -group.n)
-        if group.state == State.DONE:
-            deltas.supersede(experiment_id, group.n)
+        deltas.move_group(experiment_id, group, State.PENDING)
     return deltas
 
 

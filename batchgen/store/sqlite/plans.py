@@ -134,11 +134,7 @@ def stale_steps_after(
 def _count_stale(deltas: CounterDeltas, steps: Steps, experiment_id: int, group: RowGroup) -> None:
     if group.state == State.RUNNING:
         return
-    deltas.move(experiment_id, group.state, -group.n, group.reason)
-    deltas.move(experiment_id, State.STALE, +group.n)
-    deltas.parse(experiment_id, group.parser_id, -group.n)
-    if group.state == State.DONE:
-        deltas.supersede(experiment_id, group.n)
+    deltas.move_group(experiment_id, group, State.STALE)
     _leave_chains(deltas, steps, experiment_id, group)
 
 
