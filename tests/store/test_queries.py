@@ -296,11 +296,13 @@ PLANS = {
     "unknown_calls": [
         "SEARCH a USING INDEX attempts_unknown (seq>?)",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "calls_of_worker": [
         "SEARCH w USING INDEX work_claimed (worker_id=?)",
         "SCAN json_each VIRTUAL TABLE INDEX 1:",  # one or two numbers
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "item_by_key": [
