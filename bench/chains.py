@@ -1,28 +1,37 @@
 """What the row of a step costs, against a plain row: the store's part as the table grows, and all
 of the worker's."""
 
-import asyncio
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from batchgen.clock import now_ms
-from batchgen.items import Attempt, Done, Item, Outcome, Usage
+from batchgen.items import Done, Item, Outcome
 from batchgen.steps import Child, Followed
-from batchgen.store import ClaimRequest, ServerWant, open_store
+from batchgen.store import ClaimRequest, ServerWant
 from batchgen.store.chain import made_of_parent
 from bench.job import TEMPLATE, write_pool
 from bench.measure import Figure, Options, Spent, Table, interleaved, keep_raw, median
 from bench.project import CLIENT_CPU, Project, make_project, serving
-from bench.table import ANSWER, BATCH, REST, Cost, close_well, connect, fill, finish
+from bench.table import (
+    ANSWER,
+    BATCH,
+    EXCHANGES,
+    REST,
+    WARM_UP,
+    Cost,
+    answered,
+    close_well,
+    connect,
+    exchanging,
+    fill,
+    finish,
+)
 
 NAME = "chains"
 GOAL_FLAT, GOAL_STEP = 1.1, 1.1
-_WARM_UP, _EXCHANGES = 6, 20
 _SLOTS = 100
 _PASSED_ON = b"\x01" * 8
 
@@ -66,7 +75,7 @@ def run(options: Options) -> Table:
         ),
         notes=(
             f"Claim + finish + child: `Worker.exchange` of {BATCH} outcomes that claims {BATCH} "
-            f"rows, {_EXCHANGES} in a row after {_WARM_UP} to warm up; by turns of first steps, "
+            f"rows, {EXCHANGES} in a row after {WARM_UP} to warm up; by turns of first steps, "
             "each of which makes a row of the second, and of these.",
             "Two thirds of the rows are first steps, half of them done, as are the second steps "
             "made of those. Filled by SQL, proven by `batchgen verify`.",
@@ -156,49 +165,16 @@ def _prove_the_filling(path: Path, base_url: str) -> None:
 
 
 def _exchanging(project: Project) -> Callable[[], Cost]:
-    pristine = project.path / "pristine"
-
-    def exchange_many() -> Cost:
-        if pristine.exists():  # too few rows for all the rounds
-            project.reuse(pristine)
-            with project.database.open("rb+") as file:
-                os.fsync(file.fileno())
-        return asyncio.run(_exchange_many(project.database))
-
-    return exchange_many
-
-
-async def _exchange_many(database: Path) -> Cost:
-    want = ClaimRequest((ServerWant("", BATCH),), (2, 1))
-    async with (
-        open_store(database) as store,
-        store.seat(slots=BATCH, lease_s=60, max_crashes=5) as worker,
-    ):
-        chain = await store.chain_of(1)
-        assert chain is not None
-        items = (await worker.exchange([], want)).items
-        for _ in range(_WARM_UP):
-            items = (await worker.exchange(_outcomes(items, chain.plan_id), want)).items
-        wall_s = cpu_s = 0.0
-        for _ in range(_EXCHANGES):
-            outcomes = _outcomes(items, chain.plan_id)
-            wall_from_s, cpu_from_s = time.perf_counter(), time.process_time()
-            items = (await worker.exchange(outcomes, want)).items
-            wall_s += time.perf_counter() - wall_from_s
-            cpu_s += time.process_time() - cpu_from_s
-            assert len(items) == BATCH
-    n = _EXCHANGES * BATCH
-    return Cost(1000 * wall_s / n, 1000 * cpu_s / n)
-
-
-def _outcomes(items: Sequence[Item], plan_id: int) -> list[Outcome]:
-    attempt = Attempt(
-        finished_at=now_ms(), latency_ms=50, http_status=200, request_id="req-0123456789",
-        model="simulated", finish_reason="stop", usage=Usage(130, 250), response=ANSWER, body=REST,
-    )  # fmt: skip
+    [(plan_id,)] = project.query("select plan_id from experiments where id = 1")
     ends = Done(None, followed=Followed(plan_id, (), 0, _PASSED_ON))
     goes_on = Done(None, followed=Followed(plan_id, (Child(1),), 0, _PASSED_ON))
-    return [Outcome(item, (attempt,), ends if item.links else goes_on) for item in items]
+
+    def outcomes_of(items: Sequence[Item]) -> list[Outcome]:
+        attempt = answered()
+        return [Outcome(item, (attempt,), ends if item.links else goes_on) for item in items]
+
+    want = ClaimRequest((ServerWant("", BATCH),), (2, 1))
+    return exchanging(project, want, outcomes_of)
 
 
 def _working(path: Path, base_url: str, items: int, steps: int) -> Callable[[], Spent]:

@@ -33,7 +33,7 @@ from bench.start import first_call
 NAME = "table"
 BATCH = 100
 GOAL_RATIO, GOAL_STATUS_S, GOAL_FIRST_CALL_S = 1.2, 0.050, 1.0
-_WARM_UP, _EXCHANGES = 5, 20
+WARM_UP, EXCHANGES = 6, 20
 ANSWER = "<draft>" + item_text(0) + item_text(1) + "</draft>"
 REST = json.dumps({
     "id": "chatcmpl-0123456789abcdef", "object": "chat.completion", "created": 1764000000,
@@ -59,7 +59,9 @@ def run(options: Options) -> Table:
     with serving() as server:
         _prove_the_filling(options.work_dir / "proof", server)
         projects = [_filled(options.work_dir / f"rows-{n}", server, n) for n in sizes]
-        costs = interleaved(rounds, *(_exchanging(p) for p in projects))
+        want = ClaimRequest((ServerWant("", BATCH),))
+        exchanges = [exchanging(project, want, _outcomes) for project in projects]
+        costs = interleaved(rounds, *exchanges)
         statuses = interleaved(rounds, _bare_python, *(_status(p) for p in projects))
         first_calls_s = interleaved(rounds, *(_first_call(p, server) for p in projects))
     keep_raw(options, {"sizes": sizes, "wall_ms": [[c.wall_ms for c in found] for found in costs],
@@ -90,7 +92,7 @@ def run(options: Options) -> Table:
         ),
         notes=(
             f"Claim + finish: `Worker.exchange` of {BATCH} outcomes that claims {BATCH} items, "
-            f"{_EXCHANGES} in a row after {_WARM_UP} to warm up, fsync and checkpoints included.",
+            f"{EXCHANGES} in a row after {WARM_UP} to warm up, fsync and checkpoints included.",
             "The tables are filled by SQL, with the rows that `batchgen enqueue` and `work` make: "
             "at 2,000 rows this is proven by comparing them and by `batchgen verify`.",
             f"`batchgen status` is the whole command; `python -c pass` takes "
@@ -198,7 +200,10 @@ def _prove_the_filling(path: Path, server: Server) -> None:
 # --- measuring
 
 
-def _exchanging(project: Project) -> Callable[[], Cost]:
+def exchanging(
+    project: Project, want: ClaimRequest, outcomes_of: Callable[[Sequence[Item]], list[Outcome]]
+) -> Callable[[], Cost]:  # fmt: skip
+    """Claims what is wanted, `BATCH` items each time, and finishes it with these outcomes."""
     pristine = project.path / "pristine"
 
     def exchange_many() -> Cost:
@@ -206,38 +211,44 @@ def _exchanging(project: Project) -> Callable[[], Cost]:
             project.reuse(pristine)
             with project.database.open("rb+") as file:
                 os.fsync(file.fileno())
-        return asyncio.run(_exchange_many(project.database))
+        return asyncio.run(_exchange_many(project.database, want, outcomes_of))
 
     return exchange_many
 
 
-async def _exchange_many(database: Path) -> Cost:
-    want = ClaimRequest((ServerWant("", BATCH),))
+async def _exchange_many(
+    database: Path, want: ClaimRequest, outcomes_of: Callable[[Sequence[Item]], list[Outcome]]
+) -> Cost:  # fmt: skip
     async with (
         open_store(database) as store,
         store.seat(slots=BATCH, lease_s=60, max_crashes=5) as worker,
     ):
         items = (await worker.exchange([], want)).items
-        for _ in range(_WARM_UP):
-            items = (await worker.exchange(_outcomes(items), want)).items
+        for _ in range(WARM_UP):
+            items = (await worker.exchange(outcomes_of(items), want)).items
         wall_s = cpu_s = 0.0
-        for _ in range(_EXCHANGES):
-            outcomes = _outcomes(items)
+        for _ in range(EXCHANGES):
+            outcomes = outcomes_of(items)
             wall_from_s, cpu_from_s = time.perf_counter(), time.process_time()
             items = (await worker.exchange(outcomes, want)).items
             wall_s += time.perf_counter() - wall_from_s
             cpu_s += time.process_time() - cpu_from_s
             assert len(items) == BATCH
-    n = _EXCHANGES * BATCH
+    n = EXCHANGES * BATCH
     return Cost(1000 * wall_s / n, 1000 * cpu_s / n)
 
 
-def _outcomes(items: Sequence[Item]) -> list[Outcome]:
-    attempt = Attempt(
+def answered() -> Attempt:
+    """A call as most are."""
+    return Attempt(
         finished_at=now_ms(), latency_ms=50, http_status=200, request_id="req-0123456789",
         model="simulated", finish_reason="stop", usage=Usage(130, 250), response=ANSWER,
         body=REST,
     )  # fmt: skip
+
+
+def _outcomes(items: Sequence[Item]) -> list[Outcome]:
+    attempt = answered()
     return [Outcome(item, (attempt,), Done(None)) for item in items]
 
 
