@@ -88,7 +88,8 @@ class Known(Struct, frozen=True):
     """What the engine knows before it writes. `late` has the other claims, those that do not hold,
     as far as their items are still there: how many attempts of unknown outcome, which no budget has
     booked, are kept for each. `reserved` is what budgets hold back for the calls. `outdated` are
-    claims of rows that end stale: what they were made of is being replaced (1), or has been (2)."""
+    claims of rows that end stale: what they were made of is being replaced (1), or has been (2).
+    `server_ids` are the numbers of servers by their keys."""
 
     held: AbstractSet[Claim] = frozenset()
     late: Mapping[Claim, int] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class Known(Struct, frozen=True):
     last_attempt_seq: int = 0
     last_result_seq: int = 0
     outdated: Mapping[Claim, int] = field(default_factory=dict)
+    server_ids: Mapping[str, int] = field(default_factory=dict)
     steps: Steps = field(default_factory=Steps)
 
 
@@ -131,11 +133,12 @@ class Plan(Struct):
     lost: list[Outcome] = field(default_factory=list)
 
     def keep_attempt(
-        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved, server: str = ""
-    ) -> int:
-        """Its sequence number; the item was claimed for `server`. What nobody saw the end of is
-        booked with what was reserved; one that used more than was asked for tells what is to be
-        reserved from now on."""
+        self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved,
+        server_id: int | None = None,
+    ) -> int:  # fmt: skip
+        """Its sequence number; `server_id` was asked. What nobody saw the end of is booked with
+        what was reserved; one that used more than was asked for tells what is to be reserved from
+        now on."""
         unknown_tokens = 0
         if may_have_cost_all(attempt) and reserved.most != Spent():
             attempt = replace(attempt, cost_usd=reserved.most.cost_usd)
@@ -144,8 +147,9 @@ class Plan(Struct):
             times = used_tokens(attempt, 0) / reserved.asked
             self.deltas.overuse(item.experiment_id, min(times, _MOST_OVERUSE))
         self.attempt_seq += 1
-        row = attempt_row(self.attempt_seq, worker_id, item.item_id, item.epoch, attempt, server)
-        self.attempts.append(row)
+        self.attempts.append(
+            attempt_row(self.attempt_seq, worker_id, item.item_id, item.epoch, attempt, server_id)
+        )
         self.deltas.spend(item.experiment_id, attempt, unknown_tokens)
         return self.attempt_seq
 
@@ -202,10 +206,10 @@ class Plan(Struct):
             )
         keeps_answer = isinstance(decision, Release) and outdated < 2
         self.settled.append({
-            "item_id": item.item_id, "epoch": item.epoch, "state": state,
+            "item_id": item.item_id, "epoch": item.epoch, "state": str(state),
             "available_at": None if retry is None or outdated else retry.available_at,
-            "charged": retry.charged if retry else result_seq is not None,
-            "parse_failed": retry is not None and retry.parse_failed,
+            "charged": int(retry.charged if retry else result_seq is not None),
+            "parse_failed": int(retry is not None and retry.parse_failed),
             "answer_seq": item.answer_seq if keeps_answer else None,
             "result_seq": result_seq,
         })  # fmt: skip
@@ -272,8 +276,11 @@ def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: 
                 continue
             late[claim] = unknown - plan.replace_unknown(item, min(unknown, len(attempts)))
         reserved = known.reserved.get(claim, _NOTHING_RESERVED)
-        server = outcome.item.server
-        seqs = [plan.keep_attempt(worker_id, item, one, reserved, server) for one in attempts]
+        asked = [known.server_ids.get(one.server or outcome.item.server) for one in attempts]
+        seqs = [
+            plan.keep_attempt(worker_id, item, one, reserved, server_id)
+            for one, server_id in zip(attempts, asked, strict=True)
+        ]
         plan.attempt_seqs.append(seqs[0] if seqs else None)
         if claim in held:
             plan.move(item, outcome, plan.attempt_seqs[-1], now, known)

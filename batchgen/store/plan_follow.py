@@ -106,7 +106,6 @@ class FollowPlan(Struct):
             "id": self.last_item_id, "experiment_id": step.experiment_id,
             "recipe_id": step.recipe_id, "input": child.input_json, "parent_id": parent.item_id,
             "parent_result": parent.result_seq, "element": child.element,
-            "runs_code": step.runs_code,
         })  # fmt: skip
         deltas.move(step.experiment_id, State.PENDING, +1)
 

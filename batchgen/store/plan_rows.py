@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from batchgen.steps import Followed
 
 Row = dict[str, object]
+# Enumerations and truth values are written as the texts and numbers that they are: of anything else
+# sqlite3 asks for each value how it is to be stored.
 
 
 def result_row(
@@ -23,13 +25,13 @@ def result_row(
         "seq": seq,
         "item_id": item_id,
         "attempt_seq": attempt_seq,
-        "state": State.DONE if done else State.FAILED,
-        "reason": None if isinstance(end, Done) else end.reason,
+        "state": str(State.DONE if done else State.FAILED),
+        "reason": None if isinstance(end, Done) else str(end.reason),
         "error": None if isinstance(end, Done) else end.error,
         "parsed": parsed if spans is None else None,
         "spans": spans,
         "parser_id": parser_id,
-        "reparsed": reparsed,
+        "reparsed": int(reparsed),
         "finished_at": finished_at,
     }
     if made_of is not None or followed is not None:
@@ -47,7 +49,7 @@ def followed_columns(followed: "Followed | None") -> Row:
 
 
 def attempt_row(
-    seq: int, worker_id: int, item_id: int, epoch: int, attempt: Attempt, server: str
+    seq: int, worker_id: int, item_id: int, epoch: int, attempt: Attempt, server_id: int | None
 ) -> Row:
     usage = attempt.usage
     return {
@@ -55,7 +57,7 @@ def attempt_row(
         "item_id": item_id,
         "epoch": epoch,
         "worker_id": worker_id,
-        "server": attempt.server or server,
+        "server_id": server_id,
         "finished_at": attempt.finished_at,
         "latency_ms": attempt.latency_ms,
         "outcome": attempt.outcome,

@@ -12,7 +12,7 @@ import pytest
 from batchgen.store import sqlite
 from batchgen.store.chain import made_of_parent
 from batchgen.store.sqlite.item_keys import begin_pass
-from batchgen.store.sqlite.sql import QUERIES, load_queries
+from batchgen.store.sqlite.sql import QUERIES, _statement, load_queries, write_rows
 from tests.kits.table import new_database
 
 
@@ -78,31 +78,65 @@ def test_rules_between_sections_belong_to_no_statement() -> None:
     assert load_queries(text) == {"one": "select 1;", "two": "select 2;"}
 
 
+@pytest.mark.parametrize("n", [0, 1, 3, 63, 64, 65, 200])
+def test_rows_are_all_written_however_many_there_are(n: int) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as bare:
+        bare.execute(
+            "create table work (item_id integer primary key, epoch, state, available_at, worker_id,"
+            " second_call, outdated, tries default 0, parse_failures default 0, answer_seq,"
+            " result_seq)"
+        )
+        for number in range(n + 1):
+            claim = (number, number % 7, "running")
+            bare.execute("insert into work (item_id, epoch, state) values (?, ?, ?)", claim)
+        ended = {"state": "done", "available_at": None, "charged": 1, "parse_failed": 0}
+        rows = [
+            {"item_id": one, "epoch": one % 7, "answer_seq": None, "result_seq": 7 * one, **ended}
+            for one in range(n)
+        ]
+        lost = {**rows[-1], "epoch": 8} if rows else None
+        assert write_rows(bare, "settle", [*rows[:-1], lost] if lost else []) == max(0, n - 1)
+        found = bare.execute("select item_id, result_seq, tries from work where state = 'done'")
+        assert found.fetchall() == [(one, 7 * one, 1) for one in range(n - 1)]
+
+
+def test_a_statement_for_many_rows_searches_as_the_one_for_one(db: sqlite3.Connection) -> None:
+    statement = _statement("settle", 64)
+    steps = db.execute(f"explain query plan {statement}", [None] * statement.count("?"))
+    searches = [row[3] for row in steps if row[3].startswith("SEARCH")]
+    assert searches == ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"]
+
+
 OF_STATE = "(selection=? AND experiment_id=? AND state=?"
 
 # What each hot statement does, step by step. A change here is felt at ten million rows.
 PLANS = {
     "orders": ["SEARCH workers USING INTEGER PRIMARY KEY (rowid=?)"],
-    "claim_waiting": [
-        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
-        "LIST SUBQUERY",
+    "waiting_items": [
+        "CO-ROUTINE (subquery-1)",
         "SEARCH work USING INDEX work_waiting "
         "(experiment_id=? AND available_at>? AND available_at<?)",
+        "SCAN (subquery-1)",
     ],
-    "claim_fresh": [
+    "claim_items": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "LIST SUBQUERY",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    ],
+    "fresh_items": [
+        "CO-ROUTINE (subquery-1)",
         "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+        "SCAN (subquery-1)",
     ],
-    "claim_selected_waiting": [
-        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
-        "LIST SUBQUERY",
+    "selected_waiting_items": [
+        "CO-ROUTINE (subquery-1)",
         f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>? AND available_at<?)",
+        "SCAN (subquery-1)",
     ],
-    "claim_selected_fresh": [
-        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
-        "LIST SUBQUERY",
+    "selected_fresh_items": [
+        "CO-ROUTINE (subquery-1)",
         f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=?)",
+        "SCAN (subquery-1)",
     ],
     "next_selected_at": [f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>?)"],
     "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
@@ -135,7 +169,12 @@ PLANS = {
         "SCAN claim VIRTUAL TABLE INDEX 1:",
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
     ],
-    "settle": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "settle": [
+        "MATERIALIZE ended",
+        "SCAN CONSTANT ROW",
+        "SCAN ended",
+        "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "shared_rate": ["SEARCH shared_rates USING PRIMARY KEY (server=?)"],
     "shared_rates": ["SCAN shared_rates"],
     "write_shared_rate": [],
@@ -190,7 +229,11 @@ PLANS = {
         "SCAN root VIRTUAL TABLE INDEX 1:",
         "SEARCH g USING INDEX items_children (parent_id=?)",
     ],
-    "add_child_work": ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"],
+    "add_work_of_children": [
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "stale_page": ["SEARCH work USING INDEX work_stale (experiment_id=? AND item_id>?)"],
     "other_samples": [
         "SEARCH i USING INDEX items_by_sample (sample_of=?)",
@@ -338,10 +381,6 @@ PLANS = {
         "SCALAR SUBQUERY",
         "SCAN servers USING INDEX sqlite_autoindex_servers_1",
     ],
-    "append_attempt": [
-        "SCALAR SUBQUERY",
-        "SEARCH servers USING INDEX sqlite_autoindex_servers_1 (key=?)",
-    ],
     "calls_on_trial": [
         "SCAN t",
         "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
@@ -350,6 +389,7 @@ PLANS = {
         "SEARCH p USING PRIMARY KEY (server=? AND recipe_id=?)",
     ],
     # Inserts: the conflict is found by the primary key, which no plan shows; nothing else is read.
+    "append_attempt": [],
     "append_result": [],
     "move_counter": [],
 }

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec.json import decode
+
 from batchgen.items import State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.sqlite.deltas import write_deltas
@@ -32,7 +34,6 @@ def claim(
     if not claims and calls and (crashed := _claim_crashed(db, worker_id, want, experiments)):
         return crashed, None
     deltas = CounterDeltas()
-    due_at: int | None = None
     claimed: list[int] = []
     for experiment_id in experiments:
         for claim_some in _claims(want, probes):
@@ -47,9 +48,10 @@ def claim(
                 quota.take(experiment_id, len(ids))
                 deltas.move(experiment_id, State.PENDING, -len(ids))
                 deltas.move(experiment_id, State.RUNNING, +len(ids))
-        due_at = earliest(due_at, _next_available_at(db, want, experiment_id))
     write_deltas(db, deltas)
-    return claimed, due_at if len(claimed) < calls else None
+    if len(claimed) == calls:
+        return claimed, None
+    return claimed, earliest(*(_next_available_at(db, want, id_) for id_ in experiments))
 
 
 class _ClaimQueries(NamedTuple):
@@ -61,9 +63,9 @@ class _ClaimQueries(NamedTuple):
     fresh_from: str
 
 
-_OF_EXPERIMENT = _ClaimQueries("claim_waiting", "claim_fresh", "fresh_span", "claim_fresh_from")
+_OF_EXPERIMENT = _ClaimQueries("waiting_items", "fresh_items", "fresh_span", "claim_fresh_from")
 _OF_SELECTION = _ClaimQueries(
-    "claim_selected_waiting", "claim_selected_fresh",
+    "selected_waiting_items", "selected_fresh_items",
     "selected_fresh_span", "claim_selected_fresh_from",
 )  # fmt: skip
 _Claim = Callable[[sqlite3.Connection, dict[str, Any]], list[int]]
@@ -71,14 +73,18 @@ _Claim = Callable[[sqlite3.Connection, dict[str, Any]], list[int]]
 
 def _claims(want: ClaimRequest, probes: int | None) -> tuple[_Claim, _Claim]:
     queries = _OF_EXPERIMENT if want.mark is None else _OF_SELECTION
-    waiting = partial(_claim_by, queries.waiting)
+    waiting = partial(_claim_found, queries.waiting)
     if probes is None:
-        return waiting, partial(_claim_by, queries.fresh)
+        return waiting, partial(_claim_found, queries.fresh)
     return partial(_claim_probes, queries, probes), waiting
 
 
-def _claim_by(query: str, db: sqlite3.Connection, row: dict[str, Any]) -> list[int]:
-    return [item_id for (item_id,) in db.execute(QUERIES[query], row).fetchall()]
+def _claim_found(query: str, db: sqlite3.Connection, row: dict[str, Any]) -> list[int]:
+    (ids,) = db.execute(QUERIES[query], row).fetchone()
+    found: list[int] = decode(ids)
+    if found:
+        db.execute(QUERIES["claim_items"], {"worker_id": row["worker_id"], "ids": ids})
+    return found
 
 
 def _claim_probes(
@@ -93,7 +99,8 @@ def _claim_probes(
             break
         priority, first, last = span
         begin = last - int((last - first) * (number * _GOLDEN_RATIO % 1))
-        claimed += _claim_by(queries.fresh_from, db, {**row, "priority": priority, "first": begin})
+        probe = {**row, "priority": priority, "first": begin}
+        claimed += [id_ for (id_,) in db.execute(QUERIES[queries.fresh_from], probe).fetchall()]
     return claimed
 
 

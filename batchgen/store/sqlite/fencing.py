@@ -1,23 +1,24 @@
 """Which claims still hold, and what is kept for those that do not."""
 
-import json
 import sqlite3
 from collections.abc import Collection
 
 from batchgen.store.plan import Claim
+from batchgen.store.sqlite.packed import listed
 from batchgen.store.sqlite.sql import QUERIES
 
 
 def held_claims(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, int]:
     """Those that still hold: the item is running, and nobody has claimed it since. By them, whether
     what it was made of is being replaced (1), or has been (2), or not (0)."""
-    ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
-    running = db.execute(QUERIES["running_claims"], ids).fetchall()
-    return {
-        (item_id, epoch): outdated
-        for item_id, epoch, outdated in running
-        if (item_id, epoch) in claims
-    }
+    held: dict[Claim, int] = dict.fromkeys(claims, 0)
+    asked = {"claims": listed(list(claims))}
+    for item_id, epoch, outdated in db.execute(QUERIES["claims_not_as_usual"], asked):
+        if outdated is None:
+            del held[item_id, epoch]
+        else:
+            held[item_id, epoch] = outdated
+    return held
 
 
 def unknown_calls_of(db: sqlite3.Connection, claims: Collection[Claim]) -> dict[Claim, int]:

@@ -21,7 +21,7 @@ from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.fencing import held_claims, unknown_calls_of
 from batchgen.store.sqlite.results import append_results
 from batchgen.store.sqlite.rows import rows_of
-from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.sqlite.sql import QUERIES, last_id, write_rows
 
 
 def finish(db: sqlite3.Connection, worker_id: int, outcomes: Sequence[Outcome], now: int) -> Plan:
@@ -61,6 +61,7 @@ def _known(db: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Known:
         last_attempt_seq=last_id(db, "attempts"),
         last_result_seq=last_id(db, "results"),
         outdated=_outdated(db, [outcome.item for outcome in outcomes], held),
+        server_ids=dict(db.execute(QUERIES["server_ids"]).fetchall()),
         steps=_steps_of(db, outcomes),
     )
 
@@ -110,9 +111,10 @@ def _present(db: sqlite3.Connection, present: Sequence[Any]) -> bytes | None:
 
 def _write(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
     append_results(db, plan.results)
+    if plan.replaced:
+        db.executemany(QUERIES["remove_unknown_attempt"], plan.replaced)
+    write_rows(db, "append_attempt", plan.attempts)
     statements = (
-        ("remove_unknown_attempt", plan.replaced),
-        ("append_attempt", plan.attempts),
         ("note_parse_error", plan.parse_errors),
         ("keep_answer", plan.kept_answers),
         ("take_back", plan.taken_back),
@@ -120,8 +122,8 @@ def _write(db: sqlite3.Connection, plan: Plan, steps: Steps, now: int) -> None:
     for name, rows in statements:
         if rows:
             db.executemany(QUERIES[name], rows)
-    settled = db.executemany(QUERIES["settle"], plan.settled).rowcount
-    assert settled in (len(plan.settled), -1), "a claim that holds was not there to be settled"
+    settled = write_rows(db, "settle", plan.settled)
+    assert settled == len(plan.settled), "a claim that holds was not there to be settled"
     if plan.parents or plan.gatherings:
         _follow(db, plan, steps, now)
     write_deltas(db, plan.deltas)

@@ -20,7 +20,7 @@ from batchgen.store.plan_follow import (
     restored_state,
 )
 from batchgen.store.sqlite.rows import rows_of
-from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.sqlite.sql import QUERIES, last_id, write_rows
 
 
 def steps_of(db: sqlite3.Connection, experiment_ids: Iterable[int]) -> Steps:
@@ -60,8 +60,9 @@ class Followers:
         there = self._rows("children_of", ids) if ids else []
         last = last_id(self._db, "items")
         plan = plan_followed(parents, there, self.steps, last, self.deltas)
-        self._db.executemany(QUERIES["add_child"], plan.added)
-        self._db.executemany(QUERIES["add_child_work"], plan.added)
+        if plan.added:
+            write_rows(self._db, "add_child", plan.added)
+            self._db.execute(QUERIES["add_work_of_children"], {"last": last})
         if there:
             self._match(plan)
 

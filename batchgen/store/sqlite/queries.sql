@@ -457,6 +457,9 @@ delete from selections where id = :selection;
 insert into workers (host, boot_id, pid, slots, started_at, lease_until, servers)
 values (:host, :boot_id, :pid, :slots, :now, :lease_until, :servers);
 
+-- name: server_ids
+select key, id from servers;
+
 -- name: know_server
 insert into servers (key, name) values (:key, :name)
 on conflict (key) do update set name = :name where name <> :name;
@@ -573,11 +576,13 @@ delete from reservations where worker_id = :worker_id;
 
 ------------------------------------------------------------------------------- exchange: finish
 
--- name: running_claims
--- Of items, with the epochs of the claims that they are running by.
-select w.item_id, w.epoch, w.outdated
-  from json_each(:ids) claim cross join work w on w.item_id = claim.value
- where w.state = 'running';
+-- name: claims_not_as_usual
+-- Of claims ([item, epoch]) those that do not hold, as their items are not running by them; and those
+-- that do, but what their items were made of is being replaced, or has been.
+select claim.value ->> 0, claim.value ->> 1, iif(w.epoch = claim.value ->> 1, w.outdated, null)
+  from json_each(:claims) claim
+  left join work w on w.item_id = claim.value ->> 0 and w.state = 'running'
+ where w.epoch is not claim.value ->> 1 or w.outdated <> 0;
 
 -- name: unknown_calls_of_claim
 -- As many as `remove_unknown_attempt` finds; no row when the item is gone.
@@ -598,10 +603,9 @@ delete from attempts
 insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
   reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
   cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
-values (:seq, :item_id, :epoch, :worker_id, (select id from servers where key = :server),
-  :finished_at, :latency_ms, :outcome, :reason, :error, :http_status, :request_id, :model,
-  :finish_reason, :prompt_tokens, :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd,
-  :response, :vector, :body);
+values (:seq, :item_id, :epoch, :worker_id, :server_id, :finished_at, :latency_ms, :outcome,
+  :reason, :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens,
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :response, :vector, :body);
 
 -- name: note_parse_error
 -- Of an answer that was kept before it was parsed.
@@ -628,11 +632,16 @@ returning item_id;
 
 -- name: settle
 -- The end of a claim. Fenced: changes nothing when the item was taken back meanwhile.
-update work
-   set state = :state, available_at = :available_at, worker_id = null, second_call = 0,
-       outdated = 0, tries = tries + :charged, parse_failures = parse_failures + :parse_failed,
-       answer_seq = :answer_seq, result_seq = :result_seq
- where item_id = :item_id and epoch = :epoch and state = 'running';
+update work not indexed
+   set state = ended.state, available_at = ended.available_at, worker_id = null, second_call = 0,
+       outdated = 0, tries = tries + charged, parse_failures = parse_failures + parse_failed,
+       answer_seq = ended.answer_seq, result_seq = ended.result_seq
+  from (with ended (item_id, epoch, state, available_at, charged, parse_failed, answer_seq,
+                    result_seq) as (
+          values (:item_id, :epoch, :state, :available_at, :charged, :parse_failed, :answer_seq,
+                  :result_seq))
+        select * from ended) ended
+ where work.item_id = ended.item_id and work.epoch = ended.epoch and work.state = 'running';
 
 -- name: keep_answer
 -- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
@@ -681,11 +690,14 @@ select distinct f.id as first_id, f.plan_id, s.id as experiment_id, s.number, v.
 insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result, element)
 values (:id, :experiment_id, :recipe_id, :input, :parent_id, :parent_result, :element);
 
--- name: add_child_work
--- It is as urgent as its parent, and chosen with it.
+-- name: add_work_of_children
+-- Of the items after `last`, which were made in the same transaction. Each is as urgent as its parent,
+-- and chosen with it.
 insert into work (item_id, experiment_id, priority, selection, gathering, runs_code)
-select :id, :experiment_id, priority, selection, gathering, :runs_code
-  from work where item_id = :parent_id;
+select i.id, i.experiment_id, p.priority, p.selection, p.gathering, e.runs_code
+  from items i cross join experiments e on e.id = i.experiment_id
+ cross join work p on p.item_id = i.parent_id
+ where i.id > :last;
 
 -- name: standing
 select i.id as item_id, i.experiment_id, i.parent_id, i.element, i.input, i.parent_result,
@@ -832,15 +844,20 @@ select e.id, e.number, e.step, coalesce(s.ended, 0) as ended,
   left join counters c on c.experiment_id = e.id
  group by e.id;
 
--- name: claim_waiting
--- Retries whose time has come, longest due first. Rows come back in no order.
+-- name: waiting_items
+-- Retries whose time has come, longest due first. All in one row, as the next ones: for each row that
+-- is read Python's lock is given away.
+select json_group_array(item_id)
+  from (select item_id from work indexed by work_waiting
+         where state = 'pending' and available_at is not null
+           and experiment_id = :experiment_id and available_at <= :now
+         order by available_at, item_id limit :want);
+
+-- name: claim_items
+-- Those that were found, in the same transaction.
 update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
- where item_id in (select item_id from work indexed by work_waiting
-                    where state = 'pending' and available_at is not null
-                      and experiment_id = :experiment_id and available_at <= :now
-                    order by available_at, item_id limit :want)
-returning item_id;
+ where item_id in (select value from json_each(:ids));
 
 -- name: parsed_alone
 -- Whether each of a worker's claims, two of them at most, has lost a worker while it was parsed.
@@ -859,37 +876,29 @@ update work
                    order by item_id limit 1)
 returning item_id;
 
--- name: claim_fresh
+-- name: fresh_items
 -- Items never tried, highest priority first, then in the order of the pool.
-update work
-   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
- where item_id in (select item_id from work indexed by work_fresh
-                    where state = 'pending' and available_at is null
-                      and (crashes = 0 or (answer_seq is null and runs_code = 0))
-                      and experiment_id = :experiment_id
-                    order by priority desc, item_id limit :want)
-returning item_id;
+select json_group_array(item_id)
+  from (select item_id from work indexed by work_fresh
+         where state = 'pending' and available_at is null
+           and (crashes = 0 or (answer_seq is null and runs_code = 0))
+           and experiment_id = :experiment_id
+         order by priority desc, item_id limit :want);
 
--- name: claim_selected_waiting
+-- name: selected_waiting_items
 -- The same two of a selection.
-update work
-   set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
- where item_id in (select item_id from work indexed by work_selected
-                    where selection = :selection and experiment_id = :experiment_id
-                      and state = 'pending'
-                      and available_at is not null and available_at <= :now
-                    order by available_at, priority desc, item_id limit :want)
-returning item_id;
+select json_group_array(item_id)
+  from (select item_id from work indexed by work_selected
+         where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+           and available_at is not null and available_at <= :now
+         order by available_at, priority desc, item_id limit :want);
 
--- name: claim_selected_fresh
-update work
-   set state = 'running', worker_id = :worker_id, epoch = epoch + 1
- where item_id in (select item_id from work indexed by work_selected
-                    where selection = :selection and experiment_id = :experiment_id
-                      and state = 'pending' and available_at is null
-                      and (crashes = 0 or (answer_seq is null and runs_code = 0))
-                    order by priority desc, item_id limit :want)
-returning item_id;
+-- name: selected_fresh_items
+select json_group_array(item_id)
+  from (select item_id from work indexed by work_selected
+         where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+           and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
+         order by priority desc, item_id limit :want);
 
 -- name: fresh_span
 -- Of the items never tried that come last by priority: the first and the last one.

@@ -185,7 +185,7 @@ def _claim(
             if share := [server for server in servers if server in of]:
                 claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
                 items = _items(db, dict(zip(claimed, share, strict=False)), wants)
-                found += [replace(one, probe=probes is not None) for one in items]
+                found += items if probes is None else [replace(one, probe=True) for one in items]
                 due_at = earliest(due_at, due)
                 left -= _asked(want, items)
     return found, due_at

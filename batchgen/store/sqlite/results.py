@@ -8,18 +8,15 @@ from batchgen.items import State
 from batchgen.store.plan_rows import Row
 from batchgen.store.records import AnswerDetails, ResultRow
 from batchgen.store.sqlite.rows import bounded, rows_of
-from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.sqlite.sql import QUERIES, last_id, write_rows
 
 
 def append_results(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Those of steps have more columns."""
     of_steps = [row for row in rows if "made_of" in row]
-    db.executemany(
-        QUERIES["append_result"],
-        [row for row in rows if "made_of" not in row] if of_steps else rows,
-    )
-    if of_steps:
-        db.executemany(QUERIES["append_result_of_step"], of_steps)
+    plain = [row for row in rows if "made_of" not in row] if of_steps else rows
+    write_rows(db, "append_result", plain)
+    write_rows(db, "append_result_of_step", of_steps)
 
 
 def has_samples(db: sqlite3.Connection, experiment_id: int) -> bool:

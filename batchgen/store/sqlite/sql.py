@@ -1,10 +1,18 @@
 """The statements of queries.sql, by name."""
 
+import re
 import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 _HEAD = "\n-- name: "
 _RULE = "\n--------------------"
+_ROW = re.compile(r"(?<=values )\([^()]*\)")
+_PARAMETER = re.compile(r":(\w+)")
+_MOST_ROWS = 64
 
 
 def load_queries(text: str) -> dict[str, str]:
@@ -25,3 +33,34 @@ def last_id(db: sqlite3.Connection, table: str) -> int:
     """The highest id ever given out in a table, also to rows deleted since."""
     (seq,) = db.execute(QUERIES["last_id"], {"name": table}).fetchone()
     return int(seq)
+
+
+def write_rows(db: sqlite3.Connection, name: str, rows: Sequence[Mapping[str, object]]) -> int:
+    """Run a statement that has the `values` of one row for all of these, which have the same names:
+    how many rows it changed. As `executemany`, but with many rows at a time: for each time that it
+    is run, Python's lock is given away, and another thread that works may keep it."""
+    values_of, at, changed = _values_of(name), 0, 0
+    while left := len(rows) - at:
+        n = min(_MOST_ROWS, 1 << left.bit_length() - 1)
+        values = [value for row in rows[at : at + n] for value in values_of(row)]
+        changed += db.execute(_statement(name, n), values).rowcount
+        at += n
+    return changed
+
+
+@cache
+def _values_of(name: str) -> Callable[[Mapping[str, object]], tuple[Any, ...]]:
+    """Of a row, in the order in which its statement has them."""
+    return itemgetter(*_PARAMETER.findall(_row_of(name)))
+
+
+@cache
+def _statement(name: str, rows: int) -> str:
+    """For so many: one for each number would be compiled for each."""
+    row = _PARAMETER.sub("?", _row_of(name))
+    return _ROW.sub(", ".join([row] * rows), QUERIES[name])
+
+
+def _row_of(name: str) -> str:
+    (row,) = _ROW.findall(QUERIES[name])
+    return str(row)
