@@ -27,7 +27,7 @@ from batchgen.config import (
 from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import ConfigError
 from batchgen.items import Reply
-from batchgen.llm.connections import Connections, Progress
+from batchgen.llm.connections import Connections, Destination, Progress, Response
 from batchgen.llm.faults import (
     cut_off,
     ended_early,
@@ -58,16 +58,12 @@ class Client:
 
     def __init__(
         self,
-        connections: Connections,
-        urls: Mapping[str, yarl.URL],
-        headers: Mapping[str, str],
+        destinations: Mapping[str, Destination],
         secrets: Secrets,
         timeout_s: float,
         memory: AnswerMemory | None = None,
     ) -> None:
-        self._connections = connections
-        self._urls = urls
-        self._headers = headers
+        self._destinations = destinations
         self._secrets = secrets
         self._timeout_s = timeout_s
         self._memory = memory or AnswerMemory()
@@ -110,9 +106,7 @@ class Client:
         self, body: Mapping[str, Any], endpoint: Endpoint, progress: Progress,
         found: dict[str, Any], received: ReceivedBody, limit: TimeLimit,
     ) -> None:  # fmt: skip
-        response = await self._connections.post(
-            self._urls[endpoint.name], self._headers, sent_json(body), progress
-        )
+        response = await self._destinations[endpoint.name].post(sent_json(body), progress)
         try:
             found["status"] = response.status
             found["headers"] = {
@@ -181,12 +175,13 @@ async def open_client(
     connections = Connections(proxy)
     try:
         own = _with_own(headers, model.headers)
-        yield Client(connections, urls, own, secrets_of(model, proxy), timeout_s, memory)
+        destinations = {name: connections.to(url, own) for name, url in urls.items()}
+        yield Client(destinations, secrets_of(model, proxy), timeout_s, memory)
     finally:
         await uninterrupted(connections.close())
 
 
-def _told(response: aiohttp.ClientResponse) -> Iterable[tuple[str, str]]:
+def _told(response: Response) -> Iterable[tuple[str, str]]:
     """The headers that may be of use; of an answer, few are."""
     headers = response.headers
     if response.status != 200:
