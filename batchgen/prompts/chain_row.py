@@ -56,7 +56,7 @@ class ChainRow(Struct, frozen=True):
         """What is made of it with this result. Raises ParseError where `each` finds no list."""
         return follow(
             self.chain.plan, self.chain.plan_id, self.number, self.links,
-            item_names(self.first, self.first_id), parsed_json, response,
+            item_names(self.first, self.first_id), self.values, parsed_json, response,
             input_json=self.input_json, gathered=self.gathered,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from batchgen.endpoints import ENDPOINTS, LIMITS, Endpoint
@@ -39,6 +40,7 @@ class Renderer:
 
     def __init__(self, recipe: Recipe, names: AbstractSet[str] = frozenset()) -> None:
         self._recipe = recipe
+        self._endpoint = ENDPOINTS[recipe.endpoint]
         self._params = _with_schema(recipe.params)
         self._system = compile_template(recipe.system, names) if recipe.system else None
         self._user = compile_template(recipe.user, names) if recipe.user else None
@@ -107,7 +109,7 @@ class Renderer:
 
     def endpoint_of(self, item_input: ItemInput) -> Endpoint:
         """The one that the item itself names, or the recipe's."""
-        return ENDPOINTS[item_input.endpoint or self._recipe.endpoint]
+        return ENDPOINTS[item_input.endpoint] if item_input.endpoint else self._endpoint
 
     def messages(self, item_input: ItemInput) -> list[dict[str, Any]]:
         """Ready messages as they are; otherwise the rendered system message, unless it is blank,
@@ -148,11 +150,16 @@ class Renderer:
             body["seed"] = asked + sample - 1 if isinstance(asked, int) else asked
         return body
 
-    def added_params(self, item_input: ItemInput, sample: int | None = None) -> set[str]:
+    def added_params(self, item_input: ItemInput, sample: int | None = None) -> AbstractSet[str]:
         """The names of the parameters that batchgen adds by itself: a response_format made from the
         parser's schema (`structured_output`; it is the only one that a recipe stores as text), the
         seed of a sample, and that a response is not to be stored. If the server does not know one
         of them, a request without it will do."""
+        if (sample or 1) == 1 and self._is_as_all(item_input):
+            return self._added_to_all
+        return self._added(item_input, sample)
+
+    def _added(self, item_input: ItemInput, sample: int | None) -> AbstractSet[str]:
         endpoint, added = self.endpoint_of(item_input), set()
         asked = {**self._params, **item_input.params}
         if self._params is not self._recipe.params and not is_own(item_input, "response_format"):
@@ -220,7 +227,24 @@ class Renderer:
             names -= _FIELDS_OF_BATCHGEN
         return names
 
-    def _asked_params(self, item_input: ItemInput, endpoint: Endpoint) -> dict[str, Any]:
+    def _is_as_all(self, item_input: ItemInput) -> bool:
+        """Whether it asks for nothing that the recipe does not, as most items do."""
+        return not item_input.params and item_input.endpoint is None
+
+    @cached_property
+    def _params_of_all(self) -> dict[str, Any]:
+        return self._merged_params(ItemInput({}), self._endpoint)
+
+    @cached_property
+    def _added_to_all(self) -> AbstractSet[str]:
+        return frozenset(self._added(ItemInput({}), None))
+
+    def _asked_params(self, item_input: ItemInput, endpoint: Endpoint) -> Mapping[str, Any]:
+        if self._is_as_all(item_input):
+            return self._params_of_all
+        return self._merged_params(item_input, endpoint)
+
+    def _merged_params(self, item_input: ItemInput, endpoint: Endpoint) -> dict[str, Any]:
         """What the recipe has for another endpoint than that of the item holds as far as this one
         takes it."""
         params, own = self._params, item_input.params

@@ -7,8 +7,8 @@ from typing import Any
 from batchgen.errors import ParseError
 from batchgen.steps.links import Child, Followed, Link
 from batchgen.steps.plan import Plan
-from batchgen.steps.values import chain_values, value_of
-from batchgen.text.json_text import content_of, dump_json, load_json
+from batchgen.steps.values import value_of
+from batchgen.text.json_text import content_of, dump_json
 
 _HASH_BYTES = 8
 _NO_HASH = bytes(_HASH_BYTES)
@@ -21,6 +21,7 @@ def follow(
     number: int,
     links: Sequence[Link],
     item_names: Mapping[str, Any],
+    seen: Mapping[str, Any],
     parsed_json: str | None,
     response: str | None,
     *,
@@ -28,8 +29,8 @@ def follow(
     gathered: Sequence[Sequence[Link]] = (),
 ) -> Followed:
     """What follows a row of step `number`, when its result is this one. `links`, `input_json` and
-    `gathered` are the row's own. `item_names` are the id, the input and the metadata of the
-    chain's first row.
+    `gathered` are the row's own, and `seen` is what it sees of the steps before it, with its own
+    element. `item_names` are the id, the input and the metadata of the chain's first row.
 
     It is the first step after it for which `when` holds; where one does not hold, `otherwise` says
     whether the chain ends. Nothing is made for a gathering step: whoever writes the last of its
@@ -37,24 +38,13 @@ def follow(
     is None to conditions and paths.
     """
     try:
-        values = _seen(plan, number, links, input_json, gathered)
-        value = values[plan.steps[number].name] = value_of(plan, number, parsed_json, response)
-        names = {**item_names, **values}
+        value = value_of(plan, number, parsed_json, response)
+        names = {**item_names, **seen, plan.steps[number].name: value}
         children, passed_over = _next(plan, number, names)
         passed_on = _hash(number, links, input_json, gathered, value)
     except RecursionError:
         raise ParseError("what the parser returned is nested too deep") from None
     return Followed(plan_id, children, passed_over, passed_on)
-
-
-def _seen(
-    plan: Plan, number: int, links: Sequence[Link], input_json: str,
-    gathered: Sequence[Sequence[Link]],
-) -> dict[str, Any]:  # fmt: skip
-    values = chain_values(plan, number, links, gathered)
-    if each := plan.steps[number].each:
-        values[each[0]] = load_json(input_json).get(each[0])
-    return values
 
 
 def _next(plan: Plan, number: int, names: Mapping[str, Any]) -> tuple[tuple[Child, ...], int]:

@@ -91,8 +91,7 @@ class Plan(Struct, frozen=True, dict=True):
     def names_before(self, number: int) -> tuple[str, ...]:
         """What conditions and paths of step `number` may name, besides the item's: the steps before
         it, the elements that these are made for, and the lists that they have gathered."""
-        found = (name for rule in self.steps[:number] for name in rule.names)
-        return tuple(dict.fromkeys(found))
+        return self._names_before[number]
 
     def names_in(self, number: int) -> tuple[str, ...]:
         """What templates of step `number` may name, besides the item's variables: its own element,
@@ -114,6 +113,14 @@ class Plan(Struct, frozen=True, dict=True):
             None if rule.when is None else Where(rule.when, names, label="when: "),
             None if rule.each is None else Path(rule.each[1], names, label="each: "),
         )
+
+    @cached_property
+    def _names_before(self) -> list[tuple[str, ...]]:
+        """By number; the last ones are those in a line of the export."""
+        found: list[tuple[str, ...]] = [()]
+        for rule in self.steps:
+            found.append(tuple(dict.fromkeys((*found[-1], *rule.names))))
+        return found
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

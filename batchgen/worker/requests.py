@@ -106,7 +106,8 @@ class Requests:
     async def prepare(self, item: Item) -> Prepared:
         """Raises ConfigError when the item's recipe or parser cannot be used, TemplateError or
         InputError when the item cannot be asked for by it."""
-        parser_id, parser = await self._parser(item.experiment_id)
+        known = self._parsers.get(item.experiment_id)
+        parser_id, parser = known or await self._load_parser(item.experiment_id)
         row = await self._chains.row(item)
         renderer = await self._renderer(item.recipe_id, row)
         if row is None:
@@ -124,7 +125,9 @@ class Requests:
         for name in added if self._left_out else ():
             if (item.server, item.recipe_id, name) in self._left_out:
                 body.pop(name, None)
-        shared = await self._is_shared(item)
+        shared = self._shared_recipes.get((item.experiment_id, item.recipe_id))
+        if shared is None:
+            shared = await self._is_shared(item)
         return Prepared(item_input, parser, renderer, body, added, shared, endpoint, parser_id, row)
 
     async def prepare_code(self, item: Item) -> PreparedCode:
@@ -187,11 +190,11 @@ class Requests:
         return with_feedback(endpoint, body, *bad) if bad else body
 
     async def _is_shared(self, item: Item) -> bool:
-        known = (item.experiment_id, item.recipe_id)
-        if known not in self._shared_recipes:
-            present = await self._store.present_recipes(item.experiment_id)
-            self._shared_recipes[known] = item.recipe_id in present
-        return self._shared_recipes[known]
+        present = await self._store.present_recipes(item.experiment_id)
+        shared = self._shared_recipes[item.experiment_id, item.recipe_id] = (
+            item.recipe_id in present
+        )
+        return shared
 
     async def _renderer(self, recipe_id: int, row: "ChainRow | None") -> Renderer:
         key = (recipe_id, row.chain.plan_id if row else None)
@@ -213,13 +216,11 @@ class Requests:
             found = self._functions[experiment_id] = PresentFunction(number, function)
         return found
 
-    async def _parser(self, experiment_id: int) -> PresentParser:
-        found = self._parsers.get(experiment_id)
-        if found is None:
-            stored = await self._store.parsers.present(experiment_id)
-            parser = load_parser(stored.version.spec, self._spec.directory)
-            number = stored.id
-            if parser.version != stored.version:  # its code has changed since
-                number = await self._store.parsers.number(parser.version)
-            found = self._parsers[experiment_id] = PresentParser(number, parser)
+    async def _load_parser(self, experiment_id: int) -> PresentParser:
+        stored = await self._store.parsers.present(experiment_id)
+        parser = load_parser(stored.version.spec, self._spec.directory)
+        number = stored.id
+        if parser.version != stored.version:  # its code has changed since
+            number = await self._store.parsers.number(parser.version)
+        found = self._parsers[experiment_id] = PresentParser(number, parser)
         return found
