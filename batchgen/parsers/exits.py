@@ -4,8 +4,8 @@ code of the run.
 `os._exit` cannot be caught: with 0 it would look as if the run had ended well. So where a parser
 calls it, in this very process, the process ends as one that failed, and says why. What kills a
 process otherwise, a signal or a crash of native code, tells so by itself. The items that were being
-parsed are tried one at a time from then on (store/sqlite/queue.py; stored answers that are parsed
-again, store/sqlite/watch.py).
+parsed are tried one at a time from then on (store/transactions/queue.py; stored answers that are
+parsed again, store/transactions/watch.py).
 """
 
 import os

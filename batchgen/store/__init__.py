@@ -14,6 +14,9 @@ one snapshot, and its docstring is its promise. Behind it:
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
     returned  what calls have used, and what they give back to the limits
+    transactions/   what is read and written, once for all engines
+    transaction     what each of these is given by the engine
+    database        what the store needs of an engine besides
     sqlite/   the engine that keeps it in one SQLite file
 """
 
@@ -76,10 +79,10 @@ if TYPE_CHECKING:
         server_key,
         server_keys,
     )
-    from batchgen.store.sqlite.parsers import Parsers
-    from batchgen.store.sqlite.seat import Seat
-    from batchgen.store.sqlite.watch import ParseWatch
     from batchgen.store.store import CountNew, Store, open_store
+    from batchgen.store.transactions.parsers import Parsers
+    from batchgen.store.transactions.seat import Seat
+    from batchgen.store.transactions.watch import ParseWatch
     from batchgen.store.values import (
         Acquitted,
         Added,
@@ -109,5 +112,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "store", "sqlite.watch",
+        "chain_records", "store", "transactions.watch",
     )  # fmt: skip

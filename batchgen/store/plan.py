@@ -261,6 +261,12 @@ class Plan(Struct):
         return self.result_seq
 
 
+def most_rows(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    """How many attempts and results `plan_finish` makes of these at most."""
+    results = sum(isinstance(outcome.decision, Done | Fail) for outcome in outcomes)
+    return sum(len(outcome.attempts) for outcome in outcomes), results
+
+
 def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: int) -> Plan:
     """What the slots finished."""
     plan = Plan(known.last_attempt_seq, known.last_result_seq)
@@ -302,6 +308,21 @@ class ClaimRow(Claimed, frozen=True):
         """Whether the user's code has it."""
         return self.answer_seq is not None or bool(self.runs_code)
 
+    @property
+    def calls(self) -> int:
+        """How many of its calls may be in flight."""
+        return int(not self.is_parsed) + self.second_call
+
+
+def most_rows_of_removal(
+    claims: Sequence[ClaimRow], *, crashed: bool, max_crashes: int
+) -> tuple[int, int]:
+    """How many attempts and results `plan_removal` makes of these at most."""
+    if not crashed:
+        return 0, 0
+    results = sum(claim.crashes + 1 >= max_crashes for claim in claims)
+    return sum(claim.calls for claim in claims), results
+
 
 def plan_removal(
     claims: Sequence[ClaimRow],
@@ -324,8 +345,7 @@ def plan_removal(
     fail = Fail(Reason.CRASH, f"was in flight each of the {max_crashes} times its worker died")
     for claim in claims:
         reserved = known.reserved.get((claim.item_id, claim.epoch), _NOTHING_RESERVED)
-        calls = int(not claim.is_parsed) + claim.second_call if crashed else 0
-        for _ in range(calls):
+        for _ in range(claim.calls if crashed else 0):
             plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
         suspect = crashed and (claim.is_parsed or not parsing)
         if suspect and claim.crashes + 1 >= max_crashes:

@@ -94,20 +94,23 @@ def change_of(row: Standing, was: bytes | None, now: bytes) -> Change:
 class FollowPlan(Struct):
     """New rows, and what becomes of those that are there, by their numbers."""
 
-    last_item_id: int
     added: list[Row] = field(default_factory=list)
     made_of: list[Row] = field(default_factory=list)  # another result, and what it makes of it
     changed: list[tuple[Standing, Change]] = field(default_factory=list)
 
     def add(self, parent: Parent, child: "Child", steps: Steps, deltas: CounterDeltas) -> None:
         step = steps.beside(parent.experiment_id, child.number)
-        self.last_item_id += 1
         self.added.append({
-            "id": self.last_item_id, "experiment_id": step.experiment_id,
-            "recipe_id": step.recipe_id, "input": child.input_json, "parent_id": parent.item_id,
+            "experiment_id": step.experiment_id, "recipe_id": step.recipe_id,
+            "input": child.input_json, "parent_id": parent.item_id,
             "parent_result": parent.result_seq, "element": child.element,
         })  # fmt: skip
         deltas.move(step.experiment_id, State.PENDING, +1)
+
+    def number(self, first: int) -> None:
+        """The new rows get the numbers from the first one on."""
+        for number, row in enumerate(self.added, first):
+            row["id"] = number
 
     def match(self, parent: Parent, child: "Child", row: Standing) -> None:
         self.made_of.append({
@@ -128,11 +131,11 @@ class FollowPlan(Struct):
 
 
 def plan_followed(
-    parents: Sequence[Parent], there: Iterable[Standing], steps: Steps, last_item_id: int,
-    deltas: CounterDeltas,
-) -> FollowPlan:  # fmt: skip
-    """`there` are the rows that were made of the parents before."""
-    plan, rows = FollowPlan(last_item_id), dict[tuple[int, int, int], Standing]()
+    parents: Sequence[Parent], there: Iterable[Standing], steps: Steps, deltas: CounterDeltas
+) -> FollowPlan:
+    """`there` are the rows that were made of the parents before. The new ones have no numbers
+    yet."""
+    plan, rows = FollowPlan(), dict[tuple[int, int, int], Standing]()
     for row in there:
         assert row.parent_id is not None
         rows[row.parent_id, row.experiment_id, row.element] = row

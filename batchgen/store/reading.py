@@ -22,12 +22,12 @@ from batchgen.store.records import (
     UnknownCall,
     WorkerRow,
 )
-from batchgen.store.sqlite import living, look, shared_rates
-from batchgen.store.sqlite.known_parsers import KnownParsers
-from batchgen.store.sqlite.reading import Reads, open_to_read
+from batchgen.store.transactions import living, look, shared_rates
+from batchgen.store.transactions.known_parsers import KnownParsers
 
 if TYPE_CHECKING:
     from batchgen.store.chain_records import Chain, ChainRow, MadeOf
+    from batchgen.store.database import Reads
     from batchgen.store.values import Selection
 
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 def read_store(path: Path) -> Iterator["ReadStore"]:
     """Open the work table at `path`, migrated to the newest schema, for reading alone. Raises
     UsageError when there is none, StoreError when it cannot be used."""
+    from batchgen.store.sqlite.reading import open_to_read  # here: engines are on demand
+
     with open_to_read(path) as database:
         yield ReadStore(database)
 
@@ -42,7 +44,7 @@ def read_store(path: Path) -> Iterator["ReadStore"]:
 class ReadStore:
     """Any number of tasks may use it."""
 
-    def __init__(self, database: Reads) -> None:
+    def __init__(self, database: "Reads") -> None:
         self._db = database
         self.name = database.name  # for messages
         self.parsers: KnownParsers = KnownParsers(database)
@@ -100,7 +102,7 @@ class ReadStore:
 
     async def workers(self) -> list[WorkerRow]:
         """Those that joined and did not leave, told whether they still live."""
-        return living.told_alive(self._db.path, await self._db.read(living.workers))
+        return living.told_alive(self._db.members, await self._db.read(living.workers))
 
     async def failures(
         self, experiment_id: int, reason: str | None = None, limit: int = 50
@@ -136,7 +138,7 @@ class ReadStore:
     async def chain_of(self, experiment_id: int) -> "Chain | None":
         """The chain to which the experiment belongs, by whatever of its steps; None: it has no
         steps."""
-        from batchgen.store.sqlite import plans  # here: what has no steps need not load it
+        from batchgen.store.transactions import plans  # here: what has no steps need not load it
 
         return await self._db.read(plans.chain_of, experiment_id)
 
@@ -146,7 +148,7 @@ class ReadStore:
 
     async def links_of(self, item_ids: Sequence[int]) -> "dict[int, MadeOf]":
         """What rows were made of, by the rows; those of a first step are not there."""
-        from batchgen.store.sqlite import links
+        from batchgen.store.transactions import links
 
         return await self._db.read(links.links_of, item_ids)
 
@@ -162,7 +164,7 @@ class ReadStore:
     async def chain_rows_below(self, first_ids: Sequence[int]) -> "list[ChainRow]":
         """Rows of a first step, each followed by all that was made of it, in the order of the
         lists."""
-        from batchgen.store.sqlite import chain_rows  # here, too
+        from batchgen.store.transactions import chain_rows  # here
 
         return await self._db.read(chain_rows.chain_rows_below, first_ids)
 

@@ -19,12 +19,11 @@ from batchgen.store.records import (
     ResultRow,
 )
 from batchgen.store.server_wants import AskedServer
-from batchgen.store.sqlite import (
-    additions,
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions import (
     admin,
     budget,
     intake,
-    item_keys,
     look,
     repair,
     results,
@@ -33,11 +32,10 @@ from batchgen.store.sqlite import (
     twins,
     verify,
 )
-from batchgen.store.sqlite import seat as seats
-from batchgen.store.sqlite.connection import Database, open_database
-from batchgen.store.sqlite.files import Files
-from batchgen.store.sqlite.parsers import Parsers
-from batchgen.store.sqlite.seat import Seat
+from batchgen.store.transactions import seat as seats
+from batchgen.store.transactions.files import Files
+from batchgen.store.transactions.parsers import Parsers
+from batchgen.store.transactions.seat import Seat
 from batchgen.store.values import (
     Added,
     AskedAgain,
@@ -54,8 +52,9 @@ from batchgen.store.values import (
 
 CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
 
-if TYPE_CHECKING:  # what has no steps need not load them
-    from batchgen.store.sqlite.chains import Chains
+if TYPE_CHECKING:
+    from batchgen.store.database import Database
+    from batchgen.store.transactions.chains import Chains
 
 
 @asynccontextmanager
@@ -65,6 +64,8 @@ async def open_store(path: Path, *, create: bool = False) -> AsyncIterator["Stor
     Raises UsageError when there is none and `create` is false, StoreError when it cannot be used;
     the message says what to do.
     """
+    from batchgen.store.sqlite.connection import open_database  # here: engines are on demand
+
     async with open_database(path, create=create) as database:
         yield Store(database)
 
@@ -73,7 +74,7 @@ class Store(ReadStore):
     """Any number of tasks may use it; writes take turns, and reads do not wait for them. Its
     methods stand by who needs them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: "Database") -> None:
         super().__init__(database)
         self._db: Database = database
         self.parsers: Parsers = Parsers(database)
@@ -82,7 +83,7 @@ class Store(ReadStore):
     @cached_property
     def chains(self) -> "Chains":
         """Its side that is about rows made of others."""
-        from batchgen.store.sqlite.chains import Chains  # here: most have no steps
+        from batchgen.store.transactions.chains import Chains  # here: most have no steps
 
         return Chains(self._db)
 
@@ -105,14 +106,18 @@ class Store(ReadStore):
         While another process is enqueueing into this database it waits, which `say` is told, and
         after `patience_s` raises UsageError.
         """
+
+        def begin(db: Transaction) -> Intake:
+            into = intake.begin_intake(
+                db, experiment, recipe, parser, mode, now_ms(), samples, chain
+            )
+            return replace(into, seen=self._db.additions.begin_pass(db)) if into.first else into
+
         async with self._db.only_enqueueing(patience_s, say):
             if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
                 await seats.take_over_from_dead(self._db)
-            yield await self._db.write(
-                intake.begin_intake, experiment, recipe, parser, mode, now_ms(), samples, chain
-            )
-            if waiting := await self._db.read(item_keys.waiting_keys):
-                await self._sort_keys_in(waiting)
+            yield await self._db.write(begin)
+            await self._db.additions.end_pass()
 
     async def planned_intake(
         self, experiment_id: int, recipe: Recipe, mode: OtherRecipe, samples: int
@@ -124,12 +129,12 @@ class Store(ReadStore):
     async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
         """While inside, a pool can be counted instead: of thousands of items at a time, in the
         order of the pool, how many rows `add_items` would make. Nothing is written."""
-        number = await self._db.write(additions.begin_count)
+        number = await self._db.additions.begin_count()
         into = replace(into, first=number)
 
         async def count_new(items: Sequence[NewItem]) -> int:
             nonlocal number
-            new = await self._db.write(additions.count_new, into, items, number)
+            new = await self._db.additions.count_new(into, items, number)
             number += new
             return new
 
@@ -142,19 +147,7 @@ class Store(ReadStore):
         """Add what is not there yet of the items and their samples, in their order. Give it
         thousands at a time. `begun` is called, on another thread, when nothing is needed any more
         of the event loop for them to be written."""
-        added, waiting = await self._db.write(
-            additions.add_to_waiting, into, items, priority, begun
-        )
-        if waiting >= item_keys.MOST_WAITING:
-            await self._sort_keys_in(waiting)
-            into.seen.begin_anew()
-        return added
-
-    async def _sort_keys_in(self, waiting: int) -> None:
-        """All of those that wait. Others may write in between."""
-        for since, until in item_keys.slices(waiting):
-            await self._db.write(item_keys.sort_in, since, until)
-        await self._db.write(item_keys.forget_new_keys)
+        return await self._db.additions.add_items(into, items, priority, begun)
 
     async def ask_again(self, into: Intake, row_ids: Sequence[int]) -> AskedAgain:
         """Those of the rows that were asked with another recipe than that of the intake, but not by
@@ -165,7 +158,10 @@ class Store(ReadStore):
         self, experiment_id: int, custom_ids: Sequence[str], variant: int | None = None
     ) -> dict[str, tuple[int, str]]:
         """The number and the input of each item of a variant (None: the newest) with these ids."""
-        return await self._db.read(intake.items_with_ids, experiment_id, custom_ids, variant)
+        items_by_keys = self._db.additions.items_by_keys
+        return await self._db.read(
+            intake.items_with_ids, items_by_keys, experiment_id, custom_ids, variant
+        )
 
     async def find_twin(self, into: Intake, items: Sequence[NewItem]) -> Twin | None:
         """The first of these items that is there already but for its id, when none is as it is."""
@@ -307,12 +303,12 @@ class Store(ReadStore):
         return await self._db.read(results.has_samples, experiment_id)
 
     async def newest_result(self) -> int:
-        return await self._db.read(results.newest_result)
+        return await self._db.settled(results.newest_result)
 
     async def results_mark(self) -> int:
         """A number that rises whenever an export may have other lines than before: a result came,
         or one that was done is its item's no more."""
-        return await self._db.read(results.results_mark)
+        return await self._db.settled(results.results_mark)
 
     # Proof
 

@@ -15,7 +15,7 @@ import pytest
 
 from batchgen.items import Done, State
 from batchgen.simulate import Behaviour, Simulator
-from batchgen.store.sqlite import results
+from batchgen.store.transactions import results
 from tests.kits.crashes import said
 from tests.kits.project import Project, ended
 from tests.kits.table import answered, open_table
@@ -103,7 +103,7 @@ def test_a_page_of_big_results_ends_early_and_the_next_one_goes_on(tmp_path: Pat
         for item in table.claim(worker, 3):
             table.finish(worker, item, Done(), answered())
         pages = [
-            [row.id for row in results.result_page(table.db, 1, State.DONE, after, 500)]
+            [row.id for row in results.result_page(table.transaction, 1, State.DONE, after, 500)]
             for after in (0, 2, 3)
         ]
     assert pages == [[1, 2], [3], []]

@@ -15,7 +15,7 @@ from batchgen.export import LiveFile, keep_live_file
 from batchgen.items import Done
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import FileUse, open_store
-from batchgen.store.sqlite import files, repair
+from batchgen.store.transactions import files, repair
 from tests.kits.crashes import locked, look, said, until
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
@@ -424,7 +424,7 @@ def done(table: Table, *contents: str) -> None:
 
 
 def page(table: Table, after: int, limit: int = 500) -> tuple[list[int], int, bool]:
-    found = files.live_page(table.db, 1, after, limit)
+    found = files.live_page(table.transaction, 1, after, limit)
     assert found is not None
     return [row.id for row in found.rows], found.result_seq, found.is_last
 
@@ -443,12 +443,12 @@ def test_pages_are_small_and_none_is_left_out(tmp_path: Path) -> None:
 def test_only_what_is_its_items_result_counts(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         done(table, *"abc")
-        item = repair.ended_item(table.db, 2)
+        item = repair.ended_item(table.transaction, 2)
         assert item is not None
         table.run(repair.reopen, [item], None, table.now)
         assert table.one("select superseded_results from experiments") == 1
         assert page(table, 0) == ([1, 3], 3, True)
-        assert files.live_page(table.db, 2, 0, 500) is None
+        assert files.live_page(table.transaction, 2, 0, 500) is None
 
 
 async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_cancelled(

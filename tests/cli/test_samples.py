@@ -16,7 +16,7 @@ from batchgen.jobs import enqueue as enqueueing
 from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe
-from batchgen.store.sqlite import rows as rows_of_store
+from batchgen.store.transactions import rows as rows_of_store
 from tests.kits.project import Project
 from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_database, new_item
 from tests.kits.typist import Typist

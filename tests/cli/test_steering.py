@@ -9,7 +9,7 @@ import pytest
 from batchgen.limits import Limits
 from batchgen.simulate import Simulator
 from batchgen.store import OrderChange, Orders, open_store
-from batchgen.store.sqlite.steering import change_orders, orders_of
+from batchgen.store.transactions.steering import change_orders, orders_of
 from tests.kits.crashes import look, until
 from tests.kits.project import Project, ended
 from tests.kits.table import open_table
@@ -219,7 +219,7 @@ async def test_orders_die_with_the_worker(enqueued: Project, simulator: Simulato
 def test_an_order_changes_only_what_it_names(tmp_path: Path) -> None:
     with open_table(tmp_path / "batchgen.db") as table:
         worker, other = table.join(slots=3), table.join(slots=5)
-        assert orders_of(table.db, worker) == Orders(3)
+        assert orders_of(table.transaction, worker) == Orders(3)
         assert table.run(change_orders, {worker: OrderChange(paused=True, rpm=0)}) == 1
         assert (
             table.run(
@@ -231,7 +231,7 @@ def test_an_order_changes_only_what_it_names(tmp_path: Path) -> None:
         assert table.exchange(worker).orders == Orders(9, True, 0, 7)
         assert table.exchange(other).orders == Orders(5)
         table.leave(worker)
-        assert orders_of(table.db, worker) is None
+        assert orders_of(table.transaction, worker) is None
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from typing import Any
 from batchgen.simulate import Simulator
 from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
+from batchgen.store.sqlite.transaction import SqliteTransaction
 from tests.crash.chain_chaos import chain_chaos
 from tests.kits.crashes import contradictions, look, send, until
 from tests.kits.processes import Process
@@ -384,7 +385,8 @@ async def _write_for_ever(database: Path, number: int) -> None:
     which resets the log."""
     rng = random.Random(number)
 
-    def write(db: sqlite3.Connection, name: str) -> None:
+    def write(on: SqliteTransaction, name: str) -> None:
+        db = on.connection
         db.execute("insert or ignore into parsers values (1, 'raw', '', '{}', 0)")
         db.execute(
             "insert into experiments (name, created_at, parser_id) values (?, 0, 1)", (name,)

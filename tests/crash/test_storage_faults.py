@@ -613,7 +613,8 @@ async def test_a_clock_that_jumps_makes_nobody_dead(
     path = tmp_path / "batchgen.db"
     jumped_ms = [0]
     monkeypatch.setattr(
-        "batchgen.store.sqlite.seat.now_ms", lambda: time.time_ns() // 1_000_000 + jumped_ms[0]
+        "batchgen.store.transactions.seat.now_ms",
+        lambda: time.time_ns() // 1_000_000 + jumped_ms[0],
     )
     async with open_store(path, create=True) as one, open_store(path) as two:
         recipe = Recipe(system=None, user=None, model="m", params={})

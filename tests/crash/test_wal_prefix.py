@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from batchgen.simulate import Simulator
-from batchgen.store.sqlite.verify import verify_tables
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transactions.verify import verify_tables
 from tests.kits.pipelines import KINDS, Pipeline, exported_text
 from tests.kits.pipelines import pool as pool_of
 from tests.kits.project import Project, without_times
@@ -66,7 +67,7 @@ def lay_out(directory: Path, base: bytes, log: bytes) -> Path:
 def problems_of(database: Path) -> list[str]:
     connection = sqlite3.connect(database)
     try:
-        return verify_tables(connection)
+        return verify_tables(SqliteTransaction(connection))
     finally:
         connection.close()
 

@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from msgspec.structs import replace
+
 from batchgen.items import (
     RAW,
     Attempt,
@@ -35,8 +37,12 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
-from batchgen.store.sqlite import additions, admin, intake, queue, repair, verify
+from batchgen.store.sqlite import additions
+from batchgen.store.sqlite.item_keys import begin_pass
 from batchgen.store.sqlite.migrate import migrate
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions import admin, intake, queue, repair, verify
 from batchgen.text.json_text import content_of, dump_json
 
 P = ParamSpec("P")
@@ -113,18 +119,19 @@ class Table:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
+        self.transaction = SqliteTransaction(db)
         self.now = START
 
     def run(
         self,
-        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        transaction: Callable[Concatenate[Transaction, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """One transaction, all or nothing, as `Database.write` runs it."""
         self.db.execute("begin immediate")
         try:
-            result = transaction(self.db, *args, **kwargs)
+            result = transaction(self.transaction, *args, **kwargs)
             self.db.execute("commit")
         except BaseException:
             self.db.rollback()
@@ -145,9 +152,13 @@ class Table:
         parser: ParserVersion = RAW,
         chain: ChainIntake | None = None,
     ) -> Intake:
-        return self.run(
-            intake.begin_intake, experiment, recipe, parser, mode, self.now, samples, chain
-        )
+        def begin(db: Transaction) -> Intake:
+            into = intake.begin_intake(
+                db, experiment, recipe, parser, mode, self.now, samples, chain
+            )
+            return replace(into, seen=begin_pass(db)) if into.first else into
+
+        return self.run(begin)
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
         return self.run(additions.add_items, into, rows, priority)
@@ -214,7 +225,7 @@ class Table:
     def reopen_all(self, experiment_id: int = 1, reason: str | None = None) -> int:
         """As `batchgen retry` does: page by page."""
         after, reopened = 0, 0
-        while page := repair.failed_page(self.db, experiment_id, reason, None, after, 2):
+        while page := repair.failed_page(self.transaction, experiment_id, reason, None, after, 2):
             after = page[-1][0]
             reopened += self.run(repair.reopen, page, None, self.now)
         return reopened
@@ -264,7 +275,7 @@ class Table:
         return {(e, state, reason): n for e, state, reason, n in rows}
 
     def recount(self) -> dict[tuple[int, str, str], int]:
-        """What the counters must say, counted without any statement of queries.sql."""
+        """What the counters must say, counted without any statement of the store."""
         rows = self.query(
             "select experiment_id, state, ifnull((select reason from results where seq ="
             " result_seq and work.state <> 'stale'), ''), count(*) from work group by 1, 2, 3"
@@ -301,7 +312,7 @@ class Table:
         )
 
     def problems(self) -> list[str]:
-        return verify.verify_tables(self.db)
+        return verify.verify_tables(self.transaction)
 
 
 @contextmanager

@@ -109,5 +109,5 @@ async def test_what_has_no_steps_loads_none_of_their_rules(
     modules = await asyncio.to_thread(loaded, project.path, "run", "pool.jsonl")
     assert simulator.calls == 1
     of_steps = ("config.steps", "jobs.chain", "parsers.step_function", "prompts.chain_names")
-    of_rows = ("steps", "store.plan_follow", "store.sqlite.follow", "prompts.chain_row")
+    of_rows = ("steps", "store.plan_follow", "store.transactions.follow", "prompts.chain_row")
     assert [name for name in (*of_steps, *of_rows) if f"batchgen.{name}" in modules] == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.store import AskedServer, ClaimRequest, open_store
-from batchgen.store.sqlite.capacities import fair_shares, note_capacities
-from batchgen.store.sqlite.seat import Seat
 from batchgen.store.store import Store
+from batchgen.store.transactions.capacities import fair_shares, note_capacities
+from batchgen.store.transactions.seat import Seat
 from batchgen.worker.report import ServerReport, WorkerReport
 from tests.kits.table import START, Table, new_database
 
@@ -68,13 +68,13 @@ def test_what_was_found_is_believed_for_a_day(path: Path) -> None:
             " values ('h', 'b', 1, 9, 0, 0, ?)",
             report(a=7),
         )
-        note_capacities(table.db, report(a=7), START)
-        assert fair_shares(table.db, [A], [], START + DAY_MS - 1) == {"a": 7}
-        assert fair_shares(table.db, [A], [], START + DAY_MS) == {}
+        note_capacities(table.transaction, report(a=7), START)
+        assert fair_shares(table.transaction, [A], [], START + DAY_MS - 1) == {"a": 7}
+        assert fair_shares(table.transaction, [A], [], START + DAY_MS) == {}
 
 
 def test_a_report_of_nothing_found_changes_nothing(path: Path) -> None:
     with table_of(path) as table:
         table.query("insert into servers values (1, 'a', '', 7, 0)")
-        note_capacities(table.db, report(a=None), START)
+        note_capacities(table.transaction, report(a=None), START)
         assert table.query("select calls_at_once, found_at from servers") == [(7, 0)]

@@ -19,8 +19,8 @@ from batchgen.store import (
     StaleRow,
     StepIntake,
 )
-from batchgen.store.sqlite import admin, chain_rows, refollow, repair, selections
-from batchgen.store.sqlite.plans import chain_of
+from batchgen.store.transactions import admin, chain_rows, refollow, repair, selections
+from batchgen.store.transactions.plans import chain_of
 from tests.kits.table import (
     OTHER_RECIPE,
     RECIPE,
@@ -71,7 +71,7 @@ class Line:
 
     @property
     def plan_id(self) -> int:
-        chain = chain_of(self.table.db, self.first_id)
+        chain = chain_of(self.table.transaction, self.first_id)
         assert chain is not None
         return chain.plan_id
 
@@ -237,7 +237,7 @@ def finished(table: Table, *values: str) -> Line:
 
 
 def reopen(table: Table, item_id: int) -> None:
-    row = repair.ended_item(table.db, item_id)
+    row = repair.ended_item(table.transaction, item_id)
     assert row is not None
     assert table.run(repair.reopen, [row], None, table.now) == 1
 
@@ -376,10 +376,12 @@ def test_a_step_at_the_end_is_made_of_all_that_is_done(table: Table) -> None:
     line = finished(table)
     longer = plan(*PLAIN.steps, StepRule(name="polish"))
     table.begin(chain=chain_intake(longer))
-    chain = chain_of(table.db, 1)
+    chain = chain_of(table.transaction, 1)
     assert chain is not None
     assert not chain.is_followed
-    pages = [refollow.follow_page(table.db, step.experiment_id, 0, 9) for step in chain.steps]
+    pages = [
+        refollow.follow_page(table.transaction, step.experiment_id, 0, 9) for step in chain.steps
+    ]
     wanted = [("v", CRITIQUE), ("w", REVISE), ("same", Child(3))]
     for page, (value, child) in zip(pages, wanted, strict=False):
         followed = line.followed(value, child)
@@ -421,16 +423,16 @@ def test_chains_are_read_whole_in_the_order_of_the_pool(table: Table) -> None:
         line.done(answer, "s")
     (_, last) = line.claim()  # the chain of b was the first to get there
     line.done(last)
-    page = chain_rows.chain_page(table.db, 1, 0, 1)
+    page = chain_rows.chain_page(table.transaction, 1, 0, 1)
     assert [(row.item_id, row.id, row.number, row.element) for row in page] == [
         (1, 1, 0, 0), (1, 5, 1, 0), (1, 6, 1, 1), (1, last.id, 2, 0)
     ]  # fmt: skip
     assert page[-1].gathered == tuple(row.result_seq for row in page[1:3])
     assert [row.result is not None for row in page] == [True] * 4
-    rest = chain_rows.chain_page(table.db, 1, page[-1].item_id, 9)
+    rest = chain_rows.chain_page(table.transaction, 1, page[-1].item_id, 9)
     assert [(row.item_id, row.state) for row in rest] == [(2, "done")] * 3 + [(2, "running")]
-    assert chain_rows.chain_page(table.db, 1, 2, 9) == []
-    live = chain_rows.live_chain_page(table.db, 1, 0, 100)
+    assert chain_rows.chain_page(table.transaction, 1, 2, 9) == []
+    live = chain_rows.live_chain_page(table.transaction, 1, 0, 100)
     assert live is not None
     assert (live.rows, live.is_last) == ([last.id], True)
     assert sorted(live.above) == [1, 5, 6, last.id]

@@ -24,8 +24,9 @@ from batchgen.store import open_store
 from batchgen.store.sqlite.connection import Database, open_database
 from batchgen.store.sqlite.gate import Gate
 from batchgen.store.sqlite.problems import store_error
+from batchgen.store.sqlite.transaction import SqliteTransaction
 
-Transaction = Callable[[sqlite3.Connection], None]
+Transaction = Callable[[SqliteTransaction], None]
 
 
 @pytest.fixture
@@ -40,17 +41,17 @@ async def database(path: Path) -> AsyncIterator[Database]:
 
 
 def add(name: str) -> Transaction:
-    def transaction(db: sqlite3.Connection) -> None:
-        db.execute("insert or ignore into parsers values (1, 'raw', '', '{}', 0)")
-        db.execute(
+    def transaction(db: SqliteTransaction) -> None:
+        db.connection.execute("insert or ignore into parsers values (1, 'raw', '', '{}', 0)")
+        db.connection.execute(
             "insert into experiments (name, created_at, parser_id) values (?, 0, 1)", (name,)
         )
 
     return transaction
 
 
-def names(db: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in db.execute("select name from experiments order by id")]
+def names(db: SqliteTransaction) -> list[str]:
+    return [name for (name,) in db.connection.execute("select name from experiments order by id")]
 
 
 class Hold:
@@ -61,7 +62,7 @@ class Hold:
         self.go_on = threading.Event()
         self._fail = fail
 
-    def __call__(self, db: sqlite3.Connection) -> None:
+    def __call__(self, db: SqliteTransaction) -> None:
         add("one")(db)
         self.begun.set()
         assert self.go_on.wait(20)
@@ -79,11 +80,11 @@ async def test_what_was_written_is_there_for_everybody_on_return(
     await database.write(add("one"))
     assert await database.read(names) == ["one"]
     with closing(sqlite3.connect(path)) as stranger:
-        assert names(stranger) == ["one"]
+        assert names(SqliteTransaction(stranger)) == ["one"]
 
 
 async def test_an_exception_rolls_the_whole_transaction_back(database: Database) -> None:
-    def transaction(db: sqlite3.Connection) -> None:
+    def transaction(db: SqliteTransaction) -> None:
         add("one")(db)
         raise ZeroDivisionError
 
@@ -99,7 +100,7 @@ async def test_an_error_of_sqlite_rolls_back_and_says_which_file(
 ) -> None:
     await database.write(add("one"))
 
-    def transaction(db: sqlite3.Connection) -> None:
+    def transaction(db: SqliteTransaction) -> None:
         add("two")(db)
         add("one")(db)
 
@@ -180,7 +181,7 @@ async def test_a_write_holds_the_gate_from_begin_to_commit(database: Database, p
 
 
 async def test_writes_of_many_tasks_take_turns(database: Database) -> None:
-    def count(db: sqlite3.Connection) -> None:
+    def count(db: SqliteTransaction) -> None:
         add(f"number {len(names(db))}")(db)
 
     async with asyncio.TaskGroup() as group:
@@ -225,9 +226,9 @@ async def test_two_stores_in_one_process_share_a_file(path: Path) -> None:
 # Settings
 
 
-def pragmas(db: sqlite3.Connection) -> dict[str, object]:
+def pragmas(db: SqliteTransaction) -> dict[str, object]:
     asked = ("synchronous", "journal_mode", "foreign_keys", "query_only", "busy_timeout")
-    return {name: db.execute(f"pragma {name}").fetchone()[0] for name in asked}
+    return {name: db.connection.execute(f"pragma {name}").fetchone()[0] for name in asked}
 
 
 async def test_the_writer_is_durable_and_checks_foreign_keys(database: Database) -> None:
@@ -419,10 +420,10 @@ def test_an_error_of_sqlite_says_what_to_do(
 async def test_a_full_disk_loses_nothing_committed(database: Database, path: Path) -> None:
     await database.write(add("one"))
 
-    def fill(db: sqlite3.Connection) -> None:
-        db.execute("pragma max_page_count = 1")
-        pages = db.execute("pragma page_count").fetchone()[0]
-        assert db.execute("pragma max_page_count").fetchone()[0] == pages
+    def fill(db: SqliteTransaction) -> None:
+        db.connection.execute("pragma max_page_count = 1")
+        pages = db.connection.execute("pragma page_count").fetchone()[0]
+        assert db.connection.execute("pragma max_page_count").fetchone()[0] == pages
         add("x" * 1_000_000)(db)
 
     with pytest.raises(StoreError) as caught:
@@ -462,7 +463,7 @@ async def test_a_stranger_that_only_reads_is_nobodys_business(
 ) -> None:
     await database.write(add("a"))
     with closing(sqlite3.connect(path)) as stranger:
-        assert names(stranger) == ["a"]
+        assert names(SqliteTransaction(stranger)) == ["a"]
         await database.write(add("b"))
     await database.write(add("c"))
     assert not database.foreign_writer_seen

@@ -25,8 +25,9 @@ from batchgen.items import (
     Retry,
 )
 from batchgen.store import OtherRecipe, open_store
-from batchgen.store.sqlite import living, look, queue
 from batchgen.store.sqlite.gate import OwnerLock, machine
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transactions import living, look, queue
 from tests.kits.table import (
     LEASE_MS,
     MAX_CRASHES,
@@ -136,9 +137,9 @@ def test_a_worker_that_dies_with_two_calls_for_an_item_leaves_two_unknown_ones(
     dead = table.join()
     one, _ = table.claim(dead, 2)
     assert table.begin_second_calls(one) == {1}
-    (row,) = living.workers(table.db)
+    (row,) = living.workers(table.transaction)
     assert (row.calls, row.paused is False) == (3, True)
-    assert [call.item_id for call in look.calls_of_worker(table.db, dead, 9)] == [1, 1, 2]
+    assert [call.item_id for call in look.calls_of_worker(table.transaction, dead, 9)] == [1, 1, 2]
     table.take_over(dead)
     assert [len(table.attempts(number)) for number in (1, 2)] == [2, 1]
     assert table.query("select calls, unknown_calls from totals") == [(3, 3)]
@@ -307,7 +308,7 @@ def test_the_answer_of_an_item_is_the_one_that_its_result_names(table: Table) ->
     (theirs,) = table.claim(worker, 1)
     table.finish(worker, theirs, Done(), answered("theirs"))
     table.finish(late, item, Done(), answered("too late"))
-    shown = look.item(table.db, 1)
+    shown = look.item(table.transaction, 1)
     assert shown is not None
     assert (shown.state, shown.parsed, shown.response) == ("done", None, "theirs")
 
@@ -404,10 +405,11 @@ async def test_a_worker_of_another_machine_lives_until_its_lease_ends(tmp_path: 
     async with open_store(path) as store:
         with closing(new_database(path)) as db:
             now = int(db.execute("select strftime('%s') * 1000").fetchone()[0])
-            alive = queue.join(db, far, 1, 1, now, 3_600_000)
-            queue.exchange(db, alive, [], claims(1), now)
-            lapsed = queue.join(db, far, 1, 1, now - 10_000, 5_000)
-            queue.exchange(db, lapsed, [], claims(1), now)
+            on = SqliteTransaction(db)
+            alive = queue.join(on, far, 1, 1, now, 3_600_000)
+            queue.exchange(on, alive, [], claims(1), now)
+            lapsed = queue.join(on, far, 1, 1, now - 10_000, 5_000)
+            queue.exchange(on, lapsed, [], claims(1), now)
         assert [(row.id, row.alive) for row in await store.workers()] == [
             (alive, True), (lapsed, False),
         ]  # fmt: skip

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
 from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
-from batchgen.store.sqlite import additions, intake, item_keys, look, verify
+from batchgen.store.sqlite import additions, item_keys
+from batchgen.store.transactions import intake, look, verify
 from batchgen.text.json_text import canonical_json, content_of, dump_json
 from tests.kits.table import (
     OTHER_RECIPE,
@@ -170,7 +171,7 @@ def test_items_are_known_before_and_after_their_keys_are_sorted_in(table: Table)
     sort_in(table, 60)
     assert keys(table) == (60, 0)
     assert table.enqueue(*POOL_OF_KEYS, "new") == list(range(1, 62))
-    assert verify.verify_tables(table.db) == []
+    assert verify.verify_tables(table.transaction) == []
 
 
 def test_keys_are_sorted_in_within_a_pass(table: Table) -> None:
@@ -190,11 +191,11 @@ def test_keys_half_sorted_in_by_who_was_killed_are_sorted_in_by_the_next(
     sort_in(table, 150_000, slices)  # as if there were so many: three slices
     sorted_in, waiting = keys(table)
     assert (sorted_in == 60, waiting) == (slices == 3, 60)
-    assert verify.verify_tables(table.db) == []
+    assert verify.verify_tables(table.transaction) == []
     assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
     sort_in(table, 60)
     assert keys(table) == (60, 0)
-    assert verify.verify_tables(table.db) == []
+    assert verify.verify_tables(table.transaction) == []
 
 
 @pytest.mark.parametrize("waiting", [1, 50_000, 50_001, 500_000])
@@ -214,8 +215,10 @@ def test_items_are_found_by_their_ids_wherever_their_keys_are(
     table.add(table.begin(), rows)
     if sorted_in:
         sort_in(table, 3)
-    assert look.find_items(table.db, "y", None) == [2]
-    found = intake.items_with_ids(table.db, 1, ["z", "no", "x"], None)
+    assert look.find_items(table.transaction, "y", None) == [2]
+    found = intake.items_with_ids(
+        table.transaction, item_keys.items_by_keys, 1, ["z", "no", "x"], None
+    )
     assert {name: number for name, (number, _) in found.items()} == {"x": 1, "z": 3}
 
 

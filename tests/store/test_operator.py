@@ -26,7 +26,8 @@ from batchgen.store import (
     Reparsed,
     open_store,
 )
-from batchgen.store.sqlite import admin, intake, item_keys, repair
+from batchgen.store.sqlite import item_keys
+from batchgen.store.transactions import admin, intake, repair
 from tests.kits.table import MAX_CRASHES, RECIPE, Table, answered, broken, open_table
 
 
@@ -60,38 +61,42 @@ def with_failures(table: Table) -> int:
 
 def test_failed_items_come_in_pages_in_the_order_of_the_pool(table: Table) -> None:
     with_failures(table)
-    first = repair.failed_page(table.db, 1, None, None, 0, 3)
+    first = repair.failed_page(table.transaction, 1, None, None, 0, 3)
     assert first == [
         EndedItem(1, 1, "server", "why 1"), EndedItem(2, 1, "parse", "why 2"),
         EndedItem(3, 1, "server", "why 3"),
     ]  # fmt: skip
-    assert repair.failed_page(table.db, 1, None, None, 3, 3) == [EndedItem(5, 1, "server", "why 5")]
-    assert repair.failed_page(table.db, 1, None, None, 5, 3) == []
+    assert repair.failed_page(table.transaction, 1, None, None, 3, 3) == [
+        EndedItem(5, 1, "server", "why 5")
+    ]
+    assert repair.failed_page(table.transaction, 1, None, None, 5, 3) == []
 
 
 def test_failed_items_of_one_reason(table: Table) -> None:
     with_failures(table)
-    assert repair.failed_page(table.db, 1, "parse", None, 0, 9) == [
+    assert repair.failed_page(table.transaction, 1, "parse", None, 0, 9) == [
         EndedItem(2, 1, "parse", "why 2")
     ]
-    assert repair.failed_page(table.db, 2, None, None, 0, 9) == []
+    assert repair.failed_page(table.transaction, 2, None, None, 0, 9) == []
 
 
 def test_failed_items_by_their_message_however_far_apart(table: Table) -> None:
     with_failures(table)
-    assert [item.item_id for item in repair.failed_page(table.db, 1, None, "HY 5", 0, 1)] == [5]
-    assert repair.failed_page(table.db, 1, "parse", "why 5", 0, 1) == []
+    assert [
+        item.item_id for item in repair.failed_page(table.transaction, 1, None, "HY 5", 0, 1)
+    ] == [5]
+    assert repair.failed_page(table.transaction, 1, "parse", "why 5", 0, 1) == []
 
 
 def test_a_single_item_is_found_only_while_it_has_ended(table: Table) -> None:
     worker = with_failures(table)
-    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "parse", "why 2")
-    assert repair.ended_item(table.db, 4) == EndedItem(4, 1, None, None, 1)
-    assert repair.ended_item(table.db, 99) is None
+    assert repair.ended_item(table.transaction, 2) == EndedItem(2, 1, "parse", "why 2")
+    assert repair.ended_item(table.transaction, 4) == EndedItem(4, 1, None, None, 1)
+    assert repair.ended_item(table.transaction, 99) is None
     table.reopen_all(reason="parse")
-    assert repair.ended_item(table.db, 2) is None
+    assert repair.ended_item(table.transaction, 2) is None
     table.claim(worker, 1)
-    assert repair.ended_item(table.db, 2) is None
+    assert repair.ended_item(table.transaction, 2) is None
 
 
 def test_reopened_items_have_all_their_tries_again_and_keep_their_attempts(table: Table) -> None:
@@ -139,7 +144,7 @@ def test_an_item_that_failed_twice_counts_by_its_latest_result(table: Table) -> 
     table.reopen_all(reason="parse")
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
-    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "refusal", "why 2")
+    assert repair.ended_item(table.transaction, 2) == EndedItem(2, 1, "refusal", "why 2")
     assert [outcome for *_, outcome, _ in table.attempts(2)] == ["failed", "failed"]
 
 
@@ -152,19 +157,19 @@ def test_an_item_that_is_not_failed_is_not_reopened(table: Table) -> None:
 
 def test_two_retries_at_once_reopen_an_item_once(table: Table) -> None:
     with_failures(table)
-    page = repair.failed_page(table.db, 1, "parse", None, 0, 9)
+    page = repair.failed_page(table.transaction, 1, "parse", None, 0, 9)
     assert table.run(repair.reopen, page, None, table.now) == 1
     assert table.run(repair.reopen, page, None, table.now) == 0
 
 
 def test_an_item_that_failed_otherwise_since_it_was_listed_stays(table: Table) -> None:
     worker = with_failures(table)
-    listed = repair.failed_page(table.db, 1, "parse", None, 0, 9)
+    listed = repair.failed_page(table.transaction, 1, "parse", None, 0, 9)
     table.run(repair.reopen, listed, None, table.now)
     (item,) = table.claim(worker, 1)
     table.exchange(worker, [failing(item, Reason.REFUSAL)])
     assert table.run(repair.reopen, listed, None, table.now) == 0
-    assert repair.ended_item(table.db, 2) == EndedItem(2, 1, "refusal", "why 2")
+    assert repair.ended_item(table.transaction, 2) == EndedItem(2, 1, "refusal", "why 2")
 
 
 def test_a_reopened_item_forgets_the_outcome_of_its_old_claim(table: Table) -> None:
@@ -191,7 +196,7 @@ def recipe_of(table: Table, item_id: int) -> Recipe:
 
 def test_reopened_items_get_another_recipe_and_stay_the_same_items(table: Table) -> None:
     with_failures(table)
-    page = repair.failed_page(table.db, 1, "server", None, 0, 9)
+    page = repair.failed_page(table.transaction, 1, "server", None, 0, 9)
     assert table.run(repair.reopen, page, longer, table.now) == 3
     recipes = {item_id: recipe_of(table, item_id) for item_id in range(1, 6)}
     assert recipes == {1: LONGER, 2: RECIPE, 3: LONGER, 4: RECIPE, 5: LONGER}
@@ -203,7 +208,7 @@ def test_reopened_items_get_another_recipe_and_stay_the_same_items(table: Table)
 
 def test_a_done_item_is_reopened_when_it_is_given_as_done(table: Table) -> None:
     worker = with_failures(table)
-    done = repair.ended_item(table.db, 4)
+    done = repair.ended_item(table.transaction, 4)
     assert done is not None
     assert table.run(repair.reopen, [done], None, table.now) == 1
     assert table.states()[4] == "pending"
@@ -238,13 +243,13 @@ def with_answers(table: Table) -> int:
 def answers(
     table: Table, *, done_too: bool = False, cut_off_too: bool = False
 ) -> list[EndedAnswer]:
-    return repair.answer_page(table.db, 1, AnswerChoice(done_too, cut_off_too), 0, 9)
+    return repair.answer_page(table.transaction, 1, AnswerChoice(done_too, cut_off_too), 0, 9)
 
 
 def outdated(table: Table, parser: str) -> list[int]:
     """The items whose result is by another parser."""
     number = table.run(intake.parser_number, ParserVersion(parser), table.now)
-    return [one.item_id for one in repair.outdated_page(table.db, 1, number, 0, 9)]
+    return [one.item_id for one in repair.outdated_page(table.transaction, 1, number, 0, 9)]
 
 
 def parsed(table: Table, item_id: int) -> tuple[str, str | None, str | None]:
@@ -276,9 +281,11 @@ def test_answers_to_parse_again_are_those_that_a_parser_had(table: Table) -> Non
     assert [one.item_id for one in answers(table, cut_off_too=True)] == [1, 3, 4]
     assert [one.item_id for one in answers(table, done_too=True, cut_off_too=True)] == [1, 2, 3, 4]
     everything = AnswerChoice(done_too=True)
-    assert [one.item_id for one in repair.answer_page(table.db, 1, everything, 1, 1)] == [2]
-    assert repair.answer_page(table.db, 2, everything, 0, 9) == []
-    assert [repair.answer_of(table.db, number) is not None for number in range(7)] == [
+    assert [one.item_id for one in repair.answer_page(table.transaction, 1, everything, 1, 1)] == [
+        2
+    ]
+    assert repair.answer_page(table.transaction, 2, everything, 0, 9) == []
+    assert [repair.answer_of(table.transaction, number) is not None for number in range(7)] == [
         False, True, True, True, True, False, False,
     ]  # fmt: skip
 
@@ -291,7 +298,7 @@ def test_an_answer_whose_parser_killed_its_worker_can_be_parsed_again(table: Tab
         if item.answer_seq is None:
             table.finish(worker, item, KeepAnswer(), answered("deadly"))
         table.take_over(worker)
-    found = repair.answer_of(table.db, 1)
+    found = repair.answer_of(table.transaction, 1)
     assert found is not None
     assert (found.reason, found.response) == ("crash", "deadly")
     assert answers(table) == [found]

@@ -1,4 +1,4 @@
-"""Every statement of queries.sql is used, runs, and where it matters finds its rows by an index."""
+"""Every statement is used, runs, and where it matters finds its rows by an index."""
 
 import ast
 import re
@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.store import sqlite
-from batchgen.store.chain import made_of_parent
+from batchgen.store import sqlite, transactions
 from batchgen.store.sqlite.item_keys import begin_pass
-from batchgen.store.sqlite.sql import QUERIES, _statement, load_queries, write_rows
+from batchgen.store.sqlite.sql import QUERIES, statement_for
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transactions.sql import load_queries
 from tests.kits.table import new_database
 
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as connection:
-        begin_pass(connection)  # its tables are temporary ones
-        connection.create_function("made_of_parent", 2, made_of_parent)
+        begin_pass(SqliteTransaction(connection))  # its tables are temporary ones
         yield connection
 
 
@@ -41,13 +41,14 @@ def strings_in(file: Path) -> set[str]:
 
 
 def names_looked_up(file: Path) -> set[str]:
-    """The literals in QUERIES["..."] and rows_of(db, "...")."""
-    by_name = r'(?:QUERIES\[|rows?_of\(db, |dicts_of\(db, )"(\w+)"'
+    """The literals in db.execute("...") and rows_of(db, "...")."""
+    by_name = r'(?:db\.execute(?:_many)?\(|rows?_of\(db, |dicts_of\(db, )\s*"(\w+)"'
     return set(re.findall(by_name, file.read_text(encoding="utf-8")))
 
 
 def store_modules() -> list[Path]:
-    return sorted(Path(sqlite.__file__).parent.glob("*.py"))
+    folders = (Path(file).parent for file in (sqlite.__file__, transactions.__file__))
+    return sorted(file for folder in folders for file in folder.glob("*.py"))
 
 
 def test_every_statement_is_used_by_its_name() -> None:
@@ -95,13 +96,15 @@ def test_rows_are_all_written_however_many_there_are(n: int) -> None:
             for one in range(n)
         ]
         lost = {**rows[-1], "epoch": 8} if rows else None
-        assert write_rows(bare, "settle", [*rows[:-1], lost] if lost else []) == max(0, n - 1)
+        assert SqliteTransaction(bare).execute_many(
+            "settle", [*rows[:-1], lost] if lost else []
+        ) == max(0, n - 1)
         found = bare.execute("select item_id, result_seq, tries from work where state = 'done'")
         assert found.fetchall() == [(one, 7 * one, 1) for one in range(n - 1)]
 
 
 def test_a_statement_for_many_rows_searches_as_the_one_for_one(db: sqlite3.Connection) -> None:
-    statement = _statement("settle", 64)
+    statement = statement_for("settle", 64)
     steps = db.execute(f"explain query plan {statement}", [None] * statement.count("?"))
     searches = [row[3] for row in steps if row[3].startswith("SEARCH")]
     assert searches == ["SEARCH work USING INTEGER PRIMARY KEY (rowid=?)"]
@@ -230,7 +233,7 @@ PLANS = {
         "SEARCH g USING INDEX items_children (parent_id=?)",
     ],
     "add_work_of_children": [
-        "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
     ],

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from batchgen.store.sqlite import rows as rows_module
-from batchgen.store.sqlite.rows import bounded, row_of, rows_of
 from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transactions import rows as rows_module
+from batchgen.store.transactions.rows import bounded, row_of, rows_of
 
 
 class Pair(NamedTuple):
@@ -19,9 +20,9 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def db() -> Iterator[sqlite3.Connection]:
+def db() -> Iterator[SqliteTransaction]:
     with closing(sqlite3.connect(":memory:")) as opened:
-        yield opened
+        yield SqliteTransaction(opened)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def db() -> Iterator[sqlite3.Connection]:
     ],
 )
 def test_columns_find_their_fields_in_whatever_order(
-    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, statement: str
+    db: SqliteTransaction, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.setitem(QUERIES, "pairs", statement)
     monkeypatch.setattr(rows_module, "_makers", {})
@@ -45,7 +46,7 @@ def test_columns_find_their_fields_in_whatever_order(
     ["select 1 as left", "select 1 as left, 'a' as wrong", "select 1 as a, 2 as b, 3 as c, 4 as d"],
 )
 def test_a_column_without_its_field_is_an_error_even_without_rows(
-    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, statement: str
+    db: SqliteTransaction, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.setitem(QUERIES, "pairs", f"{statement} where false")
     monkeypatch.setattr(rows_module, "_makers", {})

@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.items import Done, Fail, Item, Outcome, Reason, Release, Retry
 from batchgen.store import Exchange, OtherRecipe, Selection, open_store
-from batchgen.store.sqlite import look, queue, selections
+from batchgen.store.transactions import look, queue, selections
 from tests.kits.table import RECIPE, Table, answered, broken, claims, new_item, open_table
 
 
@@ -75,7 +75,7 @@ def test_there_are_no_marks_where_nothing_else_could_be_claimed(
             table.finish(worker, item, Done(), answered())
         selection = select(table, *chosen)
         assert (selection.number is not None) == is_marked
-        counts = look.counts(table.db, [1], selection)
+        counts = look.counts(table.transaction, [1], selection)
         done = len({1, 2} & set(chosen))
         assert (counts.done, counts.pending, counts.total) == (
             done,
@@ -108,7 +108,7 @@ def test_its_counts_are_those_of_its_items_whatever_they_were_before(tmp_path: P
         selection = select(table, 1, 2, 4, 5, 6)
         (four,) = exchange(table, worker, 1, selection).items
         exchange(table, worker, 1, selection, Outcome(four, (answered(),), Done()))
-        counts = look.counts(table.db, [1], selection)
+        counts = look.counts(table.transaction, [1], selection)
         assert (counts.pending, counts.running, counts.done, counts.failed) == (1, 1, 2, 1)
         assert counts.calls == 3
 

@@ -11,8 +11,8 @@ from batchgen.items import Attempt, Done, Fail, KeepAnswer, Outcome, Reason, Rel
 from batchgen.limits.buckets import Limits, tokens_flow
 from batchgen.limits.tokens import CallTokens
 from batchgen.store import ClaimRequest, ServerWant
-from batchgen.store.sqlite import look
-from batchgen.store.sqlite.shared_rates import learned_rates, read_shared_rate
+from batchgen.store.transactions import look
+from batchgen.store.transactions.shared_rates import learned_rates, read_shared_rate
 from tests.kits.table import SERVER, START, Table, answered, broken, claims, open_table
 
 
@@ -213,7 +213,7 @@ def test_a_restarted_worker_knows_what_the_newest_calls_used(table: Table, worke
     table.finish(worker, ab, Done(), answered())
     table.finish(worker, c, Fail(Reason.SERVER, "500"), broken())
     table.finish(worker, hao, Done(), answered())
-    assert look.recent_usage(table.db) == [(4, 30), (5, 30)]
+    assert look.recent_usage(table.transaction) == [(4, 30), (5, 30)]
 
 
 # What the server says
@@ -240,7 +240,7 @@ def test_without_adaptive_a_429_teaches_nothing(table: Table, worker: int) -> No
     (item,) = table.exchange_want(worker, want).items
     retry = Outcome(item, (broken(Reason.RATE_LIMIT),), Retry(START + 1000, charged=False))
     table.exchange_want(worker, nothing(want), [retry])
-    assert learned_rates(table.db) == {}
+    assert learned_rates(table.transaction) == {}
 
 
 def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
@@ -261,7 +261,7 @@ def test_a_burst_of_429_cuts_the_learned_rate_once_whoever_reports_it(
         outcomes = [Outcome(item, (refused,), Retry(None, charged=False)) for item in items]
         table.exchange_want(seat, nothing(want), outcomes)
         table.now += 10
-    learned = read_shared_rate(table.db, SERVER).learned
+    learned = read_shared_rate(table.transaction, SERVER).learned
     assert learned.ceiling_per_s is not None
     assert learned.per_s < 0.8 * learned.ceiling_per_s
     assert learned.cut_at == sent_at + 50
@@ -327,5 +327,7 @@ def test_a_server_pauses_alone_and_learns_alone(table: Table, worker: int) -> No
     table.exchange_want(worker, ClaimRequest(none), [retry])
     table.now += 3000
     assert two(table, worker, *wants)[0] == ["a"]
-    taught = [read_shared_rate(table.db, name).learned.strays.recent_refused for name in "ab"]
+    taught = [
+        read_shared_rate(table.transaction, name).learned.strays.recent_refused for name in "ab"
+    ]
     assert taught == [0, 1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchgen.items import Done
 from batchgen.store.records import ResultRow
-from batchgen.store.sqlite import results, verify
+from batchgen.store.transactions import results, verify
 from batchgen.text.json_text import dump_json
 from batchgen.text.spans import spans_of
 from tests.kits.table import Table, answered, open_table
@@ -30,7 +30,7 @@ def result_of(table: Table, answer: str, parsed: Any) -> ResultRow:
     (item,) = table.claim(worker, 1)
     table.finish(worker, item, Done(dump_json(parsed)), answered(answer))
     table.leave(worker)
-    (row,) = results.results_of(table.db, [number])
+    (row,) = results.results_of(table.transaction, [number])
     return row
 
 
@@ -70,7 +70,7 @@ def test_any_list_reads_as_it_was_stored_to_the_byte(
 ) -> None:
     answer = between.join(["", *pieces, ""])
     assert result_of(table, answer, pieces).parsed == dump_json(pieces)
-    assert verify.verify_tables(table.db) == []
+    assert verify.verify_tables(table.transaction) == []
 
 
 @given(st.lists(st.text(min_size=30, max_size=60), min_size=1, max_size=4))

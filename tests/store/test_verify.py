@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason
-from batchgen.store.sqlite.verify import verify_tables
+from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.transactions.verify import verify_tables
 from tests.kits.table import Table, answered, broken, new_database, new_item
 
 
@@ -270,7 +271,9 @@ def test_a_damaged_file_is_found(table: Table, tmp_path: Path) -> None:
     content[number] = 4
     file.write_bytes(content)
     with closing(sqlite3.connect(file)) as db:
-        assert verify_tables(db)[0] == "file: row 5 missing from index work_fresh"
+        assert (
+            verify_tables(SqliteTransaction(db))[0] == "file: row 5 missing from index work_fresh"
+        )
 
 
 def test_at_most_twenty_of_a_kind_are_listed(table: Table) -> None:

@@ -15,7 +15,7 @@ from batchgen.items import Usage
 from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
-from batchgen.store.sqlite.budget import reserve
+from batchgen.store.transactions.budget import reserve
 from tests.kits.project import Project
 from tests.kits.table import open_table
 from tests.kits.typist import Ended

@@ -10,7 +10,7 @@ import pytest
 from batchgen.items import Done, Fail, Outcome, Reason, Retry
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Counts, Exchange
-from batchgen.store.sqlite import queue
+from batchgen.store.transactions import queue
 from tests.kits.crashes import until
 from tests.kits.project import Project, ended
 from tests.kits.table import Table, answered, broken, claims, open_table

@@ -1,8 +1,7 @@
 """New items told from known ones, and added: a chunk of a pool at a time, in a few statements."""
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,20 +10,29 @@ from batchgen.items import NewItem, State
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
 from batchgen.store.seen_keys import SeenKeys
-from batchgen.store.sqlite.deltas import write_deltas
 from batchgen.store.sqlite.item_keys import (
+    MOST_WAITING,
     append_keys,
     begin_pass,
     count_met,
+    forget_new_keys,
+    items_by_keys,
     look_up,
     note_keys,
     note_met,
+    slices,
+    sort_in,
     waiting_keys,
 )
-from batchgen.store.sqlite.packed import listed, packed
-from batchgen.store.sqlite.sql import QUERIES, last_id
+from batchgen.store.sqlite.packed import packed
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.deltas import write_deltas
+from batchgen.store.transactions.rows import listed
 from batchgen.store.values import Added, Intake
 from batchgen.text.json_text import load_json, same_content
+
+if TYPE_CHECKING:
+    from batchgen.store.database import Database
 
 
 class _NewRow(Struct, frozen=True, gc=False):
@@ -44,13 +52,13 @@ class _Told(NamedTuple):
 
 
 def add_items(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int,
+    db: Transaction, intake: Intake, items: Sequence[NewItem], priority: int,
     begun: Callable[[], object] = lambda: None,
 ) -> Added:  # fmt: skip
     """Add the items that are not there yet, each with its samples; all of them, or up to the first
     conflict, in one go. `begun` is called first."""
     begun()
-    first = last_id(db, "items") + 1
+    first = db.newest("items") + 1
     known = look_up(db, [item.key for item in items], intake.seen)
     conflict = _first_conflict(db, items, known)
     told = _tell(db, intake, items[:conflict], known, first)
@@ -58,7 +66,7 @@ def add_items(
         _add_rows(db, intake, told.new, first)
         append_keys(db, [row.key for row in told.new], first, intake.seen)
         row = {"first": first, "priority": priority, "experiment_id": intake.experiment_id}
-        db.execute(QUERIES["add_work"], row)
+        db.execute("add_work", row)
         deltas = CounterDeltas()
         deltas.move(intake.experiment_id, State.PENDING, len(told.new))
         write_deltas(db, deltas)
@@ -70,21 +78,13 @@ def add_items(
     return Added(told.ids, len(told.new), owner)
 
 
-def add_to_waiting(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], priority: int,
-    begun: Callable[[], object],
-) -> tuple[Added, int]:  # fmt: skip
-    """`add_items`, and how many keys wait then to be sorted in."""
-    return add_items(db, intake, items, priority, begun), waiting_keys(db)
-
-
-def begin_count(db: sqlite3.Connection) -> int:
+def begin_count(db: Transaction) -> int:
     """Before a pass over a pool that is only counted: the number of what would be its first row."""
     begin_pass(db)
-    return last_id(db, "items") + 1
+    return db.newest("items") + 1
 
 
-def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], first: int) -> int:
+def count_new(db: Transaction, intake: Intake, items: Sequence[NewItem], first: int) -> int:
     """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
     were there, from number `first` on."""
     intake = replace(intake, seen=SeenKeys(is_enough=False))  # as it tells of stored rows alone
@@ -96,7 +96,7 @@ def count_new(db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], 
 
 
 def _first_conflict(
-    db: sqlite3.Connection, items: Sequence[NewItem], known: Mapping[bytes, int]
+    db: Transaction, items: Sequence[NewItem], known: Mapping[bytes, int]
 ) -> int | None:
     """The place of the first item whose id belongs to one with other content."""
     named = [(place, item) for place, item in enumerate(items) if item.custom_id is not None]
@@ -110,25 +110,23 @@ def _first_conflict(
     return None
 
 
-def _changed(
-    db: sqlite3.Connection, items: Mapping[int, NewItem], known: Mapping[bytes, int]
-) -> set[int]:
+def _changed(db: Transaction, items: Mapping[int, NewItem], known: Mapping[bytes, int]) -> set[int]:
     """The places of those whose stored content is another."""
     ids = [known[item.key] for item in items.values()]
     texts, spans = packed(item.input_json for item in items.values())
     which = {"texts": texts, "pairs": listed(list(zip(ids, spans, strict=True)))}
-    (text,) = db.execute(QUERIES["changed_inputs"], which).fetchone()
+    (text,) = db.execute("changed_inputs", which).fetchone()
     others = list(map(list(items).__getitem__, load_json(text)))
     return {place for place in others if not _is_stored(db, items[place], known)}
 
 
-def _is_stored(db: sqlite3.Connection, item: NewItem, known: Mapping[bytes, int]) -> bool:
-    (stored,) = db.execute(QUERIES["item_input"], {"item_id": known[item.key]}).fetchone()
+def _is_stored(db: Transaction, item: NewItem, known: Mapping[bytes, int]) -> bool:
+    (stored,) = db.execute("item_input", {"item_id": known[item.key]}).fetchone()
     return same_content(stored, item.input_json)
 
 
 def _tell(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: dict[bytes, int],
+    db: Transaction, intake: Intake, items: Sequence[NewItem], known: dict[bytes, int],
     first: int,
 ) -> _Told:  # fmt: skip
     """`known` has those of the items' keys that are."""
@@ -154,7 +152,7 @@ def _tell(
 
 
 def _copies_before(
-    db: sqlite3.Connection, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
+    db: Transaction, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
 ) -> dict[bytes, int]:
     """How often this pass has met the contents that it has met, by their keys. What it has made,
     once at least."""
@@ -182,7 +180,7 @@ def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]
 
 
 def _add_rows(
-    db: sqlite3.Connection, intake: Intake, rows: Sequence[_NewRow], first: int
+    db: Transaction, intake: Intake, rows: Sequence[_NewRow], first: int
 ) -> None:  # fmt: skip
     named = [row.item.custom_id for row in rows if row.item.custom_id]
     texts, spans = packed([*[row.item.input_json for row in rows], *named])
@@ -192,8 +190,57 @@ def _add_rows(
             (next(id_spans) if row.item.custom_id else None, row.sample, row.sample_of)
             for row in rows
         ]
-    db.execute(QUERIES["add_items"], {
+    db.execute("add_items", {
         "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
         "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(spans[: len(rows)]),
         "more": listed(more),
     })  # fmt: skip
+
+
+class Additions:
+    """How new items get in; see `batchgen.store.database`. Keys wait in the order in which they
+    came, until they are so many that to sort them in pays."""
+
+    def __init__(self, database: "Database") -> None:
+        self._db = database
+
+    def begin_pass(self, db: Transaction) -> SeenKeys:
+        return begin_pass(db)
+
+    def items_by_keys(
+        self, db: Transaction, keys: Sequence[bytes]
+    ) -> Sequence[tuple[int, int, str]]:
+        return items_by_keys(db, keys)
+
+    async def add_items(
+        self, into: Intake, items: Sequence[NewItem], priority: int, begun: Callable[[], object]
+    ) -> Added:
+        added, waiting = await self._db.write_beside(_add_to_waiting, into, items, priority, begun)
+        if waiting >= MOST_WAITING:
+            await self._sort_keys_in(waiting)
+            into.seen.begin_anew()
+        return added
+
+    async def end_pass(self) -> None:
+        if waiting := await self._db.read(waiting_keys):
+            await self._sort_keys_in(waiting)
+
+    async def begin_count(self) -> int:
+        return await self._db.write(begin_count)
+
+    async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> int:
+        return await self._db.write(count_new, into, items, first)
+
+    async def _sort_keys_in(self, waiting: int) -> None:
+        """All of those that wait. Others may write in between."""
+        for since, until in slices(waiting):
+            await self._db.write(sort_in, since, until)
+        await self._db.write(forget_new_keys)
+
+
+def _add_to_waiting(
+    db: Transaction, intake: Intake, items: Sequence[NewItem], priority: int,
+    begun: Callable[[], object],
+) -> tuple[Added, int]:  # fmt: skip
+    """`add_items`, and how many keys wait then to be sorted in."""
+    return add_items(db, intake, items, priority, begun), waiting_keys(db)

@@ -10,14 +10,16 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
 from batchgen.errors import Remedy, StoreBusyError, UsageError
 from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite.gate import Gate, OwnerLock
+from batchgen.store.sqlite.members import Members
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,
@@ -29,6 +31,10 @@ from batchgen.store.sqlite.opening import (
 )
 from batchgen.store.sqlite.place import lock_file_mode
 from batchgen.store.sqlite.problems import store_errors
+from batchgen.store.sqlite.transaction import SqliteTransaction
+
+if TYPE_CHECKING:
+    from batchgen.store.sqlite.additions import Additions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,12 +49,19 @@ class Database:
         self.path = path
         self.name = str(path)
         self.gate = gate
+        self.members = Members(path)
         self._writer = writer
         self._reader: aiosqlite.Connection | None = None
         self._reader_lock = asyncio.Lock()
         self._inode = path.stat().st_ino
         self._data_version: int | None = None
         self.foreign_writer_seen = False
+
+    @cached_property
+    def additions(self) -> "Additions":
+        from batchgen.store.sqlite.additions import Additions  # here: workers add no items
+
+        return Additions(self)
 
     @property
     def danger(self) -> str | None:
@@ -110,7 +123,7 @@ class Database:
 
     async def write(
         self,
-        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        transaction: Callable[Concatenate[SqliteTransaction, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -125,7 +138,7 @@ class Database:
                 connection.execute("begin immediate")
                 try:
                     self._watch_for_foreign_writers(connection)
-                    result = transaction(connection, *args, **kwargs)
+                    result = transaction(SqliteTransaction(connection), *args, **kwargs)
                     connection.execute("commit")
                 except BaseException:
                     connection.rollback()
@@ -134,9 +147,11 @@ class Database:
 
         return await self._on_thread(self._writer, run)
 
+    write_beside = write  # writers take turns
+
     async def read(
         self,
-        query: Callable[Concatenate[sqlite3.Connection, P], T],
+        query: Callable[Concatenate[SqliteTransaction, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -149,6 +164,8 @@ class Database:
             if self._reader is None:
                 self._reader = await _connect(self.path, self.gate, prepare=prepare_reader)
         return await self._on_thread(self._reader, run)
+
+    settled = read  # nobody writes a number before another one that was given out earlier
 
     async def close(self) -> None:
         try:

@@ -8,12 +8,11 @@ never met again, and for that `SeenKeys` is enough. Once one may have been, and 
 left some, they are in a temporary table, by key: to add to that costs ten times as much.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from batchgen.store.seen_keys import SeenKeys
-from batchgen.store.sqlite.packed import listed
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.rows import listed
 from batchgen.text.json_text import load_json
 
 MOST_WAITING = 300_000  # a set of a few more takes twice the room
@@ -21,36 +20,36 @@ _SORTED_AT_A_TIME = 50_000  # so long nobody else can write
 _FIRST_BYTES = 2  # of a key, by which they are divided
 
 
-def begin_pass(db: sqlite3.Connection) -> SeenKeys:
+def begin_pass(db: Transaction) -> SeenKeys:
     """Before a pass over a pool: the keys that wait, and no item met. Of this connection."""
     for query in ("waiting_keys", "met_items", "met_again", "pass_in_memory",
                   "forget_waiting_keys", "forget_met_items", "forget_met_again"):  # fmt: skip
-        db.execute(QUERIES[query])
+        db.execute(query)
     seen = SeenKeys()
     if waiting_keys(db):
         _use_table(db, seen)
     return seen
 
 
-def look_up(db: sqlite3.Connection, keys: Iterable[bytes], seen: SeenKeys) -> dict[bytes, int]:
+def look_up(db: Transaction, keys: Iterable[bytes], seen: SeenKeys) -> dict[bytes, int]:
     """Those of the keys that are known, with their items; within a pass. In the order of the keys,
     which touches each page once, and as one row, as for each one Python's lock is waited for."""
     in_order = sorted(set(keys))
     if seen.is_enough and seen.may_have(in_order):
         _use_table(db, seen)
-    item_ids = _list(db, "look_up_keys", packed_keys(in_order))
+    item_ids = _list(db, "look_up_keys", _packed_keys(in_order))
     return {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
 
 
 def append_keys(
-    db: sqlite3.Connection, keys: Sequence[bytes], first: int, seen: SeenKeys
+    db: Transaction, keys: Sequence[bytes], first: int, seen: SeenKeys
 ) -> None:  # fmt: skip
     """Of new rows, whose numbers are those from `first` on."""
-    db.execute(QUERIES["append_keys"], packed_keys(keys) | {"first": first})
+    db.execute("append_keys", _packed_keys(keys) | {"first": first})
     note_keys(db, keys, first, seen)
 
 
-def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int, seen: SeenKeys) -> None:
+def note_keys(db: Transaction, keys: Sequence[bytes], first: int, seen: SeenKeys) -> None:
     """For this pass alone: of rows that would be new."""
     if seen.is_enough:
         seen.add(keys)
@@ -58,30 +57,30 @@ def note_keys(db: sqlite3.Connection, keys: Sequence[bytes], first: int, seen: S
     places = sorted(range(len(keys)), key=keys.__getitem__)  # as look_up
     in_order = b"".join([keys[place] for place in places])
     noted = {"keys": in_order, "places": listed(places), "first": first}
-    db.execute(QUERIES["note_waiting_keys"], noted)
+    db.execute("note_waiting_keys", noted)
 
 
-def _use_table(db: sqlite3.Connection, seen: SeenKeys) -> None:
+def _use_table(db: Transaction, seen: SeenKeys) -> None:
     seen.give_up()
-    db.execute(QUERIES["recall_waiting_keys"])
+    db.execute("recall_waiting_keys")
 
 
-def count_met(db: sqlite3.Connection, item_ids: Iterable[int]) -> dict[int, int]:
+def count_met(db: Transaction, item_ids: Iterable[int]) -> dict[int, int]:
     """How many copies this pass has met of each of the items, as far as was noted."""
     ids = sorted(item_ids)
-    (any_met,) = db.execute(QUERIES["any_met"], {"spans": _spans(ids)}).fetchone()
+    (any_met,) = db.execute("any_met", {"spans": _spans(ids)}).fetchone()
     if not any_met:
         return {}
     met = _list(db, "count_met_items", {"ids": listed(ids)})
     return {id_: n for id_, n in zip(ids, met, strict=True) if n is not None}
 
 
-def note_met(db: sqlite3.Connection, copies: Mapping[int, int]) -> None:
+def note_met(db: Transaction, copies: Mapping[int, int]) -> None:
     """How many copies it has met of each of these items by now."""
     once = sorted([id_ for id_, n in copies.items() if n == 1])
     again = {id_: n for id_, n in copies.items() if n > 1}
-    db.execute(QUERIES["note_met_items"], {"spans": _spans(once)})
-    db.execute(QUERIES["note_met_again"], {"copies": listed(again)})
+    db.execute("note_met_items", {"spans": _spans(once)})
+    db.execute("note_met_again", {"copies": listed(again)})
 
 
 def _spans(ids: Sequence[int]) -> str:
@@ -94,9 +93,9 @@ def _spans(ids: Sequence[int]) -> str:
     return listed([(ids[first], ids[end - 1]) for first, end in bounds if ids])
 
 
-def waiting_keys(db: sqlite3.Connection) -> int:
+def waiting_keys(db: Transaction) -> int:
     """How many are to be sorted in; at most, as numbers may be missing."""
-    (n,) = db.execute(QUERIES["count_new_keys"]).fetchone()
+    (n,) = db.execute("count_new_keys").fetchone()
     return int(n)
 
 
@@ -108,15 +107,15 @@ def slices(waiting: int) -> Iterator[tuple[bytes, bytes | None]]:
         yield _bound(number, n), _bound(number + 1, n) if number + 1 < n else None
 
 
-def sort_in(db: sqlite3.Connection, since: bytes, until: bytes | None) -> None:
+def sort_in(db: Transaction, since: bytes, until: bytes | None) -> None:
     """The keys that wait, from one on and before another; once more does no harm."""
-    db.execute(QUERIES["sort_keys_in"], {"since": since, "until": until})
+    db.execute("sort_keys_in", {"since": since, "until": until})
 
 
-def forget_new_keys(db: sqlite3.Connection) -> None:
+def forget_new_keys(db: Transaction) -> None:
     """When all of them have been sorted in."""
-    db.execute(QUERIES["delete_new_keys"])
-    db.execute(QUERIES["forget_waiting_keys"])
+    db.execute("delete_new_keys")
+    db.execute("forget_waiting_keys")
 
 
 def _bound(number: int, n: int) -> bytes:
@@ -124,14 +123,19 @@ def _bound(number: int, n: int) -> bytes:
     return place.to_bytes(_FIRST_BYTES, "big")
 
 
-def packed_keys(keys: Sequence[bytes]) -> dict[str, object]:
+def items_by_keys(db: Transaction, keys: Sequence[bytes]) -> list[tuple[int, int, str]]:
+    """The place among the keys, the number and the input of each item that has one of them."""
+    return db.execute("items_by_keys", _packed_keys(keys)).fetchall()
+
+
+def _packed_keys(keys: Sequence[bytes]) -> dict[str, object]:
     """Any number of keys as two parameters: their bytes, and a number from 0 on for each."""
     return {"keys": b"".join(keys), "numbers": listed(list(range(len(keys))))}
 
 
 def _list(
-    db: sqlite3.Connection, query: str, parameters: Mapping[str, object]
+    db: Transaction, query: str, parameters: Mapping[str, object]
 ) -> list[int | None]:  # fmt: skip
-    (text,) = db.execute(QUERIES[query], parameters).fetchone()
+    (text,) = db.execute(query, parameters).fetchone()
     numbers: list[int | None] = load_json(text)
     return numbers

@@ -13,6 +13,7 @@ from batchgen.store.sqlite.gate import Gate
 from batchgen.store.sqlite.leftover import check_leftover_log
 from batchgen.store.sqlite.migrate import APPLICATION_ID, PAGE_SIZE, migrate
 from batchgen.store.sqlite.place import NameLock, checked_place
+from batchgen.store.sqlite.transaction import SqliteTransaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,14 +62,14 @@ def opened(path: Path, *, create: bool) -> Iterator[Opened]:
 
 def in_snapshot(
     connection: sqlite3.Connection,
-    query: Callable[Concatenate[sqlite3.Connection, P], T],
+    query: Callable[Concatenate[SqliteTransaction, P], T],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
     """Run `query` on one snapshot."""
     connection.execute("begin")
     try:
-        return query(connection, *args, **kwargs)
+        return query(SqliteTransaction(connection), *args, **kwargs)
     finally:
         connection.rollback()
 

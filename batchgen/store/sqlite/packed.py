@@ -5,9 +5,6 @@ works, each waits for its turn. One statement for all of them lets go of it once
 """
 
 from collections.abc import Iterable
-from typing import Any
-
-from msgspec.json import encode
 
 
 def packed(texts: Iterable[str]) -> tuple[bytes, list[int]]:
@@ -19,8 +16,3 @@ def packed(texts: Iterable[str]) -> tuple[bytes, list[int]]:
         spans.append(begin << 32 | len(piece))
         begin += len(piece)
     return b"".join(pieces), spans
-
-
-def listed(values: Any) -> str:
-    """Numbers, in lists or by numbers, as JSON."""
-    return encode(values).decode()

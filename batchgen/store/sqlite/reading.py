@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from batchgen.store.sqlite.gate import Gate
+from batchgen.store.sqlite.members import Members
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,
@@ -21,27 +22,10 @@ from batchgen.store.sqlite.opening import (
 )
 from batchgen.store.sqlite.place import NameLock
 from batchgen.store.sqlite.problems import store_errors
+from batchgen.store.sqlite.transaction import SqliteTransaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Reads(Protocol):
-    """What can be read of a database, whether or not it is written to as well."""
-
-    path: Path
-    name: str
-
-    async def read(
-        self,
-        query: Callable[Concatenate[sqlite3.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run `query` on one snapshot. Keep it short: an open snapshot makes the WAL grow."""
-
-    def warnings(self) -> list[str]:
-        """A word about the WAL-reset bug, for those whose SQLite has it."""
 
 
 class ReadDatabase:
@@ -50,11 +34,12 @@ class ReadDatabase:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.name = str(path)
+        self.members = Members(path)
         self._connection = connection
 
     async def read(
         self,
-        query: Callable[Concatenate[sqlite3.Connection, P], T],
+        query: Callable[Concatenate[SqliteTransaction, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:

@@ -1,0 +1,48 @@
+"""A transaction on a connection to SQLite: its statements by name."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from batchgen.store.sqlite.sql import QUERIES, statement_for, values_for
+
+_MOST_ROWS = 64
+_NOTHING: Mapping[str, object] = {}
+
+
+class SqliteTransaction:
+    """See `batchgen.store.transaction`. Begun and ended by who has the connection."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def execute(self, name: str, parameters: Mapping[str, object] = _NOTHING) -> sqlite3.Cursor:
+        return self.connection.execute(QUERIES[name], parameters)
+
+    def execute_many(self, name: str, rows: Sequence[Mapping[str, object]]) -> int:
+        """Many at a time, where the statement has the `values` of a row: for each time that one is
+        run, Python's lock is given away, and another thread that works may keep it."""
+        if not rows:
+            return 0
+        values_of = values_for(name)
+        if values_of is None:
+            return self.connection.executemany(QUERIES[name], rows).rowcount
+        at = changed = 0
+        while left := len(rows) - at:
+            n = min(_MOST_ROWS, 1 << left.bit_length() - 1)
+            values = [value for row in rows[at : at + n] for value in values_of(row)]
+            changed += self.connection.execute(statement_for(name, n), values).rowcount
+            at += n
+        return changed
+
+    def first_new(self, table: str, n: int = 1) -> int:
+        """Whoever writes has its turn, so nobody else takes them."""
+        return self.newest(table) + 1 if n else 0
+
+    def newest(self, table: str) -> int:
+        (seq,) = self.execute("last_id", {"name": table}).fetchone()
+        return int(seq)
+
+    def lock(self, kind: str, keys: Sequence[object] = ()) -> None:
+        """Writers take turns."""

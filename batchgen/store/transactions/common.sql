@@ -1,0 +1,691 @@
+-- The statements that all engines take as they are, in the order of an item's life; each engine has a
+-- file of the others. Loaded by name (sql.py).
+-- States are literals so that the partial indexes apply; time is always a parameter.
+
+------------------------------------------------------------------------------- enqueueing
+
+-- name: find_experiment
+select id, name, created_at from experiments where name = :name;
+
+-- name: add_experiment
+insert into experiments (name, created_at, parser_id) values (:name, :now, :parser_id)
+returning id;
+
+-- name: add_parser
+-- Or find it; its files may have changed elsewhere.
+insert into parsers (spec, fingerprint, sources, created_at)
+values (:spec, :fingerprint, :sources, :now)
+on conflict (spec, fingerprint) do update set sources = :sources
+returning id;
+
+-- name: find_parser
+select id from parsers where spec = :spec and fingerprint = :fingerprint;
+
+-- name: present_parser
+select p.id, p.spec, p.fingerprint, p.sources
+  from experiments e join parsers p on p.id = e.parser_id where e.id = :experiment_id;
+
+-- name: set_present_parser
+update experiments set parser_id = :parser_id where id = :experiment_id;
+
+-- name: find_recipe
+select id from recipes where digest = :digest;
+
+-- name: add_recipe
+insert into recipes (digest, body, created_at) values (:digest, :body, :now)
+returning id;
+
+-- name: variants
+-- The newest first.
+select number, recipe_id from variants where experiment_id = :experiment_id order by number desc;
+
+-- name: add_variant
+insert into variants (experiment_id, number, recipe_id, added_at)
+values (:experiment_id, :number, :recipe_id, :now);
+
+-- name: set_recipe_of_variant
+update variants set recipe_id = :recipe_id, added_at = :now
+ where experiment_id = :experiment_id and number = :number;
+
+-- name: count_running
+select count(*) from work where experiment_id = :experiment_id and state = 'running';
+
+-- name: count_rows
+-- Of all variants, with those of samples.
+select coalesce(sum(n), 0) from counters where experiment_id = :experiment_id;
+
+-- name: first_items_with_ids
+-- Of a variant, a thousand at most. Before the first of the experiment a scan of the narrow rows.
+select id, custom_id, input from items
+ where id >= (select min(item_id) from work where experiment_id = :experiment_id)
+   and experiment_id = :experiment_id and variant = :variant and custom_id is not null
+ order by id limit 1000;
+
+-- name: item_input
+select input from items where id = :item_id;
+
+------------------------------------------------------------------------------- chains
+
+-- name: find_plan
+select id from plans where digest = :digest;
+
+-- name: add_plan
+insert into plans (digest, body, created_at) values (:digest, :body, :now)
+returning id;
+
+-- name: chain_steps
+select s.id as experiment_id, s.step as name, s.number, v.recipe_id, s.runs_code, s.gathered_by
+  from experiments s join variants v on v.experiment_id = s.id and v.number = 1
+ where s.id = :first_id or s.first_id = :first_id order by s.number;
+
+-- name: add_step
+insert into experiments (name, created_at, parser_id, first_id, step, number, runs_code)
+values (:name, :now, :parser_id, :first_id, :step, :number, :runs_code)
+returning id;
+
+-- name: gather_by
+update experiments set gathered_by = :gathered_by where id = :experiment_id;
+
+-- name: set_gathering
+-- Of the rows of a step that is gathered from now on. In the order of the steps.
+update work set gathering = (
+    select case when i.gathered is not null then i.id
+                when i.parent_id is null then coalesce(i.sample_of, i.id) else p.gathering end
+      from items i left join work p on p.item_id = i.parent_id where i.id = work.item_id)
+ where experiment_id = :experiment_id;
+
+-- name: forget_ended
+-- Its chains go on.
+update step_counters set ended = 0 where experiment_id = :experiment_id;
+
+-- name: set_followed
+update results set children = :children, passed_over = :passed_over, passed_on = :passed_on
+ where seq = :seq;
+
+-- name: end_following
+update experiments set followed_plan_id = plan_id where id = :first_id and plan_id = :plan_id;
+
+------------------------------------------------------------------------------- chosen items
+
+-- name: count_all
+-- Of its later steps, too.
+select state, sum(n) from counters
+ where experiment_id = :experiment_id
+    or experiment_id in (select id from experiments where first_id = :experiment_id)
+ group by state;
+
+-- name: add_selection
+insert into selections (experiment_id, begun_at, done_before, failed_before)
+values (:experiment_id, :now, :done, :failed)
+returning id;
+
+-- name: unselect
+update work set selection = null where selection = :selection;
+
+-- name: delete_selection
+delete from selections where id = :selection;
+
+------------------------------------------------------------------------------- workers
+
+-- name: join_worker
+insert into workers (host, boot_id, pid, slots, started_at, lease_until, servers)
+values (:host, :boot_id, :pid, :slots, :now, :lease_until, :servers)
+returning id;
+
+-- name: server_ids
+select key, id from servers;
+
+-- name: know_server
+insert into servers (key, name) values (:key, :name)
+on conflict (key) do update set name = :name where name <> :name;
+
+-- name: heartbeat
+-- Changes nothing when this worker was taken for dead.
+update workers set lease_until = :lease_until where id = :worker_id;
+
+-- name: orders
+-- What others want of a worker; no row when it was taken for dead.
+select slots, paused, rpm, tpm, stop from workers
+ where id = :worker_id;
+
+-- name: save_report
+update workers set report = :report where id = :worker_id;
+
+-- name: capacity
+select calls_at_once from servers where key = :key and found_at > :since;
+
+-- name: workers
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers from workers
+ order by id;
+
+-- name: remove_worker
+delete from workers where id = :worker_id;
+
+-- name: newest_attempt_at
+select finished_at from attempts order by seq desc limit 1;
+
+-- name: shift_retry_times
+update work set available_at = available_at - :back
+ where state = 'pending' and available_at > :after;
+
+-- name: charge
+-- One more try used up, whoever has the item by now.
+update work set tries = tries + 1 where item_id = :item_id;
+
+------------------------------------------------------------------------------- budget
+
+-- name: reserve
+-- For a claim that holds.
+insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens, cost_usd)
+values (:item_id, :epoch, :experiment_id, :worker_id, :asked, :tokens, :cost_usd)
+on conflict (item_id) do update
+   set epoch = excluded.epoch, worker_id = excluded.worker_id, asked = excluded.asked,
+       tokens = excluded.tokens, cost_usd = excluded.cost_usd;
+
+-- name: overuse
+-- How many times as much as was asked for a call has used, where one has used more.
+select id, overuse from experiments where overuse > 1;
+
+-- name: reserved
+select experiment_id, sum(tokens), sum(cost_usd) from reservations group by experiment_id;
+
+-- name: spent
+select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_usd from totals;
+
+-- name: any_reservation
+select 1 from reservations limit 1;
+
+-- name: settle_reservation
+delete from reservations where item_id = :item_id and epoch = :epoch;
+
+-- name: drop_reservations
+-- Of a worker that is gone: calls it never sent.
+delete from reservations where worker_id = :worker_id;
+
+------------------------------------------------------------------------------- exchange: finish
+
+-- name: unknown_calls_of_claim
+-- As many as `remove_unknown_attempt` finds; no row when the item is gone.
+select (select count(*) from attempts a
+         where a.item_id = i.id and a.epoch = :epoch and a.outcome = 'unknown'
+           and a.cost_usd is null)
+  from items i where i.id = :item_id;
+
+-- name: remove_unknown_attempt
+-- Of a worker that was taken for dead: what came after all takes its place.
+-- What a budget has counted for it stays.
+delete from attempts
+ where seq = (select max(seq) from attempts
+               where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
+                 and cost_usd is null);
+
+-- name: append_attempt
+insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
+  reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
+  cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
+values (:seq, :item_id, :epoch, :worker_id, :server_id, :finished_at, :latency_ms, :outcome,
+  :reason, :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens,
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :response, :vector, :body);
+
+-- name: note_parse_error
+-- Of an answer that was kept before it was parsed.
+update attempts set error = :error where seq = :seq;
+
+-- name: append_result
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at);
+
+-- name: append_result_of_step
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at, made_of, children, passed_over, passed_on)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at, :made_of, :children, :passed_over, :passed_on);
+
+-- name: keep_answer
+-- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
+update work set answer_seq = :answer_seq, second_call = 0
+ where item_id = :item_id and epoch = :epoch and state = 'running';
+
+------------------------------------------------------------------------------- exchange: steps
+
+-- name: add_child
+insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result, element)
+values (:id, :experiment_id, :recipe_id, :input, :parent_id, :parent_result, :element);
+
+-- name: make_of
+update items set parent_result = :parent_result, input = :input where id = :item_id;
+
+-- name: set_outdated
+update work set outdated = :outdated where item_id = :item_id and state = 'running';
+
+-- name: ask_anew
+-- What it was not asked before.
+update work
+   set state = 'pending', available_at = null, epoch = epoch + 1, tries = 0, crashes = 0,
+       parse_failures = 0, answer_seq = null, result_seq = null
+ where item_id = :item_id and state <> 'running';
+
+-- name: add_gathering
+insert into items (id, experiment_id, recipe_id, input, parent_id, gathered)
+values (:id, :experiment_id, :recipe_id, '{}', :parent_id, :gathered);
+
+-- name: add_gathering_work
+insert into work (item_id, experiment_id, priority, selection, gathering, runs_code)
+select :id, :experiment_id, priority, selection, :gathering, :runs_code
+  from work where item_id = :parent_id;
+
+-- name: set_gathered
+update items set gathered = :gathered where id = :item_id;
+
+-- name: fail_without_call
+update work set state = 'failed', available_at = null, answer_seq = null, result_seq = :result_seq
+ where item_id = :item_id and state <> 'running';
+
+------------------------------------------------------------------------------- exchange: claim
+
+-- name: chains_begun
+select e.id, e.number, e.step, coalesce(s.ended, 0) as ended,
+       coalesce(sum(c.n) filter (where c.state = 'done'), 0) as done,
+       coalesce(sum(c.n) filter (where c.state = 'running'), 0) as running,
+       coalesce(sum(c.n) filter (where c.state = 'pending'), 0) as pending,
+       (select count(*) from suspects x
+         where x.experiment_id = e.id
+           and x.server not in (select server from condemned_runs)) as suspects
+  from experiments e
+  left join step_counters s on s.experiment_id = e.id
+  left join counters c on c.experiment_id = e.id
+ group by e.id;
+
+-- name: newest_failure
+select error from results where state = 'failed' order by seq desc limit 1;
+
+-- name: shared_rate
+select updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s, cut_at,
+       cut_effective_at, taken_since_cut, tested_share, stray_share, stray_known_calls,
+       stray_recent_calls, stray_recent_refused
+  from shared_rates where server = :server;
+
+-- name: shared_rates
+select server, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_share, limited_s,
+       cut_at, cut_effective_at, taken_since_cut, tested_share, stray_share, stray_known_calls,
+       stray_recent_calls, stray_recent_refused
+  from shared_rates order by server;
+
+-- name: write_shared_rate
+insert into shared_rates (server, updated_at, requests, tokens, paused_until, ceiling_per_s,
+  cut_share, limited_s, cut_at, cut_effective_at, taken_since_cut, tested_share, stray_share,
+  stray_known_calls, stray_recent_calls, stray_recent_refused)
+values (:server, :updated_at, :requests, :tokens, :paused_until, :ceiling_per_s, :cut_share,
+  :limited_s, :cut_at, :cut_effective_at, :taken_since_cut, :tested_share, :stray_share,
+  :stray_known_calls, :stray_recent_calls, :stray_recent_refused)
+on conflict (server) do update
+   set updated_at = :updated_at, requests = :requests, tokens = :tokens,
+       paused_until = :paused_until, ceiling_per_s = :ceiling_per_s, cut_share = :cut_share,
+       limited_s = :limited_s, cut_at = :cut_at, cut_effective_at = :cut_effective_at,
+       taken_since_cut = :taken_since_cut, tested_share = :tested_share,
+       stray_share = :stray_share, stray_known_calls = :stray_known_calls,
+       stray_recent_calls = :stray_recent_calls, stray_recent_refused = :stray_recent_refused;
+
+------------------------------------------------------------------------------- exchange: trials
+
+-- name: proven_recipes
+select recipe_id from proven_recipes where server = :server and proven_until is null;
+
+-- name: prove_recipe
+insert into proven_recipes (server, recipe_id) values (:server, :recipe_id)
+on conflict (server, recipe_id) do update set proven_until = null;
+
+-- name: sole_asker
+select worker_id, asks_from from sole_askers where server = :server;
+
+-- name: ask_alone
+-- Unless another one does that is still there. Who takes its place waits, as it may have halted, and
+-- the processes of its run are stopped then.
+insert into sole_askers (server, worker_id, asks_from) values (:server, :worker_id, 0)
+on conflict (server) do update set worker_id = :worker_id, asks_from = :asks_from
+ where worker_id not in (select id from workers);
+
+-- name: forget_sole_asker
+delete from sole_askers where server = :server;
+
+-- name: forget_calls_on_trial
+delete from calls_on_trial where server = :server;
+
+-- name: share_refused
+-- Of all calls, those that failed with an HTTP status, and all.
+select coalesce((select sum(n) from failed_calls where http_status = :http_status), 0),
+       coalesce((select sum(calls) from totals), 0);
+
+-- name: suspects
+select item_id, experiment_id, recipe_id, alike, probe, attempt_seq, reason, error, available_at,
+       sent_at, ended_at, halt
+  from suspects where server = :server order by item_id;
+
+-- name: hold_suspect
+-- It is back already, and is not claimed while it is one.
+update work set available_at = :until where item_id = :item_id and state = 'pending';
+
+-- name: give_back_unasked
+-- A claim for which there is no room, of this exchange: as if it had not been made.
+update work
+   set state = 'pending', worker_id = null
+ where item_id = :item_id and state = 'running' and worker_id = :worker_id;
+
+-- name: fail_suspect
+-- The fault was its own.
+update work
+   set state = 'failed', available_at = null, tries = tries + 1, result_seq = :result_seq
+ where item_id = :item_id and state = 'pending';
+
+-- name: retry_suspect
+-- The fault was its own, and another try may do.
+update work set available_at = :available_at, tries = tries + :tries
+ where item_id = :item_id and state = 'pending';
+
+-- name: parser_of_item
+-- What its answer would be read with.
+select e.parser_id from work w join experiments e on e.id = w.experiment_id
+ where w.item_id = :item_id;
+
+-- name: forget_suspect
+delete from suspects where item_id = :item_id;
+
+-- name: release_suspects
+update work set available_at = null
+ where state = 'pending' and item_id in (select item_id from suspects where server = :server);
+
+-- name: forget_suspects
+delete from suspects where server = :server;
+
+-- name: condemned_run
+select run from condemned_runs where server = :server;
+
+-- name: forget_condemned_run
+delete from condemned_runs where server = :server;
+
+-- name: forget_proven_recipes
+-- But for whose attempts the fault was their own.
+-- Nor of those of whom nobody knows.
+update proven_recipes
+   set proven_until = coalesce(
+         (select min(attempt_seq) - 1 from suspects where server = :server),
+         (select max(seq) from attempts), 0)
+ where server = :server and proven_until is null;
+
+-- name: experiment_name
+select name from experiments where id = :experiment_id;
+
+-- name: was_answered_before
+select 1 from proven_recipes where server = :server and recipe_id = :recipe_id;
+
+-- name: recipe
+select body from recipes where id = :recipe_id;
+
+------------------------------------------------------------------------------- operator
+
+-- name: reopen
+-- Back to pending with all tries; the attempts made stay, and the results.
+update work
+   set state = 'pending', epoch = epoch + 1, tries = 0, crashes = 0, parse_failures = 0,
+       answer_seq = null, result_seq = null
+ where item_id = :item_id and state in ('done', 'failed');
+
+-- name: count_superseded
+-- So many done results are their items' no more; live files that hold them are written anew.
+update experiments set superseded_results = superseded_results + :n where id = :experiment_id;
+
+-- name: set_recipe
+-- After `retry --set`. With other parameters once more, the base is still that of the first time.
+update items set recipe_id = :recipe_id, base_recipe_id = coalesce(base_recipe_id, recipe_id)
+ where id = :item_id;
+
+-- name: answer_of_item
+-- Of one that is done, or that failed at its parser.
+select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
+       r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
+       a.vector is not null as is_vector
+  from work w
+  join result_values r on r.seq = w.result_seq and r.parser_id is not null
+  join attempts a on a.seq = r.attempt_seq and a.outcome = 'answered'
+  join items i on i.id = w.item_id
+ where w.item_id = :item_id and w.state in ('done', 'failed');
+
+-- name: left_reparsing
+-- By a process that is gone.
+select item_id, alone from reparsing where parser_id = :parser_id;
+
+-- name: replace_result
+-- Another result from the same answer; the earlier one stays in `results`.
+update work set state = :state, result_seq = :new_result_seq
+ where item_id = :item_id and result_seq = :result_seq;
+
+-- name: set_parser_of_result
+-- Another parser makes the same of the answer.
+update results set parser_id = :parser_id where seq = :seq;
+
+-- name: rename_experiment
+update experiments set name = :new_name where id = :experiment_id;
+
+-- name: rename_steps
+-- With the experiment whose steps they are.
+update experiments set name = :new_name || '/' || step where first_id = :experiment_id;
+
+-- name: later_steps
+-- The last first, as its rows are made of the others'.
+select id from experiments where first_id = :experiment_id order by number desc;
+
+-- name: first_step
+-- Of an experiment that is a later step.
+select f.name from experiments e join experiments f on f.id = e.first_id where e.id = :experiment_id;
+
+-- name: ungather
+update experiments set gathered_by = null
+ where id = :experiment_id or first_id = :experiment_id;
+
+-- name: delete_keys
+delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
+
+-- name: delete_keys_not_sorted
+delete from new_item_keys
+ where item_id in (select id from items where experiment_id = :experiment_id);
+
+-- name: delete_results
+delete from results where item_id in (select id from items where experiment_id = :experiment_id);
+
+-- name: delete_items
+-- Work and attempts go with them.
+delete from items where experiment_id = :experiment_id;
+
+-- name: delete_counters
+delete from counters where experiment_id = :experiment_id;
+
+-- name: delete_parser_counters
+delete from parser_counters where experiment_id = :experiment_id;
+
+-- name: delete_step_counters
+delete from step_counters where experiment_id = :experiment_id;
+
+-- name: delete_totals
+delete from totals where experiment_id = :experiment_id;
+
+-- name: delete_failed_calls
+delete from failed_calls where experiment_id = :experiment_id;
+
+-- name: delete_experiment
+delete from experiments where id = :experiment_id;
+
+-- name: record_export
+insert into exports (experiment_id, path, rows, sha256, result_seq, exported_at)
+values (:experiment_id, :path, :rows, :sha256, :result_seq, :now)
+on conflict (experiment_id, path) do update
+   set rows = :rows, sha256 = :sha256, result_seq = :result_seq, exported_at = :now;
+
+------------------------------------------------------------------------------- reading
+
+-- name: counters
+select experiment_id, state, reason, n from counters where n > 0;
+
+-- name: parser_counters
+select c.experiment_id, c.parser_id, p.spec, p.fingerprint, c.n
+  from parser_counters c join parsers p on p.id = c.parser_id where c.n > 0;
+
+-- name: totals
+select experiment_id, calls, unknown_calls, latency_ms, prompt_tokens, completion_tokens,
+       cached_tokens, reasoning_tokens, cost_usd, retried from totals;
+
+-- name: failed_calls
+select experiment_id, reason, http_status, n, newest_error from failed_calls where n > 0;
+
+-- name: answer_vector
+select vector from attempts where seq = :attempt_seq;
+
+-- name: last_bad_answer
+-- What an item's parser could not use, and why.
+select response, error from attempts
+ where item_id = :item_id and outcome = 'answered' and error is not null
+ order by seq desc limit 1;
+
+-- name: item_by_key
+select item_id from item_keys where key = :key
+union all
+select item_id from new_item_keys where key = :key;
+
+-- name: other_samples
+-- Of an item, by its first.
+select i.id from items i join work w on w.item_id = i.id
+ where i.sample_of = :item_id order by i.sample;
+
+-- name: item
+select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, w.state, r.reason,
+       r.error, coalesce(r.parsed, a.vector) as parsed, r.finished_at, a.response, p.spec as parser
+  from items i
+  join experiments e on e.id = i.experiment_id
+  join work w on w.item_id = i.id
+  left join result_values r on r.seq = w.result_seq
+  left join attempts a on a.seq = r.attempt_seq
+  left join parsers p on p.id = r.parser_id
+ where i.id = :item_id;
+
+-- name: done_rows
+-- A page of the export, in the order of the pool.
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state = 'done' order by id limit :limit;
+
+-- name: failed_rows
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state = 'failed' order by id limit :limit;
+
+-- name: done_and_failed_rows
+select * from item_results
+ where id > :after and experiment_id = :experiment_id and state in ('done', 'failed')
+ order by id limit :limit;
+
+-- name: exports
+select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
+  from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
+
+------------------------------------------------------------------------------- live files
+
+-- name: superseded_of_all
+select coalesce(sum(superseded_results), 0) from experiments;
+
+-- name: superseded_of_chain
+select sum(superseded_results) from experiments where id = :first_id or first_id = :first_id;
+
+-- name: live_file
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
+  from live_files where path = :path;
+
+-- name: live_files
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
+  from live_files order by path;
+
+-- name: move_live_file
+-- Changes nothing when the file became another's meanwhile.
+update live_files
+   set result_seq = :result_seq, rows = :rows, size_bytes = :size_bytes,
+       sha256 = :sha256
+ where path = :path and experiment_id = :experiment_id;
+
+-- name: forget_live_file
+delete from live_files where path = :path;
+
+-- name: use_of_file
+select use from known_files where path = :path;
+
+-- name: forget_export
+delete from exports where path = :path;
+
+------------------------------------------------------------------------------- verify
+
+-- name: recount
+select experiment_id, state, reason, n from (
+  select w.experiment_id, w.state, coalesce(r.reason, '') as reason, count(*) as n
+    from work w left join results r on r.seq = w.result_seq and w.state <> 'stale'
+   group by 1, 2, 3);
+
+-- name: recount_parsers
+select w.experiment_id, r.parser_id, count(*) as n
+  from work w join results r on r.seq = w.result_seq
+ where w.state <> 'stale' and r.parser_id is not null group by 1, 2;
+
+-- name: stale_reservations
+-- Money that a budget holds back for a call that nobody has in flight.
+select r.item_id from reservations r
+  left join work w on w.item_id = r.item_id and w.epoch = r.epoch and w.state = 'running'
+   and w.worker_id = r.worker_id
+  left join workers k on k.id = r.worker_id
+ where w.item_id is null or k.id is null limit 20;
+
+-- name: done_without_answer
+-- What the user's function ended has none.
+select w.item_id from work w
+  left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state
+  left join attempts a on a.seq = r.attempt_seq and a.item_id = w.item_id and a.outcome = 'answered'
+ where w.state = 'done' and (a.seq is null) = (w.runs_code = 0 or r.seq is null) limit 20;
+
+-- name: failed_without_result
+select w.item_id from work w
+  left join results r on r.seq = w.result_seq and r.item_id = w.item_id and r.state = w.state
+ where w.state = 'failed' and r.seq is null limit 20;
+
+-- name: results_without_attempt
+select r.seq from results r left join attempts a on a.seq = r.attempt_seq and a.item_id = r.item_id
+ where r.attempt_seq is not null and a.seq is null limit 20;
+
+-- name: results_without_item
+select r.seq from results r left join items i on i.id = r.item_id where i.id is null limit 20;
+
+-- name: missing_answers
+select w.item_id from work w
+  left join attempts a on a.seq = w.answer_seq and a.item_id = w.item_id and a.outcome = 'answered'
+ where w.answer_seq is not null and a.seq is null limit 20;
+
+-- name: running_without_worker
+select w.item_id from work w left join workers k on k.id = w.worker_id
+ where w.state = 'running' and k.id is null limit 20;
+
+-- name: repeated_ids
+select custom_id, experiment_id from items i
+ where custom_id is not null and exists (select 1 from work w where w.item_id = i.id)
+ group by experiment_id, variant, custom_id, coalesce(sample, 1) having count(*) > 1 limit 20;
+
+-- name: keys_without_item
+select item_id from item_keys union select item_id from new_item_keys
+except select item_id from work limit 20;
+
+-- name: keys_of_two_items
+-- One that waits may be sorted in already, of the same item.
+select n.item_id from new_item_keys n join item_keys k on k.key = n.key
+ where k.item_id <> n.item_id
+union all
+select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
+
+-- name: step_counters
+-- Of all steps that there are.
+select e.id as experiment_id, coalesce(c.ended, 0) as ended,
+       coalesce(c.passed_over, 0) as passed_over
+  from experiments e left join step_counters c on c.experiment_id = e.id
+ where e.step is not null;

@@ -1,0 +1,31 @@
+"""Which claims still hold, and what is kept for those that do not."""
+
+from collections.abc import Collection
+
+from batchgen.store.plan import Claim
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.rows import listed
+
+
+def held_claims(db: Transaction, claims: Collection[Claim]) -> dict[Claim, int]:
+    """Those that still hold: the item is running, and nobody has claimed it since. By them, whether
+    what it was made of is being replaced (1), or has been (2), or not (0)."""
+    held: dict[Claim, int] = dict.fromkeys(claims, 0)
+    asked = {"claims": listed(list(claims))}
+    for item_id, epoch, outdated in db.execute("claims_not_as_usual", asked):
+        if outdated is None:
+            del held[item_id, epoch]
+        else:
+            held[item_id, epoch] = outdated
+    return held
+
+
+def unknown_calls_of(db: Transaction, claims: Collection[Claim]) -> dict[Claim, int]:
+    """How many attempts of unknown outcome are kept for each, as far as its item is still there."""
+    found = {}
+    for item_id, epoch in claims:  # few: of workers that were taken for dead
+        which = {"item_id": item_id, "epoch": epoch}
+        row = db.execute("unknown_calls_of_claim", which).fetchone()
+        if row is not None:
+            found[item_id, epoch] = int(row[0])
+    return found

@@ -1,0 +1,138 @@
+"""The end of claims: what the plan says becomes rows, a statement for each kind of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batchgen.items import Done, Item, Outcome
+from batchgen.store.chain import Steps, made_of_item, made_of_parent
+from batchgen.store.plan import (
+    Claim,
+    ClaimRow,
+    Known,
+    Plan,
+    claim_of,
+    most_rows,
+    most_rows_of_removal,
+    plan_finish,
+    plan_removal,
+)
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.budget import take_reserved
+from batchgen.store.transactions.deltas import write_deltas
+from batchgen.store.transactions.fencing import held_claims, unknown_calls_of
+from batchgen.store.transactions.results import append_results
+from batchgen.store.transactions.rows import rows_of
+
+
+def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: int) -> Plan:
+    """Write what the slots finished."""
+    if not outcomes:
+        return Plan(0, 0)
+    known = _known(db, outcomes)
+    plan = plan_finish(outcomes, known, worker_id, now)
+    _write(db, plan, known.steps, now)
+    return plan
+
+
+def give_back(db: Transaction, worker_id: int, *, crashed: bool, max_crashes: int, now: int) -> int:
+    """The claims of a worker that is gone, or goes, to the others; how many these were."""
+    claims = list(rows_of(db, "claims_of_worker", ClaimRow, {"worker_id": worker_id}))
+    reserved = take_reserved(db, [(claim.item_id, claim.epoch) for claim in claims])
+    attempts, results = most_rows_of_removal(claims, crashed=crashed, max_crashes=max_crashes)
+    known = Known(
+        reserved=reserved if crashed else {},
+        last_attempt_seq=db.first_new("attempts", attempts) - 1,
+        last_result_seq=db.first_new("results", results) - 1,
+    )
+    plan = plan_removal(claims, known, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
+    _write(db, plan, Steps(), now)
+    return len(claims)
+
+
+def _known(db: Transaction, outcomes: Sequence[Outcome]) -> Known:
+    claims = {claim_of(outcome.item) for outcome in outcomes}
+    held = held_claims(db, claims)
+    late = claims - held.keys()
+    attempts, results = most_rows(outcomes)
+    return Known(
+        held=held.keys(),
+        late=unknown_calls_of(db, late),
+        reserved=take_reserved(db, claims),
+        last_attempt_seq=db.first_new("attempts", attempts) - 1,
+        last_result_seq=db.first_new("results", results) - 1,
+        outdated=_outdated(db, [outcome.item for outcome in outcomes], held),
+        server_ids=dict(db.execute("server_ids").fetchall()),
+        steps=_steps_of(db, outcomes),
+    )
+
+
+def _steps_of(db: Transaction, outcomes: Sequence[Outcome]) -> Steps:
+    """Of the chains that go on with these; nothing is read where there are none."""
+    followed = [
+        outcome.item.experiment_id
+        for outcome in outcomes
+        if isinstance(outcome.decision, Done) and outcome.decision.followed is not None
+    ]
+    if not followed:
+        return Steps()
+    from batchgen.store.transactions.follow import steps_of  # here: few have steps
+
+    return steps_of(db, followed)
+
+
+def _outdated(
+    db: Transaction, items: Sequence[Item], held: Mapping[Claim, int]
+) -> dict[Claim, int]:
+    """Claims of rows that were made of what is no more. What was replaced may be the same again."""
+    outdated = {claim: degree for claim, degree in held.items() if degree}
+    if not outdated:
+        return outdated
+    replaced = {claim_of(i): i for i in items if held.get(claim_of(i)) == 2}
+    ids = {"ids": json.dumps([item_id for item_id, _ in replaced])}
+    for item_id, *present in db.execute("present_of", ids).fetchall():
+        claim = next(one for one in replaced if one[0] == item_id)
+        if made_of_item(replaced[claim]) == _present(db, present):
+            del outdated[claim]
+    return outdated
+
+
+def _present(db: Transaction, present: Sequence[Any]) -> bytes | None:
+    """The hash of what a row would be made of; None: it is not there."""
+    input_json, gathered, passed_on, is_there = present
+    if not is_there:
+        return None
+    if gathered is None:
+        return made_of_parent(passed_on, input_json)
+    from batchgen.store.plan_follow import made_of_seqs
+    from batchgen.store.transactions.gatherings import passed_on_by
+
+    return made_of_seqs(gathered, passed_on_by(db, gathered))
+
+
+def _write(db: Transaction, plan: Plan, steps: Steps, now: int) -> None:
+    append_results(db, plan.results)
+    statements = (
+        ("remove_unknown_attempt", plan.replaced),
+        ("append_attempt", plan.attempts),
+        ("note_parse_error", plan.parse_errors),
+        ("keep_answer", plan.kept_answers),
+        ("take_back", plan.taken_back),
+    )
+    for name, rows in statements:
+        db.execute_many(name, rows)
+    settled = db.execute_many("settle", plan.settled)
+    assert settled in (len(plan.settled), -1), "a claim that holds was not there to be settled"
+    if plan.parents or plan.gatherings:
+        _follow(db, plan, steps, now)
+    write_deltas(db, plan.deltas)
+
+
+def _follow(db: Transaction, plan: Plan, steps: Steps, now: int) -> None:
+    """What was made done has its children, and what they were the last of is gathered."""
+    from batchgen.store.transactions.follow import Followers  # here, too
+    from batchgen.store.transactions.gatherings import gather
+
+    followers = Followers(db, steps, plan.deltas)
+    followers.follow(plan.parents)
+    gather(db, followers, plan.gatherings, now)

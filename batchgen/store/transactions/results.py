@@ -1,0 +1,73 @@
+"""What export reads: items that ended, in pages and on the reading connection."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from batchgen.items import State
+from batchgen.store.plan_rows import Row
+from batchgen.store.records import AnswerDetails, ResultRow
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.rows import bounded, rows_of
+
+
+def append_results(db: Transaction, rows: Sequence[Row]) -> None:
+    """Those of steps have more columns."""
+    of_steps = [row for row in rows if "made_of" in row]
+    plain = [row for row in rows if "made_of" not in row] if of_steps else rows
+    db.execute_many("append_result", plain)
+    db.execute_many("append_result_of_step", of_steps)
+
+
+def has_samples(db: Transaction, experiment_id: int) -> bool:
+    which = {"experiment_id": experiment_id}
+    return db.execute("any_samples", which).fetchone() is not None
+
+
+def result_page(
+    db: Transaction, experiment_id: int, state: State | None, after: int, limit: int
+) -> list[ResultRow]:
+    queries = {State.DONE: "done_rows", State.FAILED: "failed_rows", None: "done_and_failed_rows"}
+    query = queries[state]
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    page, _ = bounded(rows_of(db, query, ResultRow, which), chars_of)
+    return page
+
+
+def results_of(db: Transaction, item_ids: Sequence[int]) -> list[ResultRow]:
+    return list(_chosen(db, item_ids))
+
+
+def results_in_order(db: Transaction, item_ids: Sequence[int]) -> tuple[list[ResultRow], list[int]]:
+    page, is_all = bounded(_chosen(db, item_ids), chars_of)
+    return page, [] if is_all else list(item_ids[item_ids.index(page[-1].id) + 1 :])
+
+
+def chars_of(row: ResultRow) -> int:
+    return len(row.input) + len(row.response) + len(row.parsed or "")
+
+
+def _chosen(db: Transaction, item_ids: Sequence[int]) -> Iterator[ResultRow]:
+    return rows_of(db, "result_rows", ResultRow, {"ids": json.dumps(list(item_ids))})
+
+
+def sample_page(db: Transaction, experiment_id: int, after: int, limit: int) -> dict[int, int]:
+    which = {"experiment_id": experiment_id, "after": after, "limit": limit}
+    rows = db.execute("sample_numbers", which)
+    return {number: first for number, first, _ in rows}
+
+
+def answer_details(
+    db: Transaction, item_ids: Sequence[int], *, bodies: bool
+) -> dict[int, AnswerDetails]:
+    """By item. Without `bodies`, only those of answers that have no text."""
+    which = {"ids": json.dumps(list(item_ids)), "bodies": bodies}
+    return {row.item_id: row for row in rows_of(db, "answer_details", AnswerDetails, which)}
+
+
+def newest_result(db: Transaction) -> int:
+    return db.newest("results")
+
+
+def results_mark(db: Transaction) -> int:
+    (superseded,) = db.execute("superseded_of_all").fetchone()
+    return newest_result(db) + int(superseded)

@@ -1,0 +1,262 @@
+"""One worker's side of the store: its lease, its lock, its exchanges, and who is dead."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from batchgen.clock import now_ms
+from batchgen.errors import Remedy, StoreBusyError
+from batchgen.items import Item, Outcome
+from batchgen.limits import Limits
+from batchgen.shutdown import uninterrupted
+from batchgen.store.records import WorkerRow
+from batchgen.store.server_wants import AskedServer
+from batchgen.store.transaction import Transaction
+from batchgen.store.transactions import budget as budgets
+from batchgen.store.transactions import queue, steering
+from batchgen.store.transactions.capacities import fair_shares, note_capacities
+from batchgen.store.transactions.living import workers
+from batchgen.store.transactions.suspects import forget_trials_of_other_runs
+from batchgen.store.values import (
+    Budget,
+    ClaimRequest,
+    Condemned,
+    Exchange,
+    Grant,
+    Orders,
+    Reservation,
+)
+
+if TYPE_CHECKING:
+    from batchgen.store.database import Database, SeatLock
+
+# Less is how a clock is kept right, little by little.
+_CLOCK_JUMP_MS = 2000
+
+
+class Seat:
+    """One worker's side of the store: its lease, its lock, and its exchanges."""
+
+    def __init__(
+        self, database: "Database", slots: int, lease_ms: int, max_crashes: int,
+        servers: Sequence[AskedServer], run: str,
+    ) -> None:  # fmt: skip
+        self._db = database
+        self._run = run
+        self._servers = servers
+        self._orders = Orders(slots)
+        self._lease_ms = lease_ms
+        self._max_crashes = max_crashes
+        self._lock: SeatLock | None = None
+        self._clock_offset_ms = _clock_offset_ms()
+        self._lease_until_s = 0.0  # of the monotonic clock, as is the next
+        self._leases_count_at_s = 0.0
+        self._joined = False
+        self._abandoned = False
+        self.id = 0
+        self.live_workers = 1  # the workers that lived at the last heartbeat, this one included
+        # By server: how many calls at once it takes of this worker, as those before it have found.
+        self.fair_shares: dict[str, int] = {}
+
+    @property
+    def first_orders(self) -> Orders:
+        """As it was started."""
+        return Orders(self._orders.slots)
+
+    async def join(self) -> None:
+        """Become a worker, and take over from those that died."""
+
+        def transaction(db: Transaction) -> None:
+            alive = [row for row in workers(db) if self._is_alive(row)]
+            asked = {server for row in alive for server in row.servers}
+            self.fair_shares = fair_shares(db, self._servers, alive, now_ms())
+            for one in self._servers:
+                if one.key not in asked:
+                    forget_trials_of_other_runs(db, one.key, self._run, now_ms())
+            slots = self._orders.slots
+            self.id = queue.join(
+                db,
+                self._db.members.machine(),
+                os.getpid(),
+                slots,
+                now_ms(),
+                self._lease_ms,
+                self._servers,
+            )
+            steering.change_orders(db, {self.id: self._orders})  # of its previous registration
+            # Inside the transaction: nobody can see the row before the lock is held.
+            self._lock = self._db.members.lock_of(self.id)
+            if not self._lock.acquire():
+                raise StoreBusyError(
+                    f"{self._db.name}: a process still works on the database that was at this "
+                    f"place before ({self._lock.holder()}). End it.",
+                    Remedy.RUN_AGAIN,
+                )
+            queue.shift_retry_times(db, now_ms())
+
+        async def write() -> None:
+            await self._db.write(transaction)
+            self._joined = True
+
+        self._joined = False  # when it was taken for dead; its lock was of that registration
+        self._release_lock()
+        await uninterrupted(write())  # or one that is cancelled would not know that it has joined
+        await self.heartbeat()
+
+    async def heartbeat(self) -> bool:
+        """Extend the lease and take over what dead workers had. False: we were taken for dead."""
+
+        jumped_ms = self._watch_the_clock()
+
+        def transaction(db: Transaction) -> bool:
+            # Inside, as it may have been a long wait for the gate.
+            lapsed = time.monotonic() >= self._lease_until_s
+            if jumped_ms or lapsed:
+                self._distrust_leases()
+            queue.shift_retry_times(db, now_ms(), -jumped_ms)
+            self._lease_until_s = time.monotonic() + self._lease_ms / 1000
+            others = [row for row in workers(db) if row.id != self.id]
+            were_dead = [self._take_over_if_dead(db, row) for row in others]
+            self.live_workers = 1 + were_dead.count(False)
+            return queue.heartbeat(db, self.id, now_ms() + self._lease_ms)
+
+        return await self._db.write_beside(transaction)
+
+    async def exchange(
+        self,
+        outcomes: Sequence[Outcome],
+        want: ClaimRequest,
+        report: str | None = None,
+    ) -> Exchange:
+        """Write what slots finished and claim what they do next: durable when it returns. `report`
+        is what the worker reports (JSON), if that is new."""
+
+        def transaction(db: Transaction) -> Exchange:
+            # Inside, as it may have been a long wait for the gate: limits count by the time.
+            done = queue.exchange(db, self.id, outcomes, want, now_ms())
+            if report is not None and done.orders is not None:
+                steering.save_report(db, self.id, report)
+                note_capacities(db, report, now_ms())
+            return done
+
+        done = await self._db.write_beside(transaction)
+        self._orders = done.orders or self._orders
+        return done
+
+    async def orders(self, report: str | None = None) -> Orders | None:
+        """What others want of this worker; None: it was taken for dead. `report` is what it
+        reports (JSON), if that is new."""
+
+        def transaction(db: Transaction) -> Orders | None:
+            if report is not None:
+                steering.save_report(db, self.id, report)
+                note_capacities(db, report, now_ms())
+            return steering.orders_of(db, self.id)
+
+        run = self._db.read if report is None else self._db.write_beside
+        orders = await run(transaction)
+        self._orders = orders or self._orders
+        return orders
+
+    async def begin_second_calls(
+        self, items: Sequence[Item], limits: Mapping[str, Limits]
+    ) -> set[int]:
+        """The numbers of those items that are still this worker's: for each of them a second call
+        may be sent, and until its outcome is written a crash leaves two calls as unknown ones. It
+        takes its share of its server's `limits`. Durable on return; each outcome then has both
+        attempts."""
+
+        def transaction(db: Transaction) -> set[int]:
+            return queue.begin_second_calls(db, items, limits, now_ms())
+
+        return await self._db.write_beside(transaction)
+
+    async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
+        """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""
+        return await self._db.write_beside(budgets.reserve, self.id, wanted, budget)
+
+    async def charge(self, items: Sequence[Item]) -> None:
+        """One more try used up by each."""
+        await self._db.write_beside(queue.charge, items)
+
+    async def conclude_trials(self, want: ClaimRequest) -> dict[str, Condemned]:
+        """When this worker has asked all that it was to ask: by server, of those that no other
+        asks, why nobody was answered. Of one that is not there somebody was, or those that were not
+        failed by themselves."""
+        return await self._db.write(queue.conclude_trials, self.id, want, now_ms())
+
+    @property
+    def warning(self) -> str | None:
+        """What endangers the database and was seen since it was opened; None: nothing was."""
+        return self._db.danger
+
+    def abandon(self) -> None:
+        """The database could not be written: leave its claims to who takes over from the dead."""
+        self._abandoned = True
+
+    async def leave(self) -> None:
+        """Give back what is still claimed, untouched, and be gone. When that cannot be written,
+        whoever takes over keeps an unknown call for each claim, as after a crash."""
+
+        def transaction(db: Transaction) -> None:
+            queue.remove_worker(
+                db, self.id, crashed=False, max_crashes=self._max_crashes, now=now_ms()
+            )
+            # Before the commit: whoever is killed in between leaves a row without a lock, which the
+            # next worker removes, and not a lock file without a row, which nobody would.
+            self._release_lock()
+
+        try:
+            if self._joined and not self._abandoned:
+                await self._db.write_beside(transaction)
+                self._joined = False
+        finally:
+            self._release_lock(keep_file=self._joined)  # without it nobody could tell that it left
+
+    def _release_lock(self, *, keep_file: bool = False) -> None:
+        if self._lock:
+            self._lock.release(keep_file=keep_file)
+            self._lock = None
+
+    def _watch_the_clock(self) -> int:
+        """How far it jumped since the last heartbeat: set by hand, or a laptop that slept."""
+        jumped_ms = _clock_offset_ms() - self._clock_offset_ms
+        self._clock_offset_ms += jumped_ms
+        return jumped_ms if abs(jumped_ms) > _CLOCK_JUMP_MS else 0
+
+    def _distrust_leases(self) -> None:
+        """After a jump of the clock, or when somebody kept the gate for long (our own lease ran out
+        too, or we are new and cannot know), the leases of all look run out, though everybody lives:
+        until they had the time for a heartbeat, leases tell nothing."""
+        self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
+
+    def _is_alive(self, row: WorkerRow) -> bool:
+        return not self._db.members.is_dead(row, leases_count=False)
+
+    def _take_over_if_dead(self, db: Transaction, row: WorkerRow) -> bool:
+        leases_count = time.monotonic() >= self._leases_count_at_s
+        if not self._db.members.is_dead(row, leases_count=leases_count):
+            return False
+        queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
+        self._db.members.lock_of(row.id).remove()
+        return True
+
+
+def _clock_offset_ms() -> int:
+    """The clock of the wall against one that nobody sets, and that stops while a laptop sleeps."""
+    return now_ms() - time.monotonic_ns() // 1_000_000
+
+
+async def take_over_from_dead(database: "Database") -> None:
+    """What workers had that died goes back, as if a new worker took over. It fails no item: whether
+    one is to be blamed is for a worker to say."""
+
+    def transaction(db: Transaction) -> None:
+        for row in workers(db):
+            if database.members.is_dead(row):
+                queue.remove_worker(db, row.id, crashed=True, max_crashes=sys.maxsize, now=now_ms())
+                database.members.lock_of(row.id).remove()
+
+    await database.write(transaction)
