@@ -8,6 +8,7 @@
     ├── StoreError                exit 1: the database cannot be used as it is
     │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
     │   ├── StoreBusyError        another process kept it locked for too long
+    │   │   └── StoreAwayError    its server cannot be reached
     │   ├── StoreFullError        the disk is full, or fails
     │   └── StoreRefusedError     the database refuses a value that was to be written
     └── ParseError                a parser could not use an answer: that costs its item only
@@ -104,6 +105,11 @@ class SchemaError(StoreError):
 
 class StoreBusyError(StoreError):
     """The write gate stayed closed, or another program kept the file locked, until the deadline."""
+
+
+class StoreAwayError(StoreBusyError):
+    """The server that keeps the database cannot be reached; nothing of what was to be written is
+    there."""
 
 
 class StoreFullError(StoreError):

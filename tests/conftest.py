@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,10 @@ from batchgen.simulate import Simulator
 from tests.kits.project import Project
 from tests.kits.terminal import Terminal
 from tests.kits.typist import Typist
+
+if TYPE_CHECKING:
+    from batchgen.store.postgres.address import PostgresAddress
+    from tests.kits.postgres import Cluster
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 6 << 30  # three times what the tests write
@@ -74,7 +79,7 @@ def pytest_report_header() -> str:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the developer's own reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("BATCHGEN_", "OPENAI_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("BATCHGEN_", "OPENAI_", "PG")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
@@ -109,6 +114,29 @@ async def terminal() -> AsyncIterator[Terminal]:
 def batchgen(project: Project) -> Typist:
     """Commands typed in the project's directory, in this process."""
     return Typist(project.path, project.env)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator["Cluster"]:
+    """A real server, one for the whole session. Where there is none its tests are skipped, but not
+    where all is to be proven."""
+    from tests.kits.postgres import NoPostgresError, cluster  # here: most tests need no driver
+
+    try:
+        with cluster() as made:
+            yield made
+    except NoPostgresError as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(exc))
+
+
+@pytest.fixture
+def postgres(postgres_server: "Cluster") -> Iterator["PostgresAddress"]:
+    """A database of its own on it, with our tables."""
+    address = postgres_server.new_database()
+    yield address
+    postgres_server.drop(address)
 
 
 @pytest.fixture

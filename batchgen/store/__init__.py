@@ -18,6 +18,7 @@ one snapshot, and its docstring is its promise. Behind it:
     transaction     what each of these is given by the engine
     database        what the store needs of an engine besides
     sqlite/   the engine that keeps it in one SQLite file
+    postgres/ the engine that keeps it on a server, for workers on many machines
 """
 
 from typing import TYPE_CHECKING

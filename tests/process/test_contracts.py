@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = ("click", "openai", "sqlite3")
+OUTSIDE = ("click", "openai", "psycopg", "sqlite3")
 
 
 def lint_imports(directory: Path) -> tuple[int, set[tuple[str, str]]]:
@@ -25,6 +25,7 @@ def may_import(module: str, package: str) -> bool:
     return {
         "click": module.startswith("cli."),
         "openai": module == "llm.client",
+        "psycopg": module.startswith("store.postgres."),
         "sqlite3": module.startswith("store.sqlite."),
     }[package]
 

@@ -172,6 +172,10 @@ update items set recipe_id = v.recipe_id, base_recipe_id = null
  where items.id = :item_id and v.experiment_id = items.experiment_id and v.number = items.variant
    and items.base_recipe_id is not v.recipe_id;
 
+-- name: forget_ended
+-- Its chains go on.
+update step_counters set ended = 0 where experiment_id = :experiment_id;
+
 ------------------------------------------------------------------------------- chosen items
 
 -- name: with_rows_below
@@ -243,6 +247,10 @@ update work
        answer_seq = iif(outdated = 2, null, answer_seq), outdated = 0
  where item_id = :item_id and state = 'running';
 
+-- name: charge
+-- One more try used up, whoever has the item by now.
+update work set tries = tries + 1 where item_id = :item_id;
+
 ------------------------------------------------------------------------------- budget
 
 -- name: note_overuse
@@ -251,6 +259,17 @@ update experiments set overuse = max(overuse, :overuse) where id = :experiment_i
 -- name: reservations_of
 select r.item_id, r.epoch, r.asked, r.tokens, r.cost_usd
   from json_each(:ids) claim cross join reservations r on r.item_id = claim.value;
+
+-- name: reserve
+-- For a claim that holds.
+insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens, cost_usd)
+values (:item_id, :epoch, :experiment_id, :worker_id, :asked, :tokens, :cost_usd)
+on conflict (item_id) do update
+   set epoch = excluded.epoch, worker_id = excluded.worker_id, asked = excluded.asked,
+       tokens = excluded.tokens, cost_usd = excluded.cost_usd;
+
+-- name: settle_reservation
+delete from reservations where item_id = :item_id and epoch = :epoch;
 
 ------------------------------------------------------------------------------- exchange: finish
 
@@ -307,6 +326,43 @@ insert into failed_calls (experiment_id, reason, http_status, n, newest_error)
 values (:experiment_id, :reason, :http_status, :n, :newest_error)
 on conflict (experiment_id, reason, http_status) do update
    set n = n + :n, newest_error = :newest_error;
+
+-- name: remove_unknown_attempt
+-- Of a worker that was taken for dead: what came after all takes its place.
+-- What a budget has counted for it stays.
+delete from attempts
+ where seq = (select max(seq) from attempts
+               where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
+                 and cost_usd is null);
+
+-- name: append_attempt
+insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
+  reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
+  cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
+values (:seq, :item_id, :epoch, :worker_id, :server_id, :finished_at, :latency_ms, :outcome,
+  :reason, :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens,
+  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :response, :vector, :body);
+
+-- name: note_parse_error
+-- Of an answer that was kept before it was parsed.
+update attempts set error = :error where seq = :seq;
+
+-- name: append_result
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at);
+
+-- name: append_result_of_step
+insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
+  reparsed, finished_at, made_of, children, passed_over, passed_on)
+values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
+  :reparsed, :finished_at, :made_of, :children, :passed_over, :passed_on);
+
+-- name: keep_answer
+-- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
+update work set answer_seq = :answer_seq, second_call = 0
+ where item_id = :item_id and epoch = :epoch and state = 'running';
 
 ------------------------------------------------------------------------------- exchange: steps
 
@@ -423,6 +479,23 @@ select g.parent_id, g.id from json_each(:ids) root
 
 -- name: passed_on
 select seq, passed_on from json_each(:seqs) wanted cross join results on seq = wanted.value;
+
+-- name: add_child
+insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result, element)
+values (:id, :experiment_id, :recipe_id, :input, :parent_id, :parent_result, :element);
+
+-- name: make_of
+update items set parent_result = :parent_result, input = :input where id = :item_id;
+
+-- name: set_outdated
+update work set outdated = :outdated where item_id = :item_id and state = 'running';
+
+-- name: ask_anew
+-- What it was not asked before.
+update work
+   set state = 'pending', available_at = null, epoch = epoch + 1, tries = 0, crashes = 0,
+       parse_failures = 0, answer_seq = null, result_seq = null
+ where item_id = :item_id and state <> 'running';
 
 ------------------------------------------------------------------------------- exchange: claim
 
@@ -739,6 +812,60 @@ select w.item_id, w.result_seq
   from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
  where w.state in ('done', 'failed');
 
+-- name: reopen
+-- Back to pending with all tries; the attempts made stay, and the results.
+update work
+   set state = 'pending', epoch = epoch + 1, tries = 0, crashes = 0, parse_failures = 0,
+       answer_seq = null, result_seq = null
+ where item_id = :item_id and state in ('done', 'failed');
+
+-- name: count_superseded
+-- So many done results are their items' no more; live files that hold them are written anew.
+update experiments set superseded_results = superseded_results + :n where id = :experiment_id;
+
+-- name: set_recipe
+-- After `retry --set`. With other parameters once more, the base is still that of the first time.
+update items set recipe_id = :recipe_id, base_recipe_id = coalesce(base_recipe_id, recipe_id)
+ where id = :item_id;
+
+-- name: replace_result
+-- Another result from the same answer; the earlier one stays in `results`.
+update work set state = :state, result_seq = :new_result_seq
+ where item_id = :item_id and result_seq = :result_seq;
+
+-- name: set_parser_of_result
+-- Another parser makes the same of the answer.
+update results set parser_id = :parser_id where seq = :seq;
+
+-- name: delete_keys_not_sorted
+delete from new_item_keys
+ where item_id in (select id from items where experiment_id = :experiment_id);
+
+-- name: delete_items
+-- Work and attempts go with them.
+delete from items where experiment_id = :experiment_id;
+
+-- name: delete_counters
+delete from counters where experiment_id = :experiment_id;
+
+-- name: delete_parser_counters
+delete from parser_counters where experiment_id = :experiment_id;
+
+-- name: delete_step_counters
+delete from step_counters where experiment_id = :experiment_id;
+
+-- name: delete_totals
+delete from totals where experiment_id = :experiment_id;
+
+-- name: delete_failed_calls
+delete from failed_calls where experiment_id = :experiment_id;
+
+-- name: record_export
+insert into exports (experiment_id, path, rows, sha256, result_seq, exported_at)
+values (:experiment_id, :path, :rows, :sha256, :result_seq, :now)
+on conflict (experiment_id, path) do update
+   set rows = :rows, sha256 = :sha256, result_seq = :result_seq, exported_at = :now;
+
 ------------------------------------------------------------------------------- reading
 
 -- name: experiments
@@ -900,6 +1027,15 @@ select coalesce(i.parent_id, i.id) as first, i.id, i.parent_id, i.experiment_id,
   cross join work w on w.item_id = i.id
   left join results r on r.seq = w.result_seq;
 
+-- name: item_by_key
+select item_id from item_keys where key = :key
+union all
+select item_id from new_item_keys where key = :key;
+
+-- name: exports
+select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
+  from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
+
 ------------------------------------------------------------------------------- live files
 
 -- name: live_window
@@ -946,6 +1082,30 @@ values (:path, :experiment_id, :result_seq, :rows, :size_bytes, :sha256, :supers
 -- What batchgen has written stays that, though it is read as a pool later.
 insert into known_files (path, use) values (:path, :use)
     on conflict do update set use = :use where :use = 'written';
+
+-- name: live_file
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
+  from live_files where path = :path;
+
+-- name: live_files
+select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
+  from live_files order by path;
+
+-- name: move_live_file
+-- Changes nothing when the file became another's meanwhile.
+update live_files
+   set result_seq = :result_seq, rows = :rows, size_bytes = :size_bytes,
+       sha256 = :sha256
+ where path = :path and experiment_id = :experiment_id;
+
+-- name: forget_live_file
+delete from live_files where path = :path;
+
+-- name: use_of_file
+select use from known_files where path = :path;
+
+-- name: forget_export
+delete from exports where path = :path;
 
 ------------------------------------------------------------------------------- verify
 
@@ -1080,6 +1240,17 @@ select experiment_id, sum(ended) as ended, sum(passed_over) as passed_over from 
           and s.number > e.number and s.number <= e.number + r.passed_over
    where w.state = 'done' group by 1)
  group by experiment_id;
+
+-- name: keys_without_item
+select item_id from item_keys union select item_id from new_item_keys
+except select item_id from work limit 20;
+
+-- name: keys_of_two_items
+-- One that waits may be sorted in already, of the same item.
+select n.item_id from new_item_keys n join item_keys k on k.key = n.key
+ where k.item_id <> n.item_id
+union all
+select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
 
 ------------------------------------------------------------------------------- of SQLite alone: intake
 

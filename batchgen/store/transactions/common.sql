@@ -94,10 +94,6 @@ update work set gathering = (
       from items i left join work p on p.item_id = i.parent_id where i.id = work.item_id)
  where experiment_id = :experiment_id;
 
--- name: forget_ended
--- Its chains go on.
-update step_counters set ended = 0 where experiment_id = :experiment_id;
-
 -- name: set_followed
 update results set children = :children, passed_over = :passed_over, passed_on = :passed_on
  where seq = :seq;
@@ -137,7 +133,7 @@ select key, id from servers;
 
 -- name: know_server
 insert into servers (key, name) values (:key, :name)
-on conflict (key) do update set name = :name where name <> :name;
+on conflict (key) do update set name = excluded.name where servers.name <> excluded.name;
 
 -- name: heartbeat
 -- Changes nothing when this worker was taken for dead.
@@ -168,19 +164,7 @@ select finished_at from attempts order by seq desc limit 1;
 update work set available_at = available_at - :back
  where state = 'pending' and available_at > :after;
 
--- name: charge
--- One more try used up, whoever has the item by now.
-update work set tries = tries + 1 where item_id = :item_id;
-
 ------------------------------------------------------------------------------- budget
-
--- name: reserve
--- For a claim that holds.
-insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens, cost_usd)
-values (:item_id, :epoch, :experiment_id, :worker_id, :asked, :tokens, :cost_usd)
-on conflict (item_id) do update
-   set epoch = excluded.epoch, worker_id = excluded.worker_id, asked = excluded.asked,
-       tokens = excluded.tokens, cost_usd = excluded.cost_usd;
 
 -- name: overuse
 -- How many times as much as was asked for a call has used, where one has used more.
@@ -195,9 +179,6 @@ select experiment_id, prompt_tokens + completion_tokens + unknown_tokens, cost_u
 -- name: any_reservation
 select 1 from reservations limit 1;
 
--- name: settle_reservation
-delete from reservations where item_id = :item_id and epoch = :epoch;
-
 -- name: drop_reservations
 -- Of a worker that is gone: calls it never sent.
 delete from reservations where worker_id = :worker_id;
@@ -211,61 +192,7 @@ select (select count(*) from attempts a
            and a.cost_usd is null)
   from items i where i.id = :item_id;
 
--- name: remove_unknown_attempt
--- Of a worker that was taken for dead: what came after all takes its place.
--- What a budget has counted for it stays.
-delete from attempts
- where seq = (select max(seq) from attempts
-               where item_id = :item_id and epoch = :epoch and outcome = 'unknown'
-                 and cost_usd is null);
-
--- name: append_attempt
-insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
-  reason, error, http_status, request_id, model, finish_reason, prompt_tokens, completion_tokens,
-  cached_tokens, reasoning_tokens, cost_usd, response, vector, body)
-values (:seq, :item_id, :epoch, :worker_id, :server_id, :finished_at, :latency_ms, :outcome,
-  :reason, :error, :http_status, :request_id, :model, :finish_reason, :prompt_tokens,
-  :completion_tokens, :cached_tokens, :reasoning_tokens, :cost_usd, :response, :vector, :body);
-
--- name: note_parse_error
--- Of an answer that was kept before it was parsed.
-update attempts set error = :error where seq = :seq;
-
--- name: append_result
-insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
-  reparsed, finished_at)
-values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
-  :reparsed, :finished_at);
-
--- name: append_result_of_step
-insert into results (seq, item_id, attempt_seq, state, reason, error, parsed, spans, parser_id,
-  reparsed, finished_at, made_of, children, passed_over, passed_on)
-values (:seq, :item_id, :attempt_seq, :state, :reason, :error, :parsed, :spans, :parser_id,
-  :reparsed, :finished_at, :made_of, :children, :passed_over, :passed_on);
-
--- name: keep_answer
--- The answer is durable; the item stays claimed until it is parsed. Fenced as `settle`.
-update work set answer_seq = :answer_seq, second_call = 0
- where item_id = :item_id and epoch = :epoch and state = 'running';
-
 ------------------------------------------------------------------------------- exchange: steps
-
--- name: add_child
-insert into items (id, experiment_id, recipe_id, input, parent_id, parent_result, element)
-values (:id, :experiment_id, :recipe_id, :input, :parent_id, :parent_result, :element);
-
--- name: make_of
-update items set parent_result = :parent_result, input = :input where id = :item_id;
-
--- name: set_outdated
-update work set outdated = :outdated where item_id = :item_id and state = 'running';
-
--- name: ask_anew
--- What it was not asked before.
-update work
-   set state = 'pending', available_at = null, epoch = epoch + 1, tries = 0, crashes = 0,
-       parse_failures = 0, answer_seq = null, result_seq = null
- where item_id = :item_id and state <> 'running';
 
 -- name: add_gathering
 insert into items (id, experiment_id, recipe_id, input, parent_id, gathered)
@@ -296,7 +223,7 @@ select e.id, e.number, e.step, coalesce(s.ended, 0) as ended,
   from experiments e
   left join step_counters s on s.experiment_id = e.id
   left join counters c on c.experiment_id = e.id
- group by e.id;
+ group by e.id, s.ended;
 
 -- name: newest_failure
 select error from results where state = 'failed' order by seq desc limit 1;
@@ -344,8 +271,8 @@ select worker_id, asks_from from sole_askers where server = :server;
 -- Unless another one does that is still there. Who takes its place waits, as it may have halted, and
 -- the processes of its run are stopped then.
 insert into sole_askers (server, worker_id, asks_from) values (:server, :worker_id, 0)
-on conflict (server) do update set worker_id = :worker_id, asks_from = :asks_from
- where worker_id not in (select id from workers);
+on conflict (server) do update set worker_id = excluded.worker_id, asks_from = :asks_from
+ where sole_askers.worker_id not in (select id from workers);
 
 -- name: forget_sole_asker
 delete from sole_askers where server = :server;
@@ -425,22 +352,6 @@ select body from recipes where id = :recipe_id;
 
 ------------------------------------------------------------------------------- operator
 
--- name: reopen
--- Back to pending with all tries; the attempts made stay, and the results.
-update work
-   set state = 'pending', epoch = epoch + 1, tries = 0, crashes = 0, parse_failures = 0,
-       answer_seq = null, result_seq = null
- where item_id = :item_id and state in ('done', 'failed');
-
--- name: count_superseded
--- So many done results are their items' no more; live files that hold them are written anew.
-update experiments set superseded_results = superseded_results + :n where id = :experiment_id;
-
--- name: set_recipe
--- After `retry --set`. With other parameters once more, the base is still that of the first time.
-update items set recipe_id = :recipe_id, base_recipe_id = coalesce(base_recipe_id, recipe_id)
- where id = :item_id;
-
 -- name: answer_of_item
 -- Of one that is done, or that failed at its parser.
 select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_seq, r.reason,
@@ -455,15 +366,6 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
 -- name: left_reparsing
 -- By a process that is gone.
 select item_id, alone from reparsing where parser_id = :parser_id;
-
--- name: replace_result
--- Another result from the same answer; the earlier one stays in `results`.
-update work set state = :state, result_seq = :new_result_seq
- where item_id = :item_id and result_seq = :result_seq;
-
--- name: set_parser_of_result
--- Another parser makes the same of the answer.
-update results set parser_id = :parser_id where seq = :seq;
 
 -- name: rename_experiment
 update experiments set name = :new_name where id = :experiment_id;
@@ -487,40 +389,11 @@ update experiments set gathered_by = null
 -- name: delete_keys
 delete from item_keys where item_id in (select id from items where experiment_id = :experiment_id);
 
--- name: delete_keys_not_sorted
-delete from new_item_keys
- where item_id in (select id from items where experiment_id = :experiment_id);
-
 -- name: delete_results
 delete from results where item_id in (select id from items where experiment_id = :experiment_id);
 
--- name: delete_items
--- Work and attempts go with them.
-delete from items where experiment_id = :experiment_id;
-
--- name: delete_counters
-delete from counters where experiment_id = :experiment_id;
-
--- name: delete_parser_counters
-delete from parser_counters where experiment_id = :experiment_id;
-
--- name: delete_step_counters
-delete from step_counters where experiment_id = :experiment_id;
-
--- name: delete_totals
-delete from totals where experiment_id = :experiment_id;
-
--- name: delete_failed_calls
-delete from failed_calls where experiment_id = :experiment_id;
-
 -- name: delete_experiment
 delete from experiments where id = :experiment_id;
-
--- name: record_export
-insert into exports (experiment_id, path, rows, sha256, result_seq, exported_at)
-values (:experiment_id, :path, :rows, :sha256, :result_seq, :now)
-on conflict (experiment_id, path) do update
-   set rows = :rows, sha256 = :sha256, result_seq = :result_seq, exported_at = :now;
 
 ------------------------------------------------------------------------------- reading
 
@@ -546,11 +419,6 @@ select vector from attempts where seq = :attempt_seq;
 select response, error from attempts
  where item_id = :item_id and outcome = 'answered' and error is not null
  order by seq desc limit 1;
-
--- name: item_by_key
-select item_id from item_keys where key = :key
-union all
-select item_id from new_item_keys where key = :key;
 
 -- name: other_samples
 -- Of an item, by its first.
@@ -582,10 +450,6 @@ select * from item_results
  where id > :after and experiment_id = :experiment_id and state in ('done', 'failed')
  order by id limit :limit;
 
--- name: exports
-select x.experiment_id, e.name as experiment, x.path, x.rows, x.sha256, x.result_seq
-  from exports x join experiments e on e.id = x.experiment_id order by x.experiment_id, x.path;
-
 ------------------------------------------------------------------------------- live files
 
 -- name: superseded_of_all
@@ -593,30 +457,6 @@ select coalesce(sum(superseded_results), 0) from experiments;
 
 -- name: superseded_of_chain
 select sum(superseded_results) from experiments where id = :first_id or first_id = :first_id;
-
--- name: live_file
-select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
-  from live_files where path = :path;
-
--- name: live_files
-select path, experiment_id, result_seq, rows, size_bytes, sha256, superseded_results
-  from live_files order by path;
-
--- name: move_live_file
--- Changes nothing when the file became another's meanwhile.
-update live_files
-   set result_seq = :result_seq, rows = :rows, size_bytes = :size_bytes,
-       sha256 = :sha256
- where path = :path and experiment_id = :experiment_id;
-
--- name: forget_live_file
-delete from live_files where path = :path;
-
--- name: use_of_file
-select use from known_files where path = :path;
-
--- name: forget_export
-delete from exports where path = :path;
 
 ------------------------------------------------------------------------------- verify
 
@@ -671,17 +511,6 @@ select w.item_id from work w left join workers k on k.id = w.worker_id
 select custom_id, experiment_id from items i
  where custom_id is not null and exists (select 1 from work w where w.item_id = i.id)
  group by experiment_id, variant, custom_id, coalesce(sample, 1) having count(*) > 1 limit 20;
-
--- name: keys_without_item
-select item_id from item_keys union select item_id from new_item_keys
-except select item_id from work limit 20;
-
--- name: keys_of_two_items
--- One that waits may be sorted in already, of the same item.
-select n.item_id from new_item_keys n join item_keys k on k.key = n.key
- where k.item_id <> n.item_id
-union all
-select max(item_id) from new_item_keys group by key having count(*) > 1 limit 20;
 
 -- name: step_counters
 -- Of all steps that there are.

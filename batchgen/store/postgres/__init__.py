@@ -1,0 +1,14 @@
+"""The engine that keeps the store on a PostgreSQL server, for workers on many machines.
+
+connection   a database opened by one process: its transactions, on a thread of their own
+reading      the same for who only reads
+session      one connection, and transactions on it that are brought to a known end
+transaction  what a transaction function is given; how statements go out and come back
+opening      how a connection is made, and what the server is
+migrate      the schema, from migrations/postgres/*.sql
+sql          the statements, of postgres.sql and transactions/common.sql
+adapting     values there and back
+locks        what transactions lock, by number
+problems     what the server says, as errors of ours
+address      where a database is, and its name without the password
+"""

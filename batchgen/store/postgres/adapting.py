@@ -1,0 +1,60 @@
+"""How values go to PostgreSQL and come back: as SQLite has them, so that whoever reads them is
+written once. Whole numbers have 64 bits, yes and no are 1 and 0, a sum is a number, JSON is text.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.json import Encoder
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.string import StrDumperUnknown, TextLoader
+
+_NUL = "\0"
+_IN_ITS_PLACE = "\ufffd"  # no type of PostgreSQL takes U+0000
+_encoder = Encoder()  # bytes become base64
+
+
+class _TextDumper(StrDumperUnknown):
+    """Of no type, so that the statement decides which."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace(_NUL, _IN_ITS_PLACE) if _NUL in obj else obj)
+
+
+class _BoolLoader(Loader):
+    def load(self, data: Buffer) -> int:
+        return int(bytes(data) == b"t")
+
+
+class _NumericLoader(Loader):
+    """A sum of whole numbers is one."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data)
+        return int(text) if text.lstrip(b"-").isdigit() else float(text)
+
+
+def adapt(adapters: AdaptersMap) -> None:
+    """An int is of one type whatever its size: of several, each would prepare a statement anew."""
+    adapters.register_dumper(int, Int8BinaryDumper)
+    adapters.register_dumper(bool, Int8BinaryDumper)
+    adapters.register_dumper(str, _TextDumper)
+    adapters.register_loader("bool", _BoolLoader)
+    adapters.register_loader("numeric", _NumericLoader)
+    for kind in ("json", "jsonb"):
+        adapters.register_loader(kind, TextLoader)
+
+
+def as_json(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows for json_to_recordset: bytes are base64 in it, and U+0000 is replaced."""
+    text = _encoder.encode(rows)
+    if b"\\u0000" in text:  # perhaps only as what a text is about
+        text = _encoder.encode(
+            [{key: _without_nul(one) for key, one in row.items()} for row in rows]
+        )
+    return text.decode()
+
+
+def _without_nul(value: object) -> object:
+    return value.replace(_NUL, _IN_ITS_PLACE) if isinstance(value, str) else value

@@ -1,0 +1,204 @@
+"""One database of PostgreSQL, opened by one process: one connection, on a thread of its own.
+
+Every transaction is one plain function that runs on that thread from BEGIN to COMMIT. So a
+cancelled task cannot leave a transaction open, and no other task's statement can slip into it.
+Reads take the same connection: a server has a hundred of them, and a run may have as many workers.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from batchgen.clock import now_ms
+from batchgen.shutdown import uninterrupted
+from batchgen.store.postgres.address import PostgresAddress
+from batchgen.store.postgres.opening import connect, open_schema, refuse_read_only
+from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
+from batchgen.store.postgres.transaction import PostgresTransaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Database:
+    """Use `open_database`. `write` and `read` run one function as one transaction. A function may
+    run more than once, when others or a lost connection have undone what it did."""
+
+    def __init__(self, address: PostgresAddress, session: Session, own: dict[str, object],
+                 thread: "_Thread") -> None:  # fmt: skip
+        self.address = address
+        self.name = address.name
+        self._session = session
+        self._own = own
+        self._thread = thread
+
+    @property
+    def danger(self) -> str | None:
+        """Nobody can do harm to it from beside."""
+        return None
+
+    def warnings(self) -> list[str]:
+        """Words about settings with which a server loses what it has promised to keep."""
+        return self._session.server.warnings(self.name)
+
+    def owns(self, path: Path) -> bool:  # noqa: ARG002  as of every engine
+        """Its files are the server's."""
+        return False
+
+    def now_ms(self) -> int:
+        """The time of day by the server's clock, as far as it was compared with ours."""
+        return now_ms() + self._session.server.clock_offset_ms
+
+    def counts_for(self, worker_id: int) -> None:
+        """From now on what transactions count is counted by this worker; 0: by none."""
+        self._own["this_worker"] = worker_id
+
+    def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
+        """For how long a server that went away is waited for; `say` gets why, when it takes long,
+        on another thread."""
+        self._session.patience_s = patience_s
+        self._session.say_away = say
+
+    async def write(
+        self,
+        transaction: Callable[Concatenate[PostgresTransaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `transaction` while nobody else writes: all of it is durable on return, or none of it
+        is there. A caller that is cancelled meanwhile gets its CancelledError after the commit."""
+        return await self._run(ALONE, lambda db: transaction(db, *args, **kwargs))
+
+    async def write_beside(
+        self,
+        transaction: Callable[Concatenate[PostgresTransaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `write`, but others of these may be under way, whose commits its statements see."""
+        return await self._run(BESIDE, lambda db: transaction(db, *args, **kwargs))
+
+    async def read(
+        self,
+        query: Callable[Concatenate[PostgresTransaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `query` on one snapshot. Keep it short: what is deleted meanwhile cannot be cleared
+        up."""
+        return await self._run(SNAPSHOT, lambda db: query(db, *args, **kwargs))
+
+    async def settled(
+        self,
+        query: Callable[Concatenate[PostgresTransaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `read`, while nobody writes: no lower number can be committed later than one that it
+        sees. Keep it very short."""
+        return await self._run(SETTLED, lambda db: query(db, *args, **kwargs))
+
+    async def close(self) -> None:
+        await self._thread.close(self._session.close)
+
+    async def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
+        return await self._thread.run(
+            lambda: self._session.run(mode, transaction), self._session.impatient
+        )
+
+
+@asynccontextmanager
+async def open_database(address: PostgresAddress, *, create: bool) -> AsyncIterator[Database]:
+    """Open, and migrate, the database. Raises UsageError when there are no tables of ours in it and
+    not `create`."""
+    own: dict[str, object] = {"this_worker": 0, "this_machine": os.uname().nodename}
+
+    def open_session() -> Session:
+        connection, server = connect(address)
+        try:
+            refuse_read_only(server, address)
+            open_schema(connection, server, address, create=create)
+        except BaseException:
+            connection.close()
+            raise
+        return Session(address, connection, server, own)
+
+    thread = _Thread()
+    try:
+        session = await thread.run(open_session, threading.Event())
+    except BaseException:
+        await thread.close(lambda: None)
+        raise
+    database = Database(address, session, own, thread)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class _Thread:
+    """Runs one function after another. It is a daemon: a second Ctrl-C ends the event loop wherever
+    it is, and then nobody ends the thread, for which the exit must not wait."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="postgres", daemon=True).start()
+
+    async def run(self, function: Callable[[], T], impatient: threading.Event) -> T:
+        """Its result, also when cancelled: then `impatient` is set while it goes on."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._calls.put(lambda: _settle(loop, future, function))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            impatient.set()
+            try:
+                await uninterrupted(asyncio.wait([future]))
+            finally:
+                impatient.clear()
+            if future.done() and not future.cancelled():
+                future.exception()  # marks it as retrieved: there is nobody to raise it to
+            raise
+
+    async def close(self, last: Callable[[], object]) -> None:
+        try:
+            await self.run(lambda: _quietly(last), threading.Event())
+        finally:
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+def _settle(
+    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", function: Callable[[], Any]
+) -> None:
+    try:
+        result, problem = function(), None
+    except BaseException as exc:
+        result, problem = None, exc
+
+    def settle() -> None:
+        if problem is not None:
+            future.set_exception(problem)
+        else:
+            future.set_result(result)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:
+        pass  # the loop is closed, and nobody waits any more
+
+
+def _quietly(last: Callable[[], object]) -> None:
+    try:
+        last()
+    except Exception:  # noqa: S110  what was committed is safe, and nobody waits for it
+        pass

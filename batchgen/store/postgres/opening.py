@@ -1,0 +1,163 @@
+"""How a connection is made and made ready: its settings, what the server is, and the schema."""
+
+import os
+import time
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import conninfo
+
+from batchgen.errors import Remedy, StoreError, UsageError
+from batchgen.store.postgres.adapting import adapt
+from batchgen.store.postgres.address import PostgresAddress
+from batchgen.store.postgres.migrate import migrate, migrations, schema_version
+from batchgen.store.postgres.problems import connect_error, store_errors
+
+MINIMUM_SERVER = 14
+
+# What a connection needs to see that the network, or the machine at its other end, is gone. Those
+# of the address are stronger.
+_DEFAULTS = {
+    "connect_timeout": 10, "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5,
+    "keepalives_count": 3, "tcp_user_timeout": 25_000,
+}  # fmt: skip
+
+# A statement is planned once, for any values, and by the indexes: what the planner guesses of a
+# table that was empty a moment ago, or of a list that it cannot see, made a statement of a hundred
+# rows read millions.
+SETTINGS = {
+    "enable_seqscan": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    # Who stops in the middle of a transaction (a laptop's lid) keeps the others no longer.
+    "idle_in_transaction_session_timeout": "15s",
+    "lock_timeout": "60s",
+    "statement_timeout": "0",  # a proof of ten million rows takes minutes
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+}
+_SET = "select " + ", ".join(f"set_config('{name}', '{value}', {{local}})"
+                             for name, value in SETTINGS.items())  # fmt: skip
+SET_LOCAL = _SET.format(local="true")  # of the transaction alone, where a session is not our own
+_SET_SESSION = _SET.format(local="false")
+_LOOK = """
+select current_schema(), current_setting('search_path'), current_setting('server_encoding'),
+       current_setting('transaction_read_only'), current_setting('fsync'),
+       current_setting('full_page_writes'), current_setting('synchronous_commit'),
+       (extract(epoch from clock_timestamp()) * 1000)::bigint
+"""
+
+
+class Server(NamedTuple):
+    """What there is to know of it."""
+
+    schema: str
+    is_read_only: bool
+    is_fsync_off: bool
+    is_commit_unsafe: bool
+    clock_offset_ms: int  # how much later it is there than here
+
+    def warnings(self, name: str) -> list[str]:
+        words = []
+        if self.is_fsync_off:
+            words.append(
+                f"{name}: the server runs with fsync or full_page_writes off: when its machine "
+                "loses power, answers that were paid for can be lost, and the database with them."
+            )
+        if self.is_commit_unsafe:
+            words.append(
+                f"{name}: synchronous_commit is off for this user or database: a crash of the "
+                "server loses the answers of the last moments, which were paid for. Set it on: "
+                "alter role ... set synchronous_commit = on"
+            )
+        return words
+
+
+def connect(address: PostgresAddress) -> tuple[psycopg.Connection, Server]:
+    """A connection with our settings, no transaction begun. Raises StoreAwayError where it may be
+    made a while later, StoreError where not."""
+    connection = _dial(address)
+    try:
+        with store_errors(address):
+            return connection, _made_ready(connection, address)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def open_schema(
+    connection: psycopg.Connection, server: Server, address: PostgresAddress, *, create: bool
+) -> None:
+    """Bring the schema to the newest. Raises UsageError when there is none and not `create`,
+    SchemaError when it is not ours."""
+    with store_errors(address):
+        version = schema_version(connection, address)
+        if not version and not create:
+            raise UsageError(
+                f"{address.name}: there is no work table in it yet.", Remedy.ENQUEUE_FIRST
+            )
+        if version < len(migrations()):
+            if server.is_read_only:
+                raise StoreError(
+                    f"{address.name}: is a replica, or read only, and its tables are of an older "
+                    "batchgen. Name the primary.",
+                    Remedy.NAME_DATABASE,
+                )
+            migrate(connection, address, server.schema)
+
+
+def refuse_read_only(server: Server, address: PostgresAddress) -> None:
+    if server.is_read_only:
+        raise StoreError(
+            f"{address.name}: takes no writes: it is a replica, or set to be read only. Name the "
+            "primary; with several hosts in the address, add target_session_attrs=read-write.",
+            Remedy.NAME_DATABASE,
+        )
+
+
+def _dial(address: PostgresAddress) -> psycopg.Connection:
+    try:
+        given = conninfo.conninfo_to_dict(address.url)
+    except psycopg.Error as exc:
+        raise connect_error(exc, address) from None  # its words may be the URL
+    named = {"fallback_application_name": f"batchgen {os.uname().nodename} pid {os.getpid()}"}
+    options: dict[str, Any] = {**_DEFAULTS, **named, **given, "client_encoding": "utf8"}
+    try:
+        connection = psycopg.connect(**options, autocommit=True)
+    except psycopg.Error as exc:
+        raise connect_error(exc, address) from exc
+    connection.prepare_threshold = 0 if address.prepares else None  # at once, or never
+    connection.prepared_max = 1000  # more than there are statements
+    adapt(connection.adapters)
+    return connection
+
+
+def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Server:
+    version = connection.info.server_version // 10_000
+    if version < MINIMUM_SERVER:
+        raise StoreError(
+            f"{address.name}: the server is PostgreSQL {version}; batchgen needs "
+            f"{MINIMUM_SERVER} or newer."
+        )
+    if address.prepares:
+        connection.execute(_SET_SESSION)
+    asked_at = time.time_ns() // 1_000_000
+    row = connection.execute(_LOOK).fetchone()
+    answered_at = time.time_ns() // 1_000_000
+    assert row is not None
+    schema, path, encoding, read_only, fsync, pages, commit, server_ms = row
+    if encoding != "UTF8":
+        raise StoreError(
+            f"{address.name}: the database has the encoding {encoding}, which cannot hold every "
+            "text. Make one with: createdb -E UTF8 -T template0 NAME",
+            Remedy.NAME_DATABASE,
+        )
+    if schema is None:
+        raise StoreError(
+            f"{address.name}: there is no schema for its tables (search_path is {path}). Make it: "
+            "create schema NAME"
+        )
+    return Server(
+        schema, read_only == "on", "off" in (fsync, pages), commit == "off",
+        server_ms - (asked_at + answered_at) // 2,
+    )  # fmt: skip

@@ -1,0 +1,227 @@
+"""One connection to the server, and transactions on it, of one thread: begun, ended, and where the
+connection is lost in the middle, brought to an end that is known.
+
+Whether a transaction has landed of whose COMMIT nobody heard, the server tells: each has a number,
+which is known here before its COMMIT is sent, and by which another connection can ask for it. So a
+transaction that was lost is done again if it has not landed, and only then. Its function may have
+run more than once, and only the last time counts.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
+from batchgen.store.postgres.address import PostgresAddress
+from batchgen.store.postgres.locks import WRITING, lock_key
+from batchgen.store.postgres.opening import SET_LOCAL, Server, connect
+from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
+from batchgen.store.postgres.transaction import Answer, PostgresTransaction
+
+T = TypeVar("T")
+
+_DIAL_AGAIN_S = (0.05, 5.0)  # the first pause, and the longest
+_UNHEARD_LOOK_S = 0.1
+_MOST_TRIES = 20  # of a transaction that is given up for another's sake
+_SETTLING_MS = 200
+_SETTLE_S = 30.0  # longer than a process that stopped can keep the others
+
+_NUMBER = b"select pg_current_xact_id()::text"
+_LANDED = b"select pg_xact_status($1::text::xid8)"
+_END_IT = (
+    b"select pg_terminate_backend(pid) from pg_stat_activity"
+    b" where backend_xid = $1::text::xid8::xid"
+)
+
+
+class Mode(NamedTuple):
+    """A kind of transaction. `alone`: no other one that writes is under way meanwhile; None: it
+    does not matter."""
+
+    begin: bytes
+    writes: bool
+    alone: bool | None
+
+
+ALONE = Mode(b"begin", writes=True, alone=True)
+BESIDE = Mode(b"begin", writes=True, alone=False)
+SNAPSHOT = Mode(b"begin isolation level repeatable read read only", writes=False, alone=None)
+# Each statement sees what there is when it begins; as nobody writes, all see the same.
+SETTLED = Mode(b"begin read only", writes=False, alone=True)
+
+
+class _Attempt:
+    """How far a transaction came. With a number, its COMMIT may have been sent."""
+
+    number: str | None = None
+    result: object = None
+
+
+class Session:
+    """`patience_s`: for how long a server that is away is waited for; `say_away` gets why, once."""
+
+    def __init__(
+        self, address: PostgresAddress, connection: psycopg.Connection, server: Server,
+        own: Mapping[str, object],
+    ) -> None:  # fmt: skip
+        self.server = server
+        self.patience_s = 600.0
+        self.say_away: Callable[[str], None] = lambda _: None
+        self.impatient = threading.Event()  # somebody waits for the end, whichever it is
+        self._address = address
+        self._connection: psycopg.Connection | None = connection
+        self._own = own
+
+    def run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
+        """What `transaction` gives back, when it is durable; or it raises, and nothing of it is
+        there."""
+        give_up_at = time.monotonic() + self.patience_s
+        settle_until = time.monotonic() + _SETTLE_S
+        tries = 0
+        while True:
+            attempt = _Attempt()
+            try:
+                return self._once(mode, transaction, attempt)
+            except psycopg.Error as exc:
+                tries += 1
+                if self._has_lost(exc):
+                    if self._landed_after_all(exc, attempt, give_up_at):
+                        return attempt.result  # type: ignore[return-value]
+                elif is_worth_another_try(exc) and tries < _MOST_TRIES:
+                    time.sleep(random.uniform(0, 0.01 * tries))
+                elif mode is SETTLED and isinstance(exc, errors.LockNotAvailable):
+                    self._wait_to_settle(settle_until, exc)
+                else:
+                    raise self._as_ours(exc) from exc
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _once(
+        self, mode: Mode, transaction: Callable[[PostgresTransaction], T], attempt: _Attempt
+    ) -> T:
+        connection = self._connection
+        if connection is None:
+            raise psycopg.OperationalError("the connection was lost")
+        try:
+            with connection.pipeline():
+                number = self._begin(connection, mode)
+                result = transaction(PostgresTransaction(connection, self.server.schema, self._own))
+                if number is not None:
+                    attempt.result = result
+                    attempt.number = number.fetchone()[0]  # type: ignore[index]
+                connection.execute(b"commit")
+        except BaseException:
+            _roll_back(connection)
+            raise
+        return result
+
+    def _begin(self, connection: psycopg.Connection, mode: Mode) -> Answer | None:
+        """The number of what writes."""
+        connection.execute(mode.begin)
+        if not self._address.prepares:
+            connection.execute(SET_LOCAL.encode())
+        if mode is SETTLED:
+            connection.execute(f"set local lock_timeout = {_SETTLING_MS}")
+        if mode.alone is not None:
+            shared = "" if mode.alone else "_shared"
+            Answer(connection).execute(
+                f"select pg_advisory_xact_lock{shared}($1::int, $2::int)".encode(),
+                lock_key(self.server.schema, WRITING),
+            )
+        return Answer(connection).execute(_NUMBER) if mode.writes else None
+
+    def _has_lost(self, exc: psycopg.Error) -> bool:
+        """Whether the connection is of no use any more; then it is dropped."""
+        connection = self._connection
+        if connection is not None and not connection.closed and not is_lost(exc):
+            return False
+        if connection is not None:
+            connection.close()
+            self._connection = None
+        return True
+
+    def _landed_after_all(self, exc: psycopg.Error, attempt: _Attempt, give_up_at: float) -> bool:
+        """With a new connection. Raises StoreAwayError when there is none; where a COMMIT may have
+        been sent, StoreError, as then nobody knows."""
+        try:
+            self._connect_again(give_up_at)
+            return attempt.number is not None and self._has_landed(attempt.number, give_up_at)
+        except StoreAwayError as away:
+            if attempt.number is None:
+                raise
+            raise StoreError(
+                f"{away} What was being written when the server went away may be there, or not: "
+                "nobody knows until it is back.",
+                Remedy.RUN_AGAIN,
+            ) from exc
+
+    def _connect_again(self, give_up_at: float) -> None:
+        pause_s, longest_s = _DIAL_AGAIN_S
+        is_told = False
+        while self._connection is None:
+            try:
+                self._connection, self.server = connect(self._address)
+            except StoreAwayError as away:
+                if time.monotonic() > give_up_at or self.impatient.is_set():
+                    raise
+                if not is_told and pause_s > 1:
+                    is_told = True
+                    self.say_away(f"{away} Trying again for {self.patience_s:g} s.")
+                self.impatient.wait(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(2 * pause_s, longest_s)
+
+    def _has_landed(self, number: str, give_up_at: float) -> bool:
+        """The server may not have seen yet that the connection is gone."""
+        while True:
+            try:
+                status = self._ask(_LANDED, number)
+                if status == "in progress":
+                    self._ask(_END_IT, number)
+            except errors.InvalidParameterValue:  # in the future, to a replica that took over
+                return False
+            except psycopg.Error as exc:
+                if not self._has_lost(exc):
+                    raise self._as_ours(exc) from exc
+                self._connect_again(give_up_at)
+                continue
+            if status != "in progress":
+                return status == "committed"
+            if time.monotonic() > give_up_at:
+                raise StoreAwayError(
+                    f"{self._address.name}: the server has not ended a transaction whose "
+                    "connection was lost."
+                )
+            time.sleep(_UNHEARD_LOOK_S)
+
+    def _ask(self, text: bytes, number: str) -> object:
+        assert self._connection is not None
+        row = Answer(self._connection).execute(text, [number]).fetchone()
+        return row and row[0]
+
+    def _wait_to_settle(self, until: float, exc: psycopg.Error) -> None:
+        """Others write all the time, and to be alone with many takes luck."""
+        if time.monotonic() > until:
+            raise StoreBusyError(
+                f"{self._address.name}: another process has been writing for {_SETTLE_S:g} s.",
+                Remedy.RUN_AGAIN,
+            ) from exc
+        time.sleep(random.uniform(0.01, 0.05))
+
+    def _as_ours(self, exc: psycopg.Error) -> StoreError:
+        return store_error(exc, self._address)
+
+
+def _roll_back(connection: psycopg.Connection) -> None:
+    if connection.closed or connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        return
+    try:
+        connection.execute(b"rollback")
+    except psycopg.Error:
+        connection.close()  # which does it too

@@ -1,0 +1,94 @@
+"""A transaction on a connection to PostgreSQL: its statements by name.
+
+The connection is in pipeline mode: a statement is sent when it is given, and its answer is waited
+for only when somebody asks for it. So what is written costs no way to the server and back, and of
+several reads that are begun together all cost one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import RawCursor
+
+from batchgen.store.postgres.adapting import as_json
+from batchgen.store.postgres.locks import lock_keys
+from batchgen.store.postgres.sql import STATEMENTS, Statement
+
+_NOTHING: Mapping[str, object] = {}
+_LOCK = (
+    "select pg_advisory_xact_lock($1::int, key::int) from json_array_elements_text($2::json) key"
+)
+_NUMBERS = ("items", "attempts", "results")
+
+
+class Answer(RawCursor[tuple[Any, ...]]):
+    """Also what a cursor knows without a row is waited for."""
+
+    @property
+    def rowcount(self) -> int:
+        self._fetch_pipeline()
+        return self._rowcount
+
+    @property
+    def description(self) -> Any:
+        self._fetch_pipeline()
+        return super().description
+
+
+class PostgresTransaction:
+    """See `batchgen.store.transaction`. Begun and ended by who has the connection.
+
+    `own` are the parameters that the engine gives to statements by itself: `this_worker`, the
+    number of the worker that writes (0: none), and `this_machine`, where its files are.
+    """
+
+    __slots__ = ("_own", "_schema", "connection")
+
+    def __init__(
+        self, connection: psycopg.Connection, schema: str, own: Mapping[str, object]
+    ) -> None:
+        self.connection = connection
+        self._schema = schema
+        self._own = own
+
+    def execute(self, name: str, parameters: Mapping[str, object] = _NOTHING) -> Answer:
+        statement = STATEMENTS[name]
+        if statement.takes_rows:
+            parameters = {"rows": as_json([parameters])}
+        return self._run(statement, parameters)
+
+    def execute_many(self, name: str, rows: Sequence[Mapping[str, object]]) -> int:
+        """One statement for all of the rows, which it has as `:rows`. Nobody waits for it, so it
+        cannot tell how many it has changed."""
+        if rows:
+            self._run(STATEMENTS[name], {"rows": as_json(rows)})
+        return -1 if rows else 0
+
+    def first_new(self, table: str, n: int = 1) -> int:
+        if not n:
+            return 0
+        (first,) = self._fetched("select new_numbers($1, $2)", [table, n])
+        return int(first)
+
+    def newest(self, table: str) -> int:
+        assert table in _NUMBERS
+        text = f"select case when is_called then last_value else 0 end from {table}_numbers"  # noqa: S608
+        (newest,) = self._fetched(text, [])
+        return int(newest)
+
+    def lock(self, kind: str, keys: Sequence[object] = ()) -> None:
+        first, seconds = lock_keys(self._schema, kind, keys or [""])
+        Answer(self.connection).execute(_LOCK, [first, str(seconds)])
+
+    def _run(self, statement: Statement, parameters: Mapping[str, object]) -> Answer:
+        if statement.takes_own:
+            parameters = {**self._own, **parameters}
+        answer = Answer(self.connection)
+        answer.execute(statement.text, statement.values(parameters))
+        return answer
+
+    def _fetched(self, text: str, values: list[object]) -> tuple[Any, ...]:
+        row = Answer(self.connection).execute(text.encode(), values).fetchone()
+        assert row is not None
+        return row

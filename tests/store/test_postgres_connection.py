@@ -1,0 +1,151 @@
+"""Transactions on PostgreSQL: whole or not at all, alone or beside each other, whatever happens to
+the connection."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from batchgen.errors import StoreRefusedError
+from batchgen.store.postgres.address import PostgresAddress
+from batchgen.store.postgres.connection import Database, open_database
+from batchgen.store.postgres.transaction import PostgresTransaction
+from tests.kits.postgres import Cluster, execute
+
+
+@pytest.fixture
+async def database(postgres: PostgresAddress) -> AsyncIterator[Database]:
+    async with open_database(postgres, create=False) as opened:
+        yield opened
+
+
+def add_recipe(db: PostgresTransaction, digest: bytes = b"d" * 32, body: str = "{}") -> int:
+    rows = db.execute("add_recipe", {"digest": digest, "body": body, "now": 1})
+    return int(rows.fetchone()[0])  # type: ignore[index]
+
+
+def recipe(db: PostgresTransaction, number: int) -> Any:
+    return db.execute("recipe", {"recipe_id": number}).fetchone()
+
+
+def backend(db: PostgresTransaction) -> int:
+    return db.connection.info.backend_pid
+
+
+async def test_what_was_written_is_there_for_others(database: Database) -> None:
+    number = await database.write(add_recipe)
+    async with open_database(database.address, create=False) as other:
+        assert await other.read(recipe, number) == ("{}",)
+
+
+async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
+    def fail(db: PostgresTransaction) -> None:
+        add_recipe(db)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.write(fail)
+    assert execute(database.address.url, "select count(*) from recipes") == [(0,)]
+    assert await database.write(add_recipe)  # and the connection is still of use
+
+
+async def test_what_the_schema_refuses_is_told_and_leaves_nothing(database: Database) -> None:
+    with pytest.raises(StoreRefusedError, match="invalid input syntax for type json"):
+        await database.write(add_recipe, body="{")  # nobody waits for this statement's answer
+    with pytest.raises(StoreRefusedError, match="recipes_digest_check"):
+        await database.write_beside(add_recipe, digest=b"short")
+    assert execute(database.address.url, "select count(*) from recipes") == [(0,)]
+
+
+async def test_a_write_whose_connection_is_killed_is_done_again_once(database: Database) -> None:
+    pids = []
+
+    def killed_once(db: PostgresTransaction) -> int:
+        pids.append(backend(db))
+        number = add_recipe(db)
+        if len(pids) == 1:
+            execute(database.address.url, f"select pg_terminate_backend({pids[0]}, 5000)")
+        return number
+
+    number = await database.write(killed_once)
+    assert len(set(pids)) == 2
+    assert execute(database.address.url, "select id from recipes") == [(number,)]
+
+
+async def test_writes_wait_for_each_other_and_beside_ones_do_not(database: Database) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold(db: PostgresTransaction) -> None:
+        add_recipe(db)
+        begun.set()
+        assert may_end.wait(30)
+
+    async with open_database(database.address, create=False) as other:
+        holding = asyncio.create_task(database.write_beside(hold))
+        await asyncio.to_thread(begun.wait)
+        await other.write_beside(add_recipe, digest=b"b" * 32)
+        alone = asyncio.create_task(other.write(add_recipe, digest=b"a" * 32))
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while execute(database.address.url, waiting) == [(0,)]:
+            await asyncio.sleep(0.01)
+        assert not alone.done()
+        may_end.set()
+        await holding
+        await alone
+
+
+async def test_a_settled_read_waits_for_what_is_under_way(database: Database) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold(db: PostgresTransaction) -> int:
+        number = db.first_new("results")
+        begun.set()
+        assert may_end.wait(30)
+        return number
+
+    async with open_database(database.address, create=False) as other:
+        holding = asyncio.create_task(database.write_beside(hold))
+        await asyncio.to_thread(begun.wait)
+        looking = asyncio.create_task(other.settled(lambda db: db.newest("results")))
+        done, _ = await asyncio.wait([looking], timeout=0.5)  # longer than it may keep the others
+        assert not done
+        may_end.set()
+        assert await looking == await holding
+
+
+async def test_a_read_sees_one_snapshot(database: Database) -> None:
+    def look(db: PostgresTransaction) -> list[Any]:
+        before = recipe(db, 1)
+        execute(
+            database.address.url,
+            "insert into recipes (digest, body, created_at)"
+            " values (decode(repeat('00', 32), 'hex'), '{}', 1)",
+        )
+        return [before, recipe(db, 1)]
+
+    assert await database.read(look) == [None, None]
+    assert await database.read(recipe, 1) == ("{}",)
+
+
+async def test_numbers_are_blocks_that_follow_each_other(database: Database) -> None:
+    def take(db: PostgresTransaction) -> list[int]:
+        return [
+            db.newest("items"), db.first_new("items", 3), db.first_new("items"),
+            db.first_new("items", 0), db.newest("items"), db.newest("results"),
+        ]  # fmt: skip
+
+    assert await database.write_beside(take) == [0, 1, 4, 0, 4, 0]
+
+
+async def test_blocks_of_many_at_once_do_not_overlap(
+    postgres_server: Cluster, database: Database
+) -> None:
+    def take(db: PostgresTransaction) -> list[range]:
+        return [range(first := db.first_new("results", n), first + n) for n in range(1, 40)]
+
+    async with open_database(database.address, create=False) as other:
+        both = await asyncio.gather(database.write_beside(take), other.write_beside(take))
+    taken = [number for blocks in both for block in blocks for number in block]
+    assert sorted(taken) == list(range(1, len(taken) + 1))
