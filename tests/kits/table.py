@@ -37,13 +37,12 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
-from batchgen.store.sqlite import additions
-from batchgen.store.sqlite.item_keys import begin_pass
+from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.sqlite.migrate import migrate
-from batchgen.store.sqlite.transaction import SqliteTransaction
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import admin, intake, queue, repair, verify
 from batchgen.text.json_text import content_of, dump_json
+from tests.kits.engines import Engine, SqliteEngine, postgres_engine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,12 +114,22 @@ def claims(
 
 
 class Table:
-    """One database file, one clock (`now`, epoch ms), and every transaction of the store."""
+    """One database, one clock (`now`, epoch ms), and every transaction of the store."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
-        self.transaction = SqliteTransaction(db)
+    def __init__(self, engine: Engine | sqlite3.Connection) -> None:
+        self.engine = SqliteEngine(engine) if isinstance(engine, sqlite3.Connection) else engine
         self.now = START
+
+    @property
+    def transaction(self) -> Transaction:
+        """For looking, outside of `run`."""
+        return self.engine.transaction
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """Of SQLite's engine."""
+        assert isinstance(self.engine, SqliteEngine)
+        return self.engine.db
 
     def run(
         self,
@@ -129,13 +138,10 @@ class Table:
         **kwargs: P.kwargs,
     ) -> T:
         """One transaction, all or nothing, as `Database.write` runs it."""
-        self.db.execute("begin immediate")
-        try:
-            result = transaction(self.transaction, *args, **kwargs)
-            self.db.execute("commit")
-        except BaseException:
-            self.db.rollback()
-            raise
+        return self._run(0, lambda db: transaction(db, *args, **kwargs))
+
+    def _run(self, worker_id: int, transaction: Callable[[Transaction], T]) -> T:
+        result = self.engine.run(transaction, worker_id)
         assert self.counters() == self.recount()
         assert self.parser_counters() == self.recount_parsers()
         assert self.step_counters() == self.recount_steps()
@@ -156,12 +162,12 @@ class Table:
             into = intake.begin_intake(
                 db, experiment, recipe, parser, mode, self.now, samples, chain
             )
-            return replace(into, seen=begin_pass(db)) if into.first else into
+            return replace(into, seen=self.engine.begin_pass(db)) if into.first else into
 
         return self.run(begin)
 
     def add(self, into: Intake, rows: Sequence[NewItem], priority: int = 0) -> Added:
-        return self.run(additions.add_items, into, rows, priority)
+        return self.run(self.engine.add_items, into, rows, priority)
 
     def enqueue(
         self, *contents: Any, experiment: str = "e", recipe: Recipe = RECIPE, priority: int = 0
@@ -191,7 +197,9 @@ class Table:
     def exchange_want(
         self, worker_id: int, want: ClaimRequest, outcomes: Sequence[Outcome] = ()
     ) -> Exchange:
-        done = self.run(queue.exchange, worker_id, outcomes, want, self.now)
+        done = self._run(
+            worker_id, lambda db: queue.exchange(db, worker_id, outcomes, want, self.now)
+        )
         assert len(done.items) <= want.slots
         assert len(done.attempt_seqs) == len(outcomes)
         return done
@@ -236,7 +244,8 @@ class Table:
     # Looking
 
     def query(self, sql: str, *parameters: Any) -> list[Any]:
-        return self.db.execute(sql, parameters).fetchall()
+        _, rows = self.engine.query(sql, parameters)
+        return rows
 
     def one(self, sql: str, *parameters: Any) -> Any:
         """The only value of the only row."""
@@ -248,9 +257,8 @@ class Table:
 
     def work(self, item_id: int) -> dict[str, Any]:
         """An item's hot row by column, without what never changes."""
-        cursor = self.db.execute("select * from work where item_id = ?", (item_id,))
-        names = [column[0] for column in cursor.description]
-        row = dict(zip(names, cursor.fetchone(), strict=True))
+        names, (found,) = self.engine.query("select * from work where item_id = ?", (item_id,))
+        row = dict(zip(names, found, strict=True))
         return {
             k: v
             for k, v in row.items()
@@ -277,7 +285,7 @@ class Table:
     def recount(self) -> dict[tuple[int, str, str], int]:
         """What the counters must say, counted without any statement of the store."""
         rows = self.query(
-            "select experiment_id, state, ifnull((select reason from results where seq ="
+            "select experiment_id, state, coalesce((select reason from results where seq ="
             " result_seq and work.state <> 'stale'), ''), count(*) from work group by 1, 2, 3"
         )
         return {(e, state, reason): n for e, state, reason, n in rows}
@@ -300,14 +308,16 @@ class Table:
         """By step, the chains that ended there, and the done rows for which it was passed over."""
         return set(
             self.query(
-                "select s.id, (select count(*) from work, results where seq = result_seq and"
+                "select * from (select s.id,"
+                " (select count(*) from work, results where seq = result_seq and"
                 " work.state = 'done' and work.experiment_id = s.id and children = 0 and"
                 " s.gathered_by is null) as ended,"
                 " (select count(*) from work, results, experiments e where seq = result_seq and"
                 " work.state = 'done' and e.id = work.experiment_id and"
-                " ifnull(e.first_id, e.id) = ifnull(s.first_id, s.id) and e.number < s.number"
+                " coalesce(e.first_id, e.id) = coalesce(s.first_id, s.id) and e.number < s.number"
                 " and e.number + passed_over >= s.number) as passed_over"
-                " from experiments s where s.step is not null and ended + passed_over > 0"
+                " from experiments s where s.step is not null) counted"
+                " where ended + passed_over > 0"
             )
         )
 
@@ -316,9 +326,19 @@ class Table:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[Table]:
-    """A new database; in the end it must be free of contradictions."""
-    with closing(new_database(path)) as db:
-        table = Table(db)
+def open_table(where: Path | PostgresAddress) -> Iterator[Table]:
+    """A new file, or a database without rows; in the end it must be free of contradictions."""
+    with _engine_of(where) as engine:
+        table = Table(engine)
         yield table
         assert table.problems() == []
+
+
+@contextmanager
+def _engine_of(where: Path | PostgresAddress) -> Iterator[Engine]:
+    if isinstance(where, Path):
+        with closing(new_database(where)) as db:
+            yield SqliteEngine(db)
+    else:
+        with postgres_engine(where) as engine:
+            yield engine

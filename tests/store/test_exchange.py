@@ -1,8 +1,5 @@
 """Exchange: what slots finished is written, and what they do next is claimed, at once."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
@@ -24,14 +21,7 @@ from tests.kits.table import (
     answered,
     broken,
     new_item,
-    open_table,
 )
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
 
 
 @pytest.fixture

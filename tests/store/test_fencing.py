@@ -4,7 +4,6 @@ nothing any more."""
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,7 @@ from tests.kits.table import (
     claims,
     new_database,
     new_item,
-    open_table,
 )
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
 
 
 def test_a_heartbeat_extends_the_lease_of_a_worker_that_is_known(table: Table) -> None:

@@ -1,24 +1,16 @@
 """Recipes on trial, in the table: who may ask while the server answers nobody, and for what."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import pytest
 
 from batchgen.items import Done, Fail, Item, Outcome, Reason, Retry, Suspect
 from batchgen.store import ClaimRequest, Exchange, ServerWant, Trial
-from tests.kits.table import LEASE_MS, Table, answered, broken, claims, open_table
+from tests.kits.table import LEASE_MS, Table, answered, broken, claims
 
 NOT_SERVED = Retry(None, charged=False)
 ON_TRIAL = Trial(calls=16)
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
 
 
 def claim(
