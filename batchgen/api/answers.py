@@ -216,8 +216,9 @@ class StepStatus:
 @dataclass(frozen=True)
 class Status(_Ready):
     """How an experiment stands. `reasons` are those of its failed rows; `workers` are alive, on
-    whatever experiment of the database. Of items with `steps`, the rows are those of all steps, and
-    `ended` chains have come to their end. Printed, it is what `batchgen status` shows."""
+    whatever experiment of the database. Of items with `steps`, the rows are those of all steps;
+    `items` are those of the first one, each sample for itself, and `ended` chains have come to
+    their end. Printed, it is what `batchgen status` shows."""
 
     experiment: str
     total: int

@@ -20,9 +20,10 @@ from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
-from batchgen.store import Chain, Counts, Intake, OtherRecipe, Store, open_store
+from batchgen.store import Chain, Counts, Intake, NewRows, OtherRecipe, Store, open_store
 
 if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.chain import ConfiguredChain
     from batchgen.jobs.step_estimate import StepCost, StepsEstimate
 
 
@@ -33,7 +34,8 @@ class DryRun(Struct, frozen=True):
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
     cost at a price that is only that of the model's name. `steps`: what each of them would cost,
     if there are some; the others are sums then. `made` rows of steps follow what is done already,
-    by the names of the steps."""
+    by the names of the steps. What was gathered before becomes stale, if that `outdates_gathered`.
+    """
 
     enqueued: Enqueued
     first_prompt: ShownPrompt | None
@@ -44,6 +46,7 @@ class DryRun(Struct, frozen=True):
     cost_note: str | None = None
     steps: "tuple[StepCost, ...]" = ()
     made: Mapping[str, int] = field(default_factory=dict)
+    outdates_gathered: bool = False
 
     @property
     def calls(self) -> int:
@@ -102,57 +105,88 @@ async def dry_run(
     recipe, chain = asked.recipe, asked.chain
     progress = Enqueued() if progress is None else progress
     progress.samples = samples
-    prices = Prices(config.model)
+    prices, new = Prices(config.model), NewRows(0, 0)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory, chain)
     name = config.output_data.experiment_name
     async with _known(config) as known:
-        planned, counts = None, dict[str | None, Counts]()
-        anew, made = dict[str, int](), dict[str, int]()
+        there = _There()
         if known is not None:
-            counts = await _counts(*known)
-            if chain is None and None not in counts:
-                raise UsageError(
-                    f"experiment {name!r} was enqueued with steps, and there are none now.",
-                    Remedy.NAME_EXPERIMENT,
-                )
-            there = None
-            if chain is not None:
-                from batchgen.jobs.step_changes import refuse_other_steps
-
-                there = await refuse_other_steps(known[0], name, chain, other_recipe)
-            planned = await _planned(*known, asked, other_recipe, samples, there)
-            await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
-            progress.asked_anew = planned.asked_anew
-            if chain is not None and there is not None:
-                from batchgen.jobs.step_changes import way_of
-
-                way = await way_of(known[0], there, chain, other_recipe)
-                anew, made = way.rows, way.made
-                progress.asked_anew = sum(way.asked.values())
-        measured = tokens_of_an_answer(counts[None]) if None in counts else None
+            there = await _compared(known, name, asked, other_recipe, samples)
+            assert there.planned is not None
+            refusing = known[0], there.planned, reader, recipe, name, prices
+            await refuse_recipe(*refusing, chain=chain)
+            progress.asked_anew = there.asked_anew
+        measured = tokens_of_an_answer(there.counts[None]) if None in there.counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
         if chain is not None:
             from batchgen.jobs.step_estimate import StepsEstimate
 
-            named = {step: one for step, one in counts.items() if step is not None}
-            estimated.steps = StepsEstimate(config, chain, named, samples)
-        async with rehearsing(recipe, samples, known, planned, estimated.refuse) as rehearsal:
+            estimated.steps = StepsEstimate(config, chain, there.steps)
+        rehearsed = recipe, samples, known, there.planned, estimated.refuse
+        async with rehearsing(*rehearsed) as rehearsal:
             items = iter(estimated)
             rows, error = next_chunk(items, rehearsal.intake)
             if known is not None:
                 await refuse_changed_ids(known[0], rehearsal.intake, rows, name)
             while rows:
-                progress.new += await rehearsal.check(rows)
+                new += await rehearsal.check(rows)
+                progress.new = new.rows
                 if error is not None:
                     break
                 rows, error = next_chunk(items, rehearsal.intake)
             if error is not None:
                 raise error
-    if estimated.steps is not None:
-        found = _result_of_steps(progress, estimated, estimated.steps, anew, made)
-        note = estimate_note(config) if found.cost_usd else None
-        return replace(found, cost_note=note)
-    return _result(progress, estimated, prices, config.model.model)
+    if chain is None or estimated.steps is None:
+        return _result(progress, estimated, prices, config.model.model)
+    found = _result_of_steps(progress, estimated, estimated.steps, new, there)
+    note = estimate_note(config) if found.cost_usd else None
+    return replace(found, cost_note=note, outdates_gathered=there.outdates(chain, new, samples))
+
+
+class _There(Struct):
+    """The experiment as it is there, and how the pool would go into it. `counts` are those of its
+    steps, by their names, or its own; `anew` and `made` are by steps, too."""
+
+    planned: Intake | None = None
+    counts: "dict[str | None, Counts]" = field(default_factory=dict)
+    asked_anew: int = 0
+    anew: Mapping[str, int] = field(default_factory=dict)
+    made: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> dict[str, Counts]:
+        return {step: one for step, one in self.counts.items() if step is not None}
+
+    def outdates(self, chain: "ConfiguredChain", new: NewRows, samples: int) -> bool:
+        """Whether rows that have gathered something are stale then."""
+        from batchgen.jobs.step_changes import outdates_gathered
+
+        extends = new.rows > new.items * samples
+        return outdates_gathered(chain.plan, self.steps, self.made, extends=extends)
+
+
+async def _compared(
+    known: tuple[Store, int], name: str, asked: Asked, other_recipe: OtherRecipe, samples: int
+) -> _There:
+    """The known experiment with what is asked. Raises UsageError when it has other steps."""
+    store, chain = known[0], asked.chain
+    counts = await _counts(*known)
+    if chain is None:
+        if None not in counts:
+            raise UsageError(
+                f"experiment {name!r} was enqueued with steps, and there are none now.",
+                Remedy.NAME_EXPERIMENT,
+            )
+        planned = await _planned(*known, asked, other_recipe, samples, None)
+        return _There(planned, counts, planned.asked_anew)
+    from batchgen.jobs.step_changes import refuse_other_steps, way_of
+
+    there = await refuse_other_steps(store, name, chain, other_recipe)
+    planned = await _planned(*known, asked, other_recipe, samples, there)
+    if there is None or planned.choice or planned.other_plan:
+        return _There(planned, counts, planned.asked_anew)
+    way = await way_of(store, there, chain, other_recipe)
+    return _There(planned, counts, sum(way.asked.values()), way.rows, way.made)
 
 
 async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:
@@ -178,11 +212,11 @@ async def _planned(
 
 
 def _result_of_steps(
-    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", anew: Mapping[str, int],
-    made: Mapping[str, int],
+    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", new: NewRows,
+    there: _There,
 ) -> DryRun:  # fmt: skip
     """The sums of what is known of each."""
-    costs = steps.costs(progress.new, anew, made)
+    costs = steps.costs(new, there.anew, there.made)
     outs = [one.completion_tokens for one in costs]
     prices = [one.cost_usd for one in costs]
     return DryRun(
@@ -193,7 +227,7 @@ def _result_of_steps(
         None if None in prices else sum(filter(None, prices)),
         all(one.is_measured or one.runs_code for one in costs),
         steps=costs,
-        made=made,
+        made=there.made,
     )
 
 

@@ -11,7 +11,7 @@ from batchgen.store.transaction import Transaction
 if TYPE_CHECKING:  # who only reads need not load them
     from batchgen.items import NewItem
     from batchgen.store.seen_keys import SeenKeys
-    from batchgen.store.values import Added, Intake
+    from batchgen.store.values import Added, Intake, NewRows
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,9 +71,9 @@ class Additions(Protocol):
         """Before a pass over a pool that is only counted: the number of what would be its first
         row."""
 
-    async def count_new(self, into: "Intake", items: "Sequence[NewItem]", first: int) -> int:
-        """How many rows `add_items` would add, if none of the items had a conflict; as if these
-        rows were there, from number `first` on."""
+    async def count_new(self, into: "Intake", items: "Sequence[NewItem]", first: int) -> "NewRows":
+        """What `add_items` would add, if none of the items had a conflict; as if these rows were
+        there, from number `first` on."""
 
 
 class Reads(Protocol):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
-from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
+from batchgen.store import Added, NewRows, OtherRecipe, RecipeChoice, open_store
 from batchgen.store.sqlite import additions, item_keys
 from batchgen.store.transactions import intake, look, verify
 from batchgen.text.json_text import canonical_json, content_of, dump_json
@@ -469,11 +469,14 @@ def test_what_would_be_new_is_counted_as_it_would_be_added(
         table.add(table.begin(samples=2), [new_item(each) for each in known])
         into = table.begin(samples=samples)
         rows = [new_item(each) for each in pool]
-        number = first = table.run(additions.begin_count)
+        first, new = table.run(additions.begin_count), NewRows(0, 0)
+        into = replace(into, first=first)
         for row in rows:
-            number += table.run(additions.count_new, replace(into, first=first), [row], number)
+            new += table.run(additions.count_new, into, [row], first + new.rows)
         into = table.begin(samples=samples)
-        assert number - first == table.add(into, rows).new
+        assert new.rows == table.add(into, rows).new
+        added = "select count(*) from items where id >= ? and sample_of is null"
+        assert new.items == table.one(added, first)
 
 
 # The parser

@@ -28,7 +28,7 @@ from batchgen.store.sqlite.packed import packed
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.deltas import write_deltas
 from batchgen.store.transactions.rows import listed
-from batchgen.store.values import Added, Intake
+from batchgen.store.values import Added, Intake, NewRows
 from batchgen.text.json_text import load_json, same_content
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ def begin_count(db: Transaction) -> int:
     return db.newest("items") + 1
 
 
-def count_new(db: Transaction, intake: Intake, items: Sequence[NewItem], first: int) -> int:
-    """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
-    were there, from number `first` on."""
+def count_new(db: Transaction, intake: Intake, items: Sequence[NewItem], first: int) -> NewRows:
+    """What `add_items` would add, if none of the items had a conflict; as if these rows were there,
+    from number `first` on."""
     intake = replace(intake, seen=SeenKeys(is_enough=False))  # as it tells of stored rows alone
     known = look_up(db, [item.key for item in items], intake.seen)
     told = _tell(db, intake, items, known, first)
     note_keys(db, [row.key for row in told.new], first, intake.seen)
     note_met(db, told.met)
-    return len(told.new)
+    return NewRows(len(told.new), sum(row.sample_of is None for row in told.new))
 
 
 def _first_conflict(
@@ -228,7 +228,7 @@ class Additions:
     async def begin_count(self) -> int:
         return await self._db.write(begin_count)
 
-    async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> int:
+    async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> NewRows:
         return await self._db.write(count_new, into, items, first)
 
     async def _sort_keys_in(self, waiting: int) -> None:
