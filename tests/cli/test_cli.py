@@ -642,7 +642,7 @@ async def test_retry_by_reason_by_id_and_only_to_see(
     dry = await batchgen("retry", "--dry-run")
     assert dry.out == "3 failed items would go back to pending.\n"
     dry = await batchgen("retry", "--dry-run", "--reason", "rejected", "--json")
-    assert dry.json == {"retried": 2, "dry_run": True}
+    assert dry.json == {"retried": 2, "dry_run": True, "calls": 2, "cost_usd": None}
     assert (await project.batchgen("work")).code == 3
     assert simulator.calls == 3
 
