@@ -65,7 +65,7 @@ class Additions(Protocol):
         """As `Store.add_items`."""
 
     async def end_pass(self) -> None:
-        """After a pass that added items."""
+        """After a pass that added items; also before the next, of one that was killed."""
 
     async def begin_count(self) -> int:
         """Before a pass over a pool that is only counted: the number of what would be its first

@@ -115,6 +115,7 @@ class Store(ReadStore):
             return replace(into, seen=self._db.additions.begin_pass(db)) if into.first else into
 
         async with self._db.only_enqueueing(patience_s, say):
+            await self._db.additions.end_pass()  # that of a process that was killed
             if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
                 await seats.take_over_from_dead(self._db)
             yield await self._db.write(begin)

@@ -1200,6 +1200,9 @@ on conflict (key) do nothing;
 -- name: delete_new_keys
 delete from new_item_keys;
 
+-- name: key_page
+select key from item_keys where key > :after order by key limit :limit;
+
 -- name: any_met
 -- Whether any item of these spans was met.
 select exists (
