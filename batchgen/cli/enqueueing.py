@@ -290,6 +290,8 @@ def _dry_run_line(found: DryRun, name: str) -> str:
     line = f"{items} read{samples}, {done.new:,} new to {name}"
     if done.asked_anew:
         line += f", {done.asked_anew:,} to be asked with the new recipe"
+    if found.waiting:
+        line += f", {found.waiting:,} waiting already"
     if found.made:
         from batchgen.jobs.step_changes import made_text  # here: few have steps
 

@@ -188,4 +188,12 @@ class Config(Struct, frozen=True, kw_only=True):
         for name, path in files.items():
             if not path.exists() or path.is_dir():
                 problem = "is a directory" if path.is_dir() else "no such file"
-                raise ConfigError(f"{name}: {problem}: {path}")
+                raise ConfigError(f"{name}: {problem}: {path}{_if_text(name, path)}")
+
+
+def _if_text(name: str, path: Path) -> str:
+    """What to do if it is no path but the template itself."""
+    if not any(char in path.name for char in " {\n"):
+        return ""
+    how = "{text: ...}" if " (step " in name else name.removesuffix("_path")
+    return f" (a template itself is written as {how})"

@@ -18,7 +18,8 @@ def steps_table(summary: ExperimentSummary) -> list[str]:
     cost = f", ${summary.counts.cost_usd:,.4f}" if summary.counts.cost_usd else ""
     begun = f"{summary.items:,} row{'' if summary.items == 1 else 's'}"
     of = f" of {summary.steps[0].name}" if len(summary.steps) > 1 else ""  # with all samples
-    head = f"{summary.name}: {begun}{of}, {summary.counts.ended:,} ended{cost}"
+    chains = f"{summary.counts.ended:,} chain{'' if summary.counts.ended == 1 else 's'} ended"
+    head = f"{summary.name}: {begun}{of}, {chains}{cost}"
     states = ("pending", "running", "done", "skipped", "failed", "stale")
     rows = [["step", *states, "cost"], *(_step_cells(one) for one in summary.steps)]
     width, *widths = (max(7, *map(len, column)) for column in zip(*rows, strict=True))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # what has no steps need not load them
 
 
 class DryRun(Struct, frozen=True):
-    """`enqueued` counts what was read, and what would be new or asked anew: the `calls`.
+    """`enqueued` counts what was read, and what would be new or asked anew: the `calls`, together
+    with those of the rows that are `waiting` already.
     `first_prompt` is that of the first item, None in an empty pool. The tokens and the cost
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
@@ -47,18 +48,19 @@ class DryRun(Struct, frozen=True):
     steps: "tuple[StepCost, ...]" = ()
     made: Mapping[str, int] = field(default_factory=dict)
     outdates_gathered: bool = False
+    waiting: int = 0
 
     @property
     def calls(self) -> int:
         if self.steps:
             return sum(step.calls for step in self.steps)
-        return self.enqueued.new + self.enqueued.asked_anew
+        return self.enqueued.new + self.enqueued.asked_anew + self.waiting
 
     @property
     def asks_all(self) -> bool:
         """Whether all that was read is new, and nothing else would be asked."""
         done = self.enqueued
-        anew = done.asked_anew or self.made
+        anew = done.asked_anew or self.made or self.waiting
         return not anew and done.new == done.read * done.samples
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class DryRun(Struct, frozen=True):
             **samples,
             "new": self.enqueued.new,
             "asked_anew": self.enqueued.asked_anew,
+            "waiting": self.waiting,
             **(
                 prompt.to_json("first_messages", "first_prompt")
                 if prompt
@@ -121,7 +124,7 @@ async def dry_run(
         if chain is not None:
             from batchgen.jobs.step_estimate import StepsEstimate
 
-            estimated.steps = StepsEstimate(config, chain, there.steps)
+            estimated.steps = StepsEstimate(config, chain, there.steps, samples)
         rehearsed = recipe, samples, known, there.planned, estimated.refuse
         async with rehearsing(*rehearsed) as rehearsal:
             items = iter(estimated)
@@ -137,7 +140,7 @@ async def dry_run(
             if error is not None:
                 raise error
     if chain is None or estimated.steps is None:
-        return _result(progress, estimated, prices, config.model.model)
+        return _result(progress, estimated, prices, config.model.model, there.waiting)
     found = _result_of_steps(progress, estimated, estimated.steps, new, there)
     note = estimate_note(config) if found.cost_usd else None
     return replace(found, cost_note=note, outdates_gathered=there.outdates(chain, new, samples))
@@ -152,6 +155,24 @@ class _There(Struct):
     asked_anew: int = 0
     anew: Mapping[str, int] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
+    is_stale_after: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are to be asked as it is, and are not among those that are `asked_anew`."""
+        return sum(self.waiting_by_step.values()) if self.steps else (
+            max(0, self.counts.get(None, Counts()).open - self.asked_anew)
+        )  # fmt: skip
+
+    @property
+    def waiting_by_step(self) -> dict[str, int]:
+        """What is made of a step that is asked once more is not asked: it is stale then."""
+        found = dict[str, int]()
+        for step, counts in self.steps.items():
+            found[step] = max(0, counts.open - self.anew.get(step, 0) + self.made.get(step, 0))
+            if step == self.is_stale_after:
+                break
+        return found
 
     @property
     def steps(self) -> dict[str, Counts]:
@@ -186,7 +207,8 @@ async def _compared(
     if there is None or planned.choice or planned.other_plan:
         return _There(planned, counts, planned.asked_anew)
     way = await way_of(store, there, chain, other_recipe)
-    return _There(planned, counts, sum(way.asked.values()), way.rows, way.made)
+    again = next(iter(way.asked), None) if other_recipe is OtherRecipe.AGAIN else None
+    return _There(planned, counts, sum(way.asked.values()), way.rows, way.made, again)
 
 
 async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:
@@ -216,7 +238,7 @@ def _result_of_steps(
     there: _There,
 ) -> DryRun:  # fmt: skip
     """The sums of what is known of each."""
-    costs = steps.costs(new, there.anew, there.made)
+    costs = steps.costs(new, there.anew, there.made, there.waiting_by_step)
     outs = [one.completion_tokens for one in costs]
     prices = [one.cost_usd for one in costs]
     return DryRun(
@@ -228,13 +250,16 @@ def _result_of_steps(
         all(one.is_measured or one.runs_code for one in costs),
         steps=costs,
         made=there.made,
+        waiting=there.waiting,
     )
 
 
-def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str) -> DryRun:
+def _result(
+    progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str, waiting: int
+) -> DryRun:
     """The estimate is of all that was read; the calls are like the average of these."""
     found, read = estimated.estimate, progress.read * progress.samples
-    share = (progress.new + progress.asked_anew) / read if read else 0
+    share = (progress.new + progress.asked_anew + waiting) / read if read else 0
     out, cost_usd = found.completion_tokens, found.cost_usd
     return DryRun(
         progress,
@@ -244,6 +269,7 @@ def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: 
         None if cost_usd is None else cost_usd * share,
         found.is_measured,
         prices.estimate_note(model) if cost_usd else None,
+        waiting=waiting,
     )
 
 

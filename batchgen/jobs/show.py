@@ -177,25 +177,27 @@ async def details_of(
             chained.setdefault((item.experiment, own), []).append(number)
     for ids in chained.values():
         chosen = {number for number in numbers if number in links} if len(ids) == 1 else set[int]()
-        rows = await _rows_of_chains(store, reader, ids, list(experiments.values()), step, chosen)
+        by_id = {one.id: one for one in experiments.values()}
+        rows, is_all = await _rows_of_chains(store, reader, ids, by_id, step, chosen)
         first = await store.item(ids[0])
-        of_row = next(iter(chosen), None)
+        of_row = None if is_all else next(iter(chosen))
         found += [ChainDetails(first, tuple(rows), of_row)] if rows and first else []
     return found
 
 
 async def _rows_of_chains(
     store: ReadStore, reader: SentReader, first_ids: Sequence[int],
-    experiments: Sequence[Experiment], step: str | None, chosen: Collection[int],
-) -> list[ItemDetails]:  # fmt: skip
-    """Of the chains that the `chosen` rows are in; of all, if there are none."""
-    by_id = {one.id: one for one in experiments}
+    by_id: Mapping[int, Experiment], step: str | None, chosen: Collection[int],
+) -> tuple[list[ItemDetails], bool]:  # fmt: skip
+    """Of the chains that the `chosen` rows are in; of all, if there are none. And whether these are
+    all that there are."""
     rows = await store.chain_rows_below(first_ids)
     chain = await store.chain_of(rows[0].experiment_id)
     assert chain is not None
     by_seq = {row.result_seq: row.id for row in rows}
     found = []
-    for row in _in_chains_of(chosen, rows, by_seq) if chosen else rows:
+    of_chosen = _in_chains_of(chosen, rows, by_seq) if chosen else rows
+    for row in of_chosen:
         name = by_id[row.experiment_id].step or ""
         if step is not None and name != step:
             continue
@@ -206,7 +208,7 @@ async def _rows_of_chains(
         if (item := await store.item(row.id)) is not None:
             details = await _item_details(store, reader, item)
             found.append(replace(details, step=place))
-    return found
+    return found, len(of_chosen) == len(rows)
 
 
 def _in_chains_of(

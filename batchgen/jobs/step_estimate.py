@@ -43,9 +43,9 @@ class StepsEstimate:
     steps that are there already, by their names."""
 
     def __init__(
-        self, config: Config, chain: ConfiguredChain, counts: Mapping[str, Counts]
+        self, config: Config, chain: ConfiguredChain, counts: Mapping[str, Counts], samples: int
     ) -> None:
-        self._items = 0
+        self._items, self._samples = 0, samples
         self._steps = []
         before = counts.get(chain.steps[0].name, Counts())  # of what a row of a step stems from
         for number, one in enumerate(chain.steps):
@@ -59,16 +59,23 @@ class StepsEstimate:
             step.add(item, self._steps)
 
     def costs(
-        self, new: NewRows, asked_anew: Mapping[str, int], made: Mapping[str, int]
-    ) -> tuple[StepCost, ...]:
-        """Of `new` first rows, with all that follows them; and of rows of steps that are asked
-        anew. `made` ones among these were not there: each goes through the steps after its own, up
-        to one that gathers. That has a row for each new item; where it has one, it is stale."""
-        costs, follow = [], 0
+        self, new: NewRows, asked_anew: Mapping[str, int], made: Mapping[str, int],
+        waiting: Mapping[str, int],
+    ) -> tuple[StepCost, ...]:  # fmt: skip
+        """Of `new` first rows, with all that follows them; of rows of steps that are asked anew;
+        and of those that are `waiting` already. These, and the `made` ones, were not asked yet:
+        each goes through the steps after its own, up to one that gathers. That has a row for each
+        new item, and for each that has none yet; where it has one, it is stale."""
+        first = self._steps[0]
+        begun = waiting.get(first.name, 0)
+        new += NewRows(begun, round(begun / self._samples))
+        costs, follow, waited = [], 0, 0
         for step in self._steps:
-            follow = 0 if step.gathers else follow
-            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow, self._items))
-            follow += made.get(step.name, 0)
+            waits = 0 if step is first else waiting.get(step.name, 0)
+            if step.gathers:
+                follow, waits = 0, waits + min(waited, step.not_made(first, self._samples))
+            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow + waits, self._items))
+            follow, waited = follow + made.get(step.name, 0) + waits, waited + waits
         return tuple(costs)
 
 
@@ -84,6 +91,7 @@ class _Step:
         self._number, self._plan = number, plan
         self.gathers = plan.steps[number].gather is not None
         self._renderer = chain.renderers[number]
+        self.counts = counts
         self._rows_each = 1.0
         last = max((n for n, rule in enumerate(rules) if rule.gather), default=-1)
         self._is_of_items = last >= 0
@@ -105,6 +113,10 @@ class _Step:
             self._estimate = Estimate(Prices(model), tokens)
         else:
             self.answer_tokens = 0
+
+    def not_made(self, first: "_Step", samples: int) -> int:
+        """Of a step that gathers: so many items of which the `first` rows are there have no row."""
+        return max(0, round(first.counts.finished / samples) - self.counts.total)
 
     def add(self, item: ItemInput, steps: "list[_Step]") -> None:
         if self._renderer is None:

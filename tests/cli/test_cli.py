@@ -529,7 +529,7 @@ async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     )
     dry = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
     assert dry.json == {
-        "read": 3, "new": 3, "asked_anew": 0,
+        "read": 3, "new": 3, "asked_anew": 0, "waiting": 0,
         "first_messages": [{"role": "user", "content": "Say w0"}],
         "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "is_measured": False,
     }  # fmt: skip

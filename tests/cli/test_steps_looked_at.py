@@ -107,3 +107,65 @@ async def test_a_condition_on_what_no_row_has_is_told(judged: Project) -> None:
     assert len(good.out.splitlines()) == 1
     some = await judged.batchgen("export", "--where", "id == 'x' and judge.x > 1", "-o", "-")
     assert "warning" not in some.err  # it was looked for in no row
+
+
+async def test_a_dry_run_counts_what_is_waiting_already(
+    project: Project, simulator: Simulator
+) -> None:
+    """As after a Ctrl-C: nothing is new, and yet `run` has calls to make."""
+    project.config(STEPS, price=PRICE, max_tokens=100)
+    project.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when"]'), Behaviour.ok('["where"]'))
+    for question in ("why", "when", "where"):
+        simulator.script(f"Judge {question}", Behaviour.ok("1"))
+    before = json.loads(
+        (await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out
+    )
+    await project.batchgen("enqueue", "pool.jsonl")
+    dry = json.loads((await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out)
+    assert (before["waiting"], dry["new"], dry["waiting"]) == (0, 0, 2)
+    assert [dry[name] for name in ("steps", "cost_usd")] == [
+        before[name] for name in ("steps", "cost_usd")
+    ]
+    await project.batchgen("work", "--step", "questions")
+    said = (await project.batchgen("enqueue", "pool.jsonl", "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to qa, 3 waiting already; nothing was written."
+    assert [line.split(",")[0] for line in said[1:5]] == [
+        "  questions  no call", "  answer     about 3 calls", "  judge      at least 3 calls",
+        "Estimated for about 6 calls: 60 tokens in",
+    ]  # fmt: skip
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 8
+    said = (await project.batchgen("enqueue", "pool.jsonl", "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to qa; nothing was written."
+
+
+async def test_a_dry_run_counts_gathering_rows_that_are_still_to_be_made(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(
+        STEPS + '  - {name: best, gather: judged, user: {text: "Choose of {judged}"}}\n'
+        '  - {name: title, user: {text: "A title for {best}"}}\n'
+    )
+    project.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when"]'), Behaviour.ok('["where"]'))
+    await project.batchgen("enqueue", "pool.jsonl")
+    await project.batchgen("work", "--step", "questions")
+    dry = json.loads((await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out)
+    assert [(step["step"], step["calls"]) for step in dry["steps"]] == [
+        ("questions", 0), ("answer", 3), ("judge", 3), ("best", 2), ("title", 2),
+    ]  # fmt: skip
+
+
+async def test_a_dry_run_without_steps_counts_what_is_waiting_too(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"id": "p", "topic": "tides"}, {"id": "q", "topic": "moon"}])
+    project.config(price=PRICE, max_tokens=100)
+    enqueue = ("enqueue", "pool.jsonl", "--prompt", "Write about {topic}")
+    first = (await project.batchgen(*enqueue, "--dry-run")).out.splitlines()
+    await project.batchgen(*enqueue)
+    said = (await project.batchgen(*enqueue, "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to default, 2 waiting already; nothing was written."
+    assert said[1] == first[1].replace("Estimated", "Estimated for 2 calls")
+    assert simulator.calls == 0
