@@ -575,6 +575,11 @@ def test_rows_of_functions_are_for_who_runs_code(table: Table) -> None:
     done = Outcome(score, (), Done("0.5", followed))
     items = table.exchange_want(line.worker, want, [done]).items
     assert [(item.id, item.server) for item in items] == [(5, "s"), (4, "")]
+    line.enqueue("c")
+    line.done(line.claim()[0], "v", Child(1))
+    none = ServerWant("", 0, experiments=(2,), runs_code=True)
+    busy = ClaimRequest((ServerWant("s", 5), none), (3, 2, 1))
+    assert table.exchange_want(line.worker, busy).items == []
     assert items[0].links[-1].parsed_json == "0.5"
 
 
