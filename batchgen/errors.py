@@ -59,6 +59,7 @@ class Remedy(Enum):
     RAISE_MAX_TOKENS = auto()  # which, setting
     MEND_PARSER = auto()  # which, scope
     MEND_FUNCTION = auto()  # which
+    MEND_LIST = auto()  # which
     CHANGE_STEP = auto()  # which, item
     MEND_GATHERED = auto()  # item
     ASK_ANOTHER_MODEL = auto()  # which

@@ -37,6 +37,7 @@ class _Expression:
         self.text = text.strip()
         self._known, self._label = names, label
         self._names: set[str] = set()
+        self._looked_for: dict[str, bool] = {}  # paths, and whether something was there
         if not self.text:
             raise self._problem("is empty")
         if len(self.text) > _MAX_CHARS:
@@ -58,6 +59,11 @@ class _Expression:
         """Those that are in it."""
         return frozenset(self._names)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The paths that were looked for, and were there in nothing that it was asked of."""
+        return tuple(path for path, found in self._looked_for.items() if not found)
+
     def _value(self, value_of: Callable[[str], Any]) -> Any:
         return self._evaluate({name: value_of(name) for name in self._names})
 
@@ -76,9 +82,9 @@ class _Expression:
             case ast.Name(id=name):
                 return self._field(node, name)
             case ast.Attribute(value=value, attr=name):
-                return _item_of(self._compiled(value), name)
+                return self._noting(node, _item_of(self._compiled(value), name))
             case ast.Subscript(value=value, slice=key):
-                return _item_of(self._compiled(value), self._key(key))
+                return self._noting(node, _item_of(self._compiled(value), self._key(key)))
             case ast.List(elts=elements) | ast.Tuple(elts=elements):
                 parts = [self._compiled(element) for element in elements]
                 return lambda row: [part(row) for part in parts]
@@ -92,6 +98,17 @@ class _Expression:
             raise self._refused(node, f"there is no {name}; there is {known} (a text needs quotes)")
         self._names.add(name)
         return lambda row: row[name]
+
+    def _noting(self, node: ast.expr, item: _Evaluate) -> _Evaluate:
+        path, looked_for = ast.get_source_segment(self.text, node) or "", self._looked_for
+
+        def noting(row: _Values) -> Any:
+            value = item(row)
+            if not looked_for.get(path):
+                looked_for[path] = value is not None
+            return value
+
+        return noting
 
     def _comparison(self, node: ast.expr, sides: list[ast.expr], ops: list[ast.cmpop]) -> _Evaluate:
         tests = []

@@ -110,10 +110,11 @@ class Retried(_Ready):
     """`retried` rows went back to pending, or would have in a `dry_run`; `overridden` ones did not,
     as parameters of their own win over the new ones.
 
-    Of stale rows, `restored` ones see what they saw before, and are as they were, without a call;
-    `waiting` ones wait for what they are made of, and `unmade` ones are made by the steps no more.
-    `cost_usd` is what as many calls cost before;
-    None: not known."""
+    `cost_usd` is what as many calls cost before, told by a `dry_run` and of stale rows; None: not
+    known. Of stale rows, `restored` ones see what they saw before, and are as they were, without a
+    call; `waiting` ones wait for what they are made of, and `unmade` ones are made by the steps no
+    more.
+    """
 
     retried: int
     overridden: int
@@ -125,7 +126,8 @@ class Retried(_Ready):
 
     @classmethod
     def of(cls, result: RetryResult) -> "Retried":
-        return cls(result.retried, result.overridden, result.dry_run)
+        cost_usd = result.cost.cost_usd if result.cost else None
+        return cls(result.retried, result.overridden, result.dry_run, cost_usd=cost_usd)
 
     @classmethod
     def of_stale(cls, result: StaleResult) -> "Retried":
@@ -216,8 +218,9 @@ class StepStatus:
 @dataclass(frozen=True)
 class Status(_Ready):
     """How an experiment stands. `reasons` are those of its failed rows; `workers` are alive, on
-    whatever experiment of the database. Of items with `steps`, the rows are those of all steps, and
-    `ended` chains have come to their end. Printed, it is what `batchgen status` shows."""
+    whatever experiment of the database. Of items with `steps`, the rows are those of all steps;
+    `items` are those of the first one, each sample for itself, and `ended` chains have come to
+    their end. Printed, it is what `batchgen status` shows."""
 
     experiment: str
     total: int

@@ -30,7 +30,7 @@ from batchgen.jobs.reparse import bring_up_to_date, still_up_to_date
 from batchgen.jobs.sources import note_own_files, only_offers
 from batchgen.jobs.status import watch_run
 from batchgen.jobs.whole_pool import check_items, refuse_known_ids
-from batchgen.jobs.work import WorkResult, spec_of, work
+from batchgen.jobs.work import WorkResult, check_options, spec_of, work
 from batchgen.llm.prices import Prices
 from batchgen.parsers import StepFunction
 from batchgen.pool import Entries, Entry
@@ -78,9 +78,10 @@ async def running(job: Job, open_pool: OpenPool, stop: Stop) -> AsyncIterator["R
     the file; leaving it by an exception lets the calls in flight finish first, and by a
     cancellation abandons them.
 
-    Raises InputError or TemplateError for an item that cannot be one, StoppedError when the run
-    halts or is stopped.
+    Raises InputError or TemplateError for an item that cannot be one, ConfigError for a budget that
+    cannot be kept, StoppedError when the run halts or is stopped.
     """
+    check_options(job.config, job.request.work_options)
     progress = Progress(quiet=not job.request.progress)
     with stop_on_signal(stop, lambda: progress.say(stopping(stop))):
         pool = await _unless_stopped(stop, open_pool())
@@ -166,10 +167,16 @@ async def _bring_up_to_date(
 def _say_followed(progress: Progress, enqueued: Enqueued) -> None:
     """What other rules of the steps have made of rows that were done."""
     followed = enqueued.followed
-    if followed is None or not followed.rows:
+    if followed is None or not (followed.rows or followed.read_again):
         return
     made = ", ".join(f"{n:,} of {step}" for step, n in followed.added.items()) or "none"
-    progress.say(f"rows that the new steps make of what is done: {made}")
+    line = f"rows that the new steps make of what is done: {made}"
+    if followed.read_again:
+        line += (
+            ". Rows that had failed for want of a list, and were read again without a call: "
+            f"{followed.read_again:,}"
+        )
+    progress.say(line)
 
 
 async def _enqueue(
@@ -178,14 +185,15 @@ async def _enqueue(
     request, so_far = job.request, Enqueued()
     async with (
         _turn_to_enqueue(),
-        progress.telling(lambda: f"{so_far.read:,} items read, {so_far.new:,} rows new"),
+        progress.telling(lambda: so_far.so_far),
     ):
         return await enqueue(
             store, entries, job.asked.recipe, job.experiment, progress=so_far,
             parser=job.asked.version, chain=job.asked.chain, other_recipe=request.other_recipe,
             prices=Prices(job.config.model), samples=request.samples,
             keep_ids=True, pool_alone=True,
-            directory=job.config.directory, say=progress.say,
+            directory=job.config.directory, parse_timeout_s=job.config.work.parse_timeout_s,
+            say=progress.say,
         )  # fmt: skip
 
 

@@ -63,6 +63,10 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.MEND_FUNCTION:
         "Mend the function: the next run runs these rows again, without a call. To run it as it "
         "is: pipeline.retry({which})",
+    Remedy.MEND_LIST:
+        "Mend the path of that step's each, and run with recipe=\"replace\"; or mend the parser. "
+        "What was answered is read again then, without a call. For other answers: "
+        "pipeline.retry({which})",
     Remedy.CHANGE_STEP:
         "The same request fails again, or none can be made of what the steps before it said. See "
         "it: batchgen show {item}. Change the step, and run with recipe=\"replace\"",

@@ -190,7 +190,8 @@ async def enqueue_pool(
                 store, pool, asked.recipe, name, parser=asked.version, chain=asked.chain,
                 other_recipe=mode, prices=Prices(config.model),
                 samples=flags.samples, priority=flags.priority,
-                skip_invalid=skip, progress=progress, directory=config.directory, say=session.say,
+                skip_invalid=skip, progress=progress, directory=config.directory,
+                parse_timeout_s=config.work.parse_timeout_s, say=session.say,
             )  # fmt: skip
     except (UsageError, asyncio.CancelledError):
         if progress.new:
@@ -210,9 +211,9 @@ async def enqueue_pool(
 
 
 def _so_far_line(name: str, progress: Enqueued, pace: Pace) -> str:
-    return (
-        f"{name}: {progress.read:,} items read, {progress.new:,} rows new, {pace.of(progress.read)}"
-    )
+    """By what it does at the moment, of which there are so many a second."""
+    rate = "" if progress.following else f", {pace.of(progress.read)}"
+    return f"{name}: {progress.so_far}{rate}"
 
 
 async def _find_experiment(store: Store, name: str) -> Experiment | None:
@@ -289,11 +290,17 @@ def _dry_run_line(found: DryRun, name: str) -> str:
     line = f"{items} read{samples}, {done.new:,} new to {name}"
     if done.asked_anew:
         line += f", {done.asked_anew:,} to be asked with the new recipe"
+    if found.waiting:
+        line += f", {found.waiting:,} waiting already"
     if found.made:
         from batchgen.jobs.step_changes import made_text  # here: few have steps
 
         names = [step.step for step in found.steps]
         line += f"; new rows of what is done already: {made_text(found.made, names)}"
+    if found.outdates_gathered:
+        from batchgen.jobs.step_changes import GATHERED_BEFORE  # here, too
+
+        line += f"; {GATHERED_BEFORE}"
     return f"{line}; nothing was written."
 
 

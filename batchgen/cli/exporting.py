@@ -44,6 +44,7 @@ async def export_to(
             file = data_file(is_json=request.format.is_json)
             rows, absent, left_out = await export_stream(store, experiment, file, request)
         _warn_of_absent(session, absent)
+        _warn_of_where(session, request)
         left_out = left_out or await left_out_of(store, experiment, request, rows)
         stays = await _stays_stale(store, experiment, left_out)
         if text := _left_out_text(left_out, stays=stays):
@@ -56,6 +57,7 @@ async def export_to(
         exported = await export(
             store, config.output_data, experiment, path, request, overwriting, read.put
         )
+    _warn_of_where(session, request)
     stays = await _stays_stale(store, experiment, exported.left_out)
     _say_result(session, exported, stays=stays, as_json=as_json)
 
@@ -97,6 +99,11 @@ async def _warn_of_outdated(
 def _warn_of_absent(session: Session, columns: Sequence[str]) -> None:
     if columns:
         session.warn(f"columns: no row has {', '.join(columns)}; what stands there is empty")
+
+
+def _warn_of_where(session: Session, request: ExportRequest | None) -> None:
+    if request and request.where and (absent := request.where.absent):
+        session.warn(f"where: no row has {', '.join(absent)}, so that it is null in all of them")
 
 
 def _say_result(session: Session, result: ExportResult, *, stays: bool, as_json: bool) -> None:

@@ -62,6 +62,10 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.MEND_FUNCTION:
         "Mend the function; {batchgen} work runs these rows again then, without a call. To run it "
         "as it is: {batchgen} retry{which}",
+    Remedy.MEND_LIST:
+        "Mend the path of that step's each, and run with --recipe replace; or mend the parser. "
+        "What was answered is read again then, without a call. For other answers: {batchgen} "
+        "retry{which}",
     Remedy.CHANGE_STEP:
         "The same request fails again, or none can be made of what the steps before it said. See "
         "it: {batchgen} show {item}. Ask with another parameter: {batchgen} retry{which} --set "

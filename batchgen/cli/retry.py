@@ -14,7 +14,7 @@ from batchgen.display.steps import stale_result_text
 from batchgen.items import Reason
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import outdated
-from batchgen.jobs.retry import RetryRequest
+from batchgen.jobs.retry import RetryCost, RetryRequest
 from batchgen.jobs.retry import retry as retry_items
 from batchgen.jobs.retry_stale import retry_stale
 from batchgen.store import Store, open_store
@@ -95,7 +95,8 @@ def retry(
         else:
             went = "would go" if dry_run else "went"
             items = counted(result.retried, "item" if done_too else "failed item")
-            print_text(f"{items} {went} back to pending.")
+            cost = _cost_text(result.cost) if result.cost and result.retried else ""
+            print_text(f"{items} {went} back to pending{cost}.")
         if result.unmade:
             session.say(
                 f"not retried: {counted(result.unmade, 'item')}, as what a step is made of is not "
@@ -104,6 +105,14 @@ def retry(
         return 0
 
     return run_async(job())
+
+
+def _cost_text(cost: RetryCost) -> str:
+    """Empty where it is not known."""
+    if cost.cost_usd is None:
+        return ""
+    said = f": {counted(cost.calls, 'call')}, about ${cost.cost_usd:,.4f}"
+    return f"{said}, and what the steps after them ask" if cost.goes_on else said
 
 
 async def _retry_stale(

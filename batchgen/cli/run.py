@@ -19,7 +19,7 @@ from batchgen.jobs.asked import asked_of
 from batchgen.jobs.export import check_output
 from batchgen.jobs.lookup import experiment_named
 from batchgen.jobs.scope import scope_of
-from batchgen.jobs.work import spec_of
+from batchgen.jobs.work import check_options, spec_of
 from batchgen.store import open_store
 
 
@@ -53,7 +53,9 @@ async def run_pool(
     session: Session, config: Config, pool: PoolFlags, options: Mapping[str, Any],
     processes: int = 1, output: Path | None = None, *, force: bool = False,
 ) -> int:  # fmt: skip
-    """All three steps, on one open database. `options` are those of `spec_of`."""
+    """All three steps, on one open database. `options` are those of `spec_of`: what is wrong with
+    them is said before anything is enqueued."""
+    check_options(config, options)
     asked = asked_of(config)
     name = config.output_data.experiment_name
     with reading_pool(pool, config, asked) as entries:

@@ -33,7 +33,8 @@ def show(
 
     The messages, the model and the parameters, every attempt with its raw answer or error, and what
     was parsed. ID is your own id of the item, or its number. Of an item with steps there are all
-    rows of its chain, in the order in which they were made of each other.
+    rows of its chains, in the order in which they were made of each other; by the number of a row
+    of a later step, those of the chain that it is in.
     """
     config = session.config()
 

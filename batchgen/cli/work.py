@@ -79,7 +79,7 @@ def work(
             )
             await _say_if_recipe_changed(session, store, config, scope.ids)
             present = await load_present_parsers(session, store, config, scope.ids)
-            await follow_scope(session, store, scope.ids)
+            await follow_scope(session, store, config, scope.ids)
             result = await work_on(
                 session,
                 store,

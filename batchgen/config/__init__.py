@@ -2,7 +2,8 @@
 
 This is the door. Behind it:
 
-    settings     the values and the table of all settings: the reference
+    settings     the table of all settings: the reference
+    values       what they are, section by section
     kinds        what a value must be
     sent         headers, and what is added to the URL
     price        what tokens cost
@@ -32,20 +33,20 @@ if TYPE_CHECKING:
     from batchgen.config.secrets import Secrets, secrets_of
     from batchgen.config.sent import SentValue, SentValues, gives_key, missing_variables
     from batchgen.config.servers import ServerConfig, server_names
-    from batchgen.config.settings import (
+    from batchgen.config.settings import Leaf, leaf_table
+    from batchgen.config.sources import load, model_setting
+    from batchgen.config.step_settings import StepKey, step_keys
+    from batchgen.config.steps import StepConfig, StepPrompt, model_of, place_in, plan_of
+    from batchgen.config.values import (
         Config,
-        Leaf,
         ModelConfig,
         OutputConfig,
         PromptsConfig,
         WorkConfig,
-        leaf_table,
     )
-    from batchgen.config.sources import load, model_setting
-    from batchgen.config.step_settings import StepKey, step_keys
-    from batchgen.config.steps import StepConfig, StepPrompt, model_of, place_in, plan_of
 else:
     __getattr__ = names_on_demand(
         __name__, __all__,
-        "settings", "price", "sent", "servers", "sources", "secrets", "steps", "step_settings",
+        "values", "settings", "price", "sent", "servers", "sources", "secrets", "steps",
+        "step_settings",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
-from batchgen.config.settings import ModelConfig
+from batchgen.config.values import ModelConfig
 
 # A text this long is a secret wherever it stands. Of shorter ones those are that no prose has by
 # chance; a placeholder for a key ("EMPTY", "ollama") is none.

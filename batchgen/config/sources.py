@@ -27,17 +27,13 @@ from batchgen.config.settings import (
     LEAF_PATHS,
     LEAVES,
     SECTIONS,
-    Config,
     KeyPath,
     Leaf,
-    ModelConfig,
-    OutputConfig,
-    PromptsConfig,
-    WorkConfig,
     leaf_path,
     unknown_key,
 )
 from batchgen.config.strict_yaml import parse_yaml, read_file
+from batchgen.config.values import Config, ModelConfig, OutputConfig, PromptsConfig, WorkConfig
 from batchgen.errors import ConfigError
 
 

@@ -21,8 +21,8 @@ from batchgen.config.kinds import (
     shown_key,
     shown_value,
 )
-from batchgen.config.settings import OF_SERVERS
 from batchgen.config.steps import StepPrompt
+from batchgen.config.values import OF_SERVERS
 
 MODEL_KEYS = ("model", "endpoint", "stream", "price", *OF_SERVERS, *PARAMETERS)
 """What a step may have of its own of the section `model`."""

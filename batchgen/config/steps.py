@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from batchgen.config.kinds import PARAMETERS
 from batchgen.config.sent import merged
-from batchgen.config.settings import OF_SERVERS, Config, ModelConfig
+from batchgen.config.values import OF_SERVERS, Config, ModelConfig
 from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import ConfigError
 from batchgen.steps import Plan, StepRule

@@ -30,7 +30,8 @@ def failures_text(
     if failures.left_out:
         lines.append(f"{failures.left_out:>8}  with other messages")
     if failures.calls:
-        lines.append("  calls that failed, of these and of other items:")
+        of = "" if is_clean else ", of these and of other items"
+        lines.append(f"  calls that failed{of}:")
     lines += [
         f"{calls.n:>8}  {calls.failure!s:<17} {visible_line(calls.newest_error)}"
         for calls in failures.calls
@@ -58,6 +59,9 @@ def chain_text(details: ChainDetails, commands: Commands) -> str:
     rows, item = details.rows, details.item
     named = f" (id {visible_line(item.custom_id)})" if item.custom_id else ""
     lines = [f"item {item.id}{named} of {item.experiment}"]
+    if details.of_row is not None:
+        all_of_it = f"{commands.show} {shlex.quote(str(details.id))}"
+        lines[0] += f", the chain of row {details.of_row} (all its rows: {all_of_it})"
     names = [_place_text(row) for row in rows]
     width = max(map(len, names))
     lines += [

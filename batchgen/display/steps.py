@@ -16,9 +16,10 @@ if TYPE_CHECKING:  # what has no steps need not load them
 def steps_table(summary: ExperimentSummary) -> list[str]:
     """Below a line for the experiment, a line for each step."""
     cost = f", ${summary.counts.cost_usd:,.4f}" if summary.counts.cost_usd else ""
-    what = "row" if summary.steps[0].experiment.number else "item"
-    items = f"{summary.items:,} {what}{'' if summary.items == 1 else 's'}"
-    head = f"{summary.name}: {items}, {summary.counts.ended:,} ended{cost}"
+    begun = f"{summary.items:,} row{'' if summary.items == 1 else 's'}"
+    of = f" of {summary.steps[0].name}" if len(summary.steps) > 1 else ""  # with all samples
+    chains = f"{summary.counts.ended:,} chain{'' if summary.counts.ended == 1 else 's'} ended"
+    head = f"{summary.name}: {begun}{of}, {chains}{cost}"
     states = ("pending", "running", "done", "skipped", "failed", "stale")
     rows = [["step", *states, "cost"], *(_step_cells(one) for one in summary.steps)]
     width, *widths = (max(7, *map(len, column)) for column in zip(*rows, strict=True))
@@ -42,27 +43,29 @@ def _step_cells(step: StepSummary) -> list[str]:
 def stale_lines(status: Status, commands: Commands) -> list[str]:
     """What was made of something that has been replaced since, and what asks it anew."""
     several = len(status.experiments) > 1
-    return [
-        f"{stale_text(step, one.name if several else '')}: {commands.retry_stale}"
-        + (f" --experiment {shlex.quote(one.experiment.name)}" if several else "")
-        if step.experiment.id in status.stale_to_ask
-        else stale_text(step, one.name if several else "", stays=True)
-        for one in status.experiments
-        for step in one.steps
-        if step.counts.stale
-    ]
+    lines = []
+    for one in status.experiments:
+        experiment = one.name if several else ""
+        of_experiment = f" --experiment {shlex.quote(one.experiment.name)}" if several else ""
+        for step in one.steps if one.counts.stale else ():
+            unmade = status.stale_to_ask.get(step.experiment.id)
+            asks = "" if unmade is None else f": {commands.retry_stale}{of_experiment}"
+            if step.counts.stale:
+                lines.append(stale_text(step, experiment, unmade) + asks)
+    return lines
 
 
-def stale_text(step: StepSummary, experiment: str = "", *, stays: bool = False) -> str:
-    """`stays`: none of them is made by the steps any more."""
+def stale_text(step: StepSummary, experiment: str, unmade: int | None) -> str:
+    """`unmade` of them are made by the steps no more; None: all."""
     n = step.counts.stale
     of = f"{experiment}/{step.name}" if experiment else step.name
-    if stays:
-        be, them = ("row of {} is", "it") if n == 1 else ("rows of {} are", "them")
-        return f"{n:,} {be.format(of)} stale: the steps make {them} no more"
-    if n == 1:
-        return f"1 row of {of} is stale: what it was made of is being replaced, or has been"
-    return f"{n:,} rows of {of} are stale: what they were made of is being replaced, or has been"
+    rows = f"1 row of {of} is stale" if n == 1 else f"{n:,} rows of {of} are stale"
+    if unmade is None:
+        return f"{rows}: the steps make {'it' if n == 1 else 'them'} no more"
+    if unmade:
+        rows += f" ({unmade:,} of them the steps make no more)"
+    was = "it was" if n == 1 else "they were"
+    return f"{rows}: what {was} made of is being replaced, or has been"
 
 
 def step_progress_text(steps: Sequence[StepSummary]) -> str:

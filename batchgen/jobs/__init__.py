@@ -18,6 +18,7 @@ experiments    listed, renamed, deleted
 steer          running workers: pause, resume, set, stop
 lookup         from a name, an id or a number to the experiment or the items
 step_changes   what differs where the config has other steps, and what each way costs
-follow         what is done is followed by rules that were not there then
+follow         what is done is followed by rules that were not there then; missing_lists: what had
+               failed for want of a list, too
 unknown_cost   the most that calls with unknown outcome can have cost
 """

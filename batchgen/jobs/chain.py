@@ -173,7 +173,8 @@ def _check_templates(config: Config, chain: ConfiguredChain, number: int) -> Non
             if late := sorted(used - names):
                 raise ConfigError(
                     f"needs {{{late[0]}}}, which is not there yet; there is "
-                    f"{', '.join(chain.plan.names_in(number)) or 'nothing of another step'}"
+                    f"{', '.join(chain.plan.names_in(number)) or 'nothing of another step'}. This "
+                    "step or a later one makes it; no variable of the items can be called so"
                 )
     if "system" in config.steps[number].prompts and not _has_conversation(recipe):
         name = ENDPOINTS[recipe.endpoint].name

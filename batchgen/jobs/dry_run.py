@@ -20,20 +20,23 @@ from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
-from batchgen.store import Chain, Counts, Intake, OtherRecipe, Store, open_store
+from batchgen.store import Chain, Counts, Intake, NewRows, OtherRecipe, Store, open_store
 
 if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.jobs.chain import ConfiguredChain
     from batchgen.jobs.step_estimate import StepCost, StepsEstimate
 
 
 class DryRun(Struct, frozen=True):
-    """`enqueued` counts what was read, and what would be new or asked anew: the `calls`.
+    """`enqueued` counts what was read, and what would be new or asked anew: the `calls`, together
+    with those of the rows that are `waiting` already.
     `first_prompt` is that of the first item, None in an empty pool. The tokens and the cost
     (None: not known) are of the calls; `is_measured`: an answer is taken to be as long as the
     experiment's were so far, and else as long as it can be. `cost_note`: what is to be said of a
     cost at a price that is only that of the model's name. `steps`: what each of them would cost,
     if there are some; the others are sums then. `made` rows of steps follow what is done already,
-    by the names of the steps."""
+    by the names of the steps. What was gathered before becomes stale, if that `outdates_gathered`.
+    """
 
     enqueued: Enqueued
     first_prompt: ShownPrompt | None
@@ -44,18 +47,20 @@ class DryRun(Struct, frozen=True):
     cost_note: str | None = None
     steps: "tuple[StepCost, ...]" = ()
     made: Mapping[str, int] = field(default_factory=dict)
+    outdates_gathered: bool = False
+    waiting: int = 0
 
     @property
     def calls(self) -> int:
         if self.steps:
             return sum(step.calls for step in self.steps)
-        return self.enqueued.new + self.enqueued.asked_anew
+        return self.enqueued.new + self.enqueued.asked_anew + self.waiting
 
     @property
     def asks_all(self) -> bool:
         """Whether all that was read is new, and nothing else would be asked."""
         done = self.enqueued
-        anew = done.asked_anew or self.made
+        anew = done.asked_anew or self.made or self.waiting
         return not anew and done.new == done.read * done.samples
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +71,7 @@ class DryRun(Struct, frozen=True):
             **samples,
             "new": self.enqueued.new,
             "asked_anew": self.enqueued.asked_anew,
+            "waiting": self.waiting,
             **(
                 prompt.to_json("first_messages", "first_prompt")
                 if prompt
@@ -102,57 +108,107 @@ async def dry_run(
     recipe, chain = asked.recipe, asked.chain
     progress = Enqueued() if progress is None else progress
     progress.samples = samples
-    prices = Prices(config.model)
+    prices, new = Prices(config.model), NewRows(0, 0)
     reader = PoolReader(pool, recipe, skip_invalid, progress, config.directory, chain)
     name = config.output_data.experiment_name
     async with _known(config) as known:
-        planned, counts = None, dict[str | None, Counts]()
-        anew, made = dict[str, int](), dict[str, int]()
+        there = _There()
         if known is not None:
-            counts = await _counts(*known)
-            if chain is None and None not in counts:
-                raise UsageError(
-                    f"experiment {name!r} was enqueued with steps, and there are none now.",
-                    Remedy.NAME_EXPERIMENT,
-                )
-            there = None
-            if chain is not None:
-                from batchgen.jobs.step_changes import refuse_other_steps
-
-                there = await refuse_other_steps(known[0], name, chain, other_recipe)
-            planned = await _planned(*known, asked, other_recipe, samples, there)
-            await refuse_recipe(known[0], planned, reader, recipe, name, prices, chain=chain)
-            progress.asked_anew = planned.asked_anew
-            if chain is not None and there is not None:
-                from batchgen.jobs.step_changes import way_of
-
-                way = await way_of(known[0], there, chain, other_recipe)
-                anew, made = way.rows, way.made
-                progress.asked_anew = sum(way.asked.values())
-        measured = tokens_of_an_answer(counts[None]) if None in counts else None
+            there = await _compared(known, name, asked, other_recipe, samples)
+            assert there.planned is not None
+            refusing = known[0], there.planned, reader, recipe, name, prices
+            await refuse_recipe(*refusing, chain=chain)
+            progress.asked_anew = there.asked_anew
+        measured = tokens_of_an_answer(there.counts[None]) if None in there.counts else None
         estimated = _Estimated(reader, Estimate(prices, measured, samples))
         if chain is not None:
             from batchgen.jobs.step_estimate import StepsEstimate
 
-            named = {step: one for step, one in counts.items() if step is not None}
-            estimated.steps = StepsEstimate(config, chain, named, samples)
-        async with rehearsing(recipe, samples, known, planned, estimated.refuse) as rehearsal:
+            estimated.steps = StepsEstimate(config, chain, there.steps, samples)
+        rehearsed = recipe, samples, known, there.planned, estimated.refuse
+        async with rehearsing(*rehearsed) as rehearsal:
             items = iter(estimated)
             rows, error = next_chunk(items, rehearsal.intake)
             if known is not None:
                 await refuse_changed_ids(known[0], rehearsal.intake, rows, name)
             while rows:
-                progress.new += await rehearsal.check(rows)
+                new += await rehearsal.check(rows)
+                progress.new = new.rows
                 if error is not None:
                     break
                 rows, error = next_chunk(items, rehearsal.intake)
             if error is not None:
                 raise error
-    if estimated.steps is not None:
-        found = _result_of_steps(progress, estimated, estimated.steps, anew, made)
-        note = estimate_note(config) if found.cost_usd else None
-        return replace(found, cost_note=note)
-    return _result(progress, estimated, prices, config.model.model)
+    if chain is None or estimated.steps is None:
+        return _result(progress, estimated, prices, config.model.model, there.waiting)
+    found = _result_of_steps(progress, estimated, estimated.steps, new, there)
+    note = estimate_note(config) if found.cost_usd else None
+    return replace(found, cost_note=note, outdates_gathered=there.outdates(chain, new, samples))
+
+
+class _There(Struct):
+    """The experiment as it is there, and how the pool would go into it. `counts` are those of its
+    steps, by their names, or its own; `anew` and `made` are by steps, too."""
+
+    planned: Intake | None = None
+    counts: "dict[str | None, Counts]" = field(default_factory=dict)
+    asked_anew: int = 0
+    anew: Mapping[str, int] = field(default_factory=dict)
+    made: Mapping[str, int] = field(default_factory=dict)
+    is_stale_after: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are to be asked as it is, and are not among those that are `asked_anew`."""
+        return sum(self.waiting_by_step.values()) if self.steps else (
+            max(0, self.counts.get(None, Counts()).open - self.asked_anew)
+        )  # fmt: skip
+
+    @property
+    def waiting_by_step(self) -> dict[str, int]:
+        """What is made of a step that is asked once more is not asked: it is stale then."""
+        found = dict[str, int]()
+        for step, counts in self.steps.items():
+            found[step] = max(0, counts.open - self.anew.get(step, 0) + self.made.get(step, 0))
+            if step == self.is_stale_after:
+                break
+        return found
+
+    @property
+    def steps(self) -> dict[str, Counts]:
+        return {step: one for step, one in self.counts.items() if step is not None}
+
+    def outdates(self, chain: "ConfiguredChain", new: NewRows, samples: int) -> bool:
+        """Whether rows that have gathered something are stale then."""
+        from batchgen.jobs.step_changes import outdates_gathered
+
+        extends = new.rows > new.items * samples
+        return outdates_gathered(chain.plan, self.steps, self.made, extends=extends)
+
+
+async def _compared(
+    known: tuple[Store, int], name: str, asked: Asked, other_recipe: OtherRecipe, samples: int
+) -> _There:
+    """The known experiment with what is asked. Raises UsageError when it has other steps."""
+    store, chain = known[0], asked.chain
+    counts = await _counts(*known)
+    if chain is None:
+        if None not in counts:
+            raise UsageError(
+                f"experiment {name!r} was enqueued with steps, and there are none now.",
+                Remedy.NAME_EXPERIMENT,
+            )
+        planned = await _planned(*known, asked, other_recipe, samples, None)
+        return _There(planned, counts, planned.asked_anew)
+    from batchgen.jobs.step_changes import refuse_other_steps, way_of
+
+    there = await refuse_other_steps(store, name, chain, other_recipe)
+    planned = await _planned(*known, asked, other_recipe, samples, there)
+    if there is None or planned.choice or planned.other_plan:
+        return _There(planned, counts, planned.asked_anew)
+    way = await way_of(store, there, chain, other_recipe)
+    again = next(iter(way.asked), None) if other_recipe is OtherRecipe.AGAIN else None
+    return _There(planned, counts, sum(way.asked.values()), way.rows, way.made, again)
 
 
 async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:
@@ -178,11 +234,11 @@ async def _planned(
 
 
 def _result_of_steps(
-    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", anew: Mapping[str, int],
-    made: Mapping[str, int],
+    progress: Enqueued, estimated: "_Estimated", steps: "StepsEstimate", new: NewRows,
+    there: _There,
 ) -> DryRun:  # fmt: skip
     """The sums of what is known of each."""
-    costs = steps.costs(progress.new, anew, made)
+    costs = steps.costs(new, there.anew, there.made, there.waiting_by_step)
     outs = [one.completion_tokens for one in costs]
     prices = [one.cost_usd for one in costs]
     return DryRun(
@@ -193,14 +249,17 @@ def _result_of_steps(
         None if None in prices else sum(filter(None, prices)),
         all(one.is_measured or one.runs_code for one in costs),
         steps=costs,
-        made=made,
+        made=there.made,
+        waiting=there.waiting,
     )
 
 
-def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str) -> DryRun:
+def _result(
+    progress: Enqueued, estimated: "_Estimated", prices: Prices, model: str, waiting: int
+) -> DryRun:
     """The estimate is of all that was read; the calls are like the average of these."""
     found, read = estimated.estimate, progress.read * progress.samples
-    share = (progress.new + progress.asked_anew) / read if read else 0
+    share = (progress.new + progress.asked_anew + waiting) / read if read else 0
     out, cost_usd = found.completion_tokens, found.cost_usd
     return DryRun(
         progress,
@@ -210,6 +269,7 @@ def _result(progress: Enqueued, estimated: "_Estimated", prices: Prices, model: 
         None if cost_usd is None else cost_usd * share,
         found.is_measured,
         prices.estimate_note(model) if cost_usd else None,
+        waiting=waiting,
     )
 
 

@@ -73,6 +73,7 @@ async def enqueue(
     pool_alone: bool = False,
     progress: Enqueued | None = None,
     directory: Path = Path(),
+    parse_timeout_s: float = 30.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Enqueued:
     """Add the items of the pool that the experiment does not have; `samples` answers are wanted of
@@ -85,7 +86,8 @@ async def enqueue(
     `other_recipe` asks nothing again that is done and is not in the pool. Local images are looked
     for in `directory`. The `parser` becomes the experiment's. With a `chain` the experiment has its
     steps, and recipe and parser are those of the first one; what is done already and was made by
-    other rules is followed by these. `say` is told that another process is waited for.
+    other rules is followed by these, and a parser may take `parse_timeout_s` over what it reads
+    again for that. `say` is told that another process is waited for.
     """
     progress = Enqueued() if progress is None else progress
     progress.samples, progress.ids = samples, [] if keep_ids else None
@@ -102,12 +104,12 @@ async def enqueue(
 
         there = await refuse_other_steps(store, experiment, chain, mode)
         if there is not None and mode is OtherRecipe.AGAIN:
-            await ask_in_other_conversation(store, there, chain)
+            progress.asked_anew = await ask_in_other_conversation(store, there, chain)
     async with store.enqueueing(
         experiment, recipe, mode, samples, parser, chain=steps, say=say
     ) as intake:
         await refuse_recipe(store, intake, reader, recipe, experiment, prices, pool_alone, chain)
-        progress.asked_anew = intake.asked_anew
+        progress.asked_anew += intake.asked_anew
         with _short_turns():
             await _add_chunks(store, intake, reader, priority, progress, experiment)
         if pool_again:
@@ -115,7 +117,10 @@ async def enqueue(
     if chain is not None:
         from batchgen.jobs.follow import follow_done
 
-        progress.followed = await follow_done(store, intake.experiment_id)
+        progress.followed = await follow_done(
+            store, intake.experiment_id, {one.name: one.reader for one in chain.steps},
+            progress.put_following, timeout_s=parse_timeout_s,
+        )  # fmt: skip
     return progress
 
 
@@ -275,7 +280,7 @@ async def _count(
             if estimate is not None:
                 _add_to(estimate, rows[: max(0, _ESTIMATED_ITEMS - read)], reader.renderer)
             read += len(rows)
-            new += await count_new(rows)
+            new += (await count_new(rows)).rows
             rows, error = next_chunk(items, intake)
     if error is not None:
         raise error

@@ -107,6 +107,8 @@ async def _failed_like(
     if group.reason == Reason.REJECTED and experiment.number:
         gathers = await _gathers(store, experiment)
         remedy = Remedy.MEND_GATHERED if gathers else Remedy.CHANGE_STEP
+    elif experiment.step is not None and _lacks_a_list(group):
+        remedy = Remedy.MEND_LIST
     elif experiment.runs_code:
         remedy = Remedy.MEND_FUNCTION
     elif remedy is Remedy.RAISE_MAX_TOKENS:
@@ -115,6 +117,12 @@ async def _failed_like(
         remedy = Remedy.ASK_AGAIN  # its worker died before there was an answer
     example = await name_of_item(store, group.example)
     return FailedLike(group, remedy, example, message, setting)
+
+
+def _lacks_a_list(group: FailureGroup) -> bool:
+    from batchgen.steps import NO_LIST  # here: few have steps
+
+    return group.reason == Reason.PARSE and NO_LIST in group.error
 
 
 async def _gathers(store: ReadStore, experiment: Experiment) -> bool:

@@ -14,10 +14,12 @@ from msgspec.structs import replace
 
 from batchgen.errors import ParseError
 from batchgen.items import Fail, Reason
+from batchgen.jobs.missing_lists import count_without_list, read_again_without_list
 from batchgen.prompts.chain_row import ChainRow
 from batchgen.store import Chain, EndedItem, FollowRow, Reparsed, Store
 
 if TYPE_CHECKING:
+    from batchgen.jobs.missing_lists import Readers
     from batchgen.steps import Followed, Plan
 
 Progress = Callable[[int], None]
@@ -25,28 +27,33 @@ Progress = Callable[[int], None]
 
 class FollowResult(Struct, frozen=True):
     """`rows` were done and have been followed, of which `added` ones were made, by the names of
-    their steps. Where `each` found no list a row `failed`; of a function's it is run again."""
+    their steps. Where `each` found no list a row `failed`; of a function's it is run again. As many
+    as were `read_again` had failed so before, and are done now, or run again."""
 
     rows: int
     added: dict[str, int] = field(default_factory=dict)
     failed: int = 0
+    read_again: int = 0
 
 
 class FollowCounts(Struct, frozen=True):
     """What other rules would come to: `new` rows, by the names of their steps, and `stale` ones,
     which these would not make any more, or of something else; `failing` are done, but `each` finds
-    no list for them."""
+    no list for them; `without_list` have failed as it found none, and are read again."""
 
     new: Counter[str] = field(default_factory=Counter)
     stale: int = 0
     failing: int = 0
+    without_list: int = 0
 
 
 async def follow_done(
-    store: Store, experiment_id: int, progress: Progress = lambda _: None
-) -> FollowResult | None:
+    store: Store, experiment_id: int, readers: "Readers", progress: Progress = lambda _: None,
+    *, timeout_s: float = 30.0,
+) -> FollowResult | None:  # fmt: skip
     """Where an experiment has rules that not all its done rows have been followed by. None: all
-    have, or it has no steps. `progress` is told how many have been."""
+    have, or it has no steps. `progress` is told how many have been; by the `readers` answers are
+    read again in which there was no list for a step."""
     chain = await store.chain_of(experiment_id)
     if chain is None or chain.is_followed:
         return None
@@ -63,6 +70,7 @@ async def follow_done(
         await store.chains.write_followed(followed)
         rows += len(page)
         progress(rows)
+    read_again = await read_again_without_list(store, chain, readers, timeout_s)
     await store.chains.end_following(chain.first_id, chain.plan_id)
     after = await store.counts_by_experiment()
     totals = {
@@ -71,7 +79,8 @@ async def follow_done(
         for step in chain.steps[1:]
         if step.experiment_id in after
     }
-    return FollowResult(rows, {name: n for name, n in totals.items() if n > 0}, failed)
+    added = {name: n for name, n in totals.items() if n > 0}
+    return FollowResult(rows, added, failed, read_again)
 
 
 async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> FollowCounts:
@@ -86,7 +95,7 @@ async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> Fol
             now = now or {}
             new.update(plan.steps[number].name for number, _ in now.keys() - was.keys())
             stale += sum(now.get(key) != was[key] for key in was)
-    return FollowCounts(new, stale, failing)
+    return FollowCounts(new, stale, failing, await count_without_list(store, there))
 
 
 async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:

@@ -33,7 +33,7 @@ class Enqueued(Struct):
     `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no template
     uses; `look_alikes` those of them that a template has in another form, which is text. `ids`
     are the items' numbers in the order of the pool, if they were asked for. `followed`: what came
-    of rows that were done by other rules of their steps."""
+    of rows that were done by other rules of their steps, of which `following` have been so far."""
 
     samples: int = 1
     read: int = 0
@@ -45,7 +45,18 @@ class Enqueued(Struct):
     unused: set[str] = field(default_factory=set)
     look_alikes: set[LookAlike] = field(default_factory=set)
     ids: list[int] | None = None
+    following: int = 0
     followed: "FollowResult | None" = None
+
+    @property
+    def so_far(self) -> str:
+        """How far it is."""
+        if self.following:
+            return f"{self.following:,} done rows followed"
+        return f"{self.read:,} items read, {self.new:,} rows new"
+
+    def put_following(self, rows: int) -> None:
+        self.following = rows
 
     @property
     def unused_words(self) -> str:

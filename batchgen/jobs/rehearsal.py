@@ -12,7 +12,7 @@ from batchgen.items import NewItem, Recipe
 from batchgen.jobs.enqueue import id_conflict
 from batchgen.jobs.lookup import name_of_item
 from batchgen.pool import BadLine
-from batchgen.store import CountNew, Intake, OtherRecipe, Store, open_store
+from batchgen.store import CountNew, Intake, NewRows, OtherRecipe, Store, open_store
 from batchgen.text.json_text import same_content
 
 Refuse = Callable[[BadLine, Remedy | None, str | None], None]
@@ -32,17 +32,17 @@ class Rehearsal:
         self._known, self._count_new = known, count_new
         self._refuse = refuse
 
-    async def check(self, rows: list[NewItem]) -> int:
-        """How many rows would be new. Refuses each of the items whose id belongs to one with other
-        content already."""
+    async def check(self, rows: list[NewItem]) -> NewRows:
+        """What would be new. Refuses each of the items whose id belongs to one with other content
+        already."""
         known = await self._refused_by_known(rows)
         rows = [row for row in rows if row not in known]
-        new = 0
+        new = NewRows(0, 0)
         while rows:
             added = await self._scratch.add_items(self._into, rows)
             good = rows[: len(added.ids)]
             if self._count_new is None:
-                new += added.new * self.intake.samples
+                new += NewRows(added.new * self.intake.samples, added.new)
             else:
                 new += await self._count_new(good)
             if added.conflict is None:

@@ -1,6 +1,7 @@
 """Items that ended go back to pending, to be asked again. They get all their tries back, and what
 came of the old ones is kept."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
 from batchgen.jobs.lookup import chosen_experiments, rows_called
-from batchgen.store import EndedItem, Store
+from batchgen.store import Counts, EndedItem, Store
 
 
 class RetryRequest(Struct, frozen=True):
@@ -43,15 +44,30 @@ class RetryRequest(Struct, frozen=True):
 class RetryResult(Struct, frozen=True):
     """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
     were skipped, as params of their own win over the settings, and `unmade` ones, as what they are
-    made of is not there: a step's that gathers rows of which none is done."""
+    made of is not there: a step's that gathers rows of which none is done. `cost` is told by a
+    `dry_run`."""
 
     retried: int
     overridden: int
     dry_run: bool
     unmade: int = 0
+    cost: "RetryCost | None" = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"retried": self.retried, "dry_run": self.dry_run}
+        said = {"retried": self.retried, "dry_run": self.dry_run}
+        return said if self.cost is None else {**said, **self.cost.to_json()}
+
+
+class RetryCost(Struct, frozen=True):
+    """So many calls, and what as many cost before; None: not known, as with other settings. With
+    `goes_on` there are steps after these, which may make calls too."""
+
+    calls: int
+    cost_usd: float | None
+    goes_on: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"calls": self.calls, "cost_usd": self.cost_usd}
 
 
 async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -> RetryResult:
@@ -61,14 +77,30 @@ async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -
     `done_too` does not say so; then nothing has changed.
     """
     retried = overridden = unmade = 0
+    rows = Counter[int]()
     change = _recipe_change(request.settings)
     async for page in _pages(store, request):
         skipped = await _with_own_params(store, page, request.settings)
         items = [item for item in page if item.item_id not in skipped]
         overridden += len(skipped)
+        rows.update(item.experiment_id for item in items)
         reopened = len(items) if dry_run else await store.reopen(items, change)
         retried, unmade = retried + reopened, unmade + len(items) - reopened
-    return RetryResult(retried, overridden, dry_run, unmade)
+    cost = await _cost_of(store, rows, request.settings) if dry_run else None
+    return RetryResult(retried, overridden, dry_run, unmade, cost)
+
+
+async def _cost_of(store: Store, rows: Mapping[int, int], settings: Mapping[str, Any]) -> RetryCost:
+    """Of so many rows of experiments, or of steps, by their ids."""
+    counts, known = await store.counts_by_experiment(), await store.experiments()
+    asked = [one for one in known if one.id in rows and not one.runs_code]
+    cost_usd = sum(rows[one.id] * counts.get(one.id, Counts()).cost_of_a_call for one in asked)
+    goes_on = any(
+        one.number > row.number and one.first_id == (row.first_id or row.id)
+        for row in known if row.id in rows for one in known
+    )  # fmt: skip
+    calls = sum(rows[one.id] for one in asked)
+    return RetryCost(calls, None if settings else cost_usd or None, goes_on)
 
 
 async def _pages(store: Store, request: RetryRequest) -> AsyncIterator[Sequence[EndedItem]]:

@@ -48,7 +48,7 @@ async def retry_stale(
         if n:
             asked[one.own_name] = n
             calls += 0 if one.runs_code else n
-            cost_usd += n * _cost_of_a_call(counts.get(one.id, Counts()))
+            cost_usd += n * counts.get(one.id, Counts()).cost_of_a_call
     return StaleResult(asked, calls, restored, waiting, unmade, cost_usd, dry_run)
 
 
@@ -70,7 +70,3 @@ async def _of_step(store: Store, step: Experiment, *, dry_run: bool) -> tuple[in
 
 def _is_asked(row: StaleRow) -> bool:
     return row.asks and not row.waits
-
-
-def _cost_of_a_call(counts: Counts) -> float:
-    return counts.cost_usd / counts.calls if counts.calls else 0.0

@@ -1,7 +1,7 @@
 """One item with all that was sent and came back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from batchgen.clock import timestamp
 from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import UsageError
 from batchgen.jobs.sent import Sent, SentReader
-from batchgen.store import Experiment, ReadStore, StoredAttempt, StoredItem
+from batchgen.store import ChainRow, Experiment, ReadStore, StoredAttempt, StoredItem
 
 
 class ShownPrompt(NamedTuple):
@@ -133,10 +133,12 @@ class ItemDetails(Struct, frozen=True):
 
 class ChainDetails(Struct, frozen=True):
     """An item that has steps, and the rows that are looked at, those of each sample one after
-    another; each is followed by what was made of it."""
+    another; each is followed by what was made of it. Of all its chains those of the row `of_row`;
+    None: all."""
 
     item: StoredItem
     rows: tuple[ItemDetails, ...]
+    of_row: int | None = None
 
     @property
     def id(self) -> str | int:
@@ -157,7 +159,8 @@ async def details_of(
     store: ReadStore, numbers: Sequence[int], step: str | None = None
 ) -> list[ItemDetails | ChainDetails]:
     """Items by their numbers; of those that have steps, all rows of their chains or, with `step`,
-    those of one step. A row of a later step stands for its chain."""
+    those of one step. The number of a row of a later step stands for the chain that it is in: what
+    it was made of, and what was made of it."""
     links = await store.links_of(numbers)
     firsts = [links[one].links[0].item_id if one in links else one for one in numbers]
     experiments = {one.name: one for one in await store.experiments()}
@@ -173,23 +176,28 @@ async def details_of(
             own = item.custom_id or str(number)
             chained.setdefault((item.experiment, own), []).append(number)
     for ids in chained.values():
-        rows = await _rows_of_chains(store, reader, ids, list(experiments.values()), step)
+        chosen = {number for number in numbers if number in links} if len(ids) == 1 else set[int]()
+        by_id = {one.id: one for one in experiments.values()}
+        rows, is_all = await _rows_of_chains(store, reader, ids, by_id, step, chosen)
         first = await store.item(ids[0])
-        found += [ChainDetails(first, tuple(rows))] if rows and first else []
+        of_row = None if is_all else next(iter(chosen))
+        found += [ChainDetails(first, tuple(rows), of_row)] if rows and first else []
     return found
 
 
 async def _rows_of_chains(
     store: ReadStore, reader: SentReader, first_ids: Sequence[int],
-    experiments: Sequence[Experiment], step: str | None,
-) -> list[ItemDetails]:  # fmt: skip
-    by_id = {one.id: one for one in experiments}
+    by_id: Mapping[int, Experiment], step: str | None, chosen: Collection[int],
+) -> tuple[list[ItemDetails], bool]:  # fmt: skip
+    """Of the chains that the `chosen` rows are in; of all, if there are none. And whether these are
+    all that there are."""
     rows = await store.chain_rows_below(first_ids)
     chain = await store.chain_of(rows[0].experiment_id)
     assert chain is not None
     by_seq = {row.result_seq: row.id for row in rows}
     found = []
-    for row in rows:
+    of_chosen = _in_chains_of(chosen, rows, by_seq) if chosen else rows
+    for row in of_chosen:
         name = by_id[row.experiment_id].step or ""
         if step is not None and name != step:
             continue
@@ -200,7 +208,24 @@ async def _rows_of_chains(
         if (item := await store.item(row.id)) is not None:
             details = await _item_details(store, reader, item)
             found.append(replace(details, step=place))
-    return found
+    return found, len(of_chosen) == len(rows)
+
+
+def _in_chains_of(
+    chosen: Collection[int], rows: Sequence[ChainRow], by_seq: Mapping[int | None, int]
+) -> list[ChainRow]:
+    """These rows, what they were made of, and what was made of them."""
+    made_of = {
+        row.id: {row.parent_id, *(by_seq[seq] for seq in row.gathered if seq in by_seq)}
+        for row in rows
+    }
+    above, below, level = set(chosen), set(chosen), set(chosen)
+    while level := {one for row in level for one in made_of.get(row, ()) if one} - above:
+        above |= level
+    for row in sorted(rows, key=lambda row: row.number):
+        if not below.isdisjoint(made_of[row.id]):
+            below.add(row.id)
+    return [row for row in rows if row.id in above | below]
 
 
 async def _item_details(store: ReadStore, reader: SentReader, item: StoredItem) -> ItemDetails:

@@ -4,7 +4,7 @@ One value, `Status`: it is what `status` prints, and what the dashboard and the 
 run are drawn from.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,8 @@ class Status(Struct, frozen=True):
     cost_note       what is to be said of costs that are an estimate
     outdated        by experiment: items with the value of another parser than its present one
     steps           of a run that is on several steps of a chain, or of several
-    stale_to_ask    the experiments with stale rows that their steps still make
+    stale_to_ask    the experiments with stale rows that their steps still make, and how many of
+                    these they make no more, of the first thousands
     """
 
     at_ms: int
@@ -118,7 +119,7 @@ class Status(Struct, frozen=True):
     cost_note: str | None = None
     outdated: Mapping[int, Outdated] = field(default_factory=dict)
     steps: tuple[StepSummary, ...] = ()
-    stale_to_ask: Set[int] = frozenset()
+    stale_to_ask: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -235,7 +236,7 @@ async def status_of(
         unknown=unknown,
         cost_note=cost_note,
         outdated=await outdated(store, config, _experiments_of(experiments)),
-        stale_to_ask=await store.stale_to_ask(only) if total.stale else frozenset(),
+        stale_to_ask=await store.stale_to_ask(only) if total.stale else {},
     )
 
 

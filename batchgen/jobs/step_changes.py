@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from batchgen.steps import Plan, StepRule
 
 
+GATHERED_BEFORE = "what was gathered of their items before is stale then"
+
+
 class OtherRecipeOfStep(Struct, frozen=True):
     """A step whose recipe is another one now: its `changes` in words, and how many of its rows each
     way would ask."""
@@ -85,13 +88,16 @@ class Way(Struct):
     """What one way would come to, by the names of steps: how many rows are `asked` that are there
     already, and `made` of what is done. `stale` are those that were made of rows which are asked
     again, and `unmade` those that the new rules do not make; `failing` are done, but have no list
-    for a step with `each`."""
+    for a step with `each`, and `without_list` have failed for want of one, and are read again.
+    What was gathered before is stale then, if that `outdates_gathered`."""
 
     asked: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     stale: int = 0
     unmade: int = 0
     failing: int = 0
+    without_list: int = 0
+    outdates_gathered: bool = False
 
     @property
     def rows(self) -> Counter[str]:
@@ -140,23 +146,46 @@ async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: Oth
     if there.plan.steps != chain.plan.steps:
         followers = await count_other_followers(store, there, chain.plan)
         way.made, way.unmade, way.failing = followers.new, followers.stale, followers.failing
+        way.without_list = followers.without_list
+        named = {one.name: counts.get(one.experiment_id, Counts()) for one in there.steps}
+        way.outdates_gathered = outdates_gathered(chain.plan, named, way.made)
     return way
 
 
-async def ask_in_other_conversation(store: Store, there: Chain, chain: "ConfiguredChain") -> None:
+def outdates_gathered(
+    plan: "Plan", counts: Mapping[str, Counts], made: Mapping[str, int], *, extends: bool = False
+) -> bool:
+    """Whether there is more to be gathered by rows that are there: there are more samples of known
+    items, if that `extends` them, or `made` rows of steps before. `counts` are by steps."""
+    return any(
+        rule.gather is not None
+        and counts.get(rule.name, Counts()).total > 0
+        and (extends or any(before.name in made for before in plan.steps[:number]))
+        for number, rule in enumerate(plan.steps)
+    )
+
+
+async def ask_in_other_conversation(store: Store, there: Chain, chain: "ConfiguredChain") -> int:
     """Where a step goes on from a conversation now, or does no more, its recipe is the same, but
-    its rows are asked something else: those that are done are asked again."""
+    its rows are asked something else: those that are done are asked again; how many. What comes
+    after a step whose rows are asked again is stale."""
     for step, configured in zip(there.steps, chain.steps, strict=False):
         recipe, again = configured.recipe, OtherRecipe.AGAIN
         planned = await store.planned_intake(step.experiment_id, recipe, again, 1)
-        after = 0
-        while not planned.asked_anew and _converses_otherwise(there, chain, step):
-            page = await store.chains.follow_page(step.experiment_id, after)
-            if not page:
-                break
-            after = page[-1].item_id
-            done = [EndedItem(row.item_id, row.experiment_id, None, None) for row in page]
-            await store.reopen(done)
+        if planned.asked_anew:
+            return 0
+        if _converses_otherwise(there, chain, step) and (asked := await _ask_done(store, step)):
+            return asked
+    return 0
+
+
+async def _ask_done(store: Store, step: ChainStep) -> int:
+    asked = after = 0
+    while page := await store.chains.follow_page(step.experiment_id, after):
+        after = page[-1].item_id
+        done = [EndedItem(row.item_id, row.experiment_id, None, None) for row in page]
+        asked += await store.reopen(done)
+    return asked
 
 
 def _converses_otherwise(there: Chain, chain: "ConfiguredChain", step: ChainStep) -> bool:
@@ -235,12 +264,15 @@ def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], ne
         n = 0 if rule.runs_code else way.rows[rule.name]
         calls += n
         cost_usd += n * _cost_of_a_call(counts.get(ids.get(rule.name, 0)))
-    bound = "" if all(rule.runs_code for rule in _after(way.rows, plan)) else "at least "
+    is_all = all(rule.runs_code for rule in _after(way.rows, plan)) and not way.without_list
+    bound = "" if is_all else "at least "
     said = f"{bound}{calls_text(calls)}"
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
     if way.made:
         said += f" (new rows: {made_text(way.made, [rule.name for rule in plan.steps])})"
+    if way.outdates_gathered:
+        said += f"; {GATHERED_BEFORE}"
     if new:
         said += f", and the {new:,} new items"
     if way.unmade:
@@ -250,6 +282,11 @@ def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], ne
         )
     if way.failing:
         said += f"; {way.failing:,} done rows fail then, as there is no list for each in them"
+    if way.without_list:
+        said += (
+            f"; {way.without_list:,} that failed for want of a list are read again, without a "
+            "call, and what they make is asked"
+        )
     if way.stale:
         after = "1 row after them is" if way.stale == 1 else f"{way.stale:,} rows after them are"
         said += f"; {after} stale then, unless the new answers say what the old ones did"

@@ -14,7 +14,7 @@ from batchgen.jobs.chain import ConfiguredChain
 from batchgen.jobs.recipe_choice import tokens_of_an_answer
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.prompts import Renderer, StandIn, input_of_step
-from batchgen.store import Counts
+from batchgen.store import Counts, NewRows
 from batchgen.text.json_text import dump_json
 
 
@@ -45,12 +45,13 @@ class StepsEstimate:
     def __init__(
         self, config: Config, chain: ConfiguredChain, counts: Mapping[str, Counts], samples: int
     ) -> None:
-        self._items = 0
-        first = counts.get(chain.steps[0].name, Counts())
-        self._steps = [
-            _Step(config, chain, number, counts.get(one.name, Counts()), first, samples)
-            for number, one in enumerate(chain.steps)
-        ]
+        self._items, self._samples = 0, samples
+        self._steps = []
+        before = counts.get(chain.steps[0].name, Counts())  # of what a row of a step stems from
+        for number, one in enumerate(chain.steps):
+            its = counts.get(one.name, Counts())
+            self._steps.append(_Step(config, chain, number, its, before))
+            before = its if self._steps[-1].gathers else before
 
     def add(self, item: ItemInput) -> None:
         self._items += 1
@@ -58,40 +59,50 @@ class StepsEstimate:
             step.add(item, self._steps)
 
     def costs(
-        self, new: int, asked_anew: Mapping[str, int], made: Mapping[str, int]
-    ) -> tuple[StepCost, ...]:
-        """Of `new` first rows, with all that follows them; and of rows of steps that are asked
-        anew. `made` ones among these were not there: each goes through the steps after its own."""
-        costs, follow = [], 0
+        self, new: NewRows, asked_anew: Mapping[str, int], made: Mapping[str, int],
+        waiting: Mapping[str, int],
+    ) -> tuple[StepCost, ...]:  # fmt: skip
+        """Of `new` first rows, with all that follows them; of rows of steps that are asked anew;
+        and of those that are `waiting` already. These, and the `made` ones, were not asked yet:
+        each goes through the steps after its own, up to one that gathers. That has a row for each
+        new item, and for each that has none yet; where it has one, it is stale."""
+        first = self._steps[0]
+        begun = waiting.get(first.name, 0)
+        new += NewRows(begun, round(begun / self._samples))
+        costs, follow, waited = [], 0, 0
         for step in self._steps:
-            follow = 0 if step.gathers else follow
-            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow, self._items))
-            follow += made.get(step.name, 0)
+            waits = 0 if step is first else waiting.get(step.name, 0)
+            if step.gathers:
+                follow, waits = 0, waits + min(waited, step.not_made(first, self._samples))
+            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow + waits, self._items))
+            follow, waited = follow + made.get(step.name, 0) + waits, waited + waits
         return tuple(costs)
 
 
 class _Step:
+    """`before` are the counts of the last step before it that gathers, or of the first one."""
+
     def __init__(
-        self, config: Config, chain: ConfiguredChain, number: int, counts: Counts, first: Counts,
-        samples: int,
-    ) -> None:  # fmt: skip
+        self, config: Config, chain: ConfiguredChain, number: int, counts: Counts, before: Counts
+    ) -> None:
         plan, rules = chain.plan, chain.plan.steps[: number + 1]
         self.name = chain.steps[number].name
         self.runs_code = chain.steps[number].runs_code
         self._number, self._plan = number, plan
         self.gathers = plan.steps[number].gather is not None
         self._renderer = chain.renderers[number]
-        gathers = any(rule.gather for rule in rules)
-        self._rows_per_first = 1 / samples if gathers else 1.0
+        self.counts = counts
+        self._rows_each = 1.0
         last = max((n for n, rule in enumerate(rules) if rule.gather), default=-1)
+        self._is_of_items = last >= 0
         has_list = any(rule.each for rule in rules[last + 1 :])
         has_condition = any(rule.when for rule in rules)
         self._bound = {
             (False, False): "", (True, False): "at least", (False, True): "at most",
             (True, True): "about",
         }[has_list, has_condition]  # fmt: skip
-        if number and counts.total and first.finished:
-            self._rows_per_first = counts.total / first.finished
+        if number not in (0, last) and counts.total and before.finished:
+            self._rows_each = counts.total / before.finished
             self._bound = "about" if has_list or has_condition else ""
         if not self.runs_code:
             model = model_of(config, number)
@@ -102,6 +113,10 @@ class _Step:
             self._estimate = Estimate(Prices(model), tokens)
         else:
             self.answer_tokens = 0
+
+    def not_made(self, first: "_Step", samples: int) -> int:
+        """Of a step that gathers: so many items of which the `first` rows are there have no row."""
+        return max(0, round(first.counts.finished / samples) - self.counts.total)
 
     def add(self, item: ItemInput, steps: "list[_Step]") -> None:
         if self._renderer is None:
@@ -122,8 +137,9 @@ class _Step:
             text = dump_json(dict(given.user_variables))
             return {"model": self._model, "messages": [{"role": "user", "content": text}]}
 
-    def cost(self, new: int, asked_anew: int, items: int) -> StepCost:
-        calls = round(new * self._rows_per_first) + asked_anew
+    def cost(self, new: NewRows, asked_anew: int, items: int) -> StepCost:
+        begun = new.items if self._is_of_items else new.rows
+        calls = round(begun * self._rows_each) + asked_anew
         if self.runs_code:
             return StepCost(self.name, 0, "", 0, 0, 0.0, False, runs_code=True)
         share = calls / items if items else 0.0

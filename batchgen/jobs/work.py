@@ -73,12 +73,21 @@ def spec_of(config: Config, **options: Any) -> WorkSpec:
     nothing can be asked (no API key), and for a budget when the most that a call can cost is not
     known.
     """
-    servers, sections = configured_servers(config), sections_of(config)
-    for one in servers:
+    for one in configured_servers(config):
         check_settings(one.model)
+    return _checked_spec(config, options)
+
+
+def check_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Raises as `spec_of`, but for what only those need who ask: the key."""
+    _checked_spec(config, options)
+
+
+def _checked_spec(config: Config, options: Mapping[str, Any]) -> WorkSpec:
+    sections = sections_of(config)
     spec = WorkSpec(
         **asdict(config.work),
-        servers=server_specs(servers),
+        servers=server_specs(configured_servers(config)),
         max_answer_tokens=_most_tokens(sections),
         directory=config.directory,
     )

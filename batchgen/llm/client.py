@@ -114,7 +114,7 @@ class Client:
             }
             is_error = not 200 <= response.status < 300
             await received.receive(
-                response.content.iter_any(), is_error=is_error, heard=limit.begin_again
+                response.content.readany, is_error=is_error, heard=limit.begin_again
             )
         finally:
             response.release()

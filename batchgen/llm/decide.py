@@ -54,26 +54,28 @@ class RetryPolicy(Struct, frozen=True):
     first_wait_s: float = 1.0
 
 
-def decide(
-    verdict: Answer | Failure,
+def decide_on_answer(
+    answer: Answer, item: Item, policy: RetryPolicy, *, needs_whole: bool
+) -> Decision:
+    """What becomes of the item. `KeepAnswer` means: the answer is good, now parse it.
+    `needs_whole`: the item's parser cannot use one that was cut off."""
+    if answer.slip is not None:
+        return decide_parse_failure(item, answer.slip, policy)
+    return fail_if_cut_off(answer, needs_whole=needs_whole) or KeepAnswer()
+
+
+def decide_on_failure(
+    verdict: Failure,
     item: Item,
     policy: RetryPolicy,
     *,
-    needs_whole: bool,
     blame: Blame,
     refusals: int = 0,
     now: int,
     rng: Random,
 ) -> Decision:
-    """What becomes of the item. `KeepAnswer` means: the answer is good, now parse it.
-
-    `needs_whole`: the item's parser cannot use an answer that was cut off. It has been refused
-    `refusals` times in a row, this one included. `now` in epoch ms.
-    """
-    if isinstance(verdict, Answer):
-        if verdict.slip is not None:
-            return decide_parse_failure(item, verdict.slip, policy)
-        return fail_if_cut_off(verdict, needs_whole=needs_whole) or KeepAnswer()
+    """What becomes of the item. It has been refused `refusals` times in a row, this one included.
+    `now` in epoch ms."""
     if verdict.halt is not None:
         return Release()
     if blame is Blame.LIMIT:

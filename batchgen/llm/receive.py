@@ -8,7 +8,7 @@ what it has when the connection breaks, which may be the end of an answer.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 
 from batchgen.llm.streams import Event, EventReader, StreamedBody, begins_as_stream
 
@@ -29,6 +29,13 @@ class AnswerMemory:
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self.left = most_bytes
         self._turn = asyncio.Lock()
+
+    def take_at_once(self, size: int) -> bool:
+        """Whether so many bytes more may be held, without waiting."""
+        may = size <= self.left
+        if may:
+            self.left -= size
+        return may
 
     async def take(self, size: int, *, has_turn: bool) -> bool:
         """Wait until so many bytes more may be held. Whether the caller has the turn now, until it
@@ -64,27 +71,29 @@ class ReceivedBody:
         return isinstance(self._kept, _Streamed) and self._kept.body.is_whole
 
     async def receive(
-        self, chunks: AsyncIterator[bytes], *, is_error: bool, heard: Callable[[bool], None]
-    ) -> None:
-        """Read all of it; of an error no more than the beginning. `heard` is called when a stream
-        has brought something of the answer, with whether nothing is to follow. Raises
-        BodyTooLargeError, and what `chunks` raises."""
+        self, read: Callable[[], Awaitable[bytes]], *, is_error: bool,
+        heard: Callable[[bool], None],
+    ) -> None:  # fmt: skip
+        """Read all of it, by `read`, whose last chunk is empty; of an error no more than the
+        beginning. `heard` is called when a stream has brought something of the answer, with whether
+        nothing is to follow. Raises BodyTooLargeError, and what `read` raises."""
         most = _MOST_ERROR_BYTES if is_error else _MOST_BYTES
         start, received, others_ran = b"", 0, 0
-        async for chunk in chunks:
+        while chunk := await read():
             received += len(chunk)
-            if self._kept is None:
+            kept = self._kept
+            if kept is None:
                 # Some servers send empty lines before a body to keep the connection alive.
                 chunk = start = (start + chunk).lstrip()
-                self._kept = _kept_as(start)
-            if self._kept is not None and self._kept.add(chunk):
-                heard(self._kept.is_closed)
-            if self._is_too_much(received, most):
+                kept = self._kept = _kept_as(start)
+            if kept is not None and kept.add(chunk):
+                heard(kept.is_closed)
+            if received > most and self._is_too_much(received, most):
                 if is_error:
                     return
                 raise BodyTooLargeError(f"the answer is larger than {most} bytes")
-            if self._kept is not None and self._kept.size > self._held:
-                await self._hold(self._kept.size)
+            if kept is not None and kept.size > self._held:
+                await self._hold(kept.size)
             if received > others_ran + _MOST_BYTES_AT_A_TIME:
                 others_ran = received
                 await asyncio.sleep(0)
@@ -108,7 +117,8 @@ class ReceivedBody:
 
     async def _hold(self, size: int) -> None:
         more = size - self._held
-        self._has_turn = await self._memory.take(more, has_turn=self._has_turn)
+        if not self._memory.take_at_once(more):
+            self._has_turn = await self._memory.take(more, has_turn=self._has_turn)
         self._held = size
 
 

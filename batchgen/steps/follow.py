@@ -6,7 +6,7 @@ from typing import Any
 
 from batchgen.errors import ParseError
 from batchgen.steps.links import Child, Followed, Link
-from batchgen.steps.plan import Plan
+from batchgen.steps.plan import NO_LIST, Plan
 from batchgen.steps.values import value_of
 from batchgen.text.json_text import content_of, dump_json
 
@@ -69,8 +69,7 @@ def _children(plan: Plan, number: int, names: Mapping[str, Any]) -> tuple[Child,
     name, found = rule.each[0], path.value(names.get)
     if not isinstance(found, list):
         raise ParseError(
-            f"step {rule.name} has a row for each of {path.text}, which is {_kind(found)}, "
-            "not a list"
+            f"step {rule.name} {NO_LIST} {path.text}, which is {_kind(found)}, not a list"
         )
     return tuple(
         Child(number, element, dump_json({name: one})) for element, one in enumerate(found)

@@ -13,6 +13,8 @@ ITEM_NAMES = ("id", "input", "metadata")
 """What conditions and paths may name besides the steps: of the item, as in the export."""
 RESULT_NAMES = ("parsed", "response")
 """What a step's `value` may name: of its own answer."""
+NO_LIST = "has a row for each of"
+"""What is said of a row in which `each` finds no list."""
 
 
 class StepRule(Struct, frozen=True, kw_only=True, omit_defaults=True):

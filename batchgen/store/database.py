@@ -11,7 +11,7 @@ from batchgen.store.transaction import Transaction
 if TYPE_CHECKING:  # who only reads need not load them
     from batchgen.items import NewItem
     from batchgen.store.seen_keys import SeenKeys
-    from batchgen.store.values import Added, Intake
+    from batchgen.store.values import Added, Intake, NewRows
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,15 +65,15 @@ class Additions(Protocol):
         """As `Store.add_items`."""
 
     async def end_pass(self) -> None:
-        """After a pass that added items."""
+        """After a pass that added items; also before the next, of one that was killed."""
 
     async def begin_count(self) -> int:
         """Before a pass over a pool that is only counted: the number of what would be its first
         row."""
 
-    async def count_new(self, into: "Intake", items: "Sequence[NewItem]", first: int) -> int:
-        """How many rows `add_items` would add, if none of the items had a conflict; as if these
-        rows were there, from number `first` on."""
+    async def count_new(self, into: "Intake", items: "Sequence[NewItem]", first: int) -> "NewRows":
+        """What `add_items` would add, if none of the items had a conflict; as if these rows were
+        there, from number `first` on."""
 
 
 class Reads(Protocol):

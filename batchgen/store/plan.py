@@ -53,7 +53,8 @@ def claim_of(item: Item) -> Claim:
 
 class Claimed(Struct, frozen=True):
     """An item of a claim. `answer_seq` is its answer that waits for its parser, `parser_id`;
-    `gathering` what it is gathered with, and `made_of` the hash of what it was made of."""
+    `gathering` what it is gathered with, and `made_of` the hash of what it was made of; with
+    `runs_code` a function of the user's ends it, without an answer."""
 
     item_id: int
     experiment_id: int
@@ -62,13 +63,14 @@ class Claimed(Struct, frozen=True):
     parser_id: int | None
     gathering: int | None = None
     made_of: bytes | None = None
+    runs_code: int = 0
 
     @classmethod
     def of(cls, item: Item) -> "Claimed":
         claimed = item.id, item.experiment_id, item.epoch, item.answer_seq, item.parser_id
         if item.plan_id is None:
             return cls(*claimed)
-        return cls(*claimed, item.gathering, made_of_item(item))
+        return cls(*claimed, item.gathering, made_of_item(item), item.runs_code)
 
 
 class Reserved(Struct, frozen=True):
@@ -238,9 +240,7 @@ class Plan(Struct):
         """Of an outdated one nothing is made."""
         self.result_seq += 1
         seq = attempt_seq if attempt_seq is not None else item.answer_seq
-        # Without an answer, a function of the user's has ended it, or failed at it.
-        is_codes = isinstance(decision, Done) or decision.reason == Reason.PARSE
-        was_read = seq is not None or is_codes
+        was_read = seq is not None or item.runs_code
         parser_id = parser_of(decision, item.parser_id) if was_read else None
         followed = decision.followed if isinstance(decision, Done) and not outdated else None
         self.results.append(
@@ -301,7 +301,6 @@ class ClaimRow(Claimed, frozen=True):
     crashes: int = 0
     second_call: int = 0
     outdated: int = 0
-    runs_code: int = 0
 
     @property
     def is_parsed(self) -> bool:
@@ -338,7 +337,8 @@ def plan_removal(
     After a crash each of its calls may have been sent, and answered: an attempt with unknown
     outcome is kept for each. Who leaves in order has handed in what was sent before. Answers that
     wait to be parsed stay with their items. An item that saw `max_crashes` workers die fails; but
-    while a parser was at work, only the items it had are suspected of it.
+    while a parser was at work, only the items it had are suspected of it. A row whose values have
+    been replaced does not: it is stale, and nobody knows any more what it was made of.
     """
     plan = Plan(known.last_attempt_seq, known.last_result_seq)
     parsing = any(claim.is_parsed for claim in claims)
@@ -348,7 +348,7 @@ def plan_removal(
         for _ in range(claim.calls if crashed else 0):
             plan.keep_attempt(worker_id, claim, Attempt(finished_at=now), reserved)
         suspect = crashed and (claim.is_parsed or not parsing)
-        if suspect and claim.crashes + 1 >= max_crashes:
+        if suspect and claim.crashes + 1 >= max_crashes and claim.outdated < 2:
             plan.end(claim, fail, None, now, outdated=claim.outdated)
         else:
             plan.take_back(claim, crashed=suspect)

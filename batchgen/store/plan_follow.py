@@ -85,10 +85,9 @@ def change_of(row: Standing, was: bytes | None, now: bytes) -> Change:
             return Change.RENEW
         return Change.RESTORE if row.state == State.STALE else Change.KEEP
     is_stale = row.state == State.STALE
-    made_of = was if row.made_of is None and not is_stale else row.made_of
-    if made_of == now:
+    if row.made_of == now:
         return Change.RESTORE if is_stale else Change.KEEP
-    return Change.RENEW if made_of == NOTHING_GATHERED else Change.STALE
+    return Change.RENEW if row.made_of == NOTHING_GATHERED else Change.STALE
 
 
 class FollowPlan(Struct):

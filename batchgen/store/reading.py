@@ -152,9 +152,9 @@ class ReadStore:
 
         return await self._db.read(links.links_of, item_ids)
 
-    async def stale_to_ask(self, experiment_ids: Sequence[int] | None = None) -> set[int]:
+    async def stale_to_ask(self, experiment_ids: Sequence[int] | None = None) -> dict[int, int]:
         """Of these experiments, or of all, those with stale rows that their steps still make; all
-        stale rows of the others stay so."""
+        stale rows of the others stay so. Of the first thousands, how many do here."""
         return await self._db.read(look.stale_to_ask, experiment_ids)
 
     async def answer_vector(self, attempt_seq: int) -> str | None:

@@ -94,6 +94,11 @@ class Counts(CallTotals):
         return self.calls - self.unknown_calls
 
     @property
+    def cost_of_a_call(self) -> float:
+        """What one has cost so far; 0: not known."""
+        return self.cost_usd / self.calls if self.calls else 0.0
+
+    @property
     def percent(self) -> int:
         """Of the items that are not open, rounded down: 100 only when nothing is left."""
         return 100 * (self.total - self.open) // self.total if self.total else 100

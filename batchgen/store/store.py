@@ -43,6 +43,7 @@ from batchgen.store.values import (
     ChainIntake,
     EndedItem,
     Intake,
+    NewRows,
     OrderChange,
     OtherRecipe,
     Selection,
@@ -50,7 +51,7 @@ from batchgen.store.values import (
     Twin,
 )
 
-CountNew = Callable[[Sequence[NewItem]], Awaitable[int]]
+CountNew = Callable[[Sequence[NewItem]], Awaitable[NewRows]]
 
 if TYPE_CHECKING:
     from batchgen.store.database import Database
@@ -114,6 +115,7 @@ class Store(ReadStore):
             return replace(into, seen=self._db.additions.begin_pass(db)) if into.first else into
 
         async with self._db.only_enqueueing(patience_s, say):
+            await self._db.additions.end_pass()  # that of a process that was killed
             if mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
                 await seats.take_over_from_dead(self._db)
             yield await self._db.write(begin)
@@ -128,14 +130,14 @@ class Store(ReadStore):
     @asynccontextmanager
     async def counting(self, into: Intake) -> AsyncIterator[CountNew]:
         """While inside, a pool can be counted instead: of thousands of items at a time, in the
-        order of the pool, how many rows `add_items` would make. Nothing is written."""
+        order of the pool, which rows `add_items` would make. Nothing is written."""
         number = await self._db.additions.begin_count()
         into = replace(into, first=number)
 
-        async def count_new(items: Sequence[NewItem]) -> int:
+        async def count_new(items: Sequence[NewItem]) -> NewRows:
             nonlocal number
             new = await self._db.additions.count_new(into, items, number)
-            number += new
+            number += new.rows
             return new
 
         yield count_new

@@ -104,6 +104,17 @@ class Added(Struct, frozen=True):
     conflict: int | None = None
 
 
+class NewRows(Struct, frozen=True):
+    """What `add_items` would add: so many `rows`, of `items` that are not there yet or, those that
+    are left, more samples of such as are."""
+
+    rows: int
+    items: int
+
+    def __add__(self, other: "NewRows") -> "NewRows":
+        return NewRows(self.rows + other.rows, self.items + other.items)
+
+
 class Twin(Struct, frozen=True):
     """An item of a pool that the experiment has as `item_id`, which is equal but for its id: it has
     this `custom_id`, or none."""
@@ -200,13 +211,16 @@ class Acquitted(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """Chosen items of an experiment. Their open ones are marked with its `number`. None: nothing
     else is open, so they need no mark as long as the experiment `experiment_id` has these `rows`
-    and no more; besides them are `done` and `failed` ones. What was made of them is chosen too."""
+    and no more; besides them are `done` and `failed` ones. What was made of them is chosen too:
+    `ended` are the chains that had ended when it was made, of the chosen items or, without a
+    number, of the others. None: there are no steps."""
 
     number: int | None
     rows: int
     done: int = 0
     failed: int = 0
     experiment_id: int | None = None
+    ended: int | None = None
 
 
 class ClaimRequest(Struct, frozen=True):

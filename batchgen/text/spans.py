@@ -1,9 +1,10 @@
 """Texts that stand in another one, as their places: most of what a parser finds is a piece of the
 answer, and is stored once."""
 
-from msgspec.json import encode
+from msgspec import MsgspecError
+from msgspec.json import Decoder, encode
 
-from batchgen.text.json_text import load_json
+_texts_in = Decoder(list[str]).decode
 
 
 def spans_of(answer: str, parsed_json: str) -> str | None:
@@ -12,8 +13,9 @@ def spans_of(answer: str, parsed_json: str) -> str | None:
     be shorter."""
     if "\0" in answer:  # SQL takes it for the end
         return None
-    texts = load_json(parsed_json)
-    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+    try:
+        texts = _texts_in(parsed_json)
+    except MsgspecError:
         return None
     spans, end = [], 0
     for text in texts:

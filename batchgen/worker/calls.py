@@ -59,13 +59,12 @@ class Calls:
         """Send the request. `calls` gets a None for each call as it goes out, and then in its
         place what it brought. Whoever cancels it abandons the call, or both; then `calls` has what
         ended before."""
-        send = partial(self._call, request, calls)
         self._calls_in_flight.began(item.id, clock_ms())
         try:
             if self._hedge:
-                await self._send_hedged(item, send)
+                await self._send_hedged(item, partial(self._call, request, calls))
             else:
-                await send(item.server)
+                await self._call(request, calls, item.server)
         finally:
             self._calls_in_flight.ended(item.id)
         sent = Sent.of(calls)

@@ -26,6 +26,10 @@ class Chains:
         self._look_at: dict[int, int] = {}
         self._reading = asyncio.Lock()
 
+    def knows_none(self, experiment_id: int) -> bool:
+        """Whether it is known that the experiment has no steps."""
+        return self._known.get(experiment_id, self) is None
+
     async def row(self, item: Item) -> "ChainRow | None":
         """The item as a row of its chain; None: its experiment has no steps. Raises InputError when
         it cannot be read."""

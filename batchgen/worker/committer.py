@@ -69,7 +69,7 @@ class Committer:
         """Queue an outcome for the next exchange. The future resolves when it is durable: to its
         attempt's sequence number, or None when no call was made. Unless the item stays running,
         its permit is free at once."""
-        if outcome.attempt is not None:
+        if outcome.attempts:
             self._demand.call_was_settled()
         if not isinstance(outcome.decision, KeepAnswer):
             if outcome.item.probe:

@@ -84,7 +84,7 @@ class Demand:
         code = self.code_claims(free_slots - most, most)
         servers = self._in_order(now) if self._servers.are_several else self._servers
         wants = [self._want(server, most, limits[server.key], now) for server in servers]
-        if code:
+        if self._code:  # also for none, or the others would be for these rows, too
             wants.append(ServerWant("", code, experiments=self._code, runs_code=True))
         return ClaimRequest(
             tuple(wants),

@@ -76,7 +76,9 @@ class ItemRun:
                 return await self._parse(prepared, item.answer_text or "", vector)
             if failure := stages.judge.take_failure(item):
                 return self._outcome(failure)
-            if not await self._may_be_sent(prepared):
+            if stages.servers[item.server].is_closed(clock_ms()):
+                return self._outcome(Release())  # a 429 came while this item was being claimed
+            if stages.budget is not None and not await stages.budget.grants(item, prepared):
                 return self._outcome(Release())
             request = await stages.requests.complete(prepared)
         except (TemplateError, InputError) as exc:
@@ -142,13 +144,6 @@ class ItemRun:
             for attempt in record.attempts:
                 self._stages.budget.observe(prepared, attempt.usage)
         return record
-
-    async def _may_be_sent(self, prepared: Prepared) -> bool:
-        server = self._stages.servers[self._item.server]
-        if server.is_closed(clock_ms()):
-            return False  # a 429 came while this item was being claimed
-        budget = self._stages.budget
-        return budget is None or await budget.grants(self._item, prepared)
 
     async def _ask(self, prepared: Prepared, request: Request) -> Outcome:
         stages, item = self._stages, self._item

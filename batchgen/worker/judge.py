@@ -6,7 +6,6 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +24,7 @@ from batchgen.items import (
     Reply,
     Trouble,
 )
-from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide
+from batchgen.llm.decide import MAY_BE_CHARGED, Blame, decide_on_answer, decide_on_failure
 from batchgen.llm.error_replies import UNKNOWN_MODEL, WRONG_ENDPOINT
 from batchgen.text.foreign_json import shorten
 from batchgen.text.json_text import storable
@@ -135,23 +134,37 @@ class Judge:
 
     def decide(self, item: Item, prepared: Prepared, called: CallResult) -> Decision:
         """What the decisive call means for its item; `KeepAnswer`: its answer is to be parsed."""
-        verdict = self._stale_but_once(called.verdict, item)
-        self._tell_of_unknown_finish(verdict)
-        needs_whole = prepared.parser.needs_whole
         server = self._servers[called.server or item.server]
+        if isinstance(called.verdict, Answer):
+            return self._decide_on_answer(item, prepared, called.verdict, called, server)
+        return self._decide_on_failure(item, prepared, called.verdict, called, server)
+
+    def _decide_on_answer(
+        self, item: Item, prepared: Prepared, answer: Answer, called: CallResult, server: Server
+    ) -> Decision:
+        self._tried_on_fresh_connection.discard(item.id)
+        self._tell_of_unknown_finish(answer)
+        _, owing = self._observe(item, answer, called, server, clock_ms())
+        needs_whole = prepared.parser.needs_whole
+        decision = decide_on_answer(answer, owing, self._policy, needs_whole=needs_whole)
+        return server.trials.suspect(item.recipe_id, prepared, answer, called.reply, decision)
+
+    def _decide_on_failure(
+        self, item: Item, prepared: Prepared, failure: Failure, called: CallResult, server: Server
+    ) -> Decision:
+        verdict = self._stale_but_once(failure, item)
+        self._tell_of_unknown_finish(verdict)
         if _is_about_its_own_model(verdict, prepared.input):
-            verdict = replace(verdict, halt=None)
-            return self._decide(item, verdict, called, server, needs_whole=needs_whole)
+            return self._decide(item, replace(verdict, halt=None), called, server)
         own, trials = verdict, server.trials
-        if isinstance(verdict, Failure) and not trials.believes(verdict, item.recipe_id, prepared):
+        if not trials.believes(verdict, item.recipe_id, prepared):
             may_pass = verdict.halt is not None and verdict.is_sure
             may_pass = may_pass and not trials.is_about_its_model(item.recipe_id, prepared)
             trouble = Trouble.ACCOUNT if may_pass else verdict.trouble
             own = replace(verdict, halt=None, trouble=trouble)
         if trials.is_nowhere(item.recipe_id, prepared, verdict, called.reply):
-            assert isinstance(own, Failure)
             own = replace(own, trouble=Trouble.NOWHERE)
-        decision = self._decide(item, own, called, server, needs_whole=needs_whole)
+        decision = self._decide(item, own, called, server)
         return trials.suspect(item.recipe_id, prepared, verdict, called.reply, decision)
 
     def take_failure(self, item: Item) -> Fail | None:
@@ -224,10 +237,10 @@ class Judge:
         prices = self._servers[called.server].prices
         return _attempt(called, prices.cost_usd(str(prepared.body["model"]), called.verdict.usage))
 
-    def _stale_but_once(self, verdict: Answer | Failure, item: Item) -> Answer | Failure:
+    def _stale_but_once(self, verdict: Failure, item: Item) -> Failure:
         """An item is tried at once on another connection, but once: it may be the item itself that
         makes the server drop them."""
-        if isinstance(verdict, Answer) or verdict.reason is not Reason.CONNECTION:
+        if verdict.reason is not Reason.CONNECTION:
             self._tried_on_fresh_connection.discard(item.id)
         elif verdict.trouble is Trouble.STALE_CONNECTION:
             if item.id in self._tried_on_fresh_connection:
@@ -235,11 +248,12 @@ class Judge:
             self._tried_on_fresh_connection.add(item.id)
         return verdict
 
-    def _decide(
-        self, item: Item, verdict: Answer | Failure, called: CallResult, server: Server, *,
-        needs_whole: bool,
-    ) -> Decision:  # fmt: skip
-        now, pacer = clock_ms(), server.pacer
+    def _observe(
+        self, item: Item, verdict: Answer | Failure, called: CallResult, server: Server, now: int
+    ) -> tuple[Blame, Item]:
+        """What the call tells of the server; whose fault it was, and the item with the tries that
+        it owes."""
+        pacer = server.pacer
         # It may have been charged late when it had been claimed again already.
         owed = int(self._charged_late.pop(item.id, None) == item.tries)
         is_last_try = item.tries + owed + 1 >= self._policy.max_attempts
@@ -252,20 +266,23 @@ class Judge:
         self._stats.count_call(verdict, called.reply, paused=now < pacer.paused_until)
         server.count_call(verdict, called.reply, now)
         self._servers.observe(server, verdict, now)
-        if server.left_out is LeftOut.SILENT:
-            blame = Blame.SERVER
         if isinstance(verdict, Failure) and verdict.halt:
             is_credit = verdict.reason is Reason.RATE_LIMIT
             how = LeftOut.CREDIT if is_credit else LeftOut.REFUSED
             self._servers.give_up(server, refused(verdict, server.spec), now, how)
         else:
             self.give_up_if_stalled(server, now)
-        owing = replace(item, tries=item.tries + owed) if owed else item
-        if isinstance(verdict, Failure) and self._servers.may_ask_elsewhere(server):
+        return blame, replace(item, tries=item.tries + owed) if owed else item
+
+    def _decide(self, item: Item, verdict: Failure, called: CallResult, server: Server) -> Decision:
+        blame, owing = self._observe(item, verdict, called, server, clock_ms())
+        if server.left_out is LeftOut.SILENT:
+            blame = Blame.SERVER
+        if self._servers.may_ask_elsewhere(server):
             verdict = _asked_elsewhere_soon(verdict)
-        decision = decide(
-            verdict, owing, self._policy, needs_whole=needs_whole,
-            blame=blame, refusals=pacer.refusals_in_a_row(item, called.call),
+        decision = decide_on_failure(
+            verdict, owing, self._policy, blame=blame,
+            refusals=server.pacer.refusals_in_a_row(item, called.call),
             now=now_ms(), rng=self._rng,
         )  # fmt: skip
         if isinstance(decision, Fail):
@@ -294,10 +311,10 @@ def _asked_elsewhere_soon(failure: Failure) -> Failure:
     return failure if wait_s is None else replace(failure, retry_after_s=min(wait_s, _ELSEWHERE_S))
 
 
-def _is_about_its_own_model(verdict: Answer | Failure, item_input: ItemInput) -> TypeGuard[Failure]:
+def _is_about_its_own_model(verdict: Failure, item_input: ItemInput) -> bool:
     """A model or an endpoint that the item itself asked for, and the server does not know, is no
     reason to halt."""
-    if not isinstance(verdict, Failure) or verdict.halt is None:
+    if verdict.halt is None:
         return False
     own_model = "model" in item_input.params
     if verdict.halt.startswith(WRONG_ENDPOINT):
@@ -313,18 +330,7 @@ def plain_attempt(called: CallResult | None) -> Attempt:
 def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
     reply, verdict = called.reply, called.verdict
     request_id = reply.headers.get("x-request-id")
-    by_verdict: dict[str, Any] = (
-        {"response": verdict.text, "vector": verdict.vector, "body": verdict.rest}
-        if isinstance(verdict, Answer)
-        else {
-            "reason": verdict.reason,
-            "error": verdict.message,
-            "body": reply.body and reply.body[:_MOST_CHARS_OF_FAILURE],
-            "may_be_charged": reply.sent
-            and (verdict.has_begun or verdict.reason in MAY_BE_CHARGED),
-        }
-    )
-    return Attempt(
+    kept = Attempt(
         finished_at=reply.started_at + reply.latency_ms,
         latency_ms=reply.latency_ms,
         http_status=reply.status,
@@ -334,5 +340,17 @@ def _attempt(called: CallResult, cost_usd: float | None) -> Attempt:
         usage=verdict.usage,
         cost_usd=cost_usd,
         server=called.server,
-        **by_verdict,
+        response=verdict.text if isinstance(verdict, Answer) else None,
+        vector=verdict.vector if isinstance(verdict, Answer) else None,
+        body=verdict.rest if isinstance(verdict, Answer) else None,
     )
+    return kept if isinstance(verdict, Answer) else _failed(kept, verdict, reply)
+
+
+def _failed(kept: Attempt, failure: Failure, reply: Reply) -> Attempt:
+    may_be_charged = failure.has_begun or failure.reason in MAY_BE_CHARGED
+    return replace(
+        kept, reason=failure.reason, error=failure.message,
+        body=reply.body and reply.body[:_MOST_CHARS_OF_FAILURE],
+        may_be_charged=reply.sent and may_be_charged,
+    )  # fmt: skip

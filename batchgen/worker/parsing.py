@@ -23,7 +23,10 @@ class AnswerParser:
         """Done, or what follows when the parser cannot use the answer, or the next step has no use
         for what it made of it. A vector is no text, so nothing parses it."""
         try:
-            parsed_json = await self._parsed(prepared, text)
+            parsed_json = None
+            if prepared.parser.spec != "raw" and prepared.endpoint.has_text:
+                given, parser = prepared.input.given, prepared.parser
+                parsed_json = to_json(await self._runner.run(parser, text, given, self._timeout_s))
             if prepared.row is None:
                 return Done(parsed_json)
             return Done(parsed_json, prepared.row.followed(parsed_json or vector, text))
@@ -40,12 +43,6 @@ class AnswerParser:
             return Done(parsed_json, row.followed(parsed_json, None))
         except ParseError as exc:
             return Fail(Reason.PARSE, str(exc))
-
-    async def _parsed(self, prepared: Prepared, text: str) -> str | None:
-        if prepared.parser.spec == "raw" or not prepared.endpoint.has_text:
-            return None
-        given = prepared.input.given
-        return to_json(await self._runner.run(prepared.parser, text, given, self._timeout_s))
 
     def close(self) -> None:
         self._runner.close()

@@ -3,6 +3,7 @@ itself added is left out from then on; and what the recipe asks for with every i
 takes from nobody, is a halt.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -32,8 +33,8 @@ class RejectedParameters:
     ) -> None:
         self._leave_out = leave_out
         self._warn = warn
-        self._answered_recipes: set[tuple[str, int]] = set()
-        self._worked: set[tuple[str, int, str]] = set()
+        self._answered_recipes: set[_AtServer] = set()
+        self._worked = defaultdict[_AtServer, set[str]](set)
 
     def interpret(
         self, item: Item, prepared: Prepared, verdict: Answer | Failure, reply: Reply, server: str
@@ -43,9 +44,9 @@ class RejectedParameters:
         if isinstance(verdict, Answer):
             if not prepared.input.params:
                 self._answered_recipes.add(recipe)
-            for one in prepared.added:
-                if one in prepared.body:
-                    self._worked.add((*recipe, one))
+            worked = self._worked[recipe]
+            if not prepared.added <= worked:
+                worked |= prepared.added & prepared.body.keys()
             return verdict
         if verdict.reason is not Reason.REJECTED or verdict.halt or reply.status not in _STATUSES:
             return verdict
@@ -59,7 +60,7 @@ class RejectedParameters:
         )
         named = replace(verdict, message=f"the server rejects {place}: {verdict.message}")
         if rejected.name in prepared.added:
-            if (*recipe, rejected.name) in self._worked:
+            if rejected.name in self._worked[recipe]:
                 return named  # the server takes it: it is something about this item
             if self._leave_out(*recipe, rejected.name):
                 self._warn(f"{as_sentence(named.message)} It is left out from now on.")

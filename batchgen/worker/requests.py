@@ -108,8 +108,11 @@ class Requests:
         InputError when the item cannot be asked for by it."""
         known = self._parsers.get(item.experiment_id)
         parser_id, parser = known or await self._load_parser(item.experiment_id)
-        row = await self._chains.row(item)
-        renderer = await self._renderer(item.recipe_id, row)
+        row = None
+        if not self._chains.knows_none(item.experiment_id):
+            row = await self._chains.row(item)
+        key = (item.recipe_id, row.chain.plan_id if row else None)
+        renderer = self._renderers.get(key) or await self._renderer(item.recipe_id, row)
         if row is None:
             item_input = read_item(load_json(item.input_json), f"item {item.id}")
             body = renderer.request_body(item_input, item.sample) if item.answer_seq is None else {}

@@ -250,12 +250,21 @@ async def test_a_value_of_no_use_is_refused_by_the_keywords_name(
     assert simulator.calls == 0
 
 
-async def test_a_budget_without_a_price_says_which_setting_is_missing(
-    here: Project, words: Words
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_tokens": 10}, "price"),
+        ({"model": "gpt-4o"}, "max_tokens"),
+    ],
+    ids=["no_price", "no_limit"],
+)
+async def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_enqueued(
+    here: Project, words: Words, settings: Any, said: str
 ) -> None:
-    with pytest.raises(UsageError) as raised:
-        await DataGenerationPipeline(max_tokens=10).run(words(2), max_cost=1)
+    with pytest.raises(ConfigError, match=said) as raised:
+        await DataGenerationPipeline(**settings).run(words(2), max_cost=1)
     assert "--" not in str(raised.value)
+    assert not here.database.exists()
 
 
 async def test_a_variable_that_no_template_uses_is_told(

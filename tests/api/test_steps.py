@@ -73,6 +73,17 @@ async def test_only_the_items_that_are_passed_and_as_often(
     assert simulator.calls == 3 + 3 + 2
 
 
+async def test_until_counts_the_chains_of_the_items_that_are_passed(
+    pipeline: DataGenerationPipeline, simulator: Simulator
+) -> None:
+    await pipeline.run(topics(2))
+    some = await pipeline.run(topics(8), until=4)
+    assert [one["id"] for one in some] == ["a-1", "a-2", "a-3", "a-4"]
+    more = await pipeline.run(topics(7)[2:], until=3)  # others have ended, and another one waits
+    assert [one["id"] for one in more] == ["a-3", "a-4", "a-5"]
+    assert simulator.calls_of("Judge") == 5
+
+
 async def test_chains_come_as_they_end_each_once(pipeline: DataGenerationPipeline) -> None:
     seen: list[str] = []
     await pipeline.run(topics(2))

@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.config import load
 from batchgen.jobs.asked import asked_of
-from batchgen.simulate import Simulator
+from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe, open_store
 from tests.cli.test_steps import states, topics
 from tests.kits.project import Project
@@ -130,21 +130,24 @@ async def test_a_step_that_is_added_is_asked_of_what_is_done(
     assert simulator.calls == 7
 
 
+async def begin(project: Project, mode: OtherRecipe) -> None:
+    """An enqueueing that is killed when the steps are there, and nothing is followed yet."""
+    asked = asked_of(load(None, env={}, cwd=project.path))
+    assert asked.chain is not None
+    begun = "demo", asked.recipe, mode, 1, asked.version
+    async with (
+        open_store(project.database) as store,
+        store.enqueueing(*begun, chain=asked.chain.intake),
+    ):
+        pass
+
+
 async def test_following_what_is_done_is_ended_by_the_next_work(
     done: Project, simulator: Simulator
 ) -> None:
     """As after a kill between the two."""
     steps(done, more=POLISH)
-    config = load(None, env={}, cwd=done.path)
-    asked = asked_of(config)
-    assert asked.chain is not None
-    async with (
-        open_store(done.database) as store,
-        store.enqueueing(
-            "demo", asked.recipe, OtherRecipe.STOP, 1, asked.version, chain=asked.chain.intake
-        ),
-    ):
-        pass
+    await begin(done, OtherRecipe.STOP)
     assert "polish" not in states(done)
     told = await done.batchgen("work")
     assert "which makes these rows new: 2 of polish" in told.err
@@ -274,7 +277,11 @@ async def test_another_conversation_is_asked_again_of_what_is_done(
     assert "conversation false -> true" in told.err
     assert "stays: 0 calls" in told.err
     assert "stored: 3 calls" in told.err
-    assert (await done.batchgen("run", "pool.jsonl", "--recipe", "again")).code == 0
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "again", "--dry-run")
+    assert "0 new to talk, 3 to be asked with the new recipe; nothing" in dry.out
+    again = await done.batchgen("run", "pool.jsonl", "--recipe", "again")
+    assert again.code == 0
+    assert "talk: 3 items read, 0 new, 3 asked with the new recipe\n" in again.err
     assert simulator.calls == 14
     shown = json.loads((await done.batchgen("show", "a-1", "--experiment", "talk", "--json")).out)
     assert len(shown["steps"][1]["messages"]) == 3
@@ -306,3 +313,53 @@ async def test_a_dry_run_has_the_calls_of_all_steps_that_are_added(
     assert "Estimated for at most 4 calls: " in dry
     assert (await done.batchgen("run", "pool.jsonl")).code == 0
     assert simulator.calls == 9
+
+
+def asking(
+    project: Project, path: str, ask: str = "user: {text: 'Ask {topic}'}, parser: json"
+) -> None:
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        f"  - {{name: ask, {ask}}}\n"
+        f"  - {{name: answer, each: {{question: {path}}}, user: {{text: 'Answer {{question}}'}}}}\n"
+    )
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["run", "work_after_a_kill"])
+async def test_a_list_is_looked_for_by_the_new_path_in_what_was_answered(
+    project: Project, simulator: Simulator, is_killed: bool
+) -> None:
+    asking(project, "ask.questons")
+    simulator.script("Ask", *[Behaviour.ok('{"questions": ["a", "b"]}')] * 2)
+    project.pool(topics(2))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    assert states(project) == {"ask": {"failed": 2}}
+    failed = (await project.batchgen("failures")).out
+    assert "Mend the path of that step's each, and run with --recipe replace" in failed
+
+    asking(project, "ask.questions")
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    assert "at least 0 calls; 2 that failed for want of a list are read again, without" in told.err
+    if is_killed:
+        await begin(project, OtherRecipe.REPLACE)
+        told = await project.batchgen("work")
+    else:
+        told = await project.batchgen("run", "pool.jsonl", "--recipe", "replace")
+    assert "new: 4 of answer; 2 rows that had failed for want of a list are read again" in told.err
+    assert states(project) == {"ask": {"done": 2}, "answer": {"done": 4}}
+    assert simulator.calls == 2 + 4
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_list_is_looked_for_in_what_a_function_makes_once_more(
+    project: Project, simulator: Simulator
+) -> None:
+    project.write("code.py", "def some(item):\n    return {'questions': ['a', 'b']}\n")
+    asking(project, "ask.questons", "function: 'code.py:some'")
+    project.pool(topics(2))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    asking(project, "ask.questions", "function: 'code.py:some'")
+    assert (await project.batchgen("run", "pool.jsonl", "--recipe", "replace")).code == 0
+    assert states(project) == {"ask": {"done": 2}, "answer": {"done": 4}}
+    assert (await project.batchgen("verify")).code == 0

@@ -529,7 +529,7 @@ async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     )
     dry = await batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
     assert dry.json == {
-        "read": 3, "new": 3, "asked_anew": 0,
+        "read": 3, "new": 3, "asked_anew": 0, "waiting": 0,
         "first_messages": [{"role": "user", "content": "Say w0"}],
         "prompt_tokens": 27, "completion_tokens": None, "cost_usd": None, "is_measured": False,
     }  # fmt: skip
@@ -642,7 +642,7 @@ async def test_retry_by_reason_by_id_and_only_to_see(
     dry = await batchgen("retry", "--dry-run")
     assert dry.out == "3 failed items would go back to pending.\n"
     dry = await batchgen("retry", "--dry-run", "--reason", "rejected", "--json")
-    assert dry.json == {"retried": 2, "dry_run": True}
+    assert dry.json == {"retried": 2, "dry_run": True, "calls": 2, "cost_usd": None}
     assert (await project.batchgen("work")).code == 3
     assert simulator.calls == 3
 

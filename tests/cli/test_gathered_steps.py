@@ -1,5 +1,6 @@
 """Lists, and what is gathered of them, by the commands."""
 
+from batchgen.simulate import Simulator
 from tests.cli.test_steps import states, topics
 from tests.kits.project import Project
 
@@ -92,3 +93,61 @@ async def test_what_other_lists_and_gatherings_come_to_is_told(project: Project)
     done = await project.batchgen("run", "pool.jsonl")
     assert "which makes these rows new: 2 of best" in done.err
     assert states(project)["best"] == {"done": 2}
+
+
+async def test_what_more_samples_of_known_items_make_stale_is_told(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(
+        "output_data: {experiment_name: demo}\n"
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Write of {topic}'}}\n"
+        "  - {name: best, gather: drafts, user: {text: 'Best of {drafts}'}}\n"
+        "  - {name: polish, user: {text: 'Polish {best}'}}\n"
+    )
+    project.pool(topics(2))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    project.pool(topics(3))  # two are known, and one is new
+    enqueue = ("enqueue", "pool.jsonl", "--samples", "4")
+    dry = await project.batchgen(*enqueue, "--dry-run")
+    first, *steps = dry.out.splitlines()[:4]
+    assert first == (
+        "3 items read, 4 samples each, 10 new to demo; what was gathered of their items before is "
+        "stale then; nothing was written."
+    )
+    assert [line.split(",")[0].split()[1:] for line in steps] == [
+        ["10", "calls"], ["1", "call"], ["1", "call"],
+    ]  # fmt: skip
+    calls = simulator.calls
+    assert (await project.batchgen("run", "pool.jsonl", "--samples", "4")).code == 0
+    assert simulator.calls == calls + 10 + 1 + 1
+    assert states(project) == {
+        "draft": {"done": 12}, "best": {"done": 1, "stale": 2}, "polish": {"done": 1, "stale": 2},
+    }  # fmt: skip
+    again = await project.batchgen(*enqueue, "--dry-run")
+    assert "stale" not in again.out
+
+
+async def test_what_new_rows_before_a_gathering_make_stale_is_told(project: Project) -> None:
+    def steps(each: str) -> None:
+        project.config(
+            "output_data: {experiment_name: demo}\n"
+            "steps:\n"
+            "  - {name: parts, user: {text: 'Split {topic}'}, parser: 'code.py:parts'}\n"
+            f"  - {{name: say, each: {{part: parts.{each}}}, user: {{text: '{{part}}'}}}}\n"
+            "  - {name: best, gather: all, user: {text: 'Best of {all}'}}\n"
+        )
+
+    project.write("code.py", "def parts(text):\n    return {'few': ['a'], 'more': ['a', 'b']}\n")
+    steps("few")
+    project.pool(topics(2))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    steps("more")
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    assert "(new rows: 2 of say, and what follows them); what was gathered of their" in told.err
+    dry = await project.batchgen("enqueue", "pool.jsonl", "--recipe", "replace", "--dry-run")
+    assert "2 of say, and what follows them; what was gathered of their items before" in dry.out
+    assert (await project.batchgen("run", "pool.jsonl", "--recipe", "replace")).code == 0
+    assert states(project) == {
+        "parts": {"done": 2}, "say": {"done": 4}, "best": {"stale": 2},
+    }  # fmt: skip

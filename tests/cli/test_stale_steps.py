@@ -187,4 +187,7 @@ async def test_where_nothing_stale_is_made_any_more_nothing_is_proposed(done: Pr
     work = await done.batchgen("work")
     assert "To ask again: batchgen retry --stale" in work.err
     now = (await done.batchgen("status")).out
-    assert "stale: what they were made of is being replaced, or has been: batchgen retry" in now
+    assert (
+        "2 rows of critique are stale (1 of them the steps make no more): what they were made of "
+        "is being replaced, or has been: batchgen retry --stale\n"
+    ) in now

@@ -138,7 +138,7 @@ async def test_status_has_a_table_of_the_steps(two_steps: Project) -> None:
     await two_steps.batchgen("work", "--step", "draft")
     said = await two_steps.batchgen("status")
     assert said.out.splitlines()[:3] == [
-        "demo: 3 items, 0 ended",
+        "demo: 3 rows of draft, 0 chains ended",
         "  step      pending  running     done  skipped   failed    stale     cost",
         "  draft           0        0        3        0        0        0        -",
     ]

@@ -35,7 +35,7 @@ def loaded(directory: Path, *arguments: str) -> set[str]:
     ("command", "most_of_ours", "needless"),
     [
         ("--help", 10, _NEEDLESS | {"msgspec", "json", "pathlib", "sqlite3", "yaml"}),
-        ("status", 61, _NEEDLESS | {"json"}),
+        ("status", 62, _NEEDLESS | {"json"}),
         ("failures", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
         ("experiments", 100, _NEEDLESS - {"dataclasses", "hashlib"}),
     ],

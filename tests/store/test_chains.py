@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import UsageError
-from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason
+from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason, Suspect
 from batchgen.steps import Child, Followed, Plan, StepRule
 from batchgen.store import (
     ChainIntake,
@@ -18,14 +18,18 @@ from batchgen.store import (
     ServerWant,
     StaleRow,
     StepIntake,
+    Trial,
 )
-from batchgen.store.transactions import admin, chain_rows, refollow, repair, selections
+from batchgen.store.transactions import admin, chain_rows, look, refollow, repair, selections
 from batchgen.store.transactions.plans import chain_of
 from tests.kits.table import (
+    MAX_CRASHES,
     OTHER_RECIPE,
     RECIPE,
     Table,
     answered,
+    broken,
+    claims,
     new_database,
     new_item,
     open_table,
@@ -99,7 +103,9 @@ class Line:
 
 
 def chain_intake(rules: Plan) -> ChainIntake:
-    return ChainIntake(rules, tuple(StepIntake(RECIPE, RAW) for _ in rules.steps))
+    """Later steps have another recipe than the first one."""
+    recipes = (RECIPE, *[OTHER_RECIPE for _ in rules.steps[1:]])
+    return ChainIntake(rules, tuple(StepIntake(recipe, RAW) for recipe in recipes))
 
 
 CRITIQUE, REVISE = Child(1), Child(2)
@@ -333,6 +339,61 @@ def test_a_row_that_runs_until_its_parent_has_its_value_again(
     assert states(line)[:2] == ["done", state]
 
 
+def test_a_row_that_its_workers_died_of_is_restored_by_the_same_value(table: Table) -> None:
+    line = Line(table, PLAIN, "a")
+    line.done(line.claim()[0], "v", CRITIQUE)
+    for _ in range(MAX_CRASHES):
+        assert [item.id for item in line.claim()] == [2]
+        table.take_over(line.worker)
+        line.worker = table.join()
+    assert states(line) == ["done", "failed"]
+    reopen(table, 1)
+    assert states(line) == ["pending", "stale"]
+    line.done(line.claim()[0], "v", CRITIQUE)
+    assert states(line) == ["done", "failed"]
+    assert line.claim() == []
+
+
+def test_a_row_of_a_replaced_value_does_not_fail_by_the_last_of_its_workers(table: Table) -> None:
+    """It would say nothing of the new one."""
+    line = Line(table, PLAIN, "a")
+    line.done(line.claim()[0], "v", CRITIQUE)
+    for _ in range(MAX_CRASHES - 1):
+        line.claim()
+        table.take_over(line.worker)
+        line.worker = table.join()
+    line.claim()
+    dies, line.worker = line.worker, table.join()
+    reopen(table, 1)
+    line.done(line.claim()[0], "other", CRITIQUE)
+    table.take_over(dies)
+    assert states(line) == ["done", "stale"]
+    assert table.query("select reason from results where item_id = 2") == []
+    page = table.run(refollow.stale_page, 2, 0, 10)
+    assert page == [StaleRow(2, waits=False, asks=True)]
+
+
+def test_a_row_that_was_acquitted_is_restored_by_the_same_value(table: Table) -> None:
+    line = Line(table, PLAIN, "a", "b")
+    for draft in line.claim():
+        line.done(draft, "v", CRITIQUE)
+
+    def exchange(slots: int, *outcomes: Outcome) -> list[Item]:
+        want = claims(slots, (2,), trial=Trial(calls=16))
+        return table.exchange_want(line.worker, want, outcomes).items
+
+    first, second = exchange(2)
+    accused = Suspect("404 place", "404", Fail(Reason.REJECTED, "its own"))
+    exchange(0, Outcome(first, (broken(Reason.REJECTED),), accused))
+    assert states(line) == ["done", "done", "pending", "running"]
+    exchange(0, Outcome(second, (answered(),), Done(followed=line.followed("w"))))
+    assert states(line) == ["done", "done", "failed", "done"]
+    assert table.one("select made_of is not null from results where reason = 'rejected'")
+    reopen(table, 1)
+    line.done(line.claim()[0], "v", CRITIQUE)
+    assert states(line) == ["done", "done", "failed", "done"]
+
+
 def test_a_sample_asked_again_makes_its_gathering_stale(table: Table) -> None:
     line = Line(table, BEST, "a", samples=2)
     for draft in line.claim():
@@ -448,6 +509,8 @@ BROKEN = [
      "row 3 is done, but what follows it was never made"),
     ("update items set parent_result = 7 where id = 3",
      "row 3 was made of a result that is its parent's no more, but is not marked as stale"),
+    ("update results set made_of = null where seq = 2",
+     "row 2 was made of other values than its parent has, but is not marked as stale"),
     ("update results set passed_on = zeroblob(8) where seq = 1",
      "row 2 was made of other values than its parent has, but is not marked as stale"),
     ("update items set experiment_id = 1 where id = 3",
@@ -512,6 +575,11 @@ def test_rows_of_functions_are_for_who_runs_code(table: Table) -> None:
     done = Outcome(score, (), Done("0.5", followed))
     items = table.exchange_want(line.worker, want, [done]).items
     assert [(item.id, item.server) for item in items] == [(5, "s"), (4, "")]
+    line.enqueue("c")
+    line.done(line.claim()[0], "v", Child(1))
+    none = ServerWant("", 0, experiments=(2,), runs_code=True)
+    busy = ClaimRequest((ServerWant("s", 5), none), (3, 2, 1))
+    assert table.exchange_want(line.worker, busy).items == []
     assert items[0].links[-1].parsed_json == "0.5"
 
 
@@ -526,6 +594,23 @@ def test_of_a_dead_worker_functions_are_suspects_and_no_calls(table: Table) -> N
     assert table.one("select count(*) from attempts where outcome = 'unknown'") == 0
     other = table.join()
     assert len(table.exchange_want(other, want).items) == 1  # alone
+
+
+def test_a_function_that_its_workers_died_of_is_run_again_when_it_is_another_one(
+    table: Table,
+) -> None:
+    line = Line(table, CODE, "a")
+    line.done(line.claim()[0], "v", Child(1))
+    want = ClaimRequest((ServerWant("", 5, experiments=(2,), runs_code=True),), (2,))
+    for _ in range(MAX_CRASHES):
+        assert len(table.exchange_want(line.worker, want).items) == 1
+        table.take_over(line.worker)
+        line.worker = table.join()
+    assert states(line) == ["done", "failed"]
+    present = table.one("select parser_id from experiments where id = 2")
+    assert table.run(repair.run_by_others, 2, present, 0, 10) == []
+    (row,) = table.run(repair.run_by_others, 2, present + 1, 0, 10)
+    assert (row.item_id, row.reason) == (2, "crash")
 
 
 def test_only_so_many_chains_are_begun_as_are_wanted(table: Table) -> None:
@@ -558,6 +643,31 @@ def test_a_selection_has_what_was_made_of_its_items(table: Table) -> None:
     (revise,) = table.exchange_want(line.worker, want).items
     line.done(revise)
     assert table.exchange_want(line.worker, want).open == 0
+
+
+@pytest.mark.parametrize("others", [(), ("e", "f")], ids=["all_that_is_open", "others_are_open"])
+def test_until_counts_the_chosen_chains(table: Table, others: tuple[str, ...]) -> None:
+    """Two that had ended are not chosen, and one is."""
+    line = Line(table, PLAIN, "x", "y", "a")
+    for draft in line.claim():
+        line.done(draft, "v", over=1)
+    line.enqueue("b", "c", "d", *others)
+    selection = table.run(selections.begin_selection, 1, [3, 4, 5, 6], table.now)
+    assert (selection.number is not None) == bool(others)
+
+    def claim() -> Exchange:
+        want = ClaimRequest((ServerWant("s", 9),), (3, 2, 1), until=3, selection=selection)
+        return table.exchange_want(line.worker, want)
+
+    first, second = claim().items
+    line.done(first, "v", CRITIQUE)
+    line.done(second, "v", over=1)
+    (critique,) = claim().items
+    none = claim()
+    assert (none.items, none.enough) == ([], False)
+    line.done(critique, "w", over=1)
+    counts = table.run(look.counts, [1, 2, 3], selection)
+    assert (claim().enough, counts.ended, counts.done) == (True, 3, 4)
 
 
 def test_of_all_experiments_the_deepest_steps_come_first_whatever_server_answers_them(

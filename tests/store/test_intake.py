@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
-from batchgen.store import Added, OtherRecipe, RecipeChoice, open_store
+from batchgen.store import (
+    Added,
+    NewRows,
+    OtherRecipe,
+    RecipeChoice,
+    open_store,
+    seen_keys,
+)
 from batchgen.store.sqlite import additions, item_keys
 from batchgen.store.transactions import intake, look, verify
 from batchgen.text.json_text import canonical_json, content_of, dump_json
@@ -188,7 +196,7 @@ def test_keys_half_sorted_in_by_who_was_killed_are_sorted_in_by_the_next(
     table: Table, slices: int
 ) -> None:
     table.enqueue(*POOL_OF_KEYS)
-    sort_in(table, 150_000, slices)  # as if there were so many: three slices
+    sort_in(table, 300_000, slices)  # as if there were so many: three slices
     sorted_in, waiting = keys(table)
     assert (sorted_in == 60, waiting) == (slices == 3, 60)
     assert verify.verify_tables(table.transaction) == []
@@ -198,7 +206,7 @@ def test_keys_half_sorted_in_by_who_was_killed_are_sorted_in_by_the_next(
     assert verify.verify_tables(table.transaction) == []
 
 
-@pytest.mark.parametrize("waiting", [1, 50_000, 50_001, 500_000])
+@pytest.mark.parametrize("waiting", [1, 100_000, 100_001, 1_000_000])
 def test_slices_hold_every_key_once(waiting: int) -> None:
     found = list(item_keys.slices(waiting))
     firsts, lasts = zip(*found, strict=True)
@@ -223,11 +231,17 @@ def test_items_are_found_by_their_ids_wherever_their_keys_are(
 
 
 @pytest.mark.parametrize("most_waiting", [1, 3, 7, 100])
+@pytest.mark.parametrize("most_in_cache", [1, 100])
+@pytest.mark.parametrize("most_in_set", [1, 2, 100])
 async def test_copies_are_counted_wherever_the_key_of_the_first_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_waiting: int
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    most_waiting: int, most_in_cache: int, most_in_set: int,
+) -> None:  # fmt: skip
     """In memory, in the table of those that wait, or sorted in while the pass goes on."""
     monkeypatch.setattr(item_keys, "MOST_WAITING", most_waiting)
+    monkeypatch.setattr(item_keys, "MOST_WAITING_OF_MANY", 2 * most_waiting)
+    monkeypatch.setattr(item_keys, "MOST_IN_CACHE", most_in_cache)
+    monkeypatch.setattr(seen_keys, "MOST_IN_SET", most_in_set)
     pool = [new_item(each) for each in "abcdeafgahbbic"]
     async with open_store(tmp_path / "batchgen.db", create=True) as store:
         for _ in range(2):
@@ -245,6 +259,54 @@ async def test_the_end_of_an_enqueueing_sorts_the_keys_in(tmp_path: Path) -> Non
             await store.add_items(into, [new_item(each) for each in "abc"])
         with open_table(tmp_path / "batchgen.db") as table:
             assert keys(table) == (3, 0)
+
+
+async def test_who_was_killed_leaves_keys_that_the_next_one_sorts_in_first(tmp_path: Path) -> None:
+    pool = [new_item(each) for each in "abcdef"]
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        killed = AsyncExitStack()
+        into = await killed.enter_async_context(store.enqueueing("e", RECIPE, OtherRecipe.STOP))
+        await store.add_items(into, pool[:4])
+        assert await killed.__aexit__(KeyError, KeyError("killed"), None) is False
+        with open_table(tmp_path / "batchgen.db") as table:
+            assert keys(table) == (0, 4)
+            async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+                assert keys(table) == (4, 0)
+                assert (await store.add_items(into, pool)).ids == [1, 2, 3, 4, 5, 6]
+        assert await store.verify() == []
+
+
+@pytest.mark.parametrize("n", [2, 3, 35, 36])
+async def test_all_keys_are_seen_once_there_are_many_and_many_of_them_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr(item_keys, "MOST_WAITING", 2)
+    monkeypatch.setattr(item_keys, "MOST_IN_CACHE", 8)
+    monkeypatch.setattr(item_keys, "SEEN_AT_A_TIME", 7)
+    pool = [new_item(f"item {number}") for number in range(n)]
+    more = [new_item(f"more {number}") for number in range(4)]
+    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+            await store.add_items(into, pool)
+        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
+            await store.add_items(into, more[:2])
+            await store.add_items(into, more[2:])
+            assert into.seen.has_all == (n in {3, 35})
+            assert (await store.add_items(into, pool)).ids == list(range(1, n + 1))
+            assert (await store.add_items(into, [new_item("new")])).ids == [n + 5]
+        assert await store.verify() == []
+
+
+def test_a_key_that_looks_like_a_known_one_is_new(table: Table) -> None:
+    """All of these have the same bits, and two of them the same half."""
+    alike = [bytes([n, *bytes(11), 1, 2, 3, 4]) for n in (1, 2, 3)]
+    halves = [*alike, alike[0][:7] + bytes([9] * 5) + alike[0][12:]]
+    rows = [replace(new_item(n), key=key) for n, key in enumerate(halves)]
+    into = table.begin()
+    into.seen.has_all = True
+    for number, row in enumerate(rows, 1):
+        assert table.add(into, [row]) == Added([number], 1)
+    assert table.add(table.begin(), rows) == Added([1, 2, 3, 4], 0)
 
 
 def test_equal_content_in_two_experiments_is_two_items(table: Table) -> None:
@@ -469,11 +531,14 @@ def test_what_would_be_new_is_counted_as_it_would_be_added(
         table.add(table.begin(samples=2), [new_item(each) for each in known])
         into = table.begin(samples=samples)
         rows = [new_item(each) for each in pool]
-        number = first = table.run(additions.begin_count)
+        first, new = table.run(additions.begin_count), NewRows(0, 0)
+        into = replace(into, first=first)
         for row in rows:
-            number += table.run(additions.count_new, replace(into, first=first), [row], number)
+            new += table.run(additions.count_new, into, [row], first + new.rows)
         into = table.begin(samples=samples)
-        assert number - first == table.add(into, rows).new
+        assert new.rows == table.add(into, rows).new
+        added = "select count(*) from items where id >= ? and sample_of is null"
+        assert new.items == table.one(added, first)
 
 
 # The parser

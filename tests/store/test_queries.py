@@ -370,6 +370,7 @@ PLANS = {
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "sort_keys_in": ["SCAN new_item_keys", "USE TEMP B-TREE FOR ORDER BY"],
+    "key_page": ["SEARCH item_keys USING PRIMARY KEY (key>?)"],
     "append_keys": ["SCAN json_each VIRTUAL TABLE INDEX 1:"],
     "count_new_keys": [
         "SCAN CONSTANT ROW",

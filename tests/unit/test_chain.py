@@ -94,6 +94,10 @@ def test_parsers_and_functions_may_be_given_as_objects(tmp_path: Path) -> None:
     ("steps", "message"),
     [
         ("[{name: a, user: none.txt}]", "steps[0].user (step a): no such file: "),
+        (
+            "[{name: a, user: 'Judge {x}'}]",
+            "Judge {x} (a template itself is written as {text: ...})",
+        ),
         ("[{name: a, user: bad.j2}]", "steps[0].user (step a): template {}/bad.j2:1: unexpected"),
         ("[{name: a, parser: jsno}]", "steps[0].parser (step a): unknown parser 'jsno'; there are"),
         ("[{name: a, parser: 'no:f'}]", "steps[0].parser (step a): parser 'no:f': no module named"),

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.items import Attempt, Done, Failure, Item, Outcome, Reason, Usage
 from batchgen.limits import UNKNOWN_CALL, AnnouncedLimit, Limits, TokenMeter
 from batchgen.store import Exchange, Orders
 from batchgen.worker.demand import Demand
 from batchgen.worker.pacer import Pacer
-from batchgen.worker.permits import Permits
+from batchgen.worker.permits import CODE_SLOTS, Permits
 from batchgen.worker.spec import WorkSpec
 from tests.kits.pacing import refuse_everybody, use_all_slots
 from tests.kits.servers import SERVER, servers_of
@@ -23,14 +24,14 @@ ITEM = Item(1, 1, 1, 1, None, "{}", server=SERVER.key)
 class Worker:
     """A demand and what it goes by. The server was heard, so that all slots may be used."""
 
-    def __init__(self, **spec: object) -> None:
+    def __init__(self, code: tuple[int, ...] = (), **spec: object) -> None:
         self.spec = WorkSpec(concurrency=SLOTS, servers=(SERVER,), **spec)  # type: ignore[arg-type]
         self.pacer = Pacer(SLOTS, 1800, 0, cuts_slots=not self.spec.adaptive)
         use_all_slots(self.pacer, 0)
         self.meter = TokenMeter(None)
         self.servers = servers_of(self.pacer, meter=self.meter)
         self.permits = Permits(self.servers)
-        self.demand = Demand(self.spec, self.servers, self.permits, self.meter)
+        self.demand = Demand(self.spec, self.servers, self.permits, self.meter, code)
 
     def fly(self, calls: int) -> None:
         self.permits.take([ITEM] * calls)
@@ -242,3 +243,14 @@ async def test_no_second_call_goes_out_while_nothing_may(holds: Callable[[Worker
     worker.permits.wait_for_second_call(ITEM)
     holds(worker)
     assert worker.demand.second_calls(NOW) == 0
+
+
+def test_rows_of_functions_take_no_room_from_calls_however_many_are_under_way() -> None:
+    worker = Worker(code=(2,))
+    limits = {SERVER.key: Limits()}
+    worker.permits.take([replace(ITEM, runs_code=True, server="")] * CODE_SLOTS)
+    request = worker.demand.request(SLOTS, limits, NOW)
+    assert (request.calls, request.slots) == (SLOTS, SLOTS)
+    assert [(one.server, one.experiments) for one in request.servers] == [
+        (SERVER.key, None), ("", (2,)),
+    ]  # fmt: skip

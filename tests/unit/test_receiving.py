@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -225,10 +225,14 @@ async def test_an_answer_that_cannot_be_read_is_no_server_that_was_down(
 MEGABYTE = 1024 * 1024
 
 
-async def pieces(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
+def pieces(parts: Sequence[bytes]) -> Callable[[], Awaitable[bytes]]:
+    left = iter(parts)
+
+    async def read() -> bytes:
         await asyncio.sleep(0)
+        return next(left, b"")
+
+    return read
 
 
 async def receive(memory: AnswerMemory, parts: Sequence[bytes], *, is_error: bool = False) -> str:

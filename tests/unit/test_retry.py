@@ -21,7 +21,14 @@ from batchgen.items import (
     Trouble,
     Usage,
 )
-from batchgen.llm.decide import Blame, RetryPolicy, decide, decide_parse_failure, wait_s
+from batchgen.llm.decide import (
+    Blame,
+    RetryPolicy,
+    decide_on_answer,
+    decide_on_failure,
+    decide_parse_failure,
+    wait_s,
+)
 
 NOW = 1_750_000_000_000
 RETRYABLE = (Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE)
@@ -38,9 +45,11 @@ def answer(text: str = "Hello", finish_reason: str | None = "stop") -> Answer:
 
 
 def decided(verdict: Answer | Failure, tries: int = 0, seed: int = 0, **more: Any) -> Decision:
-    options = {"needs_whole": False, "blame": Blame.ITEM, **more}
-    policy = options.pop("policy", RetryPolicy())
-    return decide(verdict, item(tries), policy, now=NOW, rng=Random(seed), **options)
+    policy = more.pop("policy", RetryPolicy())
+    if isinstance(verdict, Answer):
+        return decide_on_answer(verdict, item(tries), policy, **{"needs_whole": False, **more})
+    options = {"blame": Blame.ITEM, **more}
+    return decide_on_failure(verdict, item(tries), policy, now=NOW, rng=Random(seed), **options)
 
 
 def waits(verdict: Failure, tries: int = 0, **more: Any) -> Iterator[int]:
@@ -79,10 +88,6 @@ def test_an_answer_that_was_cut_off_before_its_first_word_is_no_use_to_any_parse
     assert decided(answer("", finish_reason="length")) == Fail(
         Reason.TRUNCATED, "the answer was cut off at max_tokens before its first word"
     )
-
-
-def test_an_answer_counts_though_the_server_is_down() -> None:
-    assert decided(answer(), blame=Blame.SERVER) == KeepAnswer()
 
 
 # Failures

@@ -200,6 +200,16 @@ async def test_an_answer_that_an_error_broke_off_counts_with_the_most_it_can_hav
     assert MOST < spent(project)[0] < 2 * MOST
 
 
+async def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_enqueued(
+    project: Project,
+) -> None:
+    project.config(price=OWN)
+    project.pool([{"word": "w1"}])
+    refused = await project.batchgen("run", "pool.jsonl", "--max-cost", "3")
+    assert (refused.code, "max_tokens" in refused.err) == (2, True), refused.err
+    assert not project.database.exists()
+
+
 async def test_two_workers_share_a_budget(priced: Project) -> None:
     one = await cost_of_one(priced)
     budget = round(12 * one + MOST, 4)

@@ -11,15 +11,17 @@ from batchgen.store.deltas import CounterDeltas
 from batchgen.store.keys import key_of_copy, key_of_sample
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite.item_keys import (
-    MOST_WAITING,
     append_keys,
     begin_pass,
     count_met,
     forget_new_keys,
+    is_full,
+    is_worth_seeing_all,
     items_by_keys,
     look_up,
     note_keys,
     note_met,
+    see_stored,
     slices,
     sort_in,
     waiting_keys,
@@ -28,7 +30,7 @@ from batchgen.store.sqlite.packed import packed
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.deltas import write_deltas
 from batchgen.store.transactions.rows import listed
-from batchgen.store.values import Added, Intake
+from batchgen.store.values import Added, Intake, NewRows
 from batchgen.text.json_text import load_json, same_content
 
 if TYPE_CHECKING:
@@ -84,15 +86,15 @@ def begin_count(db: Transaction) -> int:
     return db.newest("items") + 1
 
 
-def count_new(db: Transaction, intake: Intake, items: Sequence[NewItem], first: int) -> int:
-    """How many rows `add_items` would add, if none of the items had a conflict; as if these rows
-    were there, from number `first` on."""
+def count_new(db: Transaction, intake: Intake, items: Sequence[NewItem], first: int) -> NewRows:
+    """What `add_items` would add, if none of the items had a conflict; as if these rows were there,
+    from number `first` on."""
     intake = replace(intake, seen=SeenKeys(is_enough=False))  # as it tells of stored rows alone
     known = look_up(db, [item.key for item in items], intake.seen)
     told = _tell(db, intake, items, known, first)
     note_keys(db, [row.key for row in told.new], first, intake.seen)
     note_met(db, told.met)
-    return len(told.new)
+    return NewRows(len(told.new), sum(row.sample_of is None for row in told.new))
 
 
 def _first_conflict(
@@ -100,6 +102,8 @@ def _first_conflict(
 ) -> int | None:
     """The place of the first item whose id belongs to one with other content."""
     named = [(place, item) for place, item in enumerate(items) if item.custom_id is not None]
+    if not named:
+        return None
     stored = {place: item for place, item in named if item.key in known}
     changed = _changed(db, stored, known)
     first: dict[bytes, NewItem] = {}
@@ -130,13 +134,16 @@ def _tell(
     first: int,
 ) -> _Told:  # fmt: skip
     """`known` has those of the items' keys that are."""
+    if not known and intake.samples == 1 and len({item.key for item in items}) == len(items):
+        ids = list(range(first, first + len(items)))  # as in most pools that are new
+        return _Told(ids, [_NewRow(item.key, item) for item in items], {})
     copies = _copies_before(db, intake, items, known)
     keys = _own_keys(items, copies)
     others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
     samples = range(2, intake.samples + 1)
     others += [key_of_sample(key, sample) for sample in samples for key in keys]
     numbers = known | look_up(db, others, intake.seen) if others else known.copy()
-    ids, new = [], list[_NewRow]()
+    ids, new = list[int](), list[_NewRow]()
     for key, item in zip(keys, items, strict=True):
         number = numbers.get(key)
         if number is None:
@@ -168,7 +175,7 @@ def _copies_before(
 def _own_keys(items: Sequence[NewItem], copies: dict[bytes, int]) -> list[bytes]:
     """The key of each; of copies of a content, which are counted, each has one of its own."""
     keys = [item.key for item in items]
-    if not copies and len(set(keys)) == len(keys):  # as in most pools
+    if not copies and len(set(keys)) == len(keys):  # as in a pool that is known
         copies |= dict.fromkeys([item.key for item in items if item.custom_id is None], 1)
         return keys
     for place, item in enumerate(items):
@@ -216,9 +223,11 @@ class Additions:
         self, into: Intake, items: Sequence[NewItem], priority: int, begun: Callable[[], object]
     ) -> Added:
         added, waiting = await self._db.write_beside(_add_to_waiting, into, items, priority, begun)
-        if waiting >= MOST_WAITING:
+        if is_full(waiting, into.seen):
             await self._sort_keys_in(waiting)
             into.seen.begin_anew()
+            if is_worth_seeing_all(into.seen, into.first + into.seen.added):
+                await self._see_all_keys(into.seen)
         return added
 
     async def end_pass(self) -> None:
@@ -228,7 +237,7 @@ class Additions:
     async def begin_count(self) -> int:
         return await self._db.write(begin_count)
 
-    async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> int:
+    async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> NewRows:
         return await self._db.write(count_new, into, items, first)
 
     async def _sort_keys_in(self, waiting: int) -> None:
@@ -236,6 +245,13 @@ class Additions:
         for since, until in slices(waiting):
             await self._db.write(sort_in, since, until)
         await self._db.write(forget_new_keys)
+
+    async def _see_all_keys(self, seen: SeenKeys) -> None:
+        """When all are sorted in."""
+        after: bytes | None = b""
+        while after is not None:
+            after = await self._db.read(see_stored, seen, after)
+        seen.has_all = True
 
 
 def _add_to_waiting(

@@ -6,6 +6,10 @@ each chunk, and more of them the larger the table is. So the keys of new rows ar
 then written once. Whoever enqueues, one process at a time, must know those that wait. Most are
 never met again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has
 left some, they are in a temporary table, by key: to add to that costs ten times as much.
+
+Once the table is larger than the cache, to look for a key reads a page, and each time that keys are
+sorted in, more pages are written. Then `SeenKeys` gets all keys, by which it tells most new ones,
+and a million wait.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +20,10 @@ from batchgen.store.transactions.rows import listed
 from batchgen.text.json_text import load_json
 
 MOST_WAITING = 300_000  # a set of a few more takes twice the room
-_SORTED_AT_A_TIME = 50_000  # so long nobody else can write
+MOST_WAITING_OF_MANY = 1_000_000  # when `SeenKeys` has all, and has sorted most of these
+MOST_IN_CACHE = 1_000_000
+_SORTED_AT_A_TIME = 100_000  # so long nobody else can write
+SEEN_AT_A_TIME = 50_000
 _FIRST_BYTES = 2  # of a key, by which they are divided
 
 
@@ -31,12 +38,14 @@ def begin_pass(db: Transaction) -> SeenKeys:
     return seen
 
 
-def look_up(db: Transaction, keys: Iterable[bytes], seen: SeenKeys) -> dict[bytes, int]:
+def look_up(db: Transaction, keys: Sequence[bytes], seen: SeenKeys) -> dict[bytes, int]:
     """Those of the keys that are known, with their items; within a pass. In the order of the keys,
     which touches each page once, and as one row, as for each one Python's lock is waited for."""
-    in_order = sorted(set(keys))
+    in_order = sorted({*seen.likely(keys)})
     if seen.is_enough and seen.may_have(in_order):
         _use_table(db, seen)
+    if not in_order:
+        return {}
     item_ids = _list(db, "look_up_keys", _packed_keys(in_order))
     return {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
 
@@ -51,8 +60,8 @@ def append_keys(
 
 def note_keys(db: Transaction, keys: Sequence[bytes], first: int, seen: SeenKeys) -> None:
     """For this pass alone: of rows that would be new."""
+    seen.add(keys)
     if seen.is_enough:
-        seen.add(keys)
         return
     places = sorted(range(len(keys)), key=keys.__getitem__)  # as look_up
     in_order = b"".join([keys[place] for place in places])
@@ -79,8 +88,10 @@ def note_met(db: Transaction, copies: Mapping[int, int]) -> None:
     """How many copies it has met of each of these items by now."""
     once = sorted([id_ for id_, n in copies.items() if n == 1])
     again = {id_: n for id_, n in copies.items() if n > 1}
-    db.execute("note_met_items", {"spans": _spans(once)})
-    db.execute("note_met_again", {"copies": listed(again)})
+    if once:
+        db.execute("note_met_items", {"spans": _spans(once)})
+    if again:
+        db.execute("note_met_again", {"copies": listed(again)})
 
 
 def _spans(ids: Sequence[int]) -> str:
@@ -97,6 +108,18 @@ def waiting_keys(db: Transaction) -> int:
     """How many are to be sorted in; at most, as numbers may be missing."""
     (n,) = db.execute("count_new_keys").fetchone()
     return int(n)
+
+
+def is_full(waiting: int, seen: SeenKeys) -> bool:
+    """Whether they are to be sorted in now."""
+    may_be_more = seen.has_all and seen.is_enough
+    return waiting >= (MOST_WAITING_OF_MANY if may_be_more else MOST_WAITING)
+
+
+def is_worth_seeing_all(seen: SeenKeys, stored: int) -> bool:
+    """Whether `seen` is to have all keys from now on: to look for one costs a page once there are
+    more than the cache holds, and to read one that is stored a tenth of that."""
+    return not seen.has_all and stored >= MOST_IN_CACHE and seen.added * 10 >= stored
 
 
 def slices(waiting: int) -> Iterator[tuple[bytes, bytes | None]]:
@@ -116,6 +139,15 @@ def forget_new_keys(db: Transaction) -> None:
     """When all of them have been sorted in."""
     db.execute("delete_new_keys")
     db.execute("forget_waiting_keys")
+
+
+def see_stored(db: Transaction, seen: SeenKeys, after: bytes) -> bytes | None:
+    """The next keys of all that are sorted in, after one; which is the last of these. None: there
+    are no more."""
+    page = {"after": after, "limit": SEEN_AT_A_TIME}
+    keys: list[bytes] = [key for (key,) in db.execute("key_page", page)]
+    seen.add_stored(keys)
+    return keys[-1] if keys else None
 
 
 def _bound(number: int, n: int) -> bytes:

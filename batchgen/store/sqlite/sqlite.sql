@@ -149,6 +149,19 @@ with recursive up (row, id) as (
 select distinct up.row from up cross join items i on i.id = up.id
  where i.parent_id is not null and i.parent_result is null and i.gathered is null;
 
+-- name: count_unmade
+-- Of the first stale rows of an experiment.
+with recursive stale (row) as (
+  select item_id from work indexed by work_stale
+   where state = 'stale' and experiment_id = :experiment_id order by item_id limit :limit),
+up (row, id) as (
+  select row, row from stale
+  union all
+  select up.row, i.parent_id from up cross join items i on i.id = up.id
+   where i.parent_id is not null)
+select count(distinct up.row) from up cross join items i on i.id = up.id
+ where i.parent_id is not null and i.parent_result is null and i.gathered is null;
+
 -- name: stale_to_ask
 -- Of experiments (null: of all), those with stale rows that are not `unmade`.
 select e.id from experiments e
@@ -191,6 +204,22 @@ select json_group_array(id) from below;
 -- The chosen items by state.
 select w.state, count(*) from json_each(:ids) chosen cross join work w on w.item_id = chosen.value
  group by w.state;
+
+-- name: count_chosen_ended
+-- Of chosen rows, those at which a chain has ended.
+select count(*)
+  from json_each(:ids) chosen
+  cross join work w on w.item_id = chosen.value and w.state = 'done'
+  cross join experiments e on e.id = w.experiment_id and e.gathered_by is null
+  cross join results r on r.seq = w.result_seq and r.children = 0;
+
+-- name: count_selected_ended
+-- The same of those of a selection that were open, by a look at each that is done.
+select count(*)
+  from work w indexed by work_selected
+  cross join experiments e on e.id = w.experiment_id and e.gathered_by is null
+  cross join results r on r.seq = w.result_seq and r.children = 0
+ where w.selection = :selection and w.state = 'done';
 
 -- name: select_open
 update work not indexed set selection = :selection
@@ -441,11 +470,12 @@ update work
  where item_id = :item_id and state = 'stale';
 
 -- name: present_of
--- What rows that run would be made of by now, and whether all of that is there.
-select i.id, i.input, i.gathered, r.passed_on,
+-- What rows would be made of by now, and whether all of that is there.
+select i.id,
        iif(i.gathered is null, i.parent_result is not null and p.state = 'done',
            not exists (select 1 from work g indexed by work_gathering
-                        where g.gathering = i.parent_id and g.state in ('pending', 'running')))
+                        where g.gathering = i.parent_id and g.state in ('pending', 'running'))),
+       i.input, i.gathered, r.passed_on
   from json_each(:ids) claim
   cross join items i on i.id = claim.value
   cross join work p on p.item_id = i.parent_id
@@ -521,6 +551,23 @@ update work
                      and (:selection is null or selection = :selection)
                    order by item_id limit 1)
 returning item_id;
+
+-- name: selected_chains_begun
+-- As `chains_begun`, of a selection: by a look at each of its rows; what was done before is not counted.
+select e.id, e.number, e.step,
+       count(r.seq) filter (where r.children = 0 and e.gathered_by is null) as ended,
+       count(*) filter (where w.state = 'done') as done,
+       count(*) filter (where w.state = 'running') as running,
+       count(*) filter (where w.state = 'pending') as pending,
+       (select count(*) from suspects x
+         cross join work s on s.item_id = x.item_id and s.selection = :selection
+         where x.experiment_id = e.id
+           and x.server not in (select server from condemned_runs)) as suspects
+  from work w indexed by work_selected
+  cross join experiments e on e.id = w.experiment_id
+  left join results r on w.state = 'done' and r.seq = w.result_seq
+ where w.selection = :selection
+ group by e.id;
 
 -- name: waiting_items
 -- Retries whose time has come, longest due first. All in one row, as the next ones: for each row that
@@ -1185,7 +1232,7 @@ select w.item_id, r.made_of, p.passed_on, i.input
   cross join work w on w.item_id = i.id and w.state in ('done', 'failed')
   cross join results r on r.seq = w.result_seq
   left join results p on p.seq = i.parent_result
- where i.id > :after and i.parent_id is not null and i.gathered is null and r.made_of is not null
+ where i.id > :after and i.parent_id is not null and i.gathered is null
  order by i.id limit :limit;
 
 -- name: gathers_what_is_no_more
@@ -1323,6 +1370,9 @@ on conflict (key) do nothing;
 
 -- name: delete_new_keys
 delete from new_item_keys;
+
+-- name: key_page
+select key from item_keys where key > :after order by key limit :limit;
 
 -- name: any_met
 -- Whether any item of these spans was met.

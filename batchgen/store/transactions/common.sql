@@ -110,6 +110,12 @@ select state, sum(n) from counters
     or experiment_id in (select id from experiments where first_id = :experiment_id)
  group by state;
 
+-- name: count_all_ended
+-- Of a chain's steps.
+select coalesce(sum(s.ended), 0)
+  from step_counters s join experiments e on e.id = s.experiment_id
+ where coalesce(e.first_id, e.id) = :experiment_id;
+
 -- name: add_selection
 insert into selections (experiment_id, begun_at, done_before, failed_before)
 values (:experiment_id, :now, :done, :failed)

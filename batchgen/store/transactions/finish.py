@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from batchgen.items import Done, Item, Outcome
 from batchgen.store.chain import Steps, made_of_item, made_of_parent
@@ -38,6 +40,8 @@ def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: in
 def give_back(db: Transaction, worker_id: int, *, crashed: bool, max_crashes: int, now: int) -> int:
     """The claims of a worker that is gone, or goes, to the others; how many these were."""
     claims = list(rows_of(db, "claims_of_worker", ClaimRow, {"worker_id": worker_id}))
+    if crashed:
+        claims = _with_made_of(db, claims, max_crashes)
     reserved = take_reserved(db, [(claim.item_id, claim.epoch) for claim in claims])
     attempts, results = most_rows_of_removal(claims, crashed=crashed, max_crashes=max_crashes)
     known = Known(
@@ -48,6 +52,12 @@ def give_back(db: Transaction, worker_id: int, *, crashed: bool, max_crashes: in
     plan = plan_removal(claims, known, worker_id, crashed=crashed, max_crashes=max_crashes, now=now)
     _write(db, plan, Steps(), now)
     return len(claims)
+
+
+def _with_made_of(db: Transaction, claims: Sequence[ClaimRow], max_crashes: int) -> list[ClaimRow]:
+    """The same; those that may have seen their last worker die know what they were made of."""
+    made = made_of_now(db, [one.item_id for one in claims if one.crashes + 1 >= max_crashes])
+    return [replace(one, made_of=made.get(one.item_id, NOTHING).hash) for one in claims]
 
 
 def _known(db: Transaction, outcomes: Sequence[Outcome]) -> Known:
@@ -89,19 +99,39 @@ def _outdated(
     if not outdated:
         return outdated
     replaced = {claim_of(i): i for i in items if held.get(claim_of(i)) == 2}
-    ids = {"ids": json.dumps([item_id for item_id, _ in replaced])}
-    for item_id, *present in db.execute("present_of", ids).fetchall():
-        claim = next(one for one in replaced if one[0] == item_id)
-        if made_of_item(replaced[claim]) == _present(db, present):
+    made = made_of_now(db, [item_id for item_id, _ in replaced])
+    for claim, item in replaced.items():
+        now = made.get(item.id, NOTHING)
+        if now.is_there and now.hash == made_of_item(item):
             del outdated[claim]
     return outdated
 
 
-def _present(db: Transaction, present: Sequence[Any]) -> bytes | None:
-    """The hash of what a row would be made of; None: it is not there."""
-    input_json, gathered, passed_on, is_there = present
-    if not is_there:
-        return None
+class MadeOfNow(NamedTuple):
+    """The hash of what a row of a later step would be made of by now, and whether all of that
+    `is_there`: while it is being replaced, it is not."""
+
+    hash: bytes | None
+    is_there: bool
+
+
+NOTHING = MadeOfNow(None, is_there=False)
+
+
+def made_of_now(db: Transaction, item_ids: Sequence[int]) -> dict[int, MadeOfNow]:
+    """By row, of those that are made of others."""
+    if not item_ids:
+        return {}
+    found = db.execute("present_of", {"ids": json.dumps(list(item_ids))}).fetchall()
+    return {
+        item_id: MadeOfNow(_hash_of(db, *made), bool(is_there))
+        for item_id, is_there, *made in found
+    }
+
+
+def _hash_of(
+    db: Transaction, input_json: str, gathered: str | None, passed_on: bytes | None
+) -> bytes:
     if gathered is None:
         return made_of_parent(passed_on, input_json)
     from batchgen.store.plan_follow import made_of_seqs

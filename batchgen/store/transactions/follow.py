@@ -119,7 +119,9 @@ class Followers:
             self._touch(row)
 
     def _renew(self, rows: Sequence[Standing]) -> None:
-        self._db.execute_many("ask_anew", [{"item_id": row.item_id} for row in rows])
+        ids = [{"item_id": row.item_id} for row in rows]
+        self._db.execute_many("ask_anew", ids)
+        self._db.execute_many("forget_suspect", ids)  # of what it was asked before
         for row in rows:
             leave(self.deltas, row, self.steps)
             become(self.deltas, row, State.PENDING, self.steps)

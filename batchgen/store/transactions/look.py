@@ -23,6 +23,8 @@ from batchgen.store.transactions.rows import bounded, dicts_of, row_of, rows_of
 if TYPE_CHECKING:
     from batchgen.store.values import Selection
 
+_STALE_ROWS_LOOKED_AT = 10_000
+
 
 def present_recipes(db: Transaction, experiment_id: int) -> list[int]:
     found = db.execute("variants", {"experiment_id": experiment_id})
@@ -90,9 +92,16 @@ def counts(
     return counts_of_selection(db, selection, total)
 
 
-def stale_to_ask(db: Transaction, experiment_ids: Sequence[int] | None) -> set[int]:
+def stale_to_ask(db: Transaction, experiment_ids: Sequence[int] | None) -> dict[int, int]:
     ids = None if experiment_ids is None else encode(list(experiment_ids)).decode()
-    return {id_ for (id_,) in db.execute("stale_to_ask", {"ids": ids})}
+    found = db.execute("stale_to_ask", {"ids": ids}).fetchall()
+    return {id_: _unmade(db, id_) for (id_,) in found}
+
+
+def _unmade(db: Transaction, experiment_id: int) -> int:
+    which = {"experiment_id": experiment_id, "limit": _STALE_ROWS_LOOKED_AT}
+    (n,) = db.execute("count_unmade", which).fetchone()
+    return int(n)
 
 
 def unknown_calls(

@@ -73,8 +73,14 @@ def quota_of(
     if all(row.step is None for row in rows):
         counts = count()
         return Quota({0: counts.wanted(want.until)}, {}, is_met=counts.is_enough(want.until))
-    ended = sum(row.done if row.step is None else row.ended for row in rows)
-    numbers = {row.id: row.number for row in rows}
+    numbers, ended = {row.id: row.number for row in rows}, 0
+    if selection := want.selection:
+        before = selection.ended or 0
+        ended = before if selection.number is not None else -before
+        if selection.number is not None:
+            which = {"selection": selection.number}
+            rows = list(rows_of(db, "selected_chains_begun", ChainsBegun, which))
+    ended += sum(row.done if row.step is None else row.ended for row in rows)
     left = {
         number: max(0, want.until - ended - sum(row.on_its_way(number) for row in rows))
         for number in set(numbers.values())

@@ -120,7 +120,7 @@ def reopen_stale(db: Transaction, rows: Sequence[StaleRow], now: int) -> tuple[i
 
 
 def _changes(db: Transaction, item_ids: Iterable[int]) -> list[tuple[Standing, Change | None]]:
-    """What may become of stale rows: asked anew or, where they see what they saw before, restored.
+    """What may become of stale rows: asked anew or, where they have seen the same, restored.
     None: what they are made of is not there yet, or no more."""
     rows = standing(db, item_ids)
     ids = {"ids": json.dumps([row.item_id for row in rows])}
@@ -130,7 +130,8 @@ def _changes(db: Transaction, item_ids: Iterable[int]) -> list[tuple[Standing, C
         change = None
         if row.item_id in ready:
             now = _hash_now(db, row)
-            is_same = change_of(row, now, now) is Change.RESTORE
+            has_answer = row.result_seq is not None or row.answer_seq is not None
+            is_same = has_answer and change_of(row, now, now) is Change.RESTORE
             change = Change.RESTORE if is_same else Change.RENEW
         found.append((row, change))
     return found

@@ -6,7 +6,7 @@ were chosen, or are open besides. An item that several runs chose is the newest 
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -20,33 +20,30 @@ def begin_selection(
     db: Transaction, experiment_id: int, item_ids: Sequence[int], now: int
 ) -> Selection:
     """A new selection, with a number if others are open too."""
-    which = {
-        "experiment_id": experiment_id, "ids": _with_rows_below(db, experiment_id, item_ids),
-        "now": now,
-    }  # fmt: skip
+    has_steps = db.execute("chain", {"experiment_id": experiment_id}).fetchone() is not None
+    ids = json.dumps(list(item_ids))
+    if has_steps:
+        ids = str(db.execute("with_rows_below", {"ids": ids}).fetchone()[0])
+    which = {"experiment_id": experiment_id, "ids": ids, "now": now}
+    ended = _one(db, "count_chosen_ended", which) if has_steps else None
     chosen = Counter(dict(db.execute("count_chosen", which).fetchall()))
     every = Counter(dict(db.execute("count_all", which).fetchall()))
     others = every - chosen
     if others.keys() <= {State.DONE, State.FAILED, State.STALE}:
         done, failed = others[State.DONE], others[State.FAILED]
-        return Selection(None, _rows(db, experiment_id), done, failed, experiment_id)
+        if ended is not None:
+            ended = _one(db, "count_all_ended", which) - ended
+        rows = _one(db, "count_rows", which)
+        return Selection(None, rows, done, failed, experiment_id, ended)
     counts = {"done": chosen[State.DONE], "failed": chosen[State.FAILED]}
     (number,) = db.execute("add_selection", {**which, **counts}).fetchone()
     db.execute("select_open", {**which, "selection": number})
-    return Selection(number, every.total())
+    return Selection(number, every.total(), ended=ended)
 
 
-def _with_rows_below(db: Transaction, experiment_id: int, item_ids: Sequence[int]) -> str:
-    """The numbers of the items, and of all rows that were made of them, as JSON."""
-    ids = json.dumps(list(item_ids))
-    if db.execute("chain", {"experiment_id": experiment_id}).fetchone() is None:
-        return ids
-    return str(db.execute("with_rows_below", {"ids": ids}).fetchone()[0])
-
-
-def _rows(db: Transaction, experiment_id: int) -> int:
-    (rows,) = db.execute("count_rows", {"experiment_id": experiment_id}).fetchone()
-    return int(rows)
+def _one(db: Transaction, query: str, which: Mapping[str, object]) -> int:
+    (found,) = db.execute(query, which).fetchone()
+    return int(found)
 
 
 def end_selection(db: Transaction, selection: int) -> None:
@@ -59,15 +56,20 @@ def counts_of_selection(db: Transaction, selection: Selection, every: Counts) ->
     has the calls."""
     if selection.number is None:
         done, failed = every.done - selection.done, every.failed - selection.failed
-        done = max(0, done)
-        return replace(every, done=done, ended=done, failed=max(0, failed), reasons=Counter())
+        ended = done if selection.ended is None else every.ended - selection.ended
+        return replace(
+            every, done=max(0, done), ended=max(0, ended), failed=max(0, failed), reasons=Counter()
+        )  # fmt: skip
     found: Counter[str] = Counter()
     for state, n in db.execute("selection_counts", {"selection": selection.number}):
         found[state] += n
+    ended = found[State.DONE]
+    if selection.ended is not None:
+        which = {"selection": selection.number}
+        ended = selection.ended + _one(db, "count_selected_ended", which)
     return replace(
         every, pending=found[State.PENDING], running=found[State.RUNNING],
-        done=found[State.DONE], ended=found[State.DONE], failed=found[State.FAILED],
-        reasons=Counter(),
+        done=found[State.DONE], ended=ended, failed=found[State.FAILED], reasons=Counter(),
     )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def others_have_come(db: Transaction, selection: Selection, experiment_id: int) 
     others."""
     if selection.number is not None or selection.experiment_id != experiment_id:
         return False
-    return _rows(db, experiment_id) > selection.rows
+    return _one(db, "count_rows", {"experiment_id": experiment_id}) > selection.rows
 
 
 def rows_of_items(db: Transaction, item_ids: Sequence[int], samples: int) -> list[int]:

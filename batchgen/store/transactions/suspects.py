@@ -10,6 +10,8 @@ from batchgen.store.plan import parser_of
 from batchgen.store.plan_rows import result_row
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.deltas import write_deltas
+from batchgen.store.transactions.finish import NOTHING, made_of_now
+from batchgen.store.transactions.results import append_results
 from batchgen.store.transactions.rows import rows_of
 from batchgen.store.trial import Accusation, SuspectRow, accusation_of, left_to_themselves
 
@@ -47,8 +49,9 @@ def condemned_run(db: Transaction, server: str) -> str | None:
 
 def acquit(db: Transaction, suspects: Sequence[SuspectRow], now: int) -> None:
     """The fault was their own: they fail or, where another try may do, wait for it."""
-    failing = sum(one.reason is not None for one in suspects)
-    deltas, result_seq = CounterDeltas(), db.first_new("results", failing)
+    failing = [one.item_id for one in suspects if one.reason is not None]
+    deltas, result_seq = CounterDeltas(), db.first_new("results", len(failing))
+    made = made_of_now(db, failing)
     for one in suspects:
         db.execute("forget_suspect", {"item_id": one.item_id})
         if one.reason is None:
@@ -63,9 +66,10 @@ def acquit(db: Transaction, suspects: Sequence[SuspectRow], now: int) -> None:
             found = db.execute("parser_of_item", {"item_id": one.item_id}).fetchone()
             parser_id = parser_of(end, found[0])
             row = result_row(
-                result_seq, one.item_id, one.attempt_seq, end, now, parser_id=parser_id
-            )
-            db.execute("append_result", row)
+                result_seq, one.item_id, one.attempt_seq, end, now, parser_id=parser_id,
+                made_of=made.get(one.item_id, NOTHING).hash,
+            )  # fmt: skip
+            append_results(db, [row])
             result_seq += 1
             deltas.parse(one.experiment_id, parser_id, +1)
             deltas.move(one.experiment_id, State.PENDING, -1)

@@ -1,0 +1,171 @@
+"""Chains as somebody looks at them who made them a minute ago: one of them, the failed ones, what
+it costs to ask again, and a condition with a slip of the pen."""
+
+import json
+from typing import Any
+
+import pytest
+
+from batchgen.simulate import Behaviour, Simulator
+from tests.kits.project import Project
+
+STEPS = """\
+output_data: {experiment_name: qa}
+steps:
+  - {name: questions, user: {text: "Ask about {passage}"}, parser: json}
+  - {name: answer, each: {question: questions}, user: {text: "Answer {question}"}}
+  - {name: judge, user: {text: "Judge {question}"}, parser: json}
+"""
+PRICE = {"input_usd_per_mtok": 1000, "output_usd_per_mtok": 1000}
+
+
+@pytest.fixture
+async def judged(project: Project, simulator: Simulator) -> Project:
+    """A passage with three chains, of which the judge failed one."""
+    project.config(STEPS, price=PRICE, max_tokens=100)
+    project.pool([{"id": "p", "passage": "the tides"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when", "where"]'))
+    for question, score in (("why", 9), ("where", 4)):
+        simulator.script(f"Judge {question}", Behaviour.ok(json.dumps({"score": score})))
+    simulator.script("Judge when", Behaviour.ok("I do not know."))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    return project
+
+
+async def shown(project: Project, *command: str) -> Any:
+    return json.loads((await project.batchgen("show", *command, "--json")).out)
+
+
+async def test_a_row_is_shown_with_its_own_chain_alone(judged: Project) -> None:
+    everything = await shown(judged, "p")
+    assert len(everything["steps"]) == 7
+    failed = next(row for row in everything["steps"] if row["state"] == "failed")
+    answer = next(row for row in everything["steps"] if row["number"] == failed["parent"])
+    own = await shown(judged, str(failed["number"]))
+    assert [row["step"] for row in own["steps"]] == ["questions", "answer", "judge"]
+    assert own["steps"][1:] == [answer, failed]
+    assert await shown(judged, str(answer["number"])) == own
+    text = (await judged.batchgen("show", str(failed["number"]))).out
+    assert text.splitlines()[0] == (
+        f"item 1 (id p) of qa, the chain of row {failed['number']} (all its rows: batchgen show p)"
+    )
+    assert "all its rows" not in (await judged.batchgen("show", "p")).out
+
+
+async def test_a_row_that_gathers_is_shown_with_all_that_it_gathers(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(STEPS + '  - {name: best, gather: judged, user: {text: "Choose of {judged}"}}\n')
+    project.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when"]'), Behaviour.ok('["where"]'))
+    for question in ("why", "when", "where"):
+        simulator.script(f"Judge {question}", Behaviour.ok("1"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    everything = await shown(project, "p")
+    best = everything["steps"][-1]
+    assert (best["step"], await shown(project, str(best["number"]))) == ("best", everything)
+    judge = next(row for row in everything["steps"] if row["step"] == "judge")
+    own = await shown(project, str(judge["number"]))
+    assert [row["step"] for row in own["steps"]] == ["questions", "answer", "judge", "best"]
+
+
+async def test_a_retry_says_before_what_it_costs(judged: Project) -> None:
+    dry = await judged.batchgen("retry", "--dry-run")
+    (cost,) = judged.query(
+        "select t.cost_usd / t.calls from totals t join experiments e on e.id = t.experiment_id"
+        " where e.step = 'judge'"
+    )[0]
+    assert dry.out == f"1 failed item would go back to pending: 1 call, about ${cost:,.4f}.\n"
+    assert json.loads((await judged.batchgen("retry", "--dry-run", "--json")).out) == {
+        "retried": 1, "dry_run": True, "calls": 1, "cost_usd": pytest.approx(cost),
+    }  # fmt: skip
+    again = await judged.batchgen("retry", "--dry-run", "--id", "p", "--step", "answer", "--done")
+    assert again.out.startswith("3 items would go back to pending: 3 calls, about $")
+    assert again.out.endswith(", and what the steps after them ask.\n")
+    other = await judged.batchgen("retry", "--dry-run", "--set", "model=other")
+    assert other.out == "1 failed item would go back to pending.\n"
+
+
+async def test_calls_that_failed_are_of_others_where_no_item_did(
+    judged: Project, simulator: Simulator
+) -> None:
+    judged.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("the moon", Behaviour.error(500), Behaviour.ok("[]"))
+    await judged.batchgen("run", "pool.jsonl")
+    lines = (await judged.batchgen("failures")).out.splitlines()
+    assert lines[:2] == ["qa/questions: no item failed.", "  calls that failed:"]
+
+
+async def test_a_condition_on_what_no_row_has_is_told(judged: Project) -> None:
+    said = await judged.batchgen("export", "--where", "judge.scor >= 7", "-o", "good.jsonl")
+    assert said.err.splitlines() == [
+        "warning: where: no row has judge.scor, so that it is null in all of them",
+        "0 rows -> good.jsonl; left out: 1 failed (batchgen export --failed), 2 done by --where",
+    ]
+    good = await judged.batchgen("export", "--where", "judge.score >= 7", "-o", "-")
+    assert "warning" not in good.err
+    assert len(good.out.splitlines()) == 1
+    some = await judged.batchgen("export", "--where", "id == 'x' and judge.x > 1", "-o", "-")
+    assert "warning" not in some.err  # it was looked for in no row
+
+
+async def test_a_dry_run_counts_what_is_waiting_already(
+    project: Project, simulator: Simulator
+) -> None:
+    """As after a Ctrl-C: nothing is new, and yet `run` has calls to make."""
+    project.config(STEPS, price=PRICE, max_tokens=100)
+    project.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when"]'), Behaviour.ok('["where"]'))
+    for question in ("why", "when", "where"):
+        simulator.script(f"Judge {question}", Behaviour.ok("1"))
+    before = json.loads(
+        (await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out
+    )
+    await project.batchgen("enqueue", "pool.jsonl")
+    dry = json.loads((await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out)
+    assert (before["waiting"], dry["new"], dry["waiting"]) == (0, 0, 2)
+    assert [dry[name] for name in ("steps", "cost_usd")] == [
+        before[name] for name in ("steps", "cost_usd")
+    ]
+    await project.batchgen("work", "--step", "questions")
+    said = (await project.batchgen("enqueue", "pool.jsonl", "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to qa, 3 waiting already; nothing was written."
+    assert [line.split(",")[0] for line in said[1:5]] == [
+        "  questions  no call", "  answer     about 3 calls", "  judge      at least 3 calls",
+        "Estimated for about 6 calls: 60 tokens in",
+    ]  # fmt: skip
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 8
+    said = (await project.batchgen("enqueue", "pool.jsonl", "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to qa; nothing was written."
+
+
+async def test_a_dry_run_counts_gathering_rows_that_are_still_to_be_made(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(
+        STEPS + '  - {name: best, gather: judged, user: {text: "Choose of {judged}"}}\n'
+        '  - {name: title, user: {text: "A title for {best}"}}\n'
+    )
+    project.pool([{"id": "p", "passage": "the tides"}, {"id": "q", "passage": "the moon"}])
+    simulator.script("Ask about", Behaviour.ok('["why", "when"]'), Behaviour.ok('["where"]'))
+    await project.batchgen("enqueue", "pool.jsonl")
+    await project.batchgen("work", "--step", "questions")
+    dry = json.loads((await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")).out)
+    assert [(step["step"], step["calls"]) for step in dry["steps"]] == [
+        ("questions", 0), ("answer", 3), ("judge", 3), ("best", 2), ("title", 2),
+    ]  # fmt: skip
+
+
+async def test_a_dry_run_without_steps_counts_what_is_waiting_too(
+    project: Project, simulator: Simulator
+) -> None:
+    project.pool([{"id": "p", "topic": "tides"}, {"id": "q", "topic": "moon"}])
+    project.config(price=PRICE, max_tokens=100)
+    enqueue = ("enqueue", "pool.jsonl", "--prompt", "Write about {topic}")
+    first = (await project.batchgen(*enqueue, "--dry-run")).out.splitlines()
+    await project.batchgen(*enqueue)
+    said = (await project.batchgen(*enqueue, "--dry-run")).out.splitlines()
+    assert said[0] == "2 items read, 0 new to default, 2 waiting already; nothing was written."
+    assert said[1] == first[1].replace("Estimated", "Estimated for 2 calls")
+    assert simulator.calls == 0
