@@ -590,7 +590,7 @@ def test_of_a_dead_worker_functions_are_suspects_and_no_calls(table: Table) -> N
     want = ClaimRequest((ServerWant("", 5, experiments=(2,), runs_code=True),), (2,))
     assert len(table.exchange_want(line.worker, want).items) == 2
     table.take_over(line.worker)
-    assert table.query("select crashes from work where runs_code") == [(1,), (1,)]
+    assert table.query("select crashes from work where runs_code = 1") == [(1,), (1,)]
     assert table.one("select count(*) from attempts where outcome = 'unknown'") == 0
     other = table.join()
     assert len(table.exchange_want(other, want).items) == 1  # alone

@@ -1,5 +1,6 @@
 """How a connection is made and made ready: its settings, what the server is, and the schema."""
 
+import logging
 import os
 import time
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from batchgen.store.postgres.migrate import migrate, migrations, schema_version
 from batchgen.store.postgres.problems import connect_error, store_errors
 
 MINIMUM_SERVER = 14
+
+# It warns of statements that were not run, as another one before them failed; that one is told.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # What a connection needs to see that the network, or the machine at its other end, is gone. Those
 # of the address are stronger.

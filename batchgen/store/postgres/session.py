@@ -80,8 +80,8 @@ class Session:
     def run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         """What `transaction` gives back, when it is durable; or it raises, and nothing of it is
         there."""
-        give_up_at = time.monotonic() + self.patience_s
         settle_until = time.monotonic() + _SETTLE_S
+        give_up_at: float | None = None
         tries = 0
         while True:
             attempt = _Attempt()
@@ -90,6 +90,7 @@ class Session:
             except psycopg.Error as exc:
                 tries += 1
                 if self._has_lost(exc):
+                    give_up_at = give_up_at or time.monotonic() + self.patience_s
                     if self._landed_after_all(exc, attempt, give_up_at):
                         return attempt.result  # type: ignore[return-value]
                 elif is_worth_another_try(exc) and tries < _MOST_TRIES:

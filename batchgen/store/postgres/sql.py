@@ -19,7 +19,7 @@ class Statement(NamedTuple):
     text: bytes
     names: tuple[str, ...]  # of its parameters, from $1 on
     takes_own: bool  # some of them are the engine's to give: `this_...`
-    takes_rows: bool  # `rows`: as a list of objects
+    takes_rows: bool  # `:rows::json`, a list of objects
 
     def values(self, parameters: Mapping[str, object]) -> list[object]:
         """Raises KeyError on one that is missing."""
@@ -40,7 +40,7 @@ def respelled(text: str) -> Statement:
 
     spelled = _TOKENS.sub(spell, text).strip().removesuffix(";")
     takes_own = any(name.startswith("this_") for name in names)
-    return Statement(spelled.encode(), tuple(names), takes_own, "rows" in names)
+    return Statement(spelled.encode(), tuple(names), takes_own, ":rows::json" in text)
 
 
 STATEMENTS = {

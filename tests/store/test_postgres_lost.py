@@ -1,0 +1,102 @@
+"""A connection that is lost costs nothing that was acknowledged, and does nothing twice."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from batchgen.errors import StoreAwayError
+from batchgen.store.postgres.address import PostgresAddress, address_of
+from batchgen.store.postgres.connection import open_database
+from batchgen.store.postgres.transaction import PostgresTransaction
+from tests.kits.postgres import Server, execute, running
+from tests.kits.wire import Cut, Wire, wire_to
+
+
+@pytest.fixture
+def wire(postgres: PostgresAddress) -> Iterator[Wire]:
+    with wire_to(postgres) as made:
+        yield made
+
+
+class Writer:
+    """Adds a recipe, and counts how often it was run."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, db: PostgresTransaction) -> int:
+        self.runs += 1
+        row = {"digest": b"d" * 32, "body": "{}", "now": self.runs}
+        return int(db.execute("add_recipe", row).fetchone()[0])  # type: ignore[index]
+
+    def without_waiting(self, db: PostgresTransaction) -> None:
+        """For any answer."""
+        self.runs += 1
+        db.execute("add_recipe", {"digest": b"d" * 32, "body": "{}", "now": self.runs})
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize(
+    ("cut", "runs"),
+    [(Cut.AFTER_COMMIT, 1), (Cut.BEFORE_COMMIT, 2), (Cut.SERVER_UNAWARE, 2)],
+)
+@pytest.mark.parametrize("alone", [True, False])
+async def test_of_a_commit_nobody_heard_it_is_found_out(
+    wire: Wire, postgres: PostgresAddress, cut: Cut, runs: int, waits: bool, alone: bool
+) -> None:
+    writer = Writer()
+    async with open_database(wire.address, create=False) as database:
+        wire.cut = cut
+        write = database.write if alone else database.write_beside
+        given = await write(writer if waits else writer.without_waiting)
+    assert (wire.cuts, writer.runs) == (1, runs)
+    found = execute(postgres.url, "select id, created_at from recipes")
+    assert found == [(given if waits else found[0][0], runs)]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running() as made:
+        made.execute("create database work encoding 'UTF8' template template0")
+        yield made
+
+
+async def test_a_server_that_starts_anew_or_crashes_is_waited_for(server: Server) -> None:
+    writer = Writer()
+    async with open_database(address_of(server.url("work")), create=True) as database:
+        server.restart()
+        first = await database.write(writer)
+        server.crash()
+        starting = asyncio.create_task(asyncio.to_thread(server.start))
+        assert await database.read(lambda db: db.execute("recipe", {"recipe_id": first}).fetchone())
+        await starting
+    assert server.execute("select count(*) from recipes", "work") == [(1,)]
+
+
+async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) -> None:
+    said: list[str] = []
+    address = address_of(server.url("work"))
+    async with open_database(address, create=True) as database:
+        database.wait_for_server(3.0, said.append)
+        server.stop()
+        with pytest.raises(StoreAwayError, match="no PostgreSQL listens on this socket"):
+            await database.write(Writer())
+        assert len(said) == 1
+        assert said[0].endswith("Trying again for 3 s.")
+        server.start()
+        assert await database.write(Writer())  # it is not given up for ever
+
+
+async def test_who_is_cancelled_waits_for_no_server(server: Server) -> None:
+    async with open_database(address_of(server.url("work")), create=True) as database:
+        database.wait_for_server(600.0, lambda _: None)
+        server.stop()
+        waiting = asyncio.create_task(database.write(Writer()))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert time.monotonic() - began < 60
