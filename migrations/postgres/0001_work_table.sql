@@ -258,6 +258,14 @@ create index work_selected_fresh on work (selection, experiment_id, (-priority),
 create index work_selected_waiting on work (selection, experiment_id, available_at, (-priority), item_id)
   where selection is not null and state = 'pending' and available_at is not null;
 
+-- Whether a gathering waits for rows yet. A function, as otherwise all such rows of the table may be
+-- read at once, to be looked for among them.
+create function is_open(gathering_id bigint) returns boolean
+language sql stable parallel safe as $$
+  select coalesce((select true from work
+                    where gathering = gathering_id and state in ('pending', 'running') limit 1), false)
+$$;
+
 -- Runs that are about some items of an experiment only. Those of their items that were open stand in
 -- `work.selection`, the newest run's where several want an item; the others are counted here.
 create table selections (

@@ -1,7 +1,13 @@
-"""Every statement prepares on a real PostgreSQL, and both engines have a text for each name."""
+"""Every statement prepares on a real PostgreSQL, and finds its rows by an index; and what both
+engines spell has the same parameters and columns."""
 
+import json
+import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,6 +18,7 @@ from batchgen.store.postgres.sql import STATEMENTS, respelled
 from batchgen.store.sqlite.sql import QUERIES
 from batchgen.store.transactions.sql import load_queries
 from tests.kits.postgres import Cluster
+from tests.kits.table import new_database
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +38,52 @@ def test_statement_prepares_with_parameters_of_unknown_type(
     assert prepared.status == psycopg.pq.ExecStatus.COMMAND_OK, prepared.error_message.decode()
 
 
+# What goes over whole tables: proofs, deletions, and the rows of an experiment in all states. All
+# others are felt at ten million rows.
+OF_WHOLE_TABLES = {
+    "ask_rows", "children_miscounted", "delete_items", "delete_keys", "delete_results",
+    "gatherings_without_row", "gathers_too_few", "give_recipe", "items_without_key",
+    "keys_without_item", "missing_parents", "not_followed", "recount", "recount_calls",
+    "recount_failed_calls", "recount_parsers", "recount_steps", "results_without_attempt",
+    "results_without_item", "rows_to_ask", "rows_to_stale", "set_gathering", "spans_outside",
+    "stale_rows", "unreadable_inputs", "unreadable_parsed",
+    # By an index of what is rare: stale rows, and calls of unknown outcome.
+    "stale_to_ask", "unknown_calls_of_claim",
+}  # fmt: skip
+BIG = ("work", "items", "item_keys", "attempts", "results")
+
+
+def whole_scans(node: dict[str, Any], limited: bool = False) -> Iterator[str]:
+    """Of big tables, also by an index. What has a limit may begin at an end of one."""
+    kind, table = node["Node Type"], node.get("Relation Name")
+    rest = re.sub(r"\(*\w+ IS NOT NULL\)*( AND )?", "", node.get("Index Cond", ""))
+    by_end = limited and kind.startswith("Index")
+    if table in BIG and kind != "Bitmap Heap Scan" and not rest.strip("() ") and not by_end:
+        yield f"{kind} {table}"
+    for one in node.get("Plans", ()):
+        yield from whole_scans(one, limited or kind == "Limit")
+
+
+def plan(connection: psycopg.Connection, name: str) -> dict[str, Any]:
+    """As it is made once and for all, here while the tables are empty."""
+    statement = STATEMENTS[name]
+    values = f"({', '.join(['null'] * len(statement.names))})" if statement.names else ""
+    with connection.transaction(force_rollback=True):
+        connection.execute(b"prepare it as " + statement.text, prepare=False)
+        explain = f"explain (format json) execute it{values}".encode()
+        (text,) = connection.execute(explain, prepare=False).fetchone()  # type: ignore[misc]
+        connection.execute("deallocate it", prepare=False)
+    (explained,) = json.loads(text)
+    return dict(explained["Plan"])
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - OF_WHOLE_TABLES))
+def test_statement_finds_its_rows_by_an_index(connection: psycopg.Connection, name: str) -> None:
+    found = plan(connection, name)
+    tables = [one for one in whole_scans(found) if "ModifyTable" not in one]
+    assert tables == [], json.dumps(found, indent=1)
+
+
 def names_of(engine: str, file: Path) -> set[str]:
     """The statements that only its own modules run: those of its last section."""
     _, _, last = file.read_text(encoding="utf-8").partition(f"- of {engine} alone")
@@ -42,6 +95,45 @@ def test_both_engines_know_the_same_statements() -> None:
     only_there = names_of("SQLite", Path(sqlite.__file__).with_name("sqlite.sql"))
     assert sorted(STATEMENTS.keys() - only_here) == sorted(QUERIES.keys() - only_there)
     assert "append_keys" in only_there  # the mark still finds them
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as made:
+        yield made
+
+
+SPELLED_TWICE = sorted(
+    name
+    for name in STATEMENTS.keys() & QUERIES.keys()
+    if STATEMENTS[name] != respelled(QUERIES[name]) and not STATEMENTS[name].takes_rows
+)
+LISTS = {"ids": "[]", "seqs": "[]", "items": "[]", "claims": "[]", "claimed": "{}",
+         "names": "[]", "experiment_ids": "[]"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELLED_TWICE)
+def test_both_spellings_have_the_same_parameters(name: str) -> None:
+    own = {one for one in STATEMENTS[name].names if one.startswith("this_")}
+    assert set(STATEMENTS[name].names) - own <= set(respelled(QUERIES[name]).names)
+
+
+@pytest.mark.parametrize("name", SPELLED_TWICE)
+def test_both_spellings_have_the_same_columns(
+    connection: psycopg.Connection, here: sqlite3.Connection, name: str
+) -> None:
+    connection.pgconn.prepare(b"", STATEMENTS[name].text)
+    described = connection.pgconn.describe_prepared(b"")
+    there = [(described.fname(n) or b"").decode() for n in range(described.nfields)]
+    if not there or name in ("damage", "missing_parents"):  # what each engine proves of itself
+        return
+    values = {one: LISTS.get(one, 1) for one in respelled(QUERIES[name]).names}
+    names = [column[0] for column in here.execute(QUERIES[name], values).description]
+    assert len(there) == len(names)
+    told = zip(there, names, strict=True)
+    assert [a for a, b in told if b.isidentifier() and b != "value"] == [
+        b for b in names if b.isidentifier() and b != "value"
+    ]
 
 
 def test_a_parameter_is_known_by_its_first_place() -> None:

@@ -9,7 +9,7 @@
 -- Those of a variant that are asked with another recipe, by `:choice`. not_done: the ones without an
 -- answer, also one that waits for its parser; all: but those that are done with it; other: those
 -- that have another one, when the variant has it already, and not by a retry with other parameters.
--- `:ids`: of these rows alone.
+-- `:ids`: of these rows alone. Of whole tables.
 select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n, r.children,
        r.passed_over
   from work w
@@ -83,12 +83,10 @@ select w.state, coalesce(r.reason, '') as reason, r.parser_id, count(*) as n, r.
        r.passed_over
   from work w
   join items i on i.id = w.item_id
-  join work p on p.item_id = i.parent_id
+  join lateral (select state from work where item_id = i.parent_id offset 0) p on true
   left join results r on r.seq = w.result_seq
  where w.experiment_id = :experiment_id and w.state <> 'stale'
-   and case when i.gathered is null then p.state <> 'done'
-            else exists (select 1 from work g
-                          where g.gathering = i.parent_id and g.state in ('pending', 'running')) end
+   and case when i.gathered is null then p.state <> 'done' else is_open(i.parent_id) end
  group by w.state, r.reason, r.parser_id, r.children, r.passed_over;
 
 -- name: stale_rows
@@ -101,12 +99,9 @@ update work
    select w.item_id
      from work w
      join items i on i.id = w.item_id
-     join work p on p.item_id = i.parent_id
+     join lateral (select state from work where item_id = i.parent_id offset 0) p on true
     where w.experiment_id = :experiment_id and w.state <> 'stale'
-      and case when i.gathered is null then p.state <> 'done'
-               else exists (select 1 from work g
-                             where g.gathering = i.parent_id
-                               and g.state in ('pending', 'running')) end));
+      and case when i.gathered is null then p.state <> 'done' else is_open(i.parent_id) end));
 
 -- name: rows_to_follow
 -- Done rows of a step, in the order of their numbers.
@@ -121,12 +116,12 @@ select w.item_id, w.experiment_id, e.number, i.custom_id, i.input as input_json,
  order by w.item_id limit :limit;
 
 -- name: gatherings_without_row
+-- Of whole tables.
 select distinct w.gathering
   from work w join items root on root.id = w.gathering
  where w.gathering is not null
    and (:ids::text is null or w.experiment_id = any(numbers(:ids)))
-   and not exists (select 1 from work o
-                    where o.gathering = w.gathering and o.state in ('pending', 'running'))
+   and not is_open(w.gathering)
    and not exists (select 1 from items g
                     where g.parent_id = w.gathering and g.gathered is not null)
  limit :limit;
@@ -139,24 +134,50 @@ select item_id from work
 -- name: parents_done
 -- Of rows, those whose parent is done with the result that they are to be made of; and of those that
 -- gather, where nothing is open any more.
-select i.id from unnest(numbers(:ids)) chosen (value)
+select i.id
+  from unnest(numbers(:ids)) with ordinality chosen (value, place)
   join items i on i.id = chosen.value
-  join work p on p.item_id = i.parent_id
+  join lateral (select state, result_seq from work where item_id = i.parent_id offset 0) p on true
  where case when i.gathered is null
             then p.state = 'done' and p.result_seq is not distinct from i.parent_result
-            else i.gathered <> '[]' and not exists (
-              select 1 from work g
-               where g.gathering = i.parent_id and g.state in ('pending', 'running')) end;
+            else i.gathered <> '[]' and not is_open(i.parent_id) end
+ order by chosen.place;
 
 -- name: unmade
---- Of rows, those that are made of nothing more, or of such.
-with recursive up (row, id) as (
-  select value, value from unnest(numbers(:ids)) value
+-- Of rows, those that are made of nothing more, or of such.
+with recursive up (row, parent_id, is_unmade) as (
+  select i.id, i.parent_id,
+         i.parent_id is not null and i.parent_result is null and i.gathered is null
+    from items i where i.id = any(numbers(:ids))
   union all
-  select up.row, i.parent_id from up join items i on i.id = up.id
-   where i.parent_id is not null)
-select distinct up.row from up join items i on i.id = up.id
- where i.parent_id is not null and i.parent_result is null and i.gathered is null;
+  select up.row, i.parent_id, i.is_unmade
+    from up
+    join lateral (
+      select parent_id, parent_id is not null and parent_result is null and gathered is null
+             as is_unmade
+        from items where id = up.parent_id offset 0) i on true)
+select distinct up.row from up where is_unmade;
+
+-- name: count_unmade
+-- Of the first stale rows of an experiment.
+with recursive stale (id) as (
+  select item_id from work
+   where state = 'stale' and experiment_id = :experiment_id order by item_id limit :limit),
+up (row, parent_id, is_unmade) as (
+  select i.id, i.parent_id, i.is_unmade
+    from stale
+    join lateral (
+      select id, parent_id, parent_id is not null and parent_result is null and gathered is null
+             as is_unmade
+        from items where id = stale.id offset 0) i on true
+  union all
+  select up.row, i.parent_id, i.is_unmade
+    from up
+    join lateral (
+      select parent_id, parent_id is not null and parent_result is null and gathered is null
+             as is_unmade
+        from items where id = up.parent_id offset 0) i on true)
+select count(distinct up.row) from up where is_unmade;
 
 -- name: stale_to_ask
 -- Of experiments (null: of all), those with stale rows that are not `unmade`.
@@ -166,13 +187,18 @@ select e.id from experiments e
      select 1 from work w
       where w.state = 'stale' and w.experiment_id = e.id
         and not exists (
-          with recursive up (id) as (
-            select w.item_id
+          with recursive up (parent_id, is_unmade) as (
+            select i.parent_id,
+                   i.parent_id is not null and i.parent_result is null and i.gathered is null
+              from items i where i.id = w.item_id
             union all
-            select i.parent_id from up join items i on i.id = up.id
-             where i.parent_id is not null)
-          select 1 from up join items i on i.id = up.id
-           where i.parent_id is not null and i.parent_result is null and i.gathered is null));
+            select i.parent_id, i.is_unmade
+              from up
+              join lateral (
+                select parent_id, parent_id is not null and parent_result is null
+                       and gathered is null as is_unmade
+                  from items where id = up.parent_id offset 0) i on true)
+          select 1 from up where is_unmade));
 
 -- name: give_present_recipe
 -- To those that are asked anew, unless a retry has changed the present one for it.
@@ -196,7 +222,8 @@ with recursive below (id) as (
   select unnest(numbers(:ids))
   union all
   select i.id
-    from below b join items i on i.parent_id = b.id)
+    from below b
+    join lateral (select id from items where parent_id = b.id offset 0) i on true)
 select coalesce(json_agg(id), '[]')::text from below;
 
 -- name: count_chosen
@@ -204,6 +231,23 @@ select coalesce(json_agg(id), '[]')::text from below;
 select w.state, count(*)
   from unnest(numbers(:ids)) chosen (value) join work w on w.item_id = chosen.value
  group by w.state;
+
+-- name: count_chosen_ended
+-- Of chosen rows, those at which a chain has ended.
+select count(*)
+  from unnest(numbers(:ids)) chosen (value)
+  join work w on w.item_id = chosen.value and w.state = 'done'
+  join experiments e on e.id = w.experiment_id and e.gathered_by is null
+  join results r on r.seq = w.result_seq and r.children = 0;
+
+-- name: count_selected_ended
+-- The same of those of a selection that were open, by a look at each that is done.
+select count(*)
+  from work w
+  join experiments e on e.id = w.experiment_id and e.gathered_by is null
+  join lateral (select children from results where seq = w.result_seq offset 0) r
+       on r.children = 0
+ where w.selection = :selection and w.state = 'done';
 
 -- name: select_open
 update work set selection = :selection
@@ -385,17 +429,16 @@ on conflict (experiment_id, reason, http_status, worker_id) do update
 with given as materialized (
   select item_id, epoch, count(*) as n
     from json_to_recordset(:rows::json) as r (item_id bigint, epoch integer)
-   group by item_id, epoch),
-known as materialized (
-  select a.seq, a.item_id, a.epoch,
-         row_number() over (partition by a.item_id, a.epoch order by a.seq desc) as place
-    from attempts a
-   where a.item_id = any(array(select item_id from given))
-     and a.outcome = 'unknown' and a.cost_usd is null)
+   group by item_id, epoch)
 delete from attempts
- where seq = any(array(select k.seq from known k
-                         join given g on g.item_id = k.item_id and g.epoch = k.epoch
-                        where k.place <= g.n));
+ where seq = any(array(
+   select a.seq
+     from given g
+     join lateral (
+       select seq from (select seq, epoch, outcome, cost_usd from attempts
+                         where item_id = g.item_id offset 0) of_item
+        where epoch = g.epoch and outcome = 'unknown' and cost_usd is null
+        order by seq desc limit g.n) a on true));
 
 -- name: append_attempt
 insert into attempts (seq, item_id, epoch, worker_id, server_id, finished_at, latency_ms, outcome,
@@ -472,21 +515,23 @@ select i.id, i.experiment_id, p.priority, p.selection, p.gathering, e.runs_code
  where i.id between :first and :last;
 
 -- name: standing
+-- In the order of the list.
 select i.id as item_id, i.experiment_id, i.parent_id, i.element, i.input, i.parent_result,
        i.gathered, i.sample, w.state, w.outdated, w.gathering, w.answer_seq, w.result_seq,
        r.state as result_state, r.reason, r.parser_id, r.attempt_seq, r.made_of, r.children,
        r.passed_over, r.passed_on, p.passed_on as stands_for
-  from unnest(numbers(:ids)) wanted (value)
+  from unnest(numbers(:ids)) with ordinality wanted (value, place)
   join items i on i.id = wanted.value
   join work w on w.item_id = i.id
   left join results r on r.seq = w.result_seq
-  left join results p on p.seq = i.parent_result;
+  left join results p on p.seq = i.parent_result
+ order by wanted.place;
 
 -- name: children_of
 -- But for what gathers.
-select i.id from unnest(numbers(:ids)) parent (value)
-  join items i on i.parent_id = parent.value
- where i.gathered is null;
+select i.id from items i
+ where i.parent_id = any(numbers(:ids)) and i.gathered is null
+ order by i.parent_id, i.experiment_id, i.element;
 
 -- name: rows_below
 -- All that was made of some rows, and of these in turn, or gathers them.
@@ -495,12 +540,13 @@ with recursive below (id, is_given) as (
   union
   select n.id, false
     from below b
-    join work w on w.item_id = b.id
+    join lateral (select gathering from work where item_id = b.id offset 0) w on true
     join lateral (
       select i.id from items i where i.parent_id = b.id
       union all
-      select g.id from items g where g.parent_id = w.gathering and g.gathered is not null) n on true)
-select distinct id from below where not is_given;
+      select g.id from items g where g.parent_id = w.gathering and g.gathered is not null) n
+      on true)
+select distinct id from below where not is_given order by id;
 
 -- name: make_stale
 -- One that runs ends so.
@@ -531,16 +577,16 @@ update work w
    and w.state = 'stale';
 
 -- name: present_of
--- What rows that run would be made of by now, and whether all of that is there.
-select i.id, i.input, i.gathered, r.passed_on,
+-- What rows would be made of by now, and whether all of that is there.
+select i.id,
        case when i.gathered is null then i.parent_result is not null and p.state = 'done'
-            else not exists (
-              select 1 from work g
-               where g.gathering = i.parent_id and g.state in ('pending', 'running')) end
-  from unnest(numbers(:ids)) claim (value)
+            else not is_open(i.parent_id) end,
+       i.input, i.gathered, r.passed_on
+  from unnest(numbers(:ids)) with ordinality claim (value, place)
   join items i on i.id = claim.value
   join work p on p.item_id = i.parent_id
-  left join results r on r.seq = i.parent_result;
+  left join results r on r.seq = i.parent_result
+ order by claim.place;
 
 -- name: gatherings_of
 select distinct w.gathering
@@ -548,26 +594,26 @@ select distinct w.gathering
  where w.gathering is not null;
 
 -- name: complete_gatherings
-select root.value from unnest(numbers(:ids)) root (value)
- where not exists (select 1 from work w
-                    where w.gathering = root.value and w.state in ('pending', 'running'));
+select root.value from unnest(numbers(:ids)) with ordinality root (value, place)
+ where not is_open(root.value) order by root.place;
 
 -- name: rows_of_gatherings
 -- By the roots: these, their other samples, and all that was made of them but for what gathers.
 with recursive inside (root, id) as (
-  select root.value, root.value from unnest(numbers(:ids)) root (value)
+  select value, value from unnest(numbers(:ids)) value
   union all
-  select root.value, s.id from unnest(numbers(:ids)) root (value)
-   join items s on s.sample_of = root.value
+  (select s.sample_of, s.id from items s
+    where s.sample_of = any(numbers(:ids)) order by s.sample_of, s.sample)
   union all
-  select n.root, i.id from inside n
-   join items i on i.parent_id = n.id where i.gathered is null)
+  select n.root, i.id
+    from inside n
+    join lateral (select id from items where parent_id = n.id and gathered is null offset 0) i
+      on true)
 select root, id from inside;
 
 -- name: gathering_rows
-select g.parent_id, g.id from unnest(numbers(:ids)) root (value)
-  join items g on g.parent_id = root.value
- where g.gathered is not null;
+select g.parent_id, g.id from items g
+ where g.parent_id = any(numbers(:ids)) and g.gathered is not null;
 
 -- name: passed_on
 select seq, passed_on from unnest(numbers(:seqs)) wanted (value) join results on seq = wanted.value;
@@ -628,6 +674,24 @@ update work
                      and (:selection::bigint is null or selection = :selection)
                    order by item_id limit 1 for no key update skip locked)
 returning item_id;
+
+-- name: selected_chains_begun
+-- As `chains_begun`, of a selection: by a look at each of its rows; what was done before is not counted.
+select e.id, e.number, e.step,
+       count(r.seq) filter (where r.children = 0 and e.gathered_by is null) as ended,
+       count(*) filter (where w.state = 'done') as done,
+       count(*) filter (where w.state = 'running') as running,
+       count(*) filter (where w.state = 'pending') as pending,
+       (select count(*) from suspects x
+          join work s on s.item_id = x.item_id and s.selection = :selection
+         where x.experiment_id = e.id
+           and x.server not in (select server from condemned_runs)) as suspects
+  from work w
+  join experiments e on e.id = w.experiment_id
+  left join lateral (select seq, children from results where seq = w.result_seq offset 0) r
+       on w.state = 'done'
+ where w.selection = :selection
+ group by e.id;
 
 -- name: waiting_items
 -- Retries whose time has come, longest due first. What others are claiming just now is passed over.
@@ -721,18 +785,22 @@ update work
 returning item_id;
 
 -- name: claimed_items
+-- In the order of the claims.
 select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
        w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id,
        claimed.server, i.parent_id, w.gathering, w.runs_code,
        case when e.first_id is null then e.plan_id
             else (select plan_id from experiments f where f.id = e.first_id) end as plan_id
-  from (select array_agg(key::bigint) as ids, array_agg(value) as servers
-          from json_each_text(:claimed::json)) given
-  join lateral unnest(given.ids, given.servers) claimed (item_id, server) on true
+  from (select array_agg(key::bigint order by place) as ids,
+               array_agg(value order by place) as servers
+          from json_each_text(:claimed::json) with ordinality one (key, value, place)) given
+  join lateral unnest(given.ids, given.servers) with ordinality claimed (item_id, server, place)
+       on true
   join work w on w.item_id = claimed.item_id
   join experiments e on e.id = w.experiment_id
   join items i on i.id = w.item_id
-  left join attempts a on a.seq = w.answer_seq;
+  left join attempts a on a.seq = w.answer_seq
+ order by claimed.place;
 
 -- name: links_above
 -- Of rows that were made of others: each one's parent, with what it is made of; no result, where it is
@@ -848,10 +916,10 @@ select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
 -- name: ended_items
 -- Those of some items that are done or failed.
 select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
-  from unnest(numbers(:ids)) chosen (value)
+  from unnest(numbers(:ids)) with ordinality chosen (value, place)
   join work w on w.item_id = chosen.value
   join results r on r.seq = w.result_seq
- where w.state in ('done', 'failed');
+ where w.state in ('done', 'failed') order by chosen.place;
 
 -- name: items_with_own
 -- Those whose own params, or body as in a line of an OpenAI batch, have one of these names.
@@ -1144,14 +1212,18 @@ with recursive below (first, id) as (
   select value, value from unnest(numbers(:ids)) value
   union all
   select b.first, i.id
-    from below b join items i on i.parent_id = b.id)
+    from below b
+    join lateral (
+      select id from items where parent_id = b.id order by experiment_id, element) i on true)
 select b.first, i.id, i.parent_id, i.experiment_id, e.number, i.element, i.sample, w.state,
-       w.result_seq, r.children, i.gathered
+       w.result_seq, w.children, i.gathered
   from below b
-  join items i on i.id = b.id
-  join experiments e on e.id = i.experiment_id
-  join work w on w.item_id = i.id
-  left join results r on r.seq = w.result_seq;
+  join lateral (select * from items where id = b.id offset 0) i on true
+  join lateral (
+    select w.state, w.result_seq, r.children
+      from work w left join results r on r.seq = w.result_seq
+     where w.item_id = b.id offset 0) w on true
+  join experiments e on e.id = i.experiment_id;
 
 -- name: chain_rows_above
 -- Rows, what they were made of, and what they gather; up to the first ones.
@@ -1160,19 +1232,20 @@ with recursive above (id) as (
   union
   select n.id
     from above a
-    join items i on i.id = a.id
+    join lateral (select parent_id, gathered from items where id = a.id offset 0) i on true
     join lateral (
       select i.parent_id as id where i.parent_id is not null
       union all
-      select r.item_id
-        from unnest(numbers(i.gathered)) one (seq) join results r on r.seq = one.seq) n on true)
+      select r.item_id from results r where r.seq = any(numbers(i.gathered))) n on true)
 select coalesce(i.parent_id, i.id) as first, i.id, i.parent_id, i.experiment_id, e.number,
-       i.element, i.sample, w.state, w.result_seq, r.children, i.gathered
+       i.element, i.sample, w.state, w.result_seq, w.children, i.gathered
   from above a
-  join items i on i.id = a.id
-  join experiments e on e.id = i.experiment_id
-  join work w on w.item_id = i.id
-  left join results r on r.seq = w.result_seq;
+  join lateral (select * from items where id = a.id offset 0) i on true
+  join lateral (
+    select w.state, w.result_seq, r.children
+      from work w left join results r on r.seq = w.result_seq
+     where w.item_id = a.id offset 0) w on true
+  join experiments e on e.id = i.experiment_id;
 
 -- name: item_by_key
 select item_id from item_keys where key = :key;
@@ -1356,7 +1429,7 @@ select w.item_id, r.made_of, p.passed_on, i.input
   join work w on w.item_id = i.id and w.state in ('done', 'failed')
   join results r on r.seq = w.result_seq
   left join results p on p.seq = i.parent_result
- where i.id > :after and i.parent_id is not null and i.gathered is null and r.made_of is not null
+ where i.id > :after and i.parent_id is not null and i.gathered is null
  order by i.id limit :limit;
 
 -- name: gathers_what_is_no_more
