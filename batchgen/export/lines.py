@@ -71,7 +71,7 @@ def use_text(row: ResultRow) -> str:
     return (
         f'"model": {"null" if model is None else quoted(model)}, '
         f'"finish_reason": {"null" if finish_reason is None else quoted(finish_reason)}, '
-        f'"usage": {_usage(row)}, "cost_usd": {"null" if cost_usd is None else cost_usd!r}, '
+        f'"usage": {_usage(row)}, "cost_usd": {"null" if cost_usd is None else repr(cost_usd)}, '
         f'"attempts": {row.tries}'
     )
 
