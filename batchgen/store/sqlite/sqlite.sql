@@ -240,18 +240,6 @@ update workers
        stop = iif(stop = 'now', stop, coalesce(:stop, stop))
  where id = :worker_id;
 
--- name: note_capacities
--- Of the servers for which the newest report of a worker says how many calls at once it found them to
--- take of it: as many as all workers have found together.
-update servers set calls_at_once = found.calls, found_at = :now
-  from (select asked.value ->> 'key' as key, sum(asked.value ->> 'takes') as calls
-          from workers w, json_each(w.report, '$.servers') asked
-         where asked.value ->> 'takes' is not null
-         group by 1) found
- where servers.key = found.key
-   and exists (select * from json_each(:report, '$.servers') mine
-                where mine.value ->> 'key' = servers.key and mine.value ->> 'takes' is not null);
-
 -- name: count_calls
 -- The calls that may be in flight, or may have been when the worker died.
 select coalesce(sum(1 + second_call), 0) from work indexed by work_claimed
