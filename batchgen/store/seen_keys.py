@@ -18,14 +18,15 @@ class SeenKeys:
 
     Of the newest ones it has half of each, so that `may_have` is as good as sure. As long as none
     of them is met again that `is_enough`; then they are given up, and the store looks them up in a
-    table. `added` are all that it was given.
+    table. `added` are all that it was given. While the newest `are_all`, nothing else is stored.
     """
 
-    def __init__(self, *, is_enough: bool = True) -> None:
+    def __init__(self, *, is_enough: bool = True, are_all: bool = False) -> None:
         self._newest: set[int] = set()
         self._sorted: list[array[int]] = []  # eight bytes a key, where a set takes 60
         self._filter: mmap | None = None
         self.is_enough = is_enough
+        self.are_all = are_all
         self.has_all = False
         self.added = 0
 
@@ -68,7 +69,7 @@ class SeenKeys:
     def begin_anew(self) -> None:
         """When the store has sorted in all that there are."""
         self._forget_newest()
-        self.is_enough = True
+        self.is_enough, self.are_all = True, False
 
     def _forget_newest(self) -> None:
         self._newest, self._sorted = set(), []
