@@ -57,6 +57,8 @@ class SeenKeys:
 
     def may_have(self, keys: Sequence[bytes]) -> bool:
         """Whether any of these is one of the newest; False is sure."""
+        if not self._newest and not self._sorted:
+            return False
         halves = _halves(keys)
         if not self._newest.isdisjoint(halves):
             return True
