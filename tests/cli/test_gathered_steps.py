@@ -151,3 +151,19 @@ async def test_what_new_rows_before_a_gathering_make_stale_is_told(project: Proj
     assert states(project) == {
         "parts": {"done": 2}, "say": {"done": 4}, "best": {"stale": 2},
     }  # fmt: skip
+
+
+async def test_where_an_empty_list_leaves_nothing_to_gather_it_is_said(project: Project) -> None:
+    project.write("code.py", "def parts(item):\n    return []\n")
+    project.config(
+        "steps:\n"
+        "  - {name: parts, function: 'code.py:parts'}\n"
+        "  - {name: answer, each: {part: parts}, user: {text: 'Answer {part}'}}\n"
+        "  - {name: best, gather: answers, user: {text: 'Choose of {answers}'}}\n"
+    )
+    project.pool(topics(1))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    failed = (await project.batchgen("failures")).out
+    assert "nothing to gather: an empty list or a condition has ended all of its chains" in failed
+    assert "Mend what failed before it, or the list or the condition that ended it" in failed
+    assert (await project.batchgen("verify")).code == 0
