@@ -113,14 +113,17 @@ select w.item_id, w.experiment_id, e.number, i.custom_id, i.input as input_json,
  order by w.item_id limit :limit;
 
 -- name: gatherings_without_row
-select distinct w.gathering
-  from work w cross join items root on root.id = w.gathering
- where w.gathering is not null
-   and (:ids is null or w.experiment_id in (select value from json_each(:ids)))
-   and not exists (select 1 from work o indexed by work_gathering
-                    where o.gathering = w.gathering and o.state in ('pending', 'running'))
+-- Each is looked at once, not for each of its rows: these may be the elements of a long list.
+with gathering (root) as materialized (
+  select distinct w.gathering
+    from work w cross join items root on root.id = w.gathering
+   where w.gathering is not null
+     and (:ids is null or w.experiment_id in (select value from json_each(:ids))))
+select root from gathering
+ where not exists (select 1 from work o indexed by work_gathering
+                    where o.gathering = root and o.state in ('pending', 'running'))
    and not exists (select 1 from items g indexed by items_children
-                    where g.parent_id = w.gathering and g.gathered is not null)
+                    where g.parent_id = root and g.gathered is not null)
  limit :limit;
 
 -- name: stale_page
