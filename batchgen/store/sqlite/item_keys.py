@@ -141,6 +141,7 @@ def sort_in(db: Transaction, since: bytes, until: bytes | None) -> None:
 def forget_new_keys(db: Transaction) -> None:
     """When all of them have been sorted in."""
     db.execute("delete_new_keys")
+    db.execute("waiting_keys")  # there may have been no pass on this connection
     db.execute("forget_waiting_keys")
 
 
