@@ -14,6 +14,7 @@ from bench.virtual_servers import (
     Outage,
     Refused,
     Server,
+    WorkTable,
 )
 from bench.virtual_servers import (
     run as simulate,
@@ -56,6 +57,9 @@ class _Holder:
 
     def sent(self, now: int) -> int:
         return now
+
+    def exchange(self, table: WorkTable, worker: int, in_flight: int, needs: int, now: int) -> None:
+        pass
 
     def _pause(self, seconds: float, now: int) -> None:
         self._until = max(self._until, now + ceil(1000 * seconds))

@@ -21,19 +21,38 @@ _NO_WAIT = ("--retry-after", "0")
 
 @dataclass(frozen=True)
 class Load:
-    """A server started with `options`, and a worker with `slots`. Its goal is a share of `best`
-    answers a second (None: of what its baseline gets, the first of its line), with fewer than
-    `most_refused` of its calls refused."""
+    """A server started with `options`, and `work` with `slots`, in so many `processes`. Its goal is
+    a share of `best` answers a second (None: of what its baseline gets, the first of its line),
+    with fewer than `most_refused` of its calls refused."""
 
     name: str
     options: tuple[str, ...] = ()
     slots: int = _SLOTS
+    processes: int = 1
     best: float | None = None
     share: float | None = None
     most_refused: float = 1.0
 
 
 _CAP_10 = ("--at-once", "10")
+_BUCKET = ("--rpm", "600", "--no-limit-headers", *_NO_WAIT)
+
+
+def _ten_at_once(status: int, processes: int = 1) -> Load:
+    options = (*_CAP_10, "--refuse-with", str(status), *_NO_WAIT)
+    name = f"ten at once, {status}{_in_processes(processes)}"
+    return Load(name, options, processes=processes, share=0.85, most_refused=0.05)
+
+
+def _bucket(processes: int = 1) -> Load:
+    name = f"600 a minute, no Retry-After{_in_processes(processes)}"
+    return Load(name, _BUCKET, processes=processes, best=10.0)
+
+
+def _in_processes(processes: int) -> str:
+    return f", {processes} processes" if processes > 1 else ""
+
+
 LINES = (
     (
         Load("no refusals"),
@@ -43,19 +62,24 @@ LINES = (
     ),
     (
         Load("ten at once, 503, c = 10", _CAP_10, slots=10),
-        Load("ten at once, 503", _CAP_10, share=0.85, most_refused=0.05),
-        Load(
-            "ten at once, 429", (*_CAP_10, "--refuse-with", "429", *_NO_WAIT),
-            share=0.85, most_refused=0.05,
-        ),
+        _ten_at_once(503),
+        _ten_at_once(429),
         Load(
             "three at once, 429, Retry-After 5",
             ("--at-once", "3", "--refuse-with", "429", "--retry-after", "5"), best=3.0, share=0.75,
         ),
-        Load(
-            "600 a minute, no Retry-After", ("--rpm", "600", "--no-limit-headers", *_NO_WAIT),
-            best=10.0,
-        ),
+        _bucket(),
+    ),
+    (
+        Load("ten at once, 503, c = 10", _CAP_10, slots=10),
+        _ten_at_once(503, 4),
+        _ten_at_once(429, 4),
+        _bucket(4),
+    ),
+    (
+        Load("ten at once, 503, c = 10", _CAP_10, slots=10),
+        _ten_at_once(503, 8),
+        _ten_at_once(429, 8),
     ),
 )  # fmt: skip
 
@@ -93,13 +117,13 @@ def run(options: Options) -> Table:
                 f"{share * best:.1f}", f"{share:.2f}", f"{100 * refused:.1f} %",
             ))  # fmt: skip
             figures += _figures(calls.load, share, refused)
-    row, figure = _outage(options.work_dir / "outage", outage_s)
+    outages = [_outage(options.work_dir / f"outage {n}", outage_s, n) for n in (1, 4)]
     return Table(
         title=f"Refusals: `work -c {_SLOTS}` for {seconds} s at servers that refuse",
         columns=("server", "slots", f"answers/s in the first {_FINDING_S} s", "answers/s after",
                  "share of the best", "refused"),
-        rows=(*rows, row),
-        figures=(*figures, figure),
+        rows=(*rows, *(row for row, _ in outages)),
+        figures=(*figures, *(figure for _, figure in outages)),
         notes=(
             "The servers are `batchgen simulate`, each in a process of its own, with a latency "
             "around a second; the figures are from their ledgers. Each share is of the answers a "
@@ -121,10 +145,11 @@ def _figures(load: Load, share: float, refused: float) -> list[Figure]:
     return found
 
 
-def _outage(path: Path, outage_s: int) -> tuple[tuple[str, ...], Figure]:
+def _outage(path: Path, outage_s: int, processes: int) -> tuple[tuple[str, ...], Figure]:
     """How long after an outage it takes to be as fast as before."""
     start_s, end_s = 15, 15 + outage_s
-    load = Load(f"out of service for {outage_s} s", ("--outage", f"{start_s}:{end_s}"))
+    name = f"out of service for {outage_s} s{_in_processes(processes)}"
+    load = Load(name, ("--outage", f"{start_s}:{end_s}"), processes=processes)
     (calls,) = _measure(path, (load,), end_s + 25)
     before = calls.per_s(5, start_s)
     back_s = next(
@@ -148,4 +173,5 @@ def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]
 
 def _side(load: Load, seconds: float) -> Side:
     items = int((load.best or load.slots) * seconds * 1.5) + 1000
-    return Side(("--latency", _LATENCY, *load.options), ("-c", str(load.slots)), items)
+    work = ("-c", str(load.slots), "--processes", str(load.processes))
+    return Side(("--latency", _LATENCY, *load.options), work, items)

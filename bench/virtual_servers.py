@@ -7,15 +7,18 @@ refusal is known after `REFUSED_AFTER_MS`; how long an answer takes is drawn, ar
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from batchgen.items import Answer, Failure, Item, Reason, Trouble, Usage
+from batchgen.limits import Parts, Share, Told
 from batchgen.worker.pacer import Pacer
 
 REFUSED_AFTER_MS = 20
+# Workers that share a server look into their table with what they write, and once a second.
+LOOK_EVERY_MS = 1000
 SIGMA = 0.4
 
 
@@ -167,9 +170,48 @@ class Holder(Protocol):
     def sent(self, now: int) -> Any: ...
     def taken(self, call: Any, now: int) -> None: ...
     def refused(self, call: Any, refused: Refused, now: int) -> None: ...
+    def exchange(
+        self, table: "WorkTable", worker: int, in_flight: int, needs: int, now: int, /
+    ) -> None: ...
 
 
 _ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
+
+
+@dataclass
+class Crew:
+    """A worker with so many slots, from `joins_at` on. It drains at `leaves_at`, or dies then, with
+    its calls: in time the others notice, `noticed_after` that."""
+
+    slots: int = 50
+    joins_at: int = 0
+    leaves_at: int | None = None
+    dies: bool = False
+    noticed_after: int = 30_000
+
+
+class WorkTable:
+    """What the workers know of each other."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[int, int] = {}
+        self._needs: dict[int, int] = {}
+        self.parts: Parts | None = None
+
+    def tell(self, worker: int, told: Told, now: int) -> Share | None:
+        self._in_flight[worker], self._needs[worker] = told.in_flight, told.needs
+        if self.parts is None:
+            if told.takes is None:
+                return None
+            self.parts = Parts.found_by(worker, told, self._in_flight, self._needs)
+        self.parts, share = self.parts.tell(worker, told, now)
+        return share
+
+    def leave(self, worker: int) -> None:
+        self._in_flight.pop(worker, None)
+        if self.parts is not None:
+            of = {number: part for number, part in self.parts.of.items() if number != worker}
+            self.parts = Parts(self.parts.cap, of)
 
 
 class Ours:
@@ -194,6 +236,11 @@ class Ours:
             failure = Failure(Reason.RATE_LIMIT, "429", retry_after_s=refused.retry_after_s)
         self.pacer.observe(failure, self._item(), call, now)
         self.pacer.take_late_charges()
+
+    def exchange(self, table: WorkTable, worker: int, in_flight: int, needs: int, now: int) -> None:
+        told = self.pacer.sharing.tells(in_flight, needs, now)
+        if told is not None and (share := table.tell(worker, told, now)) is not None:
+            self.pacer.sharing.follow(share, now)
 
     def _item(self) -> Item:
         return Item(next(self._items), 1, 1, 1, None, "{}")
@@ -224,65 +271,117 @@ class Run:
 
 
 def run(
-    server: Server, *, seconds: int, slots: int = 50, workers: int = 1, seed: int = 1,
-    holder: Callable[[int], Holder] = Ours,
+    server: Server, *, seconds: int, slots: int = 50, workers: int | Sequence[Crew] = 1,
+    seed: int = 1, turnaround_ms: int = 0, holder: Callable[[int], Holder] = Ours,
 ) -> Run:  # fmt: skip
-    """Workers with so many slots each."""
-    simulation = _Simulation(server, [holder(slots) for _ in range(workers)], slots, seed)
+    """Workers with so many slots each. A slot that is free sends again after a transaction, which
+    takes `turnaround_ms`."""
+    crews = [Crew(slots)] * workers if isinstance(workers, int) else workers
+    simulation = _Simulation(server, crews, holder, seed, turnaround_ms)
     simulation.work(seconds * 1000)
     return simulation.run
 
 
 class _Worker:
-    def __init__(self, holder: Holder) -> None:
+    def __init__(self, number: int, crew: Crew, holder: Holder) -> None:
+        self.number = number
+        self.crew = crew
         self.holder = holder
         self.under_way = 0
         self.wakes_at = -1
+        self.exchanges_at = -1
+
+    def has_left(self, now: int) -> bool:
+        return self.crew.leaves_at is not None and now >= self.crew.leaves_at
+
+    def is_dead(self, now: int) -> bool:
+        return self.crew.dies and self.has_left(now)
 
 
 class _Simulation:
-    def __init__(self, server: Server, holders: list[Holder], slots: int, seed: int) -> None:
+    def __init__(
+        self, server: Server, crews: Sequence[Crew], holder: Callable[[int], Holder], seed: int,
+        turnaround_ms: int,
+    ) -> None:  # fmt: skip
         self._server = server
-        self._slots = slots
+        self._turnaround_ms = turnaround_ms
         self._rng = random.Random(seed)
         self._order = count()
         self._events: list[tuple[int, int, _Worker, Any, Refused | None]] = []
-        self._workers = [_Worker(holder) for holder in holders]
-        self.run = Run(server, slots * len(holders))
+        self._workers = [
+            _Worker(number, crew, holder(crew.slots)) for number, crew in enumerate(crews)
+        ]
+        self.table = WorkTable()
+        self.run = Run(server, sum(crew.slots for crew in crews))
 
     def work(self, until: int) -> None:
         for worker in self._workers:
-            self._send(worker, 0)
+            self._push(worker.crew.joins_at, worker, None, None)
+            worker.exchanges_at = worker.crew.joins_at
+            if worker.crew.leaves_at is not None:
+                self._push(worker.crew.leaves_at + worker.crew.noticed_after, worker, None, None)
         while self._events and self._events[0][0] < until:
             now, _, worker, call, refused = heapq.heappop(self._events)
             if call is not None:
                 self._hear(worker, call, refused, now)
-            elif now == worker.wakes_at:
+            if now == worker.wakes_at:
                 worker.wakes_at = -1
-            self._send(worker, now)
+            if worker.is_dead(now):
+                if now >= (worker.crew.leaves_at or 0) + worker.crew.noticed_after:
+                    self.table.leave(worker.number)
+            elif now >= worker.exchanges_at >= 0:
+                worker.exchanges_at = -1
+                self._exchange(worker, now)
+            else:
+                self._exchange_soon(worker, now + self._turnaround_ms)
 
     def _hear(self, worker: _Worker, call: Any, refused: Refused | None, now: int) -> None:
         worker.under_way -= 1
         if refused is None:
             self._server.end()
+        if worker.is_dead(now):
+            return
+        if refused is None:
             self.run.taken_at.append(now)
             worker.holder.taken(call, now)
         else:
             self.run.refused_at.append(now)
             worker.holder.refused(call, refused, now)
 
-    def _send(self, worker: _Worker, now: int) -> None:
-        while worker.under_way < min(worker.holder.allowed(now), self._slots):
+    def _exchange_soon(self, worker: _Worker, at: int) -> None:
+        if worker.exchanges_at >= 0:
+            return
+        worker.exchanges_at = at
+        self._push(at, worker, None, None)
+
+    def _exchange(self, worker: _Worker, now: int) -> None:
+        """What has ended is told, and what may be sent is sent."""
+        if worker.has_left(now):
+            if not worker.under_way:
+                self.table.leave(worker.number)
+            return
+        sent = self._send(worker, now)
+        slots = worker.crew.slots
+        worker.holder.exchange(self.table, worker.number, worker.under_way, slots, now)
+        if sent or worker.under_way < min(worker.holder.allowed(now), slots):
+            self._exchange_soon(worker, now + max(1, self._turnaround_ms))
+        times = (worker.holder.next_change_at(now), now + LOOK_EVERY_MS)
+        wakes_at = min(max(at, now + 1) for at in times if at is not None)
+        if wakes_at != worker.wakes_at:
+            worker.wakes_at = wakes_at
+            self._push(wakes_at, worker, None, None)
+
+    def _send(self, worker: _Worker, now: int) -> int:
+        sent = 0
+        while worker.under_way < min(worker.holder.allowed(now), worker.crew.slots):
             worker.under_way += 1
+            sent += 1
             call = worker.holder.sent(now)
             refused = self._server.begin(now, self._rng)
             drawn = self._rng.lognormvariate(-(SIGMA**2) / 2, SIGMA)  # 1 in the mean
             takes = int(1000 * self._server.latency_s * drawn) if refused is None else 0
             self._push(now + max(takes, REFUSED_AFTER_MS), worker, call, refused)
-        wakes_at = worker.holder.next_change_at(now)
-        if wakes_at is not None and wakes_at != worker.wakes_at:
-            worker.wakes_at = wakes_at
-            self._push(max(wakes_at, now + 1), worker, None, None)
+        return sent
 
     def _push(self, at: int, worker: _Worker, call: Any, refused: Refused | None) -> None:
         heapq.heappush(self._events, (at, next(self._order), worker, call, refused))

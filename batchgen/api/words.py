@@ -71,8 +71,8 @@ REMEDIES: Mapping[Remedy, str] = {
         "The same request fails again, or none can be made of what the steps before it said. See "
         "it: batchgen show {item}. Change the step, and run with recipe=\"replace\"",
     Remedy.MEND_GATHERED:
-        "Mend what failed before it: as soon as one of the rows that it gathers is done, it is "
-        "asked by itself. See them: batchgen show {item}",
+        "Mend what failed before it, or the list or the condition that ended it: as soon as one of "
+        "the rows that it gathers is done, it is asked by itself. See them: batchgen show {item}",
     Remedy.ASK_ANOTHER_MODEL:
         'The same request mostly fails again. Ask another model: pipeline.retry({which}, '
         'params={{"model": ...}}). Or change the prompts, and run with recipe="replace"',

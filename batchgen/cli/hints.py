@@ -71,8 +71,8 @@ HINTS: Mapping[Remedy, str] = {
         "it: {batchgen} show {item}. Ask with another parameter: {batchgen} retry{which} --set "
         "KEY=VALUE. Or change the step, and run with --recipe replace",
     Remedy.MEND_GATHERED:
-        "Mend what failed before it: as soon as one of the rows that it gathers is done, it is "
-        "asked by itself. See them: {batchgen} show {item}",
+        "Mend what failed before it, or the list or the condition that ended it: as soon as one of "
+        "the rows that it gathers is done, it is asked by itself. See them: {batchgen} show {item}",
     Remedy.ASK_ANOTHER_MODEL:
         "The same request mostly fails again. Ask another model: {batchgen} retry{which} --set "
         "model=NAME. Or change the templates, and run with --recipe replace",

@@ -3,15 +3,16 @@ whether a condition holds for it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from json import JSONEncoder, loads
+from json import loads
+from json.encoder import encode_basestring
 from typing import Any
 
 from batchgen.clock import timestamp
 from batchgen.store import ResultRow
 from batchgen.where import Where
 
-quoted = JSONEncoder(ensure_ascii=False).encode
-"""A text as JSON."""
+quoted: Callable[[str], str] = encode_basestring
+"""A text as JSON, without ASCII escapes."""
 
 
 def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
@@ -19,7 +20,8 @@ def export_line(row: ResultRow, extras: Mapping[str, str | None] = {}) -> str:
     sample = "" if row.sample is None else f'"sample": {row.sample}, '
     done = row.reason is None
     end = "" if done else f', "reason": "{row.reason}", "error": {_json(row.error)}'
-    end += "".join(f', "{name}": {text or "null"}' for name, text in extras.items())
+    if extras:
+        end += "".join(f', "{name}": {text or "null"}' for name, text in extras.items())
     return (
         f'{{"id": {id_text(row)}, {sample}"input": {row.input}, {answer_text(row)}, '
         f'"metadata": {row.metadata or "null"}, {call_text(row)}{end}}}\n'
@@ -65,24 +67,27 @@ def call_text(row: ResultRow) -> str:
 
 def use_text(row: ResultRow) -> str:
     """The same without the time."""
+    model, finish_reason, cost_usd = row.model, row.finish_reason, row.cost_usd
     return (
-        f'"model": {_json(row.model)}, "finish_reason": {_json(row.finish_reason)}, '
-        f'"usage": {_usage(row)}, "cost_usd": {_json(row.cost_usd)}, '
+        f'"model": {"null" if model is None else quoted(model)}, '
+        f'"finish_reason": {"null" if finish_reason is None else quoted(finish_reason)}, '
+        f'"usage": {_usage(row)}, "cost_usd": {"null" if cost_usd is None else repr(cost_usd)}, '
         f'"attempts": {row.tries}'
     )
 
 
 def _usage(row: ResultRow) -> str:
     """Tokens as the server counted them; details only where the server gave them."""
+    prompt_tokens, completion_tokens = row.prompt_tokens, row.completion_tokens
     usage = (
-        f'"prompt_tokens": {_json(row.prompt_tokens)}, '
-        f'"completion_tokens": {_json(row.completion_tokens)}'
+        f'{{"prompt_tokens": {"null" if prompt_tokens is None else prompt_tokens}, '
+        f'"completion_tokens": {"null" if completion_tokens is None else completion_tokens}'
     )
     if row.cached_tokens is not None:
         usage += f', "cached_tokens": {row.cached_tokens}'
     if row.reasoning_tokens is not None:
         usage += f', "reasoning_tokens": {row.reasoning_tokens}'
-    return f"{{{usage}}}"
+    return usage + "}"
 
 
 def _json(value: str | float | None) -> str:

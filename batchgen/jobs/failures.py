@@ -157,11 +157,17 @@ async def _larger_max_tokens(store: ReadStore, item_id: int) -> str:
 
 
 def _part_of_its_own(group: FailureGroup, others: Sequence[FailureGroup]) -> str | None:
-    """The longest run of words without a digit that all of the group have, and no other group."""
-    parts = sorted(literal_parts(group.error), key=len, reverse=True)
+    """The longest run of words without a digit that all of the group have, and no other group; it
+    can be typed."""
+    literal = [one for part in literal_parts(group.error) for one in _printable_parts(part)]
+    parts = sorted(literal, key=len, reverse=True)
     for part in (part[:_LONGEST_PART].strip() for part in parts):
         if len(part) >= _SHORTEST_PART and not any(
             part.casefold() in other.error.casefold() for other in others
         ):
             return part
     return None
+
+
+def _printable_parts(text: str) -> list[str]:
+    return "".join(char if char.isprintable() else "\n" for char in text).split("\n")

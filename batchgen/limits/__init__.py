@@ -3,6 +3,7 @@ store keeps the state that the workers share. What one worker may send is in `wo
 
     buckets     all workers together: how many calls and tokens may go out in a minute
     adaptive    the rate that a server takes, found by `--adaptive`
+    shares      how the workers share the calls that a server takes at once
     strays      refusals that come whatever is sent, told from those of a limit
     announced   what a server says of its limits in its replies
     tokens      how many tokens a call will probably use
@@ -19,10 +20,27 @@ from batchgen.limits.buckets import (
     SharedRate,
     allowance,
 )
+from batchgen.limits.shares import Part, Parts, Share, SharedCap, Told
 from batchgen.limits.strays import Strays
 from batchgen.limits.tokens import UNKNOWN_CALL, CallTokens, TokenMeter
 
 __all__ = [
-    "NO_LIMITS", "UNKNOWN_CALL", "Allowance", "AnnouncedLimit", "CallTokens", "LearnedRate",
-    "LimitName", "Limits", "Returned", "SharedRate", "Strays", "TokenMeter", "allowance",
+    "NO_LIMITS",
+    "UNKNOWN_CALL",
+    "Allowance",
+    "AnnouncedLimit",
+    "CallTokens",
+    "LearnedRate",
+    "LimitName",
+    "Limits",
+    "Part",
+    "Parts",
+    "Returned",
+    "Share",
+    "SharedCap",
+    "SharedRate",
+    "Strays",
+    "TokenMeter",
+    "Told",
+    "allowance",
 ]  # fmt: skip

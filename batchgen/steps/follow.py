@@ -87,12 +87,9 @@ def _hash(
     value: Any,
 ) -> bytes:  # fmt: skip
     """Of all that those made of it see. What was gathered has all that came before it in it."""
-    before = [chain[-1].passed_on for chain in gathered] or [link.passed_on for link in links[-1:]]
+    before = [chain[-1] for chain in gathered] or links[-1:]
     own = input_json if number else ""  # that of the first step is the item, which stays the same
-    parts = (
-        len(before).to_bytes(4),
-        *(one or _NO_HASH for one in before),
-        own.encode() + b"\0",
-        content_of(value),
-    )
+    parts = [len(before).to_bytes(4)]
+    parts += [link.passed_on or _NO_HASH for link in before]
+    parts += (own.encode(), b"\0", content_of(value))
     return blake2b(b"".join(parts), digest_size=_HASH_BYTES).digest()

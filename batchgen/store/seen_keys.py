@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmap import mmap
 
-_FILTER_BYTES = 1 << 24  # a bit for each of the first 27 of a key: 16 MB
+_FILTER_BYTES = 1 << 23  # a bit for each 26 bits of a key: of ten million, 14 % look like others
 MOST_IN_SET = 150_000  # a set of a few more takes twice the room
 
 
@@ -18,14 +18,15 @@ class SeenKeys:
 
     Of the newest ones it has half of each, so that `may_have` is as good as sure. As long as none
     of them is met again that `is_enough`; then they are given up, and the store looks them up in a
-    table. `added` are all that it was given.
+    table. `added` are all that it was given. While the newest `are_all`, nothing else is stored.
     """
 
-    def __init__(self, *, is_enough: bool = True) -> None:
+    def __init__(self, *, is_enough: bool = True, are_all: bool = False) -> None:
         self._newest: set[int] = set()
         self._sorted: list[array[int]] = []  # eight bytes a key, where a set takes 60
         self._filter: mmap | None = None
         self.is_enough = is_enough
+        self.are_all = are_all
         self.has_all = False
         self.added = 0
 
@@ -44,7 +45,7 @@ class SeenKeys:
         """Keys that have been sorted in."""
         bits = self._filter = self._filter or _empty_filter()
         for number in _ends(keys):
-            bits[number >> 8] |= 1 << (number & 7)
+            bits[number >> 9] |= 1 << (number & 7)
 
     def likely(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that may be known; that others are not is sure."""
@@ -52,10 +53,12 @@ class SeenKeys:
         if bits is None or not self.has_all:
             return list(keys)
         numbered = zip(keys, _ends(keys), strict=True)
-        return [key for key, number in numbered if bits[number >> 8] >> (number & 7) & 1]
+        return [key for key, number in numbered if bits[number >> 9] >> (number & 7) & 1]
 
     def may_have(self, keys: Sequence[bytes]) -> bool:
         """Whether any of these is one of the newest; False is sure."""
+        if not self._newest and not self._sorted:
+            return False
         halves = _halves(keys)
         if not self._newest.isdisjoint(halves):
             return True
@@ -68,7 +71,7 @@ class SeenKeys:
     def begin_anew(self) -> None:
         """When the store has sorted in all that there are."""
         self._forget_newest()
-        self.is_enough = True
+        self.is_enough, self.are_all = True, False
 
     def _forget_newest(self) -> None:
         self._newest, self._sorted = set(), []

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits
+from batchgen.limits import NO_LIMITS, UNKNOWN_CALL, CallTokens, Limits, Told
 
 
 class Trial(Struct, frozen=True):
@@ -30,8 +30,9 @@ class ServerWant(Struct, frozen=True):
     has refused it wants not to be sent again for `asked_ms`. `trial` None: no recipe is ever on
     trial. While the server answers nobody, as `probes` calls have shown, its calls are for items
     from all over the pool. It answers rows of these `experiments` (None: of all that no other one
-    names). With `runs_code` there is no server: these are rows that the user's functions end, and
-    they take no part in what the servers share out among them."""
+    names). The others are `told` what it has found, or nothing yet. With `runs_code` there is no
+    server: these are rows that the user's functions end, and they take no part in what the servers
+    share out among them."""
 
     server: str
     slots: int = 0
@@ -44,6 +45,7 @@ class ServerWant(Struct, frozen=True):
     probes: int | None = None
     experiments: tuple[int, ...] | None = None
     runs_code: bool = False
+    told: Told | None = None
 
 
 class AskedServer(Struct, frozen=True):

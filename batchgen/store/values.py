@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, Item, NewItem, Outcome, ParserVersion, Recipe
-from batchgen.limits import Allowance
+from batchgen.limits import Allowance, Share
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.server_wants import ServerWant
 
@@ -267,7 +267,7 @@ class Exchange(Struct, frozen=True):
     By server: `proven` are recipes that it has answered, and were not known to be; `condemned` says
     why none will be. `on_trial` are the servers by which others are not answered yet, and of whose
     `suspects` it is not known whose fault it was. `acquitted` were such until now. `failed`: as
-    many as may.
+    many as may. `shares` are, by server, those of the calls that it takes at once.
     """
 
     items: list[Item]
@@ -284,6 +284,7 @@ class Exchange(Struct, frozen=True):
     condemned: Mapping[str, Condemned] = field(default_factory=dict)
     acquitted: tuple[Acquitted, ...] = ()
     failed: Failed | None = None
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
     @property
     def expelled(self) -> bool:

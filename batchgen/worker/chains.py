@@ -22,35 +22,39 @@ class Chains:
 
     def __init__(self, store: Store, plain: Iterable[int] = ()) -> None:
         self._store = store
-        self._known: dict[int, Chain | None] = dict.fromkeys(plain)
+        self._known: dict[int, tuple[Chain, int] | None] = dict.fromkeys(plain)
         self._look_at: dict[int, int] = {}
         self._reading = asyncio.Lock()
 
-    def knows_none(self, experiment_id: int) -> bool:
-        """Whether it is known that the experiment has no steps."""
-        return self._known.get(experiment_id, self) is None
+    def is_to_be_read(self, experiment_id: int) -> bool:
+        """Whether its chain is not known, or was read a while ago."""
+        if self._known.get(experiment_id, self) is None:
+            return False
+        return clock_ms() >= self._look_at.get(experiment_id, 0)
 
-    async def row(self, item: Item) -> "ChainRow | None":
-        """The item as a row of its chain; None: its experiment has no steps. Raises InputError when
-        it cannot be read."""
-        if item.experiment_id not in self._known:
-            async with self._reading:
-                if item.experiment_id not in self._known:
-                    await self._read(item.experiment_id)
-        if self._known[item.experiment_id] is None:
+    async def read(self, experiment_id: int) -> None:
+        """The chain of an experiment, unless somebody has just done so."""
+        async with self._reading:
+            if self.is_to_be_read(experiment_id):
+                look_at = clock_ms() + _LOOK_EVERY_MS
+                chain = await self._store.chain_of(experiment_id)
+                self._known[experiment_id] = _place_in(chain, experiment_id)
+                self._look_at[experiment_id] = look_at
+
+    def row(self, item: Item) -> "ChainRow | None":
+        """The item as a row of its chain, which was read; None: its experiment has no steps. Raises
+        InputError when it cannot be read."""
+        known = self._known[item.experiment_id]
+        if known is None:
             return None
-        if clock_ms() >= self._look_at[item.experiment_id]:
-            await self._read(item.experiment_id)
-        return _row(self._known[item.experiment_id], item)
+        from batchgen.prompts.chain_row import ChainRow  # here: few experiments have steps
 
-    async def _read(self, experiment_id: int) -> None:
-        self._look_at[experiment_id] = clock_ms() + _LOOK_EVERY_MS
-        self._known[experiment_id] = await self._store.chain_of(experiment_id)
+        chain, number = known
+        return ChainRow.of(chain, number, item.id, item.input_json, item.links, item.gathered)
 
 
-def _row(chain: "Chain | None", item: Item) -> "ChainRow":
-    from batchgen.prompts.chain_row import ChainRow  # here: few experiments have steps
-
-    assert chain is not None  # one that has steps keeps them
-    number = next(s.number for s in chain.steps if s.experiment_id == item.experiment_id)
-    return ChainRow.of(chain, number, item.id, item.input_json, item.links, item.gathered)
+def _place_in(chain: "Chain | None", experiment_id: int) -> "tuple[Chain, int] | None":
+    if chain is None:
+        return None
+    number = next(step.number for step in chain.steps if step.experiment_id == experiment_id)
+    return chain, number

@@ -20,6 +20,11 @@ calls are under way. One `Controller` a server and worker; time is passed in (of
 The limit rises by one for each call that is taken while all of it is in use; when that was too
 much, for every second one, every fourth, and so on to every 64th: so often a cap is asked for
 more. When it was not too much, twice as fast. At the start the calls rise fourfold with each round.
+
+Where several workers ask the server, each finds on its share of what all of them have found, which
+may be none at all (sharing.py). What one of them tries may cost another one its call. So a refusal
+lets a slot rest until a call is taken, or for a second; and two in a row of what fills the share
+are enough, though it was proven.
 """
 
 from collections import deque
@@ -42,6 +47,7 @@ _MOST_FAILED_RISES, _FAILED_RISES_OF_OTHERS = 6, 3
 # The share of strays, and that of refusals above a limit: what CUSUM tells apart.
 _STRAYS_AT_FIRST, _FEWEST_STRAYS, _MOST_STRAYS, _ABOVE_LIMIT = 0.04, 0.02, 0.3, 0.5
 _CALLS_TO_LEARN, _CALLS_TO_FORGET = 100, 2000
+_REST_MS = 1000
 _TELLING = 8.0  # a logarithm: strays alone do so once in some thousands of calls
 
 
@@ -84,16 +90,19 @@ class Controller:
         self._sent = 0
         self._unknown: deque[Call] = deque()  # whether they are taken; oldest first
         self._young: deque[Call] = deque()  # perhaps not at work yet
-        self._limit: float = inf if known is None else max(1, known)
+        self.is_shared = known == 0
+        self._limit: float = inf if known is None else known
         self._limit_that_held = self._limit  # some call was taken since it fell to that
         self._fell_after = 0  # this and others: the number of the newest call at that time
         self._failed_at = self._limit + 1
-        self._failed_rises = 0 if known is None else _FAILED_RISES_OF_OTHERS
+        self.failed_rises = 0 if known is None else _FAILED_RISES_OF_OTHERS
         self._full_until = 0
         self._ramp: float | None = _START_CALLS  # on its way to the limit
         self._ramp_rise = _START_RISE
         self._proven = 0
         self._taken_high: list[int] = []  # levels from `proven` on
+        self._calls_to_prove = _CALLS_TO_PROVE
+        self._proves_after = 0  # calls up to this number prove nothing any more
         self._refused_high = 0
         self._evidence = 0.0
         self._alarm_at = inf
@@ -101,18 +110,23 @@ class Controller:
         self._row = 0.0  # the evidence of refusals since the first of which nothing was taken
         self._row_after = 0
         self._burst_after = 0
-        self._is_back = False  # from a burst, and nothing was taken yet
+        self.is_back = False  # from a burst, and nothing was taken yet
         self._has_taken = False
+        self._rests_until = 0
 
     @property
     def limit(self) -> int:
         """How many calls at once the server takes, as far as is known, of `slots`."""
-        return max(1, int(min(self._limit, self.slots)))
+        return max(self._least, int(min(self._limit, self.slots)))
 
     @property
-    def found(self) -> int | None:
-        """The same, if it has refused more."""
-        return None if self._limit == inf else self.limit
+    def takes(self) -> int | None:
+        """The same, whatever the slots are, if it has refused more, or others have found it to."""
+        return None if self._limit == inf else max(self._least, int(self._limit))
+
+    @property
+    def _least(self) -> int:
+        return 0 if self.is_shared else 1
 
     @property
     def is_rising(self) -> bool:
@@ -122,14 +136,15 @@ class Controller:
     @property
     def serves(self) -> bool:
         """Whether calls are under way, and some were taken since the last burst."""
-        return self.under_way > 0 and self._has_taken and not self._is_back
+        return self.under_way > 0 and self._has_taken and not self.is_back
 
     def allowed(self, now: int) -> int:
         """How many may be under way."""
         while self._young and self._young[0].sent_at + _AT_WORK_MS <= now:
             if not (call := self._young.popleft()).has_ended:
                 self._rise(call)
-        return self.limit if self._ramp is None else max(1, min(int(self._ramp), self.limit))
+        limit = self.limit if self._ramp is None else min(max(1, int(self._ramp)), self.limit)
+        return min(limit, self.under_way) if now < self._rests_until else limit
 
     def next_rise_at(self, now: int) -> int | None:
         """When `allowed` may rise by itself."""
@@ -137,7 +152,8 @@ class Controller:
             return None
         while self._young and self._young[0].has_ended:
             self._young.popleft()
-        return self._young[0].sent_at + _AT_WORK_MS if self._young else None
+        times = [call.sent_at + _AT_WORK_MS for call in self._young][:1]
+        return min(times + [self._rests_until] * (now < self._rests_until), default=None)
 
     def sent(self, now: int, model: str = "") -> Call:
         """A call goes out."""
@@ -160,11 +176,14 @@ class Controller:
         self.left(call)
         self._take(call)
         self._rise(call)
+        self._rests_until = 0
 
     def refused(self, call: Call, now: int, *, may_fall: bool = True) -> Refusal:
         """The server refused it. Without `may_fall` the limit does not fall for that, and after a
         burst all come back at once: something else holds the calls back."""
         self.left(call)
+        if self.is_shared and self.takes is not None:
+            self._rests_until = now + _REST_MS
         took_ms = max(now - call.sent_at, _SHORTEST_REFUSAL_MS)
         self._settle(now - _SURELY_TAKEN * took_ms)
         high, is_common = self._look_at_others(call)
@@ -176,12 +195,14 @@ class Controller:
         is_above = call.level >= self._proven
         is_first = not (self._has_taken or self.under_way)
         is_row = self._tells_of_burst and not (is_above and self.under_way)
-        if self._is_back or is_first or is_row:
+        if self.is_back or is_first or is_row:
             self.restart() if may_fall else self._begin_anew()
             return Refusal.BURST
         is_alarm = self._evidence >= (2 * _TELLING if is_above else _TELLING)
         if not is_alarm and not (is_above and self._tells_of_limit(high)):
             self._learn(0 if is_above else 1)
+            if self.is_shared and not is_above and call.level >= self.limit - 1:
+                self._doubt(call.level)
             return Refusal.STRAY
         if may_fall:
             self._fall(call, is_alarm=is_alarm)
@@ -192,9 +213,41 @@ class Controller:
         before: what fell since then fell for that."""
         self._ramp, self._ramp_rise = 1.0, _RISE
         self._limit = self._limit_that_held
-        self._is_back = True
+        self.is_back = True
         self._begin_anew()
         self._prove_up_to(0)
+
+    # What other workers that ask the same server have found
+
+    def share(self, calls: int, of: int | None) -> None:
+        """It is to have a share of so many calls, instead of `of` (None: of as many as it likes).
+        What it has found meanwhile counts too."""
+        if self._limit == inf:
+            self._limit = self._limit_that_held = calls
+            self._failed_at = calls + 1.0
+        elif of is None or calls == of:
+            return
+        else:
+            change = calls - of
+            self._limit = max(0.0, self._limit + change)
+            self._limit_that_held = max(0.0, self._limit_that_held + change)
+            self._failed_at += change
+            self._alarm_at += change
+        self._proves_after = self._sent
+        self._prove_up_to(min(self._proven, self.limit))
+
+    def others_fell(self) -> None:
+        """They have found that too many calls were sent."""
+        self._evidence = self._row = 0.0
+        self._proves_after = self._sent
+        self._prove_up_to(self._proven)
+
+    def _doubt(self, level: int) -> None:
+        """Whether such calls are still taken, or the server has no more room for all of its share,
+        as another worker has taken it."""
+        self._prove_up_to(level)
+        self._refused_high = 1
+        self._calls_to_prove = 1
 
     def _begin_anew(self) -> None:
         """What was sent until now tells no more."""
@@ -218,7 +271,7 @@ class Controller:
         call.is_taken = self._has_taken = True
         self._evidence = max(0.0, self._evidence - log((1 - self.strays) / (1 - _ABOVE_LIMIT)))
         if call.number > self._burst_after:
-            self._is_back = False
+            self.is_back = False
         if call.number > self._row_after:
             self._row = 0.0
         if call.number > self._fell_after:
@@ -230,18 +283,19 @@ class Controller:
         self._prove(call)
 
     def _prove(self, call: Call) -> None:
-        if call.level < self._proven:
+        if call.level < self._proven or call.number <= self._proves_after:
             return
         self._taken_high.append(call.level)
-        if len(self._taken_high) < _CALLS_TO_PROVE:
+        if len(self._taken_high) < self._calls_to_prove:
             return
         self._prove_up_to(min(self._taken_high) + 1)
         if self._proven >= min(self._failed_at, self.slots):
             self._failed_at = inf
-            self._failed_rises //= 2
+            self.failed_rises //= 2
 
     def _prove_up_to(self, level: int) -> None:
         self._proven = level
+        self._calls_to_prove = _CALLS_TO_PROVE
         self._taken_high.clear()
         self._refused_high = 0
 
@@ -255,7 +309,7 @@ class Controller:
             if self._ramp >= self.limit:
                 self._ramp = None
         elif self._limit < self.slots:
-            self._limit += 0.5**self._failed_rises
+            self._limit += 0.5**self.failed_rises
 
     # What a refusal tells
 
@@ -301,7 +355,7 @@ class Controller:
     def _fall(self, call: Call, *, is_alarm: bool) -> None:
         """To what was under way beside it, as it went out or, if that is more, now."""
         before = min(self._limit, self.slots)
-        self._limit = max(1.0, min(before - 1, max(call.level, self.under_way)))
+        self._limit = max(self._least, min(before - 1, max(call.level, self.under_way)))
         if is_alarm:
             is_above = call.level >= self._proven
             self._limit = max(call.level if is_above else 1.0, min(self._limit, _CUT * before))
@@ -309,7 +363,7 @@ class Controller:
         self._prove_up_to(min(self._proven, int(self._limit)))
         if call.number > self._fell_after:  # else it is of the same fall
             self._failed_at = before
-            self._failed_rises = min(self._failed_rises + 1, _MOST_FAILED_RISES)
+            self.failed_rises = min(self.failed_rises + 1, _MOST_FAILED_RISES)
         self._fell_after = self._sent
 
     def _learn(self, refused: int) -> None:

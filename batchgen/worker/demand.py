@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from math import log2
 
 from batchgen.items import Outcome
-from batchgen.limits import UNKNOWN_CALL, Limits, TokenMeter
+from batchgen.limits import UNKNOWN_CALL, Limits, TokenMeter, Told
 from batchgen.store import ClaimRequest, Exchange, ServerWant
 from batchgen.worker.permits import Permits
 from batchgen.worker.servers import Server, Servers
@@ -116,7 +116,19 @@ class Demand:
             trial=server.trials.request(pacer.first_calls(now), server.in_flight),
             probes=pacer.probes,
             experiments=server.experiments,
+            told=self._told(server, now),
         )  # fmt: skip
+
+    def told(self, now: int) -> dict[str, Told]:
+        """By server, what the other workers are to know, and this one is to be told."""
+        told = {server.key: self._told(server, now) for server in self._servers}
+        return {key: one for key, one in told.items() if one is not None}
+
+    def _told(self, server: Server, now: int) -> Told | None:
+        later = max(self._look_at, self._budget_look_at)
+        is_idle = self.draining or self.paused or self.is_used_up or now < later
+        needs = server.in_flight if is_idle else server.needs
+        return server.pacer.sharing.tells(server.in_flight, needs, now)
 
     def next_look_at(self, now: int) -> int | None:
         """When `claims` or `second_calls` may rise by itself; None: only by what happens here."""

@@ -6,11 +6,11 @@ none, once a second; the worker's report is written in the same transactions whe
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from batchgen.clock import clock_ms
-from batchgen.limits import Limits
+from batchgen.limits import Limits, Share
 from batchgen.store import Exchange, Orders, Seat
 from batchgen.worker.demand import Demand
 from batchgen.worker.report import WorkerReport
@@ -96,6 +96,7 @@ class Membership:
             await self._join_again()
         else:
             self._take(done.orders)
+            self._follow(done.shares)
 
     def changed_report(self) -> str | None:
         """What the worker reports, when that has changed and the last report is some seconds old,
@@ -116,13 +117,18 @@ class Membership:
 
     async def _look_for_orders(self) -> None:
         self._orders_at = clock_ms() + _LOOK_FOR_ORDERS_EVERY_MS
-        orders = await self._store_retries.run(partial(self._seat.orders, self.changed_report()))
+        told = self._demand.told(clock_ms())
+        look = partial(self._seat.orders, self.changed_report(), told)
+        orders, shares = await self._store_retries.run(look)
         if orders is not None:  # else the next heartbeat joins again
             self._take(orders)
+            self._follow(shares)
 
     async def _join_again(self) -> None:
         self._warn("this worker was taken for dead (was it suspended?); it joins again")
         await self._store_retries.run(self._seat.join)
+        for server in self._servers:
+            server.pacer.sharing.begin_anew(self._seat.first_shares.get(server.key))
         self._last_report = None
         self._demand.look_now()
 
@@ -139,6 +145,11 @@ class Membership:
         self._demand.look_now()
         self.limits = self._limits()
         self._orders_changed.set()
+
+    def _follow(self, shares: Mapping[str, Share]) -> None:
+        now = clock_ms()
+        for key, share in shares.items():
+            self._servers[key].pacer.sharing.follow(share, now)
 
     def _limits(self) -> dict[str, Limits]:
         """By server, as the newest orders want it."""

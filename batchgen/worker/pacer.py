@@ -34,6 +34,7 @@ from batchgen.worker.controller import Call, Controller, Refusal
 from batchgen.worker.model_refusals import ModelRefusals
 from batchgen.worker.refusals_seen import RefusalsSeen
 from batchgen.worker.refused_items import RefusedItems
+from batchgen.worker.sharing import Sharing
 from batchgen.worker.stall import StallWatch, is_429, is_success
 
 _START_CALLS = 4
@@ -59,6 +60,7 @@ class Pacer:
         first_wait_s: float = 1.0, cuts_slots: bool = True, known: int | None = None,
     ) -> None:  # fmt: skip
         self.controller = Controller(slots, known)
+        self.sharing = Sharing(self.controller)
         self.server = ServerAllowance()
         self.paused_until = 0
         self.limited_until = 0  # the same, but for an outage
@@ -95,7 +97,8 @@ class Pacer:
         """How many calls may be in flight at this moment."""
         if now < max(self.paused_until, self._rests_until):
             return 0
-        return 1 if self.down else self.controller.allowed(now)
+        allowed = self.controller.allowed(now)
+        return min(1, allowed) if self.down else allowed
 
     @property
     def all_paused_until(self) -> int:
@@ -160,13 +163,14 @@ class Pacer:
         self.controller.left(call)
         self._stall.observe(verdict, call.sent_at, self.paused_until, now)
         self._observe_announced(verdict, now)
-        if self._is_refusal(verdict):
+        if self._is_refusal(verdict, now):
             return self._observe_refusal(verdict, item, call, now)
         if _is_no_service(verdict):
             return self._observe_no_service(verdict, item, call, now, is_last_try=is_last_try)
         self._served(call)
         self.refusals.served()
         self.controller.taken(call)
+        self.sharing.served(now)
         self._refused.served(item.id)
         self._models.taken(call.model)
         if call.sent_at > self._paused_at:
@@ -223,13 +227,16 @@ class Pacer:
         elif is_429(verdict):
             self._refused_as_announced = self._stall.is_long(self.server.next_at(1.0, now), now)
 
-    def _is_refusal(self, verdict: Answer | Failure) -> TypeGuard[Failure]:
+    def _is_refusal(self, verdict: Answer | Failure, now: int) -> TypeGuard[Failure]:
         """What else than a 429 says so only while others are served: else the server is down."""
         if not isinstance(verdict, Failure):
             return False
         if verdict.reason is Reason.RATE_LIMIT:
             return True
-        return verdict.trouble in _NOT_NOW and not self.down and self.controller.serves
+        if verdict.trouble not in _NOT_NOW or self.down:
+            return False
+        others = verdict.trouble is not Trouble.UNREACHABLE and self.sharing.others_are_served(now)
+        return self.controller.serves or others
 
     def _observe_refusal(self, failure: Failure, item: Item, call: Call, now: int) -> Blame:
         is_limited = failure.reason is Reason.RATE_LIMIT
@@ -244,6 +251,7 @@ class Pacer:
         self.asked_until = max(self.asked_until, now + ceil(1000 * (failure.retry_after_s or 0)))
         self._refused.refused(item.id, may_be_its_own=refusal is Refusal.STRAY or is_alone)
         if refusal is Refusal.BURST:
+            self.sharing.burst(now)
             self._pause_for_burst(failure, now)
         elif refusal is Refusal.SAME and failure.retry_after_s:
             self._pause_for_limit(failure.retry_after_s, now)
@@ -272,6 +280,8 @@ class Pacer:
         if self.down and not was_down:
             self.controller.restart()
             self._trouble_began_at = now
+        if self.down:
+            self.sharing.burst(now)
         if self.down and blame is Blame.SERVER and call.sent_at > self._paused_at:
             self._paused_at = now
             self._pause(now, max(self._probe_in_s(failure, now), failure.retry_after_s or 0.0))

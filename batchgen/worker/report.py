@@ -78,8 +78,7 @@ class Held(Struct, frozen=True):
 class ServerReport(Struct, frozen=True):
     """How one of a worker's servers is doing. `name` is what people call it; `per_minute` are its
     answers of the last minute; `trouble` is what went wrong last, where nothing has gone well since
-    `trouble_at`; `left_out` says why it takes no part, since `left_out_at` (epoch ms). It `takes`
-    so many calls at once of this worker, if it has refused more."""
+    `trouble_at`; `left_out` says why it takes no part, since `left_out_at` (epoch ms)."""
 
     key: str
     name: str
@@ -92,7 +91,6 @@ class ServerReport(Struct, frozen=True):
     trouble_at: int | None = None
     left_out: str | None = None
     left_out_at: int | None = None
-    takes: int | None = None
 
 
 class WorkerReport(Struct, frozen=True):

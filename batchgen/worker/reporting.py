@@ -56,7 +56,6 @@ class Reporter:
             trouble_at=server.trouble_at + ahead if server.trouble else None,
             left_out=server.why.why if server.why else None,
             left_out_at=server.left_out_at + ahead if server.why else None,
-            takes=server.pacer.controller.found,
         )  # fmt: skip
 
     def _held_by(self, now: int, ahead: int) -> Held | None:

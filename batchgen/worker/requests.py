@@ -108,9 +108,9 @@ class Requests:
         InputError when the item cannot be asked for by it."""
         known = self._parsers.get(item.experiment_id)
         parser_id, parser = known or await self._load_parser(item.experiment_id)
-        row = None
-        if not self._chains.knows_none(item.experiment_id):
-            row = await self._chains.row(item)
+        if self._chains.is_to_be_read(item.experiment_id):
+            await self._chains.read(item.experiment_id)
+        row = self._chains.row(item)
         key = (item.recipe_id, row.chain.plan_id if row else None)
         renderer = self._renderers.get(key) or await self._renderer(item.recipe_id, row)
         if row is None:
@@ -136,7 +136,9 @@ class Requests:
     async def prepare_code(self, item: Item) -> PreparedCode:
         """Of a row that a function ends. Raises ConfigError when that cannot be loaded, InputError
         when the chain's item cannot be read."""
-        row = await self._chains.row(item)
+        if self._chains.is_to_be_read(item.experiment_id):
+            await self._chains.read(item.experiment_id)
+        row = self._chains.row(item)
         assert row is not None  # only rows of steps run code
         return PreparedCode(await self._function(item.experiment_id), row)
 

@@ -50,7 +50,7 @@ async def run_worker(
         answers = await answering(store, spec)
         servers = Servers(
             [
-                Server(one, connection, _pacer(spec, seat.fair_shares.get(one.key)), answered)
+                Server(one, connection, _pacer(spec, seat.first_shares.get(one.key)), answered)
                 for one, connection, answered in zip(
                     spec.servers, connections, answers.servers, strict=True
                 )

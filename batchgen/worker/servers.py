@@ -93,6 +93,13 @@ class Server:
                 return min(allowed, 1)
         return allowed
 
+    @property
+    def needs(self) -> int:
+        """How many calls could be under way, if the server took all."""
+        if self.experiments == () or self.left_out in (LeftOut.REFUSED, LeftOut.CREDIT):
+            return self.in_flight
+        return 1 if self.pacer.down or self.left_out is LeftOut.SILENT else self.pacer.slots
+
     def is_closed(self, now: int) -> bool:
         """Whether no call is to go out, even one that was claimed already."""
         return now < self.pacer.paused_until or self.left_out is LeftOut.REFUSED

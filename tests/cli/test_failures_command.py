@@ -110,3 +110,18 @@ async def test_the_example_is_that_item_though_another_has_its_number_as_id(
     refused = await project.batchgen("enqueue", "pool.jsonl")
     assert refused.err.endswith("id '2' belongs to item 1 already, which has other content; give "
                                 "this one another id. See: batchgen show '#1'\n")  # fmt: skip
+
+
+async def test_what_retry_is_to_look_for_can_be_typed(project: Project) -> None:
+    project.write(
+        "code.py",
+        "def tell(item):\n    raise ValueError('no red\\x1b[31m tea' if item['n'] else 'no cup')\n",
+    )
+    project.config("steps: [{name: tell, function: 'code.py:tell'}]\n")
+    project.pool([{"n": 0}, {"n": 1}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    hints = (await project.batchgen("failures")).out
+    for message in re.findall(r"--message '([^']+)'", hints):
+        told = await project.batchgen("retry", "--message", message, "--dry-run")
+        assert told.out == "1 failed item would go back to pending.\n"
+    assert hints.count("--message") == 2

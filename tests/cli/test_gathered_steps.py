@@ -1,6 +1,10 @@
 """Lists, and what is gathered of them, by the commands."""
 
+import sqlite3
+from contextlib import closing
+
 from batchgen.simulate import Simulator
+from batchgen.store.sqlite.sql import QUERIES
 from tests.cli.test_steps import states, topics
 from tests.kits.project import Project
 
@@ -151,3 +155,49 @@ async def test_what_new_rows_before_a_gathering_make_stale_is_told(project: Proj
     assert states(project) == {
         "parts": {"done": 2}, "say": {"done": 4}, "best": {"stale": 2},
     }  # fmt: skip
+
+
+async def test_where_an_empty_list_leaves_nothing_to_gather_it_is_said(project: Project) -> None:
+    project.write("code.py", "def parts(item):\n    return []\n")
+    project.config(
+        "steps:\n"
+        "  - {name: parts, function: 'code.py:parts'}\n"
+        "  - {name: answer, each: {part: parts}, user: {text: 'Answer {part}'}}\n"
+        "  - {name: best, gather: answers, user: {text: 'Choose of {answers}'}}\n"
+    )
+    project.pool(topics(1))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    failed = (await project.batchgen("failures")).out
+    assert "nothing to gather: an empty list or a condition has ended all of its chains" in failed
+    assert "Mend what failed before it, or the list or the condition that ended it" in failed
+    assert (await project.batchgen("verify")).code == 0
+
+
+async def test_a_gathering_of_a_long_list_is_looked_at_once_to_be_verified(
+    project: Project,
+) -> None:
+    project.write(
+        "code.py",
+        "def parts(item):\n    return list(range(400))\n\n\n"
+        "def same(item, values):\n    return values['part']\n",
+    )
+    project.config(
+        "steps:\n"
+        "  - {name: parts, function: 'code.py:parts'}\n"
+        "  - {name: answer, each: {part: parts}, function: 'code.py:same'}\n"
+        "  - {name: best, gather: answers, user: {text: 'Choose of {answers}'}}\n"
+    )
+    project.pool(topics(1))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 100
+        return 0
+
+    with closing(sqlite3.connect(project.path / "batchgen.db")) as db:
+        db.set_progress_handler(count, 100)
+        statement = QUERIES["gatherings_without_row"]
+        assert db.execute(statement, {"ids": None, "limit": 20}).fetchall() == []
+    assert steps < 402 * 100

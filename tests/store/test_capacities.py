@@ -1,4 +1,5 @@
-"""How many calls at once a server takes, as workers that begin later know it from those before."""
+"""How many calls at once a server takes, as the workers of a table share it, and those that begin
+later know it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -6,21 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.store import AskedServer, ClaimRequest, open_store
+from batchgen.limits import Share, Told
+from batchgen.store import AskedServer, ClaimRequest, ServerWant, open_store
 from batchgen.store.store import Store
-from batchgen.store.transactions.capacities import fair_shares, note_capacities
+from batchgen.store.transactions import queue
+from batchgen.store.transactions.capacities import first_shares, tell
 from batchgen.store.transactions.seat import Seat
-from batchgen.worker.report import ServerReport, WorkerReport
-from tests.kits.table import START, Table, new_database
+from tests.kits.table import LEASE_MS, MACHINE, START, Table, new_database
 
 A, B = AskedServer("a", "a.example"), AskedServer("b", "b.example")
 DAY_MS = 24 * 3_600_000
-
-
-def report(**takes: int | None) -> str:
-    """What a worker reports that has found these servers to take so many calls at once of it."""
-    servers = [ServerReport(key, key, takes=calls) for key, calls in takes.items()]
-    return WorkerReport(servers=tuple(servers)).to_json()
 
 
 @asynccontextmanager
@@ -29,29 +25,76 @@ async def seat(store: Store, *asked: AskedServer) -> AsyncIterator[Seat]:
         yield joined
 
 
+async def exchange(worker: Seat, takes: int | None, server: str = "a") -> Share | None:
+    """What a worker is told that has found the server to take so many calls at once of it, all of
+    which are under way."""
+    want = ServerWant(server, told=Told(takes, takes or 0, 20))
+    done = await worker.exchange([], ClaimRequest((want,)))
+    return done.shares.get(server)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "batchgen.db"
 
 
-async def test_who_joins_gets_a_fair_share_of_what_the_others_found(path: Path) -> None:
-    async with open_store(path, create=True) as store, seat(store, A, B) as first:
-        assert first.fair_shares == {}
-        await first.exchange([], ClaimRequest(), report(a=6, b=None))
+async def test_of_a_server_that_refuses_nobody_nothing_is_told(path: Path) -> None:
+    async with open_store(path, create=True) as store, seat(store, A) as worker:
+        assert await exchange(worker, None) is None
+        assert await worker.orders(None, {"a": Told(None, 5, 20)}) == (worker.first_orders, {})
+
+
+async def test_what_one_finds_is_everybodys(path: Path) -> None:
+    async with (
+        open_store(path, create=True) as store,
+        seat(store, A, B) as first,
+        seat(store, A) as second,
+    ):
+        assert second.first_shares == {}
+        share = await exchange(first, 6)
+        assert share is not None
+        assert (share.calls, share.all_calls) == (3, 6)
+        assert (await exchange(first, 6, "b")) is not None
+        _, shares = await second.orders(None, {"a": Told(None, 0, 20)})
+        assert shares["a"].calls == 0
+        await exchange(first, 3)
+        _, shares = await second.orders(None, {"a": Told(0, 0, 20)})
+        assert shares["a"].calls == 3
+
+
+async def test_who_joins_gets_what_the_others_do_not_hold(path: Path) -> None:
+    async with open_store(path, create=True) as store, seat(store, A) as first:
+        await exchange(first, 6)
         async with seat(store, A) as second:
-            assert second.fair_shares == {"a": 3}
-            await second.exchange([], ClaimRequest(), report(a=4))
+            assert second.first_shares == {"a": 0}
+            await exchange(first, 6)
+            await exchange(first, 3)
             async with seat(store, A, B) as third:
-                assert third.fair_shares == {"a": 4}
+                assert third.first_shares == {"a": 2}
+                assert await exchange(second, 0) is not None
+
+
+async def test_who_leaves_gives_back(path: Path) -> None:
+    async with open_store(path, create=True) as store, seat(store, A) as first:
+        await exchange(first, 6)
+        async with seat(store, A) as second:
+            await exchange(first, 6)
+            await exchange(first, 3)
+            share = await exchange(second, 0)
+            assert share is not None
+            assert share.calls == 3
+        share = await exchange(first, 3)
+        assert share is not None
+        assert share.calls == 6
 
 
 async def test_the_next_run_begins_with_what_all_of_the_last_one_found(path: Path) -> None:
     async with open_store(path, create=True) as store:
-        async with seat(store, A) as first, seat(store, A) as second:
-            await first.orders(report(a=6))
-            await second.orders(report(a=4))
+        async with seat(store, A) as first:
+            await exchange(first, 6)
+            await exchange(first, 10)
         async with seat(store, A) as later:
-            assert later.fair_shares == {"a": 10}
+            assert later.first_shares == {"a": 10}
 
 
 @contextmanager
@@ -60,21 +103,35 @@ def table_of(path: Path) -> Iterator[Table]:
         yield Table(db)
 
 
+def join(table: Table, slots: int = 9) -> int:
+    return table.run(queue.join, MACHINE, 1, slots, START, LEASE_MS, [A])
+
+
+def test_the_dead_hold_nothing_once_they_are_found(path: Path) -> None:
+    with table_of(path) as table:
+        dead, alive = join(table), join(table)
+        table.run(tell, dead, {"a": Told(4, 4, 9)}, START)
+        assert table.run(tell, alive, {"a": Told(None, 0, 9)}, START)["a"].calls == 0
+        table.take_over(dead)
+        assert table.run(tell, alive, {"a": Told(0, 0, 9)}, START)["a"].calls == 4
+
+
 def test_what_was_found_is_believed_for_a_day(path: Path) -> None:
     with table_of(path) as table:
-        table.query("insert into servers (key, name) values ('a', '')")
-        table.query(
-            "insert into workers (host, boot_id, pid, slots, started_at, lease_until, report)"
-            " values ('h', 'b', 1, 9, 0, 0, ?)",
-            report(a=7),
-        )
-        note_capacities(table.transaction, report(a=7), START)
-        assert fair_shares(table.transaction, [A], [], START + DAY_MS - 1) == {"a": 7}
-        assert fair_shares(table.transaction, [A], [], START + DAY_MS) == {}
+        worker = join(table)
+        table.run(tell, worker, {"a": Told(7, 7, 9)}, START)
+        table.take_over(worker)
+        for at, shares in ((START + DAY_MS - 1, {"a": 7}), (START + 2 * DAY_MS, {})):
+            later = join(table)
+            assert table.run(first_shares, later, 9, [A], [], at) == shares
+            table.take_over(later)
 
 
-def test_a_report_of_nothing_found_changes_nothing(path: Path) -> None:
+def test_nothing_is_written_where_nothing_has_changed(path: Path) -> None:
     with table_of(path) as table:
-        table.query("insert into servers values (1, 'a', '', 7, 0)")
-        note_capacities(table.transaction, report(a=None), START)
-        assert table.query("select calls_at_once, found_at from servers") == [(7, 0)]
+        worker = join(table)
+        table.run(tell, worker, {"a": Told(4, 4, 9, served_ms=0)}, START)
+        before = table.db.total_changes
+        for later_ms in (100, 900):
+            table.run(tell, worker, {"a": Told(4, 3, 9, served_ms=0)}, START + later_ms)
+        assert table.db.total_changes == before

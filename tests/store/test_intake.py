@@ -268,6 +268,7 @@ async def test_who_was_killed_leaves_keys_that_the_next_one_sorts_in_first(tmp_p
         into = await killed.enter_async_context(store.enqueueing("e", RECIPE, OtherRecipe.STOP))
         await store.add_items(into, pool[:4])
         assert await killed.__aexit__(KeyError, KeyError("killed"), None) is False
+    async with open_store(tmp_path / "batchgen.db") as store:
         with open_table(tmp_path / "batchgen.db") as table:
             assert keys(table) == (0, 4)
             async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:

@@ -11,6 +11,7 @@ from bench.virtual_servers import (
     UNREACHABLE,
     Bucket,
     Cap,
+    Crew,
     Free,
     Minutes,
     Ours,
@@ -97,10 +98,52 @@ def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_workers_that_share_a_server_get_as_much_as_one(seed: int) -> None:
-    found = run(Cap({0: 10}), seconds=SECONDS, workers=4, seed=seed)
+@pytest.mark.parametrize("refusal", CAPS)
+@pytest.mark.parametrize("workers", [4, 8])
+def test_workers_that_share_a_server_get_as_much_as_one(
+    workers: int, refusal: Refused, seed: int
+) -> None:
+    found = run(
+        Cap({0: 10}, refusal), seconds=SECONDS, workers=workers, slots=50 // workers, seed=seed,
+        turnaround_ms=15,
+    )  # fmt: skip
     assert found.share(FINDING_S, SECONDS) >= 0.9
-    assert found.refused(FINDING_S, SECONDS) < 0.08
+    assert found.refused(FINDING_S, SECONDS) < 0.05
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_server_that_takes_fewer_calls_than_there_are_workers(seed: int) -> None:
+    found = run(Cap({0: 3}), seconds=SECONDS, workers=8, slots=6, seed=seed, turnaround_ms=15)
+    assert found.share(FINDING_S, SECONDS) >= 0.85
+    assert found.refused(FINDING_S, SECONDS) < 0.06
+
+
+def test_workers_come_and_go_and_what_one_had_is_the_others() -> None:
+    crew = [
+        Crew(12), Crew(12, leaves_at=40_000), Crew(12, leaves_at=70_000, dies=True),
+        Crew(12, joins_at=100_000),
+    ]  # fmt: skip
+    found = run(Cap({0: 10}), seconds=160, workers=crew, turnaround_ms=15)
+    assert found.per_s(45, 70) >= 9
+    assert found.per_s(105, 160) >= 9
+    assert found.refused(20, 160) < 0.05
+
+
+def test_workers_that_share_a_rate_limit_use_it() -> None:
+    found = run(Bucket(10, 10), seconds=200, workers=4, slots=12, turnaround_ms=15)
+    assert found.share(FINDING_S, 200) >= 0.9
+    assert found.refused(FINDING_S, 200) < 0.15
+
+
+@pytest.mark.parametrize("refusal", [UNREACHABLE, UNAVAILABLE])
+def test_after_an_outage_workers_that_share_a_server_come_back_without_a_stampede(
+    refusal: Refused,
+) -> None:
+    out = Outage(Cap({0: 10}, latency_s=0.5), 20_000, 80_000, refusal)
+    found = run(out, seconds=120, workers=4, slots=12, turnaround_ms=15)
+    assert len([at for at in found.refused_at if 21_000 <= at < 80_000]) < 120
+    assert len([at for at in found.refused_at if 80_000 <= at < 90_000]) < 20
+    assert found.per_s(90, 120) >= 0.9 * found.per_s(5, 20)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

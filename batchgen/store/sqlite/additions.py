@@ -247,10 +247,10 @@ class Additions:
         await self._db.write(forget_new_keys)
 
     async def _see_all_keys(self, seen: SeenKeys) -> None:
-        """When all are sorted in."""
+        """When all are sorted in. By who writes: two caches full of keys are too much memory."""
         after: bytes | None = b""
         while after is not None:
-            after = await self._db.read(see_stored, seen, after)
+            after = await self._db.write(see_stored, seen, after)
         seen.has_all = True
 
 

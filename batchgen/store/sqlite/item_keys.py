@@ -32,7 +32,7 @@ def begin_pass(db: Transaction) -> SeenKeys:
     for query in ("waiting_keys", "met_items", "met_again", "pass_in_memory",
                   "forget_waiting_keys", "forget_met_items", "forget_met_again"):  # fmt: skip
         db.execute(query)
-    seen = SeenKeys()
+    seen = SeenKeys(are_all=db.newest("items") == 0)
     if waiting_keys(db):
         _use_table(db, seen)
     return seen
@@ -41,9 +41,12 @@ def begin_pass(db: Transaction) -> SeenKeys:
 def look_up(db: Transaction, keys: Sequence[bytes], seen: SeenKeys) -> dict[bytes, int]:
     """Those of the keys that are known, with their items; within a pass. In the order of the keys,
     which touches each page once, and as one row, as for each one Python's lock is waited for."""
-    in_order = sorted({*seen.likely(keys)})
-    if seen.is_enough and seen.may_have(in_order):
+    likely = seen.likely(keys)
+    if seen.is_enough and seen.may_have(likely):
         _use_table(db, seen)
+    elif seen.is_enough and seen.are_all:
+        return {}
+    in_order = sorted({*likely})
     if not in_order:
         return {}
     item_ids = _list(db, "look_up_keys", _packed_keys(in_order))
@@ -138,6 +141,7 @@ def sort_in(db: Transaction, since: bytes, until: bytes | None) -> None:
 def forget_new_keys(db: Transaction) -> None:
     """When all of them have been sorted in."""
     db.execute("delete_new_keys")
+    db.execute("waiting_keys")  # there may have been no pass on this connection
     db.execute("forget_waiting_keys")
 
 

@@ -113,14 +113,17 @@ select w.item_id, w.experiment_id, e.number, i.custom_id, i.input as input_json,
  order by w.item_id limit :limit;
 
 -- name: gatherings_without_row
-select distinct w.gathering
-  from work w cross join items root on root.id = w.gathering
- where w.gathering is not null
-   and (:ids is null or w.experiment_id in (select value from json_each(:ids)))
-   and not exists (select 1 from work o indexed by work_gathering
-                    where o.gathering = w.gathering and o.state in ('pending', 'running'))
+-- Each is looked at once, not for each of its rows: these may be the elements of a long list.
+with gathering (root) as materialized (
+  select distinct w.gathering
+    from work w cross join items root on root.id = w.gathering
+   where w.gathering is not null
+     and (:ids is null or w.experiment_id in (select value from json_each(:ids))))
+select root from gathering
+ where not exists (select 1 from work o indexed by work_gathering
+                    where o.gathering = root and o.state in ('pending', 'running'))
    and not exists (select 1 from items g indexed by items_children
-                    where g.parent_id = w.gathering and g.gathered is not null)
+                    where g.parent_id = root and g.gathered is not null)
  limit :limit;
 
 -- name: stale_page
@@ -243,18 +246,6 @@ update workers
        rpm = coalesce(:rpm, rpm), tpm = coalesce(:tpm, tpm),
        stop = iif(stop = 'now', stop, coalesce(:stop, stop))
  where id = :worker_id;
-
--- name: note_capacities
--- Of the servers for which the newest report of a worker says how many calls at once it found them to
--- take of it: as many as all workers have found together.
-update servers set calls_at_once = found.calls, found_at = :now
-  from (select asked.value ->> 'key' as key, sum(asked.value ->> 'takes') as calls
-          from workers w, json_each(w.report, '$.servers') asked
-         where asked.value ->> 'takes' is not null
-         group by 1) found
- where servers.key = found.key
-   and exists (select * from json_each(:report, '$.servers') mine
-                where mine.value ->> 'key' = servers.key and mine.value ->> 'takes' is not null);
 
 -- name: count_calls
 -- The calls that may be in flight, or may have been when the worker died.

@@ -1,30 +1,128 @@
-"""How many calls at once servers take, of all workers together: what the workers have found, from
-their reports, for those that begin later."""
+"""How many calls at once servers take, of all workers together, and each worker's share of them.
 
-from collections.abc import Sequence
-from math import ceil
+It is read and written with what a worker writes anyway, and kept for those that begin later, too. A
+row is written only when it changes; of a server that has refused nothing there is none. The
+arithmetic is in limits/shares.py.
+"""
 
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import asdict, replace
+
+from batchgen.limits.shares import Part, Parts, Share, SharedCap, Told
 from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.living import workers
 
 _BELIEVED_MS = 24 * 3_600_000
+_FOUND_AGAIN_MS = 600_000  # so often that is noted
+_SERVED_MS = 1000  # and so often that a worker is served
 
 
-def note_capacities(db: Transaction, report: str, now: int) -> None:
-    """Of the servers of which a report that is written now tells."""
-    db.execute("note_capacities", {"report": report, "now": now})
+class _Kept(NamedTuple):
+    """What stands of a server in the database."""
+
+    parts: Parts
+    found_at: int
 
 
-def fair_shares(
-    db: Transaction, asked: Sequence[AskedServer], alive: Sequence[WorkerRow], now: int
-) -> dict[str, int]:
-    """How many calls at once each of these servers takes of one more worker, besides those that
-    are `alive`; nothing of one of which nothing is known, or for too long."""
+class _Told(NamedTuple):
+    """What becomes of it, and what the worker is told that told of it. `before` None: nothing had
+    been found."""
+
+    server: str
+    before: _Kept | None
+    after: Parts
+    share: Share
+
+
+def first_shares(
+    db: Transaction, worker_id: int, slots: int, asked: Sequence[AskedServer],
+    alive: Sequence[WorkerRow], now: int,
+) -> dict[str, int]:  # fmt: skip
+    """The shares of a worker that joins, besides those that are `alive`: as many calls as these do
+    not hold. Nothing of a server of which nothing is known, or for too long."""
     shares = {}
     for one in asked:
-        row = {"key": one.key, "since": now - _BELIEVED_MS}
-        if (found := db.execute("capacity", row).fetchone()) is not None:
-            workers = 1 + sum(one.key in row.servers for row in alive)
-            shares[one.key] = ceil(found[0] / workers)
+        others = {row.id for row in alive if one.key in row.servers}
+        kept = _kept(db, one.key, others)
+        if kept is None:
+            continue
+        if not others and kept.found_at <= now - _BELIEVED_MS:
+            db.execute("forget_cap", {"server": one.key})
+            continue
+        parts = kept.parts if others else kept.parts.begun_anew()
+        after, share = parts.tell(worker_id, Told(None, 0, slots), now)
+        _write(db, worker_id, _Told(one.key, kept, after, share), now)
+        shares[one.key] = share.calls
     return shares
+
+
+def tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) -> dict[str, Share]:
+    """By server, what a worker tells the others and is told itself. Nothing of those that have
+    refused nobody."""
+    if (shares := told_as_before(db, worker_id, told, now)) is not None:
+        return shares
+    db.lock("shares", sorted(told))
+    done = _tell(db, worker_id, told, now)
+    for one in done:
+        _write(db, worker_id, one, now)
+    return {one.server: one.share for one in done}
+
+
+def told_as_before(
+    db: Transaction, worker_id: int, told: Mapping[str, Told], now: int
+) -> dict[str, Share] | None:
+    """The same where nothing is to be written for it; None: something is."""
+    done = _tell(db, worker_id, told, now)
+    if any(_has_changed(worker_id, one, now) for one in done):
+        return None
+    return {one.server: one.share for one in done}
+
+
+def _tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) -> list[_Told]:
+    done = []
+    for server, one in told.items():
+        if (kept := _kept(db, server)) is not None:
+            done.append(_Told(server, kept, *kept.parts.tell(worker_id, one, now)))
+        elif one.takes is not None:
+            asking = [row for row in workers(db) if server in row.servers]
+            in_flight = {row.id: row.calls for row in asking}
+            parts = Parts.found_by(worker_id, one, in_flight, {row.id: row.slots for row in asking})
+            done.append(_Told(server, None, *parts.tell(worker_id, one, now)))
+    return done
+
+
+def _kept(db: Transaction, server: str, workers: Container[int] | None = None) -> _Kept | None:
+    """As it is shared by these workers (None: by all)."""
+    found = db.execute("cap", {"server": server}).fetchone()
+    if found is None:
+        return None
+    calls, failed_rises, found_at = found
+    rows = db.execute("shares", {"server": server})
+    of = {id_: Part(*part) for id_, *part in rows if workers is None or id_ in workers}
+    return _Kept(Parts(SharedCap(calls, failed_rises), of), found_at)
+
+
+def _has_changed(worker_id: int, told: _Told, now: int) -> bool:
+    """Whether something is to be written."""
+    before = told.before
+    if before is None or told.after.cap != before.parts.cap or worker_id not in before.parts.of:
+        return True
+    part, was = told.after.of[worker_id], before.parts.of[worker_id]
+    is_served_again = part.served_at - was.served_at >= _SERVED_MS
+    is_found_again = before.found_at < now - _FOUND_AGAIN_MS
+    return is_found_again or is_served_again or replace(part, served_at=was.served_at) != was
+
+
+def _write(db: Transaction, worker_id: int, told: _Told, now: int) -> None:
+    if not _has_changed(worker_id, told, now):
+        return
+    after, before = told.after, told.before
+    changed = after.of if before is None else {worker_id: after.of[worker_id]}
+    rows = [{"server": told.server, "worker_id": id_} | asdict(one) for id_, one in changed.items()]
+    db.execute_many("write_share", rows)
+    if before is None or after.cap != before.parts.cap or before.found_at < now - _FOUND_AGAIN_MS:
+        db.execute("write_cap", {"server": told.server, "now": now} | asdict(after.cap))

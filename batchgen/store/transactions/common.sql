@@ -153,8 +153,26 @@ select slots, paused, rpm, tpm, stop from workers
 -- name: save_report
 update workers set report = :report where id = :worker_id;
 
--- name: capacity
-select calls_at_once from servers where key = :key and found_at > :since;
+-- name: cap
+-- How many calls at once a server takes of all workers, if it has refused any.
+select calls_at_once, failed_rises, found_at from servers
+ where key = :server and calls_at_once is not null;
+
+-- name: write_cap
+update servers set calls_at_once = :calls, failed_rises = :failed_rises, found_at = :now
+ where key = :server;
+
+-- name: forget_cap
+update servers set calls_at_once = null, failed_rises = 0, found_at = null where key = :server;
+
+-- name: shares
+select worker_id, share, held, needs, served_at from shares where server = :server;
+
+-- name: write_share
+insert into shares (server, worker_id, share, held, needs, served_at)
+values (:server, :worker_id, :share, :held, :needs, :served_at)
+on conflict (server, worker_id) do update
+   set share = :share, held = :held, needs = :needs, served_at = :served_at;
 
 -- name: workers
 select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers from workers

@@ -73,8 +73,10 @@ class _Gathering:
         before = steps.beside(root.experiment_id, gatherer.number - 1)
         done = in_order(members, before.experiment_id)
         gathered = json.dumps([row.result_seq for row in done])
-        rows = sum(row.experiment_id == before.experiment_id for row in members)
-        why = f"none of its {rows or len(members)} rows is done"
+        rows = sum(row.experiment_id == before.experiment_id for row in members) or len(members)
+        why = f"none of its {rows} rows is done" if rows > 1 else "what it gathers is not done"
+        if all(row.result_state == State.DONE for row in members):
+            why = "nothing to gather: an empty list or a condition has ended all of its chains"
         if there is None:
             self._add(number, root, gatherer, gathered, "" if done else why)
         elif there.gathered != gathered or there.state == State.STALE or there.outdated:

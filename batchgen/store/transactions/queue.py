@@ -16,11 +16,12 @@ from functools import partial
 from msgspec.structs import replace
 
 from batchgen.items import Item, Outcome, State
-from batchgen.limits import Allowance, Limits
+from batchgen.limits import Allowance, Limits, Told
 from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.transaction import Transaction
+from batchgen.store.transactions.capacities import tell
 from batchgen.store.transactions.claims import claim, earliest, experiments_to_claim
 from batchgen.store.transactions.finish import finish, give_back
 from batchgen.store.transactions.limiter import Limiters, second_calls_of
@@ -152,6 +153,7 @@ def exchange(
         proven=trials.proven, on_trial=trials.on_trial, suspects=trials.suspects,
         condemned=trials.condemned, acquitted=trials.acquitted,
         failed=failed,
+        shares={} if orders is None else tell(db, worker_id, _told(want, items), now),
     )  # fmt: skip
     if len(items) == want.slots:
         return done
@@ -164,6 +166,19 @@ def exchange(
         enough=outgrown or quota.is_met,
         limited=limited if asked == most else {},
     )
+
+
+def _told(want: ClaimRequest, items: Sequence[Item]) -> dict[str, Told]:
+    """What it tells of the servers, with what is claimed now; where there was too little to claim,
+    it needs no more."""
+    told = {}
+    is_enough = _asked(want, items) >= want.calls
+    for one in want.servers:
+        if one.told is not None:
+            in_flight = one.told.in_flight + sum(item.server == one.server for item in items)
+            needs = one.told.needs if is_enough else in_flight
+            told[one.server] = replace(one.told, in_flight=in_flight, needs=needs)
+    return told
 
 
 def _claim(

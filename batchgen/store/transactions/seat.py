@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from batchgen.clock import now_ms
 from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
-from batchgen.limits import Limits
+from batchgen.limits import Limits, Share, Told
 from batchgen.shutdown import uninterrupted
 from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import budget as budgets
-from batchgen.store.transactions import queue, steering
-from batchgen.store.transactions.capacities import fair_shares, note_capacities
+from batchgen.store.transactions import capacities, queue, steering
 from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.suspects import forget_trials_of_other_runs
 from batchgen.store.values import (
@@ -57,8 +56,8 @@ class Seat:
         self._abandoned = False
         self.id = 0
         self.live_workers = 1  # the workers that lived at the last heartbeat, this one included
-        # By server: how many calls at once it takes of this worker, as those before it have found.
-        self.fair_shares: dict[str, int] = {}
+        # By server: how many calls at once it takes of this worker, as others have found.
+        self.first_shares: dict[str, int] = {}
 
     @property
     def first_orders(self) -> Orders:
@@ -71,7 +70,6 @@ class Seat:
         def transaction(db: Transaction) -> None:
             alive = [row for row in workers(db) if self._is_alive(row)]
             asked = {server for row in alive for server in row.servers}
-            self.fair_shares = fair_shares(db, self._servers, alive, now_ms())
             for one in self._servers:
                 if one.key not in asked:
                     forget_trials_of_other_runs(db, one.key, self._run, now_ms())
@@ -84,6 +82,9 @@ class Seat:
                 now_ms(),
                 self._lease_ms,
                 self._servers,
+            )
+            self.first_shares = capacities.first_shares(
+                db, self.id, slots, self._servers, alive, now_ms()
             )
             steering.change_orders(db, {self.id: self._orders})  # of its previous registration
             # Inside the transaction: nobody can see the row before the lock is held.
@@ -138,27 +139,34 @@ class Seat:
             done = queue.exchange(db, self.id, outcomes, want, now_ms())
             if report is not None and done.orders is not None:
                 steering.save_report(db, self.id, report)
-                note_capacities(db, report, now_ms())
             return done
 
         done = await self._db.write_beside(transaction)
         self._orders = done.orders or self._orders
         return done
 
-    async def orders(self, report: str | None = None) -> Orders | None:
+    async def orders(
+        self, report: str | None = None, told: Mapping[str, Told] | None = None
+    ) -> tuple[Orders | None, Mapping[str, Share]]:
         """What others want of this worker; None: it was taken for dead. `report` is what it
-        reports (JSON), if that is new."""
+        reports (JSON), if that is new. By server, what it has `told` the others, and its shares."""
+        told = told or {}
 
-        def transaction(db: Transaction) -> Orders | None:
+        def look(db: Transaction) -> tuple[Orders | None, Mapping[str, Share] | None]:
+            orders = steering.orders_of(db, self.id)
+            return orders, capacities.told_as_before(db, self.id, told, now_ms()) if orders else {}
+
+        def write(db: Transaction) -> tuple[Orders | None, Mapping[str, Share]]:
+            if (orders := steering.orders_of(db, self.id)) is None:
+                return None, {}
             if report is not None:
                 steering.save_report(db, self.id, report)
-                note_capacities(db, report, now_ms())
-            return steering.orders_of(db, self.id)
+            return orders, capacities.tell(db, self.id, told, now_ms())
 
-        run = self._db.read if report is None else self._db.write_beside
-        orders = await run(transaction)
-        self._orders = orders or self._orders
-        return orders
+        orders, shares = await self._db.read(look) if report is None else (None, None)
+        found = (orders, shares) if shares is not None else await self._db.write_beside(write)
+        self._orders = found[0] or self._orders
+        return found
 
     async def begin_second_calls(
         self, items: Sequence[Item], limits: Mapping[str, Limits]

@@ -250,8 +250,10 @@ CREATE TABLE servers (
   name          text    not null,                  -- for people: its host
   calls_at_once integer,                           -- null: no more than were sent were ever refused
   found_at      integer,
+  failed_rises  integer not null default 0,        -- of the newest tries to send more, how many failed
   constraint takes_some  check (calls_at_once > 0),
-  constraint found_some_time check ((calls_at_once is null) = (found_at is null))
+  constraint found_some_time check ((calls_at_once is null) = (found_at is null)),
+  constraint rises_not_negative check (failed_rises >= 0)
 ) strict;
 
 CREATE TABLE shared_rates (
@@ -277,6 +279,18 @@ CREATE TABLE shared_rates (
                                         and tested_share >= 0 and tested_share < 1),
   constraint calls_not_negative  check (stray_known_calls >= 0 and stray_recent_calls >= 0
                                         and stray_recent_refused >= 0)
+) strict, without rowid;
+
+CREATE TABLE shares (
+  server    text    not null,                      -- a hash of its URL
+  worker_id integer not null references workers (id) on delete cascade,
+  share     integer not null,
+  held      integer not null,
+  needs     integer not null,                      -- so many it could use
+  served_at integer not null,                      -- when the server last answered it, about; 0: never
+  primary key (server, worker_id),
+  constraint holds_its_share check (share >= 0 and held >= share),
+  constraint needs_not_negative check (needs >= 0)
 ) strict, without rowid;
 
 CREATE TABLE sole_askers (
@@ -442,6 +456,8 @@ select r.seq, r.item_id, r.attempt_seq, r.state, r.reason, r.error, r.parser_id,
                     from json_each(r.spans) span, attempts a where a.seq = r.attempt_seq) end
        as parsed
   from results r;
+
+CREATE INDEX shares_of_worker on shares (worker_id);
 
 CREATE INDEX work_claimed  on work (worker_id)              where state = 'running';
 
