@@ -503,9 +503,27 @@ create table servers (
   name          text   not null,                   -- for people: its host
   calls_at_once bigint,                            -- null: no more than were sent were ever refused
   found_at      bigint,
+  failed_rises  bigint not null default 0,         -- of the newest tries to send more, how many failed
   constraint takes_some  check (calls_at_once > 0),
-  constraint found_some_time check ((calls_at_once is null) = (found_at is null))
+  constraint found_some_time check ((calls_at_once is null) = (found_at is null)),
+  constraint rises_not_negative check (failed_rises >= 0)
 );
+
+-- How the workers that ask a server share these calls, once any were refused: so many each may have
+-- under way, and may still hold, as they are not ended yet.
+create table shares (
+  server    text   not null,                       -- a hash of its URL
+  worker_id bigint not null references workers (id) on delete cascade,
+  share     bigint not null,
+  held      bigint not null,
+  needs     bigint not null,                       -- so many it could use
+  served_at bigint not null,                       -- when the server last answered it, about; 0: never
+  primary key (server, worker_id),
+  constraint holds_its_share check (share >= 0 and held >= share),
+  constraint needs_not_negative check (needs >= 0)
+) with (fillfactor = 50);
+
+create index shares_of_worker on shares (worker_id);
 
 -- A hard budget: before a call is sent, the most it can cost is reserved here, and settled with its
 -- answer. An unknown call keeps it: attempts.cost_usd and totals.unknown_tokens. Where the server has

@@ -117,7 +117,7 @@ select w.item_id, w.experiment_id, e.number, i.custom_id, i.input as input_json,
 
 -- name: gatherings_without_row
 -- Of whole tables.
-select distinct w.gathering
+select distinct w.gathering as root
   from work w join items root on root.id = w.gathering
  where w.gathering is not null
    and (:ids::text is null or w.experiment_id = any(numbers(:ids)))
@@ -271,18 +271,6 @@ update workers
        rpm = coalesce(:rpm, rpm), tpm = coalesce(:tpm, tpm),
        stop = case when stop = 'now' then stop else coalesce(:stop, stop) end
  where id = :worker_id;
-
--- name: note_capacities
--- Of the servers for which the newest report of a worker says how many calls at once it found them to
--- take of it: as many as all workers have found together.
-update servers set calls_at_once = found.calls, found_at = :now
-  from (select asked ->> 'key' as key, sum((asked ->> 'takes')::bigint) as calls
-          from workers w, json_array_elements(w.report::json -> 'servers') asked
-         where asked ->> 'takes' is not null
-         group by 1) found
- where servers.key = found.key
-   and exists (select * from json_array_elements(:report::json -> 'servers') mine
-                where mine ->> 'key' = servers.key and mine ->> 'takes' is not null);
 
 -- name: count_calls
 -- The calls that may be in flight, or may have been when the worker died.
