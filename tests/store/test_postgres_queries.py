@@ -38,6 +38,18 @@ def test_statement_prepares_with_parameters_of_unknown_type(
     assert prepared.status == psycopg.pq.ExecStatus.COMMAND_OK, prepared.error_message.decode()
 
 
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_subquery_has_a_name(name: str) -> None:
+    """Before PostgreSQL 16 it must have one."""
+    text = STATEMENTS[name].text.decode()
+    for begun in re.finditer(r"(?:from|join|lateral)\s*\((?=\s*select)", text):
+        depth, place = 1, begun.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[place], 0)
+            place += 1
+        assert re.match(r"\s(?:as )?[a-z_]+", text[place:]), text
+
+
 # What goes over whole tables: proofs, deletions, and the rows of an experiment in all states. All
 # others are felt at ten million rows.
 OF_WHOLE_TABLES = {

@@ -1470,7 +1470,7 @@ select experiment_id, sum(ended) as ended, sum(passed_over) as passed_over from 
     join results r on r.seq = w.result_seq and r.passed_over > 0
     join experiments s on coalesce(s.first_id, s.id) = coalesce(e.first_id, e.id)
           and s.number > e.number and s.number <= e.number + r.passed_over
-   where w.state = 'done' group by 1)
+   where w.state = 'done' group by 1) counted
  group by experiment_id;
 
 -- name: keys_without_item

@@ -39,6 +39,19 @@ _END_IT = (
 )
 
 
+_WHO = b"""
+select concat_ws(', ', nullif(a.application_name, ''), 'pid ' || a.pid, 'from ' || a.client_addr,
+                 a.state)
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+ where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid()
+   and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
+ order by a.xact_start limit 1
+"""
+
+# A statement that was prepared is not there, or one is there that was not.
+_OTHERS_STATEMENT = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+
+
 class Mode(NamedTuple):
     """A kind of transaction. `alone`: no other one that writes is under way meanwhile; None: it
     does not matter."""
@@ -97,6 +110,8 @@ class Session:
                     time.sleep(random.uniform(0, 0.01 * tries))
                 elif mode is SETTLED and isinstance(exc, errors.LockNotAvailable):
                     self._wait_to_settle(settle_until, exc)
+                elif self._address.prepares and isinstance(exc, _OTHERS_STATEMENT):
+                    self._prepare_no_more()
                 else:
                     raise self._as_ours(exc) from exc
 
@@ -137,6 +152,13 @@ class Session:
                 lock_key(self.server.schema, WRITING),
             )
         return Answer(connection).execute(_NUMBER) if mode.writes else None
+
+    def _prepare_no_more(self) -> None:
+        """A pooler stands before the server, and what was prepared was prepared in a session that
+        others have by now."""
+        self._address = self._address._replace(prepares=False)
+        self.close()
+        self._connection, self.server = connect(self._address)
 
     def _has_lost(self, exc: psycopg.Error) -> bool:
         """Whether the connection is of no use any more; then it is dropped."""
@@ -216,7 +238,22 @@ class Session:
         time.sleep(random.uniform(0.01, 0.05))
 
     def _as_ours(self, exc: psycopg.Error) -> StoreError:
+        if isinstance(exc, errors.LockNotAvailable) and (who := self._who_writes()):
+            return StoreBusyError(
+                f"{self._address.name}: another process has kept the database locked for too long "
+                f"({who}). Let it finish, continue it if it is stopped (fg), or end it.",
+                Remedy.RUN_AGAIN,
+            )
         return store_error(exc, self._address)
+
+    def _who_writes(self) -> str | None:
+        assert self._connection is not None
+        try:
+            key = list(lock_key(self.server.schema, WRITING))
+            row = Answer(self._connection).execute(_WHO, key).fetchone()
+        except psycopg.Error:
+            return None
+        return None if row is None else str(row[0])
 
 
 def _roll_back(connection: psycopg.Connection) -> None:

@@ -488,7 +488,7 @@ select sum(superseded_results) from experiments where id = :first_id or first_id
 select experiment_id, state, reason, n from (
   select w.experiment_id, w.state, coalesce(r.reason, '') as reason, count(*) as n
     from work w left join results r on r.seq = w.result_seq and w.state <> 'stale'
-   group by 1, 2, 3);
+   group by 1, 2, 3) counted;
 
 -- name: recount_parsers
 select w.experiment_id, r.parser_id, count(*) as n
