@@ -1,5 +1,5 @@
 """What is installed: the files that ship with the package (migrations, the starter config, prompts
-and pool), and pyarrow, which may be."""
+and pool), and pyarrow and psycopg, which may be."""
 
 import importlib
 from pathlib import Path
@@ -28,4 +28,16 @@ def load_pyarrow() -> tuple[Any, Any]:
     except ImportError as exc:
         raise UsageError(
             "Parquet needs pyarrow, which is not installed: pip install 'batchgen-llm[parquet]'"
+        ) from exc
+
+
+def load_psycopg() -> Any:
+    """`psycopg`, which only a database on a PostgreSQL server needs. Raises UsageError without it,
+    or without the library of PostgreSQL that it calls."""
+    try:
+        return importlib.import_module("psycopg")
+    except ImportError as exc:
+        raise UsageError(
+            "A database on PostgreSQL needs psycopg, which is not installed: "
+            "pip install 'batchgen-llm[postgres]'"
         ) from exc

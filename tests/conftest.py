@@ -22,7 +22,7 @@ from tests.kits.terminal import Terminal
 from tests.kits.typist import Typist
 
 if TYPE_CHECKING:
-    from batchgen.store.postgres.address import PostgresAddress
+    from batchgen.database_address import PostgresAddress
     from tests.kits.postgres import Cluster
 
 _MEMORY = Path("/dev/shm")

@@ -44,7 +44,7 @@ from batchgen.jobs.present_parser import outdated
 from batchgen.jobs.sources import note_own_files, only_offers, open_source, outdated_results
 from batchgen.llm.prices import Prices
 from batchgen.pool import BadLine
-from batchgen.store import Experiment, OtherRecipe, Store, open_store
+from batchgen.store import Experiment, OtherRecipe, Store, open_store_if_there
 
 
 class PoolFlags(Struct, frozen=True, kw_only=True):
@@ -272,9 +272,9 @@ async def dry_run_pool(session: Session, config: Config, flags: PoolFlags, *, as
 
 async def _warn_of_outdated(session: Session, config: Config) -> None:
     """What is counted as done may fail by the present parser, and the other way round."""
-    if not config.database.is_file():
-        return
-    async with open_store(config.database) as store:
+    async with open_store_if_there(config.database) as store:
+        if store is None:
+            return
         found = named(await store.experiments(), config.output_data.experiment_name)
         for old in (await outdated(store, config, found)).values():
             session.warn(f"{outdated_line(old, commands())}. What follows is as it is before that.")

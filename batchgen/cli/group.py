@@ -63,8 +63,9 @@ GLOBAL_OPTIONS = (
         help="Settings; default: config.yaml in the current directory.",
     ),
     GlobalOption(
-        "--db", "database", type=_PATH, metavar="PATH",
-        help="The work database; default: batchgen.db beside the config.",
+        "--db", "database", type=click.Path(), metavar="PATH|URL",
+        help="The work database, or postgresql://USER@HOST/NAME; default: batchgen.db beside the "
+        "config.",
     ),
     GlobalOption("-v", "--verbose", is_flag=True, help="Tell of every failed attempt."),
     GlobalOption("-q", "--quiet", is_flag=True, help="No progress, only results and problems."),

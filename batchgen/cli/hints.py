@@ -91,9 +91,21 @@ def batchgen() -> str:
     """How batchgen is to be called for the same config and database as this time."""
     context = click.get_current_context(silent=True)
     given = global_options(context) if context else {}
-    options = (("--config", given.get("config_path")), ("--db", given.get("database")))
-    typed = (f" {name} {quoted(str(path))}" for name, path in options if path)
+    options = (("--config", given.get("config_path")), ("--db", _shown(given.get("database"))))
+    typed = (f" {name} {quoted(str(value))}" for name, value in options if value)
     return f"batchgen{''.join(typed)}"
+
+
+def _shown(database: str | None) -> str | None:
+    """As it can be typed again, but without the password."""
+    if not database or "://" not in database:
+        return database
+    from batchgen.database_address import address_of, masked  # here: most are files
+
+    try:
+        return address_of(database).without_password()[0]
+    except ValueError:
+        return masked(database)
 
 
 def quoted(text: str) -> str:

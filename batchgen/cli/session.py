@@ -22,7 +22,7 @@ class Session(Struct, frozen=True):
     """What the options of batchgen itself say, each by its name."""
 
     config_path: Path | None = None
-    database: Path | None = None
+    database: str | None = None
     verbose: bool = False
     quiet: bool = False
 
@@ -30,7 +30,7 @@ class Session(Struct, frozen=True):
         """The settings, with the flags that were given on top. Raises ConfigError."""
         given = {name: value for name, value in flags.items() if value is not None}
         if self.database is not None:
-            given["database"] = str(self.database)
+            given["database"] = self.database
         return load(self.config_path, env=os.environ, overrides=given, cwd=Path.cwd())
 
     def say(self, message: str) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -15,11 +15,15 @@ from msgspec import Struct
 from batchgen.config.price import Price
 from batchgen.parameters import ENDPOINT_PATHS, LARGEST_MAX_TOKENS, OPENAI, OTHERS, VENDORS
 
+if TYPE_CHECKING:
+    from batchgen.database_address import DatabaseAddress
+
 _MAX_NAME_BYTES = 200  # a file name holds 255, and a time stamp and a suffix follow
 _MAX_SECONDS = 100_000_000  # in milliseconds this still fits wherever times are kept
 _MAX_USD_PER_MTOK = 1e6
 # Patterns as text: `re` compiles one when it is used, and most are not.
 _VARIABLE = r"(?a:\$(?:(\w+)|\{(\w+)\}))"
+_CONNECTION_WORDS = r"\s*(?:host|hostaddr|port|dbname|user|password|service) ?="  # as psql takes
 _URL_VARIABLE = r"\$\{(\w+)\}"
 # Parts of a request that batchgen sets.
 NOT_SETTINGS = ("messages", "input", "prompt", "stream_options")
@@ -192,6 +196,14 @@ def _check_path(value: Any, context: ValueContext) -> Path:
         raise ValueError("starts with a home directory that is not known") from None
 
 
+def _check_database(value: Any, context: ValueContext) -> "DatabaseAddress":
+    if isinstance(value, str) and ("://" in value or re.match(_CONNECTION_WORDS, value)):
+        from batchgen.database_address import address_of  # here: most are files
+
+        return address_of(value.strip())
+    return _check_path(value, context)
+
+
 def _check_text_or_none(value: Any, context: ValueContext) -> str | None:
     return value if value is None or value == "" else _check_text(value, context)
 
@@ -309,6 +321,7 @@ TEXT_OR_NULL = Kind("text or null", _check_text_or_none, text=True)
 BOOL = _kind("true or false", lambda value: isinstance(value, bool))
 PATH = Kind("a path", _check_path, text=True)
 PATH_OR_NULL = Kind("a path or null", _check_path_or_none, text=True)
+DATABASE = Kind("a path, or postgresql://...", _check_database, text=True)
 PARSER = Kind("text", _check_parser, text=True)
 PROVIDER = Kind('"openai"', _check_provider, text=True)
 API_KEY = Kind("text or null", _check_api_key, text=True)

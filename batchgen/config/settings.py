@@ -11,6 +11,7 @@ from batchgen.config.kinds import (
     BASE_URL,
     BOOL,
     CONCURRENCY,
+    DATABASE,
     ENDPOINT,
     EXPERIMENT,
     NOT_SETTINGS,
@@ -136,7 +137,10 @@ _TABLE = {
     "output_data.output_dir": (PATH, "directory of the exports"),
     "output_data.experiment_name": (EXPERIMENT, "the experiment, and its file's name"),
     "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),
-    "database": (PATH, "the work database"),
+    "database": (
+        DATABASE,
+        "the work database: a file, or `postgresql://USER@HOST/NAME` of a PostgreSQL server",
+    ),
     "parser": (PARSER, "what makes `parsed` out of an answer; see [parsers](parsers.md)"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),
     "steps": (

@@ -15,6 +15,7 @@ from batchgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from batchgen.config.steps import StepConfig
+    from batchgen.database_address import DatabaseAddress
 
 OF_SERVERS = ("base_url", "api_key", "servers", "headers", "query", "rate_limit", "token_limit")
 """What of the section `model` is a server's."""
@@ -166,7 +167,7 @@ class Config(Struct, frozen=True, kw_only=True):
     model: ModelConfig = field(default_factory=ModelConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     output_data: OutputConfig = field(default_factory=OutputConfig)
-    database: Path = Path("batchgen.db")
+    database: "DatabaseAddress" = Path("batchgen.db")
     parser: str = "raw"
     names_parser: bool = False
     structured_output: bool = False

@@ -20,7 +20,7 @@ from batchgen.jobs.rehearsal import rehearsing
 from batchgen.jobs.show import ShownPrompt
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.pool import BadLine
-from batchgen.store import Chain, Counts, Intake, NewRows, OtherRecipe, Store, open_store
+from batchgen.store import Chain, Counts, Intake, NewRows, OtherRecipe, Store, open_store_if_there
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.jobs.chain import ConfiguredChain
@@ -304,10 +304,7 @@ class _Estimated:
 @asynccontextmanager
 async def _known(config: Config) -> AsyncIterator[tuple[Store, int] | None]:
     """The config's store, and the number of its experiment; None if it is not there yet."""
-    if not config.database.is_file():
-        yield None
-        return
-    async with open_store(config.database) as store:
+    async with open_store_if_there(config.database) as store:
         name = config.output_data.experiment_name
-        found = [one.id for one in await store.experiments() if one.name == name]
-        yield (store, found[0]) if found else None
+        found = [one.id for one in await store.experiments() if one.name == name] if store else []
+        yield (store, found[0]) if store and found else None

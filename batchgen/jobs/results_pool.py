@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from json import loads
-from pathlib import Path
 from typing import Any, TypeVar
 
+from batchgen.database_address import DatabaseAddress
 from batchgen.export import ExportRequest, matches
 from batchgen.items import State
 from batchgen.jobs.export import exportable
@@ -26,7 +26,7 @@ from batchgen.where import Where
 T = TypeVar("T")
 
 
-def read_results(database: Path, name: str, where: str | None) -> Entries:
+def read_results(database: DatabaseAddress, name: str, where: str | None) -> Entries:
     """An item for each done row of the experiment called `name` for which the condition `where`
     holds, in the order of its pool; `demo/judge` are the rows of the step `judge` of `demo`. Raises
     UsageError at once when there is no such experiment, and for a condition that cannot be read."""
@@ -35,7 +35,7 @@ def read_results(database: Path, name: str, where: str | None) -> Entries:
     return entries
 
 
-def _entries(database: Path, name: str, where: str | None) -> Generator[Any, None, None]:
+def _entries(database: DatabaseAddress, name: str, where: str | None) -> Generator[Any, None, None]:
     with _reading(database, name, where) as next_page:
         yield None
         while page := next_page():
@@ -44,7 +44,7 @@ def _entries(database: Path, name: str, where: str | None) -> Generator[Any, Non
 
 @contextmanager
 def _reading(
-    database: Path, name: str, where: str | None
+    database: DatabaseAddress, name: str, where: str | None
 ) -> Iterator[Callable[[], list[Entry] | None]]:
     """A function that reads the next page; None: there is none."""
     with ThreadPoolExecutor(1, "batchgen-results") as thread:

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from batchgen.config import Config
+from batchgen.database_address import DatabaseAddress, from_text, to_text
 from batchgen.jobs.configured_servers import ConfiguredServer, configured_servers
 from batchgen.jobs.log import LogFile
 from batchgen.jobs.work import work_at
@@ -32,7 +33,7 @@ class WorkerTask(Struct, frozen=True):
 
     spec: WorkSpec
     servers: tuple[ConfiguredServer, ...]
-    database: Path
+    database: DatabaseAddress
     log_dir: Path
     verbose: bool = False
 
@@ -45,7 +46,7 @@ class WorkerTask(Struct, frozen=True):
         return {
             "spec": self.spec.to_json(),
             "servers": [server.to_json() for server in self.servers],
-            "database": str(self.database),
+            "database": to_text(self.database),
             "log_dir": str(self.log_dir),
             "verbose": self.verbose,
         }
@@ -56,7 +57,7 @@ class WorkerTask(Struct, frozen=True):
         return cls(
             WorkSpec.from_json(values["spec"]),
             tuple(ConfiguredServer.from_json(one) for one in values["servers"]),
-            Path(values["database"]),
+            from_text(values["database"]),
             Path(values["log_dir"]),
             values["verbose"],
         )

@@ -35,8 +35,8 @@ __all__ = [
     "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
     "Seat", "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
     "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "keys_of_contents", "literal_parts", "open_store", "read_store", "server_key",
-    "server_keys",
+    "key_of_id", "keys_of_contents", "literal_parts", "open_store", "open_store_if_there",
+    "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         server_key,
         server_keys,
     )
-    from batchgen.store.store import CountNew, Store, open_store
+    from batchgen.store.store import CountNew, Store, open_store, open_store_if_there
     from batchgen.store.transactions.parsers import Parsers
     from batchgen.store.transactions.seat import Seat
     from batchgen.store.transactions.watch import ParseWatch

@@ -7,7 +7,7 @@ then.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
@@ -26,19 +26,29 @@ from batchgen.store.transactions import living, look, shared_rates
 from batchgen.store.transactions.known_parsers import KnownParsers
 
 if TYPE_CHECKING:
+    from batchgen.database_address import DatabaseAddress
     from batchgen.store.chain_records import Chain, ChainRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.values import Selection
 
 
 @contextmanager
-def read_store(path: Path) -> Iterator["ReadStore"]:
-    """Open the work table at `path`, migrated to the newest schema, for reading alone. Raises
-    UsageError when there is none, StoreError when it cannot be used."""
-    from batchgen.store.sqlite.reading import open_to_read  # here: engines are on demand
+def read_store(address: "DatabaseAddress") -> Iterator["ReadStore"]:
+    """Open the work table in this file, or on this server, migrated to the newest schema, for
+    reading alone. Raises UsageError when there is none, StoreError when it cannot be used."""
+    if isinstance(address, Path):
+        from batchgen.store.sqlite.reading import open_to_read  # here: engines are on demand
 
-    with open_to_read(path) as database:
-        yield ReadStore(database)
+        with open_to_read(address) as database:
+            yield ReadStore(database)
+    else:
+        from batchgen.installed import load_psycopg
+
+        load_psycopg()
+        from batchgen.store.postgres.reading import open_to_read as open_on_server
+
+        with open_on_server(address) as served:
+            yield ReadStore(cast("Reads", served))
 
 
 class ReadStore:

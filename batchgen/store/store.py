@@ -2,15 +2,16 @@
 what is read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import replace
 
 from batchgen.clock import now_ms
-from batchgen.errors import StoreError
+from batchgen.errors import Remedy, StoreError, UsageError
+from batchgen.installed import load_psycopg
 from batchgen.items import RAW, NewItem, ParserVersion, Recipe, State
 from batchgen.shutdown import uninterrupted
 from batchgen.store.reading import ReadStore
@@ -54,21 +55,42 @@ from batchgen.store.values import (
 CountNew = Callable[[Sequence[NewItem]], Awaitable[NewRows]]
 
 if TYPE_CHECKING:
+    from batchgen.database_address import DatabaseAddress
     from batchgen.store.database import Database
     from batchgen.store.transactions.chains import Chains
 
 
 @asynccontextmanager
-async def open_store(path: Path, *, create: bool = False) -> AsyncIterator["Store"]:
-    """Open the work table at `path`, migrated to the newest schema.
+async def open_store(address: "DatabaseAddress", *, create: bool = False) -> AsyncIterator["Store"]:
+    """Open the work table in this file, or on this server, migrated to the newest schema.
 
     Raises UsageError when there is none and `create` is false, StoreError when it cannot be used;
     the message says what to do.
     """
-    from batchgen.store.sqlite.connection import open_database  # here: engines are on demand
+    if isinstance(address, Path):
+        from batchgen.store.sqlite.connection import open_database  # here: engines are on demand
 
-    async with open_database(path, create=create) as database:
-        yield Store(database)
+        async with open_database(address, create=create) as database:
+            yield Store(database)
+    else:
+        load_psycopg()
+        from batchgen.store.postgres.connection import open_database as open_on_server
+
+        async with open_on_server(address, create=create) as served:
+            yield Store(cast("Database", served))  # its members and additions are still to come
+
+
+@asynccontextmanager
+async def open_store_if_there(address: "DatabaseAddress") -> AsyncIterator["Store | None"]:
+    """The same; None where nobody has made one yet."""
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(open_store(address))
+        except UsageError as exc:
+            if exc.remedy is not Remedy.ENQUEUE_FIRST:
+                raise
+            store = None
+        yield store
 
 
 class Store(ReadStore):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from batchgen.database_address import PostgresAddress
 from batchgen.items import NewItem, State
 from batchgen.store import Added, Intake
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.postgres.adapting import as_json
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.postgres.opening import connect
 from batchgen.store.postgres.session import ALONE, Session
 from batchgen.store.postgres.transaction import Answer, PostgresTransaction

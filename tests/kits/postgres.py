@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import psycopg
 
-from batchgen.store.postgres.address import PostgresAddress, address_of
+from batchgen.database_address import PostgresAddress, address_of
 from batchgen.store.postgres.opening import connect, open_schema
 
 _OTHER_SERVER = os.environ.get("BATCHGEN_TEST_POSTGRES")  # tests have none of these names

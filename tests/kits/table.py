@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
+from batchgen.database_address import PostgresAddress
 from batchgen.items import (
     RAW,
     Attempt,
@@ -37,7 +38,6 @@ from batchgen.store import (
     key_of_content,
     key_of_id,
 )
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.sqlite.migrate import migrate
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import admin, intake, queue, repair, verify

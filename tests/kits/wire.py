@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from batchgen.store.postgres.address import PostgresAddress, address_of
+from batchgen.database_address import PostgresAddress, address_of
 
 
 class Cut(Enum):

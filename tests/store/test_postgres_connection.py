@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreBusyError, StoreRefusedError
-from batchgen.store.postgres.address import PostgresAddress, address_of
 from batchgen.store.postgres.connection import Database, open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Cluster, execute

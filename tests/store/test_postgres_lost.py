@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreAwayError
-from batchgen.store.postgres.address import PostgresAddress, address_of
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Server, execute, running

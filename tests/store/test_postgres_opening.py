@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from batchgen.database_address import PostgresAddress, address_of, masked
 from batchgen.errors import (
     BatchgenError,
     Remedy,
@@ -19,7 +20,6 @@ from batchgen.errors import (
     StoreError,
     UsageError,
 )
-from batchgen.store.postgres.address import PostgresAddress, address_of, masked
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.migrate import APPLICATION, migrations
 from batchgen.store.postgres.reading import open_to_read
@@ -208,7 +208,7 @@ def test_a_password_is_not_shown(text: str, shown: str) -> None:
      f"postgresql://a:{QUOTED}@h/n#x", f"postgresql://a:{QUOTED}@[::1/n"],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address of a database") as caught:
+    with pytest.raises(ValueError, match="is no address of a database") as caught:
         address_of(text)
     assert "s3cret" not in str(caught.value)
 
@@ -217,6 +217,8 @@ def test_the_password_goes_by_the_environment() -> None:
     address = address_of(f"postgres://a:{QUOTED}@h:5/n?prepare=no&sslmode=require")
     assert not address.prepares
     assert address.url == f"postgresql://a:{QUOTED}@h:5/n?sslmode=require"
+    again = address_of(address.to_url())
+    assert (again.url, again.prepares) == (address.url, False)
     bare, password = address.without_password()
     assert (bare, password) == ("postgresql://a@h:5/n?sslmode=require&prepare=no", SECRET)
     assert "s3cret" not in repr(address)

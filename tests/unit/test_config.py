@@ -25,6 +25,7 @@ from batchgen.config import (
 )
 from batchgen.config.settings import leaf_path
 from batchgen.config.sources import nest
+from batchgen.database_address import PostgresAddress
 from batchgen.errors import ConfigError
 from batchgen.installed import shipped_path
 from batchgen.parameters import OPENAI_NAMES
@@ -267,6 +268,26 @@ WRONG = [
     ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),
     ("database: ''", "config.yaml: database: must not be empty"),
     ('database: "a\\0b"', "config.yaml: database: must not contain NUL"),
+    *(
+        (
+            f"database: '{given}'",
+            f"config.yaml: database: {shown} is no address of a database{why}. One is "
+            "postgresql://user:password@host:5432/name; in a password, %40 stands for @, %3A for :,"
+            " %2F for /, %23 for #, %3F for ? and %25 for %. A file is named by its path alone",
+        )
+        for given, shown, why in [
+            (f"mysql://me:{KEY}@host/x", "mysql://me:***@host/x", ""),
+            (f"postgresql+psycopg://me:{KEY}@host", "postgresql+psycopg://me:***@host", ""),
+            ("sqlite:///x.db", "sqlite:///x.db", ""),
+            (
+                f"postgresql://me:{KEY}/@host/x",
+                "postgresql://me:***@host/x",
+                " (its port is no number)",
+            ),
+            (f"postgresql://me:{KEY}@@host/x", "postgresql://me:***@host/x", " (it has two @)"),
+            (f"host=here password={KEY}", "this", ""),
+        ]
+    ),
     ('parser: "\\ud800"', "config.yaml: parser: must be valid Unicode"),
     *(
         (
@@ -527,6 +548,21 @@ def test_a_relative_path_starts_where_it_was_written(tmp_path: Path) -> None:
     assert loaded.database == cwd / "b.db"
     assert loaded.log_dir == Path("/var/log")
     assert loaded.prompts == PromptsConfig(system_prompt_path=cwd / "s.txt")
+
+
+@pytest.mark.parametrize("source", ["file", "environment", "override"])
+def test_a_database_may_be_a_server_s(tmp_path: Path, source: str) -> None:
+    url = f"postgresql://me:{KEY}@host/name"
+    loaded = load(
+        tmp_path,
+        f"database: {url}" if source == "file" else "",
+        env={"BATCHGEN_DATABASE": url} if source == "environment" else {},
+        overrides={"database": f" {url}"} if source == "override" else {},
+    )
+    assert isinstance(loaded.database, PostgresAddress)
+    assert loaded.database.url == url
+    assert str(loaded.database) == f"{loaded.database}" == "postgresql://me:***@host/name"
+    assert KEY not in repr(loaded.database)
 
 
 def test_a_parser_s_file_starts_where_it_was_written_and_other_parsers_are_untouched(

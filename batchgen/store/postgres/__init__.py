@@ -10,5 +10,4 @@ sql          the statements, of postgres.sql and transactions/common.sql
 adapting     values there and back
 locks        what transactions lock, by number
 problems     what the server says, as errors of ours
-address      where a database is, and its name without the password
 """

@@ -15,8 +15,8 @@ from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from batchgen.clock import now_ms
+from batchgen.database_address import PostgresAddress
 from batchgen.shutdown import uninterrupted
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.postgres.opening import connect, open_schema, refuse_read_only
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
 from batchgen.store.postgres.transaction import PostgresTransaction

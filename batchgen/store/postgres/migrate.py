@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psycopg
 
+from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, SchemaError, StoreError
 from batchgen.installed import shipped_path
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.postgres.locks import MIGRATING, lock_key
 
 APPLICATION = "batchgen 1"  # another number for other tables and columns, until the first release

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import conninfo
 
+from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreError, UsageError
 from batchgen.store.postgres.adapting import adapt
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.postgres.migrate import migrate, migrations, schema_version
 from batchgen.store.postgres.problems import connect_error, store_errors
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors
 
+from batchgen.database_address import PostgresAddress
 from batchgen.errors import (
     Remedy,
     StoreAwayError,
@@ -16,7 +17,6 @@ from batchgen.errors import (
     StoreFullError,
     StoreRefusedError,
 )
-from batchgen.store.postgres.address import PostgresAddress
 
 # What libpq and the server say to who cannot connect, and what that means. Of a connection that was
 # not made there is no code, only these words.

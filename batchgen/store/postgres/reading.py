@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
-from batchgen.store.postgres.address import PostgresAddress
+from batchgen.database_address import PostgresAddress
 from batchgen.store.postgres.opening import connect, open_schema
 from batchgen.store.postgres.session import SNAPSHOT, Session
 from batchgen.store.postgres.transaction import PostgresTransaction

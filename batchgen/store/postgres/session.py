@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from psycopg import errors
 
+from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
-from batchgen.store.postgres.address import PostgresAddress
 from batchgen.store.postgres.locks import WRITING, lock_key
 from batchgen.store.postgres.opening import SET_LOCAL, Server, connect
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
