@@ -4,9 +4,31 @@ import time
 from datetime import UTC, datetime
 from functools import lru_cache
 
+_ahead_ms = 0
+
 
 def now_ms() -> int:
     """The time as it is stored: milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000 + _ahead_ms
+
+
+def follow(clock_ms: int, asked_ms: int, answered_ms: int) -> None:
+    """From now on the time is that of another clock, which said so when it was asked: machines that
+    share a database go by its server's. The other two are `own_ms` before and after that."""
+    global _ahead_ms
+    ahead_ms = clock_ms - (asked_ms + answered_ms) // 2
+    if abs(ahead_ms - _ahead_ms) > (answered_ms - asked_ms) // 2 + 1:  # else it may be right
+        _ahead_ms = ahead_ms
+
+
+def follow_none() -> None:
+    """The time is that of this machine's clock."""
+    global _ahead_ms
+    _ahead_ms = 0
+
+
+def own_ms() -> int:
+    """The time by this machine's clock, whichever is followed."""
     return time.time_ns() // 1_000_000
 
 

@@ -121,13 +121,20 @@ class Database(Reads, Protocol):
         **kwargs: P.kwargs,
     ) -> T:
         """As `write`, but others of these may be under way: for transactions that say by `lock`
-        what they must have alone."""
+        what they must have alone, or by `alone` that they are not for this after all."""
 
     async def settled(
         self, query: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As `read`, on a snapshot into which no lower number of a result can come any more: for
         whoever reads on from the last one that was there."""
+
+    def counts_for(self, worker_id: int) -> None:
+        """From now on what transactions count is counted by this worker; 0: by none. It matters
+        only where several write at a time."""
+
+    async def compare_clocks(self) -> None:
+        """Times are those of the clock that all who use the database share: look at it again."""
 
     def owns(self, path: Path) -> bool:
         """Whether it is a file of the database's, which nobody else may write to then."""

@@ -50,6 +50,11 @@ class Transaction(Protocol):
     def newest(self, table: str) -> int:
         """The highest number ever given out in a table, also to rows deleted since; 0: none."""
 
+    def alone(self) -> None:
+        """From here on no other transaction that writes is under way: for what may concern rows of
+        others. Of one that runs beside others the function is begun anew, so it is called as soon
+        as that is known. Where writers take turns it does nothing."""
+
     def lock(self, kind: str, keys: Sequence[object] = ()) -> None:
         """Keep others, until the transaction ends, from what is called so, or from these of it; in
         the order of the keys. Where transactions that write take turns it does nothing."""

@@ -7,6 +7,8 @@ transaction  what a transaction function is given; how statements go out and com
 opening      how a connection is made, and what the server is
 migrate      the schema, from migrations/postgres/*.sql
 sql          the statements, of postgres.sql and transactions/common.sql
+members      which workers live
+processes    whether a process has ended, as far as can be told
 adapting     values there and back
 locks        what transactions lock, by number
 problems     what the server says, as errors of ours

@@ -14,9 +14,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from batchgen.clock import now_ms
+from batchgen import clock
 from batchgen.database_address import PostgresAddress
 from batchgen.shutdown import uninterrupted
+from batchgen.store.postgres.members import Members
 from batchgen.store.postgres.opening import connect, open_schema, refuse_read_only
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
 from batchgen.store.postgres.transaction import PostgresTransaction
@@ -33,6 +34,7 @@ class Database:
                  thread: "_Thread") -> None:  # fmt: skip
         self.address = address
         self.name = address.name
+        self.members = Members()
         self._session = session
         self._own = own
         self._thread = thread
@@ -50,9 +52,10 @@ class Database:
         """Its files are the server's."""
         return False
 
-    def now_ms(self) -> int:
-        """The time of day by the server's clock, as far as it was compared with ours."""
-        return now_ms() + self._session.server.clock_offset_ms
+    async def compare_clocks(self) -> None:
+        """Times are those of the server's clock, which is looked at when a connection is made, and
+        now once more: one of the two may have been set, or goes slowly."""
+        await self._thread.run(self._session.compare_clocks, self._session.impatient)
 
     def counts_for(self, worker_id: int) -> None:
         """From now on what transactions count is counted by this worker; 0: by none."""
@@ -105,6 +108,7 @@ class Database:
 
     async def close(self) -> None:
         await self._thread.close(self._session.close)
+        clock.follow_none()
 
     async def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         return await self._thread.run(

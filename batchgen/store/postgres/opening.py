@@ -2,12 +2,12 @@
 
 import logging
 import os
-import time
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import conninfo
 
+from batchgen import clock
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreError, UsageError
 from batchgen.store.postgres.adapting import adapt
@@ -47,9 +47,9 @@ _SET_SESSION = _SET.format(local="false")
 _LOOK = """
 select current_schema(), current_setting('search_path'), current_setting('server_encoding'),
        current_setting('transaction_read_only'), current_setting('fsync'),
-       current_setting('full_page_writes'), current_setting('synchronous_commit'),
-       (extract(epoch from clock_timestamp()) * 1000)::bigint
+       current_setting('full_page_writes'), current_setting('synchronous_commit')
 """
+_TIME = "select (extract(epoch from clock_timestamp()) * 1000)::bigint"
 
 
 class Server(NamedTuple):
@@ -59,7 +59,6 @@ class Server(NamedTuple):
     is_read_only: bool
     is_fsync_off: bool
     is_commit_unsafe: bool
-    clock_offset_ms: int  # how much later it is there than here
 
     def warnings(self, name: str) -> list[str]:
         words = []
@@ -87,6 +86,14 @@ def connect(address: PostgresAddress) -> tuple[psycopg.Connection, Server]:
     except BaseException:
         connection.close()
         raise
+
+
+def follow_clock(connection: psycopg.Connection) -> None:
+    """From now on times are those of the server's clock."""
+    asked_ms = clock.own_ms()
+    row = connection.execute(_TIME).fetchone()
+    assert row is not None
+    clock.follow(row[0], asked_ms, clock.own_ms())
 
 
 def open_schema(
@@ -145,11 +152,10 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
         )
     if address.prepares:
         connection.execute(_SET_SESSION)
-    asked_at = time.time_ns() // 1_000_000
+    follow_clock(connection)
     row = connection.execute(_LOOK).fetchone()
-    answered_at = time.time_ns() // 1_000_000
     assert row is not None
-    schema, path, encoding, read_only, fsync, pages, commit, server_ms = row
+    schema, path, encoding, read_only, fsync, pages, commit = row
     if encoding != "UTF8":
         raise StoreError(
             f"{address.name}: the database has the encoding {encoding}, which cannot hold every "
@@ -161,7 +167,4 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
             f"{address.name}: there is no schema for its tables (search_path is {path}). Make it: "
             "create schema NAME"
         )
-    return Server(
-        schema, read_only == "on", "off" in (fsync, pages), commit == "off",
-        server_ms - (asked_at + answered_at) // 2,
-    )  # fmt: skip
+    return Server(schema, read_only == "on", "off" in (fsync, pages), commit == "off")

@@ -272,10 +272,13 @@ update workers
        stop = case when stop = 'now' then stop else coalesce(:stop, stop) end
  where id = :worker_id;
 
--- name: count_calls
--- The calls that may be in flight, or may have been when the worker died.
-select coalesce(sum(1 + second_call), 0) from work
- where state = 'running' and worker_id = :worker_id and answer_seq is null and runs_code = 0;
+-- name: workers
+-- `calls`: those that may be in flight, or may have been when the worker died.
+select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers,
+       (select coalesce(sum(1 + second_call), 0) from work
+         where state = 'running' and worker_id = workers.id and answer_seq is null
+           and runs_code = 0) as calls
+  from workers order by id;
 
 -- name: claims_of_worker
 select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,

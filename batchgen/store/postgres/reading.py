@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
+from batchgen import clock
 from batchgen.database_address import PostgresAddress
+from batchgen.store.postgres.members import Members
 from batchgen.store.postgres.opening import connect, open_schema
 from batchgen.store.postgres.session import SNAPSHOT, Session
 from batchgen.store.postgres.transaction import PostgresTransaction
@@ -26,6 +28,7 @@ class ReadDatabase:
     def __init__(self, address: PostgresAddress, session: Session) -> None:
         self.address = address
         self.name = address.name
+        self.members = Members()
         self._session = session
 
     async def read(
@@ -53,3 +56,4 @@ def open_to_read(address: PostgresAddress) -> Iterator[ReadDatabase]:
         yield ReadDatabase(address, session)
     finally:
         session.close()
+        clock.follow_none()

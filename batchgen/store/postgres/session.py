@@ -19,9 +19,9 @@ from psycopg import errors
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
 from batchgen.store.postgres.locks import WRITING, lock_key
-from batchgen.store.postgres.opening import SET_LOCAL, Server, connect
+from batchgen.store.postgres.opening import SET_LOCAL, Server, connect, follow_clock
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
-from batchgen.store.postgres.transaction import Answer, PostgresTransaction
+from batchgen.store.postgres.transaction import Answer, MustBeAlone, PostgresTransaction
 
 T = TypeVar("T")
 
@@ -100,6 +100,8 @@ class Session:
             attempt = _Attempt()
             try:
                 return self._once(mode, transaction, attempt)
+            except MustBeAlone:
+                mode = ALONE
             except psycopg.Error as exc:
                 tries += 1
                 if self._has_lost(exc):
@@ -115,6 +117,16 @@ class Session:
                 else:
                     raise self._as_ours(exc) from exc
 
+    def compare_clocks(self) -> None:
+        """Where the connection is lost, the next one does it."""
+        if self._connection is None:
+            return
+        try:
+            follow_clock(self._connection)
+        except psycopg.Error as exc:
+            if not self._has_lost(exc):
+                raise self._as_ours(exc) from exc
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -128,7 +140,7 @@ class Session:
         try:
             with connection.pipeline():
                 number = self._begin(connection, mode)
-                result = transaction(PostgresTransaction(connection, self.server.schema, self._own))
+                result = transaction(self._transaction(connection, mode))
                 if number is not None:
                     attempt.result = result
                     attempt.number = number.fetchone()[0]  # type: ignore[index]
@@ -137,6 +149,10 @@ class Session:
             _roll_back(connection)
             raise
         return result
+
+    def _transaction(self, connection: psycopg.Connection, mode: Mode) -> PostgresTransaction:
+        is_alone = mode.alone is not False
+        return PostgresTransaction(connection, self.server.schema, self._own, is_alone=is_alone)
 
     def _begin(self, connection: psycopg.Connection, mode: Mode) -> Answer | None:
         """The number of what writes."""

@@ -36,6 +36,10 @@ class Answer(RawCursor[tuple[Any, ...]]):
         return super().description
 
 
+class MustBeAlone(Exception):  # noqa: N818  no error: the transaction begins anew
+    """It was begun beside others."""
+
+
 class PostgresTransaction:
     """See `batchgen.store.transaction`. Begun and ended by who has the connection.
 
@@ -43,14 +47,16 @@ class PostgresTransaction:
     number of the worker that writes (0: none), and `this_machine`, where its files are.
     """
 
-    __slots__ = ("_own", "_schema", "connection")
+    __slots__ = ("_is_alone", "_own", "_schema", "connection")
 
     def __init__(
-        self, connection: psycopg.Connection, schema: str, own: Mapping[str, object]
-    ) -> None:
+        self, connection: psycopg.Connection, schema: str, own: Mapping[str, object], *,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         self.connection = connection
         self._schema = schema
         self._own = own
+        self._is_alone = is_alone
 
     def execute(self, name: str, parameters: Mapping[str, object] = _NOTHING) -> Answer:
         statement = STATEMENTS[name]
@@ -76,6 +82,10 @@ class PostgresTransaction:
         text = f"select case when is_called then last_value else 0 end from {table}_numbers"  # noqa: S608
         (newest,) = self._fetched(text, [])
         return int(newest)
+
+    def alone(self) -> None:
+        if not self._is_alone:
+            raise MustBeAlone
 
     def lock(self, kind: str, keys: Sequence[object] = ()) -> None:
         first, seconds = lock_keys(self._schema, kind, keys or [""])

@@ -78,6 +78,12 @@ class Database:
         """A word about the WAL-reset bug, for those whose SQLite has it."""
         return warnings_of_sqlite()
 
+    def counts_for(self, worker_id: int) -> None:
+        """Writers take turns, so all count in the same rows."""
+
+    async def compare_clocks(self) -> None:
+        """All who use the file have this machine's."""
+
     def owns(self, path: Path) -> bool:
         """Whether it is the database's file, or one that SQLite or batchgen keeps beside it."""
         target, own = path.resolve(), self.path.resolve()

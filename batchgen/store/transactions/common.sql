@@ -174,10 +174,6 @@ values (:server, :worker_id, :share, :held, :needs, :served_at)
 on conflict (server, worker_id) do update
    set share = :share, held = :held, needs = :needs, served_at = :served_at;
 
--- name: workers
-select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, servers from workers
- order by id;
-
 -- name: remove_worker
 delete from workers where id = :worker_id;
 

@@ -16,19 +16,10 @@ if TYPE_CHECKING:
 
 def workers(db: Transaction) -> list[WorkerRow]:
     """Those that joined and did not leave."""
-    rows = list(rows_of(db, "workers", WorkerRow))
     return [
-        replace(
-            row, paused=bool(row.paused), calls=_count_calls(db, row.id),
-            servers=tuple(decode(str(row.servers))),
-        )
-        for row in rows
-    ]  # fmt: skip
-
-
-def _count_calls(db: Transaction, worker_id: int) -> int:
-    (n,) = db.execute("count_calls", {"worker_id": worker_id}).fetchone()
-    return int(n)
+        replace(row, paused=bool(row.paused), servers=tuple(decode(str(row.servers))))
+        for row in rows_of(db, "workers", WorkerRow)
+    ]
 
 
 def told_alive(members: "Members", rows: Sequence[WorkerRow]) -> list[WorkerRow]:

@@ -100,6 +100,7 @@ class Seat:
         async def write() -> None:
             await self._db.write(transaction)
             self._joined = True
+            self._db.counts_for(self.id)
 
         self._joined = False  # when it was taken for dead; its lock was of that registration
         self._release_lock()
@@ -108,10 +109,10 @@ class Seat:
 
     async def heartbeat(self) -> bool:
         """Extend the lease and take over what dead workers had. False: we were taken for dead."""
-
+        await self._db.compare_clocks()
         jumped_ms = self._watch_the_clock()
 
-        def transaction(db: Transaction) -> bool:
+        def transaction(db: Transaction) -> tuple[bool, int]:
             # Inside, as it may have been a long wait for the gate.
             lapsed = time.monotonic() >= self._lease_until_s
             if jumped_ms or lapsed:
@@ -119,11 +120,14 @@ class Seat:
             queue.shift_retry_times(db, now_ms(), -jumped_ms)
             self._lease_until_s = time.monotonic() + self._lease_ms / 1000
             others = [row for row in workers(db) if row.id != self.id]
-            were_dead = [self._take_over_if_dead(db, row) for row in others]
-            self.live_workers = 1 + were_dead.count(False)
-            return queue.heartbeat(db, self.id, now_ms() + self._lease_ms)
+            dead = sum(map(self._is_dead, others))
+            self.live_workers = 1 + len(others) - dead
+            return queue.heartbeat(db, self.id, now_ms() + self._lease_ms), dead
 
-        return await self._db.write_beside(transaction)
+        is_member, dead = await self._db.write_beside(transaction)
+        if dead:  # alone: what they had in hand may be under way to the database
+            await self._db.write(self._take_over_from_dead)
+        return is_member
 
     async def exchange(
         self,
@@ -218,8 +222,9 @@ class Seat:
 
         try:
             if self._joined and not self._abandoned:
-                await self._db.write_beside(transaction)
+                await self._db.write(transaction)
                 self._joined = False
+                self._db.counts_for(0)
         finally:
             self._release_lock(keep_file=self._joined)  # without it nobody could tell that it left
 
@@ -243,13 +248,14 @@ class Seat:
     def _is_alive(self, row: WorkerRow) -> bool:
         return not self._db.members.is_dead(row, leases_count=False)
 
-    def _take_over_if_dead(self, db: Transaction, row: WorkerRow) -> bool:
+    def _is_dead(self, row: WorkerRow) -> bool:
         leases_count = time.monotonic() >= self._leases_count_at_s
-        if not self._db.members.is_dead(row, leases_count=leases_count):
-            return False
-        queue.remove_worker(db, row.id, crashed=True, max_crashes=self._max_crashes, now=now_ms())
-        self._db.members.lock_of(row.id).remove()
-        return True
+        return self._db.members.is_dead(row, leases_count=leases_count)
+
+    def _take_over_from_dead(self, db: Transaction) -> None:
+        """As far as nobody else has meanwhile."""
+        dead = [row for row in workers(db) if row.id != self.id and self._is_dead(row)]
+        _take_over(self._db, db, dead, self._max_crashes)
 
 
 def _clock_offset_ms() -> int:
@@ -262,9 +268,15 @@ async def take_over_from_dead(database: "Database") -> None:
     one is to be blamed is for a worker to say."""
 
     def transaction(db: Transaction) -> None:
-        for row in workers(db):
-            if database.members.is_dead(row):
-                queue.remove_worker(db, row.id, crashed=True, max_crashes=sys.maxsize, now=now_ms())
-                database.members.lock_of(row.id).remove()
+        dead = [row for row in workers(db) if database.members.is_dead(row)]
+        _take_over(database, db, dead, sys.maxsize)
 
     await database.write(transaction)
+
+
+def _take_over(
+    database: "Database", db: Transaction, dead: Sequence[WorkerRow], max_crashes: int
+) -> None:
+    for row in dead:
+        queue.remove_worker(db, row.id, crashed=True, max_crashes=max_crashes, now=now_ms())
+        database.members.lock_of(row.id).remove()
