@@ -35,11 +35,18 @@ settings.register_profile("slow", max_examples=400, deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also what is proven by quantity")
+    parser.addoption(
+        "--engine", choices=("chosen", "sqlite", "postgres", "both"),
+        help="where commands keep their database (default: in SQLite, and those tests that are "
+        "marked on_both_engines on PostgreSQL too; with --slow, both)",
+    )  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its option
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs with --slow only")
+    config.addinivalue_line("markers", "on_both_engines: also without --slow")
+    config.addinivalue_line("markers", "only_sqlite(reason): is not true of PostgreSQL")
     # A shell's background job ignores it, and so would all that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.load_profile("slow" if config.getoption("--slow") else "fast")
@@ -55,6 +62,28 @@ def _keep_files_in_memory(config: pytest.Config) -> None:
     if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES:
         made = config.option.basetemp = tempfile.mkdtemp(prefix="batchgen-tests-", dir=_MEMORY)
         config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" not in metafunc.fixturenames:
+        return
+    engines = _engines(metafunc.config, metafunc.definition)
+    if engines != ["sqlite"]:
+        metafunc.parametrize("engine", engines, indirect=True)
+
+
+def _engines(config: pytest.Config, test: pytest.Item) -> list[str]:
+    """On which a test of commands runs. What only PostgreSQL is asked for, SQLite's own tests are
+    left out of."""
+    wanted = config.getoption("--engine")
+    if wanted is None:
+        wanted = "both" if config.getoption("--slow") else "chosen"
+    if wanted == "chosen":
+        wanted = "both" if test.get_closest_marker("on_both_engines") else "sqlite"
+    engines = ["sqlite", "postgres"] if wanted == "both" else [wanted]
+    if test.get_closest_marker("only_sqlite") or test.get_closest_marker("slow"):
+        engines = [one for one in engines if one == "sqlite"]
+    return engines
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,9 +120,30 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def project(tmp_path: Path, simulator: Simulator) -> AsyncIterator[Project]:
+def engine(request: pytest.FixtureRequest) -> str:
+    """What keeps the database of commands."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def server(
+    engine: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> "PostgresAddress | None":
+    """Where commands keep their database if they are not told otherwise; None: in a file beside the
+    config."""
+    if engine == "sqlite":
+        return None
+    address: PostgresAddress = request.getfixturevalue("postgres")
+    monkeypatch.setenv("BATCHGEN_DATABASE", address.url)
+    return address
+
+
+@pytest.fixture
+async def project(
+    tmp_path: Path, simulator: Simulator, server: "PostgresAddress | None"
+) -> AsyncIterator[Project]:
     """On the simulated model: template "Say {word}", parser raw. No process outlives it."""
-    made = Project(tmp_path, simulator.base_url)
+    made = Project(tmp_path, simulator.base_url, server=server)
     made.config()
     made.write("prompts/user_prompts/default.txt", "Say {word}\n")
     yield made

@@ -15,10 +15,11 @@ from batchgen.shutdown import Stop
 from batchgen.userfunctions import is_foreign
 
 REMEDIES: Mapping[Remedy, str] = {
-    Remedy.NAME_DATABASE: "Name another file with database=...",
-    Remedy.ENQUEUE_FIRST: "Run a data pool first, or name the file with database=...",
+    Remedy.NAME_DATABASE: "Name another one with database=...",
+    Remedy.ENQUEUE_FIRST: "Run a data pool first, or name the database with database=...",
     Remedy.MOVE_DATABASE:
-        "Put it on a local disk with database=...; prompts and output may stay where they are.",
+        "Put it on a local disk with database=..., or on a PostgreSQL server "
+        "(database='postgresql://...'); prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the workers first: pipeline.stop().",
     Remedy.RUN_AGAIN: "Then run the same script again.",
     Remedy.NAME_EXPERIMENT: "Choose with experiment_name=...",

@@ -88,7 +88,8 @@ async def _worker(
         "BATCHGEN_MODEL_BASE_URL": config.model.base_url, "BATCHGEN_MODEL_API_KEY": _KEY,
         "BATCHGEN_MODEL_MODEL": _MODEL, "BATCHGEN_OUTPUT_DATA_EXPERIMENT_NAME": _NAME,
     }  # fmt: skip
-    arguments = ["--config", str(config.directory / "config.yaml"), "work", "-c", str(slots)]
+    arguments = ["--config", str(config.directory / "config.yaml")]
+    arguments += ["--db", str(config.database), "work", "-c", str(slots)]
     arguments += ["-q"] if session.quiet else []
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "batchgen", *arguments, env={**os.environ, **env}

@@ -14,11 +14,12 @@ if TYPE_CHECKING:  # jobs take a while to import, which --help need not wait for
     from batchgen.jobs.failures import FailedLike
 
 HINTS: Mapping[Remedy, str] = {
-    Remedy.NAME_DATABASE: "Name another file with --db.",
+    Remedy.NAME_DATABASE: "Name another database with --db.",
     Remedy.ENQUEUE_FIRST:
-        "Enqueue a data pool first ({batchgen} enqueue), or name the file with --db.",
+        "Enqueue a data pool first ({batchgen} enqueue), or name the database with --db.",
     Remedy.MOVE_DATABASE:
-        "Put it on a local disk with --db; prompts and output may stay where they are.",
+        "Put it on a local disk with --db, or on a PostgreSQL server (--db postgresql://...); "
+        "prompts and output may stay where they are.",
     Remedy.STOP_WORKERS: "Stop the worker first: {batchgen} stop --wait",
     Remedy.RUN_AGAIN: "Then run the same command again.",
     Remedy.NAME_EXPERIMENT: "Choose with --experiment.",

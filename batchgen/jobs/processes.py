@@ -17,6 +17,7 @@ parent's would be the second one, which abandons what is in flight.
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ _LOOK_EVERY_S = 0.5
 _LONGEST_LINE = 1024 * 1024
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM  # or by `batchgen stop`; what the parent does gives 0 or 3
 _ENDED_WELL = {0, 3, 4, _ENDED_BY_SIGTERM}
+_IN_THE_TASK = "BATCHGEN_DATABASE"  # which may have a password
 _STOPPED_AS_IT_BEGAN = {-signal.SIGTERM, -signal.SIGUSR1}
 
 Say = Callable[[str], None]
@@ -224,9 +226,10 @@ def _holds_for_all(halt: Halt) -> bool:
 
 async def _start(command: Sequence[str], task: WorkerTask) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
+    env = {name: value for name, value in os.environ.items() if name != _IN_THE_TASK}
     with _signals_of_the_terminal_blocked():  # the process unblocks them when it ignores them
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE, env=env
         )
     assert process.stdin is not None
     process.stdin.write(json.dumps(task.to_json()).encode() + b"\n")

@@ -9,6 +9,7 @@ import pytest
 from batchgen import DataGenerationPipeline
 from batchgen.errors import InputError, TemplateError, UsageError
 from batchgen.simulate import Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -94,7 +95,7 @@ async def test_a_pool_in_memory_with_a_bad_item_enqueues_nothing(
 async def test_a_bad_pool_leaves_no_database_behind(here: Project) -> None:
     with pytest.raises(InputError):
         await DataGenerationPipeline().run(["topic"])
-    assert not here.database.exists()
+    assert is_untouched(here.database)
 
 
 async def test_a_stream_with_a_bad_item_asks_for_nothing_and_later_runs_for_what_they_pass(

@@ -10,6 +10,7 @@ from batchgen import DataGenerationPipeline, StoppedError
 from batchgen.api import showing
 from batchgen.errors import BatchgenError, ConfigError, InputError, UsageError
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project, ended
 
 Words = Callable[[int], Iterator[dict[str, Any]]]
@@ -264,7 +265,7 @@ async def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_enqueu
     with pytest.raises(ConfigError, match=said) as raised:
         await DataGenerationPipeline(**settings).run(words(2), max_cost=1)
     assert "--" not in str(raised.value)
-    assert not here.database.exists()
+    assert is_untouched(here.database)
 
 
 async def test_a_variable_that_no_template_uses_is_told(

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from batchgen import DataGenerationPipeline, Step
 from batchgen.errors import ConfigError, TemplateError, UsageError
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 
 
@@ -312,7 +313,7 @@ async def test_nothing_of_a_pool_with_a_bad_item_is_enqueued(
 ) -> None:
     with pytest.raises(UsageError, match=r"data_pool\[2\].*draft"):
         await pipeline.run([*topics(2), {"topic": "x", "draft": "taken"}])
-    assert not here.database.exists()
+    assert is_untouched(here.database)
 
 
 async def test_steps_of_the_config_run_from_python(here: Project) -> None:

@@ -5,7 +5,8 @@ from signal import SIGKILL
 from typing import Any
 
 from batchgen.simulate import Behaviour, Simulator
-from tests.kits.crashes import look, until
+from tests.kits.crashes import until
+from tests.kits.database import look
 from tests.kits.processes import Process
 from tests.kits.project import Project
 

@@ -242,7 +242,7 @@ async def test_a_function_that_was_moved_or_renamed_is_no_question(
     moved.write("code.py", CODE)
     steps(moved)
     moved.write("pool.jsonl", (done.path / "pool.jsonl").read_bytes())
-    moved.write("batchgen.db", done.database.read_bytes())
+    moved.write("batchgen.db", done.file.read_bytes())
     told = await moved.batchgen("run", "pool.jsonl")
     assert told.code == 0, told.err
     assert states(moved)["critique"] == {"done": 2}

@@ -5,10 +5,10 @@ import csv
 import json
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ from batchgen.cli.hints import HINTS
 from batchgen.errors import Remedy
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
+from tests.kits.database import change
 from tests.kits.project import Project, ended
 from tests.kits.typist import Typist
 
@@ -423,11 +424,8 @@ async def test_with_a_time_stamp_a_second_run_has_the_same_file(
     project.pool(words(2))
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     # As if it had been made long ago.
-    created = project.query("select strftime('%s', '2026-01-02 03:04:05', 'utc')")[0][0]
-    connection = sqlite3.connect(project.database)
-    with connection:
-        connection.execute("update experiments set created_at = ? * 1000", (int(created),))
-    connection.close()
+    made_at_ms = int(datetime(2026, 1, 2, 3, 4, 5).timestamp() * 1000)  # noqa: DTZ001  local
+    change(project.database, f"update experiments set created_at = {made_at_ms}")
     (first,) = (project.path / "out").iterdir()
     assert re.fullmatch(r"e_\d{8}-\d{6}\.jsonl", first.name)
     project.pool(words(3))
@@ -740,6 +738,7 @@ async def test_what_init_writes_runs_as_it_is(
 
 async def test_the_demo_survives_its_kill_and_a_second_one_calls_nothing(project: Project) -> None:
     # In a process, as what its worker says is seen too.
+    project.env["BATCHGEN_DATABASE"] = str(project.path / "not-simulated.db")
     first = await project.process("demo", "-c", "2", "--samples", "2")
     assert first.code == 0, first.err
     assert "This is a simulation" in first.err
@@ -752,7 +751,8 @@ async def test_the_demo_survives_its_kill_and_a_second_one_calls_nothing(project
     assert again.code == 0
     assert "10 done, 0 failed, 0 left; 0 calls in this run" in again.err
     assert output.read_bytes() == before
-    assert not (project.path / "batchgen.db").exists()
+    assert not list(project.path.glob("*.db"))
+    assert "not-simulated" not in first.err
 
 
 async def test_the_hints_of_the_demo_work_when_they_are_copied(project: Project) -> None:

@@ -1,12 +1,12 @@
 """What a command says in the end: nothing that was left out goes unsaid."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import change
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -108,7 +108,7 @@ async def test_status_of_one_experiment(project: Project, batchgen: Typist, word
 async def test_parsing_again_is_no_speed(project: Project, batchgen: Typist, words: Words) -> None:
     project.pool(words(3))
     await batchgen("run", "pool.jsonl")
-    with sqlite3.connect(project.database) as table:  # as if they had been an hour ago
-        table.execute("update attempts set finished_at = finished_at - 3600000")
+    # As if they had been an hour ago.
+    change(project.database, "update attempts set finished_at = finished_at - 3600000")
     assert (await batchgen("reparse", "--all", "--parser", "json")).code == 3
     assert (await batchgen("status", "--json")).json["items_per_s"] == 0

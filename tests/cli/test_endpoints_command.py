@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 
 
@@ -193,7 +194,7 @@ async def test_what_an_endpoint_does_not_take_is_refused_before_anything_is_enqu
     project.pool(WORDS)
     refused = await project.batchgen("enqueue", "pool.jsonl")
     assert (refused.code, words in refused.err) == (2, True), refused
-    assert not project.database.exists()
+    assert is_untouched(project.database)
 
 
 async def test_another_endpoint_is_another_recipe(project: Project) -> None:

@@ -33,13 +33,13 @@ async def done_project(project: Project, words: Words) -> Project:
 @pytest.mark.parametrize("name", ["batchgen.db", "batchgen.db-gate", "./batchgen.db", "link"])
 async def test_the_work_database_is_never_replaced(done_project: Project, name: str) -> None:
     (done_project.path / "link").symlink_to("batchgen.db")
-    before = done_project.database.read_bytes()
+    before = done_project.file.read_bytes()
     refused = await done_project.batchgen("export", "-o", name)
     assert (refused.code, refused.err) == (
         2,
         f"error: {Path(name)}: belongs to the work database; name another file for the export.\n",
     )
-    assert done_project.database.read_bytes() == before
+    assert done_project.file.read_bytes() == before
     assert (await done_project.batchgen("verify")).code == 0
 
 

@@ -9,6 +9,7 @@ import pytest
 from batchgen.cli import cli
 from batchgen.cli.group import GLOBAL_OPTIONS
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -45,7 +46,7 @@ async def test_they_are_taken_after_the_command_too(
     assert ran.code == 0, ran.err
     assert ran.out
     assert not (elsewhere.path / "y.db").exists()
-    assert not elsewhere.database.exists()
+    assert is_untouched(elsewhere.database)
 
 
 async def test_quiet_and_verbose_after_the_command_are_heeded(

@@ -1,5 +1,6 @@
 """A prompt, a model and a server given on the command line, in place of the config's."""
 
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -35,4 +36,4 @@ async def test_a_wrong_one_is_told_in_one_line(project: Project, batchgen: Typis
     wrong = await batchgen("run", "pool.jsonl", "--base-url", "ftp://x")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert "base_url: must be http://host" in wrong.err
-    assert not project.database.exists()
+    assert is_untouched(project.database)

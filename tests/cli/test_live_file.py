@@ -16,7 +16,8 @@ from batchgen.items import Done
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import FileUse, open_store
 from batchgen.store.transactions import files, repair
-from tests.kits.crashes import locked, look, said, until
+from tests.kits.crashes import said, until
+from tests.kits.database import locked, look
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.table import Table, answered, open_table

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from batchgen.simulate import Behaviour, Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -150,7 +151,7 @@ async def test_a_setting_that_cannot_be_is_refused(
 ) -> None:
     refused = await batchgen("retry", "--set", setting)
     assert (refused.code, refused.err) == (2, f"error: {error}\n")
-    assert not project.database.exists()
+    assert is_untouched(project.database)
 
 
 async def test_settings_are_read_as_in_the_config(

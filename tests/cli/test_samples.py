@@ -2,8 +2,6 @@
 
 import csv
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from batchgen.prompts import Renderer
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import OtherRecipe
 from batchgen.store.transactions import rows as rows_of_store
+from tests.kits.database import change
 from tests.kits.project import Project
 from tests.kits.table import OTHER_RECIPE, RECIPE, Table, answered, new_database, new_item
 from tests.kits.typist import Typist
@@ -423,7 +422,6 @@ async def test_verify_finds_a_sample_that_is_there_twice(
 ) -> None:
     await mixed(project, simulator)
     assert (await batchgen("verify")).code == 0
-    with closing(sqlite3.connect(project.database)) as db, db:
-        db.execute("update items set sample = 3 where id = 2")
+    change(project.database, "update items set sample = 3 where id = 2")
     found = await batchgen("verify")
     assert (found.code, found.out) == (1, "id 'a' is there more than once\n")

@@ -10,7 +10,8 @@ from batchgen.limits import Limits
 from batchgen.simulate import Simulator
 from batchgen.store import OrderChange, Orders, open_store
 from batchgen.store.transactions.steering import change_orders, orders_of
-from tests.kits.crashes import look, until
+from tests.kits.crashes import until
+from tests.kits.database import look
 from tests.kits.project import Project, ended
 from tests.kits.table import open_table
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from batchgen.simulate import Simulator
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 
 TWO_STEPS = """\
@@ -72,7 +73,7 @@ async def test_a_dry_run_says_what_each_step_costs(two_steps: Project) -> None:
         "Estimated for 6 calls: 366 tokens in, 450 out (at most, by max_tokens); no cost, as the "
         "price is not known; see model.price",
     ]
-    assert not two_steps.database.exists()
+    assert is_untouched(two_steps.database)
 
 
 async def test_a_dry_run_says_where_it_cannot_know_how_many(project: Project) -> None:

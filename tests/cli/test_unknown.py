@@ -2,13 +2,12 @@
 
 import re
 import signal
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
 
 from batchgen.simulate import Simulator
+from tests.kits.database import change
 from tests.kits.project import Project
 from tests.kits.typist import Typist
 
@@ -135,13 +134,14 @@ async def test_of_very_many_only_some_are_looked_at(project: Project, batchgen: 
     project.config(price=CENT_A_TOKEN, max_tokens=MAX_TOKENS)
     project.pool([{"word": "a"}])
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
-    with closing(sqlite3.connect(project.database)) as db, db:
-        db.execute(
-            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 6000)"
-            " insert into attempts (item_id, epoch, worker_id, finished_at, outcome)"
-            " select 1, 1, 1, 0, 'unknown' from n"
-        )
-        db.execute("update totals set calls = calls + 6000, unknown_calls = 6000")
+    change(
+        project.database,
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 6000)"
+        " insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome)"
+        " select 1000 + i, 1, 1, 1, 0, 'unknown' from n",
+    )
+    totals = "totals" if project.server is None else "totals_by_worker"
+    change(project.database, f"update {totals} set calls = calls + 6000, unknown_calls = 6000")
     found = await total(batchgen)
     assert (found["unknown_calls"], found["unknown_max_calls"]) == (6000, 5000)
     assert found["unknown_max_cost_usd"] == pytest.approx(5000 * MOST)

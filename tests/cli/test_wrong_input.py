@@ -177,14 +177,14 @@ REFUSED = [
         Case(
             f"no-database-{command.split()[0]}",
             "<dir>/batchgen.db: no such database. Enqueue a data pool first (batchgen enqueue), or"
-            " name the file with --db.",
+            " name the database with --db.",
             command,
         )
         for command in ["work", "status", "export", "retry", "show 1", "verify", "failures"]
     ),
     Case(
         "database-directory",
-        "<dir>/prompts: is a directory, not a database. Name another file with --db.",
+        "<dir>/prompts: is a directory, not a database. Name another database with --db.",
         "--db prompts enqueue pool.jsonl",
     ),
     Case(

@@ -18,7 +18,8 @@ from signal import SIGKILL
 from typing import Any
 
 from batchgen.simulate import Simulator
-from tests.kits.crashes import contradictions, look, send
+from tests.kits.crashes import contradictions, send
+from tests.kits.database import look
 from tests.kits.pipelines import NAME, Pipeline, calm_run, pool
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended, without_times

@@ -34,7 +34,8 @@ from batchgen.store.sqlite.connection import open_database
 from batchgen.store.sqlite.gate import Gate
 from batchgen.store.sqlite.transaction import SqliteTransaction
 from tests.crash.chain_chaos import chain_chaos
-from tests.kits.crashes import contradictions, look, send, until
+from tests.kits.crashes import contradictions, send, until
+from tests.kits.database import look
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Ended

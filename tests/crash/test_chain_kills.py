@@ -15,11 +15,14 @@ from signal import SIGKILL
 import pytest
 
 from batchgen.simulate import Simulator
-from tests.kits.crashes import at_the_write_lock, contradictions, locked, send
+from tests.kits.crashes import at_the_write_lock, contradictions, send
+from tests.kits.database import locked
 from tests.kits.pipelines import KINDS, Calm, Pipeline, asked, asked_again, calm_run, exported_text
 from tests.kits.pipelines import pool as pool_of
 from tests.kits.processes import Process
 from tests.kits.project import Project
+
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
 
 ITEMS = 14
 SLOTS = 3
@@ -89,7 +92,7 @@ async def answered_but_not_committed(job: ChainsJob, n: int) -> AsyncIterator[li
     async with waiting_in_the_middle(job, n) as workers:
         with locked(job.project.database):
             job.simulator.release()
-            pid = await at_the_write_lock(job.project.database, [each.pid for each in workers])
+            pid = await at_the_write_lock(job.project.file, [each.pid for each in workers])
             yield sorted(workers, key=lambda each: each.pid != pid)
 
 

@@ -15,6 +15,8 @@ from batchgen.simulate import Simulator
 from tests.kits.crashes import send, until
 from tests.kits.project import Project, without_times
 
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
+
 Words = Callable[[int], Iterator[dict[str, Any]]]
 SLOTS = 10
 

@@ -23,6 +23,8 @@ from tests.kits.pipelines import JUDGED, Pipeline, asked_again, exported_text, p
 from tests.kits.processes import Process
 from tests.kits.project import Project
 
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
+
 ITEMS = int(os.environ.get("JUDGED_ITEMS", "200"))
 WORKERS, SLOTS = 3, 8
 

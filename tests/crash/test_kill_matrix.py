@@ -25,19 +25,20 @@ import pytest_asyncio
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store.sqlite.migrate import migrations
 from tests.kits.crashes import (
-    Stranger,
     at_the_write_lock,
     contradictions,
     exported,
     gate_is_stuck,
-    locked,
     said,
     send,
     until,
 )
+from tests.kits.database import Stranger, locked
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Typist
+
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
 
 ITEMS = 60
 BIG_ITEMS = 24  # of them; of a big pool the first 17 fill a chunk
@@ -156,7 +157,7 @@ async def answered_but_not_committed(
     """The one that waits for the write lock with its answers comes first."""
     with locked(job.project.database):
         job.simulator.release()
-        pid = await at_the_write_lock(job.project.database, [each.pid for each in workers])
+        pid = await at_the_write_lock(job.project.file, [each.pid for each in workers])
         yield sorted(workers, key=lambda each: each.pid != pid)
 
 
@@ -208,7 +209,7 @@ async def stuck(job: WholeJob, end: End, *command: str) -> AsyncIterator[Process
     """A command that has to write and cannot, as a stranger has the write lock."""
     stranger = Stranger(job.project.database)
     process = await job.project.start(*command)
-    await at_the_write_lock(job.project.database, [process.pid])
+    await at_the_write_lock(job.project.file, [process.pid])
     yield process
     stranger.let_go()
     await has_ended(process, end)
@@ -269,7 +270,7 @@ async def first_command_before_it_makes_its_tables(
     job: WholeJob, end: End
 ) -> AsyncIterator[Process]:
     job.project.pool(pool())
-    job.project.database.touch()
+    job.project.file.touch()
     async with stuck(job, end, "enqueue", "pool.jsonl") as process:
         yield process
     assert job.project.query("pragma user_version") in ([(0,)], [(len(migrations()),)])
@@ -282,7 +283,7 @@ async def first_command_while_it_makes_its_tables(
     job.project.pool(pool())
     journal = Path(f"{job.project.database}-journal")
     while (process := await pinned(job, journal.exists, "enqueue", "pool.jsonl")) is None:
-        job.project.database.unlink()
+        job.project.file.unlink()
     yield process
     await has_ended(process, end)
 
@@ -440,7 +441,7 @@ async def wake(
     job: WholeJob, victims: list[Process], others: list[Process], at_work: AtWork
 ) -> None:
     """When the others have done all; but one that was suspended while it wrote holds them up."""
-    if not await gate_is_stuck(job.project.database):
+    if not await gate_is_stuck(job.project.file):
         assert [await other.wait() for other in others] == [0] * len(others)
     for victim in victims:
         send(victim, SIGCONT)
@@ -510,7 +511,7 @@ async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dea
     workers = [await job.worker(fresh=True) for _ in range(3)]
     await job.simulator.received(SLOTS * 3)
     with locked(job.project.database):
-        pid = await at_the_write_lock(job.project.database, [worker.pid for worker in workers])
+        pid = await at_the_write_lock(job.project.file, [worker.pid for worker in workers])
         (sleeper,) = (worker for worker in workers if worker.pid == pid)
         send(sleeper, SIGSTOP)
         await asyncio.to_thread(wait_until_suspended, pid)

@@ -14,8 +14,11 @@ import pytest
 from batchgen.simulate import Simulator
 from tests.crash.chain_chaos import chain_chaos
 from tests.crash.chaos import ACTS, ERRORS, Plan, chaos, churn
-from tests.kits.crashes import contradictions, look, send, until
+from tests.kits.crashes import contradictions, send, until
+from tests.kits.database import look
 from tests.kits.project import Project
+
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
 
 # Generous for a takeover on a loaded machine; a lease is a minute.
 SOON_MS = 10_000

@@ -20,11 +20,14 @@ from batchgen.items import NewItem, Outcome, Recipe, Release
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import ClaimRequest, OtherRecipe, key_of_content, open_store
 from batchgen.store.sqlite.gate import Gate
-from tests.kits.crashes import contradictions, exported, locked, said, send, until
+from tests.kits.crashes import contradictions, exported, said, send, until
+from tests.kits.database import locked
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.table import claims, open_table
 from tests.kits.typist import Typist
+
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
 
 ITEMS = 12
 SLOTS = 3
@@ -159,7 +162,7 @@ async def test_a_gate_that_stays_closed_is_waited_for_once(
     """Not again to leave, and to close each connection."""
     project.pool(pool())
     await typist("enqueue", "pool.jsonl")
-    holder, gate = Gate(project.database), Gate(project.database, deadline_s=3)
+    holder, gate = Gate(project.file), Gate(project.file, deadline_s=3)
     with closing(holder), closing(gate), holder.hold():
         with pytest.raises(StoreBusyError), gate.hold():
             pass
@@ -278,7 +281,7 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(
     for directory in (project.path, *project.path.parents):
         if directory.stat().st_uid == 0 and directory != Path("/"):
             directory.chmod(directory.stat().st_mode | 0o055)
-    before = project.database.read_bytes()
+    before = project.file.read_bytes()
     process = await asyncio.create_subprocess_exec(
         "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
         sys.executable, "-m", "batchgen", "run", "pool.jsonl",
@@ -293,9 +296,10 @@ async def test_a_directory_that_cannot_be_written_is_refused_with_words(
     assert refused.code == 1, refused.err
     assert refused.err == (
         f"error: {project.database}-gate: cannot make this lock file (Permission denied). "
-        "batchgen needs to write in the directory of the database. Name another file with --db.\n"
+        "batchgen needs to write in the directory of the database. Name another database with "
+        "--db.\n"
     )
-    assert project.database.read_bytes() == before
+    assert project.file.read_bytes() == before
     await assert_completed(project, typist)
 
 
@@ -336,14 +340,14 @@ async def test_a_database_that_goes_away_under_a_worker_and_is_put_back_costs_no
     process = await start_impatient(project, "work", "-c", str(SLOTS))
     await simulator.received(SLOTS)
     aside = project.path / "aside.db"
-    project.database.rename(aside)
+    project.file.rename(aside)
     if how == "replaced":
-        project.database.write_bytes(b"something else")
+        project.file.write_bytes(b"something else")
     simulator.release()
     await said(process, GONE.format(project.database))
     if how == "replaced":
-        assert project.database.read_bytes() == b"something else"
-    aside.replace(project.database)
+        assert project.file.read_bytes() == b"something else"
+    aside.replace(project.file)
     assert (await ended(process)).code == 0
     assert simulator.calls == ITEMS
     await assert_completed(project, typist)
@@ -375,7 +379,7 @@ async def test_a_lock_file_that_somebody_removes_makes_no_worker_dead(
 
 def break_writing(project: Project, table: str, change: str) -> None:
     """Make this change of the table fail for good, and all else go on."""
-    with closing(sqlite3.connect(project.database)) as db:
+    with closing(sqlite3.connect(project.file)) as db:
         db.execute(
             f"create trigger broken before {change} on {table}"
             " begin select raise(abort, 'out of order'); end"
@@ -424,7 +428,7 @@ async def test_a_worker_that_cannot_write_its_answers_leaves_them_to_be_known_as
     assert failed.code == 1
     assert "Traceback" not in failed.err
     assert project.query("select count(*) from reservations") == [(SLOTS,)]
-    with closing(sqlite3.connect(project.database)) as db:
+    with closing(sqlite3.connect(project.file)) as db:
         db.execute("drop trigger broken")
     await assert_completed(project, typist)
     assert project.query(UNKNOWN) == [(SLOTS, pytest.approx(SLOTS))]
@@ -436,23 +440,23 @@ async def test_a_copy_that_is_restored_beside_the_log_of_a_crash_is_not_worked_o
     """SQLite would mix the two until both are damaged, with all that was paid for meanwhile."""
     project.pool({"word": f"w{n}"} for n in range(400))
     assert (await typist("enqueue", "pool.jsonl")).code == 0
-    copy = project.database.read_bytes()
+    copy = project.file.read_bytes()
     await typist("work", "-c", "20", "--max-items", "200")
     worker = await project.start("work", "-c", "20")
     await simulator.received(300)
     worker.kill()
     await worker.wait()
-    crashed, log = project.database.read_bytes(), project.path / "batchgen.db-wal"
+    crashed, log = project.file.read_bytes(), project.path / "batchgen.db-wal"
     left, calls = log.read_bytes(), simulator.calls
-    project.database.write_bytes(copy)
+    project.file.write_bytes(copy)
     for command in ("status", "work", "verify"):
         refused = await typist(command)
         assert refused.code == 1
         assert "it and its log (batchgen.db-wal) do not belong together" in refused.err
-    assert (project.database.read_bytes(), log.read_bytes()) == (copy, left)
+    assert (project.file.read_bytes(), log.read_bytes()) == (copy, left)
     assert simulator.calls == calls
 
-    project.database.write_bytes(crashed)
+    project.file.write_bytes(crashed)
     assert (await typist("status")).code == 0
 
 
@@ -461,15 +465,15 @@ async def test_a_database_cut_short_is_refused_and_left_as_it_is(
 ) -> None:
     project.pool(pool())
     await typist("run", "pool.jsonl")
-    whole = project.database.read_bytes()
+    whole = project.file.read_bytes()
     for size in (100, len(whole) // 2, len(whole) - 1000):
-        project.database.write_bytes(whole[:size])
+        project.file.write_bytes(whole[:size])
         for command in ("run pool.jsonl", "verify"):
             refused = await typist(*command.split())
             assert refused.code == 1, (size, command, refused)
             assert "Traceback" not in refused.err
             assert "malformed" in refused.err + refused.out or "damaged" in refused.err, refused
-    project.database.write_bytes(whole)
+    project.file.write_bytes(whole)
     await assert_completed(project, typist)
 
 
@@ -478,13 +482,13 @@ async def test_a_database_of_a_newer_batchgen_is_left_alone_by_a_worker(
 ) -> None:
     project.pool(pool())
     await typist("enqueue", "pool.jsonl")
-    with closing(sqlite3.connect(project.database)) as db:
+    with closing(sqlite3.connect(project.file)) as db:
         (version,) = db.execute("pragma user_version").fetchone()
         db.execute("pragma user_version = 99")
     refused = await typist("work")
     assert refused.code == 1
     assert "made by a newer batchgen (schema 99; this one knows " in refused.err
-    with closing(sqlite3.connect(project.database)) as db:
+    with closing(sqlite3.connect(project.file)) as db:
         db.execute(f"pragma user_version = {version}")
     await assert_completed(project, typist)
 

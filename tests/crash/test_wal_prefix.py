@@ -20,6 +20,8 @@ from tests.kits.pipelines import KINDS, Pipeline, exported_text
 from tests.kits.pipelines import pool as pool_of
 from tests.kits.project import Project, without_times
 
+pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
+
 Words = Callable[[int], Iterator[dict[str, Any]]]
 WAL_HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
@@ -40,9 +42,9 @@ async def run_and_keep_the_log(project: Project) -> tuple[bytes, bytes]:
     """Of `pool.jsonl`; the database before it and the log."""
     project.pool([], "empty.jsonl")
     await project.batchgen("enqueue", "empty.jsonl")  # makes the tables
-    base = project.database.read_bytes()  # before we have a lock, which closing it would drop
+    base = project.file.read_bytes()  # before we have a lock, which closing it would drop
     # As long as somebody has the file open, closing it is not the end of the log.
-    reader = sqlite3.connect(project.database)
+    reader = sqlite3.connect(project.file)
     reader.execute("select count(*) from items").fetchall()
     assert (await project.batchgen("run", "pool.jsonl", "-c", "4")).code == 0
     log = Path(f"{project.database}-wal").read_bytes()

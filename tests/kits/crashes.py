@@ -11,13 +11,15 @@ import fcntl
 import os
 import signal
 import sqlite3
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Collection
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchgen.database_address import DatabaseAddress
+from tests.kits.database import look
 from tests.kits.processes import Process
 from tests.kits.project import Project, without_times
 from tests.kits.typist import Ended
@@ -25,26 +27,6 @@ from tests.kits.typist import Ended
 _LOOK_EVERY_S = 0.005
 # Looks in a row at which the gate must have the same holder: longer than any transaction of ours.
 _LOOKS = 40
-
-
-class Stranger:
-    """A SQL shell with an open transaction: nobody else can write."""
-
-    def __init__(self, database: Path) -> None:
-        self._db = sqlite3.connect(database, isolation_level=None, timeout=20)
-        self._db.execute("begin immediate")
-
-    def let_go(self) -> None:
-        self._db.close()
-
-
-@contextmanager
-def locked(database: Path) -> Iterator[Stranger]:
-    stranger = Stranger(database)
-    try:
-        yield stranger
-    finally:
-        stranger.let_go()
 
 
 def send(process: Process, signum: signal.Signals) -> None:
@@ -104,30 +86,26 @@ async def gate_is_stuck(database: Path) -> bool:
     return True
 
 
-def look(database: Path, sql: str, timeout_s: float = 20) -> list[Any]:
-    """Ask the database while others work on it: read-only, so closing checkpoints nothing."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=timeout_s)) as db:
-        return db.execute(sql).fetchall()
-
-
-async def until(database: Path, sql: str, least: int = 1) -> None:
+async def until(database: DatabaseAddress, sql: str, least: int = 1) -> None:
     """Until a count in the database, seen from outside, is at least so high."""
     async with asyncio.timeout(30):
-        while not (database.exists() and _count(database, sql) >= least):
+        while not _is_at_least(database, sql, least):
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def _count(database: Path, sql: str) -> int:
+def _is_at_least(database: DatabaseAddress, sql: str, least: int) -> bool:
+    if isinstance(database, Path) and not database.exists():
+        return False
     try:
-        return int(look(database, sql)[0][0])
+        return int(look(database, sql)[0][0]) >= least
     except sqlite3.Error:  # the schema is being made at this moment
-        return 0
+        return False
 
 
 def contradictions(project: Project, verified: Ended) -> list[str]:
     """What is wrong with a database that nobody works on any more, a line each."""
     found = [] if verified.code == 0 else [f"verify: {verified.out}{verified.err}"]
-    with closing(sqlite3.connect(project.database)) as db:
+    with closing(sqlite3.connect(project.file)) as db:
         found += [f"integrity: {row}" for (row,) in db.execute("pragma integrity_check")
                   if row != "ok"]  # fmt: skip
         found += [f"foreign key: {row}" for row in db.execute("pragma foreign_key_check")]

@@ -105,7 +105,7 @@ async def start(
     foreground, Ctrl-C there is a signal to it."""
     if fresh or sys.platform != "linux" or any(map(_counts_at_start_only, env)):
         return await _start_fresh(arguments, cwd, env, stdin, terminal, foreground)
-    return await _start_warm(arguments, cwd, env, stdin, terminal, foreground)
+    return await _fork(arguments, cwd, {**os.environ, **env}, stdin, terminal, foreground)
 
 
 def _counts_at_start_only(variable: str) -> bool:
@@ -137,14 +137,14 @@ def _take_the_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-async def _start_warm(
+async def _fork(
     arguments: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bool,
     terminal: int | None, foreground: bool,
 ) -> WarmProcess:  # fmt: skip
     request = {
         "arguments": arguments,
         "cwd": str(cwd),
-        "env": {**os.environ, **env},
+        "env": dict(env),
         "foreground": foreground,
         "blocked": [*signal.pthread_sigmask(signal.SIG_BLOCK, ())],
     }
@@ -317,10 +317,10 @@ def _warm_worker_processes() -> None:
     asyncio.create_subprocess_exec = _start_worker_process  # type: ignore[assignment]
 
 
-async def _start_worker_process(*command: str, **_: Any) -> WarmProcess:
+async def _start_worker_process(*command: str, env: Mapping[str, str], **_: Any) -> WarmProcess:
     """What `asyncio.create_subprocess_exec` returns, as far as a parent uses it."""
     assert command == worker_process.COMMAND
-    return await _start_warm(command, Path.cwd(), {}, stdin=True, terminal=None, foreground=False)
+    return await _fork(command, Path.cwd(), env, stdin=True, terminal=None, foreground=False)
 
 
 def _run_next(forker: _Forker) -> NoReturn:

@@ -1,12 +1,13 @@
 """A directory with a job in it, and commands to run there."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchgen.database_address import DatabaseAddress, PostgresAddress
+from tests.kits.database import ask
 from tests.kits.processes import Process, start
 from tests.kits.typist import Ended, Typist
 
@@ -21,9 +22,15 @@ class Project:
     base_url: str
     env: dict[str, str] = field(default_factory=dict)
     running: list[Process] = field(default_factory=list)
+    server: PostgresAddress | None = None  # of the database, where it is no file
 
     @property
-    def database(self) -> Path:
+    def database(self) -> DatabaseAddress:
+        return self.server or self.file
+
+    @property
+    def file(self) -> Path:
+        """Of the database, where it is one."""
         return self.path / "batchgen.db"
 
     def write(self, name: str, text: str | bytes) -> Path:
@@ -67,11 +74,7 @@ class Project:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Any]:
         """Ask the database while nobody works on it."""
-        connection = sqlite3.connect(self.database)
-        try:
-            return connection.execute(sql, parameters).fetchall()
-        finally:
-            connection.close()
+        return ask(self.database, sql, parameters)
 
 
 async def ended(process: Process, stdin: bytes | None = None) -> Ended:

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from batchgen.simulate import Simulator
 from batchgen.store import open_store
 from batchgen.worker.stats import Stats
 from tests.kits.crashes import said, until
+from tests.kits.database import change
 from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 
@@ -197,8 +196,7 @@ async def test_a_bug_in_the_parent_ends_the_run_and_is_said(
     )
     await simulator.received(SLOTS)
     await until(project.database, "select count(report) from workers", 2)
-    with closing(sqlite3.connect(project.database)) as db, db:
-        db.execute("update workers set report = '1'")  # which is no report
+    change(project.database, "update workers set report = '1'")  # which is no report
     async with asyncio.timeout(60):
         work = await ended(process)
     assert work.code == 1, work.err

@@ -17,6 +17,8 @@ from batchgen.store.sqlite.problems import store_error
 from tests.kits.project import Project
 from tests.kits.typist import Ended
 
+pytestmark = pytest.mark.only_sqlite("it is about files")
+
 # Opens a database, says so, and keeps it open until its stdin ends.
 OPEN = """
 import asyncio, sys
@@ -77,7 +79,7 @@ async def test_links_in_a_circle_are_refused(project: Project) -> None:
 async def test_a_second_hard_link_is_refused_under_either_name(project: Project) -> None:
     project.pool([{"word": "x"}])
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    os.link(project.database, project.path / "other.db")
+    os.link(project.file, project.path / "other.db")
     for name in ("batchgen.db", "other.db"):
         refused = await project.batchgen("--db", name, "work")
         assert refused.code == 1
@@ -170,7 +172,7 @@ async def test_what_is_made_is_for_its_owner_alone(project: Project) -> None:
         os.umask(old_umask)
     assert ran.code == 0
     made = [
-        project.database, project.path / "batchgen.db-gate", project.path / "live.jsonl",
+        project.file, project.path / "batchgen.db-gate", project.path / "live.jsonl",
         project.path / "output" / "default.jsonl", *(project.path / "logs").iterdir(),
     ]  # fmt: skip
     assert [(path.name, mode_of(path)) for path in made if mode_of(path) != 0o600] == []

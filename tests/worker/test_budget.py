@@ -16,6 +16,7 @@ from batchgen.llm.prices import Prices
 from batchgen.simulate import Behaviour, Simulator
 from batchgen.store import Budget, Grant, Reservation
 from batchgen.store.transactions.budget import reserve
+from tests.kits.database import is_untouched
 from tests.kits.project import Project
 from tests.kits.table import open_table
 from tests.kits.typist import Ended
@@ -207,7 +208,7 @@ async def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_enqueu
     project.pool([{"word": "w1"}])
     refused = await project.batchgen("run", "pool.jsonl", "--max-cost", "3")
     assert (refused.code, "max_tokens" in refused.err) == (2, True), refused.err
-    assert not project.database.exists()
+    assert is_untouched(project.database)
 
 
 async def test_two_workers_share_a_budget(priced: Project) -> None:
