@@ -1,7 +1,7 @@
 """What the store needs of an engine: its doors. Each engine has a folder beside transactions/."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -145,5 +145,5 @@ class Database(Reads, Protocol):
         """One process at a time enqueues into a database; others wait for it. `say` gets why.
         Raises UsageError after `patience_s`."""
 
-    def only_parsing_again(self) -> AbstractContextManager[bool]:
+    def only_parsing_again(self) -> AbstractAsyncContextManager[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""

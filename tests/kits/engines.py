@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from batchgen.database_address import PostgresAddress
-from batchgen.items import NewItem, State
-from batchgen.store import Added, Intake
-from batchgen.store.deltas import CounterDeltas
-from batchgen.store.postgres.adapting import as_json
+from batchgen.items import NewItem
+from batchgen.store import Added, Intake, NewRows
+from batchgen.store.postgres.additions import Chunk, Pass
 from batchgen.store.postgres.opening import connect
+from batchgen.store.postgres.pool_memory import NewKeys
 from batchgen.store.postgres.session import ALONE, Session
 from batchgen.store.postgres.transaction import Answer, PostgresTransaction
 from batchgen.store.seen_keys import SeenKeys
@@ -18,7 +18,7 @@ from batchgen.store.sqlite import additions
 from batchgen.store.sqlite.item_keys import begin_pass
 from batchgen.store.sqlite.transaction import SqliteTransaction
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.deltas import write_deltas
+from batchgen.store.transactions.additions import add_items, count_new
 
 T = TypeVar("T")
 
@@ -37,6 +37,10 @@ class Engine(Protocol):
     def begin_pass(self, db: Any) -> SeenKeys: ...
 
     def add_items(self, db: Any, into: Intake, rows: Sequence[NewItem], priority: int) -> Added: ...
+
+    def begin_count(self) -> int: ...
+
+    def count_new(self, into: Intake, rows: Sequence[NewItem], first: int) -> NewRows: ...
 
 
 class SqliteEngine:
@@ -68,11 +72,19 @@ class SqliteEngine:
     ) -> Added:
         return additions.add_items(db, into, rows, priority)
 
+    def begin_count(self) -> int:
+        return self.run(additions.begin_count)
+
+    def count_new(self, into: Intake, rows: Sequence[NewItem], first: int) -> NewRows:
+        return self.run(lambda db: additions.count_new(db, into, rows, first))
+
 
 class PostgresEngine:
     """With a connection to write, and one to look at what is there."""
 
     def __init__(self, address: PostgresAddress) -> None:
+        self._pass = Pass()
+        self._chunk: Chunk | None = None
         self._own: dict[str, object] = {"this_worker": 0, "this_machine": "here"}
         self._looking, server = connect(address)
         self._session = Session(address, *connect(address), self._own)
@@ -81,9 +93,13 @@ class PostgresEngine:
     def run(self, transaction: Callable[[PostgresTransaction], T], worker_id: int = 0) -> T:
         self._own["this_worker"] = worker_id
         try:
-            return self._session.run(ALONE, transaction)
+            result = self._session.run(ALONE, transaction)
         finally:
             self._own["this_worker"] = 0
+            chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            self._pass.keep(chunk)
+        return result
 
     def query(self, sql: str, parameters: Sequence[Any]) -> tuple[list[str], list[Any]]:
         pieces = sql.split("?")
@@ -93,34 +109,25 @@ class PostgresEngine:
         return names, cursor.fetchall() if names else []
 
     def begin_pass(self, db: Transaction) -> SeenKeys:
+        self._pass = Pass()
         return SeenKeys()
 
     def add_items(
         self, db: Transaction, into: Intake, rows: Sequence[NewItem], priority: int
     ) -> Added:
-        """Rows that are all new; until the engine has an intake of its own."""
-        assert isinstance(db, PostgresTransaction)
-        first = db.first_new("items", len(rows))
-        items = [
-            {"id": n, "custom_id": row.custom_id, "input": row.input_json, "key": row.key.hex()}
-            for n, row in enumerate(rows, start=first)
-        ]
-        values = [as_json(items), into.experiment_id, into.variant, into.recipe_id]
-        of_rows = (
-            "from json_to_recordset($1) as r (id bigint, custom_id text, input text, key text)"
-        )
-        for statement, parameters in (
-            (f"insert into items (id, experiment_id, variant, recipe_id, custom_id, input)"
-             f" select id, $2, $3, $4, custom_id, input {of_rows}", values),
-            (f"insert into item_keys select decode(key, 'hex'), id {of_rows}", values[:1]),
-            (f"insert into work (item_id, experiment_id, priority) select id, $2, $3 {of_rows}",
-             [values[0], into.experiment_id, priority]),
-        ):  # fmt: skip
-            Answer(db.connection).execute(statement.encode(), parameters)
-        deltas = CounterDeltas()
-        deltas.move(into.experiment_id, State.PENDING, len(rows))
-        write_deltas(db, deltas)
-        return Added([int(str(item["id"])) for item in items], len(rows))
+        self._chunk = Chunk(db, self._pass)
+        return add_items(db, self._chunk, into, rows, priority)
+
+    def begin_count(self) -> int:
+        first = self.transaction.newest("items") + 1
+        self._pass = Pass(NewKeys(first))
+        return first
+
+    def count_new(self, into: Intake, rows: Sequence[NewItem], first: int) -> NewRows:
+        chunk = Chunk(self.transaction, self._pass)
+        new = count_new(chunk, into, rows, first)
+        self._pass.keep(chunk)
+        return new
 
     def close(self) -> None:
         self._session.close()

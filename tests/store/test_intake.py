@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from batchgen.database_address import DatabaseAddress
 from batchgen.errors import UsageError
 from batchgen.items import Done, Fail, KeepAnswer, ParserVersion, Reason, Retry
 from batchgen.store import (
@@ -21,10 +19,8 @@ from batchgen.store import (
     OtherRecipe,
     RecipeChoice,
     open_store,
-    seen_keys,
 )
-from batchgen.store.sqlite import additions, item_keys
-from batchgen.store.transactions import intake, look, verify
+from batchgen.store.transaction import Transaction
 from batchgen.text.json_text import canonical_json, content_of, dump_json
 from tests.kits.table import (
     OTHER_RECIPE,
@@ -33,14 +29,8 @@ from tests.kits.table import (
     answered,
     broken,
     new_item,
-    open_table,
 )
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
+from tests.store.conftest import NewTable
 
 
 def enqueue_in_chunks(
@@ -108,12 +98,9 @@ def test_a_pass_that_was_cut_off_is_completed_by_the_next(table: Table, chunks_d
     upto=st.integers(0, 4),
 )
 def test_any_pool_cut_anywhere_ends_as_if_enqueued_at_once(
-    tmp_path_factory: pytest.TempPathFactory,
-    pool: list[str],
-    chunks: tuple[int, int],
-    upto: int,
+    new_table: NewTable, pool: list[str], chunks: tuple[int, int], upto: int
 ) -> None:
-    with open_table(tmp_path_factory.mktemp("intake") / "batchgen.db") as table:
+    with new_table() as table:
         enqueue_in_chunks(table, pool, chunks[0], upto=upto)
         numbers = list(range(1, len(pool) + 1))
         assert enqueue_in_chunks(table, pool, chunks[1]) == numbers
@@ -149,165 +136,6 @@ def test_equal_contents_are_those_whose_canonical_json_is_equal(one: Any, other:
     assert (content_of(one) == content_of(other)) == (canonical_json(one) == canonical_json(other))
     shuffled = json.loads(json.dumps(one, sort_keys=True))
     assert content_of(shuffled) == content_of(one)
-
-
-# The keys that wait to be sorted in
-
-
-def keys(table: Table) -> tuple[int, int]:
-    """How many are sorted in, and how many wait."""
-    return table.one("select count(*) from item_keys"), table.one(
-        "select count(*) from new_item_keys"
-    )
-
-
-def sort_in(table: Table, waiting: int, slices: int | None = None) -> None:
-    """As the store does, or the first slices alone, as when it is killed."""
-    for since, until in list(item_keys.slices(waiting))[:slices]:
-        table.run(item_keys.sort_in, since, until)
-    if slices is None:
-        table.run(item_keys.forget_new_keys)
-
-
-POOL_OF_KEYS = [f"item {number}" for number in range(60)]
-
-
-def test_items_are_known_before_and_after_their_keys_are_sorted_in(table: Table) -> None:
-    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
-    assert keys(table) == (0, 60)
-    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
-    sort_in(table, 60)
-    assert keys(table) == (60, 0)
-    assert table.enqueue(*POOL_OF_KEYS, "new") == list(range(1, 62))
-    assert verify.verify_tables(table.transaction) == []
-
-
-def test_keys_are_sorted_in_within_a_pass(table: Table) -> None:
-    into = table.begin()
-    rows = [new_item(each) for each in POOL_OF_KEYS]
-    table.add(into, rows[:40])
-    sort_in(table, 40)
-    assert table.add(into, rows[30:]).ids == [61 - 20 + n for n in range(10)] + list(range(51, 71))
-    assert table.one("select count(*) from items") == 70  # ten of them are second copies
-
-
-@pytest.mark.parametrize("slices", [0, 1, 2, 3])
-def test_keys_half_sorted_in_by_who_was_killed_are_sorted_in_by_the_next(
-    table: Table, slices: int
-) -> None:
-    table.enqueue(*POOL_OF_KEYS)
-    sort_in(table, 300_000, slices)  # as if there were so many: three slices
-    sorted_in, waiting = keys(table)
-    assert (sorted_in == 60, waiting) == (slices == 3, 60)
-    assert verify.verify_tables(table.transaction) == []
-    assert table.enqueue(*POOL_OF_KEYS) == list(range(1, 61))
-    sort_in(table, 60)
-    assert keys(table) == (60, 0)
-    assert verify.verify_tables(table.transaction) == []
-
-
-@pytest.mark.parametrize("waiting", [1, 100_000, 100_001, 1_000_000])
-def test_slices_hold_every_key_once(waiting: int) -> None:
-    found = list(item_keys.slices(waiting))
-    firsts, lasts = zip(*found, strict=True)
-    assert firsts == (b"\0\0", *lasts[:-1])
-    assert lasts[-1] is None
-    assert sorted(set(firsts)) == list(firsts)
-
-
-@pytest.mark.parametrize("sorted_in", [False, True])
-def test_items_are_found_by_their_ids_wherever_their_keys_are(
-    table: Table, sorted_in: bool
-) -> None:
-    rows = [new_item({"id": name, "v": 1}, custom_id=name) for name in "xyz"]
-    table.add(table.begin(), rows)
-    if sorted_in:
-        sort_in(table, 3)
-    assert look.find_items(table.transaction, "y", None) == [2]
-    found = intake.items_with_ids(
-        table.transaction, item_keys.items_by_keys, 1, ["z", "no", "x"], None
-    )
-    assert {name: number for name, (number, _) in found.items()} == {"x": 1, "z": 3}
-
-
-@pytest.mark.parametrize("most_waiting", [1, 3, 7, 100])
-@pytest.mark.parametrize("most_in_cache", [1, 100])
-@pytest.mark.parametrize("most_in_set", [1, 2, 100])
-async def test_copies_are_counted_wherever_the_key_of_the_first_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    most_waiting: int, most_in_cache: int, most_in_set: int,
-) -> None:  # fmt: skip
-    """In memory, in the table of those that wait, or sorted in while the pass goes on."""
-    monkeypatch.setattr(item_keys, "MOST_WAITING", most_waiting)
-    monkeypatch.setattr(item_keys, "MOST_WAITING_OF_MANY", 2 * most_waiting)
-    monkeypatch.setattr(item_keys, "MOST_IN_CACHE", most_in_cache)
-    monkeypatch.setattr(seen_keys, "MOST_IN_SET", most_in_set)
-    pool = [new_item(each) for each in "abcdeafgahbbic"]
-    async with open_store(tmp_path / "batchgen.db", create=True) as store:
-        for _ in range(2):
-            ids: list[int] = []
-            async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-                for start in range(0, len(pool), 2):
-                    ids += (await store.add_items(into, pool[start : start + 2])).ids
-            assert ids == list(range(1, len(pool) + 1))
-        assert await store.verify() == []
-
-
-async def test_the_end_of_an_enqueueing_sorts_the_keys_in(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "batchgen.db", create=True) as store:
-        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-            await store.add_items(into, [new_item(each) for each in "abc"])
-        with open_table(tmp_path / "batchgen.db") as table:
-            assert keys(table) == (3, 0)
-
-
-async def test_who_was_killed_leaves_keys_that_the_next_one_sorts_in_first(tmp_path: Path) -> None:
-    pool = [new_item(each) for each in "abcdef"]
-    async with open_store(tmp_path / "batchgen.db", create=True) as store:
-        killed = AsyncExitStack()
-        into = await killed.enter_async_context(store.enqueueing("e", RECIPE, OtherRecipe.STOP))
-        await store.add_items(into, pool[:4])
-        assert await killed.__aexit__(KeyError, KeyError("killed"), None) is False
-    async with open_store(tmp_path / "batchgen.db") as store:
-        with open_table(tmp_path / "batchgen.db") as table:
-            assert keys(table) == (0, 4)
-            async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-                assert keys(table) == (4, 0)
-                assert (await store.add_items(into, pool)).ids == [1, 2, 3, 4, 5, 6]
-        assert await store.verify() == []
-
-
-@pytest.mark.parametrize("n", [2, 3, 35, 36])
-async def test_all_keys_are_seen_once_there_are_many_and_many_of_them_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
-) -> None:
-    monkeypatch.setattr(item_keys, "MOST_WAITING", 2)
-    monkeypatch.setattr(item_keys, "MOST_IN_CACHE", 8)
-    monkeypatch.setattr(item_keys, "SEEN_AT_A_TIME", 7)
-    pool = [new_item(f"item {number}") for number in range(n)]
-    more = [new_item(f"more {number}") for number in range(4)]
-    async with open_store(tmp_path / "batchgen.db", create=True) as store:
-        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-            await store.add_items(into, pool)
-        async with store.enqueueing("e", RECIPE, OtherRecipe.STOP) as into:
-            await store.add_items(into, more[:2])
-            await store.add_items(into, more[2:])
-            assert into.seen.has_all == (n in {3, 35})
-            assert (await store.add_items(into, pool)).ids == list(range(1, n + 1))
-            assert (await store.add_items(into, [new_item("new")])).ids == [n + 5]
-        assert await store.verify() == []
-
-
-def test_a_key_that_looks_like_a_known_one_is_new(table: Table) -> None:
-    """All of these have the same bits, and two of them the same half."""
-    alike = [bytes([n, *bytes(11), 1, 2, 3, 4]) for n in (1, 2, 3)]
-    halves = [*alike, alike[0][:7] + bytes([9] * 5) + alike[0][12:]]
-    rows = [replace(new_item(n), key=key) for n, key in enumerate(halves)]
-    into = table.begin()
-    into.seen.has_all = True
-    for number, row in enumerate(rows, 1):
-        assert table.add(into, [row]) == Added([number], 1)
-    assert table.add(table.begin(), rows) == Added([1, 2, 3, 4], 0)
 
 
 def test_equal_content_in_two_experiments_is_two_items(table: Table) -> None:
@@ -362,13 +190,16 @@ def test_a_chunk_that_was_rolled_back_was_never_there(table: Table) -> None:
     table.enqueue("a")
     into = table.begin()
     pool = [new_item("a"), new_item("b"), new_item("c")]
-    table.query(
-        "create temp trigger full before insert on work begin select raise(abort, 'no room'); end"
-    )
-    with pytest.raises(sqlite3.IntegrityError, match="no room"):
-        table.add(into, pool)
-    table.query("drop trigger full")
-    assert table.add(into, pool) == Added([1, 2, 3], 2)
+
+    def add_and_fail(db: Transaction) -> None:
+        table.engine.add_items(db, into, pool, 0)
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        table.run(add_and_fail)
+    added = table.add(into, pool)
+    assert (added.ids[0], added.new) == (1, 2)
+    assert table.inputs() == ["a", "b", "c"]
 
 
 def test_numbers_of_known_items_leave_no_gap(table: Table) -> None:
@@ -526,16 +357,16 @@ def test_the_present_recipe_goes_on_while_items_are_in_flight(table: Table) -> N
     samples=st.integers(1, 3),
 )
 def test_what_would_be_new_is_counted_as_it_would_be_added(
-    tmp_path_factory: pytest.TempPathFactory, known: list[str], pool: list[str], samples: int
+    new_table: NewTable, known: list[str], pool: list[str], samples: int
 ) -> None:
-    with open_table(tmp_path_factory.mktemp("count") / "batchgen.db") as table:
+    with new_table() as table:
         table.add(table.begin(samples=2), [new_item(each) for each in known])
         into = table.begin(samples=samples)
         rows = [new_item(each) for each in pool]
-        first, new = table.run(additions.begin_count), NewRows(0, 0)
+        first, new = table.engine.begin_count(), NewRows(0, 0)
         into = replace(into, first=first)
         for row in rows:
-            new += table.run(additions.count_new, into, [row], first + new.rows)
+            new += table.engine.count_new(into, [row], first + new.rows)
         into = table.begin(samples=samples)
         assert new.rows == table.add(into, rows).new
         added = "select count(*) from items where id >= ? and sample_of is null"
@@ -558,8 +389,7 @@ def test_a_new_parser_is_the_experiment_s_and_asks_nothing(table: Table) -> None
 # The door
 
 
-async def test_two_processes_enqueue_one_after_the_other(tmp_path: Path) -> None:
-    path = tmp_path / "batchgen.db"
+async def test_two_processes_enqueue_one_after_the_other(database: DatabaseAddress) -> None:
     waits = asyncio.Event()
     told: list[str] = []
 
@@ -571,7 +401,7 @@ async def test_two_processes_enqueue_one_after_the_other(tmp_path: Path) -> None
         async with store.enqueueing("f", RECIPE, OtherRecipe.STOP, say=say) as into:
             return await store.add_items(into, [new_item("a", into.experiment_id)])
 
-    async with open_store(path, create=True) as store:
+    async with open_store(database, create=True) as store:
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
             with pytest.raises(UsageError, match=r"another batchgen is enqueueing into it \(pid "):
                 async with store.enqueueing("f", RECIPE, OtherRecipe.STOP, patience_s=0):
@@ -581,14 +411,17 @@ async def test_two_processes_enqueue_one_after_the_other(tmp_path: Path) -> None
             assert not waiting.done()
         added = await waiting
     assert [message.partition("(")[0] for message in told] == [
-        f"{path}: another batchgen is enqueueing into it "
+        f"{store.name}: another batchgen is enqueueing into it "
     ]
     assert added == Added([1], 1)
-    assert not path.with_name("batchgen.db-enqueue").exists()
+    if isinstance(database, Path):
+        assert not database.with_name("batchgen.db-enqueue").exists()
 
 
-async def test_an_enqueueing_that_is_cancelled_lets_the_next_one_in(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "batchgen.db", create=True) as store:
+async def test_an_enqueueing_that_is_cancelled_lets_the_next_one_in(
+    database: DatabaseAddress,
+) -> None:
+    async with open_store(database, create=True) as store:
         begun = asyncio.Event()
 
         async def enqueue_for_ever() -> None:

@@ -9,6 +9,8 @@ migrate      the schema, from migrations/postgres/*.sql
 sql          the statements, of postgres.sql and transactions/common.sql
 members      which workers live
 processes    whether a process has ended, as far as can be told
+additions    new items, by their keys; pool_memory, what a pass over a pool has met
+leases       what one process at a time may do
 adapting     values there and back
 locks        what transactions lock, by number
 problems     what the server says, as errors of ours

@@ -10,17 +10,22 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from batchgen import clock
 from batchgen.database_address import PostgresAddress
 from batchgen.shutdown import uninterrupted
+from batchgen.store.postgres.leases import ENQUEUEING, REPARSING, Lease
 from batchgen.store.postgres.members import Members
 from batchgen.store.postgres.opening import connect, open_schema, refuse_read_only
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
 from batchgen.store.postgres.transaction import PostgresTransaction
+
+if TYPE_CHECKING:
+    from batchgen.store.postgres.additions import Additions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +43,13 @@ class Database:
         self._session = session
         self._own = own
         self._thread = thread
+        self._enqueueing = Lease(self, ENQUEUEING)
+
+    @cached_property
+    def additions(self) -> "Additions":
+        from batchgen.store.postgres.additions import Additions  # here: workers add no items
+
+        return Additions(self, self._enqueueing)
 
     @property
     def danger(self) -> str | None:
@@ -51,6 +63,28 @@ class Database:
     def owns(self, path: Path) -> bool:  # noqa: ARG002  as of every engine
         """Its files are the server's."""
         return False
+
+    @asynccontextmanager
+    async def only_enqueueing(
+        self, patience_s: float, say: Callable[[str], None]
+    ) -> AsyncIterator[None]:
+        """One process at a time enqueues into a database; others wait for it. `say` gets why.
+        Raises UsageError after `patience_s`."""
+        from batchgen.store.turns import wait_to_enqueue  # here: workers add no items
+
+        await wait_to_enqueue(self.name, self._enqueueing.holder, patience_s, say)
+        async with self._enqueueing.kept():
+            yield
+
+    @asynccontextmanager
+    async def only_parsing_again(self) -> AsyncIterator[bool]:
+        """Whether no other process parses stored answers again, for as long as one is inside."""
+        lease = Lease(self, REPARSING)
+        if await lease.holder() is not None:
+            yield False
+            return
+        async with lease.kept():
+            yield True
 
     async def compare_clocks(self) -> None:
         """Times are those of the server's clock, which is looked at when a connection is made, and

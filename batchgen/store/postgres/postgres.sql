@@ -1483,4 +1483,84 @@ select item_id from item_keys except select item_id from work limit 20;
 -- There are none: a key is in its table once.
 select item_id from item_keys where false;
 
+------------------------------------------------------------------------------- of PostgreSQL alone
+
+-- name: look_up_keys
+-- `keys` are the bytes of all of them, one after another. A list of their items, in this order, null
+-- for those that are not known.
+select array_to_json(array(
+  select (select item_id from item_keys where key = substr(:keys::bytea, 1 + 16 * place, 16))
+    from generate_series(0, octet_length(:keys::bytea) / 16 - 1) place));
+
+-- name: items_by_keys
+-- `keys` as above.
+select place, i.id, i.input
+  from generate_series(0, octet_length(:keys::bytea) / 16 - 1) place
+  join lateral (select item_id from item_keys
+                 where key = substr(:keys::bytea, 1 + 16 * place, 16) offset 0) k on true
+  join lateral (select id, input from items where id = k.item_id offset 0) i on true;
+
+-- name: changed_inputs
+-- The places of those whose text is another; `pairs` has for each its item and the span of its text,
+-- `texts` and spans are as packed.py makes them.
+with given as materialized (select translate(:pairs, '[]', '{}')::bigint[] as pairs)
+select coalesce(json_agg(place), '[]')
+  from given, generate_series(0, cardinality(pairs) / 2 - 1) place
+  join lateral (select input from items where id = pairs[place + 1][1] offset 0) i on true
+ where i.input <> convert_from(substr(:texts::bytea, (pairs[place + 1][2] >> 32)::integer,
+                                      (pairs[place + 1][2] & 4294967295)::integer), 'UTF8');
+
+-- name: add_items
+-- `texts`, `names` and their spans are as packed.py makes them. Lists that no row has anything of are
+-- empty.
+insert into items (id, experiment_id, variant, recipe_id, custom_id, input, sample, sample_of)
+select :first + place - 1, :experiment_id, :variant, :recipe_id,
+       convert_from(nullif(substr(:names::bytea, (name >> 32)::integer,
+                                  (name & 4294967295)::integer), ''), 'UTF8'),
+       convert_from(substr(:texts::bytea, (span >> 32)::integer, (span & 4294967295)::integer),
+                    'UTF8'),
+       sample, sample_of
+  from unnest(translate(:spans, '[]', '{}')::bigint[], translate(:name_spans, '[]', '{}')::bigint[],
+              translate(:samples, '[]', '{}')::bigint[],
+              translate(:samples_of, '[]', '{}')::bigint[])
+         with ordinality as row (span, name, sample, sample_of, place);
+
+-- name: add_keys
+insert into item_keys (key, item_id)
+select substr(:keys::bytea, 1 + 16 * place, 16), :first::bigint + place
+  from generate_series(0, octet_length(:keys::bytea) / 16 - 1) place;
+
+-- name: add_work
+-- Of these items, which are of one experiment.
+insert into work (item_id, experiment_id, priority, gathering, runs_code)
+select i.id, e.id, :priority, case when e.gathered_by is not null then coalesce(i.sample_of, i.id) end,
+       e.runs_code
+  from items i join experiments e on e.id = :experiment_id
+ where i.id between :first and :last;
+
+-- name: experiment_is_there
+select 1 from experiments where id = :experiment_id;
+
+-- name: lease
+-- Nobody renews it until the transaction ends.
+select number, host, boot_id, pid,
+       lease_until - (extract(epoch from clock_timestamp()) * 1000)::bigint as left_ms
+  from leases where name = :name for update;
+
+-- name: take_lease
+insert into leases (name, number, host, boot_id, pid, lease_until)
+values (:name, :number, :host, :boot_id, :pid,
+        (extract(epoch from clock_timestamp()) * 1000)::bigint + :lease_ms)
+on conflict (name) do update
+   set number = excluded.number, host = excluded.host, boot_id = excluded.boot_id,
+       pid = excluded.pid, lease_until = excluded.lease_until;
+
+-- name: renew_lease
+update leases set lease_until = (extract(epoch from clock_timestamp()) * 1000)::bigint + :lease_ms
+ where name = :name and number = :number and lease_until > 0
+returning 1;
+
+-- name: give_lease_back
+update leases set lease_until = 0 where name = :name and number = :number;
+
 -------------------------------------------------------------------------------

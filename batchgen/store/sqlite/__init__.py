@@ -12,5 +12,5 @@ run on it are in transactions/.
     leftover     the log that a crash left beside the file
     problems     what SQLite and the system say, as errors of ours
     migrate      the schema, from migrations/sqlite/*.sql
-    additions    new items told from known ones, by the keys in item_keys; packed, as parameters
+    additions    new items, by the keys in item_keys
 """

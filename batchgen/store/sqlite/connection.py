@@ -7,16 +7,15 @@ and the event loop is crossed twice a transaction, not twice a statement (60-160
 
 import asyncio
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
-from batchgen.errors import Remedy, StoreBusyError, UsageError
+from batchgen.errors import StoreBusyError
 from batchgen.shutdown import uninterrupted
 from batchgen.store.sqlite.gate import Gate, OwnerLock
 from batchgen.store.sqlite.members import Members
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_ENQUEUE_LOOK_S = 0.1
 
 
 class Database:
@@ -96,27 +93,23 @@ class Database:
     ) -> AsyncIterator[None]:
         """One process at a time enqueues into a database; others wait for it. `say` gets why.
         Raises UsageError after `patience_s`."""
+        from batchgen.store.turns import wait_to_enqueue  # here: workers add no items
+
         lock = OwnerLock(
             self.path.with_name(f"{self.path.name}-enqueue"), lock_file_mode(self.path)
         )
-        give_up_at = time.monotonic() + patience_s
-        is_told = False
-        while not lock.acquire():
-            other = f"{self.path}: another batchgen is enqueueing into it ({lock.holder()})"
-            if time.monotonic() >= give_up_at:
-                problem = f"{other}, for more than {patience_s:g} s. Wait until it is done."
-                raise UsageError(problem, Remedy.RUN_AGAIN)
-            if not is_told:
-                say(f"{other}; waiting for it, up to {patience_s:g} s")
-                is_told = True
-            await asyncio.sleep(_ENQUEUE_LOOK_S)
+
+        async def holder() -> str | None:
+            return None if lock.acquire() else lock.holder()
+
+        await wait_to_enqueue(self.name, holder, patience_s, say)
         try:
             yield
         finally:
             lock.release()
 
-    @contextmanager
-    def only_parsing_again(self) -> Iterator[bool]:
+    @asynccontextmanager
+    async def only_parsing_again(self) -> AsyncIterator[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""
         lock = OwnerLock(
             self.path.with_name(f"{self.path.name}-reparse"), lock_file_mode(self.path)

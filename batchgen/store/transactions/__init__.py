@@ -3,6 +3,7 @@ given is in store/transaction.py. What each promises is said where it is asked f
 (store/__init__.py), or by `Seat`, `Parsers`, `Files` and `Chains`, which ask for them here.
 
     intake       enqueueing              twins         pools known but for their ids
+    additions    new items, in packed lists             new_rows      told from known ones
     seat         a worker's place: lease, exchanges    living        which workers there are
     queue        exchange, take over     claims, quota which items a worker gets
     finish       how claims end, as planned            follow        rows of later steps

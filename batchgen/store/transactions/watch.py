@@ -41,7 +41,7 @@ class ParseWatch:
 @asynccontextmanager
 async def watched(database: "Database", parser_id: int) -> AsyncIterator[ParseWatch | None]:
     """None: another process parses answers again, so that what stands there is no suspect."""
-    with database.only_parsing_again() as is_only:
+    async with database.only_parsing_again() as is_only:
         if not is_only:
             yield None
             return
