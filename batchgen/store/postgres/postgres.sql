@@ -45,6 +45,16 @@ update items set recipe_id = :recipe_id, base_recipe_id = null
    and id in (select item_id from work
                where experiment_id = :experiment_id and state = 'pending' and answer_seq is null);
 
+-- name: changed_inputs
+-- The places of those whose text is another; `pairs` has for each its item and the span of its text,
+-- `texts` and spans are as packed.py makes them.
+with given as materialized (select translate(:pairs, '[]', '{}')::bigint[] as pairs)
+select coalesce(json_agg(place), '[]')
+  from given, generate_series(0, cardinality(pairs) / 2 - 1) place
+  join lateral (select input from items where id = pairs[place + 1][1] offset 0) i on true
+ where i.input <> convert_from(substr(:texts::bytea, (pairs[place + 1][2] >> 32)::integer,
+                                      (pairs[place + 1][2] & 4294967295)::integer), 'UTF8');
+
 -- name: move_counter
 -- In the worker's own row. A row for each that moves.
 insert into counters_by_worker as c (experiment_id, state, reason, worker_id, n)
@@ -1499,16 +1509,6 @@ select place, i.id, i.input
   join lateral (select item_id from item_keys
                  where key = substr(:keys::bytea, 1 + 16 * place, 16) offset 0) k on true
   join lateral (select id, input from items where id = k.item_id offset 0) i on true;
-
--- name: changed_inputs
--- The places of those whose text is another; `pairs` has for each its item and the span of its text,
--- `texts` and spans are as packed.py makes them.
-with given as materialized (select translate(:pairs, '[]', '{}')::bigint[] as pairs)
-select coalesce(json_agg(place), '[]')
-  from given, generate_series(0, cardinality(pairs) / 2 - 1) place
-  join lateral (select input from items where id = pairs[place + 1][1] offset 0) i on true
- where i.input <> convert_from(substr(:texts::bytea, (pairs[place + 1][2] >> 32)::integer,
-                                      (pairs[place + 1][2] & 4294967295)::integer), 'UTF8');
 
 -- name: add_items
 -- `texts`, `names` and their spans are as packed.py makes them. Lists that no row has anything of are

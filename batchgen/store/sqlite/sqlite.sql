@@ -42,6 +42,13 @@ update items set recipe_id = :recipe_id, base_recipe_id = null
    and id in (select item_id from work
                where experiment_id = :experiment_id and state = 'pending' and answer_seq is null);
 
+-- name: changed_inputs
+-- The places of those whose text is another; `pairs` has for each its item and the span of its text.
+select json_group_array(pair.key)
+  from json_each(:pairs) pair cross join items i on i.id = json_extract(pair.value, '$[0]')
+ where i.input <> cast(substr(:texts, json_extract(pair.value, '$[1]') >> 32,
+                              json_extract(pair.value, '$[1]') & 4294967295) as text);
+
 -- name: move_counter
 -- The max keeps a decrease from failing the check before SQLite sees that the row is there.
 insert into counters (experiment_id, state, reason, n)
@@ -1394,13 +1401,6 @@ select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:
 -- `copies` are by their items.
 insert or replace into temp.met_again (item_id, copies)
 select key, value from json_each(:copies);
-
--- name: changed_inputs
--- The places of those whose text is another; `pairs` has for each its item and the span of its text.
-select json_group_array(pair.key)
-  from json_each(:pairs) pair cross join items i on i.id = json_extract(pair.value, '$[0]')
- where i.input <> cast(substr(:texts, json_extract(pair.value, '$[1]') >> 32,
-                              json_extract(pair.value, '$[1]') & 4294967295) as text);
 
 -- name: last_id
 -- The highest id ever given out in a table, also to rows deleted since.
