@@ -349,15 +349,13 @@ delete from reservations
 
 -- name: claims_not_as_usual
 -- Of claims ([item, epoch]) those that do not hold, as their items are not running by them; and those
--- that do, but what their items were made of is being replaced, or has been. A take-over that is under
--- way is waited for, and one that comes later waits.
+-- that do, but what their items were made of is being replaced, or has been.
 with given as materialized (
   select (claim ->> 0)::bigint as item_id, (claim ->> 1)::bigint as epoch
     from json_array_elements(:claims::json) claim),
 running as materialized (
   select item_id, epoch, outdated from work
-   where item_id = any(array(select item_id from given)) and worker_id is not null
-     for no key update)
+   where item_id = any(array(select item_id from given)) and worker_id is not null)
 select g.item_id, g.epoch, case when w.epoch = g.epoch then w.outdated end
   from given g left join running w on w.item_id = g.item_id
  where w.epoch is distinct from g.epoch or w.outdated <> 0;

@@ -13,8 +13,11 @@ from batchgen.store.values import Budget, Grant, Reservation, Spent
 def reserve(
     db: Transaction, worker_id: int, wanted: Sequence[Reservation], budget: Budget
 ) -> list[Grant]:
+    db.lock("budget")
     held = held_claims(db, {claim_of(one.item) for one in wanted})
-    spent, reserved = spent_of(db, budget), _sum(db, "reserved", budget)
+    # In this order: a call that ends between the two counts twice, and not in neither.
+    reserved = _sum(db, "reserved", budget)
+    spent = spent_of(db, budget)
     times = overuse(db)
     grants, made = plan_grants(wanted, budget, spent, reserved, held.keys(), times)
     rows = [

@@ -57,6 +57,8 @@ class Followers:
         """They are done, with these results."""
         ids = [parent.item_id for parent in parents if not parent.is_new]
         there = self._rows("children_of", ids) if ids else []
+        if there:
+            self._db.alone()  # others may have them, or what was made of them
         plan = plan_followed(parents, there, self.steps, self.deltas)
         if new := len(plan.added):
             first = self._db.first_new("items", new)

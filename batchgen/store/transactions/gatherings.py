@@ -32,6 +32,7 @@ def gather(db: Transaction, followers: Followers, roots: Collection[int], now: i
     followers.touched |= set(roots)
     while followers.touched:
         roots, followers.touched = followers.touched, set()
+        db.lock("gathering", sorted(roots))  # or of two who end the last two rows nobody gathers
         ids = {"ids": json.dumps(sorted(roots))}
         complete = [root for (root,) in db.execute("complete_gatherings", ids)]
         if complete:
@@ -80,6 +81,7 @@ class _Gathering:
         if there is None:
             self._add(number, root, gatherer, gathered, "" if done else why)
         elif there.gathered != gathered or there.state == State.STALE or there.outdated:
+            self._db.alone()  # others may have it, or what was made of it
             now = made_of_gathered(row.passed_on for row in done)
             self._match(there, gathered, now, why)
 

@@ -21,7 +21,10 @@ class Limiters:
 
     def __init__(self, db: Transaction, wants: Sequence[ServerWant], now: int) -> None:
         self._wants = wants
-        self._limiters = {want.server: _Limiter(db, want, now) for want in wants if want.limits.any}
+        limited = {want.server: want for want in wants if want.limits.any}
+        if limited:
+            db.lock("rates", sorted(limited))
+        self._limiters = {server: _Limiter(db, want, now) for server, want in limited.items()}
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Put back what calls that ended, or were never sent, did not use."""

@@ -64,6 +64,7 @@ def quota_of(
     """`count` says how the wanted items stand."""
     if want.until is None:
         return Quota({}, {}, is_met=False)
+    db.lock("chains")
     chosen = want.experiments
     rows = [
         row

@@ -78,6 +78,7 @@ class TrialsAtServer:
         )
         if not self.watches:  # all are proven, which the slot that judged did not know yet
             return [_as_it_counts(outcome, self._trial.proven) for outcome in outcomes]
+        self._db.lock("server", [self._want.server])  # before anything is read of what is on trial
         answered = {outcome.item.recipe_id for outcome in outcomes if _proves(outcome)}
         for recipe_id in answered - self._trial.proven:
             self._db.execute("prove_recipe", self._of_server(recipe_id=recipe_id))
@@ -173,6 +174,7 @@ class TrialsAtServer:
         if self._want.trial is None or not self._unproven(items):
             return items
         if not self.watches:  # the worker meets a recipe that it does not know
+            self._db.alone()  # it is too late for the lock: who has it may wait for this one
             self.watches = True
             self._read_proven()
             self.may_begin()

@@ -26,7 +26,7 @@ class Trials:
     def learn(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Whose recipe has been answered is no suspect any more; the outcomes as they count."""
         learned = list(outcomes)
-        for server, trials in self._at.items():
+        for server, trials in sorted(self._at.items()):  # each may lock what is on trial there
             places = [n for n, one in enumerate(outcomes) if one.item.server == server]
             as_they_count = trials.learn([outcomes[n] for n in places])
             for place, outcome in zip(places, as_they_count, strict=True):
