@@ -5,10 +5,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
+import psycopg
 import pytest
+from psycopg import errors
 
-from batchgen.store.sqlite.migrate import migrations
+from batchgen.store.postgres import migrate as postgres_migrate
+from batchgen.store.sqlite import migrate as sqlite_migrate
+from tests.kits.postgres import Cluster
 from tests.kits.table import new_database
 
 GOOD_ROWS = """
@@ -21,15 +26,17 @@ insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, resp
 values (1, 1, 1, 1, 0, 'answered', 'text');
 insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)
  values (1, 1, 1, 'done', 1, 0);
-insert into parser_counters values (1, 1, 1);
+insert into parser_counters (experiment_id, parser_id, n) values (1, 1, 1);
 insert into counters (experiment_id, state, n) values (1, 'pending', 2);
 insert into shared_rates values ('s', 0, 0, 0, 0, null, 0, 0, 0, 0, 0, 0, 0, 50, 0, 0);
-insert into servers values (1, 's', '', 1, 0);
-insert into step_counters values (1, 0, 0);
+insert into servers (id, key, name, calls_at_once, found_at) values (1, 's', '', 1, 0);
+insert into step_counters (experiment_id) values (1);
 insert into suspects values (2, 1, 1, 's', '404', 0, 1, 'rejected', '404', null, 0, 0, null);
-insert into live_files values ('/out.jsonl', 1, 1, 1, 50, printf('%064d', 0), 0);
+insert into live_files (path, experiment_id, result_seq, rows, size_bytes, sha256,
+  superseded_results) values ('/out.jsonl', 1, 1, 1, 50, hex(zeroblob(32)), 0);
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
+insert into shares values ('s', 1, 2, 2, 2, 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -96,6 +103,10 @@ IMPOSSIBLE = [
     ("strays_are_a_share", "update shared_rates set stray_share = 1"),
     ("takes_some", "update servers set calls_at_once = 0"),
     ("found_some_time", "update servers set found_at = null"),
+    ("rises_not_negative", "update servers set failed_rises = -1"),
+    ("holds_its_share", "update shares set held = 1"),
+    ("holds_its_share", "update shares set share = -1"),
+    ("needs_not_negative", "update shares set needs = -1"),
     ("strays_are_a_share", "update shared_rates set tested_share = -0.1"),
     ("calls_not_negative", "update shared_rates set stray_recent_refused = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
@@ -112,8 +123,8 @@ IMPOSSIBLE = [
     ("requests_not_negative", "update workers set rpm = -1"),
     ("tokens_not_negative", "update workers set tpm = -1"),
     ("stop_known", "update workers set stop = 'later'"),
-    ("absolute_path", "insert into known_files values ('out.jsonl', 'read')"),
-    ("use_known", "insert into known_files values ('/out.jsonl', 'lent')"),
+    ("absolute_path", "insert into known_files (path, use) values ('out.jsonl', 'read')"),
+    ("use_known", "insert into known_files (path, use) values ('/out.jsonl', 'lent')"),
     ("later_follows_first", "update experiments set first_id = 1, step = 'b'"),
     ("later_follows_first", "update experiments set number = 1"),
     ("later_has_name", "update experiments set first_id = 1, number = 1"),
@@ -143,10 +154,10 @@ IMPOSSIBLE = [
 
 REPEATED = [
     ("experiments.name",
-     "insert into experiments (name, created_at, parser_id) values ('e', 0, 1)"),
+     "insert into experiments (id, name, created_at, parser_id) values (2, 'e', 0, 1)"),
     ("parsers.spec, parsers.fingerprint", "insert into parsers values (2, 'raw', '', '{}', 0)"),
     ("recipes.digest",
-     "insert into recipes (digest, body, created_at) values (zeroblob(32), '{}', 0)"),
+     "insert into recipes (id, digest, body, created_at) values (2, zeroblob(32), '{}', 0)"),
     ("items.parent_id, items.experiment_id, items.element",
      "insert into items (id, experiment_id, recipe_id, input, parent_id)"
      " values (3, 1, 1, '{}', 1), (4, 1, 1, '{}', 1)"),
@@ -155,8 +166,8 @@ REPEATED = [
 
 POINTING_NOWHERE = [
     "insert into work (item_id, experiment_id) values (3, 1)",
-    "insert into items (experiment_id, recipe_id, input) values (2, 1, '{}')",
-    "insert into items (experiment_id, recipe_id, input) values (1, 2, '{}')",
+    "insert into items (id, experiment_id, recipe_id, input) values (3, 2, 1, '{}')",
+    "insert into items (id, experiment_id, recipe_id, input) values (3, 1, 2, '{}')",
     "update attempts set item_id = 3",
     "delete from recipes",
     "delete from parsers",
@@ -193,9 +204,12 @@ def test_row_that_points_nowhere_is_refused(db: sqlite3.Connection, statement: s
 
 
 def test_every_named_constraint_is_violated_above() -> None:
-    schema = "".join(file.read_text(encoding="utf-8") for file in migrations())
-    named = set(re.findall(r"\bconstraint (\w+)", schema))
-    assert named == {constraint for constraint, _ in IMPOSSIBLE if constraint.isidentifier()}
+    assert named_in(sqlite_migrate) == {name for name, _ in IMPOSSIBLE if name.isidentifier()}
+
+
+def named_in(engine: ModuleType) -> set[str]:
+    schema = "".join(file.read_text(encoding="utf-8") for file in engine.migrations())
+    return set(re.findall(r"\bconstraint (\w+)", schema))
 
 
 @pytest.mark.parametrize(
@@ -204,3 +218,90 @@ def test_every_named_constraint_is_violated_above() -> None:
 def test_value_of_another_type_is_refused(db: sqlite3.Connection, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="cannot store"):
         db.execute(statement)
+
+
+# The same on PostgreSQL. Its counters are by worker, and only their sums are not negative; what
+# rows of the big tables name is proven by `verify`.
+
+OF_SUMS = [("not_negative", f"update {name} set {column} = -1")
+           for name, column in (("counters", "n"), ("parser_counters", "n"),
+                                ("step_counters", "ended"))]  # fmt: skip
+ON_POSTGRES = [
+    one for one in IMPOSSIBLE if one not in OF_SUMS and "new_item_keys" not in one[1]
+] + [
+    ("name_known", "insert into leases values ('exporting', 1, 'h', 'b', 1, 0)"),
+]
+NAMED_BY_BIG_TABLES = [*POINTING_NOWHERE[:5], POINTING_NOWHERE[-1]]
+SPELLED_HERE = """
+create function zeroblob(n integer) returns bytea language sql
+  as $$ select decode(repeat('00', n), 'hex') $$;
+create function randomblob(n integer) returns bytea language sql
+  as $$ select decode(repeat('5a', n), 'hex') $$;
+create function hex(bytes bytea) returns text language sql as $$ select encode(bytes, 'hex') $$;
+alter table live_files alter machine set default 'here';
+alter table known_files alter machine set default 'here';
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(postgres_server: Cluster) -> Iterator[psycopg.Connection]:
+    address = postgres_server.new_database()
+    with psycopg.connect(address.url) as connection:
+        connection.execute(SPELLED_HERE)
+        connection.execute(spelled(GOOD_ROWS))
+        connection.commit()
+        yield connection
+    postgres_server.drop(address)
+
+
+def spelled(statements: str) -> bytes:
+    return re.sub(r"\b(\w*counters)\b", r"\1_by_worker", statements).encode()
+
+
+def refused(filled: psycopg.Connection, statement: str) -> psycopg.Error:
+    with pytest.raises(psycopg.Error) as caught, filled.transaction(force_rollback=True):
+        filled.execute(spelled(statement))
+    return caught.value
+
+
+@pytest.mark.parametrize(("constraint", "statement"), ON_POSTGRES)
+def test_impossible_row_is_refused_by_postgresql(
+    filled: psycopg.Connection, constraint: str, statement: str
+) -> None:
+    problem = refused(filled, statement)
+    if not isinstance(problem, errors.InvalidTextRepresentation):  # no JSON
+        assert isinstance(problem, errors.CheckViolation)
+        assert not constraint.isidentifier() or problem.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(("column", "statement"), REPEATED)
+def test_repeated_row_is_refused_by_postgresql(
+    filled: psycopg.Connection, column: str, statement: str
+) -> None:
+    problem = refused(filled, statement)
+    assert isinstance(problem, errors.UniqueViolation)
+    columns = ", ".join(re.findall(r"\.(\w+)", column))
+    assert f"({columns})" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "statement", [one for one in POINTING_NOWHERE if one not in NAMED_BY_BIG_TABLES]
+)
+def test_row_that_points_nowhere_is_refused_by_postgresql(
+    filled: psycopg.Connection, statement: str
+) -> None:
+    assert isinstance(refused(filled, statement), errors.ForeignKeyViolation)
+
+
+def test_every_named_constraint_of_postgresql_is_violated_above() -> None:
+    violated = {name for name, _ in ON_POSTGRES if name.isidentifier()}
+    assert named_in(postgres_migrate) == violated
+
+
+@pytest.mark.parametrize(
+    "statement", ["update work set tries = 'many'", "update item_keys set item_id = 'x'"]
+)
+def test_value_of_another_type_is_refused_by_postgresql(
+    filled: psycopg.Connection, statement: str
+) -> None:
+    assert isinstance(refused(filled, statement), psycopg.DataError)

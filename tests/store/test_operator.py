@@ -1,11 +1,11 @@
 """What people do to an experiment: retry its failures, rename it, delete it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from batchgen.database_address import DatabaseAddress
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import (
     Done,
@@ -28,13 +28,8 @@ from batchgen.store import (
 )
 from batchgen.store.sqlite import item_keys
 from batchgen.store.transactions import admin, intake, repair
-from tests.kits.table import MAX_CRASHES, RECIPE, Table, answered, broken, open_table
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
+from tests.kits.engines import SqliteEngine
+from tests.kits.table import MAX_CRASHES, RECIPE, Table, answered, broken
 
 
 def failing(item: Item, reason: Reason) -> Outcome:
@@ -401,9 +396,22 @@ def test_an_experiment_that_is_worked_on_is_not_deleted(table: Table) -> None:
 
 # Recipes and workers belong to the database, not to an experiment.
 OF_AN_EXPERIMENT = (
-    "experiments", "variants", "items", "item_keys", "new_item_keys", "work", "attempts", "results",
-    "counters", "parser_counters", "totals", "exports",
+    "experiments", "variants", "items", "item_keys", "work", "attempts", "results", "counters",
+    "parser_counters", "totals", "exports",
 )  # fmt: skip
+
+
+def sort_some_keys_in(table: Table) -> None:
+    """Where keys wait for that: some stand in both tables then."""
+    if isinstance(table.engine, SqliteEngine):
+        table.run(item_keys.sort_in, b"", None)
+
+
+def count_keys(table: Table) -> int:
+    waiting = isinstance(table.engine, SqliteEngine) and table.one(
+        "select count(*) from new_item_keys where item_id not in (select item_id from item_keys)"
+    )
+    return int(table.one("select count(*) from item_keys") + waiting)
 
 
 def test_a_deleted_experiment_is_gone_from_every_table(table: Table) -> None:
@@ -413,11 +421,12 @@ def test_a_deleted_experiment_is_gone_from_every_table(table: Table) -> None:
     table.finish(worker, item, KeepAnswer(), answered())
     table.leave(worker)
     table.run(admin.record_export, 1, Path("/out.jsonl"), 1, "ab", 1, table.now)
-    table.run(item_keys.sort_in, b"", None)
+    sort_some_keys_in(table)
     assert all(table.one(f"select count(*) > 0 from {name}") for name in OF_AN_EXPERIMENT)
     table.delete(1)
     left = {name: table.one(f"select count(*) from {name}") for name in OF_AN_EXPERIMENT}
     assert left == dict.fromkeys(OF_AN_EXPERIMENT, 0)
+    assert count_keys(table) == 0
 
 
 def test_deleting_touches_no_other_experiment(table: Table) -> None:
@@ -432,7 +441,7 @@ def test_deleting_touches_no_other_experiment(table: Table) -> None:
         table.query(f"select * from {name} where experiment_id = 2")
         for name in ("items", "work", "counters", "variants")
     ] == kept
-    assert table.one("select count(*) from new_item_keys") == 2
+    assert count_keys(table) == 2
     assert table.enqueue("a", "b", experiment="other") == [6, 7]
 
 
@@ -443,8 +452,10 @@ def test_a_name_can_be_used_again_after_deleting(table: Table) -> None:
     assert table.query("select id, name from experiments") == [(2, "e")]
 
 
-async def test_an_export_is_remembered_by_its_newest_state(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "door.db", create=True) as store:
+async def test_an_export_is_remembered_by_its_newest_state(
+    database: DatabaseAddress, tmp_path: Path
+) -> None:
+    async with open_store(database, create=True) as store:
         async with store.enqueueing("e", RECIPE, OtherRecipe.STOP):
             pass
         await store.files.record_export(1, tmp_path / "out.jsonl", 1, "ab", 5)

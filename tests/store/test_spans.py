@@ -12,14 +12,15 @@ from batchgen.store.records import ResultRow
 from batchgen.store.transactions import results, verify
 from batchgen.text.json_text import dump_json
 from batchgen.text.spans import spans_of
-from tests.kits.table import Table, answered, open_table
+from tests.kits.table import Table, answered
+from tests.store.conftest import NewTable
 
 LONG = "what was found is longer than its place"
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
-    with open_table(tmp_path_factory.mktemp("spans") / "batchgen.db") as opened:
+def table(new_table: NewTable) -> Iterator[Table]:
+    with new_table() as opened:
         yield opened
 
 

@@ -1,5 +1,6 @@
 """`verify_tables` finds every contradiction that a constraint cannot prevent."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,27 +11,38 @@ import pytest
 from batchgen.items import Done, Fail, KeepAnswer, Outcome, Reason
 from batchgen.store.sqlite.transaction import SqliteTransaction
 from batchgen.store.transactions.verify import verify_tables
+from tests.kits.engines import SqliteEngine, postgres_engine
 from tests.kits.table import Table, answered, broken, new_database, new_item
+
+ONLY_SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+ONLY_POSTGRES = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
+def table(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
     """1 done, 2 failed, 3 running with an answer, 4 running, 5 pending with an id."""
-    with closing(new_database(tmp_path / "batchgen.db")) as db:
-        table = Table(db)
-        table.enqueue("a", "b", "c", "d")
-        table.add(table.begin(), [new_item("e", custom_id="x")])
-        worker = table.join()
-        done, failed, kept, _ = table.claim(worker, 4)
-        table.exchange(
-            worker,
-            [
-                Outcome(done, (answered(),), Done("[1]")),
-                Outcome(failed, (broken(Reason.REJECTED),), Fail(Reason.REJECTED, "no")),
-                Outcome(kept, (answered(),), KeepAnswer()),
-            ],
-        )
-        yield table
+    if engine == "sqlite":
+        with closing(new_database(tmp_path / "batchgen.db")) as db:
+            yield filled(Table(db))
+    else:
+        with postgres_engine(request.getfixturevalue("postgres")) as opened:
+            yield filled(Table(opened))
+
+
+def filled(table: Table) -> Table:
+    table.enqueue("a", "b", "c", "d")
+    table.add(table.begin(), [new_item("e", custom_id="x")])
+    worker = table.join()
+    done, failed, kept, _ = table.claim(worker, 4)
+    table.exchange(
+        worker,
+        [
+            Outcome(done, (answered(),), Done("[1]")),
+            Outcome(failed, (broken(Reason.REJECTED),), Fail(Reason.REJECTED, "no")),
+            Outcome(kept, (answered(),), KeepAnswer()),
+        ],
+    )
+    return table
 
 
 def test_a_database_in_order_has_no_problem(table: Table) -> None:
@@ -100,8 +112,8 @@ PLANTED = {
         ["item 3 has a stored answer that is not there"],
     ),
     "a result of no item": (
-        "insert into results (item_id, state, reason, error, finished_at)"
-        " values (99, 'failed', 'server', 'no', 0)",
+        "insert into results (seq, item_id, state, reason, error, finished_at)"
+        " values (3, 99, 'failed', 'server', 'no', 0)",
         ["result 3 belongs to no item"],
     ),
     "a failed call that nobody counted": (
@@ -116,26 +128,9 @@ PLANTED = {
         "update items set custom_id = 'x' where id = 4",
         ["id 'x' is there more than once"],
     ),
-    "an item without key": (
-        "delete from new_item_keys where item_id = 5",
-        ["item 5 has no identity key, so it could be enqueued twice"],
-    ),
     "a key without item": (
         "insert into item_keys (key, item_id) values (zeroblob(16), 99)",
         ["an identity key names item 99, which is not there, so it cannot be enqueued"],
-    ),
-    "a key that waits without item": (
-        "insert into new_item_keys (key, item_id) values (zeroblob(16), 99)",
-        ["an identity key names item 99, which is not there, so it cannot be enqueued"],
-    ),
-    "a key of two items": (
-        "insert into item_keys select key, 4 from new_item_keys where item_id = 5",
-        ["item 5 has the identity key of another one"],
-    ),
-    "a key of two items that waits": (
-        "update new_item_keys set key = (select key from new_item_keys where item_id = 4) "
-        "where item_id = 5",
-        ["item 5 has the identity key of another one"],
     ),
     "pieces that the answer does not have": (
         "update results set parsed = null, spans = '[[1, 1000]]' where seq = 1",
@@ -150,8 +145,8 @@ PLANTED = {
         ["item 5: its input is not JSON"],
     ),
     "a counter too high": (
-        "update counters set n = n + 1 where state = 'pending'",
-        ["experiment 1: 2 items counted as pending, but there are 1"],
+        "update counters set n = n + 1 where state = 'running'",
+        ["experiment 1: 3 items counted as running, but there are 2"],
     ),
     "a counter of nothing": (
         "insert into counters (experiment_id, state, reason, n) values (7, 'failed', 'parse', 3)",
@@ -167,8 +162,8 @@ PLANTED = {
          "20, 0"],
     ),
     "an unknown call forgotten": (
-        "insert into attempts (item_id, epoch, worker_id, finished_at, outcome)"
-        " values (4, 1, 1, 0, 'unknown')",
+        "insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome)"
+        " values (4, 4, 1, 1, 0, 'unknown')",
         ["experiment 1: its totals say 3 calls, 0 unknown calls, but its attempts add up to 4, 1"],
     ),
     "totals of nothing": (
@@ -193,6 +188,28 @@ PLANTED = {
         " values (4, 1, 1, 9, 10, 10, 0.5)",
         ["item 4 has a part of a budget reserved, but no call under way"],
     ),
+}  # fmt: skip
+
+
+# Where keys wait, and rows go with those that they name.
+PLANTED_IN_SQLITE = {
+    "an item without key": (
+        "delete from new_item_keys where item_id = 5",
+        ["item 5 has no identity key, so it could be enqueued twice"],
+    ),
+    "a key that waits without item": (
+        "insert into new_item_keys (key, item_id) values (zeroblob(16), 99)",
+        ["an identity key names item 99, which is not there, so it cannot be enqueued"],
+    ),
+    "a key of two items": (
+        "insert into item_keys select key, 4 from new_item_keys where item_id = 5",
+        ["item 5 has the identity key of another one"],
+    ),
+    "a key of two items that waits": (
+        "update new_item_keys set key = (select key from new_item_keys where item_id = 4) "
+        "where item_id = 5",
+        ["item 5 has the identity key of another one"],
+    ),
     "an item gone": (
         "delete from items where id = 5",
         ["an identity key names item 5, which is not there, so it cannot be enqueued",
@@ -200,22 +217,92 @@ PLANTED = {
     ),
 }  # fmt: skip
 
+# Where a key is in one table, and only this proves what rows name.
+PLANTED_IN_POSTGRES = {
+    "an item without key": (
+        "delete from item_keys where item_id = 5",
+        ["item 5 has no identity key, so it could be enqueued twice"],
+    ),
+    "an item gone": (
+        "delete from items where id = 5",
+        ["work row 5 points at a missing row of items"],
+    ),
+    "an attempt of no item": (
+        "update attempts set item_id = 99 where seq = 2",
+        ["attempts row 2 points at a missing row of items", "result 2 belongs to no attempt",
+         FAILED_CALL_GONE, ONE_FAILURE_LESS],
+    ),
+    "an item of no experiment": (
+        "update items set experiment_id = 7 where id = 5",
+        ["items row 5 points at a missing row of experiments"],
+    ),
+    "an item with no recipe": (
+        "update items set recipe_id = 7 where id = 5",
+        ["items row 5 points at a missing row of recipes"],
+    ),
+    "a result of no parser": (
+        "update results set parser_id = 7 where seq = 1",
+        ["results row 1 points at a missing row of parsers",
+         "experiment 1: 1 items counted as read by parser 1, but there are 0",
+         "experiment 1: 0 items counted as read by parser 7, but there are 1"],
+    ),
+    "counted by a worker that took it from nobody": (
+        "update counters_by_worker set n = n - 1 where state = 'pending' and worker_id = 0;"
+        "insert into counters_by_worker (experiment_id, state, worker_id, n)"
+        " values (1, 'pending', 3, 1), (1, 'pending', 4, 1)",
+        ["experiment 1: 2 items counted as pending, but there are 1"],
+    ),
+}  # fmt: skip
+
+SUMMED = re.compile(r"(?<= )(counters|parser_counters|totals|failed_calls)(?= )")
+
+
+def plant(table: Table, statement: str) -> None:
+    """As the engine spells it."""
+    if not isinstance(table.engine, SqliteEngine):
+        statement = SUMMED.sub(r"\1_by_worker", statement)
+        statement = statement.replace("zeroblob(16)", "decode(repeat('00', 16), 'hex')")
+    for one in statement.split(";"):
+        table.query(one)
+
 
 @pytest.mark.parametrize(("statement", "problems"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_contradiction_is_found(
     table: Table, statement: str, problems: list[str]
 ) -> None:
-    table.db.execute(statement)
+    plant(table, statement)
+    assert table.problems() == problems
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize(
+    ("statement", "problems"), PLANTED_IN_SQLITE.values(), ids=PLANTED_IN_SQLITE
+)
+def test_what_only_sqlite_s_tables_can_say_is_found(
+    table: Table, statement: str, problems: list[str]
+) -> None:
+    plant(table, statement)
+    assert table.problems() == problems
+
+
+@ONLY_POSTGRES
+@pytest.mark.parametrize(
+    ("statement", "problems"), PLANTED_IN_POSTGRES.values(), ids=PLANTED_IN_POSTGRES
+)
+def test_what_only_postgresql_s_tables_can_say_is_found(
+    table: Table, statement: str, problems: list[str]
+) -> None:
+    plant(table, statement)
     assert table.problems() == problems
 
 
 def test_what_dollars_lose_as_they_are_added_is_no_contradiction(table: Table) -> None:
-    table.db.execute("update totals set cost_usd = cost_usd + 1e-9")
+    plant(table, "update totals set cost_usd = cost_usd + 1e-9")
     assert table.problems() == []
 
 
 def test_a_reservation_of_a_call_under_way_is_none(table: Table) -> None:
-    table.db.execute(
+    table.query(
         "insert into reservations (item_id, epoch, experiment_id, worker_id, asked, tokens,"
         " cost_usd)"
         " values (4, 1, 1, 1, 10, 10, 0.5)"
@@ -237,24 +324,27 @@ PLANTED_PAST_CONSTRAINTS = {
 }  # fmt: skip
 
 
+@ONLY_SQLITE
 @pytest.mark.parametrize(
     ("statement", "problems"), PLANTED_PAST_CONSTRAINTS.values(), ids=PLANTED_PAST_CONSTRAINTS
 )
 def test_a_row_that_points_nowhere_is_found(
     table: Table, statement: str, problems: list[str]
 ) -> None:
-    table.db.execute("pragma foreign_keys = 0")
-    table.db.execute(statement)
+    table.query("pragma foreign_keys = 0")
+    table.query(statement)
     assert table.problems() == problems
 
 
+@ONLY_SQLITE
 def test_a_row_that_a_constraint_forbids_is_found(table: Table) -> None:
-    table.db.execute("pragma ignore_check_constraints = 1")
-    table.db.execute("update work set state = 'lost' where item_id = 5")
-    table.db.execute("pragma ignore_check_constraints = 0")
+    table.query("pragma ignore_check_constraints = 1")
+    table.query("update work set state = 'lost' where item_id = 5")
+    table.query("pragma ignore_check_constraints = 0")
     assert table.problems() == ["file: CHECK constraint failed in work"]
 
 
+@ONLY_SQLITE
 def test_a_damaged_file_is_found(table: Table, tmp_path: Path) -> None:
     table.db.close()
     file = tmp_path / "batchgen.db"
@@ -278,5 +368,5 @@ def test_a_damaged_file_is_found(table: Table, tmp_path: Path) -> None:
 
 def test_at_most_twenty_of_a_kind_are_listed(table: Table) -> None:
     table.enqueue(*range(30))
-    table.db.execute("update items set input = '{' where id > 5")
+    table.query("update items set input = '{' where id > 5")
     assert table.problems() == [f"item {number}: its input is not JSON" for number in range(6, 26)]

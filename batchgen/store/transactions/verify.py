@@ -53,10 +53,10 @@ def verify_tables(db: Transaction) -> list[str]:
         return problems  # nothing else read from a damaged file means anything
     problems += [
         f"{table} row {row} points at a missing row of {parent}"
-        for table, row, parent, _ in islice(db.execute("missing_parents"), _MOST)
+        for table, row, parent, *_ in islice(db.execute("missing_parents"), _MOST)
     ]
     for query, text in _CHECKS.items():
-        problems += [text.format(*row) for row in db.execute(query)]
+        problems += [text.format(*row) for row in sorted(db.execute(query))]
     problems += _made_of_other_values(db)
     which = {"ids": None, "limit": _MOST}
     problems += [
