@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import psycopg
+from psycopg import sql
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.store.postgres.opening import connect, open_schema
@@ -163,6 +165,20 @@ class Cluster:
 
     def address(self, name: str) -> PostgresAddress:
         return address_of(_with_database(self.url, name))
+
+    def asking_for_a_password(self, address: PostgresAddress, password: str) -> PostgresAddress:
+        """The same database by TCP, for a role that was made for it."""
+        role = f"clerk_{secrets.token_hex(8)}"
+        self._connection.execute(
+            sql.SQL("create role {} login in role {} password {}").format(
+                sql.Identifier(role), sql.Identifier(self._connection.info.user), password
+            )
+        )
+        name = psycopg.conninfo.conninfo_to_dict(address.url)["dbname"]
+        server = self._connection.info
+        host = "127.0.0.1" if server.host.startswith("/") else server.host
+        user_info = f"{role}:{quote(password, safe='')}"
+        return address_of(f"postgresql://{user_info}@{host}:{server.port}/{name}")
 
     def drop(self, address: PostgresAddress) -> None:
         """Also while somebody is connected to it."""
