@@ -7,7 +7,7 @@ then.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from batchgen.clock import now_ms
 from batchgen.items import Recipe
@@ -48,7 +48,7 @@ def read_store(address: "DatabaseAddress") -> Iterator["ReadStore"]:
         from batchgen.store.postgres.reading import open_to_read as open_on_server
 
         with open_on_server(address) as served:
-            yield ReadStore(cast("Reads", served))
+            yield ReadStore(served)
 
 
 class ReadStore:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -77,7 +77,7 @@ async def open_store(address: "DatabaseAddress", *, create: bool = False) -> Asy
         from batchgen.store.postgres.connection import open_database as open_on_server
 
         async with open_on_server(address, create=create) as served:
-            yield Store(cast("Database", served))  # its members and additions are still to come
+            yield Store(served)
 
 
 @asynccontextmanager

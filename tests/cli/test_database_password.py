@@ -107,8 +107,8 @@ async def test_a_wrong_one_is_refused_in_one_line_without_it(
 
 async def test_the_dashboard_is_headed_without_it(guarded: Project, terminal: Terminal) -> None:
     assert guarded.server is not None
-    guarded.env["BATCHGEN_DATABASE"] = guarded.server.url
-    watching = await terminal.start(guarded, "status", "--watch")
+    url = guarded.server.url
+    watching = await terminal.start(guarded, "status", "--watch", BATCHGEN_DATABASE=url)
     await terminal.shows(r"postgresql://clerk_\w+:\*\*\*@")
     watching.terminate()
     await terminal.last_lines(watching)
