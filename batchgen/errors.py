@@ -7,6 +7,7 @@
     │   └── TemplateError         names template and variable
     ├── StoreError                exit 1: the database cannot be used as it is
     │   ├── SchemaError           written by a newer batchgen, or not by batchgen at all
+    │   ├── MovedError            it has been moved to another place, where the work goes on
     │   ├── StoreBusyError        another process kept it locked for too long
     │   │   └── StoreAwayError    its server cannot be reached
     │   ├── StoreFullError        the disk is full, or fails
@@ -27,6 +28,8 @@ class Remedy(Enum):
     `cli/hints.py`. A comment names the facts that go with it."""
 
     NAME_DATABASE = auto()
+    NAME_NEW_DATABASE = auto()
+    MOVE_AGAIN = auto()
     ENQUEUE_FIRST = auto()
     MOVE_DATABASE = auto()
     STOP_WORKERS = auto()
@@ -102,6 +105,10 @@ class StoreError(BatchgenError):
 
 class SchemaError(StoreError):
     """The file was written by a newer batchgen, or is not a database of batchgen."""
+
+
+class MovedError(StoreError):
+    """The database has been moved to another one, and this one takes no more work."""
 
 
 class StoreBusyError(StoreError):

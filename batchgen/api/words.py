@@ -16,6 +16,8 @@ from batchgen.userfunctions import is_foreign
 
 REMEDIES: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another one with database=...",
+    Remedy.NAME_NEW_DATABASE: "Go on there, with database=...",
+    Remedy.MOVE_AGAIN: "Begin the same move again when it can be reached.",
     Remedy.ENQUEUE_FIRST: "Run a data pool first, or name the database with database=...",
     Remedy.MOVE_DATABASE:
         "Put it on a local disk with database=..., or on a PostgreSQL server "

@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # jobs take a while to import, which --help need not wait for
 
 HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_DATABASE: "Name another database with --db.",
+    Remedy.NAME_NEW_DATABASE:
+        "Go on there: name it with --db, or as database: in the config. If there is no work table "
+        "in it, the move was cut off; begin the same move again.",
+    Remedy.MOVE_AGAIN: "Begin the same move again when it can be reached.",
     Remedy.ENQUEUE_FIRST:
         "Enqueue a data pool first ({batchgen} enqueue), or name the database with --db.",
     Remedy.MOVE_DATABASE:

@@ -14,6 +14,7 @@ one snapshot, and its docstring is its promise. Behind it:
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
     returned  what calls have used, and what they give back to the limits
+    moving    all of it brought into another database; tables, how it goes there
     transactions/   what is read and written, once for all engines
     transaction     what each of these is given by the engine
     database        what the store needs of an engine besides
@@ -31,12 +32,12 @@ __all__ = [
     "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
     "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
     "FileUse", "FollowRow", "Grant", "Intake", "LiveChains", "LiveFileRecord", "LivePage",
-    "MadeOf", "NewRows", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch",
+    "MadeOf", "Moved", "NewRows", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch",
     "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
     "Seat", "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
     "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
-    "key_of_id", "keys_of_contents", "literal_parts", "open_store", "open_store_if_there",
-    "read_store", "server_key", "server_keys",
+    "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
+    "open_store_if_there", "read_store", "server_key", "server_keys",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from batchgen.store.failure_groups import literal_parts
     from batchgen.store.keys import key_of_content, key_of_id, keys_of_contents
+    from batchgen.store.moving import Moved, move_tables
     from batchgen.store.reading import ReadStore, read_store
     from batchgen.store.records import (
         AnswerDetails,
@@ -114,5 +116,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "store", "transactions.watch",
+        "chain_records", "store", "transactions.watch", "moving",
     )  # fmt: skip

@@ -204,6 +204,10 @@ class Store(ReadStore):
             if selection.number is not None:
                 await uninterrupted(self._db.write(end, selection.number))
 
+    async def take_over_from_dead(self) -> None:
+        """What workers had that died goes back, as if a new worker took over; it fails no item."""
+        await seats.take_over_from_dead(self._db)
+
     # Seat: a worker's place, and what a worker asks besides
 
     @asynccontextmanager

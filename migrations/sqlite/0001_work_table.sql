@@ -509,6 +509,17 @@ create table live_files (
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
 
+---------------------------------------------------------------- where it came from, and went
+
+-- The moves that this database was an end of. After one to another database, triggers refuse all work.
+create table moves (
+  id       text    primary key,
+  other    text    not null,                       -- the other end, without its password
+  went     integer not null,                       -- 1: from here to there
+  moved_at integer not null,
+  constraint went_or_came check (went in (0, 1))
+) strict, without rowid;
+
 ---------------------------------------------------------------- views
 
 -- The results with their parsed values: whoever wants those reads this.

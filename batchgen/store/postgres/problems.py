@@ -17,6 +17,7 @@ from batchgen.errors import (
     StoreFullError,
     StoreRefusedError,
 )
+from batchgen.store.tables import moved_error
 
 # What libpq and the server say to who cannot connect, and what that means. Of a connection that was
 # not made there is no code, only these words.
@@ -80,6 +81,8 @@ def store_errors(address: PostgresAddress) -> Iterator[None]:
 
 def store_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     """What the server said of a statement, as one line that says what to do."""
+    if isinstance(exc, errors.RaiseException) and (moved := moved_error(address.name, str(exc))):
+        return moved
     text = f"{address.name}: {_one_line(_without_secrets(_said(exc), address))}"
     if isinstance(exc, (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded)):
         return StoreFullError(

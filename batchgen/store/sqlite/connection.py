@@ -17,8 +17,8 @@ import aiosqlite
 
 from batchgen.errors import StoreBusyError
 from batchgen.shutdown import uninterrupted
-from batchgen.store.sqlite.gate import Gate, OwnerLock
-from batchgen.store.sqlite.members import Members
+from batchgen.store.sqlite.gate import Gate
+from batchgen.store.sqlite.members import Members, lock_beside
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,
@@ -28,7 +28,6 @@ from batchgen.store.sqlite.opening import (
     vulnerable_sqlite,
     warnings_of_sqlite,
 )
-from batchgen.store.sqlite.place import lock_file_mode
 from batchgen.store.sqlite.problems import store_errors
 from batchgen.store.sqlite.transaction import SqliteTransaction
 
@@ -95,9 +94,7 @@ class Database:
         Raises UsageError after `patience_s`."""
         from batchgen.store.turns import wait_to_enqueue  # here: workers add no items
 
-        lock = OwnerLock(
-            self.path.with_name(f"{self.path.name}-enqueue"), lock_file_mode(self.path)
-        )
+        lock = lock_beside(self.path, "enqueue")
 
         async def holder() -> str | None:
             return None if lock.acquire() else lock.holder()
@@ -111,9 +108,7 @@ class Database:
     @asynccontextmanager
     async def only_parsing_again(self) -> AsyncIterator[bool]:
         """Whether no other process parses stored answers again, for as long as one is inside."""
-        lock = OwnerLock(
-            self.path.with_name(f"{self.path.name}-reparse"), lock_file_mode(self.path)
-        )
+        lock = lock_beside(self.path, "reparse")
         is_only = lock.acquire()
         try:
             yield is_only

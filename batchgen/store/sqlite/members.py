@@ -32,8 +32,12 @@ class Members:
         return not (lock.is_held() or (lock.is_gone() and _is_in_use_by(row.pid, self._database)))
 
     def lock_of(self, worker_id: int) -> OwnerLock:
-        path = self._database.with_name(f"{self._database.name}-worker-{worker_id}")
-        return OwnerLock(path, lock_file_mode(self._database))
+        return lock_beside(self._database, f"worker-{worker_id}")
+
+
+def lock_beside(database: Path, what: str) -> OwnerLock:
+    """That of a worker, or of what only one process at a time does."""
+    return OwnerLock(database.with_name(f"{database.name}-{what}"), lock_file_mode(database))
 
 
 def _is_in_use_by(pid: int, database: Path) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.errors import (
+    MovedError,
     Remedy,
     SchemaError,
     StoreBusyError,
@@ -37,6 +38,8 @@ def store_errors(path: Path) -> Iterator[None]:
 def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     """What SQLite said, as one line that says what to do."""
     text = str(exc)
+    if moved := _moved(text, path):
+        return moved
     if isinstance(exc, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)):
         return StoreRefusedError(f"{path}: {text}")
     if "disk is full" in text or "disk I/O error" in text:
@@ -55,6 +58,12 @@ def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     if "malformed" in text or "not a database" in text or "encrypted" in text:
         return SchemaError(f"{path}: damaged, or not a database ({text}).")
     return StoreError(f"{path}: {text}")
+
+
+def _moved(text: str, path: Path) -> MovedError | None:
+    from batchgen.store.tables import moved_error  # here: hardly anybody needs it
+
+    return moved_error(str(path), text)
 
 
 def system_error(exc: OSError, path: Path) -> StoreError:

@@ -142,6 +142,14 @@ CREATE TABLE live_files (
   constraint a_line_has_size check (size_bytes >= rows)
 ) strict, without rowid;
 
+CREATE TABLE moves (
+  id       text    primary key,
+  other    text    not null,                       -- the other end, without its password
+  went     integer not null,                       -- 1: from here to there
+  moved_at integer not null,
+  constraint went_or_came check (went in (0, 1))
+) strict, without rowid;
+
 CREATE TABLE new_item_keys (
   item_id integer primary key,
   key     blob    not null check (length(key) = 16)
