@@ -4,7 +4,7 @@ A transaction function takes a `Transaction` first, names the statements that it
 engine. An engine has a text for each name: the one of `transactions/common.sql`, or its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 _NOTHING: Mapping[str, object] = {}
@@ -46,6 +46,9 @@ class Transaction(Protocol):
         """The first of `n` numbers in a row for new rows of a table (items, attempts or results).
         None of them was ever given out, and all are larger than those of rows that are there. They
         are to be used before more are asked for; some may stay unused. Of no numbers it is 0."""
+
+    def begin_new(self, table: str, n: int) -> Callable[[], int]:
+        """The same, as of several reads that are begun together: what is given back gives it."""
 
     def newest(self, table: str) -> int:
         """The highest number ever given out in a table, also to rows deleted since; 0: none."""

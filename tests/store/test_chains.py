@@ -1,7 +1,6 @@
 """Chains of steps: rows that are made of others, in the transaction that makes these done."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,12 +33,6 @@ from tests.kits.table import (
     new_item,
     open_table,
 )
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
 
 
 def plan(*steps: StepRule) -> Plan:
@@ -212,19 +205,20 @@ def test_who_was_taken_for_dead_makes_nothing(table: Table) -> None:
     assert line.rows() == [("draft", None, 0, "done"), ("critique", 1, 0, "pending")]
 
 
-def test_of_a_commit_that_is_refused_there_is_neither_parent_nor_child(table: Table) -> None:
-    line = Line(table, PLAIN, "a")
-    (draft,) = line.claim()
-    table.db.execute(
-        "create temp trigger full before insert on main.work"
-        " begin select raise(abort, 'disk full'); end"
-    )
-    with pytest.raises(sqlite3.IntegrityError, match="disk full"):
+def test_of_a_commit_that_is_refused_there_is_neither_parent_nor_child(tmp_path: Path) -> None:
+    with open_table(tmp_path / "batchgen.db") as table:
+        line = Line(table, PLAIN, "a")
+        (draft,) = line.claim()
+        table.db.execute(
+            "create temp trigger full before insert on main.work"
+            " begin select raise(abort, 'disk full'); end"
+        )
+        with pytest.raises(sqlite3.IntegrityError, match="disk full"):
+            line.done(draft, "v", CRITIQUE)
+        table.db.execute("drop trigger full")
+        assert line.rows() == [("draft", None, 0, "running")]
+        assert table.query("select * from results") == []
         line.done(draft, "v", CRITIQUE)
-    table.db.execute("drop trigger full")
-    assert line.rows() == [("draft", None, 0, "running")]
-    assert table.query("select * from results") == []
-    line.done(draft, "v", CRITIQUE)
 
 
 # Done again

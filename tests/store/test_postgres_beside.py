@@ -21,7 +21,7 @@ from batchgen.store.postgres.transaction import PostgresTransaction
 from batchgen.store.transactions import budget, queue, repair
 from tests.kits.postgres import execute
 from tests.kits.table import MAX_CRASHES, START, Table, answered, claims, open_table
-from tests.store.test_chains import PLAIN, Line
+from tests.store.test_chains import BEST, PLAIN, Line
 
 Write = Callable[[PostgresTransaction], Any]
 CRITIQUE = Child(1)
@@ -156,6 +156,40 @@ async def test_what_is_on_trial_is_asked_for_as_if_they_took_turns(
     want = claims(16, trial=Trial(calls=16))
     ended = await beside.run(exchange(table.join(), want), exchange(table.join(), want))
     assert [len(one.items) for one in ended[:2]] == [16, 0]
+
+
+async def test_who_ends_the_last_two_rows_of_a_gathering_gathers_once(
+    table: Table, beside: Beside
+) -> None:
+    line = Line(table, BEST, "a", samples=2)
+    for draft in line.claim():
+        line.done(draft, f"v{draft.id}", CRITIQUE)
+    other = table.join()
+    (mine,), (theirs,) = line.claim(1), table.claim(other, 1)
+    ended = await beside.run(
+        exchange(line.worker, claims(0), done(mine, line.followed("s1"))),
+        exchange(other, claims(0), done(theirs, line.followed("s2"))),
+    )
+    assert ended.has_waited
+    assert line.rows()[-1] == ("pick", 1, 0, "pending")
+    (pick,) = line.claim()
+    assert [[link.item_id for link in chain] for chain in pick.gathered] == [[1, 3], [2, 4]]
+
+
+async def test_gatherings_that_have_nothing_in_common_do_not_wait(
+    table: Table, beside: Beside
+) -> None:
+    line = Line(table, BEST, "a", "b")
+    for draft in line.claim():
+        line.done(draft, f"v{draft.id}", CRITIQUE)
+    other = table.join()
+    (mine,), (theirs,) = line.claim(1), table.claim(other, 1)
+    ended = await beside.run(
+        exchange(line.worker, claims(0), done(mine, line.followed("s1"))),
+        exchange(other, claims(0), done(theirs, line.followed("s2"))),
+    )
+    assert not ended.has_waited
+    assert [row[0] for row in line.rows()].count("pick") == 2
 
 
 async def test_what_a_row_was_made_of_is_not_looked_at_while_it_ends(

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from batchgen.store import postgres, sqlite
+from batchgen.store import postgres, sqlite, transactions
 from batchgen.store.postgres.opening import connect
 from batchgen.store.postgres.sql import STATEMENTS, respelled
 from batchgen.store.sqlite.sql import QUERIES
@@ -59,8 +59,8 @@ OF_WHOLE_TABLES = {
     "recount_failed_calls", "recount_parsers", "recount_steps", "results_without_attempt",
     "results_without_item", "rows_to_ask", "rows_to_stale", "set_gathering", "spans_outside",
     "stale_rows", "unreadable_inputs", "unreadable_parsed",
-    # By an index of what is rare: stale rows, and calls of unknown outcome.
-    "stale_to_ask", "unknown_calls_of_claim",
+    # By an index of what is rare: stale rows, calls of unknown outcome, and what a worker died at.
+    "parsed_alone", "stale_to_ask", "unknown_calls_of_claim",
 }  # fmt: skip
 BIG = ("work", "items", "item_keys", "attempts", "results")
 
@@ -148,6 +148,15 @@ def test_both_spellings_have_the_same_columns(
     assert [a for a, b in told if b.isidentifier() and b != "value"] == [
         b for b in names if b.isidentifier() and b != "value"
     ]
+
+
+def test_what_is_run_for_many_rows_takes_them_all_at_once() -> None:
+    """SQLite runs any statement for each of them."""
+    folder = Path(transactions.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    names = {name for text in texts for name in re.findall(r'execute_many\(\s*"(\w+)"', text)}
+    assert "charge" in names
+    assert [name for name in sorted(names) if not STATEMENTS[name].takes_rows] == []
 
 
 def test_a_parameter_is_known_by_its_first_place() -> None:

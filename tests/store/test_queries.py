@@ -115,7 +115,7 @@ OF_STATE = "(selection=? AND experiment_id=? AND state=?"
 # What each hot statement does, step by step. A change here is felt at ten million rows.
 PLANS = {
     "orders": ["SEARCH workers USING INTEGER PRIMARY KEY (rowid=?)"],
-    "waiting_items": [
+    "due_items": [
         "CO-ROUTINE (subquery-1)",
         "SEARCH work USING INDEX work_waiting "
         "(experiment_id=? AND available_at>? AND available_at<?)",
@@ -126,20 +126,37 @@ PLANS = {
         "LIST SUBQUERY",
         "SCAN json_each VIRTUAL TABLE INDEX 1:",
     ],
-    "fresh_items": [
+    "due_and_fresh_items": [
+        "CO-ROUTINE (subquery-4)",
+        "COMPOUND QUERY",
+        "LEFT-MOST SUBQUERY",
         "CO-ROUTINE (subquery-1)",
-        "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+        "SEARCH work USING INDEX work_waiting "
+        "(experiment_id=? AND available_at>? AND available_at<?)",
         "SCAN (subquery-1)",
+        "UNION ALL",
+        "CO-ROUTINE (subquery-3)",
+        "SEARCH work USING INDEX work_fresh (experiment_id=?)",
+        "SCAN (subquery-3)",
+        "SCAN (subquery-4)",
     ],
-    "selected_waiting_items": [
+    "selected_due_items": [
         "CO-ROUTINE (subquery-1)",
         f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>? AND available_at<?)",
         "SCAN (subquery-1)",
     ],
-    "selected_fresh_items": [
+    "selected_due_and_fresh_items": [
+        "CO-ROUTINE (subquery-4)",
+        "COMPOUND QUERY",
+        "LEFT-MOST SUBQUERY",
         "CO-ROUTINE (subquery-1)",
-        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=?)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>? AND available_at<?)",
         "SCAN (subquery-1)",
+        "UNION ALL",
+        "CO-ROUTINE (subquery-3)",
+        f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at=?)",
+        "SCAN (subquery-3)",
+        "SCAN (subquery-4)",
     ],
     "next_selected_at": [f"SEARCH work USING INDEX work_selected {OF_STATE} AND available_at>?)"],
     "unselect": ["SEARCH work USING INDEX work_selected (selection=?)"],
@@ -188,7 +205,13 @@ PLANS = {
         "SEARCH w USING INDEX work_claimed (worker_id=?)",
         "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
     ],
-    "parsed_alone": ["SEARCH work USING INDEX work_claimed (worker_id=?)"],
+    "parsed_alone": [
+        "CO-ROUTINE (subquery-2)",
+        "SEARCH work USING INDEX work_claimed (worker_id=?)",
+        "SCAN (subquery-2)",
+        "SCALAR SUBQUERY",
+        "SCAN work USING INDEX work_crashed",  # until there is one
+    ],
     "claim_crashed": [
         "SEARCH work USING INTEGER PRIMARY KEY (rowid=?)",
         "SCALAR SUBQUERY",

@@ -1,7 +1,5 @@
 """What all workers of a database together may send, as the exchange keeps to it."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +11,7 @@ from batchgen.limits.tokens import CallTokens
 from batchgen.store import ClaimRequest, ServerWant
 from batchgen.store.transactions import look
 from batchgen.store.transactions.shared_rates import learned_rates, read_shared_rate
-from tests.kits.table import SERVER, START, Table, answered, broken, claims, open_table
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
-    with open_table(tmp_path / "batchgen.db") as opened:
-        yield opened
+from tests.kits.table import SERVER, START, Table, answered, broken, claims
 
 
 def nothing(want: ClaimRequest, pause_ms: int = 0) -> ClaimRequest:

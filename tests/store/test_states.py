@@ -4,15 +4,20 @@ The model knows for each item its state and which claim holds it. After each ste
 say the same and be free of contradictions; finished answers never change.
 """
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -36,8 +41,8 @@ from tests.kits.table import (
     answered,
     broken,
     new_item,
-    open_table,
 )
+from tests.store.conftest import NewTable
 
 T = TypeVar("T")
 
@@ -82,11 +87,12 @@ FINISHES = st.one_of(
 
 
 class Life(RuleBasedStateMachine):
+    new_table: NewTable
+
     def __init__(self) -> None:
         super().__init__()
         self.open = ExitStack()
-        directory = self.open.enter_context(tempfile.TemporaryDirectory())
-        self.table: Table = self.open.enter_context(open_table(Path(directory) / "batchgen.db"))
+        self.table: Table = self.open.enter_context(self.new_table())
         self.states: dict[int, str] = {}
         self.held: dict[int, Claim] = {}  # by item, while it is running
         self.stale: list[Claim] = []
@@ -317,7 +323,7 @@ class Life(RuleBasedStateMachine):
     def every_call_is_kept_and_counted(self) -> None:
         made = (self.calls, self.unknown)
         for ask in (
-            "select count(*), coalesce(sum(outcome = 'unknown'), 0) from attempts",
+            "select count(*), count(*) filter (where outcome = 'unknown') from attempts",
             "select coalesce(sum(calls), 0), coalesce(sum(unknown_calls), 0) from totals",
         ):
             assert self.table.query(ask) == [made]
@@ -334,8 +340,19 @@ def chosen(some: Sequence[T], which: int) -> T:
     return some[which % len(some)]
 
 
-Life.TestCase.settings = settings(
-    stateful_step_count=40,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-TestLife = Life.TestCase
+def test_whatever_happens_in_whatever_order_comes_to_what_the_model_says(
+    engine: str, new_table: NewTable
+) -> None:
+    class LifeOfTable(Life):
+        pass
+
+    LifeOfTable.new_table = staticmethod(new_table)
+    examples = settings.default.max_examples if settings.default and engine == "sqlite" else 8
+    run_state_machine_as_test(
+        LifeOfTable,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

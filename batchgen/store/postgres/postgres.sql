@@ -290,6 +290,16 @@ select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, s
            and runs_code = 0) as calls
   from workers order by id;
 
+-- name: write_share
+insert into shares (server, worker_id, share, held, needs, served_at)
+select server, worker_id, share, held, needs, served_at
+  from json_to_recordset(:rows::json)
+    as r (server text, worker_id bigint, share bigint, held bigint, needs bigint,
+          served_at bigint)
+on conflict (server, worker_id) do update
+   set share = excluded.share, held = excluded.held, needs = excluded.needs,
+       served_at = excluded.served_at;
+
 -- name: claims_of_worker
 select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,
        w.second_call, w.outdated, w.runs_code
@@ -658,9 +668,14 @@ select c.experiment_id
  group by c.experiment_id, e.number order by e.number desc, c.experiment_id;
 
 -- name: parsed_alone
--- Whether each of a worker's claims, two of them at most, has lost a worker while it was parsed.
-select crashes > 0 and (answer_seq is not null or runs_code = 1) from work
- where state = 'running' and worker_id = :worker_id limit 2;
+-- How many claims a worker has, two at most; whether one of these has lost a worker while it was
+-- parsed; and whether any item waits that has.
+select count(*), coalesce(bool_or(is_suspect), false),
+       exists (select 1 from work
+                where state = 'pending' and crashes > 0
+                  and (answer_seq is not null or runs_code = 1))
+  from (select crashes > 0 and (answer_seq is not null or runs_code = 1) as is_suspect from work
+         where state = 'running' and worker_id = :worker_id limit 2) claims;
 
 -- name: claim_crashed
 -- One whose worker died while its answer was being parsed.
@@ -692,7 +707,7 @@ select e.id, e.number, e.step,
  where w.selection = :selection
  group by e.id;
 
--- name: waiting_items
+-- name: due_items
 -- Retries whose time has come, longest due first. What others are claiming just now is passed over.
 select coalesce(json_agg(item_id), '[]')::text
   from (select item_id from work
@@ -706,16 +721,24 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
  where item_id = any(numbers(:ids));
 
--- name: fresh_items
--- Items never tried, highest priority first, then in the order of the pool.
+-- name: due_and_fresh_items
+-- The same, and then items never tried, highest priority first, then in the order of the pool.
+with due as materialized (
+  select item_id from work
+   where state = 'pending' and available_at is not null
+     and experiment_id = :experiment_id and available_at <= :now
+   order by available_at, item_id limit :want for no key update skip locked),
+fresh as materialized (
+  select item_id from work
+   where state = 'pending' and available_at is null
+     and (crashes = 0 or (answer_seq is null and runs_code = 0))
+     and experiment_id = :experiment_id
+   order by -priority, item_id limit (select :want - count(*) from due)
+     for no key update skip locked)
 select coalesce(json_agg(item_id), '[]')::text
-  from (select item_id from work
-         where state = 'pending' and available_at is null
-           and (crashes = 0 or (answer_seq is null and runs_code = 0))
-           and experiment_id = :experiment_id
-         order by -priority, item_id limit :want for no key update skip locked) found;
+  from (select item_id from due union all select item_id from fresh) found;
 
--- name: selected_waiting_items
+-- name: selected_due_items
 -- The same two of a selection.
 select coalesce(json_agg(item_id), '[]')::text
   from (select item_id from work
@@ -723,12 +746,20 @@ select coalesce(json_agg(item_id), '[]')::text
            and available_at is not null and available_at <= :now
          order by available_at, -priority, item_id limit :want for no key update skip locked) found;
 
--- name: selected_fresh_items
+-- name: selected_due_and_fresh_items
+with due as materialized (
+  select item_id from work
+   where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+     and available_at is not null and available_at <= :now
+   order by available_at, -priority, item_id limit :want for no key update skip locked),
+fresh as materialized (
+  select item_id from work
+   where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+     and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
+   order by -priority, item_id limit (select :want - count(*) from due)
+     for no key update skip locked)
 select coalesce(json_agg(item_id), '[]')::text
-  from (select item_id from work
-         where selection = :selection and experiment_id = :experiment_id and state = 'pending'
-           and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
-         order by -priority, item_id limit :want for no key update skip locked) found;
+  from (select item_id from due union all select item_id from fresh) found;
 
 -- name: fresh_span
 -- Of the items never tried that come last by priority: the first and the last one.
@@ -869,6 +900,11 @@ on conflict (item_id) do update
        attempt_seq = excluded.attempt_seq, reason = excluded.reason, error = excluded.error,
        available_at = excluded.available_at, sent_at = excluded.sent_at,
        ended_at = excluded.ended_at, halt = excluded.halt;
+
+-- name: forget_suspect
+delete from suspects
+ where item_id = any(array(
+   select item_id from json_to_recordset(:rows::json) as r (item_id bigint)));
 
 -- name: condemn_run
 insert into condemned_runs (server, run) values (:server, :run)

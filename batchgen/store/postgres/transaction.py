@@ -5,7 +5,7 @@ for only when somebody asks for it. So what is written costs no way to the serve
 several reads that are begun together all cost one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ _NOTHING: Mapping[str, object] = {}
 _LOCK = (
     "select pg_advisory_xact_lock($1::int, key::int) from json_array_elements_text($2::json) key"
 )
+_NEW = b"select new_numbers($1, $2)"
 _NUMBERS = ("items", "attempts", "results")
 
 
@@ -72,10 +73,13 @@ class PostgresTransaction:
         return -1 if rows else 0
 
     def first_new(self, table: str, n: int = 1) -> int:
+        return self.begin_new(table, n)()
+
+    def begin_new(self, table: str, n: int) -> Callable[[], int]:
         if not n:
-            return 0
-        (first,) = self._fetched("select new_numbers($1, $2)", [table, n])
-        return int(first)
+            return int
+        begun = Answer(self.connection).execute(_NEW, [table, n])
+        return lambda: int(begun.fetchone()[0])  # type: ignore[index]
 
     def newest(self, table: str) -> int:
         assert table in _NUMBERS

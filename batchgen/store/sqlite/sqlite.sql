@@ -262,6 +262,12 @@ select id, host, boot_id, pid, slots, started_at, lease_until, paused, report, s
            and runs_code = 0) as calls
   from workers order by id;
 
+-- name: write_share
+insert into shares (server, worker_id, share, held, needs, served_at)
+values (:server, :worker_id, :share, :held, :needs, :served_at)
+on conflict (server, worker_id) do update
+   set share = :share, held = :held, needs = :needs, served_at = :served_at;
+
 -- name: claims_of_worker
 select w.item_id, w.experiment_id, w.epoch, w.answer_seq, e.parser_id, w.gathering, w.crashes,
        w.second_call, w.outdated, w.runs_code
@@ -537,9 +543,15 @@ select distinct c.experiment_id
  where c.state = 'pending' and c.n > 0 order by e.number desc, c.experiment_id;
 
 -- name: parsed_alone
--- Whether each of a worker's claims, two of them at most, has lost a worker while it was parsed.
-select crashes > 0 and (answer_seq is not null or runs_code = 1) from work indexed by work_claimed
- where state = 'running' and worker_id = :worker_id limit 2;
+-- How many claims a worker has, two at most; whether one of these has lost a worker while it was
+-- parsed; and whether any item waits that has.
+select count(*), coalesce(max(is_suspect), 0),
+       exists (select 1 from work indexed by work_crashed
+                where state = 'pending' and crashes > 0
+                  and (answer_seq is not null or runs_code = 1))
+  from (select crashes > 0 and (answer_seq is not null or runs_code = 1) as is_suspect
+          from work indexed by work_claimed
+         where state = 'running' and worker_id = :worker_id limit 2);
 
 -- name: claim_crashed
 -- One whose worker died while its answer was being parsed.
@@ -570,7 +582,7 @@ select e.id, e.number, e.step,
  where w.selection = :selection
  group by e.id;
 
--- name: waiting_items
+-- name: due_items
 -- Retries whose time has come, longest due first. All in one row, as the next ones: for each row that
 -- is read Python's lock is given away.
 select json_group_array(item_id)
@@ -585,16 +597,24 @@ update work
    set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
  where item_id in (select value from json_each(:ids));
 
--- name: fresh_items
--- Items never tried, highest priority first, then in the order of the pool.
-select json_group_array(item_id)
-  from (select item_id from work indexed by work_fresh
-         where state = 'pending' and available_at is null
-           and (crashes = 0 or (answer_seq is null and runs_code = 0))
-           and experiment_id = :experiment_id
-         order by priority desc, item_id limit :want);
+-- name: due_and_fresh_items
+-- The same, and then items never tried, highest priority first, then in the order of the pool.
+select json_group_array(item_id) from (
+  select item_id from (
+    select item_id from work indexed by work_waiting
+     where state = 'pending' and available_at is not null
+       and experiment_id = :experiment_id and available_at <= :now
+     order by available_at, item_id limit :want)
+  union all
+  select item_id from (
+    select item_id from work indexed by work_fresh
+     where state = 'pending' and available_at is null
+       and (crashes = 0 or (answer_seq is null and runs_code = 0))
+       and experiment_id = :experiment_id
+     order by priority desc, item_id limit :want)
+  limit :want);
 
--- name: selected_waiting_items
+-- name: selected_due_items
 -- The same two of a selection.
 select json_group_array(item_id)
   from (select item_id from work indexed by work_selected
@@ -602,12 +622,20 @@ select json_group_array(item_id)
            and available_at is not null and available_at <= :now
          order by available_at, priority desc, item_id limit :want);
 
--- name: selected_fresh_items
-select json_group_array(item_id)
-  from (select item_id from work indexed by work_selected
-         where selection = :selection and experiment_id = :experiment_id and state = 'pending'
-           and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
-         order by priority desc, item_id limit :want);
+-- name: selected_due_and_fresh_items
+select json_group_array(item_id) from (
+  select item_id from (
+    select item_id from work indexed by work_selected
+     where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+       and available_at is not null and available_at <= :now
+     order by available_at, priority desc, item_id limit :want)
+  union all
+  select item_id from (
+    select item_id from work indexed by work_selected
+     where selection = :selection and experiment_id = :experiment_id and state = 'pending'
+       and available_at is null and (crashes = 0 or (answer_seq is null and runs_code = 0))
+     order by priority desc, item_id limit :want)
+  limit :want);
 
 -- name: fresh_span
 -- Of the items never tried that come last by priority: the first and the last one.
@@ -734,6 +762,9 @@ insert or replace into suspects (item_id, experiment_id, recipe_id, server, alik
   attempt_seq, reason, error, available_at, sent_at, ended_at, halt)
 values (:item_id, :experiment_id, :recipe_id, :server, :alike, :probe, :attempt_seq, :reason,
   :error, :available_at, :sent_at, :ended_at, :halt);
+
+-- name: forget_suspect
+delete from suspects where item_id = :item_id;
 
 -- name: condemn_run
 insert or replace into condemned_runs (server, run) values (:server, :run);

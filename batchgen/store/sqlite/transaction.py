@@ -1,7 +1,8 @@
 """A transaction on a connection to SQLite: its statements by name."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from batchgen.store.sqlite.sql import QUERIES, statement_for, values_for
 
@@ -39,6 +40,9 @@ class SqliteTransaction:
     def first_new(self, table: str, n: int = 1) -> int:
         """Whoever writes has its turn, so nobody else takes them."""
         return self.newest(table) + 1 if n else 0
+
+    def begin_new(self, table: str, n: int) -> Callable[[], int]:
+        return partial(self.first_new, table, n)
 
     def newest(self, table: str) -> int:
         (seq,) = self.execute("last_id", {"name": table}).fetchone()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 
 from batchgen.store.plan import Claim, Reserved, claim_of, plan_grants
-from batchgen.store.transaction import Transaction
+from batchgen.store.transaction import Rows, Transaction
 from batchgen.store.transactions.fencing import held_claims
 from batchgen.store.values import Budget, Grant, Reservation, Spent
 
@@ -42,9 +42,16 @@ def overuse(db: Transaction) -> dict[int, float]:
     return dict(db.execute("overuse").fetchall())
 
 
-def take_reserved(db: Transaction, claims: Collection[Claim]) -> dict[Claim, Reserved]:
+def look_for_reserved(db: Transaction) -> Rows:
+    """For `take_reserved`; so it can be begun with other reads."""
+    return db.execute("any_reservation")
+
+
+def take_reserved(
+    db: Transaction, claims: Collection[Claim], any_reserved: Rows
+) -> dict[Claim, Reserved]:
     """Remove what was reserved for these claims, those for which anything was."""
-    if db.execute("any_reservation").fetchone() is None:
+    if any_reserved.fetchone() is None:
         return {}
     ids = {"ids": json.dumps([item_id for item_id, _ in claims])}
     found = {

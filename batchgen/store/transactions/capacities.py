@@ -5,7 +5,7 @@ row is written only when it changes; of a server that has refused nothing there 
 arithmetic is in limits/shares.py.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import asdict, replace
@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from batchgen.limits.shares import Part, Parts, Share, SharedCap, Told
 from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
-from batchgen.store.transaction import Transaction
+from batchgen.store.transaction import Rows, Transaction
 from batchgen.store.transactions.living import workers
 
 _BELIEVED_MS = 24 * 3_600_000
@@ -47,7 +47,7 @@ def first_shares(
     shares = {}
     for one in asked:
         others = {row.id for row in alive if one.key in row.servers}
-        kept = _kept(db, one.key, others)
+        kept = _kept(db, one.key, look_for_caps(db, [one.key])[one.key], others)
         if kept is None:
             continue
         if not others and kept.found_at <= now - _BELIEVED_MS:
@@ -60,10 +60,18 @@ def first_shares(
     return shares
 
 
-def tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) -> dict[str, Share]:
+def look_for_caps(db: Transaction, servers: Iterable[str]) -> dict[str, Rows]:
+    """For `tell`; so it can be begun with other reads."""
+    return {server: db.execute("cap", {"server": server}) for server in servers}
+
+
+def tell(
+    db: Transaction, worker_id: int, told: Mapping[str, Told], now: int,
+    caps: Mapping[str, Rows] | None = None,
+) -> dict[str, Share]:  # fmt: skip
     """By server, what a worker tells the others and is told itself. Nothing of those that have
-    refused nobody."""
-    if (shares := told_as_before(db, worker_id, told, now)) is not None:
+    refused nobody. `caps` are those of these servers, where they were looked for before."""
+    if (shares := told_as_before(db, worker_id, told, now, caps)) is not None:
         return shares
     db.lock("shares", sorted(told))
     done = _tell(db, worker_id, told, now)
@@ -73,19 +81,23 @@ def tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) ->
 
 
 def told_as_before(
-    db: Transaction, worker_id: int, told: Mapping[str, Told], now: int
-) -> dict[str, Share] | None:
+    db: Transaction, worker_id: int, told: Mapping[str, Told], now: int,
+    caps: Mapping[str, Rows] | None = None,
+) -> dict[str, Share] | None:  # fmt: skip
     """The same where nothing is to be written for it; None: something is."""
-    done = _tell(db, worker_id, told, now)
+    done = _tell(db, worker_id, told, now, caps)
     if any(_has_changed(worker_id, one, now) for one in done):
         return None
     return {one.server: one.share for one in done}
 
 
-def _tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) -> list[_Told]:
-    done = []
+def _tell(
+    db: Transaction, worker_id: int, told: Mapping[str, Told], now: int,
+    caps: Mapping[str, Rows] | None = None,
+) -> list[_Told]:  # fmt: skip
+    done, caps = [], look_for_caps(db, told) if caps is None else caps
     for server, one in told.items():
-        if (kept := _kept(db, server)) is not None:
+        if (kept := _kept(db, server, caps[server])) is not None:
             done.append(_Told(server, kept, *kept.parts.tell(worker_id, one, now)))
         elif one.takes is not None:
             asking = [row for row in workers(db) if server in row.servers]
@@ -95,9 +107,11 @@ def _tell(db: Transaction, worker_id: int, told: Mapping[str, Told], now: int) -
     return done
 
 
-def _kept(db: Transaction, server: str, workers: Container[int] | None = None) -> _Kept | None:
+def _kept(
+    db: Transaction, server: str, cap: Rows, workers: Container[int] | None = None
+) -> _Kept | None:
     """As it is shared by these workers (None: by all)."""
-    found = db.execute("cap", {"server": server}).fetchone()
+    found = cap.fetchone()
     if found is None:
         return None
     calls, failed_rises, found_at = found

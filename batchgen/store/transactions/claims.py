@@ -3,14 +3,13 @@ probes from all over it, while the server answers nobody.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.json import decode
 
 from batchgen.items import State
 from batchgen.store.deltas import CounterDeltas
-from batchgen.store.transaction import Transaction
+from batchgen.store.transaction import Rows, Transaction
 from batchgen.store.transactions.deltas import write_deltas
 from batchgen.store.transactions.quota import Quota
 from batchgen.store.values import ClaimRequest
@@ -27,22 +26,22 @@ def claim(
     When these are fewer, also when the next retry will be due, if any."""
     if calls == 0:
         return [], None
-    claims = db.execute("parsed_alone", {"worker_id": worker_id}).fetchall()
-    if claims == [(1,)]:
+    parsed_alone = db.execute("parsed_alone", {"worker_id": worker_id})
+    claims = _Claims(db, worker_id, want, probes, now)
+    if experiments:
+        claims.begin(experiments[0], quota.of(experiments[0], calls))
+    held, is_suspect, others_wait = parsed_alone.fetchone()
+    if held == 1 and is_suspect:
         return [], None  # what may kill the worker is parsed while nothing else is in flight
-    if not claims and calls and (crashed := _claim_crashed(db, worker_id, want, experiments)):
+    if not held and others_wait and (crashed := _claim_crashed(db, worker_id, want, experiments)):
         return crashed, None
     deltas = CounterDeltas()
     claimed: list[int] = []
     for experiment_id in experiments:
-        for claim_some in _claims(want, probes):
+        for claim_some in claims.ways:
             slots = quota.of(experiment_id, calls - len(claimed))
             if slots > 0:
-                row = {
-                    "worker_id": worker_id, "experiment_id": experiment_id, "now": now,
-                    "want": slots, "selection": want.mark,
-                }  # fmt: skip
-                ids = claim_some(db, row)
+                ids = claim_some(experiment_id, slots)
                 claimed += ids
                 quota.take(experiment_id, len(ids))
                 deltas.move(experiment_id, State.PENDING, -len(ids))
@@ -56,51 +55,79 @@ def claim(
 class _ClaimQueries(NamedTuple):
     """Of an experiment, or of a selection of its items."""
 
-    waiting: str
-    fresh: str
+    due: str
+    due_and_fresh: str
     fresh_span: str
     fresh_from: str
 
 
-_OF_EXPERIMENT = _ClaimQueries("waiting_items", "fresh_items", "fresh_span", "claim_fresh_from")
+_OF_EXPERIMENT = _ClaimQueries("due_items", "due_and_fresh_items", "fresh_span", "claim_fresh_from")
 _OF_SELECTION = _ClaimQueries(
-    "selected_waiting_items", "selected_fresh_items",
+    "selected_due_items", "selected_due_and_fresh_items",
     "selected_fresh_span", "claim_selected_fresh_from",
 )  # fmt: skip
-_Claim = Callable[[Transaction, dict[str, Any]], list[int]]
 
 
-def _claims(want: ClaimRequest, probes: int | None) -> tuple[_Claim, _Claim]:
-    queries = _OF_EXPERIMENT if want.mark is None else _OF_SELECTION
-    waiting = partial(_claim_found, queries.waiting)
-    if probes is None:
-        return waiting, partial(_claim_found, queries.fresh)
-    return partial(_claim_probes, queries, probes), waiting
+class _Claims:
+    """How rows are claimed in one exchange; see `claim`."""
 
+    def __init__(
+        self, db: Transaction, worker_id: int, want: ClaimRequest, probes: int | None, now: int
+    ) -> None:
+        self._db = db
+        self._queries = _OF_EXPERIMENT if want.mark is None else _OF_SELECTION
+        self._probes = probes
+        self._row = {"worker_id": worker_id, "now": now, "selection": want.mark}
+        self._begun: tuple[tuple[int, int], Rows] | None = None
 
-def _claim_found(query: str, db: Transaction, row: dict[str, Any]) -> list[int]:
-    (ids,) = db.execute(query, row).fetchone()
-    found: list[int] = decode(ids)
-    if found:
-        db.execute("claim_items", {"worker_id": row["worker_id"], "ids": ids})
-    return found
+    def begin(self, experiment_id: int, slots: int) -> None:
+        """Look for the rows, together with other reads; none is claimed by that."""
+        if self._probes is None and slots > 0:
+            self._begun = (experiment_id, slots), self._found(experiment_id, slots)
 
+    @property
+    def ways(self) -> Sequence[Callable[[int, int], list[int]]]:
+        """Functions that claim rows of an experiment, so many at most, one after another."""
+        if self._probes is None:
+            return [self._due_and_fresh]
+        return [self._as_probes, self._due]
 
-def _claim_probes(
-    queries: _ClaimQueries, probes: int, db: Transaction, row: dict[str, Any]
-) -> list[int]:
-    """Fresh items from all over the pool, the last one first, as those that come next may be alike
-    by themselves. So many `probes` were there before."""
-    claimed: list[int] = []
-    for number in range(probes, probes + row["want"]):
-        span = db.execute(queries.fresh_span, row).fetchone()
-        if span is None:
-            break
-        priority, first, last = span
-        begin = last - int((last - first) * (number * _GOLDEN_RATIO % 1))
-        probe = {**row, "priority": priority, "first": begin}
-        claimed += [id_ for (id_,) in db.execute(queries.fresh_from, probe).fetchall()]
-    return claimed
+    def _due_and_fresh(self, experiment_id: int, slots: int) -> list[int]:
+        if self._begun is not None and self._begun[0] == (experiment_id, slots):
+            return self._claimed(self._begun[1])
+        return self._claimed(self._found(experiment_id, slots))
+
+    def _due(self, experiment_id: int, slots: int) -> list[int]:
+        return self._claimed(self._run(self._queries.due, experiment_id, want=slots))
+
+    def _as_probes(self, experiment_id: int, slots: int) -> list[int]:
+        """Fresh items from all over the pool, the last one first, as those that come next may be
+        alike by themselves."""
+        claimed: list[int] = []
+        before = self._probes or 0
+        for number in range(before, before + slots):
+            span = self._run(self._queries.fresh_span, experiment_id).fetchone()
+            if span is None:
+                break
+            priority, first, last = span
+            begin = last - int((last - first) * (number * _GOLDEN_RATIO % 1))
+            place = {"priority": priority, "first": begin}
+            found = self._run(self._queries.fresh_from, experiment_id, **place)
+            claimed += [id_ for (id_,) in found.fetchall()]
+        return claimed
+
+    def _found(self, experiment_id: int, slots: int) -> Rows:
+        return self._run(self._queries.due_and_fresh, experiment_id, want=slots)
+
+    def _claimed(self, found: Rows) -> list[int]:
+        (ids,) = found.fetchone()
+        claimed: list[int] = decode(ids)
+        if claimed:
+            self._db.execute("claim_items", {"worker_id": self._row["worker_id"], "ids": ids})
+        return claimed
+
+    def _run(self, query: str, experiment_id: int, **others: int) -> Rows:
+        return self._db.execute(query, {**self._row, "experiment_id": experiment_id, **others})
 
 
 def _claim_crashed(

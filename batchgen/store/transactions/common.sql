@@ -168,12 +168,6 @@ update servers set calls_at_once = null, failed_rises = 0, found_at = null where
 -- name: shares
 select worker_id, share, held, needs, served_at from shares where server = :server;
 
--- name: write_share
-insert into shares (server, worker_id, share, held, needs, served_at)
-values (:server, :worker_id, :share, :held, :needs, :served_at)
-on conflict (server, worker_id) do update
-   set share = :share, held = :held, needs = :needs, served_at = :served_at;
-
 -- name: remove_worker
 delete from workers where id = :worker_id;
 
@@ -335,9 +329,6 @@ update work set available_at = :available_at, tries = tries + :tries
 -- What its answer would be read with.
 select e.parser_id from work w join experiments e on e.id = w.experiment_id
  where w.item_id = :item_id;
-
--- name: forget_suspect
-delete from suspects where item_id = :item_id;
 
 -- name: release_suspects
 update work set available_at = null

@@ -20,9 +20,9 @@ from batchgen.store.plan import (
     plan_removal,
 )
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.budget import take_reserved
+from batchgen.store.transactions.budget import look_for_reserved, take_reserved
 from batchgen.store.transactions.deltas import write_deltas
-from batchgen.store.transactions.fencing import held_claims, unknown_calls_of
+from batchgen.store.transactions.fencing import held_of, look_at_claims, unknown_calls_of
 from batchgen.store.transactions.results import append_results
 from batchgen.store.transactions.rows import rows_of
 
@@ -42,7 +42,8 @@ def give_back(db: Transaction, worker_id: int, *, crashed: bool, max_crashes: in
     claims = list(rows_of(db, "claims_of_worker", ClaimRow, {"worker_id": worker_id}))
     if crashed:
         claims = _with_made_of(db, claims, max_crashes)
-    reserved = take_reserved(db, [(claim.item_id, claim.epoch) for claim in claims])
+    taken = [(claim.item_id, claim.epoch) for claim in claims]
+    reserved = take_reserved(db, taken, look_for_reserved(db))
     attempts, results = most_rows_of_removal(claims, crashed=crashed, max_crashes=max_crashes)
     known = Known(
         reserved=reserved if crashed else {},
@@ -62,17 +63,22 @@ def _with_made_of(db: Transaction, claims: Sequence[ClaimRow], max_crashes: int)
 
 def _known(db: Transaction, outcomes: Sequence[Outcome]) -> Known:
     claims = {claim_of(outcome.item) for outcome in outcomes}
-    held = held_claims(db, claims)
-    late = claims - held.keys()
     attempts, results = most_rows(outcomes)
+    # All that can be begun before anything is known of it.
+    not_as_usual, any_reserved = look_at_claims(db, claims), look_for_reserved(db)
+    server_ids = db.execute("server_ids")
+    first_attempt = db.begin_new("attempts", attempts)
+    first_result = db.begin_new("results", results)
+    held = held_of(claims, not_as_usual)
+    late = claims - held.keys()
     return Known(
         held=held.keys(),
         late=unknown_calls_of(db, late),
-        reserved=take_reserved(db, claims),
-        last_attempt_seq=db.first_new("attempts", attempts) - 1,
-        last_result_seq=db.first_new("results", results) - 1,
+        reserved=take_reserved(db, claims, any_reserved),
+        last_attempt_seq=first_attempt() - 1,
+        last_result_seq=first_result() - 1,
         outdated=_outdated(db, [outcome.item for outcome in outcomes], held),
-        server_ids=dict(db.execute("server_ids").fetchall()),
+        server_ids=dict(server_ids.fetchall()),
         steps=_steps_of(db, outcomes),
     )
 

@@ -21,7 +21,7 @@ from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.capacities import tell
+from batchgen.store.transactions.capacities import look_for_caps, tell
 from batchgen.store.transactions.claims import claim, earliest, experiments_to_claim
 from batchgen.store.transactions.finish import finish, give_back
 from batchgen.store.transactions.limiter import Limiters, second_calls_of
@@ -30,7 +30,7 @@ from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.quota import Quota, quota_of
 from batchgen.store.transactions.rows import rows_of
 from batchgen.store.transactions.selections import counts_of_selection, others_have_come
-from batchgen.store.transactions.steering import orders_of
+from batchgen.store.transactions.steering import look_for_orders, orders_in
 from batchgen.store.transactions.suspects import forget_trials_of_the_last
 from batchgen.store.transactions.trials_of_servers import Trials
 from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed
@@ -132,11 +132,13 @@ def exchange(
     now: int,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next."""
+    found_orders = look_for_orders(db, worker_id)
+    caps = look_for_caps(db, [one.server for one in want.servers if one.told is not None])
     trials = Trials(db, worker_id, want, now, partial(_open, db, want))
     outcomes = trials.learn(outcomes)
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
-    orders = orders_of(db, worker_id)
+    orders = orders_in(found_orders)
     limiters = Limiters(db, want.servers, now)
     limiters.settle(outcomes)
     failed = _too_many_failed(db, want)
@@ -153,7 +155,7 @@ def exchange(
         proven=trials.proven, on_trial=trials.on_trial, suspects=trials.suspects,
         condemned=trials.condemned, acquitted=trials.acquitted,
         failed=failed,
-        shares={} if orders is None else tell(db, worker_id, _told(want, items), now),
+        shares={} if orders is None else tell(db, worker_id, _told(want, items), now, caps),
     )  # fmt: skip
     if len(items) == want.slots:
         return done

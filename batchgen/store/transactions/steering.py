@@ -1,17 +1,27 @@
 """Orders from another terminal: in the row of each worker, which reads it in every exchange."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.rows import row_of
+from batchgen.store.transactions.rows import rows_of
 from batchgen.store.values import OrderChange, Orders
 
 
 def orders_of(db: Transaction, worker_id: int) -> Orders | None:
     """None: this worker was taken for dead."""
-    orders = row_of(db, "orders", Orders, {"worker_id": worker_id})
+    return orders_in(look_for_orders(db, worker_id))
+
+
+def look_for_orders(db: Transaction, worker_id: int) -> Iterator[Orders]:
+    """For `orders_in`; so it can be begun with other reads."""
+    return rows_of(db, "orders", Orders, {"worker_id": worker_id})
+
+
+def orders_in(found: Iterator[Orders]) -> Orders | None:
+    """See `orders_of`."""
+    orders = next(found, None)
     return orders and replace(orders, paused=bool(orders.paused))
 
 
