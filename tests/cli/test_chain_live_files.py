@@ -52,7 +52,7 @@ async def held_midway(project: Project, simulator: Simulator) -> Process:
     await enqueue(project, simulator)
     simulator.script("Answer w4.0", "hang")
     worker = await project.start("work", "-c", "1", "-o", "live.jsonl")
-    await until(project.database, "select total(rows) from live_files", 5)
+    await until(project.database, "select coalesce(sum(rows), 0) from live_files", 5)
     return worker
 
 

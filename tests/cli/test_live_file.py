@@ -70,7 +70,7 @@ async def held_midway(project: Project, simulator: Simulator, *options: str) -> 
     await enqueue(project)
     simulator.script(f"w{HELD:02}", "hang")
     worker = await project.start("work", "-c", "1", "-o", "live.jsonl", *options)
-    await until(project.database, "select total(rows) from live_files", HELD)
+    await until(project.database, "select coalesce(sum(rows), 0) from live_files", HELD)
     return worker
 
 
@@ -309,7 +309,7 @@ async def test_following_that_is_stopped_goes_on_next_time(
     await enqueue(project)
     await project.batchgen("work", "--max-items", "4")
     following = await project.start("export", "--follow", "-o", "live.jsonl")
-    await until(project.database, "select total(rows) from live_files", 4)
+    await until(project.database, "select coalesce(sum(rows), 0) from live_files", 4)
     following.send_signal(SIGINT)
     stopped = await ended(following)
     assert (stopped.code, stopped.out, stopped.err) == (130, "", "")
@@ -341,7 +341,7 @@ async def test_an_experiment_that_is_deleted_ends_the_following(
     followers = [
         await project.start("export", "--follow", "-o", name) for name in ("live.jsonl", "-")
     ]
-    await until(project.database, "select total(rows) from live_files", 3)
+    await until(project.database, "select coalesce(sum(rows), 0) from live_files", 3)
     assert followers[1].stdout is not None
     await followers[1].stdout.readline()  # both have begun
     assert (await project.batchgen("experiments", "delete", "default", "--yes")).code == 0

@@ -111,6 +111,16 @@ def test_both_engines_know_the_same_statements() -> None:
     assert "append_keys" in only_there  # the mark still finds them
 
 
+def test_what_is_run_for_many_rows_takes_them_at_once() -> None:
+    """A name that is given to `execute_many`, or in a list whose names are."""
+    given = set[str]()
+    for module in (Path(transactions.__file__).parent).glob("*.py"):
+        for call in re.findall(r'execute_many\(\s*"(\w+)"', module.read_text()):
+            given.add(call)
+    assert {"settle", "forget_suspect"} <= given
+    assert [name for name in sorted(given) if not STATEMENTS[name].takes_rows] == []
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     with closing(new_database(tmp_path_factory.mktemp("queries") / "batchgen.db")) as made:
