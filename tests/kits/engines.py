@@ -82,10 +82,10 @@ class SqliteEngine:
 class PostgresEngine:
     """With a connection to write, and one to look at what is there."""
 
-    def __init__(self, address: PostgresAddress) -> None:
+    def __init__(self, address: PostgresAddress, machine: str = "here") -> None:
         self._pass = Pass()
         self._chunk: Chunk | None = None
-        self._own: dict[str, object] = {"this_worker": 0, "this_machine": "here"}
+        self._own: dict[str, object] = {"this_worker": 0, "this_machine": machine}
         self._looking, server = connect(address)
         self._session = Session(address, *connect(address), self._own)
         self.transaction = PostgresTransaction(self._looking, server.schema, self._own)
@@ -135,8 +135,10 @@ class PostgresEngine:
 
 
 @contextmanager
-def postgres_engine(address: PostgresAddress) -> Iterator[PostgresEngine]:
-    engine = PostgresEngine(address)
+def postgres_engine(
+    address: PostgresAddress, machine: str = "here"
+) -> Iterator[PostgresEngine]:  # fmt: skip
+    engine = PostgresEngine(address, machine)
     try:
         yield engine
     finally:

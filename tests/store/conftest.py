@@ -1,5 +1,8 @@
 """What holds for the store holds on every engine."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -55,3 +58,12 @@ def new_table(
         server.drop(address)
 
     return opened
+
+
+@pytest.fixture
+def ended_process() -> Iterator["subprocess.Popen[bytes]"]:
+    """One that its parent does not look after yet."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    yield process
+    process.wait()

@@ -1,8 +1,6 @@
 """Workers at a database of PostgreSQL: their places in it, and who takes over from whom."""
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -24,15 +22,6 @@ def table(postgres: PostgresAddress) -> Iterator[Table]:
     with open_table(postgres) as opened:
         opened.now = now_ms()
         yield opened
-
-
-@pytest.fixture
-def ended_process() -> Iterator["subprocess.Popen[bytes]"]:
-    """One that its parent does not look after yet."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    yield process
-    process.wait()
 
 
 async def claim(seat: Seat, n: int) -> list[Item]:
