@@ -18,8 +18,7 @@ import aiosqlite
 
 from batchgen.errors import Remedy, StoreBusyError, UsageError
 from batchgen.shutdown import uninterrupted
-from batchgen.store.sqlite.gate import Gate, OwnerLock
-from batchgen.store.sqlite.members import Members
+from batchgen.store.sqlite.gate import Gate, Members, OwnerLock
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,

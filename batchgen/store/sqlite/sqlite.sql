@@ -1,5 +1,5 @@
 -- Every statement that SQLite spells its own way; another engine has a text of each, too. What it
--- alone has use for stands at the end. Loaded by name (sql.py).
+-- alone has use for stands at the end. Loaded by name.
 -- States are literals so that the partial indexes apply; time is always a parameter.
 
 ------------------------------------------------------------------------------- enqueueing

@@ -7,14 +7,14 @@ from msgspec.json import decode
 from msgspec.structs import replace
 
 from batchgen.store.records import WorkerRow
-from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.database import Members
+    from batchgen.store.transaction import Transaction
 
 
-def workers(db: Transaction) -> list[WorkerRow]:
+def workers(db: "Transaction") -> list[WorkerRow]:
     """Those that joined and did not leave."""
     rows = list(rows_of(db, "workers", WorkerRow))
     return [
@@ -26,7 +26,7 @@ def workers(db: Transaction) -> list[WorkerRow]:
     ]  # fmt: skip
 
 
-def _count_calls(db: Transaction, worker_id: int) -> int:
+def _count_calls(db: "Transaction", worker_id: int) -> int:
     (n,) = db.execute("count_calls", {"worker_id": worker_id}).fetchone()
     return int(n)
 
