@@ -277,10 +277,11 @@ select r.item_id, r.epoch, r.asked, r.tokens, r.cost_usd
 -- name: claims_not_as_usual
 -- Of claims ([item, epoch]) those that do not hold, as their items are not running by them; and those
 -- that do, but what their items were made of is being replaced, or has been.
-select claim.value ->> 0, claim.value ->> 1, iif(w.epoch = claim.value ->> 1, w.outdated, null)
+select json_extract(claim.value, '$[0]'), json_extract(claim.value, '$[1]'),
+       iif(w.epoch = json_extract(claim.value, '$[1]'), w.outdated, null)
   from json_each(:claims) claim
-  left join work w on w.item_id = claim.value ->> 0 and w.state = 'running'
- where w.epoch is not claim.value ->> 1 or w.outdated <> 0;
+  left join work w on w.item_id = json_extract(claim.value, '$[0]') and w.state = 'running'
+ where w.epoch is not json_extract(claim.value, '$[1]') or w.outdated <> 0;
 
 -- name: begin_second_calls
 -- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
