@@ -8,7 +8,7 @@ from batchgen.cli.hints import commands
 from batchgen.cli.options import json_option, step_option
 from batchgen.cli.session import Session, print_json, read_now
 from batchgen.cli.terminal import print_text
-from batchgen.display.items import chain_text, item_text
+from batchgen.display.items import LISTED_ROWS, chain_text, item_text
 from batchgen.errors import UsageError
 from batchgen.jobs.lookup import items_called
 from batchgen.jobs.show import ChainDetails, ItemDetails, details_of
@@ -24,11 +24,15 @@ from batchgen.store import read_store
 @click.option("--experiment", metavar="NAME", shell_complete=experiments,
               help="Where to look; default: in all.")  # fmt: skip
 @step_option
+@click.option("--limit", type=click.IntRange(0), metavar="N",
+              help="Of an item with steps, show N rows of each step; 0: all.  "
+                   f"[default: {LISTED_ROWS}; with --json all]")  # fmt: skip
 @json_option
 @click.pass_obj
 def show(
-    session: Session, item_id: str, experiment: str | None, step: str | None, as_json: bool
-) -> int:
+    session: Session, item_id: str, experiment: str | None, step: str | None, limit: int | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Show one item with all that was sent and came back.
 
     The messages, the model and the parameters, every attempt with its raw answer or error, and what
@@ -40,7 +44,8 @@ def show(
 
     with read_store(config.database) as store:
         numbers = read_now(items_called(store, item_id, experiment))
-        found = read_now(details_of(store, numbers, step))
+        most = (None if as_json else LISTED_ROWS) if limit is None else limit or None
+        found = read_now(details_of(store, numbers, step, most))
     if not found:
         raise UsageError(f"item {item_id} has no row of a step {step!r}.")
     if as_json:

@@ -26,9 +26,12 @@ class Price(Struct, frozen=True):
     def cost_usd(self, usage: Usage) -> float:
         """What a call cost; tokens that the server did not count cost nothing."""
         prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        return self.cost_of_tokens(prompt, completion, min(usage.cached_tokens or 0, prompt))
+
+    def cost_of_tokens(self, prompt: float, completion: float, cached: float = 0) -> float:
+        """The same of a call that takes as many on average, dollars."""
         if self.larger is not None and prompt >= self.larger[0]:
-            return self.larger[1].cost_usd(usage)
-        cached = min(usage.cached_tokens or 0, prompt)
+            return self.larger[1].cost_of_tokens(prompt, completion, cached)
         return (
             (prompt - cached) * self.input_usd_per_mtok
             + cached * self.cached_input_usd_per_mtok

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,10 +68,8 @@ def chain_text(details: ChainDetails, commands: Commands) -> str:
         f"  {row.item.id:>{len(str(rows[-1].item.id))}} {name:<{width}}  {_standing(row)}"
         for row, name in zip(rows, names, strict=True)
     ]
-    if len(rows) > _MOST_ROWS:
-        lines += ["", f"{len(rows)} rows; one with all that was sent and came back: "
-                      f"{commands.show} {shlex.quote(str(details.id))} --step NAME"]  # fmt: skip
-        return "\n".join(lines)
+    if len(rows) > _MOST_ROWS or details.left_out:
+        return "\n".join([*lines, "", *_about_the_rest(details, commands)])
     for row, name in zip(rows, names, strict=True):
         lines += ["", f"--- {name.strip()} ({row.item.id}): {_state_of(row)}"]
         lines += ["input:", _indent(_pretty(row.input))] if row.input else []
@@ -79,6 +77,26 @@ def chain_text(details: ChainDetails, commands: Commands) -> str:
     return "\n".join(lines)
 
 
+def _about_the_rest(details: ChainDetails, commands: Commands) -> list[str]:
+    """How many rows are not in the list, and which commands show more."""
+    lines = list[str]()
+    if details.left_out:
+        own = details.id if details.of_row is None else details.of_row
+        all_of_them = f"{commands.show} {shlex.quote(str(own))} --limit 0"
+        more = ", ".join(
+            f"{states.total():,} of {name} ({_states_text(states)})"
+            for name, states in details.left_out.items()
+        )
+        lines.append(f"Not listed: {more}. All of them: {all_of_them}")
+    own_chain = f"{commands.show} NUMBER, with the number of a row"
+    return [*lines, f"All that was sent and came back in a row's own chain: {own_chain}"]
+
+
+def _states_text(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {state}" for state, n in states.items())
+
+
+LISTED_ROWS = 20  # of each step
 _MOST_ROWS = 12
 _LONGEST_VALUE = 60
 

@@ -223,6 +223,8 @@ def _at_most(rpm: float) -> str:
 
 
 def _slots_text(held: Held) -> str:
+    if held.slots == 0:
+        return "other workers have all the calls that the server takes at once"
     calls = "1 call" if held.slots == 1 else f"{held.slots} calls"
     why = f" ({held.refused_with})" if held.refused_with else ""
     if held.share is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from batchgen.config import Config, place_in, plan_of
+from batchgen.config import Config, ModelConfig, model_of, place_in, plan_of
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError
 from batchgen.items import ItemInput, ParserVersion, Recipe
@@ -25,13 +25,14 @@ _SOMETHING = StandIn()
 
 
 class ConfiguredStep(Struct, frozen=True):
-    """A step as it is to be enqueued: either a `parser` reads the answers to its calls, or a
-    `function` ends its rows."""
+    """A step as it is to be enqueued: either a `parser` reads the answers to the calls to its
+    `model`, or a `function` ends its rows."""
 
     name: str
     recipe: Recipe
     parser: Parser | None = None
     function: StepFunction | None = None
+    model: ModelConfig | None = None
 
     @property
     def runs_code(self) -> bool:
@@ -159,7 +160,8 @@ def _step(
         return ConfiguredStep(step.name, RECIPE_OF_FUNCTIONS, None, function)
     with placed(config, number, "parser"):
         parser = parser or load_parser(step.parser, config.directory)
-    return ConfiguredStep(step.name, recipe_of_step(config, number, parser), parser)
+    recipe = recipe_of_step(config, number, parser)
+    return ConfiguredStep(step.name, recipe, parser, None, model_of(config, number))
 
 
 def _check_templates(config: Config, chain: ConfiguredChain, number: int) -> None:

@@ -89,11 +89,17 @@ async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> Fol
     stale = failing = 0
     other = replace(there, plan=plan)
     async for page in _pages(store, there):
-        for row in page:
-            was, now = _children(there, row) or {}, _children(other, row)
-            failing += now is None
-            now = now or {}
-            new.update(plan.steps[number].name for number, _ in now.keys() - was.keys())
+        follows = [(row, _followed_or_none(other, row)) for row in page]
+        followed = [(row, one) for row, one in follows if one is not None]
+        failing += len(follows) - len(followed)
+        standing = await store.chains.standing_children(followed)
+        for row, one in follows:
+            was, now = _children(_followed_or_none(there, row)), _children(one)
+            new.update(
+                plan.steps[number].name
+                for number, element in now.keys() - was.keys()
+                if (row.item_id, number, element) not in standing
+            )
             stale += sum(now.get(key) != was[key] for key in was)
     return FollowCounts(new, stale, failing, await count_without_list(store, there))
 
@@ -112,12 +118,18 @@ async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:
     return found
 
 
-def _children(chain: Chain, row: FollowRow) -> dict[tuple[int, int], tuple[bytes, str]] | None:
-    """By step and element, what each would see of its parent; None: there is no list for it."""
+def _followed_or_none(chain: Chain, row: FollowRow) -> "Followed | None":
+    """None: there is no list for it."""
     try:
-        followed = _followed(chain, row)
+        return _followed(chain, row)
     except ParseError:
         return None
+
+
+def _children(followed: "Followed | None") -> dict[tuple[int, int], tuple[bytes, str]]:
+    """By step and element, what each would see of its parent."""
+    if followed is None:
+        return {}
     return {
         (child.number, child.element): (followed.passed_on, child.input_json)
         for child in followed.children

@@ -1,6 +1,7 @@
 """What is said when a pool comes with another recipe: what differs, and what each way costs."""
 
 import json
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -40,8 +41,30 @@ async def estimate_of(store: Store, experiment_id: int, prices: Prices | None) -
 
 def tokens_of_an_answer(counts: Counts) -> float | None:
     """By the answers that there are so far, if any."""
-    answers = counts.ended_calls - counts.retried
-    return counts.completion_tokens / answers if answers > 0 and counts.completion_tokens else None
+    used = tokens_of_a_call(counts)
+    return None if used is None else used.completion or None
+
+
+class CallTokens(NamedTuple):
+    """What a call takes on average."""
+
+    prompt: float
+    completion: float
+
+
+def tokens_of_a_call(counts: Counts) -> CallTokens | None:
+    """By the calls so far, with those after which their item was asked again; None: nobody knows,
+    as none took any."""
+    calls = counts.last_calls
+    if calls <= 0 or not (counts.prompt_tokens or counts.completion_tokens):
+        return None
+    return CallTokens(counts.prompt_tokens / calls, counts.completion_tokens / calls)
+
+
+def cost_of_a_call(counts: Counts, prices: Prices, model: str) -> float | None:
+    """The same in money, at the present price of the model; None: nobody knows."""
+    used, price = tokens_of_a_call(counts), prices.of(model)
+    return None if used is None or price is None else price.cost_of_tokens(*used)
 
 
 def other_recipe_error(

@@ -1,6 +1,7 @@
 """What was, or would be, sent for a row: by its recipe, and by what it was made of."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from batchgen.store import Experiment, ReadStore
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.prompts.chain_row import ChainRow
-    from batchgen.store import Chain
+    from batchgen.store import Chain, MadeOf
 
 
 class Sent(Struct, frozen=True):
@@ -35,6 +36,11 @@ class SentReader:
         self._chains: dict[str, Chain | None] = {}
         self._recipes = dict[int, Recipe]()
         self._renderers = dict[tuple[int, int | None], Renderer]()
+        self._made_of: dict[int, MadeOf] = {}
+
+    async def read_links(self, item_ids: Sequence[int]) -> None:
+        """What these rows were made of: for many that are asked about next, in one go."""
+        self._made_of = await self._store.links_of(item_ids)
 
     async def sent(
         self, experiment: str, item_id: int, recipe_id: int, input_json: str,
@@ -68,7 +74,9 @@ class SentReader:
     async def _row(self, chain: "Chain", number: int, item_id: int, input_json: str) -> "ChainRow":
         from batchgen.prompts.chain_row import ChainRow  # here: few have steps
 
-        made_of = (await self._store.links_of([item_id])).get(item_id)
+        if item_id not in self._made_of:
+            await self.read_links([item_id])
+        made_of = self._made_of.get(item_id)
         links, gathered = (made_of.links, made_of.gathered) if made_of else ((), ())
         return ChainRow.of(chain, number, item_id, input_json, links, gathered)
 

@@ -1,6 +1,7 @@
 """One item with all that was sent and came back."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from batchgen.endpoints import ENDPOINTS, Endpoint
 from batchgen.errors import UsageError
 from batchgen.jobs.sent import Sent, SentReader
 from batchgen.store import ChainRow, Experiment, ReadStore, StoredAttempt, StoredItem
+
+_PAGE = 250
 
 
 class ShownPrompt(NamedTuple):
@@ -134,11 +137,12 @@ class ItemDetails(Struct, frozen=True):
 class ChainDetails(Struct, frozen=True):
     """An item that has steps, and the rows that are looked at, those of each sample one after
     another; each is followed by what was made of it. Of all its chains those of the row `of_row`;
-    None: all."""
+    None: all. `left_out` are how many more rows steps have, by their names and states."""
 
     item: StoredItem
     rows: tuple[ItemDetails, ...]
     of_row: int | None = None
+    left_out: Mapping[str, Counter[str]] = {}
 
     @property
     def id(self) -> str | int:
@@ -152,15 +156,16 @@ class ChainDetails(Struct, frozen=True):
             "experiment": self.item.experiment,
             "input": json.loads(self.item.input),
             "steps": [row.step_json() for row in self.rows],
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
 
 async def details_of(
-    store: ReadStore, numbers: Sequence[int], step: str | None = None
+    store: ReadStore, numbers: Sequence[int], step: str | None = None, limit: int | None = None
 ) -> list[ItemDetails | ChainDetails]:
     """Items by their numbers; of those that have steps, all rows of their chains or, with `step`,
-    those of one step. The number of a row of a later step stands for the chain that it is in: what
-    it was made of, and what was made of it."""
+    those of one step, and with a `limit` the first ones of each step. The number of a row of a
+    later step stands for the chain that it is in: what it was made of, and what was made of it."""
     links = await store.links_of(numbers)
     firsts = [links[one].links[0].item_id if one in links else one for one in numbers]
     experiments = {one.name: one for one in await store.experiments()}
@@ -178,19 +183,42 @@ async def details_of(
     for ids in chained.values():
         chosen = {number for number in numbers if number in links} if len(ids) == 1 else set[int]()
         by_id = {one.id: one for one in experiments.values()}
-        rows, is_all = await _rows_of_chains(store, reader, ids, by_id, step, chosen)
         first = await store.item(ids[0])
-        of_row = None if is_all else next(iter(chosen))
-        found += [ChainDetails(first, tuple(rows), of_row)] if rows and first else []
+        found_rows = await _rows_of_chains(store, ids, by_id, step, chosen)
+        if first is None or not found_rows.rows:
+            continue
+        rows, left_out = found_rows.first_ones(limit)
+        details = await _step_details(store, reader, rows)
+        of_row = None if found_rows.is_all else next(iter(chosen))
+        found.append(ChainDetails(first, details, of_row, left_out))
     return found
 
 
+class _ChainRows(NamedTuple):
+    """Rows of chains with their places in these; whether these are all that there are."""
+
+    rows: list[tuple[ChainRow, StepPlace]]
+    is_all: bool
+
+    def first_ones(
+        self, limit: int | None
+    ) -> tuple[list[tuple[ChainRow, StepPlace]], dict[str, Counter[str]]]:
+        """Of each step, and of the others how many there are, by their states."""
+        kept, seen, left_out = [], Counter[str](), dict[str, Counter[str]]()
+        for row, place in self.rows:
+            seen[place.name] += 1
+            if limit is None or seen[place.name] <= limit:
+                kept.append((row, place))
+            else:
+                left_out.setdefault(place.name, Counter())[row.state] += 1
+        return kept, left_out
+
+
 async def _rows_of_chains(
-    store: ReadStore, reader: SentReader, first_ids: Sequence[int],
-    by_id: Mapping[int, Experiment], step: str | None, chosen: Collection[int],
-) -> tuple[list[ItemDetails], bool]:  # fmt: skip
-    """Of the chains that the `chosen` rows are in; of all, if there are none. And whether these are
-    all that there are."""
+    store: ReadStore, first_ids: Sequence[int], by_id: Mapping[int, Experiment],
+    step: str | None, chosen: Collection[int],
+) -> _ChainRows:  # fmt: skip
+    """Of the chains that the `chosen` rows are in; of all, if there are none."""
     rows = await store.chain_rows_below(first_ids)
     chain = await store.chain_of(rows[0].experiment_id)
     assert chain is not None
@@ -204,11 +232,21 @@ async def _rows_of_chains(
         has_list = chain.plan.steps[row.number].each is not None
         gathered = tuple(by_seq[seq] for seq in row.gathered if seq in by_seq)
         element = row.element if has_list else None
-        place = StepPlace(name, row.number, row.parent_id, element, gathered)
-        if (item := await store.item(row.id)) is not None:
-            details = await _item_details(store, reader, item)
-            found.append(replace(details, step=place))
-    return found, len(of_chosen) == len(rows)
+        found.append((row, StepPlace(name, row.number, row.parent_id, element, gathered)))
+    return _ChainRows(found, len(of_chosen) == len(rows))
+
+
+async def _step_details(
+    store: ReadStore, reader: SentReader, rows: Sequence[tuple[ChainRow, StepPlace]]
+) -> tuple[ItemDetails, ...]:
+    found = list[ItemDetails]()
+    for start in range(0, len(rows), _PAGE):
+        page = rows[start : start + _PAGE]
+        await reader.read_links([row.id for row, _ in page])
+        for row, place in page:
+            if (item := await store.item(row.id)) is not None:
+                found.append(replace(await _item_details(store, reader, item), step=place))
+    return tuple(found)
 
 
 def _in_chains_of(

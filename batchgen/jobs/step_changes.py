@@ -10,7 +10,8 @@ from msgspec.structs import asdict, replace
 
 from batchgen.errors import Remedy, UsageError
 from batchgen.jobs.follow import count_other_followers
-from batchgen.jobs.recipe_choice import calls_text, recipe_changes
+from batchgen.jobs.recipe_choice import calls_text, cost_of_a_call, recipe_changes
+from batchgen.llm.prices import Prices
 from batchgen.store import (
     Chain,
     ChainStep,
@@ -118,7 +119,7 @@ async def other_steps_error(
     costs = {}
     for mode in (OtherRecipe.REPLACE, OtherRecipe.AGAIN):
         way = await way_of(store, there, chain, mode)
-        said = _cost_of(way, there, chain.plan, counts, new)
+        said = _cost_of(way, there, chain, counts, new)
         if mode is OtherRecipe.AGAIN and _after(way.asked, chain.plan):
             said += "; new answers may make new rows"
         costs[str(mode)] = said
@@ -255,15 +256,20 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _cost_of(way: Way, there: Chain, plan: "Plan", counts: dict[int, Counts], new: int) -> str:
-    """In calls, and in money as far as calls of these steps have cost some. What follows them is
-    not counted, as nobody knows yet how much it is."""
-    ids = {step.name: step.experiment_id for step in there.steps}
+def _cost_of(
+    way: Way, there: Chain, chain: "ConfiguredChain", counts: Mapping[int, Counts], new: int
+) -> str:
+    """In calls, and in money as far as calls of these steps took some. What follows them is not
+    counted, as nobody knows yet how much it is."""
+    plan, ids = chain.plan, {step.name: step.experiment_id for step in there.steps}
     calls, cost_usd = 0, 0.0
-    for rule in plan.steps:
-        n = 0 if rule.runs_code else way.rows[rule.name]
+    for step in chain.steps:
+        n = 0 if step.model is None else way.rows[step.name]
         calls += n
-        cost_usd += n * _cost_of_a_call(counts.get(ids.get(rule.name, 0)))
+        if n and step.model is not None:
+            its = counts.get(ids.get(step.name, 0), Counts())
+            each_usd = cost_of_a_call(its, Prices(step.model), step.model.model)
+            cost_usd += n * (each_usd or 0.0)
     is_all = all(rule.runs_code for rule in _after(way.rows, plan)) and not way.without_list
     bound = "" if is_all else "at least "
     said = f"{bound}{calls_text(calls)}"
@@ -304,10 +310,6 @@ def made_text(made: Mapping[str, int], steps: Sequence[str]) -> str:
     """So many rows of these of the steps."""
     of = ", ".join(f"{n:,} of {name}" for name, n in made.items())
     return of if made.keys() <= {steps[-1]} else f"{of}, and what follows them"
-
-
-def _cost_of_a_call(counts: Counts | None) -> float:
-    return counts.cost_usd / counts.calls if counts is not None and counts.calls else 0.0
 
 
 def _rows(n: int) -> str:

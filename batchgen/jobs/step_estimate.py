@@ -1,5 +1,5 @@
-"""What the steps of a chain would cost, each: by what they took before or, where they have not run
-yet, by `max_tokens`, as if each item went through all of them."""
+"""What the steps of a chain would cost, each: by what its calls took before or, where it has not
+run yet, by its prompts and `max_tokens`, as if each item went through all of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,11 @@ from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import TemplateError
 from batchgen.items import ItemInput
 from batchgen.jobs.chain import ConfiguredChain
-from batchgen.jobs.recipe_choice import tokens_of_an_answer
+from batchgen.jobs.recipe_choice import (
+    cost_of_a_call,
+    tokens_of_a_call,
+    tokens_of_an_answer,
+)
 from batchgen.llm.prices import Estimate, Prices
 from batchgen.prompts import Renderer, StandIn, input_of_step
 from batchgen.store import Counts, NewRows
@@ -19,10 +23,10 @@ from batchgen.text.json_text import dump_json
 
 
 class StepCost(Struct, frozen=True):
-    """Of one step: its `calls`, and what they use; None: not known. With `is_measured` an answer is
-    taken to be as long as its answers were so far, and else as long as it can be. The number of
-    calls is `at least` so many where a list decides it, `at most` where a condition does, and
-    `about` where both do, or by what there were before. A function makes none."""
+    """Of one step: its `calls`, and what they use; None: not known. With `is_measured` a call is
+    taken to use what its calls did so far, and else an answer to be as long as it can be. The
+    number of calls is `at least` so many where a list decides it, `at most` where a condition does,
+    and `about` where both do, or by what there were before. A function makes none."""
 
     step: str
     calls: int
@@ -107,10 +111,12 @@ class _Step:
         if not self.runs_code:
             model = model_of(config, number)
             body = {"model": model.model, **model.params}
-            tokens = tokens_of_an_answer(counts)
+            tokens, prices = tokens_of_an_answer(counts), Prices(model)
             self._model = model.model
             self.answer_tokens = tokens or ENDPOINTS[model.endpoint].most_tokens(body) or 0
-            self._estimate = Estimate(Prices(model), tokens)
+            self._estimate = Estimate(prices, tokens)
+            self._used = tokens_of_a_call(counts)
+            self._used_usd = cost_of_a_call(counts, prices, model.model)
         else:
             self.answer_tokens = 0
 
@@ -142,6 +148,12 @@ class _Step:
         calls = round(begun * self._rows_each) + asked_anew
         if self.runs_code:
             return StepCost(self.name, 0, "", 0, 0, 0.0, False, runs_code=True)
+        if self._used is not None:
+            used_usd = None if self._used_usd is None else self._used_usd * calls
+            return StepCost(
+                self.name, calls, self._bound if calls else "", round(self._used.prompt * calls),
+                self._used.completion * calls, used_usd, is_measured=True,
+            )  # fmt: skip
         share = calls / items if items else 0.0
         found = self._estimate
         out, cost_usd = found.completion_tokens, found.cost_usd

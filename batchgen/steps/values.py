@@ -48,16 +48,27 @@ def _add(plan: Plan, values: dict[str, Any], link: Link) -> None:
     values[rule.name] = value_of(plan, link.number, link.parsed_json, link.response)
 
 
+def _added(
+    plan: Plan, link: Link, read: dict[tuple[int, int], dict[str, Any]]
+) -> dict[str, Any]:  # fmt: skip
+    """What a link adds. It is `read` once, as the elements of a list have it all in common."""
+    key = (link.item_id, link.result_seq)
+    if key not in read:
+        read[key] = {}
+        _add(plan, read[key], link)
+    return read[key]
+
+
 def _add_lists(
     plan: Plan, values: dict[str, Any], number: int, gathered: Sequence[Sequence[Link]]
 ) -> None:
     before = plan.gathering_before(number)
-    seen = []
+    seen, read = list[dict[str, Any]](), dict[tuple[int, int], dict[str, Any]]()
     for chain in gathered:  # they have in common what is up to the gathering before
         one = dict(values)
         for link in chain:
             if link.number > before:
-                _add(plan, one, link)
+                one |= _added(plan, link, read)
         seen.append(one)
     for rule in plan.steps[before + 1 : number]:
         for name in rule.names:

@@ -53,6 +53,10 @@ class Steps:
         """Another step of its chain."""
         return self._by_number[self._by_experiment[experiment_id].first_id, number]
 
+    def find_beside(self, experiment_id: int, number: int) -> StepRow | None:
+        """The same; None: the chain has no such step yet."""
+        return self._by_number.get((self._by_experiment[experiment_id].first_id, number))
+
     def count(
         self, deltas: CounterDeltas, experiment_id: int, children: int, passed_over: int, sign: int
     ) -> None:

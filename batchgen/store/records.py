@@ -94,9 +94,14 @@ class Counts(CallTotals):
         return self.calls - self.unknown_calls
 
     @property
+    def last_calls(self) -> int:
+        """Those after which their item was not asked again."""
+        return self.ended_calls - self.retried
+
+    @property
     def cost_of_a_call(self) -> float:
-        """What one has cost so far; 0: not known."""
-        return self.cost_usd / self.calls if self.calls else 0.0
+        """What one has cost so far, with those after which it was asked again; 0: not known."""
+        return self.cost_usd / self.last_calls if self.last_calls > 0 else 0.0
 
     @property
     def percent(self) -> int:

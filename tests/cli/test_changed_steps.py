@@ -63,6 +63,23 @@ async def test_an_edited_step_is_told_with_what_each_way_costs(
     assert (await done.batchgen("verify")).code == 0
 
 
+async def test_what_is_said_and_a_dry_run_reckon_by_what_the_calls_of_a_step_took(
+    done: Project,
+) -> None:
+    steps(done, of="Repair")
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "again", "--dry-run", "--json")
+    critique = json.loads(dry.out)["steps"][-1]
+    used = done.query(
+        "select t.prompt_tokens, t.completion_tokens, t.cost_usd from totals t"
+        " join experiments e on e.id = t.experiment_id where e.step = 'critique' and t.calls = 2"
+    )
+    assert [(critique["prompt_tokens"], critique["completion_tokens"], critique["cost_usd"])] == [
+        pytest.approx(one) for one in used
+    ]
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert f"2 calls, about ${critique['cost_usd']:,.4f}\n" in told.err
+
+
 async def test_what_waits_keeps_what_it_was_enqueued_with(done: Project) -> None:
     done.pool(topics(4))
     await done.batchgen("enqueue", "pool.jsonl")
@@ -102,6 +119,10 @@ async def test_another_condition_is_followed_by_what_is_done_already(
     await done.batchgen("enqueue", "pool.jsonl", "--recipe", "replace")
     assert states(done)["critique"] == {"done": 1, "stale": 2}
     steps(done, when="score > 0")
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "what is done stays: 0 calls\n" in told.err  # they come back by themselves
+    dry = await done.batchgen("enqueue", "pool.jsonl", "--recipe", "replace", "--dry-run", "--json")
+    assert [one["calls"] for one in json.loads(dry.out)["steps"]] == [0, 0, 0]
     await done.batchgen("run", "pool.jsonl", "--recipe", "replace")
     assert states(done)["critique"] == {"done": 3}
     assert simulator.calls == 6

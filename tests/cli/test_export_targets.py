@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from signal import SIGHUP, SIGKILL
+from signal import SIG_IGN, SIGHUP, SIGKILL, signal
 from typing import Any
 
 import pytest
@@ -156,6 +156,25 @@ async def test_a_terminal_that_goes_away_drains_the_worker(
     assert project.query("select state, count(*) from work group by 1") == [
         ("done", 3), ("pending", 7),
     ]  # fmt: skip
+
+
+async def test_under_nohup_a_terminal_that_goes_away_stops_nothing(
+    project: Project, simulator: Simulator, words: Words
+) -> None:
+    project.pool(words(10))
+    await project.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    before = signal(SIGHUP, SIG_IGN)
+    try:
+        worker = await project.start("work", "-c", "3", fresh=True)
+    finally:
+        signal(SIGHUP, before)
+    await simulator.received(3)
+    worker.send_signal(SIGHUP)
+    simulator.release()
+    done = await ended(worker)
+    assert (done.code, "stopping" in done.err) == (0, False), done.err
+    assert project.query("select state, count(*) from work group by 1") == [("done", 10)]
 
 
 async def test_a_run_goes_on_when_nobody_reads_what_it_says(

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 from batchgen.simulate import Simulator
-from batchgen.store.sqlite.sql import QUERIES
+from batchgen.store.sqlite.transaction import QUERIES
 from tests.cli.test_steps import states, topics
 from tests.kits.project import Project
 

@@ -69,6 +69,35 @@ async def test_a_row_that_gathers_is_shown_with_all_that_it_gathers(
     assert [row["step"] for row in own["steps"]] == ["questions", "answer", "judge", "best"]
 
 
+async def test_of_very_many_rows_the_first_are_listed_and_those_that_gather_them(
+    project: Project, simulator: Simulator
+) -> None:
+    best = '  - {name: best, gather: judged, user: {text: "Choose of {question}"}}\n'
+    project.config(STEPS + best)
+    project.pool([{"id": "p", "passage": "the tides"}])
+    simulator.script("Ask about", Behaviour.ok(json.dumps([f"q{n:02}" for n in range(30)])))
+    for n in range(30):
+        answer = "I do not know." if n == 29 else "1"
+        simulator.script(f"Judge q{n:02}", Behaviour.ok(answer))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 3
+    lines = (await project.batchgen("show", "p")).out.splitlines()
+    assert len(lines) == 1 + 1 + 20 + 20 + 1 + 3
+    assert lines[-4].split()[1] == "best"
+    assert lines[-2:] == [
+        "Not listed: 10 of answer (10 done), 10 of judge (9 done, 1 failed). All of them: "
+        "batchgen show p --limit 0",
+        "All that was sent and came back in a row's own chain: batchgen show NUMBER, with the "
+        "number of a row",
+    ]
+    assert len((await shown(project, "p"))["steps"]) == 62
+    some = await shown(project, "p", "--limit", "1")
+    assert [row["step"] for row in some["steps"]] == ["questions", "answer", "judge", "best"]
+    assert some["left_out"] == {"answer": {"done": 29}, "judge": {"done": 28, "failed": 1}}
+    everything = (await project.batchgen("show", "p", "--limit", "0")).out
+    assert "Not listed" not in everything
+    assert len(everything.splitlines()) == 65
+
+
 async def test_a_retry_says_before_what_it_costs(judged: Project) -> None:
     dry = await judged.batchgen("retry", "--dry-run")
     (cost,) = judged.query(

@@ -166,19 +166,19 @@ class _ChainChaos:
         lines = [_without_tries(line) for line in project.export(NAME)]
         if lines != [_without_tries(json.loads(line)) for line in calm.export.split("\n")]:
             result.problems.append("the export is not that of a calm run")
-        self._count(calm.calls)
+        self._count(calm.ledger.total())
         for said in self._said:
             for words in ("locked", "Traceback", "internal error", "malformed"):
                 if words in said.err + said.out:
                     result.problems.append(f"{words!r} in: {said.err or said.out}")
 
-    def _count(self, wanted: Counter[str]) -> None:
+    def _count(self, wanted: int) -> None:
         result = self.result
         with self._log.open() as log:
             outcomes = Counter(json.loads(line)["outcome"] for line in log)
         result.calls = self._simulator.calls
         result.failed_calls = result.calls - outcomes["ok"]
-        result.repeated = outcomes["ok"] - sum(wanted.values())
+        result.repeated = outcomes["ok"] - wanted
         if not 0 <= result.repeated <= result.in_flight + result.asked_for:
             result.problems.append(
                 f"{result.repeated} calls were made again, but only {result.in_flight} were in "

@@ -43,11 +43,13 @@ async def run_and_keep_the_log(project: Project) -> tuple[bytes, bytes]:
     project.pool([], "empty.jsonl")
     await project.batchgen("enqueue", "empty.jsonl")  # makes the tables
     base = project.file.read_bytes()  # before we have a lock, which closing it would drop
-    # As long as somebody has the file open, closing it is not the end of the log.
-    reader = sqlite3.connect(project.file)
+    # As long as somebody reads what was there before it, the log is neither ended nor begun anew.
+    reader = sqlite3.connect(project.file, isolation_level=None)
+    reader.execute("begin")
     reader.execute("select count(*) from items").fetchall()
     assert (await project.batchgen("run", "pool.jsonl", "-c", "4")).code == 0
     log = Path(f"{project.database}-wal").read_bytes()
+    assert project.file.read_bytes() == base
     reader.close()
     return base, log
 

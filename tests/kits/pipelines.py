@@ -5,6 +5,7 @@ crashes is what it asks in a calm run: the same calls, and each of them as often
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,6 +95,21 @@ class Pipeline:
         steps = tuple(step.replace(old, new) for step in self.steps)
         assert steps != self.steps
         return Pipeline(self.name, steps, self.samples, self.result)
+
+    def step_with(self, text: str) -> str:
+        """The name of the one that has it in its prompt."""
+        return self._names()[self._place_of(text)]
+
+    def prompts_before(self, text: str) -> list[str]:
+        """Those of the steps before that one."""
+        return re.findall(r'text: "(.*?)"', "\n".join(self.steps[: self._place_of(text)]))
+
+    def _place_of(self, text: str) -> int:
+        (place,) = (n for n, step in enumerate(self.steps) if text in step)
+        return place
+
+    def _names(self) -> list[str]:
+        return [step.removeprefix("name: ").split(",")[0] for step in self.steps]
 
 
 DRAFT = 'name: draft, user: {text: "Draft {word}"}'
@@ -211,10 +227,12 @@ def exported_text(project: Project) -> str:
 
 @dataclass(frozen=True)
 class Calm:
-    """What a run that nobody disturbed exports, and what it asked."""
+    """What a run that nobody disturbed exports, and what it asked: `calls` by what was sent, and
+    `ledger` by the last message of it."""
 
     export: str
     calls: Counter[str]
+    ledger: Counter[str]
 
 
 async def calm_run(pipeline: Pipeline, directory: Path, items: int) -> Calm:
@@ -227,4 +245,4 @@ async def calm_run(pipeline: Pipeline, directory: Path, items: int) -> Calm:
         samples = ("--samples", str(pipeline.samples))
         done = await project.batchgen("run", "pool.jsonl", *samples, "-c", "10")
     assert done.code == 0, done.err
-    return Calm(exported_text(project), asked(simulator))
+    return Calm(exported_text(project), asked(simulator), simulator.ledger)

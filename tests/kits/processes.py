@@ -257,6 +257,7 @@ class _Forker:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
         for one in (self._requests, self._died, self._dies):

@@ -1,6 +1,7 @@
 """Chains of steps: rows that are made of others, in the transaction that makes these done."""
 
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -190,6 +191,22 @@ def test_parts_are_gathered_in_the_order_of_their_list(table: Table) -> None:
     assert [chain[-1].input_json for chain in summary.gathered] == [
         '{"question": 0}', '{"question": 1}', '{"question": 2}'
     ]  # fmt: skip
+
+
+def test_a_long_list_is_read_once_for_all_that_was_made_of_it(table: Table) -> None:
+    line, n = Line(table, PARTS, "a"), 200
+    (asked,) = line.claim()
+    children = line.followed("v", *(Child(1, k) for k in range(n)))
+    line.hand_in(asked, Done(f'"{"x" * 100_000}"', followed=children))
+    tracemalloc.start()
+    answers = line.claim(n)
+    for answer in answers:
+        line.done(answer, "s")
+    (summary,) = line.claim()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(answers), len(summary.gathered)) == (n, n)
+    assert most < 5_000_000  # it was n times as long
 
 
 def test_who_was_taken_for_dead_makes_nothing(table: Table) -> None:

@@ -15,8 +15,8 @@ import pytest
 from batchgen.store import postgres, sqlite, transactions
 from batchgen.store.postgres.opening import connect
 from batchgen.store.postgres.sql import STATEMENTS, respelled
-from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.transactions.sql import load_queries
+from batchgen.store.sqlite.transaction import QUERIES
+from batchgen.store.transactions import load_queries
 from tests.kits.postgres import Cluster
 from tests.kits.table import new_database
 

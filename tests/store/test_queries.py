@@ -11,9 +11,8 @@ import pytest
 
 from batchgen.store import sqlite, transactions
 from batchgen.store.sqlite.item_keys import begin_pass
-from batchgen.store.sqlite.sql import QUERIES, statement_for
-from batchgen.store.sqlite.transaction import SqliteTransaction
-from batchgen.store.transactions.sql import load_queries
+from batchgen.store.sqlite.transaction import QUERIES, SqliteTransaction, statement_for
+from batchgen.store.transactions import load_queries
 from tests.kits.table import new_database
 
 

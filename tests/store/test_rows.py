@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from batchgen.store.sqlite.sql import QUERIES
-from batchgen.store.sqlite.transaction import SqliteTransaction
+from batchgen.store.sqlite.transaction import QUERIES, SqliteTransaction
 from batchgen.store.transactions import rows as rows_module
 from batchgen.store.transactions.rows import bounded, row_of, rows_of
 

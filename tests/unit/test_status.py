@@ -124,6 +124,10 @@ def test_the_object_of_a_status() -> None:
             "holding to 12 calls at once: the server refuses more (503)",
         ),
         (
+            {"held_by": Held(HeldBy.SLOTS, slots=0)},
+            "other workers have all the calls that the server takes at once",
+        ),
+        (
             {"held_by": Held(HeldBy.SLOTS, slots=1)},
             "holding to 1 call at once: the server refuses more",
         ),

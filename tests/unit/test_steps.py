@@ -36,9 +36,10 @@ JUDGED = Plan(
 
 
 def link(number: int, parsed: Any = None, **rest: Any) -> Link:
-    """A row that is done, of step `number`; its numbers do not matter here."""
+    """A row that is done, of step `number`; `row` tells it from others of this step."""
     passed_on = rest.pop("passed_on", bytes([number] * 8))
-    return Link(number + 1, 1, number, 1, number + 1, rest.pop("input_json", "{}"),
+    item_id = number + 1 + 100 * rest.pop("row", 0)
+    return Link(item_id, 1, number, 1, number + 1, rest.pop("input_json", "{}"),
                 json.dumps(parsed), rest.pop("response", "raw"), passed_on, **rest)  # fmt: skip
 
 
@@ -139,8 +140,10 @@ def test_a_step_that_was_passed_over_is_null() -> None:
 
 def gathered_once() -> tuple[tuple[Link, ...], ...]:
     def chain(question: str, score: int) -> tuple[Link, ...]:
-        asked = link(1, input_json=json.dumps({"question": question}), response=f"{question}!")
-        return link(0, ["q", "r"]), asked, link(2, {"score": score}, passed_on=bytes([score] * 8))
+        own = json.dumps({"question": question})
+        asked = link(1, row=score, input_json=own, response=f"{question}!")
+        judged = link(2, {"score": score}, row=score, passed_on=bytes([score] * 8))
+        return link(0, ["q", "r"]), asked, judged
 
     return chain("q", 3), chain("r", 5)
 
@@ -149,6 +152,11 @@ LISTS = {
     "questions": [["q", "r"], ["q", "r"]], "question": ["q", "r"], "answer": ["q!", "r!"],
     "judge": [{"score": 3}, {"score": 5}], "judged": [{"score": 3}, {"score": 5}],
 }  # fmt: skip
+
+
+def test_a_list_is_parsed_once_for_all_its_elements() -> None:
+    found = chain_values(JUDGED, 3, (link(0, ["q", "r"]),), gathered_once())
+    assert found["questions"][0] is found["questions"][1]
 
 
 def test_a_gathering_row_and_those_after_it_see_lists() -> None:
@@ -162,7 +170,8 @@ def test_a_second_gathering_has_lists_of_what_lies_between() -> None:
     root, summary = link(0, ["q", "r"]), link(3, "in short", gathered=gathered_once())
     shared = (root, summary, link(4, {"titles": ["x", "y"]}))
     gathered = tuple(
-        (*shared, link(5, name.upper(), input_json=json.dumps({"one": name}))) for name in "xy"
+        (*shared, link(5, name.upper(), row=row, input_json=json.dumps({"one": name})))
+        for row, name in enumerate("xy")
     )
     assert chain_values(JUDGED, 6, (root, summary), gathered) == {
         **LISTS, "summary": "in short", "titles": [["x", "y"], ["x", "y"]], "one": ["x", "y"],

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from batchgen.store.transactions.sql import queries_of
+from batchgen.store.transactions import queries_of
 
 # What is no parameter: texts, comments, casts; and last what is one.
 _TOKENS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|::|:([A-Za-z_]\w*)")

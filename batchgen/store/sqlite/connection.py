@@ -17,8 +17,7 @@ import aiosqlite
 
 from batchgen.errors import StoreBusyError
 from batchgen.shutdown import uninterrupted
-from batchgen.store.sqlite.gate import Gate
-from batchgen.store.sqlite.members import Members, lock_beside
+from batchgen.store.sqlite.gate import Gate, Members, lock_beside
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,

@@ -7,8 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from batchgen.clock import now_ms
-from batchgen.store.sqlite.gate import OwnerLock, machine
-from batchgen.store.sqlite.members import lock_beside
+from batchgen.store.sqlite.gate import OwnerLock, lock_beside, machine
 from batchgen.store.sqlite.opening import CONNECTION, opened, prepare_writer
 from batchgen.store.sqlite.problems import store_errors
 from batchgen.store.sqlite.transaction import SqliteTransaction

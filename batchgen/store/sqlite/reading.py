@@ -10,8 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from batchgen.store.sqlite.gate import Gate
-from batchgen.store.sqlite.members import Members
+from batchgen.store.sqlite.gate import Gate, Members
 from batchgen.store.sqlite.opening import (
     CONNECTION,
     in_snapshot,

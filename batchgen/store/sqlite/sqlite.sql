@@ -1,5 +1,5 @@
 -- Every statement that SQLite spells its own way; another engine has a text of each, too. What it
--- alone has use for stands at the end. Loaded by name (sql.py).
+-- alone has use for stands at the end. Loaded by name.
 -- States are literals so that the partial indexes apply; time is always a parameter.
 
 ------------------------------------------------------------------------------- enqueueing
@@ -312,10 +312,11 @@ delete from reservations where item_id = :item_id and epoch = :epoch;
 -- name: claims_not_as_usual
 -- Of claims ([item, epoch]) those that do not hold, as their items are not running by them; and those
 -- that do, but what their items were made of is being replaced, or has been.
-select claim.value ->> 0, claim.value ->> 1, iif(w.epoch = claim.value ->> 1, w.outdated, null)
+select json_extract(claim.value, '$[0]'), json_extract(claim.value, '$[1]'),
+       iif(w.epoch = json_extract(claim.value, '$[1]'), w.outdated, null)
   from json_each(:claims) claim
-  left join work w on w.item_id = claim.value ->> 0 and w.state = 'running'
- where w.epoch is not claim.value ->> 1 or w.outdated <> 0;
+  left join work w on w.item_id = json_extract(claim.value, '$[0]') and w.state = 'running'
+ where w.epoch is not json_extract(claim.value, '$[1]') or w.outdated <> 0;
 
 -- name: begin_second_calls
 -- Of claims by item, with their epochs: each is about to be sent once more. Fenced as `settle`.
@@ -700,6 +701,13 @@ select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as inpu
   cross join experiments e on e.id = w.experiment_id
   cross join items i on i.id = w.item_id
   left join attempts a on a.seq = w.answer_seq;
+
+-- name: parents_of
+-- Of rows that were made of others: each one's parent, by which of its results, and whether it
+-- gathers.
+select i.id, i.parent_id, i.parent_result, i.gathered is not null
+  from json_each(:ids) made cross join items i on i.id = made.value
+ where i.parent_id is not null;
 
 -- name: links_above
 -- Of rows that were made of others: each one's parent, with what it is made of; no result, where it is

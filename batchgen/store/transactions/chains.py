@@ -25,6 +25,13 @@ class Chains:
         page at the end. After a change of the plan, step by step from the first one."""
         return await self._db.read(refollow.follow_page, experiment_id, after, limit)
 
+    async def standing_children(
+        self, rows: Sequence[tuple[FollowRow, Followed]]
+    ) -> set[tuple[int, int, int]]:
+        """Of the rows that would be made of these, those that are there already, and would be asked
+        nothing: stale ones, mostly. By parent, number of their step, and element."""
+        return await self._db.read(refollow.standing_children, rows)
+
     async def write_followed(self, rows: Sequence[tuple[FollowRow, Followed]]) -> set[int]:
         """What follows these rows by the present plan: what is missing is made, what is there is
         matched. The numbers of those that were skipped, as something else became of them, or of the

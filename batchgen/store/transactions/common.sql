@@ -1,5 +1,5 @@
 -- The statements that all engines take as they are, in the order of an item's life; each engine has a
--- file of the others. Loaded by name (sql.py).
+-- file of the others. Loaded by name.
 -- States are literals so that the partial indexes apply; time is always a parameter.
 
 ------------------------------------------------------------------------------- enqueueing

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from batchgen.items import ParserVersion
 from batchgen.store.records import ParserCount, StoredParser
-from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.database import Reads
+    from batchgen.store.transaction import Transaction
     from batchgen.store.values import EndedAnswer
 
 
@@ -40,7 +40,7 @@ class KnownParsers:
         return await self._db.read(repair.answer_of, item_id)
 
 
-def _present(db: Transaction, experiment_id: int) -> StoredParser:
+def _present(db: "Transaction", experiment_id: int) -> StoredParser:
     which = {"experiment_id": experiment_id}
     id_, spec, fingerprint, sources = db.execute("present_parser", which).fetchone()
     return StoredParser(id_, ParserVersion(spec, fingerprint, _files(sources)))
@@ -55,11 +55,11 @@ def _files(sources: str) -> dict[str, str]:
     return found
 
 
-def _find(db: Transaction, parser: ParserVersion) -> int | None:
+def _find(db: "Transaction", parser: ParserVersion) -> int | None:
     named = {"spec": parser.spec, "fingerprint": parser.fingerprint}
     row = db.execute("find_parser", named).fetchone()
     return None if row is None else int(row[0])
 
 
-def _counts(db: Transaction) -> list[ParserCount]:
+def _counts(db: "Transaction") -> list[ParserCount]:
     return list(rows_of(db, "parser_counters", ParserCount))

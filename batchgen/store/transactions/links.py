@@ -46,11 +46,14 @@ class _Read:
         self._gathered: dict[int, list[int]] = {}  # the rows that a row gathers
 
     def climb(self, item_ids: Iterable[int]) -> None:
-        """A query for each level, by primary keys."""
+        """By levels, and by primary keys. What several rows were made of is read once: the elements
+        of a list are many, and each was made of all of it."""
         level = set(item_ids)
         while level:
             above, wanted = set[int](), dict[int, list[int]]()
-            for made, gathered, grandparent, link in self._rows("links_above", ids=list(level)):
+            for made, gathered, grandparent, link in self._rows(
+                "links_above", ids=self._one_of_each(level)
+            ):
                 self.parents[made] = link.item_id
                 self._keep(link)
                 if gathered is not None:
@@ -58,6 +61,17 @@ class _Read:
                 if grandparent is not None:
                     above.add(link.item_id)
             level = (above | self._gather(wanted)) - self.parents.keys()
+
+    def _one_of_each(self, level: set[int]) -> list[int]:
+        """One of the rows that were made of the same result, and all that gather."""
+        if len(level) == 1:
+            return list(level)
+        first = dict[tuple[int, int | None, int], int]()
+        which = {"ids": json.dumps(list(level))}
+        for made, parent, seq, gathers in self._db.execute("parents_of", which):
+            self.parents[made] = parent
+            first.setdefault((parent, seq, made if gathers else 0), made)
+        return list(first.values())
 
     def _gather(self, wanted: dict[int, list[int]]) -> set[int]:
         """The rows with these results, which other rows gather; those that were made of others."""

@@ -7,14 +7,14 @@ from msgspec.json import decode
 from msgspec.structs import replace
 
 from batchgen.store.records import WorkerRow
-from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import rows_of
 
 if TYPE_CHECKING:
     from batchgen.store.database import Members
+    from batchgen.store.transaction import Transaction
 
 
-def workers(db: Transaction) -> list[WorkerRow]:
+def workers(db: "Transaction") -> list[WorkerRow]:
     """Those that joined and did not leave."""
     return [
         replace(row, paused=bool(row.paused), servers=tuple(decode(str(row.servers))))

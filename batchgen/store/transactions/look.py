@@ -17,41 +17,41 @@ from batchgen.store.records import (
     StoredItem,
     UnknownCall,
 )
-from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import bounded, dicts_of, row_of, rows_of
 
 if TYPE_CHECKING:
+    from batchgen.store.transaction import Transaction
     from batchgen.store.values import Selection
 
 _STALE_ROWS_LOOKED_AT = 10_000
 
 
-def present_recipes(db: Transaction, experiment_id: int) -> list[int]:
+def present_recipes(db: "Transaction", experiment_id: int) -> list[int]:
     found = db.execute("variants", {"experiment_id": experiment_id})
     return [recipe_id for _, recipe_id in found]
 
 
-def count_earlier_recipes(db: Transaction, item_ids: Sequence[int]) -> int:
+def count_earlier_recipes(db: "Transaction", item_ids: Sequence[int]) -> int:
     ids = {"ids": encode(list(item_ids)).decode()}
     (n,) = db.execute("count_earlier_recipes", ids).fetchone()
     return int(n)
 
 
-def answer_vector(db: Transaction, attempt_seq: int) -> str | None:
+def answer_vector(db: "Transaction", attempt_seq: int) -> str | None:
     (vector,) = db.execute("answer_vector", {"attempt_seq": attempt_seq}).fetchone()
     return None if vector is None else str(vector)
 
 
-def last_bad_answer(db: Transaction, item_id: int) -> tuple[str, str] | None:
+def last_bad_answer(db: "Transaction", item_id: int) -> tuple[str, str] | None:
     row = db.execute("last_bad_answer", {"item_id": item_id}).fetchone()
     return None if row is None else (row[0], row[1])
 
 
-def experiments(db: Transaction) -> list[Experiment]:
+def experiments(db: "Transaction") -> list[Experiment]:
     return list(rows_of(db, "experiments", Experiment))
 
 
-def counts_by_experiment(db: Transaction) -> dict[int, Counts]:
+def counts_by_experiment(db: "Transaction") -> dict[int, Counts]:
     """By the counters: as fast at ten million items as at ten."""
     found: dict[int, Counts] = defaultdict(Counts)
     for experiment_id, state, reason, n in db.execute("counters"):
@@ -73,12 +73,12 @@ def counts_by_experiment(db: Transaction) -> dict[int, Counts]:
     return dict(found)
 
 
-def failed_calls(db: Transaction) -> list[FailedCalls]:
+def failed_calls(db: "Transaction") -> list[FailedCalls]:
     return list(rows_of(db, "failed_calls", FailedCalls))
 
 
 def counts(
-    db: Transaction,
+    db: "Transaction",
     experiment_ids: Sequence[int] | None = None,
     selection: "Selection | None" = None,
 ) -> Counts:
@@ -92,35 +92,39 @@ def counts(
     return counts_of_selection(db, selection, total)
 
 
-def stale_to_ask(db: Transaction, experiment_ids: Sequence[int] | None) -> dict[int, int]:
+def stale_to_ask(db: "Transaction", experiment_ids: Sequence[int] | None) -> dict[int, int]:
     ids = None if experiment_ids is None else encode(list(experiment_ids)).decode()
     found = db.execute("stale_to_ask", {"ids": ids}).fetchall()
     return {id_: _unmade(db, id_) for (id_,) in found}
 
 
-def _unmade(db: Transaction, experiment_id: int) -> int:
+def _unmade(db: "Transaction", experiment_id: int) -> int:
     which = {"experiment_id": experiment_id, "limit": _STALE_ROWS_LOOKED_AT}
     (n,) = db.execute("count_unmade", which).fetchone()
     return int(n)
 
 
 def unknown_calls(
-    db: Transaction, after: int, experiment_id: int | None, limit: int
+    db: "Transaction", after: int, experiment_id: int | None, limit: int
 ) -> list[UnknownCall]:
     which = {"after": after, "experiment_id": experiment_id, "limit": limit}
     return _page_of_calls(db, "unknown_calls", which)
 
 
-def calls_of_worker(db: Transaction, worker_id: int, limit: int) -> list[UnknownCall]:
+def calls_of_worker(db: "Transaction", worker_id: int, limit: int) -> list[UnknownCall]:
     return _page_of_calls(db, "calls_of_worker", {"worker_id": worker_id, "limit": limit})
 
 
-def _page_of_calls(db: Transaction, query: str, which: dict[str, int | None]) -> list[UnknownCall]:
+def _page_of_calls(
+    db: "Transaction", query: str, which: dict[str, int | None]
+) -> list[UnknownCall]:
     page, _ = bounded(rows_of(db, query, UnknownCall, which), lambda call: len(call.input))
     return page
 
 
-def pace(db: Transaction, now: int, experiment_id: int | None = None, span_s: float = 60.0) -> Pace:
+def pace(
+    db: "Transaction", now: int, experiment_id: int | None = None, span_s: float = 60.0
+) -> Pace:
     """How fast items finish, over the last minute."""
     which = {"since": now - int(span_s * 1000), "experiment_id": experiment_id, "limit": 10_000}
     items, first = db.execute("recent_finishes", which).fetchone()
@@ -128,7 +132,7 @@ def pace(db: Transaction, now: int, experiment_id: int | None = None, span_s: fl
     return Pace(items, max(measured_s, 1.0))
 
 
-def latencies_ms(db: Transaction, experiment_ids: Sequence[int] | None, after: int) -> list[int]:
+def latencies_ms(db: "Transaction", experiment_ids: Sequence[int] | None, after: int) -> list[int]:
     which = {
         "experiment_ids": None if experiment_ids is None else encode(list(experiment_ids)).decode(),
         "after": after, "limit": 1000,
@@ -136,16 +140,16 @@ def latencies_ms(db: Transaction, experiment_ids: Sequence[int] | None, after: i
     return sorted(ms for (ms,) in db.execute("recent_latencies", which))
 
 
-def newest_attempt(db: Transaction) -> int:
+def newest_attempt(db: "Transaction") -> int:
     return db.newest("attempts")
 
 
-def recent_usage(db: Transaction) -> list[tuple[int, int]]:
+def recent_usage(db: "Transaction") -> list[tuple[int, int]]:
     return db.execute("recent_usage", {"limit": 200}).fetchall()
 
 
 def failures(
-    db: Transaction, experiment_id: int, reason: str | None, limit: int
+    db: "Transaction", experiment_id: int, reason: str | None, limit: int
 ) -> list[FailureGroup]:
     from batchgen.store.failure_groups import grouped  # here, too
 
@@ -153,7 +157,7 @@ def failures(
     return grouped(rows_of(db, "failures_by_message", FailureGroup, which), limit)
 
 
-def find_items(db: Transaction, given: str, experiment_id: int | None) -> list[int]:
+def find_items(db: "Transaction", given: str, experiment_id: int | None) -> list[int]:
     from batchgen.store.keys import key_of_id  # here: status has no use for these
     from batchgen.text.json_text import is_storable
 
@@ -174,18 +178,18 @@ def find_items(db: Transaction, given: str, experiment_id: int | None) -> list[i
     return [int(number)] if item(db, int(number)) else []
 
 
-def _other_samples(db: Transaction, item_id: int) -> list[int]:
+def _other_samples(db: "Transaction", item_id: int) -> list[int]:
     return [one for (one,) in db.execute("other_samples", {"item_id": item_id})]
 
 
-def item(db: Transaction, item_id: int) -> StoredItem | None:
+def item(db: "Transaction", item_id: int) -> StoredItem | None:
     return row_of(db, "item", StoredItem, {"item_id": item_id})
 
 
-def attempts_of(db: Transaction, item_id: int) -> list[StoredAttempt]:
+def attempts_of(db: "Transaction", item_id: int) -> list[StoredAttempt]:
     return list(rows_of(db, "attempts_of_item", StoredAttempt, {"item_id": item_id}))
 
 
-def recipe_json(db: Transaction, recipe_id: int) -> str:
+def recipe_json(db: "Transaction", recipe_id: int) -> str:
     (body,) = db.execute("recipe", {"recipe_id": recipe_id}).fetchone()
     return str(body)

@@ -55,6 +55,31 @@ def write_followed(
     return {row.item_id for row, _ in rows} - {parent.item_id for parent in parents}
 
 
+def standing_children(
+    db: Transaction, rows: Sequence[tuple[FollowRow, Followed]]
+) -> set[tuple[int, int, int]]:
+    """Of the rows that would be made, by parent, number of their step, and element."""
+    steps = steps_of(db, {row.experiment_id for row, _ in rows})
+    ids = {"ids": json.dumps([row.item_id for row, _ in rows])}
+    below = standing(db, [item_id for (item_id,) in db.execute("children_of", ids)])
+    there = {(row.parent_id, row.experiment_id, row.element): row for row in below}
+    found = set[tuple[int, int, int]]()
+    for row, followed in rows:
+        for child in followed.children:
+            step = steps.find_beside(row.experiment_id, child.number)
+            key = (row.item_id, step.experiment_id, child.element) if step else None
+            if key in there and not _would_be_asked(there[key], followed, child.input_json):
+                found.add((row.item_id, child.number, child.element))
+    return found
+
+
+def _would_be_asked(row: Standing, followed: Followed, input_json: str) -> bool:
+    now = made_of_parent(followed.passed_on, input_json)
+    was = None if row.parent_result is None else made_of_parent(row.stands_for, row.input)
+    has_no_answer = row.result_seq is None and row.answer_seq is None
+    return change_of(row, was, now) is Change.RENEW or (row.state == State.STALE and has_no_answer)
+
+
 def _still_stands(there: Standing, row: FollowRow, followed: Followed, steps: Steps) -> bool:
     is_same = there.state == State.DONE and there.result_seq == row.result_seq
     return is_same and steps.plan_id(row.experiment_id) == followed.plan_id

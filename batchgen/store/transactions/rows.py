@@ -3,12 +3,13 @@ as parameters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.json import encode
 
-from batchgen.store.transaction import Transaction
+if TYPE_CHECKING:
+    from batchgen.store.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ _makers: dict[tuple[str, type], Callable[[tuple[Any, ...]], Any]] = {}
 
 
 def rows_of(
-    db: Transaction,
+    db: "Transaction",
     query: str,
     into: type[T],
     parameters: Mapping[str, object] | None = None,
@@ -33,14 +34,14 @@ def rows_of(
 
 
 def row_of(
-    db: Transaction, query: str, into: type[T], parameters: Mapping[str, object]
+    db: "Transaction", query: str, into: type[T], parameters: Mapping[str, object]
 ) -> T | None:
     """The first row, if there is one."""
     return next(rows_of(db, query, into, parameters), None)
 
 
 def dicts_of(
-    db: Transaction, query: str, parameters: Mapping[str, object] | None = None
+    db: "Transaction", query: str, parameters: Mapping[str, object] | None = None
 ) -> Iterator[dict[str, Any]]:
     cursor = db.execute(query, parameters or {})
     columns = [column[0] for column in cursor.description]

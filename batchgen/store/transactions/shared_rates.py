@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.rows import dicts_of
 
 if TYPE_CHECKING:
     from batchgen.limits import SharedRate
+    from batchgen.store.transaction import Transaction
 
 
-def read_shared_rate(db: Transaction, server: str) -> "SharedRate":
+def read_shared_rate(db: "Transaction", server: str) -> "SharedRate":
     columns = next(dicts_of(db, "shared_rate", {"server": server}), None)
     if columns is not None:
         return _shared_rate(columns)
@@ -27,7 +27,7 @@ def _shared_rate(columns: dict[str, Any]) -> "SharedRate":
     return SharedRate(**columns, learned=learned)
 
 
-def learned_rates(db: Transaction) -> dict[str, float]:
+def learned_rates(db: "Transaction") -> dict[str, float]:
     """The calls a minute that --adaptive has found a server to take, by server."""
     rows = dicts_of(db, "shared_rates")
     found = {str(columns.pop("server")): _shared_rate(columns).learned for columns in rows}
