@@ -50,8 +50,8 @@ _SHORT_HELPS = {
     "reparse": "Parse stored answers again, without asking anything.",
     "export": "Write the finished rows as lines, a table or conversations.",
     "verify": "Prove that the database is whole.",
-    "move": "Move the database to a PostgreSQL server, for many machines, or back.",
     "experiments": "List the experiments in the database; rename or delete one.",
+    "move": "Move the database to PostgreSQL, for many machines, or back.",
 }
 
 

@@ -25,7 +25,7 @@ from batchgen.jobs import move as jobs
 @click.argument("to", metavar="TO", shell_complete=completion.files)
 @click.pass_context
 def move(ctx: click.Context, from_: str, to: str) -> int:
-    """Move the database to a PostgreSQL server, for many machines, or back.
+    """Move the database to PostgreSQL, for many machines, or back.
 
     FROM and TO are each a file or postgresql://USER@HOST/NAME. TO is empty, or not there yet. All
     that is stored is copied and proven in one go; then FROM takes no more work, and is kept as it

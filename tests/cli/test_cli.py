@@ -33,7 +33,7 @@ EXPORT_KEYS = [
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 COMMANDS = [
     "init", "demo", "simulate", "enqueue", "work", "run", "status", "failures", "show", "pause",
-    "resume", "set", "stop", "retry", "reparse", "export", "verify", "experiments",
+    "resume", "set", "stop", "retry", "reparse", "export", "verify", "experiments", "move",
 ]  # fmt: skip
 
 

@@ -1412,7 +1412,8 @@ select w.item_id from work w join items i on i.id = w.item_id and i.parent_id is
 except select item_id from item_keys limit 20;
 
 -- name: unreadable_parsed
-select item_id from result_values where parsed is not null and not is_json(parsed) limit 20;
+-- What spans make is JSON.
+select item_id from results where parsed is not null and not is_json(parsed) limit 20;
 
 -- name: spans_outside
 -- Pieces of an answer that it does not have.
