@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from batchgen.database_address import PostgresAddress
+from batchgen.errors import MovedError
 from batchgen.simulate import Simulator
+from batchgen.store import open_store
 from batchgen.store.postgres.migrate import migrations as of_postgres
 from batchgen.store.sqlite.gate import OwnerLock
 from batchgen.store.tables import OF_FILES, OF_THE_LIVING, TABLES
@@ -163,6 +165,23 @@ async def test_the_old_one_takes_no_more_work(
     elsewhere = await rich.batchgen("move", old, "elsewhere.db")
     assert elsewhere.code == 2
     assert f"was moved to {name}." in elsewhere.err
+
+
+@pytest.mark.parametrize("to_server", [True, False])
+async def test_who_had_it_open_before_is_refused_too(
+    rich: Project, there: PostgresAddress, to_server: bool
+) -> None:
+    old, new = ("batchgen.db", there.url) if to_server else (there.url, "new.db")
+    if not to_server:
+        await well(rich, "move", "batchgen.db", there.url)
+    async with open_store(rich.file if to_server else there) as store:
+        assert sum((await store.counts()).reasons.values()) > 0
+        await (await rich.start("move", old, new)).wait()
+        with pytest.raises(MovedError):
+            async with store.seat(1, 30.0, 3):
+                pass
+        with pytest.raises(MovedError):
+            await store.rename_experiment(1, "another")
 
 
 async def test_it_waits_for_workers_to_be_stopped(
