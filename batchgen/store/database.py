@@ -133,6 +133,10 @@ class Database(Reads, Protocol):
         """From now on what transactions count is counted by this worker; 0: by none. It matters
         only where several write at a time."""
 
+    def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
+        """For how long a server that went away is waited for, where it is one that keeps the
+        database; `say` gets why, when it takes long."""
+
     async def compare_clocks(self) -> None:
         """Times are those of the clock that all who use the database share: look at it again."""
 

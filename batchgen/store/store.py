@@ -210,6 +210,11 @@ class Store(ReadStore):
 
     # Seat: a worker's place, and what a worker asks besides
 
+    def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
+        """For how long a server that went away is waited for, where it is one that keeps the
+        database; `say` gets why, when it takes long. What is to be written waits meanwhile."""
+        self._db.wait_for_server(patience_s, say)
+
     @asynccontextmanager
     async def seat(
         self, slots: int, lease_s: float, max_crashes: int, servers: Sequence[AskedServer] = (),

@@ -155,6 +155,7 @@ async def test_who_keeps_the_database_locked_is_named(database: Database) -> Non
     begun, may_end = threading.Event(), threading.Event()
 
     def hold(db: PostgresTransaction) -> int:
+        db.newest("items")  # so the lock before it is held
         begun.set()
         assert may_end.wait(30)
         return backend(db)

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.json import Encoder
 from psycopg.abc import Buffer
-from psycopg.adapt import AdaptersMap, Loader
+from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 _NUL = "\0"
 _IN_ITS_PLACE = "\ufffd"  # no type of PostgreSQL takes U+0000
 _encoder = Encoder()  # bytes become base64
+
+
+class Json(bytes):
+    """A document, as it goes out."""
+
+
+class _JsonDumper(Dumper):
+    def dump(self, obj: Json) -> Buffer | None:
+        return obj
 
 
 class _TextDumper(StrDumperUnknown):
@@ -40,20 +49,21 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_dumper(int, Int8BinaryDumper)
     adapters.register_dumper(bool, Int8BinaryDumper)
     adapters.register_dumper(str, _TextDumper)
+    adapters.register_dumper(Json, _JsonDumper)
     adapters.register_loader("bool", _BoolLoader)
     adapters.register_loader("numeric", _NumericLoader)
     for kind in ("json", "jsonb"):
         adapters.register_loader(kind, TextLoader)
 
 
-def as_json(rows: Sequence[Mapping[str, object]]) -> str:
+def as_json(rows: Sequence[Mapping[str, object]]) -> Json:
     """Rows for json_to_recordset: bytes are base64 in it, and U+0000 is replaced."""
     text = _encoder.encode(rows)
     if b"\\u0000" in text:  # perhaps only as what a text is about
         text = _encoder.encode(
             [{key: _without_nul(one) for key, one in row.items()} for row in rows]
         )
-    return text.decode()
+    return Json(text)
 
 
 def _without_nul(value: object) -> object:

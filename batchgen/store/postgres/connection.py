@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -96,10 +96,11 @@ class Database:
         self._own["this_worker"] = worker_id
 
     def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
-        """For how long a server that went away is waited for; `say` gets why, when it takes long,
-        on another thread."""
+        """For how long a server that went away is waited for; `say` gets why, when it takes
+        long."""
+        loop = asyncio.get_running_loop()
         self._session.patience_s = patience_s
-        self._session.say_away = say
+        self._session.say_away = lambda words: _tell(loop, say, words)
 
     async def write(
         self,
@@ -233,6 +234,11 @@ def _settle(
         loop.call_soon_threadsafe(settle)
     except RuntimeError:
         pass  # the loop is closed, and nobody waits any more
+
+
+def _tell(loop: asyncio.AbstractEventLoop, say: Callable[[str], None], words: str) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(say, words)
 
 
 def _quietly(last: Callable[[], object]) -> None:

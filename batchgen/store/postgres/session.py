@@ -31,7 +31,11 @@ _MOST_TRIES = 20  # of a transaction that is given up for another's sake
 _SETTLING_MS = 200
 _SETTLE_S = 30.0  # longer than a process that stopped can keep the others
 
-_NUMBER = b"select pg_current_xact_id()::text"
+_LOCK = b"select pg_advisory_xact_lock($1::int, $2::int)"
+_LOCK_AND_NUMBER = b"select pg_advisory_xact_lock($1::int, $2::int), pg_current_xact_id()::text"
+_SHARE_AND_NUMBER = (
+    b"select pg_advisory_xact_lock_shared($1::int, $2::int), pg_current_xact_id()::text"
+)
 _LANDED = b"select pg_xact_status($1::text::xid8)"
 _END_IT = (
     b"select pg_terminate_backend(pid) from pg_stat_activity"
@@ -57,15 +61,16 @@ class Mode(NamedTuple):
     does not matter."""
 
     begin: bytes
+    lock: bytes | None
     writes: bool
     alone: bool | None
 
 
-ALONE = Mode(b"begin", writes=True, alone=True)
-BESIDE = Mode(b"begin", writes=True, alone=False)
-SNAPSHOT = Mode(b"begin isolation level repeatable read read only", writes=False, alone=None)
+ALONE = Mode(b"begin", _LOCK_AND_NUMBER, writes=True, alone=True)
+BESIDE = Mode(b"begin", _SHARE_AND_NUMBER, writes=True, alone=False)
+SNAPSHOT = Mode(b"begin isolation level repeatable read read only", None, writes=False, alone=None)
 # Each statement sees what there is when it begins; as nobody writes, all see the same.
-SETTLED = Mode(b"begin read only", writes=False, alone=True)
+SETTLED = Mode(b"begin read only", _LOCK, writes=False, alone=True)
 
 
 class _Attempt:
@@ -143,7 +148,7 @@ class Session:
                 result = transaction(self._transaction(connection, mode))
                 if number is not None:
                     attempt.result = result
-                    attempt.number = number.fetchone()[0]  # type: ignore[index]
+                    attempt.number = number.fetchone()[1]  # type: ignore[index]
                 connection.execute(b"commit")
         except BaseException:
             _roll_back(connection)
@@ -161,13 +166,10 @@ class Session:
             connection.execute(SET_LOCAL.encode())
         if mode is SETTLED:
             connection.execute(f"set local lock_timeout = {_SETTLING_MS}")
-        if mode.alone is not None:
-            shared = "" if mode.alone else "_shared"
-            Answer(connection).execute(
-                f"select pg_advisory_xact_lock{shared}($1::int, $2::int)".encode(),
-                lock_key(self.server.schema, WRITING),
-            )
-        return Answer(connection).execute(_NUMBER) if mode.writes else None
+        if mode.lock is None:
+            return None
+        locked = Answer(connection).execute(mode.lock, lock_key(self.server.schema, WRITING))
+        return locked if mode.writes else None
 
     def _prepare_no_more(self) -> None:
         """A pooler stands before the server, and what was prepared was prepared in a session that

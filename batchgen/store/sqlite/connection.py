@@ -76,6 +76,9 @@ class Database:
     def counts_for(self, worker_id: int) -> None:
         """Writers take turns, so all count in the same rows."""
 
+    def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
+        """There is none."""
+
     async def compare_clocks(self) -> None:
         """All who use the file have this machine's."""
 
