@@ -1,10 +1,13 @@
 """Two clocks: the time of day, as it is stored and shown, and one for waits that nobody sets."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 
 _ahead_ms = 0
+_followers = 0
 
 
 def now_ms() -> int:
@@ -21,10 +24,17 @@ def follow(clock_ms: int, asked_ms: int, answered_ms: int) -> None:
         _ahead_ms = ahead_ms
 
 
-def follow_none() -> None:
-    """The time is that of this machine's clock."""
-    global _ahead_ms
-    _ahead_ms = 0
+@contextmanager
+def following() -> Iterator[None]:
+    """A clock may be followed inside. After the last who did the time is this machine's again."""
+    global _ahead_ms, _followers
+    _followers += 1
+    try:
+        yield
+    finally:
+        _followers -= 1
+        if not _followers:
+            _ahead_ms = 0
 
 
 def own_ms() -> int:

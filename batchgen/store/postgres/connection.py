@@ -143,7 +143,6 @@ class Database:
 
     async def close(self) -> None:
         await self._thread.close(self._session.close)
-        clock.follow_none()
 
     async def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         return await self._thread.run(
@@ -168,16 +167,17 @@ async def open_database(address: PostgresAddress, *, create: bool) -> AsyncItera
         return Session(address, connection, server, own)
 
     thread = _Thread()
-    try:
-        session = await thread.run(open_session, threading.Event())
-    except BaseException:
-        await thread.close(lambda: None)
-        raise
-    database = Database(address, session, own, thread)
-    try:
-        yield database
-    finally:
-        await database.close()
+    with clock.following():
+        try:
+            session = await thread.run(open_session, threading.Event())
+        except BaseException:
+            await thread.close(lambda: None)
+            raise
+        database = Database(address, session, own, thread)
+        try:
+            yield database
+        finally:
+            await database.close()
 
 
 class _Thread:

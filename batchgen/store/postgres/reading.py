@@ -6,7 +6,7 @@ never waits for others, and needs no event loop.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from batchgen import clock
@@ -47,13 +47,11 @@ class ReadDatabase:
 def open_to_read(address: PostgresAddress) -> Iterator[ReadDatabase]:
     """Open, and migrate, the database; a replica is read as it is. Raises UsageError when there are
     no tables of ours in it."""
-    connection, server = connect(address)
     own = {"this_worker": 0, "this_machine": os.uname().nodename}
-    session = Session(address, connection, server, own)
-    session.patience_s = _PATIENCE_S
-    try:
+    with clock.following(), ExitStack() as until_closed:
+        connection, server = connect(address)
+        session = Session(address, connection, server, own)
+        until_closed.callback(session.close)
+        session.patience_s = _PATIENCE_S
         open_schema(connection, server, address, create=False)
         yield ReadDatabase(address, session)
-    finally:
-        session.close()
-        clock.follow_none()
