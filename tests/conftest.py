@@ -87,11 +87,20 @@ def _engines(config: pytest.Config, test: pytest.Item) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if item not in slow]
-    config.hook.pytest_deselected(items=slow)
+    slow = bool(config.getoption("--slow"))
+    left_out = [item for item in items if _is_left_out(item, slow=slow)]
+    if left_out:
+        items[:] = [item for item in items if not _is_left_out(item, slow=slow)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _is_left_out(item: pytest.Item, *, slow: bool) -> bool:
+    """A mark of one case of a test counts as well."""
+    case = getattr(item, "callspec", None)
+    is_served = case is not None and case.params.get("engine") == "postgres"
+    return (is_served and item.get_closest_marker("only_sqlite") is not None) or (
+        not slow and item.get_closest_marker("slow") is not None
+    )
 
 
 @pytest.fixture

@@ -255,6 +255,7 @@ async def test_asking_a_step_again_makes_stale_what_follows_it(
     assert (await done.batchgen("verify")).code == 0
 
 
+@pytest.mark.only_sqlite("it copies the file")
 async def test_a_function_that_was_moved_or_renamed_is_no_question(
     done: Project, simulator: Simulator
 ) -> None:

@@ -680,7 +680,7 @@ async def test_experiments_are_listed_renamed_and_deleted(
     assert (await batchgen("experiments", "delete", "third", "--yes")).code == 0
     assert (await batchgen("experiments", "--json")).json == []
     for table in (
-        "items", "work", "attempts", "results", "item_keys", "new_item_keys", "counters", "totals",
+        "items", "work", "attempts", "results", "item_keys", "counters", "totals",
     ):  # fmt: skip
         assert project.query(f"select count(*) from {table}") == [(0,)]
     assert (await batchgen("verify")).code == 0

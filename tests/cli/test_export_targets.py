@@ -30,6 +30,7 @@ async def done_project(project: Project, words: Words) -> Project:
     return project
 
 
+@pytest.mark.only_sqlite("it is about its files")
 @pytest.mark.parametrize("name", ["batchgen.db", "batchgen.db-gate", "./batchgen.db", "link"])
 async def test_the_work_database_is_never_replaced(done_project: Project, name: str) -> None:
     (done_project.path / "link").symlink_to("batchgen.db")

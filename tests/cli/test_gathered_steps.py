@@ -3,6 +3,8 @@
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from batchgen.simulate import Simulator
 from batchgen.store.sqlite.transaction import QUERIES
 from tests.cli.test_steps import states, topics
@@ -173,6 +175,7 @@ async def test_where_an_empty_list_leaves_nothing_to_gather_it_is_said(project: 
     assert (await project.batchgen("verify")).code == 0
 
 
+@pytest.mark.only_sqlite("it counts SQLite's own steps")
 async def test_a_gathering_of_a_long_list_is_looked_at_once_to_be_verified(
     project: Project,
 ) -> None:

@@ -397,7 +397,11 @@ def typist(project: Project) -> Typist:
         ("work -o -", "-: is not a regular file, so it cannot be kept up to date"),
         ("work -o /dev/null", "/dev/null: is not a regular file"),
         ("work -o .", ".: is a directory"),
-        ("work -o batchgen.db", "batchgen.db: belongs to the work database"),
+        pytest.param(
+            "work -o batchgen.db",
+            "batchgen.db: belongs to the work database",
+            marks=pytest.mark.only_sqlite("it is about its file"),
+        ),
         ("export --follow -o a.csv", "a.csv: a file that is kept up to date has JSON lines"),
         ("export --follow --format csv", "does not go with --format csv;"),
         ("export --follow --failed --where id==1", "does not go with --failed, --where;"),

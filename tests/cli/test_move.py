@@ -27,6 +27,8 @@ from tests.kits.postgres import Cluster, execute
 from tests.kits.project import Project
 from tests.kits.typist import Ended
 
+pytestmark = pytest.mark.only_sqlite("it moves between a file and a server by itself")
+
 CODE = """\
 def size(text):
     return {"n": 1, "text": text}
