@@ -120,7 +120,7 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     simulator.release()
     await until(
         enqueued.database,
-        'select count(*) from workers where report like \'%"per_minute":1.0,"limit"%\'',
+        "select count(*) from workers where report like '%\"by\":\"limit\"%'",
     )
     assert simulator.calls < ITEMS
     assert (await enqueued.batchgen("set", "--rpm", "0")).code == 0
@@ -171,7 +171,7 @@ async def test_a_straggler_is_shown(enqueued: Project, simulator: Simulator) -> 
     process = await enqueued.start("work", "-c", "4")
     await until(
         enqueued.database,
-        "select count(*) from workers where report like '%\"stragglers\":[{%'",
+        "select count(*) from workers where report like '%\"stragglers\":[[%'",
     )
     status = await enqueued.batchgen("status", "--json")
     (worker,) = status.json["workers"]
