@@ -56,6 +56,7 @@ async def test_results_are_a_frame_with_a_column_for_each_field(
     assert (await DataGenerationPipeline().run([])).to_pandas().empty
 
 
+@pytest.mark.on_both_engines
 async def test_retry_puts_back_and_the_next_run_asks(
     with_failures: Project, simulator: Simulator, words: Words
 ) -> None:
@@ -105,6 +106,7 @@ async def test_reparse_without_a_function_is_by_the_parser_that_the_rows_have(
     assert simulator.calls == 2
 
 
+@pytest.mark.on_both_engines
 async def test_export_writes_in_the_format_that_the_name_says(with_failures: Project) -> None:
     pipeline = DataGenerationPipeline()
     exported = pipeline.export("out.csv")

@@ -85,6 +85,7 @@ async def test_the_script_asks_for_what_it_says(here: Project, simulator: Simula
     assert "专业" in body["messages"][0]["content"]
 
 
+@pytest.mark.on_both_engines
 async def test_the_script_run_again_calls_nothing_and_gives_the_same(
     here: Project, simulator: Simulator
 ) -> None:
@@ -533,6 +534,7 @@ async def test_two_pipelines_on_one_database_at_the_same_time(
 # --- crashes and the command line -------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_a_script_that_was_killed_goes_on_and_repeats_only_what_was_in_flight(
     project: Project, simulator: Simulator
 ) -> None:

@@ -51,6 +51,7 @@ async def parsed_by_function(project: Project, simulator: Simulator, words: Word
 
 
 @pytest.mark.parametrize("command", [("work",), ("run", "pool.jsonl")])
+@pytest.mark.on_both_engines
 async def test_an_edited_parser_is_told_and_then_free(
     parsed_by_function: Project, batchgen: Typist, simulator: Simulator, command: tuple[str, ...]
 ) -> None:
@@ -489,6 +490,7 @@ async def test_each_way_is_announced_with_its_calls_and_does_no_more(
     assert simulator.calls == 12
 
 
+@pytest.mark.on_both_engines
 async def test_again_asks_all_and_exports_the_new_answers(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -543,6 +545,7 @@ async def test_again_leaves_alone_what_a_retry_asked_with_other_parameters(
     assert [request.body["max_tokens"] for request in simulator.requests][calls:] == [50] * 5
 
 
+@pytest.mark.on_both_engines
 async def test_a_killed_worker_s_rows_get_the_new_recipe_too(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

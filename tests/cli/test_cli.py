@@ -121,6 +121,7 @@ def test_the_command_line_has_words_for_each_remedy() -> None:
 # --- json -------------------------------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words) -> None:
     project.pool([*words(2), {"wrod": 1}])
     done = await batchgen(
@@ -138,6 +139,7 @@ async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words)
     }
 
 
+@pytest.mark.on_both_engines
 async def test_status_failures_and_show_as_json_and_as_text(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -171,6 +173,7 @@ async def test_status_failures_and_show_as_json_and_as_text(
     assert "attempt 1: failed, rejected: 400 no such luck, HTTP 400" in shown
 
 
+@pytest.mark.on_both_engines
 async def test_json_of_failures_show_and_retry(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -211,6 +214,7 @@ async def test_json_of_failures_show_and_retry(
     assert simulator.calls == 4
 
 
+@pytest.mark.on_both_engines
 async def test_json_of_export_verify_and_experiments(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -393,6 +397,7 @@ async def test_parsed_is_what_the_parser_makes_of_the_answer(
     assert got == [(answer, parsed) for _, answer, parsed in cases]
 
 
+@pytest.mark.on_both_engines
 async def test_export_to_a_file_to_stdout_and_the_failed(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -440,6 +445,7 @@ async def test_with_a_time_stamp_a_second_run_has_the_same_file(
 # --- pools ------------------------------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_pools_of_every_kind_end_to_end_with_params_that_override(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -514,6 +520,7 @@ async def test_limit_priority_and_skip_invalid(
     assert (project.path / "bad.jsonl").read_text() == '{"wrod": "bad"}\n'
 
 
+@pytest.mark.on_both_engines
 async def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(
     project: Project, batchgen: Typist, words: Words
 ) -> None:
@@ -581,6 +588,7 @@ async def test_editing_a_template_changes_nothing_already_enqueued(
     assert (await batchgen("show", "1", "--json")).json["messages"] == (request.body["messages"])
 
 
+@pytest.mark.on_both_engines
 async def test_another_recipe_is_added_or_replaces_the_old_one(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:
@@ -627,6 +635,7 @@ async def test_an_interrupted_enqueueing_keeps_what_it_had_and_goes_on(
 # --- retry ------------------------------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_retry_by_reason_by_id_and_only_to_see(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -659,6 +668,7 @@ async def test_retry_by_reason_by_id_and_only_to_see(
 # --- experiments ------------------------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_experiments_are_listed_renamed_and_deleted(
     project: Project, batchgen: Typist, simulator: Simulator, words: Words
 ) -> None:

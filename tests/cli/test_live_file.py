@@ -79,6 +79,7 @@ async def killed(process: Process) -> None:
     await process.communicate()
 
 
+@pytest.mark.on_both_engines
 async def test_work_keeps_a_file_up_to_date_in_finishing_order(
     project: Project, simulator: Simulator
 ) -> None:
@@ -279,6 +280,7 @@ async def test_a_file_that_cannot_be_written_is_one_warning_and_the_work_goes_on
     await right(project)
 
 
+@pytest.mark.on_both_engines
 async def test_following_ends_when_the_work_does(project: Project, simulator: Simulator) -> None:
     await enqueue(project)
     simulator.hold()

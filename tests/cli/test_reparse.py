@@ -44,6 +44,7 @@ def results(project: Project) -> dict[str, tuple[str, Any]]:
 TAGGED = {"one": "<a>1</a>", "two": '{"n": 2}', "three": "nothing"}
 
 
+@pytest.mark.on_both_engines
 async def test_what_another_parser_can_use_is_done_without_a_call(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -161,6 +162,7 @@ async def test_a_dry_run_shows_differences_and_writes_nothing(
     assert project.query("select count(*) from recipes") == [(1,)]
 
 
+@pytest.mark.on_both_engines
 async def test_a_parser_that_kills_the_process_costs_nothing(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

@@ -32,6 +32,7 @@ async def answered(project: Project, simulator: Simulator) -> Project:
     return project
 
 
+@pytest.mark.on_both_engines
 async def test_each_done_row_is_an_item(answered: Project, simulator: Simulator) -> None:
     done = await answered.batchgen("run", "results:first")
     assert done.code == 0, done.err

@@ -29,6 +29,7 @@ async def two_truncated(project: Project, simulator: Simulator) -> None:
     assert (await project.batchgen("run", "pool.jsonl", "-c", "1")).code == 3
 
 
+@pytest.mark.on_both_engines
 async def test_truncated_items_go_again_with_more_tokens_and_stay_the_same_items(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -96,6 +97,7 @@ async def test_by_message_in_any_case(
     ) == [("two",)]
 
 
+@pytest.mark.on_both_engines
 async def test_a_done_item_goes_again_only_by_its_id_and_when_told_so(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

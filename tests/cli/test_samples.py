@@ -53,6 +53,7 @@ def seeds(simulator: Simulator, word: str) -> list[Any]:
 # --- which rows ------------------------------------------------------------------------------
 
 
+@pytest.mark.on_both_engines
 async def test_each_item_becomes_as_many_rows_one_after_the_other(
     project: Project, batchgen: Typist
 ) -> None:
@@ -64,6 +65,7 @@ async def test_each_item_becomes_as_many_rows_one_after_the_other(
     ]  # fmt: skip
 
 
+@pytest.mark.on_both_engines
 async def test_the_same_command_adds_nothing_and_more_samples_the_rest(
     project: Project, batchgen: Typist
 ) -> None:

@@ -34,6 +34,7 @@ async def enqueued(project: Project, words: Words) -> Project:
     return project
 
 
+@pytest.mark.on_both_engines
 async def test_a_paused_worker_sends_no_more_until_it_is_resumed(
     enqueued: Project, simulator: Simulator
 ) -> None:
@@ -120,7 +121,7 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
     simulator.release()
     await until(
         enqueued.database,
-        "select count(*) from workers where report like '%\"by\":\"limit\"%'",
+        'select count(*) from workers where report like \'%"by":"limit"%\'',
     )
     assert simulator.calls < ITEMS
     assert (await enqueued.batchgen("set", "--rpm", "0")).code == 0
@@ -130,6 +131,7 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
+@pytest.mark.on_both_engines
 async def test_stop_drains_and_exits_as_sigterm_does(
     enqueued: Project, simulator: Simulator, options: tuple[str, ...]
 ) -> None:

@@ -40,6 +40,7 @@ def two_steps(project: Project) -> Project:
     return project
 
 
+@pytest.mark.on_both_engines
 async def test_each_item_goes_through_all_steps(two_steps: Project, simulator: Simulator) -> None:
     done = await two_steps.batchgen("run", "pool.jsonl")
     assert done.code == 0
@@ -126,6 +127,7 @@ async def test_until_needs_the_end_of_the_chains(two_steps: Project, simulator: 
     assert simulator.calls == 3
 
 
+@pytest.mark.on_both_engines
 async def test_until_counts_chains_that_ended(two_steps: Project) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
     assert (await two_steps.batchgen("work", "--until", "2", "-c", "1")).code == 0
@@ -152,6 +154,7 @@ async def test_status_has_a_table_of_the_steps(two_steps: Project) -> None:
     assert (one["experiments"][0]["name"], one["total"]["pending"]) == ("demo/critique", 3)
 
 
+@pytest.mark.on_both_engines
 async def test_show_has_the_whole_chain(two_steps: Project) -> None:
     await two_steps.batchgen("run", "pool.jsonl")
     shown = json.loads((await two_steps.batchgen("show", "a-2", "--json")).out)
@@ -180,6 +183,7 @@ async def test_a_small_server_of_a_step_bounds_the_processes_and_is_named(
     assert "1 of the 2 processes: each takes a slot of every server, and steps[1]" in done.err
 
 
+@pytest.mark.on_both_engines
 async def test_a_budget_is_that_of_all_steps(two_steps: Project, simulator: Simulator) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
     await two_steps.batchgen("work", "--step", "draft")

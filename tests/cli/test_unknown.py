@@ -39,6 +39,7 @@ async def total(batchgen: Typist) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name.startswith("unknown")}
 
 
+@pytest.mark.on_both_engines
 async def test_it_is_told_before_and_after_another_takes_over(
     project: Project, simulator: Simulator, batchgen: Typist
 ) -> None:

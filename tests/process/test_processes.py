@@ -47,6 +47,7 @@ def states(project: Project) -> list[Any]:
     return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
+@pytest.mark.on_both_engines
 async def test_they_share_the_slots_and_each_item_is_answered_once(
     project: Project, simulator: Simulator
 ) -> None:
@@ -69,6 +70,7 @@ async def test_run_takes_processes_too_and_exports(project: Project, simulator: 
     assert simulator.calls == ITEMS
 
 
+@pytest.mark.on_both_engines
 async def test_one_that_is_killed_leaves_its_items_to_the_others(
     project: Project, simulator: Simulator
 ) -> None:

@@ -64,6 +64,7 @@ async def test_the_first_signal_finishes_what_is_in_flight_and_sends_nothing_twi
     assert simulator.calls == ITEMS
 
 
+@pytest.mark.on_both_engines
 async def test_a_stop_in_full_flow_keeps_every_answer(
     project: Project, simulator: Simulator
 ) -> None:
