@@ -206,7 +206,7 @@ async def test_a_parser_that_always_hangs_stops_the_job(project: Project) -> Non
                              "    threading.Event().wait()\n")  # fmt: skip
     done = await project.process("reparse")
     assert done.code == 1
-    errors = [error for (error,) in project.query("select error from results where reparsed")]
+    errors = [error for (error,) in project.query("select error from results where reparsed = 1")]
     assert set(errors) == {"took longer than 0.02 s"}
     assert 20 <= len(errors) < 40  # those that waited for a thread then
     assert done.err.endswith(
