@@ -187,7 +187,7 @@ async def test_a_script_that_leaves_the_loop_waits_for_what_is_in_flight(
     left = await ended(script)
     assert (left.code, left.err) == (0, "")
     assert simulator.calls < 31
-    assert project.query("select outcome, count(*) from attempts group by 1") == [
+    assert project.query("select outcome, count(*) from attempts group by 1 order by 1") == [
         ("answered", simulator.calls)
     ]
     assert len(project.export()) == simulator.calls

@@ -502,7 +502,7 @@ async def test_a_summary_tells_what_is_in_the_files(labelled: Project) -> None:
     )
     assert out.code == 0, out.err
     summary = json.loads((labelled.path / "sum.json").read_text())
-    (recipe,) = labelled.query("select lower(hex(digest)) from recipes")
+    ((digest,),) = labelled.query("select digest from recipes")
     data = (labelled.path / "out.jsonl").read_bytes()
     usage = [json.loads(line)["usage"] for line in data.splitlines()]
     assert summary.pop("exported_at").endswith("Z")
@@ -530,7 +530,7 @@ async def test_a_summary_tells_what_is_in_the_files(labelled: Project) -> None:
         },
         "cost_usd": 0.0,
         "recipes": [
-            {"digest": recipe[0], "rows": 2, "model": MODEL, "endpoint": "chat", "params": {}}
+            {"digest": digest.hex(), "rows": 2, "model": MODEL, "endpoint": "chat", "params": {}}
         ],
         "counts": {"done": 3, "failed": 1, "pending": 0, "running": 0},
     }

@@ -154,7 +154,7 @@ async def test_a_terminal_that_goes_away_drains_the_worker(
     simulator.release()
     assert (await ended(worker)).code == 129
     assert simulator.calls == 3
-    assert project.query("select state, count(*) from work group by 1") == [
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [
         ("done", 3), ("pending", 7),
     ]  # fmt: skip
 
@@ -191,7 +191,7 @@ async def test_a_run_goes_on_when_nobody_reads_what_it_says(
     worker.stderr._transport.close()  # type: ignore[attr-defined]
     simulator.release()
     await worker.wait()
-    assert project.query("select state, count(*) from work group by 1") == [("done", 10)]
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [("done", 10)]
 
 
 OLD = "a line of last year\n" * 1000

@@ -42,7 +42,7 @@ async def test_truncated_items_go_again_with_more_tokens_and_stay_the_same_items
     ]  # fmt: skip
     # Nothing new, as the recipe of the pool is as it was.
     assert (await batchgen("enqueue", "pool.jsonl", "--json")).json["new"] == 0
-    assert project.query("select state, count(*) from work group by 1") == [
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [
         ("done", 3), ("failed", 1),
     ]  # fmt: skip
     assert project.query("select outcome, finish_reason from attempts where item_id = 1") == [

@@ -19,7 +19,7 @@ async def enqueued(project: Project, words: Words, **items: int) -> None:
 def done_in(project: Project) -> dict[str, int]:
     rows = project.query(
         "select e.name, count(*) from work w join experiments e on e.id = w.experiment_id"
-        " where w.state = 'done' group by 1"
+        " where w.state = 'done' group by 1 order by 1"
     )
     return dict(rows)
 

@@ -26,7 +26,7 @@ def states(project: Project) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     rows = project.query(
         "select e.step, w.state, count(*) from work w join experiments e on e.id = w.experiment_id"
-        " group by 1, 2"
+        " group by 1, 2 order by 1, 2"
     )
     for step, state, n in rows:
         found.setdefault(step, {})[state] = n

@@ -101,9 +101,9 @@ async def test_the_second_signal_stops_at_once_and_counts_the_calls_it_left(
         in stopped.err
     )
     assert states(project) == [("pending", 0, ITEMS)]
-    assert project.query("select outcome, reason, count(*) from attempts group by 1, 2") == [
-        ("unknown", None, SLOTS)
-    ]
+    assert project.query(
+        "select outcome, reason, count(*) from attempts group by 1, 2 order by 1, 2"
+    ) == [("unknown", None, SLOTS)]
     total = (await project.batchgen("status", "--json")).json["total"]
     assert (total["unknown_calls"], total["pending"], total["running"]) == (SLOTS, ITEMS, 0)
     simulator.release()
@@ -120,7 +120,7 @@ async def test_a_stop_waits_no_longer_than_the_grace(
     assert stopped.code == 130
     assert "warning: still in flight after 0.2 s: abandoned" in stopped.err
     assert states(project) == [("pending", 0, ITEMS)]
-    assert project.query("select outcome, count(*) from attempts group by 1") == [
+    assert project.query("select outcome, count(*) from attempts group by 1 order by 1") == [
         ("unknown", SLOTS)
     ]
     simulator.release()
@@ -139,7 +139,9 @@ async def test_retries_that_wait_do_not_hold_up_a_stop(
     await simulator.received(2 * ITEMS)
     send(process, SIGINT)
     assert (await ended(process)).code == 130
-    assert project.query("select state, count(*), count(available_at) from work group by 1") == [
+    assert project.query(
+        "select state, count(*), count(available_at) from work group by 1 order by 1"
+    ) == [
         ("done", ITEMS, 0), ("pending", ITEMS, ITEMS),
     ]  # fmt: skip
 
@@ -192,7 +194,9 @@ async def test_an_answer_whose_parser_is_left_running_is_parsed_later_and_not_as
     send(process, SIGINT)
     assert (await ended(process)).code == 130
     assert states(project) == [("pending", 0, 1)]
-    assert project.query("select outcome, count(*) from attempts group by 1") == [("answered", 1)]
+    assert project.query("select outcome, count(*) from attempts group by 1 order by 1") == [
+        ("answered", 1)
+    ]
     project.write("go", "")
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     (line,) = project.export()

@@ -51,7 +51,7 @@ async def answer_all_experiments(project: Project, _: Simulator) -> None:
     await enqueue(project, ["c", "d"], "other")
     done = await work_in_two(project, "-c", "2", "--all")
     assert done.code == 0, done.err
-    assert project.query("select state, count(*) from work group by 1") == [("done", 4)]
+    assert project.query("select state, count(*) from work group by 1 order by 1") == [("done", 4)]
 
 
 async def answer_one_step(project: Project, _: Simulator) -> None:
@@ -65,7 +65,7 @@ async def answer_one_step(project: Project, _: Simulator) -> None:
     assert done.code == 0, done.err
     assert project.query(
         "select e.step, w.state from work w join experiments e on e.id = w.experiment_id"
-        " group by 1, 2"
+        " group by 1, 2 order by 1, 2"
     ) == [("draft", "done"), ("judge", "pending")]  # fmt: skip
 
 

@@ -189,7 +189,9 @@ async def cancelled_run(
     sweep.assert_nothing_is_left_over()
     async with open_store(sweep.database) as store:
         assert await store.verify() == []
-    assert sweep.query("select state, count(*) from work group by 1") == [("done", ITEMS)]
+    assert sweep.query("select state, count(*) from work group by 1 order by 1") == [
+        ("done", ITEMS)
+    ]
     # No answer that came was asked for again, and no call that the server saw is off the record.
     assert sweep.attempts("answered") == ITEMS
     assert sweep.attempts("unknown") <= SLOTS

@@ -80,7 +80,7 @@ async def test_a_halt_costs_a_handful_of_calls_and_no_item_anything(
         f"Nothing is lost: {ITEMS} items wait. Fix that, then run the same command again.\n"
     ) in halted.err
     assert 1 <= simulator.calls <= HANDFUL
-    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2 order by 1, 2") == [
         ("pending", 0, ITEMS)
     ]
     assert project.query("select count(*) from results") == [(0,)]
@@ -100,7 +100,7 @@ async def test_with_the_right_key_the_same_command_does_the_rest(project: Projec
         project.config(api_key="sk-the-right-one-0123")
         mended = await project.batchgen("run", "pool.jsonl")
     assert (halted.code, mended.code) == (4, 0), mended.err
-    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2 order by 1, 2") == [
         ("done", 1, 20)
     ]
     assert_nothing_holds_the_key(project, halted, mended)
@@ -129,7 +129,7 @@ async def test_a_key_that_is_withdrawn_in_the_middle_loses_no_answer(
     assert "halted: the server does not accept the API key. Check model.api_key" in halted.err
     assert "different items got this, and nothing was answered meanwhile. The" in halted.err
     assert simulator.calls - 60 <= MOST_CALLS
-    assert project.query("select state, tries, count(*) from work group by 1, 2") == [
+    assert project.query("select state, tries, count(*) from work group by 1, 2 order by 1, 2") == [
         ("done", 1, 60),
         ("pending", 0, ITEMS - 60),
     ]

@@ -53,7 +53,7 @@ def asked(*servers: Simulator) -> Counter[str]:
 
 
 def states(project: Project) -> list[Any]:
-    return project.query("select state, count(*) from work group by 1")
+    return project.query("select state, count(*) from work group by 1 order by 1")
 
 
 async def test_each_has_its_key_and_its_slots_and_each_item_is_answered_once(

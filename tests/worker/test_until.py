@@ -24,7 +24,7 @@ async def enqueue(project: Project, items: int, *options: str) -> None:
 
 
 def states(project: Project) -> dict[str, int]:
-    return dict(project.query("select state, count(*) from work group by 1"))
+    return dict(project.query("select state, count(*) from work group by 1 order by 1"))
 
 
 @pytest.mark.parametrize(
