@@ -110,7 +110,7 @@ async def test_killed_after_the_lines_were_written_and_before_that_was_recorded(
     await enqueue(project)
     await project.batchgen("work", "-c", "1", "--max-items", "3", "-o", "live.jsonl")
     await project.batchgen("work", "-c", "1", "--max-items", "4")
-    with locked(project.database):
+    with locked(project.database, "live_files"):
         worker = await project.start("export", "--follow", "-o", "live.jsonl")
         await grown(project, 7)
         await killed(worker)
@@ -127,7 +127,7 @@ async def test_killed_after_the_file_was_written_anew_and_before_that_was_record
     await project.batchgen("work", "-c", "1", "--max-items", "4")
     async with open_store(project.database) as store:  # else that would be written before
         await store.files.note_files([project.path / "live.jsonl"], FileUse.WRITTEN)
-    with locked(project.database):
+    with locked(project.database, "live_files"):
         worker = await project.start("export", "--follow", "-o", "live.jsonl")
         await grown(project, 4)
         await killed(worker)
@@ -476,7 +476,7 @@ async def test_the_block_ends_after_the_writer_of_the_file_however_often_it_is_c
             finally:
                 at_its_end.update(task.get_name() for task in asyncio.all_tasks())
 
-        with locked(project.database):
+        with locked(project.database, "live_files"):
             keeping = asyncio.create_task(keep())
             await grown(project, ITEMS)  # and its record waits for the database
             for _ in range(3):

@@ -45,22 +45,23 @@ def is_untouched(database: "DatabaseAddress") -> bool:
 
 
 class Stranger:
-    """A SQL shell with an open transaction: nobody else can write."""
+    """A SQL shell with an open transaction: nobody else can write; on a server, to this table, if
+    one is named."""
 
-    def __init__(self, database: "DatabaseAddress") -> None:
+    def __init__(self, database: "DatabaseAddress", table: str | None = None) -> None:
         if isinstance(database, Path):
             self._db: Any = sqlite3.connect(database, isolation_level=None, timeout=20)
             self._db.execute("begin immediate")
         else:
-            self._db = _locked_server(database)
+            self._db = _locked_server(database, table)
 
     def let_go(self) -> None:
         self._db.close()
 
 
 @contextmanager
-def locked(database: "DatabaseAddress") -> Iterator[Stranger]:
-    stranger = Stranger(database)
+def locked(database: "DatabaseAddress", table: str | None = None) -> Iterator[Stranger]:
+    stranger = Stranger(database, table)
     try:
         yield stranger
     finally:
@@ -83,14 +84,16 @@ def _ask_server(database: "PostgresAddress", sql: str, parameters: Parameters) -
         return answer.fetchall() if answer.description else []
 
 
-def _locked_server(database: "PostgresAddress") -> Any:
+def _locked_server(database: "PostgresAddress", table: str | None) -> Any:
     from batchgen.store.postgres.locks import WRITING, lock_key
     from batchgen.store.postgres.opening import connect
 
     connection, server = connect(database)
     connection.execute("set idle_in_transaction_session_timeout = 0")
     connection.execute("begin")
-    connection.execute(
-        "select pg_advisory_xact_lock(%s::int, %s::int)", lock_key(server.schema, WRITING)
-    )
+    if table is None:
+        key = lock_key(server.schema, WRITING)
+        connection.execute("select pg_advisory_xact_lock(%s::int, %s::int)", key)
+    else:
+        connection.execute(f"lock table {table} in exclusive mode".encode())
     return connection
