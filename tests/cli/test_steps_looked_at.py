@@ -214,3 +214,32 @@ async def test_empty_cells_that_go_into_prompts_are_told_with_their_number(
     assert simulator.calls == 3
     project.pool([{"id": "d", "passage": "the moon"}])
     assert "empty" not in (await project.batchgen("enqueue", "pool.jsonl")).err
+
+
+@pytest.mark.parametrize(
+    ("when", "items", "is_told"),
+    [
+        ("judge.scor > 5", 20, True),
+        ("judge.scor > 5", 19, False),
+        ("judge.score > 5 and judge.scor > 5", 20, False),  # it was looked for in none
+        ("judge.score > 5", 20, False),
+    ],
+)
+async def test_a_condition_that_held_for_no_row_as_its_path_was_in_none_is_told(
+    project: Project, simulator: Simulator, when: str, items: int, is_told: bool
+) -> None:
+    project.config(
+        "output_data: {experiment_name: qa}\nsteps:\n"
+        '  - {name: judge, user: {text: "Judge {passage}"}, parser: json}\n'
+        f'  - {{name: praise, when: "{when}", user: {{text: "Praise {{passage}}"}}}}\n'
+    )
+    project.pool([{"id": f"p{n}", "passage": f"passage{n:02}"} for n in range(items)])
+    for n in range(items):
+        simulator.script(f"Judge passage{n:02}", Behaviour.ok('{"score": 3}'))
+    said = (await project.batchgen("run", "pool.jsonl")).err.splitlines()
+    warning = (
+        "warning: step praise has no row: its `when` (judge.scor > 5) looks for judge.scor, which "
+        "is null or missing in all 20 rows that were looked at"
+    )
+    assert (warning in said, any("has no row" in line for line in said)) == (is_told, is_told)
+    assert simulator.calls == items
