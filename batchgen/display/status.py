@@ -71,7 +71,8 @@ def status_text(status: Status, commands: Commands) -> str:
 
 def rate_unit(status: Status) -> str:
     """What of it is done in a second: of an item with steps several rows are."""
-    return "rows/s" if status.steps else "items/s"
+    has_steps = status.steps or any(one.steps for one in status.experiments)
+    return "rows/s" if has_steps else "items/s"
 
 
 def _experiments_of(status: Status) -> Iterator[Experiment]:
