@@ -258,7 +258,7 @@ async def test_other_rules_are_told_before_work_on_what_waits(done: Project) -> 
     told = await done.batchgen("work")
     assert told.err.startswith(
         "demo: changed since it was enqueued: step critique: when score > 1 -> score > 2; step "
-        "polish was added. 1 row that wait keep what they were enqueued with; "
+        "polish was added. 1 row that waits keeps what it was enqueued with; "
     )
     assert states(done)["critique"] == {"done": 3}
 
