@@ -50,6 +50,7 @@ class Remedy(Enum):
     REPLACE_FILE = auto()
     LEAVE_OUT_ITEM = auto()
     CHOOSE_MESSAGES = auto()
+    CHOOSE_IN_EXPORT = auto()
     FOLLOW_TO_STDOUT = auto()
     CLAIM_SO_MANY = auto()
     RAISE_COST_BUDGET = auto()

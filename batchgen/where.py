@@ -38,6 +38,7 @@ class _Expression:
         self._known, self._label = names, label
         self._names: set[str] = set()
         self._looked_for: dict[str, bool] = {}  # paths, and whether something was there
+        self._paths = set[tuple[str | int, ...]]()
         if not self.text:
             raise self._problem("is empty")
         if len(self.text) > _MAX_CHARS:
@@ -58,6 +59,11 @@ class _Expression:
     def names(self) -> frozenset[str]:
         """Those that are in it."""
         return frozenset(self._names)
+
+    @property
+    def paths(self) -> frozenset[tuple[str | int, ...]]:
+        """Those that are in it: each a name, and what is looked for in its value."""
+        return frozenset(self._paths)
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -101,6 +107,7 @@ class _Expression:
 
     def _noting(self, node: ast.expr, item: _Evaluate) -> _Evaluate:
         path, looked_for = ast.get_source_segment(self.text, node) or "", self._looked_for
+        self._paths.add(self._keys(node))
 
         def noting(row: _Values) -> Any:
             value = item(row)
@@ -109,6 +116,14 @@ class _Expression:
             return value
 
         return noting
+
+    def _keys(self, node: ast.expr) -> tuple[str | int, ...]:
+        match node:
+            case ast.Attribute(value=value, attr=name):
+                return (*self._keys(value), name)
+            case ast.Subscript(value=value, slice=key):
+                return (*self._keys(value), self._key(key))
+        return (node.id,) if isinstance(node, ast.Name) else ("",)
 
     def _comparison(self, node: ast.expr, sides: list[ast.expr], ops: list[ast.cmpop]) -> _Evaluate:
         tests = []

@@ -48,6 +48,7 @@ REMEDIES: Mapping[Remedy, str] = {
     Remedy.REPLACE_FILE:
         "Remove it, or choose another experiment_name or output_dir (or export(..., force=True)).",
     Remedy.LEAVE_OUT_ITEM: "Leave the item out with where=..., or export in another format",
+    Remedy.CHOOSE_IN_EXPORT: "To choose what is exported: export(where=...).",
     Remedy.CHOOSE_MESSAGES: 'Use format="messages", or leave the item out with where=...',
     Remedy.FOLLOW_TO_STDOUT: "Name a regular file.",
     Remedy.RAISE_COST_BUDGET: "Raise max_cost to go on.",

@@ -225,6 +225,8 @@ def _warn_of_pool(session: Session, flags: PoolFlags, done: Enqueued) -> None:
         session.warn(f"{'stdin' if flags.source == '-' else flags.source}: the pool is empty")
     if done.unused and not only_offers(flags.source):
         session.warn(done.unused_words)
+    if done.empty:
+        session.warn(done.empty_words)
 
 
 def _enqueued_line(name: str, done: Enqueued, before: int) -> str:
@@ -311,7 +313,13 @@ def _estimate_line(found: DryRun) -> str:
         bound = f"{bounds.pop() if len(bounds) == 1 else 'about'} " if bounds else ""
         calls = f" for {bound}{counted(found.calls, 'call')}"
     line = f"Estimated{calls}: {found.prompt_tokens:,} tokens in"
-    how = "as its items had so far" if found.is_measured else "at most, by max_tokens"
+    how = (
+        "as its items had so far"
+        if found.is_measured
+        else "by max_tokens"
+        if found.steps
+        else "at most, by max_tokens"
+    )
     if found.completion_tokens:  # an embedding has none
         line += f", {round(found.completion_tokens):,} out ({how})"
     if found.cost_usd is not None:

@@ -131,5 +131,5 @@ def _left_out_text(left_out: LeftOut, *, stays: bool) -> str:
         parts.append(f"{left_out.stale} stale ({how})")
     without = left_out.without_answer
     parts += [f"{without} without a model's answer"] if without else []
-    parts += [f"{left_out.not_chosen} done by --where"] if left_out.not_chosen else []
+    parts += [f"{left_out.not_chosen} done, but not as --where says"] if left_out.not_chosen else []
     return f"left out: {', '.join(parts)}" if parts else ""

@@ -52,6 +52,7 @@ HINTS: Mapping[Remedy, str] = {
     Remedy.NAME_FILE: "Name one with -o.",
     Remedy.REPLACE_FILE: "Name another with -o, or replace it with --force.",
     Remedy.LEAVE_OUT_ITEM: "Leave the item out with --where, or export another --format.",
+    Remedy.CHOOSE_IN_EXPORT: "To choose what is exported: {batchgen} export --where EXPR",
     Remedy.CHOOSE_MESSAGES: "Use --format messages, or leave the item out with --where.",
     Remedy.FOLLOW_TO_STDOUT: "To stdout: {batchgen} export --follow -o -",
     Remedy.CLAIM_SO_MANY: "To claim so many rows, take --max-items.",

@@ -123,10 +123,17 @@ async def _say_if_recipe_changed(
 
         changes += changes_of_plan(chain.plan, asked.chain.plan)
     if open_rows and changes:
+        how = "to change that, enqueue the pool again with --recipe replace"
+        if chain is not None and asked.chain is not None:
+            from batchgen.jobs.step_changes import is_moved, refuse_unknown_steps  # here, too
+
+            refuse_unknown_steps(name, chain, asked.chain.plan, chosen, open_rows)
+            if is_moved(chain.plan, asked.chain.plan):
+                how = "steps in another order need another --experiment"
+        waits = "waits keeps what it was" if open_rows == 1 else "wait keep what they were"
         session.say(
             f"{experiment.name}: changed since it was enqueued: {'; '.join(changes)}. "
-            f"{counted(open_rows, 'row')} that wait keep what they were enqueued with; to change "
-            "that, enqueue the pool again with --recipe replace."
+            f"{counted(open_rows, 'row')} that {waits} enqueued with; {how}."
         )
 
 

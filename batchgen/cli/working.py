@@ -151,6 +151,11 @@ async def work_on(
                 )  # fmt: skip
     await stay_up_to_date(session, store, config, present)
     say_result(session, result)
+    if config.steps:
+        from batchgen.jobs.never_there import never_there  # here: most configs have no steps
+
+        for one in await never_there(store, spec.experiments or ()):
+            session.warn(one.words)
     if result.counts.cost_usd:
         from batchgen.jobs.configured_servers import estimate_note  # here: it has cost something
 

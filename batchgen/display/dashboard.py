@@ -33,6 +33,7 @@ from batchgen.display.status import (
     latency_text,
     learned_line,
     left_s,
+    rate_unit,
     reasons_text,
     server_lines,
     status_text,
@@ -130,7 +131,7 @@ class Dashboard(Struct, frozen=True):
     def _rate_and_latency(self, rate: float, width: int) -> Iterator[Text]:
         """Now, and how it came to that; what happened at one time stands below each other."""
         intervals = self.history.intervals
-        texts = [f"{rate:>6.1f} items/s"]
+        texts = [f"{rate:>6.1f} {rate_unit(self.status)}"]
         if latency := latency_text(self.status, width=5):
             texts.append(latency)
         rows: list[tuple[str, str, list[float | None]]] = [

@@ -20,7 +20,14 @@ from batchgen.display.drawing import (
     wrapped,
 )
 from batchgen.display.history import History
-from batchgen.display.status import duration, latency_text, left_s, retried_text, run_held_back
+from batchgen.display.status import (
+    duration,
+    latency_text,
+    left_s,
+    rate_unit,
+    retried_text,
+    run_held_back,
+)
 from batchgen.jobs.status import Status
 
 _WIDE = 60  # so much is enough for what holds a run; what a server said may be cut off
@@ -89,7 +96,7 @@ class LiveDisplay(Struct, frozen=True):
 
     def _speed(self) -> list[Cell]:
         row = [
-            (f"speed {self.history.items_per_s:>6.1f} items/s", ""),
+            (f"speed {self.history.items_per_s:>6.1f} {rate_unit(self.status)}", ""),
             (f"{self.history.tokens_per_s:>6,.0f} tokens/s", ""),
         ]
         latency = latency_text(self.status, width=5)

@@ -18,6 +18,7 @@ from batchgen.display.status import (
     duration,
     latency_text,
     left_s,
+    rate_unit,
     retried_text,
     run_held_back,
     servers_text,
@@ -154,7 +155,7 @@ def plain_line(status: Status, history: History, commands: Commands) -> str:
         f"done {total.done}",
         f"failed {total.failed}",
         f"in flight {total.running}",
-        f"{history.items_per_s:.1f} items/s",
+        f"{history.items_per_s:.1f} {rate_unit(status)}",
         f"{history.tokens_per_s:.0f} tokens/s",
     ]
     if status.steps:

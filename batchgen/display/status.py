@@ -56,7 +56,7 @@ def status_text(status: Status, commands: Commands) -> str:
     if status.cost_note:
         lines.append(status.cost_note)
     if status.items_per_s:
-        lines.append(f"{status.items_per_s:.1f} items/s in the last minute")
+        lines.append(f"{status.items_per_s:.1f} {rate_unit(status)} in the last minute")
     if status.learned_rpm:
         lines.append(learned_line(status.learned_rpm))
     if status.unknown.calls:
@@ -67,6 +67,12 @@ def status_text(status: Status, commands: Commands) -> str:
     for worker in status.workers:
         lines += _worker_lines(worker, status.at_ms, commands)
     return "\n".join(lines)
+
+
+def rate_unit(status: Status) -> str:
+    """What of it is done in a second: of an item with steps several rows are."""
+    has_steps = status.steps or any(one.steps for one in status.experiments)
+    return "rows/s" if has_steps else "items/s"
 
 
 def _experiments_of(status: Status) -> Iterator[Experiment]:

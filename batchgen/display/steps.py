@@ -124,6 +124,6 @@ def _cost_text(one: "StepCost") -> str:
     calls = f"{one.calls:,} call{'' if one.calls == 1 else 's'}"
     line = f"{one.bound} {calls}".strip() + f", {one.prompt_tokens:,} tokens in"
     if one.completion_tokens:
-        how = "as it had so far" if one.is_measured else "at most"
+        how = "as it had so far" if one.is_measured else "by max_tokens"
         line += f", {round(one.completion_tokens):,} out ({how})"
     return line if one.cost_usd is None else f"{line}, ${one.cost_usd:,.4f}"

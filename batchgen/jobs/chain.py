@@ -14,6 +14,7 @@ from batchgen.config import Config, ModelConfig, model_of, place_in, plan_of
 from batchgen.endpoints import ENDPOINTS
 from batchgen.errors import ConfigError, InputError
 from batchgen.items import ItemInput, ParserVersion, Recipe
+from batchgen.jobs.schema_paths import check_paths
 from batchgen.jobs.step_recipe import RECIPE_OF_FUNCTIONS, placed, recipe_of_step
 from batchgen.parsers import Parser, StepFunction, load_parser, load_step_function
 from batchgen.prompts import Renderer, StandIn, input_of_step
@@ -143,7 +144,11 @@ def configured_chain(
             for number, step in enumerate(config.steps)
         ),
     )
+    schemas = [_schema_of(step) for step in chain.steps]
     for number, step in enumerate(chain.steps):
+        for key in ("when", "value", "each"):
+            with placed(config, number, key):
+                check_paths(chain.plan, number, key, schemas)
         if not step.runs_code:
             _check_templates(config, chain, number)
             _check_conversation(config, chain, number)
@@ -162,6 +167,15 @@ def _step(
         parser = parser or load_parser(step.parser, config.directory)
     recipe = recipe_of_step(config, number, parser)
     return ConfiguredStep(step.name, recipe, parser, None, model_of(config, number))
+
+
+def _schema_of(step: ConfiguredStep) -> dict[str, Any] | None:
+    """Of its parsed values; None: nobody knows. A class of the user's may have more fields than its
+    schema says."""
+    parser = step.parser
+    if parser is None or parser.schema is None or not parser.spec.startswith("json_schema:"):
+        return None
+    return parser.schema()
 
 
 def _check_templates(config: Config, chain: ConfiguredChain, number: int) -> None:

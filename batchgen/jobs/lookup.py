@@ -107,7 +107,9 @@ async def items_called(store: ReadStore, given: str, experiment: str | None) -> 
     only = None if experiment is None else (await experiment_named(store, experiment)).id
     found = await store.find_items(given, only)
     if not found:
-        raise UsageError(f"no item has the id or number {given!r}.")
+        is_number = given.removeprefix("#").isdecimal()
+        what = "" if is_number else " An item's id is what its pool has as `id`."
+        raise UsageError(f"no item has the id or number {given!r}.{what}")
     return found
 
 

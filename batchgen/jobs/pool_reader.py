@@ -1,6 +1,7 @@
 """The items of a data pool that can be enqueued: checked against the templates, and counted."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain as joined
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,8 @@ class Enqueued(Struct):
     """What an enqueueing did, or has done so far: it read `read` items and made `new` rows of them,
     one for each of their `samples`; `asked_anew` rows that were there are asked with another
     recipe, and `kept` ones, of items that are not in the pool, are done with an earlier one.
-    `skipped` were bad, `blank` had nothing in them. `unused` are the variables that no template
+    `skipped` were bad, `blank` had nothing in them; `empty`: in so many there was nothing for a
+    variable that a template uses. `unused` are the variables that no template
     uses; `look_alikes` those of them that a template has in another form, which is text. `ids`
     are the items' numbers in the order of the pool, if they were asked for. `followed`: what came
     of rows that were done by other rules of their steps, of which `following` have been so far."""
@@ -40,6 +42,7 @@ class Enqueued(Struct):
     new: int = 0
     skipped: int = 0
     blank: int = 0
+    empty: Counter[str] = field(default_factory=Counter)
     asked_anew: int = 0
     kept: int = 0
     unused: set[str] = field(default_factory=set)
@@ -68,12 +71,21 @@ class Enqueued(Struct):
             words += f". Is {found[0]} a parameter of the request? Then it belongs under params"
         return words
 
+    @property
+    def empty_words(self) -> str:
+        """What goes into prompts and has nothing in it."""
+        found = ", ".join(
+            f"{name} in {n:,} item{'' if n == 1 else 's'}" for name, n in self.empty.most_common()
+        )
+        return f"empty, and used by a template: {found}; they are asked all the same"
+
     def to_json(self) -> dict[str, Any]:
         """As JSON; `samples` is there only if several answers are wanted of each item."""
         samples = {"samples": self.samples} if self.samples > 1 else {}
         counted = {"new": self.new, "skipped": self.skipped, "asked_anew": self.asked_anew}
         blank = {"blank": self.blank} if self.blank else {}
-        return {"read": self.read, **samples, **counted, **blank}
+        empty = {"empty": dict(self.empty)} if self.empty else {}
+        return {"read": self.read, **samples, **counted, **blank, **empty}
 
 
 def checked_at_start(
@@ -112,6 +124,8 @@ class PoolReader:
         self._directory = directory
         first = None if chain is None else chain.renderers[0]
         self.renderer = first or Renderer(recipe)  # which learns of the items that are checked
+        renderers = (self.renderer,) if chain is None else chain.renderers
+        self._in_templates = frozenset[str]().union(*(one.variables for one in renderers if one))
         # The variables of an item that was looked at, and of one whose names alone say it is good.
         self._noted: tuple[str, ...] | None = None
         self._passed: tuple[str, ...] | None = None
@@ -135,7 +149,14 @@ class PoolReader:
             is_as_passed = names == self._passed and entry.input.user_variables is given
             if is_as_passed or self._is_good(entry, names):
                 self._progress.read += 1
+                self._count_empty(entry.input.user_variables)
                 yield entry
+
+    def _count_empty(self, variables: Mapping[str, Any]) -> None:
+        for name in self._in_templates:
+            value = variables.get(name, name)
+            if value is None or value == "":
+                self._progress.empty[name] += 1
 
     def _is_good(self, item: PoolItem, names: tuple[str, ...]) -> bool:
         """Of items of variables alone that have the same ones, mostly the first is looked at."""

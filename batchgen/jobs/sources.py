@@ -5,7 +5,7 @@ import asyncio
 from pathlib import Path
 
 from batchgen.config import Config
-from batchgen.errors import UsageError
+from batchgen.errors import Remedy, UsageError
 from batchgen.jobs.lookup import RESULTS, is_results, named
 from batchgen.jobs.present_parser import Outdated, outdated
 from batchgen.jobs.results_pool import read_results
@@ -45,7 +45,10 @@ def open_source(source: str, config: Config, where: str | None = None) -> Entrie
             )
         return read_results(config.database, name, where)
     if where is not None:
-        raise UsageError(f"{source}: only results:EXPERIMENT can be chosen from by a condition.")
+        raise UsageError(
+            f"{source}: only the items of results:EXPERIMENT can be chosen by a condition.",
+            Remedy.CHOOSE_IN_EXPORT,
+        )
     return open_pool(source)
 
 

@@ -2,7 +2,7 @@
 step, and what each way costs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -65,10 +65,35 @@ async def refuse_other_steps(
     return there
 
 
+def is_moved(old: "Plan", new: "Plan") -> bool:
+    """Whether steps were removed, renamed or moved."""
+    before, after = [[rule.name for rule in plan.steps] for plan in (old, new)]
+    return after[: len(before)] != before
+
+
+def refuse_unknown_steps(
+    experiment: str, there: Chain, plan: "Plan", chosen: Collection[int] | None, rows: int
+) -> None:
+    """Before work on so many `rows`: a step that the config does not have may have been asked at a
+    server of its own, which nobody knows any more. `chosen` are the experiments to be worked on."""
+    known = {rule.name for rule in plan.steps}
+    unknown = [
+        step.name for step in there.steps
+        if step.name not in known and (chosen is None or step.experiment_id in chosen)
+    ]  # fmt: skip
+    if unknown:
+        raise UsageError(
+            f"experiment {experiment!r}: {rows:,} of its rows wait, and the config has no step "
+            f"{unknown[0]}, so nobody knows at which server that is asked. Nothing was asked. Work "
+            "on them with the steps that they were enqueued with; other steps are another "
+            "experiment."
+        )
+
+
 def _refuse_moved(experiment: str, there: Chain, plan: "Plan") -> None:
     old = [step.name for step in there.steps]
     new = [rule.name for rule in plan.steps]
-    if new[: len(old)] != old:
+    if is_moved(there.plan, plan):
         raise UsageError(
             f"experiment {experiment!r} has the steps {', '.join(old)}; now there is "
             f"{', '.join(new)}. Steps can be edited, and added at the end; with one removed, "
@@ -233,7 +258,7 @@ def rule_changes(old: "Plan", new: "Plan") -> list[str]:
 def changes_of_plan(old: "Plan", new: "Plan") -> list[str]:
     """The same, and which steps there are by now."""
     before, after = [[rule.name for rule in plan.steps] for plan in (old, new)]
-    if after[: len(before)] != before:
+    if is_moved(old, new):
         return [f"the steps {', '.join(before)} -> {', '.join(after)}"]
     return [*rule_changes(old, new), *(f"step {name} was added" for name in after[len(before) :])]
 

@@ -87,10 +87,46 @@ async def test_what_waits_keeps_what_it_was_enqueued_with(done: Project) -> None
     told = await done.batchgen("work")
     assert told.err.splitlines()[0] == (
         "demo: changed since it was enqueued: step critique: the user template changed. 1 row that "
-        "wait keep what they were enqueued with; to change that, enqueue the pool again with "
+        "waits keeps what it was enqueued with; to change that, enqueue the pool again with "
         "--recipe replace."
     )
     assert states(done)["critique"] == {"done": 3}
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "said"),
+    [
+        (("draft", "judge", "revise"), 2, "demo': 3 of its rows wait, and the config has no step "
+         "critique, so nobody knows at which server that is asked. Nothing was asked."),
+        (("draft", "critique"), 2, "and the config has no step revise, so nobody knows"),
+        (("draft", "revise", "critique"), 0, "3 rows that wait keep what they were enqueued with; "
+         "steps in another order need another --experiment."),
+    ],
+)  # fmt: skip
+async def test_steps_removed_renamed_or_moved_while_rows_wait(
+    project: Project, simulator: Simulator, names: tuple[str, ...], code: int, said: str
+) -> None:
+    def config(names: tuple[str, ...]) -> None:
+        lines = [f'  - {{name: {one}, user: {{text: "{one} {{topic}}"}}}}\n' for one in names]
+        project.config("output_data: {experiment_name: demo}\nsteps:\n" + "".join(lines))
+
+    config(("draft", "critique", "revise"))
+    project.pool(topics(3))
+    await project.batchgen("enqueue", "pool.jsonl")
+    await project.batchgen("work", "--step", "draft")
+    before = states(project)
+    config(names)
+    for mode in ([], ["--recipe", "replace"], ["--recipe", "again"], ["--dry-run"]):
+        refused = await project.batchgen("enqueue", "pool.jsonl", *mode)
+        assert (refused.code, "it is another experiment" in refused.err) == (2, True)
+    assert (states(project), simulator.calls) == (before, 3)
+    worked = await project.batchgen("work")
+    assert (worked.code, said in worked.err) == (code, True)
+    assert simulator.calls == (3 if code else 9)
+    config(("draft", "critique", "revise"))
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert simulator.calls == 9
+    assert (await project.batchgen("verify")).code == 0
 
 
 async def test_another_condition_is_followed_by_what_is_done_already(
@@ -222,7 +258,7 @@ async def test_other_rules_are_told_before_work_on_what_waits(done: Project) -> 
     told = await done.batchgen("work")
     assert told.err.startswith(
         "demo: changed since it was enqueued: step critique: when score > 1 -> score > 2; step "
-        "polish was added. 1 row that wait keep what they were enqueued with; "
+        "polish was added. 1 row that waits keeps what it was enqueued with; "
     )
     assert states(done)["critique"] == {"done": 3}
 

@@ -39,7 +39,7 @@ async def test_an_export_of_some_counts_the_others(mixed: Project, batchgen: Typ
     chosen = await batchgen("export", "-o", "-", "--where", "input.word == 'w1'")
     assert chosen.err == (
         "1 row; left out: 1 failed (batchgen export --failed), 1 not answered yet, "
-        "1 done by --where\n"
+        "1 done, but not as --where says\n"
     )
     failed = await batchgen("export", "-o", "f.csv", "--failed")
     assert failed.err == "1 row -> f.csv\n"

@@ -98,7 +98,10 @@ async def test_half_a_character_in_what_a_parser_says_costs_its_item_only(
 
 
 NOT_UTF8 = "caf\udce9"  # as Python reads an argument in Latin-1
-NOTHING_CALLED = f"error: no item has the id or number {NOT_UTF8!r}.\n"
+NOTHING_CALLED = (
+    f"error: no item has the id or number {NOT_UTF8!r}. "
+    "An item's id is what its pool has as `id`.\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ async def test_a_condition_chooses(answered: Project) -> None:
     assert dry.json["first_messages"] == [{"role": "user", "content": "Judge bad: mud"}]
     refused = await answered.batchgen("enqueue", "pool.jsonl", *where)
     assert (refused.code, refused.err) == (
-        2, "error: pool.jsonl: only results:EXPERIMENT can be chosen from by a condition.\n",
+        2, "error: pool.jsonl: only the items of results:EXPERIMENT can be chosen by a condition. "
+        "To choose what is exported: batchgen export --where EXPR\n",
     )  # fmt: skip
 
 

@@ -69,9 +69,9 @@ async def test_a_dry_run_says_what_each_step_costs(two_steps: Project) -> None:
     said = await two_steps.batchgen("enqueue", "pool.jsonl", "--dry-run")
     assert said.out.splitlines()[:4] == [
         "3 items would be enqueued into demo; nothing was written.",
-        "  draft     3 calls, 36 tokens in, 300 out (at most)",
-        "  critique  3 calls, 330 tokens in, 150 out (at most)",
-        "Estimated for 6 calls: 366 tokens in, 450 out (at most, by max_tokens); no cost, as the "
+        "  draft     3 calls, 36 tokens in, 300 out (by max_tokens)",
+        "  critique  3 calls, 330 tokens in, 150 out (by max_tokens)",
+        "Estimated for 6 calls: 366 tokens in, 450 out (by max_tokens); no cost, as the "
         "price is not known; see model.price",
     ]
     assert is_untouched(two_steps.database)

@@ -129,7 +129,8 @@ async def test_a_condition_on_what_no_row_has_is_told(judged: Project) -> None:
     said = await judged.batchgen("export", "--where", "judge.scor >= 7", "-o", "good.jsonl")
     assert said.err.splitlines() == [
         "warning: where: no row has judge.scor, so that it is null in all of them",
-        "0 rows -> good.jsonl; left out: 1 failed (batchgen export --failed), 2 done by --where",
+        "0 rows -> good.jsonl; left out: 1 failed (batchgen export --failed), 2 done, but not as "
+        "--where says",
     ]
     good = await judged.batchgen("export", "--where", "judge.score >= 7", "-o", "-")
     assert "warning" not in good.err
@@ -198,3 +199,47 @@ async def test_a_dry_run_without_steps_counts_what_is_waiting_too(
     assert said[0] == "2 items read, 0 new to default, 2 waiting already; nothing was written."
     assert said[1] == first[1].replace("Estimated", "Estimated for 2 calls")
     assert simulator.calls == 0
+
+
+async def test_empty_cells_that_go_into_prompts_are_told_with_their_number(
+    project: Project, simulator: Simulator
+) -> None:
+    project.config(STEPS, price=PRICE, max_tokens=100)
+    project.write("pool.csv", "id,passage,note\na,the tides,\nb,,x\nc,,\n")
+    said = "warning: empty, and used by a template: passage in 2 items; they are asked all the same"
+    for command in (["enqueue", "--dry-run"], ["enqueue"]):
+        told = await project.batchgen(*command, "pool.csv")
+        assert (told.code, said in told.err.splitlines()) == (0, True)
+    assert (await project.batchgen("work", "--step", "questions")).code in (0, 3)
+    assert simulator.calls == 3
+    project.pool([{"id": "d", "passage": "the moon"}])
+    assert "empty" not in (await project.batchgen("enqueue", "pool.jsonl")).err
+
+
+@pytest.mark.parametrize(
+    ("when", "items", "is_told"),
+    [
+        ("judge.scor > 5", 20, True),
+        ("judge.scor > 5", 19, False),
+        ("judge.score > 5 and judge.scor > 5", 20, False),  # it was looked for in none
+        ("judge.score > 5", 20, False),
+    ],
+)
+async def test_a_condition_that_held_for_no_row_as_its_path_was_in_none_is_told(
+    project: Project, simulator: Simulator, when: str, items: int, is_told: bool
+) -> None:
+    project.config(
+        "output_data: {experiment_name: qa}\nsteps:\n"
+        '  - {name: judge, user: {text: "Judge {passage}"}, parser: json}\n'
+        f'  - {{name: praise, when: "{when}", user: {{text: "Praise {{passage}}"}}}}\n'
+    )
+    project.pool([{"id": f"p{n}", "passage": f"passage{n:02}"} for n in range(items)])
+    for n in range(items):
+        simulator.script(f"Judge passage{n:02}", Behaviour.ok('{"score": 3}'))
+    said = (await project.batchgen("run", "pool.jsonl")).err.splitlines()
+    warning = (
+        "warning: step praise has no row: its `when` (judge.scor > 5) looks for judge.scor, which "
+        "is null or missing in all 20 rows that were looked at"
+    )
+    assert (warning in said, any("has no row" in line for line in said)) == (is_told, is_told)
+    assert simulator.calls == items

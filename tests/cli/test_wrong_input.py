@@ -282,7 +282,11 @@ ON_A_DATABASE = [
         "<dir>/batchgen.db: no experiment 'labels'; there is: default. Choose with --experiment.",
         "export --experiment labels",
     ),
-    Case("show-unknown", "no item has the id or number 'seven'.", "show seven"),
+    Case(
+        "show-unknown",
+        "no item has the id or number 'seven'. An item's id is what its pool has as `id`.",
+        "show seven",
+    ),
     Case("retry-unknown", "no item has the id or number '7'.", "retry --id 7"),
     Case("retry-done", "item 1 has not ended yet, so there is nothing to retry.", "retry --id 1"),
     Case(

@@ -1,6 +1,7 @@
 """What is known of a chain before its first call: all that the config names can be used, and each
 item of the pool has what the steps need of it."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,3 +242,60 @@ def test_a_path_from_a_step_is_never_text() -> None:
     with pytest.raises(TemplateError, match=re.escape("template t needs {critique.score}")):
         template.render({"critique": "a text"})
     assert compile_template(text).render({"critique": "a text"}) == "{critique.score} {other.x}"
+
+
+JUDGED = """\
+model: {model: small}
+steps:
+  - name: judge
+    user: {text: "Judge {topic}"}
+    parser: json_schema:score.json
+    VALUE
+  - {name: praise, WHEN, user: {text: "Praise {topic}"}}
+"""
+SCORED = {
+    "type": "object",
+    "properties": {
+        "score": {"type": "integer"},
+        "faults": {"type": "array", "items": {"type": "object", "properties": {"text": {}}}},
+        "any": {"type": "object"},
+    },
+}
+
+
+def judged(directory: Path, when: str, value: str = "", **of_schema: Any) -> ConfiguredChain:
+    text = JUDGED.replace("WHEN", when).replace("VALUE", value)
+    return chain_of(directory, text, {"score.json": json.dumps({**SCORED, **of_schema})})
+
+
+@pytest.mark.parametrize(
+    ("when", "value", "said"),
+    [
+        ("when: judge.scor > 7", "", "steps[1].when (step praise): there is no scor in judge, "
+         "by the schema of its parser; did you mean score?"),
+        ("when: 'judge.faults[0].what == 1'", "", "steps[1].when (step praise): there is no what "
+         "in judge.faults[0], by the schema of its parser; there is text"),
+        ("each: {fault: judge.fault}", "", "steps[1].each (step praise): there is no fault in "
+         "judge, by the schema of its parser; did you mean faults?"),
+        ("when: judge.x == 1", "value: 'parsed.faults[0]'", "steps[1].when (step praise): there is "
+         "no x in judge, by the schema of its parser; there is text"),
+        ("when: judge == 1", "value: parsed.skore", "steps[0].value (step judge): there is no "
+         "skore in parsed, by the schema of its parser; did you mean score?"),
+    ],
+)  # fmt: skip
+def test_a_field_that_the_schema_of_a_step_does_not_have_is_refused(
+    tmp_path: Path, when: str, value: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        judged(tmp_path, when, value)
+    assert str(error.value).endswith(said)
+
+
+@pytest.mark.parametrize("when", ["judge.score > 7", "judge.any.thing == 1", "judge.score.x == 1"])
+def test_what_a_schema_has_or_leaves_open_may_be_named(tmp_path: Path, when: str) -> None:
+    assert judged(tmp_path, f"when: {when}").plan.steps[1].when == when
+
+
+@pytest.mark.parametrize("more", [{"additionalProperties": True}, {"anyOf": [{}]}])
+def test_a_schema_that_allows_other_fields_says_nothing(tmp_path: Path, more: Any) -> None:
+    assert judged(tmp_path, "when: judge.scor > 7", **more).plan.steps[1].when
