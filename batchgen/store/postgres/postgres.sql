@@ -832,6 +832,13 @@ select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as inpu
   left join attempts a on a.seq = w.answer_seq
  order by claimed.place;
 
+-- name: parents_of
+-- Of rows that were made of others: each one's parent, by which of its results, and whether it
+-- gathers.
+select i.id, i.parent_id, i.parent_result, i.gathered is not null
+  from unnest(numbers(:ids)) made (value) join items i on i.id = made.value
+ where i.parent_id is not null;
+
 -- name: links_above
 -- Of rows that were made of others: each one's parent, with what it is made of; no result, where it is
 -- the root of those that it gathers.
