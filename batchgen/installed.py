@@ -41,3 +41,14 @@ def load_psycopg() -> Any:
             "A database on PostgreSQL needs psycopg, which is not installed: "
             "pip install 'batchgen-llm[postgres]'"
         ) from exc
+
+
+def load_ray() -> Any:
+    """`ray`, which only work on a cluster needs. Raises UsageError without it."""
+    try:
+        return importlib.import_module("ray")
+    except ImportError as exc:
+        raise UsageError(
+            "Ray is not installed: pip install 'batchgen-llm[ray]', here and on each machine of "
+            "the cluster"
+        ) from exc

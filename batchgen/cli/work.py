@@ -1,8 +1,9 @@
 """work: the pending items are answered."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,7 @@ from batchgen.cli.hints import with_hint
 from batchgen.cli.options import force_option, step_option
 from batchgen.cli.parsing import load_present_parsers
 from batchgen.cli.session import Session, counted, run_async
-from batchgen.cli.working import processes_option, work_on, work_options
+from batchgen.cli.working import OnRay, processes_option, work_on, work_options
 from batchgen.config import Config
 from batchgen.errors import Remedy, UsageError
 from batchgen.jobs.asked import Asked, asked_of
@@ -23,6 +24,9 @@ from batchgen.jobs.scope import Scope, scope_of
 from batchgen.jobs.work import spec_of
 from batchgen.store import Experiment, Store, open_store
 
+if TYPE_CHECKING:
+    from batchgen.jobs.ray_cluster import RayCluster
+
 
 @click.command(
     epilog=epilog(
@@ -30,6 +34,7 @@ from batchgen.store import Experiment, Store, open_store
         "batchgen work --rpm 500 --tpm 200000 --max-items 100",
         "batchgen work -c 400 --adaptive",
         "batchgen work -c 400 --processes 4 --max-cost 25",
+        "batchgen work -c 1600 --on ray --workers 16",
         "batchgen work --until 5000",
         "batchgen work --experiment answers --experiment scores",
         "batchgen work --step judge -c 10",
@@ -38,6 +43,19 @@ from batchgen.store import Experiment, Store, open_store
 )
 @work_options
 @processes_option
+@click.option(
+    "--on",
+    "place",
+    type=click.Choice(["ray"]),
+    help="Where the workers run: on the nodes of the Ray cluster that this machine belongs to, or "
+    "that RAY_ADDRESS names. A database of PostgreSQL is for any number of machines.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 10_000),
+    metavar="W",
+    help="With --on: so many workers that share the slots; default: one on each node.",
+)
 @click.option(
     "--experiment", "named", multiple=True, metavar="NAME", shell_complete=experiments,
     help="Only this one, and may be given again; default: output_data.experiment_name of the "
@@ -55,8 +73,9 @@ from batchgen.store import Experiment, Store, open_store
 @force_option
 @click.pass_obj
 def work(
-    session: Session, options: dict[str, Any], processes: int, named: tuple[str, ...],
-    step: str | None, all_experiments: bool, output: Path | None, force: bool,
+    session: Session, options: dict[str, Any], processes: int, place: str | None,
+    workers: int | None, named: tuple[str, ...], step: str | None, all_experiments: bool,
+    output: Path | None, force: bool,
 ) -> int:  # fmt: skip
     """Answer the pending items: claim, call, parse, store.
 
@@ -66,10 +85,17 @@ def work(
     """
     if named and all_experiments:
         raise UsageError("--all: are all of them, so it does not go with --experiment.")
+    _check_place(place, workers, processes)
     config = session.config()
     names = named or (config.output_data.experiment_name,)
 
     async def job() -> int:
+        with _cluster_of(place) as cluster:
+            if cluster is not None:
+                await cluster.check(config)
+            return await work_at_place(cluster)
+
+    async def work_at_place(cluster: "RayCluster | None") -> int:
         async with open_store(config.database) as store:
             scope = await scope_of(store, None if all_experiments else names, step)
             if options.get("until") is not None:
@@ -86,6 +112,7 @@ def work(
                 config,
                 spec,
                 processes,
+                on_ray=None if cluster is None else OnRay(cluster, workers),
                 output=output,
                 present=present,
                 force=force,
@@ -94,6 +121,25 @@ def work(
         return result.exit_code
 
     return run_async(job())
+
+
+def _check_place(place: str | None, workers: int | None, processes: int) -> None:
+    if place is None and workers is not None:
+        raise UsageError(
+            "--workers: goes with --on ray. Several processes on this machine: --processes."
+        )
+    if place is not None and processes > 1:
+        raise UsageError(
+            "--processes: is for this machine alone. On a cluster say with --workers how many."
+        )
+
+
+def _cluster_of(place: str | None) -> AbstractContextManager["RayCluster | None"]:
+    if place is None:
+        return nullcontext()
+    from batchgen.jobs.ray_cluster import connected  # here: few have one
+
+    return connected()
 
 
 async def _say_if_recipe_changed(

@@ -1,10 +1,10 @@
 """How work, run and demo answer the pending items, and what they show meanwhile."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -28,6 +28,7 @@ from batchgen.worker.stats import RunContext, Stats
 
 if TYPE_CHECKING:
     from batchgen.export import LiveFile
+    from batchgen.jobs.ray_cluster import RayCluster
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -105,18 +106,32 @@ processes_option = click.option(
 )  # fmt: skip
 
 
+class OnRay(NamedTuple):
+    """So many workers on a cluster; None: one on each node."""
+
+    cluster: "RayCluster"
+    workers: int | None
+
+    @property
+    def number(self) -> int:
+        return self.workers or max(1, len(self.cluster.nodes()))
+
+
 async def work_on(
     session: Session, store: Store, config: Config, spec: WorkSpec, processes: int = 1, *,
-    output: Path | None = None, present: Mapping[int, Present], force: bool = False,
+    on_ray: OnRay | None = None, output: Path | None = None, present: Mapping[int, Present],
+    force: bool = False,
 ) -> WorkResult:  # fmt: skip
     """Work until nothing is left, the workers halt or are stopped, and say how it went. `output` is
     kept up to date meanwhile; with `force` also where another file is. `present` are the parsers
     and functions of the experiments, by their numbers."""
-    specs = _split(spec, processes)
+    several = f"{on_ray.number} workers" if on_ray else f"{processes} processes"
+    parts = on_ray.number if on_ray else processes
+    specs = _split(spec, parts, "--workers" if on_ray else "--processes")
     smallest = spec.smallest_server
-    if smallest and len(specs) < processes and len(specs) == smallest.slots:
+    if smallest and len(specs) < parts and len(specs) == smallest.slots:
         session.say(
-            f"working with {len(specs)} of the {processes} processes: each takes a slot of every "
+            f"working with {len(specs)} of the {several}: each takes a slot of every "
             f"server, and {smallest.place} has no more (concurrency: {smallest.slots})."
         )
     stop, stats, display = Stop(), Stats(), RunDisplay(commands())
@@ -136,19 +151,16 @@ async def work_on(
 
     with stop_on_signal(stop, announce):
         async with _kept_up_to_date(live, stop, display), showing:
-            if len(specs) == 1:
+            if on_ray or len(specs) > 1:
+                result = await _work_in_crew(
+                    store, config, specs, on_ray,
+                    stop=stop, stats=stats, say=display.say, verbose=session.verbose,
+                )  # fmt: skip
+            else:
                 show_attempt = display.say if session.verbose else None
                 with closing(LogFile(config.log_dir, display.warn, show_attempt)) as log:
                     context = RunContext(stop, log, stats)
                     result = await work(store, config, spec, context, present, begun=tune_for_work)
-            else:
-                from batchgen.cli.worker_process import COMMAND
-                from batchgen.jobs.processes import work_in_processes
-
-                result = await work_in_processes(
-                    store, config, specs, COMMAND,
-                    stop=stop, stats=stats, say=display.say, verbose=session.verbose,
-                )  # fmt: skip
     await stay_up_to_date(session, store, config, present)
     say_result(session, result)
     if config.steps:
@@ -166,6 +178,21 @@ async def work_on(
     return result
 
 
+async def _work_in_crew(
+    store: Store, config: Config, specs: Sequence[WorkSpec], on_ray: OnRay | None, **context: Any
+) -> WorkResult:
+    """In processes of this machine, or on the cluster."""
+    from batchgen.cli.worker_process import COMMAND
+
+    if on_ray is None:
+        from batchgen.jobs.processes import work_in_processes
+
+        return await work_in_processes(store, config, specs, COMMAND, **context)
+    from batchgen.jobs.ray_cluster import work_on_ray
+
+    return await work_on_ray(on_ray.cluster, store, config, specs, COMMAND[-1], **context)
+
+
 def _kept_up_to_date(
     live: "LiveFile | None", stop: Stop, display: RunDisplay
 ) -> AbstractAsyncContextManager[None]:
@@ -178,12 +205,13 @@ def _kept_up_to_date(
     return keep_live_file(live, stop.now, display.warn)
 
 
-def _split(spec: WorkSpec, processes: int) -> list[WorkSpec]:
-    """What each of the processes is to do, or of fewer when there are not so many items."""
-    processes = min(processes, spec.max_items or processes)
-    if processes > spec.concurrency:
+def _split(spec: WorkSpec, parts: int, option: str) -> list[WorkSpec]:
+    """What each of the workers is to do, or of fewer when there are not so many items. `option`
+    says how many there are to be."""
+    parts = min(parts, spec.max_items or parts)
+    if parts > spec.concurrency:
         raise UsageError(
-            f"--processes {processes}: there are only {spec.concurrency} slots (-c) "
-            "to share. Take fewer processes, or more slots."
+            f"{option} {parts}: there are only {spec.concurrency} slots (-c) to share. Take fewer "
+            f"{option.strip('-')}, or more slots."
         )
-    return spec.split(processes)
+    return spec.split(parts)

@@ -64,14 +64,17 @@ class WorkerTask(Struct, frozen=True):
 
 
 class TaskResult(Struct, frozen=True):
-    """What came of a task, beside what the database has."""
+    """What came of a task, beside what the database has. `was_terminated`: the process was sent a
+    SIGTERM, and not an order to stop."""
 
     calls: int
     halted: Halt | None
+    was_terminated: bool = False
 
     def to_line(self) -> bytes:
         halted = self.halted and self.halted.to_json()
-        values = {"calls": self.calls, "halted": halted}
+        terminated = self.was_terminated
+        values = {"calls": self.calls, "halted": halted, "was_terminated": terminated}
         return json.dumps(values).encode() + b"\n"
 
     @classmethod
@@ -81,7 +84,7 @@ class TaskResult(Struct, frozen=True):
             return None
         values = json.loads(line)
         halted = values["halted"] and Halt.from_json(values["halted"])
-        return cls(values["calls"], halted)
+        return cls(values["calls"], halted, values["was_terminated"])
 
 
 def _on_signal(signum: signal.Signals, act: Callable[[], None]) -> None:
@@ -111,6 +114,7 @@ class Parent:
         self._stdout = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
+        self._was_terminated = False
 
     def task(self) -> WorkerTask | None:
         """The task that the parent gives; None: the parent is gone."""
@@ -136,6 +140,7 @@ class Parent:
                 stop.now.set()
             stop.signum = signal.SIGTERM
             stop.drain.set()
+            self._was_terminated = True
 
         loop.add_reader(self._stdin, drain)
         _on_signal(signal.SIGUSR1, leave)
@@ -158,7 +163,8 @@ class Parent:
 
     def write_result(self, stats: Stats) -> None:
         with suppress(OSError):
-            self._stdout.write(TaskResult(stats.calls, stats.halted).to_line())
+            result = TaskResult(stats.calls, stats.halted, self._was_terminated)
+            self._stdout.write(result.to_line())
 
 
 async def work_for_parent(parent: Parent, *, begun: Callable[[], object]) -> int:

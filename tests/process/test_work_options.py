@@ -143,12 +143,27 @@ async def halt_when_so_many_failed(project: Project, _: Simulator) -> None:
     assert project.query("select count(*) >= 4 from work where state = 'failed'") == [(1,)]
 
 
+async def go_to_no_cluster_where_none_is(project: Project, simulator: Simulator) -> None:
+    """On one that is there, test_on_ray shows it."""
+    await enqueue(project, ["a"])
+    refused = await project.process("work", "--on", "ray", "--workers", "2")
+    assert refused.code == 2
+    assert refused.err.startswith(("error: Ray is not installed: ", "error: no Ray cluster is ru"))
+    refused = await project.process("work", "--workers", "2")
+    assert (refused.code, refused.err.split(":")[:2]) == (2, ["error", " --workers"])
+    refused = await project.process("work", "--on", "ray", "--processes", "2")
+    assert (refused.code, refused.err.split(":")[:2]) == (2, ["error", " --processes"])
+    assert simulator.calls == 0
+
+
 Run = Callable[[Project, Simulator], Awaitable[None]]
 
 # A new option of `work` must be given its place here: what the processes do with it.
 SHOWN_BY: dict[str, Run] = {
     "concurrency": share_limits_and_items_of_one_experiment,
     "processes": share_limits_and_items_of_one_experiment,
+    "place": go_to_no_cluster_where_none_is,
+    "workers": go_to_no_cluster_where_none_is,
     "rpm": share_limits_and_items_of_one_experiment,
     "tpm": share_limits_and_items_of_one_experiment,
     "named": share_limits_and_items_of_one_experiment,

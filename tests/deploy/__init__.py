@@ -1,0 +1,1 @@
+"""The files of deploy/, as far as a machine without a cluster can tell."""
