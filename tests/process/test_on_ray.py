@@ -44,16 +44,13 @@ async def start(project: Project, *options: str) -> Process:
     )
 
 
-async def with_calls_in_flight(
-    project: Project, simulator: Simulator, *options: str
-) -> tuple[Process, list[int]]:
-    """The driver, and the workers' pids: all slots have a call."""
-    process = await start(project, *options)
-    await simulator.received(SLOTS, timeout_s=200)  # from the first answers on
+async def with_calls_in_flight(project: Project, simulator: Simulator) -> Process:
+    """The driver, after the first answers."""
+    before = simulator.calls
+    process = await start(project)
+    await simulator.received(before + SLOTS, timeout_s=200)
     simulator.hold()
-    await simulator.received(simulator.calls + 1)
-    await until(project.database, "select count(*) from workers", WORKERS)
-    return process, [pid for (pid,) in project.query("select pid from workers")]
+    return process
 
 
 def states(project: Project) -> dict[str, int]:
@@ -95,7 +92,7 @@ async def test_a_lost_node_costs_its_calls_in_flight_and_others_do_its_items(
 async def test_a_node_that_is_about_to_go_finishes_its_calls(
     project: Project, simulator: Simulator, nodes: RayNodes
 ) -> None:
-    process, _ = await with_calls_in_flight(project, simulator)
+    process = await with_calls_in_flight(project, simulator)
     await nodes.order("drain")
     await said(process, ": the node is about to go; it finishes its calls in flight")
     simulator.release()
@@ -110,7 +107,7 @@ async def test_a_node_that_is_about_to_go_finishes_its_calls(
 async def test_a_first_signal_drains_and_a_second_leaves_the_calls_in_flight(
     project: Project, simulator: Simulator, nodes: RayNodes
 ) -> None:
-    process, _ = await with_calls_in_flight(project, simulator)
+    process = await with_calls_in_flight(project, simulator)
     process.send_signal(signal.SIGINT)
     await said(process, "stopping: ")
     simulator.release()
@@ -118,7 +115,7 @@ async def test_a_first_signal_drains_and_a_second_leaves_the_calls_in_flight(
     assert (unknown_calls(project), project.query("select * from workers")) == (0, [])
     done = states(project)["done"]
     assert simulator.calls == done < ITEMS
-    process, _ = await with_calls_in_flight(project, simulator)
+    process = await with_calls_in_flight(project, simulator)
     for word in ("stopping: ", "stopping now; abandoning "):
         process.send_signal(signal.SIGTERM)
         await said(process, word)
@@ -132,7 +129,7 @@ async def test_a_first_signal_drains_and_a_second_leaves_the_calls_in_flight(
 async def test_when_the_driver_is_killed_the_workers_drain_and_go(
     project: Project, simulator: Simulator, nodes: RayNodes
 ) -> None:
-    process, _ = await with_calls_in_flight(project, simulator)
+    process = await with_calls_in_flight(project, simulator)
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
     simulator.release()
