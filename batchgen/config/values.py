@@ -160,9 +160,13 @@ class Config(Struct, frozen=True, kw_only=True):
         one of them."""
         prompts = self.prompts.system_prompt_path, self.prompts.user_prompt_path
         of_steps = (one.path for step in self.steps for one in step.prompts.values())
+        return tuple(path for path in (self.file, *prompts, *of_steps, *self.parser_files) if path)
+
+    @property
+    def parser_files(self) -> tuple[Path, ...]:
+        """Those of the user's that a worker loads: parsers, schemas, and functions of steps."""
         specs = (self.parser, *(spec for step in self.steps for spec in step.specs))
-        files = (self.directory / file for spec in specs if (file := file_of_parser(spec)))
-        return tuple(path for path in (self.file, *prompts, *of_steps, *files) if path)
+        return tuple(self.directory / file for spec in specs if (file := file_of_parser(spec)))
 
     model: ModelConfig = field(default_factory=ModelConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

@@ -12,6 +12,7 @@ environment, is shown in its dashboard and written to its logs, with every key i
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -40,6 +41,7 @@ from batchgen.store import Store, WorkerRow
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 
+_CONNECT_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 2.0
 _LOOKS_UNTIL_TOLD = 15  # a node takes its time to start a process
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -61,12 +63,15 @@ def connected() -> Iterator["RayCluster"]:
         )
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        _check_reachable(os.environ.get("RAY_ADDRESS", ""))
         ray.init(address="auto", log_to_driver=False, logging_level=CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as exc:
+    except OSError as exc:
         raise UsageError(
             "no Ray cluster is running here, or where RAY_ADDRESS says. Start one (ray start "
             "--head), and say on the other machines: ray start --address=HOST:6379"
         ) from exc
+    except (RuntimeError, ValueError) as exc:  # such as another version of Ray, or of Python
+        raise UsageError(f"the Ray cluster cannot be used: {' '.join(str(exc).split())}") from exc
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own
     # When a node is lost it prints the end of that node's log on stdout; we say it in a line.
@@ -75,6 +80,13 @@ def connected() -> Iterator["RayCluster"]:
         yield RayCluster(ray)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nobody listens there: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
 
 
 class RayCluster:
@@ -130,7 +142,9 @@ class RayCluster:
     async def draining_nodes(self) -> set[str]:
         """The hosts' numbers of those that are about to go: preempted, or taken away."""
         state = import_module("ray._private.state").state  # Ray's libraries ask it, too
-        return set(await asyncio.to_thread(state.get_draining_nodes))
+        with suppress(self.error, OSError, RuntimeError):  # then the next look tells
+            return set(await asyncio.to_thread(state.get_draining_nodes))
+        return set()
 
 
 async def work_on_ray(
@@ -162,11 +176,10 @@ async def work_on_ray(
 
 def _needs_of(config: Config) -> NodeNeeds:
     """What each node must have to work on it."""
-    functions = [file for file in config.own_files if file.suffix == ".py"]
+    files, machine = config.parser_files, None
     if isinstance(config.database, Path):
-        functions.append(config.database)
-    machine = this_machine() if isinstance(config.database, Path) else None
-    return NodeNeeds(needed_paths(config.directory, functions), machine)
+        files, machine = (*files, config.database), this_machine()
+    return NodeNeeds(needed_paths(config.directory, files), machine)
 
 
 async def _watch(cluster: RayCluster, workers: Sequence["RayWorker"], say: Say) -> None:
@@ -174,10 +187,9 @@ async def _watch(cluster: RayCluster, workers: Sequence["RayWorker"], say: Say) 
     looks = 0
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
-        with suppress(cluster.error):
-            going = await cluster.draining_nodes()
-            for worker in workers:
-                worker.move_from(going)
+        going = await cluster.draining_nodes()
+        for worker in workers:
+            worker.move_from(going)
         looks += 1
         waiting = sum(worker.waits for worker in workers)
         if waiting and looks == _LOOKS_UNTIL_TOLD:
