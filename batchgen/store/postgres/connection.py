@@ -121,6 +121,11 @@ class Database:
         """As `write`, but others of these may be under way, whose commits its statements see."""
         return await self._run(BESIDE, lambda db: transaction(db, *args, **kwargs))
 
+    def write_soon(self, transaction: Callable[[PostgresTransaction], object]) -> None:
+        """As `write_beside`, on whatever thread one is. Nobody waits for it, nor is told what goes
+        wrong."""
+        self._thread.call_soon(lambda: self._session.run(BESIDE, transaction))
+
     async def read(
         self,
         query: Callable[Concatenate[PostgresTransaction, P], T],
@@ -204,6 +209,10 @@ class _Thread:
             if future.done() and not future.cancelled():
                 future.exception()  # marks it as retrieved: there is nobody to raise it to
             raise
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Nobody waits for it."""
+        self._calls.put(lambda: _quietly(function))
 
     async def close(self, last: Callable[[], object]) -> None:
         try:

@@ -5,38 +5,46 @@ A process that stopped for longer than its lease finds that another one has take
 writes under the lease is refused.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from batchgen.errors import Remedy, StoreError, UsageError
 from batchgen.shutdown import uninterrupted
 from batchgen.store.postgres.processes import has_ended, this_machine
 from batchgen.store.transaction import Transaction
 
-if TYPE_CHECKING:
-    from batchgen.store.database import Database
-
 ENQUEUEING = "enqueueing"
 REPARSING = "reparsing"
-_LEASE_MS = 30_000
+# Nobody waits until others have parsed, and a parser may keep its process from renewing for long.
+_LEASE_MS = {ENQUEUEING: 30_000, REPARSING: 600_000}
 _RENEW_S = 5.0
+
+
+class Writes(Protocol):
+    """Of the database, what is needed here."""
+
+    name: str
+
+    async def write_beside(self, transaction: Callable[..., Any], *args: Any) -> Any: ...
+
+    def write_soon(self, transaction: Callable[[Transaction], object]) -> None: ...
 
 
 class Lease:
     """Of one thing, in one database. A process may ask for it several times: it is one's own only
     within `held`."""
 
-    def __init__(self, database: "Database", name: str) -> None:
+    def __init__(self, database: Writes, name: str) -> None:
         self._db = database
         self._name = name
         self._number: int | None = None  # none: it is not ours
 
     async def holder(self) -> str | None:
         """None: it is ours now. Else who has it, for a message."""
-        taken = await self._db.write_beside(_take, self._name)
+        taken: int | str = await self._db.write_beside(_take, self._name)
         if isinstance(taken, int):
             self._number = taken
             return None
@@ -45,7 +53,7 @@ class Lease:
     def check(self, db: Transaction) -> None:
         """In a transaction that is to be done under the lease: nobody takes it before that ends.
         Raises UsageError when it is another's by now."""
-        row = {"name": self._name, "number": self._number, "lease_ms": _LEASE_MS}
+        row = {"name": self._name, "number": self._number, "lease_ms": _LEASE_MS[self._name]}
         if self._number is not None and not db.execute("renew_lease", row).fetchone():
             raise UsageError(
                 f"{self._db.name}: this process stood still for so long that another batchgen has "
@@ -56,23 +64,21 @@ class Lease:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Renewed while inside, given back at the end."""
-        renewing = asyncio.create_task(self._keep_renewing(), name=f"lease of {self._name}")
+        ends = threading.Event()
+        threading.Thread(target=self._keep_renewing, args=[ends], daemon=True).start()
         try:
             yield
         finally:
-            renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
+            ends.set()
             number, self._number = self._number, None
             with suppress(StoreError):  # then it runs out
                 await uninterrupted(self._db.write_beside(_give_back, self._name, number))
 
-    async def _keep_renewing(self) -> None:
-        """While a pool is read slowly. Whoever writes under it is told what is wrong."""
-        with suppress(StoreError, UsageError):
-            while True:
-                await asyncio.sleep(_RENEW_S)
-                await self._db.write_beside(self.check)
+    def _keep_renewing(self, ends: threading.Event) -> None:
+        """On a thread of its own, as a pool that is slow holds up the event loop. Whoever writes
+        under the lease is told what is wrong."""
+        while not ends.wait(_RENEW_S):
+            self._db.write_soon(self.check)
 
 
 def _take(db: Transaction, name: str) -> int | str:
@@ -88,7 +94,7 @@ def _take(db: Transaction, name: str) -> int | str:
     mine = number + 1 if found else 1
     row = {
         "name": name, "number": mine, "host": host, "boot_id": boot_id, "pid": os.getpid(),
-        "lease_ms": _LEASE_MS,
+        "lease_ms": _LEASE_MS[name],
     }  # fmt: skip
     db.execute("take_lease", row)
     return int(mine)
