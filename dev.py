@@ -9,7 +9,8 @@
     python3 dev.py pictures set up, and draw the displays anew, from a run of a minute
 
 It makes .venv beside this file, with the versions of constraints.txt, and makes it anew when these
-change. `python3 dev.py test --slow` adds what is proven by quantity; it takes fifteen minutes.
+change. `python3 dev.py test --slow` adds what is proven by quantity, and runs the tests of all
+commands on PostgreSQL too; it takes half an hour.
 Other arguments go on: `python3 dev.py test -k retry` runs only those tests, and
 `python3 dev.py chaos --seconds 600 --workers 8 --seed 7` goes on for longer, and repeats a run.
 """

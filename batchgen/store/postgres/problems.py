@@ -58,7 +58,7 @@ def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     text = _without_secrets(str(exc), address)
     if found := re.search(r"database \"([^\"]*)\" does not exist", text):
         return NoDatabaseError(
-            f"{address.name}: the server has no database {found[1]}: createdb {found[1]}",
+            f"{address.name}: the server has no database {found[1]}. Make it: createdb {found[1]}.",
             Remedy.NAME_DATABASE,
         )
     for pattern, words in _REFUSED_ANSWERS:
