@@ -45,7 +45,8 @@ _SET = "select " + ", ".join(f"set_config('{name}', '{value}', {{local}})"
 SET_LOCAL = _SET.format(local="true")  # of the transaction alone, where a session is not our own
 _SET_SESSION = _SET.format(local="false")
 _LOOK = """
-select current_schema(), current_setting('search_path'), current_setting('server_encoding'),
+select pg_backend_pid(), current_schema(), current_setting('search_path'),
+       current_setting('server_encoding'),
        current_setting('transaction_read_only'), current_setting('fsync'),
        current_setting('full_page_writes'), current_setting('synchronous_commit')
 """
@@ -59,6 +60,7 @@ class Server(NamedTuple):
     is_read_only: bool
     is_fsync_off: bool
     is_commit_unsafe: bool
+    prepares: bool  # the session is our own, so that statements may be prepared in it
 
     def warnings(self, name: str) -> list[str]:
         words = []
@@ -137,7 +139,7 @@ def _dial(address: PostgresAddress) -> psycopg.Connection:
         connection = psycopg.connect(**options, autocommit=True)
     except psycopg.Error as exc:
         raise connect_error(exc, address) from exc
-    connection.prepare_threshold = 0 if address.prepares else None  # at once, or never
+    connection.prepare_threshold = None  # until it is known whether the session is our own
     connection.prepared_max = 1000  # more than there are statements
     adapt(connection.adapters)
     return connection
@@ -150,12 +152,16 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
             f"{address.name}: the server is PostgreSQL {version}; batchgen needs "
             f"{MINIMUM_SERVER} or newer."
         )
-    if address.prepares:
-        connection.execute(_SET_SESSION)
     follow_clock(connection)
     row = connection.execute(_LOOK).fetchone()
     assert row is not None
-    schema, path, encoding, read_only, fsync, pages, commit = row
+    backend, schema, path, encoding, read_only, fsync, pages, commit = row
+    # A pooler between us and the server calls itself by another number. What is prepared or set in
+    # one of its sessions, others have a moment later: their statement would run in place of ours.
+    prepares = address.prepares and backend == connection.info.backend_pid
+    if prepares:
+        connection.execute(_SET_SESSION)
+        connection.prepare_threshold = 0  # at once
     if encoding != "UTF8":
         raise StoreError(
             f"{address.name}: the database has the encoding {encoding}, which cannot hold every "
@@ -167,4 +173,4 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
             f"{address.name}: there is no schema for its tables (search_path is {path}). Make it: "
             "create schema NAME"
         )
-    return Server(schema, read_only == "on", "off" in (fsync, pages), commit == "off")
+    return Server(schema, read_only == "on", "off" in (fsync, pages), commit == "off", prepares)

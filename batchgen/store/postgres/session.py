@@ -117,7 +117,7 @@ class Session:
                     time.sleep(random.uniform(0, 0.01 * tries))
                 elif mode is SETTLED and isinstance(exc, errors.LockNotAvailable):
                     self._wait_to_settle(settle_until, exc)
-                elif self._address.prepares and isinstance(exc, _OTHERS_STATEMENT):
+                elif self.server.prepares and isinstance(exc, _OTHERS_STATEMENT):
                     self._prepare_no_more()
                 else:
                     raise self._as_ours(exc) from exc
@@ -162,7 +162,7 @@ class Session:
     def _begin(self, connection: psycopg.Connection, mode: Mode) -> Answer | None:
         """The number of what writes."""
         connection.execute(mode.begin)
-        if not self._address.prepares:
+        if not self.server.prepares:
             connection.execute(SET_LOCAL.encode())
         if mode is SETTLED:
             connection.execute(f"set local lock_timeout = {_SETTLING_MS}")
