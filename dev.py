@@ -12,7 +12,8 @@ It makes .venv beside this file, with the versions of constraints.txt, and makes
 change. `python3 dev.py test --slow` adds what is proven by quantity, and runs the tests of all
 commands on PostgreSQL too; it takes half an hour.
 Other arguments go on: `python3 dev.py test -k retry` runs only those tests, and
-`python3 dev.py chaos --seconds 600 --workers 8 --seed 7` goes on for longer, and repeats a run.
+`python3 dev.py chaos --seconds 600 --workers 8 --seed 7` goes on for longer, and repeats a run;
+`python3 dev.py chaos --postgres` does it to workers of several machines on one server.
 """
 
 import hashlib

@@ -455,6 +455,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--calm", action="store_true", help="nobody is ended: who gets how much")
     parser.add_argument("--sqlite", action="store_true", help="only writers that reset the log")
     parser.add_argument("--steps", action="store_true", help="of chains, with rows asked again")
+    parser.add_argument("--postgres", action="store_true", help="on a server, of several machines")
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--churn", type=Path, help=argparse.SUPPRESS)
     given: Any = parser.parse_args(arguments)
@@ -472,8 +473,15 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="batchgen-chaos-") as directory:
         if given.sqlite:
             return _churn_and_look(plan, Path(directory) / "batchgen.db")
-        if given.steps:
-            job: Any = chain_chaos(given.seconds, given.workers, seed, Path(directory))
+        if given.postgres:
+            from tests.crash import postgres_chaos as on_server  # here: it needs the driver
+
+            job: Any = on_server.postgres_chaos(
+                on_server.plan_of(given.seconds, given.workers, seed, steps=given.steps),
+                Path(directory),
+            )
+        elif given.steps:
+            job = chain_chaos(given.seconds, given.workers, seed, Path(directory))
         else:
             job = chaos(plan, Path(directory))
         result: Any = asyncio.run(job)

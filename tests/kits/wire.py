@@ -1,5 +1,6 @@
 """A wire between a client and a PostgreSQL server that can be cut just where it matters."""
 
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -80,3 +81,54 @@ def wire_to(address: PostgresAddress) -> Iterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+class LossyWire:
+    """As `Wire`, for as long as one likes: of the answers to COMMIT, this part is swallowed, and
+    the connection with it. It has landed then."""
+
+    def __init__(self, socket_path: Path, host: str = "127.0.0.1", seed: int = 0) -> None:
+        self.chance = 0.0
+        self.commits = self.swallowed = 0
+        self._server = str(socket_path)
+        self._rng = random.Random(seed)
+        self._listener = socket.create_server((host, 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            try:
+                server.connect(self._server)
+            except OSError:
+                return  # it does not run; who asks is told by an end
+            asked = threading.Thread(target=self._pump, args=(client, server, False), daemon=True)
+            asked.start()
+            self._pump(server, client, True)
+            asked.join()
+
+    def _pump(self, source: socket.socket, to: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 20):
+                if is_answer and b"COMMIT\0" in data:
+                    self.commits += 1
+                    if self._rng.random() < self.chance:
+                        self.swallowed += 1
+                        break
+                to.sendall(data)
+        for one in (source, to):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
