@@ -20,7 +20,7 @@ from batchgen.database_address import PostgresAddress
 from batchgen.shutdown import uninterrupted
 from batchgen.store.postgres.leases import ENQUEUEING, REPARSING, Lease
 from batchgen.store.postgres.members import Members
-from batchgen.store.postgres.opening import connect, open_schema, refuse_read_only
+from batchgen.store.postgres.opening import open_connection
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
 from batchgen.store.postgres.transaction import PostgresTransaction
 
@@ -161,20 +161,16 @@ async def open_database(address: PostgresAddress, *, create: bool) -> AsyncItera
     not `create`."""
     own: dict[str, object] = {"this_worker": 0, "this_machine": os.uname().nodename}
 
+    impatient = threading.Event()
+
     def open_session() -> Session:
-        connection, server = connect(address)
-        try:
-            refuse_read_only(server, address)
-            open_schema(connection, server, address, create=create)
-        except BaseException:
-            connection.close()
-            raise
-        return Session(address, connection, server, own)
+        opened = open_connection(address, create=create, to_write=True, impatient=impatient)
+        return Session(address, *opened, own)
 
     thread = _Thread()
     with clock.following():
         try:
-            session = await thread.run(open_session, threading.Event())
+            session = await thread.run(open_session, impatient)
         except BaseException:
             await thread.close(lambda: None)
             raise

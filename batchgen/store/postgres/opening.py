@@ -2,6 +2,8 @@
 
 import logging
 import os
+import threading
+import time
 from typing import Any, NamedTuple
 
 import psycopg
@@ -12,9 +14,12 @@ from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreError, UsageError
 from batchgen.store.postgres.adapting import adapt
 from batchgen.store.postgres.migrate import migrate, migrations, schema_version
-from batchgen.store.postgres.problems import connect_error, store_errors
+from batchgen.store.postgres.problems import PassingError, connect_error, store_errors
 
 MINIMUM_SERVER = 14
+
+_OPENING_S = 30.0  # for a server that starts, or recovers from a crash
+_OPEN_AGAIN_S = 0.2
 
 # It warns of statements that were not run, as another one before them failed; that one is told.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
@@ -88,6 +93,34 @@ def connect(address: PostgresAddress) -> tuple[psycopg.Connection, Server]:
     except BaseException:
         connection.close()
         raise
+
+
+def open_connection(
+    address: PostgresAddress, *, create: bool, to_write: bool, impatient: threading.Event
+) -> tuple[psycopg.Connection, Server]:
+    """A connection to a database whose schema is the newest. A server that is about to be there is
+    waited for a moment, unless somebody is `impatient`. Raises as `connect` and `open_schema`."""
+    give_up_at = time.monotonic() + _OPENING_S
+    while True:
+        try:
+            return _opened(address, create=create, to_write=to_write)
+        except PassingError:
+            if time.monotonic() > give_up_at or impatient.wait(_OPEN_AGAIN_S):
+                raise
+
+
+def _opened(
+    address: PostgresAddress, *, create: bool, to_write: bool
+) -> tuple[psycopg.Connection, Server]:
+    connection, server = connect(address)
+    try:
+        if to_write:
+            refuse_read_only(server, address)
+        open_schema(connection, server, address, create=create)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, server
 
 
 def follow_clock(connection: psycopg.Connection) -> None:

@@ -34,8 +34,9 @@ _REFUSED_ANSWERS = (
     (r"certificate verify failed|root certificate file", "its certificate is not trusted ({all})."),
     (r"service file|definition of service \"([^\"]*)\" not found", "{all}."),
 )  # fmt: skip
+_STARTS = "the server is {0}."
 _MAY_PASS = (
-    (r"the database system is (starting up|shutting down|in recovery mode)", "the server is {0}."),
+    (r"the database system is (starting up|shutting down|in recovery mode)", _STARTS),
     (r"(too many connections|remaining connection slots|too many clients|connection limit)[^\n]*",
      "it has no connection left for us ({all}): each worker takes one. End some, or raise its "
      "max_connections, or put a pooler (pgbouncer) before it."),
@@ -47,6 +48,10 @@ _MAY_PASS = (
     (r"Network is unreachable|No route to host", "there is no way to it in the network."),
 )  # fmt: skip
 _MOST_CHARS = 300
+
+
+class PassingError(StoreAwayError):
+    """The server was there a moment ago, or will be in a moment: it starts, or has just stopped."""
 
 
 class NoDatabaseError(StoreError):
@@ -66,7 +71,8 @@ def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
             return StoreError(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
     for pattern, words in _MAY_PASS:
         if found := re.search(pattern, text):
-            return StoreAwayError(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
+            kind = PassingError if words == _STARTS else StoreAwayError
+            return kind(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
     return StoreAwayError(f"{address.name}: {_one_line(text)}", Remedy.NAME_DATABASE)
 
 
@@ -100,7 +106,7 @@ def store_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     if isinstance(exc, (psycopg.IntegrityError, psycopg.DataError)):
         return StoreRefusedError(text)
     if is_lost(exc):
-        return StoreAwayError(f"{text}.", Remedy.RUN_AGAIN)
+        return PassingError(f"{text.rstrip('.')}.", Remedy.RUN_AGAIN)
     return StoreError(text)
 
 

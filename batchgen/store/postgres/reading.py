@@ -5,6 +5,7 @@ never waits for others, and needs no event loop.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from batchgen import clock
 from batchgen.database_address import PostgresAddress
 from batchgen.store.postgres.members import Members
-from batchgen.store.postgres.opening import connect, open_schema
+from batchgen.store.postgres.opening import open_connection
 from batchgen.store.postgres.session import SNAPSHOT, Session
 from batchgen.store.postgres.transaction import PostgresTransaction
 
@@ -49,9 +50,10 @@ def open_to_read(address: PostgresAddress) -> Iterator[ReadDatabase]:
     no tables of ours in it."""
     own = {"this_worker": 0, "this_machine": os.uname().nodename}
     with clock.following(), ExitStack() as until_closed:
-        connection, server = connect(address)
+        connection, server = open_connection(
+            address, create=False, to_write=False, impatient=threading.Event()
+        )
         session = Session(address, connection, server, own)
         until_closed.callback(session.close)
         session.patience_s = _PATIENCE_S
-        open_schema(connection, server, address, create=False)
         yield ReadDatabase(address, session)
