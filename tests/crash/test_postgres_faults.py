@@ -314,7 +314,7 @@ async def test_a_machine_cut_off_for_longer_than_a_lease_tells_late_what_it_was_
         await model.received(SLOTS)
         one.cut()
         second = await two.start(project, *WORK)
-        await model.received(2 * SLOTS)
+        await model.received(2 * SLOTS, timeout_s=90)  # what the first had begun to write is ended
         model.release()
         await until(server.url("work"), UNKNOWN, SLOTS)
         assert await second.wait() == 0
