@@ -75,10 +75,10 @@ class _Bench:
     # What workers do
 
     def exchanges(self, model: Server, server: Postgres) -> None:
-        rows = 60_000 if self._options.quick else 200_000
+        rows = 40_000 if self._options.quick else 200_000
         project = self._filled(model, server, rows)
-        for batch in BATCHES:
-            for workers in WORKERS:
+        for batch in BATCHES[2:] if self._options.quick else BATCHES:
+            for workers in WORKERS[::2] if self._options.quick else WORKERS:
                 ours, theirs = interleaved(
                     self._rounds,
                     lambda b=batch, w=workers: self._on_sqlite(project, w, b),  # type: ignore[misc]
@@ -151,7 +151,7 @@ class _Bench:
         self._least("with a snapshot held open, to without", ratio, "x", GOAL_HELD)
 
     def claims(self, model: Server, server: Postgres) -> None:
-        sizes = [100_000] if self._options.quick else [1_000_000]
+        sizes = [50_000] if self._options.quick else [1_000_000]
         sizes += [10_000_000] if self._options.large else []
         for size in sizes:
             project = make_project(self._dir / f"of-{size}", model.base_url, items=1, parser="raw")
@@ -176,7 +176,7 @@ class _Bench:
     # Pools in, results out
 
     def pools(self, model: Server, server: Postgres) -> None:
-        size = 50_000 if self._options.quick else 300_000
+        size = 30_000 if self._options.quick else 300_000
         project = make_project(self._dir / "pools", model.base_url, items=1, parser="raw")
         write_pool(project.pool, size)
         url = ""

@@ -51,6 +51,11 @@ _FORBIDDEN = ("locked", "Traceback", "internal error", PASSWORD)
 _GOOD_ENDS = (-9, 130, 143, -15)
 _END_S = 60.0  # for a worker that is told to: its grace, and a server that starts anew
 _SWALLOWED = 0.3  # of the commits, while they are
+_LIVING = (
+    "select count(*) from workers"
+    " where lease_until >= (extract(epoch from clock_timestamp()) * 1000)::bigint"
+)
+_OPEN = "select coalesce(sum(n), 0) from counters where state in ('pending', 'running')"
 _END_THEM = """
 select count(pg_terminate_backend(pid)) from (
   select pid from pg_stat_activity where application_name like 'batchgen%%' and datname = 'work'
@@ -142,7 +147,8 @@ class _PostgresChaos:
         began = time.monotonic()
         while time.monotonic() < began + plan.seconds and not await self._is_over():
             await asyncio.sleep(self._rng.uniform(0.05, 0.8))
-            await self._act()
+            if await self._half_are_at_work():  # on a busy machine it takes them a while
+                await self._act()
             await self._join_those_missing()
             await self._grow_beside()
         await asyncio.gather(*self._under_way)
@@ -169,6 +175,13 @@ class _PostgresChaos:
             process = await self._project.start(*command)
         self.result.acts["join"] += 1
         return _Worker(process, machine, asyncio.create_task(self._hear(process)))
+
+    async def _half_are_at_work(self) -> bool:
+        """Or a server is away, and who knows."""
+        if not self._server_is_up.is_set():
+            return True
+        living = await asyncio.to_thread(self._counted, _LIVING)
+        return living >= self._plan.workers / 2
 
     def _addresses(self, machine: Machine | None) -> list[str]:
         host = "127.0.0.1" if self._network is None else self._network.database
@@ -334,13 +347,14 @@ class _PostgresChaos:
         return await asyncio.to_thread(self._open) == 0
 
     def _open(self) -> int:
+        return self._counted(_OPEN)
+
+    def _counted(self, sql: str) -> int:
+        """Something, while it cannot be asked."""
         try:
-            [(n,)] = self._server.execute(
-                "select coalesce(sum(n), 0) from counters where state in ('pending', 'running')",
-                "work",
-            )
+            [(n,)] = self._server.execute(sql, "work")
         except psycopg.OperationalError:
-            return 1
+            return self._plan.workers
         return int(n)
 
     async def _finish(self, directory: Path) -> None:
@@ -368,10 +382,8 @@ class _PostgresChaos:
 
     async def _leases_are_over(self) -> None:
         """Of those that died elsewhere, where nobody sees it."""
-        now_ms = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
-        living = f"select count(*) from workers where lease_until >= {now_ms}"
         async with asyncio.timeout(60):
-            while self._server.execute(living, "work") != [(0,)]:
+            while await asyncio.to_thread(self._counted, _LIVING):
                 await asyncio.sleep(0.1)
 
     def _count(self, wanted: int) -> None:
