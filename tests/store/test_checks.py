@@ -107,6 +107,7 @@ IMPOSSIBLE = [
     ("holds_its_share", "update shares set held = 1"),
     ("holds_its_share", "update shares set share = -1"),
     ("needs_not_negative", "update shares set needs = -1"),
+    ("went_or_came", "insert into moves (id, other, went, moved_at) values ('m', 'x.db', 2, 0)"),
     ("strays_are_a_share", "update shared_rates set tested_share = -0.1"),
     ("calls_not_negative", "update shared_rates set stray_recent_refused = -1"),
     ("absolute_path", "update live_files set path = 'out.jsonl'"),
