@@ -144,6 +144,7 @@ async def test_what_cannot_be_done_is_said_in_pythons_words(
     assert "--" not in str(raised.value)
 
 
+@pytest.mark.only_sqlite("the tests' databases on a server have their tables already")
 def test_before_anything_was_run_they_say_so(here: Project) -> None:
     with pytest.raises(UsageError, match="Run a data pool first"):
         DataGenerationPipeline().status()

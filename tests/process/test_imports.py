@@ -31,6 +31,7 @@ def loaded(directory: Path, *arguments: str) -> set[str]:
     return set(run.stdout.partition("loaded: ")[2].split())
 
 
+@pytest.mark.only_sqlite("psycopg loads asyncio and more")
 @pytest.mark.parametrize(
     ("command", "most_of_ours", "needless"),
     [

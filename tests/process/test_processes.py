@@ -163,7 +163,7 @@ async def test_a_caller_that_is_cancelled_however_often_drains_them_and_waits_fo
     project.pool({"word": f"w{number}"} for number in range(ITEMS))
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
     simulator.hold()
-    config = load(project.path / "config.yaml", env={}, overrides={}, cwd=project.path)
+    config = load(project.path / "config.yaml", env=os.environ, overrides={}, cwd=project.path)
     async with open_store(config.database) as store:
         working = asyncio.create_task(
             work_in_processes(

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
@@ -136,7 +137,10 @@ class Database:
                     self._watch_for_foreign_writers(connection)
                     result = transaction(SqliteTransaction(connection), *args, **kwargs)
                     connection.execute("commit")
-                except BaseException:
+                except BaseException as exc:
+                    # A statement in one of its frames that was not read to its end would keep its
+                    # snapshot, on which nothing can be written once others have.
+                    clear_frames(exc.__traceback__)
                     connection.rollback()
                     raise
             return result
