@@ -42,7 +42,7 @@ class GlobalOption(click.Option):
 
 
 def _take_global_option(ctx: click.Context, option: click.Parameter, value: Any) -> None:
-    if not value:  # not given here
+    if value is None or value is False:  # not given here
         return
     global_options(ctx)[option.name or ""] = value
     if ctx.obj is not None:

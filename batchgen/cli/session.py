@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from batchgen.cli.terminal import print_json, say
 from batchgen.config import Config, load
+from batchgen.errors import UsageError
 
 __all__ = ["Session", "counted", "print_json", "read_now", "run_async"]
 
@@ -27,7 +28,11 @@ class Session(Struct, frozen=True):
     quiet: bool = False
 
     def config(self, **flags: Any) -> Config:
-        """The settings, with the flags that were given on top. Raises ConfigError."""
+        """The settings, with the flags that were given on top. Raises ConfigError, and UsageError
+        for a database without a name: a shell's variable that is not set must not lead to the
+        default one."""
+        if self.database == "":
+            raise UsageError("--db: is empty. Name a file or postgresql://..., or leave it out.")
         given = {name: value for name, value in flags.items() if value is not None}
         if self.database is not None:
             given["database"] = self.database

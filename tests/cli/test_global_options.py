@@ -49,6 +49,17 @@ async def test_they_are_taken_after_the_command_too(
     assert is_untouched(elsewhere.database)
 
 
+async def test_a_database_without_a_name_is_not_the_default_one(
+    elsewhere: Project, batchgen: Typist
+) -> None:
+    """As of a shell's variable that is not set."""
+    ran = await batchgen("--config", "c.yaml", "--db", "", "enqueue", "pool.jsonl")
+    assert (ran.code, ran.err) == (
+        2, "error: --db: is empty. Name a file or postgresql://..., or leave it out.\n",
+    )  # fmt: skip
+    assert not (elsewhere.path / "batchgen.db").exists()
+
+
 async def test_quiet_and_verbose_after_the_command_are_heeded(
     elsewhere: Project, batchgen: Typist
 ) -> None:
