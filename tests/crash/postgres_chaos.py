@@ -362,7 +362,7 @@ class _PostgresChaos:
         result, project = self.result, self._project
         result.commits_carried, result.commits_unheard = self._wire.commits, self._wire.swallowed
         await self._leases_are_over()
-        await self._command("-q", "run", "pool.jsonl", "-c", "20")
+        await self._command("-q", "run", "pool.jsonl", "-c", "20", *self._plan.options)
         await self._command("export", "-o", "final.jsonl")
         verified = await project.process("verify")
         result.problems += contradictions_of(self._server.url("work"), verified)
@@ -388,7 +388,8 @@ class _PostgresChaos:
 
     def _count(self, wanted: int) -> None:
         result, log = self.result, self._project.path.parent / "ledger.jsonl"
-        outcomes = Counter(json.loads(line)["outcome"] for line in log.open())
+        with log.open() as lines:
+            outcomes = Counter(json.loads(line)["outcome"] for line in lines)
         result.calls = self._simulator.calls
         result.failed_calls = result.calls - outcomes["ok"]
         result.repeated = outcomes["ok"] - wanted
