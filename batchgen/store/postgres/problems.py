@@ -35,8 +35,10 @@ _REFUSED_ANSWERS = (
     (r"service file|definition of service \"([^\"]*)\" not found", "{all}."),
 )  # fmt: skip
 _STARTS = "the server is {0}."
+_ENDED = "the server ended the connection as it was being made."
 _MAY_PASS = (
     (r"the database system is (starting up|shutting down|in recovery mode)", _STARTS),
+    (r"server closed the connection unexpectedly|terminating connection", _ENDED),
     (r"(too many connections|remaining connection slots|too many clients|connection limit)[^\n]*",
      "it has no connection left for us ({all}): each worker takes one. End some, or raise its "
      "max_connections, or put a pooler (pgbouncer) before it."),
@@ -71,7 +73,7 @@ def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
             return StoreError(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
     for pattern, words in _MAY_PASS:
         if found := re.search(pattern, text):
-            kind = PassingError if words == _STARTS else StoreAwayError
+            kind = PassingError if words in (_STARTS, _ENDED) else StoreAwayError
             return kind(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
     return StoreAwayError(f"{address.name}: {_one_line(text)}", Remedy.NAME_DATABASE)
 
