@@ -58,8 +58,8 @@ def connected() -> Iterator["RayCluster"]:
     ray = load_ray()
     if os.environ.get("RAY_ADDRESS", "").startswith("ray://"):
         raise UsageError(
-            "RAY_ADDRESS: this must run on a machine of the cluster, and not as a client of it; "
-            "for example by: ray job submit -- batchgen work --on ray"
+            "RAY_ADDRESS: this must run on a machine of the cluster, and not as a client of it. "
+            "Submit the same command there as a job (ray job submit)."
         )
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -67,8 +67,8 @@ def connected() -> Iterator["RayCluster"]:
         ray.init(address="auto", log_to_driver=False, logging_level=CRITICAL)
     except OSError as exc:
         raise UsageError(
-            "no Ray cluster is running here, or where RAY_ADDRESS says. Start one (ray start "
-            "--head), and say on the other machines: ray start --address=HOST:6379"
+            "no Ray cluster is running here, or where RAY_ADDRESS says. Start one with ray start, "
+            "its head first, and then the other machines with the head's address."
         ) from exc
     except (RuntimeError, ValueError) as exc:  # such as another version of Ray, or of Python
         raise UsageError(f"the Ray cluster cannot be used: {' '.join(str(exc).split())}") from exc
