@@ -103,6 +103,7 @@ select 'Say ' || (i.input::json ->> 'word'), a.prompt_tokens + a.completion_toke
 UNKNOWN = "select count(*) from attempts where outcome = 'unknown'"
 
 
+@pytest.mark.slow
 async def test_a_server_away_for_longer_than_leases_costs_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str
 ) -> None:
@@ -122,7 +123,7 @@ async def test_a_server_away_for_longer_than_leases_costs_no_call(
     await is_whole(enqueued, url)
 
 
-@pytest.mark.parametrize("how", ["stop", "crash"])
+@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.slow), "crash"])
 async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str, how: str
 ) -> None:
@@ -141,6 +142,7 @@ async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
     await is_whole(enqueued, url)
 
 
+@pytest.mark.slow
 async def test_connections_ended_all_the_time_cost_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str
 ) -> None:
@@ -224,6 +226,7 @@ async def test_workers_without_a_connection_say_so_and_the_others_go_on(
     await is_whole(enqueued, url)
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_is_held_does_no_harm(
     enqueued: Project, simulator: Simulator, url: str
 ) -> None:
@@ -300,6 +303,7 @@ async def model(net: Network) -> AsyncIterator[Simulator]:
         yield made
 
 
+@pytest.mark.slow
 async def test_a_machine_cut_off_for_longer_than_a_lease_tells_late_what_it_was_answered(
     net: Network, model: Simulator, tmp_path: Path, postgres_server: object
 ) -> None:
