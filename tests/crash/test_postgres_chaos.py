@@ -37,7 +37,7 @@ async def tried(plan: Plan, directory: Path) -> Result:
 @pytest.mark.parametrize(
     ("seconds", "steps"),
     [
-        (8, False),
+        pytest.param(8, False, marks=pytest.mark.slow),
         pytest.param(60, False, marks=pytest.mark.slow),
         pytest.param(60, True, marks=pytest.mark.slow),
     ],
