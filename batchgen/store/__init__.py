@@ -11,6 +11,7 @@ one snapshot, and its docstring is its promise. Behind it:
     trial     whose fault it is that nobody has been answered yet
     server_wants     what the servers have room for, and how a claim is shared out among them
     plan      what an exchange writes, decided before: outcomes become rows, and deltas
+    grants    which calls a budget lets a worker send
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
     returned  what calls have used, and what they give back to the limits

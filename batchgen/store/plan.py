@@ -35,7 +35,7 @@ from batchgen.store.chain import Steps, made_of_item
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan_rows import Row, attempt_row, result_row
 from batchgen.store.returned import may_have_cost_all, used_tokens
-from batchgen.store.values import Budget, Grant, Reservation, Spent
+from batchgen.store.values import Spent
 
 if TYPE_CHECKING:
     from batchgen.steps import Followed
@@ -353,32 +353,6 @@ def plan_removal(
         else:
             plan.take_back(claim, crashed=suspect)
     return plan
-
-
-def plan_grants(
-    wanted: Sequence[Reservation],
-    budget: Budget,
-    spent: Spent,
-    reserved: Spent,
-    held: AbstractSet[Claim],
-    overuse: Mapping[int, float],
-) -> tuple[list[Grant], list[tuple[Reservation, Spent]]]:
-    """What may be sent, an answer each, and the reservations that this makes, with what is held
-    back for each: several times as much, in an experiment whose calls have used so much more."""
-    grants: list[Grant] = []
-    made = []
-    booked = spent + reserved
-    for one in wanted:
-        most = one.most(overuse.get(one.item.experiment_id, 1.0))
-        if budget.is_exceeded_by(spent + most):
-            grants.append(Grant.NEVER)
-        elif budget.is_exceeded_by(booked + most) or claim_of(one.item) not in held:
-            grants.append(Grant.WAIT)
-        else:
-            booked += most
-            made.append((one, most))
-            grants.append(Grant.YES)
-    return grants, made
 
 
 def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:

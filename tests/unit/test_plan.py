@@ -25,13 +25,13 @@ from batchgen.store import (
     ServerWant,
     Spent,
 )
+from batchgen.store.grants import plan_grants
 from batchgen.store.plan import (
     ClaimRow,
     Known,
     Plan,
     Reserved,
     plan_finish,
-    plan_grants,
     plan_removal,
 )
 from batchgen.store.plan_repair import plan_reopened, plan_reparsed

@@ -4,7 +4,8 @@ before it is sent, and settled in the transaction that writes its answer."""
 import json
 from collections.abc import Collection, Sequence
 
-from batchgen.store.plan import Claim, Reserved, claim_of, plan_grants
+from batchgen.store.grants import plan_grants
+from batchgen.store.plan import Claim, Reserved, claim_of
 from batchgen.store.transaction import Rows, Transaction
 from batchgen.store.transactions.fencing import held_claims
 from batchgen.store.values import Budget, Grant, Reservation, Spent
