@@ -1,8 +1,12 @@
 """The benchmarks run: real processes, the smallest sizes, and no word about how fast."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,26 @@ def test_a_wrong_name_is_told_what_there_is(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "client, throughput" in ended.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_benchmarks_import_is_installed_for_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["bench"]]
+    installed = {re.match(r"[\w-]+", line).group().lower() for line in wanted}  # type: ignore[union-attr]
+    distributions = packages_distributions()
+    modules = [*ROOT.glob("bench/*.py"), ROOT / "tests/kits/postgres.py"]
+    imported = {name for module in modules for name in _imports_of(module)}
+    assert {"openai", "psycopg"} <= imported
+    for name in imported - set(sys.stdlib_module_names) - {"batchgen", "bench", "tests"}:
+        assert installed & {each.lower() for each in distributions[name]}, name
+
+
+def _imports_of(module: Path) -> set[str]:
+    """The packages that are imported wherever the module is."""
+    nodes = ast.parse(module.read_text()).body
+    names = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
 
 
 def test_a_process_is_measured_with_what_it_printed() -> None:
