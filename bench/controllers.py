@@ -61,8 +61,9 @@ class _Holder:
     def exchange(self, table: WorkTable, worker: int, in_flight: int, needs: int, now: int) -> None:
         pass
 
-    def _pause(self, seconds: float, now: int) -> None:
+    def _pause(self, seconds: float, now: int) -> int:
         self._until = max(self._until, now + ceil(1000 * seconds))
+        return self._until
 
 
 class CutEachBurst(_Holder):
@@ -70,31 +71,31 @@ class CutEachBurst(_Holder):
 
     _bursts = 0
 
-    def taken(self, _sent_at: int, _now: int) -> None:
+    def taken(self, _sent_at: int, _item: int, _now: int) -> None:
         self._bursts = 0
         self._limit = min(self._slots, self._limit + 0.05 * self._slots / self._limit)
 
-    def refused(self, sent_at: int, refused: Refused, now: int) -> None:
+    def refused(self, sent_at: int, _item: int, refused: Refused, now: int) -> int:
         asked_s = refused.retry_after_s
         if sent_at > self._cut_at:
             self._cut_at = now
             self._limit = max(1.0, 0.8 * self._limit)
             asked_s = asked_s or min(2.0**self._bursts, _LONGEST_PAUSE_S)
             self._bursts += 1
-        self._pause(asked_s or 0.0, now)
+        return self._pause(asked_s or 0.0, now)
 
 
 class Aimd(_Holder):
     """As TCP: 0.7 of it at a refusal, but once a round; one more with each round."""
 
-    def taken(self, _sent_at: int, _now: int) -> None:
+    def taken(self, _sent_at: int, _item: int, _now: int) -> None:
         self._limit = min(self._slots, self._limit + 1 / self._limit)
 
-    def refused(self, sent_at: int, refused: Refused, now: int) -> None:
+    def refused(self, sent_at: int, _item: int, refused: Refused, now: int) -> int:
         if sent_at > self._cut_at:
             self._cut_at = now
             self._limit = max(1.0, 0.7 * self._limit)
-        self._pause(refused.retry_after_s or 0.5, now)
+        return self._pause(refused.retry_after_s or 0.5, now)
 
 
 class Gradient(_Holder):
@@ -104,7 +105,7 @@ class Gradient(_Holder):
     _long_ms: float | None = None
     _sum_ms, _answers = 0, 0
 
-    def taken(self, sent_at: int, now: int) -> None:
+    def taken(self, sent_at: int, _item: int, now: int) -> None:
         self._sum_ms += now - sent_at
         self._answers += 1
         if self._answers < max(5.0, self._limit):
@@ -116,11 +117,11 @@ class Gradient(_Holder):
         self._limit = max(1.0, min(self._slots, 0.8 * self._limit + 0.2 * aim))
         self._sum_ms = self._answers = 0
 
-    def refused(self, sent_at: int, refused: Refused, now: int) -> None:
+    def refused(self, sent_at: int, _item: int, refused: Refused, now: int) -> int:
         if sent_at > self._cut_at:
             self._cut_at = now
             self._limit = max(1.0, 0.9 * self._limit)
-        self._pause(refused.retry_after_s or 0.1, now)
+        return self._pause(refused.retry_after_s or 0.1, now)
 
 
 _HOLDERS: dict[str, Callable[[int], Holder]] = {

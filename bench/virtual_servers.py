@@ -1,7 +1,8 @@
 """Servers that refuse, and workers that call them, in virtual time; instants are in ms.
 
-What decides is the worker's real `Pacer`, or a rival of it. There is always something to ask. A
-refusal is known after `REFUSED_AFTER_MS`; how long an answer takes is drawn, around a mean.
+What decides is the worker's real `Pacer`, or a rival of it. There is always something to ask, or so
+many items; one that is refused is asked again when the worker's rules say. A refusal is known after
+`REFUSED_AFTER_MS`; how long an answer takes is drawn, around a mean.
 """
 
 import heapq
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
-from batchgen.items import Answer, Failure, Item, Reason, Trouble, Usage
+from batchgen.items import Answer, Failure, Item, Reason, Retry, Trouble, Usage
 from batchgen.limits import Parts, Share, Told
+from batchgen.llm.decide import RetryPolicy, decide_on_failure
 from batchgen.worker.pacer import Pacer
 
 REFUSED_AFTER_MS = 20
@@ -163,19 +165,21 @@ class Outage:
 
 
 class Holder(Protocol):
-    """What says how many calls may be under way."""
+    """What says how many calls may be under way, and of one that was `refused` when it may go out
+    again."""
 
     def allowed(self, now: int) -> int: ...
     def next_change_at(self, now: int) -> int | None: ...
     def sent(self, now: int) -> Any: ...
-    def taken(self, call: Any, now: int) -> None: ...
-    def refused(self, call: Any, refused: Refused, now: int) -> None: ...
+    def taken(self, call: Any, item: int, now: int) -> None: ...
+    def refused(self, call: Any, item: int, refused: Refused, now: int) -> int: ...
     def exchange(
         self, table: "WorkTable", worker: int, in_flight: int, needs: int, now: int, /
     ) -> None: ...
 
 
 _ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
+_POLICY = RetryPolicy(max_attempts=1_000_000)
 
 
 @dataclass
@@ -222,28 +226,35 @@ class Ours:
         self.allowed = self.pacer.allowed
         self.next_change_at = self.pacer.next_change_at
         self.sent = self.pacer.call_sent
-        self._items = count(1)
+        self._rng = random.Random(1)
 
-    def taken(self, call: Any, now: int) -> None:
-        self.pacer.observe(_ANSWER, self._item(), call, now)
+    def taken(self, call: Any, item: int, now: int) -> None:
+        self.pacer.observe(_ANSWER, _item(item), call, now)
 
-    def refused(self, call: Any, refused: Refused, now: int) -> None:
+    def refused(self, call: Any, item: int, refused: Refused, now: int) -> int:
         reason, trouble = Reason.SERVER, Trouble.UNAVAILABLE
         if refused.status is None:
             reason, trouble = Reason.CONNECTION, Trouble.UNREACHABLE
         failure = Failure(reason, "refused", retry_after_s=refused.retry_after_s, trouble=trouble)
         if refused.status == 429:
             failure = Failure(Reason.RATE_LIMIT, "429", retry_after_s=refused.retry_after_s)
-        self.pacer.observe(failure, self._item(), call, now)
+        blame = self.pacer.observe(failure, _item(item), call, now)
         self.pacer.take_late_charges()
+        decision = decide_on_failure(
+            failure, _item(item), _POLICY, blame=blame, now=now, rng=self._rng,
+            refusals=self.pacer.refusals_in_a_row(_item(item), call),
+        )  # fmt: skip
+        again_at = decision.available_at if isinstance(decision, Retry) else None
+        return again_at or now
 
     def exchange(self, table: WorkTable, worker: int, in_flight: int, needs: int, now: int) -> None:
         told = self.pacer.sharing.tells(in_flight, needs, now)
         if told is not None and (share := table.tell(worker, told, now)) is not None:
             self.pacer.sharing.follow(share, now)
 
-    def _item(self) -> Item:
-        return Item(next(self._items), 1, 1, 1, None, "{}")
+
+def _item(number: int) -> Item:
+    return Item(number, 1, 1, 1, None, "{}")
 
 
 @dataclass
@@ -273,13 +284,21 @@ class Run:
 def run(
     server: Server, *, seconds: int, slots: int = 50, workers: int | Sequence[Crew] = 1,
     seed: int = 1, turnaround_ms: int = 0, holder: Callable[[int], Holder] = Ours,
+    items: int | None = None,
 ) -> Run:  # fmt: skip
-    """Workers with so many slots each. A slot that is free sends again after a transaction, which
-    takes `turnaround_ms`."""
+    """Workers with so many slots each, until all `items` are answered (None: there are always
+    more). A slot that is free sends again after a transaction, which takes `turnaround_ms`."""
     crews = [Crew(slots)] * workers if isinstance(workers, int) else workers
-    simulation = _Simulation(server, crews, holder, seed, turnaround_ms)
+    simulation = _Simulation(server, crews, holder, seed, turnaround_ms, items)
     simulation.work(seconds * 1000)
     return simulation.run
+
+
+class _Sent(NamedTuple):
+    """A call, as its holder knows it, and its item."""
+
+    call: Any
+    item: int
 
 
 class _Worker:
@@ -301,13 +320,17 @@ class _Worker:
 class _Simulation:
     def __init__(
         self, server: Server, crews: Sequence[Crew], holder: Callable[[int], Holder], seed: int,
-        turnaround_ms: int,
+        turnaround_ms: int, items: int | None,
     ) -> None:  # fmt: skip
         self._server = server
+        self._left = items
+        self._fresh = iter(count(1) if items is None else range(1, items + 1))
+        self._next_fresh = next(self._fresh, None)
+        self._due: list[tuple[int, int]] = []  # when refused items may go out again
         self._turnaround_ms = turnaround_ms
         self._rng = random.Random(seed)
         self._order = count()
-        self._events: list[tuple[int, int, _Worker, Any, Refused | None]] = []
+        self._events: list[tuple[int, int, _Worker, _Sent | None, Refused | None]] = []
         self._workers = [
             _Worker(number, crew, holder(crew.slots)) for number, crew in enumerate(crews)
         ]
@@ -320,7 +343,7 @@ class _Simulation:
             worker.exchanges_at = worker.crew.joins_at
             if worker.crew.leaves_at is not None:
                 self._push(worker.crew.leaves_at + worker.crew.noticed_after, worker, None, None)
-        while self._events and self._events[0][0] < until:
+        while self._events and self._events[0][0] < until and self._left != 0:
             now, _, worker, call, refused = heapq.heappop(self._events)
             if call is not None:
                 self._hear(worker, call, refused, now)
@@ -335,7 +358,7 @@ class _Simulation:
             else:
                 self._exchange_soon(worker, now + self._turnaround_ms)
 
-    def _hear(self, worker: _Worker, call: Any, refused: Refused | None, now: int) -> None:
+    def _hear(self, worker: _Worker, sent: "_Sent", refused: Refused | None, now: int) -> None:
         worker.under_way -= 1
         if refused is None:
             self._server.end()
@@ -343,10 +366,12 @@ class _Simulation:
             return
         if refused is None:
             self.run.taken_at.append(now)
-            worker.holder.taken(call, now)
+            worker.holder.taken(sent.call, sent.item, now)
+            self._left = None if self._left is None else self._left - 1
         else:
             self.run.refused_at.append(now)
-            worker.holder.refused(call, refused, now)
+            again_at = worker.holder.refused(sent.call, sent.item, refused, now)
+            heapq.heappush(self._due, (again_at, sent.item))
 
     def _exchange_soon(self, worker: _Worker, at: int) -> None:
         if worker.exchanges_at >= 0:
@@ -363,9 +388,11 @@ class _Simulation:
         sent = self._send(worker, now)
         slots = worker.crew.slots
         worker.holder.exchange(self.table, worker.number, worker.under_way, slots, now)
-        if sent or worker.under_way < min(worker.holder.allowed(now), slots):
+        may_send = worker.under_way < min(worker.holder.allowed(now), slots)
+        if sent or (may_send and self._has_item(now)):
             self._exchange_soon(worker, now + max(1, self._turnaround_ms))
-        times = (worker.holder.next_change_at(now), now + LOOK_EVERY_MS)
+        due_at = self._due[0][0] if may_send and self._due else None
+        times = (worker.holder.next_change_at(now), now + LOOK_EVERY_MS, due_at)
         wakes_at = min(max(at, now + 1) for at in times if at is not None)
         if wakes_at != worker.wakes_at:
             worker.wakes_at = wakes_at
@@ -373,15 +400,30 @@ class _Simulation:
 
     def _send(self, worker: _Worker, now: int) -> int:
         sent = 0
-        while worker.under_way < min(worker.holder.allowed(now), worker.crew.slots):
+        while (
+            worker.under_way < min(worker.holder.allowed(now), worker.crew.slots)
+            and (item := self._take_item(now)) is not None
+        ):
             worker.under_way += 1
             sent += 1
-            call = worker.holder.sent(now)
+            call = _Sent(worker.holder.sent(now), item)
             refused = self._server.begin(now, self._rng)
             drawn = self._rng.lognormvariate(-(SIGMA**2) / 2, SIGMA)  # 1 in the mean
             takes = int(1000 * self._server.latency_s * drawn) if refused is None else 0
             self._push(now + max(takes, REFUSED_AFTER_MS), worker, call, refused)
         return sent
 
-    def _push(self, at: int, worker: _Worker, call: Any, refused: Refused | None) -> None:
+    def _has_item(self, now: int) -> bool:
+        return self._next_fresh is not None or bool(self._due and self._due[0][0] <= now)
+
+    def _take_item(self, now: int) -> int | None:
+        """One whose time has come, before a fresh one."""
+        if self._due and self._due[0][0] <= now:
+            return heapq.heappop(self._due)[1]
+        item, self._next_fresh = self._next_fresh, next(self._fresh, None)
+        return item
+
+    def _push(
+        self, at: int, worker: _Worker, call: "_Sent | None", refused: Refused | None
+    ) -> None:  # fmt: skip
         heapq.heappush(self._events, (at, next(self._order), worker, call, refused))

@@ -166,7 +166,8 @@ _TABLE = {
     "work.parse_attempts": (POSITIVE, "answers per item that may fail to parse"),
     "work.retry_wait_s": (
         SECONDS,
-        "seconds before the first retry; each later wait is twice as long",
+        "seconds before the first retry (a tenth of it after a 429 that only some calls meet); "
+        "each later wait is twice as long",
     ),
     "work.parse_feedback": (BOOL, "say, when asking again, what was wrong with the last answer"),
     "work.parse_timeout_s": (SECONDS, "seconds that a parser may take over one answer"),

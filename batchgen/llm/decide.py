@@ -28,6 +28,8 @@ from batchgen.items import (
 
 _LONGEST_WAIT_S = 60.0
 _REFUSALS_AS_ASKED = 4  # in a row, after which an item waits no longer than it was told to
+# A stray mostly does not come again, so its first wait is short; later ones soon are not.
+_STRAY_SHARE, _STRAY_BASE = 0.1, 3
 _COSTS_NO_TRY = (Trouble.STALE_CONNECTION, Trouble.PARAMETER_LEFT_OUT)
 _RETRYABLE = frozenset({Reason.SERVER, Reason.CONNECTION, Reason.TIMEOUT, Reason.BAD_RESPONSE})
 # The server may have finished, and charge for, what we did not see the end of.
@@ -35,12 +37,14 @@ MAY_BE_CHARGED = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.BAD_RESPON
 
 
 class Blame(Enum):
-    """Whose fault it is that a call failed. LIMIT: the server was sent more than it takes.
-    UNDECIDED: it is too early to say; if it was the item's after all, the try is charged later."""
+    """Whose fault it is that a call failed. LIMIT: the server was sent more than it takes. STRAY: a
+    few calls are refused, whatever is sent. UNDECIDED: it is too early to say; if it was the item's
+    after all, the try is charged later."""
 
     ITEM = "item"
     SERVER = "server"
     LIMIT = "limit"
+    STRAY = "stray"
     UNDECIDED = "undecided"
 
 
@@ -78,8 +82,9 @@ def decide_on_failure(
     `now` in epoch ms."""
     if verdict.halt is not None:
         return Release()
-    if blame is Blame.LIMIT:
-        refused_wait_s = wait_s(refusals - 1, policy.first_wait_s)
+    if blame in (Blame.LIMIT, Blame.STRAY):
+        own_wait_s = _stray_wait_s if blame is Blame.STRAY else wait_s
+        refused_wait_s = own_wait_s(refusals - 1, policy.first_wait_s)
         asked_s = verdict.retry_after_s
         if asked_s and refusals > _REFUSALS_AS_ASKED:  # it does not mean what it asks for
             asked_s = max(asked_s, wait_s(refusals - 1 - _REFUSALS_AS_ASKED, policy.first_wait_s))
@@ -122,8 +127,16 @@ def decide_parse_failure(item: Item, error: str, policy: RetryPolicy) -> Decisio
 def wait_s(failures: int, first_s: float, longest_s: float = _LONGEST_WAIT_S) -> float:
     """The wait after `failures` earlier failures in a row: `first_s` seconds, twice, four times as
     many and so on, at most `longest_s`."""
-    waits = backoff.expo(base=2, factor=first_s, max_value=longest_s)
-    # The generator's first value is not a wait; past 10 doublings nothing changes.
+    return _grown(2, failures, first_s, longest_s)
+
+
+def _stray_wait_s(failures: int, first_s: float) -> float:
+    return _grown(_STRAY_BASE, failures, first_s * _STRAY_SHARE, _LONGEST_WAIT_S)
+
+
+def _grown(base: float, failures: int, first_s: float, longest_s: float) -> float:
+    waits = backoff.expo(base=base, factor=first_s, max_value=longest_s)
+    # The generator's first value is not a wait; past 10 steps nothing changes.
     return float(next(islice(waits, 1 + min(failures, 10), None)))
 
 

@@ -258,7 +258,8 @@ class Pacer:
         elif is_alone:
             self._rests_until = now + _REST_MS
         if is_limited:
-            return Blame.ITEM if self._refused.is_at_fault(item.id) else Blame.LIMIT
+            others = Blame.STRAY if refusal is Refusal.STRAY else Blame.LIMIT
+            return Blame.ITEM if self._refused.is_at_fault(item.id) else others
         if refusal is Refusal.STRAY:
             return self._blame.not_served(failure, item, now, tells=False)
         return Blame.LIMIT

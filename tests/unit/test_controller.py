@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_strays_cost_nothing_but_their_own_calls(
 ) -> None:
     found = run(Free(strays, Refused(429, retry_after_s)), seconds=SECONDS, seed=seed)
     assert found.share(FINDING_S, SECONDS) >= share
+
+
+def test_a_short_run_waits_hardly_longer_for_its_last_strays() -> None:
+    def ended_s(strays: float) -> float:
+        ended = [
+            run(
+                Free(strays, latency_s=0.05), seconds=60, items=1500, seed=seed, turnaround_ms=10
+            ).taken_at[-1]
+            for seed in range(1, 12)
+        ]  # fmt: skip
+        return median(ended) / 1000
+
+    assert ended_s(0.03) <= ended_s(0.0) + 0.25
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -191,7 +191,7 @@ def refused_and_others_served(made: Pacer, failure: Failure, times: int) -> list
 
 def test_an_item_that_is_refused_for_ever_while_others_are_served_is_at_fault() -> None:
     blames = refused_and_others_served(pacer(), SLOW_DOWN, 10)
-    assert blames == [*[Blame.LIMIT] * 9, Blame.ITEM]
+    assert blames == [*[Blame.STRAY] * 9, Blame.ITEM]
 
 
 def test_it_is_so_too_when_all_others_are_done() -> None:
@@ -205,7 +205,7 @@ def test_items_that_are_refused_alike_are_not() -> None:
     made = pacer()
     for now in range(1000, 900_000, 60_000):
         for number in range(20):
-            assert hear(made, SLOW_DOWN, item(number), now, now) is Blame.LIMIT
+            assert hear(made, SLOW_DOWN, item(number), now, now) is not Blame.ITEM
 
 
 def test_an_item_that_makes_503_while_others_are_served_pays() -> None:

@@ -130,6 +130,17 @@ def test_an_item_waits_longer_each_time_that_it_is_refused() -> None:
         assert wait_ms <= min(waited_ms) < max(waited_ms) <= wait_ms + 500
 
 
+def test_a_stray_waits_for_a_moment_and_soon_as_long_as_others() -> None:
+    found = [
+        list(waits(SLOW_DOWN, blame=Blame.STRAY, refusals=refusals)) for refusals in (1, 2, 3, 99)
+    ]
+    for waited_ms, wait_ms in zip(found, (100, 300, 900, 60_000), strict=True):
+        assert wait_ms <= min(waited_ms) < max(waited_ms) <= 1.25 * wait_ms + 1
+    decision = decided(SLOW_DOWN, tries=99, blame=Blame.STRAY)
+    assert isinstance(decision, Retry)
+    assert decision.charged is False
+
+
 def test_a_rate_limit_that_is_the_items_own_matter_fails_it() -> None:
     assert decided(SLOW_DOWN) == Fail(Reason.RATE_LIMIT, "slow down")
 
@@ -172,8 +183,8 @@ def test_the_backoff_grows_with_the_attempts_used() -> None:
 
 
 @given(
-    st.floats(0.001, 21600), st.integers(0, 10), st.sampled_from([Blame.LIMIT, Blame.ITEM]),
-    st.integers(),
+    st.floats(0.001, 21600), st.integers(0, 10),
+    st.sampled_from([Blame.LIMIT, Blame.STRAY, Blame.ITEM]), st.integers(),
 )  # fmt: skip
 def test_jitter_never_undercuts_what_the_server_asked(
     asked_s: float, tries: int, blame: Blame, seed: int
