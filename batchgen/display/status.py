@@ -15,13 +15,14 @@ from batchgen.jobs.status import ITEM_COLUMNS, Status, WorkerStatus
 from batchgen.jobs.unknown_cost import UnknownCost
 from batchgen.parsers import shown_spec
 from batchgen.store import CallFailure, Counts, Experiment
-from batchgen.worker.report import BudgetWait, Held, HeldBy
+from batchgen.worker.report import BudgetWait, Held, HeldBy, WorkerReport
 
 _LIMITS = {
     "rpm": " (the limit of requests)",
     "tpm": " (the limit of tokens)",
 }
-_SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET})  # what holds one worker holds all
+# What holds one worker holds all.
+_SHARED = frozenset({HeldBy.LIMIT, HeldBy.BUDGET, HeldBy.SLOTS})
 _MOST_STATUSES = 4
 _USUAL_ENDPOINTS = ("", "chat")
 _SOON_MS, _A_DAY_MS = 10 * 60_000, 24 * 3_600_000
@@ -61,6 +62,7 @@ def status_text(status: Status, commands: Commands) -> str:
         lines.append(learned_line(status.learned_rpm))
     if status.unknown.calls:
         lines.append(unknown_line(status.unknown))
+    lines += [one.words for one in status.never_there]
     lines += stale_lines(status, commands)
     lines += [outdated_line(one, commands) for one in status.outdated.values()]
     lines += server_lines(status)
@@ -313,10 +315,25 @@ def run_held_back(status: Status, items_per_s: float, commands: Commands) -> str
     if held:
         first = min(held, key=lambda one: one.until_ms or 0)
         if first.by is HeldBy.SLOTS:
-            first = replace(first, slots=sum(one.slots or 0 for one in held))
+            calls = _calls_at_once(reports)
+            if None in calls:  # one has not told yet
+                return ""
+            first = replace(first, slots=sum(filter(None, calls)))
         if text := _held_text(first, trouble, status.at_ms):
             return text
     return f"nothing finished lately: {trouble}" if trouble and not items_per_s else ""
+
+
+def _calls_at_once(reports: Sequence[WorkerReport]) -> list[int | None]:
+    """Of the workers that ask a server which takes fewer than some worker has slots, whatever holds
+    the others of them."""
+    held = [one for one in reports if one.held_by and one.held_by.by is HeldBy.SLOTS]
+    asked = {server.key for one in held for server in one.servers}
+    return [
+        one.calls_at_once
+        for one in reports
+        if not asked or any(server.key in asked for server in one.servers)
+    ]
 
 
 def left_s(status: Status, items_per_s: float) -> float | None:

@@ -101,6 +101,7 @@ class WorkerReport(Struct, frozen=True):
     held_by           what keeps it from sending more; None: nothing does
     trouble           the newest thing that went wrong, until something goes well
     calls             of this worker so far
+    calls_at_once     as many as the servers take, of its slots; None: not known yet
     failed_calls      of these, by HTTP status or, where there was none, by reason
     late_after_ms     how long a call takes before it is late; None: too few answers to say
     stragglers        the calls that are late, the longest in flight first, a few at most
@@ -112,6 +113,7 @@ class WorkerReport(Struct, frozen=True):
     held_by: Held | None = None
     trouble: str = ""
     calls: int = 0
+    calls_at_once: int | None = None
     failed_calls: Mapping[str, int] = field(default_factory=dict)
     late_after_ms: int | None = None
     stragglers: tuple[Straggler, ...] = ()

@@ -38,11 +38,20 @@ class Reporter:
             held_by=self._held_by(now, ahead),
             trouble=stats.trouble,
             calls=stats.calls,
+            calls_at_once=self._calls_at_once(),
             failed_calls=dict(stats.failed_calls),
             late_after_ms=self._calls.late_after_ms(now),
             stragglers=tuple(Straggler(item_id, began_at + ahead) for item_id, began_at in late),
             servers=tuple(self._of_server(server, now, ahead) for server in self._servers),
         )
+
+    @property
+    def _taking_part(self) -> list[Server]:
+        return [server for server in self._servers if server.left_out is None]
+
+    def _calls_at_once(self) -> int:
+        usable = sum(server.pacer.controller.limit for server in self._taking_part)
+        return min(usable, self._servers.slots)
 
     def _of_server(self, server: Server, now: int, ahead: int) -> ServerReport:
         return ServerReport(
@@ -65,8 +74,7 @@ class Reporter:
             return Held(HeldBy.ORDER)
         if stats.halted:
             return Held(HeldBy.HALT)
-        taking_part = [server for server in self._servers if server.left_out is None]
-        held = [self._held_by_server(server, now, ahead) for server in taking_part]
+        held = [self._held_by_server(server, now, ahead) for server in self._taking_part]
         if held and all(held):  # or else one sends as much as it could
             return min(filter(None, held), key=lambda one: one.until_ms or 0)
         return self._held_by_us(now)
@@ -91,10 +99,10 @@ class Reporter:
             return Held(HeldBy.BUDGET, budget=stats.budget_wait)
         if stats.limited_to_rpm:
             return Held(HeldBy.LIMIT, per_minute=stats.limited_to_rpm, limit=stats.limited_by)
-        taking_part = [server for server in servers if server.left_out is None]
+        taking_part = self._taking_part
         if all(one.trials.on_trial for one in taking_part) and stats.in_flight < servers.slots:
             return Held(HeldBy.FIRST)
-        usable = sum(server.pacer.controller.limit for server in taking_part)
+        usable = self._calls_at_once()
         if usable < min(servers.slots, sum(server.pacer.slots for server in taking_part)):
             refused_with = _one_of(one.pacer.refusals.limited_with for one in taking_part)
             share = max(one.pacer.refusals.share for one in taking_part)
@@ -111,7 +119,7 @@ class Reporter:
 
     def _refusals(self) -> Held | None:
         """What no limit makes."""
-        seen = [one.pacer.refusals for one in self._servers if one.left_out is None]
+        seen = [one.pacer.refusals for one in self._taking_part]
         share = max((one.share for one in seen), default=0.0)
         if share < _WORTH_SAYING_SHARE:
             return None

@@ -13,7 +13,7 @@ from batchgen.display.run import plain_line
 from batchgen.display.status import duration, left_s, run_held_back
 from batchgen.jobs.status import Status
 from batchgen.store import Counts
-from batchgen.worker.report import BudgetWait, Held, HeldBy
+from batchgen.worker.report import BudgetWait, Held, HeldBy, ServerReport
 from tests.kits.looks import NOON_MS, counts, drawn, going, status, worker
 
 TOTAL = Counts(
@@ -23,6 +23,8 @@ TOTAL = Counts(
 LOOK = status(TOTAL, latency_p50_s=0.931)
 HISTORY = going(Interval(100.0, 1234, 1234, 0, 123_440, 0.0), elapsed_s=271, retried=5)
 PAUSED = {"held_by": Held(HeldBy.PAUSE, NOON_MS + 3000), "trouble": "429 slow down"}
+HELD_TO_3: dict[str, Any] = {"held_by": Held(HeldBy.SLOTS, slots=3), "calls_at_once": 3}
+AT_A: dict[str, Any] = {"servers": (ServerReport("a", "a"),)}
 
 
 def pause(ms: int) -> dict[str, Any]:
@@ -54,9 +56,15 @@ def reporting(*reports: dict[str, Any], **change: Any) -> Status:
         ([PAUSED, {"alive": False}], 0, "paused for 3 s: 429 slow down"),
         ([{"held_by": Held(HeldBy.LIMIT, per_minute=120.4)}, {}], 1,
          "limited to about 120 requests/min"),
-        ([{"held_by": Held(HeldBy.SLOTS, slots=3)}, {}], 1, ""),
-        ([{"held_by": Held(HeldBy.SLOTS, slots=3)}] * 2, 1,
-         "holding to 6 calls at once: the server refuses more"),
+        ([HELD_TO_3, {}], 1, ""),
+        ([HELD_TO_3] * 2, 1, "holding to 6 calls at once: the server refuses more"),
+        ([HELD_TO_3, {"calls_at_once": 20}], 1,
+         "holding to 23 calls at once: the server refuses more"),
+        ([HELD_TO_3, pause(9000) | {"calls_at_once": 2}], 1,
+         "holding to 5 calls at once: the server refuses more"),
+        ([HELD_TO_3 | AT_A, {"calls_at_once": 20, "servers": (ServerReport("b", "b"),)},
+          {"calls_at_once": 2} | AT_A], 1,
+         "holding to 5 calls at once: the server refuses more"),
         ([{"halted": "no quota"}, {}], 1, "halted: waiting for the calls in flight"),
         ([{"paused": True}], 1, "paused from another terminal: batchgen resume goes on"),
         ([{"paused": True}, {}], 1, ""),
