@@ -120,7 +120,7 @@ def _figures(calls: Calls, from_s: float, until_s: float) -> Iterator[Figure]:
 def _measure(path: Path, loads: tuple[Load, ...], seconds: float) -> list[Calls]:
     found = ledgers_of(path, [_side(load, seconds) for load in loads], seconds)
     return [
-        Calls(load, [(at_s, outcome == "ok") for at_s, outcome in ledger])
+        Calls(load, [(at_s, outcome == "ok") for at_s, outcome in ledger.calls])
         for load, ledger in zip(loads, found, strict=True)
     ]
 

@@ -23,6 +23,13 @@ def described() -> dict[str, str]:
     }
 
 
+def idle_s() -> float:
+    """CPU time that no process of this machine wanted, since it started."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    idle, waiting_for_disk = int(fields[4]), int(fields[5])
+    return (idle + waiting_for_disk) / os.sysconf("SC_CLK_TCK")
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

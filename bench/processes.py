@@ -8,8 +8,8 @@ much of it batchgen could have had, and what an item costs with one process and 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from bench.machine import idle_s
 from bench.measure import Figure, Options, Spent, Table, interleaved, median
 from bench.project import Project, make_project, serving
 from bench.throughput import steady_rate
@@ -92,18 +92,11 @@ def _worker(few: Project, many: Project, items: int, processes: int) -> Callable
 
     def work() -> Run:
         started = spend(few)
-        free_before_s = _idle_s()
+        free_before_s = idle_s()
         spent = spend(many)
-        free_s = _idle_s() - free_before_s
+        free_s = idle_s() - free_before_s
         times = many.query("select finished_at from results order by finished_at")
         rate = steady_rate([at for (at,) in times], SLOTS * processes)
         return Run(rate, spent, items, started.cpu_s, spent.cpu_s + free_s)
 
     return work
-
-
-def _idle_s() -> float:
-    """CPU time that no process of this machine wanted, since it started."""
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()
-    idle, waiting_for_disk = int(fields[4]), int(fields[5])
-    return (idle + waiting_for_disk) / os.sysconf("SC_CLK_TCK")

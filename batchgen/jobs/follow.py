@@ -140,7 +140,7 @@ async def _pages(store: Store, chain: Chain) -> AsyncIterator[Sequence[FollowRow
     """The done rows of all steps, from the first one on."""
     for step in chain.steps:
         after = 0
-        while page := await store.chains.follow_page(step.experiment_id, after):
+        while page := await store.follow_page(step.experiment_id, after):
             after = page[-1].item_id
             yield page
 

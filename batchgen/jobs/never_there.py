@@ -8,16 +8,17 @@ from msgspec import Struct
 from batchgen.prompts.chain_names import item_names
 from batchgen.prompts.chain_row import ChainRow
 from batchgen.steps import value_of
-from batchgen.store import Chain, Counts, FollowRow, Store
+from batchgen.store import Chain, Counts, FollowRow, ReadStore
 
 _FEWEST_ROWS = 20  # of fewer nothing is said
 _ROWS_READ = 200
 
 
 class NeverThere(Struct, frozen=True):
-    """The step was passed over by all of its rows: `paths` of its condition were in none of the
-    `rows` that were looked at."""
+    """The step, which is the experiment of that number, was passed over by all of its rows: `paths`
+    of its condition were in none of the `rows` that were looked at."""
 
+    experiment_id: int
     step: str
     when: str
     paths: tuple[str, ...]
@@ -32,7 +33,7 @@ class NeverThere(Struct, frozen=True):
         )
 
 
-async def never_there(store: Store, experiment_ids: Collection[int]) -> list[NeverThere]:
+async def never_there(store: ReadStore, experiment_ids: Collection[int]) -> list[NeverThere]:
     """Of the chains of these experiments. Only where a step was passed over by many rows, and was
     never asked, are some of these read."""
     found, counts = list[NeverThere](), await store.counts_by_experiment()
@@ -51,18 +52,19 @@ async def never_there(store: Store, experiment_ids: Collection[int]) -> list[Nev
     return found
 
 
-async def _of_step(store: Store, chain: Chain, number: int) -> list[NeverThere]:
+async def _of_step(store: ReadStore, chain: Chain, number: int) -> list[NeverThere]:
     rule, when = chain.plan.steps[number], chain.plan.conditions(number).when
     if rule.when is None or when is None:
         return []
     page = list[FollowRow]()
     for step in reversed(chain.steps[:number]):  # the one before may have been passed over, too
-        if page := await store.chains.follow_page(step.experiment_id, 0, _ROWS_READ):
+        if page := await store.follow_page(step.experiment_id, 0, _ROWS_READ):
             break
     holds = [when.holds(_names(chain, row).get) for row in page]
     if len(page) < _FEWEST_ROWS or any(holds) or not when.absent:
         return []
-    return [NeverThere(rule.name, rule.when, when.absent, len(page))]
+    step_id = chain.steps[number].experiment_id
+    return [NeverThere(step_id, rule.name, rule.when, when.absent, len(page))]
 
 
 def _names(chain: Chain, row: FollowRow) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from batchgen.worker.report import WorkerReport
 from batchgen.worker.stragglers import percentile
 
 if TYPE_CHECKING:
+    from batchgen.jobs.never_there import NeverThere
     from batchgen.store import Selection
 
 Columns = Mapping[str, Callable[[Counts], int | float]]
@@ -105,6 +106,7 @@ class Status(Struct, frozen=True):
     steps           of a run that is on several steps of a chain, or of several
     stale_to_ask    the experiments with stale rows that their steps still make, and how many of
                     these they make no more, of the first thousands
+    never_there     steps without a row whose `when` looks for what is in none of the rows before
     """
 
     at_ms: int
@@ -120,6 +122,7 @@ class Status(Struct, frozen=True):
     outdated: Mapping[int, Outdated] = field(default_factory=dict)
     steps: tuple[StepSummary, ...] = ()
     stale_to_ask: Mapping[int, int] = field(default_factory=dict)
+    never_there: "tuple[NeverThere, ...]" = ()
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -183,6 +186,12 @@ class Status(Struct, frozen=True):
                 **_counts_json(one.counts),
                 "ended": one.counts.ended,
                 "outdated": self._outdated_json(one.experiment.id),
+                "never_there": [
+                    path
+                    for found in self.never_there
+                    if found.experiment_id == one.experiment.id
+                    for path in found.paths
+                ],
             }
             for one in summary.steps
         ]
@@ -237,7 +246,19 @@ async def status_of(
         cost_note=cost_note,
         outdated=await outdated(store, config, _experiments_of(experiments)),
         stale_to_ask=await store.stale_to_ask(only) if total.stale else {},
+        never_there=await _never_there(store, experiments),
     )
+
+
+async def _never_there(
+    store: ReadStore, summaries: Sequence[ExperimentSummary]
+) -> "tuple[NeverThere, ...]":  # fmt: skip
+    steps = [step for one in summaries for step in one.steps]
+    if not any(step.counts.passed_over and not step.counts.total for step in steps):
+        return ()
+    from batchgen.jobs.never_there import never_there  # here: it loads what reads chains
+
+    return tuple(await never_there(store, [step.experiment.id for step in steps]))
 
 
 def _experiments_of(summaries: Sequence[ExperimentSummary]) -> list[Experiment]:

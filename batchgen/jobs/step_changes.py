@@ -207,7 +207,7 @@ async def ask_in_other_conversation(store: Store, there: Chain, chain: "Configur
 
 async def _ask_done(store: Store, step: ChainStep) -> int:
     asked = after = 0
-    while page := await store.chains.follow_page(step.experiment_id, after):
+    while page := await store.follow_page(step.experiment_id, after):
         after = page[-1].item_id
         done = [EndedItem(row.item_id, row.experiment_id, None, None) for row in page]
         asked += await store.reopen(done)

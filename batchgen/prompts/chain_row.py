@@ -9,7 +9,7 @@ from batchgen.items import ItemInput
 from batchgen.pool import read_item
 from batchgen.prompts.chain_names import input_of_step, item_names
 from batchgen.prompts.renderer import Renderer
-from batchgen.steps import Followed, Link, StepRule, chain_values, follow
+from batchgen.steps import Followed, Link, Lists, StepRule, chain_values, follow
 from batchgen.store import Chain
 from batchgen.text.json_text import load_json
 
@@ -31,14 +31,15 @@ class ChainRow(Struct, frozen=True):
     @classmethod
     def of(
         cls, chain: Chain, number: int, item_id: int, input_json: str, links: Sequence[Link],
-        gathered: Sequence[Sequence[Link]] = (),
+        gathered: Sequence[Sequence[Link]] = (), lists: Lists | None = None,
     ) -> "ChainRow":  # fmt: skip
-        """Raises InputError for an item that cannot be read."""
+        """Raises InputError for an item that cannot be read. Of one that takes values from `lists`
+        nothing may be changed."""
         first_id, first_json = (
             (links[0].item_id, links[0].input_json) if links else (item_id, input_json)
         )
         first = read_item(load_json(first_json), f"item {first_id}")
-        values = chain_values(chain.plan, number, links, gathered)
+        values = chain_values(chain.plan, number, links, gathered, lists)
         if links:
             values |= load_json(input_json)
         return cls(chain, number, input_json, links, gathered, first_id, first, values)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "NO_LIST", "Child", "Followed", "Link", "Plan", "StepRule", "chain_values", "follow",
+    "NO_LIST", "Child", "Followed", "Link", "Lists", "Plan", "StepRule", "chain_values", "follow",
     "value_of",
 ]  # fmt: skip
 
@@ -26,6 +26,6 @@ if TYPE_CHECKING:
     from batchgen.steps.follow import follow
     from batchgen.steps.links import Child, Followed, Link
     from batchgen.steps.plan import NO_LIST, Plan, StepRule
-    from batchgen.steps.values import chain_values, value_of
+    from batchgen.steps.values import Lists, chain_values, value_of
 else:
     __getattr__ = names_on_demand(__name__, __all__, "links", "plan", "values", "follow")

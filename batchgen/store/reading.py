@@ -27,7 +27,7 @@ from batchgen.store.transactions.known_parsers import KnownParsers
 
 if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
-    from batchgen.store.chain_records import Chain, ChainRow, MadeOf
+    from batchgen.store.chain_records import Chain, ChainRow, FollowRow, MadeOf
     from batchgen.store.database import Reads
     from batchgen.store.values import Selection
 
@@ -161,6 +161,15 @@ class ReadStore:
         from batchgen.store.transactions import links
 
         return await self._db.read(links.links_of, item_ids)
+
+    async def follow_page(
+        self, experiment_id: int, after: int, limit: int = 250
+    ) -> "list[FollowRow]":
+        """The next done rows of a step after row `after`, with what they were made of; an empty
+        page at the end. After a change of the plan, step by step from the first one."""
+        from batchgen.store.transactions import refollow
+
+        return await self._db.read(refollow.follow_page, experiment_id, after, limit)
 
     async def stale_to_ask(self, experiment_ids: Sequence[int] | None = None) -> dict[int, int]:
         """Of these experiments, or of all, those with stale rows that their steps still make; all

@@ -1,7 +1,7 @@
 """The chains that a worker's items belong to, where experiments have steps."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from batchgen.clock import clock_ms
@@ -10,6 +10,7 @@ from batchgen.store import Store
 
 if TYPE_CHECKING:
     from batchgen.prompts.chain_row import ChainRow
+    from batchgen.steps import Lists
     from batchgen.store import Chain
 
 # Somebody may enqueue again with other rules; what was followed by the old ones is parsed again.
@@ -25,6 +26,8 @@ class Chains:
         self._known: dict[int, tuple[Chain, int] | None] = dict.fromkeys(plain)
         self._look_at: dict[int, int] = {}
         self._reading = asyncio.Lock()
+        self._lists: Lists | None = None
+        self._row_of: Callable[..., ChainRow] = _not_read
 
     def is_to_be_read(self, experiment_id: int) -> bool:
         """Whether its chain is not known, or was read a while ago."""
@@ -38,19 +41,33 @@ class Chains:
             if self.is_to_be_read(experiment_id):
                 look_at = clock_ms() + _LOOK_EVERY_MS
                 chain = await self._store.chain_of(experiment_id)
+                if chain is not None and self._lists is None:
+                    self._load()
                 self._known[experiment_id] = _place_in(chain, experiment_id)
                 self._look_at[experiment_id] = look_at
 
-    def row(self, item: Item) -> "ChainRow | None":
+    def _load(self) -> None:
+        """What few experiments have a use for, once and not for each row."""
+        from batchgen.prompts.chain_row import ChainRow
+        from batchgen.steps import Lists
+
+        self._lists, self._row_of = Lists(), ChainRow.of
+
+    def row(self, item: Item, *, for_user_code: bool) -> "ChainRow | None":
         """The item as a row of its chain, which was read; None: its experiment has no steps. Raises
-        InputError when it cannot be read."""
+        InputError when it cannot be read. What is `for_user_code` may be changed by that."""
         known = self._known[item.experiment_id]
         if known is None:
             return None
-        from batchgen.prompts.chain_row import ChainRow  # here: few experiments have steps
-
         chain, number = known
-        return ChainRow.of(chain, number, item.id, item.input_json, item.links, item.gathered)
+        lists = None if for_user_code else self._lists
+        return self._row_of(
+            chain, number, item.id, item.input_json, item.links, item.gathered, lists
+        )
+
+
+def _not_read(*_: object) -> "ChainRow":
+    raise AssertionError("no chain was read")
 
 
 def _place_in(chain: "Chain | None", experiment_id: int) -> "tuple[Chain, int] | None":

@@ -110,7 +110,7 @@ class Requests:
         parser_id, parser = known or await self._load_parser(item.experiment_id)
         if self._chains.is_to_be_read(item.experiment_id):
             await self._chains.read(item.experiment_id)
-        row = self._chains.row(item)
+        row = self._chains.row(item, for_user_code=parser.kind == "function")
         key = (item.recipe_id, row.chain.plan_id if row else None)
         renderer = self._renderers.get(key) or await self._renderer(item.recipe_id, row)
         if row is None:
@@ -138,7 +138,7 @@ class Requests:
         when the chain's item cannot be read."""
         if self._chains.is_to_be_read(item.experiment_id):
             await self._chains.read(item.experiment_id)
-        row = self._chains.row(item)
+        row = self._chains.row(item, for_user_code=True)
         assert row is not None  # only rows of steps run code
         return PreparedCode(await self._function(item.experiment_id), row)
 

@@ -170,7 +170,9 @@ async def test_where_an_empty_list_leaves_nothing_to_gather_it_is_said(project: 
     project.pool(topics(1))
     assert (await project.batchgen("run", "pool.jsonl")).code == 3
     failed = (await project.batchgen("failures")).out
-    assert "nothing to gather: an empty list or a condition has ended all of its chains" in failed
+    assert (
+        "nothing to gather: a `when` that does not hold, or an empty list, has ended all" in failed
+    )
     assert "Mend what failed before it, or the list or the condition that ended it" in failed
     assert (await project.batchgen("verify")).code == 0
 

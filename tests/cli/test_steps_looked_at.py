@@ -242,4 +242,9 @@ async def test_a_condition_that_held_for_no_row_as_its_path_was_in_none_is_told(
         "is null or missing in all 20 rows that were looked at"
     )
     assert (warning in said, any("has no row" in line for line in said)) == (is_told, is_told)
+    shown = (await project.batchgen("status")).out.splitlines()
+    assert (warning.removeprefix("warning: ") in shown) is is_told
+    status = (await project.batchgen("status", "--json")).json
+    never_there = [step["never_there"] for step in status["experiments"][0]["steps"]]
+    assert never_there == [[], ["judge.scor"] if is_told else []]
     assert simulator.calls == items

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from batchgen.errors import ParseError, UsageError
-from batchgen.steps import Child, Followed, Link, Plan, StepRule, chain_values, follow
+from batchgen.steps import Child, Followed, Link, Lists, Plan, StepRule, chain_values, follow
 from batchgen.where import Path, Where
 
 ITEM = {"id": "a-1", "input": {"topic": "tea", "words": ["x"]}, "metadata": {"lang": "en"}}
@@ -132,6 +132,21 @@ def test_a_row_sees_the_steps_and_the_elements_before_it() -> None:
     assert chain_values(JUDGED, 2, links) == {
         "questions": ["why?"], "answer": "so", "question": "why?",
     }  # fmt: skip
+
+
+def test_a_long_list_is_read_once_for_all_of_its_elements() -> None:
+    lists, questions = Lists(), [f"why {n}?" for n in range(200)]
+
+    def seen(list_of: list[str], row: int = 0) -> Any:
+        links = (link(0, list_of), link(1, row=row, input_json=f'{{"question": "why {row}?"}}'))
+        return chain_values(JUDGED, 2, links, lists=lists)
+
+    first, second = seen(questions), seen(questions, row=1)
+    assert (first["questions"], first["question"]) == (questions, "why 0?")
+    assert (second["questions"], second["question"]) == (questions, "why 1?")
+    assert second["questions"] is first["questions"]
+    assert seen([*questions, "more?"])["questions"] == [*questions, "more?"]
+    assert seen(questions)["questions"] == questions
 
 
 def test_a_step_that_was_passed_over_is_null() -> None:

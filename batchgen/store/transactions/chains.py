@@ -18,13 +18,6 @@ class Chains:
     def __init__(self, database: "Database") -> None:
         self._db = database
 
-    async def follow_page(
-        self, experiment_id: int, after: int, limit: int = 250
-    ) -> list[FollowRow]:
-        """The next done rows of a step after row `after`, with what they were made of; an empty
-        page at the end. After a change of the plan, step by step from the first one."""
-        return await self._db.read(refollow.follow_page, experiment_id, after, limit)
-
     async def standing_children(
         self, rows: Sequence[tuple[FollowRow, Followed]]
     ) -> set[tuple[int, int, int]]:

@@ -77,7 +77,10 @@ class _Gathering:
         rows = sum(row.experiment_id == before.experiment_id for row in members) or len(members)
         why = f"none of its {rows} rows is done" if rows > 1 else "what it gathers is not done"
         if all(row.result_state == State.DONE for row in members):
-            why = "nothing to gather: an empty list or a condition has ended all of its chains"
+            why = (
+                "nothing to gather: a `when` that does not hold, or an empty list, has ended all "
+                "that it waited for; no call was made"
+            )
         if there is None:
             self._add(number, root, gatherer, gathered, "" if done else why)
         elif there.gathered != gathered or there.state == State.STALE or there.outdated:
