@@ -209,6 +209,13 @@ def status_mb(pid: int, field: str) -> float:
     return 0.0
 
 
+def cpu_s_of(pid: int, *, of_children: bool = False) -> float:
+    """What a process has used of the CPU so far; or those of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = fields[13:15] if of_children else fields[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def interleaved(rounds: int, *callables: Callable[[], T]) -> list[list[T]]:
     """Call A B C A B C ...: for each callable, what its rounds gave."""
     results: list[list[T]] = [[] for _ in callables]

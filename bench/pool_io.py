@@ -13,13 +13,24 @@ import os
 import random
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
-from bench.measure import Figure, Options, Spent, Table, interleaved, median, spend
+from bench.measure import (
+    Figure,
+    Options,
+    Spent,
+    Table,
+    cpu_s_of,
+    interleaved,
+    median,
+    spend,
+    start,
+)
 
 NAME = "pool_io"
 
@@ -29,6 +40,8 @@ _CHUNK_ROWS = 20_000  # as batchgen itself
 _PAGE_ROWS = 500
 _GOALS = {"enqueue": 0.8, "the same pool again": 1.5, "export": 0.6}
 _GOAL_RSS_MB = 120
+_GOAL_FLAT = 1.2
+_MILLION = 1_000_000
 
 _HOME = Path(__file__).parents[1]
 _PRAGMAS = (
@@ -42,6 +55,8 @@ def run(options: Options) -> Table:
     bench = _Bench(options.work_dir)
     for size in sizes:
         bench.measure(size, rounds=1 if size > 1_000_000 else 3)
+    if options.large:
+        bench.measure_by_million(10_000_000)
     return Table(
         "Pool in, results out",
         ("rows", "what", "rows/s", "wall µs/row", "CPU µs/row", "peak RSS MB", "speed to raw"),
@@ -57,6 +72,7 @@ def run(options: Options) -> Table:
             "raw export: one SELECT over batchgen's own tables, the texts of its columns put "
             "into a line, written; no JSON is read. The flat one reads a single table that has "
             "the lines' texts side by side.",
+            *bench.notes,
         ),
     )
 
@@ -66,12 +82,10 @@ class _Bench:
         self.dir = work_dir
         self.rows: list[tuple[str, ...]] = []
         self.figures: list[Figure] = []
+        self.notes: list[str] = []
 
     def measure(self, size: int, rounds: int) -> None:
-        (self.dir / "prompt.txt").write_text("Write about {topic}:\n{text}\n")
-        (self.dir / "config.yaml").write_text(
-            "model: {model: none}\nprompts: {user_prompt_path: prompt.txt}\ndatabase: ours.db\n"
-        )
+        self._configure()
         _spend_well("-m", "bench.pool_io", "make-pool", self.dir / "pool.jsonl", str(size))
         enqueued = interleaved(
             rounds,
@@ -93,6 +107,43 @@ class _Bench:
         )
         self._tell(size, "export", exported, ("raw, same tables", "raw, flat table"))
         for name in ("ours.db", "flat.db", "ours.jsonl", "raw.jsonl", "pool.jsonl"):
+            self._remove(name)
+
+    def _configure(self) -> None:
+        (self.dir / "prompt.txt").write_text("Write about {topic}:\n{text}\n")
+        (self.dir / "config.yaml").write_text(
+            "model: {model: none}\nprompts: {user_prompt_path: prompt.txt}\ndatabase: ours.db\n"
+        )
+
+    def measure_by_million(self, size: int) -> None:
+        """CPU of an enqueueing of short lines, a million after another."""
+        self._configure()
+        with (self.dir / "short.jsonl").open("w") as file:
+            for number in range(size):
+                file.write(f'{{"topic": "{number * 7919:>12}", "text": "{number:>36}"}}\n')
+        self._remove("ours.db")
+        running = start([sys.executable, "-m", "batchgen", "-q", "enqueue", "short.jsonl"],
+                        cwd=self.dir, env={"PYTHONPATH": str(_HOME)})  # fmt: skip
+        marks = [(0, 0.0)]
+        while not running.ended:
+            time.sleep(0.05)
+            if (rows := _rows_in(self.dir / "ours.db")) >= len(marks) * _MILLION:
+                marks.append((rows, cpu_s_of(running.pid)))
+        spent = _well(running.wait(), "enqueue short.jsonl")
+        marks[-1 if marks[-1][0] > size - _MILLION // 2 else len(marks) :] = [(size, spent.cpu_s)]
+        us = [(s - s0) / (n - n0) * 1e6 for (n0, s0), (n, s) in pairwise(marks)]
+        self._add_row(size, "batchgen enqueue, lines of 80 bytes", [spent], [spent])
+        self.notes.append(
+            f"Lines of 80 bytes, {size:,} of them: CPU µs/row of each million in turn: "
+            f"{', '.join(f'{one:.1f}' for one in us)}."
+        )
+        self.figures += [
+            Figure(f"enqueue of {size:,} short lines: CPU of the last million, to the first",
+                   us[-1] / us[0], "x", f"<= {_GOAL_FLAT}", us[-1] / us[0] <= _GOAL_FLAT),
+            Figure(f"enqueue of {size:,} short lines: peak RSS", spent.peak_rss_mb, "MB",
+                   f"<= {_GOAL_RSS_MB}", spent.peak_rss_mb <= _GOAL_RSS_MB),
+        ]  # fmt: skip
+        for name in ("ours.db", "short.jsonl"):
             self._remove(name)
 
     def _tell(
@@ -152,9 +203,22 @@ def _ratio(raw: list[Spent], ours: list[Spent]) -> float:
 def _spend_well(*arguments: str | Path, cwd: Path = _HOME) -> Spent:
     spent = spend([sys.executable, *arguments], cwd=cwd, env={"PYTHONPATH": str(_HOME)},
                   timeout_s=7200)  # fmt: skip
+    return _well(spent, " ".join(map(str, arguments)))
+
+
+def _well(spent: Spent, what: str) -> Spent:
     if spent.exit_code:
-        raise RuntimeError(f"{arguments}: exit {spent.exit_code}\n{spent.output}")
+        raise RuntimeError(f"{what}: exit {spent.exit_code}\n{spent.output}")
     return spent
+
+
+def _rows_in(database: Path) -> int:
+    """So far; 0, where there is no table yet."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+            return int(db.execute("select coalesce(max(id), 0) from items").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
 
 
 # What the processes do

@@ -23,7 +23,7 @@ from tests.kits.postgres import Server as Postgres
 NAME = "postgres"
 BATCHES, WORKERS = (1, 10, 100), (1, 4, 8)
 GOAL_CPU_US, GOAL_SPEED, GOAL_CLAIM_MS, GOAL_LIMITED = 45, 1.5, 10, 0.9
-GOAL_HELD, GOAL_NEW, GOAL_KNOWN, GOAL_EXPORT = 0.8, 25_000, 100_000, 45_000
+GOAL_HELD, GOAL_NEW, GOAL_KNOWN, GOAL_EXPORT, GOAL_MOVE = 0.8, 25_000, 100_000, 45_000, 15_000
 _NO_LIMIT_RPM = 10**9  # that is looked after all the same
 
 
@@ -37,6 +37,14 @@ class Crew:
     p50_ms: float
     p99_ms: float
     fairness: float  # the slowest worker's items to the fastest one's
+
+
+@dataclass(frozen=True)
+class _OnServer:
+    """What a command took, and the CPU of the server's processes for it."""
+
+    spent: Spent
+    server_s: float = 0.0
 
 
 def run(options: Options) -> Table:
@@ -55,7 +63,8 @@ def run(options: Options) -> Table:
             "Exchanges: workers in processes of their own hand in answers of about 1.5 kB and "
             "claim as many items. In brackets: CPU an item in the workers, µs; that of the "
             "server's processes for them; p99 of an exchange, ms; the slowest worker's items to "
-            "the fastest one's.",
+            "the fastest one's. Rows: CPU a row in the command, and in the server's processes for "
+            "it.",
             "The server runs on this machine, durable and on its disk as SQLite does, and takes "
             "its CPU from the same cores: with more cores it gains, and SQLite does not.",
         ),
@@ -179,39 +188,64 @@ class _Bench:
         size = 30_000 if self._options.quick else 300_000
         project = make_project(self._dir / "pools", model.base_url, items=1, parser="raw")
         write_pool(project.pool, size)
-        url = ""
+        url = server.url("pools")
 
-        def fresh() -> Spent:
-            nonlocal url
-            url = create(server, "pools")
-            return project.spend("--db", url, "enqueue", "pool.jsonl")
+        def on_server(*arguments: str) -> _OnServer:
+            before_s = server_database.spent_by_ended(server)
+            spent = project.spend("--db", url, *arguments)
+            return _OnServer(spent, server_database.spent_by_ended(server) - before_s)
 
-        def fresh_file() -> Spent:
+        def fresh() -> _OnServer:
+            create(server, "pools")
+            return on_server("enqueue", "pool.jsonl")
+
+        def fresh_file() -> _OnServer:
             for file in project.path.glob("batchgen.db*"):
                 file.unlink()
-            return project.spend("enqueue", "pool.jsonl")
+            return _OnServer(project.spend("enqueue", "pool.jsonl"))
 
         new = interleaved(self._rounds, fresh_file, fresh)
         self._tell_rows("enqueue, new rows", size, new, GOAL_NEW)
         known = interleaved(
-            self._rounds, lambda: project.spend("enqueue", "pool.jsonl"),
-            lambda: project.spend("--db", url, "enqueue", "pool.jsonl"),
+            self._rounds, lambda: _OnServer(project.spend("enqueue", "pool.jsonl")),
+            lambda: on_server("enqueue", "pool.jsonl"),
         )  # fmt: skip
         self._tell_rows("enqueue, known rows", size, known, GOAL_KNOWN)
         finish(project.database, size)
         server_database.finish(url, size)
         exported = interleaved(
-            self._rounds, lambda: project.spend("export", "-o", "sqlite.jsonl"),
-            lambda: project.spend("--db", url, "export", "-o", "postgres.jsonl"),
+            self._rounds, lambda: _OnServer(project.spend("export", "-o", "sqlite.jsonl")),
+            lambda: on_server("export", "-o", "postgres.jsonl"),
         )  # fmt: skip
         self._tell_rows("export", size, exported, GOAL_EXPORT)
+        self._moves(project, server, size)
 
-    def _tell_rows(self, what: str, size: int, found: list[list[Spent]], goal: float) -> None:
-        ours, theirs = (size / median(spent.wall_s for spent in one) for one in found)
-        cpu = [median(spent.cpu_s for spent in one) / size * 1e6 for one in found]
-        self.rows.append((f"{what}: rows/s ({size:,} rows)", f"{ours:,.0f} ({cpu[0]:.0f} µs)",
-                          f"{theirs:,.0f} ({cpu[1]:.0f} µs)", f"{theirs / ours:.2f}"))  # fmt: skip
-        self._least(f"{what}", theirs, "rows/s", goal)
+    def _moves(self, project: Project, server: Postgres, size: int) -> None:
+        """Of items that are done, from where the exports were to a place that is not there yet."""
+
+        def moved(source: str, target: str) -> _OnServer:
+            before_s = server_database.spent_by_ended(server)
+            spent = project.spend("move", source, target)
+            return _OnServer(spent, server_database.spent_by_ended(server) - before_s)
+
+        def to_server() -> _OnServer:
+            shutil.copyfile(project.database, project.path / "source.db")
+            return moved("source.db", create(server, "moved"))
+
+        def to_file() -> _OnServer:
+            for file in project.path.glob("back.db*"):
+                file.unlink()
+            return moved(create(server, "moved", "pools"), "back.db")
+
+        found = interleaved(self._rounds, to_file, to_server)
+        self._tell_rows("move of done items, to SQLite and to PostgreSQL", size, found, GOAL_MOVE)
+
+    def _tell_rows(self, what: str, size: int, found: "list[list[_OnServer]]", goal: float) -> None:
+        speeds = [size / median(one.spent.wall_s for one in several) for several in found]
+        texts = [_rows_text(size, several) for several in found]
+        self.rows.append((f"{what}: rows/s ({size:,} rows)", *texts,
+                          f"{speeds[1] / speeds[0]:.2f}"))  # fmt: skip
+        self._least(f"{what}", min(speeds) if what.startswith("move") else speeds[1], "rows/s", goal)
 
     def _least(self, what: str, value: float, unit: str, goal: float) -> None:
         self.figures.append(Figure(what, value, unit, f">= {goal:,g}", value >= goal))
@@ -275,6 +309,14 @@ def _all_ended(probes: "list[subprocess.Popen[bytes]]"):  # type: ignore[no-unty
 
 def _ratio(some: list[Crew], others: list[Crew]) -> float:
     return median(c.items_per_s for c in some) / median(c.items_per_s for c in others)
+
+
+def _rows_text(size: int, found: list[_OnServer]) -> str:
+    wall_s = median(one.spent.wall_s for one in found)
+    cpu_us = median(one.spent.cpu_s for one in found) / size * 1e6
+    server_us = median(one.server_s for one in found) / size * 1e6
+    server = f" + {server_us:.0f}" if server_us else ""
+    return f"{size / wall_s:,.0f} ({cpu_us:.0f}{server} µs)"
 
 
 def _crew_text(found: list[Crew]) -> str:

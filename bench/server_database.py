@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from batchgen.clock import now_ms
 from batchgen.store import key_of_content
 from batchgen.text.json_text import content_of, dump_json
 from bench.job import item_text
+from bench.measure import cpu_s_of
 from bench.table import ANSWER, REST
 from tests.kits.postgres import Server
 
@@ -20,6 +22,10 @@ _SETTINGS = {
     "shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min",
 }  # fmt: skip
 _CHUNK = 100_000
+_OTHERS = (
+    "select count(*) from pg_stat_activity"
+    " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+)
 
 
 @contextmanager
@@ -117,9 +123,13 @@ def spent_by_server(url: str) -> float:
             "select pid from pg_stat_activity where datname = current_database()"
             " and pid <> pg_backend_pid()"
         )]  # fmt: skip
-    return sum(map(_cpu_s, pids))
+    return sum(map(cpu_s_of, pids))
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def spent_by_ended(server: Server) -> float:
+    """The same of all that have ended, whatever they were connected to, when all have."""
+    while server.execute(_OTHERS) != [(0,)]:
+        time.sleep(0.02)
+    return cpu_s_of(server.pid, of_children=True)
+
+

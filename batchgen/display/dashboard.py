@@ -33,6 +33,7 @@ from batchgen.display.status import (
     latency_text,
     learned_line,
     left_s,
+    moved_line,
     rate_unit,
     reasons_text,
     server_lines,
@@ -108,6 +109,8 @@ class Dashboard(Struct, frozen=True):
     def _middle(self, width: int) -> Iterator[Text]:
         """What is known of all experiments together."""
         total, recent = self.status.total, self.history.recent
+        if self.status.moved_to:
+            yield from sentence(moved_line(self.status.moved_to), width, "yellow")
         rate = recent.items_per_s if recent else self.status.items_per_s
         yield from self._rate_and_latency(rate, width)
         tokens = f"{total.prompt_tokens:,} in, {total.completion_tokens:,} out"

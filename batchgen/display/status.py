@@ -68,7 +68,14 @@ def status_text(status: Status, commands: Commands) -> str:
     lines += server_lines(status)
     for worker in status.workers:
         lines += _worker_lines(worker, status.at_ms, commands)
+    if status.moved_to:
+        lines = [moved_line(status.moved_to), "", *lines]
     return "\n".join(lines)
+
+
+def moved_line(moved_to: str) -> str:
+    """What is shown is what the database was when it was moved."""
+    return f"This database was moved to {moved_to}, and takes no more work: it is as it was then."
 
 
 def rate_unit(status: Status) -> str:

@@ -20,19 +20,19 @@ async def write_plain(
     """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
 
-    def write(lines: bytes) -> None:
+    def write(page: list[ResultRow]) -> None:
+        lines = "".join(map(export_line, page)).encode()
         file.write(lines)
         digest.update(lines)
 
-    async def write_and_read_on(lines: bytes, after: int) -> list[ResultRow]:
-        reading = store.result_page(experiment.id, state, after, PAGE_ROWS)
-        page, _ = await asyncio.gather(reading, asyncio.to_thread(write, lines))
-        return page
+    async def write_and_read_on(page: list[ResultRow]) -> list[ResultRow]:
+        reading = store.result_page(experiment.id, state, page[-1].id, PAGE_ROWS)
+        next_page, _ = await asyncio.gather(reading, asyncio.to_thread(write, page))
+        return next_page
 
     page = await store.result_page(experiment.id, state, 0, PAGE_ROWS)
     while page:
         rows += len(page)
         progress(rows)
-        lines = "".join(map(export_line, page)).encode()
-        page = await uninterrupted(write_and_read_on(lines, page[-1].id))
+        page = await uninterrupted(write_and_read_on(page))
     return rows, digest.hexdigest()

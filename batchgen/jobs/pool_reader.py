@@ -155,7 +155,7 @@ class PoolReader:
     def _count_empty(self, variables: Mapping[str, Any]) -> None:
         for name in self._in_templates:
             value = variables.get(name, name)
-            if value is None or value == "":
+            if not value and (value is None or value == ""):
                 self._progress.empty[name] += 1
 
     def _is_good(self, item: PoolItem, names: tuple[str, ...]) -> bool:

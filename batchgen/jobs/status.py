@@ -107,6 +107,7 @@ class Status(Struct, frozen=True):
     stale_to_ask    the experiments with stale rows that their steps still make, and how many of
                     these they make no more, of the first thousands
     never_there     steps without a row whose `when` looks for what is in none of the rows before
+    moved_to        where the whole database was moved, and its work goes on
     """
 
     at_ms: int
@@ -123,6 +124,7 @@ class Status(Struct, frozen=True):
     steps: tuple[StepSummary, ...] = ()
     stale_to_ask: Mapping[int, int] = field(default_factory=dict)
     never_there: "tuple[NeverThere, ...]" = ()
+    moved_to: str | None = None
 
     @property
     def reports(self) -> list[WorkerReport]:
@@ -165,6 +167,7 @@ class Status(Struct, frozen=True):
             ],
             "total": _counts_json(self.total) | _unknown_json(self.unknown),
             **({"cost_note": self.cost_note} if self.cost_note else {}),
+            **({"moved_to": self.moved_to} if self.moved_to else {}),
             "items_per_s": round(self.items_per_s, 3),
             "learned_requests_per_minute": self.learned_rpm and round(self.learned_rpm, 1),
             "latency_p50_s": self.latency_p50_s,
@@ -247,6 +250,7 @@ async def status_of(
         outdated=await outdated(store, config, _experiments_of(experiments)),
         stale_to_ask=await store.stale_to_ask(only) if total.stale else {},
         never_there=await _never_there(store, experiments),
+        moved_to=await store.moved_to(),
     )
 
 

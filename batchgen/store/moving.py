@@ -9,7 +9,7 @@ work.
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress
 
 Told = Callable[[str, int], object]
-
-_TELL_EVERY = 1000
 
 
 class Moved(Struct, frozen=True):
@@ -139,14 +137,15 @@ def _copy(source: Source, target: Target, tell: Told) -> None:
     for table in TABLES:
         known = target.columns(table)
         columns = [name for name in source.columns(table) if name in known]
-        target.add(table, columns, _told(table, source.rows(table, columns), tell))
+        target.add(table, columns, _told(table, source.pages(table, columns), tell))
 
 
-def _told(table: str, rows: Iterator[Row], tell: Told) -> Iterator[Row]:
-    for n, row in enumerate(rows):
-        if n % _TELL_EVERY == 0:
-            tell(table, n)
-        yield row
+def _told(table: str, pages: Iterator[Sequence[Row]], tell: Told) -> Iterator[Sequence[Row]]:
+    rows = 0
+    for page in pages:
+        tell(table, rows)
+        yield page
+        rows += len(page)
 
 
 def _prove(source: Source, target: Target, tell: Told) -> None:

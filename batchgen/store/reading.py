@@ -63,6 +63,10 @@ class ReadStore:
         """What is to be known of the engine that keeps this database; none when all is well."""
         return self._db.warnings()
 
+    async def moved_to(self) -> str | None:
+        """Where all of it was moved, without its password; since then this one takes no work."""
+        return await self._db.read(look.moved_to)
+
     # Look: how it goes
 
     async def experiments(self) -> list[Experiment]:

@@ -12,6 +12,8 @@ from batchgen.store.transaction import Transaction
 
 Row = tuple[Any, ...]
 
+PAGE_ROWS = 512
+
 TABLES: Mapping[str, str] = {
     "parsers": "id", "plans": "id", "experiments": "id", "recipes": "id",
     "variants": "experiment_id, number", "servers": "id", "items": "id", "item_keys": "key",
@@ -86,8 +88,8 @@ class Source(End, Protocol):
     def moved_to(self) -> Move | None:
         """That by which it was moved away, or was to be."""
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Row]:
-        """All of a table, in its order, read as they are taken."""
+    def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
+        """All rows of a table, in its order, so many at a time as one has in memory."""
 
     def numbers(self) -> Mapping[str, int]:
         """Of each table that is numbered, the highest number that was given out; 0: none."""
@@ -106,7 +108,7 @@ class Target(End, Protocol):
     def has_come(self, move_id: str) -> bool:
         """Whether it is the one to which this move went."""
 
-    def add(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    def add(self, table: str, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> None:
         """Rows as a source gives them."""
 
     def fill_up(self, numbers: Mapping[str, int]) -> None:

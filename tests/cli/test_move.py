@@ -2,6 +2,7 @@
 databases work."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,22 @@ async def test_there_and_back_nothing_is_another(rich: Project, there: PostgresA
     assert (await well(rich, "--db", "back.db", "verify")).code == 0
 
 
+async def test_from_any_kind_to_any_kind(
+    rich: Project, there: PostgresAddress, postgres_server: Cluster
+) -> None:
+    before = rows_of(rich.file)
+    elsewhere = postgres_server.new_database("template0")
+    places = ["batchgen.db", "other.db", there.url, elsewhere.url, "back.db"]
+    for old, new in pairwise(places):
+        await well(rich, "move", old, new)
+        await well(rich, "--db", new, "verify")
+        refused = await rich.batchgen("--db", old, "work")
+        assert refused.code == 1
+        assert "takes no more work" in refused.err
+    assert rows_of(rich.path / "back.db") == before
+    postgres_server.drop(elsewhere)
+
+
 @pytest.mark.parametrize("name", ["demo", "default"])
 async def test_the_export_is_the_same_on_all_three(
     rich: Project, there: PostgresAddress, name: str
@@ -159,7 +177,12 @@ async def test_the_old_one_takes_no_more_work(
         assert refused.code == 1, (command, refused)
         assert f"was moved to {name}, and takes no more work. Go on there" in refused.err, command
     assert simulator.calls == calls
-    assert (await rich.batchgen("--db", old, "status", "--experiment", "default")).code == 0
+    said = await well(rich, "--db", old, "status", "--experiment", "default")
+    assert said.out.startswith(f"This database was moved to {name}, and takes no more work")
+    told = json.loads((await well(rich, "--db", old, "status", "--json")).out)
+    assert told["moved_to"] == name
+    there_now = await well(rich, "--db", new, "status", "--json")
+    assert "moved_to" not in json.loads(there_now.out)
     await well(rich, "--db", old, "export", "--experiment", "default", "-o", "x.jsonl")
     again = await rich.batchgen("move", old, new)
     assert again.code == 0

@@ -113,7 +113,7 @@ class PostgresEngine:
         return SeenKeys()
 
     def add_items(
-        self, db: Transaction, into: Intake, rows: Sequence[NewItem], priority: int
+        self, db: PostgresTransaction, into: Intake, rows: Sequence[NewItem], priority: int
     ) -> Added:
         self._chunk = Chunk(db, self._pass)
         return add_items(db, self._chunk, into, rows, priority)

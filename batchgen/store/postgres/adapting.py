@@ -2,14 +2,17 @@
 written once. Whole numbers have 64 bits, yes and no are 1 and 0, a sum is a number, JSON is text.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 
 from msgspec.json import Encoder
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.pq import Format
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
+_OID_OF_BYTEA, _OID_OF_BYTEA_LIST = 17, 1001
 _NUL = "\0"
 _IN_ITS_PLACE = "\ufffd"  # no type of PostgreSQL takes U+0000
 _encoder = Encoder()  # bytes become base64
@@ -17,6 +20,18 @@ _encoder = Encoder()  # bytes become base64
 
 class Json(bytes):
     """A document, as it goes out."""
+
+
+class ByteaList(bytes):
+    """A list of bytea as it goes out in binary; `bytea_list` makes one."""
+
+
+class _ByteaListDumper(Dumper):
+    format = Format.BINARY
+    oid = _OID_OF_BYTEA_LIST
+
+    def dump(self, obj: ByteaList) -> Buffer | None:
+        return obj
 
 
 class _JsonDumper(Dumper):
@@ -50,10 +65,20 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_dumper(bool, Int8BinaryDumper)
     adapters.register_dumper(str, _TextDumper)
     adapters.register_dumper(Json, _JsonDumper)
+    adapters.register_dumper(ByteaList, _ByteaListDumper)
     adapters.register_loader("bool", _BoolLoader)
     adapters.register_loader("numeric", _NumericLoader)
     for kind in ("json", "jsonb"):
         adapters.register_loader(kind, TextLoader)
+
+
+def bytea_list(values: Sequence[bytes]) -> ByteaList:
+    """Of values of the same length. The driver's own takes a step in Python for each."""
+    if not values:
+        return ByteaList(struct.pack(">iii", 0, 0, _OID_OF_BYTEA))
+    head = struct.pack(">iiiii", 1, 0, _OID_OF_BYTEA, len(values), 1)
+    length = struct.pack(">i", len(values[0]))
+    return ByteaList(head + length + length.join(values))
 
 
 def as_json(rows: Sequence[Mapping[str, object]]) -> Json:

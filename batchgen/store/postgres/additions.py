@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from batchgen.errors import StoreRefusedError
 from batchgen.items import NewItem
+from batchgen.store.postgres.adapting import bytea_list
 from batchgen.store.postgres.leases import Lease
 from batchgen.store.postgres.pool_memory import MetItems, NewKeys
+from batchgen.store.postgres.transaction import PostgresTransaction
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import additions
@@ -17,10 +19,9 @@ from batchgen.store.transactions.new_rows import NewRow
 from batchgen.store.transactions.packed import packed
 from batchgen.store.transactions.rows import listed
 from batchgen.store.values import Added, Intake, NewRows
-from batchgen.text.json_text import load_json
 
 if TYPE_CHECKING:
-    from batchgen.store.database import Database
+    from batchgen.store.postgres.connection import Database
 
 _NUL, _IN_ITS_PLACE = "\0", "\ufffd"
 
@@ -42,19 +43,15 @@ class Pass:
 class Chunk:
     """One transaction of a pass; both `PoolPass` and `PoolCount`."""
 
-    def __init__(self, db: Transaction, of: Pass) -> None:
+    def __init__(self, db: PostgresTransaction, of: Pass) -> None:
         self._db = db
         self._pass = of
         self.met: Mapping[int, int] = {}
         self.new: Sequence[bytes] = ()
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """In the order of the keys, which touches each page of their index once."""
-        in_order = sorted({*keys})
-        (text,) = self._db.execute("look_up_keys", {"keys": b"".join(in_order)}).fetchone()
-        item_ids: list[int | None] = load_json(text)
-        found = {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
-        return found if self._pass.new is None else found | self._pass.new.find(in_order)
+        found = dict(self._db.rows_in_binary("look_up_keys", {"keys": bytea_list(keys)}))
+        return found if self._pass.new is None else found | self._pass.new.find(keys)
 
     def count_met(self, item_ids: Iterable[int]) -> dict[int, int]:
         return self._pass.met.count(item_ids)
@@ -125,7 +122,7 @@ class Additions:
     async def add_items(
         self, into: Intake, items: Sequence[NewItem], priority: int, begun: Callable[[], object]
     ) -> Added:
-        def add(db: Transaction) -> tuple[Added, Chunk]:
+        def add(db: PostgresTransaction) -> tuple[Added, Chunk]:
             begun()
             self._lease.check(db)
             _check_experiment(db, into.experiment_id)
@@ -145,7 +142,7 @@ class Additions:
         return first
 
     async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> NewRows:
-        def count(db: Transaction) -> tuple[NewRows, Chunk]:
+        def count(db: PostgresTransaction) -> tuple[NewRows, Chunk]:
             chunk = Chunk(db, self._pass)
             return additions.count_new(chunk, into, items, first), chunk
 

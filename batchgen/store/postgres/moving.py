@@ -1,13 +1,12 @@
 """A database as one end of a move: nobody else writes to it meanwhile, as the lock of all that
-write is held. Rows come and go by COPY."""
+write is held. Rows go in by COPY, and come out by a cursor of the server's, as COPY takes a step in Python
+for each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-from psycopg.types.numeric import FloatDumper, IntDumper
-from psycopg.types.string import BytesDumper, StrDumper
 
 from batchgen.clock import now_ms
 from batchgen.database_address import PostgresAddress
@@ -27,6 +26,7 @@ from batchgen.store.tables import (
     NUMBERED,
     OF_FILES,
     OF_THE_LIVING,
+    PAGE_ROWS,
     TABLES,
     Move,
     Row,
@@ -89,13 +89,22 @@ class PostgresSource(_End):
         found = self.connection.execute("select id, other from moves where went = 1").fetchone()
         return None if found is None else Move(*found)
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Row]:
-        types = self._types(table)
+    def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
+        """The server makes the next page ready while this one is written elsewhere."""
         order = f"machine, {TABLES[table]}" if table in OF_FILES else TABLES[table]
-        query = f"copy (select {', '.join(columns)} from {table} order by {order}) to stdout"
-        with self.connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
-            copy.set_types([types[name] for name in columns])
-            yield from copy.rows()
+        rows = f"select {', '.join(columns)} from {table} order by {order}"
+        self.connection.execute(f"declare {table}_moved no scroll cursor for {rows}".encode())
+        with self.connection.pipeline():
+            next_page = self._begin_page(table)
+            while page := next_page.fetchall():
+                next_page = self._begin_page(table)
+                yield page
+        self.connection.execute(f"close {table}_moved".encode())
+
+    def _begin_page(self, table: str) -> psycopg.Cursor:
+        """In binary, which is read without a step in Python for a value."""
+        fetch = f"fetch {PAGE_ROWS} from {table}_moved".encode()
+        return self.connection.cursor(binary=True).execute(fetch, prepare=False)
 
     def numbers(self) -> dict[str, int]:
         return {
@@ -142,27 +151,30 @@ class PostgresTarget(_End):
         which = "select 1 from moves where id = %s and went = 0"
         return self.connection.execute(which, [move_id]).fetchone() is not None
 
-    def add(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-        names, more = list(columns), Row()
+    def add(self, table: str, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> None:
+        types, names, more = self._types(table), list(columns), Row()
+        texts = [place for place, name in enumerate(columns) if types[name] == "text"]
+        kinds = [types[name] for name in columns]
         if table == "failed_calls":
-            names, more = [*names, "newest_at"], (now_ms(),)
-        query = f"copy {_base(table)} ({', '.join(names)}) from stdin"
-        with self.connection.cursor() as cursor:
-            for kind, dumper in _FAST.items():
-                cursor.adapters.register_dumper(kind, dumper)
-            with cursor.copy(query.encode()) as copy:
-                write = copy.write_row
-                for row in rows:
-                    write(self._without_nuls(row) + more)
+            names, kinds, more = [*names, "newest_at"], [*kinds, "int8"], (now_ms(),)
+        query = f"copy {_base(table)} ({', '.join(names)}) from stdin (format binary)"
+        with self.connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+            copy.set_types(kinds)
+            for page in pages:
+                for row in self._without_nuls(page, texts):
+                    copy.write_row(row + more)
 
-    def _without_nuls(self, row: Row) -> Row:
-        for value in row:
-            if type(value) is str and _NUL in value:
-                break
-        else:
-            return row
-        self.replaced_nuls += sum(type(one) is str and _NUL in one for one in row)
-        return tuple(one.replace(_NUL, _IN_ITS_PLACE) if type(one) is str else one for one in row)
+    def _without_nuls(self, page: Sequence[Row], texts: Sequence[int]) -> Sequence[Row]:
+        """`texts` are the places of the columns that may have some."""
+        if _NUL not in "".join([row[place] or "" for row in page for place in texts]):
+            return page
+        return [tuple(map(self._without_nul, row)) for row in page]
+
+    def _without_nul(self, value: object) -> object:
+        if not isinstance(value, str) or _NUL not in value:
+            return value
+        self.replaced_nuls += 1
+        return value.replace(_NUL, _IN_ITS_PLACE)
 
     def fill_up(self, numbers: Mapping[str, int]) -> None:
         for table, n in numbers.items():
@@ -177,12 +189,6 @@ class PostgresTarget(_End):
 
     def commit(self) -> None:
         self.connection.execute("commit")
-
-
-# Those of the driver are in C; ours make sure of what a statement's parameters are.
-_FAST: Mapping[type, Any] = {
-    str: StrDumper, int: IntDumper, float: FloatDumper, bytes: BytesDumper,
-}  # fmt: skip
 
 
 @contextmanager

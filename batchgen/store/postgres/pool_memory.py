@@ -1,7 +1,7 @@
 """What a pass over a pool keeps in memory, of pools of any size: a few bytes for each item."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 _PAGE = 1 << 12
 _IN_A_BYTE = 255
@@ -17,10 +17,11 @@ class MetItems:
 
     def count(self, item_ids: Iterable[int]) -> dict[int, int]:
         """Of those that were met."""
-        if not self._pages:
+        ids = [*item_ids]
+        if not self._pages or not ids or self._is_series_unmet(ids):
             return {}
         counts = {}
-        for id_ in item_ids:
+        for id_ in ids:
             page = self._pages.get(id_ // _PAGE)
             if page is not None and (n := page[id_ % _PAGE]):
                 counts[id_] = n if n < _IN_A_BYTE else self._many[id_]
@@ -28,6 +29,11 @@ class MetItems:
 
     def note(self, copies: Mapping[int, int]) -> None:
         """So many of each by now."""
+        if copies and (series := _series_of(copies)) and max(copies.values()) == 1:
+            for number, begin, end in _parts(series):
+                page = self._pages.setdefault(number, bytearray(_PAGE))
+                page[begin:end] = b"\1" * (end - begin)
+            return
         for id_, n in copies.items():
             page = self._pages.get(id_ // _PAGE)
             if page is None:
@@ -35,6 +41,30 @@ class MetItems:
             page[id_ % _PAGE] = min(n, _IN_A_BYTE)
             if n >= _IN_A_BYTE:
                 self._many[id_] = n
+
+
+    def _is_series_unmet(self, ids: Sequence[int]) -> bool:
+        """As of most pools that are known; False: it may be."""
+        series = _series_of(ids)
+        return bool(series) and all(
+            page.count(0, begin, end) == end - begin
+            for number, begin, end in _parts(series)
+            if (page := self._pages.get(number)) is not None
+        )
+
+
+def _series_of(ids: Collection[int]) -> range:
+    """The numbers in their order, if there is no gap between them; else none. None of them is there
+    twice."""
+    first, last = min(ids), max(ids)
+    return range(first, last + 1) if last - first + 1 == len(ids) else range(0)
+
+
+def _parts(series: range) -> Iterator[tuple[int, int, int]]:
+    """Of each page that has some of them: its number, where they begin on it, and end."""
+    for number in range(series[0] // _PAGE, series[-1] // _PAGE + 1):
+        begin, end = series[0] - number * _PAGE, series[-1] + 1 - number * _PAGE
+        yield number, max(0, begin), min(_PAGE, end)
 
 
 class NewKeys:

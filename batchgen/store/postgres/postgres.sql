@@ -1538,14 +1538,11 @@ select item_id from item_keys where false;
 ------------------------------------------------------------------------------- of PostgreSQL alone
 
 -- name: look_up_keys
--- `keys` are the bytes of all of them, one after another. A list of their items, in this order, null
--- for those that are not known.
-select array_to_json(array(
-  select (select item_id from item_keys where key = substr(:keys::bytea, 1 + 16 * place, 16))
-    from generate_series(0, octet_length(:keys::bytea) / 16 - 1) place));
+-- Those that are known, in no order.
+select key, item_id from item_keys where key = any(:keys::bytea[]);
 
 -- name: items_by_keys
--- `keys` as above.
+-- `keys` are the bytes of all of them, one after another.
 select place, i.id, i.input
   from generate_series(0, octet_length(:keys::bytea) / 16 - 1) place
   join lateral (select item_id from item_keys

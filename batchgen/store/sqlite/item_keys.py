@@ -7,9 +7,10 @@ then written once. Whoever enqueues, one process at a time, must know those that
 never met again, and for that `SeenKeys` is enough. Once one may have been, and when a crash has
 left some, they are in a temporary table, by key: to add to that costs ten times as much.
 
-Once the table is larger than the cache, to look for a key reads a page, and each time that keys are
-sorted in, more pages are written. Then `SeenKeys` gets all keys, by which it tells most new ones,
-and a million wait.
+Once keys have been sorted in, each key would be looked for among them, for most items in vain; and
+once their table is larger than the cache, that reads a page, and each time that keys are sorted in,
+more pages are written. So then `SeenKeys` gets all keys, by which it tells most new ones, and a
+million wait.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ from batchgen.text.json_text import load_json
 
 MOST_WAITING = 300_000  # a set of a few more takes twice the room
 MOST_WAITING_OF_MANY = 1_000_000  # when `SeenKeys` has all, and has sorted most of these
-MOST_IN_CACHE = 1_000_000
 _SORTED_AT_A_TIME = 100_000  # so long nobody else can write
 SEEN_AT_A_TIME = 50_000
 _FIRST_BYTES = 2  # of a key, by which they are divided
@@ -120,9 +120,9 @@ def is_full(waiting: int, seen: SeenKeys) -> bool:
 
 
 def is_worth_seeing_all(seen: SeenKeys, stored: int) -> bool:
-    """Whether `seen` is to have all keys from now on: to look for one costs a page once there are
-    more than the cache holds, and to read one that is stored a tenth of that."""
-    return not seen.has_all and stored >= MOST_IN_CACHE and seen.added * 10 >= stored
+    """Whether `seen` is to have all keys from now on: to look for one costs ten times as much as to
+    read one that is stored."""
+    return not seen.has_all and seen.added * 10 >= stored
 
 
 def slices(waiting: int) -> Iterator[tuple[bytes, bytes | None]]:

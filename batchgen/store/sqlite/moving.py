@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from batchgen.clock import now_ms
@@ -15,6 +15,7 @@ from batchgen.store.tables import (
     NUMBERED,
     OF_FILES,
     OF_THE_LIVING,
+    PAGE_ROWS,
     TABLES,
     Move,
     Row,
@@ -57,11 +58,13 @@ class SqliteSource(_End):
         found = self.connection.execute("select id, other from moves where went = 1").fetchone()
         return None if found is None else Move(*found)
 
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Row]:
+    def pages(self, table: str, columns: Sequence[str]) -> Iterator[Sequence[Row]]:
         names = ", ".join("?" if name == "machine" else name for name in columns)
         values = [self.machine] if "machine" in columns else []
         order = "" if table == "item_keys" else f" order by {TABLES[table]}"
-        return self.connection.execute(f"select {names} from ({_of(table)}){order}", values)
+        rows = self.connection.execute(f"select {names} from ({_of(table)}){order}", values)
+        while page := rows.fetchmany(PAGE_ROWS):
+            yield page
 
     def numbers(self) -> dict[str, int]:
         given = dict(self.connection.execute("select name, seq from sqlite_sequence"))
@@ -111,22 +114,21 @@ class SqliteTarget(_End):
         which = "select 1 from moves where id = ? and went = 0"
         return self.connection.execute(which, [move_id]).fetchone() is not None
 
-    def add(self, table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    def add(self, table: str, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> None:
         if table in OF_FILES:
-            columns, rows = columns[1:], self._of_this_machine(rows)
+            columns, pages = columns[1:], map(self._of_this_machine, pages)
         one = f"({', '.join('?' * len(columns))})"
         into = f"insert into {table} ({', '.join(columns)}) values "
-        left = iter(rows)
-        while some := [*islice(left, _AT_A_TIME)]:
-            statement = into + ", ".join([one] * len(some))
-            self.connection.execute(statement, [*chain.from_iterable(some)])
+        for page in pages:
+            for begin in range(0, len(page), _AT_A_TIME):
+                some = page[begin : begin + _AT_A_TIME]
+                statement = into + ", ".join([one] * len(some))
+                self.connection.execute(statement, [*chain.from_iterable(some)])
 
-    def _of_this_machine(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for of_machine, *row in rows:
-            if of_machine == self.machine:
-                yield tuple(row)
-            else:
-                self.left_files += 1
+    def _of_this_machine(self, page: Sequence[Row]) -> list[Row]:
+        own = [row[1:] for row in page if row[0] == self.machine]
+        self.left_files += len(page) - len(own)
+        return own
 
     def fill_up(self, numbers: Mapping[str, int]) -> None:
         own = "select name from sqlite_master where type = 'table' and sql like '%autoincrement%'"

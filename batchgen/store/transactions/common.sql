@@ -447,6 +447,9 @@ select i.id, e.name as experiment, i.custom_id, i.sample, i.input, i.recipe_id, 
   left join parsers p on p.id = r.parser_id
  where i.id = :item_id;
 
+-- name: moved_to
+select other from moves where went = 1;
+
 -- name: done_rows
 -- A page of the export, in the order of the pool.
 select * from item_results

@@ -47,6 +47,11 @@ def last_bad_answer(db: "Transaction", item_id: int) -> tuple[str, str] | None:
     return None if row is None else (row[0], row[1])
 
 
+def moved_to(db: "Transaction") -> str | None:
+    row = db.execute("moved_to").fetchone()
+    return None if row is None else str(row[0])
+
+
 def experiments(db: "Transaction") -> list[Experiment]:
     return list(rows_of(db, "experiments", Experiment))
 

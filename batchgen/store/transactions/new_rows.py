@@ -42,7 +42,7 @@ class Told(NamedTuple):
         """Once the new rows have the numbers from `first` on."""
         back = _FIRST_UNNUMBERED - first
         ids = [id_ if id_ < _FIRST_UNNUMBERED else id_ - back for id_ in self.ids]
-        for row in self.new:
+        for row in self.new if self.new and self.new[0].sample is not None else ():
             if row.sample_of is not None and row.sample_of >= _FIRST_UNNUMBERED:
                 row.sample_of -= back
         met = self.met and {
@@ -75,9 +75,13 @@ def tell(
 ) -> Told:
     """`known` has those of the items' keys that are. What is new has no numbers yet."""
     first = _FIRST_UNNUMBERED
-    if not known and intake.samples == 1 and len({item.key for item in items}) == len(items):
-        ids = list(range(first, first + len(items)))  # as in most pools that are new
-        return Told(ids, [NewRow(item.key, item) for item in items], {})
+    own = {item.key for item in items}
+    if intake.samples == 1 and len(own) == len(items):
+        if not known:
+            ids = list(range(first, first + len(items)))  # as in most pools that are new
+            return Told(ids, [NewRow(item.key, item) for item in items], {})
+        if own and own <= known.keys() and (told := _all_known(keys_known, intake, items, known)):
+            return told
     copies = _copies_before(keys_known, intake, items, known)
     keys = _own_keys(items, copies)
     others = [key for key, item in zip(keys, items, strict=True) if key is not item.key]
@@ -97,6 +101,18 @@ def tell(
                 new.append(NewRow(sample_key, item, sample, number))
     by_item = zip(map(numbers.__getitem__, copies), copies.values(), strict=True)
     return Told(ids, new, {id_: n for id_, n in by_item if n > 1 or id_ < intake.first})
+
+
+def _all_known(
+    keys_known: KnownKeys, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
+) -> Told | None:
+    """What the items are, if this pass meets all of them for the first time, as it does mostly where
+    all are known."""
+    ids = [known[item.key] for item in items]
+    of_content = [id_ for id_, item in zip(ids, items, strict=True) if item.custom_id is None]
+    if max(ids) >= intake.first or keys_known.count_met(of_content):
+        return None
+    return Told(ids, [], dict.fromkeys(of_content, 1))
 
 
 def _copies_before(
