@@ -245,7 +245,9 @@ class _Bench:
         texts = [_rows_text(size, several) for several in found]
         self.rows.append((f"{what}: rows/s ({size:,} rows)", *texts,
                           f"{speeds[1] / speeds[0]:.2f}"))  # fmt: skip
-        self._least(f"{what}", min(speeds) if what.startswith("move") else speeds[1], "rows/s", goal)
+        self._least(
+            f"{what}", min(speeds) if what.startswith("move") else speeds[1], "rows/s", goal
+        )
 
     def _least(self, what: str, value: float, unit: str, goal: float) -> None:
         self.figures.append(Figure(what, value, unit, f">= {goal:,g}", value >= goal))

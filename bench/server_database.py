@@ -131,5 +131,3 @@ def spent_by_ended(server: Server) -> float:
     while server.execute(_OTHERS) != [(0,)]:
         time.sleep(0.02)
     return cpu_s_of(server.pid, of_children=True)
-
-

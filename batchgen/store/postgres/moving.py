@@ -1,6 +1,6 @@
 """A database as one end of a move: nobody else writes to it meanwhile, as the lock of all that
-write is held. Rows go in by COPY, and come out by a cursor of the server's, as COPY takes a step in Python
-for each."""
+write is held. Rows go in by COPY, and come out by a cursor of the server's, as to read a COPY takes
+a step in Python for each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

@@ -31,8 +31,8 @@ class MetItems:
         """So many of each by now."""
         if copies and (series := _series_of(copies)) and max(copies.values()) == 1:
             for number, begin, end in _parts(series):
-                page = self._pages.setdefault(number, bytearray(_PAGE))
-                page[begin:end] = b"\1" * (end - begin)
+                on_page = self._pages.setdefault(number, bytearray(_PAGE))
+                on_page[begin:end] = b"\1" * (end - begin)
             return
         for id_, n in copies.items():
             page = self._pages.get(id_ // _PAGE)
@@ -41,7 +41,6 @@ class MetItems:
             page[id_ % _PAGE] = min(n, _IN_A_BYTE)
             if n >= _IN_A_BYTE:
                 self._many[id_] = n
-
 
     def _is_series_unmet(self, ids: Sequence[int]) -> bool:
         """As of most pools that are known; False: it may be."""

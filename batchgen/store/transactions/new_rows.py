@@ -106,8 +106,8 @@ def tell(
 def _all_known(
     keys_known: KnownKeys, intake: Intake, items: Sequence[NewItem], known: Mapping[bytes, int]
 ) -> Told | None:
-    """What the items are, if this pass meets all of them for the first time, as it does mostly where
-    all are known."""
+    """What the items are, if all are known, and this pass meets each for the first time, as it does
+    mostly then."""
     ids = [known[item.key] for item in items]
     of_content = [id_ for id_, item in zip(ids, items, strict=True) if item.custom_id is None]
     if max(ids) >= intake.first or keys_known.count_met(of_content):
