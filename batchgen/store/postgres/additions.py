@@ -4,7 +4,7 @@ Keys go to their table at once. What a pass has met is kept in memory, and noted
 is durable: one that was lost with its connection runs once more."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchgen.errors import StoreRefusedError
 from batchgen.items import NewItem
@@ -21,7 +21,7 @@ from batchgen.store.transactions.rows import listed
 from batchgen.store.values import Added, Intake, NewRows
 
 if TYPE_CHECKING:
-    from batchgen.store.postgres.connection import Database
+    from batchgen.store.database import Database
 
 _NUL, _IN_ITS_PLACE = "\0", "\ufffd"
 
@@ -122,7 +122,7 @@ class Additions:
     async def add_items(
         self, into: Intake, items: Sequence[NewItem], priority: int, begun: Callable[[], object]
     ) -> Added:
-        def add(db: PostgresTransaction) -> tuple[Added, Chunk]:
+        def add(db: Any) -> tuple[Added, Chunk]:
             begun()
             self._lease.check(db)
             _check_experiment(db, into.experiment_id)
@@ -142,7 +142,7 @@ class Additions:
         return first
 
     async def count_new(self, into: Intake, items: Sequence[NewItem], first: int) -> NewRows:
-        def count(db: PostgresTransaction) -> tuple[NewRows, Chunk]:
+        def count(db: Any) -> tuple[NewRows, Chunk]:
             chunk = Chunk(db, self._pass)
             return additions.count_new(chunk, into, items, first), chunk
 
