@@ -225,7 +225,8 @@ def _begin(connection: psycopg.Connection, server: Server) -> None:
     """Alone. The other end may keep us waiting for long."""
     connection.execute("begin")
     connection.execute(SET_LOCAL.encode())
-    connection.execute("set local enable_seqscan = on")  # whole tables are read, and proven
+    for way in ("enable_seqscan", "enable_mergejoin"):  # whole tables are read, and proven
+        connection.execute(f"set local {way} = on".encode())
     connection.execute(f"set local lock_timeout = '{_WAIT}'".encode())
     connection.execute("set local idle_in_transaction_session_timeout = 0")
     connection.execute(_LANDS_FOR_SURE.encode())

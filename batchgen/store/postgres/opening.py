@@ -33,9 +33,12 @@ _DEFAULTS = {
 
 # A statement is planned once, for any values, and by the indexes: what the planner guesses of a
 # table that was empty a moment ago, or of a list that it cannot see, made a statement of a hundred
-# rows read millions.
+# rows read millions. Of a page (`limit $1`) it thinks that it is a tenth of the table, and would
+# merge two whole tables for each, in several processes.
 SETTINGS = {
     "enable_seqscan": "off",
+    "enable_mergejoin": "off",
+    "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     # Who stops in the middle of a transaction (a laptop's lid) keeps the others no longer.
