@@ -46,3 +46,4 @@ class Settings(ModelSettings, total=False):
     stall_s: float
     grace_s: float
     lease_s: float
+    patience_s: float

@@ -174,6 +174,11 @@ _TABLE = {
     "work.stall_s": (SECONDS, "seconds without any success until a worker halts"),
     "work.grace_s": (SECONDS, "seconds that a stopped worker waits for its calls"),
     "work.lease_s": (SECONDS, "seconds until a silent worker's items go to another"),
+    "work.patience_s": (
+        SECONDS,
+        "seconds that a worker waits for a PostgreSQL server that went away, with its answers in "
+        "memory",
+    ),
     "log_dir": (PATH, "directory of the log files"),
 }
 

@@ -144,7 +144,8 @@ class WorkConfig(Struct, frozen=True, kw_only=True):
     parse_timeout_s: float = 30.0
     stall_s: float = 1800.0
     grace_s: float = 30.0
-    lease_s: float = 60.0
+    lease_s: float = 30.0
+    patience_s: float = 600.0
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -162,8 +162,14 @@ class Committer:
         except Exception as exc:
             if _is_refusal(exc):
                 await self._write_rest_apart(outcomes)
-            else:
-                self._seat.abandon()
+                return
+            self._seat.abandon()
+            if lost := sum(len(outcome.attempts) for outcome in outcomes):
+                calls = f"{lost} call has" if lost == 1 else f"{lost} calls have"
+                self._log.warn(
+                    f"{calls} ended that could not be written: what came of them is lost, and is "
+                    "asked again"
+                )
 
     async def _write_rest_apart(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:

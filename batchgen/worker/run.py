@@ -42,7 +42,7 @@ async def run_worker(
     in each case the items in flight are finished or given back first.
     """
     stop, log, stats = context.stop, context.log, context.stats
-    store.wait_for_server(spec.server_patience_s, log.warn)
+    store.wait_for_server(spec.patience_s, log.warn)
     asked = [AskedServer(server.key, server.name) for server in spec.servers]
     async with store.seat(
         spec.concurrency, spec.lease_s, spec.retry_policy.max_attempts, asked, spec.run

@@ -55,7 +55,7 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     than `max_answer_tokens`, where the config says it;
     `run` is what the processes of one command have in common. Local images
     are looked for in `directory`. For `store_retry_s` a database that cannot be written is tried
-    again, and for `server_patience_s` one whose server went away, with the answers in memory.
+    again, with the answers in memory.
 
     The API key, prices, and parsers that are Python objects are not part of it.
     """
@@ -73,7 +73,6 @@ class WorkSpec(WorkConfig, frozen=True, kw_only=True):
     wait_for_more: bool = False
     hedge: bool = False
     store_retry_s: float = 60.0
-    server_patience_s: float = 600.0
     max_answer_tokens: int | None = None
     servers: tuple[ServerSpec, ...] = (ServerSpec(),)
     run: str = field(default_factory=lambda: token_hex(8))

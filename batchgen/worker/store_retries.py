@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from batchgen.errors import StoreBusyError, StoreError, StoreFullError
+from batchgen.errors import StoreAwayError, StoreBusyError, StoreError, StoreFullError
 from batchgen.worker.permits import Permits
 
 T = TypeVar("T")
@@ -25,12 +25,15 @@ class StoreRetries:
     async def run(self, transaction: Callable[[], Awaitable[T]], *, has_answers: bool = False) -> T:
         """Its result; it is tried again for `store_retry_s` while the file is locked or the disk is
         full. Raises StoreError then; and at once when the disk is full and there is nothing to
-        lose: it writes no answer (`has_answers`), and no call is in flight."""
+        lose: it writes no answer (`has_answers`), and no call is in flight. A server that is away
+        has been waited for already."""
         give_up_at = time.monotonic() + self._store_retry_s
         warned = False
         while True:
             try:
                 return await transaction()
+            except StoreAwayError:
+                raise
             except StoreBusyError as exc:
                 problem: StoreError = exc
             except StoreFullError as exc:

@@ -123,6 +123,29 @@ async def test_a_server_away_for_longer_than_leases_costs_no_call(
     await is_whole(enqueued, url)
 
 
+async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_then_goes_on(
+    project: Project, simulator: Simulator, server: Server, url: str
+) -> None:
+    project.config("work: {patience_s: 0.5}\nparser: raw\n")
+    done = await project.process("enqueue", "pool.jsonl")
+    assert done.code == 0, done.err
+    simulator.hold()
+    worker = await project.start(*WORK)
+    await simulator.received(SLOTS)
+    before = execute(url, "select state, count(*) from work group by 1 order by 1")
+    server.stop()
+    simulator.release()
+    said = await ended(worker)
+    server.start()
+    assert said.code == 1, said.err
+    assert f"{SLOTS} calls have ended that could not be written" in said.err
+    assert "Traceback" not in said.err
+    assert execute(url, "select state, count(*) from work group by 1 order by 1") == before
+    await is_whole(project, url)
+    assert simulator.calls == ITEMS + SLOTS
+    assert execute(url, UNKNOWN) == [(SLOTS,)]
+
+
 @pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.slow), "crash"])
 async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str, how: str

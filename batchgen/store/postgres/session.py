@@ -91,6 +91,7 @@ class Session:
         self.patience_s = 600.0
         self.say_away: Callable[[str], None] = lambda _: None
         self.impatient = threading.Event()  # somebody waits for the end, whichever it is
+        self._has_given_up = False  # then a try is enough, until one succeeds
         self._address = address
         self._connection: psycopg.Connection | None = connection
         self._own = own
@@ -110,7 +111,8 @@ class Session:
             except psycopg.Error as exc:
                 tries += 1
                 if self._has_lost(exc):
-                    give_up_at = give_up_at or time.monotonic() + self.patience_s
+                    patience_s = 0.0 if self._has_given_up else self.patience_s
+                    give_up_at = give_up_at or time.monotonic() + patience_s
                     if self._landed_after_all(exc, attempt, give_up_at):
                         return attempt.result  # type: ignore[return-value]
                 elif is_worth_another_try(exc) and tries < _MOST_TRIES:
@@ -210,13 +212,16 @@ class Session:
             try:
                 self._connection, self.server = connect(self._address)
             except StoreAwayError as away:
-                if time.monotonic() > give_up_at or self.impatient.is_set():
+                self._has_given_up |= time.monotonic() > give_up_at
+                if self._has_given_up or self.impatient.is_set():
                     raise
                 if not is_told and pause_s > 1:
                     is_told = True
                     self.say_away(f"{away} Trying again for {self.patience_s:g} s.")
                 self.impatient.wait(random.uniform(pause_s / 2, pause_s))
                 pause_s = min(2 * pause_s, longest_s)
+            else:
+                self._has_given_up = False
 
     def _has_landed(self, number: str, give_up_at: float) -> bool:
         """The server may not have seen yet that the connection is gone."""
