@@ -31,7 +31,7 @@ async def main() -> None:
     parser.add_argument("--claims", action="store_true", help="only claims, nothing is finished")
     given = parser.parse_args()
     limits = Limits(rpm=given.rpm) if given.rpm else Limits()
-    want = ClaimRequest((ServerWant("s" if given.rpm else "", given.batch, limits),))
+    want = ClaimRequest((ServerWant("s" if given.rpm else "", given.batch, limits),), (1,))
     async with (
         open_store(from_text(given.database)) as store,
         store.seat(slots=given.batch, lease_s=60, max_crashes=5) as worker,

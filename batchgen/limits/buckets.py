@@ -2,7 +2,8 @@
 
 These are token buckets: requests and tokens flow in at a steady rate, and a claim takes them out. A
 bucket holds half a second's worth, so the calls are spread over the minute. Rate and size are such
-that no sixty seconds see more than the limit allows, even if a call is a second late on its way.
+that no sixty seconds see more than the limit allows, even if calls are late on their way: a second
+or, where workers hold some that they took ahead (ahead.py), half a second.
 
     requests   counted whole
     tokens     taken by an estimate, which is corrected when the call comes back. A claim may take
@@ -22,12 +23,14 @@ from msgspec.structs import replace
 
 from batchgen.limits.adaptive import NOTHING_LEARNED, LearnedRate
 
-_WINDOW_S = 61.0  # a minute, and a second for what a commit or the network holds up
+_WINDOW_S = 61.0  # a minute, and a second for what is held ahead, or up by a commit or the network
 _BURST_S = 0.5
 # Calls are claimed in small batches, so that a limit causes no more than ten commits a second.
 _BATCH_S = 0.1
 _ADAPTIVE_BURST_S = 0.25
 _LONGEST_ASKED_MS = 60_000  # so long are the windows of most limits; then it is asked again
+# By less the clocks of machines differ; one that was set back is by more.
+_CLOCKS_DIFFER_MS = 2000
 
 
 # `sought`: the one that is learned, before anything was refused.
@@ -84,7 +87,7 @@ class SharedRate(Struct, frozen=True):
 
     def settled(self, returned: "Returned", now: int) -> "SharedRate":
         """After an exchange has returned what its calls did not use, and told of 429s."""
-        shared = self._at_latest(now)
+        shared, now = self._at_latest(now)
         paused_until = max(shared.paused_until, now + returned.pause_ms if returned.pause_ms else 0)
         learned = shared.learned.sent(-returned.requests, now)
         if returned.refused_at:
@@ -102,7 +105,7 @@ class SharedRate(Struct, frozen=True):
 
     def filled(self, limits: Limits, call_tokens: float, now: int) -> "SharedRate":
         """With what has flowed into the buckets since `updated_at`."""
-        shared = self._at_latest(now)
+        shared, now = self._at_latest(now)
         seconds = (now - shared.updated_at) / 1000
         learned = shared.learned.rested(seconds, now)
         requests = requests_flow(limits, learned)
@@ -117,20 +120,24 @@ class SharedRate(Struct, frozen=True):
 
     def taken(self, requests: int, tokens: float) -> "SharedRate":
         """After a claim has taken these out of the buckets."""
-        return replace(
-            self,
-            requests=self.requests - requests,
-            tokens=self.tokens - tokens,
-            learned=self.learned.sent(requests, self.updated_at),
-        )
+        return self.drawn(requests, tokens).sent(requests)
 
-    def _at_latest(self, now: int) -> "SharedRate":
-        """When the clock was set back, all times move with it, so that a wait stays as long."""
+    def drawn(self, requests: int, tokens: float) -> "SharedRate":
+        """The same for calls that are not sent yet; fewer than none come back."""
+        return replace(self, requests=self.requests - requests, tokens=self.tokens - tokens)
+
+    def sent(self, calls: int) -> "SharedRate":
+        """So many of those that were drawn are sent."""
+        return replace(self, learned=self.learned.sent(calls, self.updated_at))
+
+    def _at_latest(self, now: int) -> tuple["SharedRate", int]:
+        """And what the time is then: it stands still for one whose clock is a little behind. When
+        the clock was set back, all times move with it, so that a wait stays as long."""
         shift_ms = now - self.updated_at
-        if shift_ms >= 0:
-            return self
+        if shift_ms >= -_CLOCKS_DIFFER_MS:
+            return self, max(now, self.updated_at)
         paused_until, learned = self.paused_until + shift_ms, self.learned.shifted(shift_ms)
-        return replace(self, updated_at=now, paused_until=paused_until, learned=learned)
+        return replace(self, updated_at=now, paused_until=paused_until, learned=learned), now
 
 
 class Returned(Struct, frozen=True):

@@ -97,6 +97,8 @@ class Reads(Protocol):
 class Database(Reads, Protocol):
     """A database that is written to as well."""
 
+    takes_turns: bool  # who writes: so a transaction of its own for a part holds up the others more
+
     @property
     def additions(self) -> Additions: ...
 

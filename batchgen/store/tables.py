@@ -32,7 +32,7 @@ OF_FILES = ("exports", "known_files", "live_files")
 """Their rows begin with the name of the machine that has the file. A database that was moved away
 still takes them: what it has may be exported."""
 
-OF_THE_LIVING = ("workers", "shares")
+OF_THE_LIVING = ("workers", "shares", "calls_ahead")
 """Empty in a database that can be moved."""
 
 NUMBERED: Mapping[str, str] = {

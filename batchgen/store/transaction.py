@@ -32,7 +32,11 @@ class Rows(Protocol):
 
 
 class Transaction(Protocol):
-    """One transaction, or one snapshot, under way; it begins and ends outside of whoever has it."""
+    """One transaction, or one snapshot, under way; it begins and ends outside of whoever has it.
+    `is_far`: each answer costs the way to a server and back, so that one statement for several
+    things is worth having."""
+
+    is_far: bool
 
     def execute(self, name: str, parameters: Mapping[str, object] = _NOTHING) -> Rows:
         """Run the statement of this name; what it has no use for among the parameters is ignored.

@@ -419,6 +419,19 @@ create table shared_rates (
                                         and stray_recent_refused >= 0)
 ) strict, without rowid;
 
+-- The calls that a worker has taken from what may be sent to a server, and may send until then. Nobody
+-- counts them after that.
+create table calls_ahead (
+  server    text    not null,                      -- a hash of its URL
+  worker_id integer not null references workers (id) on delete cascade,
+  calls     integer not null,
+  until     integer not null,
+  primary key (server, worker_id),
+  constraint never_fewer_than_none check (calls >= 0)
+) strict, without rowid;
+
+create index calls_ahead_of_worker on calls_ahead (worker_id);
+
 -- The recipes that a server has answered since the first of the workers that ask it began. Until then a
 -- recipe is on trial: its calls are few, and nobody is charged for what may be its own fault.
 create table proven_recipes (

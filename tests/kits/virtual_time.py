@@ -8,6 +8,7 @@ model take.
 import heapq
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,8 +16,11 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from batchgen.items import Answer, Failure, Item, Reason, Usage
-from batchgen.limits.buckets import Limits, Returned, SharedRate, allowance
+from batchgen.items import Answer, Attempt, Failure, Item, Outcome, Reason, Retry, Usage
+from batchgen.limits.ahead import Out, take_ahead
+from batchgen.limits.buckets import Allowance, Limits, Returned, SharedRate, allowance
+from batchgen.store.calls_ahead import CallsAhead, WantedAhead
+from batchgen.store.server_wants import ServerWant
 from batchgen.worker.controller import Call
 from batchgen.worker.pacer import Pacer
 
@@ -153,6 +157,9 @@ def silent_window(rpm: float) -> Window:
     return Window(rpm / 60, says=False)
 
 
+_worker_ids = count()
+
+
 @dataclass
 class Worker:
     slots: int
@@ -163,6 +170,11 @@ class Worker:
     def __post_init__(self) -> None:
         self.pacer = Pacer(self.slots, 1e9, _ms(self.begins_s), cuts_slots=False)
         self._items = count()
+        self.id = next(_worker_ids)
+        self.ahead = CallsAhead()
+
+    def item(self) -> Item:
+        return Item(next(self._items), 1, 1, 1, None, "{}")
 
     def send(self, at_s: float) -> Call:
         return self.pacer.call_sent(_ms(at_s))
@@ -172,8 +184,7 @@ class Worker:
         if refused is not None:
             self.refused_at.append(call.sent_at)
             verdict = Failure(Reason.RATE_LIMIT, "429", retry_after_s=refused.retry_after_s)
-        item = Item(next(self._items), 1, 1, 1, None, "{}")
-        self.pacer.observe(verdict, item, call, _ms(at_s))
+        self.pacer.observe(verdict, self.item(), call, _ms(at_s))
 
 
 @dataclass
@@ -181,6 +192,7 @@ class Run:
     """What a server saw: (second since the start, was it taken) of each call."""
 
     calls: list[tuple[float, bool]]
+    sent_by: Counter[int] = field(default_factory=Counter)  # by the numbers of the workers
 
     def share(self, rpm: float, start_s: float, end_s: float) -> float:
         """The calls taken in that time, of those that the limit allows."""
@@ -203,16 +215,17 @@ def run(
     latency_s: float = 0.5,
     then: tuple[float, float] | None = None,
     seed: int = 7,
+    ahead: bool = False,
 ) -> Run:
     """Workers without end of work; from second `then[0]` on the server allows `then[1]` rpm."""
-    crew = Crew(server, limits, latency_s, seed=seed)
+    crew = Crew(server, limits, latency_s, seed=seed, ahead=ahead)
     for number in range(workers):
         crew.wake(Worker(slots), START + number * 0.3)
     if then is not None:
         crew.work(START + then[0])
         server.per_s = then[1] / 60
     crew.work(START + seconds)
-    return Run(crew.calls)
+    return Run(crew.calls, crew.sent_by)
 
 
 _Event = tuple[float, int, Worker, Call | None, Refused | None]
@@ -226,7 +239,11 @@ class Crew:
         latency_s: float,
         seed: int = 7,
         shared: SharedRate | None = None,
+        *,
+        ahead: bool = False,
     ) -> None:
+        self._ahead = ahead
+        self._out: dict[int, Out] = {}
         self._server = server
         self._limits = limits
         self._latency_s = latency_s
@@ -235,6 +252,7 @@ class Crew:
         self._order = count()
         self._events: list[_Event] = []
         self.calls: list[tuple[float, bool]] = []
+        self.sent_by: Counter[int] = Counter()  # the numbers of the workers
 
     def work(self, until_s: float) -> None:
         while self._events[0][0] < until_s:
@@ -257,7 +275,43 @@ class Crew:
         heapq.heappush(self._events, (at_s, next(self._order), worker, call, refused))
 
     def _exchange(self, worker: Worker, now_s: float) -> None:
-        now, seen_at, pacer = _ms(now_s), self.shared.updated_at, worker.pacer
+        want = min(worker.pacer.allowed(_ms(now_s)) - worker.pacer.controller.under_way, 100)
+        exchange = self._with_calls_ahead if self._ahead else self._in_turn
+        allowed = exchange(worker, max(0, want), _ms(now_s))
+        for _ in range(allowed.calls):
+            self._send(worker, now_s)
+        if allowed.next_at is not None:
+            self.wake(worker, max(now_s + 0.001, min(now_s + 1, allowed.next_at / 1000)))
+        if (rises_at := worker.pacer.next_change_at(_ms(now_s))) is not None:
+            self.wake(worker, max(now_s + 0.001, rises_at / 1000))
+
+    def _with_calls_ahead(self, worker: Worker, calls: int, now: int) -> Allowance:
+        """As `Seat.exchange` of an engine whose transactions do not take turns."""
+        ahead, pacer = worker.ahead, worker.pacer
+        want = ServerWant(
+            "", calls, self._limits, pause_ms=max(0, pacer.all_paused_until - now),
+            asked_ms=max(0, pacer.asked_until - now),
+        )  # fmt: skip
+        refusals = [Attempt(at, 0, Reason.RATE_LIMIT) for at in worker.refused_at]
+        worker.refused_at.clear()
+        outcomes = [Outcome(worker.item(), (one,), Retry(None, charged=False)) for one in refusals]
+        self._ask(worker, ahead.wanted([want], calls, outcomes, now), now)
+        allowed = ahead.allowed([want], {"": calls})[""]
+        if ahead.were_claimed(outcomes, [worker.item() for _ in range(allowed.calls)]):
+            self._ask(worker, ahead.unused(), now)
+        return allowed if allowed.calls < calls else Allowance(allowed.calls)
+
+    def _ask(self, worker: Worker, wanted: dict[str, WantedAhead], now: int) -> None:
+        if not wanted:
+            return
+        one, out = wanted[""], list(self._out.values())
+        self.shared, allowed, self._out[worker.id] = take_ahead(
+            self.shared, one.limits, one.asked, one.call_tokens, worker.id, out, now
+        )
+        worker.ahead.were_allowed(wanted, {"": allowed}, now, 0)
+
+    def _in_turn(self, worker: Worker, want: int, now: int) -> Allowance:
+        seen_at, pacer = self.shared.updated_at, worker.pacer
         returned = Returned(
             refused_at=tuple(worker.refused_at),
             asked_ms=max(0, pacer.asked_until - now),
@@ -266,25 +320,21 @@ class Crew:
         worker.refused_at.clear()
         if returned != Returned():
             self.shared = self.shared.settled(returned, now)
-        want = min(pacer.allowed(now) - pacer.controller.under_way, 100)
-        if want > 0:
-            filled = self.shared.filled(self._limits, 1, now)
-            allowed = allowance(filled, self._limits, want, 1, now)
-            if allowed.calls or allowed.is_learned:
-                self.shared = filled.taken(allowed.calls, 0)
-            if allowed.is_learned and seen_at:
-                grown = self.shared.learned.limited_for((now - seen_at) / 1000)
-                self.shared = replace(self.shared, learned=grown)
-            for _ in range(allowed.calls):
-                self._send(worker, now_s)
-            if allowed.next_at is not None:
-                self.wake(worker, min(now_s + 1, allowed.next_at / 1000))
-        if (rises_at := pacer.next_change_at(now)) is not None:
-            self.wake(worker, max(now_s + 0.001, rises_at / 1000))
+        if not want:
+            return Allowance(0)
+        filled = self.shared.filled(self._limits, 1, now)
+        allowed = allowance(filled, self._limits, want, 1, now)
+        if allowed.calls or allowed.is_learned:
+            self.shared = filled.taken(allowed.calls, 0)
+        if allowed.is_learned and seen_at:
+            grown = self.shared.learned.limited_for((now - seen_at) / 1000)
+            self.shared = replace(self.shared, learned=grown)
+        return allowed
 
     def _send(self, worker: Worker, now_s: float) -> None:
         sent_s = now_s + _COMMIT_S * self._rng.uniform(1, 3)
         call = worker.send(sent_s)
+        self.sent_by[worker.id] += 1
         refused = self._server.take(sent_s)
         self.calls.append((sent_s - START, refused is None))
         takes_s = _REFUSAL_S if refused else self._latency_s * self._rng.uniform(0.5, 1.5)

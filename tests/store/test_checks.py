@@ -37,6 +37,7 @@ insert into live_files (path, experiment_id, result_seq, rows, size_bytes, sha25
 insert into workers (id, host, boot_id, pid, slots, started_at, lease_until)
 values (1, 'h', 'b', 1, 1, 0, 0);
 insert into shares values ('s', 1, 2, 2, 2, 0);
+insert into calls_ahead values ('s', 1, 2, 0);
 """
 
 # The constraint, and a statement that violates it alone.
@@ -107,6 +108,7 @@ IMPOSSIBLE = [
     ("holds_its_share", "update shares set held = 1"),
     ("holds_its_share", "update shares set share = -1"),
     ("needs_not_negative", "update shares set needs = -1"),
+    ("never_fewer_than_none", "update calls_ahead set calls = -1"),
     ("went_or_came", "insert into moves (id, other, went, moved_at) values ('m', 'x.db', 2, 0)"),
     ("strays_are_a_share", "update shared_rates set tested_share = -0.1"),
     ("calls_not_negative", "update shared_rates set stray_recent_refused = -1"),

@@ -14,13 +14,16 @@ import pytest
 from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Item, KeepAnswer, Outcome, Retry
 from batchgen.limits import Limits
+from batchgen.limits.ahead import AskedAhead
 from batchgen.steps import Child
 from batchgen.store import Budget, ClaimRequest, Grant, Reservation, Trial
+from batchgen.store.calls_ahead import WantedAhead
 from batchgen.store.postgres.connection import Database, open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from batchgen.store.transactions import budget, queue, repair
+from batchgen.store.transactions.ahead import take_calls_ahead
 from tests.kits.postgres import execute
-from tests.kits.table import MAX_CRASHES, START, Table, answered, claims, open_table
+from tests.kits.table import MAX_CRASHES, SERVER, START, Table, answered, claims, open_table
 from tests.store.test_chains import BEST, PLAIN, Line
 
 Write = Callable[[PostgresTransaction], Any]
@@ -143,10 +146,15 @@ async def test_what_ends_while_a_budget_is_looked_at_is_not_missed(
 
 
 async def test_workers_share_the_requests_of_a_minute(table: Table, beside: Beside) -> None:
-    table.enqueue(*range(9))
-    want = claims(9, limits=Limits(rpm=5))  # none is sent before a twelfth of a minute
-    ended = await beside.run(exchange(table.join(), want), exchange(table.join(), want))
-    assert [len(one.items) for one in ended[:2]] == [1, 0]
+    limits = Limits(rpm=5)  # none is sent before a twelfth of a minute
+    wanted = {SERVER: WantedAhead(AskedAhead(calls=9), limits, 1.0)}
+
+    def take(worker: int) -> Write:
+        return lambda db: take_calls_ahead(db, worker, wanted, lambda: START)
+
+    ended = await beside.run(take(table.join()), take(table.join()))
+    assert ended.has_waited
+    assert [one[SERVER].calls for one in ended[:2]] == [1, 0]
 
 
 async def test_what_is_on_trial_is_asked_for_as_if_they_took_turns(

@@ -7,8 +7,8 @@ import pytest
 
 from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Item, Outcome
-from batchgen.limits import Told
-from batchgen.store import ClaimRequest, Seat, ServerWant, Trial, open_store
+from batchgen.limits import Limits, Told
+from batchgen.store import ClaimRequest, Seat, ServerWant, Trial, calls_ahead, open_store
 from batchgen.store.postgres.transaction import Answer
 from tests.kits.table import SERVER, Table, answered, open_table
 
@@ -61,14 +61,36 @@ KNOWN = Trial(proven=frozenset({1}), watches=False)
 
 
 @pytest.mark.parametrize("told", [None, Told(None, 3, 3)], ids=["alone", "with others"])
-async def test_an_exchange_of_plain_rows_waits_three_times(
+async def test_an_exchange_of_plain_rows_waits_once(
     table: Table, postgres: PostgresAddress, waits: Waits, told: Told | None
 ) -> None:
-    """For what it knows of the claims that end, for what there is to claim, and for its values."""
+    """For what it knows of the claims that end, and for new ones with their values."""
     table.enqueue(*range(50))
     want = ClaimRequest((ServerWant(SERVER, 3, trial=KNOWN, told=told),), (1,))
     async with open_store(postgres) as store, store.seat(6, 60, max_crashes=3) as seat:
-        assert await steady(seat, waits, want) == [3, 3]
+        assert await steady(seat, waits, want) == [1, 1]
+
+
+async def test_an_exchange_whose_claims_depend_on_what_it_writes_waits_three_times(
+    table: Table, postgres: PostgresAddress, waits: Waits
+) -> None:
+    """For what it knows of the claims that end, for what there is to claim then, and for that."""
+    table.enqueue(*range(50))
+    want = ClaimRequest((ServerWant(SERVER, 3, trial=KNOWN),), (1,), until=40)
+    async with open_store(postgres) as store, store.seat(6, 60, max_crashes=3) as seat:
+        assert await steady(seat, waits, want) == [5, 5]
+
+
+async def test_a_limit_costs_an_exchange_nothing_while_calls_are_in_hand(
+    table: Table, postgres: PostgresAddress, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one wait when they are taken."""
+    monkeypatch.setattr(calls_ahead, "AHEAD_MS", 60_000)
+    table.enqueue(*range(50))
+    limits = Limits(rpm=600_000)
+    want = ClaimRequest((ServerWant(SERVER, 3, limits, trial=KNOWN),), (1,))
+    async with open_store(postgres) as store, store.seat(6, 60, max_crashes=3) as seat:
+        assert await steady(seat, waits, want) == [1, 1]
 
 
 async def test_an_exchange_that_only_writes_waits_once(

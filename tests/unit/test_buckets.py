@@ -27,9 +27,15 @@ def busiest(sent: list[tuple[float, float]], window_s: float = 60.0) -> float:
 
 @pytest.mark.parametrize("rpm", [1, 2, 3, 7, 30, 60, 121, 122, 123, 600, 6000])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_no_sixty_seconds_see_more_requests_than_allowed(rpm: int, workers: int) -> None:
+@pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
+def test_no_sixty_seconds_see_more_requests_than_allowed(
+    rpm: int, workers: int, ahead: bool
+) -> None:
     limits, minutes = Limits(rpm=rpm), 10 if rpm < 600 else 3
-    seen = run(tight(1e9), limits, seconds=60 * minutes, workers=workers, slots=rpm, latency_s=1.0)
+    seen = run(
+        tight(1e9), limits, seconds=60 * minutes, workers=workers, slots=rpm, latency_s=1.0,
+        ahead=ahead,
+    )  # fmt: skip
     sent = [(at_s, 1.0) for at_s, _ in seen.calls]
     assert busiest(sent) <= rpm
     assert len(sent) >= rpm * minutes * 0.97 - 1
@@ -62,6 +68,18 @@ def test_a_clock_set_back_neither_gives_nor_takes() -> None:
     assert (back.requests, back.paused_until) == (before.requests, START_MS - 3_595_000)
     again = back.filled(limits, 1, START_MS - 3_590_000)
     assert allowance(again, limits, 9, 1, again.updated_at).calls == 1
+
+
+def test_clocks_that_differ_a_little_give_nothing_twice() -> None:
+    """Those of two machines, one of which is behind."""
+    limits, shared = Limits(rpm=6000), SharedRate().filled(Limits(rpm=6000), 1, START_MS)
+    shared = shared.taken(round(shared.requests), 0)
+    level = shared.requests
+    for at in range(0, 1000, 10):
+        shared = shared.filled(limits, 1, START_MS + at).filled(limits, 1, START_MS + at - 30)
+        shared = shared.taken(1, 0)
+    assert shared.updated_at == START_MS + 990
+    assert shared.requests + 100 - level == pytest.approx(0.99 * 6001 / 61.5)
 
 
 def test_the_wait_is_over_when_there_is_room() -> None:

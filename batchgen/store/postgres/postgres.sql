@@ -1537,6 +1537,58 @@ select item_id from item_keys where false;
 
 ------------------------------------------------------------------------------- of PostgreSQL alone
 
+-- name: claim_at_once
+-- What `due_and_fresh_items`, `claim_items` and `claimed_items` do one after another, so that there is
+-- one wait for all. Of one experiment (null: of what comes first), and nothing for a worker that is to
+-- claim nothing, that has an item which may kill it, or as long as one waits that may.
+with chosen as materialized (
+  select coalesce(:experiment_id::bigint, (
+    select c.experiment_id from counters c
+      join experiments e on e.id = c.experiment_id and e.runs_code = 0
+     where c.state = 'pending' and c.n > 0
+     group by c.experiment_id, e.number order by e.number desc, c.experiment_id limit 1)) as id),
+room as materialized (
+  select case when paused = 0 and stop is null
+                and not exists (select 1 from work
+                                 where state = 'pending' and crashes > 0
+                                   and (answer_seq is not null or runs_code = 1))
+                and not exists (select 1 from (select crashes, answer_seq from work
+                                                where state = 'running' and worker_id = :worker_id
+                                                limit 2) held
+                                 where crashes > 0 and answer_seq is not null)
+              then :want::bigint else 0 end as n
+    from workers where id = :worker_id),
+due as materialized (
+  select item_id from work
+   where state = 'pending' and available_at is not null
+     and experiment_id = (select id from chosen) and available_at <= :now
+   order by available_at, item_id limit coalesce((select n from room), 0)
+     for no key update skip locked),
+fresh as materialized (
+  select item_id from work
+   where state = 'pending' and available_at is null
+     and (crashes = 0 or (answer_seq is null and runs_code = 0))
+     and experiment_id = (select id from chosen)
+   order by -priority, item_id limit coalesce((select n from room), 0) - (select count(*) from due)
+     for no key update skip locked),
+found as materialized (
+  select array(select item_id from due union all select item_id from fresh) as ids),
+claimed as (
+  update work
+     set state = 'running', worker_id = :worker_id, epoch = epoch + 1, available_at = null
+   where item_id = any((select ids from found)::bigint[])
+  returning item_id, epoch, experiment_id, tries, parse_failures, answer_seq, gathering, runs_code)
+select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as input_json,
+       w.tries, w.parse_failures, i.sample, w.answer_seq, a.response as answer_text, e.parser_id,
+       :server::text as server, i.parent_id, w.gathering, w.runs_code,
+       case when e.first_id is null then e.plan_id
+            else (select plan_id from experiments f where f.id = e.first_id) end as plan_id
+  from claimed w
+  join experiments e on e.id = w.experiment_id
+  join items i on i.id = w.item_id
+  left join attempts a on a.seq = w.answer_seq
+ order by array_position((select ids from found), w.item_id);
+
 -- name: look_up_keys
 -- Those that are known, in no order.
 select key, item_id from item_keys where key = any(:keys::bytea[]);

@@ -55,6 +55,7 @@ class PostgresTransaction:
     """
 
     __slots__ = ("_is_alone", "_own", "_schema", "connection")
+    is_far = True
 
     def __init__(
         self, connection: psycopg.Connection, schema: str, own: Mapping[str, object], *,

@@ -41,6 +41,8 @@ T = TypeVar("T")
 class Database:
     """Use `open_database`. `write` and `read` run one function as one transaction."""
 
+    takes_turns = True
+
     def __init__(self, path: Path, gate: Gate, writer: aiosqlite.Connection) -> None:
         self.path = path
         self.name = str(path)

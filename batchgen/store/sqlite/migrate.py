@@ -11,10 +11,10 @@ from pathlib import Path
 from batchgen.errors import Remedy, SchemaError
 from batchgen.installed import shipped_path
 
-APPLICATION_ID = 0x6261746D  # "batl"
+APPLICATION_ID = 0x6261746E  # "batn"
 # With other tables and columns.
 _IDS_BEFORE_RELEASE = (0x62617463, 0x62617467, 0x62617468, 0x62617469, 0x6261746A, 0x6261746B,
-                       0x6261746C)  # fmt: skip
+                       0x6261746C, 0x6261746D)  # fmt: skip
 PAGE_SIZE = 8192  # a 2.4 KB answer takes 3.0 KB in such pages, 3.2 KB in SQLite's default of 4096
 
 

@@ -24,6 +24,7 @@ class SqliteTransaction:
     """See `batchgen.store.transaction`. Begun and ended by who has the connection."""
 
     __slots__ = ("connection",)
+    is_far = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection

@@ -9,7 +9,7 @@ given is in store/transaction.py. What each promises is said where it is asked f
     finish       how claims end, as planned            follow        rows of later steps
     trials       recipes that nobody has been answered to            suspects      and their ends
     fencing      which claims hold       deltas        counters and totals
-    budget       what may be spent       limiter       what all may send, capacities
+    budget       what may be spent       limiter, ahead             what all may send, capacities
     steering     orders for workers      selections    items that a run chose
     repair       retry and reparse       replaced      what was made of these
     plans        chains as a whole       refollow      rows followed by another plan

@@ -2,7 +2,7 @@
 probes from all over it, while the server answers nobody.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.json import decode
@@ -35,18 +35,18 @@ def claim(
         return [], None  # what may kill the worker is parsed while nothing else is in flight
     if not held and others_wait and (crashed := _claim_crashed(db, worker_id, want, experiments)):
         return crashed, None
-    deltas = CounterDeltas()
     claimed: list[int] = []
+    of_experiments: dict[int, int] = {}
     for experiment_id in experiments:
+        before = len(claimed)
         for claim_some in claims.ways:
             slots = quota.of(experiment_id, calls - len(claimed))
             if slots > 0:
                 ids = claim_some(experiment_id, slots)
                 claimed += ids
                 quota.take(experiment_id, len(ids))
-                deltas.move(experiment_id, State.PENDING, -len(ids))
-                deltas.move(experiment_id, State.RUNNING, +len(ids))
-    write_deltas(db, deltas)
+        of_experiments[experiment_id] = len(claimed) - before
+    note_claims(db, of_experiments)
     if len(claimed) == calls:
         return claimed, None
     return claimed, earliest(*(_next_available_at(db, want, id_) for id_ in experiments))
@@ -140,12 +140,18 @@ def _claim_crashed(
             "worker_id": worker_id, "experiment_id": experiment_id, "selection": want.mark,
         }  # fmt: skip
         if claimed := [id_ for (id_,) in db.execute("claim_crashed", row).fetchall()]:
-            deltas = CounterDeltas()
-            deltas.move(experiment_id, State.PENDING, -1)
-            deltas.move(experiment_id, State.RUNNING, +1)
-            write_deltas(db, deltas)
+            note_claims(db, {experiment_id: 1})
             return claimed
     return []
+
+
+def note_claims(db: Transaction, claimed: Mapping[int, int]) -> None:
+    """By experiment, how many of its items run from now on."""
+    deltas = CounterDeltas()
+    for experiment_id, n in claimed.items():
+        deltas.move(experiment_id, State.PENDING, -n)
+        deltas.move(experiment_id, State.RUNNING, +n)
+    write_deltas(db, deltas)
 
 
 def experiments_to_claim(

@@ -254,6 +254,15 @@ select server, updated_at, requests, tokens, paused_until, ceiling_per_s, cut_sh
        stray_recent_calls, stray_recent_refused
   from shared_rates order by server;
 
+-- name: calls_ahead
+select worker_id, calls, until from calls_ahead where server = :server;
+
+-- name: take_calls_ahead
+-- Not for a worker that was taken for dead.
+insert into calls_ahead (server, worker_id, calls, until)
+select :server, id, :calls, :until from workers where id = :worker_id
+on conflict (server, worker_id) do update set calls = excluded.calls, until = excluded.until;
+
 -- name: write_shared_rate
 insert into shared_rates (server, updated_at, requests, tokens, paused_until, ceiling_per_s,
   cut_share, limited_s, cut_at, cut_effective_at, taken_since_cut, tested_share, stray_share,

@@ -1,19 +1,20 @@
 """What all workers together may send to a server: its row, read and written in the exchange that
-claims.
+claims. Or, where transactions do not take turns, in one of its own before it (ahead.py).
 
 Of a server of which nothing is limited, none is read or written. The arithmetic is in buckets.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from batchgen.items import Item, Outcome
 from batchgen.limits import Allowance, Limits, Returned, allowance
+from batchgen.store.calls_ahead import CallsAhead
 from batchgen.store.returned import returned_of
 from batchgen.store.server_wants import ServerWant
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.shared_rates import read_shared_rate
+from batchgen.store.transactions.shared_rates import read_shared_rate, write_shared_rate
 
 
 class Limiters:
@@ -57,6 +58,26 @@ class Limiters:
             limiter.write()
 
 
+class InHand:
+    """The same for a worker that has taken its calls ahead: what they use it tells elsewhere."""
+
+    def __init__(self, ahead: CallsAhead, wants: Sequence[ServerWant]) -> None:
+        self._ahead = ahead
+        self._wants = wants
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Told before."""
+
+    def allow(self, most: Mapping[str, int]) -> dict[str, Allowance]:
+        return self._ahead.allowed(self._wants, most)
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Counted once the exchange is durable: it may run again."""
+
+    def write(self) -> None:
+        """Nothing is kept of it."""
+
+
 class _Limiter:
     """Those of one server."""
 
@@ -98,11 +119,7 @@ class _Limiter:
     def write(self) -> None:
         if not self._changed:
             return
-        columns = asdict(self._shared)
-        learned = asdict(columns.pop("learned"))
-        strays = asdict(learned.pop("strays"))
-        learned |= {f"stray_{name}": value for name, value in strays.items()}
-        self._db.execute("write_shared_rate", {"server": self._want.server} | columns | learned)
+        write_shared_rate(self._db, self._want.server, self._shared)
 
 
 def second_calls_of(

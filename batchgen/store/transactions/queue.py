@@ -10,21 +10,23 @@ A worker that was taken for dead changes nothing; its paid answers are still app
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from msgspec.structs import replace
 
 from batchgen.items import Item, Outcome, State
 from batchgen.limits import Allowance, Limits, Told
+from batchgen.store.calls_ahead import CallsAhead
 from batchgen.store.plan import Plan
 from batchgen.store.records import Counts
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.capacities import look_for_caps, tell
-from batchgen.store.transactions.claims import claim, earliest, experiments_to_claim
+from batchgen.store.transactions.claims import claim, earliest, experiments_to_claim, note_claims
 from batchgen.store.transactions.finish import finish, give_back
-from batchgen.store.transactions.limiter import Limiters, second_calls_of
+from batchgen.store.transactions.limiter import InHand, Limiters, second_calls_of
 from batchgen.store.transactions.links import with_links
 from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.quota import Quota, quota_of
@@ -130,23 +132,31 @@ def exchange(
     outcomes: Sequence[Outcome],
     want: ClaimRequest,
     now: int,
+    ahead: CallsAhead | None = None,
 ) -> Exchange:
-    """Write what the slots finished, and claim what the free ones do next."""
+    """Write what the slots finished, and claim what the free ones do next: as many as the limits
+    let through, or as this worker has taken `ahead` of that."""
     found_orders = look_for_orders(db, worker_id)
     caps = look_for_caps(db, [one.server for one in want.servers if one.told is not None])
     trials = Trials(db, worker_id, want, now, partial(_open, db, want))
     outcomes = trials.learn(outcomes)
+    at_once = _begin_at_once(db, worker_id, want, outcomes, ahead, trials, now)
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
     orders = orders_in(found_orders)
-    limiters = Limiters(db, want.servers, now)
+    limiters = InHand(ahead, want.servers) if ahead else Limiters(db, want.servers, now)
     limiters.settle(outcomes)
     failed = _too_many_failed(db, want)
     outgrown = _is_outgrown(db, want)
     claims_nothing = orders is None or orders.claims_nothing or failed or outgrown
     allowed = limiters.allow({} if claims_nothing else trials.may_begin())
     quota = quota_of(db, want, partial(_counts, db, want))
-    claimed, due_at = _claim(db, worker_id, want, allowed, trials, quota, now)
+    claimed = _at_once(db, want, at_once)
+    due_at = None
+    if len(claimed) < want.slots:
+        rest, left = _rest(allowed, claimed), want.calls - len(claimed)
+        others, due_at = _claim(db, worker_id, want, rest, trials, quota, left, now)
+        claimed += others
     items = trials.keep(claimed)
     limiters.take(items)
     limiters.write()
@@ -183,16 +193,52 @@ def _told(want: ClaimRequest, items: Sequence[Item]) -> dict[str, Told]:
     return told
 
 
+def _begin_at_once(
+    db: Transaction, worker_id: int, want: ClaimRequest, outcomes: Sequence[Outcome],
+    ahead: CallsAhead | None, trials: Trials, now: int,
+) -> Iterator[Item] | None:  # fmt: skip
+    """Claims with the first answer that is waited for, where nothing that an exchange may find out
+    until then, or writes, can say that there are to be none, or others. What is found too few that
+    way is claimed as usual."""
+    one, experiments = want.servers[0] if want.servers else None, want.experiments or (None,)
+    if one is None or len(want.servers) > 1 or len(experiments) > 1 or not db.is_far:
+        return None
+    depends = want.until or want.selection or want.max_failures or trials.watches
+    is_plain = one.experiments is None and one.probes is None and not one.runs_code
+    if depends or not is_plain or (one.limits.any and ahead is None):
+        return None
+    if any(outcome.item.plan_id is not None for outcome in outcomes):
+        return None  # what follows them comes first
+    calls = want.calls
+    if ahead is not None:
+        calls = ahead.allowed(want.servers, {one.server: calls})[one.server].calls
+    if not calls:
+        return None
+    row = {
+        "worker_id": worker_id, "experiment_id": experiments[0], "want": calls,
+        "server": one.server, "now": now,
+    }  # fmt: skip
+    return rows_of(db, "claim_at_once", Item, row)
+
+
+def _at_once(db: Transaction, want: ClaimRequest, begun: Iterator[Item] | None) -> list[Item]:
+    """What was claimed with that."""
+    if begun is None or not (found := list(begun)):
+        return []
+    note_claims(db, Counter(item.experiment_id for item in found))
+    return _with_values(db, found, {one.server: one for one in want.servers})
+
+
 def _claim(
     db: Transaction, worker_id: int, want: ClaimRequest, allowed: Mapping[str, Allowance],
-    trials: Trials, quota: Quota, now: int,
+    trials: Trials, quota: Quota, left: int, now: int,
 ) -> tuple[list[Item], int | None]:  # fmt: skip
-    """As many items as are allowed, each for a server, or for the user's code; also when the next
-    retry will be due, if these are fewer. Servers that answer nobody get probes, each its own."""
+    """As many items as are allowed, of which `left` may be calls, each for a server, or for the
+    user's code; also when the next retry will be due, if these are fewer. Servers that answer
+    nobody get probes, each its own."""
     wants = {one.server: one for one in want.servers}
     found: list[Item] = []
     due_at: int | None = None
-    left = want.calls
     for experiments, of_these in _by_experiments(want, _in_order(db, want)).items():
         servers = _servers(of_these, allowed, left)
         chosen = experiments_to_claim(db, want, experiments)
@@ -204,6 +250,17 @@ def _claim(
                 due_at = earliest(due_at, due)
                 left -= _asked(want, items)
     return found, due_at
+
+
+def _rest(allowed: Mapping[str, Allowance], claimed: Sequence[Item]) -> Mapping[str, Allowance]:
+    """What these leave of it."""
+    if not claimed:
+        return allowed
+    used = Counter(item.server for item in claimed)
+    return {
+        server: replace(one, calls=max(0, one.calls - used[server]))
+        for server, one in allowed.items()
+    }
 
 
 _Wants = dict[str, ServerWant]
@@ -281,6 +338,11 @@ def _items(db: Transaction, claimed: dict[int, str], wants: Mapping[str, ServerW
     if not claimed:
         return []
     found = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
+    return _with_values(db, found, wants)
+
+
+def _with_values(db: Transaction, found: list[Item], wants: Mapping[str, ServerWant]) -> list[Item]:
+    """With what they were made of, and the tokens that each will use."""
     items = with_links(db, found)
     tokens_of = {
         server: one.call_tokens.of for server, one in wants.items() if one.limits.tpm is not None

@@ -6,16 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from batchgen.clock import now_ms
+from batchgen.clock import clock_ms, now_ms
 from batchgen.errors import Remedy, StoreBusyError
 from batchgen.items import Item, Outcome
 from batchgen.limits import Limits, Share, Told
 from batchgen.shutdown import uninterrupted
+from batchgen.store.calls_ahead import CallsAhead, WantedAhead
 from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import budget as budgets
 from batchgen.store.transactions import capacities, queue, steering
+from batchgen.store.transactions.ahead import take_calls_ahead
 from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.suspects import forget_trials_of_other_runs
 from batchgen.store.values import (
@@ -52,6 +54,7 @@ class Seat:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
+        self._ahead = None if database.takes_turns else CallsAhead()
         self._joined = False
         self._abandoned = False
         self.id = 0
@@ -103,6 +106,7 @@ class Seat:
             self._db.counts_for(self.id)
 
         self._joined = False  # when it was taken for dead; its lock was of that registration
+        self._ahead = self._ahead and CallsAhead()  # and so were these
         self._release_lock()
         await uninterrupted(write())  # or one that is cancelled would not know that it has joined
         await self.heartbeat()
@@ -137,17 +141,31 @@ class Seat:
     ) -> Exchange:
         """Write what slots finished and claim what they do next: durable when it returns. `report`
         is what the worker reports (JSON), if that is new."""
+        ahead = self._ahead
+        if ahead is not None:
+            await self._take(ahead.wanted(want.servers, want.calls, outcomes, clock_ms()))
 
         def transaction(db: Transaction) -> Exchange:
             # Inside, as it may have been a long wait for the gate: limits count by the time.
-            done = queue.exchange(db, self.id, outcomes, want, now_ms())
+            done = queue.exchange(db, self.id, outcomes, want, now_ms(), ahead)
             if report is not None and done.orders is not None:
                 steering.save_report(db, self.id, report)
             return done
 
         done = await self._db.write_beside(transaction)
         self._orders = done.orders or self._orders
+        if ahead is not None and ahead.were_claimed(outcomes, done.items):
+            await self._take(ahead.unused())
         return done
+
+    async def _take(self, wanted: Mapping[str, WantedAhead]) -> None:
+        """Calls ahead; also bring some back, and tell of others."""
+        if not wanted or self._ahead is None:
+            return
+        asked_at, epoch_ms = clock_ms(), now_ms() - clock_ms()
+        take = take_calls_ahead
+        allowed = await self._db.write_beside(take, self.id, wanted, now_ms)
+        self._ahead.were_allowed(wanted, allowed, asked_at, epoch_ms)
 
     async def orders(
         self, report: str | None = None, told: Mapping[str, Told] | None = None
@@ -180,10 +198,15 @@ class Seat:
         takes its share of its server's `limits`. Durable on return; each outcome then has both
         attempts."""
 
-        def transaction(db: Transaction) -> set[int]:
-            return queue.begin_second_calls(db, items, limits, now_ms())
+        ahead = self._ahead
 
-        return await self._db.write_beside(transaction)
+        def transaction(db: Transaction) -> set[int]:
+            return queue.begin_second_calls(db, items, {} if ahead else limits, now_ms())
+
+        ours = await self._db.write_beside(transaction)
+        if ahead is not None:
+            ahead.send_second_calls((item for item in items if item.id in ours), limits)
+        return ours
 
     async def reserve(self, wanted: Sequence[Reservation], budget: Budget) -> list[Grant]:
         """Reserve the most that these calls can cost, as far as the budget goes; an answer each."""

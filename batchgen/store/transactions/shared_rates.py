@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from batchgen.store.transactions.rows import dicts_of
 
 if TYPE_CHECKING:
@@ -16,6 +18,14 @@ def read_shared_rate(db: "Transaction", server: str) -> "SharedRate":
     from batchgen.limits import SharedRate
 
     return SharedRate()
+
+
+def write_shared_rate(db: "Transaction", server: str, shared: "SharedRate") -> None:
+    columns = asdict(shared)
+    learned = asdict(columns.pop("learned"))
+    strays = asdict(learned.pop("strays"))
+    learned |= {f"stray_{name}": value for name, value in strays.items()}
+    db.execute("write_shared_rate", {"server": server} | columns | learned)
 
 
 def _shared_rate(columns: dict[str, Any]) -> "SharedRate":

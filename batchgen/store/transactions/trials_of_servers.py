@@ -33,6 +33,11 @@ class Trials:
                 learned[place] = outcome
         return learned
 
+    @property
+    def watches(self) -> bool:
+        """Whether anything is on trial, or may be."""
+        return any(trials.watches for trials in self._at.values())
+
     def judge(self, outcomes: Sequence[Outcome], finished: Plan) -> None:
         """After the outcomes are written: keep the suspects among them, and say whose fault it is
         as far as that can be told."""

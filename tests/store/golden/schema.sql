@@ -28,6 +28,15 @@ CREATE TABLE attempts (
   constraint unknown_says_nothing check (outcome <> 'unknown' or (body is null and latency_ms is null))
 ) strict;
 
+CREATE TABLE calls_ahead (
+  server    text    not null,                      -- a hash of its URL
+  worker_id integer not null references workers (id) on delete cascade,
+  calls     integer not null,
+  until     integer not null,
+  primary key (server, worker_id),
+  constraint never_fewer_than_none check (calls >= 0)
+) strict, without rowid;
+
 CREATE TABLE calls_on_trial (
   item_id integer primary key references items (id) on delete cascade,
   epoch   integer not null,
@@ -409,6 +418,8 @@ CREATE TABLE workers (
 CREATE INDEX attempts_by_item on attempts (item_id);
 
 CREATE INDEX attempts_unknown on attempts (seq) where outcome = 'unknown';
+
+CREATE INDEX calls_ahead_of_worker on calls_ahead (worker_id);
 
 CREATE UNIQUE INDEX experiments_by_step on experiments (first_id, number) where first_id is not null;
 
