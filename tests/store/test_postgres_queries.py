@@ -96,6 +96,51 @@ def test_statement_finds_its_rows_by_an_index(connection: psycopg.Connection, na
     assert tables == [], json.dumps(found, indent=1)
 
 
+@pytest.fixture(scope="module")
+def filled(postgres_server: Cluster) -> Iterator[psycopg.Connection]:
+    """With tables of some size, of which the planner knows."""
+    address = postgres_server.new_database()
+    made, _ = connect(address)
+    for text in FILLING:
+        made.execute(text.encode())
+    yield made
+    made.close()
+    postgres_server.drop(address)
+
+
+FILLING = (
+    "insert into parsers values (1, 'raw', '', '{}', 0)",
+    "insert into experiments (id, name, created_at, parser_id) values (1, 'e', 0, 1)",
+    "insert into items (id, experiment_id, recipe_id, input)"
+    " select n, 1, 1, '{}' from generate_series(1, 20000) n",
+    "insert into item_keys select decode(md5(n::text), 'hex'), n from generate_series(1, 20000) n",
+    "insert into attempts (seq, item_id, epoch, worker_id, finished_at, outcome, response)"
+    " select n, n, 1, 1, 0, 'answered', 'a' from generate_series(1, 20000) n",
+    "insert into results (seq, item_id, attempt_seq, state, parser_id, finished_at)"
+    " select n, n, n, 'done', 1, 0 from generate_series(1, 20000) n",
+    "insert into work (item_id, experiment_id, state, result_seq)"
+    " select n, 1, 'done', n from generate_series(1, 20000) n",
+    "vacuum analyze",
+)
+
+
+def read_whole(node: dict[str, Any], limited: bool = False) -> Iterator[str]:
+    """Big tables, in their order or in none. What has a limit may begin at an end of one."""
+    whole = node.get("Index Name", "").endswith("_pkey") or node["Node Type"] == "Seq Scan"
+    if whole and node.get("Relation Name") in BIG and "Index Cond" not in node and not limited:
+        yield node["Relation Name"]
+    for one in node.get("Plans", ()):
+        is_first = one["Parent Relationship"] == "Outer"
+        yield from read_whole(one, is_first and (limited or node["Node Type"] == "Limit"))
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - OF_WHOLE_TABLES))
+def test_no_whole_table_is_read_for_a_page(filled: psycopg.Connection, name: str) -> None:
+    """The planner thinks of a limit that it does not know as a tenth of the table."""
+    found = plan(filled, name)
+    assert [*read_whole(found)] == [], json.dumps(found, indent=1)
+
+
 def names_of(engine: str, file: Path) -> set[str]:
     """The statements that only its own modules run: those of its last section."""
     _, _, last = file.read_text(encoding="utf-8").partition(f"- of {engine} alone")

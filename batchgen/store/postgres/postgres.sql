@@ -1014,7 +1014,8 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
        r.error, r.parsed, r.parser_id, i.input, a.response, a.finish_reason,
        a.vector is not null as is_vector
   from work w
-  join result_values r on r.seq = w.result_seq and r.parser_id <> :parser_id
+  join lateral (select * from result_values where seq = w.result_seq offset 0) r
+    on r.parser_id <> :parser_id
   join attempts a on a.seq = r.attempt_seq
   join items i on i.id = w.item_id
  where w.item_id > :after and w.experiment_id = :experiment_id
@@ -1025,7 +1026,8 @@ select w.item_id, w.experiment_id, i.custom_id, w.result_seq, a.seq as attempt_s
 -- Rows of a step that runs code, which the present function has not ended yet.
 select w.item_id, w.experiment_id, r.reason, r.error, r.parser_id
   from work w
-  join results r on r.seq = w.result_seq and r.parser_id <> :parser_id
+  join lateral (select * from results where seq = w.result_seq offset 0) r
+    on r.parser_id <> :parser_id
  where w.item_id > :after and w.experiment_id = :experiment_id
    and w.state in ('done', 'failed')
  order by w.item_id limit :limit;
@@ -1156,8 +1158,8 @@ select 0 as seq, i.id as item_id, e.name as experiment, i.recipe_id, i.input,
 -- answer that was parsed once more was finished by its call, and counts once.
 select count(*), min(a.finished_at)
   from (select item_id, attempt_seq, reparsed from results order by seq desc limit :limit) r
-  join attempts a on a.seq = r.attempt_seq
-  join work w on w.item_id = r.item_id
+  join lateral (select finished_at from attempts where seq = r.attempt_seq offset 0) a on true
+  join lateral (select experiment_id from work where item_id = r.item_id offset 0) w on true
  where a.finished_at >= :since and r.reparsed = 0
    and (:experiment_id::bigint is null or w.experiment_id = :experiment_id);
 
@@ -1176,7 +1178,7 @@ select a.latency_ms
 select octet_length(i.input), a.prompt_tokens + a.completion_tokens
   from (select item_id, seq, prompt_tokens, completion_tokens from attempts
          order by seq desc limit :limit) a
-  join items i on i.id = a.item_id
+  join lateral (select input from items where id = a.item_id offset 0) i on true
  where a.prompt_tokens + a.completion_tokens is not null order by a.seq;
 
 -- name: failures_by_message
@@ -1224,7 +1226,8 @@ with firsts as materialized (
 select id, id as first, 1 as sample from firsts
 union all
 select s.id, s.sample_of, s.sample
-  from firsts f join items s on s.sample_of = f.id
+  from firsts f
+  join lateral (select id, sample_of, sample from items where sample_of = f.id offset 0) s on true
  order by first, sample;
 
 -- name: rows_of_items

@@ -3,6 +3,7 @@ as parameters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ T = TypeVar("T")
 PAGE_CHARS = 4 << 20  # so that memory stays bounded
 
 # By statement and class: looked at once, and then as fast as by position.
-_makers: dict[tuple[str, type], Callable[[tuple[Any, ...]], Any]] = {}
+_makers: dict[tuple[str, type], Callable[[Iterable[tuple[Any, ...]]], Iterator[Any]]] = {}
 
 
 def rows_of(
@@ -30,7 +31,7 @@ def rows_of(
     make = _makers.get((query, into))
     if make is None:
         make = _makers[query, into] = _maker(into, [column[0] for column in cursor.description])
-    return map(make, cursor)
+    return make(cursor)
 
 
 def row_of(
@@ -64,23 +65,21 @@ def bounded(rows: Iterable[T], chars_of: Callable[[T], int]) -> tuple[list[T], b
     return page, True
 
 
-def _maker(into: type[T], columns: list[str]) -> Callable[[tuple[Any, ...]], T]:
+def _maker(
+    into: type[T], columns: list[str]
+) -> Callable[[Iterable[tuple[Any, ...]]], Iterator[T]]:  # fmt: skip
     names = _fields_of(into)
     if columns == names and issubclass(into, tuple):
-        return into._make  # type: ignore[attr-defined, no-any-return]
+        return partial(map, into._make)  # type: ignore[attr-defined]
     if columns == names[: len(columns)]:
         into(*range(len(columns)))  # the others have defaults
-        return partial(_by_position, into)
+        return partial(starmap, into)
     into(**dict.fromkeys(columns))
-    return partial(_by_name, into, columns)
+    return partial(map, partial(_by_name, into, columns))
 
 
 def _fields_of(into: type[Any]) -> list[str]:
     return list(into.__struct_fields__ if issubclass(into, Struct) else into._fields)
-
-
-def _by_position(into: type[T], row: tuple[Any, ...]) -> T:
-    return into(*row)
 
 
 def _by_name(into: type[T], columns: list[str], row: tuple[Any, ...]) -> T:
