@@ -15,21 +15,25 @@ model=${MODEL:-Qwen/Qwen3-8B}
 port=$((8000 + SLURM_JOB_ID % 20000))    # of its own, where several are on one node
 # This task alone: for one of them SLURM_JOB_ID means the whole array.
 task=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
-time_is_over=
+time_is_over='' stopped='' step=''
+trap 'time_is_over=yes; [ -z "$step" ] || scancel --signal=TERM "$task.0"' USR1
+trap stopped=yes TERM
 
 # The server is no step: it is to answer until the worker has ended.
 vllm serve "$model" --port "$port" >"vllm-$SLURM_JOB_ID.log" 2>&1 & server=$!
 trap 'kill "$server" 2>/dev/null' EXIT
-until curl -fsS -o /dev/null "http://localhost:$port/health"; do
+until curl -fs -o /dev/null "http://localhost:$port/health"; do
+  [ -z "$time_is_over" ] || scontrol requeue "$task"
+  [ -z "$time_is_over$stopped" ] || exit 143
   kill -0 "$server" 2>/dev/null || { echo "vllm has ended: see vllm-$SLURM_JOB_ID.log" >&2; exit 1; }
-  sleep 2
+  sleep 2 & wait $!                      # a signal ends the wait
 done
 
 # By the node's name and not localhost, so that each server is one of its own to the workers.
-export BATCHGEN_MODEL_BASE_URL="http://$(hostname):$port/v1" BATCHGEN_MODEL_MODEL="$model"
-trap 'time_is_over=yes; scancel --signal=TERM "$task.0"' USR1
-trap : TERM
+node=$(hostname)
+export BATCHGEN_MODEL_BASE_URL="http://$node:$port/v1" BATCHGEN_MODEL_MODEL="$model"
 srun --ntasks=1 --overlap --kill-on-bad-exit=0 batchgen work -c 256 --grace 150 & step=$!
+[ -z "$time_is_over" ] || scancel --signal=TERM "$task.0"
 
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 wait "$step" 2>/dev/null; last=$?

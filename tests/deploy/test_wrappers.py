@@ -97,6 +97,18 @@ async def test_a_pod_that_is_to_go_lets_its_worker_finish(job: Path, fakes: Path
     assert log(fakes)[-1] == "draining"
 
 
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+async def test_a_worker_that_was_told_to_stop_in_the_table_ends_the_job(
+    job: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODE", "143")  # nobody signalled the pod
+    code = (await ended(await start(job, fakes))).code
+    rules = yaml.safe_load(job.read_text())["spec"]["podFailurePolicy"]["rules"]
+    fatal = next(rule["onExitCodes"] for rule in rules if rule["action"] == "FailJob")
+    assert code in fatal["values"]
+    assert 143 not in fatal["values"]  # a pod that is moved elsewhere
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 async def test_a_slurm_job_whose_time_is_over_drains_and_waits_for_more(
     script: Path, fakes: Path
@@ -120,6 +132,21 @@ async def test_a_slurm_job_that_somebody_stops_is_not_begun_again(
     assert log(fakes)[-1] == "draining"
 
 
+@pytest.mark.parametrize(
+    ("sent", "then"), [(signal.SIGUSR1, ["scontrol requeue 17_4"]), (signal.SIGTERM, [])]
+)
+async def test_a_slurm_job_whose_model_still_loads_can_be_stopped(
+    sent: signal.Signals, then: list[str], fakes: Path
+) -> None:
+    (fakes / "curl").write_text("#!/bin/sh\necho loading >&2; exit 7\n")
+    (fakes / "log").touch()
+    process = await start(DEPLOY / "slurm-vllm.sh", fakes)
+    await said(process, "loading")
+    process.send_signal(sent)
+    assert (await ended(process)).code == 143
+    assert [line for line in log(fakes) if not line.startswith("vllm")] == then
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 async def test_without_a_database_nothing_is_begun(
     script: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,7 +165,7 @@ def test_a_pod_has_the_time_to_drain_and_no_secret_in_its_file(job: Path) -> Non
     grace_s = int(container(job)["command"][-1].split("--grace ")[1].split()[0])
     assert pod["terminationGracePeriodSeconds"] > grace_s
     assert (pod["restartPolicy"], spec["podReplacementPolicy"]) == ("Never", "Failed")
-    assert "completions" not in spec
+    assert (spec["completionMode"], spec["completions"]) == ("Indexed", spec["parallelism"])
     secret = {one["name"] for one in container(job)["env"] if "secretKeyRef" in str(one)}
     assert "BATCHGEN_DATABASE" in secret
     assert not any(one.get("value") for one in container(job)["env"] if one["name"] in secret)
@@ -146,7 +173,7 @@ def test_a_pod_has_the_time_to_drain_and_no_secret_in_its_file(job: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-@pytest.mark.parametrize("version", ["1.29", "1.33"])
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_kubernetes_takes_the_file(job: Path, version: str) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     validate.validate(yaml.safe_load(job.read_text()), version, strict=True)
