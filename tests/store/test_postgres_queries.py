@@ -60,7 +60,7 @@ OF_WHOLE_TABLES = {
     "results_without_item", "rows_to_ask", "rows_to_stale", "set_gathering", "spans_outside",
     "stale_rows", "unreadable_inputs", "unreadable_parsed",
     # By an index of what is rare: stale rows, calls of unknown outcome, and what a worker died at.
-    "claim_at_once", "parsed_alone", "stale_to_ask", "unknown_calls_of_claim",
+    "parsed_alone", "stale_to_ask", "unknown_calls_of_claim",
 }  # fmt: skip
 BIG = ("work", "items", "item_keys", "attempts", "results")
 

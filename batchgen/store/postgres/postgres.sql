@@ -1552,9 +1552,9 @@ with chosen as materialized (
      group by c.experiment_id, e.number order by e.number desc, c.experiment_id limit 1)) as id),
 room as materialized (
   select case when paused = 0 and stop is null
-                and not exists (select 1 from work
-                                 where state = 'pending' and crashes > 0
-                                   and (answer_seq is not null or runs_code = 1))
+                and (select 1 from work
+                      where state = 'pending' and crashes > 0
+                        and (answer_seq is not null or runs_code = 1) limit 1) is null
                 and not exists (select 1 from (select crashes, answer_seq from work
                                                 where state = 'running' and worker_id = :worker_id
                                                 limit 2) held
@@ -1588,8 +1588,8 @@ select i.id, w.epoch, w.experiment_id, i.recipe_id, i.custom_id, i.input as inpu
             else (select plan_id from experiments f where f.id = e.first_id) end as plan_id
   from claimed w
   join experiments e on e.id = w.experiment_id
-  join items i on i.id = w.item_id
-  left join attempts a on a.seq = w.answer_seq
+  join lateral (select * from items where id = w.item_id offset 0) i on true
+  left join lateral (select response from attempts where seq = w.answer_seq offset 0) a on true
  order by array_position((select ids from found), w.item_id);
 
 -- name: look_up_keys
