@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -28,11 +29,14 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 
+# All at once. The last one finds nothing out that the tests would not, but nobody else uses the
+# cores while types are checked, and what Python compiles for it, each process of the tests finds.
 CHECKS = {
     "format": ("ruff", "format", "--check", "."),
     "lint": ("ruff", "check", "."),
     "types": ("mypy",),
     "architecture": ("lint-imports",),
+    "imports of the tests": ("pytest", "--collect-only", "-qq"),
 }
 FIXES = {
     "lint": ("ruff", "check", "--fix", "."),
@@ -51,7 +55,7 @@ def main() -> int:
     if task == "test":
         set_up("[dev]")
         if arguments in ([], ["--slow"]):
-            return run_all(CHECKS) or run_all({"tests": (*TESTS, *arguments)})
+            return run_at_once(CHECKS) or run_all({"tests": (*TESTS, *arguments)})
         return run(PYTHON, "-m", "pytest", *arguments)
     if task == "fix":
         set_up("[dev]")
@@ -86,6 +90,7 @@ def set_up(extras: str) -> None:
         sys.exit("Python's venv module does not work here; on Debian: apt install python3-venv")
     if run(
         PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "--no-compile",  # which Python does for what is imported, a tenth of it
         "--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}{extras}",
     ):  # fmt: skip
         sys.exit("installing failed; the lines above say why.")
@@ -99,9 +104,28 @@ def run_all(steps: dict[str, tuple[str, ...]]) -> int:
         started_at = time.monotonic()
         code = run(BIN / tool, *arguments)
         failed = failed or code != 0
-        word = "failed" if code else "ok"
-        print(f"{name}: {word}, {time.monotonic() - started_at:.1f} s", file=sys.stderr)
+        tell(name, code, time.monotonic() - started_at)
     return int(failed)
+
+
+def run_at_once(steps: dict[str, tuple[str, ...]]) -> int:
+    """The same at the same time. What a step prints is shown when it has failed."""
+    failed = False
+    with ThreadPoolExecutor(len(steps)) as pool:
+        running = {
+            pool.submit(hear, BIN / tool, *arguments): name
+            for name, (tool, *arguments) in steps.items()
+        }
+        for ended in as_completed(running):
+            code, printed, took_s = ended.result()
+            failed = failed or code != 0
+            print(printed if code else "", end="", file=sys.stderr)
+            tell(running[ended], code, took_s)
+    return int(failed)
+
+
+def tell(step: str, code: int, took_s: float) -> None:
+    print(f"{step}: {'failed' if code else 'ok'}, {took_s:.1f} s", file=sys.stderr)
 
 
 def fingerprint() -> str:
@@ -116,12 +140,25 @@ def read(file: Path) -> str:
 
 
 def run(*command: str | Path) -> int:
-    # With bytecode kept, whatever the caller's environment says: the tests start hundreds of
-    # processes, each of which would compile all of batchgen.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(
-        [str(part) for part in command], cwd=ROOT, env=environment, check=False
+        [str(part) for part in command], cwd=ROOT, env=environment(), check=False
     ).returncode
+
+
+def hear(*command: str | Path) -> tuple[int, str, float]:
+    """Its exit code, all that it printed, and the seconds it took."""
+    started_at = time.monotonic()
+    ended = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, env=environment(), check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout, time.monotonic() - started_at
+
+
+def environment() -> dict[str, str]:
+    """With bytecode kept, whatever the caller's says: the tests start hundreds of processes, each
+    of which would compile all of batchgen."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 if __name__ == "__main__":
