@@ -22,6 +22,15 @@ from batchgen.store.transactions.additions import add_items, count_new
 
 T = TypeVar("T")
 
+_EMPTYING = """
+select 'begin; set local session_replication_role = replica;' || string_agg(text, ';') || ';commit'
+  from (select case relkind when 'r' then format('delete from %s', oid::regclass)
+                    else format('select setval(%L, 1, false)', oid::regclass) end
+          from pg_class
+         where relnamespace = current_schema()::regnamespace and relkind in ('r', 'S')
+           and relname <> 'schema_version') one (text)
+"""
+
 
 class Engine(Protocol):
     @property
@@ -85,6 +94,7 @@ class PostgresEngine:
     def __init__(self, address: PostgresAddress, machine: str = "here") -> None:
         self._pass = Pass()
         self._chunk: Chunk | None = None
+        self._emptying = b""
         self._own: dict[str, object] = {"this_worker": 0, "this_machine": machine}
         self._looking, server = connect(address)
         self._session = Session(address, *connect(address), self._own)
@@ -128,6 +138,16 @@ class PostgresEngine:
         new = count_new(chunk, into, rows, first)
         self._pass.keep(chunk)
         return new
+
+    def empty(self) -> None:
+        """Without rows, and all numbers begin anew, as in a database that was made a moment ago.
+        Far quicker than to make one, and what is prepared stays prepared."""
+        if not self._emptying:
+            found = self._looking.execute(_EMPTYING).fetchone()
+            assert found is not None
+            self._emptying = str(found[0]).encode()
+        self._looking.execute(self._emptying, prepare=False)
+        self._pass = Pass()
 
     def close(self) -> None:
         self._session.close()

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from batchgen.database_address import DatabaseAddress
-from tests.kits.table import Table, open_table
+from tests.kits.engines import PostgresEngine, postgres_engine
+from tests.kits.postgres import Cluster
+from tests.kits.table import Table, open_table, sound_table
 
 NewTable = Callable[[], AbstractContextManager[Table]]
 
@@ -32,32 +34,45 @@ def database(
     return where
 
 
+@pytest.fixture(scope="session")
+def standing(postgres_server: Cluster) -> Iterator[PostgresEngine]:
+    """A database of PostgreSQL's with its connections, for one test after another."""
+    address = postgres_server.new_database()
+    with postgres_engine(address) as engine:
+        yield engine
+    postgres_server.drop(address)
+
+
 @pytest.fixture
-def table(database: DatabaseAddress) -> Iterator[Table]:
-    """Without rows; in the end it must be free of contradictions."""
-    with open_table(database) as opened:
-        yield opened
+def table(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+    """Without rows; in the end it must be free of contradictions. It is where `database` says, for
+    a test that wants to know."""
+    if "database" in request.fixturenames:
+        with open_table(request.getfixturevalue("database")) as opened:
+            yield opened
+    else:
+        with _unused_table(engine, request, tmp_path) as opened:
+            yield opened
 
 
 @pytest.fixture(scope="module")
 def new_table(
     engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> NewTable:
-    """The same, as often as one is wanted; also for each example of a test."""
+    """The same, one after another; also for each example of a test."""
+    return lambda: _unused_table(engine, request, tmp_path_factory.mktemp("table"))
 
-    @contextmanager
-    def opened() -> Iterator[Table]:
-        if engine == "sqlite":
-            with open_table(tmp_path_factory.mktemp("table") / "batchgen.db") as table:
-                yield table
-            return
-        server = request.getfixturevalue("postgres_server")
-        address = server.new_database()
-        with open_table(address) as table:
-            yield table
-        server.drop(address)
 
-    return opened
+@contextmanager
+def _unused_table(engine: str, request: pytest.FixtureRequest, place: Path) -> Iterator[Table]:
+    if engine == "sqlite":
+        with open_table(place / "batchgen.db") as opened:
+            yield opened
+    else:
+        standing: PostgresEngine = request.getfixturevalue("standing")
+        standing.empty()
+        with sound_table(standing) as opened:
+            yield opened
 
 
 @pytest.fixture

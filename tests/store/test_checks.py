@@ -4,7 +4,6 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from types import ModuleType
 
 import psycopg
@@ -179,11 +178,20 @@ POINTING_NOWHERE = [
 ]
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(new_database(tmp_path / "batchgen.db")) as connection:
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    path = tmp_path_factory.mktemp("checks") / "batchgen.db"
+    with closing(new_database(path)) as connection:
         connection.executescript(GOOD_ROWS)
         yield connection
+
+
+@pytest.fixture
+def db(good: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """The good rows, whatever a test before did to them."""
+    good.execute("begin")
+    yield good
+    good.rollback()
 
 
 @pytest.mark.parametrize(("constraint", "statement"), IMPOSSIBLE)
