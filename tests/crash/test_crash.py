@@ -15,18 +15,17 @@ from batchgen.simulate import Simulator
 from tests.kits.crashes import send, until
 from tests.kits.project import Project, without_times
 
-pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
-
 Words = Callable[[int], Iterator[dict[str, Any]]]
 SLOTS = 10
 
 
 @pytest.fixture
 def calm_lines(words: Words) -> Callable[[Project], "asyncio.Future[Any]"]:
-    """What a run that nobody disturbed exports, from a project of its own."""
+    """What a run that nobody disturbed exports, from a project of its own, in SQLite."""
 
     async def run(project: Project) -> list[dict[str, Any]]:
         calm = Project(project.path / "calm", project.base_url)
+        calm.env["BATCHGEN_DATABASE"] = "batchgen.db"
         calm.config()
         calm.write("prompts/user_prompts/default.txt", "Say {word}\n")
         calm.write("pool.jsonl", (project.path / "pool.jsonl").read_bytes())
@@ -108,7 +107,5 @@ async def test_an_enqueue_killed_again_and_again_goes_on_without_a_second_copy(
         await process.wait()
         assert project.query("select count(*) from items") == [(kept,)]
     assert (await project.batchgen("enqueue", "pool.jsonl")).code == 0
-    assert project.query("select count(*), count(distinct input), max(id) from items") == [
-        (60_000, 60_000, 60_000)
-    ]
+    assert project.query("select count(*), count(distinct input) from items") == [(60_000, 60_000)]
     await assert_whole(project)

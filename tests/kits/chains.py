@@ -1,19 +1,19 @@
 """A database with chains on it, and workers on them, without a command line."""
 
 import json
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchgen.config import load
+from batchgen.database_address import DatabaseAddress, PostgresAddress
 from batchgen.jobs.chain import configured_chain
 from batchgen.jobs.work import WorkResult, spec_of, work
 from batchgen.shutdown import Stop
 from batchgen.store import OtherRecipe, Store, open_store
 from batchgen.worker.stats import RunContext
+from tests.kits.database import ask, database_in
 from tests.kits.job import Log
 from tests.kits.project import KEY
 from tests.kits.table import new_item
@@ -34,8 +34,8 @@ class ChainJob:
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def database(self) -> Path:
-        return self.path / "batchgen.db"
+    def database(self) -> DatabaseAddress:
+        return database_in(self.path)
 
     def config(self, **settings: Any) -> Any:
         model = {"base_url": self.base_url, "api_key": KEY, "model": "simulated", **self.model}
@@ -43,6 +43,8 @@ class ChainJob:
             "model": model, "steps": self.steps, "output_data": {"experiment_name": NAME},
             "work": {"retry_wait_s": 0.05, **settings},
         }  # fmt: skip
+        if isinstance(self.database, PostgresAddress):  # worker processes get it from here
+            given["database"] = self.database.to_url()
         file = self.path / "config.yaml"
         file.write_text(json.dumps(given))
         return load(file, env={}, overrides={}, cwd=self.path)
@@ -83,8 +85,7 @@ class ChainJob:
         return result
 
     def query(self, sql: str) -> list[Any]:
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(sql).fetchall()
+        return ask(self.database, sql)
 
     def ends(self, step: str) -> list[tuple[Any, ...]]:
         """(state, reason, value) of each row of a step: the value as JSON, where it is parsed."""

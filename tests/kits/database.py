@@ -1,5 +1,6 @@
 """A database as a stranger sees it, whichever engine keeps it: asked, or held, in SQL."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
     from batchgen.database_address import DatabaseAddress, PostgresAddress
 
 Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+def database_in(directory: Path) -> "DatabaseAddress":
+    """Where commands there keep theirs, if they are not told otherwise."""
+    if url := os.environ.get("BATCHGEN_DATABASE"):
+        from batchgen.database_address import address_of
+
+        return address_of(url)
+    return directory / "batchgen.db"
 
 
 def ask(database: "DatabaseAddress", sql: str, parameters: Parameters = ()) -> list[Any]:

@@ -1,15 +1,15 @@
 """A committer on a real database, without the rest of its worker."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from batchgen.clock import clock_ms
+from batchgen.database_address import DatabaseAddress
 from batchgen.items import Item, NewItem, Recipe, Template
 from batchgen.limits import TokenMeter
 from batchgen.store import AskedServer, OtherRecipe, key_of_content, open_store
@@ -23,6 +23,7 @@ from batchgen.worker.servers import Servers
 from batchgen.worker.spec import WorkSpec
 from batchgen.worker.stats import Stats
 from batchgen.worker.store_retries import StoreRetries
+from tests.kits.database import ask, change, database_in
 from tests.kits.job import Log
 from tests.kits.servers import SERVER, servers_of
 
@@ -37,27 +38,39 @@ class Desk:
     servers: Servers
     permits: Permits
     demand: Demand
-    database: Path
+    database: DatabaseAddress
     running: asyncio.Task[None]
     bugs: list[str]
 
     def query(self, sql: str) -> list[Any]:
-        connection = sqlite3.connect(self.database)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
+        return ask(self.database, sql)
 
     def execute(self, sql: str) -> None:
         """As a stranger would."""
-        with closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute(sql)
+        change(self.database, sql)
+
+    def poison(self, event: str, table: str, rows: str = "true") -> None:
+        """From now on the database refuses this."""
+        name = f"poison_{event}"
+        when = f"create trigger {name} before {event} on {table}"
+        if isinstance(self.database, Path):
+            self.execute(f"{when} when {rows} begin select raise(abort, 'poisoned'); end")
+            return
+        self.execute(
+            "create or replace function poison() returns trigger language plpgsql as"
+            " $$ begin raise check_violation using message = 'poisoned'; end $$"
+        )
+        self.execute(f"{when} for each row when ({rows}) execute function poison()")
+
+    def cure(self, event: str, table: str) -> None:
+        of_table = "" if isinstance(self.database, Path) else f" on {table}"
+        self.execute(f"drop trigger poison_{event}{of_table}")
 
 
 @asynccontextmanager
 async def desk(path: Path, **spec: Any) -> AsyncIterator[Desk]:
     """One worker of three slots, on three items. It is left when all is handed in."""
-    database = path / "batchgen.db"
+    database = database_in(path)
     work = WorkSpec(concurrency=3, servers=(SERVER,), **spec)
     pacer = Pacer(work.concurrency, 1800, clock_ms())
     servers = servers_of(pacer)

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchgen.config import load
+from batchgen.database_address import DatabaseAddress
 from batchgen.items import (
     Attempt,
     Decision,
@@ -26,6 +26,7 @@ from batchgen.shutdown import Stop
 from batchgen.store import Acquitted, Store, open_store
 from batchgen.worker.requests import PresentParser
 from batchgen.worker.stats import RunContext
+from tests.kits.database import ask, database_in
 from tests.kits.project import KEY
 
 
@@ -71,8 +72,8 @@ class Job:
     stop: Stop = field(default_factory=Stop)
 
     @property
-    def database(self) -> Path:
-        return self.path / "batchgen.db"
+    def database(self) -> DatabaseAddress:
+        return database_in(self.path)
 
     async def enqueue(
         self, store: Store, words: Iterable[str | dict[str, Any]], parser: str = "raw"
@@ -122,11 +123,7 @@ class Job:
         return result
 
     def query(self, sql: str) -> list[Any]:
-        connection = sqlite3.connect(self.database)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
+        return ask(self.database, sql)
 
     def ends(self) -> list[tuple[str, str | None, int]]:
         """(state, reason, tries used up) of each item."""

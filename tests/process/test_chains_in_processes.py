@@ -18,6 +18,8 @@ from batchgen.store import Store, open_store
 from batchgen.worker.stats import Stats
 from tests.kits.chains import ChainJob
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 KILLS = """
 import os, time
 

@@ -21,6 +21,8 @@ from batchgen.worker.stats import RunContext, Stats
 from tests.kits.job import Job, Log
 from tests.kits.project import KEY
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 NOT_A_NUMBER: Any = "not a number"
 
 

@@ -18,6 +18,8 @@ from batchgen.worker.stragglers import CallsInFlight
 from tests.kits.desk import claimed, desk
 from tests.kits.project import KEY
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 LATENCIES_MS = [10] * 30  # so that each call is late at once
 REQUEST = Request({"model": "m", "messages": [{"role": "user", "content": "late"}]}, {}, CHAT)
 

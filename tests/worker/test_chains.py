@@ -11,6 +11,8 @@ from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
 from tests.kits.chains import ChainJob
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 DONE = ("done", None)
 
 

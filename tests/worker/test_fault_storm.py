@@ -21,6 +21,8 @@ from batchgen.simulate.server import _rolls
 from batchgen.store import open_store
 from tests.kits.job import Job
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 MIX = (
     "429=0.08,500=0.03,409=0.01,reset=0.03,cut=0.03,hang=0.01,trickle=0.01,html=0.02,"
     "bad_json=0.02,no_choices=0.01,empty=0.01,refusal=0.02,content_filter=0.01,length=0.01"

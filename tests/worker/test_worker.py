@@ -18,6 +18,8 @@ from tests.kits.project import Project
 from tests.kits.table import claims
 from tests.kits.tcp import answering, listening
 
+pytestmark = pytest.mark.usefixtures("server")  # on both engines
+
 NOW = {"retry-after-ms": "0"}
 
 
@@ -245,6 +247,7 @@ async def test_a_cut_off_answer_is_done_where_the_text_is_all_that_is_wanted(
 ODD_TEXTS = ["NUL \0 inside", "\x1b[2J\x07\u2028\ufeff", "</a>\r\n", "x" * 3_000_000]
 
 
+@pytest.mark.only_sqlite("PostgreSQL has no NUL")
 async def test_whatever_an_answer_holds_is_stored_as_it_came(
     job: Job, simulator: Simulator
 ) -> None:
