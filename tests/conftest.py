@@ -4,6 +4,7 @@ The server is the point of synchronisation: `await simulator.received(7)`, `simu
 act. Nothing sleeps to wait for something.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs with --slow only")
     config.addinivalue_line("markers", "on_both_engines: also without --slow")
     config.addinivalue_line("markers", "only_sqlite(reason): is not true of PostgreSQL")
+    gc.set_threshold(20_000, 20, 100)  # there are so many objects that a look takes long
     # A shell's background job ignores it, and so would all that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.load_profile("slow" if config.getoption("--slow") else "fast")

@@ -106,7 +106,6 @@ async def test_reparse_without_a_function_is_by_the_parser_that_the_rows_have(
     assert simulator.calls == 2
 
 
-@pytest.mark.on_both_engines
 async def test_export_writes_in_the_format_that_the_name_says(with_failures: Project) -> None:
     pipeline = DataGenerationPipeline()
     exported = pipeline.export("out.csv")

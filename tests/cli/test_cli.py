@@ -121,7 +121,6 @@ def test_the_command_line_has_words_for_each_remedy() -> None:
 # --- json -------------------------------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words) -> None:
     project.pool([*words(2), {"wrod": 1}])
     done = await batchgen(
@@ -139,7 +138,6 @@ async def test_json_of_enqueue(project: Project, batchgen: Typist, words: Words)
     }
 
 
-@pytest.mark.on_both_engines
 async def test_status_failures_and_show_as_json_and_as_text(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:
@@ -445,7 +443,6 @@ async def test_with_a_time_stamp_a_second_run_has_the_same_file(
 # --- pools ------------------------------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_pools_of_every_kind_end_to_end_with_params_that_override(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

@@ -17,7 +17,6 @@ def commands_in(text: str) -> list[list[str]]:
     return [shlex.split(one) for one in found if not re.search(r"NAME|VALUE", one)]
 
 
-@pytest.mark.on_both_engines
 async def test_each_group_has_the_remedy_that_fits(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

@@ -280,7 +280,6 @@ async def test_a_file_that_cannot_be_written_is_one_warning_and_the_work_goes_on
     await right(project)
 
 
-@pytest.mark.on_both_engines
 async def test_following_ends_when_the_work_does(project: Project, simulator: Simulator) -> None:
     await enqueue(project)
     simulator.hold()

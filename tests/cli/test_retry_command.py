@@ -97,7 +97,6 @@ async def test_by_message_in_any_case(
     ) == [("two",)]
 
 
-@pytest.mark.on_both_engines
 async def test_a_done_item_goes_again_only_by_its_id_and_when_told_so(
     project: Project, batchgen: Typist, simulator: Simulator
 ) -> None:

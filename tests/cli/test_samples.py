@@ -53,7 +53,6 @@ def seeds(simulator: Simulator, word: str) -> list[Any]:
 # --- which rows ------------------------------------------------------------------------------
 
 
-@pytest.mark.on_both_engines
 async def test_each_item_becomes_as_many_rows_one_after_the_other(
     project: Project, batchgen: Typist
 ) -> None:

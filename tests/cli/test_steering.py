@@ -131,7 +131,6 @@ async def test_a_limit_holds_and_is_lifted(enqueued: Project, simulator: Simulat
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
-@pytest.mark.on_both_engines
 async def test_stop_drains_and_exits_as_sigterm_does(
     enqueued: Project, simulator: Simulator, options: tuple[str, ...]
 ) -> None:

@@ -127,7 +127,6 @@ async def test_until_needs_the_end_of_the_chains(two_steps: Project, simulator: 
     assert simulator.calls == 3
 
 
-@pytest.mark.on_both_engines
 async def test_until_counts_chains_that_ended(two_steps: Project) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
     assert (await two_steps.batchgen("work", "--until", "2", "-c", "1")).code == 0

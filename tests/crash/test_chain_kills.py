@@ -116,9 +116,9 @@ def calls_of(job: ChainsJob) -> int:
 
 # The number of workers with which the fast set runs a cell; 0: `--slow` alone does, as all others.
 CELLS: dict[Moment, dict[str, int]] = {
-    at_the_first_calls: {"conversation": 4},
-    between_commits: {"plain": 1, "each": 4},
-    waiting_in_the_middle: {"when": 4},
+    at_the_first_calls: {"conversation": 1},
+    between_commits: {"each": 4},
+    waiting_in_the_middle: {"when": 1},
     answered_but_not_committed: {"gather": 1, "function": 0, "each": 0},
     in_the_function: {"function": 4},
 }

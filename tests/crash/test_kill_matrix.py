@@ -185,8 +185,8 @@ AT_WORK: dict[AtWork, tuple[int, ...]] = {
     #                          KILL TERM INT TWICE SUSPEND
     waiting_for_the_model:      (4,   1,   0,   2,   1),
     answered_but_not_committed: (2,   0,   1,   0,   2),
-    between_commits:            (1,   2,   0,   1,   0),
-    waiting_to_try_again:       (2,   0,   1,   0,   0),
+    between_commits:            (1,   2,   0,   0,   0),
+    waiting_to_try_again:       (2,   0,   0,   0,   0),
 }  # fmt: skip
 
 
@@ -331,12 +331,12 @@ OneCommand = Callable[[WholeJob, End], AbstractAsyncContextManager[Process]]
 # 1: the fast set runs it too.
 ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
     #                                        KILL TERM INT TWICE SUSPEND
-    enqueue_between_two_chunks:               (1,   0,   0,   1,   0),
+    enqueue_between_two_chunks:               (1,   0,   0,   0,   0),
     enqueue_while_it_writes:                  (1,   0,   1,   0,   0),
     first_command_before_it_makes_its_tables: (1,   0,   0,   0,   0),
-    first_command_while_it_makes_its_tables:  (1,   0,   0,   0,   1),
+    first_command_while_it_makes_its_tables:  (1,   0,   0,   0,   0),
     retry_while_it_writes:                    (1,   1,   0,   0,   0),
-    export_while_it_writes:                   (1,   0,   1,   0,   0),
+    export_while_it_writes:                   (1,   0,   0,   1,   0),
     export_before_it_is_recorded:             (1,   0,   0,   0,   0),
 }  # fmt: skip
 

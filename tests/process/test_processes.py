@@ -47,7 +47,6 @@ def states(project: Project) -> list[Any]:
     return project.query("select state, tries, count(*) from work group by 1, 2 order by 1")
 
 
-@pytest.mark.on_both_engines
 async def test_they_share_the_slots_and_each_item_is_answered_once(
     project: Project, simulator: Simulator
 ) -> None:

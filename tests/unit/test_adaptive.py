@@ -1,6 +1,7 @@
 """The rate that --adaptive finds, in virtual time, against the limiters that servers have."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -28,10 +29,14 @@ ADAPTIVE = Limits(adaptive=True)
 MakeServer = Callable[[float], Server]
 
 
+def slow_case(value: float) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("workers", "latency_s"), [(1, 0.05), (4, 1.0), (4, 20.0)], ids=lambda value: f"{value:g}"
 )
-@pytest.mark.parametrize("rpm", [60, 300, 1200, pytest.param(6000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rpm", [60, 300, slow_case(1200), slow_case(6000)])
 @pytest.mark.parametrize("server", [tight, silent, deep, window])
 def test_a_minute_after_the_start_the_limit_is_used_and_hardly_ever_hit(
     server: MakeServer, rpm: int, workers: int, latency_s: float
@@ -61,7 +66,7 @@ def busy(server: Server, share: float, seed: int, *, rpm: int) -> Run:
     return run(straying, ADAPTIVE, seconds=240, workers=2, slots=slots, latency_s=1.0, seed=seed)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, slow_case(2), slow_case(3)])
 @pytest.mark.parametrize("share", [0.03, 0.1])
 def test_strays_alone_cost_next_to_nothing(share: float, seed: int) -> None:
     """Of 50 slots, with a second an answer and no limit."""
@@ -71,8 +76,8 @@ def test_strays_alone_cost_next_to_nothing(share: float, seed: int) -> None:
     assert seen.refused(20, 120) == pytest.approx(share, abs=0.02)
 
 
-@pytest.mark.parametrize("share", [0.03, 0.1])
-@pytest.mark.parametrize("rpm", [600, pytest.param(6000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [slow_case(0.03), 0.1])
+@pytest.mark.parametrize("rpm", [600, slow_case(6000)])
 @pytest.mark.parametrize("server", [tight, silent, deep, silent_deep, window])
 def test_a_limit_is_found_among_strays(server: MakeServer, rpm: int, share: float) -> None:
     seen = busy(server(rpm), share, 1, rpm=rpm)

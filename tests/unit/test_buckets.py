@@ -25,7 +25,9 @@ def busiest(sent: list[tuple[float, float]], window_s: float = 60.0) -> float:
     return most
 
 
-@pytest.mark.parametrize("rpm", [1, 2, 3, 7, 30, 60, 121, 122, 123, 600, 6000])
+@pytest.mark.parametrize(
+    "rpm", [1, 2, 3, 7, 30, 60, 121, 122, 123, 600, pytest.param(6000, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("ahead", [False, True], ids=["in turn", "ahead"])
 def test_no_sixty_seconds_see_more_requests_than_allowed(

@@ -58,7 +58,13 @@ async def test_items_at_both_ends_that_are_rejected_stop_nobody(
     assert states(project) == [("done", "", 1, 176), ("failed", "rejected", 1, 24)]
 
 
-@pytest.mark.parametrize("options", [("-c", "200"), ("-c", "200", "--processes", "3")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c", "200"),
+        pytest.param(("-c", "200", "--processes", "3"), marks=pytest.mark.slow),
+    ],
+)
 async def test_a_server_that_is_dead_from_the_start_costs_few_calls_and_no_item(
     project: Project, simulator: Simulator, options: tuple[str, ...]
 ) -> None:

@@ -35,7 +35,7 @@ from tests.kits.project import KEY
 
 ITEMS = 5
 SLOTS = 2
-STRIDE = 23
+STRIDE = 37
 
 Cancels = Literal["once", "again and again"]
 
