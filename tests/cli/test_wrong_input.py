@@ -454,7 +454,7 @@ def test_of_the_mended_pool_only_the_new_is_added(
     write(directory, {name: mended})
     assert run(f"enqueue {name}") == Ended(0, "", "default: 4 items read, 2 new\n")
     found = query(directory, "select input from items order by id")
-    assert [json.loads(text)["word"] for (text,) in found] == ["good", "good", "b", "good"]
+    assert [json.loads(str(text))["word"] for (text,) in found] == ["good", "good", "b", "good"]
 
 
 def test_a_template_mended_after_the_first_line_failed_is_no_other_recipe(
