@@ -1,15 +1,18 @@
 """Chains of steps: rows that are made of others, in the transaction that makes these done."""
 
+import json
 import sqlite3
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from batchgen.errors import UsageError
 from batchgen.items import RAW, Attempt, Done, Fail, Item, Outcome, Reason, Suspect
-from batchgen.steps import Child, Followed, Plan, StepRule
+from batchgen.steps import Child, Followed, Link, Plan, StepRule
 from batchgen.store import (
     ChainIntake,
     ClaimRequest,
@@ -21,6 +24,7 @@ from batchgen.store import (
     Trial,
 )
 from batchgen.store.transactions import admin, chain_rows, look, refollow, repair, selections
+from batchgen.store.transactions.links import links_of
 from batchgen.store.transactions.plans import chain_of
 from tests.kits.table import (
     MAX_CRASHES,
@@ -103,6 +107,39 @@ def chain_intake(rules: Plan) -> ChainIntake:
 
 
 CRITIQUE, REVISE = Child(1), Child(2)
+
+
+@pytest.mark.parametrize(
+    ("parsed_json", "response"),
+    [(None, "an answer"), ('["an","wer \\n\\u0001"]', "an ans wer \n\x01!"), ('{"n": 1}', "{1}")],
+)
+def test_what_is_claimed_with_its_parent_is_made_of_what_is_read_later(
+    table: Table, parsed_json: str | None, response: str
+) -> None:
+    line = Line(table, PARTS, "a")
+    items = line.claim()
+    children = [Child(1, number, f'{{"question": {number}}}') for number in range(2)]
+    seen = 0
+    while items:
+        is_first = not items[0].links
+        followed = line.followed("v", *(children if is_first else ()))
+        done = Done(parsed_json, followed)
+        outcomes = [Outcome(item, (answered(response),), done) for item in items]
+        items = table.exchange(line.worker, outcomes, want=10).items
+        read = links_of(table.transaction, [item.id for item in items])
+        for item in items:
+            assert plainly(item.links) == plainly(read[item.id].links)
+            assert list(map(plainly, item.gathered)) == list(map(plainly, read[item.id].gathered))
+        seen += len(items)
+    assert seen == 3
+
+
+def plainly(links: Sequence[Link]) -> list[Link]:
+    """With their values as they are, whatever their JSON looks like."""
+    return [
+        replace(one, parsed_json=one.parsed_json and json.dumps(json.loads(one.parsed_json)))
+        for one in links
+    ]
 
 
 def test_a_row_that_is_done_has_its_child_at_once(table: Table) -> None:

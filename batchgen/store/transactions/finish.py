@@ -34,6 +34,10 @@ def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: in
     known = _known(db, outcomes)
     plan = plan_finish(outcomes, known, worker_id, now)
     _write(db, plan, known.steps, now)
+    if plan.parents:
+        from batchgen.store.plan_links import made_now  # here: few have steps
+
+        plan.made = made_now(outcomes, plan.parents, known.steps)
     return plan
 
 

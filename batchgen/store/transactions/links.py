@@ -12,17 +12,21 @@ from batchgen.store.transaction import Transaction
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.steps import Link
+    from batchgen.store.plan_links import Made
 
 
-def with_links(db: Transaction, items: list[Item]) -> list[Item]:
-    """The same, each with what it was made of."""
-    made = [item.id for item in items if item.parent_id is not None]
+def with_links(db: Transaction, items: list[Item], made_now: "Made") -> list[Item]:
+    """The same, each with what it was made of; `made_now` are those that were made just now, of
+    which it is known."""
+    made = {item.id: made_now.get((item.parent_id, item.experiment_id))
+            for item in items if item.parent_id is not None}  # fmt: skip
     if not made:
         return items
-    found = links_of(db, made)
+    unknown = [item_id for item_id, known in made.items() if known is None]
+    made |= links_of(db, unknown) if unknown else {}
     return [
-        replace(item, links=found[item.id].links, gathered=found[item.id].gathered)
-        if item.id in found
+        replace(item, links=found.links, gathered=found.gathered)
+        if (found := made.get(item.id)) is not None
         else item
         for item in items
     ]

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -36,6 +37,9 @@ from batchgen.store.transactions.steering import look_for_orders, orders_in
 from batchgen.store.transactions.suspects import forget_trials_of_the_last
 from batchgen.store.transactions.trials_of_servers import Trials
 from batchgen.store.values import ClaimRequest, Condemned, Exchange, Failed
+
+if TYPE_CHECKING:  # what has no steps need not load them
+    from batchgen.store.plan_links import Made
 
 _CLOCK_SET_BACK_MS = 75_000
 
@@ -155,7 +159,9 @@ def exchange(
     due_at = None
     if len(claimed) < want.slots:
         rest, left = _rest(allowed, claimed), want.calls - len(claimed)
-        others, due_at = _claim(db, worker_id, want, rest, trials, quota, left, now)
+        others, due_at = _claim(
+            db, worker_id, want, rest, trials, quota, left, now, finished.made
+        )  # fmt: skip
         claimed += others
     items = trials.keep(claimed)
     limiters.take(items)
@@ -226,12 +232,12 @@ def _at_once(db: Transaction, want: ClaimRequest, begun: Iterator[Item] | None) 
     if begun is None or not (found := list(begun)):
         return []
     note_claims(db, Counter(item.experiment_id for item in found))
-    return _with_values(db, found, {one.server: one for one in want.servers})
+    return _with_values(db, found, {one.server: one for one in want.servers}, {})
 
 
 def _claim(
     db: Transaction, worker_id: int, want: ClaimRequest, allowed: Mapping[str, Allowance],
-    trials: Trials, quota: Quota, left: int, now: int,
+    trials: Trials, quota: Quota, left: int, now: int, made: "Made",
 ) -> tuple[list[Item], int | None]:  # fmt: skip
     """As many items as are allowed, of which `left` may be calls, each for a server, or for the
     user's code; also when the next retry will be due, if these are fewer. Servers that answer
@@ -245,7 +251,7 @@ def _claim(
         for probes, of in _by_probes(of_these, trials).items():
             if share := [server for server in servers if server in of]:
                 claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
-                items = _items(db, dict(zip(claimed, share, strict=False)), wants)
+                items = _items(db, dict(zip(claimed, share, strict=False)), wants, made)
                 found += items if probes is None else [replace(one, probe=True) for one in items]
                 due_at = earliest(due_at, due)
                 left -= _asked(want, items)
@@ -333,17 +339,21 @@ def _limited(allowed: Mapping[str, Allowance]) -> dict[str, Allowance]:
     return {server: one for server, one in allowed.items() if one.next_at is not None}
 
 
-def _items(db: Transaction, claimed: dict[int, str], wants: Mapping[str, ServerWant]) -> list[Item]:
+def _items(
+    db: Transaction, claimed: dict[int, str], wants: Mapping[str, ServerWant], made: "Made"
+) -> list[Item]:
     """Those claimed, each for its server."""
     if not claimed:
         return []
     found = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
-    return _with_values(db, found, wants)
+    return _with_values(db, found, wants, made)
 
 
-def _with_values(db: Transaction, found: list[Item], wants: Mapping[str, ServerWant]) -> list[Item]:
+def _with_values(
+    db: Transaction, found: list[Item], wants: Mapping[str, ServerWant], made: "Made"
+) -> list[Item]:
     """With what they were made of, and the tokens that each will use."""
-    items = with_links(db, found)
+    items = with_links(db, found, made)
     tokens_of = {
         server: one.call_tokens.of for server, one in wants.items() if one.limits.tpm is not None
     }
