@@ -10,8 +10,9 @@ calls are under way. One `Controller` a server and worker; time is passed in (of
              sent than where refusals were too many, as those that a limit makes end there
 
     a stray                A refusal at a proven level costs nothing but its own call.
-    above what is proven   One refusal, or a few where strays are many, and hardly a call taken: the
-                           limit is found. It falls to what is under way beside.
+    above what is proven   Two refusals, or more where strays are many, and hardly a call taken: the
+                           limit is found. It falls to what is under way beside. One will do where
+                           so many calls were too many before.
     too many for strays    (CUSUM, the usual test for a change.) The limit has become lower, or is
                            one of the rate: it falls by a fifth, and to what is under way beside.
     a burst                Of what was sent since the first refusal nothing is taken: everybody has
@@ -43,7 +44,7 @@ _AT_ONCE_MS = 20  # calls that go out so near each other go out at about the sam
 # Above what is proven: strays in a row that are too unlikely, and as many of all calls.
 _UNLIKELY, _TOO_MANY = 0.03, 0.3
 _CUT, _CUT_ENOUGH_TO_LEARN = 0.8, 0.85
-_MOST_FAILED_RISES, _FAILED_RISES_OF_OTHERS = 6, 3
+_MOST_FAILED_RISES, _FAILED_RISES_OF_OTHERS, _FAILED_BEFORE = 6, 3, 2
 # The share of strays, and that of refusals above a limit: what CUSUM tells apart.
 _STRAYS_AT_FIRST, _FEWEST_STRAYS, _MOST_STRAYS, _ABOVE_LIMIT = 0.04, 0.02, 0.3, 0.5
 _CALLS_TO_LEARN, _CALLS_TO_FORGET = 100, 2000
@@ -199,7 +200,7 @@ class Controller:
             self.restart() if may_fall else self._begin_anew()
             return Refusal.BURST
         is_alarm = self._evidence >= (2 * _TELLING if is_above else _TELLING)
-        if not is_alarm and not (is_above and self._tells_of_limit(high)):
+        if not is_alarm and not (is_above and self._tells_of_limit(call, high)):
             self._learn(0 if is_above else 1)
             if self.is_shared and not is_above and call.level >= self.limit - 1:
                 self._doubt(call.level)
@@ -321,11 +322,14 @@ class Controller:
     def _tells_of_burst(self) -> bool:
         return self._row >= _TELLING
 
-    def _tells_of_limit(self, high: int) -> bool:
-        """Of calls above what is proven `high` are under way."""
+    def _tells_of_limit(self, call: Call, high: int) -> bool:
+        """Of calls above what is proven `high` are under way. Where so many were too many before,
+        again and again, that says as much as another refusal."""
         self._refused_high += 1
         refused, calls = self._refused_high, self._refused_high + high + len(self._taken_high)
-        return self.strays**refused <= _UNLIKELY and refused >= _TOO_MANY * calls
+        failed_before = self.failed_rises >= _FAILED_BEFORE and call.level > self._failed_at - 2
+        is_no_stray = self.strays ** (refused + failed_before) <= _UNLIKELY
+        return is_no_stray and refused >= _TOO_MANY * calls
 
     def _look_at_others(self, refused: Call) -> tuple[int, bool]:
         """How many calls are under way above what is proven; and whether many of those that went

@@ -126,6 +126,18 @@ def test_workers_that_share_a_server_get_as_much_as_one(
     assert found.refused(FINDING_S, SECONDS) < 0.05
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("refusal", CAPS[:3])
+def test_a_server_that_takes_one_call_at_a_time_of_several_workers(
+    refusal: Refused, seed: int
+) -> None:
+    found = run(
+        Cap({0: 1}, refusal), seconds=SECONDS, workers=4, slots=12, seed=seed, turnaround_ms=15
+    )  # fmt: skip
+    assert found.share(FINDING_S, SECONDS) >= 0.8
+    assert found.refused(FINDING_S, SECONDS) < 0.05
+
+
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_a_server_that_takes_fewer_calls_than_there_are_workers(seed: int) -> None:
     found = run(Cap({0: 3}), seconds=SECONDS, workers=8, slots=6, seed=seed, turnaround_ms=15)

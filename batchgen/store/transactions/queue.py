@@ -25,10 +25,10 @@ from batchgen.store.records import Counts
 from batchgen.store.server_wants import AskedServer, ServerWant, in_turn
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.capacities import look_for_caps, tell
+from batchgen.store.transactions.claimed import items_claimed, with_values
 from batchgen.store.transactions.claims import claim, earliest, experiments_to_claim, note_claims
 from batchgen.store.transactions.finish import finish, give_back
 from batchgen.store.transactions.limiter import InHand, Limiters, second_calls_of
-from batchgen.store.transactions.links import with_links
 from batchgen.store.transactions.living import workers
 from batchgen.store.transactions.quota import Quota, quota_of
 from batchgen.store.transactions.rows import rows_of
@@ -232,7 +232,7 @@ def _at_once(db: Transaction, want: ClaimRequest, begun: Iterator[Item] | None) 
     if begun is None or not (found := list(begun)):
         return []
     note_claims(db, Counter(item.experiment_id for item in found))
-    return _with_values(db, found, {one.server: one for one in want.servers}, {})
+    return with_values(db, found, {one.server: one for one in want.servers}, {})
 
 
 def _claim(
@@ -251,7 +251,7 @@ def _claim(
         for probes, of in _by_probes(of_these, trials).items():
             if share := [server for server in servers if server in of]:
                 claimed, due = claim(db, worker_id, want, chosen, probes, len(share), quota, now)
-                items = _items(db, dict(zip(claimed, share, strict=False)), wants, made)
+                items = items_claimed(db, dict(zip(claimed, share, strict=False)), wants, made)
                 found += items if probes is None else [replace(one, probe=True) for one in items]
                 due_at = earliest(due_at, due)
                 left -= _asked(want, items)
@@ -337,34 +337,6 @@ def _look_at(
 
 def _limited(allowed: Mapping[str, Allowance]) -> dict[str, Allowance]:
     return {server: one for server, one in allowed.items() if one.next_at is not None}
-
-
-def _items(
-    db: Transaction, claimed: dict[int, str], wants: Mapping[str, ServerWant], made: "Made"
-) -> list[Item]:
-    """Those claimed, each for its server."""
-    if not claimed:
-        return []
-    found = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
-    return _with_values(db, found, wants, made)
-
-
-def _with_values(
-    db: Transaction, found: list[Item], wants: Mapping[str, ServerWant], made: "Made"
-) -> list[Item]:
-    """With what they were made of, and the tokens that each will use."""
-    items = with_links(db, found, made)
-    tokens_of = {
-        server: one.call_tokens.of for server, one in wants.items() if one.limits.tpm is not None
-    }
-    if not tokens_of:
-        return items
-    return [
-        replace(item, reserved_tokens=tokens_of[item.server](len(item.input_json.encode())))
-        if item.server in tokens_of
-        else item
-        for item in items
-    ]
 
 
 def _counts(db: Transaction, want: ClaimRequest) -> Counts:
