@@ -14,6 +14,7 @@ one snapshot, and its docstring is its promise. Behind it:
     grants    which calls a budget lets a worker send
     chain     which steps belong together, and what a row of a later one was made of
     plan_follow   what becomes of rows when what they were made of has a result
+    plan_links    what rows are made of that are claimed as they are made
     returned  what calls have used, and what they give back to the limits
     moving    all of it brought into another database; tables, how it goes there
     transactions/   what is read and written, once for all engines

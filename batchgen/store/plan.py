@@ -39,7 +39,7 @@ from batchgen.store.values import Spent
 
 if TYPE_CHECKING:
     from batchgen.steps import Followed
-    from batchgen.store.plan_links import Made
+    from batchgen.store.chain_records import MadeOf
 
 # How an answer ends that the parser, or what it needs of an answer, is to blame for.
 _PARSER_REASONS = frozenset({Reason.PARSE, Reason.TRUNCATED, Reason.CRASH})
@@ -134,7 +134,8 @@ class Plan(Struct):
     deltas: CounterDeltas = field(default_factory=CounterDeltas)
     attempt_seqs: list[int | None] = field(default_factory=list)
     lost: list[Outcome] = field(default_factory=list)
-    made: "Made" = field(default_factory=dict)  # what is known of the rows that are made of parents
+    # Of the rows that are made of parents, by these and their experiment: as far as it is known.
+    made: "dict[tuple[int, int], MadeOf]" = field(default_factory=dict)
 
     def keep_attempt(
         self, worker_id: int, item: Claimed, attempt: Attempt, reserved: Reserved,

@@ -6,6 +6,7 @@ given is in store/transaction.py. What each promises is said where it is asked f
     additions    new items, in packed lists             new_rows      told from known ones
     seat         a worker's place: lease, exchanges    living        which workers there are
     queue        exchange, take over     claims, quota which items a worker gets
+    claimed      what it gets of them    links         what they were made of
     finish       how claims end, as planned            follow        rows of later steps
     trials       recipes that nobody has been answered to            suspects      and their ends
     fencing      which claims hold       deltas        counters and totals
