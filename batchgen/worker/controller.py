@@ -15,8 +15,9 @@ calls are under way. One `Controller` a server and worker; time is passed in (of
                            so many calls were too many before.
     too many for strays    (CUSUM, the usual test for a change.) The limit has become lower, or is
                            one of the rate: it falls by a fifth, and to what is under way beside.
-    a burst                Of what was sent since the first refusal nothing is taken: everybody has
-                           to pause. The calls come back by doubling; the limit stays.
+    a burst                Of what was sent since the first refusal nothing is taken, for as long as
+                           it takes others to end, or of a dozen: everybody has to pause. The calls
+                           come back by doubling; the limit stays.
 
 The limit rises by one for each call that is taken while all of it is in use; when that was too
 much, for every second one, every fourth, and so on to every 64th: so often a cap is asked for
@@ -40,6 +41,7 @@ _AT_WORK_MS = 1000
 _SURELY_TAKEN = 3  # times as long as a refusal took
 _SHORTEST_REFUSAL_MS = 30
 _CALLS_TO_PROVE = 3
+_CALLS_TO_LAST = 2
 _AT_ONCE_MS = 20  # calls that go out so near each other go out at about the same time
 # Above what is proven: strays in a row that are too unlikely, and as many of all calls.
 _UNLIKELY, _TOO_MANY = 0.03, 0.3
@@ -50,6 +52,7 @@ _STRAYS_AT_FIRST, _FEWEST_STRAYS, _MOST_STRAYS, _ABOVE_LIMIT = 0.04, 0.02, 0.3, 
 _CALLS_TO_LEARN, _CALLS_TO_FORGET = 100, 2000
 _REST_MS = 1000
 _TELLING = 8.0  # a logarithm: strays alone do so once in some thousands of calls
+_TELLING_AT_ONCE = 4 * _TELLING  # about twelve calls, in a moment
 
 
 class Call(Struct, eq=False):
@@ -110,6 +113,8 @@ class Controller:
         self._taken_since_alarm = 0
         self._row = 0.0  # the evidence of refusals since the first of which nothing was taken
         self._row_after = 0
+        self._beside_row = 0  # of the calls under way as it began, those that still are
+        self._ended_beside_row = 0  # and those that have ended since, which takes its time
         self._burst_after = 0
         self.is_back = False  # from a burst, and nothing was taken yet
         self._has_taken = False
@@ -169,8 +174,16 @@ class Controller:
 
     def left(self, call: Call) -> None:
         """It is not under way any more."""
-        self.under_way -= not call.has_ended
+        self._end(call, was_at_work=True)
+
+    def _end(self, call: Call, *, was_at_work: bool) -> None:
+        if call.has_ended:
+            return
         call.has_ended = True
+        self.under_way -= 1
+        if call.number <= self._row_after:
+            self._beside_row -= 1
+            self._ended_beside_row += was_at_work
 
     def taken(self, call: Call) -> None:
         """The server served it, whatever it said."""
@@ -182,7 +195,7 @@ class Controller:
     def refused(self, call: Call, now: int, *, may_fall: bool = True) -> Refusal:
         """The server refused it. Without `may_fall` the limit does not fall for that, and after a
         burst all come back at once: something else holds the calls back."""
-        self.left(call)
+        self._end(call, was_at_work=call.is_taken)
         if self.is_shared and self.takes is not None:
             self._rests_until = now + _REST_MS
         took_ms = max(now - call.sent_at, _SHORTEST_REFUSAL_MS)
@@ -320,7 +333,10 @@ class Controller:
 
     @property
     def _tells_of_burst(self) -> bool:
-        return self._row >= _TELLING
+        """Where a rate is used up, some calls are refused in a moment as well, but not for as long
+        as it takes others to end."""
+        has_lasted = self._beside_row == 0 or self._ended_beside_row >= _CALLS_TO_LAST
+        return self._row >= (_TELLING if has_lasted else _TELLING_AT_ONCE)
 
     def _tells_of_limit(self, call: Call, high: int) -> bool:
         """Of calls above what is proven `high` are under way. Where so many were too many before,
@@ -351,6 +367,7 @@ class Controller:
         been refused before."""
         if not self._row:
             self._row, self._row_after = self._told_by_refusal, self._sent
+            self._beside_row, self._ended_beside_row = self.under_way, 0
         elif call.number > self._row_after:
             between = range(self._row_after + 1, call.number)
             if all(one.has_ended for one in self._unknown if one.number in between):

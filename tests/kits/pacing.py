@@ -1,7 +1,10 @@
 """Calls of a pacer, at times that the tests choose."""
 
+from collections.abc import Sequence
+
 from batchgen.items import Answer, Failure, Item, Usage
 from batchgen.llm.decide import Blame
+from batchgen.worker.controller import Call
 from batchgen.worker.pacer import Pacer
 
 ANSWER = Answer("Hello", "{}", "stop", "m-1", Usage())
@@ -28,10 +31,15 @@ def use_all_slots(pacer: Pacer, now: int) -> None:
             pacer.observe(ANSWER, item(1_000_000 + number), call, now)
 
 
-def refuse_everybody(pacer: Pacer, failure: Failure, now: int, of: Item | None = None) -> int:
-    """Calls one after another are refused at once, until the pacer pauses; returns how many."""
+def refuse_everybody(
+    pacer: Pacer, failure: Failure, now: int, of: Item | None = None, answered: Sequence[Call] = ()
+) -> int:
+    """Calls one after another are refused at once, until the pacer pauses; returns how many. After
+    the first one those `answered` are, which were under way."""
     for refused in range(100):
         if now < pacer.paused_until:
             return refused
         hear(pacer, failure, of or item(refused), now, now)
+        for call in answered if refused == 0 else ():
+            pacer.observe(ANSWER, item(2_000_000 + call.number), call, now)
     raise AssertionError("it does not pause")

@@ -99,6 +99,15 @@ def test_a_rate_limit_is_used(limit: Server) -> None:
     assert found.refused(60, 300) < 0.3
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_some_refused_in_a_moment_do_not_hold_everybody_up_while_others_are_at_work(
+    seed: int,
+) -> None:
+    used_up = Bucket(10, 10, latency_s=3)
+    found = run(used_up, seconds=200, seed=seed, turnaround_ms=1)
+    assert found.share(FINDING_S, 200) >= 0.87
+
+
 @pytest.mark.parametrize("refusal", [UNREACHABLE, UNAVAILABLE, LIMITED])
 def test_after_an_outage_the_calls_come_back_by_doubling_within_ten_seconds(
     refusal: Refused,

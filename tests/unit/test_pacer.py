@@ -115,19 +115,19 @@ def test_a_pause_is_never_shorter_than_asked() -> None:
 def test_one_burst_is_one_pause() -> None:
     limited = pacer()
     calls = [limited.call_sent(1000) for _ in range(50)]
-    refuse_everybody(limited, SLOW_DOWN, 1100)
-    for number, call in enumerate(calls):
+    refuse_everybody(limited, SLOW_DOWN, 1100, answered=calls[:2])
+    for number, call in enumerate(calls[2:]):
         limited.observe(SLOW_DOWN, item(number), call, 1200 + number)
     assert limited.paused_until == 2100
 
 
 def test_a_reply_of_the_same_burst_may_ask_for_longer_but_not_for_less() -> None:
     limited = pacer()
-    calls = [limited.call_sent(1000) for _ in range(2)]
-    refuse_everybody(limited, slow_down(2), 1100)
-    limited.observe(slow_down(1), item(2), calls[0], 1200)
+    *answered, first, second = [limited.call_sent(1000) for _ in range(4)]
+    refuse_everybody(limited, slow_down(2), 1100, answered=answered)
+    limited.observe(slow_down(1), item(2), first, 1200)
     assert limited.paused_until == 3100
-    limited.observe(slow_down(5), item(3), calls[1], 1300)
+    limited.observe(slow_down(5), item(3), second, 1300)
     assert limited.paused_until == 6300
 
 
@@ -161,8 +161,8 @@ def test_an_answer_ends_the_doubling() -> None:
 
 def test_an_answer_that_comes_late_does_not_end_the_pause() -> None:
     limited = pacer()
-    call = limited.call_sent(1000)
-    refuse_everybody(limited, slow_down(5), 1100)
+    *answered, call = [limited.call_sent(1000) for _ in range(3)]
+    refuse_everybody(limited, slow_down(5), 1100, answered=answered)
     limited.observe(ANSWER, item(2), call, 1200)
     assert limited.allowed(1200) == 0
 
@@ -459,11 +459,11 @@ def test_no_success_is_a_stall_whatever_came_instead(other: Failure) -> None:
 
 def test_a_pause_longer_than_that_is_a_stall_once_nothing_is_under_way() -> None:
     limited = pacer(stall_s=60)
-    call = limited.call_sent(1000)
-    refuse_everybody(limited, slow_down(3600), 1010)
-    assert limited.stalled(1015) is None
-    limited.observe(ANSWER, item(2), call, 1020)
-    assert limited.stalled(1021) == (
+    *answered, call = [limited.call_sent(1000) for _ in range(3)]
+    refuse_everybody(limited, slow_down(3600), 1100, answered=answered)
+    assert limited.stalled(1150) is None
+    limited.observe(ANSWER, item(2), call, 1200)
+    assert limited.stalled(1201) == (
         "the server wants no calls for 60 min, longer than work.stall_s: run the same command "
         "again then, or raise it."
     )
