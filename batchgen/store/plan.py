@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # How an answer ends that the parser, or what it needs of an answer, is to blame for.
 _PARSER_REASONS = frozenset({Reason.PARSE, Reason.TRUNCATED, Reason.CRASH})
 
+_ENDS = (Done, Fail)
+
 Claim = tuple[int, int]
 """The number of the item, and the epoch that the claim has."""
 
@@ -205,7 +207,7 @@ class Plan(Struct):
         state = State.STALE if outdated else _state_after(decision)
         retry = decision if isinstance(decision, Retry) else None
         result_seq = None
-        if isinstance(decision, Done | Fail):
+        if isinstance(decision, _ENDS):
             result_seq = self._append_result(
                 item, decision, attempt_seq, now, answer, outdated=outdated
             )
@@ -266,8 +268,8 @@ class Plan(Struct):
 
 def most_rows(outcomes: Sequence[Outcome]) -> tuple[int, int]:
     """How many attempts and results `plan_finish` makes of these at most."""
-    results = sum(isinstance(outcome.decision, Done | Fail) for outcome in outcomes)
-    return sum(len(outcome.attempts) for outcome in outcomes), results
+    results = sum([isinstance(outcome.decision, _ENDS) for outcome in outcomes])
+    return sum([len(outcome.attempts) for outcome in outcomes]), results
 
 
 def plan_finish(outcomes: Sequence[Outcome], known: Known, worker_id: int, now: int) -> Plan:

@@ -320,10 +320,10 @@ def _room(want: ClaimRequest, allowed: Mapping[str, Allowance]) -> dict[str, int
     return {one.server: allowed[one.server].calls for one in want.servers if not one.runs_code}
 
 
-def _asked(want: ClaimRequest, items: Iterable[Item]) -> int:
+def _asked(want: ClaimRequest, items: Sequence[Item]) -> int:
     """How many of these are asked of a server."""
     code = {one.server for one in want.servers if one.runs_code}
-    return sum(item.server not in code for item in items)
+    return sum([item.server not in code for item in items]) if code else len(items)
 
 
 def _look_at(
