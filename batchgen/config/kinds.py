@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
@@ -197,11 +197,34 @@ def _check_path(value: Any, context: ValueContext) -> Path:
 
 
 def _check_database(value: Any, context: ValueContext) -> "DatabaseAddress":
+    if isinstance(value, str) and "${" in value:
+        value = _with_variables(value, context)
     if isinstance(value, str) and ("://" in value or re.match(_CONNECTION_WORDS, value)):
         from batchgen.database_address import address_of  # here: most are files
 
         return address_of(value.strip())
     return _check_path(value, context)
+
+
+def _with_variables(address: str, context: ValueContext) -> str:
+    """Each in its place; a user, a password or an option may have any characters."""
+
+    def plain(named: re.Match[str]) -> str:
+        return _value_of(named[1], context)
+
+    def quoted(named: re.Match[str]) -> str:
+        return quote(_value_of(named[1], context), safe="")
+
+    user_info, at, rest = address.rpartition("@")
+    place, mark, options = rest.partition("?")
+    parts = ((user_info, quoted), (at + place + mark, plain), (options, quoted))
+    return "".join(re.sub(_URL_VARIABLE, spelled, part) for part, spelled in parts)
+
+
+def _value_of(variable: str, context: ValueContext) -> str:
+    if not (found := context.env.get(variable)):
+        raise ValueError(f"the environment variable {variable} is not set")
+    return found
 
 
 def _check_text_or_none(value: Any, context: ValueContext) -> str | None:
@@ -272,16 +295,11 @@ def url_variables(value: Any, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_base_url(value: Any, context: ValueContext) -> str:
-    def expand(named: re.Match[str]) -> str:
-        if not (found := context.env.get(named[1])):
-            raise ValueError(f"the environment variable {named[1]} is not set")
-        return found
-
     if not isinstance(value, str):
         raise ValueError("must be text")
     url = value.strip()
     if "$" in url:
-        url = re.sub(_URL_VARIABLE, expand, url)
+        url = re.sub(_URL_VARIABLE, lambda named: _value_of(named[1], context), url)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

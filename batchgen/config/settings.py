@@ -139,7 +139,8 @@ _TABLE = {
     "output_data.need_time_stamp": (BOOL, "put the experiment's creation time in the file's name"),
     "database": (
         DATABASE,
-        "the work database: a file, or `postgresql://USER@HOST/NAME` of a PostgreSQL server",
+        "the work database: a file, or `postgresql://USER@HOST/NAME` of a PostgreSQL server; "
+        "may contain `${VAR}`",
     ),
     "parser": (PARSER, "what makes `parsed` out of an answer; see [parsers](parsers.md)"),
     "structured_output": (BOOL, "ask the server for answers that fit the parser's schema"),

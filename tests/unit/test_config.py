@@ -267,6 +267,10 @@ WRONG = [
     # names
     ("model: {model: ' '}", "config.yaml: model.model: must not be empty"),
     ("database: ''", "config.yaml: database: must not be empty"),
+    (
+        "database: 'postgresql://me:${WORD}@host/x'",
+        "config.yaml: database: the environment variable WORD is not set",
+    ),
     ('database: "a\\0b"', "config.yaml: database: must not contain NUL"),
     *(
         (
@@ -563,6 +567,28 @@ def test_a_database_may_be_a_server_s(tmp_path: Path, source: str) -> None:
     assert loaded.database.url == url
     assert str(loaded.database) == f"{loaded.database}" == "postgresql://me:***@host/name"
     assert KEY not in repr(loaded.database)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("postgresql://${ME}:${WORD}@${HOST}/name", "postgresql://me:a%2Fb%40c%25@db:5432/name"),
+        ("postgresql://db/name?user=me&password=${WORD}",
+         "postgresql://db/name?user=me&password=a%2Fb%40c%25"),
+        ("${URL}", "postgresql://me:x@db/name"),
+    ],
+)  # fmt: skip
+def test_a_database_s_address_may_have_variables(tmp_path: Path, given: str, url: str) -> None:
+    env = {"ME": "me", "WORD": "a/b@c%", "HOST": "db:5432", "URL": "postgresql://me:x@db/name"}
+    loaded = load(tmp_path, f"database: {given}", env=env)
+    assert isinstance(loaded.database, PostgresAddress)
+    assert loaded.database.url == url
+    assert "a%2Fb" not in str(loaded.database)
+
+
+def test_a_file_s_path_may_have_variables(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "database: ${RUN}/b.db", env={"RUN": "night"})
+    assert loaded.database == tmp_path / "night/b.db"
 
 
 def test_a_parser_s_file_starts_where_it_was_written_and_other_parsers_are_untouched(
