@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchgen.database_address import PostgresAddress
     from tests.kits.postgres import Cluster
 
+_STORE = Path(__file__).parent / "store"
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 6 << 30  # three times what the tests write
 
@@ -67,8 +68,8 @@ def _keep_files_in_memory(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" not in metafunc.fixturenames:
-        return
+    if "engine" not in metafunc.fixturenames or _STORE in metafunc.definition.path.parents:
+        return  # the store's tests say by themselves on which they run
     engines = _engines(metafunc.config, metafunc.definition)
     if engines != ["sqlite"]:
         metafunc.parametrize("engine", engines, indirect=True)
