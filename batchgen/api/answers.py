@@ -169,9 +169,9 @@ class Reparsed(_Ready):
 
 @dataclass(frozen=True)
 class Exported(_Ready):
-    """`rows` went to `path`. An export of done rows leaves out the `failed` ones, and the `open`
-    ones, which are not answered yet; of chains, also those that are `stale`. None of the rows has
-    the `absent_columns`, which were asked for."""
+    """`rows` went to `path`, or to the `shards` that it was split into. An export of done rows
+    leaves out the `failed` ones, and the `open` ones, which are not answered yet; of chains, also
+    those that are `stale`. None of the rows has the `absent_columns`, which were asked for."""
 
     path: Path
     rows: int
@@ -179,12 +179,14 @@ class Exported(_Ready):
     open: int
     absent_columns: tuple[str, ...] = ()
     stale: int = 0
+    shards: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, result: ExportResult) -> "Exported":
         left_out, absent = result.left_out, result.absent_columns
         return cls(
-            result.path, result.rows, left_out.failed, left_out.open, absent, left_out.stale
+            result.path, result.rows, left_out.failed, left_out.open, absent, left_out.stale,
+            result.shards,
         )  # fmt: skip
 
 

@@ -17,10 +17,17 @@ from batchgen.api.words import COMMANDS
 from batchgen.config import Config, model_setting
 from batchgen.display.status import outdated_line
 from batchgen.errors import ConfigError, UsageError
-from batchgen.export import ExportRequest, Overwriting, column_names, format_of
+from batchgen.export import (
+    MOST_SHARDS,
+    ExportRequest,
+    Extra,
+    Overwriting,
+    column_names,
+    format_of,
+)
 from batchgen.items import Reason, State
+from batchgen.jobs.export import Exportable, exportable
 from batchgen.jobs.export import export as export_rows
-from batchgen.jobs.export import exportable
 from batchgen.jobs.failures import failures_of
 from batchgen.jobs.lookup import chosen_experiments
 from batchgen.jobs.present_parser import outdated, present_spec
@@ -128,32 +135,56 @@ async def _reader(
     return load_parser(spec, config.directory)
 
 
-async def export(
-    config: Config, path: str | Path | None, format_name: str | None, where: str | None,
-    failed: bool, columns: str | Iterable[str], guard: bool, force: bool, step: str | None,
-) -> Exported:  # fmt: skip
-    target = None if path is None else Path(path)
-    format_ = format_of(target, format_name, of_sheet=bool(columns) or not guard)
-    display = Progress(quiet=True)
-    overwriting = Overwriting(config.own_files, force, display.say)
-    async with open_store(config.database) as store:
-        of = await exportable(store, config.output_data.experiment_name, step)
-        request = ExportRequest(
-            format_,
-            State.FAILED if failed else State.DONE,
-            None if where is None else Where(where, of.where_names),
-            columns=column_names(columns) if isinstance(columns, str) else tuple(columns),
-            is_guarded=guard,
+class ExportWords(Struct, frozen=True):
+    """What is to be in a file, and how."""
+
+    format_name: str | None
+    where: str | None
+    failed: bool
+    failed_too: bool
+    columns: str | tuple[str, ...]
+    guard: bool
+    extras: tuple[str, ...]
+    group: bool
+    shards: int
+    summary: Path | None
+    force: bool
+    step: str | None
+
+    def request(self, path: Path | None, of: Exportable) -> ExportRequest:
+        if self.failed and self.failed_too:
+            raise UsageError("failed and failed_too exclude each other.")
+        if not 1 <= self.shards <= MOST_SHARDS:
+            raise UsageError(f"shards: must be from 1 to {MOST_SHARDS}.")
+        of_sheet = bool(self.columns) or not self.guard
+        columns = column_names(self.columns) if isinstance(self.columns, str) else self.columns
+        return ExportRequest(
+            format_of(path, self.format_name, of_sheet=of_sheet),
+            State.FAILED if self.failed else State.DONE,
+            None if self.where is None else Where(self.where, of.where_names),
+            shards=self.shards,
+            summary=self.summary,
+            extras=tuple(map(_extra, dict.fromkeys(self.extras))),
+            group=self.group,
+            failed_too=self.failed_too,
+            columns=columns,
+            is_guarded=self.guard,
             step=of.step,
             groups=of.groups,
         )
+
+
+async def export(config: Config, path: Path | None, words: ExportWords) -> Exported:
+    display = Progress(quiet=True)
+    overwriting = Overwriting(config.own_files, words.force, display.say)
+    async with open_store(config.database) as store:
+        of = await exportable(store, config.output_data.experiment_name, words.step)
+        request = words.request(path, of)
         steps = await chosen_experiments(store, of.experiment.name)
         for old in (await outdated(store, _with_the_rows_parser(config), steps)).values():
             display.warn(outdated_line(old, COMMANDS))
         output, experiment = config.output_data, of.experiment
-        return Exported.of(
-            await export_rows(store, output, experiment, target, request, overwriting)
-        )
+        return Exported.of(await export_rows(store, output, experiment, path, request, overwriting))
 
 
 async def stop(config: Config, now: bool) -> Told:
@@ -167,6 +198,13 @@ async def stop(config: Config, now: bool) -> Told:
 def _with_the_rows_parser(config: Config) -> Config:
     """A run's `extract_function` is what its answers are read with, whatever the config names."""
     return replace(config, names_parser=False)
+
+
+def _extra(word: str) -> Extra:
+    try:
+        return Extra(word)
+    except ValueError:
+        raise UsageError(f"extras: {word!r} is not one of {', '.join(Extra)}.") from None
 
 
 def _reason(word: str) -> Reason:

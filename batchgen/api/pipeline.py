@@ -253,20 +253,31 @@ class DataGenerationPipeline:
         failed: bool = False,
         columns: str | Sequence[str] = (),
         guard: bool = True,
+        failed_too: bool = False,
+        extras: Sequence[str] = (),
+        group: bool = False,
+        shards: int = 1,
+        summary: str | Path | None = None,
         force: bool = False,
         step: str | None = None,
     ) -> Exported:
-        """Write the done rows (or the `failed` ones) to a file, in the order of the pool. `format`:
-        default as the suffix of `path` says. `where`: only rows for which it holds, such as
-        'parsed.score >= 4'. `columns`, of a CSV: only these, in this order, such as ["id",
-        "parsed.label"]. `guard=False`, of a CSV: leave a text that begins like a formula as it is.
+        """Write the done rows (or the `failed` ones; `failed_too`: both) to a file, in the order of
+        the pool. `format`: default as the suffix of `path` says. `where`: only rows for which it
+        holds, such as 'parsed.score >= 4'. `columns`, of a CSV: only these, in this order, such as
+        ["id", "parsed.label"]. `guard=False`, of a CSV: leave a text that begins like a formula as
+        it is. `extras`: put these of each answer into its row too, such as ["reasoning"]. `group`:
+        a line for each item, with its samples or its chains in a list. `shards`: split into so many
+        files. `summary`: a file for counts, tokens, cost and hashes of the export, as JSON.
         `force`: write over a file that batchgen did not write.
 
         Where items have steps there is a row a chain, and `where` may name steps, as in
         'judge.score >= 4'; with `step` a row for each done row of that step."""
-        return self._do(
-            operate.export(self.config, path, format, where, failed, columns, guard, force, step)
-        )
+        words = operate.ExportWords(
+            format, where, failed, failed_too,
+            columns if isinstance(columns, str) else tuple(columns), guard, tuple(extras),
+            group, shards, Path(summary) if summary else None, force, step,
+        )  # fmt: skip
+        return self._do(operate.export(self.config, Path(path) if path else None, words))
 
     def stop(self, *, now: bool = False) -> Told:
         """Stop the runs of this pipeline, from another thread or task: they finish the calls in

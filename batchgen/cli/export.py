@@ -17,7 +17,14 @@ from batchgen.cli.options import (
 )
 from batchgen.cli.session import Session, run_async
 from batchgen.errors import UsageError
-from batchgen.export import FORMATS, ExportRequest, Extra, column_names, format_of
+from batchgen.export import (
+    FORMATS,
+    MOST_SHARDS,
+    ExportRequest,
+    Extra,
+    column_names,
+    format_of,
+)
 from batchgen.items import State
 from batchgen.jobs.export import Exportable, exportable
 from batchgen.store import open_store
@@ -118,7 +125,7 @@ _asked = gathered(
              "takes for a formula; without this it gets a ' before it.",
     ),
     click.option(
-        "--shards", type=click.IntRange(1, 200), default=1, metavar="N",
+        "--shards", type=click.IntRange(1, MOST_SHARDS), default=1, metavar="N",
         help="Split into N files, NAME-00001-of-0000N.EXT, in the order of the pool.",
     ),
     click.option(

@@ -48,6 +48,7 @@ from batchgen.export.lines import matches, result_object
 from batchgen.export.live_file import LiveFile, check_live_file
 from batchgen.export.plain import write_plain
 from batchgen.export.request import (
+    MOST_SHARDS,
     Exported,
     ExportedFile,
     ExportRequest,
@@ -70,11 +71,11 @@ from batchgen.items import State
 from batchgen.store import Experiment, ExportRecord, Store
 
 __all__ = [
-    "FORMATS", "GROUPS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec", "LeftOut",
-    "LiveFile", "Overwriting", "Progress", "check_export", "check_live_file", "check_targets",
-    "column_names", "export_file", "export_stream", "follow_to_file", "follow_to_stream",
-    "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches", "output_path",
-    "refuse_kept", "result_object", "untold",
+    "FORMATS", "GROUPS", "MOST_SHARDS", "NO_OVERWRITING", "ExportRequest", "Extra", "FormatSpec",
+    "LeftOut", "LiveFile", "Overwriting", "Progress", "check_export", "check_live_file",
+    "check_targets", "column_names", "export_file", "export_stream", "follow_to_file",
+    "follow_to_stream", "format_of", "ids_of_steps", "keep_live_file", "live_path", "matches",
+    "output_path", "refuse_kept", "result_object", "untold",
 ]  # fmt: skip
 
 ALL_DONE = ExportRequest()

@@ -14,6 +14,8 @@ from batchgen.items import State
 from batchgen.store import Counts
 from batchgen.where import Where
 
+MOST_SHARDS = 200
+
 Progress = Callable[[int], object]
 """Is told how many rows have been read so far; a table is read twice."""
 

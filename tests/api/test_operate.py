@@ -1,5 +1,6 @@
 """Status, failures, retry, reparse, export and stop of a pipeline."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,36 @@ async def test_export_writes_in_the_format_that_the_name_says(with_failures: Pro
     assert pipeline.export("failed.jsonl", failed=True).rows == 2
     assert pipeline.export("some.jsonl", where="id <= 3").rows == 2
     assert pipeline.export(format="messages").rows == 4
+
+
+async def test_export_can_do_what_the_command_can(with_failures: Project) -> None:
+    pipeline = DataGenerationPipeline()
+    assert pipeline.export("all.jsonl", failed_too=True).rows == 6
+    assert pipeline.export("more.jsonl", extras=["body"]).rows == 4
+    first = json.loads((with_failures.path / "more.jsonl").read_text().splitlines()[0])
+    assert "choices" in first["body"]
+    assert pipeline.export("items.jsonl", group=True).rows == 4
+    split = pipeline.export("part.jsonl", shards=2, summary="part.json")
+    assert [file.name for file in split.shards] == [
+        "part-00001-of-00002.jsonl", "part-00002-of-00002.jsonl",
+    ]  # fmt: skip
+    assert json.loads((with_failures.path / "part.json").read_text())["rows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"failed": True, "failed_too": True}, "failed and failed_too exclude each other"),
+        ({"shards": 0}, "shards: must be from 1 to 200"),
+        ({"extras": ["thoughts"]}, "extras: 'thoughts' is not one of reasoning, tool_calls"),
+        ({"group": True, "shards": 2}, "do not go with shards"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(
+    with_failures: Project, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        DataGenerationPipeline().export("out.jsonl", **asked)
 
 
 def test_methods_work_within_async_code_too(with_failures: Project) -> None:
