@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its option
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs with --slow only")
-    config.addinivalue_line("markers", "on_both_engines: also without --slow")
+    config.addinivalue_line("markers", "on_both_engines: also without --slow, or though it is slow")
     config.addinivalue_line("markers", "only_sqlite(reason): is not true of PostgreSQL")
     gc.set_threshold(20_000, 20, 100)  # there are so many objects that a look takes long
     # A shell's background job ignores it, and so would all that the tests start and interrupt.
@@ -84,7 +84,8 @@ def _engines(config: pytest.Config, test: pytest.Item) -> list[str]:
     if wanted == "chosen":
         wanted = "both" if test.get_closest_marker("on_both_engines") else "sqlite"
     engines = ["sqlite", "postgres"] if wanted == "both" else [wanted]
-    if test.get_closest_marker("only_sqlite") or test.get_closest_marker("slow"):
+    is_for_one = test.get_closest_marker("slow") and not test.get_closest_marker("on_both_engines")
+    if test.get_closest_marker("only_sqlite") or is_for_one:
         engines = [one for one in engines if one == "sqlite"]
     return engines
 

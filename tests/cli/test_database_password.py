@@ -100,8 +100,8 @@ async def test_a_wrong_one_is_refused_in_one_line_without_it(
         refused = await batchgen("--db", wrong, *command)
         assert (refused.code, refused.out) == (1, "")
         assert refused.err == (
-            f"error: {guarded.server.name}: the password of {user} is wrong. "
-            "Name another database with --db.\n"
+            f"error: {guarded.server.name}: the password of {user} is wrong, or it has no role "
+            f"{user}. It is taken from the address, from PGPASSWORD, or from ~/.pgpass.\n"
         )
 
 

@@ -67,6 +67,7 @@ def written_by_ray(nodes: RayNodes, secret: bytes) -> list[Path]:
     return [file for file in files if secret in file.read_bytes()]
 
 
+@pytest.mark.on_both_engines
 @pytest.mark.slow
 @needs_ray
 async def test_a_lost_node_costs_its_calls_in_flight_and_others_do_its_items(
@@ -102,6 +103,7 @@ async def test_a_node_that_is_about_to_go_finishes_its_calls(
     assert simulator.calls == ITEMS
 
 
+@pytest.mark.on_both_engines
 @pytest.mark.slow
 @needs_ray
 async def test_a_first_signal_drains_and_a_second_leaves_the_calls_in_flight(

@@ -1,6 +1,8 @@
 """A connection that is lost costs nothing that was acknowledged, and does nothing twice."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -8,6 +10,7 @@ import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreAwayError
+from batchgen.store.postgres import connection
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Server, execute, running
@@ -87,6 +90,32 @@ async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) ->
         assert said[0].endswith("Trying again for 3 s.")
         server.start()
         assert await database.write(Writer())  # it is not given up for ever
+
+
+async def test_a_server_that_stands_still_is_told_of_once_each_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is there, so that nothing ends the connection."""
+
+    def of_nothing(db: PostgresTransaction) -> object:
+        return db.execute("recipe", {"recipe_id": 0}).fetchone()
+
+    monkeypatch.setattr(connection, "SILENT_S", 0.1)
+    said: asyncio.Queue[str] = asyncio.Queue()
+    address = address_of(server.url("work"))
+    async with open_database(address, create=True) as database:
+        database.wait_for_server(600.0, said.put_nowait)
+        await database.write(Writer())
+        ((backend,),) = server.execute(
+            "select pid from pg_stat_activity where application_name like 'batchgen %'", "work"
+        )
+        for _ in range(2):
+            os.kill(backend, signal.SIGSTOP)
+            waiting = [asyncio.create_task(database.read(of_nothing)) for _ in range(3)]
+            assert "no answer from the database for 0.1 s. Waiting for it" in await said.get()
+            os.kill(backend, signal.SIGCONT)
+            await asyncio.gather(*waiting)
+            assert said.empty()
 
 
 async def test_who_is_cancelled_waits_for_no_server(server: Server) -> None:

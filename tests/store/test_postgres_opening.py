@@ -115,11 +115,14 @@ async def test_a_newer_schema_is_refused(postgres: PostgresAddress) -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        (f"postgresql://batchgen:{QUOTED}@127.0.0.1:{{port}}/x", "password of batchgen is wrong."),
+        (f"postgresql://batchgen:{QUOTED}@127.0.0.1:{{port}}/x", "password of batchgen is wrong,"),
         ("postgresql://batchgen@127.0.0.1:{port}/x", "it asks for a password"),
-        (f"postgresql://nobody:{QUOTED}@127.0.0.1:{{port}}/x", "the password of nobody is wrong."),
+        (f"postgresql://nobody:{QUOTED}@127.0.0.1:{{port}}/x", "or it has no role nobody."),
         ("postgresql://nobody@/x?host={folder}&port={port}", "it has no role nobody"),
-        ("postgresql://batchgen@/x?host={folder}&port={port}", "createdb x"),
+        (
+            "postgresql://batchgen@/x?host={folder}&port={port}",
+            "Make it: createdb -h {folder} -p {port} -U batchgen x",
+        ),
         (f"postgresql://batchgen:{QUOTED}@localhost:{{free}}/x", "nobody listens there"),
         (f"postgresql://batchgen:{QUOTED}@host.invalid/x", "there is no host host.invalid"),
         ("postgresql:///x?host=/nowhere", "no PostgreSQL listens on this socket"),
@@ -137,7 +140,18 @@ async def test_why_there_is_no_connection(postgres_server: Cluster, where: str, 
         port = free.getsockname()[1]
         text = where.format(port=parts["port"], folder=parts["host"], free=port)
         address = address_of(text)
-        assert words in str(await refused(address))
+        error = await refused(address)
+        assert words.format(port=parts["port"], folder=parts["host"]) in str(error)
+        assert error.remedy is None
+
+
+async def test_tables_of_another_user_are_said_to_be_so(postgres: PostgresAddress) -> None:
+    execute(postgres.url, "create role poor login")
+    error = await refused(address_of(postgres.url.replace("batchgen@", "poor@")))
+    execute(postgres.url, "drop role poor")
+    assert isinstance(error, StoreError)
+    assert "its user may not use the tables there (permission denied for table" in str(error)
+    assert "another program by names of ours" not in str(error)
 
 
 async def test_a_server_without_a_connection_left(empty: PostgresAddress) -> None:

@@ -27,6 +27,8 @@ from batchgen.store.postgres.transaction import PostgresTransaction
 if TYPE_CHECKING:
     from batchgen.store.postgres.additions import Additions
 
+SILENT_S = 20.0  # a server that is there, and does not answer for so long, is told of
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -46,6 +48,8 @@ class Database:
         self._own = own
         self._thread = thread
         self._enqueueing = Lease(self, ENQUEUEING)
+        self._say: Callable[[str], None] = lambda _: None
+        self._is_silent = False
 
     @cached_property
     def additions(self) -> "Additions":
@@ -99,8 +103,9 @@ class Database:
 
     def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
         """For how long a server that went away is waited for; `say` gets why, when it takes
-        long."""
+        long, and is told when a server that is there does not answer."""
         loop = asyncio.get_running_loop()
+        self._say = say
         self._session.patience_s = patience_s
         self._session.say_away = lambda words: _tell(loop, say, words)
 
@@ -152,9 +157,22 @@ class Database:
         await self._thread.close(self._session.close)
 
     async def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
-        return await self._thread.run(
-            lambda: self._session.run(mode, transaction), self._session.impatient
-        )
+        silence = asyncio.get_running_loop().call_later(SILENT_S, self._tell_of_silence)
+        try:
+            return await self._thread.run(
+                lambda: self._session.run(mode, transaction), self._session.impatient
+            )
+        finally:
+            silence.cancel()
+            self._is_silent = False
+
+    def _tell_of_silence(self) -> None:
+        """Once, however many wait. Nobody ends the connection of a server that stands still (a
+        machine that was suspended, a disk that hangs), as its network is there."""
+        if not self._is_silent:
+            self._is_silent = True
+            self._say(f"{self.name}: no answer from the database for {SILENT_S:g} s. Waiting for "
+                      "it; what the model answers meanwhile is kept in memory.")  # fmt: skip
 
 
 @asynccontextmanager

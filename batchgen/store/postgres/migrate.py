@@ -103,8 +103,15 @@ def _mark(connection: psycopg.Connection, address: PostgresAddress) -> tuple[int
     try:
         with connection.transaction():
             row = connection.execute("select version, application from schema_version").fetchone()
-    except (psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege):
+    except psycopg.errors.UndefinedColumn:
         row = None
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise StoreError(
+            f"{address.name}: its user may not use the tables there "
+            f"({exc.diag.message_primary}). Name the user that made them, or let it be a "
+            "member of that one: grant OWNER to USER. Where they are another program's, give "
+            "batchgen a schema of its own."
+        ) from exc
     if row is None:
         raise _not_ours(["schema_version"], address)
     return int(row[0]), str(row[1])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import (
@@ -22,7 +23,9 @@ from batchgen.store.tables import moved_error
 # What libpq and the server say to who cannot connect, and what that means. Of a connection that was
 # not made there is no code, only these words.
 _REFUSED_ANSWERS = (
-    (r"password authentication failed for user \"([^\"]*)\"", "the password of {0} is wrong."),
+    (r"password authentication failed for user \"([^\"]*)\"",
+     "the password of {0} is wrong, or it has no role {0}. It is taken from the address, from "
+     "PGPASSWORD, or from ~/.pgpass."),
     (r"no password supplied", "it asks for a password: give it in the address, as PGPASSWORD, or "
                               "in ~/.pgpass."),
     (r"role \"([^\"]*)\" does not exist", "it has no role {0}: create it, or name another user."),
@@ -35,7 +38,7 @@ _REFUSED_ANSWERS = (
     (r"service file|definition of service \"([^\"]*)\" not found", "{all}."),
 )  # fmt: skip
 _STARTS = "the server is {0}."
-_ENDED = "the server ended the connection as it was being made."
+_ENDED = "the connection ended as it was being made, by the server or the network."
 _MAY_PASS = (
     (r"the database system is (starting up|shutting down|in recovery mode)", _STARTS),
     (r"server closed the connection unexpectedly|terminating connection", _ENDED),
@@ -65,17 +68,24 @@ def connect_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     text = _without_secrets(str(exc), address)
     if found := re.search(r"database \"([^\"]*)\" does not exist", text):
         return NoDatabaseError(
-            f"{address.name}: the server has no database {found[1]}. Make it: createdb {found[1]}.",
-            Remedy.NAME_DATABASE,
+            f"{address.name}: the server has no database {found[1]}. Make it: "
+            f"createdb {_options(address)}{found[1]}"
         )
     for pattern, words in _REFUSED_ANSWERS:
         if found := re.search(pattern, text):
-            return StoreError(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
+            return StoreError(f"{address.name}: {_filled(words, found)}")
     for pattern, words in _MAY_PASS:
         if found := re.search(pattern, text):
             kind = PassingError if words in (_STARTS, _ENDED) else StoreAwayError
-            return kind(f"{address.name}: {_filled(words, found)}", Remedy.NAME_DATABASE)
-    return StoreAwayError(f"{address.name}: {_one_line(text)}", Remedy.NAME_DATABASE)
+            return kind(f"{address.name}: {_filled(words, found)}")
+    return StoreAwayError(f"{address.name}: {_one_line(text)}")
+
+
+def _options(address: PostgresAddress) -> str:
+    """Which server, and who, as PostgreSQL's own commands take it."""
+    given = conninfo_to_dict(address.url)
+    named = (("-h", "host"), ("-p", "port"), ("-U", "user"))
+    return "".join(f"{option} {given[name]} " for option, name in named if given.get(name))
 
 
 @contextmanager
