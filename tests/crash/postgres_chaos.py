@@ -56,6 +56,10 @@ _LIVING = (
     " where lease_until >= (extract(epoch from clock_timestamp()) * 1000)::bigint"
 )
 _OPEN = "select coalesce(sum(n), 0) from counters where state in ('pending', 'running')"
+_USED = """
+select 'Say ' || (i.input::json ->> 'word'), a.prompt_tokens + a.completion_tokens
+  from attempts a join items i on i.id = a.item_id where a.outcome = 'answered'
+"""
 _END_THEM = """
 select count(pg_terminate_backend(pid)) from (
   select pid from pg_stat_activity where application_name like 'batchgen%%' and datname = 'work'
@@ -79,6 +83,7 @@ class Plan:
     latency: str = "uniform:0.005:0.05"
     acts: tuple[str, ...] = tuple(ACTS)
     options: tuple[str, ...] = ()  # of each worker
+    budget_tokens: int = 0  # the chaos ends when a worker halts at it; the rest is done without
 
 
 @dataclass
@@ -92,6 +97,7 @@ class Result:
     in_flight: int = 0  # at most, at all ends, suspensions and cuts together
     repeated: int = 0
     unknown: int = 0  # attempts of which nobody knows how they ended
+    tokens: int = 0  # of one step, that the model took before the budget was gone
     commits_carried: int = 0
     commits_unheard: int = 0
     connections_ended: int = 0
@@ -153,7 +159,9 @@ class _PostgresChaos:
             await self._grow_beside()
         await asyncio.gather(*self._under_way)
         await self._end_workers()
+        asked = Counter(self._simulator.ledger)
         await self._finish(directory)
+        result.tokens = self._tokens_of(asked)
         result.seconds = time.monotonic() - began
         return result
 
@@ -169,6 +177,8 @@ class _PostgresChaos:
         machine = self._rng.choice(self._machines) if self._machines else None
         command = ("--db", self._rng.choice(self._addresses(machine)), "-q", "work", "--watch",
                    "-c", str(self._plan.slots), "--grace", "5", *self._plan.options)  # fmt: skip
+        if self._plan.budget_tokens:
+            command += ("--max-tokens-total", str(self._plan.budget_tokens))
         if machine:
             process: Process = await machine.start(self._project, *command)
         else:
@@ -195,7 +205,7 @@ class _PostgresChaos:
         self._said.append(said)
         if said.code == 1 and began_s < self._away_until_s and said.err.count("\n") == 1:
             self.result.acts["found no server"] += 1  # as it began, which is not waited for
-        elif said.code not in _GOOD_ENDS:
+        elif said.code not in _GOOD_ENDS and not (self._plan.budget_tokens and said.code == 4):
             self.result.problems.append(f"a worker ended with {said.code}: {said.err}")
         return said
 
@@ -342,6 +352,8 @@ class _PostgresChaos:
         return said
 
     async def _is_over(self) -> bool:
+        if self._plan.budget_tokens:
+            return any(said.code == 4 for said in self._said)
         if not self._plan.items or self._simulator.in_flight:
             return False
         return await asyncio.to_thread(self._open) == 0
@@ -379,6 +391,13 @@ class _PostgresChaos:
         for said in self._said:
             result.problems += [f"{words!r} in: {said.err or said.out}" for words in _FORBIDDEN
                                 if words in said.err + said.out]  # fmt: skip
+
+    def _tokens_of(self, asked: Counter[str]) -> int:
+        """Of calls by their prompts, all of which the model has answered, whoever heard of it."""
+        if not self._plan.budget_tokens:
+            return 0
+        used = dict(self._server.execute(_USED, "work"))
+        return sum(calls * used[prompt] for prompt, calls in asked.items())
 
     async def _leases_are_over(self) -> None:
         """Of those that died elsewhere, where nobody sees it."""

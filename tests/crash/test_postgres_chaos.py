@@ -1,5 +1,5 @@
-"""Whatever may happen to workers of several machines on one server, at random; and the rate that
-all of them together hold to.
+"""Whatever may happen to workers of several machines on one server, at random; and the rate and
+the budget that all of them together hold to.
 
 The same for as long as you like: `python3 dev.py chaos --postgres --seconds 600 --workers 8`. The
 judged run, eight workers on two machines, is as long as JUDGED_ITEMS in the environment says
@@ -76,3 +76,17 @@ async def test_a_rate_holds_over_all_machines_whatever_happens(tmp_path: Path) -
     print(f"most calls in a second: {max(Counter(map(int, times)).values())}, in ten: "
           f"{max(windows)}")  # fmt: skip
     assert max(windows) <= 11 * per_s + 6
+
+
+@pytest.mark.slow
+async def test_a_budget_is_never_passed_by_any_machine_whatever_happens(tmp_path: Path) -> None:
+    """Nor is much of it left: a call of which nobody knows the end counts with its most."""
+    items, budget = 600, 12_000
+    step = ONE_STEP.edited('word}"}', 'word}"}, model: {max_tokens: 60}')
+    plan = Plan(
+        seconds=120, workers=6, seed=random.randrange(10**6), pipeline=step, items=items,
+        errors="", acts=_WITHOUT_ENDS, latency="uniform:0.05:0.5", budget_tokens=budget,
+    )  # fmt: skip
+    result = await tried(plan, tmp_path)
+    print(f"{result.tokens} tokens of {budget}")
+    assert budget / 3 < result.tokens <= budget

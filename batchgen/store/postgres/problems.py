@@ -143,8 +143,8 @@ def is_worth_another_try(exc: BaseException) -> bool:
 
 def _said(exc: psycopg.Error) -> str:
     """With what the server says of it besides: which value, which constraint."""
-    detail = exc.diag.message_detail
-    return f"{exc.diag.message_primary} ({detail})" if detail else str(exc)
+    words, detail = exc.diag.message_primary, exc.diag.message_detail
+    return f"{words} ({detail})" if detail else words or str(exc)
 
 
 def _filled(words: str, found: re.Match[str]) -> str:
