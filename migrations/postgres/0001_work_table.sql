@@ -260,7 +260,7 @@ create index work_stale    on work (experiment_id, item_id) where state = 'stale
 create index work_gathering on work (gathering)
   where gathering is not null and state in ('pending', 'running');
 -- One to count them, and those by which they are claimed.
-create index work_selected on work (selection, state) where selection is not null;
+create index work_selected on work (selection) include (state) where selection is not null;
 create index work_selected_fresh on work (selection, experiment_id, (-priority), item_id)
   where selection is not null and state = 'pending' and available_at is null;
 create index work_selected_waiting on work (selection, experiment_id, available_at, (-priority), item_id)
