@@ -34,6 +34,9 @@ class Lists:
         path = plan.steps[link.number].value
         known = self._read.get(link.result_seq)
         if known is not None and known[:3] == (path, link.parsed_json, link.response):
+            # The newest texts: those of the rows that were claimed together are the same objects.
+            texts = link.parsed_json, link.response
+            self._read[link.result_seq] = _Read(path, *texts, known.value)
             self._read.move_to_end(link.result_seq)
             return known.value
         value = value_of(plan, link.number, link.parsed_json, link.response)
