@@ -80,6 +80,10 @@ LINES = (
         Load("ten at once, 503, c = 10", _CAP_10, slots=10),
         _ten_at_once(503, 4),
         _ten_at_once(429, 4),
+        Load(
+            "one at once, 429, 4 processes", ("--at-once", "1", "--refuse-with", "429", *_NO_WAIT),
+            processes=4, best=1.0, share=0.85, most_refused=0.05,
+        ),
         _bucket(4),
     ),
     # So many processes are for a machine to start, and to give a turn: each server by itself.
