@@ -138,7 +138,11 @@ async def test_a_source_that_hangs_is_interrupted_by_the_third_signal(
     while script.returncode is None:
         script.send_signal(signal.SIGINT)
         await asyncio.sleep(0.05)
-    assert (await ended(script)).err.splitlines()[-1] == "KeyboardInterrupt"
+    assert (await ended(script)).err.splitlines()[-1] in (
+        "KeyboardInterrupt",
+        # A server is told first that nobody enqueues any more; meanwhile the loop hears the others.
+        "batchgen: the run was stopped before it asked for anything.",
+    )
     assert simulator.calls == 0
 
 

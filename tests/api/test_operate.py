@@ -205,9 +205,10 @@ async def test_the_last_line_of_a_cell_shows_what_can_be_read(
     pipeline = DataGenerationPipeline()
     results = await pipeline.run(words(9))
     shown = Printer()
-    for value in (results, pipeline.failures(), pipeline.status()):
+    status = pipeline.status()
+    for value in (results, pipeline.failures(), status):
         value._repr_pretty_(shown, cycle=False)
     assert shown.printed.count("'input'") == 5
     assert "... and 4 more: results.to_pandas()" in shown.printed
     assert str(pipeline.failures()) in shown.printed
-    assert str(pipeline.status()) in shown.printed
+    assert str(status) in shown.printed
