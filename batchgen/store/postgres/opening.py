@@ -149,8 +149,7 @@ def open_schema(
             if server.is_read_only:
                 raise StoreError(
                     f"{address.name}: is a replica, or read only, and its tables are of an older "
-                    "batchgen. Name the primary.",
-                    Remedy.NAME_DATABASE,
+                    "batchgen. Name the primary."
                 )
             migrate(connection, address, server.schema)
 
@@ -159,8 +158,7 @@ def refuse_read_only(server: Server, address: PostgresAddress) -> None:
     if server.is_read_only:
         raise StoreError(
             f"{address.name}: takes no writes: it is a replica, or set to be read only. Name the "
-            "primary; with several hosts in the address, add target_session_attrs=read-write.",
-            Remedy.NAME_DATABASE,
+            "primary; with several hosts in the address, add target_session_attrs=read-write."
         )
 
 
@@ -201,8 +199,7 @@ def _made_ready(connection: psycopg.Connection, address: PostgresAddress) -> Ser
     if encoding != "UTF8":
         raise StoreError(
             f"{address.name}: the database has the encoding {encoding}, which cannot hold every "
-            "text. Make one with: createdb -E UTF8 -T template0 NAME",
-            Remedy.NAME_DATABASE,
+            "text. Make one with: createdb -E UTF8 -T template0 NAME"
         )
     if schema is None:
         raise StoreError(

@@ -111,8 +111,8 @@ def store_error(exc: psycopg.Error, address: PostgresAddress) -> StoreError:
     if isinstance(exc, errors.ReadOnlySqlTransaction):
         return StoreError(
             f"{address.name}: takes no writes: it is a replica, or set to be read only. Name the "
-            "primary.", Remedy.NAME_DATABASE,
-        )  # fmt: skip
+            "primary."
+        )
     if isinstance(exc, errors.InsufficientPrivilege):
         return StoreError(f"{text}. Grant it to the user of the address, or name another.")
     if isinstance(exc, (psycopg.IntegrityError, psycopg.DataError)):
