@@ -20,14 +20,20 @@ async def write_plain(
     """Write the lines to an open file; returns their number and their SHA-256."""
     digest, rows = hashlib.sha256(), 0
 
-    def write(page: list[ResultRow]) -> None:
-        lines = "".join(map(export_line, page)).encode()
+    def write(lines: bytes) -> None:
         file.write(lines)
         digest.update(lines)
 
     async def write_and_read_on(page: list[ResultRow]) -> list[ResultRow]:
-        reading = store.result_page(experiment.id, state, page[-1].id, PAGE_ROWS)
-        next_page, _ = await asyncio.gather(reading, asyncio.to_thread(write, page))
+        reading = asyncio.ensure_future(
+            store.result_page(experiment.id, state, page[-1].id, PAGE_ROWS)
+        )
+        if store.is_served:
+            await asyncio.sleep(
+                0
+            )  # then it is asked for; else the two would wait for Python's lock
+        lines = "".join(map(export_line, page)).encode()
+        next_page, _ = await asyncio.gather(reading, asyncio.to_thread(write, lines))
         return next_page
 
     page = await store.result_page(experiment.id, state, 0, PAGE_ROWS)

@@ -97,6 +97,7 @@ class Reads(Protocol):
 class Database(Reads, Protocol):
     """A database that is written to as well."""
 
+    is_served: bool  # by a server, which works while this process does something else
     takes_turns: bool  # who writes: so a transaction of its own for a part holds up the others more
 
     @property

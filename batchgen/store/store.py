@@ -114,6 +114,11 @@ class Store(ReadStore):
         """Whether the database itself is kept in this file, which nobody else may write to then."""
         return self._db.owns(path)
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a server reads and writes, while this process does something else."""
+        return self._db.is_served
+
     # Intake: enqueueing
 
     @asynccontextmanager

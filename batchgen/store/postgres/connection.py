@@ -37,6 +37,7 @@ class Database:
     """Use `open_database`. `write` and `read` run one function as one transaction. A function may
     run more than once, when others or a lost connection have undone what it did."""
 
+    is_served = True
     takes_turns = False
 
     def __init__(self, address: PostgresAddress, session: Session, own: dict[str, object],

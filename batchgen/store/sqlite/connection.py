@@ -41,6 +41,7 @@ T = TypeVar("T")
 class Database:
     """Use `open_database`. `write` and `read` run one function as one transaction."""
 
+    is_served = False
     takes_turns = True
 
     def __init__(self, path: Path, gate: Gate, writer: aiosqlite.Connection) -> None:
