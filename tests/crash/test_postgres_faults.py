@@ -64,8 +64,9 @@ async def enqueued(project: Project) -> Project:
 
 
 def was_done(said: Ended) -> bool:
-    """Without a word, but that a server which went away was waited for."""
-    words = [line for line in said.err.splitlines() if "Trying again for" not in line]
+    """Without a word, but that a server which went away, or is slow, was waited for."""
+    waiting = ("Trying again for", "Waiting for it; ")
+    words = [line for line in said.err.splitlines() if not any(one in line for one in waiting)]
     return said.code == 0 and not words
 
 

@@ -40,6 +40,22 @@ async def test_what_was_written_is_there_for_others(database: Database) -> None:
         assert await other.read(recipe, number) == ("{}",)
 
 
+async def test_who_is_cancelled_as_it_opens_leaves_no_connection_open(
+    postgres: PostgresAddress,
+) -> None:
+    """One that is dropped and not closed warns, which is an error here."""
+
+    async def opened() -> None:
+        async with open_database(postgres, create=False):
+            pass
+
+    opening = asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
 async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
     def fail(db: PostgresTransaction) -> None:
         add_recipe(db)

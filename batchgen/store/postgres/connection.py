@@ -184,16 +184,23 @@ async def open_database(address: PostgresAddress, *, create: bool) -> AsyncItera
 
     impatient = threading.Event()
 
+    made: list[Session] = []
+
     def open_session() -> Session:
         opened = open_connection(address, create=create, to_write=True, impatient=impatient)
-        return Session(address, *opened, own)
+        made.append(Session(address, *opened, own))
+        return made[0]
+
+    def close_session() -> None:
+        for session in made:  # of a caller that was cancelled while it waited for it
+            session.close()
 
     thread = _Thread()
     with clock.following():
         try:
             session = await thread.run(open_session, impatient)
         except BaseException:
-            await thread.close(lambda: None)
+            await thread.close(close_session)
             raise
         database = Database(address, session, own, thread)
         try:
