@@ -94,7 +94,8 @@ async def test_an_answer_is_written_as_json_whatever_is_in_it(
     project.pool([{"word": "x"}])
     assert (await project.batchgen("run", "pool.jsonl", "-o", "out.jsonl")).code == 0
     line = (project.path / "out.jsonl").read_bytes().decode()
-    assert f'"response": {json.dumps(answer, ensure_ascii=False)}, ' in line
+    kept = answer.replace("\0", "\ufffd") if project.server else answer  # it has no NUL
+    assert f'"response": {json.dumps(kept, ensure_ascii=False)}, ' in line
 
 
 def test_a_page_of_big_results_ends_early_and_the_next_one_goes_on(tmp_path: Path) -> None:
