@@ -565,6 +565,15 @@ create table leases (
   constraint name_known check (name in ('enqueueing', 'reparsing'))
 ) with (fillfactor = 50);
 
+-- A row of each of the newest transactions that wrote: whether one has landed whose connection was
+-- lost. Who closes its connection takes its rows away; those of who could not go when they are old.
+create table commits (
+  session bigint not null,                         -- drawn by who writes
+  number  bigint not null,
+  at      timestamptz not null default now(),
+  primary key (session, number)
+);
+
 -- The servers that workers have asked, and how many calls at once each was found to take of all of
 -- them together.
 create table servers (

@@ -26,12 +26,13 @@ def wire(postgres: PostgresAddress) -> Iterator[Wire]:
 class Writer:
     """Adds a recipe, and counts how often it was run."""
 
-    def __init__(self) -> None:
+    def __init__(self, digest: bytes = b"d" * 32) -> None:
         self.runs = 0
+        self.digest = digest
 
     def __call__(self, db: PostgresTransaction) -> int:
         self.runs += 1
-        row = {"digest": b"d" * 32, "body": "{}", "now": self.runs}
+        row = {"digest": self.digest, "body": "{}", "now": self.runs}
         return int(db.execute("add_recipe", row).fetchone()[0])  # type: ignore[index]
 
     def without_waiting(self, db: PostgresTransaction) -> None:
@@ -64,6 +65,41 @@ def server() -> Iterator[Server]:
     with running() as made:
         made.execute("create database work encoding 'UTF8' template template0")
         yield made
+
+
+class CrashedWriter(Writer):
+    """Its first run ends with a crash of the server, which then gives the number of the transaction
+    to another one."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+
+    def __call__(self, db: PostgresTransaction) -> int:
+        added = super().__call__(db)
+        if self.runs == 1:
+            row = db.connection.execute("select pg_current_xact_id()::text::bigint").fetchone()
+            assert row is not None
+            self.server.crash()
+            self.server.start()
+            number = 0
+            while number < row[0]:
+                text = "select pg_current_xact_id()::text::bigint"
+                [(number,)] = self.server.execute(text, "work")
+            assert number == row[0]
+        return added
+
+
+async def test_a_number_that_is_given_out_again_after_a_crash_is_not_one_s_own() -> None:
+    """The server's, of a transaction of which nothing had come to the disk."""
+    with running({"wal_writer_delay": "10s"}) as server:
+        server.execute("create database work encoding 'UTF8' template template0")
+        async with open_database(address_of(server.url("work")), create=True) as database:
+            writer = CrashedWriter(server)
+            added = await database.write(writer)
+        assert writer.runs == 2
+        assert server.execute("select id from recipes", "work") == [(added,)]
+        assert server.execute("select count(*) from commits", "work") == [(0,)]
 
 
 async def test_a_server_that_starts_anew_or_crashes_is_waited_for(server: Server) -> None:
@@ -129,3 +165,31 @@ async def test_who_is_cancelled_waits_for_no_server(server: Server) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert time.monotonic() - began < 60
+
+
+async def test_who_is_cancelled_does_not_wait_for_a_server_that_stands_still(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CANCELLED_S", 0.1)
+    address = address_of(f"{server.url('work')}&connect_timeout=2")
+    async with open_database(address, create=True) as database:
+        database.wait_for_server(600.0, lambda _: None)
+        await database.write(Writer())
+        ((backend,),) = server.execute(
+            "select pid from pg_stat_activity where application_name like 'batchgen %'", "work"
+        )
+        stopped = (backend, server.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            waiting = asyncio.create_task(database.write(Writer(b"1" * 32)))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            with pytest.raises(StoreAwayError):  # what is done last, as leaving is, waits no more
+                await database.write(Writer(b"2" * 32))
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        assert await database.write(Writer(b"3" * 32))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchgen.store.postgres.additions import Additions
 
 SILENT_S = 20.0  # a server that is there, and does not answer for so long, is told of
+CANCELLED_S = 10.0  # so long who is cancelled waits for an answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -161,8 +162,9 @@ class Database:
         silence = asyncio.get_running_loop().call_later(SILENT_S, self._tell_of_silence)
         try:
             return await self._thread.run(
-                lambda: self._session.run(mode, transaction), self._session.impatient
-            )
+                lambda: self._session.run(mode, transaction), self._session.impatient,
+                self._session.cut,
+            )  # fmt: skip
         finally:
             silence.cancel()
             self._is_silent = False
@@ -217,8 +219,12 @@ class _Thread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="postgres", daemon=True).start()
 
-    async def run(self, function: Callable[[], T], impatient: threading.Event) -> T:
-        """Its result, also when cancelled: then `impatient` is set while it goes on."""
+    async def run(
+        self, function: Callable[[], T], impatient: threading.Event,
+        cut: Callable[[], None] = lambda: None,
+    ) -> T:  # fmt: skip
+        """Its result, also when cancelled: then `impatient` is set while it goes on, and when that
+        takes long, what it waits for is `cut` off."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._calls.put(lambda: _settle(loop, future, function))
@@ -227,7 +233,7 @@ class _Thread:
         except asyncio.CancelledError:
             impatient.set()
             try:
-                await uninterrupted(asyncio.wait([future]))
+                await uninterrupted(_end_of(future, cut))
             finally:
                 impatient.clear()
             if future.done() and not future.cancelled():
@@ -247,6 +253,13 @@ class _Thread:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+
+
+async def _end_of(future: "asyncio.Future[Any]", cut: Callable[[], None]) -> None:
+    await asyncio.wait([future], timeout=CANCELLED_S)
+    if not future.done():
+        cut()
+        await asyncio.wait([future])
 
 
 def _settle(

@@ -15,7 +15,7 @@ from batchgen.errors import Remedy, SchemaError, StoreError
 from batchgen.installed import shipped_path
 from batchgen.store.postgres.locks import MIGRATING, lock_key
 
-APPLICATION = "batchgen 3"  # another number for other tables and columns, until the first release
+APPLICATION = "batchgen 4"  # another number for other tables and columns, until the first release
 _OURS = re.compile(r"^create (?:table|view|sequence) (\w+)", re.MULTILINE)
 
 

@@ -1,16 +1,22 @@
 """One connection to the server, and transactions on it, of one thread: begun, ended, and where the
 connection is lost in the middle, brought to an end that is known.
 
-Whether a transaction has landed of whose COMMIT nobody heard, the server tells: each has a number,
-which is known here before its COMMIT is sent, and by which another connection can ask for it. So a
-transaction that was lost is done again if it has not landed, and only then. Its function may have
-run more than once, and only the last time counts.
+Whether a transaction has landed of whose COMMIT nobody heard, the server tells. Each has a number
+of the server's, which is known here before its COMMIT is sent, and by which another connection can
+ask whether it has ended. Each also leaves a row of its own in `commits`, which is there if it has
+landed: the server's number would not do, since after a crash it gives out again those of which
+nothing had come to the disk. So a transaction that was lost is done again if it has not landed, and
+only then. Its function may have run more than once, and only the last time counts.
 """
 
+import os
 import random
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import psycopg
@@ -36,12 +42,17 @@ _LOCK_AND_NUMBER = b"select pg_advisory_xact_lock($1::int, $2::int), pg_current_
 _SHARE_AND_NUMBER = (
     b"select pg_advisory_xact_lock_shared($1::int, $2::int), pg_current_xact_id()::text"
 )
-_LANDED = b"select pg_xact_status($1::text::xid8)"
+_NOTE = b"insert into commits (session, number) values ($1::bigint, $2::bigint)"
+_FORGET = b"delete from commits where session = $1::bigint and number < $2::bigint"
+_FORGET_ALL = b"delete from commits where session = $1::bigint or at < now() - interval '30 days'"
+_IS_NOTED = b"select count(*) from commits where session = $1::bigint and number = $2::bigint"
+_STATUS = b"select pg_xact_status($1::text::xid8)"
+# A pooler's sessions (0) have numbers of processes that are not ours.
 _END_IT = (
     b"select pg_terminate_backend(pid) from pg_stat_activity"
-    b" where backend_xid = $1::text::xid8::xid"
+    b" where backend_xid = $1::text::xid8::xid and $2::int in (pid, 0)"
 )
-
+_FORGET_EVERY = 100
 
 _WHO = b"""
 select concat_ws(', ', nullif(a.application_name, ''), 'pid ' || a.pid, 'from ' || a.client_addr,
@@ -74,10 +85,13 @@ SETTLED = Mode(b"begin read only", _LOCK, writes=False, alone=True)
 
 
 class _Attempt:
-    """How far a transaction came. With a number, its COMMIT may have been sent."""
+    """How far a transaction came. With a number, its COMMIT may have been sent. `note` is its row
+    in `commits`, and `pid` the process of the server that had it."""
 
     number: str | None = None
     result: object = None
+    note = 0
+    pid = 0
 
 
 class Session:
@@ -95,6 +109,7 @@ class Session:
         self._address = address
         self._connection: psycopg.Connection | None = connection
         self._own = own
+        self._id, self._notes = secrets.randbits(63), 0
 
     def run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         """What `transaction` gives back, when it is durable; or it raises, and nothing of it is
@@ -134,9 +149,24 @@ class Session:
             if not self._has_lost(exc):
                 raise self._as_ours(exc) from exc
 
+    def cut(self) -> None:
+        """From another thread: who waits for the server hears that the connection is lost. Nothing
+        else ends that of a server which stands still, as its network is there."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        with (
+            suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(connection.fileno())) as own,
+        ):
+            own.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        if self._connection is None:
+            return
+        with suppress(psycopg.Error):
+            Answer(self._connection).execute(_FORGET_ALL, [self._id])
+        self._connection.close()
 
     def _once(
         self, mode: Mode, transaction: Callable[[PostgresTransaction], T], attempt: _Attempt
@@ -146,7 +176,7 @@ class Session:
             raise psycopg.OperationalError("the connection was lost")
         try:
             with connection.pipeline():
-                number = self._begin(connection, mode)
+                number = self._begin(connection, mode, attempt)
                 result = transaction(self._transaction(connection, mode))
                 if number is not None:
                     attempt.result = result
@@ -161,7 +191,9 @@ class Session:
         is_alone = mode.alone is not False
         return PostgresTransaction(connection, self.server.schema, self._own, is_alone=is_alone)
 
-    def _begin(self, connection: psycopg.Connection, mode: Mode) -> Answer | None:
+    def _begin(
+        self, connection: psycopg.Connection, mode: Mode, attempt: _Attempt
+    ) -> Answer | None:
         """The number of what writes."""
         connection.execute(mode.begin)
         if not self.server.prepares:
@@ -171,7 +203,14 @@ class Session:
         if mode.lock is None:
             return None
         locked = Answer(connection).execute(mode.lock, lock_key(self.server.schema, WRITING))
-        return locked if mode.writes else None
+        if not mode.writes:
+            return None
+        self._notes = attempt.note = self._notes + 1
+        attempt.pid = connection.info.backend_pid if self.server.prepares else 0
+        Answer(connection).execute(_NOTE, [self._id, attempt.note])
+        if attempt.note % _FORGET_EVERY == 0:
+            Answer(connection).execute(_FORGET, [self._id, attempt.note])
+        return locked
 
     def _prepare_no_more(self) -> None:
         """A pooler stands before the server, and what was prepared was prepared in a session that
@@ -195,7 +234,7 @@ class Session:
         been sent, StoreError, as then nobody knows."""
         try:
             self._connect_again(give_up_at)
-            return attempt.number is not None and self._has_landed(attempt.number, give_up_at)
+            return attempt.number is not None and self._has_landed(attempt, give_up_at)
         except StoreAwayError as away:
             if attempt.number is None:
                 raise
@@ -212,8 +251,8 @@ class Session:
             try:
                 self._connection, self.server = connect(self._address)
             except StoreAwayError as away:
-                self._has_given_up |= time.monotonic() > give_up_at
-                if self._has_given_up or self.impatient.is_set():
+                self._has_given_up |= time.monotonic() > give_up_at or self.impatient.is_set()
+                if self._has_given_up:
                     raise
                 if not is_told and pause_s > 1:
                     is_told = True
@@ -223,13 +262,14 @@ class Session:
             else:
                 self._has_given_up = False
 
-    def _has_landed(self, number: str, give_up_at: float) -> bool:
+    def _has_landed(self, attempt: _Attempt, give_up_at: float) -> bool:
         """The server may not have seen yet that the connection is gone."""
         while True:
             try:
-                status = self._ask(_LANDED, number)
-                if status == "in progress":
-                    self._ask(_END_IT, number)
+                status = self._ask(_STATUS, attempt.number)
+                if status != "in progress":
+                    return bool(self._ask(_IS_NOTED, self._id, attempt.note))
+                self._ask(_END_IT, attempt.number, attempt.pid)
             except errors.InvalidParameterValue:  # in the future, to a replica that took over
                 return False
             except psycopg.Error as exc:
@@ -237,8 +277,6 @@ class Session:
                     raise self._as_ours(exc) from exc
                 self._connect_again(give_up_at)
                 continue
-            if status != "in progress":
-                return status == "committed"
             if time.monotonic() > give_up_at:
                 raise StoreAwayError(
                     f"{self._address.name}: the server has not ended a transaction whose "
@@ -246,9 +284,9 @@ class Session:
                 )
             time.sleep(_UNHEARD_LOOK_S)
 
-    def _ask(self, text: bytes, number: str) -> object:
+    def _ask(self, text: bytes, *values: object) -> object:
         assert self._connection is not None
-        row = Answer(self._connection).execute(text, [number]).fetchone()
+        row = Answer(self._connection).execute(text, values).fetchone()
         return row and row[0]
 
     def _wait_to_settle(self, until: float, exc: psycopg.Error) -> None:
