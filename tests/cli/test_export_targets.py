@@ -313,7 +313,8 @@ async def test_an_empty_file_is_nobodys_work(done_project: Project) -> None:
 
 async def test_a_project_that_was_moved_goes_on_with_its_files(done_project: Project) -> None:
     assert (await done_project.batchgen("work", "-o", "live.jsonl")).code == 0
-    moved = Project(done_project.path.with_name("moved"), done_project.base_url)
+    place = done_project.path.with_name(f"{done_project.path.name}-moved")
+    moved = Project(place, done_project.base_url, server=done_project.server)
     done_project.path.rename(moved.path)
     assert (await moved.batchgen("run", "pool.jsonl")).code == 0
     assert (await moved.batchgen("work", "-o", "live.jsonl")).code == 0

@@ -151,6 +151,7 @@ async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_th
 async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
     enqueued: Project, simulator: Simulator, server: Server, url: str, how: str
 ) -> None:
+    enqueued.config("work: {lease_s: 60}\nparser: raw\n")  # who waits for a server is not dead
     simulator.hold()  # until both are there: who cannot begin ends at once
     workers = [await enqueued.start(*WORK) for _ in range(2)]
     await simulator.received(2 * SLOTS)

@@ -251,8 +251,8 @@ class Session:
             try:
                 self._connection, self.server = connect(self._address)
             except StoreAwayError as away:
-                self._has_given_up |= time.monotonic() > give_up_at or self.impatient.is_set()
-                if self._has_given_up:
+                self._has_given_up |= time.monotonic() > give_up_at
+                if self._has_given_up or self.impatient.is_set():
                     raise
                 if not is_told and pause_s > 1:
                     is_told = True
