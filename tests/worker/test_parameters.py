@@ -1,5 +1,6 @@
 """A parameter that the server rejects, on real HTTP: named, left out, or a halt."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -189,7 +190,11 @@ async def test_a_response_format_made_of_the_schema_is_left_out_where_it_is_reje
     project.write("page.json", json.dumps(SCHEMA))
     project.config("parser: json_schema:page.json\nstructured_output: true\n")
     project.pool(words(9))
-    run = await project.batchgen("run", "pool.jsonl", "-c", "3")
+    simulator.hold()  # until all three slots have sent what is rejected
+    running = asyncio.create_task(project.batchgen("run", "pool.jsonl", "-c", "3"))
+    await simulator.received(3)
+    simulator.release()
+    run = await running
     assert run.code == 3  # answers are checked as before
     assert ends(project) == [("done", "", 1, 8), ("failed", "parse", 1, 1)]
     assert simulator.calls == 9 + 3
