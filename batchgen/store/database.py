@@ -101,6 +101,11 @@ class Database(Reads, Protocol):
     takes_turns: bool  # who writes: so a transaction of its own for a part holds up the others more
 
     @property
+    def times_away(self) -> int:
+        """How often the connection was lost, and made again: meanwhile no worker could say that it
+        lives."""
+
+    @property
     def additions(self) -> Additions: ...
 
     @property

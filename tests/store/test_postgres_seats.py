@@ -115,6 +115,30 @@ async def test_a_worker_elsewhere_is_dead_when_its_lease_is_over(
         assert late.expelled
 
 
+_END_ALL_BUT = (
+    "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like "
+    "'batchgen %' and datname = current_database() and pid <> {}"
+)
+
+
+async def test_while_a_server_was_away_nobody_could_renew_a_lease(
+    table: Table, postgres: PostgresAddress
+) -> None:
+    other = table.join(1)
+    async with (
+        open_store(postgres) as store,
+        store.seat(slots=1, lease_s=60, max_crashes=3) as seat,
+    ):
+        table.query("update workers set lease_until = 1 where id = ? returning id", other)
+        seat._leases_count_at_s = 0.0
+        execute(postgres.url, _END_ALL_BUT.format(table.one("select pg_backend_pid()")))
+        assert await seat.heartbeat()  # with a new connection
+        assert seat.live_workers == 2
+        seat._leases_count_at_s = 0.0
+        assert await seat.heartbeat()
+        assert seat.live_workers == 1
+
+
 async def test_leases_go_by_the_clock_of_the_server(
     table: Table, postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,10 @@ class Database:
         return Additions(self, self._enqueueing)
 
     @property
+    def times_away(self) -> int:
+        return self._session.times_away
+
+    @property
     def danger(self) -> str | None:
         """Nobody can do harm to it from beside."""
         return None

@@ -106,6 +106,7 @@ class Session:
         self.say_away: Callable[[str], None] = lambda _: None
         self.impatient = threading.Event()  # somebody waits for the end, whichever it is
         self._has_given_up = False  # then a try is enough, until one succeeds
+        self.times_away = 0
         self._address = address
         self._connection: psycopg.Connection | None = connection
         self._own = own
@@ -261,6 +262,7 @@ class Session:
                 pause_s = min(2 * pause_s, longest_s)
             else:
                 self._has_given_up = False
+                self.times_away += 1
 
     def _has_landed(self, attempt: _Attempt, give_up_at: float) -> bool:
         """The server may not have seen yet that the connection is gone."""

@@ -43,6 +43,7 @@ class Database:
 
     is_served = False
     takes_turns = True
+    times_away = 0
 
     def __init__(self, path: Path, gate: Gate, writer: aiosqlite.Connection) -> None:
         self.path = path

@@ -54,6 +54,7 @@ class Seat:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
+        self._times_away = 0
         self._ahead = None if database.takes_turns else CallsAhead()
         self._joined = False
         self._abandoned = False
@@ -263,15 +264,18 @@ class Seat:
         return jumped_ms if abs(jumped_ms) > _CLOCK_JUMP_MS else 0
 
     def _distrust_leases(self) -> None:
-        """After a jump of the clock, or when somebody kept the gate for long (our own lease ran out
-        too, or we are new and cannot know), the leases of all look run out, though everybody lives:
-        until they had the time for a heartbeat, leases tell nothing."""
+        """After a jump of the clock, when somebody kept the gate for long (our own lease ran out
+        too, or we are new and cannot know), or when the server was away, the leases of all look run
+        out, though everybody lives: until they had time for a heartbeat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
     def _is_alive(self, row: WorkerRow) -> bool:
         return not self._db.members.is_dead(row, leases_count=False)
 
     def _is_dead(self, row: WorkerRow) -> bool:
+        if self._db.times_away > self._times_away:
+            self._times_away = self._db.times_away
+            self._distrust_leases()
         leases_count = time.monotonic() >= self._leases_count_at_s
         return self._db.members.is_dead(row, leases_count=leases_count)
 
