@@ -100,10 +100,10 @@ class Database(Reads, Protocol):
     is_served: bool  # by a server, which works while this process does something else
     takes_turns: bool  # who writes: so a transaction of its own for a part holds up the others more
 
-    @property
-    def times_away(self) -> int:
-        """How often the connection was lost, and made again: meanwhile no worker could say that it
-        lives."""
+    def held_up_s(self) -> float:
+        """In a transaction: the longest that any took since this was asked before, this one
+        included; without end where the connection was lost. Meanwhile it may be that no worker
+        could say that it lives."""
 
     @property
     def additions(self) -> Additions: ...

@@ -10,6 +10,7 @@ import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreBusyError, StoreRefusedError
+from batchgen.store.postgres import opening, session
 from batchgen.store.postgres.connection import Database, open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Cluster, execute
@@ -49,11 +50,11 @@ async def test_who_is_cancelled_as_it_opens_leaves_no_connection_open(
         async with open_database(postgres, create=False):
             pass
 
-    opening = asyncio.create_task(opened())
+    begun = asyncio.create_task(opened())
     await asyncio.sleep(0)
-    opening.cancel()
+    begun.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await opening
+        await begun
 
 
 async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
@@ -167,7 +168,10 @@ async def test_blocks_of_many_at_once_do_not_overlap(
     assert sorted(taken) == list(range(1, len(taken) + 1))
 
 
-async def test_who_keeps_the_database_locked_is_named(database: Database) -> None:
+async def test_who_keeps_the_database_locked_is_named(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_BUSY_S", 0.0)
     begun, may_end = threading.Event(), threading.Event()
 
     def hold(db: PostgresTransaction) -> int:
@@ -189,6 +193,49 @@ async def test_who_keeps_the_database_locked_is_named(database: Database) -> Non
         )
         assert f", pid {pid}, " in str(caught.value)
         assert await other.write(add_recipe)
+
+
+@pytest.mark.parametrize("prepares", ["", "&prepare=no"])
+async def test_who_stops_in_the_middle_of_a_transaction_is_ended_by_who_waits(
+    postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch, prepares: str
+) -> None:
+    """As a machine that lost its power. It does again what it did, when it goes on."""
+    monkeypatch.setattr(session, "STOPPED", "300ms")
+    for name in ("_SET_SESSION", "SET_LOCAL"):
+        monkeypatch.setattr(opening, name, getattr(opening, name).replace("'15s'", "'100ms'"))
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def stop(db: PostgresTransaction) -> int:
+        number = add_recipe(db, digest=b"s" * 32)
+        begun.set()
+        assert may_go_on.wait(60)
+        return number
+
+    address = address_of(f"{postgres.url}{prepares}")
+    async with (
+        open_database(address, create=False) as one,
+        open_database(address, create=False) as other,
+    ):
+        stopped = asyncio.create_task(one.write_beside(stop))
+        await asyncio.to_thread(begun.wait)
+        number = await other.write(add_recipe)
+        may_go_on.set()
+        assert await other.read(recipe, number) == ("{}",)
+        assert await other.read(recipe, await stopped) == ("{}",)
+
+
+async def test_the_server_sees_by_itself_that_a_machine_is_gone(
+    postgres_server: Cluster, postgres: PostgresAddress
+) -> None:
+    """Not after two hours, as it does by its own settings."""
+
+    def settings(db: PostgresTransaction) -> list[Any]:
+        text = "select setting from pg_settings where name ~ '^tcp_' order by name"
+        return [row[0] for row in db.connection.execute(text.encode())]
+
+    by_tcp = postgres_server.asking_for_a_password(postgres, "secret")
+    async with open_database(by_tcp, create=False) as database:
+        assert await database.read(settings) == ["3", "10", "5", "25000"]
 
 
 def settings_of(db: PostgresTransaction) -> list[Any]:

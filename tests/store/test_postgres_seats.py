@@ -1,6 +1,8 @@
 """Workers at a database of PostgreSQL: their places in it, and who takes over from whom."""
 
+import asyncio
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,7 +13,9 @@ from batchgen.clock import now_ms
 from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Item, Outcome
 from batchgen.store import ClaimRequest, Seat, open_store
+from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.processes import has_ended, this_machine
+from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import execute
 from tests.kits.table import Table, answered, claims, open_table
 
@@ -137,6 +141,45 @@ async def test_while_a_server_was_away_nobody_could_renew_a_lease(
         seat._leases_count_at_s = 0.0
         assert await seat.heartbeat()
         assert seat.live_workers == 1
+
+
+async def test_who_waits_to_be_alone_takes_nobody_for_dead_who_waits_behind_it(
+    table: Table, postgres: PostgresAddress
+) -> None:
+    """Somebody is slow with a transaction, and meanwhile the leases of all run out."""
+    gone = table.join(1)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def be_slow(db: PostgresTransaction) -> None:
+        db.newest("items")
+        begun.set()
+        assert may_end.wait(60)
+
+    async def wait_until(condition: str) -> None:
+        while not table.one(f"select {condition}"):
+            await asyncio.sleep(0.01)
+
+    async with (
+        open_store(postgres) as store,
+        open_store(postgres) as other_store,
+        open_database(postgres, create=False) as slow,
+        store.seat(slots=1, lease_s=1, max_crashes=3) as seat,
+        other_store.seat(slots=1, lease_s=1, max_crashes=3) as other,
+    ):
+        table.query("update workers set lease_until = 1 where id = ? returning id", gone)
+        seat._leases_count_at_s = 0.0
+        slowly = asyncio.create_task(slow.write_beside(be_slow))
+        await asyncio.to_thread(begun.wait)
+        beats = [asyncio.create_task(seat.heartbeat())]
+        await wait_until("count(*) = 1 from pg_locks where not granted")
+        beats.append(asyncio.create_task(other.heartbeat()))
+        await wait_until("count(*) = 2 from pg_locks where not granted")
+        now = "extract(epoch from clock_timestamp()) * 1000"
+        await wait_until(f"bool_and(lease_until < {now}) from workers")
+        may_end.set()
+        await slowly
+        assert await asyncio.gather(*beats) == [True, True]
+        assert {row.id for row in await store.workers()} >= {seat.id, other.id}
 
 
 async def test_leases_go_by_the_clock_of_the_server(

@@ -59,9 +59,8 @@ class Database:
 
         return Additions(self, self._enqueueing)
 
-    @property
-    def times_away(self) -> int:
-        return self._session.times_away
+    def held_up_s(self) -> float:
+        return self._session.held_up_s()
 
     @property
     def danger(self) -> str | None:

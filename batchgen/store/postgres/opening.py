@@ -31,6 +31,10 @@ _DEFAULTS = {
     "keepalives_count": 3, "tcp_user_timeout": 25_000,
 }  # fmt: skip
 
+# So long a client may be silent in the middle of a transaction, and whoever waits for it waits at a
+# time.
+STOPPED = "15s"
+
 # A statement is planned once, for any values, and by the indexes: what the planner guesses of a
 # table that was empty a moment ago, or of a list that it cannot see, made a statement of a hundred
 # rows read millions. Of a page (`limit $1`) it thinks that it is a tenth of the table, and would
@@ -41,9 +45,14 @@ SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
-    # Who stops in the middle of a transaction (a laptop's lid) keeps the others no longer.
-    "idle_in_transaction_session_timeout": "15s",
-    "lock_timeout": "60s",
+    # Who stops in the middle of a transaction keeps the others no longer; session.py has the rest.
+    "idle_in_transaction_session_timeout": STOPPED,
+    "lock_timeout": STOPPED,
+    # By the server's own, a machine that lost its power keeps a session, and its locks, for hours.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
     "statement_timeout": "0",  # a proof of ten million rows takes minutes
     "standard_conforming_strings": "on",
     "client_min_messages": "warning",

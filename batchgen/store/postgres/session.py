@@ -9,6 +9,7 @@ nothing had come to the disk. So a transaction that was lost is done again if it
 only then. Its function may have run more than once, and only the last time counts.
 """
 
+import math
 import os
 import random
 import secrets
@@ -25,7 +26,7 @@ from psycopg import errors
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
 from batchgen.store.postgres.locks import WRITING, lock_key
-from batchgen.store.postgres.opening import SET_LOCAL, Server, connect, follow_clock
+from batchgen.store.postgres.opening import SET_LOCAL, STOPPED, Server, connect, follow_clock
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
 from batchgen.store.postgres.transaction import Answer, MustBeAlone, PostgresTransaction
 
@@ -36,6 +37,7 @@ _UNHEARD_LOOK_S = 0.1
 _MOST_TRIES = 20  # of a transaction that is given up for another's sake
 _SETTLING_MS = 200
 _SETTLE_S = 30.0  # longer than a process that stopped can keep the others
+_BUSY_S = 60.0  # for who waits for the lock; its own wait is `lock_timeout`, again and again
 
 _LOCK = b"select pg_advisory_xact_lock($1::int, $2::int)"
 _LOCK_AND_NUMBER = b"select pg_advisory_xact_lock($1::int, $2::int), pg_current_xact_id()::text"
@@ -54,6 +56,16 @@ _END_IT = (
 )
 _FORGET_EVERY = 100
 
+# Who stopped in the middle of a transaction (a laptop's lid, a machine without power). No timeout
+# of the server's does it: until the end of the pipeline it takes such a client for one at work.
+_END_WHO_STOPPED = b"""
+select count(pg_terminate_backend(a.pid))
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+ where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid()
+   and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
+   and a.datname = current_database() and a.wait_event = 'ClientRead'
+   and clock_timestamp() - greatest(a.query_start, a.state_change) > $3::text::interval
+"""
 _WHO = b"""
 select concat_ws(', ', nullif(a.application_name, ''), 'pid ' || a.pid, 'from ' || a.client_addr,
                  a.state)
@@ -106,16 +118,33 @@ class Session:
         self.say_away: Callable[[str], None] = lambda _: None
         self.impatient = threading.Event()  # somebody waits for the end, whichever it is
         self._has_given_up = False  # then a try is enough, until one succeeds
-        self.times_away = 0
         self._address = address
         self._connection: psycopg.Connection | None = connection
         self._own = own
         self._id, self._notes = secrets.randbits(63), 0
+        self._began_s: float | None = None  # of the monotonic clock; none: none is under way
+        self._longest_s = 0.0
+
+    def held_up_s(self) -> float:
+        """On its thread: the longest that a transaction took since this was asked before, the one
+        under way included; without end where the connection was lost."""
+        under_way_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s
+        longest_s, self._longest_s = max(self._longest_s, under_way_s), 0.0
+        return longest_s
 
     def run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         """What `transaction` gives back, when it is durable; or it raises, and nothing of it is
         there."""
+        self._began_s = time.monotonic()
+        try:
+            return self._run(mode, transaction)
+        finally:
+            self._longest_s = max(self._longest_s, time.monotonic() - self._began_s)
+            self._began_s = None
+
+    def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         settle_until = time.monotonic() + _SETTLE_S
+        busy_until = time.monotonic() + _BUSY_S
         give_up_at: float | None = None
         tries = 0
         while True:
@@ -135,6 +164,10 @@ class Session:
                     time.sleep(random.uniform(0, 0.01 * tries))
                 elif mode is SETTLED and isinstance(exc, errors.LockNotAvailable):
                     self._wait_to_settle(settle_until, exc)
+                elif isinstance(exc, errors.LockNotAvailable) and (
+                    self._end_who_stopped() or time.monotonic() < busy_until
+                ):
+                    pass
                 elif self.server.prepares and isinstance(exc, _OTHERS_STATEMENT):
                     self._prepare_no_more()
                 else:
@@ -262,7 +295,7 @@ class Session:
                 pause_s = min(2 * pause_s, longest_s)
             else:
                 self._has_given_up = False
-                self.times_away += 1
+                self._longest_s = math.inf
 
     def _has_landed(self, attempt: _Attempt, give_up_at: float) -> bool:
         """The server may not have seen yet that the connection is gone."""
@@ -291,8 +324,17 @@ class Session:
         row = Answer(self._connection).execute(text, values).fetchone()
         return row and row[0]
 
+    def _end_who_stopped(self) -> bool:
+        """Whether somebody held the lock who has stopped."""
+        key = lock_key(self.server.schema, WRITING)
+        try:
+            return bool(self._ask(_END_WHO_STOPPED, *key, STOPPED))
+        except psycopg.Error:  # of another role's sessions that may not be done
+            return False
+
     def _wait_to_settle(self, until: float, exc: psycopg.Error) -> None:
         """Others write all the time, and to be alone with many takes luck."""
+        self._end_who_stopped()
         if time.monotonic() > until:
             raise StoreBusyError(
                 f"{self._address.name}: another process has been writing for {_SETTLE_S:g} s.",

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Less is how a clock is kept right, little by little.
 _CLOCK_JUMP_MS = 2000
+# A lease is renewed six times in its time: this part of it, twice in a row, leaves it running.
+_HELD_UP = 4
 
 
 class Seat:
@@ -54,7 +56,6 @@ class Seat:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
-        self._times_away = 0
         self._ahead = None if database.takes_turns else CallsAhead()
         self._joined = False
         self._abandoned = False
@@ -118,13 +119,14 @@ class Seat:
         jumped_ms = self._watch_the_clock()
 
         def transaction(db: Transaction) -> tuple[bool, int]:
-            # Inside, as it may have been a long wait for the gate.
+            others = [row for row in workers(db) if row.id != self.id]
+            # After the first rows are there, as it may have been a long wait for the gate.
             lapsed = time.monotonic() >= self._lease_until_s
             if jumped_ms or lapsed:
                 self._distrust_leases()
+            self._distrust_leases_if_held_up()
             queue.shift_retry_times(db, now_ms(), -jumped_ms)
             self._lease_until_s = time.monotonic() + self._lease_ms / 1000
-            others = [row for row in workers(db) if row.id != self.id]
             dead = sum(map(self._is_dead, others))
             self.live_workers = 1 + len(others) - dead
             return queue.heartbeat(db, self.id, now_ms() + self._lease_ms), dead
@@ -269,19 +271,24 @@ class Seat:
         out, though everybody lives: until they had time for a heartbeat, leases tell nothing."""
         self._leases_count_at_s = time.monotonic() + self._lease_ms / 1000
 
+    def _distrust_leases_if_held_up(self) -> None:
+        """Who waits to be alone holds up all others, who waited before it; and some are renewed
+        sooner than others afterwards."""
+        if self._db.held_up_s() > self._lease_ms / 1000 / _HELD_UP:
+            self._distrust_leases()
+
     def _is_alive(self, row: WorkerRow) -> bool:
         return not self._db.members.is_dead(row, leases_count=False)
 
     def _is_dead(self, row: WorkerRow) -> bool:
-        if self._db.times_away > self._times_away:
-            self._times_away = self._db.times_away
-            self._distrust_leases()
         leases_count = time.monotonic() >= self._leases_count_at_s
         return self._db.members.is_dead(row, leases_count=leases_count)
 
     def _take_over_from_dead(self, db: Transaction) -> None:
         """As far as nobody else has meanwhile."""
-        dead = [row for row in workers(db) if row.id != self.id and self._is_dead(row)]
+        others = [row for row in workers(db) if row.id != self.id]
+        self._distrust_leases_if_held_up()  # by now: the rows come when the others have ended
+        dead = [row for row in others if self._is_dead(row)]
         _take_over(self._db, db, dead, self._max_crashes)
 
 
@@ -294,8 +301,12 @@ async def take_over_from_dead(database: "Database") -> None:
     """What workers had that died goes back, as if a new worker took over. It fails no item: whether
     one is to be blamed is for a worker to say."""
 
+    is_dead, asked_at = database.members.is_dead, now_ms()
+
     def transaction(db: Transaction) -> None:
-        dead = [row for row in workers(db) if database.members.is_dead(row)]
+        # Leases that ran out since then may have done so because all waited for this one.
+        rows = workers(db)
+        dead = [row for row in rows if is_dead(row, leases_count=row.lease_until < asked_at)]
         _take_over(database, db, dead, sys.maxsize)
 
     await database.write(transaction)
