@@ -3,6 +3,8 @@
 -- once, and answers are appended in finishing order, which costs half of placing them by item.
 -- The columns *_seq are no foreign keys: without an index of their own, which every finish would pay
 -- for, SQLite would scan a table for each row deleted. `batchgen verify` proves them instead.
+-- Checks compare with more than two words one by one: of a list with `in` SQLite makes a table, anew for
+-- each row that is written, and that is half of what a new row of `work` costs.
 
 ------------------------------------------------------------------ what there is to do: `enqueue`
 
@@ -141,7 +143,8 @@ create table work (
   gathering      integer,                          -- items.id, at the root of those that are gathered with it
   outdated       integer not null default 0,       -- 1: what it was made of is being replaced; 2: it has been
   runs_code      integer not null default 0,       -- 1: as its experiment
-  constraint state_known           check (state in ('pending', 'running', 'done', 'failed', 'stale')),
+  constraint state_known           check (state = 'pending' or state = 'running' or state = 'done'
+                                          or state = 'failed' or state = 'stale'),
   constraint claimed_iff_running   check ((state = 'running') = (worker_id is not null)),
   constraint finished_iff_terminal check (state = 'stale'
                                           or (state in ('done', 'failed')) = (result_seq is not null)),
@@ -210,7 +213,8 @@ create table attempts (
   response          text,
   vector            text,                          -- JSON; an embedding's, whose response is empty
   body              text,
-  constraint outcome_known        check (outcome in ('answered', 'failed', 'unknown')),
+  constraint outcome_known        check (outcome = 'answered' or outcome = 'failed'
+                                         or outcome = 'unknown'),
   constraint answered_has_text    check ((outcome = 'answered') = (response is not null)),
   constraint vector_is_no_text    check (vector is null or response = ''),
   constraint failed_has_reason    check ((outcome = 'failed') = (reason is not null)),
