@@ -125,8 +125,8 @@ async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
         ended = [one for number in numbers if (one := await store.ended_item(number))]
         if not ended:
             raise UsageError(f"item {given} has not ended yet, so there is nothing to retry.")
-        if request.done_too and len({one.experiment_id for one in ended}) > 1:
-            raise UsageError(f"item {given} has several steps; say which is to be asked again.")
+        if request.done_too:
+            await _refuse_several(store, given, ended)
         failed = [one for one in ended if one.reason or request.done_too]
         if not failed:
             raise UsageError(f"item {given} is done.", Remedy.ASK_DONE_AGAIN)
@@ -136,6 +136,24 @@ async def _items_by_id(store: Store, request: RetryRequest) -> list[EndedItem]:
         for one in chosen.values()
         if one.reason in (request.reasons or (one.reason,)) and one.has_message(request.message)
     ]
+
+
+async def _refuse_several(store: Store, given: str, ended: Sequence[EndedItem]) -> None:
+    """A done row is asked again only where it is clear which one is meant."""
+    ids = {one.experiment_id for one in ended}
+    chosen = [one for one in await store.experiments() if one.id in ids]
+    names = {
+        one.first_id or one.id: one.name.removesuffix(f"/{one.step}") if one.number else one.name
+        for one in chosen
+    }
+    if len(names) > 1:
+        raise UsageError(
+            f"several experiments have an item {given} ({', '.join(names.values())}), and each of "
+            "its answers would be asked for again.",
+            Remedy.NAME_EXPERIMENT,
+        )
+    if len(chosen) > 1:
+        raise UsageError(f"item {given} has several steps; say which is to be asked again.")
 
 
 async def _with_own_params(

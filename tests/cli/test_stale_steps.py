@@ -100,6 +100,24 @@ async def test_a_done_row_that_is_asked_again_makes_its_chain_stale(
     assert simulator.calls == 6
 
 
+async def test_the_id_of_items_of_several_experiments_is_not_said_to_have_several_steps(
+    done: Project, simulator: Simulator
+) -> None:
+    assert (await done.batchgen("run", "pool.jsonl", "--experiment", "more")).code == 0
+    asked = simulator.calls
+    for step in (["--step", "draft"], []):
+        refused = await done.batchgen("retry", "--id", "a-2", "--done", *step)
+        assert (refused.code, refused.err) == (
+            2, "error: several experiments have an item a-2 (demo, more), and each of its answers "
+            "would be asked for again. Choose with --experiment.\n",
+        )  # fmt: skip
+    chosen = await done.batchgen(
+        "retry", "--id", "a-2", "--done", "--step", "draft", "--experiment", "more"
+    )
+    assert chosen.out == "1 item went back to pending.\n"
+    assert simulator.calls == asked
+
+
 async def test_a_function_that_has_changed_is_run_again_by_itself(
     done: Project, simulator: Simulator
 ) -> None:
