@@ -42,6 +42,16 @@ class StepCost(Struct, frozen=True):
         return found
 
 
+# What is said of a number of calls, by whether a list decides it, and whether a condition does.
+_BOUNDS = {
+    (False, False): "", (True, False): "at least", (False, True): "at most", (True, True): "about",
+}  # fmt: skip
+
+
+def _bound_of_both(one: str, other: str) -> str:
+    return one or other if not (one and other) or one == other else "about"
+
+
 class StepsEstimate:
     """Items are added, and then it is told what their rows would cost. `counts` are those of the
     steps that are there already, by their names."""
@@ -73,12 +83,14 @@ class StepsEstimate:
         first = self._steps[0]
         begun = waiting.get(first.name, 0)
         new += NewRows(begun, round(begun / self._samples))
-        costs, follow, waited = [], 0, 0
+        costs, follow, decides, waited = [], 0, (False, False), 0
         for step in self._steps:
             waits = 0 if step is first else waiting.get(step.name, 0)
             if step.gathers:
                 follow, waits = 0, waits + min(waited, step.not_made(first, self._samples))
-            costs.append(step.cost(new, asked_anew.get(step.name, 0) + follow + waits, self._items))
+            decides = step.decides_after(decides) if follow else (False, False)
+            known = asked_anew.get(step.name, 0) + waits
+            costs.append(step.cost(new, known + follow, _BOUNDS[decides], self._items))
             follow, waited = follow + made.get(step.name, 0) + waits, waited + waits
         return tuple(costs)
 
@@ -93,6 +105,7 @@ class _Step:
         self.name = chain.steps[number].name
         self.runs_code = chain.steps[number].runs_code
         self._number, self._plan = number, plan
+        self.said_tokens = 0.0  # of the last item: what it would be sent, and its answer
         self.gathers = plan.steps[number].gather is not None
         self._renderer = chain.renderers[number]
         self.counts = counts
@@ -101,10 +114,7 @@ class _Step:
         self._is_of_items = last >= 0
         has_list = any(rule.each for rule in rules[last + 1 :])
         has_condition = any(rule.when for rule in rules)
-        self._bound = {
-            (False, False): "", (True, False): "at least", (False, True): "at most",
-            (True, True): "about",
-        }[has_list, has_condition]  # fmt: skip
+        self._bound = _BOUNDS[has_list, has_condition]
         if number not in (0, last) and counts.total and before.finished:
             self._rows_each = counts.total / before.finished
             self._bound = "about" if has_list or has_condition else ""
@@ -120,6 +130,11 @@ class _Step:
         else:
             self.answer_tokens = 0
 
+    def decides_after(self, before: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Of rows that come to it: whether a list, and a condition, decides how many there are."""
+        rule = self._plan.steps[self._number]
+        return before[0] or rule.each is not None, before[1] or rule.when is not None
+
     def not_made(self, first: "_Step", samples: int) -> int:
         """Of a step that gathers: so many items of which the `first` rows are there have no row."""
         return max(0, round(first.counts.finished / samples) - self.counts.total)
@@ -133,7 +148,10 @@ class _Step:
         before = {one.name: one.answer_tokens for one in steps[: self._number]}
         used = self._renderer.variables & before.keys()
         more = sum(before[name] for name in used)
-        self._estimate.add(body, self._renderer.endpoint_of(given), round(more))
+        if self._plan.steps[self._number].conversation:
+            more += steps[self._number - 1].said_tokens
+        prompt_tokens = self._estimate.add(body, self._renderer.endpoint_of(given), round(more))
+        self.said_tokens = prompt_tokens + self.answer_tokens
 
     def _body(self, renderer: Renderer, given: ItemInput) -> dict[str, Any]:
         """As it would be, were the values of other steps not to come yet."""
@@ -143,22 +161,26 @@ class _Step:
             text = dump_json(dict(given.user_variables))
             return {"model": self._model, "messages": [{"role": "user", "content": text}]}
 
-    def cost(self, new: NewRows, asked_anew: int, items: int) -> StepCost:
+    def cost(self, new: NewRows, others: int, others_bound: str, items: int) -> StepCost:
+        """Of what the `new` rows come to, and of `others`, of which those are known to be asked
+        that are there."""
         begun = new.items if self._is_of_items else new.rows
-        calls = round(begun * self._rows_each) + asked_anew
+        calls = round(begun * self._rows_each) + others
+        its_own = self._bound if begun or self.gathers else ""
+        bound = _bound_of_both(its_own, others_bound) if calls else ""
         if self.runs_code:
             return StepCost(self.name, 0, "", 0, 0, 0.0, False, runs_code=True)
         if self._used is not None:
             used_usd = None if self._used_usd is None else self._used_usd * calls
             return StepCost(
-                self.name, calls, self._bound if calls else "", round(self._used.prompt * calls),
+                self.name, calls, bound, round(self._used.prompt * calls),
                 self._used.completion * calls, used_usd, is_measured=True,
             )  # fmt: skip
         share = calls / items if items else 0.0
         found = self._estimate
         out, cost_usd = found.completion_tokens, found.cost_usd
         return StepCost(
-            self.name, calls, self._bound if calls else "",
+            self.name, calls, bound,
             round(found.prompt_tokens * share),
             None if out is None else out * share,
             None if cost_usd is None else cost_usd * share,

@@ -127,8 +127,9 @@ class Estimate:
         self.completion_tokens: float | None = 0
         self.cost_usd: float | None = 0.0
 
-    def add(self, body: Mapping[str, Any], endpoint: Endpoint, more_tokens: int = 0) -> None:
-        """Count one more item, by its request, whose prompt has `more_tokens` than are there."""
+    def add(self, body: Mapping[str, Any], endpoint: Endpoint, more_tokens: int = 0) -> int:
+        """Count one more item, by its request, whose prompt has `more_tokens` than are there; the
+        tokens of that prompt."""
         names = (*endpoint.prompt_members, *_COUNTED)
         sent = [body[name] for name in names if name in body]
         texts = [json.dumps(part, ensure_ascii=False).encode(errors="replace") for part in sent]
@@ -139,12 +140,13 @@ class Estimate:
         self.prompt_tokens += prompt * self._samples
         if completion is None or self.completion_tokens is None:
             self.completion_tokens = self.cost_usd = None
-            return
+            return prompt
         self.completion_tokens += completion * self._samples
         if price is None or self.cost_usd is None:
             self.cost_usd = None
         else:
             self.cost_usd += price.cost_usd(Usage(prompt, round(completion))) * self._samples
+        return prompt
 
 
 # Parameters whose tokens are counted with those of the prompt.

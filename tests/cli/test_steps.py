@@ -95,6 +95,21 @@ async def test_a_dry_run_says_where_it_cannot_know_how_many(project: Project) ->
     ]  # fmt: skip
 
 
+async def test_a_dry_run_counts_what_a_conversation_begins_with(project: Project) -> None:
+    project.config(
+        "steps:\n"
+        f"  - {{name: a, user: {{text: '{'x' * 400} {{topic}}'}}, model: {{max_tokens: 1000}}}}\n"
+        "  - {name: b, conversation: true, user: {text: 'Sure?'}, model: {max_tokens: 10}}\n"
+        "  - {name: c, conversation: true, user: {text: 'Quite?'}, model: {max_tokens: 10}}\n"
+    )
+    project.pool(topics(1))
+    said = await project.batchgen("enqueue", "pool.jsonl", "--dry-run", "--json")
+    a, b, c = [one["prompt_tokens"] for one in json.loads(said.out)["steps"]]
+    assert 100 < a < 120
+    assert a + 1000 < b < a + 1020
+    assert b + 10 < c < b + 30
+
+
 @pytest.mark.parametrize("chosen", [("--experiment", "demo/draft"), ("--step", "draft")])
 async def test_one_step_can_be_worked_on_alone(two_steps: Project, chosen: tuple[str, ...]) -> None:
     await two_steps.batchgen("enqueue", "pool.jsonl")
