@@ -115,7 +115,8 @@ class Way(Struct):
     already, and `made` of what is done. `stale` are those that were made of rows which are asked
     again, and `unmade` those that the new rules do not make; `failing` are done, but have no list
     for a step with `each`, and `without_list` have failed for want of one, and are read again.
-    What was gathered before is stale then, if that `outdates_gathered`."""
+    `waiting` ones are to be asked anyway. What was gathered before is stale then, if that
+    `outdates_gathered`."""
 
     asked: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
@@ -123,6 +124,7 @@ class Way(Struct):
     unmade: int = 0
     failing: int = 0
     without_list: int = 0
+    waiting: int = 0
     outdates_gathered: bool = False
 
     @property
@@ -162,13 +164,17 @@ async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: Oth
     way, counts = Way(), await store.counts_by_experiment()
     for step, configured in zip(there.steps, chain.steps, strict=False):
         planned = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
+        its = counts.get(step.experiment_id, Counts())
         if way.asked and mode is OtherRecipe.AGAIN:
-            its = counts.get(step.experiment_id, Counts())
             way.stale += its.finished + its.open
         elif planned.asked_anew:
             way.asked[step.name] = planned.asked_anew
+            way.waiting += max(0, its.open - planned.asked_anew)
         elif mode is OtherRecipe.AGAIN and _converses_otherwise(there, chain, step):
-            way.asked[step.name] = counts.get(step.experiment_id, Counts()).done
+            way.asked[step.name] = its.done
+            way.waiting += its.open
+        else:
+            way.waiting += its.open
     if there.plan.steps != chain.plan.steps:
         followers = await count_other_followers(store, there, chain.plan)
         way.made, way.unmade, way.failing = followers.new, followers.stale, followers.failing
@@ -304,8 +310,11 @@ def _cost_of(
         said += f" (new rows: {made_text(way.made, [rule.name for rule in plan.steps])})"
     if way.outdates_gathered:
         said += f"; {GATHERED_BEFORE}"
+    if way.waiting:
+        waits = "row that waits" if way.waiting == 1 else "rows that wait"
+        said += f", and the {way.waiting:,} {waits} already"
     if new:
-        said += f", and the {new:,} new items"
+        said += ", and the new item" if new == 1 else f", and the {new:,} new items"
     if way.unmade:
         said += (
             f"; {_rows(way.unmade)} stale then, and what follows: made no more, or of something "

@@ -360,6 +360,36 @@ async def test_what_follows_new_rows_is_told_to_be_more_calls(
     assert simulator.calls == 9
 
 
+async def test_what_waits_already_is_told_with_what_each_way_costs(
+    project: Project, simulator: Simulator
+) -> None:
+    project.write("code.py", CODE)
+    steps(project)
+    project.pool(topics(3))
+    assert (await project.batchgen("run", "pool.jsonl", "--until", "1")).code == 0
+    assert states(project)["draft"] == {"done": 1, "pending": 2}
+    steps(project, of="Repair")
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    both = [line.partition(": ")[2] for line in told.err.splitlines()[1:]]
+    assert both == ["0 calls, and the 2 rows that wait already"] * 2
+    steps(project, when="score > 0")
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    assert "(new rows: 1 of critique), and the 2 rows that wait already\n" in told.err
+    project.pool(topics(4))
+    told = await project.batchgen("enqueue", "pool.jsonl")
+    assert ", and the 2 rows that wait already, and the new item\n" in told.err
+
+
+async def test_a_dry_run_says_at_most_where_a_condition_is_still_to_decide(done: Project) -> None:
+    steps(
+        done, more=POLISH + "  - {name: shine, when: polish.ok, user: {text: 'Shine {polish}'}}\n"
+    )
+    dry = (await done.batchgen("enqueue", "pool.jsonl", "--dry-run")).out
+    assert "  polish    2 calls" in dry
+    assert "  shine     at most 2 calls" in dry
+    assert "Estimated for at most 4 calls: " in dry
+
+
 async def test_a_dry_run_has_the_calls_of_all_steps_that_are_added(
     done: Project, simulator: Simulator
 ) -> None:
