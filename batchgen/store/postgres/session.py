@@ -40,11 +40,11 @@ _SETTLE_S = 30.0  # longer than a process that stopped can keep the others
 _BUSY_S = 60.0  # for who waits for the lock; its own wait is `lock_timeout`, again and again
 
 _LOCK = b"select pg_advisory_xact_lock($1::int, $2::int)"
-_LOCK_AND_NUMBER = b"select pg_advisory_xact_lock($1::int, $2::int), pg_current_xact_id()::text"
-_SHARE_AND_NUMBER = (
-    b"select pg_advisory_xact_lock_shared($1::int, $2::int), pg_current_xact_id()::text"
+# One statement, as each costs as much as some rows.
+_NOTE_AND_LOCK = (
+    b"with noted as (insert into commits (session, number) values ($3::bigint, $4::bigint))"
+    b" select pg_advisory_xact_lock%s($1::int, $2::int), pg_current_xact_id()::text"
 )
-_NOTE = b"insert into commits (session, number) values ($1::bigint, $2::bigint)"
 _FORGET = b"delete from commits where session = $1::bigint and number < $2::bigint"
 _FORGET_ALL = b"delete from commits where session = $1::bigint or at < now() - interval '30 days'"
 _IS_NOTED = b"select count(*) from commits where session = $1::bigint and number = $2::bigint"
@@ -89,8 +89,8 @@ class Mode(NamedTuple):
     alone: bool | None
 
 
-ALONE = Mode(b"begin", _LOCK_AND_NUMBER, writes=True, alone=True)
-BESIDE = Mode(b"begin", _SHARE_AND_NUMBER, writes=True, alone=False)
+ALONE = Mode(b"begin", _NOTE_AND_LOCK % b"", writes=True, alone=True)
+BESIDE = Mode(b"begin", _NOTE_AND_LOCK % b"_shared", writes=True, alone=False)
 SNAPSHOT = Mode(b"begin isolation level repeatable read read only", None, writes=False, alone=None)
 # Each statement sees what there is when it begins; as nobody writes, all see the same.
 SETTLED = Mode(b"begin read only", _LOCK, writes=False, alone=True)
@@ -236,12 +236,13 @@ class Session:
             connection.execute(f"set local lock_timeout = {_SETTLING_MS}")
         if mode.lock is None:
             return None
-        locked = Answer(connection).execute(mode.lock, lock_key(self.server.schema, WRITING))
+        key = lock_key(self.server.schema, WRITING)
         if not mode.writes:
+            Answer(connection).execute(mode.lock, key)
             return None
         self._notes = attempt.note = self._notes + 1
         attempt.pid = connection.info.backend_pid if self.server.prepares else 0
-        Answer(connection).execute(_NOTE, [self._id, attempt.note])
+        locked = Answer(connection).execute(mode.lock, [*key, self._id, attempt.note])
         if attempt.note % _FORGET_EVERY == 0:
             Answer(connection).execute(_FORGET, [self._id, attempt.note])
         return locked
