@@ -175,9 +175,18 @@ def _held(path: Path, *, create: bool) -> Iterator[tuple[Path, sqlite3.Connectio
             closing(sqlite3.connect(place, **CONNECTION))
         )
         prepare_writer(connection, place, name)
+        if create and name.is_alone:
+            _write_in_place(connection)
         connection.execute("pragma foreign_keys = 0")  # the proof looks for missing parents
         connection.execute("begin immediate")
         yield place, connection, busy
+
+
+def _write_in_place(connection: sqlite3.Connection) -> None:
+    """Until it is opened again. Of an empty file there is next to nothing that a journal has to
+    keep, while a log would be all that is moved, written once more."""
+    connection.execute("pragma journal_mode = delete")
+    connection.execute("pragma synchronous = 3")  # its end is as durable as a log's at 2
 
 
 def _who_holds(locks: Mapping[str, OwnerLock], own: ExitStack) -> str | None:
