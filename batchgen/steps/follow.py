@@ -39,7 +39,8 @@ def follow(
     """
     try:
         value = value_of(plan, number, parsed_json, response)
-        names = {**item_names, **seen, plan.steps[number].name: value}
+        looks = plan.looks_at_values(number)
+        names = {**item_names, **seen, plan.steps[number].name: value} if looks else {}
         children, passed_over = _next(plan, number, names)
         passed_on = _hash(number, links, input_json, gathered, value)
     except RecursionError:
@@ -88,8 +89,9 @@ def _hash(
 ) -> bytes:  # fmt: skip
     """Of all that those made of it see. What was gathered has all that came before it in it."""
     before = [chain[-1] for chain in gathered] or links[-1:]
+    passed_on = b"".join([link.passed_on or _NO_HASH for link in before])
     own = input_json if number else ""  # that of the first step is the item, which stays the same
-    parts = [len(before).to_bytes(4)]
-    parts += [link.passed_on or _NO_HASH for link in before]
-    parts += (own.encode(), b"\0", content_of(value))
-    return blake2b(b"".join(parts), digest_size=_HASH_BYTES).digest()
+    content = b"%b%b%b\0%b" % (
+        len(before).to_bytes(4), passed_on, own.encode(), content_of(value)
+    )  # fmt: skip
+    return blake2b(content, digest_size=_HASH_BYTES).digest()

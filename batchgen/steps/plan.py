@@ -101,6 +101,11 @@ class Plan(Struct, frozen=True, dict=True):
         own = self.steps[number].names[1:]
         return (*self.names_before(number), *own)
 
+    def looks_at_values(self, number: int) -> bool:
+        """Whether what is made of a row of step `number` depends on values: its own, or those of
+        the item or of the steps before."""
+        return self._looks_at_values[number]
+
     def conditions(self, number: int) -> Conditions:
         """Raises UsageError, after `when: `, `value: ` or `each: `, for one that cannot be read."""
         found = self._conditions.get(number)
@@ -123,6 +128,14 @@ class Plan(Struct, frozen=True, dict=True):
         for rule in self.steps:
             found.append(tuple(dict.fromkeys((*found[-1], *rule.names))))
         return found
+
+    @cached_property
+    def _looks_at_values(self) -> list[bool]:
+        """By number. No condition is looked at beyond a step without one."""
+        return [
+            after.gather is None and (after.when is not None or after.each is not None)
+            for after in self.steps[1:]
+        ] + [False]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -70,9 +70,8 @@ class Steps:
 
 def made_of_parent(passed_on: bytes | None, input_json: str) -> bytes:
     """The hash of what a row sees that was made of one whose result passes this on."""
-    digest = blake2b(passed_on or _NO_HASH, digest_size=_HASH_BYTES)
-    digest.update(input_json.encode())
-    return digest.digest()
+    content = (passed_on or _NO_HASH) + input_json.encode()
+    return blake2b(content, digest_size=_HASH_BYTES).digest()
 
 
 def made_of_gathered(passed_on: Iterable[bytes | None]) -> bytes:

@@ -107,13 +107,15 @@ class Known(Struct, frozen=True):
 
 
 class Parent(NamedTuple):
-    """A row that is done with this result, and what follows it. `is_new`: it never was before."""
+    """A row that is done with this result, and what follows it. `is_new`: it never was before.
+    `outcome` is that by which it was done, if just now."""
 
     item_id: int
     experiment_id: int
     result_seq: int
     followed: "Followed"
     is_new: bool
+    outcome: Outcome | None = None
 
 
 class Plan(Struct):
@@ -187,13 +189,13 @@ class Plan(Struct):
         answer = attempt.response if attempt else outcome.item.answer_text
         self.end(item, decision, attempt_seq, now, answer, outdated=outdated)
         if isinstance(decision, Done) and decision.followed is not None and not outdated:
-            self._follow(item, decision.followed, known.steps)
+            self._follow(item, decision.followed, outcome, known.steps)
 
-    def _follow(self, item: Claimed, followed: "Followed", steps: Steps) -> None:
+    def _follow(self, item: Claimed, followed: "Followed", outcome: Outcome, steps: Steps) -> None:
         """Of the row that was done just now."""
         is_new = item.epoch == 1
         self.parents.append(
-            Parent(item.item_id, item.experiment_id, self.result_seq, followed, is_new)
+            Parent(item.item_id, item.experiment_id, self.result_seq, followed, is_new, outcome)
         )
         children, passed_over = len(followed.children), followed.passed_over
         steps.count(self.deltas, item.experiment_id, children, passed_over, +1)

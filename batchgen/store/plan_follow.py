@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct, field
 
 from batchgen.items import State
-from batchgen.store.chain import Steps, made_of_gathered, made_of_parent
+from batchgen.store.chain import StepRow, Steps, made_of_gathered, made_of_parent
 from batchgen.store.deltas import CounterDeltas
 from batchgen.store.plan import Parent
 from batchgen.store.plan_rows import Row
@@ -97,8 +97,7 @@ class FollowPlan(Struct):
     made_of: list[Row] = field(default_factory=list)  # another result, and what it makes of it
     changed: list[tuple[Standing, Change]] = field(default_factory=list)
 
-    def add(self, parent: Parent, child: "Child", steps: Steps, deltas: CounterDeltas) -> None:
-        step = steps.beside(parent.experiment_id, child.number)
+    def add(self, parent: Parent, child: "Child", step: StepRow, deltas: CounterDeltas) -> None:
         self.added.append({
             "experiment_id": step.experiment_id, "recipe_id": step.recipe_id,
             "input": child.input_json, "parent_id": parent.item_id,
@@ -143,7 +142,7 @@ def plan_followed(
             step = steps.beside(parent.experiment_id, child.number)
             row_there = rows.pop((parent.item_id, step.experiment_id, child.element), None)
             if row_there is None:
-                plan.add(parent, child, steps, deltas)
+                plan.add(parent, child, step, deltas)
             else:
                 plan.match(parent, child, row_there)
     for row in rows.values():

@@ -1,10 +1,10 @@
 """What the rows were made of that a transaction makes, without reading it again: most of them are
 claimed by the transaction that makes them. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from batchgen.items import Done, Outcome
-from batchgen.steps import Followed, Link
+from batchgen.steps import Link
 from batchgen.store.chain import Steps
 from batchgen.store.chain_records import MadeOf
 from batchgen.store.plan import Parent
@@ -13,24 +13,17 @@ Made = dict[tuple[int, int], MadeOf]
 """By their parent and their step's experiment."""
 
 
-def made_now(outcomes: Iterable[Outcome], parents: Sequence[Parent], steps: Steps) -> Made:
-    """Of the parents that are done by these outcomes, as far as these know all of it."""
-    by_item = {outcome.item.id: outcome for outcome in outcomes if _followed(outcome) is not None}
+def made_now(parents: Sequence[Parent], steps: Steps) -> Made:
+    """Of the parents that were done just now, as far as their outcomes know all of it."""
     made: Made = {}
     for parent in parents:
-        outcome = by_item.get(parent.item_id)
-        if outcome is None or _followed(outcome) is not parent.followed:
+        children, outcome = parent.followed.children, parent.outcome
+        if not children or outcome is None:
             continue
-        if parent.followed.children and (link := _link(outcome, parent, steps)) is not None:
-            made_of = MadeOf((*outcome.item.links, link))
-            for number in {child.number for child in parent.followed.children}:
-                step = steps.beside(parent.experiment_id, number)
-                made[parent.item_id, step.experiment_id] = made_of
+        if (link := _link(outcome, parent, steps)) is not None:
+            step = steps.beside(parent.experiment_id, children[0].number)  # all are of one
+            made[parent.item_id, step.experiment_id] = MadeOf((*outcome.item.links, link))
     return made
-
-
-def _followed(outcome: Outcome) -> Followed | None:
-    return outcome.decision.followed if isinstance(outcome.decision, Done) else None
 
 
 def _link(outcome: Outcome, parent: Parent, steps: Steps) -> Link | None:

@@ -35,7 +35,8 @@ def result_row(
         "finished_at": finished_at,
     }
     if made_of is not None or followed is not None:
-        row |= {"made_of": made_of, **followed_columns(followed)}
+        row["made_of"] = made_of
+        row |= followed_columns(followed)
     return row
 
 

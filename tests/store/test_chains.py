@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -157,6 +158,26 @@ def test_a_row_that_is_done_has_its_child_at_once(table: Table) -> None:
     assert [link.item_id for link in revise.links] == [1, 2]
     line.done(revise)
     assert table.query("select * from step_counters") == [(3, 1, 0)]
+
+
+def test_rows_of_several_steps_are_claimed_by_one_statement(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(table, PLAIN, "a", "b", "c")
+    drafts = line.claim(2)
+    end, run = Done(followed=line.followed("v", CRITIQUE)), type(table.transaction).execute
+    names = list[str]()
+
+    def noted(db: Any, name: str, *parameters: Any) -> Any:
+        names.append(name)
+        return run(db, name, *parameters)
+
+    monkeypatch.setattr(type(table.transaction), "execute", noted)
+    outcomes = [Outcome(draft, (answered("an answer"),), end) for draft in drafts]
+    claimed = table.exchange(line.worker, outcomes, want=3).items
+    assert [len(item.links) for item in claimed] == [1, 1, 0]
+    assert names.count("claim_items") == 1
+    assert {state for *_, state in line.rows()} == {"done", "running"}
 
 
 def test_a_step_with_each_has_a_row_for_each_element(table: Table) -> None:

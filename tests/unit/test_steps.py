@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from batchgen.errors import ParseError, UsageError
 from batchgen.steps import Child, Followed, Link, Lists, Plan, StepRule, chain_values, follow
+from batchgen.store.chain import made_of_parent
 from batchgen.where import Path, Where
 
 ITEM = {"id": "a-1", "input": {"topic": "tea", "words": ["x"]}, "metadata": {"lang": "en"}}
@@ -219,6 +220,27 @@ def test_what_is_passed_on_is_the_same_as_long_as_what_is_seen_is() -> None:
         hash_of(JUDGED, 1, "same", before, input_json=json.dumps({"question": one})) for one in "qr"
     ]
     assert len({*elements}) == 2
+
+
+def test_the_hashes_that_are_stored_stay_what_they_are() -> None:
+    before, question = link(0, ["d"]), '{"question": "q"}'
+    hashes = (
+        hash_of(REVISED, 0, ["d"]),
+        hash_of(JUDGED, 1, {"b": "ü", "a": 1}, before, input_json=question),
+        hash_of(JUDGED, 3, "s", link(0), gathered=gathered_once()),
+    )
+    assert [one.hex() for one in hashes] == [
+        "4a9f63e657d72162", "447dbf2def63f4df", "0141f5dbea2503f8",
+    ]  # fmt: skip
+    assert made_of_parent(b"12345678", '{"q": "ü"}').hex() == "9ca1669b96005f6e"
+    assert made_of_parent(None, "{}").hex() == "8a6f7f5bdde49fe0"
+
+
+def test_values_are_looked_at_where_a_condition_or_a_list_is_next() -> None:
+    assert [REVISED.looks_at_values(n) for n in range(3)] == [False, True, False]
+    assert [JUDGED.looks_at_values(n) for n in range(7)] == [
+        True, True, False, False, True, False, False,
+    ]  # fmt: skip
 
 
 def test_what_a_gathering_row_passes_on_is_of_all_that_it_gathered() -> None:

@@ -12,6 +12,7 @@ from batchgen.store.deltas import CounterDeltas
 from batchgen.store.transaction import Rows, Transaction
 from batchgen.store.transactions.deltas import write_deltas
 from batchgen.store.transactions.quota import Quota
+from batchgen.store.transactions.rows import listed
 from batchgen.store.values import ClaimRequest
 
 _GOLDEN_RATIO = 0.618034  # its multiples, without their whole part, are spread evenly
@@ -46,6 +47,7 @@ def claim(
                 claimed += ids
                 quota.take(experiment_id, len(ids))
         of_experiments[experiment_id] = len(claimed) - before
+    claims.write()
     note_claims(db, of_experiments)
     if len(claimed) == calls:
         return claimed, None
@@ -79,6 +81,7 @@ class _Claims:
         self._probes = probes
         self._row = {"worker_id": worker_id, "now": now, "selection": want.mark}
         self._begun: tuple[tuple[int, int], Rows] | None = None
+        self._to_write: list[int] = []
 
     def begin(self, experiment_id: int, slots: int) -> None:
         """Look for the rows, together with other reads; none is claimed by that."""
@@ -87,7 +90,8 @@ class _Claims:
 
     @property
     def ways(self) -> Sequence[Callable[[int, int], list[int]]]:
-        """Functions that claim rows of an experiment, so many at most, one after another."""
+        """Functions that claim rows of an experiment, so many at most, one after another. What they
+        have chosen is claimed once `write` is called."""
         if self._probes is None:
             return [self._due_and_fresh]
         return [self._as_probes, self._due]
@@ -122,9 +126,14 @@ class _Claims:
     def _claimed(self, found: Rows) -> list[int]:
         (ids,) = found.fetchone()
         claimed: list[int] = decode(ids)
-        if claimed:
-            self._db.execute("claim_items", {"worker_id": self._row["worker_id"], "ids": ids})
+        self._to_write += claimed
         return claimed
+
+    def write(self) -> None:
+        """One statement for those of all experiments."""
+        if self._to_write:
+            which = {"worker_id": self._row["worker_id"], "ids": listed(self._to_write)}
+            self._db.execute("claim_items", which)
 
     def _run(self, query: str, experiment_id: int, **others: int) -> Rows:
         return self._db.execute(query, {**self._row, "experiment_id": experiment_id, **others})

@@ -37,7 +37,7 @@ def finish(db: Transaction, worker_id: int, outcomes: Sequence[Outcome], now: in
     if plan.parents:
         from batchgen.store.plan_links import made_now  # here: few have steps
 
-        plan.made = made_now(outcomes, plan.parents, known.steps)
+        plan.made = made_now(plan.parents, known.steps)
     return plan
 
 
