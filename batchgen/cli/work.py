@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -103,8 +103,10 @@ def work(
             spec = spec_of(
                 config, experiments=scope.ids, budget_experiments=scope.of_budget, **options
             )
-            await _say_if_recipe_changed(session, store, config, scope.ids)
+            changed = await _changed_since(store, config, scope.ids)
             present = await load_present_parsers(session, store, config, scope.ids)
+            if changed is not None:
+                await _say_what_keeps(session, store, changed)
             await follow_scope(session, store, config, scope.ids)
             result = await work_on(
                 session,
@@ -142,45 +144,63 @@ def _cluster_of(place: str | None) -> AbstractContextManager["RayCluster | None"
     return connected()
 
 
-async def _say_if_recipe_changed(
-    session: Session, store: Store, config: Config, chosen: Sequence[int] | None
-) -> None:
-    """Before work: that rows which are enqueued keep what they were enqueued with, if the config
-    asks otherwise by now. `chosen` are the experiments to be worked on; None: all."""
+class _Changed(NamedTuple):
+    """The config asks otherwise by now than rows of the experiment were enqueued with."""
+
+    experiment: str
+    ids: Sequence[int]
+    changes: Sequence[str]
+    how: str
+
+
+async def _changed_since(
+    store: Store, config: Config, chosen: Sequence[int] | None
+) -> _Changed | None:
+    """None: the config asks the same. `chosen` are the experiments to be worked on; None: all.
+    Raises UsageError where rows wait for a step that the config does not have."""
     found = await store.experiments()
     name = config.output_data.experiment_name
     experiment = next((one for one in found if one.name == name), None)
     if experiment is None or (chosen is not None and experiment.id not in chosen):
-        return
+        return None
     chain = await store.chain_of(experiment.id)
     steps = named(found, name) if chain else [experiment]
-    open_rows = (await store.counts([one.id for one in steps])).open
     try:
         asked = asked_of(config)
     except UsageError:  # it is not needed for what was enqueued
-        return
+        return None
     changes = [
         f"step {one.step}: {change}" if chain else change
         for one in steps
         for change in await _changes(store, one, asked)
     ]
+    how = "to change that, enqueue the pool again with --recipe replace"
+    ids = [one.id for one in steps]
     if chain is not None and asked.chain is not None:
-        from batchgen.jobs.step_changes import changes_of_plan  # here: few have steps
+        from batchgen.jobs.step_changes import (  # here: few have steps
+            changes_of_plan,
+            is_moved,
+            refuse_unknown_steps,
+        )
 
         changes += changes_of_plan(chain.plan, asked.chain.plan)
-    if open_rows and changes:
-        how = "to change that, enqueue the pool again with --recipe replace"
-        if chain is not None and asked.chain is not None:
-            from batchgen.jobs.step_changes import is_moved, refuse_unknown_steps  # here, too
-
+        if open_rows := (await store.counts(ids)).open:
             refuse_unknown_steps(name, chain, asked.chain.plan, chosen, open_rows)
-            if is_moved(chain.plan, asked.chain.plan):
-                how = "steps in another order need another --experiment"
-        waits = "waits keeps what it was" if open_rows == 1 else "wait keep what they were"
-        session.say(
-            f"{experiment.name}: changed since it was enqueued: {'; '.join(changes)}. "
-            f"{counted(open_rows, 'row')} that {waits} enqueued with; {how}."
-        )
+        if is_moved(chain.plan, asked.chain.plan):
+            how = "steps in another order need another --experiment"
+    return _Changed(name, ids, changes, how) if changes else None
+
+
+async def _say_what_keeps(session: Session, store: Store, changed: _Changed) -> None:
+    """That rows which are enqueued keep what they were enqueued with; those, too, that are run once
+    more as their function has changed."""
+    if not (open_rows := (await store.counts(changed.ids)).open):
+        return
+    waits = "waits keeps what it was" if open_rows == 1 else "wait keep what they were"
+    session.say(
+        f"{changed.experiment}: changed since it was enqueued: {'; '.join(changed.changes)}. "
+        f"{counted(open_rows, 'row')} that {waits} enqueued with; {changed.how}."
+    )
 
 
 async def _changes(store: Store, experiment: Experiment, asked: Asked) -> list[str]:

@@ -263,6 +263,18 @@ async def test_other_rules_are_told_before_work_on_what_waits(done: Project) -> 
     assert states(done)["critique"] == {"done": 3}
 
 
+async def test_other_rules_are_told_before_a_changed_function_runs_again(done: Project) -> None:
+    steps(done, when="score > 2")
+    done.write("code.py", CODE.replace("split()[-1])", "split()[-1]) + 1"))
+    told = await done.batchgen("work")
+    assert told.err.splitlines()[:2] == [
+        "demo/score: the function is another one now; 3 rows are run again, without a call",
+        "demo: changed since it was enqueued: step critique: when score > 1 -> score > 2. 3 rows "
+        "that wait keep what they were enqueued with; to change that, enqueue the pool again with "
+        "--recipe replace.",
+    ]
+
+
 async def test_asking_a_step_again_makes_stale_what_follows_it(
     done: Project, simulator: Simulator
 ) -> None:
