@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from batchgen.store import Added, OtherRecipe, open_store, seen_keys
+from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite import item_keys
 from batchgen.store.transactions import intake, look, verify
 from tests.kits.table import RECIPE, Table, new_item, open_table
@@ -163,10 +165,45 @@ async def test_all_keys_are_seen_once_there_are_many_and_many_of_them_new(
 def test_a_key_that_looks_like_a_known_one_is_new(table: Table) -> None:
     """All of these have the same bits, and two of them the same half."""
     alike = [bytes([n, *bytes(11), 1, 2, 3, 4]) for n in (1, 2, 3)]
-    halves = [*alike, alike[0][:7] + bytes([9] * 5) + alike[0][12:]]
+    halves = [*alike, alike[0][:7] + bytes([9] * 4) + alike[0][11:]]
     rows = [replace(new_item(n), key=key) for n, key in enumerate(halves)]
     into = table.begin()
     into.seen.has_all = True
     for number, row in enumerate(rows, 1):
         assert table.add(into, [row]) == Added([number], 1)
     assert table.add(table.begin(), rows) == Added([1, 2, 3, 4], 0)
+
+
+def test_a_store_that_had_nothing_has_seen_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_keys, "MOST_IN_SET", 700)
+    keys = [blake2b(bytes([n % 256, n >> 8]), digest_size=16).digest() for n in range(4000)]
+    seen = SeenKeys(are_all=True)
+    assert seen.likely(keys) == []
+    for start in range(0, 3000, 300):
+        seen.add(keys[start : start + 300])
+    assert seen.likely(keys[:3000]) == keys[:3000]
+    assert len(seen.likely(keys[3000:])) < 10
+    assert all(seen.may_have([key]) for key in keys[:3000])
+    assert not seen.may_have(keys[3000:])
+
+
+@pytest.mark.parametrize("bit", range(56))
+def test_keys_that_differ_in_their_first_half_are_told_apart(bit: int) -> None:
+    key = bytes(16)
+    other = bytearray(key)
+    other[bit // 8] ^= 1 << bit % 8
+    seen = SeenKeys(are_all=True)
+    seen.add([key])
+    assert seen.may_have([key])
+    assert not seen.may_have([bytes(other)])
+
+
+def test_ids_and_samples_are_stored_with_those_that_have_none(table: Table) -> None:
+    rows = [new_item({"v": 1}), new_item({"id": "b", "v": 2}, custom_id="b"), new_item({"v": 3})]
+    table.add(replace(table.begin(), samples=2), rows)
+    stored = "select custom_id, input, sample, sample_of from items order by id"
+    assert table.db.execute(stored).fetchall() == [
+        (None, '{"v": 1}', 1, None), (None, '{"v": 1}', 2, 1),
+        ("b", '{"id": "b", "v": 2}', 1, None), ("b", '{"id": "b", "v": 2}', 2, 3),
+        (None, '{"v": 3}', 1, None), (None, '{"v": 3}', 2, 5),
+    ]  # fmt: skip

@@ -57,16 +57,17 @@ class _Pass(Struct, frozen=True):
     def add_rows(self, intake: Intake, rows: Sequence[NewRow], first: int, priority: int) -> None:
         named = [row.item.custom_id for row in rows if row.item.custom_id]
         texts, spans = packed([*[row.item.input_json for row in rows], *named])
-        id_spans, more = iter(spans[len(rows) :]), []
-        if named or intake.samples > 1:
-            more = [
-                (next(id_spans) if row.item.custom_id else None, row.sample, row.sample_of)
-                for row in rows
+        of_texts: Sequence[object] = spans[: len(rows)]
+        more = bool(named) or intake.samples > 1
+        if more:
+            of_ids = iter(spans[len(rows) :])
+            of_texts = [
+                (span, next(of_ids) if row.item.custom_id else None, row.sample, row.sample_of)
+                for span, row in zip(of_texts, rows, strict=True)
             ]
         self.db.execute("add_items", {
             "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
-            "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(spans[: len(rows)]),
-            "more": listed(more),
+            "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(of_texts), "more": more,
         })  # fmt: skip
         append_keys(self.db, [row.key for row in rows], first, self.seen)
         row = {"first": first, "priority": priority, "experiment_id": intake.experiment_id}

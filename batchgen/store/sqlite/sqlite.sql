@@ -1446,16 +1446,17 @@ select key, value from json_each(:copies);
 select coalesce((select seq from sqlite_sequence where name = :name), 0);
 
 -- name: add_items
--- `texts` and `spans` are as packed.py makes them. `more` has for each the span of its id, its sample
--- number and its first sample; nothing at all, where no item has any of these.
-with more as materialized (select key, value from json_each(:more))
-insert into items (id, experiment_id, variant, recipe_id, custom_id, input, sample, sample_of)
-select :first + span.key, :experiment_id, :variant, :recipe_id,
-       cast(substr(:texts, json_extract(more.value, '$[0]') >> 32,
-                   json_extract(more.value, '$[0]') & 4294967295) as text),
-       cast(substr(:texts, span.value >> 32, span.value & 4294967295) as text),
-       json_extract(more.value, '$[1]'), json_extract(more.value, '$[2]')
-  from json_each(:spans) span left join more on more.key = span.key;
+-- `texts` and `spans` are as packed.py makes them. If `:more`, a span is a list: the span itself, that of
+-- the item's id, its sample number and its first sample, or nulls.
+insert into items (id, experiment_id, variant, recipe_id, input, custom_id, sample, sample_of)
+select :first + key, :experiment_id, :variant, :recipe_id,
+       iif(:more, cast(substr(:texts, json_extract(value, '$[0]') >> 32,
+                              json_extract(value, '$[0]') & 4294967295) as text),
+                  cast(substr(:texts, value >> 32, value & 4294967295) as text)),
+       iif(:more, cast(substr(:texts, json_extract(value, '$[1]') >> 32,
+                              json_extract(value, '$[1]') & 4294967295) as text), null),
+       iif(:more, json_extract(value, '$[2]'), null), iif(:more, json_extract(value, '$[3]'), null)
+  from json_each(:spans);
 
 -- name: add_work
 -- Of all the items from `first` on, which are of one experiment.
