@@ -57,7 +57,8 @@ def status_text(status: Status, commands: Commands) -> str:
     if status.cost_note:
         lines.append(status.cost_note)
     if status.items_per_s:
-        lines.append(f"{status.items_per_s:.1f} {rate_unit(status)} in the last minute")
+        by = " by calls" if any(one.runs_code for one in _experiments_of(status)) else ""
+        lines.append(f"{status.items_per_s:.1f} {rate_unit(status)}{by} in the last minute")
     if status.learned_rpm:
         lines.append(learned_line(status.learned_rpm))
     if status.unknown.calls:

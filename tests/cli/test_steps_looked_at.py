@@ -104,15 +104,15 @@ async def test_a_retry_says_before_what_it_costs(judged: Project) -> None:
         "select t.cost_usd / t.calls from totals t join experiments e on e.id = t.experiment_id"
         " where e.step = 'judge'"
     )[0]
-    assert dry.out == f"1 failed item would go back to pending: 1 call, about ${cost:,.4f}.\n"
+    assert dry.out == f"1 failed row would go back to pending: 1 call, about ${cost:,.4f}.\n"
     assert json.loads((await judged.batchgen("retry", "--dry-run", "--json")).out) == {
         "retried": 1, "dry_run": True, "calls": 1, "cost_usd": pytest.approx(cost),
     }  # fmt: skip
     again = await judged.batchgen("retry", "--dry-run", "--id", "p", "--step", "answer", "--done")
-    assert again.out.startswith("3 items would go back to pending: 3 calls, about $")
+    assert again.out.startswith("3 rows would go back to pending: 3 calls, about $")
     assert again.out.endswith(", and what the steps after them ask.\n")
     other = await judged.batchgen("retry", "--dry-run", "--set", "model=other")
-    assert other.out == "1 failed item would go back to pending.\n"
+    assert other.out == "1 failed row would go back to pending.\n"
 
 
 async def test_calls_that_failed_are_of_others_where_no_item_did(
@@ -161,8 +161,8 @@ async def test_a_dry_run_counts_what_is_waiting_already(
     said = (await project.batchgen("enqueue", "pool.jsonl", "--dry-run")).out.splitlines()
     assert said[0] == "2 items read, 0 new to qa, 3 waiting already; nothing was written."
     assert [line.split(",")[0] for line in said[1:5]] == [
-        "  questions  no call", "  answer     about 3 calls", "  judge      at least 3 calls",
-        "Estimated for about 6 calls: 60 tokens in",
+        "  questions  no call", "  answer     3 calls", "  judge      3 calls",
+        "Estimated for 6 calls: 60 tokens in",
     ]  # fmt: skip
     assert (await project.batchgen("run", "pool.jsonl")).code == 0
     assert simulator.calls == 8
@@ -248,3 +248,17 @@ async def test_a_condition_that_held_for_no_row_as_its_path_was_in_none_is_told(
     never_there = [step["never_there"] for step in status["experiments"][0]["steps"]]
     assert never_there == [[], ["judge.scor"] if is_told else []]
     assert simulator.calls == items
+
+
+async def test_the_rate_of_status_is_said_to_be_that_of_calls_where_functions_end_rows(
+    project: Project,
+) -> None:
+    project.write("code.py", "def size(item, values):\n    return len(values['draft'])\n")
+    project.config(
+        "steps:\n"
+        "  - {name: draft, user: {text: 'Write about {topic}'}}\n"
+        "  - {name: size, function: 'code.py:size'}\n"
+    )
+    project.pool([{"topic": "tea"}])
+    assert (await project.batchgen("run", "pool.jsonl")).code == 0
+    assert " rows/s by calls in the last minute" in (await project.batchgen("status")).out
