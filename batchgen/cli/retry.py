@@ -87,6 +87,7 @@ def retry(
             if not reasons or {*reasons} & _AT_THE_PARSER:
                 await _parse_first(session, store, config, request, dry_run=dry_run)
             result = await retry_items(store, request, dry_run=dry_run)
+        one = "row" if result.of_steps else "item"
         if result.overridden:
             session.warn(f"not retried: {counted(result.overridden, 'item')} with params of their "
                          f"own, which win over --set {' '.join(settings)}")  # fmt: skip
@@ -94,12 +95,12 @@ def retry(
             print_json(result.to_json())
         else:
             went = "would go" if dry_run else "went"
-            items = counted(result.retried, "item" if done_too else "failed item")
+            items = counted(result.retried, one if done_too else f"failed {one}")
             cost = _cost_text(result.cost) if result.cost and result.retried else ""
             print_text(f"{items} {went} back to pending{cost}.")
         if result.unmade:
             session.say(
-                f"not retried: {counted(result.unmade, 'item')}, as what a step is made of is not "
+                f"not retried: {counted(result.unmade, 'row')}, as what a step is made of is not "
                 "done, or something else became of it meanwhile"
             )
         return 0

@@ -12,7 +12,7 @@ from batchgen.endpoints import ENDPOINTS, LIMITS
 from batchgen.errors import Remedy, UsageError
 from batchgen.items import Reason, Recipe
 from batchgen.jobs.lookup import chosen_experiments, rows_called
-from batchgen.store import Counts, EndedItem, Store
+from batchgen.store import Counts, EndedItem, Experiment, Store
 
 
 class RetryRequest(Struct, frozen=True):
@@ -45,13 +45,14 @@ class RetryResult(Struct, frozen=True):
     """`retried` items went back to pending, or would have if it was a `dry_run`. `overridden` ones
     were skipped, as params of their own win over the settings, and `unmade` ones, as what they are
     made of is not there: a step's that gathers rows of which none is done. `cost` is told by a
-    `dry_run`."""
+    `dry_run`. `of_steps`: some of them are rows of steps, of which an item has several."""
 
     retried: int
     overridden: int
     dry_run: bool
     unmade: int = 0
     cost: "RetryCost | None" = None
+    of_steps: bool = False
 
     def to_json(self) -> dict[str, Any]:
         said = {"retried": self.retried, "dry_run": self.dry_run}
@@ -86,13 +87,19 @@ async def retry(store: Store, request: RetryRequest, *, dry_run: bool = False) -
         rows.update(item.experiment_id for item in items)
         reopened = len(items) if dry_run else await store.reopen(items, change)
         retried, unmade = retried + reopened, unmade + len(items) - reopened
-    cost = await _cost_of(store, rows, request.settings) if dry_run else None
-    return RetryResult(retried, overridden, dry_run, unmade, cost)
+    known = await store.experiments()
+    cost = await _cost_of(store, known, rows, request.settings) if dry_run else None
+    of_steps = any(one.step is not None for one in known if one.id in rows)
+    return RetryResult(
+        retried, overridden, dry_run, unmade, cost, of_steps or request.step is not None
+    )
 
 
-async def _cost_of(store: Store, rows: Mapping[int, int], settings: Mapping[str, Any]) -> RetryCost:
+async def _cost_of(
+    store: Store, known: Sequence[Experiment], rows: Mapping[int, int], settings: Mapping[str, Any]
+) -> RetryCost:
     """Of so many rows of experiments, or of steps, by their ids."""
-    counts, known = await store.counts_by_experiment(), await store.experiments()
+    counts = await store.counts_by_experiment()
     asked = [one for one in known if one.id in rows and not one.runs_code]
     cost_usd = sum(rows[one.id] * counts.get(one.id, Counts()).cost_of_a_call for one in asked)
     goes_on = any(

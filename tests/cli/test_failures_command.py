@@ -123,5 +123,5 @@ async def test_what_retry_is_to_look_for_can_be_typed(project: Project) -> None:
     hints = (await project.batchgen("failures")).out
     for message in re.findall(r"--message '([^']+)'", hints):
         told = await project.batchgen("retry", "--message", message, "--dry-run")
-        assert told.out == "1 failed item would go back to pending.\n"
+        assert told.out == "1 failed row would go back to pending.\n"
     assert hints.count("--message") == 2

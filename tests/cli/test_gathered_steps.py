@@ -44,8 +44,8 @@ async def test_what_a_function_failed_at_is_run_again_when_it_is_mended(project:
     assert "none of its 2 rows is done" in failed.out
     assert "Mend what failed before it" in failed.out
     retried = await project.batchgen("retry", "--step", "best")
-    assert retried.out == "0 failed items went back to pending.\n"
-    assert "not retried: 1 item, as what a step is made of is not done" in retried.err
+    assert retried.out == "0 failed rows went back to pending.\n"
+    assert "not retried: 1 row, as what a step is made of is not done" in retried.err
 
     project.write("code.py", CODE.replace('"tea 2"', '"tea 3"'))
     done = await project.batchgen("work")

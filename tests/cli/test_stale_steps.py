@@ -114,7 +114,7 @@ async def test_the_id_of_items_of_several_experiments_is_not_said_to_have_severa
     chosen = await done.batchgen(
         "retry", "--id", "a-2", "--done", "--step", "draft", "--experiment", "more"
     )
-    assert chosen.out == "1 item went back to pending.\n"
+    assert chosen.out == "1 row went back to pending.\n"
     assert simulator.calls == asked
 
 
