@@ -12,12 +12,10 @@ from batchgen.worker.spec import WorkSpec
 
 class Answering(Struct, frozen=True):
     """`servers`: the experiments that each answers, in their order; None: all that no other one
-    names, and whose rows no function ends, as those of `code`. `plain` are known to have no
-    steps."""
+    names, and whose rows no function ends, as those of `code`."""
 
     servers: tuple[tuple[int, ...] | None, ...]
     code: tuple[int, ...] = ()
-    plain: frozenset[int] = frozenset()
 
     @property
     def runs_code(self) -> bool:
@@ -28,13 +26,10 @@ async def answering(store: Store, spec: WorkSpec) -> Answering:
     """As the experiments are now. Where a server is for some steps alone, no other one answers rows
     of experiments that come later. Raises ConfigError when rows wait that no server is for."""
     known = [one for one in await store.experiments() if _is_in_scope(one, spec)]
-    plain = frozenset(one.id for one in known if not one.step)
     are_for_all = bool(spec.servers) and not any(server.steps for server in spec.servers)
-    if len(plain) == len(known) and are_for_all:
-        return Answering((None,) * len(spec.servers), plain=plain)
     code = await _code(store, known)
     if are_for_all:
-        return Answering((None,) * len(spec.servers), code, plain)
+        return Answering((None,) * len(spec.servers), code)
     asked = [one for one in _in_order(known, spec) if one.id not in code]
     named = {step for server in spec.servers for step in server.steps}
     servers = tuple(
@@ -46,7 +41,7 @@ async def answering(store: Store, spec: WorkSpec) -> Answering:
         for server in spec.servers
     )
     await _check(store, [one for one in asked if not any(one.id in ids for ids in servers)])
-    return Answering(servers, code, plain)
+    return Answering(servers, code)
 
 
 async def _check(store: Store, unanswered: Sequence[Experiment]) -> None:

@@ -1,50 +1,50 @@
 """The chains that a worker's items belong to, where experiments have steps."""
 
 import asyncio
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from batchgen.clock import clock_ms
 from batchgen.items import Item
 from batchgen.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchgen.prompts.chain_row import ChainRow
     from batchgen.steps import Lists
     from batchgen.store import Chain
 
-# Somebody may enqueue again with other rules; what was followed by the old ones is parsed again.
-_LOOK_EVERY_MS = 1000
-
 
 class Chains:
-    """Read from the store when one is first met, and again now and then. Of the experiments that
-    are `plain` it is known that they have no steps."""
+    """Read from the store when the first item comes that was claimed by a plan which is not known:
+    somebody may enqueue again with other rules at any time. What is followed by the ones before is
+    claimed once more, by the new ones, to be parsed again."""
 
-    def __init__(self, store: Store, plain: Iterable[int] = ()) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[int, tuple[Chain, int] | None] = dict.fromkeys(plain)
-        self._look_at: dict[int, int] = {}
+        self._known: dict[int, tuple[Chain, int]] = {}  # by experiment, with the number of its step
         self._reading = asyncio.Lock()
         self._lists: Lists | None = None
         self._row_of: Callable[..., ChainRow] = _not_read
 
-    def is_to_be_read(self, experiment_id: int) -> bool:
-        """Whether its chain is not known, or was read a while ago."""
-        if self._known.get(experiment_id, self) is None:
-            return False
-        return clock_ms() >= self._look_at.get(experiment_id, 0)
+    def is_known(self, item: Item) -> bool:
+        """Whether its chain is, as it was when the item was claimed; or it has none."""
+        if item.plan_id is None:
+            return True
+        known = self._known.get(item.experiment_id)
+        return known is not None and known[0].plan_id == item.plan_id
 
-    async def read(self, experiment_id: int) -> None:
-        """The chain of an experiment, unless somebody has just done so."""
+    async def read(self, item: Item) -> None:
+        """The chain of the item, unless somebody has just done so."""
         async with self._reading:
-            if self.is_to_be_read(experiment_id):
-                look_at = clock_ms() + _LOOK_EVERY_MS
-                chain = await self._store.chain_of(experiment_id)
-                if chain is not None and self._lists is None:
-                    self._load()
-                self._known[experiment_id] = _place_in(chain, experiment_id)
-                self._look_at[experiment_id] = look_at
+            if self.is_known(item):
+                return
+            chain = await self._store.chain_of(item.experiment_id)
+            if chain is None:  # deleted meanwhile
+                self._known.pop(item.experiment_id, None)
+                return
+            if self._lists is None:
+                self._load()
+            self._known |= {step.experiment_id: (chain, step.number) for step in chain.steps}
 
     def _load(self) -> None:
         """What few experiments have a use for, once and not for each row."""
@@ -56,7 +56,7 @@ class Chains:
     def row(self, item: Item, *, for_user_code: bool) -> "ChainRow | None":
         """The item as a row of its chain, which was read; None: its experiment has no steps. Raises
         InputError when it cannot be read. What is `for_user_code` may be changed by that."""
-        known = self._known[item.experiment_id]
+        known = self._known.get(item.experiment_id) if item.plan_id is not None else None
         if known is None:
             return None
         chain, number = known
@@ -68,10 +68,3 @@ class Chains:
 
 def _not_read(*_: object) -> "ChainRow":
     raise AssertionError("no chain was read")
-
-
-def _place_in(chain: "Chain | None", experiment_id: int) -> "tuple[Chain, int] | None":
-    if chain is None:
-        return None
-    number = next(step.number for step in chain.steps if step.experiment_id == experiment_id)
-    return chain, number

@@ -2,7 +2,7 @@
 which function of the user's ends it, without a call.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
@@ -84,12 +84,10 @@ class Request(Struct, frozen=True):
 
 class Requests:
     """The requests of one worker. `present` are the parsers of experiments, and the functions of
-    those that run one, by their numbers; for others what the experiment has is loaded. Those that
-    are `plain` have no steps."""
+    those that run one, by their numbers; for others what the experiment has is loaded."""
 
     def __init__(
-        self, store: Store, spec: WorkSpec, present: Mapping[int, Present],
-        plain: Iterable[int] = (),
+        self, store: Store, spec: WorkSpec, present: Mapping[int, Present]
     ) -> None:  # fmt: skip
         self._store = store
         self._spec = spec
@@ -97,7 +95,7 @@ class Requests:
         self._functions = {
             id_: one for id_, one in present.items() if isinstance(one, PresentFunction)
         }
-        self._chains = Chains(store, plain)
+        self._chains = Chains(store)
         self._renderers: dict[tuple[int, int | None], Renderer] = {}
         self._left_out: set[tuple[str, int, str]] = set()
         self._streaming = {server.key for server in spec.servers if server.stream}
@@ -108,8 +106,8 @@ class Requests:
         InputError when the item cannot be asked for by it."""
         known = self._parsers.get(item.experiment_id)
         parser_id, parser = known or await self._load_parser(item.experiment_id)
-        if self._chains.is_to_be_read(item.experiment_id):
-            await self._chains.read(item.experiment_id)
+        if not self._chains.is_known(item):
+            await self._chains.read(item)
         row = self._chains.row(item, for_user_code=parser.kind == "function")
         key = (item.recipe_id, row.chain.plan_id if row else None)
         renderer = self._renderers.get(key) or await self._renderer(item.recipe_id, row)
@@ -136,8 +134,8 @@ class Requests:
     async def prepare_code(self, item: Item) -> PreparedCode:
         """Of a row that a function ends. Raises ConfigError when that cannot be loaded, InputError
         when the chain's item cannot be read."""
-        if self._chains.is_to_be_read(item.experiment_id):
-            await self._chains.read(item.experiment_id)
+        if not self._chains.is_known(item):
+            await self._chains.read(item)
         row = self._chains.row(item, for_user_code=True)
         assert row is not None  # only rows of steps run code
         return PreparedCode(await self._function(item.experiment_id), row)

@@ -69,7 +69,7 @@ async def run_worker(
         committer = Committer(
             seat, demand, membership, permits, store_retries, servers, spec, stats, log
         )  # fmt: skip
-        requests = Requests(store, spec, present, answers.plain)
+        requests = Requests(store, spec, present)
         stages = Stages(
             requests,
             _budget_guard(spec, servers, store, committer, stats, log),

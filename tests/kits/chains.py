@@ -50,12 +50,13 @@ class ChainJob:
         return load(file, env={}, overrides={}, cwd=self.path)
 
     async def enqueue(
-        self, store: Store, items: Iterable[dict[str, Any]], samples: int = 1
-    ) -> None:
+        self, store: Store, items: Iterable[dict[str, Any]], samples: int = 1,
+        mode: OtherRecipe = OtherRecipe.STOP,
+    ) -> None:  # fmt: skip
         chain = configured_chain(self.config())
         first = chain.steps[0]
         begin = store.enqueueing(
-            NAME, first.recipe, OtherRecipe.STOP, samples, first.version, chain=chain.intake
+            NAME, first.recipe, mode, samples, first.version, chain=chain.intake
         )
         async with begin as into:
             rows = [new_item(one, into.experiment_id, custom_id=one.get("id")) for one in items]

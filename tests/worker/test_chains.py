@@ -1,5 +1,6 @@
 """A worker on experiments with steps: what each row is asked, and what follows it."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from batchgen.items import Item
 from batchgen.simulate import Simulator
 from batchgen.simulate.behaviours import Behaviour
+from batchgen.store import Chain, ClaimRequest, OtherRecipe, ServerWant, open_store
+from batchgen.worker.chains import Chains
 from tests.kits.chains import ChainJob
 
 pytestmark = pytest.mark.usefixtures("server")  # on both engines
@@ -281,3 +285,37 @@ async def test_steps_that_make_no_call_need_no_server(tmp_path: Path) -> None:
     result = await job.run([{"word": "tea"}, {"word": "sand"}])
     assert (result.exit_code, result.stats.calls) == (0, 0)
     assert sorted(job.ends("second")) == [(*DONE, '"sandsand"'), (*DONE, '"teatea"')]
+
+
+async def test_a_chain_is_read_again_only_for_a_row_claimed_by_other_rules(
+    tmp_path: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [{"name": name, "user": text("Say it.")} for name in ("draft", "mend")]
+    job = job_of(tmp_path, simulator, *steps)
+    async with open_store(job.database, create=True) as store, store.seat(4, 60, 3) as seat:
+        await job.enqueue(store, [{"topic": "a"}, {"topic": "b"}, {"topic": "c"}])
+        read, chains = store.chain_of, Chains(store)
+        asked = list[int]()
+
+        async def noted(experiment_id: int) -> Chain | None:
+            asked.append(experiment_id)
+            return await read(experiment_id)
+
+        async def rows(items: Sequence[Item]) -> list[str | None]:
+            """Told as to several slots at once: by when their next step is asked."""
+            await asyncio.gather(*[chains.read(one) for one in items if not chains.is_known(one)])
+            found = [chains.row(one, for_user_code=False) for one in items]
+            return [row.chain.plan.steps[1].when for row in found if row is not None]
+
+        monkeypatch.setattr(store, "chain_of", noted)
+        old = (await seat.exchange([], ClaimRequest((ServerWant("", 2),), (2, 1)))).items
+        assert await rows(old) == [None, None]
+        assert await rows(old) == [None, None]
+        assert asked == [1]
+        job.steps[1]["when"] = "draft != 'x'"
+        await job.enqueue(store, [{"topic": "a"}], mode=OtherRecipe.REPLACE)
+        new = (await seat.exchange([], ClaimRequest((ServerWant("", 2),), (2, 1)))).items
+        assert len(new) == 1
+        assert await rows(new) == ["draft != 'x'"]
+        assert await rows(new) == ["draft != 'x'"]
+        assert asked == [1, 1]
