@@ -148,7 +148,8 @@ async def dry_run(
 
 class _There(Struct):
     """The experiment as it is there, and how the pool would go into it. `counts` are those of its
-    steps, by their names, or its own; `anew` and `made` are by steps, too."""
+    steps, by their names, or its own; `anew` and `made` are by steps, too. From the step of number
+    `unmade_from` on some of the rows may be stale."""
 
     planned: Intake | None = None
     counts: "dict[str | None, Counts]" = field(default_factory=dict)
@@ -156,6 +157,7 @@ class _There(Struct):
     anew: Mapping[str, int] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
     is_stale_after: str | None = None
+    unmade_from: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -208,7 +210,8 @@ async def _compared(
         return _There(planned, counts, planned.asked_anew)
     way = await way_of(store, there, chain, other_recipe)
     again = next(iter(way.asked), None) if other_recipe is OtherRecipe.AGAIN else None
-    return _There(planned, counts, sum(way.asked.values()), way.rows, way.made, again)
+    asked_anew = sum(way.asked.values())
+    return _There(planned, counts, asked_anew, way.rows, way.made, again, way.unmade_from)
 
 
 async def _counts(store: Store, experiment_id: int) -> dict[str | None, Counts]:
@@ -224,10 +227,13 @@ async def _planned(
 ) -> Intake:  # fmt: skip
     """How the pool would go into the experiment, with what dead workers left taken over."""
     planned = await store.planned_intake(experiment_id, asked.recipe, other_recipe, samples)
-    if there is not None and asked.chain is not None and other_recipe is OtherRecipe.STOP:
-        from batchgen.jobs.step_changes import with_other_steps
+    if there is not None and asked.chain is not None:
+        from batchgen.jobs.step_changes import with_other_steps, with_running_steps
 
-        planned = await with_other_steps(store, planned, there, asked.chain)
+        if other_recipe is OtherRecipe.STOP:
+            planned = await with_other_steps(store, planned, there, asked.chain)
+        else:
+            planned = await with_running_steps(store, planned, there, asked.chain, other_recipe)
     if planned.running and not any(worker.alive for worker in await store.workers()):
         return replace(planned, running=0)
     return planned
@@ -238,7 +244,9 @@ def _result_of_steps(
     there: _There,
 ) -> DryRun:  # fmt: skip
     """The sums of what is known of each."""
-    costs = steps.costs(new, there.anew, there.made, there.waiting_by_step)
+    costs = steps.costs(
+        new, there.anew, there.made, there.waiting_by_step, unmade_from=there.unmade_from
+    )
     outs = [one.completion_tokens for one in costs]
     prices = [one.cost_usd for one in costs]
     return DryRun(

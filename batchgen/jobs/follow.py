@@ -38,11 +38,13 @@ class FollowResult(Struct, frozen=True):
 
 class FollowCounts(Struct, frozen=True):
     """What other rules would come to: `new` rows, by the names of their steps, and `stale` ones,
-    which these would not make any more, or of something else; `failing` are done, but `each` finds
-    no list for them; `without_list` have failed as it found none, and are read again."""
+    which these would not make any more, or of something else, the first of them of step number
+    `stale_from`; what was made of them is stale, too. `failing` are done, but `each` finds no list
+    for them; `without_list` have failed as it found none, and are read again."""
 
     new: Counter[str] = field(default_factory=Counter)
     stale: int = 0
+    stale_from: int | None = None
     failing: int = 0
     without_list: int = 0
 
@@ -86,7 +88,7 @@ async def follow_done(
 async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> FollowCounts:
     """What the rules of `plan` would come to, of rows that are done. Nothing is written."""
     new = await _gatherings(store, there, plan)
-    stale = failing = 0
+    stale, failing, steps = 0, 0, set[int]()
     other = replace(there, plan=plan)
     async for page in _pages(store, there):
         follows = [(row, _followed_or_none(other, row)) for row in page]
@@ -100,8 +102,12 @@ async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> Fol
                 for number, element in now.keys() - was.keys()
                 if (row.item_id, number, element) not in standing
             )
-            stale += sum(now.get(key) != was[key] for key in was)
-    return FollowCounts(new, stale, failing, await count_without_list(store, there))
+            others = [number for number, element in was
+                      if now.get((number, element)) != was[number, element]]  # fmt: skip
+            stale += len(others)
+            steps.update(others)
+    without_list = await count_without_list(store, there)
+    return FollowCounts(new, stale, min(steps, default=None), failing, without_list)
 
 
 async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:

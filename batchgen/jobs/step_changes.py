@@ -113,15 +113,17 @@ def _refuse_moved(experiment: str, there: Chain, plan: "Plan") -> None:
 class Way(Struct):
     """What one way would come to, by the names of steps: how many rows are `asked` that are there
     already, and `made` of what is done. `stale` are those that were made of rows which are asked
-    again, and `unmade` those that the new rules do not make; `failing` are done, but have no list
-    for a step with `each`, and `without_list` have failed for want of one, and are read again.
-    `waiting` ones are to be asked anyway. What was gathered before is stale then, if that
-    `outdates_gathered`."""
+    again, and `unmade` those that the new rules do not make, from the step of number `unmade_from`
+    on: of the rows after that which are asked or wait, some may be stale. `failing` are done, but
+    have no list for a step with `each`, and `without_list` have failed for want of one, and are
+    read again. `waiting` ones are to be asked anyway. What was gathered before is stale then, if
+    that `outdates_gathered`."""
 
     asked: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     stale: int = 0
     unmade: int = 0
+    unmade_from: int | None = None
     failing: int = 0
     without_list: int = 0
     waiting: int = 0
@@ -130,6 +132,11 @@ class Way(Struct):
     @property
     def rows(self) -> Counter[str]:
         return self.asked + self.made
+
+    def may_be_stale(self, plan: "Plan") -> bool:
+        """Whether some of the rows that are asked again may be none that the new rules make."""
+        numbers = [plan.number_of(name) for name in self.asked]
+        return self.unmade_from is not None and max(numbers, default=-1) >= self.unmade_from
 
 
 async def other_steps_error(
@@ -178,7 +185,7 @@ async def way_of(store: Store, there: Chain, chain: "ConfiguredChain", mode: Oth
     if there.plan.steps != chain.plan.steps:
         followers = await count_other_followers(store, there, chain.plan)
         way.made, way.unmade, way.failing = followers.new, followers.stale, followers.failing
-        way.without_list = followers.without_list
+        way.without_list, way.unmade_from = followers.without_list, followers.stale_from
         named = {one.name: counts.get(one.experiment_id, Counts()) for one in there.steps}
         way.outdates_gathered = outdates_gathered(chain.plan, named, way.made)
     return way
@@ -233,6 +240,17 @@ async def with_other_steps(
         return replace(planned, other_plan=there.plan)
     for one in await other_recipes(store, there, chain) if planned.choice is None else ():
         return replace(planned, choice=one.choice, step=one.step.name)
+    return planned
+
+
+async def with_running_steps(
+    store: Store, planned: Intake, there: Chain, chain: "ConfiguredChain", mode: OtherRecipe
+) -> Intake:
+    """With the rows of later steps that get another recipe, and are being worked on."""
+    for step, configured in zip(there.steps, chain.steps, strict=False):
+        its = await store.planned_intake(step.experiment_id, configured.recipe, mode, 1)
+        if its.running and not planned.running:
+            return replace(planned, running=its.running, step=step.name)
     return planned
 
 
@@ -302,8 +320,9 @@ def _cost_of(
             each_usd = cost_of_a_call(its, Prices(step.model), step.model.model)
             cost_usd += n * (each_usd or 0.0)
     is_all = all(rule.runs_code for rule in _after(way.rows, plan)) and not way.without_list
-    bound = "" if is_all else "at least "
-    said = f"{bound}{calls_text(calls)}"
+    is_most = way.may_be_stale(plan)
+    bound = {(True, True): "at most ", (False, False): "at least ", (False, True): "about "}
+    said = f"{bound.get((is_all, is_most), '')}{calls_text(calls)}"
     if cost_usd:
         said += f", about ${cost_usd:,.4f}"
     if way.made:

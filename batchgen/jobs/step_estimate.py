@@ -74,22 +74,27 @@ class StepsEstimate:
 
     def costs(
         self, new: NewRows, asked_anew: Mapping[str, int], made: Mapping[str, int],
-        waiting: Mapping[str, int],
+        waiting: Mapping[str, int], *, unmade_from: int | None = None,
     ) -> tuple[StepCost, ...]:  # fmt: skip
         """Of `new` first rows, with all that follows them; of rows of steps that are asked anew;
         and of those that are `waiting` already. These, and the `made` ones, were not asked yet:
         each goes through the steps after its own, up to one that gathers. That has a row for each
-        new item, and for each that has none yet; where it has one, it is stale."""
+        new item, and for each that has none yet; where it has one, it is stale. Of the step of
+        number `unmade_from`, and of those after it, some of the rows that are there are made no
+        more."""
         first = self._steps[0]
         begun = waiting.get(first.name, 0)
         new += NewRows(begun, round(begun / self._samples))
         costs, follow, decides, waited = [], 0, (False, False), 0
-        for step in self._steps:
+        for number, step in enumerate(self._steps):
             waits = 0 if step is first else waiting.get(step.name, 0)
             if step.gathers:
                 follow, waits = 0, waits + min(waited, step.not_made(first, self._samples))
             decides = step.decides_after(decides) if follow else (False, False)
             known = asked_anew.get(step.name, 0) + waits
+            is_known = unmade_from is None or number < unmade_from
+            if known > made.get(step.name, 0) and not is_known:
+                decides = decides[0], True
             costs.append(step.cost(new, known + follow, _BOUNDS[decides], self._items))
             follow, waited = follow + made.get(step.name, 0) + waits, waited + waits
         return tuple(costs)

@@ -392,6 +392,45 @@ async def test_what_waits_already_is_told_with_what_each_way_costs(
     assert ", and the 2 rows that wait already, and the new item\n" in told.err
 
 
+async def test_rows_to_be_asked_again_that_other_rules_may_not_make_are_told_as_at_most(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, more=POLISH)
+    assert (await done.batchgen("run", "pool.jsonl")).code == 0
+    asked = simulator.calls
+    steps(done, when="score > 2", more=POLISH.replace("Polish", "Shine"))
+    told = await done.batchgen("enqueue", "pool.jsonl")
+    assert "stored: at most 2 calls, about $0.0810; 1 row is stale then, and" in told.err
+    again = ["enqueue", "pool.jsonl", "--recipe", "again"]
+    assert "  polish    at most 2 calls" in (await done.batchgen(*again, "--dry-run")).out
+    await done.batchgen(*again)
+    assert (await done.batchgen("work")).code == 0
+    assert simulator.calls == asked + 1
+    assert (await done.batchgen("verify")).code == 0
+
+
+async def test_a_dry_run_refuses_what_enqueue_would_while_rows_of_a_later_step_are_worked_on(
+    done: Project, simulator: Simulator
+) -> None:
+    steps(done, more=POLISH)
+    await done.batchgen("enqueue", "pool.jsonl")
+    simulator.hold()
+    worker = await done.start("work", "-c", "1")
+    await simulator.received(simulator.calls + 1)
+    steps(done, more=POLISH.replace("Polish", "Shine"))
+    for way in ("replace", "again"):
+        refused = [
+            await done.batchgen("enqueue", "pool.jsonl", "--recipe", way, *dry)
+            for dry in ([], ["--dry-run"])
+        ]
+        assert [(one.code, one.err) for one in refused] == [(
+            2, "error: experiment 'demo/polish': 1 of its rows is being worked on, so it cannot "
+            "get another recipe. Stop the worker first: batchgen stop --wait\n",
+        )] * 2  # fmt: skip
+    simulator.release()
+    assert await worker.wait() == 0
+
+
 async def test_a_dry_run_says_at_most_where_a_condition_is_still_to_decide(done: Project) -> None:
     steps(
         done, more=POLISH + "  - {name: shine, when: polish.ok, user: {text: 'Shine {polish}'}}\n"
