@@ -12,8 +12,8 @@ given up when one is stopped.
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -122,6 +122,21 @@ class _Signals:
 
 
 _signals = _Signals()
+
+
+@asynccontextmanager
+async def once_stopped_now(stop: Stop, act: Callable[[], None]) -> AsyncIterator[None]:
+    """Inside the block, `act` is called when `stop` comes to its second stage."""
+
+    async def watch() -> None:
+        await stop.now.wait()
+        act()
+
+    watching = asyncio.create_task(watch(), name="watch for the second signal")
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def uninterrupted(coro: Coroutine[Any, Any, T]) -> T:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from batchgen.errors import BatchgenError, Remedy, StoreError
 from batchgen.jobs.work import WorkResult, result_of
 from batchgen.jobs.worker_process import TaskResult
-from batchgen.shutdown import Stop, uninterrupted
+from batchgen.shutdown import Stop, once_stopped_now, uninterrupted
 from batchgen.store import Store, WorkerRow
 from batchgen.worker.report import WorkerReport
 from batchgen.worker.servers import IS_LEFT_OUT
@@ -106,7 +106,8 @@ class Crew:
         if before.is_complete and not (spec.wait_for_more or may_halt):
             return before
         self._shares_items = spec.max_items is not None
-        await self._run(starts)
+        async with once_stopped_now(self._stop, self._store.hurry):
+            await self._run(starts)
         return await result_of(self._store, spec, self._stop, self._stats)
 
     async def _run(self, starts: Sequence[Start]) -> None:

@@ -23,7 +23,7 @@ from batchgen.jobs.configured_servers import (
 from batchgen.llm.client import check_settings, open_client
 from batchgen.llm.prices import Prices
 from batchgen.llm.receive import AnswerMemory
-from batchgen.shutdown import Stop
+from batchgen.shutdown import Stop, once_stopped_now
 from batchgen.store import Counts, Store
 from batchgen.worker.requests import Present
 from batchgen.worker.run import run_worker
@@ -124,6 +124,7 @@ async def work_at(
     allow_calls(spec.concurrency)
     started = _Started(context, spec, begun)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(once_stopped_now(context.stop, store.hurry))
         stack.callback(started.tell)  # where no call is made
         connections, memory = [], AnswerMemory()
         for server in servers:

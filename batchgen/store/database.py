@@ -145,6 +145,9 @@ class Database(Reads, Protocol):
         """For how long a server that went away is waited for, where it is one that keeps the
         database; `say` gets why, when it takes long."""
 
+    def hurry(self) -> None:
+        """Nobody has time any more: from now on no server is waited for, but for a moment."""
+
     async def compare_clocks(self) -> None:
         """Times are those of the clock that all who use the database share: look at it again."""
 

@@ -220,6 +220,11 @@ class Store(ReadStore):
         database; `say` gets why, when it takes long. What is to be written waits meanwhile."""
         self._db.wait_for_server(patience_s, say)
 
+    def hurry(self) -> None:
+        """Nobody has time any more: from now on no server is waited for, but for a moment; what
+        cannot be written then raises StoreAwayError."""
+        self._db.hurry()
+
     @asynccontextmanager
     async def seat(
         self, slots: int, lease_s: float, max_crashes: int, servers: Sequence[AskedServer] = (),

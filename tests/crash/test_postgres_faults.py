@@ -5,13 +5,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
 import psycopg
 import pytest
 
 from batchgen.simulate import Simulator
-from tests.kits.crashes import exported, send
+from tests.kits.crashes import exported, said, send
 from tests.kits.machines import Network, NoMachinesError, network
 from tests.kits.pgbouncer import pooler
 from tests.kits.postgres import Server, execute, running
@@ -63,11 +63,11 @@ async def enqueued(project: Project) -> Project:
     return project
 
 
-def was_done(said: Ended) -> bool:
+def was_done(told: Ended) -> bool:
     """Without a word, but that a server which went away, or is slow, was waited for."""
     waiting = ("Trying again for", "Waiting for it; ")
-    words = [line for line in said.err.splitlines() if not any(one in line for one in waiting)]
-    return said.code == 0 and not words
+    words = [line for line in told.err.splitlines() if not any(one in line for one in waiting)]
+    return told.code == 0 and not words
 
 
 async def is_whole(project: Project, url: str, items: int = ITEMS) -> None:
@@ -117,8 +117,8 @@ async def test_a_server_away_for_longer_than_leases_costs_no_call(
     await asyncio.sleep(2 * LEASE_S)  # it is about the time that passes
     server.start()
     for worker in workers:
-        said = await ended(worker)
-        assert was_done(said), said.err
+        told = await ended(worker)
+        assert was_done(told), told.err
     assert simulator.calls == ITEMS
     assert execute(url, UNKNOWN) == [(0,)]
     await is_whole(enqueued, url)
@@ -136,11 +136,11 @@ async def test_a_server_away_for_longer_than_the_patience_ends_the_work_which_th
     before = execute(url, "select state, count(*) from work group by 1 order by 1")
     server.stop()
     simulator.release()
-    said = await ended(worker)
+    told = await ended(worker)
     server.start()
-    assert said.code == 1, said.err
-    assert f"{SLOTS} calls have ended that could not be written" in said.err
-    assert "Traceback" not in said.err
+    assert told.code == 1, told.err
+    assert f"{SLOTS} calls have ended that could not be written" in told.err
+    assert "Traceback" not in told.err
     assert execute(url, "select state, count(*) from work group by 1 order by 1") == before
     await is_whole(project, url)
     assert simulator.calls == ITEMS + SLOTS
@@ -161,8 +161,8 @@ async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
         await asyncio.to_thread(getattr(server, how))
         await asyncio.to_thread(server.start)
     for worker in workers:
-        said = await ended(worker)
-        assert was_done(said), said.err
+        told = await ended(worker)
+        assert was_done(told), told.err
     assert simulator.calls == ITEMS
     await is_whole(enqueued, url)
 
@@ -184,12 +184,61 @@ async def test_connections_ended_all_the_time_cost_no_call(
         ended_connections += n
         await asyncio.sleep(0.1)
     for worker in workers:
-        said = await ended(worker)
-        assert was_done(said), said.err
+        told = await ended(worker)
+        assert was_done(told), told.err
     print(f"{ended_connections} connections ended")
     assert ended_connections
     assert simulator.calls == ITEMS
     await is_whole(enqueued, url)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("signum", [SIGINT, SIGTERM])
+async def test_two_signals_end_a_worker_whose_server_stands_still(
+    enqueued: Project,
+    simulator: Simulator,
+    server: Server,
+    url: str,
+    signum: Signals,
+    processes: str,
+) -> None:
+    """Within seconds, and what it could not write it tells of."""
+    simulator.hold()
+    worker = await enqueued.start("work", "-c", str(SLOTS), "--processes", processes)
+    await simulator.received(SLOTS)
+    with server.standing_still():
+        simulator.release()
+        send(worker, signum)
+        await said(worker, "stopping: ")
+        send(worker, signum)
+        async with asyncio.timeout(40):  # seconds, of a machine with other work
+            told = await ended(worker)
+    assert told.code == 1
+    assert "no answer from the database, and no time to wait" in told.err
+    assert "that could not be written" in told.err
+    assert "Traceback" not in told.err
+    await is_whole(enqueued, url)
+    assert simulator.calls == ITEMS + SLOTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["enqueue", "export", "status", "retry"])
+async def test_two_ctrl_c_end_a_command_whose_server_stands_still(
+    enqueued: Project, server: Server, command: str
+) -> None:
+    """In the middle of what it does, or before it has begun."""
+    given = ("enqueue", "-") if command == "enqueue" else (command,)
+    with server.standing_still():
+        process = await enqueued.start(*given, stdin=b"" if command == "enqueue" else None)
+        await asyncio.sleep(1)  # it imports, and waits for a connection, or to have begun to
+        async with asyncio.timeout(40):
+            while process.returncode is None:
+                send(process, SIGINT)
+                await asyncio.sleep(1)
+    told = await ended(process)
+    assert told.code in (130, -2), told.err
+    assert "Traceback" not in told.err
 
 
 async def test_commits_that_nobody_hears_of_are_neither_lost_nor_done_twice(
@@ -200,8 +249,8 @@ async def test_commits_that_nobody_hears_of_are_neither_lost_nor_done_twice(
     lossy = f"postgresql://worker@127.0.0.1:{wire.port}/work?sslmode=disable"
     workers = [await enqueued.start("--db", lossy, *WORK) for _ in range(2)]
     for worker in workers:
-        said = await ended(worker)
-        assert was_done(said), said.err
+        told = await ended(worker)
+        assert was_done(told), told.err
     wire.close()
     print(f"{wire.swallowed} of {wire.commits} commits")
     assert wire.swallowed
@@ -275,8 +324,8 @@ async def test_a_pooler_in_transaction_mode_stands_between(
         assert done.code == 0, done.err
         workers = [await project.start(*WORK) for _ in range(4)]
         for worker in workers:
-            said = await ended(worker)
-            assert was_done(said), said.err
+            told = await ended(worker)
+            assert was_done(told), told.err
         assert simulator.calls == ITEMS
         await is_whole(project, url)
 
@@ -355,8 +404,8 @@ async def test_a_machine_cut_off_for_longer_than_a_lease_tells_late_what_it_was_
         await until(server.url("work"), UNKNOWN, SLOTS)
         assert await second.wait() == 0
         one.mend()
-        said = await ended(first)
-        assert said.code == 0, said.err
+        told = await ended(first)
+        assert told.code == 0, told.err
         assert model.calls == ITEMS + SLOTS
         await is_whole(project, server.url("work"))
         on_record = execute(server.url("work"), ON_RECORD)

@@ -28,6 +28,7 @@ from psycopg import sql
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.store.postgres.opening import connect, open_schema
+from tests.kits.processes import children_of
 
 _OTHER_SERVER = os.environ.get("BATCHGEN_TEST_POSTGRES")  # tests have none of these names
 TEMPLATE = "batchgen_template"
@@ -101,6 +102,19 @@ class Server:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """As if its machine were suspended: its network is there, and nobody answers."""
+        stopped = [self.pid, *children_of(self.pid)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def execute(self, text: str, database: str = "postgres") -> list[Any]:
         """As the superuser."""

@@ -341,6 +341,15 @@ def _run_next(forker: _Forker) -> NoReturn:
     cli.main()
 
 
+def children_of(pid: int) -> list[int]:
+    """Those that it has started, by `ps`, as it is everywhere."""
+    told = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    )
+    pairs = (line.split() for line in told.stdout.splitlines())
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
 if __name__ == "__main__":
     _import_everything()
     _run_next(_Forker(socket.socket(fileno=os.dup(0))))

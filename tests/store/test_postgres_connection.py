@@ -6,12 +6,15 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
-from batchgen.errors import StoreBusyError, StoreRefusedError
+from batchgen.errors import StoreAwayError, StoreBusyError, StoreRefusedError
 from batchgen.store.postgres import opening, session
 from batchgen.store.postgres.connection import Database, open_database
+from batchgen.store.postgres.locks import MIGRATING, lock_key
+from batchgen.store.postgres.moving import open_source
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Cluster, execute
 
@@ -222,6 +225,43 @@ async def test_who_stops_in_the_middle_of_a_transaction_is_ended_by_who_waits(
         may_go_on.set()
         assert await other.read(recipe, number) == ("{}",)
         assert await other.read(recipe, await stopped) == ("{}",)
+
+
+async def test_a_move_that_is_silent_for_long_is_no_process_that_stopped(
+    postgres: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills a table, or proves what it has moved. Who waits for it says so in the end."""
+    monkeypatch.setattr(session, "STOPPED", "300ms")
+    monkeypatch.setattr(session, "_BUSY_S", 1.0)
+    for name in ("_SET_SESSION", "SET_LOCAL"):
+        monkeypatch.setattr(opening, name, getattr(opening, name).replace("'15s'", "'100ms'"))
+    async with open_database(postgres, create=False) as database:
+        with open_source(postgres) as source:
+            with pytest.raises(StoreBusyError, match=r"kept the database locked .*\(batchgen "):
+                await database.write(add_recipe)
+            assert source.count("items") == 0
+        assert await database.write(add_recipe)
+
+
+async def test_who_waits_for_tables_that_another_process_makes_is_told_whom_it_waits_for(
+    postgres_server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when that one was stopped in the middle."""
+    monkeypatch.setattr(
+        opening, "_SET_SESSION", opening._SET_SESSION.replace("'15s'", "'100ms'", 2)
+    )
+    monkeypatch.setattr(opening, "_OPENING_S", 0.0)
+    empty = postgres_server.new_database("template0")
+    with psycopg.connect(empty.url, application_name="a maker") as maker:
+        key = lock_key("public", MIGRATING)
+        maker.execute("select pg_advisory_xact_lock(%s::int, %s::int)", key)
+        with pytest.raises(StoreAwayError, match=r"another process makes its tables, .*a maker"):
+            async with open_database(empty, create=True):
+                pass
+        maker.rollback()
+        async with open_database(empty, create=True) as database:
+            assert await database.write(add_recipe)
+    postgres_server.drop(empty)
 
 
 async def test_the_server_sees_by_itself_that_a_machine_is_gone(

@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreAwayError
-from batchgen.store.postgres import connection
+from batchgen.store.postgres import connection, thread
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Server, execute, running
@@ -167,27 +167,61 @@ async def test_who_is_cancelled_waits_for_no_server(server: Server) -> None:
         assert time.monotonic() - began < 60
 
 
+@pytest.fixture
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "HURRIED_S", 0.1)
+
+
+@pytest.mark.usefixtures("in_no_time")
 async def test_who_is_cancelled_does_not_wait_for_a_server_that_stands_still(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server,
 ) -> None:
-    monkeypatch.setattr(connection, "CANCELLED_S", 0.1)
     address = address_of(f"{server.url('work')}&connect_timeout=2")
     async with open_database(address, create=True) as database:
         database.wait_for_server(600.0, lambda _: None)
         await database.write(Writer())
-        ((backend,),) = server.execute(
-            "select pid from pg_stat_activity where application_name like 'batchgen %'", "work"
-        )
-        stopped = (backend, server.pid)
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with server.standing_still():
             waiting = asyncio.create_task(database.write(Writer(b"1" * 32)))
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
         assert await database.write(Writer(b"3" * 32))
+
+
+@pytest.mark.usefixtures("in_no_time")
+@pytest.mark.parametrize("ask", ["write", "settled", "compare_clocks"])
+async def test_who_was_told_to_stop_at_once_does_not_either(server: Server, ask: str) -> None:
+    """Whatever it waits for by then, and whatever it asks for afterwards."""
+
+    def of_nothing(db: PostgresTransaction) -> object:
+        return db.execute("recipe", {"recipe_id": 0}).fetchone()
+
+    async with open_database(address_of(server.url("work")), create=True) as database:
+        database.wait_for_server(600.0, lambda _: None)
+        asked = getattr(database, ask), () if ask == "compare_clocks" else (of_nothing,)
+        with server.standing_still():
+            waiting = asyncio.create_task(asked[0](*asked[1]))
+            await asyncio.sleep(0)
+            database.hurry()
+            if ask != "compare_clocks":  # where the connection is lost, the next one does it
+                with pytest.raises(StoreAwayError, match="no time to wait"):
+                    await waiting
+            await asyncio.wait([waiting])
+            with pytest.raises(StoreAwayError, match="no time to wait"):
+                await database.write(Writer(b"1" * 32))
+
+
+async def test_who_has_no_time_is_answered_by_a_server_that_is_there(server: Server) -> None:
+    async with open_database(address_of(server.url("work")), create=True) as database:
+        database.hurry()
+        number = await database.write(Writer(b"4" * 32))
+        assert server.execute(f"select count(*) from recipes where id = {number}", "work") == [(1,)]
+
+
+@pytest.mark.usefixtures("in_no_time")
+async def test_a_server_that_stands_still_keeps_nobody_from_closing(server: Server) -> None:
+    async with open_database(address_of(server.url("work")), create=True):
+        still = server.standing_still()
+        still.__enter__()
+    still.__exit__(None, None, None)

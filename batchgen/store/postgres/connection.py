@@ -7,28 +7,25 @@ Reads take the same connection: a server has a hundred of them, and a run may ha
 
 import asyncio
 import os
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from batchgen import clock
 from batchgen.database_address import PostgresAddress
-from batchgen.shutdown import uninterrupted
 from batchgen.store.postgres.leases import ENQUEUEING, REPARSING, Lease
 from batchgen.store.postgres.members import Members
 from batchgen.store.postgres.opening import open_connection
 from batchgen.store.postgres.session import ALONE, BESIDE, SETTLED, SNAPSHOT, Mode, Session
+from batchgen.store.postgres.thread import Thread
 from batchgen.store.postgres.transaction import PostgresTransaction
 
 if TYPE_CHECKING:
     from batchgen.store.postgres.additions import Additions
 
 SILENT_S = 20.0  # a server that is there, and does not answer for so long, is told of
-CANCELLED_S = 10.0  # so long who is cancelled waits for an answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +39,7 @@ class Database:
     takes_turns = False
 
     def __init__(self, address: PostgresAddress, session: Session, own: dict[str, object],
-                 thread: "_Thread") -> None:  # fmt: skip
+                 thread: Thread) -> None:  # fmt: skip
         self.address = address
         self.name = address.name
         self.members = Members()
@@ -100,7 +97,7 @@ class Database:
     async def compare_clocks(self) -> None:
         """Times are those of the server's clock, which is looked at when a connection is made, and
         now once more: one of the two may have been set, or goes slowly."""
-        await self._thread.run(self._session.compare_clocks, self._session.impatient)
+        await self._thread.run(self._session.compare_clocks)
 
     def counts_for(self, worker_id: int) -> None:
         """From now on what transactions count is counted by this worker; 0: by none."""
@@ -113,6 +110,11 @@ class Database:
         self._say = say
         self._session.patience_s = patience_s
         self._session.say_away = lambda words: _tell(loop, say, words)
+
+    def hurry(self) -> None:
+        """Nobody has time any more: a server that went away is not waited for, and one that stands
+        still for a moment only."""
+        self._thread.hurry()
 
     async def write(
         self,
@@ -133,10 +135,14 @@ class Database:
         """As `write`, but others of these may be under way, whose commits its statements see."""
         return await self._run(BESIDE, lambda db: transaction(db, *args, **kwargs))
 
+    async def write_once(self, transaction: Callable[[PostgresTransaction], object]) -> None:
+        """As `write_beside`, for what need not be: nobody is told what goes wrong, and a connection
+        that was lost is not made again for it."""
+        await self._thread.run(lambda: self._session.run_once(BESIDE, transaction))
+
     def write_soon(self, transaction: Callable[[PostgresTransaction], object]) -> None:
-        """As `write_beside`, on whatever thread one is. Nobody waits for it, nor is told what goes
-        wrong."""
-        self._thread.call_soon(lambda: self._session.run(BESIDE, transaction))
+        """As `write_once`, on whatever thread one is, and nobody waits for it."""
+        self._thread.call_soon(lambda: self._session.run_once(BESIDE, transaction))
 
     async def read(
         self,
@@ -164,10 +170,7 @@ class Database:
     async def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         silence = asyncio.get_running_loop().call_later(SILENT_S, self._tell_of_silence)
         try:
-            return await self._thread.run(
-                lambda: self._session.run(mode, transaction), self._session.impatient,
-                self._session.cut,
-            )  # fmt: skip
+            return await self._thread.run(lambda: self._session.run(mode, transaction))
         finally:
             silence.cancel()
             self._is_silent = False
@@ -186,24 +189,23 @@ async def open_database(address: PostgresAddress, *, create: bool) -> AsyncItera
     """Open, and migrate, the database. Raises UsageError when there are no tables of ours in it and
     not `create`."""
     own: dict[str, object] = {"this_worker": 0, "this_machine": os.uname().nodename}
-
-    impatient = threading.Event()
-
+    thread = Thread(address.name)
     made: list[Session] = []
 
     def open_session() -> Session:
-        opened = open_connection(address, create=create, to_write=True, impatient=impatient)
-        made.append(Session(address, *opened, own))
-        return made[0]
+        opened = open_connection(address, create=create, to_write=True, impatient=thread.impatient)
+        session = Session(address, *opened, own)
+        session.impatient, thread.cut = thread.impatient, session.cut
+        made.append(session)
+        return session
 
     def close_session() -> None:
         for session in made:  # of a caller that was cancelled while it waited for it
             session.close()
 
-    thread = _Thread()
     with clock.following():
         try:
-            session = await thread.run(open_session, impatient)
+            session = await thread.run(open_session)
         except BaseException:
             await thread.close(close_session)
             raise
@@ -214,84 +216,6 @@ async def open_database(address: PostgresAddress, *, create: bool) -> AsyncItera
             await database.close()
 
 
-class _Thread:
-    """Runs one function after another. It is a daemon: a second Ctrl-C ends the event loop wherever
-    it is, and then nobody ends the thread, for which the exit must not wait."""
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=self._work, name="postgres", daemon=True).start()
-
-    async def run(
-        self, function: Callable[[], T], impatient: threading.Event,
-        cut: Callable[[], None] = lambda: None,
-    ) -> T:  # fmt: skip
-        """Its result, also when cancelled: then `impatient` is set while it goes on, and when that
-        takes long, what it waits for is `cut` off."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._calls.put(lambda: _settle(loop, future, function))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            impatient.set()
-            try:
-                await uninterrupted(_end_of(future, cut))
-            finally:
-                impatient.clear()
-            if future.done() and not future.cancelled():
-                future.exception()  # marks it as retrieved: there is nobody to raise it to
-            raise
-
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Nobody waits for it."""
-        self._calls.put(lambda: _quietly(function))
-
-    async def close(self, last: Callable[[], object]) -> None:
-        try:
-            await self.run(lambda: _quietly(last), threading.Event())
-        finally:
-            self._calls.put(None)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-
-async def _end_of(future: "asyncio.Future[Any]", cut: Callable[[], None]) -> None:
-    await asyncio.wait([future], timeout=CANCELLED_S)
-    if not future.done():
-        cut()
-        await asyncio.wait([future])
-
-
-def _settle(
-    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", function: Callable[[], Any]
-) -> None:
-    try:
-        result, problem = function(), None
-    except BaseException as exc:
-        result, problem = None, exc
-
-    def settle() -> None:
-        if problem is not None:
-            future.set_exception(problem)
-        else:
-            future.set_result(result)
-
-    try:
-        loop.call_soon_threadsafe(settle)
-    except RuntimeError:
-        pass  # the loop is closed, and nobody waits any more
-
-
 def _tell(loop: asyncio.AbstractEventLoop, say: Callable[[str], None], words: str) -> None:
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(say, words)
-
-
-def _quietly(last: Callable[[], object]) -> None:
-    try:
-        last()
-    except Exception:  # noqa: S110  what was committed is safe, and nobody waits for it
-        pass

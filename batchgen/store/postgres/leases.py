@@ -32,6 +32,8 @@ class Writes(Protocol):
 
     def write_soon(self, transaction: Callable[[Transaction], object]) -> None: ...
 
+    async def write_once(self, transaction: Callable[[Transaction], object]) -> None: ...
+
 
 class Lease:
     """Of one thing, in one database. A process may ask for it several times: it is one's own only
@@ -70,9 +72,11 @@ class Lease:
             yield
         finally:
             ends.set()
-            number, self._number = self._number, None
-            with suppress(StoreError):  # then it runs out
-                await uninterrupted(self._db.write_beside(_give_back, self._name, number))
+            name, number = self._name, self._number
+            self._number = None
+            with suppress(StoreError):  # then it runs out, as where the connection is lost
+                give_back = self._db.write_once(lambda db: _give_back(db, name, number))
+                await uninterrupted(give_back)
 
     def _keep_renewing(self, ends: threading.Event) -> None:
         """On a thread of its own, as a pool that is slow holds up the event loop. Whoever writes

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 WRITING = "writing"  # shared by transactions that may be beside each other
 MIGRATING = "migrating"
+MOVING = "moving"  # by who has WRITING too, and for as long as it takes
 
 
 def lock_key(schema: str, kind: str, key: object = "") -> tuple[int, int]:

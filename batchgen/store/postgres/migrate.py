@@ -13,7 +13,9 @@ import psycopg
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, SchemaError, StoreError
 from batchgen.installed import shipped_path
+from batchgen.store.postgres.holders import who_holds
 from batchgen.store.postgres.locks import MIGRATING, lock_key
+from batchgen.store.postgres.problems import PassingError
 
 APPLICATION = "batchgen 4"  # another number for other tables and columns, until the first release
 _OURS = re.compile(r"^create (?:table|view|sequence) (\w+)", re.MULTILINE)
@@ -50,7 +52,21 @@ def schema_version(connection: psycopg.Connection, address: PostgresAddress) -> 
 
 
 def migrate(connection: psycopg.Connection, address: PostgresAddress, schema: str) -> None:
-    """Bring the database to the newest schema. Raises as `schema_version` does."""
+    """Bring the database to the newest schema. Raises as `schema_version` does, and PassingError
+    where another process does the same, and does not come to an end."""
+    try:
+        _migrate(connection, address, schema)
+    except psycopg.errors.LockNotAvailable as exc:
+        who = who_holds(connection, schema, MIGRATING)
+        raise PassingError(
+            f"{address.name}: another process makes its tables, and has not come to an end "
+            f"({who or 'by now it has'}). Let it finish, continue it if it is stopped (fg), or end "
+            "it.",
+            Remedy.RUN_AGAIN,
+        ) from exc
+
+
+def _migrate(connection: psycopg.Connection, address: PostgresAddress, schema: str) -> None:
     files = migrations()
     with connection.transaction():
         connection.execute(

@@ -11,7 +11,7 @@ import psycopg
 from batchgen.clock import now_ms
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import StoreError
-from batchgen.store.postgres.locks import WRITING, lock_key
+from batchgen.store.postgres.locks import MOVING, WRITING, lock_key
 from batchgen.store.postgres.opening import (
     SET_LOCAL,
     Server,
@@ -230,9 +230,10 @@ def _begin(connection: psycopg.Connection, server: Server) -> None:
     connection.execute(f"set local lock_timeout = '{_WAIT}'".encode())
     connection.execute("set local idle_in_transaction_session_timeout = 0")
     connection.execute(_LANDS_FOR_SURE.encode())
-    connection.execute(
-        "select pg_advisory_xact_lock(%s::int, %s::int)", lock_key(server.schema, WRITING)
-    )
+    for kind in (MOVING, WRITING):
+        connection.execute(
+            "select pg_advisory_xact_lock(%s::int, %s::int)", lock_key(server.schema, kind)
+        )
 
 
 def _base(table: str) -> str:

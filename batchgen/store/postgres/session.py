@@ -25,6 +25,7 @@ from psycopg import errors
 
 from batchgen.database_address import PostgresAddress
 from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
+from batchgen.store.postgres.holders import end_who_stopped, who_holds
 from batchgen.store.postgres.locks import WRITING, lock_key
 from batchgen.store.postgres.opening import SET_LOCAL, STOPPED, Server, connect, follow_clock
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
@@ -55,25 +56,6 @@ _END_IT = (
     b" where backend_xid = $1::text::xid8::xid and $2::int in (pid, 0)"
 )
 _FORGET_EVERY = 100
-
-# Who stopped in the middle of a transaction (a laptop's lid, a machine without power). No timeout
-# of the server's does it: until the end of the pipeline it takes such a client for one at work.
-_END_WHO_STOPPED = b"""
-select count(pg_terminate_backend(a.pid))
-  from pg_locks l join pg_stat_activity a on a.pid = l.pid
- where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid()
-   and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
-   and a.datname = current_database() and a.wait_event = 'ClientRead'
-   and clock_timestamp() - greatest(a.query_start, a.state_change) > $3::text::interval
-"""
-_WHO = b"""
-select concat_ws(', ', nullif(a.application_name, ''), 'pid ' || a.pid, 'from ' || a.client_addr,
-                 a.state)
-  from pg_locks l join pg_stat_activity a on a.pid = l.pid
- where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid()
-   and l.classid = $1::int::oid and l.objid = $2::int::oid and l.objsubid = 2
- order by a.xact_start limit 1
-"""
 
 # A statement that was prepared is not there, or one is there that was not.
 _OTHERS_STATEMENT = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
@@ -118,6 +100,7 @@ class Session:
         self.say_away: Callable[[str], None] = lambda _: None
         self.impatient = threading.Event()  # somebody waits for the end, whichever it is
         self._has_given_up = False  # then a try is enough, until one succeeds
+        self._is_cut = False  # then no other is made for who waits
         self._address = address
         self._connection: psycopg.Connection | None = connection
         self._own = own
@@ -135,12 +118,19 @@ class Session:
     def run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         """What `transaction` gives back, when it is durable; or it raises, and nothing of it is
         there."""
-        self._began_s = time.monotonic()
+        self._began_s, self._is_cut = time.monotonic(), False
         try:
             return self._run(mode, transaction)
         finally:
             self._longest_s = max(self._longest_s, time.monotonic() - self._began_s)
             self._began_s = None
+
+    def run_once(self, mode: Mode, transaction: Callable[[PostgresTransaction], object]) -> None:
+        """As `run`, if the connection is there, and of no other one: nobody waits for it."""
+        try:
+            self._once(mode, transaction, _Attempt())
+        except psycopg.Error as exc:
+            self._has_lost(exc)
 
     def _run(self, mode: Mode, transaction: Callable[[PostgresTransaction], T]) -> T:
         settle_until = time.monotonic() + _SETTLE_S
@@ -186,6 +176,7 @@ class Session:
     def cut(self) -> None:
         """From another thread: who waits for the server hears that the connection is lost. Nothing
         else ends that of a server which stands still, as its network is there."""
+        self._is_cut = self._has_given_up = True
         connection = self._connection
         if connection is None or connection.closed:
             return
@@ -280,6 +271,12 @@ class Session:
             ) from exc
 
     def _connect_again(self, give_up_at: float) -> None:
+        if self._is_cut:
+            raise StoreAwayError(
+                f"{self._address.name}: no answer from the database, and no time to wait for it. "
+                "See that its server goes on.",
+                Remedy.RUN_AGAIN,
+            )
         pause_s, longest_s = _DIAL_AGAIN_S
         is_told = False
         while self._connection is None:
@@ -326,12 +323,8 @@ class Session:
         return row and row[0]
 
     def _end_who_stopped(self) -> bool:
-        """Whether somebody held the lock who has stopped."""
-        key = lock_key(self.server.schema, WRITING)
-        try:
-            return bool(self._ask(_END_WHO_STOPPED, *key, STOPPED))
-        except psycopg.Error:  # of another role's sessions that may not be done
-            return False
+        assert self._connection is not None
+        return end_who_stopped(self._connection, self.server.schema, STOPPED)
 
     def _wait_to_settle(self, until: float, exc: psycopg.Error) -> None:
         """Others write all the time, and to be alone with many takes luck."""
@@ -344,22 +337,17 @@ class Session:
         time.sleep(random.uniform(0.01, 0.05))
 
     def _as_ours(self, exc: psycopg.Error) -> StoreError:
-        if isinstance(exc, errors.LockNotAvailable) and (who := self._who_writes()):
+        assert self._connection is not None
+        who = isinstance(exc, errors.LockNotAvailable) and who_holds(
+            self._connection, self.server.schema, WRITING
+        )
+        if who:
             return StoreBusyError(
                 f"{self._address.name}: another process has kept the database locked for too long "
                 f"({who}). Let it finish, continue it if it is stopped (fg), or end it.",
                 Remedy.RUN_AGAIN,
             )
         return store_error(exc, self._address)
-
-    def _who_writes(self) -> str | None:
-        assert self._connection is not None
-        try:
-            key = list(lock_key(self.server.schema, WRITING))
-            row = Answer(self._connection).execute(_WHO, key).fetchone()
-        except psycopg.Error:
-            return None
-        return None if row is None else str(row[0])
 
 
 def _roll_back(connection: psycopg.Connection) -> None:

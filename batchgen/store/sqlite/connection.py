@@ -83,6 +83,9 @@ class Database:
     def wait_for_server(self, patience_s: float, say: Callable[[str], None]) -> None:
         """There is none."""
 
+    def hurry(self) -> None:
+        """Who writes waits for other processes of this machine alone, and not for long."""
+
     def held_up_s(self) -> float:
         """Who waited for its turn finds its own lease run out."""
         return 0.0
