@@ -316,7 +316,8 @@ class _PostgresChaos:
         machine = self._machines.pop(self._rng.randrange(len(self._machines)))
         self.result.in_flight += self._plan.slots * self._workers_on(machine)
         machine.lose_power()
-        self._machines.append(self._network.machine(f"{machine.name}-again"))
+        place, machines = machine.name.partition("-")[0], self._network.machines
+        self._machines.append(self._network.machine(f"{place}-{len(machines)}"))
 
     def _workers_on(self, machine: Machine) -> int:
         return sum(worker.machine is machine for worker in self._workers)
