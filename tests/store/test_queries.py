@@ -384,6 +384,7 @@ PLANS = {
     "look_up_keys": [
         "MATERIALIZE wanted",
         "SCAN json_each VIRTUAL TABLE INDEX 1:",
+        "USE TEMP B-TREE FOR ORDER BY",
         "SCAN w",
         "SEARCH k USING PRIMARY KEY (key=?) LEFT-JOIN",
         "SEARCH n USING PRIMARY KEY (key=?) LEFT-JOIN",

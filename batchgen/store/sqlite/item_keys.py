@@ -39,18 +39,20 @@ def begin_pass(db: Transaction) -> SeenKeys:
 
 
 def look_up(db: Transaction, keys: Sequence[bytes], seen: SeenKeys) -> dict[bytes, int]:
-    """Those of the keys that are known, with their items; within a pass. In the order of the keys,
-    which touches each page once, and as one row, as for each one Python's lock is waited for."""
+    """Those of the keys that are known, with their items; within a pass. As one row, as for each
+    one Python's lock is waited for."""
     likely = seen.likely(keys)
     if seen.is_enough and seen.may_have(likely):
         _use_table(db, seen)
     elif seen.is_enough and seen.are_all:
         return {}
-    in_order = sorted({*likely})
-    if not in_order:
+    if not likely:
         return {}
-    item_ids = _list(db, "look_up_keys", _packed_keys(in_order))
-    return {key: id_ for key, id_ in zip(in_order, item_ids, strict=True) if id_ is not None}
+    places, item_ids = map(load_json, db.execute("look_up_keys", _packed_keys(likely)).fetchone())
+    found = dict(zip(map(likely.__getitem__, places), item_ids, strict=True))
+    return (
+        {key: id_ for key, id_ in found.items() if id_ is not None} if None in item_ids else found
+    )
 
 
 def append_keys(

@@ -1380,10 +1380,12 @@ insert into temp.waiting_keys (key, item_id) select key, item_id from new_item_k
 
 -- name: look_up_keys
 -- `keys` are the bytes of all of them, one after another, and `numbers` a list from 0 on, one for each.
--- A list of their items, null for those that are not known.
+-- Their numbers in another order, and a list of their items in that, null for those that are not known.
+-- In the order of the keys each page is touched once.
 with wanted as materialized (
-  select substr(:keys, 1 + 16 * value, 16) as key from json_each(:numbers))
-select json_group_array(coalesce(k.item_id, n.item_id))
+  select value as number, substr(:keys, 1 + 16 * value, 16) as key
+    from json_each(:numbers) order by key)
+select json_group_array(w.number), json_group_array(coalesce(k.item_id, n.item_id))
   from wanted w
   left join item_keys k on k.key = w.key
   left join temp.waiting_keys n on n.key = w.key;
