@@ -28,7 +28,8 @@ def say_result(session: Session, result: WorkResult) -> None:
     if stats.halted:
         say(f"halted: {with_hint(stats.halted.why, stats.halted.remedy)}")
         if left:
-            waiting = f"{counted(left, 'item')} {'waits' if left == 1 else 'wait'}"
+            rows = counted(left, "row" if result.of_steps else "item")
+            waiting = f"{rows} {'waits' if left == 1 else 'wait'}"
             say(f"Nothing is lost: {waiting}. Fix that, then run the same command again.")
         return
     if result.until is not None:

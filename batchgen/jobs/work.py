@@ -35,13 +35,15 @@ from batchgen.worker.stats import RunContext, Stats
 class WorkResult(Struct, frozen=True):
     """How a worker's run ended; `counts` are those of its experiments, whoever did the work, and
     `until` is how many done items were wanted of them (None: all). With `stays_stale` the steps
-    make none of their stale rows any more."""
+    make none of their stale rows any more; with `of_steps` there are steps, and the counts are of
+    rows, of which an item has several."""
 
     stats: Stats
     counts: Counts
     signum: int | None
     until: int | None = None
     stays_stale: bool = False
+    of_steps: bool = False
 
     @classmethod
     def nothing_to_do(cls, counts: Counts) -> "WorkResult":
@@ -162,7 +164,11 @@ async def result_of(store: Store, spec: WorkSpec, stop: Stop, stats: Stats) -> W
     counts = await store.counts(spec.experiments, spec.selection)
     signum = stop.signum if stop.drain.is_set() else None
     stays = bool(counts.stale) and not await store.stale_to_ask(spec.experiments)
-    return WorkResult(stats, counts, signum, spec.until, stays)
+    ids = spec.experiments
+    of_steps = any(
+        one.step is not None for one in await store.experiments() if ids is None or one.id in ids
+    )
+    return WorkResult(stats, counts, signum, spec.until, stays, of_steps)
 
 
 def _check_budget(spec: WorkSpec, sections: Sequence[ModelConfig]) -> None:

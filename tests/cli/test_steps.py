@@ -206,6 +206,7 @@ async def test_a_budget_is_that_of_all_steps(two_steps: Project, simulator: Simu
         "work", "--step", "critique", "--max-tokens-total", str(spent + 1)
     )
     assert (halted.code, "halted: the budget" in halted.err) == (4, True)
+    assert "Nothing is lost: 3 rows wait. Fix that" in halted.err
     assert simulator.calls == 3
 
 
