@@ -40,6 +40,7 @@ class Renderer:
 
     def __init__(self, recipe: Recipe, names: AbstractSet[str] = frozenset()) -> None:
         self._recipe = recipe
+        self._is_step = bool(names)
         self._endpoint = ENDPOINTS[recipe.endpoint]
         self._params = _with_schema(recipe.params)
         self._system = compile_template(recipe.system, names) if recipe.system else None
@@ -258,6 +259,11 @@ class Renderer:
         return endpoint.params(asked) | extra_body
 
     def _user_template(self) -> Compiled:
+        if self._user is None and self._is_step:  # the first: later ones must have one
+            raise TemplateError(
+                "the item has variables, but the first step has no user template; set "
+                "steps[0].user to a file, or to {text: ...}."
+            )
         if self._user is None:
             raise TemplateError(
                 "the item has variables, but there is no user template; set prompts.user_prompt, "

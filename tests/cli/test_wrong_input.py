@@ -256,6 +256,12 @@ BAD_LINES = [
         " set prompts.user_prompt, or prompts.user_prompt_path. Or give it here: --prompt"
         " 'Translate into French: {text}'",
     ),
+    settings(
+        "no-user-template-of-a-step",
+        CONFIG + "steps: [{name: draft, system: {text: You write.}}]\n",
+        "pool.jsonl:1: the item has variables, but the first step has no user template; set"
+        " steps[0].user to a file, or to {text: ...}.",
+    ),
     # the shapes of an item
     pool(
         "id-twice",
