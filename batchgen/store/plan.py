@@ -178,9 +178,11 @@ class Plan(Struct):
             self.kept_answers.append(claim | {"answer_seq": attempt_seq})
             return
         outdated = known.outdated.get(claim_of(outcome.item), 0)
+        followed = decision.followed if isinstance(decision, Done) else None
         if attempt is not None and attempt.response is None:
             item = replace(item, parser_id=None)
-        elif _follows_another_plan(item, decision, known.steps):
+        elif followed is not None and known.steps.plan_id(item.experiment_id) != followed.plan_id:
+            # By one that is its chain's no more: its answer is parsed again.
             answer_seq = item.answer_seq if attempt_seq is None else attempt_seq
             self.end(
                 replace(item, answer_seq=answer_seq), Release(), None, now, outdated=outdated
@@ -188,8 +190,8 @@ class Plan(Struct):
             return
         answer = attempt.response if attempt else outcome.item.answer_text
         self.end(item, decision, attempt_seq, now, answer, outdated=outdated)
-        if isinstance(decision, Done) and decision.followed is not None and not outdated:
-            self._follow(item, decision.followed, outcome, known.steps)
+        if followed is not None and not outdated:
+            self._follow(item, followed, outcome, known.steps)
 
     def _follow(self, item: Claimed, followed: "Followed", outcome: Outcome, steps: Steps) -> None:
         """Of the row that was done just now."""
@@ -366,12 +368,6 @@ def parser_of(end: Done | Fail, parser_id: int | None) -> int | None:
     """The parser by which an item with an answer has ended so; None: another could change nothing,
     as it was not read."""
     return parser_id if isinstance(end, Done) or end.reason in _PARSER_REASONS else None
-
-
-def _follows_another_plan(item: Claimed, decision: Decision, steps: Steps) -> bool:
-    """Whether it was followed by a plan that is its chain's no more: its answer is parsed again."""
-    followed = decision.followed if isinstance(decision, Done) else None
-    return followed is not None and steps.plan_id(item.experiment_id) != followed.plan_id
 
 
 def _with_parse_error(outcome: Outcome) -> tuple[Attempt, ...]:

@@ -231,16 +231,16 @@ PLANS = {
         "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "steps_of": [
+        "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)",
+        "LIST SUBQUERY",
         "SCAN wanted VIRTUAL TABLE INDEX 1:",
         "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
-        "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)",
         "MULTI-INDEX OR",
         "INDEX 1",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
         "INDEX 2",
         "SEARCH s USING INDEX experiments_by_step (first_id=?)",
         "SEARCH v USING PRIMARY KEY (experiment_id=? AND number=?)",
-        "USE TEMP B-TREE FOR DISTINCT",
     ],
     "children_of": [
         "SCAN parent VIRTUAL TABLE INDEX 1:",

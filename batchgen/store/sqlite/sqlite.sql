@@ -405,13 +405,14 @@ update work set answer_seq = :answer_seq, second_call = 0
 
 -- name: steps_of
 -- All steps of the chains to which some experiments belong, and the recipes of their new rows.
-select distinct f.id as first_id, f.plan_id, s.id as experiment_id, s.number, v.recipe_id,
-       s.runs_code, s.gathered_by
-  from json_each(:ids) wanted
-  cross join experiments e on e.id = wanted.value and e.step is not null
-  cross join experiments f on f.id = coalesce(e.first_id, e.id)
+select f.id as first_id, f.plan_id, s.id as experiment_id, s.number, v.recipe_id, s.runs_code,
+       s.gathered_by
+  from experiments f
   cross join experiments s on s.id = f.id or s.first_id = f.id
-  cross join variants v on v.experiment_id = s.id and v.number = 1;
+  cross join variants v on v.experiment_id = s.id and v.number = 1
+ where f.id in (select coalesce(e.first_id, e.id)
+                  from json_each(:ids) wanted
+                 cross join experiments e on e.id = wanted.value and e.step is not null);
 
 -- name: add_work_of_children
 -- Of the items from `first` to `last`, which were made in the same transaction. Each is as urgent as

@@ -1,6 +1,5 @@
 """Rows that a transaction has claimed, as the items that a worker gets."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from batchgen.items import Item
 from batchgen.store.server_wants import ServerWant
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions.links import with_links
-from batchgen.store.transactions.rows import rows_of
+from batchgen.store.transactions.rows import listed, rows_of
 
 if TYPE_CHECKING:  # what has no steps need not load them
     from batchgen.store.plan_links import Made
@@ -22,7 +21,7 @@ def items_claimed(
     """Those claimed, each for its server."""
     if not claimed:
         return []
-    found = list(rows_of(db, "claimed_items", Item, {"claimed": json.dumps(claimed)}))
+    found = list(rows_of(db, "claimed_items", Item, {"claimed": listed(claimed)}))
     return with_values(db, found, wants, made)
 
 

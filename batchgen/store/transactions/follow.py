@@ -19,7 +19,7 @@ from batchgen.store.plan_follow import (
     restored_state,
 )
 from batchgen.store.transaction import Transaction
-from batchgen.store.transactions.rows import rows_of
+from batchgen.store.transactions.rows import listed, rows_of
 
 
 def steps_of(db: Transaction, experiment_ids: Iterable[int]) -> Steps:
@@ -32,7 +32,7 @@ def steps_of(db: Transaction, experiment_ids: Iterable[int]) -> Steps:
 def _learn(db: Transaction, steps: Steps, experiment_ids: Iterable[int]) -> None:
     unknown = {id_ for id_ in experiment_ids if id_ not in steps}
     if unknown:
-        steps.add(rows_of(db, "steps_of", StepRow, {"ids": json.dumps(sorted(unknown))}))
+        steps.add(rows_of(db, "steps_of", StepRow, {"ids": listed(sorted(unknown))}))
 
 
 def standing(db: Transaction, item_ids: Iterable[int]) -> list[Standing]:
