@@ -38,6 +38,7 @@ from batchgen.shutdown import uninterrupted
 from batchgen.store import (
     Intake,
     OtherRecipe,
+    PackedItems,
     Store,
     key_of_id,
     keys_of_contents,
@@ -157,9 +158,12 @@ async def _add_chunks(
     items = iter(reader)
     writing: asyncio.Task[None] | None = None
     error: BatchgenError | None = None
+    new_before = 0
     try:
         while error is None:
             rows, error = next_chunk(items, intake)
+            if progress.new > new_before:  # so this chunk may be new, too
+                rows, new_before = PackedItems(rows), progress.new
             if writing is not None:
                 await asyncio.shield(writing)
             else:

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING
 from batchgen.on_demand import names_on_demand
 
 __all__ = [
-    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget",
-    "CallFailure", "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep",
-    "ClaimRequest", "Condemned", "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange",
-    "Experiment", "ExportRecord", "Failed", "FailedCalls", "FailureGroup", "FailureLimit",
-    "FileUse", "FollowRow", "Grant", "Intake", "LiveChains", "LiveFileRecord", "LivePage",
-    "MadeOf", "Moved", "NewRows", "OrderChange", "Orders", "OtherRecipe", "Pace", "ParseWatch",
-    "ParserCount", "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow",
-    "Seat", "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
+    "Acquitted", "Added", "AnswerChoice", "AnswerDetails", "AskedServer", "Budget", "CallFailure",
+    "CallTotals", "Chain", "ChainIntake", "ChainRow", "ChainStep", "ClaimRequest", "Condemned",
+    "CountNew", "Counts", "EndedAnswer", "EndedItem", "Exchange", "Experiment", "ExportRecord",
+    "Failed", "FailedCalls", "FailureGroup", "FailureLimit", "FileUse", "FollowRow", "Grant",
+    "Intake", "LiveChains", "LiveFileRecord", "LivePage", "MadeOf", "Moved", "NewRows",
+    "OrderChange", "Orders", "OtherRecipe", "Pace", "PackedItems", "ParseWatch", "ParserCount",
+    "Parsers", "ReadStore", "RecipeChoice", "Reparsed", "Reservation", "ResultRow", "Seat",
+    "Selection", "ServerWant", "Spent", "StaleRow", "StepIntake", "Store", "StoredAttempt",
     "StoredItem", "StoredParser", "Trial", "Twin", "UnknownCall", "WorkerRow", "key_of_content",
     "key_of_id", "keys_of_contents", "literal_parts", "move_tables", "open_store",
     "open_store_if_there", "read_store", "server_key", "server_keys",
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         server_keys,
     )
     from batchgen.store.store import CountNew, Store, open_store, open_store_if_there
+    from batchgen.store.transactions.packed import PackedItems
     from batchgen.store.transactions.parsers import Parsers
     from batchgen.store.transactions.seat import Seat
     from batchgen.store.transactions.watch import ParseWatch
@@ -118,5 +119,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_on_demand(
         __name__, __all__, "records", "reading", "values", "server_wants", "keys", "failure_groups",
-        "chain_records", "store", "transactions.watch", "moving",
+        "chain_records", "store", "transactions.packed", "transactions.watch", "moving",
     )  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from batchgen.store import Added, OtherRecipe, open_store, seen_keys
+from batchgen.items import NewItem
+from batchgen.store import Added, OtherRecipe, PackedItems, open_store, seen_keys
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite import item_keys
 from batchgen.store.transactions import intake, look, verify
@@ -207,3 +208,30 @@ def test_ids_and_samples_are_stored_with_those_that_have_none(table: Table) -> N
         ("b", '{"id": "b", "v": 2}', 1, None), ("b", '{"id": "b", "v": 2}', 2, 3),
         (None, '{"v": 3}', 1, None), (None, '{"v": 3}', 2, 5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [
+    ["new", "other"], ["new", "known"], ["new", "new"], ["known"], ["known", "known", "new"], [],
+    ["b: new", "other"], ["b: new", "a: changed", "new"], ["new", "b: new", "b: again"],
+])  # fmt: skip
+@pytest.mark.parametrize("samples", [1, 2])
+def test_items_packed_beforehand_are_stored_as_those_that_are_not(
+    tmp_path: Path, chunk: list[str], samples: int
+) -> None:
+    stored = []
+    for name, kind in (("one.db", list), ("other.db", PackedItems)):
+        with open_table(tmp_path / name) as table:
+            into = replace(table.begin(), samples=samples)
+            table.add(into, [_item("known"), _item("a: known"), _item("\u4e2d\u6587")])
+            into = replace(table.begin(), samples=samples)
+            added = table.add(into, kind(map(_item, chunk)))
+            rows = "select id, custom_id, input, sample, sample_of from items order by id"
+            stored.append((added, table.db.execute(rows).fetchall()))
+            assert verify.verify_tables(table.transaction) == []
+    assert stored[0] == stored[1]
+
+
+def _item(text: str) -> NewItem:
+    """`id: content`, or a content alone."""
+    custom_id, _, content = text.rpartition(": ")
+    return new_item({"v": content}, custom_id=custom_id or None)

@@ -28,7 +28,7 @@ from batchgen.store.sqlite.item_keys import (
 from batchgen.store.transaction import Transaction
 from batchgen.store.transactions import additions
 from batchgen.store.transactions.new_rows import NewRow
-from batchgen.store.transactions.packed import packed
+from batchgen.store.transactions.packed import PackedItems, packed
 from batchgen.store.transactions.rows import listed
 from batchgen.store.values import Added, Intake, NewRows
 
@@ -41,6 +41,7 @@ class _Pass(Struct, frozen=True):
 
     db: Transaction
     seen: SeenKeys
+    items: Sequence[NewItem] = ()
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         return look_up(self.db, keys, self.seen)
@@ -55,23 +56,29 @@ class _Pass(Struct, frozen=True):
         note_keys(self.db, keys, first, self.seen)
 
     def add_rows(self, intake: Intake, rows: Sequence[NewRow], first: int, priority: int) -> None:
-        named = [row.item.custom_id for row in rows if row.item.custom_id]
-        texts, spans = packed([*[row.item.input_json for row in rows], *named])
-        of_texts: Sequence[object] = spans[: len(rows)]
-        more = bool(named) or intake.samples > 1
-        if more:
-            of_ids = iter(spans[len(rows) :])
-            of_texts = [
-                (span, next(of_ids) if row.item.custom_id else None, row.sample, row.sample_of)
-                for span, row in zip(of_texts, rows, strict=True)
+        texts, spans = self._texts(intake, rows)
+        ids, of_ids = packed([row.item.custom_id for row in rows if row.item.custom_id])
+        if more := bool(of_ids) or intake.samples > 1:
+            of_id = iter(of_ids)
+            spans = [
+                (span, next(of_id) if row.item.custom_id else None, row.sample, row.sample_of)
+                for span, row in zip(spans, rows, strict=True)
             ]
         self.db.execute("add_items", {
             "first": first, "experiment_id": intake.experiment_id, "variant": intake.variant,
-            "recipe_id": intake.recipe_id, "texts": texts, "spans": listed(of_texts), "more": more,
+            "recipe_id": intake.recipe_id, "texts": texts, "ids": ids, "spans": listed(spans),
+            "more": more,
         })  # fmt: skip
         append_keys(self.db, [row.key for row in rows], first, self.seen)
         row = {"first": first, "priority": priority, "experiment_id": intake.experiment_id}
         self.db.execute("add_work", row)
+
+    def _texts(self, intake: Intake, rows: Sequence[NewRow]) -> tuple[bytes, Sequence[object]]:
+        """As they are packed already, when all the items are new."""
+        items = self.items
+        if isinstance(items, PackedItems) and len(rows) == len(items) and intake.samples == 1:
+            return items.texts, items.spans
+        return packed(row.item.input_json for row in rows)
 
 
 def add_items(
@@ -80,7 +87,7 @@ def add_items(
 ) -> Added:  # fmt: skip
     """`begun` is called first."""
     begun()
-    return additions.add_items(db, _Pass(db, intake.seen), intake, items, priority)
+    return additions.add_items(db, _Pass(db, intake.seen, items), intake, items, priority)
 
 
 def begin_count(db: Transaction) -> int:

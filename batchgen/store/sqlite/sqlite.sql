@@ -1450,13 +1450,13 @@ select coalesce((select seq from sqlite_sequence where name = :name), 0);
 
 -- name: add_items
 -- `texts` and `spans` are as packed.py makes them. If `:more`, a span is a list: the span itself, that of
--- the item's id, its sample number and its first sample, or nulls.
+-- the item's id in `ids`, its sample number and its first sample, or nulls.
 insert into items (id, experiment_id, variant, recipe_id, input, custom_id, sample, sample_of)
 select :first + key, :experiment_id, :variant, :recipe_id,
        iif(:more, cast(substr(:texts, json_extract(value, '$[0]') >> 32,
                               json_extract(value, '$[0]') & 4294967295) as text),
                   cast(substr(:texts, value >> 32, value & 4294967295) as text)),
-       iif(:more, cast(substr(:texts, json_extract(value, '$[1]') >> 32,
+       iif(:more, cast(substr(:ids, json_extract(value, '$[1]') >> 32,
                               json_extract(value, '$[1]') & 4294967295) as text), null),
        iif(:more, json_extract(value, '$[2]'), null), iif(:more, json_extract(value, '$[3]'), null)
   from json_each(:spans);

@@ -6,6 +6,17 @@ works, each waits for its turn. One statement for all of them lets go of it once
 
 from collections.abc import Iterable
 
+from batchgen.items import NewItem
+
+
+class PackedItems(list[NewItem]):
+    """Items whose texts are packed already: by who reads them, while another thread writes those
+    before them."""
+
+    def __init__(self, items: Iterable[NewItem]) -> None:
+        super().__init__(items)
+        self.texts, self.spans = packed(item.input_json for item in self)
+
 
 def packed(texts: Iterable[str]) -> tuple[bytes, list[int]]:
     """The bytes of all texts, and a number for each: at which byte it begins, from 1 on, times
