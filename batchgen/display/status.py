@@ -172,7 +172,7 @@ def failed_calls_text(failed_calls: Mapping[CallFailure, int] | Mapping[str, int
 def retried_text(calls: int, failed_calls: Mapping[CallFailure, int]) -> str:
     """So many calls, and what they had brought."""
     failed = failed_calls_text(failed_calls)
-    return f"retried {calls:,}{f' ({failed})' if failed else ''}"
+    return f"retried {calls:,}{f' (failed calls: {failed})' if failed else ''}"
 
 
 def _held_text(held: Held, trouble: str, at_ms: int) -> str:

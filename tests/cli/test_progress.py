@@ -152,7 +152,7 @@ async def test_the_display_says_that_and_why_the_worker_pauses(
     project.pool(words(1))
     run = await terminal.start(project, "run", "pool.jsonl")
     await terminal.shows(r"paused for 2 s: .*429")
-    shown = "done 1   failed 0   in flight   0   retried 1 (429 rate_limit x 1)"
+    shown = "done 1   failed 0   in flight   0   retried 1 (failed calls: 429 rate_limit x 1)"
     assert shown in await terminal.last_lines(run)
     assert run.returncode == 0
 
