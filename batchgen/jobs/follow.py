@@ -16,7 +16,7 @@ from batchgen.errors import ParseError
 from batchgen.items import Fail, Reason
 from batchgen.jobs.missing_lists import count_without_list, read_again_without_list
 from batchgen.prompts.chain_row import ChainRow
-from batchgen.store import Chain, EndedItem, FollowRow, Reparsed, Store
+from batchgen.store import Chain, Counts, EndedItem, FollowRow, Reparsed, Store
 
 if TYPE_CHECKING:
     from batchgen.jobs.missing_lists import Readers
@@ -111,7 +111,8 @@ async def count_other_followers(store: Store, there: Chain, plan: "Plan") -> Fol
 
 
 async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:
-    """Rows of gathering steps that were added: one for each item, or row that has gathered."""
+    """Rows of gathering steps that were added: one for each item, or row that has gathered, as far
+    as these are done; some may wait for others that come after them."""
     found: Counter[str] = Counter()
     counts = await store.counts_by_experiment()
     ids = {step.number: step.experiment_id for step in there.steps}
@@ -119,9 +120,20 @@ async def _gatherings(store: Store, there: Chain, plan: "Plan") -> Counter[str]:
         if plan.steps[number].gather:
             before = max(0, plan.gathering_before(number))
             rows = found[plan.steps[before].name] if before not in ids else 0
-            root = counts.get(ids.get(before, 0))
-            found[plan.steps[number].name] = rows or (root.total if root is not None else 0)
+            root = counts.get(ids.get(before, 0), Counts())
+            if before == 0:
+                rows = await _items_of(store, ids[0], root)
+            found[plan.steps[number].name] = rows or root.finished
     return found
+
+
+async def _items_of(store: Store, first_id: int, counts: Counts) -> int:
+    """Of so many finished rows of the first step, which are samples of them."""
+    items = after = 0
+    while page := await store.sample_page(first_id, after):
+        after = max(page.values())
+        items += len({*page.values()})
+    return round(counts.finished * items / counts.total) if counts.total else 0
 
 
 def _followed_or_none(chain: Chain, row: FollowRow) -> "Followed | None":

@@ -89,7 +89,8 @@ class StepsEstimate:
         for number, step in enumerate(self._steps):
             waits = 0 if step is first else waiting.get(step.name, 0)
             if step.gathers:
-                follow, waits = 0, waits + min(waited, step.not_made(first, self._samples))
+                not_made = step.not_made(first, self._samples) - made.get(step.name, 0)
+                follow, waits = 0, waits + min(waited, max(0, not_made))
             decides = step.decides_after(decides) if follow else (False, False)
             known = asked_anew.get(step.name, 0) + waits
             is_known = unmade_from is None or number < unmade_from

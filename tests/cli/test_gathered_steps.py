@@ -134,6 +134,34 @@ async def test_what_more_samples_of_known_items_make_stale_is_told(
     assert "stale" not in again.out
 
 
+@pytest.mark.parametrize("until", ["2", "6"])
+async def test_a_gathering_that_is_added_is_told_once_an_item(
+    project: Project, simulator: Simulator, until: str
+) -> None:
+    def steps(more: str = "") -> None:
+        project.config(
+            "output_data: {experiment_name: demo}\n"
+            "steps:\n"
+            "  - {name: draft, user: {text: 'Write of {topic}'}}\n"
+            f"  - {{name: score, user: {{text: 'Score {{draft}}'}}}}\n{more}"
+        )
+
+    steps()
+    project.pool(topics(3))
+    run = ("run", "pool.jsonl", "--samples", "2")
+    await project.batchgen("enqueue", *run[1:])
+    await project.batchgen("work", "--step", "draft", "-c", "1", "--max-items", until)
+    if until == "6":
+        await project.batchgen("work")
+    calls = simulator.calls
+    steps("  - {name: best, gather: scores, user: {text: 'Best of {scores}'}}\n")
+    dry = (await project.batchgen("enqueue", *run[1:], "--dry-run", "--json")).json
+    assert dry["made"] == {"best": 1 if until == "2" else 3}
+    assert dry["steps"][2]["calls"] == 3
+    assert (await project.batchgen(*run)).code == 0
+    assert simulator.calls - calls == sum(step["calls"] for step in dry["steps"])
+
+
 async def test_what_new_rows_before_a_gathering_make_stale_is_told(project: Project) -> None:
     def steps(each: str) -> None:
         project.config(
