@@ -80,7 +80,7 @@ def locked(database: "DatabaseAddress", table: str | None = None) -> Iterator[St
 
 def _ask_server(database: "PostgresAddress", sql: str, parameters: Parameters) -> list[Any]:
     from batchgen.store.postgres.opening import connect  # here: most tests need no driver
-    from batchgen.store.postgres.transaction import Answer
+    from batchgen.store.postgres.pipeline import Pipeline
 
     given = {f":{name}": value for name, value in parameters.items()} if isinstance(
         parameters, Mapping
@@ -90,7 +90,8 @@ def _ask_server(database: "PostgresAddress", sql: str, parameters: Parameters) -
     first, *more = sql.split("?")
     text = first + "".join(f"${n}{piece}" for n, piece in enumerate(more, start=1))
     with closing(connect(database)[0]) as connection:
-        answer = Answer(connection).execute(text.encode(), [*(given.values() or parameters)])
+        values = [*(given.values() or parameters)]
+        answer = Pipeline(connection, prepares=False).send(text.encode(), values)
         return answer.fetchall() if answer.description else []
 
 

@@ -10,9 +10,10 @@ from batchgen.items import NewItem
 from batchgen.store import Added, Intake, NewRows
 from batchgen.store.postgres.additions import Chunk, Pass
 from batchgen.store.postgres.opening import connect
+from batchgen.store.postgres.pipeline import Pipeline
 from batchgen.store.postgres.pool_memory import NewKeys
 from batchgen.store.postgres.session import ALONE, Session
-from batchgen.store.postgres.transaction import Answer, PostgresTransaction
+from batchgen.store.postgres.transaction import PostgresTransaction
 from batchgen.store.seen_keys import SeenKeys
 from batchgen.store.sqlite import additions
 from batchgen.store.sqlite.item_keys import begin_pass
@@ -96,7 +97,8 @@ class PostgresEngine:
         self._chunk: Chunk | None = None
         self._emptying = b""
         self._own: dict[str, object] = {"this_worker": 0, "this_machine": machine}
-        self._looking, server = connect(address)
+        connection, server = connect(address)
+        self._looking = Pipeline(connection, prepares=False)
         self._session = Session(address, *connect(address), self._own)
         self.transaction = PostgresTransaction(self._looking, server.schema, self._own)
 
@@ -114,8 +116,8 @@ class PostgresEngine:
     def query(self, sql: str, parameters: Sequence[Any]) -> tuple[list[str], list[Any]]:
         pieces = sql.split("?")
         text = pieces[0] + "".join(f"${n}{piece}" for n, piece in enumerate(pieces[1:], start=1))
-        cursor = Answer(self._looking).execute(text.encode(), list(parameters))
-        names = [column.name for column in cursor.description or ()]
+        cursor = self._looking.send(text.encode(), list(parameters))
+        names = [name for (name,) in cursor.description]
         return names, cursor.fetchall() if names else []
 
     def begin_pass(self, db: Transaction) -> SeenKeys:
@@ -143,15 +145,15 @@ class PostgresEngine:
         """Without rows, and all numbers begin anew, as in a database that was made a moment ago.
         Far quicker than to make one, and what is prepared stays prepared."""
         if not self._emptying:
-            found = self._looking.execute(_EMPTYING).fetchone()
+            found = self._looking.connection.execute(_EMPTYING).fetchone()
             assert found is not None
             self._emptying = str(found[0]).encode()
-        self._looking.execute(self._emptying, prepare=False)
+        self._looking.connection.execute(self._emptying, prepare=False)
         self._pass = Pass()
 
     def close(self) -> None:
         self._session.close()
-        self._looking.close()
+        self._looking.connection.close()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ async def database(postgres: PostgresAddress) -> AsyncIterator[Database]:
 
 def add_recipe(db: PostgresTransaction, digest: bytes = b"d" * 32, body: str = "{}") -> int:
     rows = db.execute("add_recipe", {"digest": digest, "body": body, "now": 1})
-    return int(rows.fetchone()[0])  # type: ignore[index]
+    return int(rows.fetchone()[0])
 
 
 def recipe(db: PostgresTransaction, number: int) -> Any:
@@ -35,7 +35,7 @@ def recipe(db: PostgresTransaction, number: int) -> Any:
 
 
 def backend(db: PostgresTransaction) -> int:
-    return db.connection.info.backend_pid
+    return db.pipeline.connection.info.backend_pid
 
 
 async def test_what_was_written_is_there_for_others(database: Database) -> None:
@@ -184,7 +184,7 @@ async def test_who_keeps_the_database_locked_is_named(
         return backend(db)
 
     async with open_database(database.address, create=False) as other:
-        await other.read(lambda db: db.connection.execute("set lock_timeout = '100ms'"))
+        await other.read(lambda db: db.pipeline.send(b"set lock_timeout = '100ms'"))
         holding = asyncio.create_task(database.write(hold))
         await asyncio.to_thread(begun.wait)
         with pytest.raises(StoreBusyError) as caught:
@@ -271,7 +271,7 @@ async def test_the_server_sees_by_itself_that_a_machine_is_gone(
 
     def settings(db: PostgresTransaction) -> list[Any]:
         text = "select setting from pg_settings where name ~ '^tcp_' order by name"
-        return [row[0] for row in db.connection.execute(text.encode())]
+        return [row[0] for row in db.pipeline.send(text.encode())]
 
     by_tcp = postgres_server.asking_for_a_password(postgres, "secret")
     async with open_database(by_tcp, create=False) as database:
@@ -281,7 +281,7 @@ async def test_the_server_sees_by_itself_that_a_machine_is_gone(
 def settings_of(db: PostgresTransaction) -> list[Any]:
     names = "('enable_seqscan', 'idle_in_transaction_session_timeout', 'plan_cache_mode')"
     text = f"select setting from pg_settings where name in {names} order by name"
-    return [row[0] for row in db.connection.execute(text.encode())]
+    return [row[0] for row in db.pipeline.send(text.encode())]
 
 
 @pytest.mark.parametrize("more", ["", "&prepare=no"])
@@ -300,7 +300,7 @@ async def test_statements_that_are_gone_from_the_session_are_prepared_no_more(
     def deallocate(db: PostgresTransaction) -> None:
         """Unseen by the driver, as what a pooler does."""
         text = b"do $$ begin execute 'deallocate all'; end $$"
-        db.connection.execute(text, prepare=False)
+        db.pipeline.send(text)
 
     await database.read(recipe, number)
     await database.read(deallocate)

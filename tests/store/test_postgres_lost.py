@@ -33,7 +33,7 @@ class Writer:
     def __call__(self, db: PostgresTransaction) -> int:
         self.runs += 1
         row = {"digest": self.digest, "body": "{}", "now": self.runs}
-        return int(db.execute("add_recipe", row).fetchone()[0])  # type: ignore[index]
+        return int(db.execute("add_recipe", row).fetchone()[0])
 
     def without_waiting(self, db: PostgresTransaction) -> None:
         """For any answer."""
@@ -78,7 +78,7 @@ class CrashedWriter(Writer):
     def __call__(self, db: PostgresTransaction) -> int:
         added = super().__call__(db)
         if self.runs == 1:
-            row = db.connection.execute("select pg_current_xact_id()::text::bigint").fetchone()
+            row = db.pipeline.send(b"select pg_current_xact_id()::text::bigint").fetchone()
             assert row is not None
             self.server.crash()
             self.server.start()

@@ -9,7 +9,7 @@ from batchgen.database_address import PostgresAddress
 from batchgen.items import Done, Item, Outcome
 from batchgen.limits import Limits, Told
 from batchgen.store import ClaimRequest, Seat, ServerWant, Trial, calls_ahead, open_store
-from batchgen.store.postgres.transaction import Answer
+from batchgen.store.postgres.pipeline import Pipeline
 from tests.kits.table import SERVER, Table, answered, open_table
 
 
@@ -25,14 +25,13 @@ class Waits:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        fetch = Answer._fetch_pipeline
+        wait = Pipeline.wait
 
-        def counted(answer: Answer) -> None:
-            if answer.pgresult is None and answer.connection._pipeline is not None:
-                self.n += 1
-            fetch(answer)
+        def counted(pipeline: Pipeline) -> None:
+            self.n += 1
+            wait(pipeline)
 
-        monkeypatch.setattr(Answer, "_fetch_pipeline", counted)
+        monkeypatch.setattr(Pipeline, "wait", counted)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ connection   a database opened by one process: its transactions, on a thread of 
 thread       which is that thread, and who has no time to wait for it
 reading      the same for who only reads
 session      one connection, and transactions on it that are brought to a known end
-transaction  what a transaction function is given; how statements go out and come back
+transaction  what a transaction function is given
+pipeline     how statements go out, and their answers come back
 opening      how a connection is made, and what the server is
 migrate      the schema, from migrations/postgres/*.sql
 sql          the statements, of postgres.sql and transactions/common.sql

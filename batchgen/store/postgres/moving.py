@@ -19,6 +19,7 @@ from batchgen.store.postgres.opening import (
     open_schema,
     refuse_read_only,
 )
+from batchgen.store.postgres.pipeline import Pipeline
 from batchgen.store.postgres.problems import store_errors
 from batchgen.store.postgres.processes import has_ended
 from batchgen.store.postgres.transaction import PostgresTransaction
@@ -54,7 +55,9 @@ class _End:
         self.name = address.name
         self.connection = connection
         own = {"this_worker": 0, "this_machine": ""}  # files have their machine in each row
-        self.transaction = PostgresTransaction(connection, server.schema, own)
+        self.transaction = PostgresTransaction(
+            Pipeline(connection, prepares=False), server.schema, own
+        )
 
     def busy(self) -> str | None:
         for name, host, boot_id, pid in self.connection.execute(_BUSY):

@@ -28,8 +28,9 @@ from batchgen.errors import Remedy, StoreAwayError, StoreBusyError, StoreError
 from batchgen.store.postgres.holders import end_who_stopped, who_holds
 from batchgen.store.postgres.locks import WRITING, lock_key
 from batchgen.store.postgres.opening import SET_LOCAL, STOPPED, Server, connect, follow_clock
+from batchgen.store.postgres.pipeline import Answer, Pipeline
 from batchgen.store.postgres.problems import is_lost, is_worth_another_try, store_error
-from batchgen.store.postgres.transaction import Answer, MustBeAlone, PostgresTransaction
+from batchgen.store.postgres.transaction import MustBeAlone, PostgresTransaction
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ class Session:
         self._is_cut = False  # then no other is made for who waits
         self._address = address
         self._connection: psycopg.Connection | None = connection
+        self._pipeline: Pipeline | None = None
         self._own = own
         self._id, self._notes = secrets.randbits(63), 0
         self._began_s: float | None = None  # of the monotonic clock; none: none is under way
@@ -190,7 +192,7 @@ class Session:
         if self._connection is None:
             return
         with suppress(psycopg.Error):
-            Answer(self._connection).execute(_FORGET_ALL, [self._id])
+            Pipeline(self._connection, prepares=False).send(_FORGET_ALL, [self._id])
         self._connection.close()
 
     def _once(
@@ -200,42 +202,46 @@ class Session:
         if connection is None:
             raise psycopg.OperationalError("the connection was lost")
         try:
-            with connection.pipeline():
-                number = self._begin(connection, mode, attempt)
-                result = transaction(self._transaction(connection, mode))
+            pipeline = self._pipeline_of(connection)
+            with pipeline.under_way():
+                number = self._begin(pipeline, mode, attempt)
+                result = transaction(self._transaction(pipeline, mode))
                 if number is not None:
                     attempt.result = result
-                    attempt.number = number.fetchone()[1]  # type: ignore[index]
-                connection.execute(b"commit")
+                    attempt.number = number.fetchone()[1]
+                pipeline.send(b"commit")
         except BaseException:
             _roll_back(connection)
             raise
         return result
 
-    def _transaction(self, connection: psycopg.Connection, mode: Mode) -> PostgresTransaction:
-        is_alone = mode.alone is not False
-        return PostgresTransaction(connection, self.server.schema, self._own, is_alone=is_alone)
+    def _pipeline_of(self, connection: psycopg.Connection) -> Pipeline:
+        if self._pipeline is None or self._pipeline.connection is not connection:
+            self._pipeline = Pipeline(connection, prepares=self.server.prepares)
+        return self._pipeline
 
-    def _begin(
-        self, connection: psycopg.Connection, mode: Mode, attempt: _Attempt
-    ) -> Answer | None:
+    def _transaction(self, pipeline: Pipeline, mode: Mode) -> PostgresTransaction:
+        is_alone = mode.alone is not False
+        return PostgresTransaction(pipeline, self.server.schema, self._own, is_alone=is_alone)
+
+    def _begin(self, pipeline: Pipeline, mode: Mode, attempt: _Attempt) -> Answer | None:
         """The number of what writes."""
-        connection.execute(mode.begin)
+        pipeline.send(mode.begin)
         if not self.server.prepares:
-            connection.execute(SET_LOCAL.encode())
+            pipeline.send(SET_LOCAL.encode())
         if mode is SETTLED:
-            connection.execute(f"set local lock_timeout = {_SETTLING_MS}")
+            pipeline.send(f"set local lock_timeout = {_SETTLING_MS}".encode())
         if mode.lock is None:
             return None
         key = lock_key(self.server.schema, WRITING)
         if not mode.writes:
-            Answer(connection).execute(mode.lock, key)
+            pipeline.send(mode.lock, key)
             return None
         self._notes = attempt.note = self._notes + 1
-        attempt.pid = connection.info.backend_pid if self.server.prepares else 0
-        locked = Answer(connection).execute(mode.lock, [*key, self._id, attempt.note])
+        attempt.pid = pipeline.connection.info.backend_pid if self.server.prepares else 0
+        locked = pipeline.send(mode.lock, [*key, self._id, attempt.note])
         if attempt.note % _FORGET_EVERY == 0:
-            Answer(connection).execute(_FORGET, [self._id, attempt.note])
+            pipeline.send(_FORGET, [self._id, attempt.note])
         return locked
 
     def _prepare_no_more(self) -> None:
@@ -319,7 +325,7 @@ class Session:
 
     def _ask(self, text: bytes, *values: object) -> object:
         assert self._connection is not None
-        row = Answer(self._connection).execute(text, values).fetchone()
+        row = Pipeline(self._connection, prepares=False).send(text, values).fetchone()
         return row and row[0]
 
     def _end_who_stopped(self) -> bool:

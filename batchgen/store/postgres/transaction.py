@@ -1,46 +1,23 @@
 """A transaction on a connection to PostgreSQL: its statements by name.
 
-The connection is in pipeline mode: a statement is sent when it is given, and its answer is waited
-for only when somebody asks for it. So what is written costs no way to the server and back, and of
-several reads that are begun together all cost one.
+Its pipeline waits for an answer only when somebody asks for it. So what is written costs no way to
+the server and back, and of several reads that are begun together all cost one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import psycopg
-from psycopg import RawCursor
 
 from batchgen.store.postgres.adapting import as_json
 from batchgen.store.postgres.locks import lock_keys
+from batchgen.store.postgres.pipeline import Answer, Pipeline
 from batchgen.store.postgres.sql import STATEMENTS, Statement
 
 _NOTHING: Mapping[str, object] = {}
 _LOCK = (
-    "select pg_advisory_xact_lock($1::int, key::int) from json_array_elements_text($2::json) key"
+    b"select pg_advisory_xact_lock($1::int, key::int) from json_array_elements_text($2::json) key"
 )
 _NEW = b"select new_numbers($1, $2)"
-_SOME_ROWS = 100
 _NUMBERS = ("items", "attempts", "results")
-
-
-class Answer(RawCursor[tuple[Any, ...]]):
-    """Also what a cursor knows without a row is waited for."""
-
-    @property
-    def rowcount(self) -> int:
-        self._fetch_pipeline()
-        return self._rowcount
-
-    @property
-    def description(self) -> Any:
-        self._fetch_pipeline()
-        return super().description
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:  # type: ignore[override]
-        """Some at a time, as each time that the driver is asked takes longer than a row."""
-        while some := self.fetchmany(_SOME_ROWS):
-            yield from some
 
 
 class MustBeAlone(Exception):  # noqa: N818  no error: the transaction begins anew
@@ -48,20 +25,20 @@ class MustBeAlone(Exception):  # noqa: N818  no error: the transaction begins an
 
 
 class PostgresTransaction:
-    """See `batchgen.store.transaction`. Begun and ended by who has the connection.
+    """See `batchgen.store.transaction`. Begun and ended by who has the pipeline.
 
     `own` are the parameters that the engine gives to statements by itself: `this_worker`, the
     number of the worker that writes (0: none), and `this_machine`, where its files are.
     """
 
-    __slots__ = ("_is_alone", "_own", "_schema", "connection")
+    __slots__ = ("_is_alone", "_own", "_schema", "pipeline")
     is_far = True
 
     def __init__(
-        self, connection: psycopg.Connection, schema: str, own: Mapping[str, object], *,
+        self, pipeline: Pipeline, schema: str, own: Mapping[str, object], *,
         is_alone: bool = True,
     ) -> None:  # fmt: skip
-        self.connection = connection
+        self.pipeline = pipeline
         self._schema = schema
         self._own = own
         self._is_alone = is_alone
@@ -77,8 +54,8 @@ class PostgresTransaction:
     ) -> list[tuple[Any, ...]]:  # fmt: skip
         """All that a statement gives back: of thousands, read without a step in Python for each."""
         statement = STATEMENTS[name]
-        answer = Answer(self.connection)
-        return answer.execute(statement.text, statement.values(parameters), binary=True).fetchall()
+        values = statement.values(parameters)
+        return self.pipeline.send(statement.text, values, binary=True).fetchall()
 
     def execute_many(self, name: str, rows: Sequence[Mapping[str, object]]) -> int:
         """One statement for all of the rows, which it has as `:rows`. Nobody waits for it, so it
@@ -93,8 +70,8 @@ class PostgresTransaction:
     def begin_new(self, table: str, n: int) -> Callable[[], int]:
         if not n:
             return int
-        begun = Answer(self.connection).execute(_NEW, [table, n])
-        return lambda: int(begun.fetchone()[0])  # type: ignore[index]
+        begun = self.pipeline.send(_NEW, [table, n])
+        return lambda: int(begun.fetchone()[0])
 
     def newest(self, table: str) -> int:
         assert table in _NUMBERS
@@ -108,16 +85,12 @@ class PostgresTransaction:
 
     def lock(self, kind: str, keys: Sequence[object] = ()) -> None:
         first, seconds = lock_keys(self._schema, kind, keys or [""])
-        Answer(self.connection).execute(_LOCK, [first, str(seconds)])
+        self.pipeline.send(_LOCK, [first, str(seconds)])
 
     def _run(self, statement: Statement, parameters: Mapping[str, object]) -> Answer:
         if statement.takes_own:
             parameters = {**self._own, **parameters}
-        answer = Answer(self.connection)
-        answer.execute(statement.text, statement.values(parameters))
-        return answer
+        return self.pipeline.send(statement.text, statement.values(parameters))
 
     def _fetched(self, text: str, values: list[object]) -> tuple[Any, ...]:
-        row = Answer(self.connection).execute(text.encode(), values).fetchone()
-        assert row is not None
-        return row
+        return tuple(self.pipeline.send(text.encode(), values).fetchone())
