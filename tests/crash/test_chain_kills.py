@@ -22,8 +22,6 @@ from tests.kits.pipelines import pool as pool_of
 from tests.kits.processes import Process
 from tests.kits.project import Project
 
-pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
-
 ITEMS = 14
 SLOTS = 3
 _LOOK_EVERY_S = 0.005
@@ -92,7 +90,7 @@ async def answered_but_not_committed(job: ChainsJob, n: int) -> AsyncIterator[li
     async with waiting_in_the_middle(job, n) as workers:
         with locked(job.project.database):
             job.simulator.release()
-            pid = await at_the_write_lock(job.project.file, [each.pid for each in workers])
+            pid = await at_the_write_lock(job.project.database, [each.pid for each in workers])
             yield sorted(workers, key=lambda each: each.pid != pid)
 
 

@@ -2,7 +2,8 @@
 pool and among rows that are half done: what comes out is what a calm run with the same edits
 exports, each call was made as often as there, and what was edited cost what the message had said.
 
-`JUDGED_ITEMS=2000` in the environment for the whole of it (`--slow`); a few by default.
+`JUDGED_ITEMS=2000` in the environment for the whole of it; a few by default. On both engines; what
+a calm run exports is SQLite's.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from signal import SIGKILL
 
 import pytest
 
+from batchgen.database_address import PostgresAddress
 from batchgen.simulate import Simulator
 from tests.kits.crashes import contradictions, send
 from tests.kits.pipelines import (
@@ -25,12 +27,13 @@ from tests.kits.pipelines import (
     asked_again,
     calm_run,
     exported_text,
+    in_a_file,
     pool,
 )
 from tests.kits.processes import Process
 from tests.kits.project import Project
 
-pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
+pytestmark = [pytest.mark.slow, pytest.mark.on_both_engines]
 
 ITEMS = int(os.environ.get("JUDGED_ITEMS", "200"))
 WORKERS, SLOTS = 3, 8
@@ -152,17 +155,17 @@ async def until_killed_in_the_middle(job: Job, calls: int) -> None:
     job.simulator.release()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", JUDGED, ids=lambda pipeline: pipeline.name)
 async def test_kills_and_edits_leave_what_a_calm_run_with_the_same_edits_does(
-    pipeline: Pipeline, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path, server: PostgresAddress | None
 ) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}, {ITEMS} items")
     calm_server, simulator = Simulator(), Simulator(latency=LATENCY)
     async with calm_server.running(), simulator.running():
-        calm = Job(pipeline, Project(tmp_path / "calm", calm_server.base_url), calm_server, calmly)
-        project = Project(tmp_path / "killed", simulator.base_url)
+        in_peace = Project(tmp_path / "calm", calm_server.base_url, in_a_file(tmp_path / "calm"))
+        calm = Job(pipeline, in_peace, calm_server, calmly)
+        project = Project(tmp_path / "killed", simulator.base_url, server=server)
         killed = Job(pipeline, project, simulator, with_kills(seed))
         calm_export = await calm.whole()
         export = await killed.whole()
@@ -182,14 +185,14 @@ async def test_kills_and_edits_leave_what_a_calm_run_with_the_same_edits_does(
 
 
 async def edited_in_the_middle(
-    pipeline: Pipeline, way: str, directory: Path, simulator: Simulator, calls: int
+    pipeline: Pipeline, way: str, project: Project, simulator: Simulator, calls: int
 ) -> tuple[Job, Counter[str]]:
     """What is asked of the edited step is what was promised. Also what was asked before."""
     old, new, _ = EDITS[pipeline.name]
     edited = pipeline.edited(old, new)
     seed = random.randrange(10**6)
     print(f"seed {seed}, {ITEMS} items")
-    job = Job(edited, Project(directory, simulator.base_url), simulator, with_kills(seed))
+    job = Job(edited, project, simulator, with_kills(seed))
     pipeline.set_up(job.project)
     await job.enqueue(ITEMS)
     await until_killed_in_the_middle(job, calls)
@@ -212,10 +215,9 @@ def verb(text: str) -> str:
     return text.split()[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", JUDGED, ids=lambda pipeline: pipeline.name)
 async def test_a_step_that_is_asked_again_among_half_done_rows_is_as_if_it_had_always_been_so(
-    pipeline: Pipeline, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path, server: PostgresAddress | None
 ) -> None:
     old, new, _ = EDITS[pipeline.name]
     before = await calm_run(pipeline, tmp_path / "before", ITEMS)
@@ -223,8 +225,9 @@ async def test_a_step_that_is_asked_again_among_half_done_rows_is_as_if_it_had_a
     kept = {verb(text) for text in pipeline.prompts_before(old)}
     simulator = Simulator(latency=LATENCY)
     async with simulator.running():
+        project = Project(tmp_path / "job", simulator.base_url, server=server)
         job, asked = await edited_in_the_middle(
-            pipeline, "again", tmp_path / "job", simulator, before.ledger.total()
+            pipeline, "again", project, simulator, before.ledger.total()
         )
         calls = Counter({text: n for text, n in asked.items() if verb(text) in kept})
         calls += simulator.ledger
@@ -243,18 +246,18 @@ async def test_a_step_that_is_asked_again_among_half_done_rows_is_as_if_it_had_a
 
 
 # A vote over drafts of both kinds is that of neither.
-@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", JUDGED[:3], ids=lambda pipeline: pipeline.name)
 async def test_a_step_that_is_replaced_among_half_done_rows_is_asked_where_it_was_not_done(
-    pipeline: Pipeline, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path, server: PostgresAddress | None
 ) -> None:
     old, new, _ = EDITS[pipeline.name]
     before = await calm_run(pipeline, tmp_path / "before", ITEMS)
     after = await calm_run(pipeline.edited(old, new), tmp_path / "after", ITEMS)
     simulator = Simulator(latency=LATENCY)
     async with simulator.running():
+        project = Project(tmp_path / "job", simulator.base_url, server=server)
         job, asked = await edited_in_the_middle(
-            pipeline, "replace", tmp_path / "job", simulator, before.ledger.total()
+            pipeline, "replace", project, simulator, before.ledger.total()
         )
         await job.work(job)
         calls = asked + simulator.ledger

@@ -6,7 +6,7 @@ must be true after any end is true.
     left running
 
 The two tables below are the matrix: a row a moment, a column an end. `--slow` runs all of it,
-each cell at work with one, two and four workers.
+each cell at work with one, two and four workers, and on PostgreSQL with two.
 """
 
 import asyncio
@@ -38,8 +38,6 @@ from tests.kits.processes import Process
 from tests.kits.project import Project, ended
 from tests.kits.typist import Typist
 
-pytestmark = pytest.mark.only_sqlite("stopped where SQLite waits; PostgreSQL has its own")
-
 ITEMS = 60
 BIG_ITEMS = 24  # of them; of a big pool the first 17 fill a chunk
 SLOTS = 3
@@ -48,6 +46,8 @@ REFUSED = 5
 # Of those who end by a lease: longer than a machine with other work keeps a process waiting.
 LEASE_S = 1.5
 MANY = (1, 2, 4)
+ON_SERVER = 2
+OF_SQLITE = pytest.mark.only_sqlite("seen from its files")
 
 Line = dict[str, Any]
 
@@ -157,7 +157,7 @@ async def answered_but_not_committed(
     """The one that waits for the write lock with its answers comes first."""
     with locked(job.project.database):
         job.simulator.release()
-        pid = await at_the_write_lock(job.project.file, [each.pid for each in workers])
+        pid = await at_the_write_lock(job.project.database, [each.pid for each in workers])
         yield sorted(workers, key=lambda each: each.pid != pid)
 
 
@@ -205,11 +205,14 @@ async def has_ended(process: Process, end: End) -> None:
 
 
 @asynccontextmanager
-async def stuck(job: WholeJob, end: End, *command: str) -> AsyncIterator[Process]:
-    """A command that has to write and cannot, as a stranger has the write lock."""
-    stranger = Stranger(job.project.database)
+async def stuck(
+    job: WholeJob, end: End, *command: str, table: str | None = None
+) -> AsyncIterator[Process]:
+    """A command that has to write and cannot, as a stranger has the write lock; on a server, of
+    this table, if one is named."""
+    stranger = Stranger(job.project.database, table)
     process = await job.project.start(*command)
-    await at_the_write_lock(job.project.file, [process.pid])
+    await at_the_write_lock(job.project.database, [process.pid])
     yield process
     stranger.let_go()
     await has_ended(process, end)
@@ -321,7 +324,7 @@ async def export_before_it_is_recorded(job: WholeJob, end: End) -> AsyncIterator
     before = len(exported(job.project))
     await job.type("retry")
     assert (await job.type("work")).code == 0
-    async with stuck(job, end, "export") as process:
+    async with stuck(job, end, "export", table="exports") as process:
         yield process
     assert (before, len(exported(job.project))) == (ITEMS - REFUSED, ITEMS)
 
@@ -341,6 +344,11 @@ ONE_COMMAND: dict[OneCommand, tuple[int, ...]] = {
 }  # fmt: skip
 
 
+SEEN_FROM_FILES = (
+    first_command_before_it_makes_its_tables, first_command_while_it_makes_its_tables,
+)  # fmt: skip
+
+
 # --- the cells ----------------------------------------------------------------------------------
 
 
@@ -352,7 +360,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 end,
                 n,
                 id=f"{moment.__name__}-{end.value}-{n}",
-                marks=() if n == in_fast else pytest.mark.slow,
+                marks=[
+                    *([] if n == in_fast else [pytest.mark.slow]),
+                    *([] if n == ON_SERVER else [OF_SQLITE]),
+                ],
             )
             for moment, row in AT_WORK.items()
             for end, in_fast in zip(End, row, strict=True)
@@ -365,7 +376,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 moment,
                 end,
                 id=f"{moment.__name__}-{end.value}",
-                marks=() if in_fast else pytest.mark.slow,
+                marks=[
+                    *([] if in_fast else [pytest.mark.slow]),
+                    *([OF_SQLITE] if moment in SEEN_FROM_FILES else []),
+                ],
             )
             for moment, row in ONE_COMMAND.items()
             for end, in_fast in zip(End, row, strict=True)
@@ -430,6 +444,8 @@ async def end_workers(job: WholeJob, victims: list[Process], end: End, at_work: 
 
 async def leases_are_over(job: WholeJob, workers: list[Process]) -> None:
     now = "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
+    if job.project.server is not None:
+        now = "extract(epoch from clock_timestamp()) * 1000"
     pids = ", ".join(str(worker.pid) for worker in workers)
     await until(
         job.project.database,
@@ -441,7 +457,7 @@ async def wake(
     job: WholeJob, victims: list[Process], others: list[Process], at_work: AtWork
 ) -> None:
     """When the others have done all; but one that was suspended while it wrote holds them up."""
-    if not await gate_is_stuck(job.project.file):
+    if not await gate_is_stuck(job.project.database):
         assert [await other.wait() for other in others] == [0] * len(others)
     for victim in victims:
         send(victim, SIGCONT)
@@ -501,6 +517,7 @@ async def test_a_worker_that_is_suspended_while_it_writes_holds_the_others_up_an
 
 
 # The sleeper, in the heartbeat that it wakes up in, finds that the leases of all have run out.
+@pytest.mark.only_sqlite("writers of a server do not take turns")
 async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dead(
     job: WholeJob,
 ) -> None:
@@ -511,7 +528,7 @@ async def test_workers_that_were_held_up_past_their_leases_are_not_taken_for_dea
     workers = [await job.worker(fresh=True) for _ in range(3)]
     await job.simulator.received(SLOTS * 3)
     with locked(job.project.database):
-        pid = await at_the_write_lock(job.project.file, [worker.pid for worker in workers])
+        pid = await at_the_write_lock(job.project.database, [worker.pid for worker in workers])
         (sleeper,) = (worker for worker in workers if worker.pid == pid)
         send(sleeper, SIGSTOP)
         await asyncio.to_thread(wait_until_suspended, pid)

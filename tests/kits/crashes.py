@@ -27,6 +27,10 @@ from tests.kits.typist import Ended
 _LOOK_EVERY_S = 0.005
 # Looks in a row at which the gate must have the same holder: longer than any transaction of ours.
 _LOOKS = 40
+_WAITING = """
+select a.application_name from pg_locks l join pg_stat_activity a on a.pid = l.pid
+ where not l.granted order by a.pid
+"""
 
 
 def send(process: Process, signum: signal.Signals) -> None:
@@ -61,12 +65,12 @@ def gate_holder(database: Path) -> int | None:
     return None
 
 
-async def at_the_write_lock(database: Path, pids: Collection[int]) -> int:
+async def at_the_write_lock(database: DatabaseAddress, pids: Collection[int]) -> int:
     """Until one of the processes waits for the lock that a `Stranger` keeps; which one."""
     same, last = 0, None
     async with asyncio.timeout(30):
         while same < _LOOKS:
-            holder = gate_holder(database)
+            holder = _at_the_lock(database, pids)
             same = same + 1 if holder is not None and holder == last and holder in pids else 0
             last = holder
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -74,9 +78,19 @@ async def at_the_write_lock(database: Path, pids: Collection[int]) -> int:
     return last
 
 
-async def gate_is_stuck(database: Path) -> bool:
-    """Whether one process keeps the gate, longer than any transaction of ours takes."""
+def _at_the_lock(database: DatabaseAddress, pids: Collection[int]) -> int | None:
+    if isinstance(database, Path):
+        return gate_holder(database)
+    names = [name for (name,) in look(database, _WAITING)]
+    return next((pid for pid in pids for name in names if name.endswith(f" pid {pid}")), None)
+
+
+async def gate_is_stuck(database: DatabaseAddress) -> bool:
+    """Whether one process keeps the gate, longer than any transaction of ours takes. A server has
+    none, and who waits for one that stopped ends it there."""
     last = None
+    if not isinstance(database, Path):
+        return False
     for _ in range(_LOOKS):
         holder = gate_holder(database)
         if holder is None or last not in (None, holder):
@@ -104,6 +118,10 @@ def _is_at_least(database: DatabaseAddress, sql: str, least: int) -> bool:
 
 def contradictions(project: Project, verified: Ended) -> list[str]:
     """What is wrong with a database that nobody works on any more, a line each."""
+    if project.server is not None:
+        from tests.kits.server_facts import contradictions_of  # here: it needs the driver
+
+        return contradictions_of(project.server.url, verified)
     found = [] if verified.code == 0 else [f"verify: {verified.out}{verified.err}"]
     with closing(sqlite3.connect(project.file)) as db:
         found += [f"integrity: {row}" for (row,) in db.execute("pragma integrity_check")

@@ -235,11 +235,16 @@ class Calm:
     ledger: Counter[str]
 
 
+def in_a_file(directory: Path) -> dict[str, str]:
+    """For the environment: also where others keep their database on a server."""
+    return {"BATCHGEN_DATABASE": str(directory / "batchgen.db")}
+
+
 async def calm_run(pipeline: Pipeline, directory: Path, items: int) -> Calm:
-    """On a server of its own."""
+    """On a model and in a file of its own."""
     simulator = Simulator()
     async with simulator.running() as base_url:
-        project = Project(directory, base_url)
+        project = Project(directory, base_url, in_a_file(directory))
         pipeline.set_up(project)
         project.pool(pool(items))
         samples = ("--samples", str(pipeline.samples))
