@@ -1543,7 +1543,8 @@ select item_id from item_keys where false;
 -- name: claim_at_once
 -- What `due_and_fresh_items`, `claim_items` and `claimed_items` do one after another, so that there is
 -- one wait for all. Of one experiment (null: of what comes first), and nothing for a worker that is to
--- claim nothing, that has an item which may kill it, or as long as one waits that may.
+-- claim nothing, that has an item which may kill it, or as long as one waits that may. Fresh ones are
+-- claimed from `:after` on: of those before it, what was claimed may not be cleared away yet.
 with chosen as materialized (
   select coalesce(:experiment_id::bigint, (
     select c.experiment_id from counters c
@@ -1561,6 +1562,9 @@ room as materialized (
                                  where crashes > 0 and answer_seq is not null)
               then :want::bigint else 0 end as n
     from workers where id = :worker_id),
+place as materialized (
+  select coalesce((select -priority from work where item_id = :after::bigint),
+                  '-9223372036854775808'::bigint) as rank, :after::bigint as id),
 due as materialized (
   select item_id from work
    where state = 'pending' and available_at is not null
@@ -1572,6 +1576,7 @@ fresh as materialized (
    where state = 'pending' and available_at is null
      and (crashes = 0 or (answer_seq is null and runs_code = 0))
      and experiment_id = (select id from chosen)
+     and (-priority, item_id) > (select rank, id from place)
    order by -priority, item_id limit coalesce((select n from room), 0) - (select count(*) from due)
      for no key update skip locked),
 found as materialized (

@@ -137,14 +137,16 @@ def exchange(
     want: ClaimRequest,
     now: int,
     ahead: CallsAhead | None = None,
+    after: int = 0,
 ) -> Exchange:
     """Write what the slots finished, and claim what the free ones do next: as many as the limits
-    let through, or as this worker has taken `ahead` of that."""
+    let through, or as this worker has taken `ahead` of that; where that spares a look through
+    those before it, fresh ones `after` an item."""
     found_orders = look_for_orders(db, worker_id)
     caps = look_for_caps(db, [one.server for one in want.servers if one.told is not None])
     trials = Trials(db, worker_id, want, now, partial(_open, db, want))
     outcomes = trials.learn(outcomes)
-    at_once = _begin_at_once(db, worker_id, want, outcomes, ahead, trials, now)
+    at_once = _begin_at_once(db, worker_id, want, outcomes, ahead, after, trials, now)
     finished = finish(db, worker_id, outcomes, now)
     trials.judge(outcomes, finished)
     orders = orders_in(found_orders)
@@ -201,7 +203,7 @@ def _told(want: ClaimRequest, items: Sequence[Item]) -> dict[str, Told]:
 
 def _begin_at_once(
     db: Transaction, worker_id: int, want: ClaimRequest, outcomes: Sequence[Outcome],
-    ahead: CallsAhead | None, trials: Trials, now: int,
+    ahead: CallsAhead | None, after: int, trials: Trials, now: int,
 ) -> Iterator[Item] | None:  # fmt: skip
     """Claims with the first answer that is waited for, where nothing that an exchange may find out
     until then, or writes, can say that there are to be none, or others. What is found too few that
@@ -222,7 +224,7 @@ def _begin_at_once(
         return None
     row = {
         "worker_id": worker_id, "experiment_id": experiments[0], "want": calls,
-        "server": one.server, "now": now,
+        "server": one.server, "now": now, "after": after,
     }  # fmt: skip
     return rows_of(db, "claim_at_once", Item, row)
 

@@ -12,6 +12,7 @@ from batchgen.items import Item, Outcome
 from batchgen.limits import Limits, Share, Told
 from batchgen.shutdown import uninterrupted
 from batchgen.store.calls_ahead import CallsAhead, WantedAhead
+from batchgen.store.claim_place import ClaimPlace
 from batchgen.store.records import WorkerRow
 from batchgen.store.server_wants import AskedServer
 from batchgen.store.transaction import Transaction
@@ -56,6 +57,7 @@ class Seat:
         self._clock_offset_ms = _clock_offset_ms()
         self._lease_until_s = 0.0  # of the monotonic clock, as is the next
         self._leases_count_at_s = 0.0
+        self._place = ClaimPlace()
         self._ahead = None if database.takes_turns else CallsAhead()
         self._joined = False
         self._abandoned = False
@@ -148,15 +150,18 @@ class Seat:
         if ahead is not None:
             await self._take(ahead.wanted(want.servers, want.calls, outcomes, clock_ms()))
 
+        after = self._place.after(clock_ms())
+
         def transaction(db: Transaction) -> Exchange:
             # Inside, as it may have been a long wait for the gate: limits count by the time.
-            done = queue.exchange(db, self.id, outcomes, want, now_ms(), ahead)
+            done = queue.exchange(db, self.id, outcomes, want, now_ms(), ahead, after)
             if report is not None and done.orders is not None:
                 steering.save_report(db, self.id, report)
             return done
 
         done = await self._db.write_beside(transaction)
         self._orders = done.orders or self._orders
+        self._place.go_on(done.items)
         if ahead is not None and ahead.were_claimed(outcomes, done.items):
             await self._take(ahead.unused())
         return done
