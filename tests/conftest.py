@@ -183,7 +183,8 @@ def batchgen(project: Project) -> Typist:
 def postgres_server() -> Iterator["Cluster"]:
     """A real server, one for the whole session. Where there is none its tests are skipped, but not
     where all is to be proven."""
-    from tests.kits.postgres import NoPostgresError, cluster  # here: most tests need no driver
+    from tests.kits.postgres import cluster  # here: most tests need no driver
+    from tests.kits.postgres_programs import NoPostgresError
 
     try:
         with cluster() as made:

@@ -17,6 +17,7 @@ from tests.kits.pgbouncer import pooler
 from tests.kits.postgres import Server, execute, running
 from tests.kits.project import Project, ended
 from tests.kits.server_facts import contradictions_of
+from tests.kits.standby import standby_of, take_over
 from tests.kits.typist import Ended
 from tests.kits.wire import LossyWire
 
@@ -319,7 +320,7 @@ async def test_a_pooler_in_transaction_mode_stands_between(
 ) -> None:
     """Four workers take turns at two connections, and no address says that one is there."""
     with pooler(server, connections=2) as pooled:
-        project.env["BATCHGEN_DATABASE"] = pooled("work", "worker")
+        project.env["BATCHGEN_DATABASE"] = pooled.url("work", "worker")
         done = await project.process("enqueue", "pool.jsonl")
         assert done.code == 0, done.err
         workers = [await project.start(*WORK) for _ in range(4)]
@@ -328,6 +329,64 @@ async def test_a_pooler_in_transaction_mode_stands_between(
             assert was_done(told), told.err
         assert simulator.calls == ITEMS
         await is_whole(project, url)
+
+
+@pytest.mark.slow
+async def test_what_happens_to_a_pooler_and_behind_it_costs_calls_in_flight_at_most(
+    project: Project, simulator: Simulator, server: Server, url: str
+) -> None:
+    """A worker is killed, the pooler is, and the server starts anew and crashes behind it."""
+    project.config("work: {lease_s: 60}\nparser: raw\n")  # who waits for a server is not dead
+    with pooler(server, connections=2) as pooled:
+        project.env["BATCHGEN_DATABASE"] = pooled.url("work", "worker")
+        done = await project.process("enqueue", "pool.jsonl")
+        assert done.code == 0, done.err
+        simulator.hold()
+        workers = [await project.start(*WORK) for _ in range(3)]
+        await simulator.received(3 * SLOTS)
+        simulator.release()
+        send(workers[0], SIGKILL)
+        for times, happens in enumerate((pooled.kill, server.restart, server.crash), start=4):
+            await simulator.received(times * SLOTS)
+            await asyncio.to_thread(happens)
+            if happens == pooled.kill:
+                await asyncio.to_thread(pooled.start)
+            if happens == server.crash:
+                await asyncio.to_thread(server.start)
+        for worker in workers[1:]:
+            told = await ended(worker)
+            assert was_done(told), told.err
+        assert simulator.calls <= ITEMS + SLOTS
+        await is_whole(project, url)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("only", ["&target_session_attrs=read-write", ""])
+async def test_a_standby_that_takes_over_has_all_that_was_committed(
+    project: Project, simulator: Simulator, postgres_server: object, only: str
+) -> None:
+    """A synchronous one; the address names both, and the wait for the second is one for a server
+    that is away."""
+    del postgres_server
+    with running() as primary, standby_of(primary) as standby:
+        primary.execute("create database work encoding 'UTF8' template template0")
+        hosts = f"host={primary.folder},{standby.folder}&port={primary.port},{standby.port}"
+        project.env["BATCHGEN_DATABASE"] = f"postgresql://batchgen@/work?{hosts}{only}"
+        done = await project.process("enqueue", "pool.jsonl")
+        assert done.code == 0, done.err
+        simulator.hold()
+        workers = [await project.start(*WORK) for _ in range(2)]
+        await simulator.received(2 * SLOTS)
+        simulator.release()
+        await simulator.received(ITEMS // 2)
+        await asyncio.to_thread(primary.crash)
+        await asyncio.sleep(1)  # they see that there is no server that takes writes
+        take_over(standby)
+        for worker in workers:
+            told = await ended(worker)
+            assert was_done(told), told.err
+        assert simulator.calls == ITEMS
+        await is_whole(project, standby.url("work"))
 
 
 async def test_a_budget_is_not_passed_by_workers_that_are_killed_and_cut_off(

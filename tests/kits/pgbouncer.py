@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,10 +17,32 @@ from tests.kits.machines import free_port
 from tests.kits.postgres import Server
 
 
+class Pooler:
+    def __init__(self, program: str, folder: Path, port: int) -> None:
+        self._command = (program, str(folder / "ini"))
+        self._folder, self._port = folder, port
+
+    def url(self, database: str, user: str) -> str:
+        """Of a database through it."""
+        return f"postgresql://{user}@127.0.0.1:{self._port}/{database}"
+
+    def start(self) -> None:
+        user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                **(user if os.getuid() == 0 else {}),
+            )  # fmt: skip
+        _wait_until_it_answers(self.url("postgres", "batchgen"), self._folder)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 @contextmanager
-def pooler(server: Server, *, connections: int) -> Iterator[Callable[[str, str], str]]:
-    """What gives the URL of a database and a user through it. Each has so many connections to the
-    server, which all who come share."""
+def pooler(server: Server, *, connections: int) -> Iterator[Pooler]:
+    """Each database and user has so many connections to the server, which all who come share."""
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("pgbouncer is not installed")
@@ -32,18 +55,12 @@ def pooler(server: Server, *, connections: int) -> Iterator[Callable[[str, str],
         f"default_pool_size = {connections}\nignore_startup_parameters = extra_float_digits\n"
     )
     folder.chmod(0o755)
-    as_nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, folder / "ini"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            **as_nobody,  # type: ignore[call-overload]
-        )  # fmt: skip
+    made = Pooler(program, folder, port)
     try:
-        _wait_until_it_answers(f"postgresql://batchgen@127.0.0.1:{port}/postgres", folder)
-        yield lambda database, user: f"postgresql://{user}@127.0.0.1:{port}/{database}"
+        made.start()
+        yield made
     finally:
-        process.kill()
-        process.wait()
+        made.kill()
         shutil.rmtree(folder)
 
 

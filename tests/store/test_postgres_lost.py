@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.database_address import PostgresAddress, address_of
 from batchgen.errors import StoreAwayError
-from batchgen.store.postgres import connection, thread
+from batchgen.store.postgres import connection, session, thread
 from batchgen.store.postgres.connection import open_database
 from batchgen.store.postgres.transaction import PostgresTransaction
 from tests.kits.postgres import Server, execute, running
@@ -126,6 +126,24 @@ async def test_who_waits_for_a_server_is_told_and_may_give_up(server: Server) ->
         assert said[0].endswith("Trying again for 3 s.")
         server.start()
         assert await database.write(Writer())  # it is not given up for ever
+
+
+async def test_a_replica_that_has_not_taken_over_yet_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever comes back sooner than a standby is made the primary."""
+    monkeypatch.setattr(session, "_DIAL_AGAIN_S", (1.01, 1.01))  # so that it is told at once
+    said: asyncio.Queue[str] = asyncio.Queue()
+    async with open_database(address_of(server.url("work")), create=True) as database:
+        database.wait_for_server(600.0, said.put_nowait)
+        await database.write(Writer())
+        server.execute("alter database work set default_transaction_read_only = on")
+        server.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                       " where application_name like 'batchgen %'")  # fmt: skip
+        waiting = asyncio.create_task(database.write(Writer(b"5" * 32)))
+        assert "takes no writes any more: it is a replica" in await said.get()
+        server.execute("alter database work set default_transaction_read_only = off")
+        assert await waiting
 
 
 async def test_a_server_that_stands_still_is_told_of_once_each_time(

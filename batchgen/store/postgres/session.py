@@ -287,7 +287,7 @@ class Session:
         is_told = False
         while self._connection is None:
             try:
-                self._connection, self.server = connect(self._address)
+                self._connection, self.server = self._connected()
             except StoreAwayError as away:
                 self._has_given_up |= time.monotonic() > give_up_at
                 if self._has_given_up or self.impatient.is_set():
@@ -300,6 +300,19 @@ class Session:
             else:
                 self._has_given_up = False
                 self._longest_s = math.inf
+
+    def _connected(self) -> tuple[psycopg.Connection, Server]:
+        """Where there was a server that took writes there will be one again: until a standby has
+        taken over, it is away."""
+        connection, server = connect(self._address)
+        if server.is_read_only and self._notes:
+            connection.close()
+            raise StoreAwayError(
+                f"{self._address.name}: takes no writes any more: it is a replica that has not "
+                "taken over yet, or was set to be read only.",
+                Remedy.RUN_AGAIN,
+            )
+        return connection, server
 
     def _has_landed(self, attempt: _Attempt, give_up_at: float) -> bool:
         """The server may not have seen yet that the connection is gone."""
