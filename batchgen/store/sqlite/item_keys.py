@@ -10,7 +10,7 @@ left some, they are in a temporary table, by key: to add to that costs ten times
 Once keys have been sorted in, each key would be looked for among them, for most items in vain; and
 once their table is larger than the cache, that reads a page, and each time that keys are sorted in,
 more pages are written. So then `SeenKeys` gets all keys, by which it tells most new ones, and a
-million wait.
+million wait; of a store that had none it has all from the first one on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
