@@ -23,6 +23,7 @@ from tests.kits.postgres import Server as Postgres
 NAME = "postgres"
 BATCHES, WORKERS = (1, 10, 100), (1, 4, 8)
 GOAL_CPU_US, GOAL_SPEED, GOAL_CLAIM_MS, GOAL_LIMITED = 45, 1.5, 10, 0.9
+GOAL_SERVER_US, GOAL_CONNECTIONS = 140, 1.0
 GOAL_HELD, GOAL_NEW, GOAL_KNOWN, GOAL_EXPORT, GOAL_MOVE = 0.8, 25_000, 100_000, 45_000, 15_000
 _NO_LIMIT_RPM = 10**9  # that is looked after all the same
 
@@ -37,6 +38,7 @@ class Crew:
     p50_ms: float
     p99_ms: float
     fairness: float  # the slowest worker's items to the fastest one's
+    connections: float  # of each worker, to the server
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,14 @@ class _Bench:
             cpu_us = median(crew.cpu_us for crew in theirs)
             self._limit("exchange of 100, 1 worker: CPU an item in the worker", cpu_us, "us",
                         GOAL_CPU_US)  # fmt: skip
+            server_us = median(crew.server_us for crew in theirs)
+            self._limit("exchange of 100, 1 worker: CPU an item in the server", server_us, "us",
+                        GOAL_SERVER_US)  # fmt: skip
         if batch == 100 and workers == 8:
             self._least("exchange of 100, 8 workers: items/s, to SQLite's", speed / other, "x",
                         GOAL_SPEED)  # fmt: skip
+            connections = max(crew.connections for crew in theirs)
+            self._limit("connections a worker, of 8", connections, "", GOAL_CONNECTIONS)
 
     def _limits(self, server: Postgres) -> None:
         without, within = interleaved(
@@ -269,6 +276,7 @@ def _crew(database: str, workers: int, batch: int, seconds: float, *more: str) -
             if probe.stdout.readline() != b"ready\n":
                 raise RuntimeError("a worker did not begin")
         on_server = database.startswith("postgresql:")
+        connections = server_database.connections(database) if on_server else 0
         before_s = server_database.spent_by_server(database) if on_server else 0.0
         for probe in probes:
             assert probe.stdin is not None
@@ -285,6 +293,7 @@ def _crew(database: str, workers: int, batch: int, seconds: float, *more: str) -
         p50_ms=statistics.median(times),
         p99_ms=times[int(0.99 * (len(times) - 1))],
         fairness=min(one["items"] for one in found) / max(1, *(one["items"] for one in found)),
+        connections=connections / workers,
     )
 
 

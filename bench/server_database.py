@@ -22,6 +22,10 @@ _SETTINGS = {
     "shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min",
 }  # fmt: skip
 _CHUNK = 100_000
+_OF_DATABASE = (
+    "select pid from pg_stat_activity"
+    " where datname = current_database() and pid <> pg_backend_pid()"
+)
 _OTHERS = (
     "select count(*) from pg_stat_activity"
     " where backend_type = 'client backend' and pid <> pg_backend_pid()"
@@ -119,11 +123,15 @@ def spent_by_server(url: str) -> float:
     """Seconds of CPU that the server's processes for this database's connections have used; those
     that have ended are not counted."""
     with psycopg.connect(url) as db:
-        pids = [pid for (pid,) in db.execute(
-            "select pid from pg_stat_activity where datname = current_database()"
-            " and pid <> pg_backend_pid()"
-        )]  # fmt: skip
+        pids = [pid for (pid,) in db.execute(_OF_DATABASE)]
     return sum(map(cpu_s_of, pids))
+
+
+def connections(url: str) -> int:
+    """To this database, but for the one that asks."""
+    with psycopg.connect(url) as db:
+        clients = f"{_OF_DATABASE} and backend_type = 'client backend'"
+        return len(db.execute(clients.encode()).fetchall())
 
 
 def spent_by_ended(server: Server) -> float:
