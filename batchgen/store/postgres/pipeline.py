@@ -5,6 +5,7 @@ given until then cost one way there and back, and wake each side once. The drive
 sends each by itself, and takes ten times as long for one as libpq does, which is used here.
 """
 
+import secrets
 import select
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,8 @@ class Pipeline:
         self._awaited: deque[Answer | _Key] = deque()
         self._prepares = prepares
         self._names: dict[_Key, bytes] = {}  # none: it was sent once, and is not prepared
+        # Behind a pooler that is not seen, nobody runs another's statement by the name of his own.
+        self._own_name = f"batchgen_{secrets.token_hex(4)}"
         self._prepared = 0
         self._is_under_way = False
 
@@ -144,7 +147,7 @@ class Pipeline:
             self._names[key] = b""
         elif not name:
             self._prepared += 1
-            name = self._names[key] = f"batchgen_{self._prepared}".encode()
+            name = self._names[key] = f"{self._own_name}_{self._prepared}".encode()
             self._server.send_prepare(name, text, types)
             self._awaited.append(key)
         return name or b""
