@@ -14,6 +14,8 @@ from batchgen.simulate import Simulator
 from tests.kits.crashes import exported, said, send
 from tests.kits.machines import Network, NoMachinesError, network
 from tests.kits.pgbouncer import pooler
+from tests.kits.pipelines import KINDS, Pipeline, asked, asked_again, calm_run, exported_text
+from tests.kits.pipelines import pool as pool_of
 from tests.kits.postgres import Server, execute, running
 from tests.kits.project import Project, ended
 from tests.kits.server_facts import contradictions_of
@@ -24,6 +26,8 @@ from tests.kits.wire import LossyWire
 ITEMS = 60
 SLOTS = 4
 LEASE_S = 1.5
+CHAINS = 14
+EVERY = 5  # commits
 MOST_TOKENS = 60  # of an answer
 WORK = ("-q", "work", "-c", str(SLOTS))
 PASSWORD = "s3cret-of-a-test"
@@ -166,6 +170,43 @@ async def test_a_server_that_starts_anew_again_and_again_costs_no_call(
         assert was_done(told), told.err
     assert simulator.calls == ITEMS
     await is_whole(enqueued, url)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_a_crash_after_every_few_commits_leaves_whole_chains(
+    project: Project, simulator: Simulator, server: Server, url: str, kind: Pipeline
+) -> None:
+    """Each time the tables are without contradiction, and in the end all is as if there had been
+    none: what was not acknowledged is done again, and nothing is asked twice."""
+    calm = await calm_run(kind, project.path / "calm", CHAINS)
+    kind.set_up(project)
+    project.pool(pool_of(CHAINS))
+    enqueued = await project.batchgen("enqueue", "pool.jsonl", "--samples", str(kind.samples))
+    assert enqueued.code == 0, enqueued.err
+    wire = LossyWire(server.folder / f".s.PGSQL.{server.port}")
+    counted = f"postgresql://worker@127.0.0.1:{wire.port}/work?sslmode=disable"
+    worker = await project.start("--db", counted, *WORK)
+    telling, crashes = asyncio.create_task(ended(worker)), 0
+    while not telling.done():
+        commits = wire.commits + EVERY
+        while wire.commits < commits and not telling.done():
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(server.crash)
+        await asyncio.to_thread(server.start)
+        crashes += 1
+        verified = await project.batchgen("verify")
+        assert verified.code == 0, verified.out
+    wire.close()
+    told = await telling
+    assert was_done(told), told.err
+    print(f"{crashes} crashes, {wire.commits} commits")
+    assert crashes > 2
+    done = await project.batchgen("export")
+    assert done.code == 0, done.err
+    assert exported_text(project) == calm.export
+    assert asked_again(asked(simulator), calm.calls) == 0
+    assert contradictions_of(url, await project.batchgen("verify")) == []
 
 
 @pytest.mark.slow
