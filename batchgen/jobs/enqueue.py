@@ -162,8 +162,9 @@ async def _add_chunks(
     try:
         while error is None:
             rows, error = next_chunk(items, intake)
-            if progress.new > new_before:  # so this chunk may be new, too
-                rows, new_before = PackedItems(rows), progress.new
+            if progress.new > new_before and len(rows) == CHUNK_ITEMS:
+                rows = PackedItems(rows)  # may be all new, too; of a few big ones it is no gain
+            new_before = progress.new
             if writing is not None:
                 await asyncio.shield(writing)
             else:
